@@ -1,0 +1,16 @@
+"""The two errors this package raises on purpose.
+
+The command line turns them into one line on stderr; nothing else is caught quietly.
+"""
+
+
+class SecateursError(Exception):
+    """Base class: something went wrong that a person can mend."""
+
+
+class InvalidArgumentError(SecateursError, ValueError):
+    """What was asked for cannot be right as it was written (exit code 2)."""
+
+
+class FailureError(SecateursError, RuntimeError):
+    """What was asked for makes sense, but could not be carried out (exit code 1)."""
