@@ -1,0 +1,33 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+BESIDE = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def _beside(variable: str, name: str) -> Path:
+    folder = Path(os.environ.get(variable, BESIDE / name))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; set {variable} to the folder with the shared {name}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with imagenet-compatible/, MNIST/ and cifar10-jpeg/, or a skip."""
+    return _beside("SECATEURS_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder with the trained networks, or a skip."""
+    return _beside("SECATEURS_MODELS", "models")
+
+
+@pytest.fixture(autouse=True)
+def _one_seed() -> None:
+    torch.manual_seed(0)
