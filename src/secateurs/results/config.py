@@ -1,0 +1,59 @@
+"""Which settings of two configurations differ."""
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from secateurs.errors import FailureError, InvalidArgumentError
+
+_ABSENT = "not set"
+_LONGEST = 60
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """The configuration in a folder, or None when there is none.
+
+    Raises:
+        InvalidArgumentError: The file is not a JSON object.
+        FailureError: The file cannot be read.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(
+            f"{path} is not a configuration; give another --output, or --overwrite"
+        )
+    return cast(dict[str, Any], value)
+
+
+def differences(present: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """One text a setting that differs: "p_prune: there [0.1], now [0.2]"."""
+    old, new = _flat(present), _flat(wanted)
+    return [
+        f"{name}: there {_show(old, name)}, now {_show(new, name)}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in old or name not in new or old[name] != new[name]
+    ]
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(cast(dict[str, Any], value), f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _show(config: dict[str, Any], name: str) -> str:
+    if name not in config:
+        return _ABSENT
+    text = json.dumps(config[name], ensure_ascii=False)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,80 @@
+"""Files that are either the old ones or the new ones, never something between."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from secateurs.errors import FailureError
+
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_TEMPORARY = ".{name}.{pid}.tmp"
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write several files so that each is old or new at every moment, also after a power cut.
+
+    All contents reach the disk under temporary names in the same folder before the first file is
+    replaced, so a full disk leaves every file as it was.
+
+    Raises:
+        FailureError: The disk is full, or the folder cannot be written; nothing has changed.
+    """
+    staged: dict[Path, Path] = {}
+    path = Path()
+    try:
+        for path, content in contents.items():
+            temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
+            staged[path] = temporary
+            _write_through(temporary, content)
+        for path, temporary in staged.items():
+            temporary.replace(path)
+        for folder in {path.parent for path in staged}:
+            _sync_folder(folder)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        # Nothing is left to remove where all went well.
+        for temporary in staged.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def write_failure(path: Path, error: OSError) -> FailureError:
+    """The one-line error for a file that could not be written: what, why, and the remedy."""
+    if error.errno in _NO_ROOM:
+        return FailureError(
+            f"cannot write {path}: the disk is full ({error.strerror}). What was there is intact;"
+            " make room, then run the same command again to continue"
+        )
+    return FailureError(
+        f"cannot write {path}: {error.strerror or error}. Check that the folder may be written,"
+        " or give another --output"
+    )
+
+
+def remove_leftovers(folder: Path, names: tuple[str, ...]) -> None:
+    """Remove the temporary files that a killed process left behind."""
+    for name in names:
+        for leftover in folder.glob(_TEMPORARY.format(name=name, pid="*")):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable once its folder is on disk; Windows cannot open a folder, and some
+    # network file systems refuse to sync one: there the rename itself has to do.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,213 @@
+"""The output folder of a sweep: rows, configuration and progress, readable at every moment."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.results.config import differences, read_config
+from secateurs.results.durable import remove_leftovers, replace_files, write_failure
+from secateurs.results.formats import csv_text, jsonl_text, read_csv, read_jsonl
+from secateurs.results.lock import FolderLock
+from secateurs.results.row import Row
+
+JSONL = "results.jsonl"
+CSV = "results.csv"
+CONFIG = "config.json"
+PROGRESS = "progress.json"
+LOCK = ".lock"
+
+
+class Results:
+    """A folder of results that survives kill -9 and a full disk.
+
+    Every write replaces whole files by renaming, so `results.jsonl` and `results.csv` can be read
+    at any moment and hold every row that was added. One process at a time may write; the first
+    write (or `open`) takes the lock, `close` (or the end of a `with` block, or of the process)
+    gives it back.
+
+    Args:
+        folder: The output folder; made when it does not exist.
+
+    Raises:
+        FailureError: The folder cannot be made or written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, Results(folder) as results:
+        ...     resumed = results.open({"model": "torchvision:resnet18", "p_prune": [0.0, 0.5]})
+        ...     rows = results.rows()
+        >>> resumed, rows
+        (False, [])
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise FailureError(
+                f"cannot write results to {self.folder}: it is a file; give a folder as --output"
+            ) from None
+        except OSError as error:
+            raise write_failure(self.folder, error) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise FailureError(
+                f"cannot write results to {self.folder}: permission denied; give another --output"
+            )
+        self._lock = FolderLock(self.folder / LOCK)
+
+    def open(self, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
+        """Take the folder for one configuration.
+
+        Args:
+            config: What is going to be run; anything that JSON can hold (paths become text).
+            overwrite: Remove the results, configuration and progress that are there first.
+
+        Returns:
+            True when the folder held this very configuration, so that the run continues; compare
+            `rows` with what is wanted to see what is left. False when it starts afresh.
+
+        Raises:
+            InvalidArgumentError: The folder holds the results of another configuration.
+            FailureError: Another process writes here, or the disk is full.
+        """
+        self._lock.acquire()
+        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS))
+        wanted = json.loads(json.dumps(dict(config), default=str))
+        if overwrite:
+            self._clear()
+        resumed = self._holds(wanted)
+        if resumed:
+            # A kill between the two renames, or another tool's torn line, leaves the two files
+            # one row apart: bring them together.
+            self._write(read_jsonl(self.folder / JSONL))
+        else:
+            text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
+            replace_files({self.folder / CONFIG: text.encode()})
+        return resumed
+
+    def rows(self) -> list[Row]:
+        """The rows on disk, in the order in which they were added."""
+        return [Row.from_dict(values) for values in read_jsonl(self.folder / JSONL)]
+
+    def add(self, row: Row) -> None:
+        """Put one row on disk; see `add_all`."""
+        self.add_all([row])
+
+    def add_all(self, rows: Iterable[Row]) -> None:
+        """Put rows on disk, all of them or none; they are there when this returns.
+
+        A row that asks for the same thing as an earlier one (`Row.key`) takes its place, so that
+        finishing a pass twice does not count it twice.
+
+        Raises:
+            FailureError: The disk is full, or the folder cannot be written; the earlier rows are
+                intact.
+        """
+        self._lock.acquire()
+        held = {Row.from_dict(old).key: old for old in read_jsonl(self.folder / JSONL)}
+        held |= {row.key: row.as_dict() for row in rows}
+        self._write(list(held.values()))
+
+    def save_progress(self, progress: Mapping[str, Any]) -> None:
+        """Keep what an unfinished pass has counted so far, in place of what was kept before.
+
+        Raises:
+            FailureError: The disk is full, or the folder cannot be written; the earlier progress
+                is intact.
+        """
+        self._lock.acquire()
+        text = json.dumps(progress)
+        replace_files({self.folder / PROGRESS: text.encode()})
+
+    def load_progress(self) -> dict[str, Any] | None:
+        """What `save_progress` kept, or None; also None when another tool broke the file.
+
+        Progress only saves time: without it the pass starts again and gives the same rows.
+        """
+        try:
+            progress = json.loads((self.folder / PROGRESS).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return cast(dict[str, Any], progress) if isinstance(progress, dict) else None
+
+    def clear_progress(self) -> None:
+        """Forget the progress: the pass has ended and its rows are on disk."""
+        self._lock.acquire()
+        self._remove(PROGRESS)
+
+    def close(self) -> None:
+        """Let others write here; safe to call twice."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _holds(self, wanted: dict[str, Any]) -> bool:
+        present = read_config(self.folder / CONFIG)
+        if present is None:
+            if (self.folder / JSONL).exists():
+                raise InvalidArgumentError(
+                    f"{self.folder} holds results without {CONFIG}, so they cannot be continued;"
+                    " give another --output, or --overwrite"
+                )
+            return False
+        differing = differences(present, wanted)
+        if differing:
+            raise InvalidArgumentError(
+                f"{self.folder} holds results of another configuration ({'; '.join(differing)});"
+                " give another --output, or --overwrite"
+            )
+        return True
+
+    def _clear(self) -> None:
+        # The configuration goes last: rows never lie beside a configuration that is not theirs.
+        for name in (PROGRESS, CSV, JSONL, CONFIG):
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        path = self.folder / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_failure(path, error) from error
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        replace_files(
+            {
+                self.folder / JSONL: jsonl_text(rows).encode(),
+                self.folder / CSV: csv_text(rows).encode(),
+            }
+        )
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Read results without touching the folder they lie in.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    path = Path(path)
+    file = path / JSONL if path.is_dir() else path
+    if not file.is_file():
+        raise InvalidArgumentError(
+            f"no results at {file}; give the --output folder of a sweep, or its {JSONL} or {CSV}"
+        )
+    values = read_csv(file) if file.suffix == ".csv" else read_jsonl(file)
+    return [Row.from_dict(one) for one in values]

@@ -1,0 +1,111 @@
+"""One writer a folder."""
+
+import contextlib
+import os
+import sys
+import weakref
+from pathlib import Path
+
+from secateurs.errors import FailureError
+from secateurs.results.durable import write_failure
+
+
+class FolderLock:
+    """A lock that the operating system drops when its process ends, however it ends.
+
+    Args:
+        path: The lock file; made when the lock is taken, removed when it is given back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        if hasattr(os, "register_at_fork"):
+            # A forked worker shares the lock and may outlive a killed parent by seconds; it must
+            # not keep the folder locked against the run that continues.
+            mine = weakref.ref(self)
+
+            def forget() -> None:
+                lock = mine()
+                if lock is not None:
+                    lock._forget()
+
+            os.register_at_fork(after_in_child=forget)
+
+    def acquire(self) -> None:
+        """Take the lock, or say who has it; does nothing when it is held already.
+
+        Raises:
+            FailureError: Another process (or another object of this one) writes in the folder, or
+                the lock file cannot be made.
+        """
+        while self._descriptor is None:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise write_failure(self._path, error) from error
+            try:
+                free = _try_lock(descriptor)
+                current = free and self._is_current(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if current:
+                self._descriptor = descriptor
+                return
+            os.close(descriptor)
+            if not free:
+                raise FailureError(
+                    f"another sweep is writing in {self._path.parent}; wait until it ends, or give"
+                    " another --output"
+                )
+
+    def release(self) -> None:
+        """Give the lock back; safe to call twice."""
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        # Removed while still held, so that nobody's fresh lock file is taken away. (Windows
+        # refuses to remove an open file; there it stays, which does no harm.)
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.release()
+
+    def _is_current(self, descriptor: int) -> bool:
+        # The file may have been removed by its last owner between our open and our lock.
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._path.stat())
+        except OSError:
+            return False
+
+    def _forget(self) -> None:
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Whether the lock is ours; also True where the file system knows no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        # Some network file systems have no locks: better to write without than not at all.
+        return True
+    return True

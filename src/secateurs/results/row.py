@@ -1,0 +1,170 @@
+"""One finished result, with everything that is needed to produce it again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, get_type_hints
+
+from secateurs.errors import FailureError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured configuration; the fields are the columns of results.csv, in this order.
+
+    Columns that timm's result tables have keep timm's names (model, top1, top1_err, top5,
+    top5_err, loss, param_count, img_size, crop_pct, interpolation, infer_samples_per_sec).
+
+    Attributes:
+        model: What was asked for, such as `torchvision:resnet18`.
+        weights: Name of the weights: an enum name, a file name, or "pretrained".
+        weights_sha256: First 16 hex digits of a SHA-256 over the weights' contents.
+        data: Name of the data set or folder.
+        split: Split of the data, such as "val", or "".
+        count: Images scored.
+        prune_type: "global" (forward and backward) or "gradient" (backward alone).
+        granularity: "weight", "kernel" or "filter".
+        scope: "global" or "layer".
+        score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
+        layers: Kinds of layers that compete, joined by ";", or "" for the default.
+        include: Globs that add target weights, joined by ";", or "".
+        exclude: Globs that take target weights away, joined by ";", or "".
+        p_prune: Ratio of units that are candidates, 0 to 1.
+        p_bern: Probability with which each candidate is pruned, 0 to 1.
+        draws: Number of Bernoulli draws that were averaged.
+        seed: Seed of the first draw, or None.
+        achieved: Ratio of target weights (elements) that were pruned, mean over the draws.
+        targets: Number of target weights (elements).
+        units: Number of units that compete.
+        top1: Accuracy in percent, mean over the draws.
+        top1_err: 100 - top1.
+        top1_low: Lower end of the 95% interval of top1, percent.
+        top1_high: Upper end of the 95% interval of top1, percent.
+        top1_std: Standard deviation of top1 over the draws, percent; 0.0 for one draw.
+        top5: Accuracy among the five highest scores, percent.
+        top5_err: 100 - top5.
+        loss: Mean cross-entropy in nats; may be NaN or infinite where pruning broke the network.
+        correct1: Images right at the first place, one count a draw, joined by ";".
+        correct5: Images right among the first five, one count a draw, joined by ";".
+        param_count: Parameters of the model in millions.
+        img_size: Side of the input in pixels.
+        crop_pct: Side of the crop over side of the resized image.
+        interpolation: How images were resized, such as "bicubic".
+        preprocess: The whole preprocessing in one line.
+        batch_size: Images a batch.
+        amp: Whether automatic mixed precision was on.
+        device: Where it ran, such as "cpu" or "cuda (NVIDIA H100)".
+        dtype: Data type of the weights, such as "float32".
+        infer_samples_per_sec: Images scored a second.
+        duration: Seconds that the measurement took.
+        versions: What it ran with: "secateurs=..;torch=..;python=..".
+    """
+
+    model: str
+    weights: str
+    weights_sha256: str
+    data: str
+    split: str
+    count: int
+    prune_type: str
+    granularity: str
+    scope: str
+    score: str
+    layers: str
+    include: str
+    exclude: str
+    p_prune: float
+    p_bern: float
+    draws: int
+    seed: int | None
+    achieved: float
+    targets: int
+    units: int
+    top1: float
+    top1_err: float
+    top1_low: float
+    top1_high: float
+    top1_std: float
+    top5: float
+    top5_err: float
+    loss: float
+    correct1: str
+    correct5: str
+    param_count: float
+    img_size: int
+    crop_pct: float
+    interpolation: str
+    preprocess: str
+    batch_size: int
+    amp: bool
+    device: str
+    dtype: str
+    infer_samples_per_sec: float
+    duration: float
+    versions: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What was asked for, without what was measured: two rows with one key are one result."""
+        return tuple(getattr(self, name) for name in ASKED)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as plain Python values, in the order of the columns."""
+        return {name: _plain(name, getattr(self, name)) for name in COLUMNS}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Row":
+        """Make a row from a line of results.jsonl or of results.csv (where all is text).
+
+        Columns that this version does not know are left out: a newer version wrote them.
+
+        Raises:
+            FailureError: A column is missing, or holds something of the wrong kind.
+        """
+        missing = [name for name in COLUMNS if name not in values]
+        if missing:
+            raise FailureError(
+                f"a result row lacks {', '.join(missing)}; it was not written by this version:"
+                " run the sweep again with another --output"
+            )
+        return cls(**{name: _plain(name, values[name]) for name in COLUMNS})
+
+
+COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
+"""Names of the columns, in order."""
+
+ASKED = (
+    *COLUMNS[: COLUMNS.index("seed") + 1],
+    *("img_size", "crop_pct", "interpolation", "preprocess", "amp", "dtype"),
+)
+"""The columns that say what was asked for."""
+
+
+def _to_bool(value: Any) -> bool:
+    if isinstance(value, str):
+        return {"True": True, "False": False}[value]
+    return bool(value)
+
+
+def _to_optional_int(value: Any) -> int | None:
+    return None if value is None or value == "" else int(value)
+
+
+# int and float also take numpy's scalars and the text of a csv cell.
+_CONVERT: dict[Any, Callable[[Any], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: _to_bool,
+    int | None: _to_optional_int,
+}
+_TYPES = get_type_hints(Row)
+
+
+def _plain(name: str, value: Any) -> Any:
+    try:
+        return _CONVERT[_TYPES[name]](value)
+    except (TypeError, ValueError, KeyError):
+        raise FailureError(
+            f"column {name} of a result row holds {value!r}, which is not a"
+            f" {getattr(_TYPES[name], '__name__', 'number')}"
+        ) from None
