@@ -1,5 +1,46 @@
-"""Exact, fast, restorable weight pruning for PyTorch."""
+"""Exact, fast, restorable weight pruning for PyTorch.
+
+Prune a model and put it back: `global_prune`, `gradient_prune`, `restore`, `make_permanent`, and
+the context managers `pruned` and `gradient_pruned`. The parts they are made of: `select` gives
+`Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
+"""
 
 from secateurs._version import __version__
+from secateurs.candidates import Candidates, Levels, select, select_levels
+from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.masks import Mask, Masks
+from secateurs.prune import (
+    apply_masks,
+    global_prune,
+    gradient_prune,
+    gradient_pruned,
+    make_permanent,
+    pruned,
+    restore,
+)
+from secateurs.sparsity import Sparsity, sparsity
+from secateurs.targets import Target, find_targets
 
-__all__ = ["__version__"]
+__all__ = [
+    "Candidates",
+    "FailureError",
+    "InvalidArgumentError",
+    "Levels",
+    "Mask",
+    "Masks",
+    "SecateursError",
+    "Sparsity",
+    "Target",
+    "__version__",
+    "apply_masks",
+    "find_targets",
+    "global_prune",
+    "gradient_prune",
+    "gradient_pruned",
+    "make_permanent",
+    "pruned",
+    "restore",
+    "select",
+    "select_levels",
+    "sparsity",
+]

@@ -1,0 +1,77 @@
+"""Argument checks shared by all modules: each says what was wrong and what to write instead."""
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from secateurs.errors import InvalidArgumentError
+
+
+def check_ratio(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is a number from 0 to 1.
+
+    Raises:
+        InvalidArgumentError: ``value`` is not a number, or lies outside [0, 1].
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidArgumentError(
+            f"{name} must be a number from 0 to 1, got {value!r}; for a half write {name}=0.5"
+        )
+    if math.isnan(value) or not 0 <= value <= 1:
+        hint = f"; for {value:g} per cent write {value / 100:g}" if 1 < value <= 100 else ""
+        raise InvalidArgumentError(f"{name} must be from 0 to 1 inclusive, got {value!r}{hint}")
+    return float(value)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        InvalidArgumentError: it is not; the message lists the choices and the nearest one.
+    """
+    if isinstance(value, str) and value in choices:
+        return value
+    raise InvalidArgumentError(
+        f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}"
+    )
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean ...?"`` for the closest of ``choices``, or an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def make_generator(
+    generator: torch.Generator | None, seed: int | None, *, needed_for: str | None = None
+) -> torch.Generator | None:
+    """Turn the two ways to hand in randomness into one generator.
+
+    Args:
+        generator: used as it is; its state advances.
+        seed: seeds a fresh CPU generator, so that the outcome is the same on every device.
+        needed_for: what draws random numbers, for the error; None if nothing does.
+
+    Raises:
+        InvalidArgumentError: both were given, or neither although ``needed_for`` is set.
+    """
+    if generator is not None and seed is not None:
+        raise InvalidArgumentError("give generator or seed, not both")
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise InvalidArgumentError(
+                f"generator must be a torch.Generator, got {type(generator).__name__}; "
+                "for an integer write seed=..."
+            )
+        return generator
+    if seed is not None:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise InvalidArgumentError(f"seed must be an integer, got {seed!r}")
+        return torch.Generator().manual_seed(seed)
+    if needed_for is not None:
+        raise InvalidArgumentError(
+            f"{needed_for} draws random numbers: hand in seed=0 or generator=torch.Generator()"
+        )
+    return None

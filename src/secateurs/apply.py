@@ -1,0 +1,145 @@
+"""Masks into weights, in place and restorable.
+
+While a parameter NAME is pruned, a non-persistent buffer NAME_orig beside it holds its original
+values: it follows ``.to()`` and ``.half()``, is copied by ``deepcopy`` and pickled, and stays out
+of the ``state_dict``. The Parameter stays the same object, so optimizers, DDP, tied weights and
+compiled graphs do not notice.
+"""
+
+import torch
+from torch import nn
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks import Mask, Masks
+from secateurs.targets import ORIGINAL_SUFFIX, Target, all_parameters, pruned_places
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
+    """Pair each mask with the parameter it is for.
+
+    Raises:
+        InvalidArgumentError: the model has no parameter of that name and shape.
+    """
+    parameters = all_parameters(model)
+    pairs: list[tuple[Target, Mask]] = []
+    for name, mask in masks.units.items():
+        if name not in parameters:
+            raise InvalidArgumentError(
+                f"the masks are for another model: it has no parameter {name!r}"
+            )
+        target = parameters[name]
+        if tuple(target.parameter.shape) != mask.units.shape:
+            raise InvalidArgumentError(
+                f"the masks are for another model: {name} has shape "
+                f"{tuple(target.parameter.shape)}, its mask {mask.units.shape}"
+            )
+        pairs.append((target, mask))
+    return pairs
+
+
+def prune_weights(model: nn.Module, masks: Masks) -> None:
+    """Set every masked-out weight to zero, starting from the original values.
+
+    What was pruned before and is not masked now is restored.
+
+    Raises:
+        InvalidArgumentError: the masks do not fit, or a weight cannot be written in place.
+    """
+    pairs = matching_targets(model, masks)
+    for target, _ in pairs:
+        _check_writable(target)
+    restore_weights(model, keep={id(target.parameter) for target, _ in pairs})
+    for target, mask in pairs:
+        _save(target)
+        _write(target.parameter, target.weight, mask.broadcastable)
+
+
+def restore_weights(model: nn.Module, keep: set[int] | None = None) -> None:
+    """Put the original values back, bit for bit, except in parameters whose id is in ``keep``."""
+    for module, attribute in pruned_places(model, ORIGINAL_SUFFIX):
+        parameter = module._parameters[attribute]
+        if parameter is None or id(parameter) in (keep or ()):
+            continue
+        original = module._buffers.pop(attribute + ORIGINAL_SUFFIX)
+        module._non_persistent_buffers_set.discard(attribute + ORIGINAL_SUFFIX)
+        if original is not None:
+            _copy_bits(parameter, original)
+
+
+def pruned_weights(model: nn.Module) -> list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]:
+    """What is pruned now: (module, attribute, original values, a copy of the pruned values)."""
+    return [
+        (
+            module,
+            a,
+            module.get_buffer(a + ORIGINAL_SUFFIX),
+            module.get_parameter(a).detach().clone(),
+        )
+        for module, a in pruned_places(model, ORIGINAL_SUFFIX)
+    ]
+
+
+def reinstate_weights(
+    weights: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]],
+) -> None:
+    """Bring back what `pruned_weights` noted, on a model that is not pruned."""
+    for module, attribute, original, values in weights:
+        parameter = module.get_parameter(attribute)
+        module.register_buffer(
+            attribute + ORIGINAL_SUFFIX, original.to(parameter), persistent=False
+        )
+        _copy_bits(parameter, values)
+
+
+def forget_originals(model: nn.Module) -> None:
+    """Drop the kept originals, so that the pruned weights are the weights."""
+    for module, attribute in pruned_places(model, ORIGINAL_SUFFIX):
+        del module._buffers[attribute + ORIGINAL_SUFFIX]
+        module._non_persistent_buffers_set.discard(attribute + ORIGINAL_SUFFIX)
+
+
+def _save(target: Target) -> None:
+    original = target.saved
+    if original is None:
+        original = target.parameter.detach().clone()
+    for module, attribute in target.places:
+        if module._buffers.get(attribute + ORIGINAL_SUFFIX) is None:
+            module.register_buffer(attribute + ORIGINAL_SUFFIX, original, persistent=False)
+
+
+def _check_writable(target: Target) -> None:
+    parameter = target.parameter
+    if any(
+        size > 1 and stride == 0
+        for size, stride in zip(parameter.shape, parameter.stride(), strict=True)
+    ):
+        raise InvalidArgumentError(
+            f"elements of {target.name} share memory (it was expanded), so they cannot be pruned "
+            "one by one: replace it by nn.Parameter(weight.detach().clone())"
+        )
+    for module, attribute in target.places:
+        name = attribute + ORIGINAL_SUFFIX
+        if name not in module._buffers and hasattr(module, name):
+            raise InvalidArgumentError(
+                f"{target.name} cannot be pruned: its module already has an attribute {name}"
+            )
+
+
+@torch.no_grad()
+def _write(parameter: nn.Parameter, original: torch.Tensor, keep: torch.Tensor) -> None:
+    """Write ``original`` where ``keep``, else +0, as integers: bit-exact for every float dtype."""
+    integer = _INTEGERS[parameter.element_size()]
+    torch.mul(
+        original.view(integer), keep.to(parameter.device), out=parameter.detach().view(integer)
+    )
+
+
+@torch.no_grad()
+def _copy_bits(parameter: nn.Parameter, original: torch.Tensor) -> None:
+    values = parameter.detach()
+    if original.dtype == parameter.dtype:
+        integer = _INTEGERS[parameter.element_size()]
+        values, original = values.view(integer), original.view(integer)
+    values.copy_(original)

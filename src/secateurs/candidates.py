@@ -1,0 +1,251 @@
+"""Candidates: the units with the smallest scores, from which draws choose what is pruned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
+
+import torch
+from torch import nn
+
+from secateurs._checks import check_choice, check_ratio, make_generator
+from secateurs.draw import bernoulli
+from secateurs.errors import InvalidArgumentError
+from secateurs.granularity import GRANULARITIES, Units, units_of
+from secateurs.keys import Scores
+from secateurs.masks import Mask, Masks
+from secateurs.scores import Score, check_score, score_units
+from secateurs.selection import candidate_masks
+from secateurs.targets import Layers, Patterns, Target, find_targets
+
+SCOPES = ("global", "layer")
+
+
+class SelectOptions(TypedDict, total=False):
+    """The keyword arguments of `select`, for the functions that pass them on."""
+
+    granularity: str
+    scope: str
+    score: Score
+    layers: Layers | None
+    include: Patterns | None
+    exclude: Patterns | None
+    generator: torch.Generator | None
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which units are candidates, ready to be drawn from any number of times.
+
+    Attributes:
+        units: for each parameter, how its elements fall into units.
+        chosen: for each parameter, a bool tensor, one a unit; True is a candidate.
+    """
+
+    units: Mapping[str, Units]
+    chosen: Mapping[str, torch.Tensor]
+
+    @property
+    def count(self) -> int:
+        """How many units are candidates: k."""
+        return sum(int(torch.count_nonzero(mask)) for mask in self.chosen.values())
+
+    @property
+    def total(self) -> int:
+        """How many units compete: n."""
+        return sum(units.count for units in self.units.values())
+
+    def draw(
+        self,
+        p_bern: float = 1.0,
+        *,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+    ) -> Masks:
+        """Prune each candidate with probability ``p_bern``, independently (DWP, section 3.2).
+
+        The mask is ``P = (1 - candidate * b)`` with ``b ~ Bernoulli(p_bern)``.
+
+        Args:
+            p_bern: from 0 to 1; 1 prunes every candidate and needs no randomness.
+            generator: the source of randomness; its state advances.
+            seed: seeds a fresh CPU generator instead; the same masks on every device.
+
+        Raises:
+            InvalidArgumentError: ``p_bern`` lies outside [0, 1], or it is neither 0 nor 1 and
+                there is no generator and no seed.
+        """
+        p_bern = check_ratio("p_bern", p_bern)
+        needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
+        source = make_generator(generator, seed, needed_for=needed)
+        keep: dict[str, Mask] = {}
+        for name, chosen in self.chosen.items():
+            pruned = chosen
+            if p_bern == 0:
+                pruned = torch.zeros_like(chosen)
+            elif p_bern < 1 and source is not None:
+                units = self.units[name]
+                pruned = chosen & bernoulli(units.unit, p_bern, source, chosen.device)
+            keep[name] = Mask(~pruned, self.units[name])
+        return Masks(keep)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The candidates of several ratios at once, in one byte a unit.
+
+    Candidates are nested: those of a small ratio are candidates of every larger one. So the index
+    of the first ratio at which a unit becomes a candidate says it all.
+
+    Attributes:
+        ratios: the values of p_prune, ascending.
+        units: for each parameter, how its elements fall into units.
+        level: for each parameter, a uint8 tensor, one a unit: the index of the first ratio at
+            which the unit is a candidate, ``len(ratios)`` if it never is.
+    """
+
+    ratios: tuple[float, ...]
+    units: Mapping[str, Units]
+    level: Mapping[str, torch.Tensor]
+
+    def at(self, p_prune: float) -> Candidates:
+        """The candidates of one of the ratios.
+
+        Raises:
+            InvalidArgumentError: ``p_prune`` is not one of ``ratios``.
+        """
+        if p_prune not in self.ratios:
+            raise InvalidArgumentError(f"p_prune={p_prune} is not one of {list(self.ratios)}")
+        index = self.ratios.index(p_prune)
+        return Candidates(self.units, {name: lv <= index for name, lv in self.level.items()})
+
+
+def select(
+    model: nn.Module,
+    p_prune: float,
+    *,
+    granularity: str = "weight",
+    scope: str = "global",
+    score: Score = "magnitude",
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+) -> Candidates:
+    """Choose the ``k = round(p_prune * n)`` units with the smallest scores, exactly.
+
+    Ties go to the earlier unit: in the order of ``named_parameters``, then by flat index. Original
+    weights are scored, also while the model is pruned.
+
+    Args:
+        model: the network; it is not changed.
+        p_prune: the ratio of units, from 0 to 1 inclusive.
+        granularity: ``"weight"`` (one element), ``"kernel"`` (one 2-D kernel of a convolution) or
+            ``"filter"`` (one output channel).
+        scope: ``"global"`` (all units compete) or ``"layer"`` (each parameter on its own).
+        score: ``"magnitude"`` (L1 norm), ``"gradient"``, ``"taylor"``, ``"random"``, or a function
+            that takes a `Target` and returns a tensor of scores.
+        layers: which layers compete; see `secateurs.targets.find_targets`.
+        include: only these; see `secateurs.targets.find_targets`.
+        exclude: not these; see `secateurs.targets.find_targets`.
+        generator: for ``score="random"``; its state advances.
+        seed: for ``score="random"``, instead of a generator.
+
+    Returns:
+        The candidates; `Candidates.draw` turns them into masks.
+
+    Raises:
+        InvalidArgumentError: a ratio outside [0, 1], an unknown name, a NaN score, nothing to
+            prune, or random scores without generator and seed.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 5)
+        >>> candidates = select(model, 0.3)
+        >>> candidates.count, candidates.total
+        (6, 20)
+    """
+    p_prune = check_ratio("p_prune", p_prune)
+    units, groups = _scored(
+        model,
+        granularity=granularity,
+        scope=scope,
+        score=score,
+        layers=layers,
+        include=include,
+        exclude=exclude,
+        generator=generator,
+        seed=seed,
+    )
+    chosen: dict[str, torch.Tensor] = {}
+    for group in groups:
+        chosen |= _chosen(group, p_prune)
+    return Candidates(units, chosen)
+
+
+def select_levels(
+    model: nn.Module, ratios: Sequence[float], **options: Unpack[SelectOptions]
+) -> Levels:
+    """Choose the candidates of several ratios at once.
+
+    Args:
+        model: the network; it is not changed.
+        ratios: values of p_prune, at most 255 different ones.
+        **options: the keyword arguments of `select`.
+
+    Returns:
+        One byte a unit, from which the candidates of each ratio follow by one comparison.
+
+    Raises:
+        InvalidArgumentError: as `select`, or no ratio, or more than 255.
+    """
+    ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
+    if not 1 <= len(ordered) <= 255:
+        raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
+    units, groups = _scored(model, **options)
+    level: dict[str, torch.Tensor] = {}
+    for group in groups:
+        for scores in group:
+            level[scores.name] = torch.zeros_like(scores.values, dtype=torch.uint8)
+        for ratio in ordered:
+            for name, chosen in _chosen(group, ratio).items():
+                level[name] += ~chosen
+    return Levels(ordered, units, level)
+
+
+def _scored(
+    model: nn.Module,
+    *,
+    granularity: str = "weight",
+    scope: str = "global",
+    score: Score = "magnitude",
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+) -> tuple[dict[str, Units], list[list[Scores]]]:
+    """Check the arguments, score the units, and group those that compete with each other."""
+    granularity = check_choice("granularity", granularity, GRANULARITIES)
+    scope = check_choice("scope", scope, SCOPES)
+    score = check_score(score)
+    needed = "score='random'" if score == "random" else None
+    source = make_generator(generator, seed, needed_for=needed)
+    targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    units = {target.name: units_of(target, granularity) for target in targets}
+    if not any(u.count for u in units.values()):
+        raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
+
+    def scored(target: Target) -> Scores:
+        return score_units(target, units[target.name], score, source)
+
+    scores = [scored(target) for target in targets]
+    return units, [[s] for s in scores] if scope == "layer" else [scores]
+
+
+def _chosen(group: Sequence[Scores], p_prune: float) -> dict[str, torch.Tensor]:
+    total = sum(scores.values.numel() for scores in group)
+    # round() as in torch.nn.utils.prune: halves go to the even number.
+    masks, _ = candidate_masks(group, round(p_prune * total))
+    return {scores.name: mask for scores, mask in zip(group, masks, strict=True)}

@@ -1,0 +1,158 @@
+"""Masks: which units are kept, as a value that checked itself once."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.granularity import Units
+from secateurs.sparsity import LayerSparsity, Sparsity, count_kept
+
+_FORMAT = "secateurs-masks-1"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The mask of one parameter.
+
+    Attributes:
+        keep: bool, one a unit, in the shape ``units.unit``; True is kept.
+        units: how the parameter's elements fall into units.
+    """
+
+    keep: torch.Tensor
+    units: Units
+
+    def __post_init__(self) -> None:
+        if self.keep.dtype != torch.bool:
+            raise InvalidArgumentError(
+                f"a mask must be bool with True for kept, got {self.keep.dtype}; write mask.bool()"
+            )
+        if tuple(self.keep.shape) != self.units.unit:
+            raise InvalidArgumentError(
+                f"a mask of units {self.units.unit} cannot have the shape {tuple(self.keep.shape)}"
+            )
+
+    @property
+    def broadcastable(self) -> torch.Tensor:
+        """The mask in a shape that broadcasts against the weight."""
+        return self.units.broadcastable(self.keep)
+
+
+class Masks(Mapping[str, torch.Tensor]):
+    """The outcome of a draw: for each parameter, a bool tensor in its shape, True where kept.
+
+    A mapping from qualified names. Units are kept compactly: a kernel or filter mask takes one
+    byte a unit until you look at it.
+
+    Args:
+        masks: one `Mask` for each qualified name.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> masks = sc.select(torch.nn.Linear(4, 4), 0.5).draw()
+        >>> masks["weight"].shape, masks.sparsity
+        (torch.Size([4, 4]), 0.5)
+    """
+
+    def __init__(self, masks: Mapping[str, Mask]):
+        self.units = dict(masks)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "Masks":
+        """Wrap bool tensors in the parameters' shapes, True where kept.
+
+        Raises:
+            InvalidArgumentError: one of them is not bool.
+        """
+        return cls(
+            {
+                name: Mask(t, Units(tuple(t.shape), tuple(t.shape), tuple(t.shape)))
+                for name, t in tensors.items()
+            }
+        )
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        mask = self.units[name]
+        return mask.units.expand(mask.keep)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.units)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} parameters, sparsity={self.sparsity:.4f})"
+
+    @property
+    def table(self) -> Sparsity:
+        """Pruned elements for each parameter and in total."""
+        return Sparsity(
+            tuple(
+                LayerSparsity(
+                    name,
+                    m.units.shape,
+                    torch.Size(m.units.shape).numel() - count_kept(m.broadcastable, m.units.shape),
+                    torch.Size(m.units.shape).numel(),
+                )
+                for name, m in self.units.items()
+            )
+        )
+
+    @property
+    def sparsity(self) -> float:
+        """The ratio of target weights (elements) that are pruned, from 0.0 to 1.0."""
+        return self.table.ratio
+
+    @property
+    def density(self) -> float:
+        """``1 - sparsity``."""
+        return 1.0 - self.sparsity
+
+    def to(self, device: torch.device | str) -> "Masks":
+        """Copy the masks to a device."""
+        return Masks({name: Mask(m.keep.to(device), m.units) for name, m in self.units.items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write the masks as safetensors: bool tensors of units, their shapes in the metadata.
+
+        Raises:
+            FailureError: the file cannot be written.
+        """
+        shapes = {name: asdict(m.units) for name, m in self.units.items()}
+        metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
+        tensors = {name: m.keep.cpu().contiguous() for name, m in self.units.items()}
+        try:
+            save_file(tensors, str(path), metadata)
+        except (OSError, SafetensorError) as error:
+            raise FailureError(f"cannot write the masks to {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Masks":
+        """Read masks that `save` wrote.
+
+        Raises:
+            InvalidArgumentError: the file does not exist, or is not one of ours.
+        """
+        if not Path(path).is_file():
+            raise InvalidArgumentError(f"there is no file {path} to read masks from")
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                # The header sorts names; the metadata remembers the model's order.
+                shapes = (
+                    json.loads(metadata["units"]) if metadata.get("format") == _FORMAT else None
+                )
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError) as error:
+            raise InvalidArgumentError(f"{path} cannot be read as masks: {error}") from error
+        if shapes is None or set(shapes) != set(tensors):
+            raise InvalidArgumentError(f"{path} holds no masks: write them with masks.save(path)")
+        units = {name: Units(**{k: tuple(v) for k, v in s.items()}) for name, s in shapes.items()}
+        return cls({name: Mask(tensors[name], u) for name, u in units.items()})

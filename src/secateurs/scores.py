@@ -1,0 +1,96 @@
+"""How important a weight is. A new criterion is a new function of two or three lines here.
+
+Each takes a `Target` and returns a tensor in the shape of the weight whose absolute value is the
+score of each element; `secateurs.granularity` pools them into units. The smallest are pruned first.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from secateurs._checks import check_choice
+from secateurs.errors import InvalidArgumentError
+from secateurs.granularity import Units
+from secateurs.keys import Scores
+from secateurs.targets import Target
+
+ScoreFunction = Callable[[Target], torch.Tensor]
+Score = str | ScoreFunction
+
+SCORES = ("magnitude", "gradient", "taylor", "random")
+
+
+def magnitude(target: Target) -> torch.Tensor:
+    """|w|; pooled, the L1 norm of the unit (Han et al. 2015, section 3)."""
+    return target.weight
+
+
+def gradient(target: Target) -> torch.Tensor:
+    """|dL/dw|, from the gradient that the caller's backward passes left."""
+    return target.grad.detach()
+
+
+def taylor(target: Target) -> torch.Tensor:
+    """|w * dL/dw|, the first-order change of the loss (Molchanov et al. 2017, equation 8)."""
+    weight, grad = target.weight, target.grad.detach()
+    # In float32 at least: a product of halves would underflow into ties.
+    dtype = torch.float64 if torch.float64 in (weight.dtype, grad.dtype) else torch.float32
+    return weight.to(dtype) * grad.to(dtype)
+
+
+def check_score(score: Score) -> Score:
+    """Return ``score`` if it is a known name or a callable.
+
+    Raises:
+        InvalidArgumentError: it is neither.
+    """
+    return score if callable(score) else check_choice("score", score, SCORES)
+
+
+def score_units(
+    target: Target, units: Units, score: Score, generator: torch.Generator | None
+) -> Scores:
+    """Score every unit of ``target``.
+
+    Args:
+        target: the weight.
+        units: how its elements fall into units.
+        score: one of `SCORES`, or a function that takes the `Target` (its ``name``, ``weight``,
+            ``grad``, ``module``) and returns a score for each element (they are summed over the
+            unit) or for each unit.
+        generator: where ``random`` draws from.
+
+    Raises:
+        InvalidArgumentError: a callable gave a wrong shape or type, or ``gradient`` and ``taylor``
+            find no gradient.
+    """
+    if score == "random":
+        device = generator.device if generator is not None else torch.device("cpu")
+        drawn = torch.rand(units.unit, generator=generator, dtype=torch.float64, device=device)
+        return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
+    if callable(score):
+        return Scores(target.name, _checked(score(target), target, units), absolute=False)
+    values = {"magnitude": magnitude, "gradient": gradient, "taylor": taylor}[score](target)
+    # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
+    pooled = units.pool(values.abs()) if units.pooled else values
+    return Scores(target.name, pooled, absolute=True)
+
+
+def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
+    if not isinstance(scores, torch.Tensor):
+        raise InvalidArgumentError(
+            f"the score of {target.name} must be a tensor, not {type(scores).__name__}"
+        )
+    scores = scores.detach().to(target.parameter.device)
+    if scores.is_complex():
+        raise InvalidArgumentError(f"the score of {target.name} is complex; return real numbers")
+    if not scores.is_floating_point():
+        scores = scores.to(torch.float64)
+    if tuple(scores.shape) == units.shape:
+        return units.pool(scores)
+    if tuple(scores.shape) == units.unit:
+        return scores
+    raise InvalidArgumentError(
+        f"the score of {target.name} has shape {tuple(scores.shape)}; return one score for each "
+        f"weight, {units.shape}, or for each unit, {units.unit}"
+    )

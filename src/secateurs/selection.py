@@ -1,0 +1,137 @@
+"""The exact k smallest of any number of scores, without concatenating them.
+
+`find_threshold` narrows a range of keys by counting until one key is left: a few passes over the
+scores, whatever their number. `candidate_mask` then marks everything below it and, of the scores
+that equal it, the earliest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from secateurs.keys import KeyCounts, Scores, inverse, key_of, pieces, storage_order
+
+_MAX_BINS_LOG2 = 18
+
+
+class Counts(Protocol):
+    """What the search needs: counts over ranges of keys, from wherever the scores are."""
+
+    total: int
+    low: int
+    high: int
+
+    def guess(self, k: int) -> tuple[int, int]:
+        """A range of keys that likely holds the k-th smallest; see `KeyCounts.guess`."""
+        ...
+
+    def count(self, low: int, high: int, shift: int) -> tuple[int, torch.Tensor]:
+        """Counts below and in bins of a range; see `KeyCounts.count`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where the candidates end.
+
+    Attributes:
+        key: the k-th smallest key.
+        ties: how many of the units with exactly this key are candidates, the earliest first.
+        tied: how many units have this key.
+    """
+
+    key: int
+    ties: int
+    tied: int
+
+
+def find_threshold(counts: Counts, k: int) -> Threshold:
+    """Find the k-th smallest key exactly.
+
+    Args:
+        counts: the scores, seen through counts over ranges of keys.
+        k: from 1 to ``counts.total``.
+
+    Returns:
+        The key, and how many of its ties belong to the k smallest.
+    """
+    low, high = counts.guess(k)
+    while True:
+        shift = max((high - low).bit_length() - _MAX_BINS_LOG2, 0)
+        below, bins = counts.count(low, high, shift)
+        if below >= k:  # the guess lay too high
+            low, high = counts.low, low - 1
+            continue
+        ends = bins.cumsum(0)
+        if below + int(ends[-1]) < k:  # the guess lay too low
+            low, high = high + 1, counts.high
+            continue
+        place = int(torch.searchsorted(ends, k - below))
+        tied = int(bins[place])
+        before = below + int(ends[place]) - tied
+        first = low + (place << shift)
+        if shift == 0:
+            return Threshold(first, k - before, tied)
+        low, high = first, min(first + (1 << shift) - 1, high)
+
+
+def candidate_masks(
+    scores: Sequence[Scores], k: int
+) -> tuple[list[torch.Tensor], Threshold | None]:
+    """Mark the k smallest of all scores together.
+
+    Args:
+        scores: the tensors, in the order in which ties are broken: an earlier tensor first, and
+            within a tensor the smaller flat index.
+        k: how many, from 0 to the number of scores.
+
+    Returns:
+        One bool tensor for each of ``scores``, in its shape, with k true elements in all; and the
+        threshold, None if k is 0.
+
+    Raises:
+        InvalidArgumentError: a score is NaN; the parameter is named.
+    """
+    counts = KeyCounts(scores)
+    counts.refuse_nan()
+    if k == 0:
+        return [torch.zeros_like(s.values, dtype=torch.bool) for s in scores], None
+    threshold = find_threshold(counts, k)
+    left = threshold.ties
+    masks: list[torch.Tensor] = []
+    for tensor in scores:
+        mask, taken = _mask(tensor, counts.dtype, threshold, left)
+        left -= taken
+        masks.append(mask)
+    return masks, threshold
+
+
+def _mask(
+    scores: Scores, dtype: torch.dtype, threshold: Threshold, left: int
+) -> tuple[torch.Tensor, int]:
+    """Mark one tensor's candidates; ``left`` ties may still be taken. Returns how many were."""
+    values, order = scores.values, storage_order(scores.values)
+    mask = torch.empty_like(values.permute(order), dtype=torch.bool).permute(inverse(order))
+    flat, marked = values.permute(order).reshape(-1), mask.permute(order).view(-1)
+    all_ties = threshold.ties == threshold.tied
+    for piece in pieces(flat):
+        keys = key_of(flat[piece], dtype, absolute=scores.absolute)
+        torch.le(keys, threshold.key, out=marked[piece]) if all_ties else torch.lt(
+            keys, threshold.key, out=marked[piece]
+        )
+    return mask, 0 if all_ties else _mark_ties(mask, scores, dtype, threshold.key, left)
+
+
+def _mark_ties(mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, left: int) -> int:
+    """Add the earliest units that equal the threshold, by flat index; returns how many."""
+    flat, taken = scores.values.reshape(-1), 0
+    for piece in pieces(flat):
+        if taken == left:
+            break
+        tied = key_of(flat[piece], dtype, absolute=scores.absolute) == key
+        places = tied.nonzero().reshape(-1)[: left - taken] + piece.start
+        mask[torch.unravel_index(places, mask.shape)] = True
+        taken += places.numel()
+    return taken

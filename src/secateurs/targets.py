@@ -1,0 +1,343 @@
+"""Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import UninitializedParameter
+
+from secateurs._checks import check_choice, nearest
+from secateurs.errors import InvalidArgumentError
+
+ORIGINAL_SUFFIX = "_orig"
+
+_CONVOLUTIONS: dict[str, tuple[type[nn.Module], ...]] = {
+    "conv1d": (nn.Conv1d,),
+    "conv2d": (nn.Conv2d,),
+    "conv3d": (nn.Conv3d,),
+    "conv_transpose1d": (nn.ConvTranspose1d,),
+    "conv_transpose2d": (nn.ConvTranspose2d,),
+    "conv_transpose3d": (nn.ConvTranspose3d,),
+}
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_ALL_CONVOLUTIONS = tuple(cls for classes in _CONVOLUTIONS.values() for cls in classes)
+_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+KINDS: dict[str, tuple[type[nn.Module], ...]] = {
+    **_CONVOLUTIONS,
+    "conv": _ALL_CONVOLUTIONS,
+    "linear": (nn.Linear,),
+    "attention": (nn.MultiheadAttention,),
+    "default": (*_ALL_CONVOLUTIONS, nn.Linear, nn.MultiheadAttention),
+}
+LAYER_NAMES = (*KINDS, "all")
+
+Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One parameter that competes for pruning.
+
+    Attributes:
+        name: its first qualified name in ``model.named_parameters()``.
+        parameter: the ``nn.Parameter`` itself, pruned or not.
+        places: every (module, attribute) that holds this parameter; tied weights have several.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    places: tuple[tuple[nn.Module, str], ...]
+
+    @property
+    def module(self) -> nn.Module:
+        """The first module that holds the parameter."""
+        return self.places[0][0]
+
+    @property
+    def attribute(self) -> str:
+        """The parameter's name inside `module`."""
+        return self.places[0][1]
+
+    @property
+    def saved(self) -> torch.Tensor | None:
+        """The values kept while the parameter is pruned, else None."""
+        return self.module._buffers.get(self.attribute + ORIGINAL_SUFFIX)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The original values, detached: those from before pruning if it is pruned now."""
+        saved = self.saved
+        return (self.parameter if saved is None else saved).detach()
+
+    @property
+    def grad(self) -> torch.Tensor:
+        """The accumulated gradient.
+
+        Raises:
+            InvalidArgumentError: there is none yet.
+        """
+        if self.parameter.grad is None:
+            raise InvalidArgumentError(
+                f"{self.name} has no gradient to score by: run loss.backward() first, "
+                "or exclude it, or use score='magnitude'"
+            )
+        return self.parameter.grad
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it is the weight of a convolution, transposed or not."""
+        return self.attribute == "weight" and isinstance(self.module, _ALL_CONVOLUTIONS)
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether it is the weight of a transposed convolution: (in, out / groups, ...)."""
+        return self.attribute == "weight" and isinstance(self.module, _TRANSPOSED)
+
+
+def find_targets(
+    model: nn.Module,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[Target, ...]:
+    """List the parameters that compete for pruning, in the order of ``named_parameters``.
+
+    Args:
+        model: the network.
+        layers: kinds of layers whose weights compete, a name or module type or several:
+            ``"default"`` (every convolution, linear layer and the projections of
+            ``nn.MultiheadAttention``), ``"conv"``, ``"conv1d"``, ``"conv2d"`` (what the original
+            method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``, ``"linear"``,
+            ``"attention"``, or ``"all"`` (every floating-point parameter).
+        include: only what these patterns pick. A pattern is a glob on the qualified name of a
+            parameter or of a module around it (``"layer4"``, ``"*.conv1"``), or a module type. It
+            picks the weights of ``layers`` that it matches; if it matches none of them, it picks
+            the parameters that it names, which is how embeddings and normalisation weights come
+            in. ``include=["*", "embed.weight"]`` is the default and the embedding.
+        exclude: patterns of what must not be pruned, applied last.
+
+    Returns:
+        The targets, each Parameter once, however many modules share it.
+
+    Raises:
+        InvalidArgumentError: nothing is left, a pattern matches nothing, or a chosen parameter
+            cannot be pruned (not floating point, not initialised, on the meta device,
+            parametrized).
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+        >>> [target.name for target in find_targets(model)]
+        ['0.weight', '2.weight']
+        >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
+        ['0.weight', '1.weight', '2.weight']
+    """
+    everything = all_parameters(model)
+    of_layers = _of_layers(everything, _as_list("layers", "default" if layers is None else layers))
+    chosen = of_layers
+    if include is not None:
+        chosen = _included(model, everything, of_layers, _as_list("include", include))
+    for pattern in _as_list("exclude", () if exclude is None else exclude):
+        dropped = _matching(everything, pattern)
+        if not dropped:
+            raise _unmatched("exclude", pattern, model)
+        chosen = chosen - dropped
+    targets = tuple(everything[name] for name in everything if name in chosen)
+    _refuse_parametrized(model, layers, include, exclude)
+    if not targets:
+        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
+    for target in targets:
+        _check_prunable(target)
+    return targets
+
+
+def all_parameters(model: nn.Module) -> dict[str, Target]:
+    """Every Parameter once, under its first name, with all the places that hold it."""
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    names: dict[int, str] = {}
+    places: dict[str, list[tuple[nn.Module, str]]] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    for prefix, module in model.named_modules():
+        for attribute, parameter in module._parameters.items():
+            if parameter is None:
+                continue
+            name = names.setdefault(id(parameter), f"{prefix}.{attribute}" if prefix else attribute)
+            parameters[name] = parameter
+            places.setdefault(name, []).append((module, attribute))
+    return {name: Target(name, parameters[name], tuple(places[name])) for name in parameters}
+
+
+def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
+    """Yield (module, attribute) of every parameter that has a buffer with ``suffix`` beside it."""
+    for module in model.modules():
+        for buffer in list(module._buffers):
+            attribute = buffer.removesuffix(suffix)
+            if buffer != attribute and attribute in module._parameters:
+                yield module, attribute
+
+
+def _as_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
+    items = [value] if isinstance(value, str | type) else list(value)
+    for item in items:
+        if not isinstance(item, str) and not (
+            isinstance(item, type) and issubclass(item, nn.Module)
+        ):
+            raise InvalidArgumentError(
+                f"{option} takes names and nn.Module types, got {item!r}; "
+                f"write {option}='layer4.*' or {option}=nn.Conv2d"
+            )
+    return items
+
+
+def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]]) -> set[str]:
+    if not layers:
+        raise InvalidArgumentError(f"layers is empty; write one of {', '.join(LAYER_NAMES)}")
+    chosen: set[str] = set()
+    for layer in layers:
+        if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
+            chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
+            continue
+        classes = KINDS[layer] if isinstance(layer, str) else (layer,)
+        chosen |= {name for name, t in everything.items() if _is_weight_of(t, classes)}
+    return chosen
+
+
+def _is_weight_of(target: Target, classes: tuple[type[nn.Module], ...]) -> bool:
+    """Whether one of the places is the weight of such a layer."""
+    for module, attribute in target.places:
+        if isinstance(module, nn.MultiheadAttention):
+            is_weight = attribute in _ATTENTION_WEIGHTS
+        else:
+            is_weight = attribute == "weight"
+        if is_weight and isinstance(module, classes):
+            return True
+    # The output projection of an attention module is a layer of its own, one level below.
+    return nn.MultiheadAttention in classes and any(
+        attribute == "weight" and isinstance(module, NonDynamicallyQuantizableLinear)
+        for module, attribute in target.places
+    )
+
+
+def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
+    if isinstance(pattern, str):
+        return {name for name in everything if _name_matches(name, pattern)}
+    return {
+        name
+        for name, target in everything.items()
+        if any(isinstance(module, pattern) for module, _ in target.places)
+    }
+
+
+def _name_matches(name: str, pattern: str) -> bool:
+    """Whether the glob matches the parameter's name or that of a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
+
+
+def _included(
+    model: nn.Module,
+    everything: dict[str, Target],
+    of_layers: set[str],
+    patterns: list[str | type[nn.Module]],
+) -> set[str]:
+    if not patterns:
+        raise InvalidArgumentError("include is empty; leave it out to prune every target weight")
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = _matching(everything, pattern)
+        if not matched:
+            raise _unmatched("include", pattern, model)
+        chosen |= (matched & of_layers) or matched
+    return chosen
+
+
+def _unmatched(
+    option: str, pattern: str | type[nn.Module], model: nn.Module
+) -> InvalidArgumentError:
+    if isinstance(pattern, type):
+        return InvalidArgumentError(f"{option}: the model has no {pattern.__name__} with weights")
+    names = [name for name, _ in model.named_parameters()] + [n for n, _ in model.named_modules()]
+    return InvalidArgumentError(
+        f"{option}={pattern!r} matches no parameter and no module"
+        f"{nearest(pattern, names)} (model.named_parameters() lists the names)"
+    )
+
+
+def _nothing_left(
+    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+) -> str:
+    kinds = sorted({type(m).__name__ for m in model.modules() if m._parameters})
+    given = ", ".join(
+        f"{option}={value!r}"
+        for option, value in (("layers", layers), ("include", include), ("exclude", exclude))
+        if value is not None
+    )
+    return (
+        f"nothing to prune with {given or 'the default layers'}: the layers that have parameters "
+        f"are {', '.join(kinds) or 'none'}; name others with layers= or include="
+    )
+
+
+def _refuse_parametrized(
+    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+) -> None:
+    """A layer of a chosen kind whose weight is computed would be left out silently: say so."""
+    classes = tuple(
+        cls
+        for layer in _as_list("layers", "default" if layers is None else layers)
+        for cls in (KINDS.get(layer, ()) if isinstance(layer, str) else (layer,))
+    )
+    for name, module in model.named_modules():
+        if not isinstance(module, classes) or isinstance(module, nn.MultiheadAttention):
+            continue
+        if "weight" in module._parameters or not hasattr(module, "weight"):
+            continue
+        full = f"{name}.weight" if name else "weight"
+        patterns = _as_list("include", () if include is None else include)
+        barred = _as_list("exclude", () if exclude is None else exclude)
+        if (include is not None and not any(_touches(full, module, p) for p in patterns)) or any(
+            _touches(full, module, p) for p in barred
+        ):
+            continue
+        raise InvalidArgumentError(
+            f"{full} is not a parameter but computed (a parametrization, weight_norm or "
+            "torch.nn.utils.prune): make it permanent with torch.nn.utils.parametrize."
+            f"remove_parametrizations or prune.remove, or write exclude={name or 'weight'!r}"
+        )
+
+
+def _touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:
+    return (
+        isinstance(module, pattern) if isinstance(pattern, type) else _name_matches(name, pattern)
+    )
+
+
+def _check_prunable(target: Target) -> None:
+    parameter = target.parameter
+    if isinstance(parameter, UninitializedParameter):
+        raise InvalidArgumentError(
+            f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
+        )
+    if parameter.is_meta:
+        raise InvalidArgumentError(
+            f"{target.name} is on the meta device and has no values: load the weights first "
+            "(model.to_empty(device='cpu') and load_state_dict)"
+        )
+    if not parameter.is_floating_point() or parameter.dtype in _WITHOUT_ZERO:
+        raise InvalidArgumentError(
+            f"{target.name} has dtype {parameter.dtype}, which cannot be pruned: "
+            f"only floating-point weights with a zero can; write exclude={target.name!r}"
+        )
+
+
+# Formats that hold scales or packed pairs: no zero, or more than one number an element.
+_WITHOUT_ZERO = frozenset(
+    getattr(torch, name) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2") if hasattr(torch, name)
+)
