@@ -1,0 +1,217 @@
+"""Accuracy against pruning ratio, as a figure for a paper."""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.report.labels import LABEL, Label, place, text_width
+from secateurs.report.series import Series, describe, split_series
+from secateurs.report.style import RC, Look, looks
+from secateurs.results import Row
+from secateurs.results.durable import replace_files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# In points (1/72 inch): the area between the axes, and the margins around it.
+_WIDTH, _HEIGHT = 310.0, 205.0
+_LEFT, _BOTTOM, _EDGE = 42.0, 38.0, 8.0
+_LINE = 10.8  # height of one label
+_SMALL = 7.5
+_AXIS = {
+    "achieved": "Weights pruned (%)",
+    "p_prune": "Pruning ratio asked for (% of units)",
+}
+
+
+def plot_sweep(
+    rows: Sequence[Row],
+    path_stem: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    x: Literal["achieved", "p_prune"] = "achieved",
+) -> list[Path]:
+    """Draw top-1 accuracy against the ratio of pruned weights, as PNG and as SVG.
+
+    One line for each combination of model, granularity, scope and whatever else differs among the
+    rows, named at its end; the 95% interval is shaded; the dense accuracy of each model is dashed.
+    The SVG keeps its text as text, and the same rows give the same files.
+
+    Args:
+        rows: The rows, of one or of several models, in any order.
+        path_stem: Path of the files without ".png" and ".svg"; its folder is made.
+        title: First line above the figure; the model's name by default where there is one model.
+        x: "achieved" draws against the ratio of weights (elements) that were pruned, so that
+            granularities can be compared; "p_prune" against the ratio of units asked for.
+
+    Returns:
+        The paths of the PNG (200 dots an inch) and the SVG.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or `x` is something else.
+        FailureError: The files cannot be written.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if x not in _AXIS:
+        raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
+    every = split_series(rows)
+    stem = Path(path_stem)
+    contents: dict[Path, bytes] = {}
+    with mpl.rc_context(RC):
+        figure = _figure(every, x, title, describe(rows))
+        FigureCanvasAgg(figure)
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
+            contents[stem.with_name(stem.name + suffix)] = content.getvalue()
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailureError(f"cannot make the folder {stem.parent}: {error.strerror}") from error
+    replace_files(contents)
+    return list(contents)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From data to points, counted from the lower left corner of the axes."""
+
+    width: float
+    height: float
+    right: float
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        return self.width * value / self.right
+
+    def y(self, value: float) -> float:
+        return self.height * (value - self.low) / (self.high - self.low)
+
+
+def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    if title is None and not any(series.subject for series in every):
+        title = every[0].model
+    drawn = list(zip(every, looks(every), strict=True))
+    scale = _scale(every, x)
+    labels = _line_labels(drawn, scale, x) + _dense_labels(drawn, scale)
+    margin = max(text_width(label.text, LABEL) for label in labels) + 26
+    width = _LEFT + scale.width + margin
+    lines = _wrap("; ".join(filter(None, [subtitle, "shaded: 95% interval"])), width - 2 * _EDGE)
+    top = 18 + 16 * (title is not None) + 10 * len(lines)
+    height = _BOTTOM + scale.height + top
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = figure.add_axes(
+        (_LEFT / width, _BOTTOM / height, scale.width / width, scale.height / height)
+    )
+    _frame(axes, scale, x)
+    for series, look in drawn:
+        _draw(axes, series, look, x, crowded=len(every) > 4)
+    for dense, _, colour in _dense(drawn):
+        axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
+    place(axes, labels, _LINE, scale.width, scale.height)
+    if title is not None:
+        figure.text(_EDGE / width, 1 - 17 / height, title, fontsize=10.5, fontweight="bold")
+    for number, line in enumerate(reversed(lines)):
+        up = 1 - (top - 14 - 10 * number) / height
+        figure.text(_EDGE / width, up, line, fontsize=_SMALL, color="#666666")
+    return figure
+
+
+def _wrap(text: str, width: float) -> list[str]:
+    """Break a line where it would leave the figure."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, _SMALL) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _scale(every: Sequence[Series], x: str) -> _Scale:
+    rows = [row for series in every for row in series.rows]
+    right = 100 * max(getattr(row, x) for row in rows)
+    low = min(row.top1_low for row in rows)
+    low = 0.0 if low < 25 else 5 * math.floor(low / 5)
+    high = min(100.0, 5 * math.ceil(max(row.top1_high for row in rows) / 5))
+    count = len(every) + len({series.subject_label for series in every})
+    return _Scale(_WIDTH, max(_HEIGHT, 1.5 * _LINE * count), right or 1.0, low, high)
+
+
+def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
+    axes.set_xlim(0, scale.right)
+    axes.set_ylim(scale.low, scale.high)
+    axes.set_xlabel(_AXIS[x], labelpad=5)
+    axes.set_ylabel("Top-1 accuracy (%)", labelpad=5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=2.5, width=0.6)
+    axes.locator_params(axis="both", nbins=10, steps=[1, 2, 5, 10])
+
+
+def _draw(axes: "Axes", series: Series, look: Look, x: str, *, crowded: bool) -> None:
+    rows = sorted(series.rows, key=lambda row: getattr(row, x))
+    along = [100 * getattr(row, x) for row in rows]
+    axes.fill_between(
+        along,
+        [row.top1_low for row in rows],
+        [row.top1_high for row in rows],
+        color=look.colour,
+        alpha=0.08 if crowded else 0.14,
+        linewidth=0,
+        zorder=2,
+    )
+    axes.plot(
+        along,
+        [row.top1 for row in rows],
+        color=look.colour,
+        linewidth=1.4,
+        linestyle=look.dash,
+        marker=look.marker if len(rows) <= 25 else None,
+        markersize=4,
+        markerfacecolor=look.colour if look.filled else "white",
+        markeredgecolor=look.colour,
+        markeredgewidth=1.0,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _line_labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale, x: str) -> list[Label]:
+    labels: list[Label] = []
+    for series, look in drawn:
+        end = max(series.rows, key=lambda row: getattr(row, x))
+        across, up = scale.x(100 * getattr(end, x)), scale.y(end.top1)
+        labels.append(Label(series.label, across, up, look.text))
+    return labels
+
+
+def _dense_labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale) -> list[Label]:
+    return [
+        Label(text, scale.width, scale.y(row.top1), colour) for row, text, colour in _dense(drawn)
+    ]
+
+
+def _dense(drawn: Sequence[tuple[Series, Look]]) -> list[tuple[Row, str, str]]:
+    """The dense row, text and colour of each model that has one."""
+    models = {series.subject_label: (series, look) for series, look in reversed(drawn)}
+    found: list[tuple[Row, str, str]] = []
+    for model, (series, look) in reversed(models.items()):
+        if series.dense:
+            name = f"{model}, dense" if len(models) > 1 else "dense"
+            text = f"{name} ({series.dense.top1:.1f})"
+            found.append((series.dense, text, look.text if len(models) > 1 else "#555555"))
+    return found

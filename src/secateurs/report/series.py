@@ -1,0 +1,176 @@
+"""Which rows belong to one line of a plot, and what that line is called."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.results import Row
+
+# What was measured on, in the order in which it is named: these share one dense accuracy.
+_SUBJECT = (
+    "model",
+    "weights",
+    "weights_sha256",
+    "data",
+    "split",
+    "count",
+    "img_size",
+    "preprocess",
+    "dtype",
+    "amp",
+)
+# How it was pruned, without the ratio.
+_METHOD = (
+    "prune_type",
+    "granularity",
+    "scope",
+    "score",
+    "layers",
+    "include",
+    "exclude",
+    "p_bern",
+    "seed",
+)
+
+_TEXT: dict[str, Callable[[str], str]] = {
+    "weights_sha256": lambda value: f"weights {value[:8]}",
+    "count": lambda value: f"{value} images",
+    "img_size": lambda value: f"{value} px",
+    "amp": lambda value: "amp" if value == "True" else "no amp",
+    "prune_type": lambda value: f"{value} pruning",
+    "layers": lambda value: value or "default layers",
+    "include": lambda value: f"include {value or 'nothing'}",
+    "exclude": lambda value: f"exclude {value or 'nothing'}",
+    "p_bern": lambda value: f"p_bern {value}",
+    "seed": lambda value: f"seed {value}",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a plot.
+
+    Attributes:
+        model: Short name of the model.
+        subject: What tells its dense model from the others', field to text, such as
+            {"model": "resnet18"}; empty where there is one.
+        method: What else tells this series from the others, such as {"granularity": "kernel"}.
+        rows: The rows, by rising p_prune, with the dense row first where there is one.
+        dense: The row of the dense model, or None.
+    """
+
+    model: str
+    subject: dict[str, str]
+    method: dict[str, str]
+    rows: tuple[Row, ...]
+    dense: Row | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that tells the series from the others, the most important first."""
+        return (*self.subject.values(), *self.method.values())
+
+    @property
+    def label(self) -> str:
+        """What the line is called."""
+        return ", ".join(self.names) or self.model
+
+    @property
+    def subject_label(self) -> str:
+        """What its dense model is called."""
+        return ", ".join(self.subject.values()) or self.model
+
+
+def split_series(rows: Sequence[Row]) -> list[Series]:
+    """Group rows into series, in the order in which they first appear.
+
+    A row with p_prune = 0 is the dense model, whatever else it says: each series of that model
+    starts with it. Where two rows of a series have one ratio, the later one counts.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+    """
+    if not rows:
+        raise InvalidArgumentError("there are no rows to show; run a sweep first")
+    dense = {_values(row, _SUBJECT): row for row in reversed(rows) if row.p_prune == 0}
+    pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())
+    varying = _varying(pruned, (*_SUBJECT, *_METHOD))
+    short = _short_models(pruned)
+    groups: dict[tuple[str, ...], dict[float, Row]] = {}
+    for row in pruned:
+        first = dense.get(_values(row, _SUBJECT))
+        start = {0.0: first} if first else {}
+        groups.setdefault(_values(row, varying), start)[row.p_prune] = row
+    found: list[Series] = []
+    for held in groups.values():
+        ordered = tuple(held[ratio] for ratio in sorted(held))
+        one = ordered[-1]
+        names = {name: _text(one, name, short) for name in varying}
+        found.append(
+            Series(
+                model=short[one.model],
+                subject={name: text for name, text in names.items() if name in _SUBJECT},
+                method={name: text for name, text in names.items() if name in _METHOD},
+                rows=ordered,
+                dense=dense.get(_values(one, _SUBJECT)),
+            )
+        )
+    return found
+
+
+def describe(rows: Sequence[Row]) -> str:
+    """One line about what all rows share: images, data, units, score."""
+
+    def shared(name: str) -> str:
+        values = {str(getattr(row, name)) for row in pruned}
+        return values.pop() if len(values) == 1 else ""
+
+    pruned = [row for row in rows if row.p_prune > 0] or list(rows)
+    parts: list[str] = []
+    if shared("count") and shared("data"):
+        split = f" ({shared('split')})" if shared("split") else ""
+        parts.append(f"{int(shared('count')):,} images of {shared('data')}{split}")
+    scope = {"global": "ranked globally", "layer": "ranked per layer"}
+    ranked = [
+        f"{shared('granularity')}s" if shared("granularity") else "",
+        scope.get(shared("scope"), "ranked"),
+        f"by {shared('score')}" if shared("score") else "",
+    ]
+    if any(ranked[::2]) or shared("scope"):
+        parts.append(" ".join(filter(None, ranked)))
+    if shared("layers"):
+        parts.append(f"in {shared('layers').replace(';', ', ')}")
+    if shared("prune_type") == "gradient":
+        parts.append("gradient pruning")
+    if shared("p_bern") and float(shared("p_bern")) != 1:
+        parts.append(f"p_bern {shared('p_bern')}, {shared('draws') or 'several'} draws")
+    return "; ".join(parts)
+
+
+def _varying(rows: Sequence[Row], names: tuple[str, ...]) -> tuple[str, ...]:
+    # A field that only follows from earlier ones (the weights' digest from the model) says nothing.
+    chosen: tuple[str, ...] = ()
+    kinds = 1
+    for name in names:
+        with_it = len({_values(row, (*chosen, name)) for row in rows})
+        if with_it > kinds:
+            chosen, kinds = (*chosen, name), with_it
+    return chosen
+
+
+def _values(row: Row, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(str(getattr(row, name)) for name in names)
+
+
+def _text(row: Row, name: str, short: dict[str, str]) -> str:
+    if name == "model":
+        return short[row.model]
+    value = str(getattr(row, name))
+    return _TEXT[name](value) if name in _TEXT else value or f"no {name}"
+
+
+def _short_models(rows: Sequence[Row]) -> dict[str, str]:
+    """Names without "torchvision:" and the like, unless two models then have one name."""
+    full = {row.model for row in rows}
+    short = {name: name.partition(":")[2] or name for name in full}
+    return short if len(set(short.values())) == len(full) else {name: name for name in full}

@@ -1,0 +1,64 @@
+"""How lines look: colours that stay apart for colour-blind readers, markers that print in grey."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from secateurs.report.series import Series
+
+# M. Okabe and K. Ito, "Color universal design" (2008), without yellow, which fades on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (1, 1)), (0, (5, 1, 1, 1)))
+
+RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 8.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": "#222222",
+    "text.color": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "text.parse_math": False,  # a "$" in a model's name is a "$"
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "secateurs",  # the same rows give the same file
+}
+"""matplotlib settings of every figure."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one series is drawn."""
+
+    colour: str
+    text: str
+    marker: str
+    filled: bool
+    dash: str | tuple[int, tuple[float, ...]]
+
+
+def looks(every: Sequence[Series]) -> list[Look]:
+    """Colour and marker follow the first thing that differs; filling and dashes the rest."""
+    firsts = list(dict.fromkeys(series.names[:1] for series in every))
+    rests = list(dict.fromkeys(series.names[1:] for series in every))
+    found: list[Look] = []
+    for series in every:
+        first, rest = firsts.index(series.names[:1]), rests.index(series.names[1:])
+        colour = _COLOURS[first % len(_COLOURS)]
+        found.append(
+            Look(
+                colour=colour,
+                text=_darker(colour),
+                marker=_MARKERS[first % len(_MARKERS)],
+                filled=rest % 2 == 0,
+                dash=_DASHES[(rest // 2) % len(_DASHES)],
+            )
+        )
+    return found
+
+
+def _darker(colour: str) -> str:
+    # The light colours of the palette are hard to read as letters.
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(0.82 * part):02x}" for part in parts)

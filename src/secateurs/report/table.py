@@ -1,0 +1,172 @@
+"""Result rows as a table for a terminal and as one for a README."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from secateurs.report.series import Series, describe, split_series
+from secateurs.results import Row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+# From this many images on, the second digit behind the point means something.
+_FINE = 10_000
+_CELL = 9  # "100.0 ±0.1"
+_GUTTER = 3
+
+
+def print_table(rows: Sequence[Row], console: "Console | None" = None) -> None:
+    """Print top-1 accuracy in percent.
+
+    One series (one model, granularity, scope, ...) prints a line a ratio, with the interval,
+    top-5 and the loss. Several series print one table a model, with a line a ratio and a column a
+    series; the columns are split over several tables where the terminal is too narrow.
+
+    Args:
+        rows: The rows, in any order.
+        console: Where to print; a fresh rich console by default.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    every = split_series(rows)
+    if len(every) == 1:
+        console.print(_detailed(every[0]))
+        console.print(Text(describe(rows), style="dim"))
+        return
+    for model in dict.fromkeys(series.subject_label for series in every):
+        group = [series for series in every if series.subject_label == model]
+        for part in _parts(group, console.width):
+            console.print(_compared(model, part))
+    note = f"top-1 in percent, ± half of its 95% interval; {describe(rows)}"
+    console.print(Text(note, style="dim"))
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The top-1 accuracies as a Markdown table: a line a series, a column a ratio.
+
+    Returns:
+        The table, an empty line, and one line that says what the numbers are.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+    """
+    every = split_series(rows)
+    ratios = sorted({row.p_prune for series in every for row in series.rows})
+    extra = ["setting"] if any(_rest(series) for series in every) else []
+    header = ["model", "granularity", "scope", *extra, *map(percent, ratios)]
+    lines = [header, ["---"] * (len(header) - len(ratios)) + ["---:"] * len(ratios)]
+    for series in every:
+        one = series.rows[-1]
+        by_ratio = {row.p_prune: row for row in series.rows}
+        lines.append(
+            [
+                *(series.subject_label, one.granularity, one.scope),
+                *([", ".join(_rest(series))] if extra else []),
+                *(accuracy(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in ratios),
+            ]
+        )
+    table = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
+    widest = max(_half(row) for series in every for row in series.rows)
+    note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {describe(rows)}."
+    return f"{table}\n\n{note}\n"
+
+
+def percent(ratio: float) -> str:
+    """A ratio as the shortest exact percentage: 0.3 is "30%", 0.125 is "12.5%"."""
+    return f"{round(100 * ratio, 6):g}%"
+
+
+def accuracy(row: Row) -> str:
+    """Top-1 with as many digits as the number of images carries."""
+    return f"{row.top1:.{2 if row.count >= _FINE else 1}f}"
+
+
+def _rest(series: Series) -> list[str]:
+    """What tells the series apart beside model, granularity and scope."""
+    return [text for name, text in series.method.items() if name not in ("granularity", "scope")]
+
+
+def _half(row: Row) -> float:
+    return (row.top1_high - row.top1_low) / 2
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _table(title: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _detailed(series: Series) -> "Table":
+    draws = any(row.draws > 1 for row in series.rows)
+    table = _table(series.model)
+    heads = ["asked", "pruned", "top-1", "95% interval", *(["std"] if draws else []), "change"]
+    for head in [*heads, "top-5", "loss"]:
+        table.add_column(head, justify="right", no_wrap=True)
+    for row in series.rows:
+        change = row.top1 - series.dense.top1 if series.dense else math.nan
+        table.add_row(
+            percent(row.p_prune),
+            f"{100 * row.achieved:.1f}%",
+            accuracy(row),
+            f"{row.top1_low:.1f} to {row.top1_high:.1f}",
+            *([f"{row.top1_std:.2f}"] if draws else []),
+            "" if row is series.dense or math.isnan(change) else f"{change:+.1f}",
+            f"{row.top5:.1f}",
+            f"{row.loss:.3f}" if row.loss < 1000 else f"{row.loss:.2g}",
+        )
+    return table
+
+
+def _compared(model: str, group: Sequence[Series]) -> "Table":
+    from rich.text import Text
+
+    table = _table(model)
+    table.add_column("asked", justify="right", no_wrap=True, vertical="bottom")
+    for series in group:
+        table.add_column(
+            Text("\n".join(series.method.values()) or "top-1"), justify="right", no_wrap=True
+        )
+    ratios = sorted({row.p_prune for series in group for row in series.rows})
+    for ratio in ratios:
+        cells: list[Text] = []
+        for series in group:
+            row = next((row for row in series.rows if row.p_prune == ratio), None)
+            cells.append(_cell(row))
+        table.add_row(percent(ratio), *cells)
+    return table
+
+
+def _cell(row: Row | None) -> "Text":
+    from rich.text import Text
+
+    if row is None:
+        return Text("")
+    return Text.assemble(accuracy(row), (f" ±{_half(row):.1f}", "dim"))
+
+
+def _parts(group: list[Series], width: int) -> list[list[Series]]:
+    """Cut the series into runs that fit side by side."""
+    parts: list[list[Series]] = [[]]
+    used = start = 10
+    for series in group:
+        own = max([_CELL, *map(len, series.method.values())]) + _GUTTER
+        if parts[-1] and used + own > width:
+            parts.append([])
+            used = start
+        parts[-1].append(series)
+        used += own
+    return parts

@@ -1,0 +1,98 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from result_rows import make_row
+from secateurs.errors import InvalidArgumentError
+from secateurs.report import markdown_table, print_table
+from secateurs.report.table import percent
+from secateurs.results import Row
+
+GRID = [
+    make_row(ratio, 80 - 100 * ratio * (1.2 if granularity == "kernel" else 1.0), **names)
+    for model in ("torchvision:squeezenet1_1", "timm:tf_efficientnet_lite0")
+    for granularity in ("weight", "kernel")
+    for scope in ("global", "layer")
+    for ratio in (0.0, 0.1, 0.125, 0.5)
+    for names in [{"model": model, "granularity": granularity, "scope": scope}]
+]
+
+
+def printed(rows: list[Row], width: int = 80) -> str:
+    text = io.StringIO()
+    print_table(rows, Console(file=text, width=width))
+    return text.getvalue()
+
+
+def test_one_series_prints_a_line_a_ratio() -> None:
+    text = printed([make_row(0.0, 83.0), make_row(0.3, 79.0, achieved=0.2951, loss=0.81234)])
+    dense, pruned = [line.split() for line in text.splitlines() if re.match(r" +\d+% ", line)]
+    assert dense == ["0%", "0.0%", "83.0", "78.3", "to", "86.8", "93.0", "0.700"]
+    assert pruned == ["30%", "29.5%", "79.0", "74.0", "to", "83.2", "-4.0", "89.0", "0.812"]
+    assert "300 images of imagenet (val); weights ranked globally by magnitude" in text
+
+
+def test_several_draws_show_their_spread() -> None:
+    text = printed([make_row(0.3, 79.0, draws=5, p_bern=0.5, top1_std=1.25)])
+    assert "std" in text and "1.25" in text
+
+
+def test_a_loss_that_ran_away_fits() -> None:
+    for loss in (1e30, float("inf"), float("nan")):
+        assert f"{loss:.2g}" in printed([make_row(0.9, 0.0, loss=loss)])
+
+
+def test_several_series_print_a_table_a_model_with_a_column_a_series() -> None:
+    text = printed(GRID)
+    assert text.count("squeezenet1_1") == text.count("tf_efficientnet_lite0") == 1
+    assert text.count("asked") == 2
+    line = next(line for line in text.splitlines() if line.strip().startswith("50%"))
+    assert line.split() == ["50%", "30.0", "±5.2", "30.0", "±5.2", "20.0", "±4.5", "20.0", "±4.5"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 100])
+def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
+    rows = [row for row in GRID if row.model.startswith("timm")]
+    text = printed(rows, width)
+    assert max(map(len, text.splitlines())) <= width
+    cells = [line for line in text.splitlines() if line.strip().startswith("12.5%")]
+    assert sum(line.count("±") for line in cells) == 4
+    assert "…" not in text
+
+
+def test_markdown_has_a_line_a_series_and_a_column_a_ratio() -> None:
+    missing = [row for row in GRID if not (row.granularity == "kernel" and row.p_prune == 0.125)]
+    table, note = markdown_table(missing).strip().split("\n\n")
+    lines = table.splitlines()
+    assert lines[0] == "| model | granularity | scope | 0% | 10% | 12.5% | 50% |"
+    assert lines[1] == "| --- | --- | --- | ---: | ---: | ---: | ---: |"
+    assert lines[2] == "| squeezenet1_1 | weight | global | 80.0 | 70.0 | 67.3 | 30.0 |"
+    assert lines[9] == "| tf_efficientnet_lite0 | kernel | layer | 80.0 | 68.0 |  | 20.0 |"
+    assert note.startswith("Top-1 accuracy in percent, 95% interval at most ±5.")
+    assert note.endswith("300 images of imagenet (val); ranked by magnitude.")
+
+
+def test_markdown_names_what_else_differs_and_escapes() -> None:
+    rows = [make_row(0.5, score=score, model="a|b") for score in ("magnitude", "taylor")]
+    lines = markdown_table(rows).splitlines()
+    assert lines[0] == "| model | granularity | scope | setting | 50% |"
+    assert lines[3] == "| a\\|b | weight | global | taylor | 83.0 |"
+
+
+def test_fifty_thousand_images_carry_a_second_digit() -> None:
+    assert "| 69.76 |" in markdown_table([make_row(0.5, 69.76, count=50_000)])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(0.0, "0%"), (0.1 + 0.2, "30%"), (0.125, "12.5%"), (1.0, "100%")]
+)
+def test_percent_is_short_and_exact(ratio: float, text: str) -> None:
+    assert percent(ratio) == text
+
+
+def test_no_rows_are_refused() -> None:
+    for show in (print_table, markdown_table):
+        with pytest.raises(InvalidArgumentError, match="no rows"):
+            show([])
