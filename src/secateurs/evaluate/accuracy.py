@@ -1,0 +1,129 @@
+"""Counting right answers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateurs.errors import InvalidArgumentError
+
+
+@dataclass
+class Tally:
+    """Running counts of one network over one data set.
+
+    Attributes:
+        count: images scored.
+        correct1: images whose label had the highest score.
+        correct5: images whose label was among the five highest scores.
+        loss_sum: sum of the cross-entropies, in nats.
+    """
+
+    count: int = 0
+    correct1: int = 0
+    correct5: int = 0
+    loss_sum: float = 0.0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch.
+
+        A label whose own score is NaN counts as wrong, whatever the other scores are.
+
+        Args:
+            logits: (batch, classes), any float dtype.
+            labels: (batch,), integers from 0 to classes - 1.
+
+        Raises:
+            InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
+        """
+        _check(logits, labels)
+        logits = logits.float()
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        own = logits.gather(1, labels[:, None])
+        hits = (top == labels[:, None]) & ~own.isnan()
+        self.count += labels.numel()
+        self.correct1 += int(hits[:, 0].sum())
+        self.correct5 += int(hits.sum())
+        self.loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+
+    @property
+    def top1(self) -> float:
+        """Accuracy in per cent; 0.0 before the first image."""
+        return 100.0 * self.correct1 / self.count if self.count else 0.0
+
+    @property
+    def top5(self) -> float:
+        """Accuracy among the five highest scores, in per cent; 0.0 before the first image."""
+        return 100.0 * self.correct5 / self.count if self.count else 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats; 0.0 before the first image."""
+        return self.loss_sum / self.count if self.count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Bring back what `to_dict` gave."""
+        return cls(**values)
+
+
+def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
+    """Score a model as it is, in one pass.
+
+    Args:
+        model: a classifier in the mode it should be scored in (usually ``eval()``).
+        loader: batches of (images, labels).
+
+    Returns:
+        The counts.
+    """
+    tally, device = Tally(), device_of(model)
+    with torch.inference_mode():
+        for images, labels in loader:
+            tally.add(logits_of(model(images.to(device))), labels.to(device))
+    return tally
+
+
+def logits_of(output: Any) -> Tensor:
+    """The class scores in what a model returned: a tensor, ``.logits``, or the first of a tuple.
+
+    Raises:
+        InvalidArgumentError: there is no tensor of shape (batch, classes) in it.
+    """
+    found = getattr(output, "logits", output)
+    if isinstance(found, tuple | list) and found:
+        found = found[0]
+    if isinstance(found, Tensor) and found.dim() == 2:
+        return found
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
+    raise InvalidArgumentError(
+        f"the model must return scores of shape (batch, classes), got {shape}: "
+        "wrap it in a module that does"
+    )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer is; the CPU if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.shape[0] != labels.numel():
+        raise InvalidArgumentError(
+            f"{logits.shape[0]} rows of scores for {labels.numel()} labels: "
+            "the model must return one row an image"
+        )
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise InvalidArgumentError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, but the model knows "
+            f"classes 0 to {logits.shape[1] - 1}: is this the right data for this model?"
+        )

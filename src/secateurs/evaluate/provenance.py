@@ -1,0 +1,41 @@
+"""What a row must carry to be reproduced: weights, device, versions."""
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from torch import nn
+
+from secateurs._version import __version__
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """First 16 hex digits of a SHA-256 over names, dtypes, shapes and values of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            continue  # the extra state of a module: any Python value
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(values.numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or the type with the name of the GPU."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type
+
+
+def versions() -> str:
+    """Versions of what the numbers depend on, ``name=version`` joined by ``;``."""
+    found = {"secateurs": __version__}
+    for package in ("torch", "torchvision", "timm", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["python"] = platform.python_version()
+    return ";".join(f"{name}={number}" for name, number in found.items())

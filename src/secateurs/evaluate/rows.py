@@ -1,0 +1,128 @@
+"""From counts to result rows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.evaluate.batches import length
+from secateurs.evaluate.grid import Cell, Grid
+from secateurs.evaluate.passing import Progress
+from secateurs.evaluate.provenance import device_name, versions, weights_sha256
+from secateurs.evaluate.variants import Size
+from secateurs.results import Row, wilson_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured, as the rows name it.
+
+    Attributes:
+        model: name of the model; default the name of its class.
+        weights: name of its weights.
+        data: name of the data set.
+        split: name of the split.
+        img_size: side of the input in pixels; 0 if unknown.
+        crop_pct: share of the image that the crop keeps; 0.0 if unknown.
+        interpolation: filter of the resize.
+        preprocess: the whole preprocessing in one line.
+    """
+
+    model: str = ""
+    weights: str = ""
+    data: str = ""
+    split: str = ""
+    img_size: int = 0
+    crop_pct: float = 0.0
+    interpolation: str = ""
+    preprocess: str = ""
+
+
+def shared_columns(
+    model: nn.Module, subject: Subject, device: torch.device, amp: bool, loader: Iterable[Any]
+) -> dict[str, Any]:
+    """The columns that all rows of a sweep share."""
+    floats = [p for p in model.parameters() if p.is_floating_point()]
+    return asdict(subject) | {
+        "model": subject.model or type(model).__name__,
+        "weights_sha256": weights_sha256(model),
+        "param_count": round(sum(p.numel() for p in model.parameters()) / 1e6, 6),
+        "dtype": str(floats[0].dtype).removeprefix("torch.") if floats else "",
+        "device": device_name(device),
+        "amp": amp,
+        "batch_size": getattr(loader, "batch_size", None) or 0,
+        "versions": versions(),
+    }
+
+
+def configuration(grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any]) -> dict[str, Any]:
+    """What must be the same for a sweep to go on: all but how fast it runs."""
+    wanted = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
+    first, settings = grid.cells[0], list(dict.fromkeys(cell.setting for cell in grid.cells))
+    wanted |= {
+        name: list(dict.fromkeys(getattr(setting, name) for setting in settings))
+        for name in ("prune_type", "granularity", "scope", "score_name")
+    }
+    return wanted | {
+        "images": length(loader),
+        "p_prune": grid.p_prunes,
+        "p_bern": grid.p_berns,
+        "layers": joined(grid.layers),
+        "include": joined(grid.include),
+        "exclude": joined(grid.exclude),
+        "draws": grid.draws,
+        "seed": first.variants[0].seed,
+    }
+
+
+def make_row(
+    cell: Cell, progress: Mapping[str, Progress], size: Size, grid: Grid, columns: Mapping[str, Any]
+) -> Row:
+    """Average the draws of one cell into a row."""
+    found = [progress[variant.key] for variant in cell.variants]
+    tallies = [each.tally for each in found]
+    count = tallies[0].count
+    top1, top5 = mean(t.top1 for t in tallies), mean(t.top5 for t in tallies)
+    low, high = wilson_interval(mean(t.correct1 for t in tallies), count)
+    seconds = sum(each.seconds for each in found)
+    return Row(
+        **columns,
+        prune_type=cell.setting.prune_type,
+        granularity=cell.setting.granularity,
+        scope=cell.setting.scope,
+        score=cell.setting.score_name,
+        layers=joined(grid.layers),
+        include=joined(grid.include),
+        exclude=joined(grid.exclude),
+        p_prune=cell.p_prune,
+        p_bern=cell.p_bern,
+        draws=len(tallies),
+        seed=cell.variants[0].seed,
+        achieved=mean(each.achieved for each in found),
+        targets=size.targets,
+        units=size.units,
+        count=count,
+        top1=top1,
+        top1_err=100.0 - top1,
+        top1_low=100.0 * low,
+        top1_high=100.0 * high,
+        top1_std=stdev(t.top1 for t in tallies) if len(tallies) > 1 else 0.0,
+        top5=top5,
+        top5_err=100.0 - top5,
+        loss=mean(t.loss for t in tallies),
+        correct1=";".join(str(t.correct1) for t in tallies),
+        correct5=";".join(str(t.correct5) for t in tallies),
+        infer_samples_per_sec=round(count * len(found) / seconds, 2) if seconds else 0.0,
+        duration=round(seconds, 3),
+    )
+
+
+def joined(value: Any) -> str:
+    """Names and types of an option joined by ``;``, empty for None."""
+    if value is None:
+        return ""
+    items = [value] if isinstance(value, str | type) else list(value)
+    return ";".join(item if isinstance(item, str) else item.__name__ for item in items)
