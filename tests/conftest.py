@@ -28,6 +28,10 @@ def shared_models() -> Path:
     return _beside("SECATEURS_MODELS", "models")
 
 
+# Several test processes share few cores: threads that wait for each other cost more than they give.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
