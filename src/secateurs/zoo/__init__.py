@@ -1,0 +1,24 @@
+"""The zoo: what the names of models and data sets mean."""
+
+from secateurs.zoo.classes import class_indices
+from secateurs.zoo.data import LoadedData, load_data
+from secateurs.zoo.digits import digits_cnn, digits_model
+from secateurs.zoo.images import SKIPPED, CorruptImageError, ImageDataset, drop_skipped
+from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.models import load_model
+from secateurs.zoo.preprocess import Preprocess
+
+__all__ = [
+    "SKIPPED",
+    "CorruptImageError",
+    "ImageDataset",
+    "LoadedData",
+    "LoadedModel",
+    "Preprocess",
+    "class_indices",
+    "digits_cnn",
+    "digits_model",
+    "drop_skipped",
+    "load_data",
+    "load_model",
+]

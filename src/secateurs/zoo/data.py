@@ -1,0 +1,137 @@
+"""What a data set's name means: one function that loads any of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateurs._checks import nearest
+from secateurs.errors import InvalidArgumentError
+from secateurs.zoo import layouts, named
+from secateurs.zoo.cache import cache_folder
+from secateurs.zoo.images import ImageDataset
+from secateurs.zoo.layouts import Listing
+from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.preprocess import Preprocess
+
+
+@dataclass
+class LoadedData:
+    """Images with labels, ready for a DataLoader.
+
+    Attributes:
+        dataset: pairs (tensor C x H x W, label), in a fixed order; a label of -1 marks an image
+            that ``skip_corrupt`` passed over, see `secateurs.zoo.drop_skipped`.
+        name: the specification that loads it again.
+        split: which part of the data, such as ``val`` or ``test``; ``all`` for a folder that is
+            not divided.
+        classes: names of the classes in the data, or None.
+        targets: for the ImageNet-Compatible layout: the class that a targeted attack on each image
+            aims at, counted from 0; else None.
+    """
+
+    dataset: ImageDataset
+    name: str
+    split: str
+    classes: Sequence[str] | None
+    targets: Sequence[int] | None = None
+
+
+def load_data(
+    spec: str | Path,
+    *,
+    preprocess: Preprocess | None = None,
+    model: LoadedModel | None = None,
+    split: str | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    skip_corrupt: bool = False,
+    download: bool = True,
+) -> LoadedData:
+    """Load labelled images by name or from a folder.
+
+    Args:
+        spec: a folder in ImageNet layout (``DIR/val/CLASS/*`` or ``DIR/CLASS/*``) or in
+            ImageNet-Compatible layout (``DIR/images.csv`` and ``DIR/images/ID.png``); or one of
+            digits, mnist, fashion-mnist, kmnist, usps, cifar10, cifar100, svhn, stl10. A folder of
+            such a name is written ``./digits``.
+        preprocess: from an image to a tensor; default that of ``model``.
+        model: whose answers the classes stand for; see `secateurs.zoo.class_indices` for how class
+            folders are matched.
+        split: folder: a sub-folder, default ``val`` where there is one; named: ``test`` (default)
+            or ``train``.
+        data_root: the folder where named sets are looked for, as torchvision lays them out;
+            default inside the user's cache folder.
+        limit: use this many images, spread evenly over the data in its order: image
+            ``floor(i * n / limit)`` for each i. Folders are sorted by class, so classes of about
+            equal size are all represented when ``limit`` is at least their number.
+        skip_corrupt: mark unreadable images with the label -1 instead of raising.
+        download: fetch a named set that is absent.
+
+    Returns:
+        The images in a fixed order: the same call gives the same images at the same positions.
+
+    Raises:
+        InvalidArgumentError: no such data, no images, class folders that the model does not know.
+        FailureError: a download without a network; later, from the data set, a corrupt image.
+
+    Example:
+        >>> from secateurs.zoo import load_model
+        >>> data = load_data("digits", model=load_model("digits", weights="random"), limit=100)
+        >>> len(data.dataset), data.dataset[0][0].shape
+        (100, torch.Size([1, 8, 8]))
+    """
+    transform = preprocess or (model.preprocess if model else None)
+    if transform is None:
+        raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
+    if limit is not None and (isinstance(limit, bool) or limit < 1):
+        raise InvalidArgumentError(f"limit must be a positive number of images, got {limit!r}")
+    root = Path(data_root).expanduser() if data_root else cache_folder() / "data"
+    listing = _read(spec, split, model, root, skip_corrupt, download)
+    places = _spread(len(listing.items), limit)
+    return LoadedData(
+        dataset=ImageDataset(
+            [listing.items[place] for place in places], transform, skip_corrupt=skip_corrupt
+        ),
+        name=_name(spec),
+        split=listing.split,
+        classes=listing.classes,
+        targets=[listing.targets[place] for place in places] if listing.targets else None,
+    )
+
+
+def _read(
+    spec: str | Path,
+    split: str | None,
+    model: LoadedModel | None,
+    root: Path,
+    skip_corrupt: bool,
+    download: bool,
+) -> Listing:
+    if _name(spec) in named.NAMES:
+        return named.read_named(_name(spec), split, model, root, download=download)
+    folder = Path(spec).expanduser()
+    if folder.is_file():
+        raise InvalidArgumentError(f"{folder} is a file: give a folder; {layouts.UNDERSTOOD}")
+    if not folder.is_dir():
+        raise InvalidArgumentError(
+            f"no data {str(spec)!r}: give a folder that exists, or one of "
+            f"{', '.join(named.NAMES)}{nearest(str(spec), named.NAMES)}"
+        )
+    if not layouts.is_compatible(folder):
+        return layouts.read_class_folders(folder, split, model)
+    if split not in (None, "test"):
+        raise InvalidArgumentError(f"{folder} (images.csv) is not divided: leave split out")
+    return layouts.read_compatible(folder, model, skip_corrupt=skip_corrupt)
+
+
+def _name(spec: str | Path) -> str:
+    """A named set in its canonical spelling, or the folder as it was given."""
+    if isinstance(spec, str) and named.canonical(spec) in named.NAMES:
+        return named.canonical(spec)
+    return str(spec)
+
+
+def _spread(count: int, limit: int | None) -> range | list[int]:
+    if limit is None or limit >= count:
+        return range(count)
+    return [place * count // limit for place in range(limit)]

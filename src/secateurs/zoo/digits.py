@@ -1,0 +1,230 @@
+"""A model and data that need nothing from outside: the digits that scikit-learn ships.
+
+1,797 grey images of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
+Digits, UCI Machine Learning Repository, 1998). Of each class, in the order in which scikit-learn
+gives them, every second image is held out: 901 images train the network, 896 test it. The split
+draws no random numbers, so it is the same in every version of every library.
+"""
+
+import hashlib
+import tempfile
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.zoo.cache import cache_folder
+from secateurs.zoo.loaded import LoadedModel
+
+RECIPE = "digits-cnn-1"  # name of the cached file: count up when anything below changes
+SPLITS = ("train", "test")
+_MEAN, _STD = 0.5, 0.5
+_EPOCHS, _BATCH, _RATE, _DECAY, _SEED = 20, 64, 5e-3, 1e-2, 0
+
+
+class DigitsCNN(nn.Sequential):
+    """Three convolutions with BatchNorm and two linear layers; 40,506 parameters.
+
+    Maps grey images (batch x 1 x 8 x 8) to 10 logits.
+
+    Attributes:
+        num_classes: 10.
+        classes: "0" to "9".
+        preprocess: the values of its preprocessing, by name.
+        weights_name: the recipe that trained it, or ``random``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            OrderedDict(
+                **_block(1, 1, 16),
+                **_block(2, 16, 32),
+                pool2=nn.MaxPool2d(2),
+                **_block(3, 32, 64),
+                pool3=nn.MaxPool2d(2),
+                flatten=nn.Flatten(),
+                linear1=nn.Linear(64 * 2 * 2, 64),
+                relu4=nn.ReLU(),
+                linear2=nn.Linear(64, 10),
+            )
+        )
+        self.num_classes = 10
+        self.classes = tuple(str(digit) for digit in range(10))
+        self.preprocess: dict[str, Any] = {
+            "img_size": 8,
+            "crop_pct": 1.0,
+            "interpolation": "bilinear",
+            "mean": (_MEAN,),
+            "std": (_STD,),
+        }
+        self.weights_name = "random"
+
+
+def digits_images(split: str = "test") -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The images of one split and their labels.
+
+    Args:
+        split: ``train`` (901 images) or ``test`` (896).
+
+    Returns:
+        Grey levels 0 to 255, N x 8 x 8, and the digits, N; sorted by digit, then in the order of
+        scikit-learn.
+
+    Raises:
+        InvalidArgumentError: an unknown split.
+    """
+    from sklearn.datasets import load_digits
+
+    if split not in SPLITS:
+        raise InvalidArgumentError(
+            f"digits has the splits {' and '.join(SPLITS)}; got split={split!r}"
+        )
+    bunch: Any = load_digits()
+    labels = np.asarray(bunch.target, dtype=np.int64)
+    start = SPLITS.index(split)
+    chosen = np.concatenate([np.flatnonzero(labels == digit)[start::2] for digit in range(10)])
+    levels = np.round(np.asarray(bunch.images)[chosen] * (255 / 16)).astype(np.uint8)
+    return levels, labels[chosen]
+
+
+def digits_cnn(pretrained: bool = True) -> DigitsCNN:
+    """The digits network, trained on the training split, about 99% on the other.
+
+    The first call trains it (a few seconds, seeded, one thread) and keeps the weights in the
+    user's cache folder, or in SECATEURS_CACHE; later calls read them. The caller's random state,
+    gradient mode and number of threads stay as they are.
+
+    Args:
+        pretrained: False for fresh weights from the global generator.
+
+    Returns:
+        The network in eval mode.
+
+    Example:
+        >>> model = digits_cnn(pretrained=False)
+        >>> model(torch.zeros(1, 1, 8, 8)).shape
+        torch.Size([1, 10])
+    """
+    if not pretrained:
+        return DigitsCNN().eval()
+    file = cache_folder() / f"{RECIPE}.safetensors"
+    state = _read(file)
+    if state is None:
+        state = _train()
+        _write(file, state)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        model = DigitsCNN().float()
+    model.load_state_dict(state)
+    model.weights_name = RECIPE
+    return model.eval()
+
+
+def digits_model() -> LoadedModel:
+    """``load_model("digits")``: the trained digits network with its preprocessing."""
+    from secateurs.zoo.models import load_model
+
+    return load_model("digits")
+
+
+def _block(index: int, inputs: int, outputs: int) -> dict[str, nn.Module]:
+    return {
+        f"conv{index}": nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        f"norm{index}": nn.BatchNorm2d(outputs),
+        f"relu{index}": nn.ReLU(),
+    }
+
+
+def _train() -> dict[str, Tensor]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in one order: the same weights whatever the caller has set
+    try:
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.device("cpu"),
+        ):
+            torch.manual_seed(_SEED)
+            model = DigitsCNN().float()
+            _fit(model)
+    finally:
+        torch.set_num_threads(threads)
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
+def _fit(model: nn.Module) -> None:
+    from rich.progress import track
+
+    levels, digits = digits_images("train")
+    images = torch.from_numpy(levels).unsqueeze(1).float().div(255).sub(_MEAN).div(_STD)
+    labels = torch.from_numpy(digits)
+    steps = _EPOCHS * -(-len(labels) // _BATCH)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    console = _console()
+    model.train()
+    for _ in track(
+        range(_EPOCHS),
+        "Training the digits network",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
+        for batch in torch.randperm(len(labels)).split(_BATCH):
+            optimizer.zero_grad()
+            F.cross_entropy(model(images[batch]), labels[batch]).backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _read(file: Path) -> dict[str, Tensor] | None:
+    """The cached weights, or None if there are none or they are damaged in any way."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            digest = (opened.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError, ValueError):
+        return None
+    return state if digest == _digest(state) else None
+
+
+def _write(file: Path, state: dict[str, Tensor]) -> None:
+    """Write to a temporary file in the same folder, then rename: no reader sees half a file."""
+    temporary: Path | None = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as part:
+            temporary = Path(part.name)
+            part.write(save(state, metadata={"sha256": _digest(state)}))
+        temporary.replace(file)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        warnings.warn(
+            f"cannot keep the trained digits network in {file.parent} ({error.strerror}), so it "
+            "is trained again next time; set SECATEURS_CACHE to a folder that can be written",
+            stacklevel=4,
+        )
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""One place that turns the many ways in which a download fails into one error."""
+
+import http.client
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from secateurs.errors import FailureError
+from secateurs.zoo.checkpoint import one_line
+
+# Their errors need not be OSErrors, and none of them may be installed.
+_NETWORK_PACKAGES = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib3")
+
+
+@contextmanager
+def downloading(what: str, remedy: str) -> Generator[None]:
+    """Turn a failed download in the body into a `FailureError` of one line.
+
+    Args:
+        what: what was to be fetched, such as "weights IMAGENET1K_V1 of resnet18".
+        remedy: what to do without a network.
+
+    Raises:
+        FailureError: the body raised an error of the network, or found a damaged download.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _from_network(error):
+            raise
+        raise FailureError(f"cannot get {what} ({one_line(error)}); {remedy}") from error
+
+
+def _from_network(error: Exception) -> bool:
+    if isinstance(error, OSError | http.client.HTTPException | EOFError):
+        return True
+    if isinstance(error, RuntimeError):  # torch.hub: a wrong hash; torchvision: no mirror answers
+        text = str(error).lower()
+        return "hash" in text or "download" in text or "not found" in text or "zip" in text
+    return type(error).__module__.partition(".")[0] in _NETWORK_PACKAGES

@@ -1,0 +1,247 @@
+"""Models named ``hf:NAME`` or ``hf:FOLDER``: the image classifiers of transformers."""
+
+import logging
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo import checkpoint
+from secateurs.zoo.downloads import downloading
+from secateurs.zoo.folders import is_folder_name
+from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
+
+_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
+
+
+class ProcessorTransform:
+    """An image processor of transformers as a function from one image to one tensor.
+
+    Args:
+        processor: what ``AutoImageProcessor.from_pretrained`` returned.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return the pixel values, C x H x W."""
+        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def load(
+    name: str, weights: str | None, num_classes: int | None, overrides: Overrides
+) -> LoadedModel:
+    """Load an image classifier of transformers; its output has ``.logits``.
+
+    Args:
+        name: a repository of the hub (``google/vit-base-patch16-224``) or a folder.
+        weights: a file, ``random``, or None for the weights in the repository or folder.
+        num_classes: for a file or ``random``: length of the answers, default as configured.
+        overrides: changes to the preprocessing.
+
+    Raises:
+        InvalidArgumentError: no such repository or folder, or weights that do not fit.
+        FailureError: transformers is not installed, or there is no network.
+    """
+    _check_installed()
+    if weights is not None and weights != "random" and not checkpoint.is_file(weights):
+        raise InvalidArgumentError(
+            f"there is no weights file {weights!r}: for hf: models give a file, random, or nothing"
+        )
+    place = str(Path(name).expanduser()) if is_folder_name(name) else name
+    _check_folder(name, place)
+    with _quiet(), _from_hub(name):
+        model, label = _load_model(name, place, weights, num_classes)
+        processor = _load_processor(place)
+    labels = {int(index): str(label) for index, label in model.config.id2label.items()}
+    classes = [labels[index] for index in sorted(labels)]
+    placeholders = all(label == f"LABEL_{index}" for index, label in enumerate(classes))
+    return LoadedModel(
+        model=model.float().eval(),
+        name=f"hf:{name}",
+        weights=label,
+        num_classes=len(classes),
+        classes=None if placeholders else classes,
+        preprocess=_preprocess(processor, overrides),
+    )
+
+
+def _check_installed() -> None:
+    try:
+        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise FailureError(
+            "models named hf: need transformers: pip install 'secateurs[hf]'"
+        ) from error
+
+
+def _check_folder(name: str, place: str) -> None:
+    if is_folder_name(name) and not (Path(place) / "config.json").is_file():
+        raise InvalidArgumentError(
+            f"{place} is no transformers folder: it needs config.json, as save_pretrained writes it"
+        )
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """No progress bars and load reports on stderr; what they say is checked below."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.CRITICAL)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def _from_hub(name: str) -> Generator[None]:
+    try:
+        with downloading(
+            f"hf:{name}", "without a network give a folder that save_pretrained wrote: hf:./FOLDER"
+        ):
+            yield
+    except FailureError as error:
+        if "is not a valid model identifier" in str(error):
+            raise InvalidArgumentError(
+                f"the hub has no public model {name!r}; for a folder write hf:./FOLDER"
+            ) from error
+        raise
+
+
+def _load_model(
+    name: str, place: str, weights: str | None, num_classes: int | None
+) -> tuple[Any, str]:
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    _check_kind(name, config)
+    if weights is None:
+        if num_classes not in (None, config.num_labels):
+            raise InvalidArgumentError(
+                f"the weights of hf:{name} have {config.num_labels} classes, not {num_classes}: "
+                "leave num_classes out, or give a weights file of that many classes"
+            )
+        return _checked(name, AutoModelForImageClassification, place, config, None), ("pretrained")
+    if num_classes is not None and num_classes != config.num_labels:
+        config.num_labels = num_classes
+    model: Any = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+    if weights == "random":
+        return model, "random"
+    # Through from_pretrained, since transformers renames keys between its versions.
+    state = checkpoint.read_weights(weights)
+    return _checked(weights, type(model), None, config, state), Path(weights).name
+
+
+def _check_kind(name: str, config: Any) -> None:
+    from transformers import AutoModelForImageClassification
+
+    known: Any = AutoModelForImageClassification._model_mapping  # pyright: ignore[reportPrivateUsage]
+    if type(config) not in known:
+        raise InvalidArgumentError(
+            f"hf:{name} is a {config.model_type} model, which transformers has no image classifier "
+            "for; name an image classification model"
+        )
+
+
+def _checked(what: str, factory: Any, place: str | None, config: Any, state: Any) -> nn.Module:
+    """Load, and refuse what transformers only warns about: weights that stayed random."""
+    try:
+        model, info = factory.from_pretrained(
+            place,
+            config=config,
+            state_dict=state,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise FailureError(
+            f"transformers cannot load {what}: {checkpoint.one_line(error)}"
+        ) from error
+    # Keys beyond the classifier (a pooler, another head) are normal in a published repository.
+    unexpected = sorted(info["unexpected_keys"]) if state is not None else []
+    shapes = [_mismatch(entry) for entry in info["mismatched_keys"]]
+    missing = sorted(set(info["missing_keys"]) - {entry.partition(" ")[0] for entry in shapes})
+    checkpoint.refuse_misfit(type(model).__name__, what, missing, unexpected, shapes)
+    return model
+
+
+def _mismatch(entry: Any) -> str:
+    name, found, wanted = entry
+    sizes = ["x".join(str(size) for size in shape) for shape in (found, wanted)]
+    return f"{name} {sizes[0]} instead of {sizes[1]}"
+
+
+def _load_processor(place: str) -> Any:
+    from transformers import AutoImageProcessor
+
+    return AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+
+
+def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
+    base = _values(processor)
+    source = type(processor).__name__
+    if overrides.given():
+        if abs(float(getattr(processor, "rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
+            raise InvalidArgumentError(
+                f"{source} scales pixels in its own way and cannot be overridden; leave img_size, "
+                "crop_pct, interpolation, mean, std and crop_mode out"
+            )
+        return build(base, overrides, source)
+    size = base.pop("img_size")
+    height = size if isinstance(size, int) else size[0]
+    return Preprocess(
+        img_size=height, source=source, transform=ProcessorTransform(processor), **base
+    )
+
+
+def _values(processor: Any) -> dict[str, Any]:
+    """What an image processor does, in timm's words."""
+    normalise = getattr(processor, "do_normalize", True)
+    size, crop_pct, crop_mode = _geometry(processor)
+    resample = int(getattr(processor, "resample", None) or 0)
+    return {
+        "img_size": size,
+        "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
+        "interpolation": _RESAMPLE[resample],
+        "mean": tuple(processor.image_mean) if normalise else (0.0, 0.0, 0.0),
+        "std": tuple(processor.image_std) if normalise else (1.0, 1.0, 1.0),
+    }
+
+
+def _geometry(processor: Any) -> tuple[int | tuple[int, int], float, str]:
+    size = _mapping(getattr(processor, "size", None))
+    crop = _mapping(getattr(processor, "crop_size", None))
+    edge = size.get("shortest_edge")
+    if getattr(processor, "do_center_crop", False) and crop:
+        height, width = int(crop["height"]), int(crop["width"])
+        resized = int(edge or size.get("height") or height)
+        mode = "center" if edge else "squash"
+        return _square(height, width), crop_fraction(height, max(resized, height)), mode
+    if edge:  # ConvNeXt: resize to edge / crop_pct, then crop; squash large inputs
+        crop_pct = getattr(processor, "crop_pct", None)
+        if crop_pct and edge < 384:
+            return int(edge), float(crop_pct), "center"
+        return int(edge), 1.0, "squash" if crop_pct else "center"
+    height = int(size.get("height", 224))
+    return _square(height, int(size.get("width", height))), 1.0, "squash"
+
+
+def _mapping(size: Any) -> Mapping[str, Any]:
+    """Newer versions keep sizes in a class that only converts to a mapping."""
+    return dict(size) if size else {}
+
+
+def _square(height: int, width: int) -> int | tuple[int, int]:
+    return height if height == width else (height, width)

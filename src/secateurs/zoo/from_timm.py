@@ -1,0 +1,225 @@
+"""Models named ``timm:NAME`` or ``timm:FOLDER``."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from secateurs._checks import nearest
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo import checkpoint
+from secateurs.zoo.downloads import downloading
+from secateurs.zoo.folders import is_folder_name
+from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
+
+_FOLDER_SCHEME = "local-dir:"
+_FOLDER_WEIGHTS = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def load(
+    name: str, weights: str | None, num_classes: int | None, overrides: Overrides
+) -> LoadedModel:
+    """Load a timm classifier by name, or from a folder with ``config.json`` and weights.
+
+    Args:
+        name: as in ``timm.list_models``, with or without a tag (``resnet18.a1_in1k``), or a folder
+            in timm's ``local-dir:`` layout.
+        weights: a pretrained tag, a file, ``random``, or None for the default of timm or the
+            weights in the folder.
+        num_classes: for a file or ``random``: length of the answers, default as published.
+        overrides: changes to the preprocessing.
+
+    Raises:
+        InvalidArgumentError: unknown name, tag or folder, or weights that do not fit.
+        FailureError: no network for the download.
+    """
+    folder = Path(name).expanduser() if is_folder_name(name) else None
+    if folder is not None:
+        _check_folder(folder)
+    else:
+        name = _check_name(name, weights)
+    options = _options(name, folder, num_classes, overrides)
+    if weights == "random" or checkpoint.is_file(weights):
+        model = _create(name, folder, pretrained=False, **options)
+        label = "random"
+        if weights is not None and weights != "random":
+            _fit(model, weights)
+            label = Path(weights).name
+    else:
+        model = _pretrained(name, folder, weights, options)
+        label = _folder_weights(folder).name if folder else _tag(model)
+    config = _config(model)
+    classes = config.get("label_names")
+    count = int(getattr(model, "num_classes", 0)) or None
+    return LoadedModel(
+        model=model.eval(),
+        name=f"timm:{name}",
+        weights=label,
+        num_classes=count,
+        classes=list(classes) if classes and len(classes) == count else None,
+        preprocess=_preprocess(model, overrides),
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise InvalidArgumentError(
+            f"{folder} is no timm folder: it needs config.json and model.safetensors, as "
+            "timm.models.save_for_hf writes them"
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FailureError(
+            f"cannot read {folder / 'config.json'} ({checkpoint.one_line(error)}); get it again"
+        ) from error
+    if not isinstance(config, dict) or "architecture" not in config:
+        raise InvalidArgumentError(
+            f"{folder / 'config.json'} names no timm architecture; for a folder of transformers "
+            f"write hf:{folder}"
+        )
+    _check_name(str(config["architecture"]), None)
+
+
+def _check_name(name: str, weights: str | None) -> str:
+    """Check the name and return it with the pretrained tag that ``weights`` asks for."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise InvalidArgumentError(
+            f"timm has no model {name!r}{nearest(architecture, timm.list_models())}"
+        )
+    if weights is not None and weights != "random" and not checkpoint.is_file(weights):
+        tag = weights
+    if not tag:
+        return architecture
+    tags = [
+        known.partition(".")[2]
+        for known in timm.list_pretrained(f"{architecture}.*")
+        if known.partition(".")[0] == architecture
+    ]
+    if tag not in tags:
+        raise InvalidArgumentError(
+            f"timm:{architecture} has no pretrained weights {tag!r}: choose from "
+            f"{', '.join([*tags, 'random'])}, or give a {', '.join(checkpoint.SUFFIXES)} file"
+        )
+    return f"{architecture}.{tag}"
+
+
+def _options(
+    name: str, folder: Path | None, num_classes: int | None, overrides: Overrides
+) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if num_classes is not None:
+        options["num_classes"] = num_classes
+    if overrides.img_size is not None and folder is None:
+        import timm
+
+        published = timm.get_pretrained_cfg(name)
+        if published is not None and published.fixed_input_size:
+            options["img_size"] = overrides.img_size  # position embeddings depend on it
+    return options
+
+
+def _create(name: str, folder: Path | None, *, pretrained: bool, **options: Any) -> nn.Module:
+    import timm
+
+    full = f"{_FOLDER_SCHEME}{folder}" if folder else name
+    return timm.create_model(full, pretrained=pretrained, **options)
+
+
+def _pretrained(
+    name: str, folder: Path | None, tag: str | None, options: dict[str, Any]
+) -> nn.Module:
+    num_classes = options.pop("num_classes", None)
+    if folder is not None:
+        if tag is not None:
+            raise InvalidArgumentError(
+                f"a folder has no weights {tag!r}: leave weights out, or give a file or random"
+            )
+        model = _from_folder(name, folder, options)
+    else:
+        model = _download(name, options)
+    own = getattr(model, "num_classes", None)
+    if num_classes not in (None, own):
+        raise InvalidArgumentError(
+            f"the weights of timm:{name} have {own} classes, not {num_classes}: leave num_classes "
+            "out, or give a weights file of that many classes"
+        )
+    return model
+
+
+def _download(name: str, options: dict[str, Any]) -> nn.Module:
+    import timm
+
+    if not timm.models.is_model_pretrained(name):
+        raise InvalidArgumentError(
+            f"timm publishes no weights for {name}: give weights=FILE or weights=random"
+        )
+    remedy = "without a network give a file that you have: --weights FILE"
+    with downloading(f"the weights of timm:{name}", remedy):
+        return _create(name, None, pretrained=True, **options)
+
+
+def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> nn.Module:
+    file = _folder_weights(folder)
+    try:
+        return _create(name, folder, pretrained=True, **options)
+    except Exception as error:
+        # Read and fit it ourselves: the same defect comes out as one line that names it.
+        _fit(_create(name, folder, pretrained=False, **options), str(file))
+        raise FailureError(f"timm cannot load {folder}: {checkpoint.one_line(error)}") from error
+
+
+def _folder_weights(folder: Path) -> Path:
+    for name in _FOLDER_WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise InvalidArgumentError(
+        f"{folder} holds no weights: put model.safetensors beside config.json"
+    )
+
+
+def _fit(model: nn.Module, file: str) -> None:
+    checkpoint.fit_weights(model, checkpoint.read_weights(file), file, rename=_translator(model))
+
+
+def _translator(model: nn.Module) -> Callable[[checkpoint.State], checkpoint.State] | None:
+    """Most timm modules define ``checkpoint_filter_fn``, which knows the original authors' keys."""
+    module = sys.modules[type(model).__module__]
+    translate = getattr(module, "checkpoint_filter_fn", None)
+    if translate is None:
+        return None
+
+    def rename(state: checkpoint.State) -> checkpoint.State:
+        try:
+            return dict(translate(dict(state), model))
+        except (KeyError, RuntimeError, TypeError, AttributeError, ValueError):
+            return state  # keys of something else: the report below lists them as they are
+
+    return rename
+
+
+def _config(model: nn.Module) -> dict[str, Any]:
+    return getattr(model, "pretrained_cfg", None) or {}
+
+
+def _tag(model: nn.Module) -> str:
+    return _config(model).get("tag") or "pretrained"
+
+
+def _preprocess(model: nn.Module, overrides: Overrides) -> Preprocess:
+    from timm.data.config import resolve_data_config
+
+    base = timm_values(resolve_data_config(model=model))
+    return build(base, overrides, "timm data config")

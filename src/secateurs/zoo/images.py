@@ -1,0 +1,132 @@
+"""A data set over a list of image files or arrays, in a fixed order."""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from secateurs.errors import FailureError
+from secateurs.zoo.checkpoint import one_line
+from secateurs.zoo.preprocess import Preprocess
+
+SKIPPED = -1
+"""The label that stands for an image that could not be read and was skipped."""
+
+# What PIL raises for damaged files, by format; DecompressionBombError is an Exception of its own.
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+)
+
+
+class CorruptImageError(FailureError):
+    """An image that cannot be read, named.
+
+    A DataLoader raises a worker's error again with the worker's traceback as its text; the last
+    line of that is the message that a person needs.
+    """
+
+    def __init__(self, message: str) -> None:
+        last = message.strip().rsplit("\n", 1)[-1]
+        super().__init__(last.removeprefix(f"{type(self).__module__}.{type(self).__name__}: "))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and its class.
+
+    Attributes:
+        source: a file, or a pair (data set, index) whose entry is a PIL image and a label.
+        label: index into the model's answers.
+    """
+
+    source: Path | tuple[Any, int]
+    label: int
+
+
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """Images in a fixed order, each decoded when asked for.
+
+    Works with any DataLoader, with workers, and with ``torch.utils.data.Subset``. An unreadable
+    image raises `CorruptImageError`; with ``skip_corrupt`` it comes back as zeros with the label
+    `SKIPPED`, in its place, so that batches keep their shape and position i stays position i:
+    drop those with `drop_skipped`, which also counts them.
+
+    Args:
+        items: in the order of the data set.
+        preprocess: from an image to a tensor C x H x W.
+        skip_corrupt: mark unreadable images instead of raising.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], preprocess: Preprocess, *, skip_corrupt: bool = False
+    ) -> None:
+        self.items = list(items)
+        self.preprocess = preprocess
+        self.skip_corrupt = skip_corrupt
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        item = self.items[index]
+        try:
+            image = _open(item.source, self.preprocess.image_mode)
+        except _UNREADABLE as error:
+            if self.skip_corrupt:
+                return self._blank(), SKIPPED
+            raise CorruptImageError(
+                f"cannot read the image {self.name_of(index)} ({one_line(error)}): mend or remove "
+                "it, or go on without it: --skip-corrupt"
+            ) from error
+        return self.preprocess(image), item.label
+
+    def name_of(self, index: int) -> str:
+        """The file of image ``index``, or its number in a data set that is not made of files."""
+        source = self.items[index].source
+        return str(source) if isinstance(source, Path) else f"number {source[1]}"
+
+    def _blank(self) -> Tensor:
+        """Zeros of the right shape, found by transforming an empty image."""
+        return torch.zeros_like(self.preprocess(Image.new(self.preprocess.image_mode, (64, 64))))
+
+
+def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Remove the images that `ImageDataset` could not read from a batch.
+
+    Args:
+        images: N x C x H x W.
+        labels: N, `SKIPPED` where an image was unreadable.
+
+    Returns:
+        The readable images, their labels, and how many were skipped.
+
+    Example:
+        >>> batch = torch.zeros(3, 1, 8, 8), torch.tensor([4, -1, 2])
+        >>> images, labels, skipped = drop_skipped(*batch)
+        >>> labels.tolist(), skipped
+        ([4, 2], 1)
+    """
+    keep = labels != SKIPPED
+    skipped = int(labels.numel() - keep.sum().item())
+    return (images[keep], labels[keep], skipped) if skipped else (images, labels, 0)
+
+
+def _open(source: Path | tuple[Any, int], mode: str) -> Image.Image:
+    if isinstance(source, Path):
+        with source.open("rb") as file, Image.open(file) as image:
+            return image.convert(mode)
+    images, index = source
+    return images[index][0].convert(mode)

@@ -1,0 +1,87 @@
+"""What a model's name means: one function that loads any of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
+from secateurs.zoo.checkpoint import is_file
+from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.preprocess import Overrides
+
+DIGITS_NAMES = ("digits", "digits-cnn")
+_DIGITS_SPEC = "secateurs.zoo.digits:digits_cnn"
+_SOURCES = {
+    "torchvision": from_torchvision.load,
+    "timm": from_timm.load,
+    "hf": from_hf.load,
+}
+
+
+def load_model(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    img_size: int | None = None,
+    crop_pct: float | None = None,
+    interpolation: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    crop_mode: str | None = None,
+) -> LoadedModel:
+    """Load a classifier by name, with its own preprocessing.
+
+    Args:
+        spec: ``torchvision:NAME`` or just ``NAME``; ``timm:NAME``; ``hf:NAME``; ``timm:FOLDER``
+            (timm's ``local-dir:`` layout) and ``hf:FOLDER`` (written by ``save_pretrained``);
+            ``package.module:function``, called without arguments; ``digits``, the small network
+            that is trained on first use.
+        weights: None for the usual ones (torchvision: ``IMAGENET1K_V1``), the name of published
+            ones (``IMAGENET1K_V2``, ``DEFAULT``, a timm tag), a file (``.safetensors``, or one of
+            ``torch.save``, read without running code), or ``random`` for an untrained model,
+            drawn from the global generator: seed it with ``torch.manual_seed``. With a file or
+            ``random`` nothing is downloaded; for an ``hf:`` name only the configuration is.
+        num_classes: length of the answers, for a file or ``random``; default as published.
+        img_size: input height and width in pixels.
+        crop_pct: input size divided by resized size, above 0, at most 1.
+        interpolation: nearest, bilinear, bicubic, lanczos, box or hamming.
+        mean: 1 number or one a channel, for pixels in [0, 1].
+        std: 1 number or one a channel, for pixels in [0, 1].
+        crop_mode: center, squash or border, as timm names them.
+
+    Returns:
+        The model in eval mode on the CPU, and what is known about it. The preprocessing is the
+        model's own: the transforms of the torchvision weights (for a file: of
+        ``IMAGENET1K_V1``), timm's data config, or the processor of transformers. With an override
+        it is timm's evaluation transform over the same values.
+
+    Raises:
+        InvalidArgumentError: an unknown name, a checkpoint that does not fit or holds code, or a
+            value out of range.
+        FailureError: no network for a download, a package that is not installed, or a damaged file.
+
+    Example:
+        >>> loaded = load_model("torchvision:squeezenet1_1", weights="random")
+        >>> loaded.num_classes, loaded.preprocess.img_size
+        (1000, 224)
+    """
+    if not isinstance(spec, str) or not spec.strip():
+        raise InvalidArgumentError(f"a model is named by text such as resnet18; got {spec!r}")
+    if num_classes is not None and (isinstance(num_classes, bool) or num_classes < 1):
+        raise InvalidArgumentError(f"num_classes must be a positive integer, got {num_classes!r}")
+    overrides = Overrides(img_size, crop_pct, interpolation, mean, std, crop_mode)
+    chosen = str(weights) if weights is not None else None
+    if isinstance(weights, Path) and not is_file(chosen):
+        raise InvalidArgumentError(f"no weights file {weights}")
+    name = spec.strip()
+    if name in DIGITS_NAMES:
+        loaded = from_function.load(_DIGITS_SPEC, chosen, num_classes, overrides)
+        loaded.name = "digits-cnn"
+        return loaded
+    source, colon, rest = name.partition(":")
+    if not colon:
+        return from_torchvision.load(name, chosen, num_classes, overrides)
+    if source in _SOURCES:
+        return _SOURCES[source](rest, chosen, num_classes, overrides)
+    return from_function.load(name, chosen, num_classes, overrides)

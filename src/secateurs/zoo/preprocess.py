@@ -1,0 +1,224 @@
+"""How an image becomes a model's input: a checked, printable value with the transform inside."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from secateurs._checks import check_choice
+from secateurs.errors import InvalidArgumentError
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+CROP_MODES = ("center", "squash", "border")
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What is done to an image before the model sees it.
+
+    Attributes:
+        img_size: height of the model's input, in pixels.
+        crop_pct: input size divided by the size that the image is resized to before the crop.
+        interpolation: filter of the resize, one of `INTERPOLATIONS`.
+        mean: subtracted from each channel after scaling to [0, 1]; its length is the number of
+            channels (3 reads images as RGB, 1 as grey).
+        std: each channel is divided by it.
+        crop_mode: `center` (keep the aspect ratio, cut the rest off), `squash` (resize both edges)
+            or `border` (fit the whole image, pad), as timm names them.
+        source: where these values come from.
+        transform: the function itself, from a PIL image to a float tensor C x H x W.
+    """
+
+    img_size: int
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_mode: str = "center"
+    source: str = "custom"
+    transform: Transform = field(kw_only=True, repr=False, compare=False)
+
+    @property
+    def image_mode(self) -> str:
+        """The PIL mode that images are converted to: ``RGB``, or ``L`` for one channel."""
+        return "L" if len(self.mean) == 1 else "RGB"
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Convert ``image`` to this model's mode and transform it to a tensor C x H x W."""
+        return self.transform(image.convert(self.image_mode))
+
+    def __str__(self) -> str:
+        return (
+            f"size {self.img_size}, crop {self.crop_pct:.4g} ({self.crop_mode}), "
+            f"{self.interpolation}, mean {_numbers(self.mean)}, std {_numbers(self.std)}, "
+            f"from {self.source}"
+        )
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the caller wants instead of the model's own preprocessing; None keeps the model's.
+
+    Attributes:
+        img_size: see `Preprocess`; the same for all fields.
+        crop_pct: above 0, at most 1.
+        interpolation: one of `INTERPOLATIONS`.
+        mean: 1 or 3 numbers.
+        std: 1 or 3 positive numbers.
+        crop_mode: one of `CROP_MODES`.
+
+    Raises:
+        InvalidArgumentError: a value is of the wrong kind or out of range.
+    """
+
+    img_size: int | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    crop_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.img_size is not None:
+            _check_size(self.img_size)
+        if self.crop_pct is not None:
+            _check_crop(self.crop_pct)
+        if self.interpolation is not None:
+            check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if self.crop_mode is not None:
+            check_choice("crop_mode", self.crop_mode, CROP_MODES)
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _check_channels(name, value))
+
+    def given(self) -> dict[str, Any]:
+        """The overrides that are set, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preprocess:
+    """Make the preprocessing that timm would make from these values.
+
+    Args:
+        base: img_size, crop_pct, interpolation, mean, std, and optionally crop_mode;
+            ``img_size`` may be a pair (height, width). The length of ``mean`` is the number of
+            channels that the model reads.
+        overrides: replace values of ``base``.
+        source: where ``base`` comes from; the names of overridden values are appended.
+
+    Returns:
+        The values with a timm evaluation transform.
+
+    Raises:
+        InvalidArgumentError: mean or std has neither one number nor one a channel.
+    """
+    from timm.data.transforms_factory import create_transform
+
+    given = overrides.given()
+    config: dict[str, Any] = {"crop_mode": "center", **base, **given}
+    channels = len(base["mean"])
+    mean, std = (_per_channel(name, config[name], channels) for name in ("mean", "std"))
+    height, width = _pair(config["img_size"])
+    transform = create_transform(
+        input_size=(channels, height, width),
+        is_training=False,
+        interpolation=config["interpolation"],
+        mean=mean,
+        std=std,
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
+    )
+    return Preprocess(
+        img_size=height,
+        crop_pct=float(config["crop_pct"]),
+        interpolation=config["interpolation"],
+        mean=mean,
+        std=std,
+        crop_mode=config["crop_mode"],
+        source=note(source, given),
+        transform=transform,  # type: ignore[arg-type]  # declared as a union by timm
+    )
+
+
+def note(source: str, given: Mapping[str, Any]) -> str:
+    """Append the names of overridden values to ``source``."""
+    return f"{source}, except {', '.join(given)}" if given else source
+
+
+def timm_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a timm data config (``timm.data.resolve_data_config``) that `build` takes."""
+    _, height, width = config["input_size"]
+    return {
+        "img_size": height if height == width else (height, width),
+        "crop_pct": config["crop_pct"],
+        "interpolation": config["interpolation"],
+        "mean": config["mean"],
+        "std": config["std"],
+        "crop_mode": config["crop_mode"],
+    }
+
+
+def crop_fraction(crop: int, resize: int) -> float:
+    """The crop_pct for which timm's ``floor(crop / crop_pct)`` is exactly ``resize``."""
+    fraction = crop / resize
+    while math.floor(crop / fraction) < resize:  # a rounding error would lose one pixel
+        fraction = math.nextafter(fraction, 0.0)
+    return fraction
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "/".join(f"{value:.4g}" for value in values)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One number holds for every channel."""
+    if len(values) not in (1, channels):
+        raise InvalidArgumentError(
+            f"{name} has {len(values)} numbers but the model reads {channels} channel(s): "
+            f"give 1 or {channels}"
+        )
+    return tuple(values) * (channels if len(values) == 1 else 1)
+
+
+def _check_size(size: object) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InvalidArgumentError(
+            f"img_size must be a positive whole number of pixels, such as 224; got {size!r}"
+        )
+
+
+def _check_crop(crop: object) -> None:
+    if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
+        raise InvalidArgumentError(
+            f"crop_pct must be above 0 and at most 1, such as 0.875; got {crop!r}"
+        )
+
+
+def _check_channels(name: str, values: Any) -> tuple[float, ...]:
+    numbers = [values] if isinstance(values, int | float) else list(values)
+    if len(numbers) not in (1, 3) or not all(_finite(number) for number in numbers):
+        raise InvalidArgumentError(
+            f"{name} must be 1 or 3 numbers, such as 0.485 0.456 0.406; got {values!r}"
+        )
+    if name == "std" and min(numbers) <= 0:
+        raise InvalidArgumentError(f"std must be above 0, got {values!r}")
+    return tuple(float(number) for number in numbers)
+
+
+def _finite(number: object) -> bool:
+    return (
+        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+    )
