@@ -1,8 +1,9 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,14 +25,16 @@ _CONVOLUTIONS: dict[str, tuple[type[nn.Module], ...]] = {
 }
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ALL_CONVOLUTIONS = tuple(cls for classes in _CONVOLUTIONS.values() for cls in classes)
+# The output projection of an attention module is a layer of its own, one level below.
+_ATTENTION = (nn.MultiheadAttention, NonDynamicallyQuantizableLinear)
 _ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     **_CONVOLUTIONS,
     "conv": _ALL_CONVOLUTIONS,
     "linear": (nn.Linear,),
-    "attention": (nn.MultiheadAttention,),
-    "default": (*_ALL_CONVOLUTIONS, nn.Linear, nn.MultiheadAttention),
+    "attention": _ATTENTION,
+    "default": (*_ALL_CONVOLUTIONS, nn.Linear, *_ATTENTION),
 }
 LAYER_NAMES = (*KINDS, "all")
 
@@ -47,11 +50,13 @@ class Target:
         name: its first qualified name in ``model.named_parameters()``.
         parameter: the ``nn.Parameter`` itself, pruned or not.
         places: every (module, attribute) that holds this parameter; tied weights have several.
+        names: every qualified name, the first included; shared modules have several.
     """
 
     name: str
     parameter: nn.Parameter
     places: tuple[tuple[nn.Module, str], ...]
+    names: tuple[str, ...]
 
     @property
     def module(self) -> nn.Module:
@@ -161,17 +166,24 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
     """Every Parameter once, under its first name, with all the places that hold it."""
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    names: dict[int, str] = {}
-    places: dict[str, list[tuple[nn.Module, str]]] = {}
+    first: dict[int, str] = {}
     parameters: dict[str, nn.Parameter] = {}
-    for prefix, module in model.named_modules():
+    # Dictionaries without values: sets that keep their order.
+    places: dict[str, dict[tuple[nn.Module, str], None]] = {}
+    names: dict[str, dict[str, None]] = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
         for attribute, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            name = names.setdefault(id(parameter), f"{prefix}.{attribute}" if prefix else attribute)
+            full = f"{prefix}.{attribute}" if prefix else attribute
+            name = first.setdefault(id(parameter), full)
             parameters[name] = parameter
-            places.setdefault(name, []).append((module, attribute))
-    return {name: Target(name, parameters[name], tuple(places[name])) for name in parameters}
+            places.setdefault(name, {})[module, attribute] = None
+            names.setdefault(name, {})[full] = None
+    return {
+        name: Target(name, parameter, tuple(places[name]), tuple(names[name]))
+        for name, parameter in parameters.items()
+    }
 
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
@@ -184,7 +196,10 @@ def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, st
 
 
 def _as_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
-    items = [value] if isinstance(value, str | type) else list(value)
+    if isinstance(value, str | type | nn.Module) or not isinstance(value, Iterable):
+        items: list[Any] = [value]
+    else:
+        items = list(value)
     for item in items:
         if not isinstance(item, str) and not (
             isinstance(item, type) and issubclass(item, nn.Module)
@@ -204,30 +219,36 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
             chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
             continue
-        classes = KINDS[layer] if isinstance(layer, str) else (layer,)
+        classes = _classes(layer)
         chosen |= {name for name, t in everything.items() if _is_weight_of(t, classes)}
     return chosen
 
 
+def _classes(layer: str | type[nn.Module]) -> tuple[type[nn.Module], ...]:
+    if isinstance(layer, str):
+        return KINDS.get(layer, ())
+    return _ATTENTION if layer is nn.MultiheadAttention else (layer,)
+
+
 def _is_weight_of(target: Target, classes: tuple[type[nn.Module], ...]) -> bool:
     """Whether one of the places is the weight of such a layer."""
-    for module, attribute in target.places:
-        if isinstance(module, nn.MultiheadAttention):
-            is_weight = attribute in _ATTENTION_WEIGHTS
-        else:
-            is_weight = attribute == "weight"
-        if is_weight and isinstance(module, classes):
-            return True
-    # The output projection of an attention module is a layer of its own, one level below.
-    return nn.MultiheadAttention in classes and any(
-        attribute == "weight" and isinstance(module, NonDynamicallyQuantizableLinear)
+    return any(
+        attribute in _weight_attributes(module) and isinstance(module, classes)
         for module, attribute in target.places
     )
 
 
+def _weight_attributes(module: nn.Module) -> tuple[str, ...]:
+    return _ATTENTION_WEIGHTS if isinstance(module, nn.MultiheadAttention) else ("weight",)
+
+
 def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
     if isinstance(pattern, str):
-        return {name for name in everything if _name_matches(name, pattern)}
+        return {
+            name
+            for name, target in everything.items()
+            if any(_name_matches(alias, pattern) for alias in target.names)
+        }
     return {
         name
         for name, target in everything.items()
@@ -289,28 +310,31 @@ def _refuse_parametrized(
     model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
 ) -> None:
     """A layer of a chosen kind whose weight is computed would be left out silently: say so."""
-    classes = tuple(
-        cls
-        for layer in _as_list("layers", "default" if layers is None else layers)
-        for cls in (KINDS.get(layer, ()) if isinstance(layer, str) else (layer,))
-    )
-    for name, module in model.named_modules():
-        if not isinstance(module, classes) or isinstance(module, nn.MultiheadAttention):
-            continue
-        if "weight" in module._parameters or not hasattr(module, "weight"):
-            continue
-        full = f"{name}.weight" if name else "weight"
-        patterns = _as_list("include", () if include is None else include)
-        barred = _as_list("exclude", () if exclude is None else exclude)
-        if (include is not None and not any(_touches(full, module, p) for p in patterns)) or any(
-            _touches(full, module, p) for p in barred
+    chosen = _as_list("layers", "default" if layers is None else layers)
+    classes = tuple(cls for layer in chosen for cls in _classes(layer))
+    included = _as_list("include", () if include is None else include)
+    excluded = _as_list("exclude", () if exclude is None else exclude)
+    for name, module, attribute in _computed_weights(model, classes):
+        full = f"{name}.{attribute}" if name else attribute
+        if (include is not None and not any(_touches(full, module, p) for p in included)) or any(
+            _touches(full, module, p) for p in excluded
         ):
             continue
         raise InvalidArgumentError(
             f"{full} is not a parameter but computed (a parametrization, weight_norm or "
             "torch.nn.utils.prune): make it permanent with torch.nn.utils.parametrize."
-            f"remove_parametrizations or prune.remove, or write exclude={name or 'weight'!r}"
+            f"remove_parametrizations or prune.remove, or write exclude={name or attribute!r}"
         )
+
+
+def _computed_weights(
+    model: nn.Module, classes: tuple[type[nn.Module], ...]
+) -> Iterator[tuple[str, nn.Module, str]]:
+    for name, module in model.named_modules():
+        if isinstance(module, classes):
+            for attribute in _weight_attributes(module):
+                if attribute not in module._parameters and hasattr(module, attribute):
+                    yield name, module, attribute
 
 
 def _touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:

@@ -1,0 +1,110 @@
+"""The oracle: pruning in plain Python, slow and obvious, one number at a time.
+
+Nothing here is clever, and nothing here comes from the package.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+Flags = list[bool]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight as plain numbers.
+
+    ``values`` in flat order; ``groups`` is set for the weight of a transposed convolution, whose
+    output channels lie along the second dimension, ``groups`` times over.
+    """
+
+    shape: tuple[int, ...]
+    values: list[float]
+    wide: bool = False  # float64
+    groups: int | None = None
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, groups: int | None = None) -> "Weight":
+        values = tensor.detach().to(torch.float64).reshape(-1).tolist()
+        return cls(tuple(tensor.shape), values, tensor.dtype == torch.float64, groups)
+
+
+def units(weight: Weight, granularity: str) -> list[list[int]]:
+    """The flat indices of the elements of each unit, in the order of the units."""
+    places = list(product(*map(range, weight.shape)))
+    if granularity == "weight" or len(weight.shape) < 2:
+        return [[i] for i in range(len(places))]
+    first, second = weight.shape[:2]
+    if granularity == "kernel":
+        names = list(product(range(first), range(second)))
+        found = [place[:2] for place in places]
+    elif weight.groups:
+        inside = first // weight.groups  # input channels in one group
+        names = list(product(range(weight.groups), range(second)))
+        found = [(place[0] // inside, place[1]) for place in places]
+    else:
+        names = [(i,) for i in range(first)]
+        found = [place[:1] for place in places]
+    return [[i for i, f in enumerate(found) if f == name] for name in names]
+
+
+def l1(values: Sequence[float], wide: bool) -> float:
+    """The sum of absolute values, exact, then rounded once: to float32 unless wide."""
+    exact = math.fsum(abs(v) for v in values)
+    return exact if wide or math.isinf(exact) else to_float32(exact)
+
+
+def to_float32(value: float) -> float:
+    try:
+        return struct.unpack("f", struct.pack("f", value))[0]
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def smallest(scores: Sequence[Sequence[float]], k: int) -> list[Flags]:
+    """Flag the k smallest of all lists together; of equal ones the earliest."""
+    ranked = sorted(  # stable: equal scores stay in their order
+        ((score, i, j) for i, row in enumerate(scores) for j, score in enumerate(row)),
+        key=lambda entry: entry[0],
+    )
+    flags = [[False] * len(row) for row in scores]
+    for _, i, j in ranked[:k]:
+        flags[i][j] = True
+    return flags
+
+
+def candidates(
+    weights: Mapping[str, Weight],
+    p_prune: float,
+    granularity: str,
+    scope: str,
+    score: Callable[[str], Sequence[float]] | None = None,
+) -> dict[str, Flags]:
+    """One flag a unit. ``score`` gives the element scores of a weight, by default its values."""
+    rows: dict[str, list[float]] = {}
+    for name, weight in weights.items():
+        values = weight.values if score is None else score(name)
+        rows[name] = [l1([values[i] for i in u], weight.wide) for u in units(weight, granularity)]
+    groups = [[name] for name in rows] if scope == "layer" else [list(rows)]
+    chosen: dict[str, Flags] = {}
+    for group in groups:
+        k = round(p_prune * sum(len(rows[name]) for name in group))
+        chosen |= dict(zip(group, smallest([rows[name] for name in group], k), strict=True))
+    return chosen
+
+
+def pruned(
+    weight: Weight, granularity: str, candidate: Flags, bernoulli: Flags | None = None
+) -> list[float]:
+    """The weight with ``(1 - candidate * b)`` applied; every b is one without a table."""
+    values = list(weight.values)
+    table = [True] * len(candidate) if bernoulli is None else bernoulli
+    for elements, c, b in zip(units(weight, granularity), candidate, table, strict=True):
+        if c and b:
+            for i in elements:
+                values[i] = 0.0
+    return values
