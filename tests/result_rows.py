@@ -15,6 +15,7 @@ BASE: dict[str, Any] = {
     "granularity": "weight",
     "scope": "global",
     "score": "magnitude",
+    "score_data": "",
     "layers": "",
     "include": "",
     "exclude": "",

@@ -1,7 +1,8 @@
 """How accuracy falls as weights go: `sweep` a model over ratios in one pass over the data."""
 
 from secateurs.evaluate.accuracy import Tally, accuracy, logits_of
+from secateurs.evaluate.gradients import accumulate_gradients
 from secateurs.evaluate.grid import Grid
 from secateurs.evaluate.sweep import Subject, sweep
 
-__all__ = ["Grid", "Subject", "Tally", "accuracy", "logits_of", "sweep"]
+__all__ = ["Grid", "Subject", "Tally", "accumulate_gradients", "accuracy", "logits_of", "sweep"]

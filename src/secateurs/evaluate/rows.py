@@ -29,6 +29,7 @@ class Subject:
         crop_pct: share of the image that the crop keeps; 0.0 if unknown.
         interpolation: filter of the resize.
         preprocess: the whole preprocessing in one line.
+        score_data: images whose gradients the scores use.
     """
 
     model: str = ""
@@ -39,6 +40,7 @@ class Subject:
     crop_pct: float = 0.0
     interpolation: str = ""
     preprocess: str = ""
+    score_data: str = ""
 
 
 def shared_columns(

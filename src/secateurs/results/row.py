@@ -25,6 +25,7 @@ class Row:
         granularity: "weight", "kernel" or "filter".
         scope: "global" or "layer".
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
+        score_data: Images whose gradients the scores used, or "".
         layers: Kinds of layers that compete, joined by ";", or "" for the default.
         include: Globs that add target weights, joined by ";", or "".
         exclude: Globs that take target weights away, joined by ";", or "".
@@ -69,6 +70,7 @@ class Row:
     granularity: str
     scope: str
     score: str
+    score_data: str
     layers: str
     include: str
     exclude: str

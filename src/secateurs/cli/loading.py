@@ -1,0 +1,124 @@
+"""From names on the command line to a model, images and a device."""
+
+import hashlib
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Subset, default_collate
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluate import Grid, Subject, accumulate_gradients
+from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
+
+NEED_GRADIENTS = frozenset({"gradient", "taylor"})
+SCORE_IMAGES = 256
+
+
+def pick_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ... into a device that is there.
+
+    Raises:
+        InvalidArgumentError: there is no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = "cpu" if accelerator is None else f"cpu or {accelerator}"
+        raise InvalidArgumentError(f"no device {name!r} here; write --device {there}") from error
+    return device
+
+
+def make_loader(
+    data: LoadedData, *, batch_size: int, workers: int | None, device: torch.device
+) -> "DataLoader[Any]":
+    """Read images in order; unreadable ones that were marked are dropped from their batch.
+
+    Args:
+        data: what to read.
+        batch_size: images a batch.
+        workers: processes that decode; None picks: none for the digits, which are in memory, one
+            beside a CPU that is busy with the model, up to eight for a GPU.
+        device: where the batches go.
+
+    Raises:
+        InvalidArgumentError: a number is out of range.
+    """
+    if batch_size < 1:
+        raise InvalidArgumentError(f"--batch-size must be at least 1, got {batch_size}")
+    if workers is None:
+        many = min(8, os.cpu_count() or 1)
+        workers = 0 if data.name == "digits" else 1 if device.type == "cpu" else many
+    if workers < 0:
+        raise InvalidArgumentError(f"--workers must be at least 0, got {workers}")
+    return DataLoader(
+        data.dataset,
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=readable,
+        worker_init_fn=_leave_interrupts_to_parent,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def leave_gradients(
+    model: LoadedModel, data: str, data_root: Path | None, loader: "DataLoader[Any]"
+) -> str:
+    """Differentiate the loss on a few images, for the scores that look at gradients.
+
+    Training images where the data has some, else the first of those that are scored.
+
+    Returns:
+        Which images, in words, for the result rows.
+    """
+    which = "of split train"
+    try:
+        images = load_data(
+            data, model=model, split="train", data_root=data_root, limit=SCORE_IMAGES
+        ).dataset
+    except InvalidArgumentError:
+        which = "of those scored"
+        images = Subset(loader.dataset, range(min(SCORE_IMAGES, len(loader.dataset))))  # type: ignore[arg-type]
+    batches = DataLoader(images, batch_size=loader.batch_size, collate_fn=readable)
+    return f"{accumulate_gradients(model.model, batches)} images {which}"
+
+
+def subject_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Subject:
+    """Name what is measured, for the result rows."""
+    pre = model.preprocess
+    return Subject(
+        model=model.name,
+        weights=model.weights,
+        data=images.name,
+        split=images.split,
+        img_size=pre.img_size,
+        crop_pct=pre.crop_pct,
+        interpolation=pre.interpolation,
+        preprocess=str(pre),
+        score_data=scored_on,
+    )
+
+
+def default_output(model: LoadedModel, images: LoadedData, grid: Grid, amp: bool) -> Path:
+    """A folder for each different sweep, so that the same command finds its own results again."""
+    asked = f"{model} {images.name} {images.split} {len(images.dataset)} {grid} {amp}"
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-") for part in (model.name, images.name))
+    return Path("secateurs-results") / f"{name}_{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+
+
+def readable(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Collate a batch and drop the images that could not be read."""
+    images, labels = default_collate(samples)
+    return drop_skipped(images, labels)[:2]
+
+
+def _leave_interrupts_to_parent(worker: int) -> None:  # noqa: ARG001
+    """Ctrl-C reaches every process of the terminal; only the parent should speak."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

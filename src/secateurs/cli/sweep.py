@@ -1,0 +1,205 @@
+"""``secateurs sweep``: how accuracy falls as weights go."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from secateurs.cli.arguments import numbers
+from secateurs.cli.loading import (
+    NEED_GRADIENTS,
+    default_output,
+    leave_gradients,
+    make_loader,
+    pick_device,
+    subject_of,
+)
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluate import Grid
+from secateurs.evaluate import sweep as run_sweep
+from secateurs.evaluate.grid import P_PRUNE
+from secateurs.report import plot_sweep, print_table
+from secateurs.results import Row
+from secateurs.zoo import load_data, load_model
+
+SEVERAL = frozenset(
+    f"--{name}"
+    for name in (
+        "p-prune", "p-bern", "prune-type", "granularity", "scope", "score", "layers", "include",
+        "exclude", "mean", "std",
+    )
+)  # fmt: skip
+"""Options that take several values."""
+
+
+def _several(help_text: str, panel: str) -> Any:
+    return typer.Option(help=help_text, rich_help_panel=panel, metavar="VALUE ...")
+
+
+def _option(help_text: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel=panel)
+
+
+_WHAT, _PRUNE, _PREPROCESS, _RUN = "What to measure", "How to prune", "Preprocessing", "Running"
+
+
+def sweep(
+    arch: Annotated[
+        str,
+        _option("torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:, "
+                "package.module:function, or digits.", _WHAT, "--arch", "-a"),
+    ] = "digits",
+    weights: Annotated[
+        str | None,
+        _option("A .safetensors or .pt file, or the name of published weights; torchvision models "
+                "have IMAGENET1K_V1 unless you say so.", _WHAT),
+    ] = None,
+    data: Annotated[
+        str | None,
+        _option("A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), "
+                "digits, mnist, cifar10, ...", _WHAT, "--data", "-d"),
+    ] = None,
+    data_root: Annotated[
+        Path | None, _option("Where named data sets lie or are downloaded to.", _WHAT)
+    ] = None,
+    split: Annotated[str | None, _option("Which part of the data: val, test, ...", _WHAT)] = None,
+    limit: Annotated[
+        int | None, _option("Use this many images, spread evenly over the data.", _WHAT)
+    ] = None,
+    skip_corrupt: Annotated[
+        bool, _option("Count unreadable images and go on.", _WHAT, "--skip-corrupt")
+    ] = False,
+    p_prune: Annotated[
+        list[str] | None,
+        _several("Ratios of units that are candidates, 0 to 1; default 0 to 0.9.", _PRUNE),
+    ] = None,
+    p_bern: Annotated[
+        list[str] | None, _several("Probability of each candidate; default 1.", _PRUNE)
+    ] = None,
+    prune_type: Annotated[
+        list[str] | None,
+        _several("global (forward and backward pass) or gradient (backward alone).", _PRUNE),
+    ] = None,
+    granularity: Annotated[
+        list[str] | None, _several("weight (default), kernel, filter.", _PRUNE)
+    ] = None,
+    scope: Annotated[
+        list[str] | None, _several("global (default) or layer: who competes.", _PRUNE)
+    ] = None,
+    score: Annotated[
+        list[str] | None, _several("magnitude (default), gradient, taylor, random.", _PRUNE)
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        _several("conv, conv2d, linear, attention, all, ...; default conv, linear and attention. "
+                 "conv2d is what the original method prunes.", _PRUNE),
+    ] = None,
+    include: Annotated[
+        list[str] | None, _several("Prune only these: globs on parameter or module names.", _PRUNE)
+    ] = None,
+    exclude: Annotated[list[str] | None, _several("Do not prune these.", _PRUNE)] = None,
+    draws: Annotated[int, _option("Draws to average where 0 < p_bern < 1.", _PRUNE)] = 1,
+    seed: Annotated[int, _option("Of the first draw; draw i has seed + i.", _PRUNE)] = 0,
+    img_size: Annotated[int | None, _option("Input size in pixels.", _PREPROCESS)] = None,
+    crop_pct: Annotated[
+        float | None, _option("Input size by resized size, such as 0.875.", _PREPROCESS)
+    ] = None,
+    crop_mode: Annotated[
+        str | None, _option("center, squash or border, as timm names them.", _PREPROCESS)
+    ] = None,
+    interpolation: Annotated[
+        str | None, _option("bilinear, bicubic, nearest, ...", _PREPROCESS)
+    ] = None,
+    mean: Annotated[list[str] | None, _several("1 or 3 numbers.", _PREPROCESS)] = None,
+    std: Annotated[list[str] | None, _several("1 or 3 numbers.", _PREPROCESS)] = None,
+    device: Annotated[str, _option("auto, cpu, cuda, cuda:1, mps, ...", _RUN)] = "auto",
+    batch_size: Annotated[
+        int, _option("Images a batch; halved when memory runs out.", _RUN, "--batch-size", "-b")
+    ] = 64,
+    workers: Annotated[
+        int | None, _option("Processes that decode images.", _RUN, "--workers", "-j")
+    ] = None,
+    amp: Annotated[bool, _option("Run under autocast.", _RUN, "--amp")] = False,
+    output: Annotated[
+        Path | None,
+        _option("Folder for results; default secateurs-results/NAME.", _RUN, "--output", "-o"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        _option("Go on where this sweep was interrupted.", _RUN, "--resume/--overwrite"),
+    ] = True,
+    title: Annotated[str | None, _option("Title of the plot.", _RUN)] = None,
+) -> None:  # fmt: skip
+    """Prune a classifier at a list of ratios and report how accuracy falls.
+
+    With no options: a small network on the digits of scikit-learn, in seconds.
+    """
+    asked: dict[str, Any] = {
+        "p_prune": numbers("--p-prune", p_prune) if p_prune else P_PRUNE,
+        "p_bern": numbers("--p-bern", p_bern) if p_bern else 1.0,
+        "prune_type": prune_type or "global",
+        "granularity": granularity or "weight",
+        "scope": scope or "global",
+        "score": score or "magnitude",
+        "layers": layers or None,
+        "include": include or None,
+        "exclude": exclude or None,
+        "draws": draws,
+        "seed": seed,
+    }
+    grid = Grid(**asked)  # wrong values are refused before anything is loaded
+    place = pick_device(device)
+    if data is None:
+        if arch != "digits":
+            raise InvalidArgumentError(
+                f"--arch {arch} needs images: write --data DIR, a folder in ImageNet layout"
+            )
+        data = "digits"
+    torch.manual_seed(seed)  # for --weights random
+    model = load_model(
+        arch,
+        weights=weights,
+        img_size=img_size,
+        crop_pct=crop_pct,
+        interpolation=interpolation,
+        mean=numbers("--mean", mean) if mean else None,
+        std=numbers("--std", std) if std else None,
+        crop_mode=crop_mode,
+    )
+    images = load_data(
+        data,
+        model=model,
+        split=split,
+        data_root=data_root,
+        limit=limit,
+        skip_corrupt=skip_corrupt,
+    )
+    loader = make_loader(images, batch_size=batch_size, workers=workers, device=place)
+    model.model.to(place)
+    scored_on = ""
+    if any(name in NEED_GRADIENTS for name in score or ()):
+        scored_on = leave_gradients(model, data, data_root, loader)
+    folder = output or default_output(model, images, grid, amp)
+    rows = run_sweep(
+        model.model,
+        loader,
+        subject=subject_of(model, images, scored_on),
+        device=place,
+        amp=amp,
+        output=folder,
+        overwrite=not resume,
+        **asked,
+    )
+    _show(rows, folder, len(images.dataset), title)
+
+
+def _show(rows: list[Row], folder: Path, read: int, title: str | None) -> None:
+    print_table(rows)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if rows[0].count < read:
+        console.print(f"skipped {read - rows[0].count} of {read} images that could not be read")
+    plots = plot_sweep(rows, folder / "sweep", title=title)
+    names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
+    console.print(f"wrote {', '.join(names)} to {folder}")
