@@ -134,7 +134,10 @@ class KeyCounts:
             below += int(torch.count_nonzero(keys < low))
             inside = keys[(keys >= low) & (keys <= high)].to(torch.int64)
             if inside.numel():
-                found = torch.bincount((inside - low) >> shift, minlength=bins.numel())
+                places = (inside - low) >> shift
+                if shift:  # the difference of two float64 keys may need its sign bit as a digit
+                    places &= (1 << (64 - shift)) - 1
+                found = torch.bincount(places, minlength=bins.numel())
                 bins += found.cpu()
         return below, bins
 

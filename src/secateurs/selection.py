@@ -113,8 +113,12 @@ def _mask(
 ) -> tuple[torch.Tensor, int]:
     """Mark one tensor's candidates; ``left`` ties may still be taken. Returns how many were."""
     values, order = scores.values, storage_order(scores.values)
-    mask = torch.empty_like(values.permute(order), dtype=torch.bool).permute(inverse(order))
-    flat, marked = values.permute(order).reshape(-1), mask.permute(order).view(-1)
+    ordered = values.permute(order)
+    # Not empty_like: it orders the dimensions of overlapping scores otherwise.
+    mask = torch.empty(ordered.shape, dtype=torch.bool, device=values.device).permute(
+        inverse(order)
+    )
+    flat, marked = ordered.reshape(-1), mask.permute(order).view(-1)
     all_ties = threshold.ties == threshold.tied
     for piece in pieces(flat):
         keys = key_of(flat[piece], dtype, absolute=scores.absolute)
