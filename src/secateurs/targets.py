@@ -81,17 +81,18 @@ class Target:
 
     @property
     def grad(self) -> torch.Tensor:
-        """The accumulated gradient.
+        """The accumulated gradient, made dense if it is sparse.
 
         Raises:
             InvalidArgumentError: there is none yet.
         """
-        if self.parameter.grad is None:
+        grad = self.parameter.grad
+        if grad is None:
             raise InvalidArgumentError(
                 f"{self.name} has no gradient to score by: run loss.backward() first, "
                 "or exclude it, or use score='magnitude'"
             )
-        return self.parameter.grad
+        return grad.to_dense() if grad.is_sparse else grad
 
     @property
     def is_convolution(self) -> bool:
