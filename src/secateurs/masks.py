@@ -14,6 +14,8 @@ from secateurs.granularity import Units
 from secateurs.sparsity import LayerSparsity, Sparsity, count_kept
 
 _FORMAT = "secateurs-masks-1"
+# What metadata that we did not write may lead to; our own errors are ValueErrors.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,10 @@ class Masks(Mapping[str, torch.Tensor]):
         """
         shapes = {name: asdict(m.units) for name, m in self.units.items()}
         metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
-        tensors = {name: m.keep.cpu().contiguous() for name, m in self.units.items()}
+        tensors = {  # copies, since a file cannot hold one tensor under two names
+            name: m.keep.cpu().clone(memory_format=torch.contiguous_format)
+            for name, m in self.units.items()
+        }
         try:
             save_file(tensors, str(path), metadata)
         except (OSError, SafetensorError) as error:
@@ -145,14 +150,16 @@ class Masks(Mapping[str, torch.Tensor]):
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
-                # The header sorts names; the metadata remembers the model's order.
-                shapes = (
-                    json.loads(metadata["units"]) if metadata.get("format") == _FORMAT else None
-                )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError) as error:
+            if metadata.get("format") != _FORMAT:
+                raise InvalidArgumentError("it holds no masks: write them with masks.save(path)")
+            # The header sorts names; the metadata remembers the model's order.
+            shapes = json.loads(metadata["units"])
+            if set(shapes) != set(tensors):
+                raise InvalidArgumentError("its metadata names other parameters than it holds")
+            units = {
+                name: Units(**{k: tuple(v) for k, v in s.items()}) for name, s in shapes.items()
+            }
+            return cls({name: Mask(tensors[name], u) for name, u in units.items()})
+        except (OSError, SafetensorError, *_MALFORMED) as error:
             raise InvalidArgumentError(f"{path} cannot be read as masks: {error}") from error
-        if shapes is None or set(shapes) != set(tensors):
-            raise InvalidArgumentError(f"{path} holds no masks: write them with masks.save(path)")
-        units = {name: Units(**{k: tuple(v) for k, v in s.items()}) for name, s in shapes.items()}
-        return cls({name: Mask(tensors[name], u) for name, u in units.items()})
