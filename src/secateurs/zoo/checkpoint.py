@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # The order in which timm looks for the weights inside a training checkpoint.
 _NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
+# What torch.load(weights_only=True) says when a pickle would import or call something.
+_REFUSED = ("GLOBAL", "unsupported class", "unrecognized function")
 _SHOWN = 4
 
 State = dict[str, Tensor]
@@ -147,10 +150,11 @@ def _read_safetensors(path: Path) -> State:
 def _read_pickle(path: Path) -> object:
     try:
         # timm's training checkpoints carry their command line as a Namespace: data, not code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # TorchScript archives are refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+        if any(words in str(error) for words in _REFUSED):
             raise InvalidArgumentError(
                 f"{path} contains code{_names_of_code(path)}, not only weights, and was not "
                 "loaded; save model.state_dict() as safetensors where you trust the file, then "

@@ -10,6 +10,8 @@ import hashlib
 import tempfile
 import warnings
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +119,13 @@ def digits_cnn(pretrained: bool = True) -> DigitsCNN:
     if not pretrained:
         return DigitsCNN().eval()
     file = cache_folder() / f"{RECIPE}.safetensors"
-    state = _read(file)
-    if state is None:
-        state = _train()
-        _write(file, state)
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        model = DigitsCNN().float()
-    model.load_state_dict(state)
+    with _surroundings():
+        state = _read(file)
+        if state is None:
+            state = _train()
+            _write(file, state)
+        model = DigitsCNN()
+        model.load_state_dict(state)
     model.weights_name = RECIPE
     return model.eval()
 
@@ -143,10 +145,13 @@ def _block(index: int, inputs: int, outputs: int) -> dict[str, nn.Module]:
     }
 
 
-def _train() -> dict[str, Tensor]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums in one order: the same weights whatever the caller has set
+@contextmanager
+def _surroundings() -> Generator[None]:
+    """The same arithmetic whatever the caller has set: one thread, float32, gradients, CPU."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     try:
+        torch.set_num_threads(1)
+        torch.set_default_dtype(torch.float32)
         with (
             torch.random.fork_rng(devices=[]),
             torch.inference_mode(False),
@@ -154,11 +159,16 @@ def _train() -> dict[str, Tensor]:
             torch.autocast("cpu", enabled=False),
             torch.device("cpu"),
         ):
-            torch.manual_seed(_SEED)
-            model = DigitsCNN().float()
-            _fit(model)
+            yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+
+
+def _train() -> dict[str, Tensor]:
+    torch.manual_seed(_SEED)  # the caller's state is kept by _surroundings
+    model = DigitsCNN()
+    _fit(model)
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 

@@ -1,12 +1,14 @@
 """Models named ``hf:NAME`` or ``hf:FOLDER``: the image classifiers of transformers."""
 
 import logging
+import pickle
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
@@ -17,6 +19,11 @@ from secateurs.zoo.loaded import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
+
+_FOLDER = (
+    "it needs config.json, preprocessor_config.json and weights, as save_pretrained writes them"
+)
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 class ProcessorTransform:
@@ -82,10 +89,11 @@ def _check_installed() -> None:
 
 
 def _check_folder(name: str, place: str) -> None:
-    if is_folder_name(name) and not (Path(place) / "config.json").is_file():
-        raise InvalidArgumentError(
-            f"{place} is no transformers folder: it needs config.json, as save_pretrained writes it"
-        )
+    if not is_folder_name(name):
+        return
+    files = [(Path(place) / file).is_file() for file in ("config.json", *_PROCESSORS)]
+    if not files[0] or not any(files[1:]):
+        raise InvalidArgumentError(f"{place} is no transformers folder: {_FOLDER}")
 
 
 @contextmanager
@@ -106,10 +114,13 @@ def _quiet() -> Generator[None]:
 
 @contextmanager
 def _from_hub(name: str) -> Generator[None]:
+    remedy = (
+        _FOLDER
+        if is_folder_name(name)
+        else "without a network give a folder that save_pretrained wrote: hf:./FOLDER"
+    )
     try:
-        with downloading(
-            f"hf:{name}", "without a network give a folder that save_pretrained wrote: hf:./FOLDER"
-        ):
+        with downloading(f"hf:{name}", remedy):
             yield
     except FailureError as error:
         if "is not a valid model identifier" in str(error):
@@ -164,9 +175,17 @@ def _checked(what: str, factory: Any, place: str | None, config: Any, state: Any
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    except (ValueError, RuntimeError) as error:
+    except pickle.UnpicklingError as error:
+        for file in sorted(Path(place or "").glob("*.bin")):
+            checkpoint.read_weights(file)  # the same refusal, with the remedy
+        raise InvalidArgumentError(
+            f"the weights of {what} contain code and were not loaded; name a model with "
+            "model.safetensors"
+        ) from error
+    except (ValueError, RuntimeError, SafetensorError) as error:
         raise FailureError(
-            f"transformers cannot load {what}: {checkpoint.one_line(error)}"
+            f"transformers cannot load {what} ({checkpoint.one_line(error)}): it is damaged or of "
+            "another format; get it again"
         ) from error
     # Keys beyond the classifier (a pooler, another head) are normal in a published repository.
     unexpected = sorted(info["unexpected_keys"]) if state is not None else []

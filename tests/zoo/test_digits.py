@@ -1,0 +1,183 @@
+"""The digits network: deterministic, cached, accurate, and quiet about its surroundings."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.zoo import digits, load_data, load_model
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for the module, so that the network is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEURS_CACHE", str(cache))
+
+
+def cached_file(cache: Path) -> Path:
+    return cache / f"{digits.RECIPE}.safetensors"
+
+
+def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_split_is_fixed_stratified_and_disjoint() -> None:
+    train, train_labels = digits.digits_images("train")
+    test, test_labels = digits.digits_images("test")
+    assert (len(train), len(test)) == (901, 896)
+    assert train.dtype == np.uint8
+    assert (train.min(), train.max()) == (0, 255)
+    for digit in range(10):
+        difference = (train_labels == digit).sum() - (test_labels == digit).sum()
+        assert difference in (0, 1)
+    from sklearn.datasets import load_digits
+
+    both = np.concatenate([train, test]).reshape(-1, 64)
+    everything = np.round(load_digits().data * (255 / 16)).astype(np.uint8)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, everything))
+
+
+def test_unknown_split() -> None:
+    with pytest.raises(InvalidArgumentError, match="train and test; got split='val'"):
+        digits.digits_images("val")
+
+
+def test_it_reads_the_held_out_digits() -> None:
+    loaded = digits.digits_model()
+    data = load_data("digits", model=loaded)
+    images = torch.stack([data.dataset[i][0] for i in range(len(data.dataset))])
+    labels = torch.tensor([item.label for item in data.dataset.items])
+    assert images.shape == (896, 1, 8, 8)
+    with torch.inference_mode():
+        right = (loaded.model(images).argmax(1) == labels).float().mean().item()
+    assert right > 0.98
+    assert loaded.num_classes == 10
+    assert loaded.classes == [str(digit) for digit in range(10)]
+    assert (loaded.name, loaded.weights) == ("digits-cnn", digits.RECIPE)
+    assert not loaded.model.training
+    assert 30_000 < sum(p.numel() for p in loaded.model.parameters()) < 60_000
+
+
+def test_training_uses_the_pixels_that_the_data_set_gives() -> None:
+    levels, _ = digits.digits_images("test")
+    loaded = load_model("digits", weights="random")
+    by_hand = torch.from_numpy(levels[5]).float().div(255).sub(0.5).div(0.5)
+    assert torch.allclose(loaded.preprocess(Image.fromarray(levels[5]))[0], by_hand, atol=1e-6)
+
+
+def test_it_is_trained_once_and_read_after_that(cache: Path) -> None:
+    first = digits.digits_cnn()
+    written = cached_file(cache).stat().st_mtime_ns
+    assert same(first, digits.digits_cnn())
+    assert cached_file(cache).stat().st_mtime_ns == written
+    assert [path.name for path in cache.iterdir()] == [cached_file(cache).name]
+
+
+def test_training_repeats_and_leaves_the_caller_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = digits.digits_cnn()
+    monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path / "fresh" / "deeper"))
+    torch.manual_seed(123)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            again = digits.digits_cnn()
+            assert torch.is_inference_mode_enabled()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+    assert again.conv1.weight.dtype == torch.float32
+    assert not again.conv1.weight.is_inference()
+    assert same(known, again)
+
+
+@pytest.mark.parametrize("damage", ["short", "flipped", "foreign"])
+def test_a_damaged_cache_is_trained_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    known = digits.digits_cnn()
+    whole = bytearray(cached_file(cache).read_bytes())
+    if damage == "short":
+        whole = whole[:-100]
+    elif damage == "flipped":
+        whole[-100] ^= 0xFF
+    else:
+        from safetensors.torch import save
+
+        whole = bytearray(save({"a": torch.zeros(1)}))
+    monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path))
+    cached_file(tmp_path).write_bytes(whole)
+    assert same(digits.digits_cnn(), known)
+    assert cached_file(tmp_path).read_bytes() == cached_file(cache).read_bytes()
+
+
+def test_an_unwritable_cache_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="set SECATEURS_CACHE to a folder that can be written"):
+        digits.digits_cnn()
+
+
+def test_by_every_name() -> None:
+    known = digits.digits_cnn()
+    for spec in ("digits", "digits-cnn", "secateurs.zoo.digits:digits_cnn"):
+        loaded = load_model(spec)
+        assert same(loaded.model, known)
+        assert loaded.preprocess.img_size == 8
+
+
+def test_untrained_is_said_and_seeded_by_the_caller(cache: Path) -> None:
+    torch.manual_seed(7)
+    first = load_model("digits", weights="random")
+    torch.manual_seed(7)
+    second = load_model("digits", weights="random")
+    assert first.weights == "random"
+    assert same(first.model, second.model)
+    assert not same(first.model, digits.digits_cnn())
+
+
+def test_weights_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = digits.digits_cnn(pretrained=False).state_dict()
+    torch.save(state, tmp_path / "mine.pth")
+    monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path / "unused"))
+    loaded = load_model("digits", weights=str(tmp_path / "mine.pth"))
+    assert loaded.weights == "mine.pth"
+    assert torch.equal(loaded.model.state_dict()["conv1.weight"], state["conv1.weight"])
+    assert not (tmp_path / "unused").exists()  # nothing was trained
+
+
+def test_it_copies_and_pickles() -> None:
+    model = digits.digits_cnn()
+    assert same(copy.deepcopy(model), model)
+    assert same(pickle.loads(pickle.dumps(model)), model)
+
+
+def test_quiet_without_a_terminal(tmp_path: Path) -> None:
+    command = "from secateurs.zoo import digits_cnn; digits_cnn()"
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "SECATEURS_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert cached_file(tmp_path).is_file()
