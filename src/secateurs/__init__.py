@@ -5,6 +5,9 @@ the context managers `pruned` and `gradient_pruned`. The parts they are made of:
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from secateurs._version import __version__
 from secateurs.candidates import Candidates, Levels, select, select_levels
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
@@ -44,3 +47,12 @@ __all__ = [
     "select_levels",
     "sparsity",
 ]
+
+_ON_USE = ("evaluate", "report", "results", "zoo")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load `secateurs.evaluate` and its like when they are first asked for, not on import."""
+    if name in _ON_USE:
+        return import_module(f"secateurs.{name}")
+    raise AttributeError(f"module 'secateurs' has no attribute {name!r}")
