@@ -51,8 +51,9 @@ def prune_weights(model: nn.Module, masks: Masks) -> None:
     for target, _ in pairs:
         _check_writable(target)
     restore_weights(model, keep={id(target.parameter) for target, _ in pairs})
-    for target, mask in pairs:
+    for target, _ in pairs:  # all before the first write: two parameters may lie over one memory
         _save(target)
+    for target, mask in pairs:
         _write(target.parameter, target.weight, mask.broadcastable)
 
 
@@ -110,21 +111,27 @@ def _save(target: Target) -> None:
 
 
 def _check_writable(target: Target) -> None:
-    parameter = target.parameter
-    if any(
-        size > 1 and stride == 0
-        for size, stride in zip(parameter.shape, parameter.stride(), strict=True)
-    ):
+    if _overlaps(target.parameter):
         raise InvalidArgumentError(
-            f"elements of {target.name} share memory (it was expanded), so they cannot be pruned "
-            "one by one: replace it by nn.Parameter(weight.detach().clone())"
+            f"elements of {target.name} share memory (as after expand or unfold), so they cannot "
+            "be pruned one by one: replace it by nn.Parameter(weight.detach().clone())"
         )
     for module, attribute in target.places:
         name = attribute + ORIGINAL_SUFFIX
-        if name not in module._buffers and hasattr(module, name):
+        if name not in module._non_persistent_buffers_set and hasattr(module, name):
             raise InvalidArgumentError(
                 f"{target.name} cannot be pruned: its module already has an attribute {name}"
             )
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Whether two elements may lie at one address: each dimension must step over the inner ones."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return True
+        reach += stride * (size - 1)
+    return False
 
 
 @torch.no_grad()

@@ -71,7 +71,9 @@ class Target:
     @property
     def saved(self) -> torch.Tensor | None:
         """The values kept while the parameter is pruned, else None."""
-        return self.module._buffers.get(self.attribute + ORIGINAL_SUFFIX)
+        name = self.attribute + ORIGINAL_SUFFIX
+        ours = name in self.module._non_persistent_buffers_set  # a persistent one is the model's
+        return self.module._buffers.get(name) if ours else None
 
     @property
     def weight(self) -> torch.Tensor:
@@ -192,7 +194,9 @@ def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, st
     for module in model.modules():
         for buffer in list(module._buffers):
             attribute = buffer.removesuffix(suffix)
-            if buffer != attribute and attribute in module._parameters:
+            # A persistent buffer is the model's own, whatever its name.
+            ours = buffer != attribute and buffer in module._non_persistent_buffers_set
+            if ours and attribute in module._parameters:
                 yield module, attribute
 
 
