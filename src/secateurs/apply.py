@@ -11,6 +11,7 @@ from torch import nn
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Mask, Masks
+from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.targets import ORIGINAL_SUFFIX, Target, all_parameters, pruned_places
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -39,10 +40,8 @@ def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]
     return pairs
 
 
-def prune_weights(model: nn.Module, masks: Masks) -> None:
-    """Set every masked-out weight to zero, starting from the original values.
-
-    What was pruned before and is not masked now is restored.
+def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
+    """Pair each mask with its parameter, and check that it can be written into the weights.
 
     Raises:
         InvalidArgumentError: the masks do not fit, or a weight cannot be written in place.
@@ -50,6 +49,18 @@ def prune_weights(model: nn.Module, masks: Masks) -> None:
     pairs = matching_targets(model, masks)
     for target, _ in pairs:
         _check_writable(target)
+    return pairs
+
+
+def prune_weights(model: nn.Module, masks: Masks) -> None:
+    """Set every masked-out weight to zero, starting from the original values.
+
+    What was pruned before and is not masked now is restored. No mask stands on the backward pass.
+
+    Raises:
+        InvalidArgumentError: as `check_weights`. The model is unchanged.
+    """
+    pairs = check_weights(model, masks)
     restore_weights(model, keep={id(target.parameter) for target, _ in pairs})
     for target, _ in pairs:  # all before the first write: two parameters may lie over one memory
         _save(target)
@@ -118,7 +129,9 @@ def _check_writable(target: Target) -> None:
         )
     for module, attribute in target.places:
         name = attribute + ORIGINAL_SUFFIX
-        if name not in module._non_persistent_buffers_set and hasattr(module, name):
+        # Pruned before, in the weights or in the backward pass: then the name is ours.
+        ours = {name, attribute + BACKWARD_SUFFIX} & module._non_persistent_buffers_set
+        if not ours and hasattr(module, name):
             raise InvalidArgumentError(
                 f"{target.name} cannot be pruned: its module already has an attribute {name}"
             )

@@ -9,6 +9,7 @@ from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
 from secateurs.apply import (
+    check_weights,
     forget_originals,
     prune_weights,
     pruned_weights,
@@ -150,8 +151,9 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
     if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        prune_weights(model, masks)
+        check_weights(model, masks)  # first, so that an error leaves the model as it is
         restore_gradients(model)
+        prune_weights(model, masks)
     else:
         prune_gradients(model, masks)
         restore_weights(model)

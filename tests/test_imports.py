@@ -1,0 +1,108 @@
+"""Imports go one way, and what is heavy loads when it is used."""
+
+import ast
+import functools
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import secateurs
+
+SOURCE = Path(secateurs.__file__).parent
+# Each part may import those to its left; evaluate and attack do not import each other.
+ORDER = [
+    {"errors", "_version"},
+    {"_checks", "results"},
+    {"targets"},
+    {"granularity", "sparsity", "keys"},
+    {"scores", "selection", "draw", "masks"},
+    {"candidates", "apply", "_ops"},
+    {"_mode"},
+    {"backward"},
+    {"prune"},
+    {"surrogate", "report", "zoo"},
+    {"evaluate", "attack", "train", "checkpoint"},
+    {"cli"},
+    {"__main__", "__init__"},
+]
+LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
+HEAVY = ("torchvision", "timm", "transformers", "matplotlib", "sklearn", "typer", "rich", "scipy")
+
+
+def imports(path: Path) -> list[str]:
+    """What a file imports, anywhere in it, by full name."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write absolute imports"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+@functools.cache
+def files() -> dict[str, Path]:
+    names = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = ["secateurs", *path.relative_to(SOURCE).with_suffix("").parts]
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def part_of(module: str) -> str | None:
+    """``secateurs.zoo.models`` belongs to zoo; None for other packages."""
+    first, _, rest = module.partition(".")
+    part = rest.split(".")[0]
+    if first != "secateurs":
+        return None
+    # ``from secateurs import pruned`` takes a name from the package itself.
+    return part if f"secateurs.{part}" in files() else "__init__"
+
+
+def test_imports_go_one_way() -> None:
+    for name, path in files().items():
+        own = part_of(name)
+        assert own in LEVEL, f"{name} has no place in ORDER"
+        for imported in imports(path):
+            part = part_of(imported)
+            if part is None or part == own:
+                continue
+            assert LEVEL[part] <= LEVEL[own], f"{name} imports {imported}"
+            leaf = {"results": {"errors", "_version"}, "report": {"results", "errors", "_checks"}}
+            assert part in leaf.get(own, {part}), f"{name} imports {imported}"
+            assert {own, part} != {"evaluate", "attack"}
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    names = files()
+    graph = {
+        name: {m if m in names else m.rpartition(".")[0] for m in imports(path)}
+        for name, path in names.items()
+    }
+    list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_the_core_imports_torch_numpy_and_safetensors_alone() -> None:
+    allowed = {"torch", "numpy", "safetensors", "secateurs", *sys.stdlib_module_names}
+    for name, path in files().items():
+        part = part_of(name)
+        assert part is not None
+        if LEVEL[part] > LEVEL["prune"]:
+            continue
+        for imported in imports(path):
+            package = imported.split(".")[0]
+            assert package in allowed, f"{name} imports {imported}"
+            assert package != "torch" or part != "results", f"{name}: rows are read without torch"
+
+
+def test_heavy_packages_load_on_use() -> None:
+    code = (
+        "import sys, secateurs; secateurs.pruned, secateurs.select, secateurs.Masks; "
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert found.stdout.strip() == "[]"
