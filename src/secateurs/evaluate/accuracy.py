@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.evaluate.batches import checked, device_of, dtype_of, moved
 
 
 @dataclass
@@ -33,21 +34,25 @@ class Tally:
         A label whose own score is NaN counts as wrong, whatever the other scores are.
 
         Args:
-            logits: (batch, classes), any float dtype.
-            labels: (batch,), integers from 0 to classes - 1.
+            logits: (batch, classes), any float dtype, on any device.
+            labels: (batch,), int64 from 0 to classes - 1; best on the CPU.
 
         Raises:
             InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
         """
-        _check(logits, labels)
-        logits = logits.float()
+        check_labels(logits, labels)
+        labels = labels.to(logits.device)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices
         own = logits.gather(1, labels[:, None])
-        hits = (top == labels[:, None]) & ~own.isnan()
+        hits = ((top == labels[:, None]) & ~own.isnan()).to(logits.dtype)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        # In one tensor, since each look at a number makes a GPU wait.
+        first, any_of_five, loss = torch.stack([hits[:, 0].sum(), hits.sum(), loss]).tolist()
         self.count += labels.numel()
-        self.correct1 += int(hits[:, 0].sum())
-        self.correct5 += int(hits.sum())
-        self.loss_sum += F.cross_entropy(logits, labels, reduction="sum").item()
+        self.correct1 += int(first)
+        self.correct5 += int(any_of_five)
+        self.loss_sum += loss
 
     @property
     def top1(self) -> float:
@@ -75,19 +80,24 @@ class Tally:
 
 
 def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
-    """Score a model as it is, in one pass.
+    """Score a model as it is, where it is, in one pass.
 
     Args:
         model: a classifier in the mode it should be scored in (usually ``eval()``).
-        loader: batches of (images, labels).
+        loader: batches of (images, labels); images are brought to the model's device and dtype.
 
     Returns:
         The counts.
+
+    Raises:
+        InvalidArgumentError: a batch is not a pair of tensors, or a label is not a class of the
+            model.
     """
-    tally, device = Tally(), device_of(model)
-    with torch.inference_mode():
-        for images, labels in loader:
-            tally.add(logits_of(model(images.to(device))), labels.to(device))
+    tally, device, dtype = Tally(), device_of(model), dtype_of(model)
+    with torch.no_grad():
+        for images, labels in map(checked, loader):
+            if len(labels):
+                tally.add(logits_of(model(moved(images, device, dtype))), labels)
     return tally
 
 
@@ -109,21 +119,22 @@ def logits_of(output: Any) -> Tensor:
     )
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the CPU if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Refuse scores and labels that do not belong together.
 
-
-def _check(logits: Tensor, labels: Tensor) -> None:
+    Raises:
+        InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
+    """
     if logits.shape[0] != labels.numel():
         raise InvalidArgumentError(
             f"{logits.shape[0]} rows of scores for {labels.numel()} labels: "
             "the model must return one row an image"
         )
-    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    if low < 0 or high >= logits.shape[1]:
+        unreadable = " (-1 marks an unreadable image: see secateurs.zoo.drop_skipped)"
         raise InvalidArgumentError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, but the model knows "
-            f"classes 0 to {logits.shape[1] - 1}: is this the right data for this model?"
+            f"labels run from {low} to {high}, but the model knows classes 0 to "
+            f"{logits.shape[1] - 1}: is this the right data for this model?"
+            + (unreadable if low == -1 else "")
         )

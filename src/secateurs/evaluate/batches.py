@@ -1,24 +1,33 @@
-"""Going on in the middle of a data set."""
+"""Reading batches, also from the middle of a data set."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler, Subset
+
+from secateurs.errors import InvalidArgumentError
 
 
 def is_sequential(loader: Iterable[Any]) -> bool:
     """Whether the loader reads a data set in order, so that a part of it can be read again."""
     return (
         isinstance(loader, DataLoader)
-        and isinstance(loader.sampler, SequentialSampler)
+        # A subclass that iterates in its own way may change the order or the images.
+        and type(loader).__iter__ is DataLoader.__iter__
+        and type(loader.sampler) is SequentialSampler
         and loader.batch_size is not None
         and not loader.drop_last
-        and hasattr(loader.dataset, "__len__")
+        and length(loader) == len(loader.sampler)
     )
 
 
-def batches(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[int, Any]]:
+def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[int, Any]]:
     """Read the images from ``start`` to ``stop`` without touching those before.
+
+    Positions are counted in the data set, so they hold where a loader leaves images out of its
+    batches.
 
     Args:
         loader: batches of (images, labels); see `is_sequential` if ``start`` is not 0.
@@ -27,18 +36,70 @@ def batches(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tup
 
     Yields:
         The position behind the batch, and the batch.
+
+    Raises:
+        InvalidArgumentError: a batch is not a pair of tensors.
     """
     if not isinstance(loader, DataLoader) or not is_sequential(loader):
         position = 0
-        for batch in loader:
+        for batch in map(checked, loader):
             position += len(batch[1])
             yield position, batch
         return
     total = length(loader) or 0
     end = total if stop is None else min(stop, total)
     size: int = loader.batch_size or 1
-    for number, batch in enumerate(_part(loader, start, end, total), start=1):
+    for number, batch in enumerate(map(checked, _part(loader, start, end, total)), start=1):
         yield min(start + number * size, end), batch
+
+
+def checked(batch: Any) -> tuple[Tensor, Tensor]:
+    """The images of a batch, and its labels as int64 of shape (batch,).
+
+    Raises:
+        InvalidArgumentError: it is not a pair of a tensor and whole numbers.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        kind = type(batch).__name__
+        parts = [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else ""
+        raise InvalidArgumentError(
+            f"the loader must give batches (images, labels), got {kind} {parts or ''}".rstrip()
+            + ": write a collate_fn that returns the two tensors"
+        )
+    images, labels = batch[0], torch.as_tensor(batch[1])
+    if labels.is_floating_point() or labels.is_complex() or labels.numel() != len(labels):
+        raise InvalidArgumentError(
+            f"labels must be one whole number an image, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)}: for one-hot labels write labels.argmax(1)"
+        )
+    return images, labels.reshape(-1).long()
+
+
+def length(loader: Iterable[Any]) -> int | None:
+    """How many images a loader's data set has, or None if it cannot tell."""
+    try:
+        return len(getattr(loader, "dataset", ())) or None
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's first parameter or buffer is; the CPU if it has none."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def dtype_of(model: nn.Module) -> torch.dtype | None:
+    """The dtype of the model's first floating-point parameter, None if it has none."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+
+def moved(images: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    """Bring images to a device, and to the dtype of the weights unless they are integers."""
+    wanted = dtype if images.is_floating_point() else None
+    # Not towards the CPU, which would not wait for the copy.
+    return images.to(device, wanted, non_blocking=device.type == "cuda")
 
 
 def _part(loader: "DataLoader[Any]", start: int, end: int, total: int) -> Iterable[Any]:
@@ -50,13 +111,9 @@ def _part(loader: "DataLoader[Any]", start: int, end: int, total: int) -> Iterab
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
     )
-
-
-def length(loader: Iterable[Any]) -> int | None:
-    """How many images a loader reads, or None if it cannot tell."""
-    try:
-        return len(getattr(loader, "dataset", ())) or None
-    except TypeError:
-        return None

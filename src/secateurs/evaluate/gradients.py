@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from secateurs.evaluate.accuracy import device_of, logits_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluate.accuracy import check_labels, logits_of
+from secateurs.evaluate.batches import checked, device_of, dtype_of, moved
 
 
 def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
@@ -22,17 +24,24 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
 
     Returns:
         The number of images.
+
+    Raises:
+        InvalidArgumentError: there are no images, a batch is not a pair of tensors, or a label is
+            not a class of the model.
     """
     modes = [(module, module.training) for module in model.modules()]
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
-    device, count = device_of(model), 0
+    device, dtype, count = device_of(model), dtype_of(model), 0
     model.eval().zero_grad()
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
         with torch.enable_grad():
-            for images, labels in loader:
-                logits = logits_of(model(images.to(device)))
+            for images, labels in map(checked, loader):
+                if not len(labels):
+                    continue
+                logits = logits_of(model(moved(images, device, dtype)))
+                check_labels(logits, labels)
                 F.cross_entropy(logits, labels.to(device), reduction="sum").backward()
                 count += len(labels)
     finally:
@@ -40,7 +49,9 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
             parameter.requires_grad_(False)
         for module, training in modes:
             module.training = training
+    if not count:
+        raise InvalidArgumentError("the loader gave no images to compute gradients from")
     for parameter in model.parameters():
-        if parameter.grad is not None and count:
+        if parameter.grad is not None:
             parameter.grad /= count
     return count

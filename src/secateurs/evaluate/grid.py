@@ -81,11 +81,13 @@ class Grid:
         layers: see `secateurs.find_targets`.
         include: see `secateurs.find_targets`.
         exclude: see `secateurs.find_targets`.
-        draws: how often each p_bern between 0 and 1 is drawn; draw i has the seed ``seed + i``.
-        seed: of the first draw and of random scores.
+        draws: how often each p_bern between 0 and 1, and each random score, is drawn; draw i is
+            what `secateurs.global_prune` does with the seed ``seed + i``.
+        seed: of the first draw.
 
     Raises:
-        InvalidArgumentError: a value is out of range or unknown, or a list is empty.
+        InvalidArgumentError: a value is out of range or unknown, a list is empty, or two scores
+            have one name.
     """
 
     p_prune: float | Sequence[float] = P_PRUNE
@@ -106,6 +108,11 @@ class Grid:
             raise InvalidArgumentError(f"draws must be a whole number from 1, got {self.draws!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise InvalidArgumentError(f"seed must be an integer, got {self.seed!r}")
+        if not -(2**63) <= self.seed < 2**63 - self.draws:
+            raise InvalidArgumentError(f"seed must fit into 64 bits, got {self.seed}")
+        for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
+            # An iterator is read once.
+            object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))
         settings = [
             Setting(
                 check_choice("prune_type", prune_type, PRUNE_TYPES),
@@ -120,6 +127,8 @@ class Grid:
                 _several("score", self.score),
             )
         ]
+        settings = list(dict.fromkeys(settings))
+        _refuse_namesakes(settings)
         cells = tuple(
             self._cell(setting, p_prune, p_bern)
             for setting in settings
@@ -146,15 +155,28 @@ class Grid:
         return sorted(unique.values(), key=lambda v: not v.is_dense)
 
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
-        random = 0 < p_bern < 1 and p_prune > 0
+        random = p_prune > 0 and (0 < p_bern < 1 or (setting.score == "random" and p_bern > 0))
         seeds = range(self.seed, self.seed + (self.draws if random else 1))
         variants = tuple(Variant(setting, p_prune, p_bern, seed) for seed in seeds)
         return Cell(setting, p_prune, p_bern, variants)
 
 
 def _several(name: str, value: Any) -> list[Any]:
-    """A single value or a sequence, as a list without repetitions."""
+    """A single value, or the values of a sequence, an array or a tensor, as a list."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
     if not values:
         raise InvalidArgumentError(f"{name} is empty; give at least one value")
-    return list(dict.fromkeys(values))
+    return values
+
+
+def _refuse_namesakes(settings: Sequence[Setting]) -> None:
+    """Rows and saved progress tell scores apart by name."""
+    scores: dict[str, Score] = {}
+    for setting in settings:
+        if scores.setdefault(setting.score_name, setting.score) != setting.score:
+            raise InvalidArgumentError(
+                f"two scores are called {setting.score_name!r}, so their rows could not be told "
+                "apart: give each function a __name__ of its own"
+            )

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 from secateurs.errors import FailureError
 from secateurs.evaluate.accuracy import logits_of
+from secateurs.evaluate.batches import dtype_of, moved
+
+# What allocators and GPU libraries say, for which torch has no exception of its own.
+_COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
 
 
 class Forward:
@@ -16,7 +20,7 @@ class Forward:
 
     Args:
         model: the network.
-        device: where it is; images are moved there part by part.
+        device: where it is.
         amp: whether to run under autocast (float16 on CUDA, bfloat16 elsewhere).
         warn: called with a sentence each time the size is halved.
     """
@@ -27,8 +31,19 @@ class Forward:
         self.model, self.device, self.warn = model, device, warn
         self.largest: int | None = None
         dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-        self._autocast = torch.autocast(device.type, dtype=dtype, enabled=amp)
-        self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        # Without its cache, which would keep a cast weight of one variant for the next one where
+        # the caller is under autocast already.
+        self._autocast = torch.autocast(device.type, dtype=dtype, enabled=amp, cache_enabled=False)
+        self._dtype = dtype_of(model)
+
+    def place(self, images: Tensor) -> Tensor:
+        """Bring a batch to the device once for all variants, if there is room for all of it."""
+        try:
+            return moved(images, self.device, self._dtype)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        return images
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the class scores (batch, classes) of ``images`` (batch, ...).
@@ -46,9 +61,10 @@ class Forward:
             # Outside the handler: the exception holds the frames, and with them the activations.
             self._halve(size)
 
-    @torch.inference_mode()
+    # Not inference_mode: a tensor that a module keeps for later could not be differentiated then.
+    @torch.no_grad()
     def _part(self, images: Tensor) -> Tensor:
-        images = images.to(self.device, self._dtype, non_blocking=True)
+        images = moved(images, self.device, self._dtype)
         with self._autocast:
             return logits_of(self.model(images))
 
@@ -66,4 +82,5 @@ class Forward:
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether this is torch's way to say that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _COMPLAINTS)

@@ -1,12 +1,14 @@
 """One pass over the data for all variants, which can stop anywhere and go on there."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from secateurs.evaluate.accuracy import Tally
-from secateurs.evaluate.batches import batches, is_sequential
+from secateurs.evaluate.batches import is_sequential, read
 from secateurs.evaluate.grid import Variant
 from secateurs.evaluate.memory import Forward
 from secateurs.evaluate.variants import Variants
@@ -14,7 +16,7 @@ from secateurs.evaluate.variants import Variants
 SAVE_EVERY_SECONDS = 20.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """How far one variant has come.
 
@@ -35,10 +37,14 @@ class Progress:
         return vars(self) | {"tally": self.tally.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Progress":
-        """Bring back what `to_dict` gave."""
-        rest: dict[str, Any] = {name: value for name, value in values.items() if name != "tally"}
-        return cls(**rest, tally=Tally.from_dict(values["tally"]))
+    def from_dict(cls, values: Mapping[str, Any]) -> "Progress":
+        """Bring back what `to_dict` gave.
+
+        Raises:
+            TypeError, KeyError: it is something else.
+        """
+        fields: dict[str, Any] = {**values, "tally": Tally.from_dict(values["tally"])}
+        return cls(**fields)
 
 
 @dataclass
@@ -65,37 +71,61 @@ class Pass:
 
     def run(self) -> None:
         """Finish the pass, from wherever each variant is."""
-        if not is_sequential(self.loader):
+        resumable = is_sequential(self.loader)
+        if not resumable:
             self.progress.clear()  # the same images cannot be found again
         for variant in self.variants:
             self.progress.setdefault(variant.key, Progress())
+        saver = _Saver(self.progress, self.save if resumable else None)
         try:
             for start, stop in self._stretches():
-                self._stretch(start, stop)
+                for variant, position, images, labels in self._steps(start, stop):
+                    self._score(variant, position, images, labels)
+                    saver.step()
         finally:
-            if is_sequential(self.loader):
-                self.save(self.progress)
+            saver.save()
 
     def _stretches(self) -> list[tuple[int, int | None]]:
         """Where to read: a pass that broke off inside a batch left some variants ahead."""
         marks = sorted({progress.seen for progress in self.progress.values()})
         return list(zip(marks, [*marks[1:], None], strict=True))
 
-    def _stretch(self, start: int, stop: int | None) -> None:
+    def _steps(self, start: int, stop: int | None) -> Iterator[tuple[Variant, int, Tensor, Tensor]]:
+        """Every batch of a stretch with every variant that has not seen it."""
         behind = [v for v in self.variants if self.progress[v.key].seen <= start]
-        saved = time.monotonic()
-        for position, (images, labels) in batches(self.loader, start, stop):
+        for position, (images, labels) in read(self.loader, start, stop):
+            placed = self.forward.place(images)
             for variant in behind:
-                self._score(variant, images, labels)
-                self.progress[variant.key].seen = position
-                if is_sequential(self.loader) and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                    self.save(self.progress)
-                    saved = time.monotonic()
+                yield variant, position, placed, labels
 
-    def _score(self, variant: Variant, images: Any, labels: Any) -> None:
-        began, progress = time.perf_counter(), self.progress[variant.key]
-        progress.achieved = self.model.become(variant)
+    def _score(self, variant: Variant, position: int, images: Tensor, labels: Tensor) -> None:
+        began, before = time.perf_counter(), self.progress[variant.key]
+        achieved, tally = before.achieved, replace(before.tally)
         if len(labels):
-            progress.tally.add(self.forward(images), labels.to(self.forward.device))
-        progress.seconds += time.perf_counter() - began
-        self.advance(len(labels))
+            achieved = self.model.become(variant)
+            tally.add(self.forward(images), labels)
+        seconds = before.seconds + time.perf_counter() - began
+        # One assignment: an interrupt leaves a batch counted or not, never half.
+        self.progress[variant.key] = Progress(position, achieved, seconds, tally)
+        self.advance(position - before.seen)
+
+
+class _Saver:
+    """Saves in time: a step that takes as long as the last one still fits before the next save."""
+
+    def __init__(
+        self, progress: dict[str, Progress], save: Callable[[dict[str, Progress]], None] | None
+    ):
+        self._progress, self._save = progress, save
+        self._saved = self._stepped = time.monotonic()
+
+    def step(self) -> None:
+        now = time.monotonic()
+        took, self._stepped = now - self._stepped, now
+        if now - self._saved + took > SAVE_EVERY_SECONDS:
+            self.save()
+            self._saved = now
+
+    def save(self) -> None:
+        if self._save is not None and any(each.seen for each in self._progress.values()):
+            self._save(self._progress)

@@ -2,7 +2,9 @@
 
 import hashlib
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +13,14 @@ from secateurs._version import __version__
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """First 16 hex digits of a SHA-256 over names, dtypes, shapes and values of the state dict."""
+    """`tensors_sha256` of the state dict."""
+    return tensors_sha256(model.state_dict())
+
+
+def tensors_sha256(tensors: Mapping[str, Any]) -> str:
+    """First 16 hex digits of a SHA-256 over names, dtypes, shapes and values."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             continue  # the extra state of a module: any Python value
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -31,8 +38,9 @@ def device_name(device: torch.device) -> str:
 
 def versions() -> str:
     """Versions of what the numbers depend on, ``name=version`` joined by ``;``."""
-    found = {"secateurs": __version__}
-    for package in ("torch", "torchvision", "timm", "transformers"):
+    # torch's own name for its version also says what it was built for, such as +cu130.
+    found = {"secateurs": __version__, "torch": str(torch.__version__)}
+    for package in ("torchvision", "timm", "transformers"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

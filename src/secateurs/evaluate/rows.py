@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from secateurs.evaluate.batches import length
-from secateurs.evaluate.grid import Cell, Grid
+from secateurs.evaluate.grid import Cell, Grid, Setting
 from secateurs.evaluate.passing import Progress
 from secateurs.evaluate.provenance import device_name, versions, weights_sha256
-from secateurs.evaluate.variants import Size
+from secateurs.evaluate.variants import Size, Variants
 from secateurs.results import Row, wilson_interval
 
 
@@ -60,10 +60,12 @@ def shared_columns(
     }
 
 
-def configuration(grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any]) -> dict[str, Any]:
+def configuration(
+    grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any], variants: Variants
+) -> dict[str, Any]:
     """What must be the same for a sweep to go on: all but how fast it runs."""
     wanted = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
-    first, settings = grid.cells[0], list(dict.fromkeys(cell.setting for cell in grid.cells))
+    settings = list(dict.fromkeys(cell.setting for cell in grid.cells))
     wanted |= {
         name: list(dict.fromkeys(getattr(setting, name) for setting in settings))
         for name in ("prune_type", "granularity", "scope", "score_name")
@@ -76,8 +78,25 @@ def configuration(grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any])
         "include": joined(grid.include),
         "exclude": joined(grid.exclude),
         "draws": grid.draws,
-        "seed": first.variants[0].seed,
+        "seed": grid.seed,
+        "candidates": {
+            f"{cell.setting.granularity} {cell.setting.scope} {cell.setting.score_name}": (
+                variants.fingerprint(cell)
+            )
+            for cell in {cell.setting: cell for cell in grid.cells}.values()
+            if not _is_named(cell.setting, columns)
+        },
     }
+
+
+def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
+    """Whether the columns say all that the scores depend on.
+
+    They do not hold a function's code, nor gradients that the caller left in the model.
+    """
+    if setting.score in ("gradient", "taylor"):
+        return bool(columns["score_data"])
+    return not callable(setting.score)
 
 
 def make_row(

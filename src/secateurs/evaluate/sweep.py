@@ -3,20 +3,21 @@
 import os
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateurs.errors import InvalidArgumentError
-from secateurs.evaluate.accuracy import device_of
+from secateurs._checks import nearest
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.evaluate.bar import progress_bar
-from secateurs.evaluate.batches import is_sequential, length
-from secateurs.evaluate.grid import Grid, Setting
+from secateurs.evaluate.batches import device_of, is_sequential, length
+from secateurs.evaluate.grid import Grid
 from secateurs.evaluate.memory import Forward
 from secateurs.evaluate.passing import Pass, Progress
 from secateurs.evaluate.rows import Subject, configuration, make_row, shared_columns
-from secateurs.evaluate.variants import Size, Variants
+from secateurs.evaluate.variants import Variants
 from secateurs.prune import restore
 from secateurs.results import Results, Row
 
@@ -37,18 +38,23 @@ def sweep(
 
     All variants share one pass over ``loader``: each image is read and decoded once. The memory
     for weights is two copies, whatever the number of ratios, and one byte a unit for each
-    combination of granularity, scope and score. Afterwards the model has its original weights.
+    combination of granularity, scope and score. Pruning starts from the original weights, and
+    afterwards the model has them.
 
-    With ``output``, finished rows are on disk when they are known (``results.jsonl``,
-    ``results.csv``), progress inside a pass is saved at least every minute, and a sweep that was
-    interrupted goes on where it was; for this the loader must be a DataLoader that does not
-    shuffle.
+    With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
+    progress inside the pass is saved at least every minute, and a sweep that was interrupted goes
+    on where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
+    holds all the rows already gives them back without running the model. What was measured is
+    known by the model's weights, the number of images and the names in ``subject``: name the data.
 
     Args:
-        model: a classifier; it is scored in ``eval()`` mode and gets its modes back.
-        loader: batches of (images, labels).
+        model: a classifier that returns scores (batch, classes), or an object with ``.logits``,
+            or a tuple that starts with them; it is scored in ``eval()`` mode and gets its modes
+            back.
+        loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
+            the device and to the dtype of the weights.
         subject: names for the rows.
-        device: where to run, default where the model is; the model is moved there.
+        device: where to run; the model is moved there. Default where the model is.
         amp: whether to run under autocast.
         output: a folder for the results, default none.
         overwrite: throw away what ``output`` holds.
@@ -61,7 +67,8 @@ def sweep(
         One row for each combination, draws averaged.
 
     Raises:
-        InvalidArgumentError: an argument is wrong, or ``output`` holds another sweep.
+        InvalidArgumentError: an argument is wrong, ``output`` holds another sweep, or labels are
+            not classes of the model.
         FailureError: the disk is full, an image is corrupt, or one image does not fit in memory.
 
     Example:
@@ -75,18 +82,21 @@ def sweep(
     """
     plan = _grid(grid)
     restore(model)
-    where = torch.device(device) if device is not None else device_of(model)
-    model.to(where)
+    where = _place(model, device)
+    variants = Variants(model, plan)
     columns = shared_columns(model, subject or Subject(), where, amp, loader)
     with ExitStack() as stack:
         results = stack.enter_context(Results(output)) if output is not None else None
         if results is not None:
-            results.open(configuration(plan, columns, loader), overwrite=overwrite)
-            if len(results.rows()) == len(plan.cells):
-                return results.rows()
+            wanted = configuration(plan, columns, loader, variants)
+            results.open(wanted, overwrite=overwrite)
+            finished = results.rows()
+            if len(finished) == len(plan.cells):
+                results.clear_progress()
+                return finished
         stack.enter_context(_evaluating(model))
-        reached, sizes = _run(model, loader, plan, where, amp, results, progress)
-        rows = [make_row(cell, reached, sizes[cell.setting], plan, columns) for cell in plan.cells]
+        reached = _run(variants, loader, plan, where, amp, results, progress)
+        rows = [make_row(cell, reached, variants.size(cell), plan, columns) for cell in plan.cells]
         if results is not None:
             results.add_all(rows)
             results.clear_progress()
@@ -94,51 +104,85 @@ def sweep(
 
 
 def _grid(arguments: Mapping[str, Any]) -> Grid:
-    try:
-        return Grid(**arguments)
-    except TypeError as error:
-        unknown = set(arguments) - set(Grid.__dataclass_fields__)
-        if not unknown:
-            raise
+    known = [field.name for field in fields(Grid) if field.init]
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
         raise InvalidArgumentError(
-            f"sweep has no argument {', '.join(sorted(unknown))}; it takes those of "
-            f"secateurs.evaluate.Grid: {', '.join(Grid.__annotations__)}"
+            f"sweep has no argument {', '.join(unknown)}{nearest(unknown[0], known)}; "
+            f"it takes those of secateurs.evaluate.Grid: {', '.join(known)}"
+        )
+    return Grid(**arguments)
+
+
+def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Move the model to ``device``; without one it stays, also where its parts lie apart."""
+    if device is None:
+        return device_of(model)
+    try:
+        where = torch.device(device)
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentError(
+            f"no device {str(device)!r} here ({reason}): write device='cpu' or another one"
         ) from error
+    model.to(where)
+    return where
 
 
 def _run(
-    model: nn.Module,
+    variants: Variants,
     loader: Iterable[Any],
     plan: Grid,
     device: torch.device,
     amp: bool,
     results: Results | None,
     show: bool | None,
-) -> tuple[dict[str, Progress], dict[Setting, Size]]:
-    variants = Variants(model, plan)
-    saved = (results.load_progress() if results else None) or {}
-    progress = {key: Progress.from_dict(value) for key, value in saved.items()}
+) -> dict[str, Progress]:
+    progress = _load(results, plan)
     images = length(loader)
     total = None if images is None else images * len(plan.variants)
     with progress_bar("Sweeping", total, show=show) as bar:
-        bar.advance(sum(p.seen for p in progress.values()) if is_sequential(loader) else 0)
+        bar.advance(sum(each.seen for each in progress.values()) if is_sequential(loader) else 0)
 
         def save(progress: dict[str, Progress]) -> None:
             if results is not None:
-                results.save_progress({key: p.to_dict() for key, p in progress.items()})
+                results.save_progress({key: each.to_dict() for key, each in progress.items()})
 
         Pass(
             loader=loader,
             variants=plan.variants,
             model=variants,
-            forward=Forward(model, device, amp, bar.say),
+            forward=Forward(variants.model, device, amp, bar.say),
             progress=progress,
             save=save,
             advance=bar.advance,
         ).run()
-    if not all(p.tally.count for p in progress.values()):
+    _check_counts(progress, results)
+    return progress
+
+
+def _load(results: Results | None, plan: Grid) -> dict[str, Progress]:
+    """What was saved for this plan; nothing if another version or tool wrote it."""
+    saved = (results.load_progress() if results else None) or {}
+    try:
+        return {v.key: Progress.from_dict(saved[v.key]) for v in plan.variants if v.key in saved}
+    except (TypeError, KeyError):
+        return {}
+
+
+def _check_counts(progress: Mapping[str, Progress], results: Results | None) -> None:
+    counts = {each.tally.count for each in progress.values()}
+    if len(counts) == 1 and 0 not in counts:
+        return
+    if results is not None:
+        results.clear_progress()  # going on from here would end here
+    if counts == {0}:
         raise InvalidArgumentError("the loader gave no images: there is nothing to score")
-    return progress, {cell.setting: variants.size(cell.setting) for cell in plan.cells}
+    raise FailureError(
+        f"some variants saw {min(counts)} images and others {max(counts)}: images became readable "
+        "or unreadable between two runs; run the sweep again"
+    )
 
 
 @contextmanager

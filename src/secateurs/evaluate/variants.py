@@ -1,16 +1,15 @@
 """Making a model into each of a grid's variants, with one byte a unit for each setting."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from secateurs.candidates import Levels, select_levels
-from secateurs.evaluate.grid import Grid, Setting, Variant
+from secateurs.evaluate.grid import Cell, Grid, Variant
+from secateurs.evaluate.provenance import tensors_sha256
 from secateurs.prune import apply_masks, restore
-
-# Random scores and draws must not come from the same numbers.
-_OTHER_STREAM = 0x5EED
 
 
 @dataclass(frozen=True)
@@ -21,11 +20,21 @@ class Size:
     units: int
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """The candidates of all ratios; for random scores, the generator's state after drawing them."""
+
+    levels: Levels
+    state: torch.Tensor | None
+
+
 class Variants:
     """Turns one model into any variant of a grid, in place.
 
     Holds the candidates of all ratios of a setting in one byte a unit, so that any variant is one
-    comparison away. The model's weights and the originals that pruning keeps are the only copies.
+    comparison away. Settings that differ only in where masks act share it; each draw of random
+    scores needs its own. The model's weights and the originals that pruning keeps are the only
+    copies.
 
     Args:
         model: the network, not pruned.
@@ -37,46 +46,55 @@ class Variants:
 
     def __init__(self, model: nn.Module, grid: Grid):
         self.model = model
-        self._levels: dict[Setting, Levels] = {}
-        for setting in dict.fromkeys(cell.setting for cell in grid.cells):
-            twin = self._twin(setting)
-            self._levels[setting] = twin or select_levels(
-                model,
-                grid.p_prunes,
-                granularity=setting.granularity,
-                scope=setting.scope,
-                score=setting.score,
-                layers=grid.layers,
-                include=grid.include,
-                exclude=grid.exclude,
-                seed=grid.seed if setting.score == "random" else None,
-            )
+        self._choices: dict[tuple[Any, ...], _Choice] = {}
+        for variant in (variant for cell in grid.cells for variant in cell.variants):
+            if _key(variant) not in self._choices:
+                self._choices[_key(variant)] = _choose(model, grid, variant)
 
     def become(self, variant: Variant) -> float:
         """Make the model this variant; returns the ratio of target weights that are pruned."""
         if variant.is_dense:
             restore(self.model)
             return 0.0
-        setting = variant.setting
-        seed = variant.seed + (_OTHER_STREAM if setting.score == "random" else 0)
-        generator = torch.Generator().manual_seed(seed)
-        candidates = self._levels[setting].at(variant.p_prune)
-        masks = candidates.draw(variant.p_bern, generator=generator)
-        apply_masks(self.model, masks, setting.prune_type)
+        choice = self._choices[_key(variant)]
+        # Whatever the batch, the same draw; and the one that `global_prune` makes with this seed.
+        generator = torch.Generator().manual_seed(variant.seed)
+        if choice.state is not None:
+            generator.set_state(choice.state)
+        masks = choice.levels.at(variant.p_prune).draw(variant.p_bern, generator=generator)
+        apply_masks(self.model, masks, variant.setting.prune_type)
         return masks.sparsity
 
-    def size(self, setting: Setting) -> Size:
-        """How many elements and units compete in a setting."""
-        units = self._levels[setting].units.values()
+    def size(self, cell: Cell) -> Size:
+        """How many elements and units compete in a cell."""
+        units = self._choices[_key(cell.variants[0])].levels.units.values()
         return Size(sum(torch.Size(u.shape).numel() for u in units), sum(u.count for u in units))
 
-    def _twin(self, setting: Setting) -> Levels | None:
-        """The levels of a setting that differs in nothing but where its masks act."""
-        for other, levels in self._levels.items():
-            if (other.granularity, other.scope, other.score) == (
-                setting.granularity,
-                setting.scope,
-                setting.score,
-            ):
-                return levels
-        return None
+    def fingerprint(self, cell: Cell) -> str:
+        """A hash of the candidates of a cell's setting, at all ratios."""
+        return tensors_sha256(self._choices[_key(cell.variants[0])].levels.level)
+
+
+def _key(variant: Variant) -> tuple[Any, ...]:
+    """What the candidates depend on."""
+    setting = variant.setting
+    seed = variant.seed if setting.score == "random" else None
+    return setting.granularity, setting.scope, setting.score, seed
+
+
+def _choose(model: nn.Module, grid: Grid, variant: Variant) -> _Choice:
+    setting, generator = variant.setting, None
+    if setting.score == "random":
+        generator = torch.Generator().manual_seed(variant.seed)
+    levels = select_levels(
+        model,
+        grid.p_prunes,
+        granularity=setting.granularity,
+        scope=setting.scope,
+        score=setting.score,
+        layers=grid.layers,
+        include=grid.include,
+        exclude=grid.exclude,
+        generator=generator,
+    )
+    return _Choice(levels, None if generator is None else generator.get_state())
