@@ -1,0 +1,130 @@
+"""The examples run and print what the docs say; the code in the docs runs too."""
+
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secateurs.results import COLUMNS
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What may not differ from one machine to the next.
+EXACT = {
+    "gradient_pruning": ["draw 2: same answers True", "same gradient True"],
+    "kernel_table": ["resnet18: 12.4% of the kernels", "417,850 of  1,392,832 units"],
+    "own_score": ["| DigitsCNN | weight | global | relative |"],
+    "prune_and_restore": ["40,208  50.00%", "inside the block: 90.0%", "as before: True"],
+    "sweep_your_model": ["| clouds | weight | layer |", "drawn: sweep.png, sweep.svg"],
+}
+
+
+def fenced(page: Path, *languages: str) -> list[tuple[str, str]]:
+    """The (language, text) of a page's blocks in these languages."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [
+        (language, text)
+        for language, text in found
+        if language in languages and not text.startswith("--8<--")  # a whole example, run above
+    ]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def in_empty_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEURS_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_prints_what_the_docs_say(example: Path, cache: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, example],
+        env=os.environ | {"SECATEURS_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in EXACT[example.stem]:
+        assert line in done.stdout
+    # Accuracies may differ between machines; everything around the numbers may not.
+    assert without_numbers(done.stdout) == without_numbers(shown_output(example))
+    assert list(tmp_path.iterdir()) == [], "an example cleans up behind itself"
+
+
+def shown_output(example: Path) -> str:
+    """The text block that follows an example in docs/examples.md."""
+    text = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    _, found, rest = text.partition(f'--8<-- "examples/{example.name}"')
+    assert found, f"docs/examples.md does not show {example.name}"
+    match = re.search(r"^```text\n(.*?)^```$", rest, re.MULTILINE | re.DOTALL)
+    assert match, f"docs/examples.md does not show what {example.name} prints"
+    return match[1]
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"[\d.,]*\d", "#", text)).strip()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short(example: Path) -> None:
+    assert len(example.read_text(encoding="utf-8").splitlines()) < 60
+
+
+@pytest.mark.usefixtures("in_empty_folder")
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_python_on_a_page_runs_from_top_to_bottom(page: Path) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    report: list[str] = []
+    for number, (language, text) in enumerate(fenced(page, "python", "pycon"), start=1):
+        where = f"{page.name}, block {number}"
+        if language == "python":
+            exec(compile(text, where, "exec"), names)
+            continue
+        session = doctest.DocTestParser().get_doctest(text, names, where, str(page), 0)
+        runner.run(session, out=report.append, clear_globs=False)
+        names |= session.globs
+        assert not runner.failures, "".join(report)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_the_commands_on_a_page_name_options_that_exist(page: Path) -> None:
+    from typer.main import get_command
+
+    from secateurs.cli.main import _app
+
+    commands = get_command(_app()).commands  # type: ignore[attr-defined]
+    known = {
+        name: {option for parameter in command.params for option in _spellings(parameter)}
+        for name, command in commands.items()
+    }
+    for _, text in fenced(page, "console", "bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            match = re.search(r"\bsecateurs (\w+)(.*)", line)
+            if match:
+                options = set(re.findall(r"(?<=\s)--?[a-z][\w-]*", match[2]))
+                assert {o.replace("_", "-") for o in options} <= known[match[1]], line
+
+
+def _spellings(parameter: object) -> list[str]:
+    return [*parameter.opts, *parameter.secondary_opts, "--help", "-h"]  # type: ignore[attr-defined]
+
+
+def test_the_results_page_explains_every_column() -> None:
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.*?) \|", text, re.M))))
+    assert set(COLUMNS) <= explained, sorted(set(COLUMNS) - explained)
