@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helpers import DTYPES, FLOAT8, exact
-from secateurs import keys
-from secateurs.errors import InvalidArgumentError
-from secateurs.keys import KeyCounts, Scores, key_dtype, key_of, score_of
+from helpers import FLOAT8, exact
+from secateurs.counting import KeyCounts
+from secateurs.keys import Scores, key_dtype, key_of, score_of
 
 WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = {8: torch.uint8, 16: torch.int16}
@@ -93,93 +92,3 @@ def test_scores_are_compared_in_a_format_that_holds_them_all() -> None:
     assert of(torch.float16, torch.bfloat16) == torch.float32
     assert of(torch.float8_e5m2, torch.float16) == torch.float32
     assert of(torch.float16, torch.float64) == torch.float64
-
-
-@given(
-    values=st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=40),
-    ends=st.tuples(st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1)),
-    shift=st.integers(14, 31),
-)
-@exact(60)
-def test_counts_below_and_in_bins(values: list[float], ends: tuple[int, int], shift: int) -> None:
-    counts = KeyCounts([Scores("", torch.tensor(values), True)])
-    low, high = sorted(ends)
-    found = key_of(torch.tensor(values), torch.float32, absolute=True).tolist()
-    below, bins = counts.count(low, high, shift)
-    assert below == sum(key < low for key in found)
-    assert bins.tolist() == [
-        sum(first <= key < first + 2**shift and key <= high for key in found)
-        for first in range(low, high + 1, 2**shift)
-    ]
-
-
-def test_a_range_over_all_of_float64_does_not_overflow() -> None:
-    values = torch.tensor([-1e308, -1.0, 0.0, 1e308, math.inf], dtype=torch.float64)
-    counts = KeyCounts([Scores("", values, False)])
-    shift = 50
-    below, bins = counts.count(counts.low, counts.high, shift)
-    assert below == 0
-    expected = [
-        (key - counts.low) >> shift for key in key_of(values, values.dtype, absolute=False).tolist()
-    ]
-    assert bins.nonzero().reshape(-1).tolist() == expected
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
-def test_nan_is_refused_wherever_it_hides(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setitem(keys._CHUNK, "cpu", chunk)
-    for dtype in DTYPES:
-        for place in range(8):
-            values = torch.ones(8)
-            values[place] = math.nan
-            values = values.to(dtype)
-            assert bool(values.float().isnan()[place])
-            scores = [Scores("fine", torch.ones(2), True), Scores("layer.w", values, True)]
-            words = r"score of layer\.w is NaN in places.* write exclude='layer\.w'"
-            with pytest.raises(InvalidArgumentError, match=words):
-                KeyCounts(scores).refuse_nan()
-    KeyCounts([Scores("inf", torch.tensor([math.inf, -math.inf]), False)]).refuse_nan()
-
-
-def test_a_guess_is_near_the_rank_and_cheap() -> None:
-    values = torch.randn(300_000)
-    counts = KeyCounts([Scores("a", values[:100_000], True), Scores("b", values[100_000:], True)])
-    ranked = key_of(values, torch.float32, absolute=True).sort().values
-    for k in (1000, 150_000, 299_000):
-        low, high = counts.guess(k)
-        assert low <= ranked[k - 1] <= high
-        inside = int(((ranked >= low) & (ranked <= high)).sum())
-        assert inside < 0.03 * len(values)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        torch.rand(2, 3, 4),
-        torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
-        torch.rand(4, 3).t(),
-        torch.rand(6, 8)[::2, 1::3],
-        torch.rand(3, 1).expand(3, 4),
-        torch.rand(1, 4).expand(3, 4),
-        torch.rand(()),
-        torch.rand(0, 3),
-    ],
-)
-def test_memory_order_is_a_permutation_and_a_view_where_it_can_be(values: Tensor) -> None:
-    order = keys.storage_order(values)
-    assert sorted(order) == list(range(values.dim()))
-    strides = values.permute(order).stride()
-    assert sorted(strides, reverse=True) == list(strides)
-    back = values.permute(order).permute(keys.inverse(order))
-    assert back.stride() == values.stride()
-    if values.numel() == values.untyped_storage().nbytes() // 4:
-        assert values.permute(order).reshape(-1).data_ptr() == values.data_ptr()
-
-
-def test_pieces_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(keys._CHUNK, "cpu", 4)
-    for length in (0, 1, 4, 5, 8):
-        flat = torch.arange(length)
-        found = [flat[piece] for piece in keys.pieces(flat)]
-        assert [x for f in found for x in f.tolist()] == list(range(length))
-        assert all(1 <= len(f) <= 4 for f in found)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 import reference
 from helpers import DTYPES, exact, flags
-from secateurs import keys, selection
+from secateurs import counting, keys, layout, selection
+from secateurs.counting import KeyCounts
 from secateurs.errors import InvalidArgumentError
-from secateurs.keys import KeyCounts, Scores, key_of
+from secateurs.keys import Scores, key_of
 from secateurs.selection import candidate_masks, find_threshold
 
 LAYOUTS = ("plain", "transposed", "gaps", "expanded", "channels_last", "zero-dim")
@@ -70,8 +71,8 @@ def expected(values: list[Tensor], k: int, absolute: bool) -> list[list[bool]]:
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Once as it is, once so small that every search takes many chunks, passes and bad guesses."""
     if request.param == "tiny":
-        monkeypatch.setitem(keys._CHUNK, "cpu", 3)
-        monkeypatch.setattr(keys, "_SAMPLE", 4)
+        monkeypatch.setattr(layout, "BLOCK", 3)
+        monkeypatch.setattr(counting, "_SAMPLE", 4)
         monkeypatch.setattr(selection, "_MAX_BINS_LOG2", 3)
     yield
 
@@ -157,7 +158,7 @@ def test_a_sample_that_misleads_in_both_directions() -> None:
     """What a sample sees is not what most of the scores are; the sizes are the usual ones."""
     for sampled, rest in ((0.9, 0.1), (0.1, 0.9), (-1e300, 1e300), (1e300, -1e300)):
         values = torch.full((1 << 18,), rest, dtype=torch.float64)
-        values[2::4] = sampled  # exactly the sampled places
+        values[::4] = sampled  # exactly the sampled places
         k = 1 << 17
         (mask,), threshold = candidate_masks([Scores("", values, False)], k)
         assert threshold is not None

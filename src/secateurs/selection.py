@@ -11,7 +11,9 @@ from typing import Protocol
 
 import torch
 
-from secateurs.keys import KeyCounts, Scores, inverse, key_of, pieces, storage_order
+from secateurs.counting import KeyCounts
+from secateurs.keys import Scores
+from secateurs.marking import mark_below, mark_ties
 
 _MAX_BINS_LOG2 = 18
 
@@ -95,47 +97,15 @@ def candidate_masks(
         InvalidArgumentError: a score is NaN; the parameter is named.
     """
     counts = KeyCounts(scores)
-    counts.refuse_nan()
     if k == 0:
+        counts.count(counts.low, counts.low, 0)  # for its refusal of NaN
         return [torch.zeros_like(s.values, dtype=torch.bool) for s in scores], None
     threshold = find_threshold(counts, k)
-    left = threshold.ties
-    masks: list[torch.Tensor] = []
-    for tensor in scores:
-        mask, taken = _mask(tensor, counts.dtype, threshold, left)
-        left -= taken
-        masks.append(mask)
-    return masks, threshold
-
-
-def _mask(
-    scores: Scores, dtype: torch.dtype, threshold: Threshold, left: int
-) -> tuple[torch.Tensor, int]:
-    """Mark one tensor's candidates; ``left`` ties may still be taken. Returns how many were."""
-    values, order = scores.values, storage_order(scores.values)
-    ordered = values.permute(order)
-    # Not empty_like: it orders the dimensions of overlapping scores otherwise.
-    mask = torch.empty(ordered.shape, dtype=torch.bool, device=values.device).permute(
-        inverse(order)
-    )
-    flat, marked = ordered.reshape(-1), mask.permute(order).view(-1)
     all_ties = threshold.ties == threshold.tied
-    for piece in pieces(flat):
-        keys = key_of(flat[piece], dtype, absolute=scores.absolute)
-        torch.le(keys, threshold.key, out=marked[piece]) if all_ties else torch.lt(
-            keys, threshold.key, out=marked[piece]
-        )
-    return mask, 0 if all_ties else _mark_ties(mask, scores, dtype, threshold.key, left)
-
-
-def _mark_ties(mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, left: int) -> int:
-    """Add the earliest units that equal the threshold, by flat index; returns how many."""
-    flat, taken = scores.values.reshape(-1), 0
-    for piece in pieces(flat):
-        if taken == left:
+    masks = mark_below(scores, counts.dtype, threshold.key, inclusive=all_ties)
+    left = 0 if all_ties else threshold.ties
+    for mask, tensor in zip(masks, scores, strict=True):
+        if left == 0:
             break
-        tied = key_of(flat[piece], dtype, absolute=scores.absolute) == key
-        places = tied.nonzero().reshape(-1)[: left - taken] + piece.start
-        mask[torch.unravel_index(places, mask.shape)] = True
-        taken += places.numel()
-    return taken
+        left -= mark_ties(mask, tensor, counts.dtype, threshold.key, left)
+    return masks, threshold
