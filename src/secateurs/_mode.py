@@ -1,0 +1,182 @@
+"""The function mode under which gradient-pruned modules run.
+
+It knows masked weights by identity, and decides what becomes of each function that is handed one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode_temporarily,
+)
+
+from secateurs import _ops
+from secateurs.errors import FailureError
+from secateurs.sparsity import BACKWARD_SUFFIX
+
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    F.linear: _ops.linear,
+    torch.conv1d: _ops.convolution(1, transposed=False),
+    torch.conv2d: _ops.convolution(2, transposed=False),
+    torch.conv3d: _ops.convolution(3, transposed=False),
+    torch.conv_transpose1d: _ops.convolution(1, transposed=True),
+    torch.conv_transpose2d: _ops.convolution(2, transposed=True),
+    torch.conv_transpose3d: _ops.convolution(3, transposed=True),
+}
+# The rows of an embedding with a tied weight: its input has no gradient.
+_LOOKUPS = frozenset({F.embedding, F.embedding_bag})
+# Their result has the values of their first argument, so it has the same mask.
+_COPIES = frozenset(
+    {torch.clone, torch.detach, Tensor.data.__get__}  # pyright: ignore[reportAttributeAccessIssue]
+    | {getattr(Tensor, name) for name in ("bfloat16", "clone", "contiguous", "cpu", "cuda")}
+    | {getattr(Tensor, name) for name in ("detach", "double", "float", "half", "to", "type_as")}
+)
+# Their result is a tensor, but does not depend on the weight's values.
+_LIKE = frozenset(
+    {getattr(torch, f"{name}_like") for name in ("empty", "full", "ones", "rand", "randn", "zeros")}
+    | {getattr(Tensor, f"new_{name}") for name in ("empty", "full", "ones", "tensor", "zeros")}
+    | {Tensor.grad.__get__}  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+)
+
+
+class _Masked(NamedTuple):
+    """What a mode knows of a masked weight, or of a copy of it that a module made on its way."""
+
+    tensor: Tensor
+    keep: Tensor
+    weight: int  # the id of the weight itself
+
+
+class MaskedWeights(TorchFunctionMode):
+    """Replaces the functions that are handed a masked weight of a module or of one below it.
+
+    Attributes:
+        used: the ids of the weights that were handed to a function that could be replaced.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.used: set[int] = set()
+        # An entry keeps its tensor, so that no other tensor can take over its id.
+        self.masked: dict[int, _Masked] = {}
+        for holder in module.modules():
+            for attribute, keep in masked_attributes(holder):
+                weight = getattr(holder, attribute)
+                self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+
+    def knows(self, module: nn.Module) -> bool:
+        """Whether the module's weights and its children's are those that stood here on entry."""
+        return all(
+            id(getattr(holder, attribute)) in self.masked
+            for holder in (module, *module.children())
+            for attribute, _ in masked_attributes(holder)
+        )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # Inside our own functions gradients are off: there the dense operation is meant.
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward or func is _ops.attention:
+            pairs = {name: self._dual_or_same(value) for name, value in kwargs.items()}
+            return _ops.attention(*(self._dual_or_same(a) for a in args), **pairs)
+        if func in _REPLACEMENTS:
+            return self._replaced(func, args, kwargs)
+        found = self._find(args)
+        if found is None and kwargs:
+            found = self._find(kwargs.values())
+        result = func(*args, **kwargs)
+        return result if found is None else self._followed(func, found, args, result)
+
+    def _replaced(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        rest = dict(kwargs)
+        inputs = [rest.pop("input") if "input" in rest else args[0]]
+        weight = rest.pop("weight") if "weight" in rest else args[1]
+        inputs += args[1:] if "weight" in kwargs else args[2:]
+        wrong = self._find(inputs) or self._find(rest.values())
+        if wrong is not None:
+            raise self._refusal(func, wrong)
+        found = self._find((weight,))
+        if found is None:
+            return func(*args, **kwargs)
+        return _REPLACEMENTS[func](inputs[0], *self._dual(found), *inputs[1:], **rest)
+
+    def _followed(self, func: Any, found: _Masked, args: Any, result: Any) -> Any:
+        """Let through what asks for properties, looks up rows, or copies the weight as it is."""
+        if func in _LOOKUPS:
+            self.used.add(found.weight)
+        elif func in _COPIES:
+            if args[0] is found.tensor:
+                self.masked[id(result)] = found._replace(tensor=result)
+        elif func not in _LIKE and _holds_tensor(result):
+            raise self._refusal(func, found)
+        return result
+
+    def _find(self, values: Any) -> _Masked | None:
+        for value in values:
+            found = self.masked.get(id(value))
+            if found is None and isinstance(value, (list, tuple)):
+                found = self._find(value)
+            if found is not None:
+                return found
+        return None
+
+    def _dual(self, found: _Masked) -> _ops.Dual:
+        self.used.add(found.weight)
+        return _ops.Dual(found.tensor, found.keep.to(found.tensor.device))
+
+    def _dual_or_same(self, value: Any) -> Any:
+        found = self.masked.get(id(value))
+        if found is None:
+            return value
+        weight, keep = self._dual(found)
+        return _ops.Dual(weight, keep.expand_as(weight))  # both will be sliced
+
+    def _refusal(self, func: Any, found: _Masked) -> FailureError:
+        named = func.__self__ if func.__name__ == "__get__" else func
+        name = next(n for n, p in _named_weights(self.module) if id(p) == found.weight)
+        return FailureError(
+            f"{self.module._get_name()} hands {name} to {named.__name__}, where the gradient to "
+            f"the input cannot be pruned: write exclude='*{name}'"
+        )
+
+
+def active_mode(module: nn.Module) -> MaskedWeights | None:
+    """The mode of a module around this one, if it knows the weights that this one may use."""
+    for mode in _get_current_function_mode_stack():
+        if isinstance(mode, MaskedWeights) and mode.knows(module):
+            return mode
+    return None
+
+
+def without_our_mode() -> AbstractContextManager[Any]:
+    """Leave our mode for a while, if it is the innermost one."""
+    stack = _get_current_function_mode_stack()
+    ours = bool(stack) and isinstance(stack[-1], MaskedWeights)
+    return _pop_mode_temporarily() if ours else nullcontext()
+
+
+def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the mask of each of a module's own masked weights."""
+    for name, keep in module._buffers.items():
+        if keep is not None and name.endswith(BACKWARD_SUFFIX):
+            yield name.removesuffix(BACKWARD_SUFFIX), keep
+
+
+def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for prefix, holder in module.named_modules():
+        for attribute, _ in masked_attributes(holder):
+            yield f"{prefix}.{attribute}" if prefix else attribute, getattr(holder, attribute)
+
+
+def _holds_tensor(result: Any) -> bool:
+    if isinstance(result, list | tuple):
+        return any(_holds_tensor(r) for r in result)
+    return isinstance(result, Tensor)
