@@ -66,8 +66,8 @@ def test_kill_9_never_leaves_a_file_that_cannot_be_read(tmp_path: Path) -> None:
             in_csv = read_rows(tmp_path / "results.csv")
             assert in_csv == rows[: len(in_csv)] and len(rows) - len(in_csv) <= 1
         progress = Results(tmp_path).load_progress()
-        assert progress is None or len(rows) - 2 <= progress["number"] < len(rows)
-    assert promised > 12
+        assert progress is None or promised - 1 <= progress["number"] < len(rows)
+    assert promised > 0
     # Nothing of the killed ones stays but the lock file, and that goes with the next writer.
     with Results(tmp_path) as results:
         results.open({"run": 1})

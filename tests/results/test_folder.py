@@ -59,6 +59,19 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
     assert "another --output, or --overwrite" in message and "\n" not in message
 
 
+def test_a_folder_without_rows_or_progress_is_free_for_another_configuration(
+    tmp_path: Path,
+) -> None:
+    with Results(tmp_path) as results:
+        results.open(CONFIG)
+    assert read_rows(tmp_path) == []
+    with Results(tmp_path) as results:
+        assert results.open({"other": 1}) is False
+        results.save_progress({"seen": 1})
+        with pytest.raises(InvalidArgumentError, match="another configuration"):
+            results.open(CONFIG)
+
+
 def test_overwrite_starts_afresh(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.open(CONFIG)

@@ -165,12 +165,17 @@ class Results:
                 )
             return False
         differing = differences(present, wanted)
+        if differing and not self._has_work():
+            return False  # a run that ended before it had anything to lose
         if differing:
             raise InvalidArgumentError(
                 f"{self.folder} holds results of another configuration ({'; '.join(differing)});"
                 " give another --output, or --overwrite"
             )
         return True
+
+    def _has_work(self) -> bool:
+        return self.load_progress() is not None or bool(read_jsonl(self.folder / JSONL))
 
     def _clear(self) -> None:
         # The configuration goes last: rows never lie beside a configuration that is not theirs.
@@ -199,12 +204,18 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     Args:
         path: An output folder, a .jsonl file or a .csv file.
 
+    Returns:
+        The rows, in the order in which they were added; none from the folder of a run that has
+        not finished a row yet.
+
     Raises:
         InvalidArgumentError: There are no results at `path`.
         FailureError: A line is broken, or was not written by this version.
     """
     path = Path(path)
     file = path / JSONL if path.is_dir() else path
+    if path.is_dir() and (path / CONFIG).is_file() and not file.exists():
+        return []
     if not file.is_file():
         raise InvalidArgumentError(
             f"no results at {file}; give the --output folder of a sweep, or its {JSONL} or {CSV}"
