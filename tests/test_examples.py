@@ -68,7 +68,7 @@ def test_an_example_prints_what_the_docs_say(example: Path, cache: Path, tmp_pat
 def shown_output(example: Path) -> str:
     """The text block that follows an example in docs/examples.md."""
     text = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
-    _, found, rest = text.partition(f'--8<-- "examples/{example.name}"')
+    _, found, rest = text.partition(f"--8<--\nexamples/{example.name}\n--8<--")
     assert found, f"docs/examples.md does not show {example.name}"
     match = re.search(r"^```text\n(.*?)^```$", rest, re.MULTILINE | re.DOTALL)
     assert match, f"docs/examples.md does not show what {example.name} prints"
