@@ -194,9 +194,10 @@ def test_expanded_and_overlapping_weights_are_refused_untouched() -> None:
 
 def test_weights_with_gaps_are_not_mistaken_for_overlapping_ones() -> None:
     base = torch.randn(1000)
-    for strides in ((8, 1), (1, 8), (2, 30), (100, 7)):
-        model = nn.Linear(4, 3)
-        model.weight = nn.Parameter(base.as_strided((3, 4), strides))
+    dense = [((3, 4), strides) for strides in ((8, 1), (1, 8), (2, 30), (100, 7))]
+    for shape, strides in (*dense, ((4, 1), (1, 2)), ((1, 4), (0, 1)), ((4, 1), (3, 0))):
+        model = nn.Linear(shape[1], shape[0])
+        model.weight = nn.Parameter(base.as_strided(shape, strides))
         rest = base.clone()
         assert sparsity(global_prune(model, 0.5)).ratio == 0.5
         restore(model)

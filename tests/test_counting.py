@@ -55,6 +55,10 @@ def test_nan_is_refused_wherever_it_hides(monkeypatch: pytest.MonkeyPatch, chunk
             words = r"score of layer\.w is NaN in places.* write exclude='layer\.w'"
             with pytest.raises(InvalidArgumentError, match=words):
                 KeyCounts(scores).count(0, 0, 0)
+    late = torch.ones(200_001)
+    late[-1] = math.nan
+    with pytest.raises(InvalidArgumentError, match="late"):
+        KeyCounts([Scores("late", late, True)]).count(0, 0, 0)
     infinite = KeyCounts([Scores("inf", torch.tensor([math.inf, -math.inf]), False)])
     assert infinite.count(0, 0, 0)[0] == 1
 

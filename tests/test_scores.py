@@ -75,10 +75,10 @@ def test_a_product_of_halves_is_not_rounded_into_ties() -> None:
 
 
 def test_original_weights_are_scored_while_the_model_is_pruned() -> None:
-    model = line([3.0, -1.0, 2.0], grads=[1.0, 1.0, 1.0])
+    model = line([3.0, 2.0, -1.0], grads=[1.0, 1.0, 1.0])
     for score in ("magnitude", "taylor", lambda target: target.weight.abs()):
-        global_prune(model, 2 / 3)
-        assert pruned(model, 1 / 3, score) == [False, True, False]
+        global_prune(model, 2 / 3)  # where two are zero, the earlier would be taken
+        assert pruned(model, 1 / 3, score) == [False, False, True]
         restore(model)
 
 
@@ -151,6 +151,8 @@ def test_a_callable_may_score_below_zero_and_in_whole_numbers() -> None:
     assert pruned(model, 0.5, lambda t: torch.tensor([[5, -(2**60), 5, 5]])) == [
         True, True, False, False,
     ]  # fmt: skip
+    large = torch.tensor([[2**24 + 1, 2**24, 2**24 + 1, 2**24]])  # equal in float32
+    assert pruned(model, 0.5, lambda t: large) == [False, True, False, True]
     assert pruned(model, 0.5, lambda t: t.weight > 1) == [True, True, False, False]
     sums = select(
         nn.Linear(2, 2), 0.5, granularity="filter", score=lambda t: torch.tensor([[1, 1], [-9, 5]])

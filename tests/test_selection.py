@@ -154,6 +154,16 @@ def test_a_wrong_guess_costs_passes_never_exactness(
     assert counts.passes <= 6
 
 
+def test_a_guess_that_misses_by_one() -> None:
+    values = torch.tensor([1.0, 2.0, 2.0, 3.0])
+    right = int(key_of(torch.tensor(2.0), torch.float32, absolute=True))
+    for low in range(right - 2, right + 3):
+        for high in range(low, right + 3):
+            counts = Misled([Scores("", values, True)], (low, high))
+            assert find_threshold(counts, 2) == selection.Threshold(right, ties=1, tied=2)
+            assert (counts.passes == 1) == (low <= right <= high)
+
+
 def test_a_sample_that_misleads_in_both_directions() -> None:
     """What a sample sees is not what most of the scores are; the sizes are the usual ones."""
     for sampled, rest in ((0.9, 0.1), (0.1, 0.9), (-1e300, 1e300), (1e300, -1e300)):
