@@ -10,33 +10,34 @@ def spelled_out(arguments: Sequence[str], several: Collection[str]) -> list[str]
 
     ``--p_prune`` becomes ``--p-prune``, as the original method's README wrote options, and an
     option in ``several`` may be followed by any number of values, also with commas between them:
-    ``--p-prune 0 0.1,0.2`` becomes ``--p-prune 0 --p-prune 0.1 --p-prune 0.2``.
+    ``--p-prune 0 0.1,0.2`` becomes ``--p-prune 0 --p-prune 0.1 --p-prune 0.2``. What stands behind
+    a lone ``--`` is left as it is.
+
+    Raises:
+        InvalidArgumentError: an option in ``several`` has no value.
 
     Example:
         >>> spelled_out(["sweep", "--p_prune", "0", "0.5"], {"--p-prune"})
         ['sweep', '--p-prune', '0', '--p-prune', '0.5']
     """
     result: list[str] = []
-    option: str | None = None
-    for word in arguments:
-        if word.startswith("--") and len(word) > 2:
-            name, equals, value = word.partition("=")
-            name = name.replace("_", "-")
-            option = name if name in several else None
-            if option is None:
-                result.append(name + equals + value)
-            elif equals:
-                result += _repeated(option, value)
-            else:
-                result.append(option)  # waits for its first value
-        elif option is not None and not _is_flag(word):
-            if result[-1] == option:
-                result.pop()
-            result += _repeated(option, word)
-        else:
-            option = None
-            result.append(word)
-    return result
+    option = ""  # the one in ``several`` whose values are being read
+    values: list[str] = []
+    words = list(arguments)
+    verbatim = words[words.index("--") :] if "--" in words else []
+    for word in words[: len(words) - len(verbatim)]:
+        if option and not _is_option(word):
+            values += _parts(word)
+            continue
+        result += _repeated(option, values)
+        name, equals, value = word.partition("=")
+        name = name.replace("_", "-") if word.startswith("--") else name
+        option, values = (name, []) if name in several else ("", [])
+        if not option:
+            result.append(name + equals + value)
+        elif equals:
+            values = _parts(value)
+    return result + _repeated(option, values) + verbatim
 
 
 def numbers(option: str, words: Sequence[str]) -> list[float]:
@@ -55,10 +56,21 @@ def _number(option: str, word: str) -> float:
         raise InvalidArgumentError(f"{option} takes numbers such as 0.5, got {word!r}") from None
 
 
-def _repeated(option: str, words: str) -> list[str]:
-    return [part for word in words.split(",") if word for part in (option, word)]
+def _repeated(option: str, values: Sequence[str]) -> list[str]:
+    """The option before each of its values; in one word where the value looks like an option."""
+    if option and not values:
+        raise InvalidArgumentError(f"{option} needs at least one value")
+    result: list[str] = []
+    for value in values:
+        result += [f"{option}={value}"] if _is_option(value) else [option, value]
+    return result
 
 
-def _is_flag(word: str) -> bool:
+def _parts(word: str) -> list[str]:
+    """The values between commas; a word without any stays, so that its reader can refuse it."""
+    return [part for part in map(str.strip, word.split(",")) if part] or [word]
+
+
+def _is_option(word: str) -> bool:
     """A word that starts with a dash, unless it is a negative number."""
-    return word.startswith("-") and not word[1:2].isdigit()
+    return word.startswith("-") and not word[1:2].isdigit() and not word.startswith("-.")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate import Grid, Subject, accumulate_gradients
+from secateurs.evaluate.provenance import device_name, weights_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 
 NEED_GRADIENTS = frozenset({"gradient", "taylor"})
@@ -29,11 +31,26 @@ def pick_device(name: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # the meta device has no numbers to give back
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = "cpu" if accelerator is None else f"cpu or {accelerator}"
         raise InvalidArgumentError(f"no device {name!r} here; write --device {there}") from error
     return device
+
+
+def check_loader_options(batch_size: int, workers: int | None, limit: int | None) -> None:
+    """Refuse numbers that no loader takes, before anything large is loaded.
+
+    Raises:
+        InvalidArgumentError: a number is out of range.
+    """
+    for option, number, least in (
+        ("--batch-size", batch_size, 1),
+        ("--workers", workers, 0),
+        ("--limit", limit, 1),
+    ):
+        if number is not None and number < least:
+            raise InvalidArgumentError(f"{option} must be at least {least}, got {number}")
 
 
 def make_loader(
@@ -47,17 +64,10 @@ def make_loader(
         workers: processes that decode; None picks: none for the digits, which are in memory, one
             beside a CPU that is busy with the model, up to eight for a GPU.
         device: where the batches go.
-
-    Raises:
-        InvalidArgumentError: a number is out of range.
     """
-    if batch_size < 1:
-        raise InvalidArgumentError(f"--batch-size must be at least 1, got {batch_size}")
     if workers is None:
-        many = min(8, os.cpu_count() or 1)
+        many = min(8, _cores())
         workers = 0 if data.name == "digits" else 1 if device.type == "cpu" else many
-    if workers < 0:
-        raise InvalidArgumentError(f"--workers must be at least 0, got {workers}")
     return DataLoader(
         data.dataset,
         batch_size=batch_size,
@@ -69,23 +79,36 @@ def make_loader(
 
 
 def leave_gradients(
-    model: LoadedModel, data: str, data_root: Path | None, loader: "DataLoader[Any]"
+    model: LoadedModel,
+    loader: "DataLoader[Any]",
+    data: str,
+    *,
+    data_root: Path | None,
+    skip_corrupt: bool,
 ) -> str:
     """Differentiate the loss on a few images, for the scores that look at gradients.
 
-    Training images where the data has some, else the first of those that are scored.
+    Training images where the data has some, else some of those that are scored; in both cases
+    spread evenly over the data.
 
     Returns:
         Which images, in words, for the result rows.
     """
     which = "of split train"
     try:
-        images = load_data(
-            data, model=model, split="train", data_root=data_root, limit=SCORE_IMAGES
+        images: Any = load_data(
+            data,
+            model=model,
+            split="train",
+            data_root=data_root,
+            limit=SCORE_IMAGES,
+            skip_corrupt=skip_corrupt,
         ).dataset
     except InvalidArgumentError:
         which = "of those scored"
-        images = Subset(loader.dataset, range(min(SCORE_IMAGES, len(loader.dataset))))  # type: ignore[arg-type]
+        scored: Any = loader.dataset
+        step = max(1.0, len(scored) / SCORE_IMAGES)
+        images = Subset(scored, [int(i * step) for i in range(min(SCORE_IMAGES, len(scored)))])
     batches = DataLoader(images, batch_size=loader.batch_size, collate_fn=readable)
     return f"{accumulate_gradients(model.model, batches)} images {which}"
 
@@ -106,17 +129,31 @@ def subject_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Subjec
     )
 
 
-def default_output(model: LoadedModel, images: LoadedData, grid: Grid, amp: bool) -> Path:
+def default_output(
+    model: LoadedModel, subject: Subject, grid: Grid, images: int, device: torch.device, amp: bool
+) -> Path:
     """A folder for each different sweep, so that the same command finds its own results again."""
-    asked = f"{model} {images.name} {images.split} {len(images.dataset)} {grid} {amp}"
-    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-") for part in (model.name, images.name))
-    return Path("secateurs-results") / f"{name}_{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    ratios = (grid.p_prunes, grid.p_berns)  # whatever order they were given in
+    others = replace(grid, p_prune=0.0, p_bern=1.0)
+    asked = (subject, weights_sha256(model.model), images, ratios, others, device_name(device), amp)
+    digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+    name = "_".join(
+        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (subject.model, subject.data)
+    )
+    return Path("secateurs-results") / f"{name}_{digest}"
 
 
 def readable(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Collate a batch and drop the images that could not be read."""
     images, labels = default_collate(samples)
     return drop_skipped(images, labels)[:2]
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:  # noqa: ARG001

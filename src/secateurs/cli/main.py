@@ -4,10 +4,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
+import torch
 import typer
 
+from secateurs._checks import nearest
 from secateurs._version import __version__
 from secateurs.cli.arguments import spelled_out
 from secateurs.cli.report import report
@@ -29,17 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(words: list[str]) -> int:
     try:
-        code = _app()(spelled_out(words, SEVERAL), prog_name="secateurs", standalone_mode=False)
+        asked = spelled_out(words, SEVERAL) or ["--help"]
+        code = _app()(asked, prog_name="secateurs", standalone_mode=False)
     except SecateursError as error:
         return _say(str(error), USAGE if isinstance(error, InvalidArgumentError) else FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        return _say("interrupted; the same command goes on where it was", FAILED)
+        resumes = "; the same command goes on where it was" if words[:1] == ["sweep"] else ""
+        return _say(f"interrupted{resumes}", FAILED)
     except BrokenPipeError:
         # Whoever read our output, such as head, has gone; so nothing may be flushed any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
         return _unforeseen(error)
+    if not words:
+        return USAGE  # help was printed, but nothing was done
     return code if isinstance(code, int) else 0
 
 
@@ -47,7 +53,6 @@ def _app() -> typer.Typer:
     app = typer.Typer(
         name="secateurs",
         help="Exact weight pruning for PyTorch, and the sweep that measures it.",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -58,27 +63,48 @@ def _app() -> typer.Typer:
     return app
 
 
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", is_eager=True)
-    ] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"secateurs {__version__}")
         raise typer.Exit
 
 
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
 def _unforeseen(error: Exception) -> int:
     """The parser's own errors, and what nobody foresaw."""
-    message = getattr(error, "format_message", None)
-    if message is not None:
-        return _say(f"{message()} (secateurs sweep --help lists the options)", USAGE)
+    if hasattr(error, "format_message"):
+        return _say(_usage(error), USAGE)
+    if isinstance(error, torch.OutOfMemoryError):
+        return _say(
+            "out of memory: write a smaller --batch-size or --img-size, or another --device", FAILED
+        )
     if os.environ.get("SECATEURS_TRACEBACK"):
         traceback.print_exc()
     text = " ".join(str(error).split()) or "no further message"
     return _say(
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)", FAILED
     )
+
+
+def _usage(error: Any) -> str:
+    """What the parser did not understand, and where to look."""
+    possible = getattr(error, "possibilities", None)
+    if possible:
+        text = error.message + nearest(error.option_name, possible)
+    else:
+        text = error.format_message().rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "secateurs"
+    return f"{text}; see {command} --help"
 
 
 def _say(text: str, code: int) -> int:

@@ -10,19 +10,21 @@ from rich.console import Console
 from secateurs.cli.arguments import numbers
 from secateurs.cli.loading import (
     NEED_GRADIENTS,
+    check_loader_options,
     default_output,
     leave_gradients,
     make_loader,
     pick_device,
     subject_of,
 )
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluate import Grid
 from secateurs.evaluate import sweep as run_sweep
 from secateurs.evaluate.grid import P_PRUNE
 from secateurs.report import plot_sweep, print_table
-from secateurs.results import Row
+from secateurs.results import Row, read_rows
 from secateurs.zoo import load_data, load_model
+from secateurs.zoo.models import DIGITS_NAMES
 
 SEVERAL = frozenset(
     f"--{name}"
@@ -100,7 +102,9 @@ def sweep(
         list[str] | None, _several("Prune only these: globs on parameter or module names.", _PRUNE)
     ] = None,
     exclude: Annotated[list[str] | None, _several("Do not prune these.", _PRUNE)] = None,
-    draws: Annotated[int, _option("Draws to average where 0 < p_bern < 1.", _PRUNE)] = 1,
+    draws: Annotated[
+        int, _option("Draws to average where 0 < p_bern < 1 or the score is random.", _PRUNE)
+    ] = 1,
     seed: Annotated[int, _option("Of the first draw; draw i has seed + i.", _PRUNE)] = 0,
     img_size: Annotated[int | None, _option("Input size in pixels.", _PREPROCESS)] = None,
     crop_pct: Annotated[
@@ -151,8 +155,9 @@ def sweep(
     }
     grid = Grid(**asked)  # wrong values are refused before anything is loaded
     place = pick_device(device)
+    check_loader_options(batch_size, workers, limit)
     if data is None:
-        if arch != "digits":
+        if arch not in DIGITS_NAMES:
             raise InvalidArgumentError(
                 f"--arch {arch} needs images: write --data DIR, a folder in ImageNet layout"
             )
@@ -180,26 +185,36 @@ def sweep(
     model.model.to(place)
     scored_on = ""
     if any(name in NEED_GRADIENTS for name in score or ()):
-        scored_on = leave_gradients(model, data, data_root, loader)
-    folder = output or default_output(model, images, grid, amp)
+        scored_on = leave_gradients(
+            model, loader, data, data_root=data_root, skip_corrupt=skip_corrupt
+        )
+    subject, count = subject_of(model, images, scored_on), len(images.dataset)
+    folder = output or default_output(model, subject, grid, count, place, amp)
+    earlier = _rows_in(folder) if resume else []
     rows = run_sweep(
         model.model,
         loader,
-        subject=subject_of(model, images, scored_on),
+        subject=subject,
         device=place,
         amp=amp,
         output=folder,
         overwrite=not resume,
         **asked,
     )
-    _show(rows, folder, len(images.dataset), title)
-
-
-def _show(rows: list[Row], folder: Path, read: int, title: str | None) -> None:
     print_table(rows)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if rows[0].count < read:
-        console.print(f"skipped {read - rows[0].count} of {read} images that could not be read")
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    if rows == earlier:
+        console.print("these results were there already; --overwrite measures again")
+    if rows[0].count < count:
+        console.print(f"skipped {count - rows[0].count} of {count} images that could not be read")
     plots = plot_sweep(rows, folder / "sweep", title=title)
     names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
     console.print(f"wrote {', '.join(names)} to {folder}")
+
+
+def _rows_in(folder: Path) -> list[Row]:
+    """The finished rows in a folder; none where there is nothing that can be read."""
+    try:
+        return read_rows(folder)
+    except SecateursError:
+        return []
