@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateurs import blocks, layout
-from secateurs.blocks import key_blocks, share_out
+from secateurs.blocks import key_blocks, multiply_blocks, share_out
 from secateurs.keys import key_of
 
 SIZES = (5, 0, 1, 130, 64, 3)
@@ -38,3 +38,27 @@ def test_blocks_hold_all_keys_in_order(
     assert all(len(keys) == min(block, sum(SIZES)) for keys in found[:-1])
     expected = [key_of(flat, dtype, absolute=absolute) for flat, absolute in flats]
     assert torch.equal(torch.cat(found), torch.cat(expected))
+
+
+@pytest.mark.parametrize("block", [3, 1 << 16])
+@pytest.mark.parametrize("integer", [torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("shape", [(), (0, 2), (7,), (4, 3, 5, 2)])
+@pytest.mark.parametrize("kind", ["same", "broadcast", "channels_last", "strided"])
+def test_multiplying_by_blocks_is_multiplying(
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
+    integer: torch.dtype,
+    shape: tuple[int, ...],
+    kind: str,
+) -> None:
+    monkeypatch.setattr(layout, "BLOCK", block)
+    source = torch.randint(1, 100, shape).to(integer)
+    keep, target = torch.rand(shape) < 0.5, torch.full(shape, 77).to(integer)
+    if kind == "broadcast" and shape:
+        keep = torch.rand(*shape[:1], *(1 for _ in shape[1:])) < 0.5
+    elif kind == "channels_last" and len(shape) == 4:
+        source, target = (t.to(memory_format=torch.channels_last) for t in (source, target))
+    elif kind == "strided" and shape:
+        target = torch.full((*shape, 2), 77).to(integer)[..., 0]
+    multiply_blocks(source, keep, target)
+    assert torch.equal(target, source * keep)

@@ -9,6 +9,7 @@ compiled graphs do not notice.
 import torch
 from torch import nn
 
+from secateurs.blocks import multiply_blocks
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Mask, Masks
 from secateurs.sparsity import BACKWARD_SUFFIX
@@ -151,9 +152,15 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 def _write(parameter: nn.Parameter, original: torch.Tensor, keep: torch.Tensor) -> None:
     """Write ``original`` where ``keep``, else +0, as integers: bit-exact for every float dtype."""
     integer = _INTEGERS[parameter.element_size()]
-    torch.mul(
-        original.view(integer), keep.to(parameter.device), out=parameter.detach().view(integer)
-    )
+    source, target = original.view(integer), parameter.detach().view(integer)
+    keep = keep.to(parameter.device)
+    if target.device.type == "cpu":
+        multiply_blocks(source, keep, target)
+        if not parameter.is_inference():
+            # A pending backward pass that needs the old values must find out that they are gone.
+            torch.autograd.graph.increment_version(parameter)
+    else:
+        torch.mul(source, keep, out=target)
 
 
 @torch.no_grad()

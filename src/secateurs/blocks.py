@@ -9,6 +9,7 @@ import torch
 
 from secateurs import layout
 from secateurs.keys import key_integer, key_of, magnitude_bits
+from secateurs.layout import storage_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -87,6 +88,27 @@ def key_blocks(spans: Sequence[Span], dtype: torch.dtype) -> Iterator[Array]:
                 filled = 0
     if filled:
         yield block[:filled]
+
+
+def multiply_blocks(source: torch.Tensor, keep: torch.Tensor, target: torch.Tensor) -> None:
+    """Write ``source * keep`` into ``target``: what torch.mul does, several times as fast.
+
+    torch converts the mask element by element; numpy converts blocks of it in the cache.
+
+    Args:
+        source: integers on the CPU, any memory layout.
+        keep: bool, broadcasts to the shape of ``source``.
+        target: integers of the same dtype and shape, overwritten.
+    """
+    order = storage_order(source)
+    parts = [tensor.permute(order) for tensor in (source, keep.expand(source.shape), target)]
+    if not all(part.is_contiguous() for part in parts):
+        np.multiply(source.numpy(), keep.numpy(), out=target.numpy())
+        return
+    numbers, flags, out = (part.view(-1).numpy() for part in parts)
+    for start in range(0, len(numbers), layout.BLOCK):
+        block = slice(start, start + layout.BLOCK)
+        np.multiply(numbers[block], flags[block], out=out[block])
 
 
 def numpy_integer(dtype: torch.dtype) -> np.dtype[Any]:
