@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,20 @@ def test_the_ratio_asked_for_can_be_the_axis(tmp_path: Path) -> None:
 def test_odd_rows_still_make_a_figure(tmp_path: Path, rows: list[Row]) -> None:
     for path in plot_sweep(rows, tmp_path / "a"):
         assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("achieved", "last"), [(0.89998, "90"), (0.561, "60"), (0.1 + 0.2, "30"), (1.0, "100")]
+)
+def test_the_axis_ends_at_a_labelled_tick(tmp_path: Path, achieved: float, last: str) -> None:
+    ends = [make_row(0.0, 99.0), make_row(0.9, 97.0, achieved=achieved)]
+    _, svg = plot_sweep(
+        [replace(row, top1_low=row.top1, count=10**6) for row in ends], tmp_path / "a"
+    )
+    numbers = [text for text in texts(svg) if re.fullmatch(r"[\d.]+", text)]
+    assert last in numbers
+    # A decimal would not fit between the edge and the axis.
+    assert "98" in numbers and not any("." in number for number in numbers)
 
 
 def test_a_long_description_is_broken_into_lines(tmp_path: Path) -> None:

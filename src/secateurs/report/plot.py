@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report.labels import LABEL, Label, place, text_width
@@ -24,6 +24,7 @@ _WIDTH, _HEIGHT = 310.0, 205.0
 _LEFT, _BOTTOM, _EDGE = 42.0, 38.0, 8.0
 _LINE = 10.8  # height of one label
 _SMALL = 7.5
+_TICKS: dict[str, Any] = {"nbins": 10, "steps": [1, 2, 5, 10]}
 _AXIS = {
     "achieved": "Weights pruned (%)",
     "p_prune": "Pruning ratio asked for (% of units)",
@@ -141,13 +142,17 @@ def _wrap(text: str, width: float) -> list[str]:
 
 
 def _scale(every: Sequence[Series], x: str) -> _Scale:
+    from matplotlib.ticker import MaxNLocator
+
     rows = [row for series in every for row in series.rows]
-    right = 100 * max(getattr(row, x) for row in rows)
+    right = 100 * max(getattr(row, x) for row in rows) or 1.0
+    # Up to the next tick: an axis that ends at 89.998 would lack its last label.
+    right = float(MaxNLocator(**_TICKS).tick_values(0, right)[-1])
     low = min(row.top1_low for row in rows)
     low = 0.0 if low < 25 else 5 * math.floor(low / 5)
     high = min(100.0, 5 * math.ceil(max(row.top1_high for row in rows) / 5))
     count = len(every) + len({series.subject_label for series in every})
-    return _Scale(_WIDTH, max(_HEIGHT, 1.5 * _LINE * count), right or 1.0, low, high)
+    return _Scale(_WIDTH, max(_HEIGHT, 1.5 * _LINE * count), right, low, high)
 
 
 def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
@@ -159,7 +164,8 @@ def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(length=2.5, width=0.6)
-    axes.locator_params(axis="both", nbins=10, steps=[1, 2, 5, 10])
+    axes.locator_params(axis="x", **_TICKS)
+    axes.locator_params(axis="y", integer=True, **_TICKS)  # "99.5" is wider than the margin
 
 
 def _draw(axes: "Axes", series: Series, look: Look, x: str, *, crowded: bool) -> None:
