@@ -55,6 +55,12 @@ def test_nan_is_refused_wherever_it_hides(monkeypatch: pytest.MonkeyPatch, chunk
             words = r"score of layer\.w is NaN in places.* write exclude='layer\.w'"
             with pytest.raises(InvalidArgumentError, match=words):
                 KeyCounts(scores).count(0, 0, 0)
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        negative = torch.tensor([1.0, -math.inf, math.nan, 2.0], dtype=dtype)
+        negative[2].copysign_(torch.tensor(-1.0))  # a NaN may have a sign
+        for absolute in (True, False):
+            with pytest.raises(InvalidArgumentError, match="signed"):
+                KeyCounts([Scores("signed", negative, absolute)]).count(0, 0, 0)
     late = torch.ones(200_001)
     late[-1] = math.nan
     with pytest.raises(InvalidArgumentError, match="late"):

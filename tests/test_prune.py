@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune
 
 from helpers import Case, assert_same, every_case, every_granularity, every_scope, snapshot
 from secateurs import (
@@ -86,27 +85,6 @@ def test_all_and_none() -> None:
     assert sparsity(global_prune(model, 1, 0)).ratio == 0.0
     with pruned(model, 1.0):
         assert not model(torch.randn(1, 2, 5, 5)).sub(model[3].bias).any()
-
-
-@pytest.mark.parametrize("p_prune", [0.01, 0.3, 0.5, 0.77, 0.999, 1.0])
-def test_without_ties_the_masks_are_those_of_torch_prune(p_prune: float) -> None:
-    def build() -> nn.Sequential:
-        torch.manual_seed(1)
-        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv1d(4, 5, 2), nn.Linear(5, 7))
-
-    ours, theirs = build(), build()
-    assert len(torch.cat([m.weight.abs().flatten() for m in ours]).unique()) == 108 + 40 + 35
-    prune.global_unstructured(
-        [(module, "weight") for module in theirs], prune.L1Unstructured, amount=p_prune
-    )
-    masks = select(ours, p_prune).draw()
-    for i, module in enumerate(theirs):
-        assert torch.equal(masks[f"{i}.weight"], module.weight_mask.bool())
-
-    masks = select(ours, p_prune, scope="layer").draw()
-    for i, module in enumerate(build()):
-        prune.l1_unstructured(module, "weight", p_prune)
-        assert torch.equal(masks[f"{i}.weight"], module.weight_mask.bool())
 
 
 def test_draws_follow_the_seed_never_training_mode() -> None:
@@ -290,6 +268,16 @@ def test_an_error_leaves_the_model_as_it_is(
                 pass
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    assert_same(snapshot(model), before)
+    assert torch.equal(input_gradient(model), gradient)
+
+
+def test_a_weight_that_cannot_be_written_leaves_the_other_pruning() -> None:
+    model = gradient_prune(network(), 0.5, include="0")
+    model[3].weight = nn.Parameter(model[3].weight.detach()[:1].expand(5, 36))
+    before, gradient = snapshot(model), input_gradient(model)
+    with pytest.raises(InvalidArgumentError, match=r"elements of 3\.weight share memory"):
+        global_prune(model, 0.5)
     assert_same(snapshot(model), before)
     assert torch.equal(input_gradient(model), gradient)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import reference
 from helpers import DTYPES, exact, flags
-from secateurs import counting, keys, layout, selection
+from secateurs import blocks, counting, keys, layout, selection
 from secateurs.counting import KeyCounts
 from secateurs.errors import InvalidArgumentError
 from secateurs.keys import Scores, key_of
@@ -69,12 +69,16 @@ def expected(values: list[Tensor], k: int, absolute: bool) -> list[list[bool]]:
 
 @pytest.fixture(params=["usual", "tiny"])
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Once as it is, once so small that every search takes many chunks, passes and bad guesses."""
+    """Once as it is, once so small that a search takes many chunks, threads and bad guesses."""
+    threads = torch.get_num_threads()
     if request.param == "tiny":
+        torch.set_num_threads(3)
+        monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 5)
         monkeypatch.setattr(layout, "BLOCK", 3)
         monkeypatch.setattr(counting, "_SAMPLE", 4)
         monkeypatch.setattr(selection, "_MAX_BINS_LOG2", 3)
     yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("sizes")
