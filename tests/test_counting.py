@@ -46,7 +46,7 @@ def test_a_range_over_all_of_float64_does_not_overflow() -> None:
 def test_nan_is_refused_wherever_it_hides(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(layout, "BLOCK", chunk)
     for dtype in DTYPES:
-        for place in range(8):
+        for place in (0, 4, 7):
             values = torch.ones(8)
             values[place] = math.nan
             values = values.to(dtype)
