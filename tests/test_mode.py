@@ -140,15 +140,26 @@ class Idle(nn.Linear):
         return x
 
 
+class Chain(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 @pytest.mark.parametrize("kind", [Hidden, Idle])
 def test_a_layer_that_hides_its_weight_is_refused(kind: type[nn.Linear]) -> None:
-    first = nn.Linear(4, 4)
-    model = nn.Sequential(first, kind(4, 4), nn.Linear(4, 4))
-    model[2].weight = model[1].weight  # that it is used elsewhere does not help
+    model = Chain(nn.Linear(4, 4), kind(4, 4), nn.Linear(4, 4))
+    for layer in model.layers:  # that its weight is well used elsewhere does not help
+        layer.weight = model.layers[0].weight
     sc.gradient_prune(model, 0.5)
-    for _ in range(2):
+    for called in (model, model.layers[1]):
         with pytest.raises(sc.FailureError, match=rf"^{kind.__name__} did not hand its weight"):
-            nn.Sequential(model[2], *model)(torch.randn(2, 4))
+            called(torch.randn(2, 4))
 
 
 def test_a_weight_that_is_exchanged_on_the_way_is_still_pruned() -> None:
@@ -173,6 +184,31 @@ def test_a_weight_that_is_exchanged_on_the_way_is_still_pruned() -> None:
     assert model.second.weight is fresh
     (expected,) = torch.autograd.grad(reference(x := points()).sum(), x)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_pruned_network_outside_the_module_tree() -> None:
+    """As attacks do that keep their ensemble in a plain list."""
+
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.others = [Uses(lambda layer, x: F.linear(x, layer.weight)) for _ in range(2)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.first(x) + sum(other(x) for other in self.others)
+
+    model = Ensemble()
+    for network in (model, *model.others):
+        sc.gradient_prune(network, 1.0)
+    x = torch.randn(2, 4, requires_grad=True)
+    assert not torch.autograd.grad(model(x).sum(), x)[0].any()
+    sc.restore(model.others[1])
+    assert torch.autograd.grad(model(x).sum(), x)[0].any()
+    sc.gradient_prune(model.others[1], 1.0)
+    model.others[1].use = lambda layer, x: x @ layer.weight
+    with pytest.raises(sc.FailureError, match="hands weight to matmul"):
+        model(x)
 
 
 def test_a_forward_that_was_replaced_on_the_instance_is_refused() -> None:

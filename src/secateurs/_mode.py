@@ -64,15 +64,27 @@ class MaskedWeights(TorchFunctionMode):
         super().__init__()
         self.module = module
         self.used: set[int] = set()
+        self.seen: set[int] = set()  # ids of modules
         # An entry keeps its tensor, so that no other tensor can take over its id.
         self.masked: dict[int, _Masked] = {}
+        self.learn(module)
+
+    def learn(self, module: nn.Module) -> None:
+        """Take in the masked weights of a module and of those below it, if some are new.
+
+        There is one mode of ours at a time, since a second one's work would be seen by the first.
+        Modules from elsewhere may be called under it, and weights be exchanged on the way.
+        """
+        if id(module) in self.seen and self._knows(module):
+            return
         for holder in module.modules():
+            self.seen.add(id(holder))
             for attribute, keep in masked_attributes(holder):
                 weight = getattr(holder, attribute)
                 self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
-    def knows(self, module: nn.Module) -> bool:
-        """Whether the module's weights and its children's are those that stood here on entry."""
+    def _knows(self, module: nn.Module) -> bool:
+        """Whether the weights that a module most likely uses, its own and its children's, stand."""
         return all(
             id(getattr(holder, attribute)) in self.masked
             for holder in (module, *module.children())
@@ -84,7 +96,7 @@ class MaskedWeights(TorchFunctionMode):
         # Inside our own functions gradients are off: there the dense operation is meant.
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        if func is F.multi_head_attention_forward or func is _ops.attention:
+        if func is F.multi_head_attention_forward:
             pairs = {name: self._dual_or_same(value) for name, value in kwargs.items()}
             return _ops.attention(*(self._dual_or_same(a) for a in args), **pairs)
         if func in _REPLACEMENTS:
@@ -141,7 +153,8 @@ class MaskedWeights(TorchFunctionMode):
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
         named = func.__self__ if func.__name__ == "__get__" else func
-        name = next(n for n, p in _named_weights(self.module) if id(p) == found.weight)
+        names = (n for n, p in _named_weights(self.module) if id(p) == found.weight)
+        name = next(names, "weight")
         return FailureError(
             f"{self.module._get_name()} hands {name} to {named.__name__}, where the gradient to "
             f"the input cannot be pruned: write exclude='*{name}'"
@@ -149,9 +162,10 @@ class MaskedWeights(TorchFunctionMode):
 
 
 def active_mode(module: nn.Module) -> MaskedWeights | None:
-    """The mode of a module around this one, if it knows the weights that this one may use."""
+    """The mode of a pruned module around this one, which from now on knows this one's weights."""
     for mode in _get_current_function_mode_stack():
-        if isinstance(mode, MaskedWeights) and mode.knows(module):
+        if isinstance(mode, MaskedWeights):
+            mode.learn(module)
             return mode
     return None
 
