@@ -87,3 +87,9 @@ def test_the_errors_are_the_ones_people_catch() -> None:
     assert issubclass(InvalidArgumentError, ValueError)
     assert issubclass(FailureError, SecateursError)
     assert issubclass(FailureError, RuntimeError)
+
+
+def test_a_ratio_may_be_a_numpy_scalar() -> None:
+    assert check_ratio("p_prune", np.float32(0.5)) == 0.5
+    with pytest.raises(InvalidArgumentError, match="p_prune must be from 0 to 1"):
+        check_ratio("p_prune", np.float64(1.5))

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -15,7 +16,7 @@ def check_ratio(name: str, value: float) -> float:
     Raises:
         InvalidArgumentError: ``value`` is not a number, or lies outside [0, 1].
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # also numpy's scalars
         raise InvalidArgumentError(
             f"{name} must be a number from 0 to 1, got {value!r}; for a half write {name}=0.5"
         )

@@ -1,6 +1,6 @@
 """Candidates: the units with the smallest scores, from which draws choose what is pruned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -200,6 +200,8 @@ def select_levels(
     Raises:
         InvalidArgumentError: as `select`, or no ratio, or more than 255.
     """
+    if not isinstance(ratios, Iterable):
+        raise InvalidArgumentError(f"ratios must be several values of p_prune; write [{ratios!r}]")
     ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")

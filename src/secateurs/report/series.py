@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import Row
@@ -129,7 +130,9 @@ def describe(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     if shared("count") and shared("data"):
         split = f" ({shared('split')})" if shared("split") else ""
-        parts.append(f"{int(shared('count')):,} images of {shared('data')}{split}")
+        # The rows keep the whole path; people know their data by its last part.
+        name = PurePath(shared("data")).name
+        parts.append(f"{int(shared('count')):,} images of {name}{split}")
     scope = {"global": "ranked globally", "layer": "ranked per layer"}
     ranked = [
         f"{shared('granularity')}s" if shared("granularity") else "",
