@@ -58,6 +58,9 @@ def sweep(
         _option("A .safetensors or .pt file, or the name of published weights; torchvision models "
                 "have IMAGENET1K_V1 unless you say so.", _WHAT),
     ] = None,
+    num_classes: Annotated[
+        int | None, _option("Classes of a weights FILE, if not the usual number.", _WHAT)
+    ] = None,
     data: Annotated[
         str | None,
         _option("A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), "
@@ -166,6 +169,7 @@ def sweep(
     model = load_model(
         arch,
         weights=weights,
+        num_classes=num_classes,
         img_size=img_size,
         crop_pct=crop_pct,
         interpolation=interpolation,
