@@ -54,6 +54,29 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.pixels[index], int(self.labels[index])
 
 
+GRID: dict[str, Any] = {"p_prune": [0, 0.5, 0.9], "p_bern": [1, 0.5], "draws": 2}
+VARIANTS = 1 + 2 + 2 * 2
+STEPS = VARIANTS * 6
+
+
+class Stop(Exception):
+    """Stands for anything that ends a sweep."""
+
+
+class Stopping(Net):
+    """Breaks off in its forward pass number ``after``."""
+
+    def __init__(self, after: int | None = None, error: type[BaseException] = Stop):
+        super().__init__()
+        self.load_state_dict(network().state_dict())
+        self.after, self.error = after, error
+
+    def forward(self, images: Tensor) -> Any:
+        if self.passes == self.after:
+            raise self.error
+        return super().forward(images)
+
+
 def network(classes: int = 7, seed: int = 3) -> Net:
     """The same weights every time."""
     with torch.random.fork_rng():

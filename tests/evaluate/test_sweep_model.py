@@ -1,6 +1,7 @@
 """What a sweep does to the model it is given: nothing that lasts."""
 
 import gc
+import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -106,6 +107,27 @@ def test_everything_is_put_back_when_reading_fails() -> None:
     before, build = bits(model), anatomy(model)
     with pytest.raises(OSError, match="no such disk"):
         sweep(model, loader(Images(before=fail)), **GRID)
+    assert bits(model) == before
+    assert anatomy(model) == build
+
+
+def test_everything_is_put_back_when_ctrl_c_strikes_at_the_very_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = 0
+
+    def interrupted(model: nn.Module) -> nn.Module:
+        nonlocal calls
+        calls += 1
+        if calls == 2:  # the first puts back what the caller had pruned
+            raise KeyboardInterrupt
+        return sc.restore(model)
+
+    monkeypatch.setattr(sys.modules["secateurs.evaluate.sweep"], "restore", interrupted)
+    model = mixed_modes()
+    before, build = bits(model), anatomy(model)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, loader(), **GRID)
     assert bits(model) == before
     assert anatomy(model) == build
 

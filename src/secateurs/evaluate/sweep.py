@@ -193,6 +193,9 @@ def _evaluating(model: nn.Module) -> Generator[None]:
     try:
         yield
     finally:
-        restore(model)
-        for module, training in modes:
-            module.training = training
+        try:
+            restore(model)
+        finally:
+            restore(model)  # once more, since Ctrl-C may have cut it short
+            for module, training in modes:
+                module.training = training
