@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 BESIDE = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -28,6 +29,9 @@ def shared_models() -> Path:
     return _beside("SECATEURS_MODELS", "models")
 
 
+# The same examples every time, and no verdict on how fast the machine is.
+settings.register_profile("secateurs", derandomize=True, deadline=None)
+settings.load_profile("secateurs")
 # Several test processes share few cores: threads that wait for each other cost more than they give.
 torch.set_num_threads(1)
 
