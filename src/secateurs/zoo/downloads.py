@@ -1,8 +1,9 @@
 """One place that turns the many ways in which a download fails into one error."""
 
 import http.client
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 from secateurs.errors import FailureError
 from secateurs.zoo.checkpoint import one_line
@@ -15,6 +16,8 @@ _NETWORK_PACKAGES = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib
 def downloading(what: str, remedy: str) -> Generator[None]:
     """Turn a failed download in the body into a `FailureError` of one line.
 
+    What the body prints goes to stderr, since stdout is for results.
+
     Args:
         what: what was to be fetched, such as "weights IMAGENET1K_V1 of resnet18".
         remedy: what to do without a network.
@@ -23,7 +26,8 @@ def downloading(what: str, remedy: str) -> Generator[None]:
         FailureError: the body raised an error of the network, or found a damaged download.
     """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except Exception as error:
         if not _from_network(error):
             raise
