@@ -59,6 +59,17 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
     assert "another --output, or --overwrite" in message and "\n" not in message
 
 
+def test_opening_finished_results_writes_nothing(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.open(CONFIG)
+        results.add(make_row())
+    before = {path: path.stat().st_ino for path in tmp_path.iterdir()}
+    with Results(tmp_path) as results:
+        assert results.open(CONFIG) is True
+        results.add(make_row())
+    assert {path: path.stat().st_ino for path in tmp_path.iterdir()} == before
+
+
 def test_a_folder_without_rows_or_progress_is_free_for_another_configuration(
     tmp_path: Path,
 ) -> None:

@@ -76,7 +76,9 @@ def plot_sweep(
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FailureError(f"cannot make the folder {stem.parent}: {error.strerror}") from error
+        raise FailureError(
+            f"cannot make the folder {stem.parent} ({error.strerror}): give the plot another path"
+        ) from error
     replace_files(contents)
     return list(contents)
 

@@ -84,7 +84,9 @@ class Results:
         if resumed:
             # A kill between the two renames, or another tool's torn line, leaves the two files
             # one row apart: bring them together.
-            self._write(read_jsonl(self.folder / JSONL))
+            rows = read_jsonl(self.folder / JSONL)
+            if rows or (self.folder / CSV).exists():
+                self._write(rows)
         else:
             text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
             replace_files({self.folder / CONFIG: text.encode()})
@@ -190,12 +192,21 @@ class Results:
             raise write_failure(path, error) from error
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        replace_files(
-            {
-                self.folder / JSONL: jsonl_text(rows).encode(),
-                self.folder / CSV: csv_text(rows).encode(),
-            }
-        )
+        contents = {
+            self.folder / JSONL: jsonl_text(rows).encode(),
+            self.folder / CSV: csv_text(rows).encode(),
+        }
+        # What is right already is left alone: finished results can be shown from a full disk.
+        stale = {path: new for path, new in contents.items() if _content(path) != new}
+        if stale:
+            replace_files(stale)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
