@@ -17,6 +17,7 @@ from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.errors import InvalidArgumentError, SecateursError
 
 USAGE, FAILED = 2, 1
+_INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -33,6 +34,8 @@ def _run(words: list[str]) -> int:
     try:
         asked = spelled_out(words, SEVERAL) or ["--help"]
         code = _app()(asked, prog_name="secateurs", standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
     except SecateursError as error:
         return _say(str(error), USAGE if isinstance(error, InvalidArgumentError) else FAILED)
     except (KeyboardInterrupt, typer.Abort):
