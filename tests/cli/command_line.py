@@ -1,0 +1,44 @@
+"""What the command line's tests share."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RANDOM = ("sweep", "--weights", "random", "--limit", "30")
+"""A sweep of the untrained digits network: quick, and the same every time."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """What a failed command said: one line on stderr, nothing on stdout."""
+        assert self.code in (1, 2), self
+        assert self.out == "", self.out
+        assert self.err.startswith("secateurs: "), self.err
+        assert self.err.count("\n") == 1 and self.err.endswith("\n"), self.err
+        return self.err.removeprefix("secateurs: ").rstrip("\n")
+
+    @property
+    def folder(self) -> Path:
+        """Where a sweep that went well says its results are."""
+        assert self.code == 0, self
+        names, folder = self.err.splitlines()[-1].split(" to ", 1)
+        assert names == "wrote results.csv, results.jsonl, sweep.png, sweep.svg", self.err
+        return Path(folder)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows in that folder, as another program would read them."""
+        return [json.loads(line) for line in (self.folder / "results.jsonl").open()]
+
+
+Run = Callable[..., Outcome]

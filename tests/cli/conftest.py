@@ -1,0 +1,51 @@
+"""Running the command line inside the test process."""
+
+from pathlib import Path
+
+import pytest
+from command_line import Outcome, Run
+from PIL import Image
+
+from secateurs.cli import main
+from secateurs.zoo.digits import digits_images
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the digits network is kept between the tests of one process."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: Path,
+) -> Run:
+    """Runs ``secateurs`` with some words, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SECATEURS_CACHE", str(cache))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        said = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return Outcome(caught.value.code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Thirty digits as files in one folder a class."""
+    levels, labels = digits_images("test")
+    folder = tmp_path / "pictures"
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        for number in (labels == digit).nonzero()[0][:3]:
+            Image.fromarray(levels[number]).save(folder / str(digit) / f"{number:03}.png")
+    return folder

@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+from command_line import Run
+
+from result_rows import make_row
+from secateurs.results import Results
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Three sweeps on disk: two finished, one not."""
+    made = [tmp_path / name for name in ("weight", "kernel", "unfinished")]
+    for number, folder in enumerate(made):
+        with Results(folder) as results:
+            results.open({"granularity": folder.name})
+            if number < 2:
+                results.add_all(
+                    make_row(p, 80 - 40 * p - number, granularity=folder.name, achieved=p / 2)
+                    for p in (0.0, 0.4, 0.8)
+                )
+    return made
+
+
+def test_one_sweep_as_a_table(run: Run, folders: list[Path]) -> None:
+    for path in (folders[0], folders[0] / "results.jsonl", folders[0] / "results.csv"):
+        said = run("report", path)
+        assert (said.code, said.err) == (0, "")
+        assert "resnet18" in said.out and "40%" in said.out and "\x1b" not in said.out
+
+
+def test_several_sweeps_in_one_table_and_one_plot(run: Run, folders: list[Path]) -> None:
+    said = run("report", *folders, "-o", "new/plot.svg", "--x", "p-prune", "--title", "Ours")
+    assert said.code == 0
+    assert said.err.splitlines() == [
+        f"left out, since no rows are finished yet: {folders[2]}",
+        "wrote new/plot.png",
+        "wrote new/plot.svg",
+    ]
+    assert "weight" in said.out and "kernel" in said.out
+    svg = Path("new/plot.svg").read_text()
+    assert "Ours" in svg and "Pruning ratio asked for" in svg and Path("new/plot.png").is_file()
+
+
+def test_markdown(run: Run, folders: list[Path]) -> None:
+    said = run("report", "--markdown", folders[0], folders[1])
+    assert said.out.startswith("| model | granularity | scope | 0% | 40% | 80% |\n| --- |")
+    assert (said.code, said.err) == (0, "")
+
+
+def test_without_any_finished_row(run: Run, folders: list[Path]) -> None:
+    said = run("report", folders[2])
+    assert said.code == 2 and f"no finished rows in {folders[2]}" in said.complaint
+
+
+def test_a_plot_that_cannot_be_written(run: Run, folders: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = run("report", folders[0], "--output", "file/plot")
+    assert said.code == 1 and said.err.startswith("secateurs: cannot make the folder file (")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_row_that_is_broken_in_the_middle(run: Run, folders: list[Path]) -> None:
+    file = folders[0] / "results.jsonl"
+    first, *rest = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([first[:50] + "\n", *rest]))
+    said = run("report", folders[0])
+    assert said.code == 1 and f"row 1 of {file} is broken" in said.complaint
