@@ -126,10 +126,11 @@ def encoder_layer(dtype: torch.dtype, **options: Any) -> nn.TransformerEncoderLa
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("norm_first", [True, False])
-@pytest.mark.parametrize("first", [True, False])
-def test_an_encoder_layer(training: bool, norm_first: bool, first: bool) -> None:
-    """Also as the first layer of a network, whose input needs no gradient."""
+@pytest.mark.parametrize("wanted", ["all", "input", "parameters"])
+def test_an_encoder_layer(training: bool, norm_first: bool, wanted: str) -> None:
+    """Also frozen, and as the first layer of a network, whose input needs no gradient."""
     model = encoder_layer(torch.float64, norm_first=norm_first).train(training)
+    model.requires_grad_(wanted != "input")
     masks = draw(model)
     reference = copy.deepcopy(model)
     prefix = "self_attn."
@@ -138,8 +139,8 @@ def test_an_encoder_layer(training: bool, norm_first: bool, first: bool) -> None
     for name in ("linear1", "linear2"):
         layer = StraightThrough(reference.get_submodule(name), {"weight": masks[f"{name}.weight"]})
         setattr(reference, name, layer)
-    x = inputs(Case("self"))[0].detach().requires_grad_(not first)
-    given = [] if first else [x]
+    x = inputs(Case("self"))[0].detach().requires_grad_(wanted != "parameters")
+    given = [x] if x.requires_grad else []
     output = sc.apply_masks(model, masks, "gradient")(x, src_key_padding_mask=PADDING)
     expected = reference(x, src_key_padding_mask=PADDING)
     torch.testing.assert_close(output, expected)

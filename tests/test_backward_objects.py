@@ -52,6 +52,7 @@ def test_a_pruned_module_is_still_an_instance_of_its_class() -> None:
     for name, module in model.named_modules():
         assert isinstance(module, classes[name])
         assert type(module).__name__ == classes[name].__name__
+        assert type(module).__module__ == classes[name].__module__
     assert type(model.body) is nn.Sequential
     assert type(model.body[1]) is nn.BatchNorm2d
     assert repr(model) == text
@@ -150,6 +151,9 @@ def test_masks_follow_the_model(dtype: torch.dtype) -> None:
     assert moved.stem.weight_backward_mask.dtype == torch.bool
     assert torch.equal(gradient(moved, images(dtype)), gradient(later, images(dtype)))
     assert moved.to("meta").stem.weight_backward_mask.is_meta
+    away = nn.Sequential(nn.Linear(4, 4, device="meta"))
+    sc.apply_masks(away, draw(nn.Sequential(nn.Linear(4, 4))), "gradient")
+    assert away[0].weight_backward_mask.is_meta
     for method in ("half", "double", "float"):
         assert getattr(later, method)().stem.weight_orig.dtype == later.stem.weight.dtype
 
