@@ -75,10 +75,9 @@ def restore_weights(model: nn.Module, keep: set[int] | None = None) -> None:
         parameter = module._parameters[attribute]
         if parameter is None or id(parameter) in (keep or ()):
             continue
-        original = module._buffers.pop(attribute + ORIGINAL_SUFFIX)
-        module._non_persistent_buffers_set.discard(attribute + ORIGINAL_SUFFIX)
-        if original is not None:
-            _copy_bits(parameter, original)
+        # Copied before they are let go: Ctrl-C in between must not lose the originals.
+        _copy_bits(parameter, module.get_buffer(attribute + ORIGINAL_SUFFIX))
+        _forget(module, attribute)
 
 
 def pruned_weights(model: nn.Module) -> list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]:
@@ -109,8 +108,12 @@ def reinstate_weights(
 def forget_originals(model: nn.Module) -> None:
     """Drop the kept originals, so that the pruned weights are the weights."""
     for module, attribute in pruned_places(model, ORIGINAL_SUFFIX):
-        del module._buffers[attribute + ORIGINAL_SUFFIX]
-        module._non_persistent_buffers_set.discard(attribute + ORIGINAL_SUFFIX)
+        _forget(module, attribute)
+
+
+def _forget(module: nn.Module, attribute: str) -> None:
+    del module._buffers[attribute + ORIGINAL_SUFFIX]
+    module._non_persistent_buffers_set.discard(attribute + ORIGINAL_SUFFIX)
 
 
 def _save(target: Target) -> None:
