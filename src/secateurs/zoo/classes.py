@@ -33,8 +33,8 @@ def class_indices(
         InvalidArgumentError: no rule knows all of them; the unknown ones are named.
     """
     count = model.num_classes if model else None
-    tables = [_own_names(model), _wordnet_ids(model)]
-    for table in tables:
+    for table_of in (_own_names, _wordnet_ids):
+        table = table_of(model)
         found = {name: table[key] for name in names if (key := _plain(name)) in table}
         if len(found) == len(names):
             return found
