@@ -1,5 +1,6 @@
 """Entry point: one line for an error, exit code 0, 1 or 2."""
 
+import io
 import os
 import sys
 import traceback
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after the program's name, default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # "±" is no reason to fail where ASCII is all
     sys.exit(_run(words))
 
 
