@@ -3,6 +3,7 @@
 import os
 import pickle
 import resource
+import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,6 +185,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run, tmp_pa
 
 def test_no_network(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made anew, with these proxies
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # refuses at once
     (tmp_path / "pictures" / "0").mkdir(parents=True)

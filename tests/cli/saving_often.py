@@ -1,0 +1,9 @@
+"""The command line, saving its progress after every step."""
+
+import sys
+
+from secateurs.cli import main
+from secateurs.evaluate import passing
+
+passing.SAVE_EVERY_SECONDS = 0.0
+main(sys.argv[1:])

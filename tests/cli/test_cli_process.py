@@ -1,0 +1,95 @@
+"""Imports, terminals, pipes: what the command line does with the process around it."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from command_line import RANDOM
+
+from result_rows import make_row
+from secateurs.cli import main
+from secateurs.results import Results
+
+
+def test_help_and_version_load_no_more_than_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys; from secateurs.cli import main\n"
+        "for words in (['--version'], ['--help'], ['sweep', '--help'], ['report', '--help']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torchvision', 'timm', 'transformers', 'matplotlib', 'sklearn'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.endswith("loaded: []\n") and done.stderr == ""
+
+
+@pytest.mark.parametrize("words", [[], ["--markdown"]])
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path, words: list[str]) -> None:
+    with Results(tmp_path) as results:
+        results.add_all(make_row(n / 1000) for n in range(1000))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "secateurs", "report", str(tmp_path), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(60) == 1
+
+
+def test_in_a_terminal_there_is_a_bar_of_its_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    said = bytearray()
+    reader = threading.Thread(target=read_all, args=(ours, said))
+    reader.start()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    with open(theirs, "w") as terminal, monkeypatch.context() as patch:  # noqa: PTH123
+        patch.setattr(sys, "stdout", terminal)
+        patch.setattr(sys, "stderr", terminal)
+        with pytest.raises(SystemExit) as caught:
+            main([*RANDOM, "--p-prune", "0", "0.5"])
+    reader.join()
+    assert caught.value.code == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert any(line.startswith("Sweeping") and "60/60" in line for line in lines)
+    assert max(map(len, lines[:-1])) <= 80  # the last line is the path of the results
+    assert lines[-1].startswith("wrote results.csv")
+    assert said.count(b"\x1b[?25l") == said.count(b"\x1b[?25h") > 0  # the cursor is back
+
+
+def read_all(descriptor: int, into: bytearray) -> None:
+    try:
+        while part := os.read(descriptor, 65536):
+            into += part
+    except OSError:  # how a terminal says that the other end was closed
+        pass
+    os.close(descriptor)
+
+
+def test_an_output_that_knows_only_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = io.BytesIO()
+    narrow = io.TextIOWrapper(said, encoding="ascii", write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", narrow)
+        with pytest.raises(SystemExit) as caught:
+            main([*RANDOM, "--p-prune", "0.5", "--scope", "layer", "global"])
+    assert caught.value.code == 0
+    assert b"layer" in said.getvalue() and b"?" in said.getvalue()
