@@ -85,7 +85,12 @@ class _PrunedBackward(nn.Module):
 @cache
 def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
     def original(attribute: str) -> property:
-        return property(lambda self: getattr(self, attribute).detach())
+        def get(self: nn.Module) -> Tensor:
+            # Between pruning in the weights and in the backward pass, both stand for a moment.
+            saved = self._buffers.get(attribute + ORIGINAL_SUFFIX)
+            return getattr(self, attribute).detach() if saved is None else saved
+
+        return property(get)
 
     @wraps(base.forward)  # for those who inspect its signature
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
