@@ -155,6 +155,32 @@ def test_an_output_without_permission(run: Run, tmp_path: Path) -> None:
         assert "--output" in said.complaint
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read")
+def test_data_that_may_not_be_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o000)
+    said = run(*RANDOM, "--data", "closed")
+    assert said.code == 1 and "ermission denied" in said.complaint and "closed" in said.complaint
+
+
+def test_what_nobody_foresaw_is_one_line_too(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_network.py").write_text(
+        "import torch\n"
+        "class Odd(torch.nn.Linear):\n"
+        "    def forward(self, images):\n"
+        "        raise KeyError('two\\nlines')\n"
+        "def build():\n"
+        "    return Odd(64, 10)\n"
+    )
+    words = ("sweep", "--arch", "odd_network:build", "--data", "digits", "--p-prune", 0.5)
+    said = run(*words, "--img-size", 8)
+    assert said.code == 1 and "KeyError" in said.complaint
+    assert said.complaint.endswith("(SECATEURS_TRACEBACK=1 shows where)")
+    monkeypatch.setenv("SECATEURS_TRACEBACK", "1")
+    assert "in forward\n    raise KeyError" in run(*words, "--img-size", 8).err
+
+
 @contextmanager
 def no_file_above(size: int) -> Generator[None]:
     """A stand-in for a full disk: writing more than ``size`` bytes to a file fails."""

@@ -91,12 +91,14 @@ def _unforeseen(error: Exception) -> int:
     """The parser's own errors, and what nobody foresaw."""
     if hasattr(error, "format_message"):
         return _say(_usage(error), USAGE)
+    if os.environ.get("SECATEURS_TRACEBACK"):
+        traceback.print_exc()
     if isinstance(error, torch.OutOfMemoryError):
         return _say(
             "out of memory: write a smaller --batch-size or --img-size, or another --device", FAILED
         )
-    if os.environ.get("SECATEURS_TRACEBACK"):
-        traceback.print_exc()
+    if isinstance(error, OSError) and error.filename:
+        return _say(f"cannot use {error.filename}: {error.strerror}", FAILED)
     text = " ".join(str(error).split()) or "no further message"
     return _say(
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)", FAILED
