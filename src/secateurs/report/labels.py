@@ -30,9 +30,11 @@ class Label:
 def text_width(text: str, size: float) -> float:
     """Width in points of a text in the current font."""
     from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+    from matplotlib.textpath import text_to_path
 
-    return float(TextPath((0, 0), text, size=size, prop=FontProperties()).get_extents().x1)
+    # Not from the outlines of the letters, which takes most of the time of a figure.
+    font = FontProperties(size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def place(
