@@ -22,6 +22,6 @@ secateurs report "${networks[@]/#/$OUT/}" --output "$OUT/networks"
 
 # With the whole image squashed to 224 x 224, bicubic, for comparison with an independent run.
 for name in squeezenet1_1 tf_efficientnet_lite0; do
-  sweep "$name" "squash/$name" --p-prune 0 0.3 0.4 --granularity weight kernel \
+  sweep "$name" "squash/$name" --p-prune 0 0.3 0.4 --granularity weight kernel --layers conv2d \
     --img-size 224 --crop-pct 1 --crop-mode squash --interpolation bicubic
 done

@@ -23,7 +23,7 @@ from secateurs.evaluate import sweep as run_sweep
 from secateurs.evaluate.grid import P_PRUNE
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
-from secateurs.zoo import load_data, load_model
+from secateurs.zoo import check_data, load_data, load_model
 from secateurs.zoo.models import DIGITS_NAMES
 
 SEVERAL = frozenset(
@@ -165,6 +165,7 @@ def sweep(
                 f"--arch {arch} needs images: write --data DIR, a folder in ImageNet layout"
             )
         data = "digits"
+    check_data(data)
     torch.manual_seed(seed)  # for --weights random
     model = load_model(
         arch,

@@ -94,15 +94,20 @@ def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
 
     They do not hold a function's code, nor gradients that the caller left in the model.
     """
-    if setting.score in ("gradient", "taylor"):
-        return bool(columns["score_data"])
-    return not callable(setting.score)
+    return not callable(setting.score) and (
+        not _uses_gradients(setting) or bool(columns["score_data"])
+    )
+
+
+def _uses_gradients(setting: Setting) -> bool:
+    return callable(setting.score) or setting.score in ("gradient", "taylor")
 
 
 def make_row(
     cell: Cell, progress: Mapping[str, Progress], size: Size, grid: Grid, columns: Mapping[str, Any]
 ) -> Row:
     """Average the draws of one cell into a row."""
+    used = _uses_gradients(cell.setting)
     found = [progress[variant.key] for variant in cell.variants]
     tallies = [each.tally for each in found]
     count = tallies[0].count
@@ -110,7 +115,7 @@ def make_row(
     low, high = wilson_interval(mean(t.correct1 for t in tallies), count)
     seconds = sum(each.seconds for each in found)
     return Row(
-        **columns,
+        **{**columns, "score_data": columns["score_data"] if used else ""},
         prune_type=cell.setting.prune_type,
         granularity=cell.setting.granularity,
         scope=cell.setting.scope,

@@ -1,7 +1,7 @@
 """The zoo: what the names of models and data sets mean."""
 
 from secateurs.zoo.classes import class_indices
-from secateurs.zoo.data import LoadedData, load_data
+from secateurs.zoo.data import LoadedData, check_data, load_data
 from secateurs.zoo.digits import digits_cnn, digits_model
 from secateurs.zoo.images import SKIPPED, CorruptImageError, ImageDataset, drop_skipped
 from secateurs.zoo.loaded import LoadedModel
@@ -15,6 +15,7 @@ __all__ = [
     "LoadedData",
     "LoadedModel",
     "Preprocess",
+    "check_data",
     "class_indices",
     "digits_cnn",
     "digits_model",

@@ -99,6 +99,23 @@ def load_data(
     )
 
 
+def check_data(spec: str | Path) -> None:
+    """Refuse what names no data, before anything is loaded or downloaded.
+
+    Raises:
+        InvalidArgumentError: it is neither a known name nor a folder.
+    """
+    folder = Path(spec).expanduser()
+    if _name(spec) in named.NAMES or folder.is_dir():
+        return
+    if folder.is_file():
+        raise InvalidArgumentError(f"{folder} is a file: give a folder; {layouts.UNDERSTOOD}")
+    raise InvalidArgumentError(
+        f"no data {str(spec)!r}: give a folder that exists, or one of "
+        f"{', '.join(named.NAMES)}{nearest(str(spec), named.NAMES)}"
+    )
+
+
 def _read(
     spec: str | Path,
     split: str | None,
@@ -107,16 +124,10 @@ def _read(
     skip_corrupt: bool,
     download: bool,
 ) -> Listing:
+    check_data(spec)
     if _name(spec) in named.NAMES:
         return named.read_named(_name(spec), split, model, root, download=download)
     folder = Path(spec).expanduser()
-    if folder.is_file():
-        raise InvalidArgumentError(f"{folder} is a file: give a folder; {layouts.UNDERSTOOD}")
-    if not folder.is_dir():
-        raise InvalidArgumentError(
-            f"no data {str(spec)!r}: give a folder that exists, or one of "
-            f"{', '.join(named.NAMES)}{nearest(str(spec), named.NAMES)}"
-        )
     if not layouts.is_compatible(folder):
         return layouts.read_class_folders(folder, split, model)
     if split not in (None, "test"):
