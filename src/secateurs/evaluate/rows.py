@@ -107,7 +107,9 @@ def make_row(
     cell: Cell, progress: Mapping[str, Progress], size: Size, grid: Grid, columns: Mapping[str, Any]
 ) -> Row:
     """Average the draws of one cell into a row."""
-    used = _uses_gradients(cell.setting)
+    shared: dict[str, Any] = dict(columns)
+    if not _uses_gradients(cell.setting):
+        shared["score_data"] = ""
     found = [progress[variant.key] for variant in cell.variants]
     tallies = [each.tally for each in found]
     count = tallies[0].count
@@ -115,7 +117,7 @@ def make_row(
     low, high = wilson_interval(mean(t.correct1 for t in tallies), count)
     seconds = sum(each.seconds for each in found)
     return Row(
-        **{**columns, "score_data": columns["score_data"] if used else ""},
+        **shared,
         prune_type=cell.setting.prune_type,
         granularity=cell.setting.granularity,
         scope=cell.setting.scope,
