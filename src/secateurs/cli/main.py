@@ -45,10 +45,6 @@ def _run(words: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         resumes = "; the same command goes on where it was" if words[:1] == ["sweep"] else ""
         return _say(f"interrupted{resumes}", FAILED)
-    except BrokenPipeError:
-        # Whoever read our output, such as head, has gone; so nothing may be flushed any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         return _unforeseen(error)
     if not words:
