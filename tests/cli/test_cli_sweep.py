@@ -1,9 +1,18 @@
 import csv
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import RANDOM, Run
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from secateurs.cli import loading
+from secateurs.evaluate import accumulate_gradients
+from secateurs.zoo.digits import DigitsCNN
 
 TINY = "--p-prune", "0", "0.5"
 
@@ -42,9 +51,19 @@ def test_every_spelling_of_the_ratios_is_the_same_sweep(run: Run) -> None:
 
 
 def test_different_sweeps_have_different_folders(run: Run) -> None:
-    others = ([], ["--seed", 1], ["--amp"], ["--limit", 29], ["--exclude", "linear2"], ["--std", 1])
+    others = ([], ["--seed", 1], ["--amp"], ["--exclude", "linear2"], ["--std", 1])
     folders = [run(*RANDOM, "--p-prune", 0.5, *words).folder for words in others]
     assert len(set(folders)) == len(folders)
+
+
+def test_files_of_one_name_have_different_folders(run: Run, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        save_file(DigitsCNN().state_dict(), tmp_path / name / "weights.safetensors")
+    words = ("sweep", "--limit", 30, "--p-prune", 0.5, "--weights")
+    said = [run(*words, f"{name}/weights.safetensors") for name in ("first", "second", "first")]
+    assert [one.rows[0]["weights"] for one in said] == ["weights.safetensors"] * 3
+    assert said[0].folder == said[2].folder != said[1].folder
 
 
 def test_gradient_pruning_reports_the_dense_accuracy_beside_global(run: Run) -> None:
@@ -70,6 +89,22 @@ def test_scores_from_gradients_take_training_images_and_say_so(run: Run, picture
     assert "there already" in run(*RANDOM, *words).err
     folder = run(*RANDOM, *words, "--data", pictures, "--workers", 0, "--limit", 20)
     assert folder.rows[1]["score_data"] == "20 images of those scored"
+
+
+def test_scored_images_for_gradients_are_of_all_classes(
+    run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels: list[int] = []
+
+    def accumulate(model: nn.Module, batches: DataLoader[Any]) -> int:
+        labels.extend(int(label) for _, found in batches for label in found)
+        return accumulate_gradients(model, batches)
+
+    monkeypatch.setattr(loading, "SCORE_IMAGES", 10)
+    monkeypatch.setattr(loading, "accumulate_gradients", accumulate)
+    words = ("--p-prune", 0.5, "--score", "taylor", "--data", pictures, "--workers", 0)
+    (row,) = run(*RANDOM, *words).rows
+    assert row["score_data"] == "10 images of those scored" and labels == list(range(10))
 
 
 CONV, LINEAR1, LINEAR2 = 144 + 4608 + 18432, 256 * 64, 640
@@ -162,7 +197,7 @@ def test_class_folders_named_by_wordnet_ids(run: Run, tmp_path: Path) -> None:
     assert 0.2 < said.rows[1]["achieved"] < 0.4 and said.rows[1]["layers"] == "conv2d"
 
 
-def test_skipped_images_are_counted(run: Run, pictures: Path) -> None:
+def test_skipped_images_are_counted(run: Run, pictures: Path, tmp_path: Path) -> None:
     broken = sorted((pictures / "3").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:60])
     words = (*RANDOM, *TINY, "--data", pictures, "--skip-corrupt", "--workers", 0)
@@ -170,3 +205,10 @@ def test_skipped_images_are_counted(run: Run, pictures: Path) -> None:
     assert "skipped 1 of 30 images that could not be read" in said.err
     assert [row["count"] for row in said.rows] == [29, 29]
     assert run(*words, "--score", "taylor").rows[0]["score_data"] == "29 images of those scored"
+    for split in ("train", "val"):
+        shutil.copytree(pictures, tmp_path / "both" / split)
+    words = (*RANDOM, *TINY, "--data", "both", "--workers", 0, "--score", "taylor")
+    said = run(*words)
+    assert said.code == 1 and "both/train/3" in said.complaint
+    rows = run(*words, "--skip-corrupt").rows
+    assert [row["score_data"] for row in rows] == ["29 images of split train"] * 2
