@@ -85,6 +85,7 @@ def test_scores_from_gradients_take_training_images_and_say_so(run: Run, picture
     first = run(*RANDOM, *words)
     rows = {row["score"]: row for row in first.rows}
     assert rows["taylor"]["score_data"] == "256 images of split train"
+    assert rows["magnitude"]["score_data"] == ""
     assert len({row["loss"] for row in rows.values()}) == 3
     assert "there already" in run(*RANDOM, *words).err
     folder = run(*RANDOM, *words, "--data", pictures, "--workers", 0, "--limit", 20)
