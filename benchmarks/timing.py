@@ -1,0 +1,39 @@
+"""Timing side by side: everything in one process, in turns, medians, ratios."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+
+def medians(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Call every function once a round and return each one's median seconds.
+
+    In turns, so that a slow minute of the machine is everybody's slow minute.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name, function in functions.items():
+            began = time.perf_counter()
+            function()
+            if number:  # the first round warms up
+                seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def machine() -> str:
+    """Processor, threads and versions, for the head of a table."""
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (info.read_text().splitlines() if info.is_file() else ())
+        if line.startswith("model name")
+    ]
+    processor = names[0] if names else platform.processor()
+    return (
+        f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"python {platform.python_version()}"
+    )
