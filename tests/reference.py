@@ -108,3 +108,49 @@ def pruned(
             for i in elements:
                 values[i] = 0.0
     return values
+
+
+WORD = 2**64
+
+
+def philox(key: int, counter: int) -> list[int]:
+    """Four words of Philox4x64-10 (Salmon et al. 2011, section 3.3), by its definition."""
+    keys = [key % WORD, key // WORD]
+    block = [counter % WORD, counter // WORD, 0, 0]
+    for _ in range(10):
+        first, second = 0xD2E7470EE14C6C93 * block[0], 0xCA5A826395121157 * block[2]
+        block = [
+            second // WORD ^ block[1] ^ keys[0],
+            second % WORD,
+            first // WORD ^ block[3] ^ keys[1],
+            first % WORD,
+        ]
+        keys = [(keys[0] + 0x9E3779B97F4A7C15) % WORD, (keys[1] + 0xBB67AE8584CAA73B) % WORD]
+    return block
+
+
+def splitmix(seed: int, count: int) -> list[int]:
+    """The first words of SplitMix64 (Steele et al. 2014, figure 16)."""
+    words: list[int] = []
+    for _ in range(count):
+        seed = (seed + 0x9E3779B97F4A7C15) % WORD
+        mixed = (seed ^ seed >> 30) * 0xBF58476D1CE4E5B9 % WORD
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % WORD
+        words.append(mixed ^ mixed >> 31)
+    return words
+
+
+def coins(p: float, words: list[int], count: int) -> Flags:
+    """Heads of ``count`` coins: byte i, and then finer number i, compared with p.
+
+    ``words`` are the three random words from which all else follows.
+    """
+    low, high, seed = (word % WORD for word in words)
+    data: list[int] = []
+    for counter in range(-(-count // 32)):  # numpy's counter is raised before its first use
+        for word in philox(low + high * WORD, counter + 1):
+            data += word.to_bytes(8, "little")
+    return [
+        byte + (fine >> 11) / 2**53 < p * 256
+        for byte, fine in zip(data, splitmix(seed, count), strict=False)
+    ]

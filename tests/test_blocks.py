@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secateurs import blocks, layout
-from secateurs.blocks import key_blocks, multiply_blocks, share_out
+from secateurs.blocks import key_blocks, share_out
 from secateurs.keys import key_of
 
 SIZES = (5, 0, 1, 130, 64, 3)
@@ -40,25 +40,25 @@ def test_blocks_hold_all_keys_in_order(
     assert torch.equal(torch.cat(found), torch.cat(expected))
 
 
-@pytest.mark.parametrize("block", [3, 1 << 16])
-@pytest.mark.parametrize("integer", [torch.uint8, torch.int16, torch.int32, torch.int64])
-@pytest.mark.parametrize("shape", [(), (0, 2), (7,), (4, 3, 5, 2)])
-@pytest.mark.parametrize("kind", ["same", "broadcast", "channels_last", "strided"])
-def test_multiplying_by_blocks_is_multiplying(
-    monkeypatch: pytest.MonkeyPatch,
-    block: int,
-    integer: torch.dtype,
-    shape: tuple[int, ...],
-    kind: str,
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("total", [0, 1, 63, 64, 65, 1000])
+def test_ranges_are_full_blocks_that_cover_everything(
+    monkeypatch: pytest.MonkeyPatch, threads: int, total: int
 ) -> None:
-    monkeypatch.setattr(layout, "BLOCK", block)
-    source = torch.randint(1, 100, shape).to(integer)
-    keep, target = torch.rand(shape) < 0.5, torch.full(shape, 77).to(integer)
-    if kind == "broadcast" and shape:
-        keep = torch.rand(*shape[:1], *(1 for _ in shape[1:])) < 0.5
-    elif kind == "channels_last" and len(shape) == 4:
-        source, target = (t.to(memory_format=torch.channels_last) for t in (source, target))
-    elif kind == "strided" and shape:
-        target = torch.full((*shape, 2), 77).to(integer)[..., 0]
-    multiply_blocks(source, keep, target)
-    assert torch.equal(target, source * keep)
+    monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 10)
+    monkeypatch.setattr(layout, "BLOCK", 16)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    parts = blocks.ranges(total)
+    assert len(parts) <= threads
+    assert all(part.start % 16 == 0 and len(part) > 0 for part in parts)
+    covered = [place for part in parts for block in blocks.blocks_of(part) for place in
+               range(block.start, block.stop)]  # fmt: skip
+    assert covered == list(range(total))
+
+
+def test_threads_are_few_and_errors_come_back() -> None:
+    assert blocks.in_threads(lambda x: 2 * x, [1, 2, 3]) == [2, 4, 6]
+    assert blocks.in_threads(lambda x: 2 * x, [4]) == [8]
+    assert blocks.threads_for(10) == 1
+    with pytest.raises(ZeroDivisionError):
+        blocks.in_threads(lambda x: 1 // x, [1, 0])

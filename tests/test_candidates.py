@@ -21,7 +21,6 @@ from helpers import (
     snapshot,
 )
 from secateurs import Candidates, InvalidArgumentError, find_targets, select, select_levels
-from secateurs.draw import bernoulli
 
 RATIOS = (0, 0.1, 0.25, 0.5, 0.75, 1)
 
@@ -184,13 +183,16 @@ def test_a_draw_applies_the_bernoulli_table_to_the_candidates(case: Case, p_bern
     for granularity in ("weight", "kernel", "filter"):
         candidates = select(model, 0.7, granularity=granularity)
         masks = candidates.draw(p_bern, seed=5)
-        generator = torch.Generator().manual_seed(5)
+        words = torch.empty(3, dtype=torch.int64)
+        words.random_(-(2**63), None, generator=torch.Generator().manual_seed(5))
+        table = reference.coins(p_bern, words.tolist(), candidates.total)
         for name, units in candidates.units.items():
-            table = bernoulli(units.unit, p_bern, generator, torch.device("cpu"))
+            mine, table = table[: units.count], table[units.count :]
             weight = reference.Weight.of(model.get_parameter(name), case.transposed.get(name))
             ours = (model.get_parameter(name).double() * masks[name]).reshape(-1).tolist()
             candidate = flags(candidates.chosen[name])
-            assert ours == reference.pruned(weight, granularity, candidate, flags(table))
+            assert ours == reference.pruned(weight, granularity, candidate, mine)
+        assert not table
 
 
 def test_draws_prune_candidates_only_and_every_candidate_sometimes() -> None:
@@ -229,6 +231,32 @@ def test_certain_draws_need_and_use_no_randomness() -> None:
     candidates.draw(1, generator=generator)
     candidates.draw(0, generator=generator)
     assert torch.equal(generator.get_state(), state)
+
+
+def test_a_redraw_writes_into_the_masks_of_an_earlier_draw() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(5, 6)).to(memory_format=torch.channels_last)
+    for granularity in ("weight", "kernel", "filter"):
+        candidates = select(model, 0.7, granularity=granularity)
+        masks = candidates.draw(1)
+        places = [mask.keep.data_ptr() for mask in masks.units.values()]
+        for p_bern in (0.4, 0, 1, 0.5):
+            fresh = candidates.draw(p_bern, seed=1)
+            assert candidates.draw(p_bern, seed=1, out=masks) is masks
+            assert all(torch.equal(masks[name], fresh[name]) for name in fresh)
+        assert [mask.keep.data_ptr() for mask in masks.units.values()] == places
+
+
+def test_masks_of_other_candidates_are_refused_for_a_redraw() -> None:
+    plain = nn.Conv2d(3, 4, 3)
+    candidates = select(plain, 0.5)
+    kernels = select(plain, 0.5, granularity="kernel").draw()
+    other = select(nn.Sequential(nn.Conv2d(3, 4, 3)), 0.5).draw()
+    last = select(nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), 0.5).draw()
+    for masks in (kernels, other):
+        with pytest.raises(InvalidArgumentError, match="out holds no mask for the units of weight"):
+            candidates.draw(0.5, seed=0, out=masks)
+    with pytest.raises(InvalidArgumentError, match="in another memory layout"):
+        candidates.draw(0.5, seed=0, out=last)
 
 
 def test_a_draw_does_not_change_the_candidates() -> None:

@@ -36,3 +36,58 @@ def test_pieces_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
         found = [flat[piece] for piece in layout.pieces(flat)]
         assert [x for f in found for x in f.tolist()] == list(range(length))
         assert all(1 <= len(f) <= 4 for f in found)
+
+
+LIKE = (
+    torch.rand(2, 3, 4),
+    torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    torch.rand(4, 3).t(),
+    torch.rand(0, 3),
+    torch.rand(()),
+    torch.rand(3, 1).expand(3, 4),
+    torch.rand(2, 1, 3, 1).permute(3, 2, 0, 1),
+)
+
+
+def test_side_by_side_is_one_piece_of_memory_in_order() -> None:
+    made = layout.side_by_side(LIKE, torch.uint8)
+    assert [m.shape for m in made] == [t.shape for t in LIKE]
+    assert all(m.dtype == torch.uint8 for m in made)
+    for mask, tensor in zip(made, LIKE, strict=True):
+        if tensor.numel() == tensor.untyped_storage().nbytes() // 4:
+            assert layout.same_order(mask, tensor)
+    flats = [(layout.flattened(m),) for m in made]
+    ((whole,),) = layout.joined(flats)
+    whole.copy_(torch.arange(len(whole)))
+    assert torch.equal(torch.cat([flat for (flat,) in flats]), whole)
+    again = layout.side_by_side(made, torch.bool)
+    assert all(layout.same_order(a, b) for a, b in zip(made, again, strict=True))
+
+
+def test_only_neighbours_are_joined() -> None:
+    memory, other = torch.arange(10), torch.arange(10)
+    rows = [(memory[:2], other[:2]), (memory[2:4], other[2:4]), (memory[4:4], other[:0])]
+    rows += [(memory[4:5], other[5:6]), (memory[5:7], other[6:8]), (memory[8:], other[8:])]
+    found = layout.joined(rows)
+    assert [(a.tolist(), b.tolist()) for a, b in found] == [
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([4, 5, 6], [5, 6, 7]),
+        ([8, 9], [8, 9]),
+    ]
+    assert layout.joined([(memory[:0],)]) == []
+    assert len(layout.joined([(memory[:5],), (memory.int()[5:],)])) == 2
+
+
+@pytest.mark.parametrize("block", [1, 2, 4, 7, 1 << 18])
+@pytest.mark.parametrize("tensor", LIKE)
+def test_logical_pieces_follow_the_flat_index(
+    monkeypatch: pytest.MonkeyPatch, block: int, tensor: Tensor
+) -> None:
+    monkeypatch.setattr(layout, "BLOCK", block)
+    twin = tensor.clone()
+    found = list(layout.logical_pieces(tensor, twin))
+    assert all(a.numel() <= block for a, _ in found)
+    assert torch.equal(torch.cat([a.reshape(-1) for a, _ in found]), tensor.reshape(-1))
+    for _, piece in found:
+        piece.zero_()
+    assert not twin.any()

@@ -9,13 +9,11 @@ compiled graphs do not notice.
 import torch
 from torch import nn
 
-from secateurs.blocks import multiply_blocks
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Mask, Masks
+from secateurs.multiply import Product, as_integers, multiply
 from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.targets import ORIGINAL_SUFFIX, Target, all_parameters, pruned_places
-
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
@@ -65,8 +63,7 @@ def prune_weights(model: nn.Module, masks: Masks) -> None:
     restore_weights(model, keep={id(target.parameter) for target, _ in pairs})
     for target, _ in pairs:  # all before the first write: two parameters may lie over one memory
         _save(target)
-    for target, mask in pairs:
-        _write(target.parameter, target.weight, mask.broadcastable)
+    _write(pairs)
 
 
 def restore_weights(model: nn.Module, keep: set[int] | None = None) -> None:
@@ -152,24 +149,18 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 
 @torch.no_grad()
-def _write(parameter: nn.Parameter, original: torch.Tensor, keep: torch.Tensor) -> None:
-    """Write ``original`` where ``keep``, else +0, as integers: bit-exact for every float dtype."""
-    integer = _INTEGERS[parameter.element_size()]
-    source, target = original.view(integer), parameter.detach().view(integer)
-    keep = keep.to(parameter.device)
-    if target.device.type == "cpu":
-        multiply_blocks(source, keep, target)
-        if not parameter.is_inference():
+def _write(pairs: list[tuple[Target, Mask]]) -> None:
+    multiply([Product(t.weight, mask.broadcastable, t.parameter) for t, mask in pairs])
+    for target, _ in pairs:
+        parameter = target.parameter
+        if parameter.device.type == "cpu" and not parameter.is_inference():
             # A pending backward pass that needs the old values must find out that they are gone.
             torch.autograd.graph.increment_version(parameter)
-    else:
-        torch.mul(source, keep, out=target)
 
 
 @torch.no_grad()
 def _copy_bits(parameter: nn.Parameter, original: torch.Tensor) -> None:
     values = parameter.detach()
     if original.dtype == parameter.dtype:
-        integer = _INTEGERS[parameter.element_size()]
-        values, original = values.view(integer), original.view(integer)
+        values, original = as_integers(values), as_integers(original)
     values.copy_(original)

@@ -1,19 +1,23 @@
 """Keys of many tensors in memory, block by block, through buffers that are used again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from secateurs import layout
 from secateurs.keys import key_integer, key_of, magnitude_bits
-from secateurs.layout import storage_order
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Share = TypeVar("Share")
+Outcome = TypeVar("Outcome")
 
 _WORTH_A_THREAD = 1 << 20
+# More would wait for memory and for Python's lock, and each has buffers of its own.
+_MOST_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,34 @@ class Span:
     absolute: bool
     start: int
     stop: int
+
+
+def threads_for(elements: int) -> int:
+    """How many threads to give work of this size."""
+    most = min(torch.get_num_threads(), _MOST_THREADS)
+    return max(1, min(most, elements // _WORTH_A_THREAD))
+
+
+def in_threads(function: Callable[[Share], Outcome], shares: Sequence[Share]) -> list[Outcome]:
+    """Call a function on each share, each in a thread of its own; in order."""
+    if len(shares) < 2:
+        return [function(share) for share in shares]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        return list(pool.map(function, shares))
+
+
+def ranges(total: int) -> list[range]:
+    """Divide ``total`` elements into one range of full blocks for each thread."""
+    count = threads_for(total)
+    blocks = -(-total // layout.BLOCK)
+    size = max(-(-blocks // count), 1) * layout.BLOCK
+    return [range(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def blocks_of(part: range) -> Iterator[slice]:
+    """Slices of at most `secateurs.layout.BLOCK` elements that cover a range."""
+    for start in range(part.start, part.stop, layout.BLOCK):
+        yield slice(start, min(start + layout.BLOCK, part.stop))
 
 
 def share_out(flats: Sequence[tuple[torch.Tensor, bool]], most: int) -> list[list[Span]]:
@@ -88,27 +120,6 @@ def key_blocks(spans: Sequence[Span], dtype: torch.dtype) -> Iterator[Array]:
                 filled = 0
     if filled:
         yield block[:filled]
-
-
-def multiply_blocks(source: torch.Tensor, keep: torch.Tensor, target: torch.Tensor) -> None:
-    """Write ``source * keep`` into ``target``: what torch.mul does, several times as fast.
-
-    torch converts the mask element by element; numpy converts blocks of it in the cache.
-
-    Args:
-        source: integers on the CPU, any memory layout.
-        keep: bool, broadcasts to the shape of ``source``.
-        target: integers of the same dtype and shape, overwritten.
-    """
-    order = storage_order(source)
-    parts = [tensor.permute(order) for tensor in (source, keep.expand(source.shape), target)]
-    if not all(part.is_contiguous() for part in parts):
-        np.multiply(source.numpy(), keep.numpy(), out=target.numpy())
-        return
-    numbers, flags, out = (part.view(-1).numpy() for part in parts)
-    for start in range(0, len(numbers), layout.BLOCK):
-        block = slice(start, start + layout.BLOCK)
-        np.multiply(numbers[block], flags[block], out=out[block])
 
 
 def numpy_integer(dtype: torch.dtype) -> np.dtype[Any]:

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs.draw import bernoulli
+from secateurs.draw import draw_into
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES, Units, units_of
 from secateurs.keys import Scores
+from secateurs.layout import flattened, joined, same_order, side_by_side
+from secateurs.marking import Marks
 from secateurs.masks import Mask, Masks
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
@@ -61,6 +63,7 @@ class Candidates:
         *,
         generator: torch.Generator | None = None,
         seed: int | None = None,
+        out: Masks | None = None,
     ) -> Masks:
         """Prune each candidate with probability ``p_bern``, independently (DWP, section 3.2).
 
@@ -68,26 +71,55 @@ class Candidates:
 
         Args:
             p_bern: from 0 to 1; 1 prunes every candidate and needs no randomness.
-            generator: the source of randomness; its state advances.
-            seed: seeds a fresh CPU generator instead; the same masks on every device.
+            generator: the source of randomness; its state advances. One on the CPU gives the same
+                masks on every device; one on another device draws there, without waiting for it.
+            seed: seeds a fresh CPU generator instead.
+            out: the masks of an earlier draw from these candidates, to be overwritten; then the
+                draw takes no new memory that lasts.
+
+        Returns:
+            The masks; ``out`` if it was given.
 
         Raises:
             InvalidArgumentError: ``p_bern`` lies outside [0, 1], or it is neither 0 nor 1 and
-                there is no generator and no seed.
+                there is no generator and no seed, or ``out`` is of other candidates.
+
+        Example:
+            >>> import torch, secateurs as sc
+            >>> candidates = sc.select(torch.nn.Linear(8, 8), 0.5)
+            >>> generator = torch.Generator().manual_seed(0)
+            >>> masks = candidates.draw(0.5, generator=generator)
+            >>> for _ in range(3):
+            ...     masks = candidates.draw(0.5, generator=generator, out=masks)
         """
         p_bern = check_ratio("p_bern", p_bern)
         needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
         source = make_generator(generator, seed, needed_for=needed)
-        keep: dict[str, Mask] = {}
+        masks = self._empty() if out is None else self._checked(out)
+        keep = [masks.units[name].keep for name in self.chosen]
+        draw_into(keep, list(self.chosen.values()), p_bern, source)
+        return masks
+
+    def _empty(self) -> Masks:
+        made = side_by_side(list(self.chosen.values()), torch.bool)
+        return Masks(
+            {n: Mask(keep, self.units[n]) for n, keep in zip(self.chosen, made, strict=True)}
+        )
+
+    def _checked(self, out: Masks) -> Masks:
         for name, chosen in self.chosen.items():
-            pruned = chosen
-            if p_bern == 0:
-                pruned = torch.zeros_like(chosen)
-            elif p_bern < 1 and source is not None:
-                units = self.units[name]
-                pruned = chosen & bernoulli(units.unit, p_bern, source, chosen.device)
-            keep[name] = Mask(~pruned, self.units[name])
-        return Masks(keep)
+            mask = out.units.get(name)
+            if mask is None or mask.units != self.units[name]:
+                raise InvalidArgumentError(
+                    f"out holds no mask for the units of {name}: give masks of an earlier draw "
+                    "from the same candidates, or leave out away"
+                )
+            if mask.keep.device != chosen.device or not same_order(mask.keep, chosen):
+                raise InvalidArgumentError(
+                    f"out holds the mask of {name} on another device or in another memory layout "
+                    "than its candidates: leave out away"
+                )
+        return out
 
 
 @dataclass(frozen=True)
@@ -117,7 +149,11 @@ class Levels:
         if p_prune not in self.ratios:
             raise InvalidArgumentError(f"p_prune={p_prune} is not one of {list(self.ratios)}")
         index = self.ratios.index(p_prune)
-        return Candidates(self.units, {name: lv <= index for name, lv in self.level.items()})
+        made = side_by_side(list(self.level.values()), torch.bool)
+        rows = zip(self.level.values(), made, strict=True)
+        for level, chosen in joined([(flattened(lv), flattened(ch)) for lv, ch in rows]):
+            torch.le(level, index, out=chosen)
+        return Candidates(self.units, dict(zip(self.level, made, strict=True)))
 
 
 def select(
@@ -178,10 +214,7 @@ def select(
         generator=generator,
         seed=seed,
     )
-    chosen: dict[str, torch.Tensor] = {}
-    for group in groups:
-        chosen |= _chosen(group, p_prune)
-    return Candidates(units, chosen)
+    return Candidates(units, _chosen(groups, p_prune))
 
 
 def select_levels(
@@ -206,14 +239,16 @@ def select_levels(
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
     units, groups = _scored(model, **options)
-    level: dict[str, torch.Tensor] = {}
-    for group in groups:
-        for scores in group:
-            level[scores.name] = torch.zeros_like(scores.values, dtype=torch.uint8)
-        for ratio in ordered:
-            for name, chosen in _chosen(group, ratio).items():
-                level[name] += ~chosen
-    return Levels(ordered, units, level)
+    scores = [scores for group in groups for scores in group]
+    level = side_by_side([s.values for s in scores], torch.uint8)
+    flats = [flattened(one.zero_()) for one in level]
+    for ratio in ordered:
+        chosen = _chosen(groups, ratio).values()
+        for total, marked in joined(
+            [(f, flattened(c)) for f, c in zip(flats, chosen, strict=True)]
+        ):
+            total += ~marked
+    return Levels(ordered, units, {s.name: one for s, one in zip(scores, level, strict=True)})
 
 
 def _scored(
@@ -246,8 +281,14 @@ def _scored(
     return units, [[s] for s in scores] if scope == "layer" else [scores]
 
 
-def _chosen(group: Sequence[Scores], p_prune: float) -> dict[str, torch.Tensor]:
-    total = sum(scores.values.numel() for scores in group)
-    # round() as in torch.nn.utils.prune: halves go to the even number.
-    masks, _ = candidate_masks(group, round(p_prune * total))
-    return {scores.name: mask for scores, mask in zip(group, masks, strict=True)}
+def _chosen(groups: Sequence[Sequence[Scores]], p_prune: float) -> dict[str, torch.Tensor]:
+    # All masks in one piece of memory, so that draws need not care for the number of tensors.
+    masks = Marks.empty([scores.values for group in groups for scores in group]).masks
+    chosen: dict[str, torch.Tensor] = {}
+    for group in groups:
+        marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
+        total = sum(scores.values.numel() for scores in group)
+        # round() as in torch.nn.utils.prune: halves go to the even number.
+        candidate_masks(group, round(p_prune * total), marks)
+        chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
+    return chosen

@@ -1,20 +1,17 @@
 """Counts of keys in ranges, over tensors in memory, at about the speed of reading them."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 
-from secateurs import layout
-from secateurs.blocks import Array, Span, key_blocks, numpy_integer, share_out
+from secateurs.blocks import Array, in_threads, share_out, threads_for
+from secateurs.counter import Inside, Pass, Range
 from secateurs.errors import InvalidArgumentError
 from secateurs.keys import Scores, key_dtype, key_of, key_range
 from secateurs.layout import flattened, pieces
 
 _SAMPLE = 1 << 16
-# Keys inside the range are few and wait for each other: a histogram costs as much as its bins.
-_PENDING = 1 << 18
 
 
 class KeyCounts:
@@ -22,23 +19,30 @@ class KeyCounts:
 
     Args:
         scores: the tensors, in the order in which ties are broken.
+        marks: a flat bool tensor on the CPU, one element for each score on the CPU in the order of
+            memory. Each pass leaves there which keys are below its range.
 
     Attributes:
         dtype: the float format that the keys are of.
         total: how many scores there are.
         low: the least key there can be.
         high: the greatest key there can be.
+        marked: the scores whose key is below this one are marked in ``marks``; None before the
+            first pass.
+        inside: what the last pass met in its range; None if that was too much to keep.
     """
 
-    def __init__(self, scores: Sequence[Scores]):
+    def __init__(self, scores: Sequence[Scores], marks: torch.Tensor | None = None):
         self.dtype = key_dtype(scores)
         self.total = sum(s.values.numel() for s in scores)
         self.low, self.high = key_range(self.dtype, signed=any(not s.absolute for s in scores))
+        self.marked: int | None = None
+        self.inside: Inside | None = None
         self._scores = scores
-        flats = [(flattened(s.values), s.absolute) for s in scores]
-        self._elsewhere = [pair for pair in flats if pair[0].device.type != "cpu"]
-        self._flats = flats
-        self._shares = share_out(flats, torch.get_num_threads())
+        self._flats = [(flattened(s.values), s.absolute) for s in scores]
+        self._elsewhere = [pair for pair in self._flats if pair[0].device.type != "cpu"]
+        self._shares = share_out(self._flats, threads_for(self.total))
+        self._marks = None if marks is None else marks.numpy()
 
     def guess(self, k: int) -> tuple[int, int]:
         """A narrow range of keys, both ends included, that likely holds the k-th smallest.
@@ -51,13 +55,15 @@ class KeyCounts:
         sample = np.sort(self._sample())
         last = len(sample) - 1
         quantile = (k - 1) / max(self.total - 1, 1)
-        # Four standard deviations of the rank of a sample quantile (a binomial).
-        spread = 4 * (len(sample) * quantile * (1 - quantile)) ** 0.5 + 2
+        # Three standard deviations of the rank of a sample quantile (a binomial).
+        spread = 3 * (len(sample) * quantile * (1 - quantile)) ** 0.5 + 2
         first, final = int(quantile * last - spread), int(quantile * last + spread) + 1
         return int(sample[max(first, 0)]), int(sample[min(final, last)])
 
     def count(self, low: int, high: int, shift: int) -> tuple[int, torch.Tensor]:
         """Count the keys below ``low``, and those from ``low`` to ``high`` in bins.
+
+        A pass over the scores, unless the last pass kept all that lies in the range.
 
         Args:
             low: the first key of the first bin.
@@ -70,18 +76,32 @@ class KeyCounts:
         Raises:
             InvalidArgumentError: a score is NaN; the parameter is named.
         """
-        signed = self.low < 0
-        counters = [_Counter(low, high, shift, self.dtype, signed) for _ in self._shares]
-        with ThreadPoolExecutor(len(counters)) as pool:
-            list(pool.map(_Counter.add_all, counters, self._shares))
+        known, wanted = self.inside, Range(low, high, shift)
+        if known is None or low < known.range.low or high > known.range.high:
+            return self._count_all(wanted)
+        below = known.below + int(np.count_nonzero(known.keys < low))
+        keys = known.keys[(known.keys >= low) & (known.keys <= high)]
+        return below, torch.from_numpy(wanted.histogram(keys))
+
+    def _count_all(self, wanted: Range) -> tuple[int, torch.Tensor]:
+        made = Pass(wanted, self.dtype, signed=self.low < 0, threads=len(self._shares))
+        sizes = [sum(span.stop - span.start for span in spans) for spans in self._shares]
+        ends = np.cumsum(sizes).tolist()
+
+        def add(index: int) -> None:
+            part = slice(ends[index] - sizes[index], ends[index])
+            marks = None if self._marks is None else self._marks[part]
+            made.add_blocks(self._shares[index], part.start, marks)
+
+        in_threads(add, range(len(sizes)))
         for flat, absolute in self._elsewhere:
             for piece in pieces(flat):
-                counters[0].add_on_device(key_of(flat[piece], self.dtype, absolute=absolute))
-        least, greatest = min(c.least for c in counters), max(c.greatest for c in counters)
-        if least < self.low or greatest > self.high:  # beyond the infinities: NaN
+                made.add_on_device(key_of(flat[piece], self.dtype, absolute=absolute))
+        if made.least < self.low or made.greatest > self.high:  # beyond the infinities: NaN
             self._name_nan()
-        bins = sum((c.finished() for c in counters), np.zeros(1, np.int64))
-        return sum(c.below for c in counters), torch.from_numpy(bins)
+        bins, self.inside = made.finish()
+        self.marked = wanted.low
+        return made.below, torch.from_numpy(bins)
 
     def _sample(self) -> Array:
         """Every so-manieth key of all tensors together, about `_SAMPLE` of them."""
@@ -103,58 +123,3 @@ class KeyCounts:
                     f"the score of {scores.name} is NaN in places, so it has no rank: check the "
                     f"weights and gradients, or write exclude={scores.name!r}"
                 )
-
-
-class _Counter:
-    """Counts of one thread, with its buffers."""
-
-    def __init__(self, low: int, high: int, shift: int, dtype: torch.dtype, signed: bool):
-        self.below, self.least, self.greatest = 0, 0, 0
-        self._low, self._high, self._shift = low, high, shift
-        self._dtype, self._signed = dtype, signed
-        integer = numpy_integer(dtype).type
-        self._ends = integer(low), integer(high)
-        self._bins = np.zeros(((high - low) >> shift) + 1, dtype=np.int64)
-        self._less, self._inside = np.empty(layout.BLOCK, bool), np.empty(layout.BLOCK, bool)
-        self._pending: list[Array] = []
-        self._waiting = 0
-
-    def add_all(self, spans: Sequence[Span]) -> None:
-        """Count the keys of parts of tensors on the CPU."""
-        for keys in key_blocks(spans, self._dtype):
-            self._add(keys)
-
-    def add_on_device(self, keys: torch.Tensor) -> None:
-        """Count keys where they are; only those inside the range are fetched."""
-        self.below += int(torch.count_nonzero(keys < self._low))
-        self._note(int(keys.min()), int(keys.max()))
-        self._keep(keys[(keys >= self._low) & (keys <= self._high)].cpu().numpy())
-
-    def finished(self) -> Array:
-        """The bins, with nothing waiting any more."""
-        if self._pending:
-            keys = np.concatenate(self._pending).astype(np.int64).view(np.uint64)
-            # Unsigned, since the keys of signed float64 scores span more than an int64 holds.
-            places = (keys - np.uint64(self._low % 2**64)) >> np.uint64(self._shift)
-            self._bins += np.bincount(places.view(np.int64), minlength=len(self._bins))
-            self._pending, self._waiting = [], 0
-        return self._bins
-
-    def _add(self, keys: Array) -> None:
-        less, inside = self._less[: len(keys)], self._inside[: len(keys)]
-        np.less(keys, self._ends[0], out=less)
-        np.less_equal(keys, self._ends[1], out=inside)
-        self.below += int(np.count_nonzero(less))
-        self._note(int(keys.min()) if self._signed else 0, int(keys.max()))
-        np.not_equal(less, inside, out=inside)
-        self._keep(keys[inside])
-
-    def _note(self, least: int, greatest: int) -> None:
-        self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
-
-    def _keep(self, keys: Array) -> None:
-        if keys.size:
-            self._pending.append(keys)
-            self._waiting += keys.size
-            if self._waiting >= _PENDING:
-                self.finished()

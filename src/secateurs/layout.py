@@ -1,11 +1,15 @@
 """Tensors in the order of memory, in pieces that suit a device's caches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
-BLOCK = 1 << 16
-"""Elements looked at together on a CPU: with the buffers beside them, a second-level cache full."""
+BLOCK = 1 << 18
+"""Elements looked at together on a CPU.
+
+Small enough for the caches, large enough that the time goes into the arithmetic: each step on a
+block gives Python's lock away and must win it back from the other threads.
+"""
 
 _BLOCK_ELSEWHERE = 1 << 24
 
@@ -24,6 +28,12 @@ def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
+def same_order(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether two tensors of one shape lie in memory alike."""
+    strides = zip(first.shape, first.stride(), second.stride(), strict=True)
+    return all(a == b for size, a, b in strides if size > 1)
+
+
 def flattened(values: torch.Tensor) -> torch.Tensor:
     """Flatten in the order of memory: a view of every dense tensor."""
     if values.is_contiguous():
@@ -33,5 +43,86 @@ def flattened(values: torch.Tensor) -> torch.Tensor:
 
 def pieces(flat: torch.Tensor) -> Iterator[slice]:
     """Slices that cover a flat tensor, each of a size that suits the device."""
-    size = BLOCK if flat.device.type == "cpu" else _BLOCK_ELSEWHERE
+    size = _piece(flat)
     return (slice(start, start + size) for start in range(0, flat.numel(), size))
+
+
+def logical_pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Cut tensors of one shape into the same parts, in the order of the flat index.
+
+    Args:
+        *tensors: any memory layout; the parts are views.
+
+    Yields:
+        One part of each, of a size that suits the device.
+    """
+    first = tensors[0]
+    if first.numel() <= _piece(first):
+        yield tensors
+    elif all(tensor.is_contiguous() for tensor in tensors):
+        flats = [tensor.view(-1) for tensor in tensors]
+        for piece in pieces(flats[0]):
+            yield tuple(flat[piece] for flat in flats)
+    else:
+        rows = max(_piece(first) // first[0].numel(), 1)
+        for parts in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+            inner = (part[0] for part in parts) if rows == 1 else parts
+            yield from logical_pieces(*inner)
+
+
+def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Make uninitialised tensors that lie one after the other in memory.
+
+    Args:
+        like: tensors that give shape, device and order of memory; overlapping ones are taken as if
+            they were dense.
+        dtype: what to make.
+
+    Returns:
+        One tensor for each of ``like``; those on one device share one piece of memory.
+    """
+    totals: dict[torch.device, int] = {}
+    for tensor in like:
+        totals[tensor.device] = totals.get(tensor.device, 0) + tensor.numel()
+    memory = {device: torch.empty(n, dtype=dtype, device=device) for device, n in totals.items()}
+    made: list[torch.Tensor] = []
+    for tensor in like:
+        order, rest = storage_order(tensor), memory[tensor.device]
+        shape = [tensor.shape[dimension] for dimension in order]
+        made.append(rest[: tensor.numel()].view(shape).permute(inverse(order)))
+        memory[tensor.device] = rest[tensor.numel() :]
+    return made
+
+
+def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
+    """Join flat tensors that lie one after the other in memory.
+
+    Args:
+        rows: tuples of one-dimensional contiguous tensors, those of a tuple equally long.
+
+    Returns:
+        Fewer and longer rows with the same elements in the same order: a row is joined to the one
+        before where all its tensors follow in memory on theirs.
+    """
+    made: list[tuple[torch.Tensor, ...]] = []
+    for row in rows:
+        if not row[0].numel():
+            continue
+        if made and all(_follows(a, b) for a, b in zip(made[-1], row, strict=True)):
+            length = made[-1][0].numel() + row[0].numel()
+            made[-1] = tuple(flat.as_strided((length,), (1,)) for flat in made[-1])
+        else:
+            made.append(row)
+    return made
+
+
+def _piece(tensor: torch.Tensor) -> int:
+    return BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+
+
+def _follows(first: torch.Tensor, second: torch.Tensor) -> bool:
+    if (first.dtype, first.device) != (second.dtype, second.device):
+        return False
+    storages = first.untyped_storage().data_ptr(), second.untyped_storage().data_ptr()
+    end = int(first.storage_offset()) + first.numel()
+    return storages[0] == storages[1] and int(second.storage_offset()) == end

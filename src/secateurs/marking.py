@@ -1,77 +1,154 @@
-"""Masks of the scores below a threshold, and of the earliest that equal it."""
+"""Masks of the candidates: the scores below a threshold, and the earliest that equal it."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from secateurs.blocks import Array, Span, key_blocks, numpy_integer, share_out
+from secateurs.blocks import (
+    Array,
+    in_threads,
+    key_blocks,
+    numpy_integer,
+    share_out,
+    threads_for,
+)
+from secateurs.counting import KeyCounts
 from secateurs.keys import Scores, key_of
-from secateurs.layout import flattened, inverse, pieces, storage_order
+from secateurs.layout import flattened, inverse, logical_pieces, pieces, side_by_side, storage_order
 
 
-def mark_below(
-    scores: Sequence[Scores], dtype: torch.dtype, key: int, *, inclusive: bool
-) -> list[torch.Tensor]:
-    """Mark the scores whose key is below ``key``, or equals it if ``inclusive``.
+@dataclass(frozen=True)
+class Marks:
+    """One mask for each of some scores; those on the CPU lie side by side in memory.
+
+    Attributes:
+        masks: bool tensors in the scores' shapes, laid out in memory as they are.
+    """
+
+    masks: list[torch.Tensor]
+
+    @classmethod
+    def empty(cls, values: Sequence[torch.Tensor]) -> "Marks":
+        """Uninitialised masks for scores of these shapes."""
+        return cls(side_by_side(values, torch.bool))
+
+    @property
+    def here(self) -> torch.Tensor:
+        """All masks on the CPU as one flat tensor, in the order of memory."""
+        here = [mask for mask in self.masks if mask.device.type == "cpu" and mask.numel()]
+        total = sum(mask.numel() for mask in here)
+        return here[0].as_strided((total,), (1,)) if here else torch.empty(0, dtype=torch.bool)
+
+
+def mark(
+    scores: Sequence[Scores], marks: Marks, counts: KeyCounts, key: int, ties: int, tied: int
+) -> None:
+    """Mark the scores whose key is below ``key``, and the first ``ties`` that equal it.
 
     Args:
-        scores: the tensors.
-        dtype: the float format that ``key`` is of.
+        scores: the tensors, in the order in which ties are broken.
+        marks: their masks, overwritten.
+        counts: made of these scores and marks, after its search for ``key``.
         key: the threshold.
-        inclusive: whether equal scores are marked too.
-
-    Returns:
-        One bool tensor for each of ``scores``, in its shape, laid out in memory as it is.
+        ties: how many of the scores that equal it to mark.
+        tied: how many equal it.
     """
-    masks = [_mask_like(s.values) for s in scores]
+    inside = counts.inside
+    known = inside is not None and inside.range.low <= key <= inside.range.high
+    places: Array | None = None
+    if inside is not None and known:
+        flags, keys = marks.here.numpy(), inside.keys[: len(inside.places)]
+        flags[inside.places[keys < key]] = True
+        places = inside.places[keys == key]
+    elif counts.marked != key:
+        _mark_below(scores, marks, counts.dtype, key)
+    _mark_below_elsewhere(scores, marks, counts.dtype, key)
+    if places is not None and len(places) == ties == tied:
+        marks.here.numpy()[places] = True
+    else:
+        _mark_ties(scores, marks, counts.dtype, key, ties, places)
+
+
+def _mark_below(scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int) -> None:
     flats = [(flattened(s.values), s.absolute) for s in scores]
-    marked = [flattened(mask) for mask in masks]
+    shares = share_out(flats, threads_for(sum(flat.numel() for flat, _ in flats)))
+    sizes = [sum(span.stop - span.start for span in spans) for spans in shares]
+    ends = np.cumsum(sizes).tolist()
+    threshold, out = numpy_integer(dtype).type(key), marks.here.numpy()
 
-    def mark_share(spans: Sequence[Span]) -> None:
-        for span in spans:
-            _mark_span(span, marked[span.index].numpy(), dtype, key, inclusive)
+    def mark_share(index: int) -> None:
+        place = ends[index] - sizes[index]
+        for keys in key_blocks(shares[index], dtype):
+            np.less(keys, threshold, out=out[place : place + len(keys)])
+            place += len(keys)
 
-    shares = share_out(flats, torch.get_num_threads())
-    with ThreadPoolExecutor(len(shares)) as pool:
-        list(pool.map(mark_share, shares))
-    for (flat, absolute), out in zip(flats, marked, strict=True):
-        if flat.device.type != "cpu":
-            compare = torch.le if inclusive else torch.lt
+    in_threads(mark_share, range(len(shares)))
+
+
+def _mark_below_elsewhere(
+    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int
+) -> None:
+    for tensor, mask in zip(scores, marks.masks, strict=True):
+        if mask.device.type != "cpu":
+            flat, out = flattened(tensor.values), flattened(mask)
             for piece in pieces(flat):
-                compare(key_of(flat[piece], dtype, absolute=absolute), key, out=out[piece])
-    return masks
+                keys = key_of(flat[piece], dtype, absolute=tensor.absolute)
+                torch.lt(keys, key, out=out[piece])
 
 
-def mark_ties(mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, most: int) -> int:
-    """Mark also the scores that equal ``key``, at most ``most``, by flat index.
+def _mark_ties(
+    scores: Sequence[Scores],
+    marks: Marks,
+    dtype: torch.dtype,
+    key: int,
+    left: int,
+    places: Array | None,
+) -> None:
+    """Mark the first ``left`` scores that equal ``key``: earlier tensor, then flat index.
 
-    Returns:
-        How many were marked.
+    ``places`` are theirs on the CPU, if they are known: in the order of memory.
     """
-    flat, taken = scores.values.reshape(-1), 0
-    for piece in pieces(flat):
+    begin = 0
+    for tensor, mask in zip(scores, marks.masks, strict=True):
+        if left == 0:
+            break
+        if mask.device.type != "cpu" or places is None:
+            left -= _mark_earliest(mask, tensor, dtype, key, left)
+            continue
+        first, last = np.searchsorted(places, (begin, begin + mask.numel()))
+        mine = places[first:last] - begin
+        flat = flattened(mask).numpy()
+        flat[mine if len(mine) <= left else _by_flat_index(mine, mask)[:left]] = True
+        left -= min(len(mine), left)
+        begin += mask.numel()
+
+
+def _by_flat_index(places: Array, mask: torch.Tensor) -> Array:
+    """Sort places in the order of memory by flat index."""
+    if mask.is_contiguous():
+        return places
+    order = storage_order(mask)
+    inner = np.unravel_index(places, [mask.shape[dimension] for dimension in order])
+    outer = np.ravel_multi_index([inner[i] for i in inverse(order)], tuple(mask.shape))
+    return places[np.argsort(outer)]
+
+
+def _mark_earliest(
+    mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, most: int
+) -> int:
+    """Mark the scores that equal ``key``, at most ``most``, by flat index; return how many."""
+    taken = 0
+    for values, flags in logical_pieces(scores.values, mask):
         if taken == most:
             break
-        tied = key_of(flat[piece], dtype, absolute=scores.absolute) == key
-        places = tied.nonzero().reshape(-1)[: most - taken] + piece.start
-        mask[torch.unravel_index(places, mask.shape)] = True
-        taken += places.numel()
+        tied = key_of(values, dtype, absolute=scores.absolute) == key
+        count = int(torch.count_nonzero(tied))
+        if count <= most - taken:
+            flags.logical_or_(tied)
+        else:
+            places = tied.reshape(-1).nonzero().reshape(-1)[: most - taken]
+            flags[torch.unravel_index(places, flags.shape)] = True
+        taken += min(count, most - taken)
     return taken
-
-
-def _mask_like(values: torch.Tensor) -> torch.Tensor:
-    """An empty mask in the same order of memory, so that both are gone through side by side."""
-    order = storage_order(values)
-    # Not empty_like: it orders the dimensions of overlapping scores otherwise.
-    shape = values.permute(order).shape
-    return torch.empty(shape, dtype=torch.bool, device=values.device).permute(inverse(order))
-
-
-def _mark_span(span: Span, out: Array, dtype: torch.dtype, key: int, inclusive: bool) -> None:
-    compare = np.less_equal if inclusive else np.less
-    threshold, place = numpy_integer(dtype).type(key), span.start
-    for keys in key_blocks([span], dtype):
-        compare(keys, threshold, out=out[place : place + len(keys)])
-        place += len(keys)

@@ -1,8 +1,8 @@
 """The exact k smallest of any number of scores, without concatenating them.
 
-`find_threshold` narrows a range of keys by counting until one key is left: a few passes over the
-scores, whatever their number. `candidate_mask` then marks everything below it and, of the scores
-that equal it, the earliest.
+`find_threshold` narrows a range of keys by counting until one key is left. Usually that is one pass
+over the scores, which marks what lies below the range on its way; `candidate_masks` then settles
+the few inside the range, and of the scores that equal the threshold takes the earliest.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 
 from secateurs.counting import KeyCounts
 from secateurs.keys import Scores
-from secateurs.marking import mark_below, mark_ties
+from secateurs.marking import Marks, mark
 
 _MAX_BINS_LOG2 = 18
 
@@ -80,7 +80,7 @@ def find_threshold(counts: Counts, k: int) -> Threshold:
 
 
 def candidate_masks(
-    scores: Sequence[Scores], k: int
+    scores: Sequence[Scores], k: int, marks: Marks | None = None
 ) -> tuple[list[torch.Tensor], Threshold | None]:
     """Mark the k smallest of all scores together.
 
@@ -88,6 +88,7 @@ def candidate_masks(
         scores: the tensors, in the order in which ties are broken: an earlier tensor first, and
             within a tensor the smaller flat index.
         k: how many, from 0 to the number of scores.
+        marks: where to mark them; made if None.
 
     Returns:
         One bool tensor for each of ``scores``, in its shape, with k true elements in all; and the
@@ -96,16 +97,13 @@ def candidate_masks(
     Raises:
         InvalidArgumentError: a score is NaN; the parameter is named.
     """
-    counts = KeyCounts(scores)
+    marks = marks or Marks.empty([s.values for s in scores])
+    counts = KeyCounts(scores, marks.here)
     if k == 0:
         counts.count(counts.low, counts.low, 0)  # for its refusal of NaN
-        return [torch.zeros_like(s.values, dtype=torch.bool) for s in scores], None
+        for mask in marks.masks:
+            mask.fill_(False)
+        return marks.masks, None
     threshold = find_threshold(counts, k)
-    all_ties = threshold.ties == threshold.tied
-    masks = mark_below(scores, counts.dtype, threshold.key, inclusive=all_ties)
-    left = 0 if all_ties else threshold.ties
-    for mask, tensor in zip(masks, scores, strict=True):
-        if left == 0:
-            break
-        left -= mark_ties(mask, tensor, counts.dtype, threshold.key, left)
-    return masks, threshold
+    mark(scores, marks, counts, threshold.key, threshold.ties, threshold.tied)
+    return marks.masks, threshold
