@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import DTYPES, exact
-from secateurs import blocks, layout
+from secateurs import blocks, counter, layout
+from secateurs.counter import Pass, Range
 from secateurs.counting import KeyCounts
 from secateurs.errors import InvalidArgumentError
 from secateurs.keys import Scores, key_of
@@ -91,3 +92,40 @@ def test_threads_count_the_same(monkeypatch: pytest.MonkeyPatch, threads: int) -
     below, bins = counts.count(low, high, 4)
     assert below == int((found < low).sum())
     assert int(bins.sum()) == int(((found >= low) & (found <= high)).sum())
+
+
+def test_a_range_within_the_last_one_needs_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(1000)
+    counts = KeyCounts([Scores("", values, True)])
+    ranked = key_of(values, torch.float32, absolute=True).sort().values.tolist()
+    low, high = ranked[300], ranked[600]
+    first = counts.count(low, high, 20)
+    monkeypatch.setattr(KeyCounts, "_count_all", None)
+    below, bins = counts.count(ranked[400], ranked[500], 0)
+    assert (below, int(bins.sum())) == (400, 101)
+    again = counts.count(low, high, 20)
+    assert again[0] == first[0]
+    assert torch.equal(again[1], first[1])
+    with pytest.raises(TypeError):
+        counts.count(low - 1, high, 20)
+
+
+@pytest.mark.parametrize("few", [1, 7, 1 << 19])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_way_of_other_devices_counts_the_same(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, few: int
+) -> None:
+    monkeypatch.setattr(counter, "_FEW", few)
+    keys = key_of(torch.randn(500).to(dtype), dtype, absolute=False)
+    low, *_, high = keys.sort().values[100:401].tolist()
+    wanted = Range(low, high, max((high - low).bit_length() - 10, 0))
+    here, there = (Pass(wanted, dtype, signed=True, threads=1) for _ in range(2))
+    there.add_on_device(keys[:200])
+    there.add_on_device(keys[200:])
+    here.add_on_device(keys)
+    bins, inside = there.finish()
+    assert torch.equal(torch.from_numpy(bins), torch.from_numpy(here.finish()[0]))
+    assert there.below == int((keys < wanted.low).sum())
+    assert int(bins.sum()) == int(((keys >= wanted.low) & (keys <= wanted.high)).sum())
+    assert (there.least, there.greatest) == (int(keys.min()), int(keys.max()))
+    assert (inside is None) == (few < 300)
