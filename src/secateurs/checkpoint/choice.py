@@ -1,0 +1,125 @@
+"""Which tensors of a checkpoint compete, told from names, shapes and dtypes alone."""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from secateurs._checks import check_choice, nearest
+from secateurs.checkpoint.stored import FLOATS, Entry
+from secateurs.errors import InvalidArgumentError
+
+KINDS = ("default", "conv", "conv1d", "conv2d", "conv3d", "linear", "attention", "all")
+_DIMENSIONS = {"conv": (3, 4, 5), "conv1d": (3,), "conv2d": (4,), "conv3d": (5,), "linear": (2,)}
+_PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+# How modules that hold an embedding are called; those that end so are layers after all.
+_EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
+_NO_EMBEDDINGS = ("*embedder", "*embed*proj*", "*embed*mapping*", "*embed*conv*")
+_NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
+_STATISTICS = ("running_mean", "running_var")
+
+
+def choose(
+    entries: Sequence[Entry],
+    *,
+    layers: str | Sequence[str] | None = None,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+) -> list[Entry]:
+    """Choose the tensors that compete, in the order given.
+
+    By default those whose names and shapes say that they are the weight of a convolution, a linear
+    layer or an attention projection: floating point, two dimensions or more, called ``weight``
+    (or ``in_proj_weight`` and its like), and not of a module that is called as embeddings and
+    normalisations are. A convolution that embeds patches has more than two dimensions and counts.
+
+    Args:
+        entries: all tensors.
+        layers: one or more of `KINDS`: ``"conv2d"`` are weights of four dimensions, ``"linear"`` of
+            two; ``"all"`` is every floating-point tensor but running statistics.
+        include: globs on the names of tensors or of the modules around them: what they match of
+            ``layers``, or, if that is nothing, what they match.
+        exclude: globs of what must not be pruned, applied last.
+
+    Raises:
+        InvalidArgumentError: a pattern matches nothing, nothing is left, or a chosen tensor has a
+            dtype that cannot be pruned.
+    """
+    kinds = [check_choice("layers", kind, KINDS) for kind in _as_list("layers", layers, "default")]
+    names = [name for entry in entries for name in entry.names]
+    attended = {n.removesuffix(p) for n in names for p in _PROJECTIONS if n.endswith(p)}
+    of_layers = {e.name for e in entries for n in e.names if _is_of(e, n, kinds, attended)}
+    chosen = of_layers
+    if include is not None:
+        chosen = set[str]()
+        for pattern in _as_list("include", include):
+            matched = _matching(entries, "include", pattern)
+            chosen |= (matched & of_layers) or matched
+    for pattern in _as_list("exclude", exclude):
+        chosen = chosen - _matching(entries, "exclude", pattern)
+    found = [entry for entry in entries if entry.name in chosen]
+    for entry in found:
+        if entry.dtype not in FLOATS:
+            raise InvalidArgumentError(
+                f"{entry.name} has dtype {entry.dtype}, which cannot be pruned: only "
+                f"floating-point weights with a zero can; write exclude={entry.name!r}"
+            )
+    if not any(entry.count for entry in found):
+        raise InvalidArgumentError(
+            f"nothing to prune among {len(entries)} tensors: no weight of a convolution or a "
+            "linear layer by its name and shape; name others with include= or layers='all'"
+        )
+    return found
+
+
+def _as_list(
+    option: str, value: str | Sequence[str] | None, otherwise: str | None = None
+) -> list[str]:
+    if value is None:
+        return [] if otherwise is None else [otherwise]
+    values = [value] if isinstance(value, str) else list(value)
+    if not values or not all(isinstance(item, str) for item in values):
+        raise InvalidArgumentError(f"{option} takes one or more names, got {value!r}")
+    return values
+
+
+def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:
+    found = {e.name for e in entries if any(_name_matches(name, pattern) for name in e.names)}
+    if not found:
+        names = [name for entry in entries for name in entry.names]
+        raise InvalidArgumentError(
+            f"{option}={pattern!r} matches no tensor and no module{nearest(pattern, names[:2000])} "
+            "(--dry-run lists the names)"
+        )
+    return found
+
+
+def _name_matches(name: str, pattern: str) -> bool:
+    """Whether the glob matches the tensor's name or that of a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
+
+
+def _is_of(entry: Entry, name: str, kinds: Sequence[str], attended: set[str]) -> bool:
+    module, _, attribute = name.rpartition(".")
+    if entry.dtype not in FLOATS:
+        return False
+    if "all" in kinds:
+        return attribute not in _STATISTICS
+    dimensions = len(entry.shape)
+    prefix, _, layer = module.rpartition(".")
+    beside = f"{prefix}." if prefix else ""
+    projects = attribute in _PROJECTIONS or (layer == "out_proj" and beside in attended)
+    if dimensions >= 2 and projects and {"default", "attention"} & set(kinds):
+        return True
+    if attribute != "weight" or _is_other(layer.lower(), dimensions):
+        return False
+    wanted = {d for kind in kinds for d in _DIMENSIONS.get(kind, ())}
+    return dimensions >= 2 if "default" in kinds else dimensions in wanted
+
+
+def _is_other(layer: str, dimensions: int) -> bool:
+    """Whether a module called so is an embedding or a normalisation."""
+    if any(fnmatchcase(layer, pattern) for pattern in _NORMS):
+        return True
+    embeds = any(fnmatchcase(layer, pattern) for pattern in _EMBEDDINGS)
+    layer_after_all = any(fnmatchcase(layer, pattern) for pattern in _NO_EMBEDDINGS)
+    return dimensions == 2 and embeds and not layer_after_all

@@ -1,0 +1,146 @@
+"""Where the pruned files go, and under which names."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secateurs.checkpoint.finding import INDEX, SUFFIXES, Source, is_weights, read_index
+from secateurs.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The files to be written.
+
+    Attributes:
+        folder: where they go.
+        names: one for each file of the source.
+        index: the index's name, if there is one.
+        others: the source's further files, by their paths in the folder.
+        replaced: files of an older checkpoint in the folder, that the new index no longer names.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    index: str | None = None
+    others: tuple[Path, ...] = ()
+    replaced: tuple[Path, ...] = ()
+
+    def rewritten_index(self, source: Source, stored: list[list[str]] | None, size: int) -> bytes:
+        """The index of the new files.
+
+        Args:
+            source: the checkpoint with the old index.
+            stored: the names of the tensors in each file; None if they are the old ones.
+            size: the bytes of all tensors together.
+        """
+        if source.index is None or source.content is None:
+            raise ValueError("there is no index to rewrite")
+        old = [file.path.name for file in source.files]
+        if stored is None and list(self.names) == old:
+            return source.index.read_bytes()
+        places = source.content["weight_map"]
+        if stored is None:
+            renamed = dict(zip(old, self.names, strict=True))
+            places = {name: renamed[file] for name, file in places.items()}
+        else:
+            pairs = zip(self.names, stored, strict=True)
+            places = {name: file for file, names in pairs for name in names}
+        content: dict[str, Any] = {**source.content, "weight_map": places}
+        if isinstance(content.get("metadata"), dict) and stored is not None:
+            content["metadata"] = {**content["metadata"], "total_size": size}
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def find_destination(source: Source, output: Path, *, as_safetensors: bool = False) -> Destination:
+    """Decide where the pruned files go.
+
+    A folder that exists keeps its old files until the new index, written last, names the new ones:
+    new files take names that are not taken.
+
+    Args:
+        source: the checkpoint.
+        output: a file if the source is one, else a folder.
+        as_safetensors: whether only safetensors can hold the result.
+
+    Raises:
+        InvalidArgumentError: the output is of another kind than the source, or a folder that holds
+            another checkpoint.
+    """
+    if source.folder is None:
+        return _single(source, output, as_safetensors)
+    if output.suffix in SUFFIXES and not output.is_dir():
+        raise InvalidArgumentError(
+            f"{source.folder} is a folder, and so must be the output: {output} is a file's name"
+        )
+    if output.exists() and not output.is_dir():
+        raise InvalidArgumentError(f"{output} is a file, and the output must be a folder")
+    names = tuple(_renamed(f.path.name, as_safetensors) for f in source.files)
+    index = None if source.index is None else _renamed(source.index.name, as_safetensors)
+    others = source.others
+    if not output.exists():
+        return Destination(output, names, index, others)
+    in_place = output.samefile(source.folder)
+    if in_place and names != tuple(f.path.name for f in source.files):
+        raise InvalidArgumentError(
+            f"{output} would hold one checkpoint in two formats: give another folder"
+        )
+    replaced = _replaced(output, index) if index is not None else ()
+    _refuse_others(output, {*names, *replaced, *([index] if index else [])}, source, in_place)
+    if index is not None:
+        names = tuple(_fresh(output, name) for name in names)
+    gone = tuple(output / name for name in replaced if name not in names)
+    return Destination(output, names, index, () if in_place else others, gone)
+
+
+def _single(source: Source, output: Path, as_safetensors: bool) -> Destination:
+    stored = source.files[0]
+    if output.is_dir():
+        output = output / _renamed(stored.path.name, as_safetensors)
+    if output.suffix not in SUFFIXES:
+        raise InvalidArgumentError(
+            f"the output {output} must be a {', '.join(SUFFIXES)} file, as the input is a file"
+        )
+    if output.suffix != ".safetensors" and (as_safetensors or not stored.pickled):
+        why = "compressed weights are" if as_safetensors else f"{stored.path.name} is"
+        raise InvalidArgumentError(
+            f"{why} safetensors, and so must be the output: write {output.with_suffix('')}"
+            ".safetensors"
+        )
+    return Destination(output.parent, (output.name,))
+
+
+def _renamed(name: str, as_safetensors: bool) -> str:
+    """The name that Hugging Face gives to the same file as safetensors."""
+    if not as_safetensors or ".safetensors" in name:
+        return name
+    stem, index = (name.removesuffix(INDEX), INDEX) if name.endswith(INDEX) else (name, "")
+    return Path(stem).with_suffix(".safetensors").name.removeprefix("pytorch_") + index
+
+
+def _replaced(folder: Path, index: str) -> tuple[str, ...]:
+    """The files that the folder's index names now."""
+    return tuple(read_index(folder / index)[1]) if (folder / index).is_file() else ()
+
+
+def _refuse_others(folder: Path, ours: set[str], source: Source, in_place: bool) -> None:
+    """A loader may take other weights in the folder for the result."""
+    known = ours | ({str(path) for path in source.left_out} if in_place else set[str]())
+    for path in sorted(folder.iterdir()):
+        if is_weights(path.name) and path.name not in known:
+            raise InvalidArgumentError(
+                f"{folder} holds other weights ({path.name}): give a new folder for the output"
+            )
+
+
+def _fresh(folder: Path, name: str) -> str:
+    """The name, or one beside it that is not taken."""
+    stem, suffix = Path(name).stem, Path(name).suffix
+    stem = re.sub(r"\.r\d+$", "", stem)
+    number = 0
+    while (folder / name).exists():
+        number += 1
+        name = f"{stem}.r{number}{suffix}"
+    return name

@@ -1,0 +1,336 @@
+"""Prune a checkpoint without building a model: two passes over its files, in bounded memory."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+
+from secateurs._checks import check_choice, check_ratio, make_generator
+from secateurs.candidates import SCOPES
+from secateurs.checkpoint.choice import choose
+from secateurs.checkpoint.deciding import Group, Pruner, decide
+from secateurs.checkpoint.destination import Destination, find_destination
+from secateurs.checkpoint.finding import Source, find_checkpoint
+from secateurs.checkpoint.publishing import Publication, write_all
+from secateurs.checkpoint.reading import Advance, Buffers, Weight
+from secateurs.checkpoint.rewriting import overlapping, rewrite, safetensors_layout, same_layout
+from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys
+from secateurs.checkpoint.stored import Entry
+from secateurs.draw import Coins
+from secateurs.errors import InvalidArgumentError
+from secateurs.granularity import GRANULARITIES
+
+SCORES = ("magnitude", "random")
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be pruned; nothing but headers has been read.
+
+    Attributes:
+        source: the files.
+        weights: the tensors that compete, in the order in which ties are broken.
+        p_prune: the ratio of units that are candidates.
+        p_bern: the probability with which a candidate is pruned.
+        scope: ``global`` or ``layer``.
+        score: ``magnitude`` or ``random``.
+        seed: of random scores and draws.
+    """
+
+    source: Source
+    weights: tuple[Weight, ...]
+    p_prune: float
+    p_bern: float
+    scope: str
+    score: str
+    seed: int | None
+
+    @property
+    def untouched(self) -> list[Entry]:
+        """The tensors that stay as they are."""
+        chosen = {weight.entry.name for weight in self.weights}
+        return [e for file in self.source.files for e in file.entries if e.name not in chosen]
+
+    @property
+    def work(self) -> int:
+        """How many bytes will be read, if the first guess of the threshold is right."""
+        counted = sum(weight.entry.nbytes for weight in self.weights)
+        written = sum(file.size for file in self.source.files)
+        return written + (counted if self.score == "magnitude" else 0)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What will be pruned, to the unit.
+
+    Attributes:
+        groups: the weights that compete with each other, and where their candidates end.
+        coins: decide which candidates are pruned, unless all or none are.
+    """
+
+    groups: tuple[Group, ...]
+    coins: Coins | None
+
+
+@dataclass(frozen=True)
+class PrunedWeight:
+    """What became of one tensor.
+
+    Attributes:
+        name: its name.
+        dtype: as safetensors names it.
+        shape: its shape.
+        pruned: how many of its elements were pruned.
+        total: how many it has.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    pruned: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        names: the files with tensors.
+        weights: the tensors that competed.
+        size: the bytes of these files.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    weights: tuple[PrunedWeight, ...]
+    size: int
+
+
+def plan_pruning(
+    source: str | Path,
+    p_prune: float,
+    p_bern: float = 1.0,
+    *,
+    granularity: str = "weight",
+    scope: str = "global",
+    score: str = "magnitude",
+    layers: Names | None = None,
+    include: Names | None = None,
+    exclude: Names | None = None,
+    seed: int | None = None,
+) -> Plan:
+    """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
+
+    Raises:
+        InvalidArgumentError: something asked for cannot be.
+        FailureError: a file is damaged or missing.
+    """
+    p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
+    granularity = check_choice("granularity", granularity, GRANULARITIES)
+    scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
+    needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
+    make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
+    found = find_checkpoint(Path(source).expanduser())
+    entries = [(file.path, entry) for file in found.files for entry in file.entries]
+    chosen = choose([e for _, e in entries], layers=layers, include=include, exclude=exclude)
+    names = {entry.name for entry in chosen}
+    weights = tuple(
+        Weight(path, entry, _unit_size(entry, granularity))
+        for path, entry in entries
+        if entry.name in names and entry.count
+    )
+    _refuse_overlaps(found, weights)
+    return Plan(found, weights, p_prune, p_bern, scope, score, seed)
+
+
+def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
+    """The first pass: find where the candidates end, exactly.
+
+    Args:
+        plan: from `plan_pruning`.
+        advance: told of every part that was read, in bytes.
+
+    Raises:
+        InvalidArgumentError: a score is NaN; the tensor is named.
+        FailureError: a file cannot be read.
+    """
+    buffers = Buffers(advance)
+    generator = make_generator(None, plan.seed)
+    apart = [(w,) for w in plan.weights] if plan.scope == "layer" else [plan.weights]
+    random: Keys | None = None
+    if plan.score == "random" and generator is not None:
+        random = RandomKeys(plan.weights, generator)
+    groups = tuple(
+        decide(weights, random or MagnitudeKeys(weights), plan.p_prune, buffers)
+        for weights in apart
+    )
+    some = 0 < plan.p_bern < 1 and generator is not None
+    return Decision(groups, Coins(plan.p_bern, generator) if some and generator else None)
+
+
+def write_pruned(
+    plan: Plan,
+    decision: Decision,
+    output: str | Path,
+    *,
+    advance: Advance | None = None,
+) -> Summary:
+    """The second pass: write the pruned files, all or none.
+
+    Args:
+        plan: from `plan_pruning`.
+        decision: from `decide_pruning`; it is used up.
+        output: where to, see `prune_checkpoint`.
+        advance: told of every part that was read, in bytes.
+
+    Raises:
+        InvalidArgumentError: ``output`` cannot be, for these files.
+        FailureError: a file cannot be read or written; nothing has changed.
+    """
+    source = plan.source
+    destination = find_destination(source, Path(output).expanduser())
+    pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
+    buffers = Buffers(advance)
+    sizes: list[int] = []
+    with Publication(destination.folder) as publication:
+        publication.check_room(sum(file.size for file in source.files))
+        for stored, name in zip(source.files, destination.names, strict=True):
+            weights = [weight for weight in plan.weights if weight.path == stored.path]
+            same = stored.pickled == (not name.endswith(".safetensors"))
+            layout = (same_layout if same else safetensors_layout)(stored, weights)
+            with publication.file(name) as file, buffers.reader(stored.path) as reader:
+                rewrite(layout, weights, pruner, reader, file)
+                if stored.pickled and same:
+                    _mend(stored.path, [weight.entry for weight in weights], file)
+            sizes.append(layout.size)
+        finish(source, destination, publication, None, 0)
+    return Summary(destination.folder, destination.names, summarize(plan, pruner), sum(sizes))
+
+
+def prune_checkpoint(
+    source: str | Path,
+    output: str | Path,
+    p_prune: float,
+    p_bern: float = 1.0,
+    *,
+    granularity: str = "weight",
+    scope: str = "global",
+    score: str = "magnitude",
+    layers: Names | None = None,
+    include: Names | None = None,
+    exclude: Names | None = None,
+    seed: int | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> Summary:
+    """Prune the weights in a file or a folder, however large, and write them to another.
+
+    The outcome is that of `secateurs.global_prune` on the model with these weights, if the same
+    tensors compete; ties go to the tensor that comes first in the file. Everything else, metadata
+    and untouched tensors among it, is the same to the byte.
+
+    Args:
+        source: a ``.safetensors`` file, a ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` file of
+            ``torch.save``, or a folder with such files as Hugging Face writes it, with an index or
+            a single file.
+        output: a file of the same kind, or ``.safetensors``; a folder if the source is one. It may
+            be the source.
+        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
+        p_bern: the probability with which a candidate is pruned.
+        granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `secateurs.select`. A file does
+            not say which convolutions are transposed: their filters are entries of the first
+            dimension here.
+        scope: ``"global"`` or ``"layer"``.
+        score: ``"magnitude"`` or ``"random"``.
+        layers: which tensors compete; see `secateurs.checkpoint.choice.choose`.
+        include: only these names; see `secateurs.checkpoint.choice.choose`.
+        exclude: not these names; see `secateurs.checkpoint.choice.choose`.
+        seed: for ``p_bern`` between 0 and 1 and random scores.
+        advance: told of every part that was read, in bytes.
+
+    Returns:
+        What was pruned, tensor by tensor.
+
+    Raises:
+        InvalidArgumentError: something asked for cannot be, or a score is NaN.
+        FailureError: a file is damaged, missing, or cannot be written; nothing has changed.
+
+    Example:
+        >>> import torch
+        >>> from safetensors.torch import load_file, save_file
+        >>> save_file({"fc.weight": torch.arange(1.0, 5.0).view(2, 2)}, "in.safetensors")
+        >>> _ = prune_checkpoint("in.safetensors", "out.safetensors", 0.5)
+        >>> load_file("out.safetensors")["fc.weight"]
+        tensor([[0., 0.],
+                [3., 4.]])
+    """
+    plan = plan_pruning(
+        source,
+        p_prune,
+        p_bern,
+        granularity=granularity,
+        scope=scope,
+        score=score,
+        layers=layers,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+    )
+    find_destination(plan.source, Path(output).expanduser())  # refused before the first pass
+    return write_pruned(plan, decide_pruning(plan, advance), output, advance=advance)
+
+
+def finish(
+    source: Source,
+    destination: Destination,
+    publication: Publication,
+    stored: list[list[str]] | None,
+    size: int,
+) -> None:
+    """Copy what else the folder holds, write the index, and give all files their names."""
+    for path in destination.others:
+        with publication.file(str(path)) as file, (source.path / path).open("rb") as original:
+            shutil.copyfileobj(original, file)
+    if destination.index is not None:
+        content = destination.rewritten_index(source, stored, size)
+        with publication.file(destination.index) as file:
+            write_all(file, 0, memoryview(content))
+    publication.commit()
+    for path in destination.replaced:
+        path.unlink(missing_ok=True)
+
+
+def summarize(plan: Plan, pruner: Pruner) -> tuple[PrunedWeight, ...]:
+    """What became of each tensor that competed."""
+    entries = [weight.entry for weight in plan.weights]
+    return tuple(
+        PrunedWeight(e.name, e.dtype, e.shape, pruner.pruned[e.name], e.count) for e in entries
+    )
+
+
+def _mend(path: Path, entries: list[Entry], target: FileIO) -> None:
+    from secateurs.checkpoint.pickled import mend_checksums
+
+    mend_checksums(path, entries, target)
+
+
+def _unit_size(entry: Entry, granularity: str) -> int:
+    """Elements of one unit; they lie side by side."""
+    if granularity == "weight" or len(entry.shape) < 2:
+        return 1
+    return torch.Size(entry.shape[2 if granularity == "kernel" else 1 :]).numel()
+
+
+def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:
+    for file in source.files:
+        shared = overlapping([w for w in weights if w.path == file.path], file.entries)
+        if shared is not None:
+            raise InvalidArgumentError(
+                f"{shared[0]} and {shared[1]} share part of their memory in {file.path}, so one "
+                "cannot be pruned without the other: save clones of them, or exclude both"
+            )

@@ -1,0 +1,140 @@
+"""Bytes of a file, a block at a time, into one buffer that is used again."""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+
+from secateurs.blocks import Array
+from secateurs.checkpoint.stored import Entry
+from secateurs.errors import FailureError
+
+BLOCK = 1 << 18
+"""Elements looked at together."""
+
+Advance = Callable[[int], object]
+"""Told of every part that was read, in bytes."""
+
+_AHEAD = 1 << 23  # bytes asked of the disk before they are needed
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that competes.
+
+    Attributes:
+        path: the file that holds it.
+        entry: where in the file.
+        size: the elements of one unit, which lie side by side.
+    """
+
+    path: Path
+    entry: Entry
+    size: int
+
+    @property
+    def units(self) -> int:
+        """How many units it has."""
+        return self.entry.count // self.size
+
+    @property
+    def step(self) -> int:
+        """Elements looked at together: whole units, or part of one that is larger than a block."""
+        return max(BLOCK // self.size, 1) * self.size if self.size <= BLOCK else BLOCK
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether one unit is larger than a block."""
+        return self.size > BLOCK
+
+
+class Reader:
+    """Reads parts of one file.
+
+    Args:
+        path: the file.
+        file: it, opened for reading without a buffer.
+        buffer: where to read into.
+        advance: told of every part.
+    """
+
+    def __init__(self, path: Path, file: FileIO, buffer: Array, advance: Advance | None):
+        self._path, self._file, self._buffer, self._advance = path, file, buffer, advance
+        self._asked = 0
+
+    def read(self, start: int, stop: int, *, ahead: bool = True) -> Array:
+        """Return the bytes from ``start`` to ``stop``, valid until the next call.
+
+        Args:
+            start: the first byte.
+            stop: the byte behind the last; at most 8 * `BLOCK` bytes.
+            ahead: whether what follows will be read next.
+
+        Raises:
+            FailureError: the file ends before, or cannot be read.
+        """
+        wanted = self._buffer[: stop - start]
+        if len(wanted) < stop - start:
+            raise ValueError(f"{stop - start} bytes do not fit into the buffer")
+        if ahead:
+            self._ask(start, stop)
+        try:
+            self._file.seek(start)
+            done = 0
+            while done < len(wanted):
+                got = self._file.readinto(wanted.data[done:])
+                if not got:
+                    raise FailureError(
+                        f"cannot read {self._path}: it ends after {start + done:,} bytes, and was "
+                        "longer a moment ago; let nobody write to it meanwhile"
+                    )
+                done += got
+        except OSError as error:
+            raise FailureError(f"cannot read {self._path}: {error.strerror or error}") from error
+        if self._advance is not None:
+            self._advance(len(wanted))
+        return wanted
+
+    def blocks(self, start: int, stop: int, step: int | None = None) -> Iterator[tuple[int, Array]]:
+        """Yield each block of ``step`` bytes, by default many, with the place where it begins."""
+        step = len(self._buffer) if step is None else step
+        for place in range(start, stop, step):
+            yield place, self.read(place, min(place + step, stop))
+
+    def _ask(self, start: int, stop: int) -> None:
+        """Have the disk work on what comes next meanwhile."""
+        if self._asked < start or self._asked > stop + 2 * _AHEAD:
+            self._asked = stop
+        if hasattr(os, "posix_fadvise") and self._asked <= stop + _AHEAD:
+            os.posix_fadvise(self._file.fileno(), self._asked, _AHEAD, os.POSIX_FADV_WILLNEED)
+            self._asked += _AHEAD
+
+
+class Buffers:
+    """One buffer for all files.
+
+    Args:
+        advance: told of every part that is read.
+    """
+
+    def __init__(self, advance: Advance | None = None):
+        self._advance = advance
+        self._bytes = np.empty(8 * BLOCK, np.uint8)
+
+    @contextmanager
+    def reader(self, path: Path) -> Generator[Reader]:
+        """Open a file.
+
+        Raises:
+            FailureError: it cannot be opened.
+        """
+        try:
+            file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        with file:
+            yield Reader(path, file, self._bytes, self._advance)

@@ -1,0 +1,101 @@
+"""The writing pass: a file's bytes, with pruned values in the place of the old ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import FileIO
+
+from secateurs.checkpoint.deciding import Pruner
+from secateurs.checkpoint.header import write_header
+from secateurs.checkpoint.publishing import write_all
+from secateurs.checkpoint.reading import Reader, Weight
+from secateurs.checkpoint.stored import Entry, StoredFile
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where what goes in a new file.
+
+    Attributes:
+        head: the bytes that it begins with.
+        copies: what is taken over as it is: first byte, byte behind the last, first byte there.
+        starts: where the values of each pruned weight begin, by name.
+        size: all bytes of the new file.
+    """
+
+    head: bytes
+    copies: tuple[tuple[int, int, int], ...]
+    starts: dict[str, int]
+    size: int
+
+
+def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
+    """Every byte where it was."""
+    copies: list[tuple[int, int, int]] = []
+    place = 0
+    for entry in sorted((weight.entry for weight in weights), key=lambda entry: entry.start):
+        if place < entry.start:
+            copies.append((place, entry.start, place))
+        place = max(place, entry.stop)
+    if place < stored.size:
+        copies.append((place, stored.size, place))
+    starts = {weight.entry.name: weight.entry.start for weight in weights}
+    return Layout(b"", tuple(copies), starts, stored.size)
+
+
+def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
+    """The tensors of any file as safetensors: the widest numbers first, so that all are aligned.
+
+    Names that share one tensor keep one, and the metadata says which, as
+    ``safetensors.torch.save_model`` does.
+    """
+    metadata = {"format": "pt"} if stored.metadata is None else dict(stored.metadata)
+    metadata |= {alias: entry.name for entry in stored.entries for alias in entry.aliases}
+    ordered = sorted(stored.entries, key=lambda entry: -entry.itemsize)
+    described: list[tuple[str, str, tuple[int, ...], int, int]] = []
+    place = 0
+    for entry in ordered:
+        described.append((entry.name, entry.dtype, entry.shape, place, place + entry.nbytes))
+        place += entry.nbytes
+    head = write_header(described, metadata)
+    starts = {name: len(head) + start for name, _, _, start, _ in described}
+    pruned = {weight.entry.name for weight in weights}
+    copies = [(e.start, e.stop, starts[e.name]) for e in ordered if e.name not in pruned]
+    return Layout(head, tuple(copies), starts, len(head) + place)
+
+
+def rewrite(
+    layout: Layout,
+    weights: Sequence[Weight],
+    pruner: Pruner,
+    reader: Reader,
+    target: FileIO,
+) -> None:
+    """Write a new file.
+
+    Args:
+        layout: where what goes.
+        weights: what is pruned, in the order in which ties are broken.
+        pruner: prunes it.
+        reader: reads the old file.
+        target: the new file.
+    """
+    write_all(target, 0, memoryview(layout.head))
+    for start, stop, there in layout.copies:
+        for place, values in reader.blocks(start, stop):
+            write_all(target, there + place - start, values.data)
+    for weight in weights:
+        start = layout.starts[weight.entry.name]
+        for place, values in pruner.blocks(weight, reader):
+            write_all(target, start + place * weight.entry.itemsize, values.data.cast("B"))
+
+
+def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:
+    """The names of a pruned weight and another tensor that share some of their bytes."""
+    pruned = {weight.entry.name for weight in weights}
+    latest: Entry | None = None
+    for entry in sorted((e for e in entries if e.nbytes), key=lambda e: (e.start, e.stop)):
+        if latest is not None and entry.start < latest.stop and {entry.name, latest.name} & pruned:
+            return latest.name, entry.name
+        if latest is None or entry.stop > latest.stop:
+            latest = entry
+    return None
