@@ -1,43 +1,57 @@
+import numpy as np
 import pytest
 import torch
 
 from secateurs import blocks, layout
-from secateurs.blocks import key_blocks, share_out
-from secateurs.keys import key_of
+from secateurs.blocks import Source, key_blocks, share_out
+from secateurs.keys import Scores, key_of
 
 SIZES = (5, 0, 1, 130, 64, 3)
 
 
-@pytest.mark.parametrize("most", [1, 2, 7])
-def test_shares_cover_everything_in_order(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+def sources(dtype: torch.dtype = torch.float32) -> tuple[list[Source], torch.Tensor]:
+    """Tensors of all kinds, and their keys one after the other."""
+    scores = [Scores("", torch.randn(size).bfloat16(), i % 2 == 0) for i, size in enumerate(SIZES)]
+    scores.append(Scores("", torch.randn(6, 5).to(dtype).t(), True))
+    made = [key_of(s.values, dtype, absolute=s.absolute) for s in scores[:-1]]
+    made.append(key_of(scores[-1].values.t().reshape(-1), dtype, absolute=True))
+    return [Source(s, dtype) for s in scores], torch.cat(made)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("block", [1, 4, 1 << 18])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_parts_and_blocks_hold_all_keys_in_order(
+    monkeypatch: pytest.MonkeyPatch, block: int, dtype: torch.dtype, threads: int
+) -> None:
+    monkeypatch.setattr(layout, "BLOCK", block)
     monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 10)
-    flats = [(torch.randn(size), True) for size in SIZES]
-    shares = share_out(flats, most)
-    assert len(shares) == most
-    spans = [span for share in shares for span in share]
-    covered = [flats[s.index][0][s.start : s.stop] for s in spans]
-    assert torch.equal(torch.cat(covered), torch.cat([flat for flat, _ in flats]))
-    sizes = [sum(s.stop - s.start for s in share) for share in shares]
-    assert max(sizes) <= -(-sum(SIZES) // most)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    made, expected = sources(dtype)
+    parts = share_out(made)
+    assert len(parts) == threads
+    found: list[torch.Tensor] = []
+    for part in parts:
+        blocks_found = [torch.from_numpy(keys.copy()) for keys in key_blocks(part, dtype)]
+        assert all(len(keys) == min(block, part.end - part.begin) for keys in blocks_found[:-1])
+        assert sum(map(len, blocks_found)) == part.end - part.begin
+        assert part.begin == sum(map(len, found))
+        found += blocks_found
+    assert torch.equal(torch.cat(found), expected)
+    assert max(part.end - part.begin for part in parts) <= -(-len(expected) // threads)
+
+
+def test_a_sample_of_keys() -> None:
+    for source in sources()[0]:
+        keys = np.empty(source.size, source.dtype)
+        source.keys_into(0, source.size, keys)
+        assert source.keys(slice(1, None, 3)).tolist() == keys[1::3].tolist()
 
 
 def test_small_work_stays_on_one_thread() -> None:
-    assert len(share_out([(torch.randn(1000), True)], 8)) == 1
-    assert share_out([], 8) == [[]]
-
-
-@pytest.mark.parametrize("block", [1, 4, 1 << 16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_blocks_hold_all_keys_in_order(
-    monkeypatch: pytest.MonkeyPatch, block: int, dtype: torch.dtype
-) -> None:
-    monkeypatch.setattr(layout, "BLOCK", block)
-    flats = [(torch.randn(size).bfloat16(), index % 2 == 0) for index, size in enumerate(SIZES)]
-    (spans,) = share_out(flats, 1)
-    found = [torch.from_numpy(keys.copy()) for keys in key_blocks(spans, dtype)]
-    assert all(len(keys) == min(block, sum(SIZES)) for keys in found[:-1])
-    expected = [key_of(flat, dtype, absolute=absolute) for flat, absolute in flats]
-    assert torch.equal(torch.cat(found), torch.cat(expected))
+    assert len(share_out(sources()[0])) == 1
+    (part,) = share_out([])
+    assert list(key_blocks(part, torch.float32)) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])

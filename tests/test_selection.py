@@ -74,6 +74,7 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     threads = torch.get_num_threads()
     if request.param == "spilling":
         monkeypatch.setattr(counter, "_FEW", 1)
+        monkeypatch.setattr(counter, "_CROWD", 0)
     if request.param != "usual":
         torch.set_num_threads(3)
         monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 5)

@@ -9,34 +9,84 @@ import numpy as np
 import torch
 
 from secateurs import layout
-from secateurs.keys import key_integer, key_of, magnitude_bits
+from secateurs.keys import Scores, key_integer, key_of, magnitude_bits
+from secateurs.layout import flattened
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Share = TypeVar("Share")
 Outcome = TypeVar("Outcome")
 
+_NUMPY = {
+    torch.int64: np.dtype(np.int64),
+    torch.int32: np.dtype(np.int32),
+    torch.int16: np.dtype(np.int16),
+}
 _WORTH_A_THREAD = 1 << 20
 # More would wait for memory and for Python's lock, and each has buffers of its own.
 _MOST_THREADS = 8
 
 
-@dataclass(frozen=True)
-class Span:
-    """A part of one flat tensor on the CPU.
+class Source:
+    """The keys of one tensor on the CPU, in the order of memory.
+
+    Args:
+        scores: the tensor.
+        dtype: the float format to compare in, see `secateurs.keys.key_of`.
 
     Attributes:
-        index: which of the tensors it is.
-        flat: the scores.
-        absolute: whether the score is the absolute value.
-        start: the first element.
-        stop: behind the last element.
+        size: how many keys it has.
+        dtype: the integer dtype of its keys.
     """
 
-    index: int
-    flat: torch.Tensor
-    absolute: bool
+    def __init__(self, scores: Scores, dtype: torch.dtype):
+        values = scores.values
+        self.size = values.numel()
+        self.dtype = numpy_integer(dtype)
+        self._dtype, self._absolute = dtype, scores.absolute
+        self._flat: torch.Tensor | None = None
+        if scores.absolute and values.dtype == dtype:
+            # In numpy from here on: with many small tensors, torch's views would take the time.
+            self._bits = _flat_array(values.view(key_integer(dtype)).numpy())
+            self._magnitude = self.dtype.type(magnitude_bits(dtype))
+        else:
+            self._flat = flattened(values)
+
+    def keys(self, places: slice) -> Array:
+        """The keys at some places, as a new array."""
+        if self._flat is None:
+            return self._bits[places] & self._magnitude
+        return key_of(self._flat[places], self._dtype, absolute=self._absolute).numpy()
+
+    def keys_into(self, start: int, stop: int, out: Array) -> None:
+        """Write the keys from ``start`` to ``stop`` into an array."""
+        if self._flat is None:
+            np.bitwise_and(self._bits[start:stop], self._magnitude, out=out)
+        else:
+            out[:] = self.keys(slice(start, stop))
+
+
+@dataclass(frozen=True)
+class Span:
+    """The keys of one tensor from ``start`` to ``stop``."""
+
+    source: Source
     start: int
     stop: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one thread goes through: spans next to each other.
+
+    Attributes:
+        spans: in order.
+        begin: how many keys the parts before hold.
+        end: ``begin`` and its own number of keys.
+    """
+
+    spans: tuple[Span, ...]
+    begin: int
+    end: int
 
 
 def threads_for(elements: int) -> int:
@@ -67,53 +117,46 @@ def blocks_of(part: range) -> Iterator[slice]:
         yield slice(start, min(start + layout.BLOCK, part.stop))
 
 
-def share_out(flats: Sequence[tuple[torch.Tensor, bool]], most: int) -> list[list[Span]]:
-    """Divide the tensors on the CPU into shares of about equal size, at most one a thread.
-
-    Args:
-        flats: pairs of a flat tensor and whether its absolute values count; those on other devices
-            are left out.
-        most: the most shares; small work gets fewer.
+def share_out(sources: Sequence[Source]) -> list[Part]:
+    """Divide the keys of all tensors into parts of about equal size, one for each thread.
 
     Returns:
-        At least one share, which may be empty; in order, they cover all elements.
+        At least one part, which may be empty; in order, they cover all keys.
     """
-    here = [i for i, (flat, _) in enumerate(flats) if flat.device.type == "cpu"]
-    total = sum(flats[i][0].numel() for i in here)
-    count = max(1, min(most, total // _WORTH_A_THREAD))
-    size = -(-total // count)
-    shares: list[list[Span]] = [[] for _ in range(count)]
+    total = sum(source.size for source in sources)
+    count = threads_for(total)
+    size = max(-(-total // count), 1)
+    spans: list[list[Span]] = [[] for _ in range(count)]
     place = 0
-    for index in here:
-        flat, absolute = flats[index]
+    for source in sources:
         start = 0
-        while start < flat.numel():
+        while start < source.size:
             share = place // size
-            stop = min(flat.numel(), start + (share + 1) * size - place)
-            shares[share].append(Span(index, flat, absolute, start, stop))
+            stop = min(source.size, start + (share + 1) * size - place)
+            spans[share].append(Span(source, start, stop))
             place += stop - start
             start = stop
-    return shares
+    begins = [min(share * size, total) for share in range(count + 1)]
+    return [Part(tuple(spans[i]), begins[i], begins[i + 1]) for i in range(count)]
 
 
-def key_blocks(spans: Sequence[Span], dtype: torch.dtype) -> Iterator[Array]:
-    """Yield the keys of all spans in full blocks, however the tensors divide them.
+def key_blocks(part: Part, dtype: torch.dtype) -> Iterator[Array]:
+    """Yield the keys of a part in full blocks, however the tensors divide them.
 
     Args:
-        spans: parts of tensors on the CPU.
-        dtype: the float format to compare in, see `secateurs.keys.key_of`.
+        part: what to go through.
+        dtype: the float format of the keys.
 
     Yields:
         Integer arrays of at most `secateurs.layout.BLOCK` keys, valid until the next one.
     """
-    total = sum(span.stop - span.start for span in spans)
-    block = np.empty(min(layout.BLOCK, total), dtype=numpy_integer(dtype))
+    block = np.empty(min(layout.BLOCK, part.end - part.begin), dtype=numpy_integer(dtype))
     filled = 0
-    for span in spans:
-        place, keys_into = span.start, _writer(span, dtype)
+    for span in part.spans:
+        place = span.start
         while place < span.stop:
             count = min(len(block) - filled, span.stop - place)
-            keys_into(place, place + count, block[filled : filled + count])
+            span.source.keys_into(place, place + count, block[filled : filled + count])
             filled, place = filled + count, place + count
             if filled == len(block):
                 yield block
@@ -124,22 +167,12 @@ def key_blocks(spans: Sequence[Span], dtype: torch.dtype) -> Iterator[Array]:
 
 def numpy_integer(dtype: torch.dtype) -> np.dtype[Any]:
     """The numpy dtype of the keys of a float format."""
-    return torch.empty(0, dtype=key_integer(dtype)).numpy().dtype
+    return _NUMPY[key_integer(dtype)]
 
 
-def _writer(span: Span, dtype: torch.dtype) -> Any:
-    """Return a function that writes the keys from ``start`` to ``stop`` into an array."""
-    flat = span.flat
-    if span.absolute and flat.dtype == dtype:
-        bits = flat.view(key_integer(dtype)).numpy()
-        magnitude = bits.dtype.type(magnitude_bits(dtype))
-
-        def masked(start: int, stop: int, out: Array) -> None:
-            np.bitwise_and(bits[start:stop], magnitude, out=out)
-
-        return masked
-
-    def converted(start: int, stop: int, out: Array) -> None:
-        out[:] = key_of(flat[start:stop], dtype, absolute=span.absolute).numpy()
-
-    return converted
+def _flat_array(values: Array) -> Array:
+    """Flatten in the order of memory: a view of every dense array."""
+    if values.flags.c_contiguous:
+        return values.reshape(-1)
+    order = sorted(range(values.ndim), key=values.strides.__getitem__, reverse=True)
+    return values.transpose(order).reshape(-1)

@@ -1,17 +1,18 @@
 """One pass over keys: how many lie below a range, and what lies inside it."""
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from secateurs import layout
-from secateurs.blocks import Array, Span, key_blocks, numpy_integer
+from secateurs.blocks import Array, Part, key_blocks, numpy_integer
 
 # Keys inside a range are kept while they are so few; then nothing has to be read twice.
 _FEW = 1 << 19
+# So many keys of one block in a narrow range are mostly one or two values, over and over.
+_CROWD = layout.BLOCK >> 3
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,23 @@ class Pass:
         self._few = max(_FEW // threads, 1)
         self._lock = threading.Lock()
         self._bins: Array | None = None
-        self._found: dict[int, tuple[list[Array], list[Array]]] = {}
+        self._found: dict[int, _Met] = {}
         self._elsewhere: list[Array] = []
 
-    def add_blocks(self, spans: Sequence[Span], begin: int, marks: Array | None) -> None:
-        """Count the keys of parts of tensors on the CPU.
+    def add_blocks(self, part: Part, marks: Array | None) -> None:
+        """Count keys on the CPU.
 
         Args:
-            spans: next to each other in the order of memory.
-            begin: the place of the first key among all elements on the CPU.
-            marks: bool, one for each key of ``spans``; set where the key is below the range.
+            part: which keys.
+            marks: bool, one for each key of all parts; set where the key is below the range.
         """
         integer = numpy_integer(self._dtype).type
         low, high = integer(self._range.low), integer(self._range.high)
         less, inside = np.empty(layout.BLOCK, bool), np.empty(layout.BLOCK, bool)
-        below = least = greatest = place = waiting = 0
-        keys_met: list[Array] = []
-        places: list[Array] = []
-        for keys in key_blocks(spans, self._dtype):
+        met = _Met()
+        below = least = greatest = 0
+        place = part.begin
+        for keys in key_blocks(part, self._dtype):
             size = len(keys)
             flags = less[:size] if marks is None else marks[place : place + size]
             np.less(keys, low, out=flags)
@@ -97,16 +97,16 @@ class Pass:
             if self._signed:
                 least = min(least, int(keys.min()))
             np.not_equal(flags, inside[:size], out=inside[:size])
-            here = np.flatnonzero(inside[:size])
-            keys_met.append(keys.take(here))  # unlike keys[here], lets other threads run
-            places.append(here + (begin + place))
-            place, waiting = place + size, waiting + len(here)
-            if waiting >= self._few:
-                self._spill(keys_met)
-                keys_met, places, waiting = [], [], 0
+            if np.count_nonzero(inside[:size]) > _CROWD:
+                self._count_ends(keys, inside[:size])
+            met.add(keys, np.flatnonzero(inside[:size]), place)
+            place += size
+            if met.count >= self._few:
+                self._spill(met.keys)
+                met = _Met()
         with self._lock:
             self._note(below, least, greatest)
-            self._found[begin] = keys_met, places
+            self._found[part.begin] = met
 
     def add_on_device(self, keys: torch.Tensor) -> None:
         """Count keys where they are; only those inside the range are fetched."""
@@ -122,11 +122,11 @@ class Pass:
     def finish(self) -> tuple[Array, Inside | None]:
         """The counts in the range bin by bin, and what was met there if it was little."""
         found = [self._found[begin] for begin in sorted(self._found)]
-        keys = _together([k for keys, _ in found for k in keys] + self._elsewhere, np.int64)
+        keys = _together([k for met in found for k in met.keys] + self._elsewhere, np.int64)
         bins = self._range.histogram(keys)
         if self._bins is not None:
             return self._bins + bins, None
-        places = _together([p for _, places in found for p in places], np.intp)
+        places = _together([p for met in found for p in met.places], np.intp)
         return bins, Inside(self._range, self.below, keys, places)
 
     def _note(self, below: int, least: int, greatest: int) -> None:
@@ -136,8 +136,34 @@ class Pass:
     def _spill(self, keys: list[Array]) -> None:
         """Too many to keep: from now on they are counted only."""
         with self._lock:
-            bins = self._range.histogram(_together(keys, np.int64))
-            self._bins = bins if self._bins is None else self._bins + bins
+            self._count(self._range.histogram(_together(keys, np.int64)))
+
+    def _count_ends(self, keys: Array, inside: Array) -> None:
+        """Count the keys at the two ends of the range, and take them out of ``inside``."""
+        ends = np.zeros(((self._range.high - self._range.low) >> self._range.shift) + 1, np.int64)
+        for end, place in ((self._range.low, 0), (self._range.high, -1)):
+            met = (keys == end) & inside
+            ends[place] += np.count_nonzero(met)
+            inside ^= met
+        with self._lock:
+            self._count(ends)
+
+    def _count(self, bins: Array) -> None:
+        self._bins = bins if self._bins is None else self._bins + bins
+
+
+class _Met:
+    """What one thread met in the range since it last had too much of it."""
+
+    def __init__(self) -> None:
+        self.keys: list[Array] = []
+        self.places: list[Array] = []
+        self.count = 0
+
+    def add(self, keys: Array, places: Array, begin: int) -> None:
+        self.keys.append(keys.take(places))  # unlike keys[places], lets other threads run
+        self.places.append(places + begin)
+        self.count += len(places)
 
 
 def _together(arrays: list[Array], dtype: type) -> Array:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from secateurs.blocks import Array, in_threads, share_out, threads_for
+from secateurs.blocks import Array, Source, in_threads, share_out
 from secateurs.counter import Inside, Pass, Range
 from secateurs.errors import InvalidArgumentError
 from secateurs.keys import Scores, key_dtype, key_of, key_range
@@ -30,6 +30,7 @@ class KeyCounts:
         marked: the scores whose key is below this one are marked in ``marks``; None before the
             first pass.
         inside: what the last pass met in its range; None if that was too much to keep.
+        parts: the scores on the CPU, shared out to threads.
     """
 
     def __init__(self, scores: Sequence[Scores], marks: torch.Tensor | None = None):
@@ -39,9 +40,9 @@ class KeyCounts:
         self.marked: int | None = None
         self.inside: Inside | None = None
         self._scores = scores
-        self._flats = [(flattened(s.values), s.absolute) for s in scores]
-        self._elsewhere = [pair for pair in self._flats if pair[0].device.type != "cpu"]
-        self._shares = share_out(self._flats, threads_for(self.total))
+        self._elsewhere = [s for s in scores if s.values.device.type != "cpu"]
+        self._sources = [Source(s, self.dtype) for s in scores if s.values.device.type == "cpu"]
+        self.parts = share_out(self._sources)
         self._marks = None if marks is None else marks.numpy()
 
     def guess(self, k: int) -> tuple[int, int]:
@@ -84,19 +85,12 @@ class KeyCounts:
         return below, torch.from_numpy(wanted.histogram(keys))
 
     def _count_all(self, wanted: Range) -> tuple[int, torch.Tensor]:
-        made = Pass(wanted, self.dtype, signed=self.low < 0, threads=len(self._shares))
-        sizes = [sum(span.stop - span.start for span in spans) for spans in self._shares]
-        ends = np.cumsum(sizes).tolist()
-
-        def add(index: int) -> None:
-            part = slice(ends[index] - sizes[index], ends[index])
-            marks = None if self._marks is None else self._marks[part]
-            made.add_blocks(self._shares[index], part.start, marks)
-
-        in_threads(add, range(len(sizes)))
-        for flat, absolute in self._elsewhere:
+        made = Pass(wanted, self.dtype, signed=self.low < 0, threads=len(self.parts))
+        in_threads(lambda part: made.add_blocks(part, self._marks), self.parts)
+        for scores in self._elsewhere:
+            flat = flattened(scores.values)
             for piece in pieces(flat):
-                made.add_on_device(key_of(flat[piece], self.dtype, absolute=absolute))
+                made.add_on_device(key_of(flat[piece], self.dtype, absolute=scores.absolute))
         if made.least < self.low or made.greatest > self.high:  # beyond the infinities: NaN
             self._name_nan()
         bins, self.inside = made.finish()
@@ -107,10 +101,15 @@ class KeyCounts:
         """Every so-manieth key of all tensors together, about `_SAMPLE` of them."""
         step, offset = max(self.total // _SAMPLE, 1), 0
         found: list[Array] = []
-        for flat, absolute in self._flats:
+        for source in self._sources:
             first = -offset % step
+            if first < source.size:
+                found.append(source.keys(slice(first, None, step)))
+            offset += source.size
+        for scores in self._elsewhere:
+            flat, first = flattened(scores.values), -offset % step
             if first < flat.numel():
-                keys = key_of(flat[first::step], self.dtype, absolute=absolute)
+                keys = key_of(flat[first::step], self.dtype, absolute=scores.absolute)
                 found.append(keys.cpu().numpy())
             offset += flat.numel()
         return np.concatenate(found)

@@ -35,6 +35,8 @@ class Units:
     @property
     def pooled(self) -> tuple[int, ...]:
         """The dimensions of ``view`` that a unit spans."""
+        if self.view == self.unit:
+            return ()
         return tuple(i for i, (v, u) in enumerate(zip(self.view, self.unit, strict=True)) if v != u)
 
     @property

@@ -86,11 +86,11 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
         totals[tensor.device] = totals.get(tensor.device, 0) + tensor.numel()
     memory = {device: torch.empty(n, dtype=dtype, device=device) for device, n in totals.items()}
     made: list[torch.Tensor] = []
+    begins = dict.fromkeys(totals, 0)
     for tensor in like:
-        order, rest = storage_order(tensor), memory[tensor.device]
-        shape = [tensor.shape[dimension] for dimension in order]
-        made.append(rest[: tensor.numel()].view(shape).permute(inverse(order)))
-        memory[tensor.device] = rest[tensor.numel() :]
+        begin = begins[tensor.device]
+        made.append(memory[tensor.device].as_strided(tensor.shape, _dense_strides(tensor), begin))
+        begins[tensor.device] = begin + tensor.numel()
     return made
 
 
@@ -118,6 +118,17 @@ def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor,
 
 def _piece(tensor: torch.Tensor) -> int:
     return BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+
+
+def _dense_strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides that keep the order of memory and leave no gaps."""
+    if tensor.is_contiguous():
+        return tensor.stride()
+    strides, step = [0] * tensor.dim(), 1
+    for dimension in reversed(storage_order(tensor)):
+        strides[dimension] = step
+        step *= tensor.shape[dimension]
+    return tuple(strides)
 
 
 def _follows(first: torch.Tensor, second: torch.Tensor) -> bool:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from secateurs import layout
 from secateurs.blocks import (
     Array,
+    Part,
+    Source,
+    blocks_of,
     in_threads,
     key_blocks,
     numpy_integer,
-    share_out,
-    threads_for,
 )
 from secateurs.counting import KeyCounts
 from secateurs.keys import Scores, key_of
@@ -63,7 +65,7 @@ def mark(
         flags[inside.places[keys < key]] = True
         places = inside.places[keys == key]
     elif counts.marked != key:
-        _mark_below(scores, marks, counts.dtype, key)
+        _mark_below(marks, counts, key)
     _mark_below_elsewhere(scores, marks, counts.dtype, key)
     if places is not None and len(places) == ties == tied:
         marks.here.numpy()[places] = True
@@ -71,20 +73,16 @@ def mark(
         _mark_ties(scores, marks, counts.dtype, key, ties, places)
 
 
-def _mark_below(scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int) -> None:
-    flats = [(flattened(s.values), s.absolute) for s in scores]
-    shares = share_out(flats, threads_for(sum(flat.numel() for flat, _ in flats)))
-    sizes = [sum(span.stop - span.start for span in spans) for spans in shares]
-    ends = np.cumsum(sizes).tolist()
-    threshold, out = numpy_integer(dtype).type(key), marks.here.numpy()
+def _mark_below(marks: Marks, counts: KeyCounts, key: int) -> None:
+    threshold, out = numpy_integer(counts.dtype).type(key), marks.here.numpy()
 
-    def mark_share(index: int) -> None:
-        place = ends[index] - sizes[index]
-        for keys in key_blocks(shares[index], dtype):
+    def mark_part(part: Part) -> None:
+        place = part.begin
+        for keys in key_blocks(part, counts.dtype):
             np.less(keys, threshold, out=out[place : place + len(keys)])
             place += len(keys)
 
-    in_threads(mark_share, range(len(shares)))
+    in_threads(mark_part, counts.parts)
 
 
 def _mark_below_elsewhere(
@@ -139,6 +137,8 @@ def _mark_earliest(
     mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, most: int
 ) -> int:
     """Mark the scores that equal ``key``, at most ``most``, by flat index; return how many."""
+    if mask.device.type == "cpu" and scores.values.is_contiguous():
+        return _mark_earliest_here(mask.view(-1).numpy(), Source(scores, dtype), key, most)
     taken = 0
     for values, flags in logical_pieces(scores.values, mask):
         if taken == most:
@@ -150,5 +150,24 @@ def _mark_earliest(
         else:
             places = tied.reshape(-1).nonzero().reshape(-1)[: most - taken]
             flags[torch.unravel_index(places, flags.shape)] = True
+        taken += min(count, most - taken)
+    return taken
+
+
+def _mark_earliest_here(flags: Array, source: Source, key: int, most: int) -> int:
+    keys = np.empty(min(layout.BLOCK, source.size), source.dtype)
+    tied = np.empty(len(keys), bool)
+    taken = 0
+    for block in blocks_of(range(source.size)):
+        if taken == most:
+            break
+        size = block.stop - block.start
+        source.keys_into(block.start, block.stop, keys[:size])
+        np.equal(keys[:size], key, out=tied[:size])
+        count = int(np.count_nonzero(tied[:size]))
+        if count <= most - taken:
+            np.logical_or(flags[block], tied[:size], out=flags[block])
+        else:
+            flags[block.start + np.flatnonzero(tied[:size])[: most - taken]] = True
         taken += min(count, most - taken)
     return taken
