@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ class Source:
         dtype: the integer dtype of its keys.
     """
 
+    __slots__ = ("_absolute", "_bits", "_dtype", "_flat", "_magnitude", "dtype", "size")
+
     def __init__(self, scores: Scores, dtype: torch.dtype):
         values = scores.values
         self.size = values.numel()
@@ -65,8 +67,7 @@ class Source:
             out[:] = self.keys(slice(start, stop))
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """The keys of one tensor from ``start`` to ``stop``."""
 
     source: Source

@@ -40,6 +40,7 @@ LAYER_NAMES = (*KINDS, "all")
 
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+_Places = dict[tuple[nn.Module, str], None]
 
 
 @dataclass(frozen=True)
@@ -169,24 +170,17 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
     """Every Parameter once, under its first name, with all the places that hold it."""
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    first: dict[int, str] = {}
-    parameters: dict[str, nn.Parameter] = {}
     # Dictionaries without values: sets that keep their order.
-    places: dict[str, dict[tuple[nn.Module, str], None]] = {}
-    names: dict[str, dict[str, None]] = {}
+    found: dict[int, tuple[nn.Parameter, _Places, dict[str, None]]] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for attribute, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            full = f"{prefix}.{attribute}" if prefix else attribute
-            name = first.setdefault(id(parameter), full)
-            parameters[name] = parameter
-            places.setdefault(name, {})[module, attribute] = None
-            names.setdefault(name, {})[full] = None
-    return {
-        name: Target(name, parameter, tuple(places[name]), tuple(names[name]))
-        for name, parameter in parameters.items()
-    }
+            _, places, names = found.setdefault(id(parameter), (parameter, {}, {}))
+            places[module, attribute] = None
+            names[f"{prefix}.{attribute}" if prefix else attribute] = None
+    targets = (Target(next(iter(n)), p, tuple(places), tuple(n)) for p, places, n in found.values())
+    return {target.name: target for target in targets}
 
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
