@@ -6,7 +6,7 @@ the context managers `pruned` and `gradient_pruned`. The parts they are made of:
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 from secateurs._version import __version__
 from secateurs.candidates import Candidates, Levels, select, select_levels
@@ -48,11 +48,13 @@ __all__ = [
     "sparsity",
 ]
 
-_ON_USE = ("evaluate", "report", "results", "zoo")
+_ON_USE = ("checkpoint", "evaluate", "report", "results", "zoo")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     """Load `secateurs.evaluate` and its like when they are first asked for, not on import."""
+    if name == "load_checkpoint":
+        return import_module("secateurs.checkpoint").load_checkpoint
     if name in _ON_USE:
         return import_module(f"secateurs.{name}")
     raise AttributeError(f"module 'secateurs' has no attribute {name!r}")

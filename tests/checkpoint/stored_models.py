@@ -75,3 +75,4 @@ def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(counts, "_CLUSTERS", 16)
     monkeypatch.setattr(counts, "_CLUSTER", 4)
     monkeypatch.setattr(counts, "_PENDING", 8)
+    monkeypatch.setattr(counts, "_FINE", 1 << 10)

@@ -1,5 +1,26 @@
 """Checkpoints larger than memory: prune, compress and load them without building a model."""
 
-from secateurs.checkpoint.prune import Plan, PrunedWeight, Summary, plan_pruning, prune_checkpoint
+from secateurs.checkpoint.expanding import decompress_checkpoint, load_checkpoint
+from secateurs.checkpoint.prune import (
+    Decision,
+    Plan,
+    PrunedWeight,
+    Summary,
+    decide_pruning,
+    plan_pruning,
+    prune_checkpoint,
+    write_pruned,
+)
 
-__all__ = ["Plan", "PrunedWeight", "Summary", "plan_pruning", "prune_checkpoint"]
+__all__ = [
+    "Decision",
+    "Plan",
+    "PrunedWeight",
+    "Summary",
+    "decide_pruning",
+    "decompress_checkpoint",
+    "load_checkpoint",
+    "plan_pruning",
+    "prune_checkpoint",
+    "write_pruned",
+]

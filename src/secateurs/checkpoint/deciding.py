@@ -1,6 +1,6 @@
 """Which units stay, and zeros where they do not, one block after another."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,6 +77,16 @@ class Pruner:
             self._begins[weight.entry.name] = begin
             begin += weight.units
 
+    def remember(self, weight: Weight) -> Callable[[], None]:
+        """Return what to call before going through a weight's `blocks` a second time."""
+        chooser = self._choosers[weight.entry.name]
+        ties = chooser.ties
+
+        def go_back() -> None:
+            chooser.ties = ties
+
+        return go_back
+
     def blocks(self, weight: Weight, reader: Reader) -> Iterator[tuple[int, Array]]:
         """Yield the weight's values, pruned, as integers of its element size.
 
@@ -108,12 +118,16 @@ class Pruner:
 
 
 class _Chooser:
-    """Compares keys with the threshold, and counts its ties down."""
+    """Compares keys with the threshold.
+
+    Attributes:
+        ties: how many of the units at the threshold are still to be candidates.
+    """
 
     def __init__(self, group: Group, coins: Coins | None, *, idle: bool):
         self.keys, self._coins = group.keys, coins
         self._threshold = None if idle else group.threshold
-        self._ties = 0 if group.threshold is None else group.threshold.ties
+        self.ties = 0 if group.threshold is None else group.threshold.ties
         self._stay = np.empty(BLOCK, bool)
 
     def keep(self, keys: Array, begin: int) -> Array:
@@ -123,14 +137,14 @@ class _Chooser:
             stay[:] = True
             return stay
         key = numpy_integer(self.keys.dtype).type(self._threshold.key)
-        if self._ties and self._threshold.ties == self._threshold.tied:
+        if self.ties and self._threshold.ties == self._threshold.tied:
             np.greater(keys, key, out=stay)
         else:
             np.greater_equal(keys, key, out=stay)
-            if self._ties:
-                tied = np.flatnonzero(keys == key)[: self._ties]
+            if self.ties:
+                tied = np.flatnonzero(keys == key)[: self.ties]
                 stay[tied] = False
-                self._ties -= len(tied)
+                self.ties -= len(tied)
         if self._coins is not None:
             np.logical_or(stay, self._coins.tails(begin, begin + len(keys)), out=stay)
         return stay

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secateurs.checkpoint.finding import INDEX, SUFFIXES, Source, is_weights, read_index
+from secateurs.checkpoint.publishing import Publication, write_all
+from secateurs.checkpoint.rewriting import Written
 from secateurs.errors import InvalidArgumentError
 
 
@@ -28,30 +32,42 @@ class Destination:
     others: tuple[Path, ...] = ()
     replaced: tuple[Path, ...] = ()
 
-    def rewritten_index(self, source: Source, stored: list[list[str]] | None, size: int) -> bytes:
-        """The index of the new files.
 
-        Args:
-            source: the checkpoint with the old index.
-            stored: the names of the tensors in each file; None if they are the old ones.
-            size: the bytes of all tensors together.
-        """
-        if source.index is None or source.content is None:
-            raise ValueError("there is no index to rewrite")
-        old = [file.path.name for file in source.files]
-        if stored is None and list(self.names) == old:
-            return source.index.read_bytes()
-        places = source.content["weight_map"]
-        if stored is None:
-            renamed = dict(zip(old, self.names, strict=True))
-            places = {name: renamed[file] for name, file in places.items()}
-        else:
-            pairs = zip(self.names, stored, strict=True)
-            places = {name: file for file, names in pairs for name in names}
-        content: dict[str, Any] = {**source.content, "weight_map": places}
-        if isinstance(content.get("metadata"), dict) and stored is not None:
-            content["metadata"] = {**content["metadata"], "total_size": size}
-        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+def publish(
+    source: Source, destination: Destination, publication: Publication, written: Sequence[Written]
+) -> None:
+    """Copy what else the folder holds, write the index, and give all files their names."""
+    for path in destination.others:
+        original = (source.folder or Path()) / path
+        with publication.file(str(path)) as file, original.open("rb") as opened:
+            shutil.copyfileobj(opened, file)
+    if destination.index is not None:
+        content = _index(source, destination, written)
+        with publication.file(destination.index) as file:
+            write_all(file, 0, memoryview(content))
+    publication.commit()
+    for path in destination.replaced:
+        path.unlink(missing_ok=True)
+
+
+def _index(source: Source, destination: Destination, written: Sequence[Written]) -> bytes:
+    """What the new index says."""
+    if source.index is None or source.content is None:
+        raise ValueError("there is no index to rewrite")
+    old = [file.path.name for file in source.files]
+    same = all(one.names is None for one in written)
+    if same and list(destination.names) == old:
+        return source.index.read_bytes()
+    renamed = dict(zip(old, destination.names, strict=True))
+    places = {name: renamed[file] for name, file in source.content["weight_map"].items()}
+    if not same:
+        held = zip(destination.names, written, strict=True)
+        places = {name: file for file, one in held for name in one.names or ()}
+    content: dict[str, Any] = {**source.content, "weight_map": places}
+    if isinstance(content.get("metadata"), dict):
+        total = sum(one.nbytes for one in written)
+        content["metadata"] = {**content["metadata"]} | ({} if same else {"total_size": total})
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def find_destination(source: Source, output: Path, *, as_safetensors: bool = False) -> Destination:

@@ -14,6 +14,9 @@ _MOST_PARTS = 4_000_000
 _MOST_BYTES = 1 << 62
 METADATA = "__metadata__"
 
+Described = tuple[str, str, tuple[int, ...], int, int]
+"""A tensor's name, dtype, shape, first byte, and byte behind the last, from the header's end."""
+
 
 class MalformedError(ValueError):
     """Why some bytes are no header."""
@@ -87,20 +90,23 @@ def read_json(text: bytes) -> dict[str, Any]:
 
 
 def write_header(
-    tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]],
+    tensors: Iterable[Described],
     metadata: Mapping[str, str] | None,
+    *,
+    length: int = 0,
 ) -> bytes:
     """Write a header, with its length, as the format's own writer does.
 
     Args:
-        tensors: name, dtype, shape, first byte and byte behind the last, counted from the header's
-            end.
+        tensors: what it says of each.
         metadata: the ``__metadata__``, if any.
+        length: bytes that the result must have at least; spaces fill it up.
     """
     content: dict[str, Any] = {} if metadata is None else {METADATA: dict(metadata)}
     for name, dtype, shape, start, stop in tensors:
         content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(length - 8)
     text += b" " * (-len(text) % 8)  # so that values are aligned
     return len(text).to_bytes(8, "little") + text
 

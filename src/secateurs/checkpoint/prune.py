@@ -1,9 +1,7 @@
 """Prune a checkpoint without building a model: two passes over its files, in bounded memory."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 import torch
@@ -11,12 +9,14 @@ import torch
 from secateurs._checks import check_choice, check_ratio, make_generator
 from secateurs.candidates import SCOPES
 from secateurs.checkpoint.choice import choose
+from secateurs.checkpoint.compressed import BITMASK, VALUES, is_compressed
+from secateurs.checkpoint.compressing import write_compressed
 from secateurs.checkpoint.deciding import Group, Pruner, decide
-from secateurs.checkpoint.destination import Destination, find_destination
+from secateurs.checkpoint.destination import find_destination, publish
 from secateurs.checkpoint.finding import Source, find_checkpoint
-from secateurs.checkpoint.publishing import Publication, write_all
+from secateurs.checkpoint.publishing import Publication
 from secateurs.checkpoint.reading import Advance, Buffers, Weight
-from secateurs.checkpoint.rewriting import overlapping, rewrite, safetensors_layout, same_layout
+from secateurs.checkpoint.rewriting import Written, overlapping, write_safetensors, write_same
 from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys
 from secateurs.checkpoint.stored import Entry
 from secateurs.draw import Coins
@@ -137,6 +137,11 @@ def plan_pruning(
     needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
     found = find_checkpoint(Path(source).expanduser())
+    for file in found.files:
+        if is_compressed(file):
+            raise InvalidArgumentError(
+                f"{file.path} is compressed: run secateurs prune --decompress on it first"
+            )
     entries = [(file.path, entry) for file in found.files for entry in file.entries]
     chosen = choose([e for _, e in entries], layers=layers, include=include, exclude=exclude)
     names = {entry.name for entry in chosen}
@@ -179,6 +184,7 @@ def write_pruned(
     decision: Decision,
     output: str | Path,
     *,
+    compress: bool = False,
     advance: Advance | None = None,
 ) -> Summary:
     """The second pass: write the pruned files, all or none.
@@ -187,6 +193,7 @@ def write_pruned(
         plan: from `plan_pruning`.
         decision: from `decide_pruning`; it is used up.
         output: where to, see `prune_checkpoint`.
+        compress: as for `prune_checkpoint`.
         advance: told of every part that was read, in bytes.
 
     Raises:
@@ -194,23 +201,31 @@ def write_pruned(
         FailureError: a file cannot be read or written; nothing has changed.
     """
     source = plan.source
-    destination = find_destination(source, Path(output).expanduser())
+    if compress:
+        _refuse_shadows(source)
+    destination = find_destination(source, Path(output).expanduser(), as_safetensors=compress)
     pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
     buffers = Buffers(advance)
-    sizes: list[int] = []
+    written: list[Written] = []
     with Publication(destination.folder) as publication:
-        publication.check_room(sum(file.size for file in source.files))
+        if not compress:
+            publication.check_room(sum(file.size for file in source.files))
         for stored, name in zip(source.files, destination.names, strict=True):
             weights = [weight for weight in plan.weights if weight.path == stored.path]
-            same = stored.pickled == (not name.endswith(".safetensors"))
-            layout = (same_layout if same else safetensors_layout)(stored, weights)
             with publication.file(name) as file, buffers.reader(stored.path) as reader:
-                rewrite(layout, weights, pruner, reader, file)
-                if stored.pickled and same:
-                    _mend(stored.path, [weight.entry for weight in weights], file)
-            sizes.append(layout.size)
-        finish(source, destination, publication, None, 0)
-    return Summary(destination.folder, destination.names, summarize(plan, pruner), sum(sizes))
+                write = write_same
+                if compress:
+                    write = write_compressed
+                elif stored.pickled and name.endswith(".safetensors"):
+                    write = write_safetensors
+                written.append(write(stored, weights, pruner, reader, file))
+        publish(source, destination, publication, written)
+    return Summary(
+        destination.folder,
+        destination.names,
+        summarize(plan, pruner),
+        sum(one.size for one in written),
+    )
 
 
 def prune_checkpoint(
@@ -226,6 +241,7 @@ def prune_checkpoint(
     include: Names | None = None,
     exclude: Names | None = None,
     seed: int | None = None,
+    compress: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> Summary:
     """Prune the weights in a file or a folder, however large, and write them to another.
@@ -251,6 +267,8 @@ def prune_checkpoint(
         include: only these names; see `secateurs.checkpoint.choice.choose`.
         exclude: not these names; see `secateurs.checkpoint.choice.choose`.
         seed: for ``p_bern`` between 0 and 1 and random scores.
+        compress: write pruned tensors as a bitmask and the values that stay, where that is smaller:
+            `secateurs.load_checkpoint` and `decompress_checkpoint` read it.
         advance: told of every part that was read, in bytes.
 
     Returns:
@@ -281,28 +299,10 @@ def prune_checkpoint(
         exclude=exclude,
         seed=seed,
     )
-    find_destination(plan.source, Path(output).expanduser())  # refused before the first pass
-    return write_pruned(plan, decide_pruning(plan, advance), output, advance=advance)
-
-
-def finish(
-    source: Source,
-    destination: Destination,
-    publication: Publication,
-    stored: list[list[str]] | None,
-    size: int,
-) -> None:
-    """Copy what else the folder holds, write the index, and give all files their names."""
-    for path in destination.others:
-        with publication.file(str(path)) as file, (source.path / path).open("rb") as original:
-            shutil.copyfileobj(original, file)
-    if destination.index is not None:
-        content = destination.rewritten_index(source, stored, size)
-        with publication.file(destination.index) as file:
-            write_all(file, 0, memoryview(content))
-    publication.commit()
-    for path in destination.replaced:
-        path.unlink(missing_ok=True)
+    # Refused before the first pass, if at all.
+    find_destination(plan.source, Path(output).expanduser(), as_safetensors=compress)
+    decision = decide_pruning(plan, advance)
+    return write_pruned(plan, decision, output, compress=compress, advance=advance)
 
 
 def summarize(plan: Plan, pruner: Pruner) -> tuple[PrunedWeight, ...]:
@@ -313,17 +313,19 @@ def summarize(plan: Plan, pruner: Pruner) -> tuple[PrunedWeight, ...]:
     )
 
 
-def _mend(path: Path, entries: list[Entry], target: FileIO) -> None:
-    from secateurs.checkpoint.pickled import mend_checksums
-
-    mend_checksums(path, entries, target)
-
-
 def _unit_size(entry: Entry, granularity: str) -> int:
     """Elements of one unit; they lie side by side."""
     if granularity == "weight" or len(entry.shape) < 2:
         return 1
     return torch.Size(entry.shape[2 if granularity == "kernel" else 1 :]).numel()
+
+
+def _refuse_shadows(source: Source) -> None:
+    for name in (entry.name for file in source.files for entry in file.entries):
+        if name.endswith((BITMASK, VALUES)):
+            raise InvalidArgumentError(
+                f"a tensor is called {name}, as parts of compressed tensors are: leave --compress"
+            )
 
 
 def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:

@@ -5,10 +5,25 @@ from dataclasses import dataclass
 from io import FileIO
 
 from secateurs.checkpoint.deciding import Pruner
-from secateurs.checkpoint.header import write_header
+from secateurs.checkpoint.header import Described, write_header
 from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.reading import Reader, Weight
 from secateurs.checkpoint.stored import Entry, StoredFile
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a new file holds.
+
+    Attributes:
+        names: its tensors; None if they are those of the old file.
+        nbytes: the bytes of its tensors.
+        size: the bytes of the file.
+    """
+
+    names: Sequence[str] | None
+    nbytes: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -43,42 +58,66 @@ def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
 
 
 def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """The tensors of any file as safetensors: the widest numbers first, so that all are aligned.
-
-    Names that share one tensor keep one, and the metadata says which, as
-    ``safetensors.torch.save_model`` does.
-    """
-    metadata = {"format": "pt"} if stored.metadata is None else dict(stored.metadata)
-    metadata |= {alias: entry.name for entry in stored.entries for alias in entry.aliases}
+    """The tensors of any file as safetensors: the widest numbers first, so that all are aligned."""
     ordered = sorted(stored.entries, key=lambda entry: -entry.itemsize)
-    described: list[tuple[str, str, tuple[int, ...], int, int]] = []
+    described: list[Described] = []
     place = 0
     for entry in ordered:
         described.append((entry.name, entry.dtype, entry.shape, place, place + entry.nbytes))
         place += entry.nbytes
-    head = write_header(described, metadata)
+    head = write_header(described, shared_metadata(stored))
     starts = {name: len(head) + start for name, _, _, start, _ in described}
     pruned = {weight.entry.name for weight in weights}
     copies = [(e.start, e.stop, starts[e.name]) for e in ordered if e.name not in pruned]
     return Layout(head, tuple(copies), starts, len(head) + place)
 
 
-def rewrite(
+def shared_metadata(stored: StoredFile) -> dict[str, str]:
+    """The metadata of a file as safetensors.
+
+    Names that share one tensor keep one, and the metadata says which, as
+    ``safetensors.torch.save_model`` does. Where there is none yet, it says that it is of PyTorch.
+    """
+    metadata = {"format": "pt"} if stored.pickled else dict(stored.metadata or {})
+    return metadata | {alias: entry.name for entry in stored.entries for alias in entry.aliases}
+
+
+def write_same(
+    stored: StoredFile, weights: Sequence[Weight], pruner: Pruner, reader: Reader, target: FileIO
+) -> Written:
+    """Write a file with its weights pruned, and every other byte as it was.
+
+    Args:
+        stored: the old file.
+        weights: what is pruned in it, in the order in which ties are broken.
+        pruner: prunes it.
+        reader: reads the old file.
+        target: the new file.
+    """
+    written = _write(same_layout(stored, weights), weights, pruner, reader, target)
+    if stored.pickled:
+        from secateurs.checkpoint.pickled import mend_checksums
+
+        mend_checksums(stored.path, [weight.entry for weight in weights], target)
+    return written
+
+
+def write_safetensors(
+    stored: StoredFile, weights: Sequence[Weight], pruner: Pruner, reader: Reader, target: FileIO
+) -> Written:
+    """Write the tensors of any file as safetensors; the arguments are those of `write_same`."""
+    layout = safetensors_layout(stored, weights)
+    return _write(layout, weights, pruner, reader, target, [e.name for e in stored.entries])
+
+
+def _write(
     layout: Layout,
     weights: Sequence[Weight],
     pruner: Pruner,
     reader: Reader,
     target: FileIO,
-) -> None:
-    """Write a new file.
-
-    Args:
-        layout: where what goes.
-        weights: what is pruned, in the order in which ties are broken.
-        pruner: prunes it.
-        reader: reads the old file.
-        target: the new file.
-    """
+    names: Sequence[str] | None = None,
+) -> Written:
     write_all(target, 0, memoryview(layout.head))
     for start, stop, there in layout.copies:
         for place, values in reader.blocks(start, stop):
@@ -87,6 +126,7 @@ def rewrite(
         start = layout.starts[weight.entry.name]
         for place, values in pruner.blocks(weight, reader):
             write_all(target, start + place * weight.entry.itemsize, values.data.cast("B"))
+    return Written(names, layout.size - len(layout.head), layout.size)
 
 
 def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:

@@ -1,6 +1,7 @@
 """What a file holds: tensors as ranges of its bytes."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -70,8 +71,8 @@ class Entry:
 
     @property
     def itemsize(self) -> int:
-        """Bytes an element; for dtypes of whole bytes."""
-        return BITS[self.dtype] // 8
+        """Bytes an element, at least one."""
+        return max(BITS[self.dtype] // 8, 1)
 
     @property
     def count(self) -> int:
@@ -103,3 +104,11 @@ class StoredFile:
     metadata: dict[str, str] | None = None
     header: tuple[str, ...] = ()
     pickled: bool = False
+
+    @cached_property
+    def _by_name(self) -> dict[str, Entry]:
+        return {entry.name: entry for entry in self.entries}
+
+    def entry(self, name: str) -> Entry:
+        """The tensor of this name."""
+        return self._by_name[name]

@@ -13,6 +13,8 @@ import typer
 from secateurs._checks import nearest
 from secateurs._version import __version__
 from secateurs.cli.arguments import spelled_out
+from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
+from secateurs.cli.prune import prune
 from secateurs.cli.report import report
 from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.errors import InvalidArgumentError, SecateursError
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(words: list[str]) -> int:
     try:
-        asked = spelled_out(words, SEVERAL) or ["--help"]
+        several = SEVERAL_NAMES if words[:1] == ["prune"] else SEVERAL
+        asked = spelled_out(words, several) or ["--help"]
         code = _app()(asked, prog_name="secateurs", standalone_mode=False)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
@@ -62,6 +65,7 @@ def _app() -> typer.Typer:
     )
     app.callback()(_options)
     app.command()(sweep)
+    app.command()(prune)
     app.command()(report)
     return app
 

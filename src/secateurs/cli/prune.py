@@ -1,0 +1,248 @@
+"""``secateurs prune``: checkpoints of any size, without building a model."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from secateurs.cli.arguments import numbers
+from secateurs.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from secateurs.checkpoint import Decision, Plan, Summary
+    from secateurs.checkpoint.reading import Advance
+
+SEVERAL = frozenset(("--layers", "--include", "--exclude"))
+"""Options that take several values."""
+
+_NAMED = 6
+
+
+def _option(help_text: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, rich_help_panel=panel)
+
+
+_PRUNE, _RUN = "How to prune", "What to write"
+
+
+def prune(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A .safetensors, .pt or .bin file, or a folder as Hugging Face writes it.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        _option("A file, or a folder if IN is one; it may be IN.", _RUN, "--output", "-o"),
+    ] = None,
+    p_prune: Annotated[
+        str | None, _option("Ratio of units that are candidates, 0 to 1.", _PRUNE)
+    ] = None,
+    p_bern: Annotated[str, _option("Probability of each candidate.", _PRUNE)] = "1",
+    granularity: Annotated[str, _option("weight, kernel or filter.", _PRUNE)] = "weight",
+    scope: Annotated[str, _option("global or layer: who competes.", _PRUNE)] = "global",
+    score: Annotated[str, _option("magnitude or random.", _PRUNE)] = "magnitude",
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="conv, conv2d, linear, attention, all, ...; by default the weights of "
+            "convolutions and linear layers, told by name and shape.",
+            rich_help_panel=_PRUNE,
+            metavar="VALUE ...",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Prune only these: globs on the names of tensors or of modules around them.",
+            rich_help_panel=_PRUNE,
+            metavar="VALUE ...",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Do not prune these.", rich_help_panel=_PRUNE, metavar="VALUE ..."),
+    ] = None,
+    seed: Annotated[
+        int | None, _option("For p-bern between 0 and 1 and random scores.", _PRUNE)
+    ] = None,
+    compress: Annotated[
+        bool,
+        _option("Write pruned tensors as a bitmask and values, where that is smaller; "
+                "secateurs.load_checkpoint and --decompress read it.", _RUN, "--compress"),
+    ] = False,
+    decompress: Annotated[
+        bool, _option("Write what --compress wrote as ordinary files.", _RUN, "--decompress")
+    ] = False,
+    dry_run: Annotated[
+        bool, _option("Print what would be pruned and the threshold; write nothing.", _RUN,
+                      "--dry-run")
+    ] = False,
+) -> None:  # fmt: skip
+    """Prune the weights in a file or folder, however large, in two passes over it."""
+    from secateurs.checkpoint import decide_pruning, plan_pruning, write_pruned
+    from secateurs.checkpoint.destination import find_destination
+
+    if decompress:
+        if p_prune is not None or compress or dry_run:
+            raise InvalidArgumentError("--decompress goes with IN and --output alone")
+        _decompress(source, _needed(output))
+        return
+    if p_prune is None:
+        raise InvalidArgumentError("--p-prune is missing: write --p-prune 0.5 for half")
+    plan = plan_pruning(
+        source,
+        numbers("--p-prune", [p_prune])[0],
+        numbers("--p-bern", [p_bern])[0],
+        granularity=granularity,
+        scope=scope,
+        score=score,
+        layers=layers or None,
+        include=include or None,
+        exclude=exclude or None,
+        seed=seed,
+    )
+    if dry_run:
+        with _bar("reading", plan.work) as advance:
+            decision = decide_pruning(plan, advance)
+        typer.echo(_plan_table(plan, decision))
+        return
+    target = _needed(output)
+    find_destination(plan.source, target, as_safetensors=compress)
+    console = _console()
+    console.print(_outline(plan))
+    with _bar("pruning", plan.work) as advance:
+        decision = decide_pruning(plan, advance)
+        summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
+    typer.echo(_summary_table(summary))
+    console.print(_thresholds(plan, decision))
+    if plan.source.left_out:
+        names = _first([str(path) for path in plan.source.left_out])
+        console.print(f"left out, since they are weights that were not pruned: {names}")
+    files = _first(list(summary.names))
+    console.print(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
+
+
+def _needed(output: Path | None) -> Path:
+    if output is None:
+        raise InvalidArgumentError("--output is missing: write -o PATH (it may be the input)")
+    return output
+
+
+def _decompress(source: Path, output: Path) -> None:
+    from secateurs.checkpoint import decompress_checkpoint
+
+    with _bar("decompressing", None) as advance:
+        folder = decompress_checkpoint(source, output, advance=advance)
+    _console().print(f"wrote {output.name} to {folder}")
+
+
+def _console() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _bar(what: str, total: int | None) -> "Generator[Advance]":
+    """A bar of bytes on stderr, where that is a terminal."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    shown = console.is_terminal
+    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda size: progress.advance(task, size)
+
+
+def _outline(plan: "Plan") -> str:
+    """What will be pruned, in a line."""
+    count = len(plan.weights) + len(plan.untouched)
+    elements = sum(weight.entry.count for weight in plan.weights)
+    size = sum(weight.entry.nbytes for weight in plan.weights)
+    others = _first([entry.name for entry in plan.untouched])
+    rest = f"; the others stay: {others}" if others else ""
+    return (
+        f"pruning {len(plan.weights):,} of {count:,} tensors ({elements:,} weights, "
+        f"{_bytes(size)}){rest}"
+    )
+
+
+def _plan_table(plan: "Plan", decision: "Decision") -> str:
+    """Every tensor, and whether it competes."""
+    rows = [("tensor", "dtype", "shape", "elements", "")]
+    chosen = {weight.entry.name for weight in plan.weights}
+    for file in plan.source.files:
+        rows += [
+            (e.name, e.dtype, _shape(e.shape), f"{e.count:,}", "prune" * (e.name in chosen))
+            for e in file.entries
+        ]
+    return f"{_aligned(rows)}\n{_thresholds(plan, decision)}"
+
+
+def _summary_table(summary: "Summary") -> str:
+    rows = [("tensor", "dtype", "shape", "pruned", "of", "ratio")]
+    for one in summary.weights:
+        ratio = one.pruned / one.total
+        numbers_of = f"{one.pruned:,}", f"{one.total:,}", f"{ratio:.2%}"
+        rows.append((one.name, one.dtype, _shape(one.shape), *numbers_of))
+    pruned, total = (sum(getattr(w, a) for w in summary.weights) for a in ("pruned", "total"))
+    rows.append(("total", "", "", f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"))
+    return _aligned(rows)
+
+
+def _thresholds(plan: "Plan", decision: "Decision") -> str:
+    """Where the candidates end; a line for each tensor where each has its own."""
+    lines: list[str] = []
+    for group in decision.groups:
+        units = sum(weight.units for weight in group.weights)
+        what = group.weights[0].entry.name if plan.scope == "layer" else "threshold"
+        end = "no candidates" if group.score is None else f"{group.score:.9g}"
+        lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
+    return "\n".join(lines)
+
+
+def _aligned(rows: "list[tuple[str, ...]]") -> str:
+    """Columns as wide as what is in them; the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(f"{cell:{'>' if i else '<'}{w}}" for i, (cell, w) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _bytes(size: int) -> str:
+    value, unit = float(size), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
