@@ -1,0 +1,107 @@
+"""What is promised of other devices, on one: the same candidates, the same draws, no waiting."""
+
+import pytest
+import torch
+from torch import nn
+
+import secateurs as sc
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Conv2d(32, 8, 1)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(10)).eval()
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    made = network()
+    made(torch.rand(1, 3, 16, 16))
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
+@pytest.mark.parametrize("p_prune", [0, 0.01, 0.5, 0.99, 1])
+def test_the_same_candidates_and_draws(
+    model: nn.Module, dtype: torch.dtype, granularity: str, p_prune: float
+) -> None:
+    model.to(dtype)
+    here = sc.select(model, p_prune, granularity=granularity)
+    there = sc.select(model.cuda(), p_prune, granularity=granularity)
+    for name, chosen in here.chosen.items():
+        assert torch.equal(there.chosen[name].cpu(), chosen)
+    drawn = there.draw(0.3, seed=1)
+    assert all(torch.equal(drawn[name].cpu(), m) for name, m in here.draw(0.3, seed=1).items())
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    sc.apply_masks(model, drawn)
+    assert sc.sparsity(model).ratio == pytest.approx(drawn.sparsity)
+    for name, mask in drawn.items():
+        assert torch.equal(model.get_parameter(name), before[name] * mask)
+    sc.restore(model)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_a_model_on_two_devices(model: nn.Module) -> None:
+    here = sc.select(model, 0.4)
+    model[1].cuda()
+    there = sc.select(model, 0.4)
+    for name, chosen in here.chosen.items():
+        assert torch.equal(there.chosen[name].cpu(), chosen)
+    drawn = there.draw(0.5, seed=3)
+    assert all(torch.equal(drawn[n].cpu(), m) for n, m in here.draw(0.5, seed=3).items())
+
+
+def test_ties_over_two_devices() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(4)))
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+    model[1].cuda()
+    chosen = sc.select(model, 0.6).chosen.values()
+    assert [int(c.sum()) for c in chosen] == [16, 16, 6, 0]
+
+
+def test_a_redraw_does_not_wait_for_the_device(model: nn.Module) -> None:
+    model.cuda()
+    candidates = sc.select(model, 0.5)
+    generator = torch.Generator("cuda").manual_seed(0)
+    masks = candidates.draw(0.3, generator=generator)
+    sc.apply_masks(model, masks)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sc.apply_masks(model, candidates.draw(0.3, generator=generator, out=masks))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_redraw_in_a_cuda_graph_draws_afresh(model: nn.Module) -> None:
+    model.cuda()
+    candidates = sc.select(model, 0.5)
+    generator = torch.Generator("cuda").manual_seed(0)
+    masks = candidates.draw(0.5, generator=generator)
+    sc.apply_masks(model, masks)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        sc.apply_masks(model, candidates.draw(0.5, generator=generator, out=masks))
+    seen = []
+    for _ in range(3):
+        graph.replay()
+        seen.append(model[0].weight.detach().clone())
+    torch.cuda.synchronize()
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_draws_on_the_device_are_reproducible_and_have_the_frequency() -> None:
+    candidates = sc.select(nn.Linear(1024, 1024, device="cuda"), 1)
+    first, again = (
+        candidates.draw(0.3, generator=torch.Generator("cuda").manual_seed(5)) for _ in range(2)
+    )
+    assert torch.equal(first["weight"], again["weight"])
+    assert abs(first.sparsity - 0.3) < 4 * (0.21 / 2**20) ** 0.5
