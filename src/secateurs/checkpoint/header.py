@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from secateurs.checkpoint.stored import BITS, Entry, StoredFile
 from secateurs.errors import FailureError
@@ -31,12 +31,7 @@ def read_header(path: Path) -> StoredFile:
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(_LONGEST, size - 8):
-                raise MalformedError(_no_header(size, length))
-            return parse_header(path, file.read(length), size)
+            return parse_file(path, file)
     except MalformedError as error:
         raise FailureError(
             f"cannot read {path} as safetensors: {error}; it is damaged or of another format, get "
@@ -44,6 +39,20 @@ def read_header(path: Path) -> StoredFile:
         ) from error
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def parse_file(path: Path, file: BinaryIO) -> StoredFile:
+    """Read and check what stands at the beginning of a file.
+
+    Raises:
+        MalformedError: something in it cannot be.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(_LONGEST, size - 8):
+        raise MalformedError(_no_header(size, length))
+    return parse_header(path, file.read(length), size)
 
 
 def parse_header(path: Path, text: bytes, size: int) -> StoredFile:
