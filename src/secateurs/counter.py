@@ -83,7 +83,7 @@ class Pass:
         """
         integer = numpy_integer(self._dtype).type
         low, high = integer(self._range.low), integer(self._range.high)
-        less, inside = np.empty(layout.BLOCK, bool), np.empty(layout.BLOCK, bool)
+        less, inside = np.empty(layout.BLOCK, bool), np.zeros((layout.BLOCK + 7) & ~7, bool)
         met = _Met()
         below = least = greatest = 0
         place = part.begin
@@ -97,9 +97,11 @@ class Pass:
             if self._signed:
                 least = min(least, int(keys.min()))
             np.not_equal(flags, inside[:size], out=inside[:size])
-            if np.count_nonzero(inside[:size]) > _CROWD:
+            places = _places(inside, size)
+            if len(places) > _CROWD:
                 self._count_ends(keys, inside[:size])
-            met.add(keys, np.flatnonzero(inside[:size]), place)
+                places = np.flatnonzero(inside[:size])
+            met.add(keys, places, place)
             place += size
             if met.count >= self._few:
                 self._spill(met.keys)
@@ -164,6 +166,22 @@ class _Met:
         self.keys.append(keys.take(places))  # unlike keys[places], lets other threads run
         self.places.append(places + begin)
         self.count += len(places)
+
+
+def _places(flags: Array, size: int) -> Array:
+    """The places of the true flags among the first ``size``, where few are.
+
+    Twice as fast as numpy's flatnonzero, since whole words of eight flags are passed over.
+    """
+    flags[size:] = False
+    words = flags.view(np.uint64)
+    rows = np.flatnonzero(words != 0)
+    inner = np.flatnonzero(words.take(rows).view(np.bool_))
+    places = rows.take(inner >> 3)
+    places <<= 3
+    inner &= 7
+    places += inner
+    return places
 
 
 def _together(arrays: list[Array], dtype: type) -> Array:

@@ -53,13 +53,15 @@ class KeyCounts:
         Args:
             k: from 1 to ``total``.
         """
-        sample = np.sort(self._sample())
+        sample = self._sample()
         last = len(sample) - 1
         quantile = (k - 1) / max(self.total - 1, 1)
         # Three standard deviations of the rank of a sample quantile (a binomial).
         spread = 3 * (len(sample) * quantile * (1 - quantile)) ** 0.5 + 2
-        first, final = int(quantile * last - spread), int(quantile * last + spread) + 1
-        return int(sample[max(first, 0)]), int(sample[min(final, last)])
+        first = max(int(quantile * last - spread), 0)
+        final = min(int(quantile * last + spread) + 1, last)
+        sample.partition((first, final))
+        return int(sample[first]), int(sample[final])
 
     def count(self, low: int, high: int, shift: int) -> tuple[int, torch.Tensor]:
         """Count the keys below ``low``, and those from ``low`` to ``high`` in bins.
