@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import FailureError
 from secateurs.evaluate import sweep
+from secateurs.evaluate.memory import Forward
 
 CPU_SAYS = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -98,3 +99,39 @@ def test_other_errors_come_through(error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         sweep(model, loader(), p_prune=[0.5])
     assert model.sizes == [8]
+
+
+class Sizes(nn.Sequential):
+    """Remembers how many images it was given at once."""
+
+    def __init__(self, *layers: nn.Module):
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.sizes: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    ("side", "threads", "sizes"),
+    [(512, 2, [4, 4, 2]), (512, 4, [8, 2]), (2048, 1, [4, 4, 2]), (64, 1, [10])],
+)
+def test_a_cpu_runs_parts_that_fit_into_its_caches(
+    side: int, threads: int, sizes: list[int]
+) -> None:
+    before, model = torch.get_num_threads(), Sizes()
+    images = torch.arange(10.0)[:, None, None, None].expand(10, 1, side, side)
+    try:
+        torch.set_num_threads(threads)
+        logits = Forward(model, torch.device("cpu"), False, print)(images)
+    finally:
+        torch.set_num_threads(before)
+    assert model.sizes == sizes
+    assert logits[:, 0].tolist() == list(range(10))
+
+
+def test_a_network_that_looks_at_the_batch_gets_all_of_it() -> None:
+    model = Sizes(nn.BatchNorm2d(1, track_running_stats=False)).eval()
+    Forward(model, torch.device("cpu"), False, print)(torch.randn(10, 1, 1024, 1024))
+    assert model.sizes == [10]
