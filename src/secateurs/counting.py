@@ -40,8 +40,11 @@ class KeyCounts:
         self.marked: int | None = None
         self.inside: Inside | None = None
         self._scores = scores
-        self._elsewhere = [s for s in scores if s.values.device.type != "cpu"]
-        self._sources = [Source(s, self.dtype) for s in scores if s.values.device.type == "cpu"]
+        here: list[Scores] = []
+        self._elsewhere: list[Scores] = []
+        for one in scores:
+            (here if one.values.device.type == "cpu" else self._elsewhere).append(one)
+        self._sources = [Source(one, self.dtype) for one in here]
         self.parts = share_out(self._sources)
         self._marks = None if marks is None else marks.numpy()
 

@@ -57,24 +57,30 @@ def mark(
         ties: how many of the scores that equal it to mark.
         tied: how many equal it.
     """
-    inside = counts.inside
-    known = inside is not None and inside.range.low <= key <= inside.range.high
-    places: Array | None = None
-    if inside is not None and known:
-        flags, keys = marks.here.numpy(), inside.keys[: len(inside.places)]
-        flags[inside.places[keys < key]] = True
-        places = inside.places[keys == key]
+    inside, here = counts.inside, marks.here.numpy()
+    tied_places: Array | None = None
+    if inside is not None and inside.range.low <= key <= inside.range.high:
+        keys = inside.keys[: len(inside.places)]
+        here[inside.places[keys < key]] = True
+        tied_places = inside.places[keys == key]
     elif counts.marked != key:
-        _mark_below(marks, counts, key)
-    _mark_below_elsewhere(scores, marks, counts.dtype, key)
-    if places is not None and len(places) == ties == tied:
-        marks.here.numpy()[places] = True
+        _mark_below(here, counts, key)
+    elsewhere = len(here) < counts.total
+    if elsewhere:
+        _mark_below_elsewhere(scores, marks, counts.dtype, key)
+    if tied_places is not None and len(tied_places) == ties == tied:
+        here[tied_places] = True
+    elif tied_places is not None and not elsewhere:
+        _mark_earliest_places(marks, tied_places, ties)
     else:
-        _mark_ties(scores, marks, counts.dtype, key, ties, places)
+        for tensor, mask in zip(scores, marks.masks, strict=True):
+            if ties == 0:
+                break
+            ties -= _mark_earliest(mask, tensor, counts.dtype, key, ties)
 
 
-def _mark_below(marks: Marks, counts: KeyCounts, key: int) -> None:
-    threshold, out = numpy_integer(counts.dtype).type(key), marks.here.numpy()
+def _mark_below(out: Array, counts: KeyCounts, key: int) -> None:
+    threshold = numpy_integer(counts.dtype).type(key)
 
     def mark_part(part: Part) -> None:
         place = part.begin
@@ -96,31 +102,23 @@ def _mark_below_elsewhere(
                 torch.lt(keys, key, out=out[piece])
 
 
-def _mark_ties(
-    scores: Sequence[Scores],
-    marks: Marks,
-    dtype: torch.dtype,
-    key: int,
-    left: int,
-    places: Array | None,
-) -> None:
-    """Mark the first ``left`` scores that equal ``key``: earlier tensor, then flat index.
+def _mark_earliest_places(marks: Marks, places: Array, left: int) -> None:
+    """Mark the first ``left`` of some places: the earlier tensor, then the flat index.
 
-    ``places`` are theirs on the CPU, if they are known: in the order of memory.
+    ``places`` are in the order of memory, as if all masks were one.
     """
-    begin = 0
-    for tensor, mask in zip(scores, marks.masks, strict=True):
+    ends = np.cumsum([mask.numel() for mask in marks.masks])
+    bounds = np.searchsorted(places, ends)
+    for index in np.flatnonzero(np.diff(bounds, prepend=0)).tolist():
         if left == 0:
             break
-        if mask.device.type != "cpu" or places is None:
-            left -= _mark_earliest(mask, tensor, dtype, key, left)
-            continue
-        first, last = np.searchsorted(places, (begin, begin + mask.numel()))
-        mine = places[first:last] - begin
-        flat = flattened(mask).numpy()
-        flat[mine if len(mine) <= left else _by_flat_index(mine, mask)[:left]] = True
-        left -= min(len(mine), left)
-        begin += mask.numel()
+        mask = marks.masks[index]
+        first, last = bounds[index - 1] if index else 0, bounds[index]
+        mine = places[first:last] - (ends[index] - mask.numel())
+        if len(mine) > left:
+            mine = _by_flat_index(mine, mask)[:left]
+        flattened(mask).numpy()[mine] = True
+        left -= len(mine)
 
 
 def _by_flat_index(places: Array, mask: torch.Tensor) -> Array:

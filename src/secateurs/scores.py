@@ -38,6 +38,9 @@ def taylor(target: Target) -> torch.Tensor:
     return weight.to(dtype) * grad.to(dtype)
 
 
+_OF_ELEMENTS = {"magnitude": magnitude, "gradient": gradient, "taylor": taylor}
+
+
 def check_score(score: Score) -> Score:
     """Return ``score`` if it is a known name or a callable.
 
@@ -70,7 +73,7 @@ def score_units(
         return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
     if callable(score):
         return Scores(target.name, _checked(score(target), target, units), absolute=False)
-    values = {"magnitude": magnitude, "gradient": gradient, "taylor": taylor}[score](target)
+    values = _OF_ELEMENTS[score](target)
     # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
     pooled = units.pool(values.abs()) if units.pooled else values
     return Scores(target.name, pooled, absolute=True)
