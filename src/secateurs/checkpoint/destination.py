@@ -95,7 +95,9 @@ def find_destination(source: Source, output: Path, *, as_safetensors: bool = Fal
         raise InvalidArgumentError(f"{output} is a file, and the output must be a folder")
     names = tuple(_renamed(f.path.name, as_safetensors) for f in source.files)
     index = None if source.index is None else _renamed(source.index.name, as_safetensors)
-    others = source.others
+    # An older output inside the source is no part of it.
+    there = output.absolute()
+    others = tuple(p for p in source.others if there not in (source.folder / p).absolute().parents)
     if not output.exists():
         return Destination(output, names, index, others)
     in_place = output.samefile(source.folder)

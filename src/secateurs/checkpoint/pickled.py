@@ -118,7 +118,9 @@ def _records(path: Path) -> list[_Record]:
             for info in archive.infolist():
                 if info.compress_type != zipfile.ZIP_STORED:
                     raise _damaged(path, f"{info.filename} is compressed")
-                if info.filename.endswith("/byteorder") and archive.read(info) != b"little":
+                small = info.file_size < 16
+                ordered = small and info.filename.endswith("/byteorder")
+                if ordered and archive.read(info) != b"little":
                     raise InvalidArgumentError(
                         f"{path} was saved on a machine of the other byte order: save it again"
                     )
