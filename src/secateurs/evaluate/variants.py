@@ -47,6 +47,7 @@ class Variants:
     def __init__(self, model: nn.Module, grid: Grid):
         self.model = model
         self._choices: dict[tuple[Any, ...], _Choice] = {}
+        self._achieved: dict[str, float] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
             if _key(variant) not in self._choices:
                 self._choices[_key(variant)] = _choose(model, grid, variant)
@@ -63,7 +64,9 @@ class Variants:
             generator.set_state(choice.state)
         masks = choice.levels.at(variant.p_prune).draw(variant.p_bern, generator=generator)
         apply_masks(self.model, masks, variant.setting.prune_type)
-        return masks.sparsity
+        if variant.key not in self._achieved:  # counted once: a GPU waits for each count
+            self._achieved[variant.key] = masks.sparsity
+        return self._achieved[variant.key]
 
     def size(self, cell: Cell) -> Size:
         """How many elements and units compete in a cell."""
