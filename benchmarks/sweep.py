@@ -14,8 +14,15 @@ In turns, medians. At the end one more sweep with time stamps shows where its ti
 
     python benchmarks/sweep.py --arch torchvision:squeezenet1_1 --weights FILE --data FOLDER
         [--limit 300] [--rounds 3] [--batch-size 64] [--img-size 224] [--workers 1] [--device cpu]
+        [--repeat 1]
 
-On a GPU add ``--device cuda``; there the default of ``--workers`` is one a core, up to eight.
+Where decoding takes longer than a forward pass:
+
+    python benchmarks/sweep.py --arch torchvision:shufflenet_v2_x0_5 --img-size 64 --data FOLDER
+        --repeat 10
+
+and any network on a GPU with ``--device cuda``, where the default of ``--workers`` is one a core,
+up to eight. ``--repeat`` reads every image of a folder with ``images.csv`` so many times.
 """
 
 import argparse
@@ -80,6 +87,15 @@ class Parts:
             forward(batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+
+def repeated(data: Path, times: int, folder: Path) -> Path:
+    """A folder that lists the images of ``data`` so many times, and links to them."""
+    head, _, rows = (data / "images.csv").read_text().partition("\n")
+    folder.mkdir()
+    (folder / "images.csv").write_text(head + "\n" + (rows.rstrip("\n") + "\n") * times)
+    (folder / "images").symlink_to((data / "images").resolve())
+    return folder
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -213,8 +229,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", required=True)
-    parser.add_argument("--weights", default="random")
+    parser.add_argument("--weights", default="random", help="a file, or a name")
     parser.add_argument("--data", required=True)
+    parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -224,6 +241,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.repeat > 1:
+            data = repeated(Path(options.data), options.repeat, folder / f"{options.repeat}-times")
+            options.data = str(data)
         found = measure(options, folder)
         words = [*command(options, folder / "stamped", *RATIOS), "--overwrite"]
         report(found, stamped(words))
