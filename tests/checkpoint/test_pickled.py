@@ -96,10 +96,40 @@ def test_views_that_share_some_elements_are_refused(tmp_path: Path) -> None:
             prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5, exclude=exclude)
 
 
-def test_a_dense_layout_of_another_order_is_refused_by_name(tmp_path: Path) -> None:
-    state = {"fc.weight": torch.randn(4, 5).t()}
-    torch.save(state, tmp_path / "in.pt")
-    with pytest.raises(sc.InvalidArgumentError, match=r"fc\.weight is not contiguous"):
+@pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
+def test_another_order_of_memory_stays_and_changes_nothing(
+    tmp_path: Path, granularity: str
+) -> None:
+    """As models trained in ``channels_last`` are saved, or weights that were transposed."""
+    model = Net((torch.bfloat16,)).to(memory_format=torch.channels_last)
+    model.linear.weight = nn.Parameter(model.linear.weight.detach().t().contiguous().t())
+    model.embed.weight = nn.Parameter(model.embed.weight.detach().t().contiguous().t())
+    torch.save(model.state_dict(), tmp_path / "in.pt")
+    for name, options in (
+        ("out.pt", {}),
+        ("out.safetensors", {}),
+        ("small.safetensors", {"compress": True}),
+    ):
+        prune_checkpoint(
+            tmp_path / "in.pt",
+            tmp_path / name,
+            0.5,
+            0.7,
+            seed=1,
+            granularity=granularity,
+            **options,
+        )
+        sc.global_prune(model, 0.5, 0.7, seed=1, granularity=granularity)
+        found = sc.load_checkpoint(tmp_path / name)
+        assert_same(found, model.state_dict())
+        if name == "out.pt":
+            for key, tensor in model.state_dict().items():
+                assert found[key].stride() == tensor.stride(), key
+
+
+def test_gaps_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.randn(4, 10)[:, ::2]}, tmp_path / "in.pt")
+    with pytest.raises(sc.InvalidArgumentError, match=r"fc\.weight lies in .* with gaps"):
         prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
 
 

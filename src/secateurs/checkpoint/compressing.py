@@ -114,7 +114,10 @@ class _Writer:
 
     def copied(self, entry: Entry) -> list[Described]:
         """Append a tensor as it is."""
-        blocks = self._reader.blocks(entry.start, entry.stop)
+        if entry.strides is None:
+            blocks = self._reader.blocks(entry.start, entry.stop)
+        else:
+            blocks = self._reader.element_blocks(entry, 0, entry.count)
         return self._appended(entry, (values for _, values in blocks))
 
     def _appended(self, entry: Entry, blocks: Iterator[Array]) -> list[Described]:

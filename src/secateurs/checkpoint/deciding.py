@@ -7,13 +7,11 @@ import numpy as np
 
 from secateurs.blocks import Array, numpy_integer
 from secateurs.checkpoint.counts import FileCounts
-from secateurs.checkpoint.reading import BLOCK, Buffers, Reader, Weight
+from secateurs.checkpoint.reading import BLOCK, INTEGERS, Buffers, Reader, Weight
 from secateurs.checkpoint.scoring import Keys, wide_keys
 from secateurs.draw import Coins
 from secateurs.keys import score_of
 from secateurs.selection import Threshold, find_threshold
-
-_INTEGERS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
 @dataclass(frozen=True)
@@ -96,13 +94,11 @@ class Pruner:
         chooser, entry = self._choosers[weight.entry.name], weight.entry
         self.pruned[entry.name] = 0
         begin = self._begins[entry.name]
-        integer = _INTEGERS[entry.itemsize]
+        integer = INTEGERS[entry.itemsize]
         stays = chooser.of_wide(weight, reader, begin) if weight.is_wide else None
         chooser.keys.begin(weight)
         for start, stop in _steps(weight):
-            raw = reader.read(
-                entry.start + start * entry.itemsize, entry.start + stop * entry.itemsize
-            )
+            raw = reader.elements(entry, start, stop)
             values = raw.view(integer)
             if stays is None:
                 keys = chooser.keys.of(weight, raw, (stop - start) // weight.size)

@@ -19,12 +19,10 @@ from secateurs.checkpoint.destination import find_destination, publish
 from secateurs.checkpoint.finding import find_checkpoint
 from secateurs.checkpoint.header import Described, write_header
 from secateurs.checkpoint.publishing import Publication, write_all
-from secateurs.checkpoint.reading import BLOCK, Advance, Buffers, Reader
+from secateurs.checkpoint.reading import BLOCK, INTEGERS, Advance, Buffers, Reader
 from secateurs.checkpoint.rewriting import Written
 from secateurs.checkpoint.stored import DTYPES, Entry, StoredFile
 from secateurs.errors import FailureError, InvalidArgumentError
-
-_INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
 def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
@@ -135,7 +133,7 @@ def _expanded(stored: StoredFile, tensor: Compressed, reader: Reader) -> Iterato
         end = place + len(here) * size
         if end > tensor.values.stop:
             raise _disagreement(stored, tensor)
-        block = np.zeros(count, _INTEGERS[size])
+        block = np.zeros(count, INTEGERS[size])
         block[here] = reader.read(place, end).view(block.dtype)
         place = end
         yield block

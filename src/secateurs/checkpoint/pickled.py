@@ -13,10 +13,15 @@ import torch
 from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.stored import NAMES, Entry, StoredFile
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.layout import storage_order
 from secateurs.zoo.checkpoint import read_weights
 
 _DESCRIPTOR = b"PK\x07\x08"
 _PIECE = 1 << 20
+# Tensors whose values lie in another order are put in order in memory.
+_HELD = 1 << 27
+
+_Place = tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,14 @@ def read_pickled(path: Path) -> StoredFile:
     with FakeTensorMode():
         state = read_weights(path)
     records = {record.start: record for record in _records(path)}
-    found: dict[tuple[int, int, str, tuple[int, ...]], list[str]] = {}
+    found: dict[_Place, list[str]] = {}
     for name, tensor in state.items():
         place = _place(path, name, tensor, records)
         if place is not None:
             found.setdefault(place, []).append(name)
     entries = tuple(
-        Entry(names[0], dtype, shape, start, stop, tuple(names[1:]))
-        for (start, stop, dtype, shape), names in found.items()
+        Entry(names[0], dtype, shape, start, stop, tuple(names[1:]), strides)
+        for (start, stop, dtype, shape, strides), names in found.items()
     )
     return StoredFile(path, path.stat().st_size, entries, pickled=True)
 
@@ -85,7 +90,7 @@ def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
 
 def _place(
     path: Path, name: str, tensor: torch.Tensor, records: dict[int, _Record]
-) -> tuple[int, int, str, tuple[int, ...]] | None:
+) -> _Place | None:
     """The bytes of a tensor; None for what cannot be pruned and has no name in safetensors."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
         return None
@@ -93,20 +98,27 @@ def _place(
     record = records.get(getattr(storage, "_checkpoint_offset", -1))
     if tensor.numel() == 0:
         start = 0 if record is None else record.start
-        return start, start, NAMES[tensor.dtype], tuple(tensor.shape)
+        return start, start, NAMES[tensor.dtype], tuple(tensor.shape), None
     size = tensor.element_size()
     if record is None or storage.nbytes() > record.size:
         raise _damaged(path, f"{name} lies outside its record")
-    if not tensor.is_contiguous():
-        raise InvalidArgumentError(
-            f"{name} is not contiguous in {path}, so its values lie in another order than its "
-            "elements: save tensor.contiguous() instead"
-        )
     start = record.start + int(tensor.storage_offset()) * size
     stop = start + tensor.numel() * size
     if stop > record.start + record.size:
         raise _damaged(path, f"{name} is larger than its record")
-    return start, stop, NAMES[tensor.dtype], tuple(tensor.shape)
+    strides = None if tensor.is_contiguous() else _strides(path, name, tensor)
+    return start, stop, NAMES[tensor.dtype], tuple(tensor.shape), strides
+
+
+def _strides(path: Path, name: str, tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides of a tensor that fills its memory in another order, as ``channels_last``."""
+    order = storage_order(tensor)
+    if not tensor.permute(order).is_contiguous() or tensor.nbytes > _HELD:
+        raise InvalidArgumentError(
+            f"{name} lies in {path} with gaps or in another order than that of its elements, and "
+            f"is too large to be put in order ({_HELD >> 20} MiB): save tensor.contiguous() instead"
+        )
+    return tuple(tensor.stride())
 
 
 def _records(path: Path) -> list[_Record]:

@@ -191,7 +191,7 @@ def write_pruned(
 
     Args:
         plan: from `plan_pruning`.
-        decision: from `decide_pruning`; it is used up.
+        decision: from `decide_pruning`.
         output: where to, see `prune_checkpoint`.
         compress: as for `prune_checkpoint`.
         advance: told of every part that was read, in bytes.

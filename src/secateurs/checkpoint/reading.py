@@ -16,6 +16,9 @@ from secateurs.errors import FailureError
 BLOCK = 1 << 18
 """Elements looked at together."""
 
+INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
+"""Integers by their size in bytes."""
+
 Advance = Callable[[int], object]
 """Told of every part that was read, in bytes."""
 
@@ -65,6 +68,32 @@ class Reader:
     def __init__(self, path: Path, file: FileIO, buffer: Array, advance: Advance | None):
         self._path, self._file, self._buffer, self._advance = path, file, buffer, advance
         self._asked = 0
+        self._ordered: tuple[Entry, Array] | None = None
+
+    def elements(self, entry: Entry, start: int, stop: int) -> Array:
+        """The bytes of a tensor's elements by flat index, valid until the next call."""
+        size = entry.itemsize
+        if entry.strides is None:
+            return self.read(entry.start + start * size, entry.start + stop * size)
+        if self._ordered is None or self._ordered[0] != entry:
+            self._ordered = entry, self._in_order(entry)
+        part = self._buffer[: (stop - start) * size]
+        part[:] = self._ordered[1][start * size : stop * size]
+        return part
+
+    def element_blocks(
+        self, entry: Entry, start: int, stop: int, step: int = BLOCK
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield the bytes of each block of ``step`` elements, with the index of the first."""
+        for place in range(start, stop, step):
+            yield place, self.elements(entry, place, min(place + step, stop))
+
+    def _in_order(self, entry: Entry) -> Array:
+        """A tensor in the order of the flat index; such tensors are small enough to be held."""
+        values = np.empty(entry.nbytes, np.uint8)
+        for place, block in self.blocks(entry.start, entry.stop):
+            values[place - entry.start :][: len(block)] = block
+        return np.ascontiguousarray(strided(values, entry)).reshape(-1).view(np.uint8)
 
     def read(self, start: int, stop: int, *, ahead: bool = True) -> Array:
         """Return the bytes from ``start`` to ``stop``, valid until the next call.
@@ -112,6 +141,13 @@ class Reader:
         if hasattr(os, "posix_fadvise") and self._asked <= stop + _AHEAD:
             os.posix_fadvise(self._file.fileno(), self._asked, _AHEAD, os.POSIX_FADV_WILLNEED)
             self._asked += _AHEAD
+
+
+def strided(values: Array, entry: Entry) -> Array:
+    """See the bytes of a tensor, in the order of the file, in its shape, as integers."""
+    numbers = values.view(INTEGERS[entry.itemsize])
+    strides = [entry.itemsize * stride for stride in entry.strides or ()]
+    return np.lib.stride_tricks.as_strided(numbers, entry.shape, strides)
 
 
 class Buffers:

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import FileIO
 
+import numpy as np
+
+from secateurs.blocks import Array
 from secateurs.checkpoint.deciding import Pruner
 from secateurs.checkpoint.header import Described, write_header
 from secateurs.checkpoint.publishing import write_all
-from secateurs.checkpoint.reading import Reader, Weight
+from secateurs.checkpoint.reading import INTEGERS, Reader, Weight, strided
 from secateurs.checkpoint.stored import Entry, StoredFile
 
 
@@ -33,14 +36,18 @@ class Layout:
     Attributes:
         head: the bytes that it begins with.
         copies: what is taken over as it is: first byte, byte behind the last, first byte there.
-        starts: where the values of each pruned weight begin, by name.
+        starts: where the values of a tensor begin, by name.
         size: all bytes of the new file.
+        ordered: the tensors whose values lie in another order in the old file.
+        keeps_order: whether values stay in that order.
     """
 
     head: bytes
     copies: tuple[tuple[int, int, int], ...]
     starts: dict[str, int]
     size: int
+    ordered: tuple[Entry, ...] = ()
+    keeps_order: bool = False
 
 
 def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
@@ -54,7 +61,7 @@ def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
     if place < stored.size:
         copies.append((place, stored.size, place))
     starts = {weight.entry.name: weight.entry.start for weight in weights}
-    return Layout(b"", tuple(copies), starts, stored.size)
+    return Layout(b"", tuple(copies), starts, stored.size, keeps_order=True)
 
 
 def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
@@ -68,8 +75,10 @@ def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
     head = write_header(described, shared_metadata(stored))
     starts = {name: len(head) + start for name, _, _, start, _ in described}
     pruned = {weight.entry.name for weight in weights}
-    copies = [(e.start, e.stop, starts[e.name]) for e in ordered if e.name not in pruned]
-    return Layout(head, tuple(copies), starts, len(head) + place)
+    others = [entry for entry in ordered if entry.name not in pruned]
+    copies = [(e.start, e.stop, starts[e.name]) for e in others if e.strides is None]
+    strided_ones = tuple(entry for entry in others if entry.strides is not None)
+    return Layout(head, tuple(copies), starts, len(head) + place, strided_ones)
 
 
 def shared_metadata(stored: StoredFile) -> dict[str, str]:
@@ -122,11 +131,30 @@ def _write(
     for start, stop, there in layout.copies:
         for place, values in reader.blocks(start, stop):
             write_all(target, there + place - start, values.data)
+    for entry in layout.ordered:
+        for place, values in reader.element_blocks(entry, 0, entry.count):
+            write_all(target, layout.starts[entry.name] + place * entry.itemsize, values.data)
     for weight in weights:
-        start = layout.starts[weight.entry.name]
+        entry, start = weight.entry, layout.starts[weight.entry.name]
+        if entry.strides is not None and layout.keeps_order:
+            write_all(target, start, _reordered(weight, pruner, reader).data)
+            continue
         for place, values in pruner.blocks(weight, reader):
-            write_all(target, start + place * weight.entry.itemsize, values.data.cast("B"))
+            write_all(target, start + place * entry.itemsize, values.data.cast("B"))
     return Written(names, layout.size - len(layout.head), layout.size)
+
+
+def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> Array:
+    """The bytes of a pruned weight in the order of the old file."""
+    entry = weight.entry
+    values = np.empty(entry.nbytes, np.uint8)
+    for place, block in pruner.blocks(weight, reader):
+        part = block.reshape(-1).view(np.uint8)
+        values[place * entry.itemsize :][: len(part)] = part
+    reordered = np.empty_like(values)
+    numbers = values.view(INTEGERS[entry.itemsize])
+    strided(reordered, entry)[...] = numbers.reshape(entry.shape)
+    return reordered
 
 
 def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:

@@ -129,9 +129,8 @@ def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
         return np.concatenate([block.copy() for block in _drawn(weight, keys)])
     entry, sums = weight.entry, torch.zeros(weight.units, dtype=torch.float64)
     for unit in range(weight.units):
-        start = entry.start + unit * weight.size * entry.itemsize
-        stop = start + weight.size * entry.itemsize
-        for _, values in reader.blocks(start, stop, BLOCK * entry.itemsize):
+        start = unit * weight.size
+        for _, values in reader.element_blocks(entry, start, start + weight.size, BLOCK):
             numbers = keys.sums(FLOATS[entry.dtype], values)
             sums[unit] += numbers.sum(dtype=torch.float64)
     return keys.of_sums(weight, sums)
@@ -147,7 +146,7 @@ def _blocks(weight: Weight, keys: Keys, reader: Reader) -> Iterator[Array]:
         yield from _drawn(weight, keys)
         return
     entry = weight.entry
-    for _, values in reader.blocks(entry.start, entry.stop, weight.step * entry.itemsize):
+    for _, values in reader.element_blocks(entry, 0, entry.count, weight.step):
         yield keys.of(weight, values, len(values) // (weight.size * entry.itemsize))
 
 

@@ -52,9 +52,11 @@ class Entry:
         name: its name; the first one, where several names share it.
         dtype: as safetensors names it.
         shape: its shape.
-        start: the file's byte where its values begin; they lie densely, the last dimension fastest.
+        start: the file's byte where its values begin; they lie densely.
         stop: the byte behind them.
         aliases: further names of the same bytes, which only ``torch.save`` can write.
+        strides: elements from one to the next in each dimension, where ``torch.save`` wrote another
+            order than that of the flat index; None otherwise.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Entry:
     start: int
     stop: int
     aliases: tuple[str, ...] = ()
+    strides: tuple[int, ...] | None = None
 
     @property
     def nbytes(self) -> int:
