@@ -1,13 +1,12 @@
 """Checkpoints larger than memory: prune, compress and load them without building a model."""
 
 from secateurs.checkpoint.expanding import decompress_checkpoint, load_checkpoint
+from secateurs.checkpoint.planning import Plan, plan_pruning
 from secateurs.checkpoint.prune import (
     Decision,
-    Plan,
     PrunedWeight,
     Summary,
     decide_pruning,
-    plan_pruning,
     prune_checkpoint,
     write_pruned,
 )

@@ -46,8 +46,9 @@ class FileCounts:
     def guess(self, k: int) -> tuple[int, int]:
         """A narrow range of keys, both ends included, that likely holds the k-th smallest.
 
-        From clusters of neighbours at random places: a disk reads pages, not numbers. Neighbours
-        resemble each other, so the spread of the sample's rank is taken from the clusters' own.
+        From clusters of neighbours, one at a random place in each of equal stretches: a disk reads
+        pages, not numbers. Neighbours resemble each other, so the spread of the sample's rank is
+        taken from how a cluster differs from the next.
 
         Args:
             k: from 1 to ``total``.
@@ -59,7 +60,8 @@ class FileCounts:
         middle = sample[int(quantile * last)]
         below = (clusters < middle).mean(axis=1)
         binomial = (quantile * (1 - quantile) / len(sample)) ** 0.5
-        deviation = max(float(below.std()) / len(below) ** 0.5, binomial)
+        differences = np.diff(below, append=below[:1])
+        deviation = max(float((differences**2).mean() / 2 / len(below)) ** 0.5, binomial)
         spread = 4 * deviation * len(sample) + 2
         first, final = int(quantile * last - spread), int(quantile * last + spread) + 1
         return int(sample[max(first, 0)]), int(sample[min(final, last)])
@@ -131,7 +133,8 @@ class FileCounts:
         most = BLOCK // max(weight.size for weight in self._weights)
         length = max(min(_CLUSTER, _SAMPLED_BYTES // (widest * _CLUSTERS), most), 1)
         count = max(min(_CLUSTERS, _SAMPLED_BYTES // (widest * length)), 16)
-        places = np.sort(np.random.default_rng(0).integers(0, self.total, count))
+        offsets = np.arange(count) + np.random.default_rng(0).random(count)
+        places = (offsets * (self.total / count)).astype(np.int64)
         rows: list[Array] = []
         before = 0
         for weight in self._weights:
