@@ -13,7 +13,7 @@ SOURCE = Path(secateurs.__file__).parent
 # Each part may import those to its left; evaluate and attack do not import each other.
 ORDER = [
     {"errors", "_version"},
-    {"_checks", "results"},
+    {"_checks", "results", "sharding"},
     {"targets"},
     {"granularity", "sparsity", "keys", "layout"},
     {"scores", "blocks", "masks"},
@@ -22,6 +22,7 @@ ORDER = [
     {"counting"},
     {"marking"},
     {"selection"},
+    {"ranks"},
     {"candidates", "apply", "_ops"},
     {"_mode"},
     {"backward"},

@@ -6,12 +6,15 @@ of the ``state_dict``. The Parameter stays the same object, so optimizers, DDP, 
 compiled graphs do not notice.
 """
 
+import numpy as np
 import torch
 from torch import nn
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, as_integers, multiply
+from secateurs.sharding.presence import is_part, local_of
+from secateurs.sharding.shard import shard_of
 from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.targets import ORIGINAL_SUFFIX, Target, all_parameters, pruned_places
 
@@ -39,6 +42,36 @@ def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]
     return pairs
 
 
+def local_mask(mask: Mask, target: Target) -> torch.Tensor:
+    """The part of a mask that broadcasts to the part of the parameter that lies here.
+
+    Args:
+        mask: whole, or divided over the ranks as the parameter is.
+        target: the parameter it is for.
+
+    Raises:
+        InvalidArgumentError: the mask is divided in another way than the parameter.
+    """
+    keep, parameter = mask.broadcastable, target.parameter
+    if not is_part(keep):
+        return shard_of(parameter, target.name).of(keep) if is_part(parameter) else keep
+    shown = shard_of(parameter, target.name)
+    part = local_of(keep)
+    if tuple(part.shape) == tuple(keep.shape):  # this rank has all of it
+        return shown.of(part)
+    lying = shard_of(keep, target.name)
+    if all(
+        np.array_equal(rows, others)
+        for rows, others, size in zip(lying.rows, shown.rows, keep.shape, strict=True)
+        if size > 1
+    ):
+        return part
+    raise InvalidArgumentError(
+        f"the mask of {target.name} is divided over the ranks in another way than the parameter: "
+        "save the masks, and load them for this model"
+    )
+
+
 def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
     """Pair each mask with its parameter, and check that it can be written into the weights.
 
@@ -46,8 +79,9 @@ def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
         InvalidArgumentError: the masks do not fit, or a weight cannot be written in place.
     """
     pairs = matching_targets(model, masks)
-    for target, _ in pairs:
+    for target, mask in pairs:
         _check_writable(target)
+        local_mask(mask, target)
     return pairs
 
 
@@ -97,7 +131,9 @@ def reinstate_weights(
     for module, attribute, original, values in weights:
         parameter = module.get_parameter(attribute)
         module.register_buffer(
-            attribute + ORIGINAL_SUFFIX, original.to(parameter), persistent=False
+            attribute + ORIGINAL_SUFFIX,
+            original.to(parameter.device, parameter.dtype),
+            persistent=False,
         )
         _copy_bits(parameter, values)
 
@@ -123,7 +159,7 @@ def _save(target: Target) -> None:
 
 
 def _check_writable(target: Target) -> None:
-    if _overlaps(target.parameter):
+    if _overlaps(local_of(target.parameter.detach())):
         raise InvalidArgumentError(
             f"elements of {target.name} share memory (as after expand or unfold), so they cannot "
             "be pruned one by one: replace it by nn.Parameter(weight.detach().clone())"
@@ -150,7 +186,16 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def _write(pairs: list[tuple[Target, Mask]]) -> None:
-    multiply([Product(t.weight, mask.broadcastable, t.parameter) for t, mask in pairs])
+    multiply(
+        [
+            Product(
+                local_of(target.weight),
+                local_mask(mask, target),
+                local_of(target.parameter.detach()),
+            )
+            for target, mask in pairs
+        ]
+    )
     for target, _ in pairs:
         parameter = target.parameter
         if parameter.device.type == "cpu" and not parameter.is_inference():
@@ -160,7 +205,7 @@ def _write(pairs: list[tuple[Target, Mask]]) -> None:
 
 @torch.no_grad()
 def _copy_bits(parameter: nn.Parameter, original: torch.Tensor) -> None:
-    values = parameter.detach()
+    values, original = local_of(parameter.detach()), local_of(original.detach())
     if original.dtype == parameter.dtype:
         values, original = as_integers(values), as_integers(original)
     values.copy_(original)

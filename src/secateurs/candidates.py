@@ -1,7 +1,7 @@
 """Candidates: the units with the smallest scores, from which draws choose what is pruned."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict, Unpack
 
 import torch
@@ -17,6 +17,9 @@ from secateurs.marking import Marks
 from secateurs.masks import Mask, Masks
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
+from secateurs.sharding.presence import local_of, part_like
+from secateurs.sharding.team import Team, parameters_of, team_of
+from secateurs.sparsity import count_nonzero
 from secateurs.targets import Layers, Patterns, Target, find_targets
 
 SCOPES = ("global", "layer")
@@ -41,16 +44,19 @@ class Candidates:
 
     Attributes:
         units: for each parameter, how its elements fall into units.
-        chosen: for each parameter, a bool tensor, one a unit; True is a candidate.
+        chosen: for each parameter, a bool tensor, one a unit; True is a candidate. A DTensor where
+            the parameter is one.
+        team: the ranks that hold the model; None in a single process.
     """
 
     units: Mapping[str, Units]
     chosen: Mapping[str, torch.Tensor]
+    team: Team | None = field(default=None, repr=False, compare=False)
 
     @property
     def count(self) -> int:
-        """How many units are candidates: k."""
-        return sum(int(torch.count_nonzero(mask)) for mask in self.chosen.values())
+        """How many units are candidates: k. All ranks must ask for it together."""
+        return sum(count_nonzero(list(self.chosen.values())))
 
     @property
     def total(self) -> int:
@@ -92,19 +98,36 @@ class Candidates:
             >>> for _ in range(3):
             ...     masks = candidates.draw(0.5, generator=generator, out=masks)
         """
+        if self.team is not None:
+            self.team.agree("draw", {"p_bern": p_bern, "generator": generator, "seed": seed})
         p_bern = check_ratio("p_bern", p_bern)
-        needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
+        needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 and self.team is None else None
         source = make_generator(generator, seed, needed_for=needed)
         masks = self._empty() if out is None else self._checked(out)
         keep = [masks.units[name].keep for name in self.chosen]
-        draw_into(keep, list(self.chosen.values()), p_bern, source)
+        if self.team is None or p_bern in (0.0, 1.0):
+            draw_into(list(map(local_of, keep)), self._here(), p_bern, source)
+        else:
+            with self.team.shared(source) as same:
+                self._draw_together(keep, p_bern, same, self.team)
         return masks
 
+    def _draw_together(
+        self, keep: list[torch.Tensor], p_bern: float, source: torch.Generator, team: Team
+    ) -> None:
+        if not team.sharded:
+            draw_into(keep, self._here(), p_bern, source)
+            return
+        from secateurs.ranks.drawing import draw_parts
+
+        draw_parts(keep, list(self.chosen.values()), p_bern, source)
+
+    def _here(self) -> list[torch.Tensor]:
+        return [local_of(chosen) for chosen in self.chosen.values()]
+
     def _empty(self) -> Masks:
-        made = side_by_side(list(self.chosen.values()), torch.bool)
-        return Masks(
-            {n: Mask(keep, self.units[n]) for n, keep in zip(self.chosen, made, strict=True)}
-        )
+        made = zip(self.chosen.items(), side_by_side(self._here(), torch.bool), strict=True)
+        return Masks({n: Mask(part_like(keep, c), self.units[n]) for (n, c), keep in made})
 
     def _checked(self, out: Masks) -> Masks:
         for name, chosen in self.chosen.items():
@@ -114,7 +137,8 @@ class Candidates:
                     f"out holds no mask for the units of {name}: give masks of an earlier draw "
                     "from the same candidates, or leave out away"
                 )
-            if mask.keep.device != chosen.device or not same_order(mask.keep, chosen):
+            here = local_of(mask.keep), local_of(chosen)
+            if mask.keep.device != chosen.device or not same_order(*here):
                 raise InvalidArgumentError(
                     f"out holds the mask of {name} on another device or in another memory layout "
                     "than its candidates: leave out away"
@@ -134,11 +158,13 @@ class Levels:
         units: for each parameter, how its elements fall into units.
         level: for each parameter, a uint8 tensor, one a unit: the index of the first ratio at
             which the unit is a candidate, ``len(ratios)`` if it never is.
+        team: the ranks that hold the model; None in a single process.
     """
 
     ratios: tuple[float, ...]
     units: Mapping[str, Units]
     level: Mapping[str, torch.Tensor]
+    team: Team | None = field(default=None, repr=False, compare=False)
 
     def at(self, p_prune: float) -> Candidates:
         """The candidates of one of the ratios.
@@ -149,11 +175,14 @@ class Levels:
         if p_prune not in self.ratios:
             raise InvalidArgumentError(f"p_prune={p_prune} is not one of {list(self.ratios)}")
         index = self.ratios.index(p_prune)
-        made = side_by_side(list(self.level.values()), torch.bool)
-        rows = zip(self.level.values(), made, strict=True)
+        levels = [local_of(level) for level in self.level.values()]
+        made = side_by_side(levels, torch.bool)
+        rows = zip(levels, made, strict=True)
         for level, chosen in joined([(flattened(lv), flattened(ch)) for lv, ch in rows]):
             torch.le(level, index, out=chosen)
-        return Candidates(self.units, dict(zip(self.level, made, strict=True)))
+        parts = zip(self.level.items(), made, strict=True)
+        chosen = {name: part_like(here, level) for (name, level), here in parts}
+        return Candidates(self.units, chosen, self.team)
 
 
 def select(
@@ -202,19 +231,22 @@ def select(
         >>> candidates.count, candidates.total
         (6, 20)
     """
+    options: SelectOptions = {
+        "granularity": granularity,
+        "scope": scope,
+        "score": score,
+        "layers": layers,
+        "include": include,
+        "exclude": exclude,
+        "generator": generator,
+        "seed": seed,
+    }
+    team = team_of(model)
+    if team is not None:
+        agree(team, model, "select", p_prune=p_prune, **options)
     p_prune = check_ratio("p_prune", p_prune)
-    units, groups = _scored(
-        model,
-        granularity=granularity,
-        scope=scope,
-        score=score,
-        layers=layers,
-        include=include,
-        exclude=exclude,
-        generator=generator,
-        seed=seed,
-    )
-    return Candidates(units, _chosen(groups, p_prune))
+    units, groups = _scored(model, team, **options)
+    return Candidates(units, _chosen(groups, p_prune, team), team)
 
 
 def select_levels(
@@ -233,26 +265,36 @@ def select_levels(
     Raises:
         InvalidArgumentError: as `select`, or no ratio, or more than 255.
     """
+    team = team_of(model)
+    if team is not None:
+        agree(team, model, "select_levels", ratios=list(ratios), **options)
     if not isinstance(ratios, Iterable):
         raise InvalidArgumentError(f"ratios must be several values of p_prune; write [{ratios!r}]")
     ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
-    units, groups = _scored(model, **options)
+    units, groups = _scored(model, team, **options)
     scores = [scores for group in groups for scores in group]
     level = side_by_side([s.values for s in scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
+    chosen: dict[str, torch.Tensor] = {}
     for ratio in ordered:
-        chosen = _chosen(groups, ratio).values()
-        for total, marked in joined(
-            [(f, flattened(c)) for f, c in zip(flats, chosen, strict=True)]
-        ):
+        chosen = _chosen(groups, ratio, team)
+        marks = [flattened(local_of(mask)) for mask in chosen.values()]
+        for total, marked in joined(list(zip(flats, marks, strict=True))):
             total += ~marked
-    return Levels(ordered, units, {s.name: one for s, one in zip(scores, level, strict=True)})
+    made = zip(chosen.items(), level, strict=True)
+    return Levels(ordered, units, {name: part_like(one, mask) for (name, mask), one in made}, team)
+
+
+def agree(team: Team, model: nn.Module, action: str, **given: object) -> None:
+    """Check that all ranks do the same to the same model; see `Team.agree`."""
+    team.agree(action, {"model": parameters_of(model)} | given)
 
 
 def _scored(
     model: nn.Module,
+    team: Team | None,
     *,
     granularity: str = "weight",
     scope: str = "global",
@@ -267,21 +309,42 @@ def _scored(
     granularity = check_choice("granularity", granularity, GRANULARITIES)
     scope = check_choice("scope", scope, SCOPES)
     score = check_score(score)
-    needed = "score='random'" if score == "random" else None
+    needed = "score='random'" if score == "random" and team is None else None
     source = make_generator(generator, seed, needed_for=needed)
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
     units = {target.name: units_of(target, granularity) for target in targets}
     if not any(u.count for u in units.values()):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
 
-    def scored(target: Target) -> Scores:
-        return score_units(target, units[target.name], score, source)
-
-    scores = [scored(target) for target in targets]
+    if team is not None and score == "random":
+        with team.shared(source) as same:
+            scores = _scores(targets, units, score, same, team)
+    else:
+        scores = _scores(targets, units, score, source, team)
     return units, [[s] for s in scores] if scope == "layer" else [scores]
 
 
-def _chosen(groups: Sequence[Sequence[Scores]], p_prune: float) -> dict[str, torch.Tensor]:
+def _scores(
+    targets: Sequence[Target],
+    units: Mapping[str, Units],
+    score: Score,
+    source: torch.Generator | None,
+    team: Team | None,
+) -> list[Scores]:
+    if team is None or not team.sharded:
+        return [score_units(target, units[target.name], score, source) for target in targets]
+    from secateurs.ranks.scoring import score_parts
+
+    return score_parts(targets, units, score, source, team)
+
+
+def _chosen(
+    groups: Sequence[Sequence[Scores]], p_prune: float, team: Team | None
+) -> dict[str, torch.Tensor]:
+    if team is not None and team.sharded:
+        from secateurs.ranks.choosing import choose_parts
+
+        return choose_parts(groups, p_prune, team)
     # All masks in one piece of memory, so that draws need not care for the number of tensors.
     masks = Marks.empty([scores.values for group in groups for scores in group]).masks
     chosen: dict[str, torch.Tensor] = {}

@@ -56,7 +56,7 @@ class KeyCounts:
         Args:
             k: from 1 to ``total``.
         """
-        sample = self._sample()
+        sample = self.sample(max(self.total // _SAMPLE, 1))
         last = len(sample) - 1
         quantile = (k - 1) / max(self.total - 1, 1)
         # Three standard deviations of the rank of a sample quantile (a binomial).
@@ -102,9 +102,9 @@ class KeyCounts:
         self.marked = wanted.low
         return made.below, torch.from_numpy(bins)
 
-    def _sample(self) -> Array:
-        """Every so-manieth key of all tensors together, about `_SAMPLE` of them."""
-        step, offset = max(self.total // _SAMPLE, 1), 0
+    def sample(self, step: int) -> Array:
+        """Every ``step``-th key of all tensors together."""
+        offset = 0
         found: list[Array] = []
         for source in self._sources:
             first = -offset % step
@@ -117,7 +117,7 @@ class KeyCounts:
                 keys = key_of(flat[first::step], self.dtype, absolute=scores.absolute)
                 found.append(keys.cpu().numpy())
             offset += flat.numel()
-        return np.concatenate(found)
+        return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def _name_nan(self) -> None:
         for scores in self._scores:

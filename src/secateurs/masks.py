@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.granularity import Units
-from secateurs.sparsity import LayerSparsity, Sparsity, count_kept
+from secateurs.sharding.presence import is_part, whole_of
+from secateurs.sharding.team import team_of_tensors
+from secateurs.sparsity import Sparsity, count_masks
 
 _FORMAT = "secateurs-masks-1"
 # What metadata that we did not write may lead to; our own errors are ValueErrors.
@@ -90,22 +92,17 @@ class Masks(Mapping[str, torch.Tensor]):
         return len(self.units)
 
     def __repr__(self) -> str:
+        if any(is_part(m.keep) for m in self.units.values()):  # no rank may count on its own
+            return f"Masks({len(self)} parameters over several ranks)"
         return f"Masks({len(self)} parameters, sparsity={self.sparsity:.4f})"
 
     @property
     def table(self) -> Sparsity:
-        """Pruned elements for each parameter and in total."""
-        return Sparsity(
-            tuple(
-                LayerSparsity(
-                    name,
-                    m.units.shape,
-                    torch.Size(m.units.shape).numel() - count_kept(m.broadcastable, m.units.shape),
-                    torch.Size(m.units.shape).numel(),
-                )
-                for name, m in self.units.items()
-            )
-        )
+        """Pruned elements for each parameter and in total.
+
+        Of a sharded model on all ranks, which must ask together.
+        """
+        return count_masks({n: (m.broadcastable, m.units.shape) for n, m in self.units.items()})
 
     @property
     def sparsity(self) -> float:
@@ -124,14 +121,31 @@ class Masks(Mapping[str, torch.Tensor]):
     def save(self, path: str | Path) -> None:
         """Write the masks as safetensors: bool tensors of units, their shapes in the metadata.
 
+        Masks of a sharded model are gathered; rank 0 writes, and all ranks wait for it.
+
         Raises:
             FailureError: the file cannot be written.
         """
+        team = team_of_tensors([m.keep for m in self.units.values()])
+        if team is None:
+            self._write(path, {name: m.keep for name, m in self.units.items()})
+            return
+        team.agree("Masks.save", {"path": str(path)})
+        whole: dict[str, torch.Tensor] = {}
+        for name, m in self.units.items():
+            keep = whole_of(m.keep)  # on every rank for a moment, since all must take part
+            if team.rank == 0:
+                whole[name] = keep
+        with team.together():
+            if team.rank == 0:
+                self._write(path, whole)
+
+    def _write(self, path: str | Path, keep: Mapping[str, torch.Tensor]) -> None:
         shapes = {name: asdict(m.units) for name, m in self.units.items()}
         metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
         tensors = {  # copies, since a file cannot hold one tensor under two names
-            name: m.keep.cpu().clone(memory_format=torch.contiguous_format)
-            for name, m in self.units.items()
+            name: mask.cpu().clone(memory_format=torch.contiguous_format)
+            for name, mask in keep.items()
         }
         try:
             save_file(tensors, str(path), metadata)

@@ -22,9 +22,10 @@ from secateurs.backward import (
     prune_gradients,
     restore_gradients,
 )
-from secateurs.candidates import SelectOptions, select
+from secateurs.candidates import SelectOptions, agree, select
 from secateurs.masks import Masks
 from secateurs.scores import Score
+from secateurs.sharding.team import team_of
 from secateurs.targets import Layers, Patterns
 
 PRUNE_TYPES = ("global", "gradient")
@@ -268,6 +269,9 @@ def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
 def _draw(
     model: nn.Module, p_prune: float, p_bern: float, **options: Unpack[SelectOptions]
 ) -> Masks:
+    team = team_of(model)
+    if team is not None:
+        agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
     p_bern = check_ratio("p_bern", p_bern)
     source = make_generator(options.get("generator"), options.get("seed"))
     # One source for both, so that random scores and draws do not repeat each other's numbers.

@@ -53,7 +53,20 @@ def check_score(score: Score) -> Score:
 def score_units(
     target: Target, units: Units, score: Score, generator: torch.Generator | None
 ) -> Scores:
-    """Score every unit of ``target``.
+    """Score every unit of ``target``; the arguments and errors are those of `raw_scores`."""
+    raw = raw_scores(target, units, score, generator)
+    if not units.pooled or tuple(raw.values.shape) != units.shape:
+        # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
+        return raw
+    return Scores(
+        raw.name, units.pool(raw.values.abs() if raw.absolute else raw.values), raw.absolute
+    )
+
+
+def raw_scores(
+    target: Target, units: Units, score: Score, generator: torch.Generator | None
+) -> Scores:
+    """Score every element or every unit of ``target``, whichever the score is made for.
 
     Args:
         target: the weight.
@@ -73,10 +86,7 @@ def score_units(
         return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
     if callable(score):
         return Scores(target.name, _checked(score(target), target, units), absolute=False)
-    values = _OF_ELEMENTS[score](target)
-    # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
-    pooled = units.pool(values.abs()) if units.pooled else values
-    return Scores(target.name, pooled, absolute=True)
+    return Scores(target.name, _OF_ELEMENTS[score](target), absolute=True)
 
 
 def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
@@ -89,9 +99,7 @@ def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
         raise InvalidArgumentError(f"the score of {target.name} is complex; return real numbers")
     if not scores.is_floating_point():
         scores = scores.to(torch.float64)
-    if tuple(scores.shape) == units.shape:
-        return units.pool(scores)
-    if tuple(scores.shape) == units.unit:
+    if tuple(scores.shape) in (units.shape, units.unit):
         return scores
     raise InvalidArgumentError(
         f"the score of {target.name} has shape {tuple(scores.shape)}; return one score for each "

@@ -49,19 +49,20 @@ class Threshold:
     tied: int
 
 
-def find_threshold(counts: Counts, k: int) -> Threshold:
+def find_threshold(counts: Counts, k: int, bins_log2: int = _MAX_BINS_LOG2) -> Threshold:
     """Find the k-th smallest key exactly.
 
     Args:
         counts: the scores, seen through counts over ranges of keys.
         k: from 1 to ``counts.total``.
+        bins_log2: a range is counted in at most ``2**bins_log2`` bins at a time.
 
     Returns:
         The key, and how many of its ties belong to the k smallest.
     """
     low, high = counts.guess(k)
     while True:
-        shift = max((high - low).bit_length() - _MAX_BINS_LOG2, 0)
+        shift = max((high - low).bit_length() - bins_log2, 0)
         below, bins = counts.count(low, high, shift)
         if below >= k:  # the guess lay too high
             low, high = counts.low, low - 1

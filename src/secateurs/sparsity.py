@@ -1,11 +1,14 @@
 """How sparse a model or a set of masks is, layer by layer and in total."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
+from secateurs.sharding.presence import local_of
+from secateurs.sharding.team import team_of, team_of_tensors
 from secateurs.targets import Layers, Patterns, find_targets
 
 BACKWARD_SUFFIX = "_backward_mask"
@@ -90,7 +93,8 @@ def sparsity(
 ) -> Sparsity:
     """Count the zeros of a model's target weights.
 
-    For a layer under gradient pruning it counts what the backward pass takes as zero.
+    For a layer under gradient pruning it counts what the backward pass takes as zero. All ranks of
+    a sharded model must call together, and get the counts of the whole model.
 
     Args:
         model: the network.
@@ -111,20 +115,47 @@ def sparsity(
         >>> sparsity(model).ratio
         0.25
     """
-    counts: list[LayerSparsity] = []
-    for target in find_targets(model, layers=layers, include=include, exclude=exclude):
-        values = target.parameter.detach()
+    team = team_of(model)
+    if team is not None and team.sharded:
+        team.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
+    targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    counted: list[torch.Tensor] = []
+    for target in targets:
         mask = target.module._buffers.get(target.attribute + BACKWARD_SUFFIX)
-        if mask is None:
-            kept = int(torch.count_nonzero(values if values.element_size() > 1 else values.float()))
-        else:
-            kept = count_kept(mask, tuple(values.shape))
-        total = values.numel()
-        counts.append(LayerSparsity(target.name, tuple(values.shape), total - kept, total))
-    return Sparsity(tuple(counts))
+        counted.append(target.parameter.detach() if mask is None else mask)
+    rows = zip(targets, counted, count_nonzero(counted), strict=True)
+    return Sparsity(
+        tuple(_layer(t.name, tuple(t.parameter.shape), one, kept) for t, one, kept in rows)
+    )
 
 
-def count_kept(mask: torch.Tensor, shape: tuple[int, ...]) -> int:
-    """Count the true elements of a mask that broadcasts to ``shape``."""
+def count_masks(masks: Mapping[str, tuple[torch.Tensor, tuple[int, ...]]]) -> Sparsity:
+    """Count what masks set to zero.
+
+    Args:
+        masks: for each name a mask, True where kept, and the shape that it broadcasts to.
+    """
+    kept = count_nonzero([mask for mask, _ in masks.values()])
+    rows = zip(masks.items(), kept, strict=True)
+    return Sparsity(
+        tuple(_layer(name, shape, mask, count) for (name, (mask, shape)), count in rows)
+    )
+
+
+def count_nonzero(tensors: Sequence[torch.Tensor]) -> list[int]:
+    """Count what is not zero in each tensor; of DTensors on all ranks, which must call together."""
+    team = team_of_tensors(tensors)
+    here = [_nonzero(local_of(t)) if team is None or team.owns(t) else 0 for t in tensors]
+    return here if team is None else team.sum(np.array(here)).tolist()
+
+
+def _nonzero(values: torch.Tensor) -> int:
+    eight_bits = values.element_size() == 1 and values.is_floating_point()
+    return int(torch.count_nonzero(values.float() if eight_bits else values))
+
+
+def _layer(name: str, shape: tuple[int, ...], counted: torch.Tensor, kept: int) -> LayerSparsity:
+    """The zeros of a parameter, of which each counted element stands for as many as it covers."""
     total = torch.Size(shape).numel()
-    return int(torch.count_nonzero(mask)) * (total // mask.numel()) if total else 0
+    zeros = total - kept * (total // counted.numel()) if total else 0
+    return LayerSparsity(name, shape, zeros, total)

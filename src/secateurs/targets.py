@@ -12,6 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
 from secateurs.errors import InvalidArgumentError
+from secateurs.sharding.presence import settle
 
 ORIGINAL_SUFFIX = "_orig"
 
@@ -170,6 +171,7 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
     """Every Parameter once, under its first name, with all the places that hold it."""
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    settle(model)
     # Dictionaries without values: sets that keep their order.
     found: dict[int, tuple[nn.Parameter, _Places, dict[str, None]]] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
@@ -185,6 +187,7 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
     """Yield (module, attribute) of every parameter that has a buffer with ``suffix`` beside it."""
+    settle(model)
     for module in model.modules():
         for buffer in list(module._buffers):
             attribute = buffer.removesuffix(suffix)
