@@ -23,7 +23,7 @@ _NUMPY = {
 }
 _WORTH_A_THREAD = 1 << 20
 # More would wait for memory and for Python's lock, and each has buffers of its own.
-_MOST_THREADS = 8
+_MOST_THREADS = 4
 
 
 class Source:

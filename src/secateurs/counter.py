@@ -1,6 +1,7 @@
 """One pass over keys: how many lie below a range, and what lies inside it."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from secateurs import layout
 from secateurs.blocks import Array, Part, key_blocks, numpy_integer
 
 # Keys inside a range are kept while they are so few; then nothing has to be read twice.
-_FEW = 1 << 19
+_FEW = 3 << 17
+_GROUP = 1 << 16
 # So many keys of one block in a narrow range are mostly one or two values, over and over.
 _CROWD = layout.BLOCK >> 3
 
@@ -23,13 +25,18 @@ class Range:
     high: int
     shift: int
 
+    @property
+    def bins(self) -> int:
+        """How many bins there are."""
+        return ((self.high - self.low) >> self.shift) + 1
+
     def histogram(self, keys: Array) -> Array:
         """Count keys that all lie in the range, bin by bin; int64."""
-        bins = ((self.high - self.low) >> self.shift) + 1
         # Unsigned, since the keys of signed float64 scores span more than an int64 holds.
-        offsets = keys.astype(np.int64).view(np.uint64) - np.uint64(self.low % 2**64)
+        offsets = keys.astype(np.int64).view(np.uint64)
+        offsets -= np.uint64(self.low % 2**64)
         offsets >>= np.uint64(self.shift)
-        return np.bincount(offsets.view(np.int64), minlength=bins)
+        return np.bincount(offsets.view(np.int64), minlength=self.bins)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ class Pass:
         self._range, self._dtype, self._signed = wanted, dtype, signed
         self._few = max(_FEW // threads, 1)
         self._lock = threading.Lock()
+        self._kept = True
         self._bins: Array | None = None
+        self._ends = [0, 0]
         self._found: dict[int, _Met] = {}
         self._elsewhere: list[Array] = []
 
@@ -83,7 +92,8 @@ class Pass:
         """
         integer = numpy_integer(self._dtype).type
         low, high = integer(self._range.low), integer(self._range.high)
-        less, inside = np.empty(layout.BLOCK, bool), np.zeros((layout.BLOCK + 7) & ~7, bool)
+        inside = np.zeros((layout.BLOCK + 7) & ~7, bool)
+        less = np.empty(layout.BLOCK if marks is None else 0, bool)
         met = _Met()
         below = least = greatest = 0
         place = part.begin
@@ -97,11 +107,9 @@ class Pass:
             if self._signed:
                 least = min(least, int(keys.min()))
             np.not_equal(flags, inside[:size], out=inside[:size])
-            places = _places(inside, size)
-            if len(places) > _CROWD:
+            if np.count_nonzero(inside[:size]) > _CROWD:
                 self._count_ends(keys, inside[:size])
-                places = np.flatnonzero(inside[:size])
-            met.add(keys, places, place)
+            met.add(keys, _places(inside, size), place, with_places=self._kept)
             place += size
             if met.count >= self._few:
                 self._spill(met.keys)
@@ -124,11 +132,15 @@ class Pass:
     def finish(self) -> tuple[Array, Inside | None]:
         """The counts in the range bin by bin, and what was met there if it was little."""
         found = [self._found[begin] for begin in sorted(self._found)]
-        keys = _together([k for met in found for k in met.keys] + self._elsewhere, np.int64)
+        keys = _together([k for met in found for k in met.keys] + self._elsewhere)
         bins = self._range.histogram(keys)
         if self._bins is not None:
-            return self._bins + bins, None
-        places = _together([p for met in found for p in met.places], np.intp)
+            bins += self._bins
+        bins[0] += self._ends[0]
+        bins[-1] += self._ends[1]
+        if not self._kept:
+            return bins, None
+        places = _together([p for met in found for p in met.places])
         return bins, Inside(self._range, self.below, keys, places)
 
     def _note(self, below: int, least: int, greatest: int) -> None:
@@ -138,20 +150,29 @@ class Pass:
     def _spill(self, keys: list[Array]) -> None:
         """Too many to keep: from now on they are counted only."""
         with self._lock:
-            self._count(self._range.histogram(_together(keys, np.int64)))
+            self._kept = False
+            for group in _groups(keys):
+                bins = self._range.histogram(group)
+                if self._bins is None:
+                    self._bins = bins
+                else:
+                    self._bins += bins
 
     def _count_ends(self, keys: Array, inside: Array) -> None:
         """Count the keys at the two ends of the range, and take them out of ``inside``."""
-        ends = np.zeros(((self._range.high - self._range.low) >> self._range.shift) + 1, np.int64)
-        for end, place in ((self._range.low, 0), (self._range.high, -1)):
-            met = (keys == end) & inside
-            ends[place] += np.count_nonzero(met)
-            inside ^= met
+        if self._range.low == self._range.high:
+            found = [int(np.count_nonzero(inside)), 0]
+            inside[:] = False
+        else:
+            found: list[int] = []
+            for end in (self._range.low, self._range.high):
+                met = keys == end
+                met &= inside
+                found.append(int(np.count_nonzero(met)))
+                inside ^= met
         with self._lock:
-            self._count(ends)
-
-    def _count(self, bins: Array) -> None:
-        self._bins = bins if self._bins is None else self._bins + bins
+            self._kept = False
+            self._ends = [a + b for a, b in zip(self._ends, found, strict=True)]
 
 
 class _Met:
@@ -162,10 +183,12 @@ class _Met:
         self.places: list[Array] = []
         self.count = 0
 
-    def add(self, keys: Array, places: Array, begin: int) -> None:
+    def add(self, keys: Array, places: Array, begin: int, *, with_places: bool) -> None:
         self.keys.append(keys.take(places))  # unlike keys[places], lets other threads run
-        self.places.append(places + begin)
         self.count += len(places)
+        if with_places:
+            places += begin
+            self.places.append(places.astype(np.min_scalar_type(begin + layout.BLOCK)))
 
 
 def _places(flags: Array, size: int) -> Array:
@@ -184,5 +207,17 @@ def _places(flags: Array, size: int) -> Array:
     return places
 
 
-def _together(arrays: list[Array], dtype: type) -> Array:
-    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
+def _together(arrays: list[Array]) -> Array:
+    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+
+
+def _groups(arrays: list[Array]) -> Iterator[Array]:
+    """Join arrays into larger ones: few, since each costs a histogram, yet small in memory."""
+    group: list[Array] = []
+    for array in arrays:
+        group.append(array)
+        if sum(map(len, group)) >= _GROUP:
+            yield _together(group)
+            group = []
+    if group:
+        yield _together(group)

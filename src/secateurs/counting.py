@@ -12,6 +12,8 @@ from secateurs.keys import Scores, key_dtype, key_of, key_range
 from secateurs.layout import flattened, pieces
 
 _SAMPLE = 1 << 16
+# Many weights want a narrower range, so that what lies inside stays little.
+_MANY, _LARGE_SAMPLE = 1 << 25, 1 << 18
 
 
 class KeyCounts:
@@ -56,7 +58,8 @@ class KeyCounts:
         Args:
             k: from 1 to ``total``.
         """
-        sample = self.sample(max(self.total // _SAMPLE, 1))
+        size = _SAMPLE if self.total < _MANY else _LARGE_SAMPLE
+        sample = self.sample(max(self.total // size, 1))
         last = len(sample) - 1
         quantile = (k - 1) / max(self.total - 1, 1)
         # Three standard deviations of the rank of a sample quantile (a binomial).

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
-BLOCK = 1 << 18
+BLOCK = 1 << 19
 """Elements looked at together on a CPU.
 
 Small enough for the caches, large enough that the time goes into the arithmetic: each step on a
@@ -76,7 +77,7 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
     Args:
         like: tensors that give shape, device and order of memory; overlapping ones are taken as if
             they were dense.
-        dtype: what to make.
+        dtype: what to make, of one byte an element: bool or uint8.
 
     Returns:
         One tensor for each of ``like``; those on one device share one piece of memory.
@@ -84,7 +85,7 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
     totals: dict[torch.device, int] = {}
     for tensor in like:
         totals[tensor.device] = totals.get(tensor.device, 0) + tensor.numel()
-    memory = {device: torch.empty(n, dtype=dtype, device=device) for device, n in totals.items()}
+    memory = {device: _empty(n, dtype, device) for device, n in totals.items()}
     made: list[torch.Tensor] = []
     begins = dict.fromkeys(totals, 0)
     for tensor in like:
@@ -114,6 +115,13 @@ def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor,
         else:
             made.append(row)
     return made
+
+
+def _empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if device.type != "cpu":
+        return torch.empty(count, dtype=dtype, device=device)
+    # numpy asks for huge pages: first touching ordinary ones takes longer than filling them.
+    return torch.from_numpy(np.empty(count, np.uint8)).view(dtype)
 
 
 def _piece(tensor: torch.Tensor) -> int:
