@@ -74,5 +74,6 @@ def small_blocks(monkeypatch) -> None:
     monkeypatch.setattr(counts, "_KEPT", 16)
     monkeypatch.setattr(counts, "_CLUSTERS", 16)
     monkeypatch.setattr(counts, "_CLUSTER", 4)
+    monkeypatch.setattr(counts, "_STRETCH", 64)
     monkeypatch.setattr(counts, "_PENDING", 8)
     monkeypatch.setattr(counts, "_FINE", 1 << 10)

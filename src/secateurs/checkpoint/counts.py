@@ -15,6 +15,7 @@ from secateurs.keys import key_range
 # So many keys are kept instead of read again.
 _KEPT = 1 << 22
 _CLUSTERS, _CLUSTER = 2048, 32
+_STRETCH = 1 << 16
 _SAMPLED_BYTES = 1 << 26
 _PENDING = 1 << 20
 # A range of so many keys is counted key by key, so that a narrower one needs no other pass.
@@ -132,7 +133,9 @@ class FileCounts:
         widest = max(weight.size * weight.entry.itemsize for weight in self._weights)
         most = BLOCK // max(weight.size for weight in self._weights)
         length = max(min(_CLUSTER, _SAMPLED_BYTES // (widest * _CLUSTERS), most), 1)
-        count = max(min(_CLUSTERS, _SAMPLED_BYTES // (widest * length)), 16)
+        # Of small parts, fewer: pages far apart cost a disk more than reading them all twice.
+        most = min(_CLUSTERS, max(self.total // _STRETCH, _CLUSTERS // 16))
+        count = max(min(most, _SAMPLED_BYTES // (widest * length)), 16)
         offsets = np.arange(count) + np.random.default_rng(0).random(count)
         places = (offsets * (self.total / count)).astype(np.int64)
         rows: list[Array] = []
