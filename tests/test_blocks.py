@@ -33,7 +33,8 @@ def test_parts_and_blocks_hold_all_keys_in_order(
     found: list[torch.Tensor] = []
     for part in parts:
         blocks_found = [torch.from_numpy(keys.copy()) for keys in key_blocks(part, dtype)]
-        assert all(len(keys) == min(block, part.end - part.begin) for keys in blocks_found[:-1])
+        length = min(blocks.block_length(dtype), part.end - part.begin)
+        assert all(len(keys) == length for keys in blocks_found[:-1])
         assert sum(map(len, blocks_found)) == part.end - part.begin
         assert part.begin == sum(map(len, found))
         found += blocks_found

@@ -141,6 +141,11 @@ def share_out(sources: Sequence[Source]) -> list[Part]:
     return [Part(tuple(spans[i]), begins[i], begins[i + 1]) for i in range(count)]
 
 
+def block_length(dtype: torch.dtype) -> int:
+    """How many keys of a float format go into one block: as many bytes for every format."""
+    return max(layout.BLOCK * 4 // numpy_integer(dtype).itemsize, 1)
+
+
 def key_blocks(part: Part, dtype: torch.dtype) -> Iterator[Array]:
     """Yield the keys of a part in full blocks, however the tensors divide them.
 
@@ -149,9 +154,9 @@ def key_blocks(part: Part, dtype: torch.dtype) -> Iterator[Array]:
         dtype: the float format of the keys.
 
     Yields:
-        Integer arrays of at most `secateurs.layout.BLOCK` keys, valid until the next one.
+        Integer arrays of at most `block_length` keys, valid until the next one.
     """
-    block = np.empty(min(layout.BLOCK, part.end - part.begin), dtype=numpy_integer(dtype))
+    block = np.empty(min(block_length(dtype), part.end - part.begin), dtype=numpy_integer(dtype))
     filled = 0
     for span in part.spans:
         place = span.start

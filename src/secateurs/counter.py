@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateurs import layout
-from secateurs.blocks import Array, Part, key_blocks, numpy_integer
+from secateurs.blocks import Array, Part, block_length, key_blocks, numpy_integer
 
 # Keys inside a range are kept while they are so few; then nothing has to be read twice.
 _FEW = 3 << 17
@@ -92,8 +92,9 @@ class Pass:
         """
         integer = numpy_integer(self._dtype).type
         low, high = integer(self._range.low), integer(self._range.high)
-        inside = np.zeros((layout.BLOCK + 7) & ~7, bool)
-        less = np.empty(layout.BLOCK if marks is None else 0, bool)
+        length = block_length(self._dtype)
+        inside = np.zeros((length + 7) & ~7, bool)
+        less = np.empty(length if marks is None else 0, bool)
         met = _Met()
         below = least = greatest = 0
         place = part.begin
@@ -188,7 +189,7 @@ class _Met:
         self.count += len(places)
         if with_places:
             places += begin
-            self.places.append(places.astype(np.min_scalar_type(begin + layout.BLOCK)))
+            self.places.append(places.astype(np.min_scalar_type(begin + 8 * layout.BLOCK)))
 
 
 def _places(flags: Array, size: int) -> Array:

@@ -1,7 +1,7 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -41,7 +41,6 @@ LAYER_NAMES = (*KINDS, "all")
 
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
-_Places = dict[tuple[nn.Module, str], None]
 
 
 @dataclass(frozen=True)
@@ -172,17 +171,19 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     settle(model)
-    # Dictionaries without values: sets that keep their order.
-    found: dict[int, tuple[nn.Parameter, _Places, dict[str, None]]] = {}
+    found: dict[int, Target] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for attribute, parameter in module._parameters.items():
             if parameter is None:
                 continue
-            _, places, names = found.setdefault(id(parameter), (parameter, {}, {}))
-            places[module, attribute] = None
-            names[f"{prefix}.{attribute}" if prefix else attribute] = None
-    targets = (Target(next(iter(n)), p, tuple(places), tuple(n)) for p, places, n in found.values())
-    return {target.name: target for target in targets}
+            place, name = (module, attribute), f"{prefix}.{attribute}" if prefix else attribute
+            known = found.get(id(parameter))
+            if known is None:
+                found[id(parameter)] = Target(name, parameter, (place,), (name,))
+                continue
+            places = known.places if place in known.places else (*known.places, place)
+            found[id(parameter)] = replace(known, places=places, names=(*known.names, name))
+    return {target.name: target for target in found.values()}
 
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
