@@ -14,7 +14,7 @@ _COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory", "_
 
 # Numbers of input a core: 3 or 4 images of 224 pixels. Beyond that, what lies between two layers
 # of a usual network leaves the caches, and the C library asks the system for fresh pages for every
-# layer: three times slower on two cores. Measured in results/.
+# layer: one and a half times slower on two cores (results/speed).
 _NUMBERS_A_CORE = 2**19
 
 
