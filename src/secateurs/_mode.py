@@ -18,6 +18,7 @@ from torch.overrides import (
 
 from secateurs import _ops
 from secateurs.errors import FailureError
+from secateurs.sharding.presence import is_part, whole_of
 from secateurs.sparsity import BACKWARD_SUFFIX
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
@@ -142,7 +143,11 @@ class MaskedWeights(TorchFunctionMode):
 
     def _dual(self, found: _Masked) -> _ops.Dual:
         self.used.add(found.weight)
-        return _ops.Dual(found.tensor, found.keep.to(found.tensor.device))
+        keep = found.keep
+        if is_part(keep) and not is_part(found.tensor):
+            # fully_shard has put the weight together for now: so must we the mask.
+            keep = whole_of(keep)
+        return _ops.Dual(found.tensor, keep.to(found.tensor.device))
 
     def _dual_or_same(self, value: Any) -> Any:
         found = self.masked.get(id(value))

@@ -13,7 +13,7 @@ from torch import nn
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, as_integers, multiply
-from secateurs.sharding.presence import is_part, local_of
+from secateurs.sharding.presence import is_part, local_of, replicated
 from secateurs.sharding.shard import shard_of
 from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.targets import ORIGINAL_SUFFIX, Target, all_parameters, pruned_places
@@ -70,6 +70,17 @@ def local_mask(mask: Mask, target: Target) -> torch.Tensor:
         f"the mask of {target.name} is divided over the ranks in another way than the parameter: "
         "save the masks, and load them for this model"
     )
+
+
+def mask_beside(mask: Mask, target: Target) -> torch.Tensor:
+    """A mask that broadcasts to the parameter: a DTensor if the parameter is one.
+
+    Raises:
+        InvalidArgumentError: as `local_mask`.
+    """
+    local_mask(mask, target)
+    keep = mask.broadcastable
+    return replicated(keep, target.parameter) if not is_part(keep) else keep
 
 
 def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:

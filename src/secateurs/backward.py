@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._mode import MaskedWeights, active_mode, masked_attributes, without_our_mode
-from secateurs.apply import matching_targets
+from secateurs.apply import mask_beside, matching_targets
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.masks import Masks
 from secateurs.sparsity import BACKWARD_SUFFIX
@@ -38,9 +38,9 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
     pairs = matching_targets(model, masks)
     for target, _ in pairs:
         _check_prunable(target)
+    masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     restore_gradients(model)
-    masked = [(*place, mask.broadcastable) for target, mask in pairs for place in target.places]
-    install_gradient_masks(model, masked)
+    install_gradient_masks(model, [(*p, keep) for target, keep in masked for p in target.places])
 
 
 def gradient_masks(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:

@@ -4,25 +4,49 @@ from pathlib import Path
 
 import checks
 import pytest
-from processes import failures_of, run_on_ranks
+from processes import Check, failures_of, run_on_ranks
+
+# Each process has its share of the machine, which may be busy.
+pytestmark = pytest.mark.timeout(900)
 
 ALIKE = [
     checks.every_way_gives_the_masks_of_one_process,
     checks.ties_go_to_the_earlier_unit_of_the_whole,
     checks.all_equal_weights_are_pruned_in_order,
+    checks.every_score_gives_the_masks_of_one_process,
+    checks.levels_and_redraws_are_those_of_one_process,
+    checks.masks_are_saved_whole_and_loaded_in_parts,
+    checks.a_pruned_model_trains_on,
+    checks.gradients_are_pruned_under_fsdp,
+    checks.data_parallel_ranks_hold_the_same_masks,
+    checks.what_differs_between_ranks_is_named,
+    checks.an_error_on_one_rank_is_an_error_on_all,
 ]
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """All checks at once, for it takes seconds to start processes."""
+def ran(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, Path]:
+    """All checks in one start, for it takes seconds to start processes."""
     folder = tmp_path_factory.mktemp("ranks")
     run_on_ranks(ALIKE, request.param, folder)
     return request.param, folder
 
 
 @pytest.mark.parametrize("check", ALIKE, ids=lambda check: check.__name__)
-def test_alike(ran: tuple[int, Path], check) -> None:
+def test_alike(ran: tuple[int, Path], check: Check) -> None:
     ranks, folder = ran
     failures = failures_of(check, ranks, folder)
+    assert not failures, failures
+
+
+@pytest.mark.parametrize(
+    "check",
+    [checks.a_rank_that_does_not_come_is_missed, checks.a_rank_that_dies_is_missed],
+    ids=lambda check: check.__name__,
+)
+def test_missing(check: Check, tmp_path: Path) -> None:
+    run_on_ranks([check], 2, tmp_path, SECATEURS_TIMEOUT="2" if "come" in check.__name__ else "60")
+    failures = failures_of(check, 2, tmp_path)
     assert not failures, failures

@@ -12,8 +12,8 @@ from secateurs.keys import Scores
 from secateurs.sharding.shard import Array
 from secateurs.sharding.team import Team
 
-BINS_LOG2 = 14
-"""Bins of one exchange: 128 KiB, and one or two exchanges more than with the most bins."""
+BINS_LOG2 = 12
+"""Bins of one exchange: 32 KiB, and one or two exchanges more than with the most bins."""
 
 # Keys that each rank adds to the sample, on average.
 _SAMPLE = 1 << 16

@@ -16,6 +16,8 @@ from secateurs.sharding.shard import Array, Shard, shard_of
 from secateurs.sharding.team import Team
 from secateurs.targets import Target
 
+_BLOCK = 1 << 20
+
 
 @dataclass(frozen=True)
 class PartScores(Scores):
@@ -64,10 +66,30 @@ def score_parts(
     parts: list[PartScores] = []
     with team.together():
         for target in targets:
+            if score == "random" and generator is not None and generator.device.type == "cpu":
+                parts.append(_random(target, units[target.name], generator, team))
+                continue
             raw = raw_scores(target, units[target.name], score, generator)
             score_part = _of_cut_units if _is_cut(target, units[target.name]) else _of_whole_units
             parts.append(score_part(raw, target, units[target.name], team))
     return [part if part.sum_to is None else _added_up(part, team) for part in parts]
+
+
+def _random(target: Target, units: Units, generator: torch.Generator, team: Team) -> PartScores:
+    """The numbers that one process would draw for all units; those of the units here are kept."""
+    empty = Scores(target.name, torch.empty(units.unit, device="meta"), absolute=False)
+    cut = _is_cut(target, units)
+    part = (_of_cut_units if cut else _of_whole_units)(empty, target, units, team)
+    drawn = np.empty(part.shard.local)
+    flat, taken, total = drawn.reshape(-1), 0, torch.Size(units.unit).numel()
+    for start in range(0, total, _BLOCK):
+        stop = min(start + _BLOCK, total)
+        numbers = torch.rand(stop - start, generator=generator, dtype=torch.float64).numpy()
+        places = part.shard.places(taken, min(taken + _BLOCK, len(flat)))
+        places = places[: np.searchsorted(places, stop)]
+        flat[taken : taken + len(places)] = numbers[places - start]
+        taken += len(places)
+    return replace(part, values=torch.from_numpy(drawn).to(target.parameter.device), sum_to=None)
 
 
 def _of_whole_units(raw: Scores, target: Target, units: Units, team: Team) -> PartScores:

@@ -42,6 +42,16 @@ def part_like(local: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     )
 
 
+def replicated(whole: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+    """See a tensor that every rank has whole as a DTensor, if ``beside`` is one."""
+    if not is_part(beside):
+        return whole
+    module: Any = sys.modules[_DTENSOR]
+    mesh: Any = cast(Any, beside).device_mesh
+    placements = [module.Replicate()] * mesh.ndim
+    return module.DTensor.from_local(whole, mesh, placements, run_check=False)
+
+
 def settle(model: nn.Module) -> None:
     """Bring the parameters of FSDP modules back to shards: after a forward pass some are whole."""
     module: Any = sys.modules.get(_FSDP)
