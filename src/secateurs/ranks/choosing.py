@@ -1,6 +1,6 @@
 """The exact k smallest scores over all ranks: each marks those that lie with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -73,35 +73,53 @@ def _choose(group: Sequence[PartScores], k: int, team: Team) -> list[torch.Tenso
     mark(copies, others, KeyCounts(_with_empty(copies, counted), others.here), key, ties=0, tied=1)
     made = [masks[part.name] for part in group]
     if not every:
-        _mark_ties(group, made, counts.here.dtype, threshold, team)
+        tied = _counted_places(counted, counts.here, threshold.key)
+        _mark_ties(group, made, tied, counts.here.dtype, threshold, team)
     return made
 
 
 def _mark_ties(
     group: Sequence[PartScores],
     masks: Sequence[torch.Tensor],
+    tied: Mapping[str, Array],
     dtype: torch.dtype,
     threshold: Threshold,
     team: Team,
 ) -> None:
     """Mark the earliest scores that equal the threshold, on whichever ranks they lie."""
-    tied = [_places(part, dtype, threshold.key) for part in group]
-    here = [len(places) if part.owned else 0 for part, places in zip(group, tied, strict=True)]
+    totals = team.sum(np.array([len(tied.get(part.name, ())) for part in group])).tolist()
     left = threshold.ties
-    for part, mask, places, total in zip(
-        group, masks, tied, team.sum(np.array(here)).tolist(), strict=True
-    ):
+    for part, mask, total in zip(group, masks, totals, strict=True):
         if left == 0:
             break
+        places = tied[part.name] if part.owned else _places(part, dtype, threshold.key)
         if total > left:
             whole = part.shard.places_of(places)
             size = torch.Size(part.shard.shape).numel()
             counts = PlaceCounts(whole if part.owned else whole[:0], total, size, team)
             places = places[whole <= find_threshold(counts, left, BINS_LOG2).key]
-        flags = torch.zeros(mask.numel(), dtype=torch.bool)
-        flags[torch.from_numpy(places)] = True
-        mask.logical_or_(flags.view(mask.shape).to(mask.device))
+        if len(places):
+            index = torch.from_numpy(places).to(mask.device)
+            mask[torch.unravel_index(index, mask.shape)] = True
         left -= min(total, left)
+
+
+def _counted_places(counted: Sequence[PartScores], counts: KeyCounts, key: int) -> dict[str, Array]:
+    """`_places` of all that this rank counts; mostly the last pass has met them."""
+    inside = counts.inside
+    if (
+        inside is None
+        or not inside.range.low <= key <= inside.range.high
+        or len(inside.keys) != len(inside.places)  # some are on another device
+        or not all(part.values.is_contiguous() for part in counted)
+    ):
+        return {part.name: _places(part, counts.dtype, key) for part in counted}
+    places = inside.places[inside.keys == key].astype(np.int64)
+    ends = np.cumsum([part.values.numel() for part in counted], dtype=np.int64)
+    bounds = np.searchsorted(places, ends)
+    begins = [0, *ends.tolist()]
+    parts = zip(counted, np.split(places, bounds), begins, strict=False)
+    return {part.name: mine - begin for part, mine, begin in parts}
 
 
 def _places(part: PartScores, dtype: torch.dtype, key: int) -> Array:

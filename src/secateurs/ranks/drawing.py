@@ -10,7 +10,7 @@ from secateurs.draw import Coins
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.shard import Array, Shard, shard_of
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 18
 # Where the units here lie scattered, up to so many numbers are made for one that is used.
 _WASTE = 32
 
@@ -41,16 +41,21 @@ def draw_parts(
 def _draw_part(
     candidates: torch.Tensor, kept: torch.Tensor, shard: Shard, begin: int, coins: Coins
 ) -> None:
-    tails = np.empty(candidates.numel(), bool)
+    here = kept.device.type == "cpu" and kept.is_contiguous() and candidates.is_contiguous()
+    drawn = kept.view(-1).numpy() if here else np.empty(candidates.numel(), bool)
+    among = candidates.view(-1).numpy() if here else np.zeros(1, bool)
 
     def draw(part: range) -> None:
         for start in range(part.start, part.stop, _BLOCK):
             stop = min(start + _BLOCK, part.stop)
-            tails[start:stop] = _tails(shard, start, stop, begin, coins)
+            tails = _tails(shard, start, stop, begin, coins)
+            # Of booleans, "at least" says: tails, or no candidate.
+            np.greater_equal(tails, among[start:stop] if here else among, out=drawn[start:stop])
 
-    in_threads(draw, ranges(len(tails)))
-    shown = torch.from_numpy(tails).view(candidates.shape).to(candidates.device)
-    torch.ge(shown, candidates, out=kept)  # of booleans: tails, or no candidate
+    in_threads(draw, ranges(len(drawn)))
+    if not here:
+        shown = torch.from_numpy(drawn).view(candidates.shape).to(candidates.device)
+        torch.ge(shown, candidates, out=kept)
 
 
 def _tails(shard: Shard, start: int, stop: int, begin: int, coins: Coins) -> Array:
