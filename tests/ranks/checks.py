@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from placed import assert_equal, fsdp, gathered, inputs, placed, stepped, ways, whole
+from placed import (
+    assert_equal,
+    feed_forward,
+    fsdp,
+    gathered,
+    inputs,
+    placed,
+    stepped,
+    tensor_parallel,
+    ways,
+    whole,
+)
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -49,6 +60,23 @@ def all_equal_weights_are_pruned_in_order(rank: int, ranks: int, folder: Path) -
         sc.global_prune(model, 0.33, 0.5, seed=1)
         sc.global_prune(reference, 0.33, 0.5, seed=1)
         assert_equal(model, reference, name)
+
+
+def more_weights_than_the_sample_in_every_format(rank: int, ranks: int, folder: Path) -> None:
+    def built() -> nn.Module:
+        torch.manual_seed(0)
+        dtypes = (torch.float32, torch.bfloat16, torch.float64)
+        return nn.ModuleList(nn.Linear(300, 1000, bias=False).to(dtype) for dtype in dtypes)
+
+    line = init_device_mesh("cpu", (ranks,))
+    model, reference = placed(built(), line, Shard(0)), built()
+    for include in ("0", "1", "2", ["0", "1"], None):
+        for p_prune in (0.001, 0.5):
+            masks, others = (
+                sc.select(m, p_prune, include=include).draw(0.5, seed=1) for m in (model, reference)
+            )
+            for name in others:
+                assert torch.equal(gathered(masks[name]), others[name]), (name, include, p_prune)
 
 
 def every_score_gives_the_masks_of_one_process(rank: int, ranks: int, folder: Path) -> None:
@@ -157,6 +185,23 @@ def gradients_are_pruned_under_fsdp(rank: int, ranks: int, folder: Path) -> None
         x = inputs().requires_grad_()
         model(x).square().sum().backward()
         assert not torch.equal(x.grad, outcomes[0][0])
+
+
+def gradients_are_pruned_under_tensor_parallelism(rank: int, ranks: int, folder: Path) -> None:
+    line = init_device_mesh("cpu", (ranks,))
+    model, reference = tensor_parallel(feed_forward(), line), feed_forward()
+    gradients: list[Tensor] = []
+    for network in (model, reference):
+        x = torch.ones(2, 8, requires_grad=True)
+        dense = network(x).detach()
+        sc.gradient_prune(network, 0.5, 0.7, seed=6)
+        y = network(x)
+        assert torch.equal(y, dense)
+        y.square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
+    for part, other in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(gathered(part.grad), other.grad)
 
 
 def data_parallel_ranks_hold_the_same_masks(rank: int, ranks: int, folder: Path) -> None:
