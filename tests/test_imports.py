@@ -24,6 +24,7 @@ ORDER = [
     {"selection"},
     {"ranks"},
     {"candidates", "apply", "_ops"},
+    {"selecting"},
     {"_mode"},
     {"backward"},
     {"prune"},

@@ -21,7 +21,7 @@ from secateurs import (
     select,
     sparsity,
 )
-from secateurs.candidates import SelectOptions
+from secateurs.selecting import SelectOptions
 
 
 def network() -> nn.Sequential:

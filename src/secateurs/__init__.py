@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from secateurs._version import __version__
-from secateurs.candidates import Candidates, Levels, select, select_levels
+from secateurs.candidates import Candidates, Levels
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.masks import Mask, Masks
 from secateurs.prune import (
@@ -21,6 +21,7 @@ from secateurs.prune import (
     pruned,
     restore,
 )
+from secateurs.selecting import select, select_levels
 from secateurs.sparsity import Sparsity, sparsity
 from secateurs.targets import Target, find_targets
 

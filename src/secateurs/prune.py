@@ -22,9 +22,9 @@ from secateurs.backward import (
     prune_gradients,
     restore_gradients,
 )
-from secateurs.candidates import SelectOptions, agree, select
 from secateurs.masks import Masks
 from secateurs.scores import Score
+from secateurs.selecting import SelectOptions, agree, select
 from secateurs.sharding.team import team_of
 from secateurs.targets import Layers, Patterns
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs.candidates import SCOPES
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
@@ -16,6 +15,7 @@ from secateurs.checkpoint.rewriting import overlapping
 from secateurs.checkpoint.stored import Entry
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
+from secateurs.selecting import SCOPES
 
 SCORES = ("magnitude", "random")
 Names = str | Sequence[str]

@@ -6,11 +6,11 @@ from itertools import product
 from typing import Any
 
 from secateurs._checks import check_choice, check_ratio
-from secateurs.candidates import SCOPES
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
 from secateurs.prune import PRUNE_TYPES
 from secateurs.scores import Score, check_score
+from secateurs.selecting import SCOPES
 from secateurs.targets import Layers, Patterns
 
 P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

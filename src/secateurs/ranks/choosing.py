@@ -19,7 +19,7 @@ from secateurs.sharding.team import Team
 def choose_parts(
     groups: Sequence[Sequence[Scores]], p_prune: float, team: Team
 ) -> dict[str, torch.Tensor]:
-    """Choose the candidates of every group: see `secateurs.candidates.select`.
+    """Choose the candidates of every group: see `secateurs.select`.
 
     Args:
         groups: from `secateurs.ranks.scoring.score_parts`.
