@@ -96,15 +96,15 @@ def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
     return pairs
 
 
-def prune_weights(model: nn.Module, masks: Masks) -> None:
+def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
     """Set every masked-out weight to zero, starting from the original values.
 
-    What was pruned before and is not masked now is restored. No mask stands on the backward pass.
+    What was pruned before and is not masked now is restored.
 
-    Raises:
-        InvalidArgumentError: as `check_weights`. The model is unchanged.
+    Args:
+        model: the network, without masks on the backward pass.
+        pairs: what `check_weights` made of the masks.
     """
-    pairs = check_weights(model, masks)
     restore_weights(model, keep={id(target.parameter) for target, _ in pairs})
     for target, _ in pairs:  # all before the first write: two parameters may lie over one memory
         _save(target)

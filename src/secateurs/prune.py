@@ -152,9 +152,9 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
     if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        check_weights(model, masks)  # first, so that an error leaves the model as it is
+        pairs = check_weights(model, masks)  # first, so that an error leaves the model as it is
         restore_gradients(model)
-        prune_weights(model, masks)
+        prune_weights(model, pairs)
     else:
         prune_gradients(model, masks)
         restore_weights(model)

@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 
 from secateurs.errors import FailureError
-from secateurs.results.durable import write_failure
+from secateurs.results.durable import sync_folder, write_failure
 
 _TEMPORARY = ".{name}.{pid}.tmp"
 
@@ -97,14 +97,14 @@ class Publication:
         try:
             if self._fresh:
                 for folder in {path.parent for path in self._staged}:
-                    _sync(folder)
+                    sync_folder(folder)
                 self._staging.rename(self._folder)
-                _sync(self._folder.parent)
+                sync_folder(self._folder.parent)
             else:
                 for temporary, final in self._staged.items():
                     temporary.replace(final)
                 for folder in {path.parent for path in self._staged}:
-                    _sync(folder)
+                    sync_folder(folder)
         except OSError as error:
             raise write_failure(self._folder, error) from error
         self._staged.clear()
@@ -149,13 +149,3 @@ def _runs(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
-
-
-def _sync(folder: Path) -> None:
-    # A rename is durable once its folder is on disk; not every system can sync one.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -31,7 +31,7 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         for path, temporary in staged.items():
             temporary.replace(path)
         for folder in {path.parent for path in staged}:
-            _sync_folder(folder)
+            sync_folder(folder)
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
@@ -69,7 +69,8 @@ def _write_through(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the renames in a folder to disk, where the system can."""
     # A rename is durable once its folder is on disk; Windows cannot open a folder, and some
     # network file systems refuse to sync one: there the rename itself has to do.
     with contextlib.suppress(OSError):
