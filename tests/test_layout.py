@@ -75,7 +75,7 @@ def test_only_neighbours_are_joined() -> None:
         ([8, 9], [8, 9]),
     ]
     assert layout.joined([(memory[:0],)]) == []
-    assert len(layout.joined([(memory[:5],), (memory.int()[5:],)])) == 2
+    assert len(layout.joined([(memory[:5],), (memory.view(torch.int32)[5:],)])) == 2
 
 
 @pytest.mark.parametrize("block", [1, 2, 4, 7, 1 << 18])
