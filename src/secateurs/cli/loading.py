@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate import Grid, Subject, accumulate_gradients
-from secateurs.evaluate.provenance import device_name, weights_sha256
+from secateurs.provenance import device_name, weights_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 
 NEED_GRADIENTS = frozenset({"gradient", "taylor"})

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluate.batches import checked, device_of, dtype_of, moved
+from secateurs.evaluate.batches import checked
+from secateurs.inputs import device_of, dtype_of, moved
+from secateurs.outputs import logits_of
 
 
 @dataclass
@@ -99,24 +101,6 @@ def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
             if len(labels):
                 tally.add(logits_of(model(moved(images, device, dtype))), labels)
     return tally
-
-
-def logits_of(output: Any) -> Tensor:
-    """The class scores in what a model returned: a tensor, ``.logits``, or the first of a tuple.
-
-    Raises:
-        InvalidArgumentError: there is no tensor of shape (batch, classes) in it.
-    """
-    found = getattr(output, "logits", output)
-    if isinstance(found, tuple | list) and found:
-        found = found[0]
-    if isinstance(found, Tensor) and found.dim() == 2:
-        return found
-    shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
-    raise InvalidArgumentError(
-        f"the model must return scores of shape (batch, classes), got {shape}: "
-        "wrap it in a module that does"
-    )
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:

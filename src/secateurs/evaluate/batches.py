@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
 from secateurs.errors import InvalidArgumentError
@@ -81,25 +81,6 @@ def length(loader: Iterable[Any]) -> int | None:
         return len(getattr(loader, "dataset", ())) or None
     except (TypeError, NotImplementedError):
         return None
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the CPU if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def dtype_of(model: nn.Module) -> torch.dtype | None:
-    """The dtype of the model's first floating-point parameter, None if it has none."""
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-
-
-def moved(images: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
-    """Bring images to a device, and to the dtype of the weights unless they are integers."""
-    wanted = dtype if images.is_floating_point() else None
-    # Not towards the CPU, which would not wait for the copy.
-    return images.to(device, wanted, non_blocking=device.type == "cuda")
 
 
 def _part(loader: "DataLoader[Any]", start: int, end: int, total: int) -> Iterable[Any]:

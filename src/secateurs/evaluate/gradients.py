@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluate.accuracy import check_labels, logits_of
-from secateurs.evaluate.batches import checked, device_of, dtype_of, moved
+from secateurs.evaluate.accuracy import check_labels
+from secateurs.evaluate.batches import checked
+from secateurs.inputs import device_of, dtype_of, moved
+from secateurs.outputs import logits_of
 
 
 def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:

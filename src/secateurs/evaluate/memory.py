@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import FailureError
-from secateurs.evaluate.accuracy import logits_of
-from secateurs.evaluate.batches import dtype_of, moved
+from secateurs.inputs import dtype_of, moved
+from secateurs.outputs import logits_of
 
 # What allocators and GPU libraries say, for which torch has no exception of its own.
 _COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")

@@ -11,8 +11,8 @@ from torch import nn
 from secateurs.evaluate.batches import length
 from secateurs.evaluate.grid import Cell, Grid, Setting
 from secateurs.evaluate.passing import Progress
-from secateurs.evaluate.provenance import device_name, versions, weights_sha256
 from secateurs.evaluate.variants import Size, Variants
+from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.results import Row, wilson_interval
 
 

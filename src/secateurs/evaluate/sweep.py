@@ -10,14 +10,15 @@ import torch
 from torch import nn
 
 from secateurs._checks import nearest
+from secateurs.bar import progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.evaluate.bar import progress_bar
-from secateurs.evaluate.batches import device_of, is_sequential, length
+from secateurs.evaluate.batches import is_sequential, length
 from secateurs.evaluate.grid import Grid
 from secateurs.evaluate.memory import Forward
 from secateurs.evaluate.passing import Pass, Progress
 from secateurs.evaluate.rows import Subject, configuration, make_row, shared_columns
 from secateurs.evaluate.variants import Variants
+from secateurs.inputs import device_of
 from secateurs.prune import restore
 from secateurs.results import Results, Row
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from secateurs.candidates import Levels
 from secateurs.evaluate.grid import Cell, Grid, Variant
-from secateurs.evaluate.provenance import tensors_sha256
+from secateurs.provenance import tensors_sha256
 from secateurs.prune import apply_masks, restore
 from secateurs.selecting import select_levels
 
