@@ -200,7 +200,7 @@ def test_one_writer_a_folder(tmp_path: Path) -> None:
             lambda: second.save_progress({}),
             second.clear_progress,
         ):
-            with pytest.raises(FailureError, match=r"another sweep is writing in .*--output"):
+            with pytest.raises(FailureError, match=r"another run is writing in .*--output"):
                 write()
         assert second.rows() == []
         first.add(make_row())
@@ -227,7 +227,7 @@ def test_another_process_is_refused(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-    assert shown.stdout.startswith("FailureError another sweep is writing in")
+    assert shown.stdout.startswith("FailureError another run is writing in")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

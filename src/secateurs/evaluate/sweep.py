@@ -137,7 +137,7 @@ def _run(
     plan: Grid,
     device: torch.device,
     amp: bool,
-    results: Results | None,
+    results: Results[Row] | None,
     show: bool | None,
 ) -> dict[str, Progress]:
     progress = _load(results, plan)
@@ -163,7 +163,7 @@ def _run(
     return progress
 
 
-def _load(results: Results | None, plan: Grid) -> dict[str, Progress]:
+def _load(results: Results[Row] | None, plan: Grid) -> dict[str, Progress]:
     """What was saved for this plan; nothing if another version or tool wrote it."""
     saved = (results.load_progress() if results else None) or {}
     try:
@@ -172,7 +172,7 @@ def _load(results: Results | None, plan: Grid) -> dict[str, Progress]:
         return {}
 
 
-def _check_counts(progress: Mapping[str, Progress], results: Results | None) -> None:
+def _check_counts(progress: Mapping[str, Progress], results: Results[Row] | None) -> None:
     counts = {each.tally.count for each in progress.values()}
     if len(counts) == 1 and 0 not in counts:
         return

@@ -3,8 +3,24 @@
 Needs the standard library only, so that results can be read where torch is not installed.
 """
 
-from secateurs.results.folder import Results, read_rows
+from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
+from secateurs.results.reading import kind_of_rows, read_rows, read_transfer_rows
+from secateurs.results.record import Record
 from secateurs.results.row import COLUMNS, Row
+from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
-__all__ = ["COLUMNS", "Results", "Row", "read_rows", "wilson_interval"]
+__all__ = [
+    "COLUMNS",
+    "TRANSFER_COLUMNS",
+    "Record",
+    "Results",
+    "Row",
+    "TransferRow",
+    "digest_of",
+    "hit_columns",
+    "kind_of_rows",
+    "read_rows",
+    "read_transfer_rows",
+    "wilson_interval",
+]

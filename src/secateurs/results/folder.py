@@ -1,17 +1,18 @@
-"""The output folder of a sweep: rows, configuration and progress, readable at every moment."""
+"""The output folder of a run: rows, configuration and progress, readable at every moment."""
 
 import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Generic, Self, TypeVar, cast, overload
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.config import differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
-from secateurs.results.formats import csv_text, jsonl_text, read_csv, read_jsonl
+from secateurs.results.formats import csv_text, jsonl_text, read_jsonl
 from secateurs.results.lock import FolderLock
+from secateurs.results.record import Record
 from secateurs.results.row import Row
 
 JSONL = "results.jsonl"
@@ -20,8 +21,10 @@ CONFIG = "config.json"
 PROGRESS = "progress.json"
 LOCK = ".lock"
 
+R = TypeVar("R", bound=Record)
 
-class Results:
+
+class Results(Generic[R]):
     """A folder of results that survives kill -9 and a full disk.
 
     Every write replaces whole files by renaming, so `results.jsonl` and `results.csv` can be read
@@ -31,6 +34,7 @@ class Results:
 
     Args:
         folder: The output folder; made when it does not exist.
+        row: The kind of rows that it keeps: `Row` (of sweeps) or `TransferRow`.
 
     Raises:
         FailureError: The folder cannot be made or written.
@@ -44,7 +48,12 @@ class Results:
         (False, [])
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    @overload
+    def __init__(self: "Results[Row]", folder: str | os.PathLike[str]) -> None: ...
+    @overload
+    def __init__(self, folder: str | os.PathLike[str], row: type[R]) -> None: ...
+    def __init__(self, folder: str | os.PathLike[str], row: type[Any] = Row) -> None:
+        self._row: type[R] = row
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,18 +101,18 @@ class Results:
             replace_files({self.folder / CONFIG: text.encode()})
         return resumed
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[R]:
         """The rows on disk, in the order in which they were added."""
-        return [Row.from_dict(values) for values in read_jsonl(self.folder / JSONL)]
+        return [self._row.from_dict(values) for values in read_jsonl(self.folder / JSONL)]
 
-    def add(self, row: Row) -> None:
+    def add(self, row: R) -> None:
         """Put one row on disk; see `add_all`."""
         self.add_all([row])
 
-    def add_all(self, rows: Iterable[Row]) -> None:
+    def add_all(self, rows: Iterable[R]) -> None:
         """Put rows on disk, all of them or none; they are there when this returns.
 
-        A row that asks for the same thing as an earlier one (`Row.key`) takes its place, so that
+        A row that asks for the same thing as an earlier one (`key`) takes its place, so that
         finishing a pass twice does not count it twice.
 
         Raises:
@@ -111,7 +120,7 @@ class Results:
                 intact.
         """
         self._lock.acquire()
-        held = {Row.from_dict(old).key: old for old in read_jsonl(self.folder / JSONL)}
+        held = {self._row.from_dict(old).key: old for old in read_jsonl(self.folder / JSONL)}
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
 
@@ -194,7 +203,7 @@ class Results:
     def _write(self, rows: list[dict[str, Any]]) -> None:
         contents = {
             self.folder / JSONL: jsonl_text(rows).encode(),
-            self.folder / CSV: csv_text(rows).encode(),
+            self.folder / CSV: csv_text(rows, self._row.columns()).encode(),
         }
         # What is right already is left alone: finished results can be shown from a full disk.
         stale = {path: new for path, new in contents.items() if _content(path) != new}
@@ -207,29 +216,3 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
-
-
-def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """Read results without touching the folder they lie in.
-
-    Args:
-        path: An output folder, a .jsonl file or a .csv file.
-
-    Returns:
-        The rows, in the order in which they were added; none from the folder of a run that has
-        not finished a row yet.
-
-    Raises:
-        InvalidArgumentError: There are no results at `path`.
-        FailureError: A line is broken, or was not written by this version.
-    """
-    path = Path(path)
-    file = path / JSONL if path.is_dir() else path
-    if path.is_dir() and (path / CONFIG).is_file() and not file.exists():
-        return []
-    if not file.is_file():
-        raise InvalidArgumentError(
-            f"no results at {file}; give the --output folder of a sweep, or its {JSONL} or {CSV}"
-        )
-    values = read_csv(file) if file.suffix == ".csv" else read_jsonl(file)
-    return [Row.from_dict(one) for one in values]

@@ -5,12 +5,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from secateurs.errors import FailureError
-from secateurs.results.row import COLUMNS
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -48,11 +47,11 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def csv_text(rows: list[dict[str, Any]]) -> str:
+def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
     """The rows as csv; columns of a newer version are kept, behind ours."""
-    extra = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in COLUMNS]
+    extra = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in columns]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*COLUMNS, *extra], restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, [*columns, *extra], restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -56,7 +56,7 @@ class FolderLock:
             os.close(descriptor)
             if not free:
                 raise FailureError(
-                    f"another sweep is writing in {self._path.parent}; wait until it ends, or give"
+                    f"another run is writing in {self._path.parent}; wait until it ends, or give"
                     " another --output"
                 )
 

@@ -1,14 +1,13 @@
 """One finished result, with everything that is needed to produce it again."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, get_type_hints
+from dataclasses import dataclass
+from typing import ClassVar
 
-from secateurs.errors import FailureError
+from secateurs.results.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(Record):
     """One measured configuration; the fields are the columns of results.csv, in this order.
 
     Columns that timm's result tables have keep timm's names (model, top1, top1_err, top5,
@@ -60,6 +59,8 @@ class Row:
         versions: What it ran with: "secateurs=..;torch=..;python=..".
     """
 
+    KIND: ClassVar[str] = "sweep"
+
     model: str
     weights: str
     weights_sha256: str
@@ -104,69 +105,11 @@ class Row:
     duration: float
     versions: str
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What was asked for, without what was measured: two rows with one key are one result."""
-        return tuple(getattr(self, name) for name in ASKED)
 
-    def as_dict(self) -> dict[str, Any]:
-        """The row as plain Python values, in the order of the columns."""
-        return {name: _plain(name, getattr(self, name)) for name in COLUMNS}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Row":
-        """Make a row from a line of results.jsonl or of results.csv (where all is text).
-
-        Columns that this version does not know are left out: a newer version wrote them.
-
-        Raises:
-            FailureError: A column is missing, or holds something of the wrong kind.
-        """
-        missing = [name for name in COLUMNS if name not in values]
-        if missing:
-            raise FailureError(
-                f"a result row lacks {', '.join(missing)}; it was not written by this version:"
-                " run the sweep again with another --output"
-            )
-        return cls(**{name: _plain(name, values[name]) for name in COLUMNS})
-
-
-COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Row))
+COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
 
-ASKED = (
+Row.ASKED = (
     *COLUMNS[: COLUMNS.index("seed") + 1],
     *("img_size", "crop_pct", "interpolation", "preprocess", "amp", "dtype"),
 )
-"""The columns that say what was asked for."""
-
-
-def _to_bool(value: Any) -> bool:
-    if isinstance(value, str):
-        return {"True": True, "False": False}[value]
-    return bool(value)
-
-
-def _to_optional_int(value: Any) -> int | None:
-    return None if value is None or value == "" else int(value)
-
-
-# int and float also take numpy's scalars and the text of a csv cell.
-_CONVERT: dict[Any, Callable[[Any], Any]] = {
-    str: str,
-    int: int,
-    float: float,
-    bool: _to_bool,
-    int | None: _to_optional_int,
-}
-_TYPES = get_type_hints(Row)
-
-
-def _plain(name: str, value: Any) -> Any:
-    try:
-        return _CONVERT[_TYPES[name]](value)
-    except (TypeError, ValueError, KeyError):
-        raise FailureError(
-            f"column {name} of a result row holds {value!r}, which is not a"
-            f" {getattr(_TYPES[name], '__name__', 'number')}"
-        ) from None

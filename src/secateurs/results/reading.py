@@ -1,0 +1,88 @@
+"""Read the rows of a folder or file, of the kind that was asked for."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.results.folder import CONFIG, CSV, JSONL, R
+from secateurs.results.formats import read_csv, read_jsonl
+from secateurs.results.record import Record
+from secateurs.results.row import Row
+from secateurs.results.transfer_row import TransferRow
+
+_READERS: dict[type[Record], str] = {Row: "read_rows", TransferRow: "read_transfer_rows"}
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Read the results of a sweep without touching the folder they lie in.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Returns:
+        The rows, in the order in which they were added; none from the folder of a run that has
+        not finished a row yet.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`, or they are of a transfer benchmark.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    return _read(Path(path), Row)
+
+
+def read_transfer_rows(path: str | os.PathLike[str]) -> list[TransferRow]:
+    """Read the results of a transfer benchmark without touching the folder they lie in.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Returns:
+        The rows, in the order in which they were added; none from the folder of a run that has
+        not finished a row yet.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`, or they are of a sweep.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    return _read(Path(path), TransferRow)
+
+
+def kind_of_rows(path: str | os.PathLike[str]) -> type[Row] | type[TransferRow] | None:
+    """Which of the two wrote the rows of a folder or file; None where there are none yet.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`.
+        FailureError: A line is broken.
+    """
+    values = _load(Path(path))
+    if not values:
+        return None
+    return TransferRow if _holds(TransferRow, values[0]) else Row
+
+
+def _read(path: Path, kind: type[R]) -> list[R]:
+    rows = _load(path)
+    for other, reader in _READERS.items():
+        if rows and other is not kind and _holds(other, rows[0]) and not _holds(kind, rows[0]):
+            raise InvalidArgumentError(
+                f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
+                f" secateurs report, or {reader}"
+            )
+    return [kind.from_dict(values) for values in rows]
+
+
+def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
+    return all(name in values for name in kind.columns())
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    file = path / JSONL if path.is_dir() else path
+    if path.is_dir() and (path / CONFIG).is_file() and not file.exists():
+        return []
+    if not file.is_file():
+        raise InvalidArgumentError(
+            f"no results at {file}; give the --output folder of a sweep or of a transfer, or its"
+            f" {JSONL} or {CSV}"
+        )
+    return read_csv(file) if file.suffix == ".csv" else read_jsonl(file)
