@@ -1,0 +1,81 @@
+"""What an epsilon means: a share of the pixel range, which runs from 0 to 1."""
+
+import math
+import numbers
+import re
+
+from secateurs.errors import InvalidArgumentError
+
+# With 0.5 every image can become the same flat grey: beyond, success says nothing of a network.
+_LARGEST = 0.5
+# Anything less is lost when pixels are rounded to 256 levels.
+_SMALLEST_EPSILON = 0.5 / 255
+_FRACTION = re.compile(r"([^/]+)/([^/]+)")
+
+
+def parse_epsilon(value: float | str, *, name: str = "eps") -> float:
+    """Turn what a person wrote into a share of the pixel range.
+
+    There is one meaning: pixels run from 0 to 1, so 16 of 255 grey levels are 16/255, about 0.063.
+    A number of grey levels is refused rather than guessed at, and so is what cannot be meant:
+    more than 0.5, with which every image can become the same flat grey, and an epsilon of less than
+    half a grey level, which rounding to 8 bits undoes.
+
+    Args:
+        value: such as ``"16/255"``, ``"0.0627"``, ``16 / 255`` or ``0.06``.
+        name: what it is called, for the errors. A step size, ``name="alpha"``, may be as small as
+            you like.
+
+    Returns:
+        A number above 0, at most 0.5.
+
+    Raises:
+        InvalidArgumentError: it is no number, or not a plausible one.
+
+    Example:
+        >>> parse_epsilon("51/255"), parse_epsilon(0.06)
+        (0.2, 0.06)
+        >>> parse_epsilon(16)
+        Traceback (most recent call last):
+        ...
+        secateurs.errors.InvalidArgumentError: eps is a share of the pixel range, which runs from 0
+        to 1, got 16; for 16 of 255 grey levels write 16/255
+    """
+    number = _number(value, name)
+    if number >= 1:
+        levels = f"; for {number:g} of 255 grey levels write {number:g}/255" if number < 255 else ""
+        raise InvalidArgumentError(
+            f"{name} is a share of the pixel range, which runs from 0 to 1, got {value}{levels}"
+        )
+    if number <= 0:
+        raise InvalidArgumentError(f"{name} must be above 0, such as 16/255; got {value}")
+    if number > _LARGEST:
+        raise InvalidArgumentError(
+            f"{name} must be at most {_LARGEST}, with which every image can become the same flat "
+            f"grey, got {value}; the field's usual value is 16/255"
+        )
+    if name == "eps" and number < _SMALLEST_EPSILON:
+        raise InvalidArgumentError(
+            f"eps is less than half of one of 255 grey levels, got {value}: is it divided by 255 "
+            "twice? Write such as 16/255 or 0.06"
+        )
+    return number
+
+
+def _number(value: object, name: str) -> float:
+    try:
+        if isinstance(value, str):
+            fraction = _FRACTION.fullmatch(value.strip())
+            parts = fraction.groups() if fraction else (value, "1")
+            number = float(parts[0]) / float(parts[1])
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+            number = float(value)
+        else:
+            raise ValueError
+    except (ValueError, ZeroDivisionError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidArgumentError(
+            f"{name} must be a number or a fraction such as 16/255, got {value!r}"
+        )
+    return number
