@@ -3,6 +3,8 @@
 Prune a model and put it back: `global_prune`, `gradient_prune`, `restore`, `make_permanent`, and
 the context managers `pruned` and `gradient_pruned`. The parts they are made of: `select` gives
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
+Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
+``rapa`` and ``mup`` in ``secateurs.surrogate``.
 """
 
 from importlib import import_module
@@ -23,10 +25,13 @@ from secateurs.prune import (
 )
 from secateurs.selecting import select, select_levels
 from secateurs.sparsity import Sparsity, sparsity
+from secateurs.surrogate import Diversified, Ensemble, ensemble
 from secateurs.targets import Target, find_targets
 
 __all__ = [
     "Candidates",
+    "Diversified",
+    "Ensemble",
     "FailureError",
     "InvalidArgumentError",
     "Levels",
@@ -37,6 +42,7 @@ __all__ = [
     "Target",
     "__version__",
     "apply_masks",
+    "ensemble",
     "find_targets",
     "global_prune",
     "gradient_prune",
@@ -49,7 +55,7 @@ __all__ = [
     "sparsity",
 ]
 
-_ON_USE = ("checkpoint", "evaluate", "report", "results", "zoo")
+_ON_USE = ("attack", "checkpoint", "evaluate", "report", "results", "zoo")
 
 
 def __getattr__(name: str) -> Any:

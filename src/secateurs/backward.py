@@ -37,7 +37,7 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
     """
     pairs = matching_targets(model, masks)
     for target, _ in pairs:
-        _check_prunable(target)
+        check_gradient_prunable(target)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     restore_gradients(model)
     install_gradient_masks(model, [(*p, keep) for target, keep in masked for p in target.places])
@@ -153,7 +153,13 @@ def _may_use_others(module: nn.Module) -> bool:
     return below or isinstance(module, _FAST_PATHS)
 
 
-def _check_prunable(target: Target) -> None:
+def check_gradient_prunable(target: Target) -> None:
+    """Refuse a weight whose use cannot be told from others'.
+
+    Raises:
+        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer, or
+            its module's ``forward`` was replaced.
+    """
     if not any(_is_linear(module, attribute) for module, attribute in target.places):
         raise InvalidArgumentError(
             f"gradient pruning works on convolution, linear and attention weights; {target.name} "

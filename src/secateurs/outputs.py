@@ -23,3 +23,9 @@ def logits_of(output: Any) -> Tensor:
         f"the model must return scores of shape (batch, classes), got {shape}: "
         "wrap it in a module that does"
     )
+
+
+def plain_logits(output: Any) -> Any:
+    """The ``logits`` of an object that has them, as transformers' models return it; else itself."""
+    logits = getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else output

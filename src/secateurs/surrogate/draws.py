@@ -1,0 +1,59 @@
+"""One draw: which candidates are pruned in one forward pass, made again whenever it is needed."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+
+from secateurs.candidates import Candidates
+from secateurs.layout import same_order, side_by_side
+from secateurs.masks import Masks
+from secateurs.targets import Target
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A draw by its number, so that it need not be kept: the same number gives the same masks.
+
+    Attributes:
+        candidates: what is drawn from.
+        p_bern: the probability with which a candidate is pruned.
+        seed: of this draw alone.
+    """
+
+    candidates: Candidates
+    p_bern: float
+    seed: int
+
+    def masks(self) -> Masks:
+        """Draw, where the candidates are: a GPU need not wait for the CPU."""
+        devices = {chosen.device for chosen in self.candidates.chosen.values()}
+        device = devices.pop() if len(devices) == 1 else torch.device("cpu")
+        generator = torch.Generator(device if device.type == "cuda" else "cpu")
+        return self.candidates.draw(self.p_bern, generator=generator.manual_seed(self.seed))
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of one draw of a sequence: unrelated for neighbouring seeds and numbers."""
+    digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def beside(candidates: Candidates, targets: tuple[Target, ...]) -> Candidates:
+    """Bring candidates to the devices and into the orders of memory of their weights."""
+    weights = {t.name: t.module.get_parameter(t.attribute).detach() for t in targets}
+    if all(_fits(chosen, weights[name]) for name, chosen in candidates.chosen.items()):
+        return candidates
+    like = [
+        weights[name] if chosen.shape == weights[name].shape else chosen.to(weights[name].device)
+        for name, chosen in candidates.chosen.items()
+    ]
+    made = dict(zip(candidates.chosen, side_by_side(like, torch.bool), strict=True))
+    for name, chosen in candidates.chosen.items():
+        made[name].copy_(chosen)
+    return replace(candidates, chosen=made)
+
+
+def _fits(chosen: torch.Tensor, weight: torch.Tensor) -> bool:
+    alike = chosen.shape != weight.shape or same_order(chosen, weight)
+    return alike and chosen.device == weight.device

@@ -1,0 +1,90 @@
+"""`MUP`: a surrogate whose candidates follow what its weights matter at the point it is asked."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateurs.candidates import Candidates
+from secateurs.errors import InvalidArgumentError
+from secateurs.outputs import logits_of
+from secateurs.selecting import SelectOptions, select
+from secateurs.surrogate.diversified import Diversified
+from secateurs.surrogate.placing import in_place_of, weights_of
+from secateurs.targets import Target
+
+
+class MUP(Diversified):
+    r"""Masking Unimportant Parameters (Yang et al. 2023, arXiv 2304.06908): see `mup`.
+
+    A `Diversified` whose candidates are chosen anew for each draw, by the scores
+    :math:`|\theta \cdot \partial J / \partial \theta|` of the dense model at the input of the call.
+    This takes one more forward and backward pass of the model for each draw.
+
+    Args:
+        model: as for `Diversified`.
+        p_prune: as for `Diversified`.
+        p_bern: as for `Diversified`.
+        **options: the other arguments of `Diversified`, without ``score``.
+
+    Raises:
+        InvalidArgumentError: as `Diversified`, or a ``score`` is given.
+    """
+
+    _classes: Tensor | None
+
+    def __init__(self, model: nn.Module, p_prune: float, p_bern: float = 1.0, **options: Any):
+        if "score" in options:
+            raise InvalidArgumentError(
+                "MUP scores weights by |w * dJ/dw| at each draw: leave score out"
+            )
+        super().__init__(model, p_prune, p_bern, **options)
+
+    def restart(self, seed: int) -> None:
+        """Begin the sequence of draws of a seed, and forget the classes that `aim` told."""
+        super().restart(seed)
+        self._classes = None
+
+    def aim(self, classes: Tensor, targeted: bool = True) -> None:  # noqa: ARG002
+        """Hear the classes of the loss J; scores are absolute, so its sign does not matter.
+
+        Args:
+            classes: (batch,), of the images that come next.
+            targeted: whether they are targets or true labels.
+        """
+        self._classes = classes
+
+    def _choose(self, args: Any, kwargs: Any) -> Candidates:
+        if not args and not kwargs:  # nothing was called yet: the candidates of the weights alone
+            return super()._choose(args, kwargs)
+        found = self._gradients(args, kwargs)
+
+        def importance(target: Target) -> Tensor:
+            return (target.weight * found[target.name]).abs()
+
+        options: SelectOptions = {**self.options, "score": importance, "seed": self.seed}
+        return select(self.network, self.p_prune, **options)
+
+    def _gradients(self, args: Any, kwargs: Any) -> dict[str, Tensor]:
+        """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""
+        leaves = [weight.detach().requires_grad_() for weight in weights_of(self.targets)]
+        inputs = [a.detach() if isinstance(a, Tensor) else a for a in args]
+        with torch.enable_grad(), in_place_of(self.targets, leaves):
+            logits = logits_of(self.network(*inputs, **kwargs))
+            loss = F.cross_entropy(logits, self._labels(logits), reduction="sum")
+            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        pairs = zip(self.targets, leaves, grads, strict=True)
+        return {t.name: torch.zeros_like(leaf) if g is None else g for t, leaf, g in pairs}
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        if self._classes is None:
+            return logits.detach().argmax(1)
+        told = len(self._classes)
+        copies, rest = divmod(len(logits), max(told, 1))
+        if rest or not copies:
+            raise InvalidArgumentError(
+                f"aim was told {told} classes, but {len(logits)} images came: "
+                "give aim the classes of the batch"
+            )
+        return self._classes.to(logits.device).repeat(copies)

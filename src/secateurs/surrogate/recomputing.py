@@ -1,0 +1,126 @@
+"""Activation checkpointing: what is computed again sees the draw that was seen the first time.
+
+`torch.utils.checkpoint` runs a function once without keeping what lies between, and again in the
+backward pass. It keeps the function in an object of its own, which can be found while it runs the
+first time; there the function is replaced by one that brings the draw back first.
+"""
+
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.errors import FailureError
+
+_MODULE = "torch.utils.checkpoint"
+_KNOWN = "_secateurs_known"
+_AUTOGRAD: Any = torch._C.__dict__["_autograd"]
+
+
+def running_checkpoint() -> Any:
+    """The object that holds the innermost checkpointed function that is running the first time.
+
+    Returns:
+        None outside of a checkpointed function.
+
+    Raises:
+        FailureError: there is one, but this version of torch keeps it elsewhere.
+    """
+    hooks: Any = _AUTOGRAD._top_saved_tensors_default_hooks(False)
+    if hooks is not None and getattr(hooks[0], "__module__", "") == _MODULE:
+        name = hooks[0].__qualname__
+        if "_recomputation" in name:
+            return None  # the second time
+        for cell in hooks[0].__closure__ or ():
+            if hasattr(cell.cell_contents, "recompute_fn"):
+                return cell.cell_contents
+        raise FailureError(
+            f"cannot tell what torch {torch.__version__} checkpoints ({name}): call the surrogate "
+            "without torch.utils.checkpoint"
+        )
+    return None if torch.is_grad_enabled() else _reentrant()
+
+
+def _reentrant() -> Any:
+    """The same for ``use_reentrant=True``, which runs the function without gradients."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "forward" and frame.f_globals.get("__name__") == _MODULE:
+            return frame.f_locals.get("ctx")
+        frame = frame.f_back
+    return None
+
+
+def once(holder: Any, who: object) -> bool:
+    """Whether this is the first time that ``who`` meets this checkpointed function."""
+    known: list[object] = holder.__dict__.setdefault(_KNOWN, [])
+    new = all(who is not one for one in known)
+    if new:
+        known.append(who)
+    return new
+
+
+def repeat_under(holder: Any, again: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Let the checkpointed function be computed again inside of ``again()``.
+
+    Args:
+        holder: from `running_checkpoint`.
+        again: makes a context manager, each time anew.
+    """
+    name = "recompute_fn" if hasattr(holder, "recompute_fn") else "run_function"
+    function = getattr(holder, name)
+
+    def repeat(*args: Any, **kwargs: Any) -> Any:
+        with again():
+            return function(*args, **kwargs)
+
+    setattr(holder, name, repeat)
+
+
+@contextmanager
+def watching(model: nn.Module, again: Callable[[], AbstractContextManager[Any]]) -> Generator[None]:
+    """Find the checkpointed functions inside of a model while it runs.
+
+    Args:
+        model: the network; a checkpointed function must call one of its modules.
+        again: what they shall be computed again under.
+    """
+    if not torch.is_grad_enabled():  # nothing will be computed again
+        yield
+        return
+    token = object()
+
+    def look(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+        holder = running_checkpoint()
+        if holder is not None and once(holder, token):
+            repeat_under(holder, again)
+
+    outer = running_checkpoint()
+    if outer is not None:
+        once(outer, token)  # it lies around the model: its caller sees to it
+    with _before_each(model, look):
+        yield
+
+
+@contextmanager
+def _before_each(model: nn.Module, look: Callable[[nn.Module, Any], None]) -> Generator[None]:
+    """Call ``look`` before each module's forward, for the length of a ``with`` block.
+
+    Entered by hand, since a handle for each module would take longer than a small layer.
+    """
+    key = id(look)
+    modules = list(_called(model))
+    for module in modules:
+        module._forward_pre_hooks[key] = look
+    try:
+        yield
+    finally:
+        for module in modules:
+            module._forward_pre_hooks.pop(key, None)
+
+
+def _called(model: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule))

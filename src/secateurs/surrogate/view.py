@@ -1,0 +1,60 @@
+"""A module that is seen as another one: the same parameters, buffers and names below it."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+from torch import nn
+
+_SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+class View(nn.Module):
+    """Shares everything that a network holds, and may do something else when it is called.
+
+    ``parameters()``, ``named_modules()``, ``state_dict()``, ``.to()``, ``.eval()``, ``deepcopy``
+    and ``pickle`` do what they do for the network, without a name more. Its class is none of the
+    network's: who takes a ``Sequential`` apart to call its parts calls this one instead.
+
+    Args:
+        network: the module to be seen as.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        # In a tuple, since a module's attributes that are modules become parts of it.
+        self.__dict__["_viewed"] = (network,)
+        for name in _SHARED:
+            self.__dict__[name] = network.__dict__[name]
+        self.training = network.training
+
+    @property
+    def network(self) -> nn.Module:
+        """The module that this one is seen as."""
+        return self.__dict__["_viewed"][0]
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not found here is the network's: its configuration, ``device``, ``classes``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "_viewed" not in self.__dict__:  # being copied or read from a file
+                raise
+        return getattr(self.network, name)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the network and of all below it."""
+        self.network.train(mode)
+        self.training = mode
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's."""
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's."""
+        return self.network.load_state_dict(*args, **kwargs)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self.network._apply(fn, recurse)
+        return self
