@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,11 +125,13 @@ class Objective:
 
 
 def _input_gradient(value: Tensor, images: Tensor) -> Tensor:
+    """Nothing is left in the ``grad`` of parameters, nor computed for them."""
+    found: list[Tensor | None] = [None]
     if value.requires_grad:
-        found: Sequence[Any] = torch.autograd.grad(value, images, allow_unused=True)
-        if found[0] is not None:
-            return found[0]
-    raise FailureError(
-        "a member's logits do not depend on the images in a way that can be differentiated: "
-        "does its forward detach them, or run under no_grad?"
-    )
+        found = list(torch.autograd.grad(value, images, allow_unused=True))
+    if found[0] is None:
+        raise FailureError(
+            "a member's logits do not depend on the images in a way that can be differentiated: "
+            "does its forward detach them, or run under no_grad?"
+        )
+    return found[0]

@@ -75,7 +75,7 @@ def attack(
             speed, not the outcome but for rounding: the parts of a batch see the same input
             diversity, and members that can be ``frozen()`` keep the draw of the first part.
         on_checkpoint: called as ``on_checkpoint(step, adversarial)`` after the steps ``every``,
-            ``2 * every`` and so on, and after the last.
+            ``2 * every`` and so on, and after the last, under ``no_grad``.
 
     Returns:
         The adversarial images.
@@ -132,7 +132,8 @@ def _climb(
         momentum = method.momentum * momentum + _normalised(smoothed(gradient, method.ti), step)
         found = (found + alpha * momentum.sign()).clamp_(low, high)
         if on_checkpoint is not None and (step % every == 0 or step == steps):
-            on_checkpoint(step, found)
+            with torch.no_grad():
+                on_checkpoint(step, found.clone())
     return found
 
 

@@ -1,12 +1,21 @@
 """What members see instead of the image itself: resized, padded, scaled, mixed."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 _ADMIX_SHARE = 0.2
+
+
+class Extent(NamedTuple):
+    """Along one dimension: ``small`` pixels of ``large`` in all, from ``start`` on."""
+
+    small: int
+    large: int
+    start: int
 
 
 @dataclass(frozen=True)
@@ -26,32 +35,36 @@ class InputDiversity:
     probability: float
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Transform a batch.
+        """Transform a batch, (batch, channels, height, width); the shape stays.
 
-        Args:
-            images: (batch, channels, height, width).
-            generator: draws three to five numbers, whatever the batch, so parts of a batch that
-                are handed generators in the same state are transformed alike.
-
-        Returns:
-            The same shape.
+        Parts of a batch that come with generators in the same state are transformed alike.
         """
-        if torch.rand(1, generator=generator).item() >= self.probability:
-            return images
         height, width = images.shape[-2:]
-        large = (self._enlarged(height), self._enlarged(width))
-        share = torch.rand(1, generator=generator).item()
-        small = [s + int(share * (big - s)) for s, big in zip((height, width), large, strict=True)]
-        resized = F.interpolate(images, size=small, mode="bilinear")
-        spare = [big - s for big, s in zip(large, small, strict=True)]
-        top, left = (
-            int(torch.randint(room + 1, (1,), generator=generator).item()) for room in spare
-        )
-        padded = F.pad(resized, (left, spare[1] - left, top, spare[0] - top))
-        return F.interpolate(padded, size=(height, width), mode="bilinear")
+        extents = self.draw(height, width, generator)
+        return images if extents is None else placed(images, *extents)
 
-    def _enlarged(self, side: int) -> int:
-        return max(side + 1, round(self.ratio * side))
+    def draw(
+        self, height: int, width: int, generator: torch.Generator
+    ) -> tuple[Extent, Extent] | None:
+        """Draw where images of a size go, down and across; None for leaving them as they are."""
+        apply, share, down, across = torch.rand(4, generator=generator, dtype=torch.float64)
+        if apply >= self.probability:
+            return None
+        return self._extent(height, share, down), self._extent(width, share, across)
+
+    def _extent(self, side: int, share: Tensor, place: Tensor) -> Extent:
+        large = max(side + 1, round(self.ratio * side))
+        small = side + int(share * (large - side))
+        return Extent(small, large, int(place * (large - small + 1)))
+
+
+def placed(images: Tensor, down: Extent, across: Extent) -> Tensor:
+    """Resize, pad with zeros and resize back."""
+    resized = F.interpolate(images, size=(down.small, across.small), mode="bilinear")
+    left, right = across.start, across.large - across.small - across.start
+    top, bottom = down.start, down.large - down.small - down.start
+    padded = F.pad(resized, (left, right, top, bottom))
+    return F.interpolate(padded, size=images.shape[-2:], mode="bilinear")
 
 
 DIVERSITY = {
