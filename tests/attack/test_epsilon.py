@@ -73,5 +73,5 @@ def test_implausible_values_say_what_to_write(written: object, message: str) -> 
 def test_a_step_may_be_small_and_is_named() -> None:
     assert parse_epsilon("2/255", name="alpha") == 2 / 255
     assert parse_epsilon(1e-4, name="alpha") == 1e-4
-    with pytest.raises(InvalidArgumentError, match="^alpha must be above 0"):
+    with pytest.raises(InvalidArgumentError, match=r"^alpha must be above 0"):
         parse_epsilon(0.0, name="alpha")

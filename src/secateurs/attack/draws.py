@@ -17,5 +17,6 @@ def generator_at(seed: int, *place: int) -> torch.Generator:
         On the CPU.
     """
     # SeedSequence is a fixed algorithm: the same words in every version of numpy.
-    words = np.random.SeedSequence([seed % 2**64, len(place), *place]).generate_state(1, np.uint64)
+    entropy = 2 * abs(seed) + (seed < 0)
+    words = np.random.SeedSequence(entropy, spawn_key=place).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(words[0]))

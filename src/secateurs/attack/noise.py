@@ -23,7 +23,7 @@ def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
 
     Example:
         >>> noise(torch.full((1, 1, 1, 3), 0.5), "51/255") - 0.5
-        tensor([[[[ 0.2000, -0.2000, -0.2000]]]])
+        tensor([[[[-0.2000,  0.2000, -0.2000]]]])
     """
     check_images(images)
     size = parse_epsilon(eps)
