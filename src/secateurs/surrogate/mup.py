@@ -73,7 +73,7 @@ class MUP(Diversified):
         with torch.enable_grad(), in_place_of(self.targets, leaves):
             logits = logits_of(self.network(*inputs, **kwargs))
             loss = F.cross_entropy(logits, self._labels(logits), reduction="sum")
-            grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+            grads: tuple[Any, ...] = torch.autograd.grad(loss, leaves, allow_unused=True)
         pairs = zip(self.targets, leaves, grads, strict=True)
         return {t.name: torch.zeros_like(leaf) if g is None else g for t, leaf, g in pairs}
 
