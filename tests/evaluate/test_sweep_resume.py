@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from secateurs.errors import FailureError
-from secateurs.evaluate import passing, sweep
+from secateurs.evaluate import Tally, passing, sweep
 from secateurs.results import Results, Row, read_rows
 
 
@@ -78,7 +78,10 @@ def test_it_may_break_off_many_times_with_other_batches_and_workers(tmp_path: Pa
             break
         except Stop:
             saved = json.loads((tmp_path / "progress.json").read_text())
-            assert all(p["tally"]["count"] == p["seen"] for p in saved.values())
+            assert all(
+                p["tally"]["count"] == sum(stop - start for start, stop in p["done"])
+                for p in saved.values()
+            )
     else:
         pytest.fail("it never ended")
     assert attempt > 8
@@ -135,7 +138,7 @@ def test_ctrl_c_while_counting_or_saving(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The moments that a test by the clock hardly meets: after a batch was counted, and so on."""
-    original, calls = getattr(passing.Tally, where), 0
+    original, calls = getattr(Tally, where), 0
 
     def interrupted(self: Any, *arguments: Any) -> Any:
         nonlocal calls
@@ -146,7 +149,7 @@ def test_ctrl_c_while_counting_or_saving(
         return result
 
     monkeypatch.setattr(passing, "SAVE_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(passing.Tally, where, interrupted)
+    monkeypatch.setattr(Tally, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep(Stopping(), loader(), output=tmp_path, **GRID)
     check_same(sweep(Stopping(), loader(), output=tmp_path, **GRID), tmp_path)

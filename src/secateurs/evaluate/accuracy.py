@@ -13,6 +13,8 @@ from secateurs.evaluate.batches import checked
 from secateurs.inputs import device_of, dtype_of, moved
 from secateurs.outputs import logits_of
 
+_GRAINS = 2**30
+
 
 @dataclass
 class Tally:
@@ -22,7 +24,9 @@ class Tally:
         count: images scored.
         correct1: images whose label had the highest score.
         correct5: images whose label was among the five highest scores.
-        loss_sum: sum of the cross-entropies, in nats.
+        loss_sum: sum of the cross-entropies, in nats; each batch's is rounded to a multiple of
+            2^-30 (1e-9), so that the order in which batches are added makes no difference, up
+            to a sum of 2^23 nats.
     """
 
     count: int = 0
@@ -54,7 +58,16 @@ class Tally:
         self.count += labels.numel()
         self.correct1 += int(first)
         self.correct5 += int(any_of_five)
-        self.loss_sum += loss
+        self.loss_sum += _rounded(loss)
+
+    def plus(self, other: "Tally") -> "Tally":
+        """The counts of both, over different images."""
+        return Tally(
+            self.count + other.count,
+            self.correct1 + other.correct1,
+            self.correct5 + other.correct5,
+            self.loss_sum + other.loss_sum,
+        )
 
     @property
     def top1(self) -> float:
@@ -79,6 +92,10 @@ class Tally:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Bring back what `to_dict` gave."""
         return cls(**values)
+
+
+def _rounded(loss: float) -> float:
+    return round(loss * _GRAINS) / _GRAINS if abs(loss) < _GRAINS else loss  # also for NaN
 
 
 def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:

@@ -79,13 +79,35 @@ def configuration(
         "exclude": joined(grid.exclude),
         "draws": grid.draws,
         "seed": grid.seed,
-        "candidates": {
-            f"{cell.setting.granularity} {cell.setting.scope} {cell.setting.score_name}": (
-                variants.fingerprint(cell)
-            )
-            for cell in {cell.setting: cell for cell in grid.cells}.values()
-            if not _is_named(cell.setting, columns)
-        },
+        "candidates": _fingerprints(
+            variants, [cell for cell in grid.cells if not _is_named(cell.setting, columns)]
+        ),
+    }
+
+
+def alike_on_ranks(
+    wanted: Mapping[str, Any], grid: Grid, columns: Mapping[str, Any], variants: Variants
+) -> dict[str, Any]:
+    """What must be the same on ranks that split the images: all but where each runs.
+
+    Args:
+        wanted: the configuration.
+        grid: the grid.
+        columns: the shared columns.
+        variants: what the grid is made of; all candidates are compared.
+    """
+    same = {name: value for name, value in wanted.items() if name != "device"}
+    return same | {
+        "batch_size": columns["batch_size"],
+        "candidates": _fingerprints(variants, grid.cells),
+    }
+
+
+def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
+    """A hash of the candidates of each setting, by its name."""
+    return {
+        f"{setting.granularity} {setting.scope} {setting.score_name}": variants.fingerprint(cell)
+        for setting, cell in {cell.setting: cell for cell in cells}.items()
     }
 
 

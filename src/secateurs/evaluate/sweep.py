@@ -1,8 +1,8 @@
 """Sweep a model over pruning ratios: every ratio sees each batch of one pass over the data."""
 
 import os
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -10,17 +10,24 @@ import torch
 from torch import nn
 
 from secateurs._checks import nearest
-from secateurs.bar import progress_bar
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.evaluate.batches import is_sequential, length
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluate.batches import is_sequential
 from secateurs.evaluate.grid import Grid
-from secateurs.evaluate.memory import Forward
-from secateurs.evaluate.passing import Pass, Progress
-from secateurs.evaluate.rows import Subject, configuration, make_row, shared_columns
+from secateurs.evaluate.progress import Progress
+from secateurs.evaluate.ranks import Ranks
+from secateurs.evaluate.rows import (
+    Subject,
+    alike_on_ranks,
+    configuration,
+    make_row,
+    shared_columns,
+)
 from secateurs.evaluate.variants import Variants
+from secateurs.evaluate.work import Work
 from secateurs.inputs import device_of
 from secateurs.prune import restore
 from secateurs.results import Results, Row
+from secateurs.sharding.team import team_of
 
 
 def sweep(
@@ -33,6 +40,7 @@ def sweep(
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
+    ranks: Ranks | None = None,
     **grid: Any,
 ) -> list[Row]:
     """Measure how accuracy falls as weights go.
@@ -48,6 +56,10 @@ def sweep(
     holds all the rows already gives them back without running the model. What was measured is
     known by the model's weights, the number of images and the names in ``subject``: name the data.
 
+    With ``ranks`` (write ``Ranks.from_environment()`` under torchrun) each process scores a part
+    of the images, in whole batches. The rows are those of one process. An error on one rank is an
+    error on all.
+
     Args:
         model: a classifier that returns scores (batch, classes), or an object with ``.logits``,
             or a tuple that starts with them; it is scored in ``eval()`` mode and gets its modes
@@ -60,6 +72,9 @@ def sweep(
         output: a folder for the results, default none.
         overwrite: throw away what ``output`` holds.
         progress: whether to show a progress bar, default only in a terminal.
+        ranks: the processes that split the images, each with the whole model; all of them call.
+            Rank 0 shows the bar and writes; all get the rows. Default none: this process sees
+            all images, also where a process group is there.
         **grid: what to measure, the arguments of `Grid`: ``p_prune``, ``p_bern``,
             ``prune_type``, ``granularity``, ``scope``, ``score``, ``layers``, ``include``,
             ``exclude``, ``draws``, ``seed``.
@@ -81,26 +96,32 @@ def sweep(
         >>> [(row.p_prune, row.achieved, row.count) for row in rows]
         [(0.0, 0.0, 8), (0.5, 0.5, 8)]
     """
-    plan = _grid(grid)
-    restore(model)
-    where = _place(model, device)
-    variants = Variants(model, plan)
-    columns = shared_columns(model, subject or Subject(), where, amp, loader)
-    with ExitStack() as stack:
-        results = stack.enter_context(Results(output)) if output is not None else None
-        if results is not None:
-            wanted = configuration(plan, columns, loader, variants)
+    with _together(ranks), ExitStack() as stack:
+        plan = _grid(grid)
+        restore(model)
+        where = _place(model, device)
+        variants = Variants(model, plan)
+        columns = shared_columns(model, subject or Subject(), where, amp, loader)
+        wanted = configuration(plan, columns, loader, variants)
+        if ranks is not None:
+            _check_ranks(model, loader)
+            ranks.agree(alike_on_ranks(wanted, plan, columns, variants))
+        results = None
+        if output is not None and (ranks is None or ranks.first):
+            results = stack.enter_context(Results(output))
             results.open(wanted, overwrite=overwrite)
-            finished = results.rows()
-            if len(finished) == len(plan.cells):
-                results.clear_progress()
-                return finished
-        stack.enter_context(_evaluating(model))
-        reached = _run(variants, loader, plan, where, amp, results, progress)
-        rows = [make_row(cell, reached, variants.size(cell), plan, columns) for cell in plan.cells]
-        if results is not None:
-            results.add_all(rows)
-            results.clear_progress()
+        rows, before = _begin(results, plan, ranks)
+        if not rows:
+            stack.enter_context(_evaluating(model))
+            work = Work(loader, plan.variants, variants, where, amp, results, ranks, before)
+            reached = work.run(progress)
+
+            def rows_of_all() -> list[Row]:
+                return [make_row(c, reached, variants.size(c), plan, columns) for c in plan.cells]
+
+            rows = _finish(results, rows_of_all, ranks)
+        if ranks is not None:
+            ranks.done()
         return rows
 
 
@@ -131,36 +152,40 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
     return where
 
 
-def _run(
-    variants: Variants,
-    loader: Iterable[Any],
-    plan: Grid,
-    device: torch.device,
-    amp: bool,
-    results: Results[Row] | None,
-    show: bool | None,
-) -> dict[str, Progress]:
-    progress = _load(results, plan)
-    images = length(loader)
-    total = None if images is None else images * len(plan.variants)
-    with progress_bar("Sweeping", total, show=show) as bar:
-        bar.advance(sum(each.seen for each in progress.values()) if is_sequential(loader) else 0)
+def _check_ranks(model: nn.Module, loader: Iterable[Any]) -> None:
+    """Refuse what cannot be split."""
+    if team_of(model) is not None:
+        raise InvalidArgumentError(
+            "ranks= splits the images over ranks that each have the whole model, but this model is "
+            "divided among ranks or wrapped for them: leave ranks= out, so that all score all "
+            "images together (for DistributedDataParallel, hand in model.module)"
+        )
+    if not is_sequential(loader):
+        raise InvalidArgumentError(
+            "ranks= needs a torch DataLoader that reads a data set in order and leaves nothing "
+            "out, which can be split: write DataLoader(data, batch_size=...), without a sampler, "
+            "shuffle or drop_last"
+        )
 
-        def save(progress: dict[str, Progress]) -> None:
-            if results is not None:
-                results.save_progress({key: each.to_dict() for key, each in progress.items()})
 
-        Pass(
-            loader=loader,
-            variants=plan.variants,
-            model=variants,
-            forward=Forward(variants.model, device, amp, bar.say),
-            progress=progress,
-            save=save,
-            advance=bar.advance,
-        ).run()
-    _check_counts(progress, results)
-    return progress
+def _begin(
+    results: Results[Row] | None, plan: Grid, ranks: Ranks | None
+) -> tuple[list[Row], dict[str, Progress]]:
+    """The rows, if all are there, and else what earlier runs have done; on all ranks the same."""
+    rows: list[Row] = results.rows() if results is not None else []
+    if results is not None and len(rows) == len(plan.cells):
+        results.clear_progress()
+    else:
+        rows = []
+    before = _load(results, plan)
+    if ranks is None:
+        return rows, before
+    done = {key: each.to_dict() for key, each in before.items()}
+    said = ranks.from_first("start", {"rows": [row.as_dict() for row in rows], "before": done})
+    return (
+        [Row.from_dict(values) for values in said["rows"]],
+        {key: Progress.from_dict(values) for key, values in said["before"].items()},
+    )
 
 
 def _load(results: Results[Row] | None, plan: Grid) -> dict[str, Progress]:
@@ -168,22 +193,27 @@ def _load(results: Results[Row] | None, plan: Grid) -> dict[str, Progress]:
     saved = (results.load_progress() if results else None) or {}
     try:
         return {v.key: Progress.from_dict(saved[v.key]) for v in plan.variants if v.key in saved}
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, ValueError):
         return {}
 
 
-def _check_counts(progress: Mapping[str, Progress], results: Results[Row] | None) -> None:
-    counts = {each.tally.count for each in progress.values()}
-    if len(counts) == 1 and 0 not in counts:
-        return
+def _finish(
+    results: Results[Row] | None, make: Callable[[], list[Row]], ranks: Ranks | None
+) -> list[Row]:
+    """Make the rows and put them on disk; with ranks, rank 0 does, and tells the others."""
+    if ranks is not None and not ranks.first:
+        return [Row.from_dict(values) for values in ranks.from_first("rows")]
+    rows = make()
     if results is not None:
-        results.clear_progress()  # going on from here would end here
-    if counts == {0}:
-        raise InvalidArgumentError("the loader gave no images: there is nothing to score")
-    raise FailureError(
-        f"some variants saw {min(counts)} images and others {max(counts)}: images became readable "
-        "or unreadable between two runs; run the sweep again"
-    )
+        results.add_all(rows)
+        results.clear_progress()
+    if ranks is not None:
+        ranks.from_first("rows", [row.as_dict() for row in rows])
+    return rows
+
+
+def _together(ranks: Ranks | None) -> AbstractContextManager[None]:
+    return nullcontext() if ranks is None else ranks.together()
 
 
 @contextmanager
