@@ -6,7 +6,7 @@ from statistics import NormalDist
 from secateurs.errors import InvalidArgumentError
 
 
-def wilson_interval(correct: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(correct: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
     r"""Wilson's score interval for a proportion.
 
     With p = correct / count, n = count and z the normal quantile at (1 + confidence) / 2, the ends
@@ -23,7 +23,7 @@ def wilson_interval(correct: float, count: int, confidence: float = 0.95) -> tup
     Args:
         correct: How many were right, from 0 to `count`; may be a fraction, such as the mean over
             several draws.
-        count: How many were scored, at least 1.
+        count: How many were scored, at least 1; an effective number may be a fraction.
         confidence: Coverage of the interval, strictly between 0 and 1.
 
     Returns:

@@ -1,0 +1,233 @@
+"""Success over images, several seeds and targets: intervals, and tests of with against without.
+
+The unit is the image. What one image does under several seeds, or on several targets, hangs
+together, so it is first averaged within the image; intervals and tests then run over the images.
+All of it is exact or in closed form: nothing is drawn at random.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.results.interval import wilson_interval
+
+# Above this many bytes of additions the exact distribution takes longer than a second, and its
+# normal limit differs from it by less than 0.001.
+_EXACT = 4_000_000_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A success rate: `value`, and `low` and `high` of its interval, percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """With against without, on the same images.
+
+    Attributes:
+        difference: Success with minus success without, points.
+        low: Lower end of its interval, points.
+        high: Upper end of it, points.
+        p: Two-sided p value of "it makes no difference".
+        discordant: Images that do not come out the same with and without.
+        count: Images.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    discordant: int
+    count: int
+
+
+def success_interval(hits: str | Sequence[str], confidence: float = 0.95) -> Estimate:
+    r"""Mean success over seeds (or targets), with Wilson's interval over the images.
+
+    With x_i the mean of image i, p and v the mean and the variance of the x_i over n images, the
+    interval is Wilson's for p on the effective number of images,
+
+        n* = n p (1 - p) / v,    n <= n* <= n m for m seeds.
+
+    With one seed v = p (1 - p), and this is Wilson's own interval. Where seeds agree on every image
+    they add nothing (n* = n); where they are as independent as other images they count as such
+    (n* = n m). It stays inside 0 to 100, and unlike a bootstrap it has a width where nothing, or
+    everything, succeeds: there n* = n.
+
+    Source: E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data", Survey Methodology 24 (1998), 193-201,
+    for the effective number; N. Dean and M. Pagano, Journal of Survey Statistics and Methodology 3
+    (2015), 484-503, for it in Wilson's interval.
+
+    Args:
+        hits: One digit an image, 1 for success; one such text a seed or target.
+        confidence: Coverage of the interval, strictly between 0 and 1.
+
+    Raises:
+        InvalidArgumentError: There are no images, or texts of different lengths.
+
+    Example:
+        >>> one = success_interval("1100000000")
+        >>> two = success_interval(["1100000000", "0011000000"])
+        >>> f"{one.value:.0f} ({one.low:.0f} to {one.high:.0f})"
+        '20 (6 to 51)'
+        >>> f"{two.value:.0f} ({two.low:.0f} to {two.high:.0f})"
+        '20 (8 to 42)'
+    """
+    seeds = _seeds(hits)
+    return _estimate(_means(_counts(hits), seeds), seeds, confidence)
+
+
+def paired_test(
+    with_hits: str | Sequence[str], without_hits: str | Sequence[str], confidence: float = 0.95
+) -> Comparison:
+    r"""Whether success with a method differs from success without it, on the same images.
+
+    The test: with d_i the difference of image i, summed over seeds and targets, every d_i may as
+    well have been -d_i where the method does nothing. p is the share of the 2^n choices of signs
+    with \|sum of +-d_i\| >= \|sum of d_i\|. It is computed exactly (above a few thousand images by
+    its normal limit). With one seed and one target this is McNemar's exact test.
+
+    The interval: with l, u and l', u' the ends of `success_interval` with (p) and without (p'), and
+    r the correlation of the two over images,
+
+        low  = p - p' - sqrt((p - l)^2 - 2 r (p - l)(u' - p') + (u' - p')^2),
+        high = p - p' + sqrt((u - p)^2 - 2 r (u - p)(p' - l') + (p' - l')^2).
+
+    It has a width also where nothing succeeds. It and p come from different formulas, so one may
+    just exclude "no difference" where the other does not; p decides.
+
+    Source: R. A. Fisher, "The Design of Experiments" (1935), section 21, for the test; Q. McNemar,
+    Psychometrika 12 (1947), 153-157; R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650,
+    and G. Y. Zou and A. Donner, Statistics in Medicine 27 (2008), 1693-1702, for the
+    interval.
+
+    Args:
+        with_hits: One digit an image, 1 for success; one such text a seed or target.
+        without_hits: The same without the method: the same images, seeds and targets in the same
+            order.
+        confidence: Coverage of the interval, strictly between 0 and 1.
+
+    Raises:
+        InvalidArgumentError: There are no images, or the two do not pair.
+
+    Example:
+        >>> found = paired_test("1111111000", "0000001000")
+        >>> f"{found.difference:+.0f} points, p = {found.p:.3f}"
+        '+60 points, p = 0.031'
+    """
+    ours, theirs = _counts(with_hits), _counts(without_hits)
+    seeds = _seeds(with_hits)
+    if len(ours) != len(theirs) or seeds != _seeds(without_hits):
+        raise InvalidArgumentError(
+            f"{seeds} x {len(ours)} outcomes with and {_seeds(without_hits)} x {len(theirs)}"
+            " without; a paired test needs the same images, seeds and targets on both sides"
+        )
+    with_, without = (_means(one, seeds) for one in (ours, theirs))
+    a, b = _estimate(with_, seeds, confidence), _estimate(without, seeds, confidence)
+    r = _correlation(with_, without)
+    differences = [x - y for x, y in zip(ours, theirs, strict=True)]
+    return Comparison(
+        difference=a.value - b.value,
+        low=a.value - b.value - _joined(a.value - a.low, b.high - b.value, r),
+        high=a.value - b.value + _joined(a.high - a.value, b.value - b.low, r),
+        p=_sign_flip(differences),
+        discordant=sum(map(bool, differences)),
+        count=len(ours),
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Raise the p values of several tests so that 5% is the chance of even one false alarm.
+
+    The i-th smallest of n (from 1) becomes the largest of p_j (n - j + 1) over j <= i, at most 1.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
+    of Statistics 6 (1979), 65-70.
+
+    Args:
+        p_values: The p values, in any order.
+
+    Returns:
+        The adjusted p values, in that order.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = highest
+    return adjusted
+
+
+def _seeds(hits: str | Sequence[str]) -> int:
+    return 1 if isinstance(hits, str) else len(hits)
+
+
+def _counts(hits: str | Sequence[str]) -> list[int]:
+    """How often each image succeeded."""
+    texts = [hits] if isinstance(hits, str) else list(hits)
+    lengths = {len(text) for text in texts}
+    if lengths in (set(), {0}):
+        raise InvalidArgumentError("there are no outcomes; give one digit an image")
+    if len(lengths) > 1 or set("".join(texts)) - {"0", "1"}:
+        raise InvalidArgumentError(
+            "outcomes are texts of equal length with a 0 or a 1 for every image; got lengths"
+            f" {', '.join(map(str, sorted(lengths)))}"
+        )
+    return [column.count("1") for column in zip(*texts, strict=True)]
+
+
+def _means(counts: Sequence[int], seeds: int) -> list[float]:
+    return [count / seeds for count in counts]
+
+
+def _estimate(means: Sequence[float], seeds: int, confidence: float) -> Estimate:
+    n, p = len(means), fmean(means)
+    spread = fmean((x - p) ** 2 for x in means)
+    effective = n * p * (1 - p) / spread if spread else n
+    effective = min(max(effective, n), n * seeds)
+    low, high = wilson_interval(p * effective, effective, confidence)
+    return Estimate(100 * p, 100 * low, 100 * high)
+
+
+def _joined(a: float, b: float, r: float) -> float:
+    # Rounding may leave a hair below zero where r = 1.
+    return math.sqrt(max(a * a - 2 * r * a * b + b * b, 0.0))
+
+
+def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Pearson's; 0 where one of the two does not vary."""
+    a, b = fmean(x), fmean(y)
+    scale = math.sqrt(sum((i - a) ** 2 for i in x) * sum((j - b) ** 2 for j in y))
+    return sum((i - a) * (j - b) for i, j in zip(x, y, strict=True)) / scale if scale else 0.0
+
+
+def _sign_flip(differences: Sequence[int]) -> float:
+    """Share of the choices of signs whose sum is as far from zero, or farther."""
+    sizes = [abs(difference) for difference in differences if difference]
+    observed, total, n = abs(sum(differences)), sum(sizes), len(sizes)
+    if observed == 0:
+        return 1.0
+    if n * n * total / 8 > _EXACT:
+        # The sum moves in steps of 2: half a step is the correction for continuity.
+        return math.erfc((observed - 1) / math.sqrt(2 * sum(size * size for size in sizes)))
+    # The product of (1 + x^size) has at x^t the number of choices whose positive part is t. As one
+    # integer, x = 2^slot with slots wide enough for any of these numbers.
+    slot = n + 1
+    ways = 1
+    for size in sizes:
+        ways += ways << (size * slot)
+    tail = ways >> ((total + observed) // 2 * slot)
+    # x = 1 modulo x - 1: this adds up what the slots hold.
+    return 2 * (tail % ((1 << slot) - 1)) / (1 << n)
