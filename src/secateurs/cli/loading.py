@@ -54,7 +54,12 @@ def check_loader_options(batch_size: int, workers: int | None, limit: int | None
 
 
 def make_loader(
-    data: LoadedData, *, batch_size: int, workers: int | None, device: torch.device
+    data: LoadedData,
+    *,
+    batch_size: int,
+    workers: int | None,
+    device: torch.device,
+    processes: int = 1,
 ) -> "DataLoader[Any]":
     """Read images in order; unreadable ones that were marked are dropped from their batch.
 
@@ -64,9 +69,10 @@ def make_loader(
         workers: processes that decode; None picks: none for the digits, which are in memory, one
             beside a CPU that is busy with the model, up to eight for a GPU.
         device: where the batches go.
+        processes: how many read images on this machine and share its cores.
     """
     if workers is None:
-        many = min(8, _cores())
+        many = max(1, min(8, _cores() // processes))
         workers = 0 if data.name == "digits" else 1 if device.type == "cpu" else many
     return DataLoader(
         data.dataset,

@@ -15,9 +15,11 @@ from secateurs._version import __version__
 from secateurs.cli.arguments import spelled_out
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune import prune
+from secateurs.cli.ranks import on_ranks
 from secateurs.cli.report import report
 from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.errors import InvalidArgumentError, SecateursError
+from secateurs.evaluate.ranks import Ranks, is_launched
 
 USAGE, FAILED = 2, 1
 _INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort
@@ -33,26 +35,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # "±" is no reason to fail where ASCII is all
-    sys.exit(_run(words))
+    if words[:1] == ["sweep"] and is_launched():
+        code, complaint = on_ranks(lambda ranks: _run(words, ranks))
+    else:
+        code, complaint = _run(words)
+    if complaint:
+        print("secateurs:", " ".join(complaint.split()), file=sys.stderr)  # noqa: T201
+    sys.exit(code)
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
+    """The exit code, and what to complain about."""
     try:
         several = SEVERAL_NAMES if words[:1] == ["prune"] else SEVERAL
         asked = spelled_out(words, several) or ["--help"]
-        code = _app()(asked, prog_name="secateurs", standalone_mode=False)
+        code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
     except SecateursError as error:
-        return _say(str(error), USAGE if isinstance(error, InvalidArgumentError) else FAILED)
+        return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
     except (KeyboardInterrupt, typer.Abort):
         resumes = "; the same command goes on where it was" if words[:1] == ["sweep"] else ""
-        return _say(f"interrupted{resumes}", FAILED)
+        return FAILED, f"interrupted{resumes}"
     except Exception as error:
         return _unforeseen(error)
     if not words:
-        return USAGE  # help was printed, but nothing was done
-    return code if isinstance(code, int) else 0
+        return USAGE, ""  # help was printed, but nothing was done
+    return code if isinstance(code, int) else 0, ""
 
 
 def _app() -> typer.Typer:
@@ -87,21 +96,21 @@ def _options(
     """Options of the program itself."""
 
 
-def _unforeseen(error: Exception) -> int:
+def _unforeseen(error: Exception) -> tuple[int, str]:
     """The parser's own errors, and what nobody foresaw."""
     if hasattr(error, "format_message"):
-        return _say(_usage(error), USAGE)
+        return USAGE, _usage(error)
     if os.environ.get("SECATEURS_TRACEBACK"):
         traceback.print_exc()
     if isinstance(error, torch.OutOfMemoryError):
-        return _say(
-            "out of memory: write a smaller --batch-size or --img-size, or another --device", FAILED
+        return FAILED, (
+            "out of memory: write a smaller --batch-size or --img-size, or another --device"
         )
     if isinstance(error, OSError) and error.filename:
-        return _say(f"cannot use {error.filename}: {error.strerror}", FAILED)
+        return FAILED, f"cannot use {error.filename}: {error.strerror}"
     text = " ".join(str(error).split()) or "no further message"
-    return _say(
-        f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)", FAILED
+    return FAILED, (
+        f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)"
     )
 
 
@@ -114,8 +123,3 @@ def _usage(error: Any) -> str:
         text = error.format_message().rstrip(".")
     command = error.ctx.command_path if getattr(error, "ctx", None) else "secateurs"
     return f"{text}; see {command} --help"
-
-
-def _say(text: str, code: int) -> int:
-    print("secateurs:", " ".join(text.split()), file=sys.stderr)  # noqa: T201
-    return code

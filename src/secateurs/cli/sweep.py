@@ -17,13 +17,14 @@ from secateurs.cli.loading import (
     pick_device,
     subject_of,
 )
+from secateurs.cli.ranks import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.evaluate import Grid
+from secateurs.evaluate import Grid, Ranks
 from secateurs.evaluate import sweep as run_sweep
 from secateurs.evaluate.grid import P_PRUNE
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
-from secateurs.zoo import check_data, load_data, load_model
+from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.models import DIGITS_NAMES
 
 SEVERAL = frozenset(
@@ -48,6 +49,7 @@ _WHAT, _PRUNE, _PREPROCESS, _RUN = "What to measure", "How to prune", "Preproces
 
 
 def sweep(
+    context: typer.Context,
     arch: Annotated[
         str,
         _option("torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:, "
@@ -157,7 +159,10 @@ def sweep(
         "seed": seed,
     }
     grid = Grid(**asked)  # wrong values are refused before anything is loaded
+    ranks: Ranks | None = context.obj
     place = pick_device(device)
+    if ranks is not None:
+        place = own_device(ranks, place)
     check_loader_options(batch_size, workers, limit)
     if data is None:
         if arch not in DIGITS_NAMES:
@@ -169,31 +174,42 @@ def sweep(
     if arch in DIGITS_NAMES:
         torch.set_num_threads(1)  # so little work that threads mostly wait for each other
     torch.manual_seed(seed)  # for --weights random
-    model = load_model(
-        arch,
-        weights=weights,
-        num_classes=num_classes,
-        img_size=img_size,
-        crop_pct=crop_pct,
-        interpolation=interpolation,
-        mean=numbers("--mean", mean) if mean else None,
-        std=numbers("--std", std) if std else None,
-        crop_mode=crop_mode,
+
+    def load() -> tuple[LoadedModel, LoadedData]:
+        model = load_model(
+            arch,
+            weights=weights,
+            num_classes=num_classes,
+            img_size=img_size,
+            crop_pct=crop_pct,
+            interpolation=interpolation,
+            mean=numbers("--mean", mean) if mean else None,
+            std=numbers("--std", std) if std else None,
+            crop_mode=crop_mode,
+        )
+        images = load_data(
+            data,
+            model=model,
+            split=split,
+            data_root=data_root,
+            limit=limit,
+            skip_corrupt=skip_corrupt,
+        )
+        return model, images
+
+    model, images = in_turn(ranks, load)
+    loader = make_loader(
+        images, batch_size=batch_size, workers=workers, device=place, processes=ranks_here()
     )
-    images = load_data(
-        data,
-        model=model,
-        split=split,
-        data_root=data_root,
-        limit=limit,
-        skip_corrupt=skip_corrupt,
-    )
-    loader = make_loader(images, batch_size=batch_size, workers=workers, device=place)
     model.model.to(place)
     scored_on = ""
     if any(name in NEED_GRADIENTS for name in score or ()):
-        scored_on = leave_gradients(
-            model, loader, data, data_root=data_root, skip_corrupt=skip_corrupt
+        scored_on = from_rank_0(
+            ranks,
+            model.model,
+            lambda: leave_gradients(
+                model, loader, data, data_root=data_root, skip_corrupt=skip_corrupt
+            ),
         )
     subject, count = subject_of(model, images, scored_on), len(images.dataset)
     folder = output or default_output(model, subject, grid, count, place, amp)
@@ -206,8 +222,11 @@ def sweep(
         amp=amp,
         output=folder,
         overwrite=not resume,
+        ranks=ranks,
         **asked,
     )
+    if ranks is not None and not ranks.first:
+        return
     print_table(rows)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if rows == earlier:

@@ -42,7 +42,14 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a rank ended early: it was ``interrupted``, asked for something ``wrong``, ``failed``."""
+    """Why a rank ended early.
+
+    Attributes:
+        rank: its number.
+        kind: ``interrupted``, ``wrong`` (an `InvalidArgumentError`), ``failed``, or ``lost``: it
+            could not reach the others.
+        text: what it would have said.
+    """
 
     rank: int
     kind: str
@@ -52,7 +59,8 @@ class Ending:
     def of(cls, rank: int, error: BaseException) -> Self:
         """In the words of an error."""
         if isinstance(error, InvalidArgumentError | FailureError):
-            kind = "wrong" if isinstance(error, InvalidArgumentError) else "failed"
+            kind = "lost" if isinstance(error, LostRankError) else "failed"
+            kind = "wrong" if isinstance(error, InvalidArgumentError) else kind
             return cls(rank, kind, str(error))
         kind = "failed" if isinstance(error, Exception) else "interrupted"
         return cls(rank, kind, f"{type(error).__name__}: {error}")
@@ -136,6 +144,10 @@ class Line:
         """Add to a number that all ranks share; returns what it is then."""
         with self._lost():
             return self._store.add(name, more)
+
+    def shelf(self, name: str) -> Store:
+        """A part of the store for something else."""
+        return _dist.PrefixStore(name, self._store)
 
     def is_time(self) -> bool:
         """Whether it is time to look for news again."""
