@@ -12,7 +12,9 @@ import pytest
 from secateurs.results import COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# These need images and minutes; tests/test_cifar10_example.py runs them.
+LONG = {"cifar10_networks", "train_cifar10"}
+EXAMPLES = sorted(each for each in (ROOT / "examples").glob("*.py") if each.stem not in LONG)
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
