@@ -17,6 +17,7 @@ from secateurs.errors import FailureError
 
 _MODULE = "torch.utils.checkpoint"
 _KNOWN = "_secateurs_known"
+_FUNCTIONS = ("recompute_fn", "run_function")  # where torch keeps what it will compute again
 _AUTOGRAD: Any = torch._C.__dict__["_autograd"]
 
 
@@ -35,7 +36,7 @@ def running_checkpoint() -> Any:
         if "_recomputation" in name:
             return None  # the second time
         for cell in hooks[0].__closure__ or ():
-            if hasattr(cell.cell_contents, "recompute_fn"):
+            if _place(cell.cell_contents):
                 return cell.cell_contents
         raise FailureError(
             f"cannot tell what torch {torch.__version__} checkpoints ({name}): call the surrogate "
@@ -54,6 +55,10 @@ def _reentrant() -> Any:
     return None
 
 
+def _place(holder: Any) -> str:
+    return next((name for name in _FUNCTIONS if hasattr(holder, name)), "")
+
+
 def once(holder: Any, who: object) -> bool:
     """Whether this is the first time that ``who`` meets this checkpointed function."""
     known: list[object] = holder.__dict__.setdefault(_KNOWN, [])
@@ -70,7 +75,7 @@ def repeat_under(holder: Any, again: Callable[[], AbstractContextManager[Any]]) 
         holder: from `running_checkpoint`.
         again: makes a context manager, each time anew.
     """
-    name = "recompute_fn" if hasattr(holder, "recompute_fn") else "run_function"
+    name = _place(holder)
     function = getattr(holder, name)
 
     def repeat(*args: Any, **kwargs: Any) -> Any:
