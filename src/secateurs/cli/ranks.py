@@ -36,6 +36,8 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
         # Once: torchrun may send another while this one is dealt with.
         if not struck and (ranks is None or ranks.ended is None):
             struck.append(number)
+            if hasattr(signal, "SIGCHLD"):  # the workers were struck too; no need to say so
+                signal.signal(signal.SIGCHLD, _overlook)
             raise KeyboardInterrupt
 
     for each in _SIGNALS:
@@ -54,6 +56,10 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
     return (code, complaint) if ranks is None else _settled(ranks, code, complaint, struck)
+
+
+def _overlook(number: int, frame: object) -> None:
+    """For a signal that does not matter any more."""
 
 
 def _settled(ranks: Ranks, code: int, complaint: str, struck: list[int]) -> tuple[int, str]:
