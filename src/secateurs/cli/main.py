@@ -18,6 +18,8 @@ from secateurs.cli.prune import prune
 from secateurs.cli.ranks import on_ranks
 from secateurs.cli.report import report
 from secateurs.cli.sweep import SEVERAL, sweep
+from secateurs.cli.transfer import SEVERAL as SEVERAL_NETWORKS
+from secateurs.cli.transfer import transfer
 from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluate.ranks import Ranks, is_launched
 
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     """The exit code, and what to complain about."""
     try:
-        several = SEVERAL_NAMES if words[:1] == ["prune"] else SEVERAL
+        lists = {"prune": SEVERAL_NAMES, "transfer": SEVERAL_NETWORKS}
+        several = lists.get(words[0] if words else "", SEVERAL)
         asked = spelled_out(words, several) or ["--help"]
         code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
         if code == _INTERRUPTED:
@@ -55,7 +58,11 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     except SecateursError as error:
         return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
     except (KeyboardInterrupt, typer.Abort):
-        resumes = "; the same command goes on where it was" if words[:1] == ["sweep"] else ""
+        resumes = (
+            "; the same command goes on where it was"
+            if words[:1] in (["sweep"], ["transfer"])
+            else ""
+        )
         return FAILED, f"interrupted{resumes}"
     except Exception as error:
         return _unforeseen(error)
@@ -74,6 +81,7 @@ def _app() -> typer.Typer:
     )
     app.callback()(_options)
     app.command()(sweep)
+    app.command()(transfer)
     app.command()(prune)
     app.command()(report)
     return app

@@ -10,10 +10,11 @@ import hashlib
 import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +31,34 @@ from secateurs.zoo.loaded import LoadedModel
 RECIPE = "digits-cnn-1"  # name of the cached file: count up when anything below changes
 SPLITS = ("train", "test")
 _MEAN, _STD = 0.5, 0.5
-_EPOCHS, _BATCH, _RATE, _DECAY, _SEED = 20, 64, 5e-3, 1e-2, 0
+_BATCH, _DECAY, _SEED = 64, 1e-2, 0
+DIGITS_PREPROCESS: dict[str, Any] = {
+    "img_size": 8,
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (_MEAN,),
+    "std": (_STD,),
+}
+"""The preprocessing of all networks for the digits."""
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[M]):
+    """How a network for the digits comes about.
+
+    Attributes:
+        name: of the cached file: count up when anything that shapes the weights changes.
+        build: makes the network, with weights from the global generator.
+        epochs: passes over the training split.
+        rate: the highest learning rate.
+    """
+
+    name: str
+    build: Callable[[], M]
+    epochs: int = 20
+    rate: float = 5e-3
 
 
 class DigitsCNN(nn.Sequential):
@@ -61,13 +89,7 @@ class DigitsCNN(nn.Sequential):
         )
         self.num_classes = 10
         self.classes = tuple(str(digit) for digit in range(10))
-        self.preprocess: dict[str, Any] = {
-            "img_size": 8,
-            "crop_pct": 1.0,
-            "interpolation": "bilinear",
-            "mean": (_MEAN,),
-            "std": (_STD,),
-        }
+        self.preprocess = dict(DIGITS_PREPROCESS)
         self.weights_name = "random"
 
 
@@ -118,16 +140,29 @@ def digits_cnn(pretrained: bool = True) -> DigitsCNN:
     """
     if not pretrained:
         return DigitsCNN().eval()
-    file = cache_folder() / f"{RECIPE}.safetensors"
+    model = trained(Recipe(RECIPE, DigitsCNN))
+    model.weights_name = RECIPE
+    return model.eval()
+
+
+def trained(recipe: Recipe[M]) -> M:
+    """The network of a recipe, trained on the first call and read from the cache on later ones.
+
+    Args:
+        recipe: which network, and how it is trained: seeded, on one thread.
+
+    Returns:
+        The network with its weights.
+    """
+    file = cache_folder() / f"{recipe.name}.safetensors"
     with _surroundings():
         state = _read(file)
         if state is None:
-            state = _train()
+            state = _train(recipe)
             _write(file, state)
-        model = DigitsCNN()
+        model = recipe.build()
         model.load_state_dict(state)
-    model.weights_name = RECIPE
-    return model.eval()
+    return model
 
 
 def digits_model() -> LoadedModel:
@@ -165,27 +200,27 @@ def _surroundings() -> Generator[None]:
         torch.set_default_dtype(dtype)
 
 
-def _train() -> dict[str, Tensor]:
+def _train(recipe: Recipe[Any]) -> dict[str, Tensor]:
     torch.manual_seed(_SEED)  # the caller's state is kept by _surroundings
-    model = DigitsCNN()
-    _fit(model)
+    model = recipe.build()
+    _fit(model, recipe)
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
-def _fit(model: nn.Module) -> None:
+def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
     from rich.progress import track
 
     levels, digits = digits_images("train")
     images = torch.from_numpy(levels).unsqueeze(1).float().div(255).sub(_MEAN).div(_STD)
     labels = torch.from_numpy(digits)
-    steps = _EPOCHS * -(-len(labels) // _BATCH)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    steps, rate = recipe.epochs * -(-len(labels) // _BATCH), recipe.rate
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     console = _console()
     model.train()
     for _ in track(
-        range(_EPOCHS),
-        "Training the digits network",
+        range(recipe.epochs),
+        f"Training {recipe.name}",
         console=console,
         transient=True,
         disable=not console.is_terminal,
@@ -227,9 +262,9 @@ def _write(file: Path, state: dict[str, Tensor]) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         warnings.warn(
-            f"cannot keep the trained digits network in {file.parent} ({error.strerror}), so it "
+            f"cannot keep a trained digits network in {file.parent} ({error.strerror}), so it "
             "is trained again next time; set SECATEURS_CACHE to a folder that can be written",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

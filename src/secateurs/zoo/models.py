@@ -6,11 +6,15 @@ from pathlib import Path
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
 from secateurs.zoo.checkpoint import is_file
+from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.loaded import LoadedModel
 from secateurs.zoo.preprocess import Overrides
 
-DIGITS_NAMES = ("digits", "digits-cnn")
-_DIGITS_SPEC = "secateurs.zoo.digits:digits_cnn"
+_DIGITS_SPECS = {
+    **dict.fromkeys(("digits", "digits-cnn"), "secateurs.zoo.digits:digits_cnn"),
+    **{name: f"{build.__module__}:{build.__name__}" for name, build in FAMILY.items()},
+}
+DIGITS_NAMES = tuple(_DIGITS_SPECS)
 _SOURCES = {
     "torchvision": from_torchvision.load,
     "timm": from_timm.load,
@@ -36,7 +40,8 @@ def load_model(
         spec: ``torchvision:NAME`` or just ``NAME``; ``timm:NAME``; ``hf:NAME``; ``timm:FOLDER``
             (timm's ``local-dir:`` layout) and ``hf:FOLDER`` (written by ``save_pretrained``);
             ``package.module:function``, called without arguments; ``digits``, the small network
-            that is trained on first use.
+            that is trained on first use, or one of digits-plain, digits-wide, digits-residual,
+            digits-patches, see `secateurs.zoo.digits_family`.
         weights: None for the usual ones (torchvision: ``IMAGENET1K_V1``), the name of published
             ones (``IMAGENET1K_V2``, ``DEFAULT``, a timm tag), a file (``.safetensors``, or one of
             ``torch.save``, read without running code), or ``random`` for an untrained model,
@@ -76,8 +81,8 @@ def load_model(
         raise InvalidArgumentError(f"no weights file {weights}")
     name = spec.strip()
     if name in DIGITS_NAMES:
-        loaded = from_function.load(_DIGITS_SPEC, chosen, num_classes, overrides)
-        loaded.name = "digits-cnn"
+        loaded = from_function.load(_DIGITS_SPECS[name], chosen, num_classes, overrides)
+        loaded.name = "digits-cnn" if name == "digits" else name
         return loaded
     source, colon, rest = name.partition(":")
     if not colon:
