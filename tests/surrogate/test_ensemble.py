@@ -41,9 +41,11 @@ def test_members_are_told() -> None:
 
 def test_ensembles_of_ensembles() -> None:
     x, inner = images(), sc.ensemble([blocks(), blocks()], 0.5, 0.5)
-    outer = sc.ensemble([inner, sc.Diversified(blocks(), 0.5, 0.5)])
+    wrapped = nn.Sequential(nn.Identity(), sc.Diversified(blocks(), 0.5, 0.5))
+    outer = sc.Ensemble([inner, wrapped])
     with outer.dense():
         assert torch.allclose(outer(x), blocks()(x))
+    assert not torch.allclose(outer(x), blocks()(x))
 
 
 def test_errors_say_what_to_write() -> None:

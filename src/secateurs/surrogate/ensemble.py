@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from secateurs.surrogate.diversified import Diversified
 class Ensemble(nn.Module):
     r"""The mean of the logits of its members, :math:`f(x) = \frac1m \sum_i f_i(x)`.
 
-    Members take the same input: put each one's own normalisation inside it. What is said to the
-    ensemble (`step`, `aim`, `dense`, `frozen`) is said to every member that listens.
+    Members take the same input: put each one's own normalisation before it, as in
+    ``nn.Sequential(normalisation, surrogate)``. What is said to the ensemble (`step`, `aim`,
+    `dense`, `frozen`) is said to every surrogate in it.
 
     Args:
         members: modules from images to logits of the same classes.
@@ -95,8 +96,8 @@ class Ensemble(nn.Module):
             yield self
 
     def _listening(self) -> list[Diversified]:
-        kinds = (Diversified, Ensemble)
-        return [cast(Diversified, member) for member in self.members if isinstance(member, kinds)]
+        """The surrogates among the members, also inside of one, behind a normalisation."""
+        return [module for module in self.modules() if isinstance(module, Diversified)]
 
 
 def ensemble(
