@@ -75,7 +75,8 @@ def _named(variant: str) -> dict[str, Any]:
         return {"recipe": "noise", "surrogates": "", "surrogates_weights": "", "passes": 0}
     if recipe == "plain":
         return {}
-    p_prune, p_bern = (*map(float, ratios), 1.0, 1.0)[:2]
+    numbers = [float(ratio) for ratio in ratios if ratio.replace(".", "").isdigit()]
+    p_prune, p_bern = (*numbers, 1.0, 1.0)[:2]
     achieved = p_prune * p_bern
     return PRUNED | {"recipe": recipe, "p_prune": p_prune, "p_bern": p_bern, "achieved": achieved}
 

@@ -2,5 +2,16 @@
 
 from secateurs.report.plot import plot_sweep
 from secateurs.report.table import markdown_table, print_table
+from secateurs.report.transfer_curves import plot_transfer_curves
+from secateurs.report.transfer_heatmap import plot_transfer_heatmap
+from secateurs.report.transfer_table import print_transfer_table, transfer_table_markdown
 
-__all__ = ["markdown_table", "plot_sweep", "print_table"]
+__all__ = [
+    "markdown_table",
+    "plot_sweep",
+    "plot_transfer_curves",
+    "plot_transfer_heatmap",
+    "print_table",
+    "print_transfer_table",
+    "transfer_table_markdown",
+]

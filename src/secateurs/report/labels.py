@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 LABEL = 8.0
 """Size of the letters of a label, points."""
 
+LINE = 10.8
+"""Height of one label, points."""
+
 _NEAR = 7.0  # points from the end of a line to a label beside it
 _FAR = 18.0  # the same where leader lines need room
 _STILL = 1.0  # a label moved by less needs no leader line

@@ -1,6 +1,5 @@
 """Accuracy against pruning ratio, as a figure for a paper."""
 
-import io
 import math
 import os
 from collections.abc import Sequence
@@ -8,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.report.labels import LABEL, Label, place, text_width
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.figure import (
+    EDGE,
+    add_axes,
+    draw_line,
+    head,
+    head_height,
+    quiet,
+    wrap,
+    write_figure,
+)
+from secateurs.report.labels import LABEL, LINE, Label, place, text_width
 from secateurs.report.series import Series, describe, split_series
-from secateurs.report.style import RC, Look, looks
+from secateurs.report.style import Look, looks
 from secateurs.results import Row
-from secateurs.results.durable import replace_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +29,7 @@ if TYPE_CHECKING:
 
 # In points (1/72 inch): the area between the axes, and the margins around it.
 _WIDTH, _HEIGHT = 310.0, 205.0
-_LEFT, _BOTTOM, _EDGE = 42.0, 38.0, 8.0
-_LINE = 10.8  # height of one label
-_SMALL = 7.5
+_LEFT, _BOTTOM = 42.0, 38.0
 _TICKS: dict[str, Any] = {"nbins": 10, "steps": [1, 2, 5, 10]}
 _AXIS = {
     "achieved": "Weights pruned (%)",
@@ -58,29 +64,10 @@ def plot_sweep(
         InvalidArgumentError: There are no rows, or `x` is something else.
         FailureError: The files cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     if x not in _AXIS:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
     every = split_series(rows)
-    stem = Path(path_stem)
-    contents: dict[Path, bytes] = {}
-    with mpl.rc_context(RC):
-        figure = _figure(every, x, title, describe(rows))
-        FigureCanvasAgg(figure)
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            content = io.BytesIO()
-            figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
-            contents[stem.with_name(stem.name + suffix)] = content.getvalue()
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailureError(
-            f"cannot make the folder {stem.parent} ({error.strerror}): give the plot another path"
-        ) from error
-    replace_files(contents)
-    return list(contents)
+    return write_figure(lambda: _figure(every, x, title, describe(rows)), path_stem)
 
 
 @dataclass(frozen=True)
@@ -110,37 +97,19 @@ def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -
     labels = _line_labels(drawn, scale, x) + _dense_labels(drawn, scale)
     margin = max(text_width(label.text, LABEL) for label in labels) + 26
     width = _LEFT + scale.width + margin
-    lines = _wrap("; ".join(filter(None, [subtitle, "shaded: 95% interval"])), width - 2 * _EDGE)
-    top = 18 + 16 * (title is not None) + 10 * len(lines)
+    lines = wrap("; ".join(filter(None, [subtitle, "shaded: 95% interval"])), width - 2 * EDGE)
+    top = head_height(title, lines)
     height = _BOTTOM + scale.height + top
     figure = Figure(figsize=(width / 72, height / 72))
-    axes = figure.add_axes(
-        (_LEFT / width, _BOTTOM / height, scale.width / width, scale.height / height)
-    )
+    axes = add_axes(figure, _LEFT, _BOTTOM, scale.width, scale.height)
     _frame(axes, scale, x)
     for series, look in drawn:
         _draw(axes, series, look, x, crowded=len(every) > 4)
     for dense, _, colour in _dense(drawn):
         axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
-    place(axes, labels, _LINE, scale.width, scale.height)
-    if title is not None:
-        figure.text(_EDGE / width, 1 - 17 / height, title, fontsize=10.5, fontweight="bold")
-    for number, line in enumerate(reversed(lines)):
-        up = 1 - (top - 14 - 10 * number) / height
-        figure.text(_EDGE / width, up, line, fontsize=_SMALL, color="#666666")
+    place(axes, labels, LINE, scale.width, scale.height)
+    head(figure, title, lines)
     return figure
-
-
-def _wrap(text: str, width: float) -> list[str]:
-    """Break a line where it would leave the figure."""
-    lines: list[str] = []
-    for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_width(longer, _SMALL) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
 
 
 def _scale(every: Sequence[Series], x: str) -> _Scale:
@@ -154,7 +123,7 @@ def _scale(every: Sequence[Series], x: str) -> _Scale:
     low = 0.0 if low < 25 else 5 * math.floor(low / 5)
     high = min(100.0, 5 * math.ceil(max(row.top1_high for row in rows) / 5))
     count = len(every) + len({series.subject_label for series in every})
-    return _Scale(_WIDTH, max(_HEIGHT, 1.5 * _LINE * count), right, low, high)
+    return _Scale(_WIDTH, max(_HEIGHT, 1.5 * LINE * count), right, low, high)
 
 
 def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
@@ -162,10 +131,7 @@ def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
     axes.set_ylim(scale.low, scale.high)
     axes.set_xlabel(_AXIS[x], labelpad=5)
     axes.set_ylabel("Top-1 accuracy (%)", labelpad=5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=2.5, width=0.6)
+    quiet(axes)
     axes.locator_params(axis="x", **_TICKS)
     axes.locator_params(axis="y", integer=True, **_TICKS)  # "99.5" is wider than the margin
 
@@ -173,29 +139,8 @@ def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
 def _draw(axes: "Axes", series: Series, look: Look, x: str, *, crowded: bool) -> None:
     rows = sorted(series.rows, key=lambda row: getattr(row, x))
     along = [100 * getattr(row, x) for row in rows]
-    axes.fill_between(
-        along,
-        [row.top1_low for row in rows],
-        [row.top1_high for row in rows],
-        color=look.colour,
-        alpha=0.08 if crowded else 0.14,
-        linewidth=0,
-        zorder=2,
-    )
-    axes.plot(
-        along,
-        [row.top1 for row in rows],
-        color=look.colour,
-        linewidth=1.4,
-        linestyle=look.dash,
-        marker=look.marker if len(rows) <= 25 else None,
-        markersize=4,
-        markerfacecolor=look.colour if look.filled else "white",
-        markeredgecolor=look.colour,
-        markeredgewidth=1.0,
-        clip_on=False,
-        zorder=3,
-    )
+    points = [(row.top1, row.top1_low, row.top1_high) for row in rows]
+    draw_line(axes, along, points, look, crowded=crowded)
 
 
 def _line_labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale, x: str) -> list[Label]:

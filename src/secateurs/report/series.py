@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.results import Row
+from secateurs.report.names import short_names
+from secateurs.results import Record, Row
 
 # What was measured on, in the order in which it is named: these share one dense accuracy.
 _SUBJECT = (
@@ -95,8 +96,8 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
         raise InvalidArgumentError("there are no rows to show; run a sweep first")
     dense = {_values(row, _SUBJECT): row for row in reversed(rows) if row.p_prune == 0}
     pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())
-    varying = _varying(pruned, (*_SUBJECT, *_METHOD))
-    short = _short_models(pruned)
+    varying = varying_fields(pruned, (*_SUBJECT, *_METHOD))
+    short = short_names(row.model for row in pruned)
     groups: dict[tuple[str, ...], dict[float, Row]] = {}
     for row in pruned:
         first = dense.get(_values(row, _SUBJECT))
@@ -150,8 +151,11 @@ def describe(rows: Sequence[Row]) -> str:
     return "; ".join(parts)
 
 
-def _varying(rows: Sequence[Row], names: tuple[str, ...]) -> tuple[str, ...]:
-    # A field that only follows from earlier ones (the weights' digest from the model) says nothing.
+def varying_fields(rows: Sequence[Record], names: Sequence[str]) -> tuple[str, ...]:
+    """The fields that are needed to tell the rows apart, the earlier ones first.
+
+    A field that only follows from earlier ones (the weights' digest from the model) says nothing.
+    """
     chosen: tuple[str, ...] = ()
     kinds = 1
     for name in names:
@@ -161,7 +165,7 @@ def _varying(rows: Sequence[Row], names: tuple[str, ...]) -> tuple[str, ...]:
     return chosen
 
 
-def _values(row: Row, names: Sequence[str]) -> tuple[str, ...]:
+def _values(row: Record, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(getattr(row, name)) for name in names)
 
 
@@ -170,10 +174,3 @@ def _text(row: Row, name: str, short: dict[str, str]) -> str:
         return short[row.model]
     value = str(getattr(row, name))
     return _TEXT[name](value) if name in _TEXT else value or f"no {name}"
-
-
-def _short_models(rows: Sequence[Row]) -> dict[str, str]:
-    """Names without "torchvision:" and the like, unless two models then have one name."""
-    full = {row.model for row in rows}
-    short = {name: name.partition(":")[2] or name for name in full}
-    return short if len(set(short.values())) == len(full) else {name: name for name in full}

@@ -58,6 +58,21 @@ def looks(every: Sequence[Series]) -> list[Look]:
     return found
 
 
+def variant_looks(variants: Sequence[str]) -> dict[str, Look]:
+    """One look a variant of a transfer benchmark: plain dark, noise pale, the others coloured."""
+    found = {
+        "plain": Look("#222222", "#222222", "o", filled=True, dash="-"),
+        "noise": Look("#9a9a9a", "#777777", "x", filled=True, dash=_DASHES[1]),
+    }
+    others = [name for name in dict.fromkeys(variants) if name not in found]
+    colours = _COLOURS[:-1]  # the grey one is near to plain
+    for number, name in enumerate(others):
+        colour, turn = colours[number % len(colours)], number // len(colours)
+        dash, marker = _DASHES[turn % len(_DASHES)], _MARKERS[(number + 1) % len(_MARKERS)]
+        found[name] = Look(colour, _darker(colour), marker, filled=turn % 2 == 0, dash=dash)
+    return found
+
+
 def _darker(colour: str) -> str:
     # The light colours of the palette are hard to read as letters.
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]

@@ -73,7 +73,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
                 *(accuracy(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in ratios),
             ]
         )
-    table = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
+    table = markdown_lines(lines)
     widest = max(_half(row) for series in every for row in series.rows)
     note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {describe(rows)}."
     return f"{table}\n\n{note}\n"
@@ -98,11 +98,17 @@ def _half(row: Row) -> float:
     return (row.top1_high - row.top1_low) / 2
 
 
+def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as the lines of a Markdown table."""
+    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
+
+
 def _escape(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
 
 
-def _table(title: str) -> "Table":
+def empty_table(title: str) -> "Table":
+    """A table with a title, for a terminal."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -112,7 +118,7 @@ def _table(title: str) -> "Table":
 
 def _detailed(series: Series) -> "Table":
     draws = any(row.draws > 1 for row in series.rows)
-    table = _table(series.model)
+    table = empty_table(series.model)
     heads = ["asked", "pruned", "top-1", "95% interval", *(["std"] if draws else []), "change"]
     for head in [*heads, "top-5", "loss"]:
         table.add_column(head, justify="right", no_wrap=True)
@@ -134,7 +140,7 @@ def _detailed(series: Series) -> "Table":
 def _compared(model: str, group: Sequence[Series]) -> "Table":
     from rich.text import Text
 
-    table = _table(model)
+    table = empty_table(model)
     table.add_column("asked", justify="right", no_wrap=True, vertical="bottom")
     for series in group:
         table.add_column(

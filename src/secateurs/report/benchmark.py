@@ -1,0 +1,176 @@
+"""Which rows of a transfer benchmark belong together, and what follows from them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from secateurs.results import TransferRow
+from secateurs.results.compare import Comparison, Estimate, holm, paired_test, success_interval
+
+Outcome = Literal["targeted", "untargeted"]
+Pair = tuple[str, str]
+"""Surrogates and a target."""
+
+PLAIN, NOISE = "plain", "noise"
+HOLDOUT, WHITE = "holdout", "whitebox"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One variant on one group of surrogates, or on all groups together.
+
+    Attributes:
+        surrogates: The surrogates as the rows name them, "" for noise, None for all groups.
+        variant: The variant as the rows name it.
+        label: The same, with what else tells the line from the others.
+        passes: Gradient passes a step.
+        rows: The rows by surrogates, target, seed and step.
+    """
+
+    surrogates: str | None
+    variant: str
+    label: str
+    passes: int
+    rows: dict[tuple[str, str, int, int], TransferRow]
+
+    @cached_property
+    def pairs(self) -> dict[Pair, str]:
+        """The role of each pair of surrogates and target that was measured."""
+        return {(names, target): row.role for (names, target, _, _), row in self.rows.items()}
+
+    def hits(
+        self, outcome: Outcome, pairs: Iterable[Pair], step: int, seeds: Iterable[int] | None = None
+    ) -> list[str]:
+        """The outcomes, one text for each pair and each seed that all pairs have; [] without."""
+        pairs = sorted(pairs)
+        shared = self.seeds(pairs, step) if seeds is None else sorted(seeds)
+        return [
+            getattr(self.rows[names, target, seed, step], f"{outcome}_hits")
+            for names, target in pairs
+            for seed in shared
+        ]
+
+    def seeds(self, pairs: Iterable[Pair], step: int) -> list[int]:
+        """The seeds with which every one of the pairs was measured at a step."""
+        found = [
+            {seed for *pair, seed, at in self.rows if (*pair,) == wanted and at == step}
+            for wanted in pairs
+        ]
+        return sorted(set.intersection(*found)) if found else []
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Rows of one protocol on the same images.
+
+    Attributes:
+        rows: The rows.
+        lines: One for each variant of each group of surrogates, and after them one for each
+            variant over all groups where there are several; noise comes last.
+        targets: The targets, in order of their first row.
+        short: Short names of all networks.
+    """
+
+    rows: tuple[TransferRow, ...]
+    lines: tuple[Line, ...]
+    targets: tuple[str, ...]
+    short: dict[str, str]
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps that were measured."""
+        return sorted({row.step for row in self.rows})
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The groups of surrogates."""
+        return list(dict.fromkeys(line.surrogates for line in self.lines if line.surrogates))
+
+    @cached_property
+    def holdouts(self) -> set[Pair]:
+        """All pairs of surrogates and a target that they do not know.
+
+        Where there is none, all pairs: then the surrogates themselves are what is shown.
+        """
+        every = {(row.surrogates, row.target) for row in self.rows}
+        named = {(row.surrogates, row.target) for row in self.rows if row.role == HOLDOUT}
+        attacked = {pair for pair in named if pair[0]}
+        return attacked or {pair for pair in every if pair[0]} or every
+
+    @property
+    def measured(self) -> str:
+        """What the pairs of `holdouts` are called."""
+        known = all(row.role == WHITE for row in self.rows if row.variant != NOISE)
+        return "white-box" if known else "hold-outs"
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What there is to show: an untargeted attack has no targeted success."""
+        return ("targeted", "untargeted") if self.rows[0].targeted_attack else ("untargeted",)
+
+    def holdouts_of(self, line: Line) -> set[Pair]:
+        """The pairs over which a line's mean runs."""
+        if line.surrogates is None:
+            return self.holdouts
+        if line.surrogates:
+            return {pair for pair in self.holdouts if pair[0] == line.surrogates}
+        return {("", target) for _, target in self.holdouts}
+
+    def surrogates_text(self, surrogates: str | None) -> str:
+        """The surrogates' short names, "lite0 + lite1"."""
+        if surrogates is None:
+            return "all surrogates"
+        return " + ".join(self.short[name] for name in surrogates.split(";")) if surrogates else ""
+
+    def cell(self, line: Line, target: str, outcome: Outcome) -> tuple[Estimate, str] | None:
+        """Success on one target at the last step, and the target's role; None without rows."""
+        pairs = [pair for pair in line.pairs if pair[1] == target]
+        if line.surrogates is None:
+            pairs = [pair for pair in pairs if pair in self.holdouts]
+            if set(pairs) != {pair for pair in self.holdouts if pair[1] == target}:
+                return None
+        hits = line.hits(outcome, pairs, self.steps[-1])
+        return (success_interval(hits), line.pairs[pairs[0]]) if hits else None
+
+    def mean(self, line: Line, outcome: Outcome, step: int | None = None) -> Estimate | None:
+        """Mean success over the hold-outs; None unless all of them were measured."""
+        hits = line.hits(outcome, self.holdouts_of(line), step or self.steps[-1])
+        return success_interval(hits) if hits else None
+
+    def baseline(self, line: Line) -> Line | None:
+        """The plain line of the same surrogates, with as many passes where there is one."""
+        if line.variant in (PLAIN, NOISE):
+            return None
+        plain = [
+            other
+            for other in self.lines
+            if other.variant == PLAIN and other.surrogates == line.surrogates
+        ]
+        same = [other for other in plain if other.passes == line.passes]
+        return next(iter([*same, *plain]), None)
+
+    def compare(self, line: Line, outcome: Outcome) -> Comparison | None:
+        """A line with its baseline over the hold-outs, with the seeds that both have."""
+        plain, pairs, step = self.baseline(line), self.holdouts_of(line), self.steps[-1]
+        if plain is None:
+            return None
+        seeds = sorted(set(line.seeds(pairs, step)) & set(plain.seeds(pairs, step)))
+        if not seeds:
+            return None
+        ours, theirs = (one.hits(outcome, pairs, step, seeds) for one in (line, plain))
+        return paired_test(ours, theirs)
+
+    def comparisons(self, outcome: Outcome) -> dict[int, tuple[Comparison, float]]:
+        """By number of the line: with against without, and Holm's p among its surrogates' lines."""
+        found = {i: self.compare(line, outcome) for i, line in enumerate(self.lines)}
+        result: dict[int, tuple[Comparison, float]] = {}
+        for group in dict.fromkeys(line.surrogates for line in self.lines):
+            family = [
+                (i, one)
+                for i, one in found.items()
+                if one is not None and self.lines[i].surrogates == group
+            ]
+            raised = holm([one.p for _, one in family])
+            result |= {i: (one, p) for (i, one), p in zip(family, raised, strict=True)}
+        return result

@@ -1,0 +1,138 @@
+"""What all figures share: how they are saved, their heads, and their axes."""
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from secateurs.errors import FailureError
+from secateurs.report.labels import text_width
+from secateurs.report.style import RC, Look
+from secateurs.results.durable import replace_files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+EDGE = 8.0
+"""Margin around a figure, points."""
+
+SMALL = 7.5
+"""Size of the letters of a subtitle, points."""
+
+
+def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]) -> list[Path]:
+    """Make a figure in the house style, and write it as PNG and as SVG.
+
+    Args:
+        make: Makes the figure; called with the style's settings of matplotlib.
+        path_stem: Path of the files without ".png" and ".svg"; its folder is made.
+
+    Returns:
+        The paths of the PNG (200 dots an inch) and the SVG.
+
+    Raises:
+        FailureError: The files cannot be written.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    stem = Path(path_stem)
+    contents: dict[Path, bytes] = {}
+    with mpl.rc_context(RC):
+        figure = make()
+        FigureCanvasAgg(figure)
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
+            contents[stem.with_name(stem.name + suffix)] = content.getvalue()
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailureError(
+            f"cannot make the folder {stem.parent} ({error.strerror}): give the plot another path"
+        ) from error
+    replace_files(contents)
+    return list(contents)
+
+
+def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
+    """Break a text into lines that are at most `width` points wide."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def head_height(title: str | None, lines: Sequence[str]) -> float:
+    """Room in points for a title and the lines below it, with the gap to what follows."""
+    return 18 + 16 * (title is not None) + 10 * len(lines)
+
+
+def head(figure: "Figure", title: str | None, lines: Sequence[str]) -> None:
+    """Write a title and the lines below it at the top left."""
+    width, height = 72 * figure.get_size_inches()
+    top = head_height(title, lines)
+    if title is not None:
+        figure.text(EDGE / width, 1 - 17 / height, title, fontsize=10.5, fontweight="bold")
+    for number, line in enumerate(reversed(lines)):
+        up = 1 - (top - 14 - 10 * number) / height
+        figure.text(EDGE / width, up, line, fontsize=SMALL, color="#666666")
+
+
+def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
+    """Axes at a place given in points from the figure's lower left."""
+    across, up = 72 * figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def quiet(axes: "Axes") -> None:
+    """Two spines, a light grid across, small ticks."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=2.5, width=0.6)
+
+
+def draw_line(
+    axes: "Axes",
+    along: Sequence[float],
+    points: Sequence[tuple[float, float, float]],
+    look: Look,
+    *,
+    crowded: bool,
+    markersize: float = 4,
+) -> None:
+    """Draw values as a line with markers, over the shade between their low and high ends.
+
+    Args:
+        axes: Where to draw.
+        along: Where each point stands.
+        points: Value, low and high end of each.
+        look: Colour, marker and dashes.
+        crowded: Whether shades of many lines lie over each other.
+        markersize: Side of a marker, points.
+    """
+    values, low, high = zip(*points, strict=True)
+    axes.fill_between(
+        along, low, high, color=look.colour, alpha=0.08 if crowded else 0.14, linewidth=0, zorder=2
+    )
+    axes.plot(
+        along,
+        values,
+        color=look.colour,
+        linewidth=1.4,
+        linestyle=look.dash,
+        marker=look.marker if len(points) <= 25 else None,
+        markersize=markersize,
+        markerfacecolor=look.colour if look.filled else "white",
+        markeredgecolor=look.colour,
+        markeredgewidth=1.0,
+        clip_on=False,
+        zorder=3,
+    )

@@ -1,0 +1,177 @@
+"""Which rows of a transfer benchmark may be compared, and what their lines are called."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path, PurePath
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.benchmark import NOISE, PLAIN, Benchmark, Line, Outcome
+from secateurs.report.names import short_names
+from secateurs.report.series import varying_fields
+from secateurs.results import TransferRow
+
+# Rows that differ here say nothing about each other: they are shown apart.
+_PROTOCOL = (
+    *("search_part", "data", "split", "images", "count", "method", "eps", "alpha", "steps"),
+    *("targeted_attack", "target_classes", "rounded"),
+)
+# What else may tell two lines of one name apart.
+_SETTINGS = (
+    *("recipe", "p_prune", "p_bern", "granularity", "scope", "score", "mode", "redraw", "layers"),
+    *("include", "exclude", "passes", "batch_size", "img_size", "dtype", "surrogates_weights"),
+)
+_TEXT: dict[str, Callable[[str], str]] = {
+    "p_prune": lambda value: f"p_prune {value}",
+    "p_bern": lambda value: f"p_bern {value}",
+    "mode": lambda value: f"{value} pruning",
+    "redraw": lambda value: f"{value} draws" if value.isdigit() else f"a draw a {value}",
+    "scope": lambda value: "per layer" if value == "layer" else value,
+    "include": lambda value: f"include {value}",
+    "exclude": lambda value: f"exclude {value}",
+    "passes": lambda value: "1 pass" if value == "1" else f"{value} passes",
+    "batch_size": lambda value: f"batch {value}",
+    "img_size": lambda value: f"{value} px",
+    "surrogates_weights": lambda value: f"weights {value[:8]}",
+}
+
+
+def split_benchmarks(rows: Sequence[TransferRow]) -> list[Benchmark]:
+    """Part rows of different protocols or images, in the order in which they first appear.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+    """
+    if not rows:
+        raise InvalidArgumentError("there are no rows to show; run a transfer first")
+    parts: dict[tuple[object, ...], list[TransferRow]] = {}
+    for row in rows:
+        parts.setdefault(tuple(getattr(row, name) for name in _PROTOCOL), []).append(row)
+    return [_benchmark(part) for part in parts.values()]
+
+
+def shown_benchmarks(
+    rows: Sequence[TransferRow], stem: str | os.PathLike[str], outcome: Outcome | None
+) -> list[tuple[Path, Benchmark, Outcome]]:
+    """What is drawn: a path, the rows of one protocol, and the outcome, for each figure.
+
+    Rows that settings were searched on are left out where there are others.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or none with that outcome.
+    """
+    every = split_benchmarks(rows)
+    found = [one for one in every if one.rows[0].search_part != "search"] or every
+    chosen = [one for one in found if outcome is None or outcome in one.outcomes]
+    if not chosen:
+        raise InvalidArgumentError(
+            f"outcome is {outcome!r}, which these rows lack; give {found[0].outcomes[0]!r}"
+        )
+    path = Path(stem)
+    return [
+        (
+            path.with_name(f"{path.name}-{number}") if number > 1 else path,
+            one,
+            outcome or one.outcomes[0],
+        )
+        for number, one in enumerate(chosen, start=1)
+    ]
+
+
+def describe_benchmark(benchmark: Benchmark) -> str:
+    """One line about what all rows share: images, attack, seeds."""
+    row = benchmark.rows[0]
+    split = f" ({row.split})" if row.split else ""
+    seeds = len({one.seed for one in benchmark.rows})
+    classes = f", target classes {row.target_classes}" if row.target_classes else ""
+    return "; ".join(
+        [
+            f"{row.count:,} images of {PurePath(row.data).name}{split} that all networks classify"
+            f" correctly, of {row.candidates_count:,} looked at{classes}",
+            f"{row.method}, eps {_of_255(row.eps)}, alpha {_of_255(row.alpha)}, step"
+            f" {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
+        ]
+    )
+
+
+def part_title(benchmark: Benchmark) -> str:
+    """What a search calls these images, or ""."""
+    return {
+        "search": "part that settings are chosen on",
+        "report": "part kept for the outcome",
+    }.get(benchmark.rows[0].search_part, "")
+
+
+def _of_255(value: float) -> str:
+    nearest = Fraction(value * 255).limit_denominator(4)
+    return f"{nearest}/255" if abs(nearest / 255 - value) < 1e-6 and nearest > 0 else f"{value:g}"
+
+
+def _benchmark(rows: Sequence[TransferRow]) -> Benchmark:
+    rows = _named_apart(rows)
+    kinds = [row for row in rows if row.variant != NOISE] or list(rows)
+    varying = varying_fields(kinds, ("surrogates", "variant", *_SETTINGS))
+    extra = [name for name in varying if name not in ("surrogates", "variant")]
+    if len({row.passes for row in kinds}) > 1 and "passes" not in extra:
+        extra.append("passes")  # other work a step: said always
+    groups: dict[tuple[str, str, str], list[TransferRow]] = {}
+    for row in rows:
+        settings = [_setting(row, name) for name in extra if row.variant != NOISE]
+        label = ", ".join(filter(None, [row.variant, *settings]))
+        groups.setdefault((row.surrogates, row.variant, label), []).append(row)
+    lines = [_line(names, variant, label, part) for (names, variant, label), part in groups.items()]
+    networks = [name for row in rows for name in (row.target, *row.surrogates.split(";")) if name]
+    return Benchmark(
+        rows=tuple(rows),
+        lines=tuple(_ordered([*lines, *_together(lines)])),
+        targets=tuple(dict.fromkeys(row.target for row in rows)),
+        short=short_names(networks),
+    )
+
+
+def _named_apart(rows: Sequence[TransferRow]) -> list[TransferRow]:
+    """The rows, where two networks of one name carry their weights in the name."""
+    weights: dict[str, set[str]] = {}
+    for row in rows:
+        weights.setdefault(row.target, set()).add(row.target_sha256)
+    return [
+        replace(row, target=f"{row.target} ({row.target_sha256[:8]})")
+        if len(weights[row.target]) > 1
+        else row
+        for row in rows
+    ]
+
+
+def _setting(row: TransferRow, name: str) -> str:
+    value = str(getattr(row, name))
+    return _TEXT[name](value) if value and name in _TEXT else value
+
+
+def _line(surrogates: str | None, variant: str, label: str, rows: Iterable[TransferRow]) -> Line:
+    # Where two rows are of one pair, seed and step, the later one counts.
+    held = {(row.surrogates, row.target, row.seed, row.step): row for row in rows}
+    return Line(surrogates, variant, label, next(iter(held.values())).passes, held)
+
+
+def _together(lines: Sequence[Line]) -> list[Line]:
+    """Each variant that every group of surrogates has, over all groups."""
+    groups = {line.surrogates for line in lines if line.surrogates}
+    if len(groups) < 2:
+        return []
+    labels = dict.fromkeys(line.label for line in lines if line.surrogates)
+    same = {label: [line for line in lines if line.label == label] for label in labels}
+    return [
+        _line(None, found[0].variant, label, [row for line in found for row in line.rows.values()])
+        for label, found in same.items()
+        if {line.surrogates for line in found} == groups
+    ]
+
+
+def _ordered(lines: Sequence[Line]) -> list[Line]:
+    """Group by group, plain first in each; all groups together and noise last."""
+    groups = list(dict.fromkeys(line.surrogates for line in lines if line.surrogates))
+    places: dict[str | None, int] = {name: i for i, name in enumerate(groups)}
+    places |= {None: len(groups), "": len(groups) + 1}
+    rank = {PLAIN: 0, NOISE: 2}
+    return sorted(lines, key=lambda line: (places[line.surrogates], rank.get(line.variant, 1)))

@@ -1,0 +1,29 @@
+"""Names of networks: short where that is clear, and broken where they are too long."""
+
+import re
+from collections.abc import Iterable
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Names without "torchvision:" and the like, unless two of them would then be one."""
+    full = set(names)
+    short = {name: name.partition(":")[2] or name for name in full}
+    return short if len(set(short.values())) == len(full) else {name: name for name in full}
+
+
+def break_name(name: str, width: int) -> list[str]:
+    """Break a name into lines of at most `width` letters, after "_" and the like where it can.
+
+    Example:
+        >>> break_name("tf_efficientnet_lite0", 13)
+        ['tf_', 'efficientnet_', 'lite0']
+    """
+    lines = [""]
+    for part in re.findall(r"[^_\-./:; ]*[_\-./:; ]?", name):
+        pieces = [part[i : i + width] for i in range(0, len(part), width)]
+        for piece in pieces:
+            if len((lines[-1] + piece).rstrip()) <= width:
+                lines[-1] += piece
+            else:
+                lines.append(piece)
+    return [line.strip() for line in lines if line.strip()] or [name]

@@ -1,0 +1,233 @@
+"""Success of an attack against its steps, for each target and over the hold-outs."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.benchmark import NOISE, Benchmark, Line, Outcome, Pair
+from secateurs.report.figure import (
+    EDGE,
+    SMALL,
+    add_axes,
+    draw_line,
+    head,
+    head_height,
+    quiet,
+    wrap,
+    write_figure,
+)
+from secateurs.report.grouping import describe_benchmark, shown_benchmarks
+from secateurs.report.labels import LABEL, LINE, Label, place, text_width
+from secateurs.report.style import Look, variant_looks
+from secateurs.results import TransferRow
+from secateurs.results.compare import success_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# In points: the panel of the mean, the small panels, and the room around them.
+_WIDTH, _HEIGHT = 330.0, 205.0
+_PANEL_WIDTH, _PANEL_HEIGHT = 128.0, 92.0
+_LEFT, _BOTTOM, _GAP = 42.0, 38.0, 30.0
+_TITLE = 9.5  # height of a line of a panel's title
+_MOST = 12  # panels
+_TICKS: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True}
+
+Points = list[tuple[int, tuple[float, float, float]]]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A title (which may be several lines) and what is drawn: a line's name, look and points."""
+
+    title: list[str]
+    curves: list[tuple[str, Look, Points]]
+
+
+def plot_transfer_curves(
+    rows: Sequence[TransferRow],
+    path_stem: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    outcome: Outcome | None = None,
+) -> list[Path]:
+    """Draw success against the steps of the attack, as PNG and as SVG.
+
+    The large panel shows the mean over all hold-outs with a line for each variant, named at its
+    end; a small panel for each pair of surrogates and hold-out (each hold-out, where there are more
+    than 12 pairs) stands below it. The 95% interval over images is shaded.
+
+    Args:
+        rows: The rows, in any order. Those that settings were searched on are left out where there
+            are others; rows of several protocols or images make a figure each, with "-2" and so on
+            behind the stem.
+        path_stem: Path of the files without ".png" and ".svg"; its folder is made.
+        title: First line above the figure.
+        outcome: "targeted" or "untargeted"; what the attack aimed at by default.
+
+    Returns:
+        The paths of the PNG (200 dots an inch) and the SVG.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or none with that outcome.
+        FailureError: The files cannot be written.
+    """
+    paths: list[Path] = []
+    for stem, benchmark, chosen in shown_benchmarks(rows, path_stem, outcome):
+        panels = _panels(benchmark, chosen)
+        paths += write_figure(lambda b=benchmark, p=panels, c=chosen: _figure(b, p, c, title), stem)
+    return paths
+
+
+def _panels(benchmark: Benchmark, outcome: Outcome) -> list[_Panel]:
+    """The mean first; no others where it is over one pair."""
+    looks = variant_looks([line.label for line in benchmark.lines])
+    pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
+    groups = len(benchmark.groups)
+    main = [line for line in benchmark.lines if groups < 2 or not line.surrogates]
+    if len(pairs) == 1:
+        heading = _pair_title(benchmark, pairs[0])
+    else:
+        targets = len({target for _, target in pairs})
+        over = (
+            f"{targets} {benchmark.measured}" if benchmark.measured != "white-box" else "white-box"
+        )
+        heading = [f"Mean over {over}" + (f", {groups} groups of surrogates" * (groups > 1))]
+    mean = [(line, benchmark.holdouts_of(line)) for line in main]
+    panels = [_Panel(heading, _curves(benchmark, mean, outcome, looks))]
+    if not panels[0].curves:
+        raise InvalidArgumentError(
+            "no variant is finished on all hold-outs, so there is no mean to draw; let the run"
+            " finish first"
+        )
+    if len(pairs) > _MOST:
+        for target in dict.fromkeys(target for _, target in pairs):
+            over = [(line, _of_target(benchmark, line, target)) for line in main]
+            curves = _curves(benchmark, over, outcome, looks)
+            panels.append(_Panel([benchmark.short[target]], curves))
+    elif len(pairs) > 1:
+        for names, target in pairs:
+            own = [line for line in benchmark.lines if line.surrogates in (names, "")]
+            over = [(line, _of_target(benchmark, line, target)) for line in own]
+            curves = _curves(benchmark, over, outcome, looks)
+            panels.append(_Panel(_pair_title(benchmark, (names, target)), curves))
+    return panels
+
+
+def _of_target(benchmark: Benchmark, line: Line, target: str) -> set[Pair]:
+    return {pair for pair in benchmark.holdouts_of(line) if pair[1] == target}
+
+
+def _pair_title(benchmark: Benchmark, pair: Pair) -> list[str]:
+    several = len(benchmark.groups) > 1
+    by = [f"from {benchmark.surrogates_text(pair[0])}"] if several and pair[0] else []
+    return [benchmark.short[pair[1]], *by]
+
+
+def _curves(
+    benchmark: Benchmark,
+    lines: Sequence[tuple[Line, set[Pair]]],
+    outcome: Outcome,
+    looks: dict[str, Look],
+) -> list[tuple[str, Look, Points]]:
+    found: list[tuple[str, Look, Points]] = []
+    for line, pairs in lines:
+        points: Points = []
+        for step in benchmark.steps:
+            hits = line.hits(outcome, pairs, step)
+            if hits:
+                one = success_interval(hits)
+                points.append((step, (one.value, one.low, one.high)))
+        if points:
+            if line.variant == NOISE and len(points) == 1:
+                # Noise has no steps: it is as far as it gets from the first on.
+                points = [(step, points[0][1]) for step in benchmark.steps]
+            found.append((line.label, looks[line.label], points))
+    return found
+
+
+def _figure(
+    benchmark: Benchmark, panels: Sequence[_Panel], outcome: Outcome, title: str | None
+) -> "Figure":
+    from matplotlib.figure import Figure
+
+    main, small = panels[0], panels[1:]
+    right, top = benchmark.steps[-1], _top(panels)
+    height = max(_HEIGHT, 1.5 * LINE * len(main.curves))
+    labels = _labels(main, right, top, height)
+    margin = max(text_width(label.text, LABEL) for label in labels) + 26
+    width = _LEFT + _WIDTH + margin
+    across = min(len(small), int((width - _LEFT - EDGE + _GAP) // (_PANEL_WIDTH + _GAP))) or 1
+    titles = [_title_lines(panel) for panel in small]
+    deepest = max(map(len, titles), default=0) * _TITLE + 8
+    down = math.ceil(len(small) / across)
+    below = down * (_PANEL_HEIGHT + deepest + 20) + 24 if small else 0.0
+    group = "" if len(benchmark.groups) != 1 else benchmark.surrogates_text(benchmark.groups[0])
+    note = [f"surrogates {group}" if group else "", describe_benchmark(benchmark)]
+    lines = wrap("; ".join(filter(None, [*note, "shaded: 95% interval"])), width - 2 * EDGE)
+    upper = head_height(title, lines) + 16
+    figure = Figure(figsize=(width / 72, (_BOTTOM + below + height + upper) / 72))
+    axes = add_axes(figure, _LEFT, _BOTTOM + below, _WIDTH, height)
+    _fill(axes, main, right, top, f"{outcome.capitalize()} success (%)")
+    axes.set_xlabel("Steps of the attack", labelpad=4)
+    axes.set_title(wrap_title(main.title, _WIDTH + margin), fontsize=8.5, loc="left", pad=6)
+    place(axes, labels, LINE, _WIDTH, height)
+    for number, panel in enumerate(small):
+        left = _LEFT + (number % across) * (_PANEL_WIDTH + _GAP)
+        up = below - (number // across + 1) * (_PANEL_HEIGHT + deepest + 20) + 20
+        axes = add_axes(figure, left, up, _PANEL_WIDTH, _PANEL_HEIGHT)
+        _fill(axes, panel, right, top, None)
+        axes.tick_params(labelsize=7)
+        axes.set_title(
+            "\n".join(titles[number]), fontsize=SMALL, loc="left", pad=4, linespacing=1.1
+        )
+    head(figure, title, lines)
+    return figure
+
+
+def wrap_title(parts: Sequence[str], width: float) -> str:
+    """A panel's title on one line, or on several where it is too long."""
+    return "\n".join(wrap(" ".join(parts), width, 8.5))
+
+
+def _title_lines(panel: _Panel) -> list[str]:
+    return [line for part in panel.title for line in wrap(part, _PANEL_WIDTH + _GAP - 6, SMALL)]
+
+
+def _top(panels: Sequence[_Panel]) -> float:
+    highest = max(
+        point[2] for panel in panels for _, _, points in panel.curves for _, point in points
+    )
+    return min(100.0, 5 * math.ceil(max(highest, 1.0) / 5))
+
+
+def _labels(panel: _Panel, right: float, top: float, height: float) -> list[Label]:
+    return [
+        Label(
+            f"{name} ({points[-1][1][0]:.1f})",
+            _WIDTH * points[-1][0] / right,
+            height * points[-1][1][0] / top,
+            look.text,
+        )
+        for name, look, points in panel.curves
+    ]
+
+
+def _fill(axes: "Axes", panel: _Panel, right: float, top: float, name: str | None) -> None:
+    axes.set_xlim(0, right)
+    axes.set_ylim(0, top)
+    quiet(axes)
+    if name:
+        axes.set_ylabel(name, labelpad=5)
+    axes.locator_params(axis="x", nbins=10 if name else 4, **_TICKS)
+    axes.locator_params(axis="y", nbins=10 if name else 5, **_TICKS)
+    for _, look, points in panel.curves:
+        along = [step for step, _ in points]
+        values = [point for _, point in points]
+        crowded = len(panel.curves) > 4
+        draw_line(axes, along, values, look, crowded=crowded, markersize=4 if name else 2.5)

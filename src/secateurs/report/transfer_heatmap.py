@@ -1,0 +1,184 @@
+"""Success of attacks from each group of surrogates on each target, as a heat map."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateurs.report.benchmark import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
+from secateurs.report.figure import EDGE, add_axes, head, head_height, wrap, write_figure
+from secateurs.report.grouping import describe_benchmark, shown_benchmarks
+from secateurs.report.labels import text_width
+from secateurs.report.names import break_name
+from secateurs.results import TransferRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_NAME = 7.0  # size of the letters of a network's name
+_ROW = 9.0  # height of a line of it
+_CELL_WIDTH, _CELL_HEIGHT = 46.0, 30.0
+_GAP = 22.0  # between panels
+_WIDEST = 640.0  # points; a panel alone may be wider
+_ACROSS, _DOWN = 14, 26  # letters of a line of a target's, and of the surrogates' names
+_DARK = (0.03, 0.27, 0.51)  # the colour of the highest success on a hold-out
+_MIDDLE: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
+_WHITE_BOX, _ABSENT = "#e9e9e9", "#ffffff"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Sizes in points that all panels share."""
+
+    groups: list[str]
+    names: list[list[str]]
+    heads: list[list[str]]
+    cell: tuple[float, float]
+    left: float
+
+    @property
+    def width(self) -> float:
+        return self.cell[0] * len(self.heads)
+
+    @property
+    def height(self) -> float:
+        return self.cell[1] * len(self.names)
+
+
+def plot_transfer_heatmap(
+    rows: Sequence[TransferRow],
+    path_stem: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    outcome: Outcome | None = None,
+) -> list[Path]:
+    """Draw the success from each group of surrogates on each target, as PNG and as SVG.
+
+    A panel for each variant but noise; in each cell success at the last step, mean over the seeds,
+    and below it the difference to "plain" in points. Cells of hold-outs are coloured, all panels
+    on one scale; white-box cells are grey, with their numbers in parentheses.
+
+    Args:
+        rows: The rows, in any order. Those that settings were searched on are left out where there
+            are others; rows of several protocols or images make a figure each, with "-2" and so on
+            behind the stem.
+        path_stem: Path of the files without ".png" and ".svg"; its folder is made.
+        title: First line above the figure.
+        outcome: "targeted" or "untargeted"; what the attack aimed at by default.
+
+    Returns:
+        The paths of the PNG (200 dots an inch) and the SVG.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or none with that outcome.
+        FailureError: The files cannot be written.
+    """
+    paths: list[Path] = []
+    for stem, benchmark, chosen in shown_benchmarks(rows, path_stem, outcome):
+        paths += write_figure(lambda b=benchmark, c=chosen: _figure(b, c, title), stem)
+    return paths
+
+
+def _figure(benchmark: Benchmark, outcome: Outcome, title: str | None) -> "Figure":
+    from matplotlib.figure import Figure
+
+    lines = [line for line in benchmark.lines if line.variant != NOISE] or list(benchmark.lines)
+    panels = list(dict.fromkeys(line.label for line in lines))
+    layout = _layout(benchmark)
+    room = max(layout.width + _GAP, _WIDEST - layout.left)
+    across = min(len(panels), int(room // (layout.width + _GAP)))
+    down = math.ceil(len(panels) / across)
+    titles = [wrap(label, layout.width + _GAP - 6, 8.5) for label in panels]
+    above = 11.0 * max(map(len, titles)) + 6
+    under = _ROW * max(map(len, layout.heads)) + 14
+    width = max(layout.left + across * (layout.width + _GAP), 300.0)
+    highest = _highest(benchmark, lines, outcome)
+    note = wrap("; ".join(_notes(benchmark, outcome, highest)), width - 2 * EDGE)
+    upper = head_height(title, note)
+    figure = Figure(figsize=(width / 72, (down * (layout.height + above + under) + upper) / 72))
+    for number, label in enumerate(panels):
+        left = layout.left + (number % across) * (layout.width + _GAP)
+        up = (down - 1 - number // across) * (layout.height + above + under) + under
+        axes = add_axes(figure, left, up, layout.width, layout.height)
+        own = {line.surrogates: line for line in lines if line.label == label}
+        _fill(axes, benchmark, [own.get(group) for group in layout.groups], outcome, highest)
+        _frame(axes, layout, first=number % across == 0)
+        axes.set_title("\n".join(titles[number]), fontsize=8.5, loc="left", pad=5)
+    head(figure, title, note)
+    return figure
+
+
+def _notes(benchmark: Benchmark, outcome: Outcome, highest: float) -> list[str]:
+    notes = [f"{outcome} success in percent, colours from 0 to {highest:g}"]
+    if any(line.variant not in (PLAIN, NOISE) for line in benchmark.lines):
+        notes.append("below it: points more than plain")
+    if any(row.role == WHITE for row in benchmark.rows):
+        notes.append("grey, in parentheses: white-box, the dense surrogate itself")
+    return [*notes, describe_benchmark(benchmark)]
+
+
+def _layout(benchmark: Benchmark) -> _Layout:
+    groups = benchmark.groups or [""]
+    names = [
+        break_name(benchmark.surrogates_text(group) or "no surrogate", _DOWN) for group in groups
+    ]
+    heads = [break_name(benchmark.short[target], _ACROSS) for target in benchmark.targets]
+    widest = max(text_width(line, _NAME) for lines in heads for line in lines)
+    left = max(text_width(line, _NAME) for lines in names for line in lines) + EDGE + 8
+    height = max(_CELL_HEIGHT, _ROW * max(map(len, names)) + 6)
+    return _Layout(groups, names, heads, (max(_CELL_WIDTH, widest + 6), height), left)
+
+
+def _highest(benchmark: Benchmark, lines: Sequence[Line], outcome: Outcome) -> float:
+    """The end of the colours: the highest success on a hold-out, up to the next ten."""
+    cells = [
+        benchmark.cell(line, target, outcome) for line in lines for target in benchmark.targets
+    ]
+    values = [cell[0].value for cell in cells if cell and cell[1] != WHITE]
+    return min(100.0, 10 * math.ceil(max([*values, 1.0]) / 10))
+
+
+def _fill(
+    axes: "Axes",
+    benchmark: Benchmark,
+    lines: Sequence[Line | None],
+    outcome: Outcome,
+    highest: float,
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    for down, line in enumerate(lines):
+        for across, target in enumerate(benchmark.targets):
+            cell = benchmark.cell(line, target, outcome) if line else None
+            colour: str | tuple[float, ...] = _ABSENT
+            if line and cell:
+                share = min(cell[0].value / highest, 1.0)
+                white = cell[1] == WHITE
+                colour = _WHITE_BOX if white else tuple(1 - share * (1 - part) for part in _DARK)
+                ink = "white" if share > 0.55 and not white else "#222222"
+                value = f"({cell[0].value:.1f})" if white else f"{cell[0].value:.1f}"
+                plain = benchmark.baseline(line)
+                other = benchmark.cell(plain, target, outcome) if plain else None
+                up = 0.38 if other else 0.5
+                axes.text(across + 0.5, down + up, value, color=ink, fontsize=8, **_MIDDLE)
+                if other:
+                    more = f"{cell[0].value - other[0].value:+.1f}"
+                    axes.text(across + 0.5, down + 0.72, more, color=ink, fontsize=6.5, **_MIDDLE)
+            axes.add_patch(
+                Rectangle((across, down), 1, 1, facecolor=colour, edgecolor="white", linewidth=1)
+            )
+
+
+def _frame(axes: "Axes", layout: _Layout, *, first: bool) -> None:
+    axes.set_xlim(0, len(layout.heads))
+    axes.set_ylim(len(layout.names), 0)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=_NAME, pad=3)
+    axes.set_xticks([i + 0.5 for i in range(len(layout.heads))])
+    axes.set_xticklabels(["\n".join(lines) for lines in layout.heads])
+    axes.set_yticks([i + 0.5 for i in range(len(layout.names))] if first else [])
+    if first:
+        axes.set_yticklabels(["\n".join(lines) for lines in layout.names])
