@@ -35,3 +35,15 @@ def weights(model: nn.Module) -> list[torch.Tensor]:
     """The weights of convolutions and linear layers."""
     kinds = (nn.Conv2d, nn.Linear)
     return [module.weight.detach() for module in model.modules() if isinstance(module, kinds)]
+
+
+def networks() -> dict[str, nn.Module]:
+    """Two networks that attacks are tried on here, with random weights."""
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    return {
+        "squeezenet1_1": torchvision.models.squeezenet1_1(),
+        "tf_efficientnet_lite0": timm.create_model("tf_efficientnet_lite0"),
+    }

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import torch
 import torchvision
-from inputs import weights
+from inputs import networks, weights
 from peers import original_method
 from timing import finished, machine, markdown, medians
 from torch import nn
@@ -118,16 +118,6 @@ def alternating(
             if number:  # the first round warms up
                 taken.append(time.perf_counter() - began)
     return seconds
-
-
-def networks() -> dict[str, nn.Module]:
-    import timm
-
-    torch.manual_seed(0)
-    return {
-        "squeezenet1_1": torchvision.models.squeezenet1_1(),
-        "tf_efficientnet_lite0": timm.create_model("tf_efficientnet_lite0"),
-    }
 
 
 TABLES = {"original": beside_the_original, "attack": in_an_attack}
