@@ -12,7 +12,6 @@ several passes hold until their backward passes, beyond those of the dense netwo
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from inputs import networks
@@ -71,16 +70,16 @@ def pending(arguments: argparse.Namespace) -> None:
     rows: list[tuple[str, ...]] = []
     for count in (1, 2, 4, 8):
         with surrogate.dense():
-            dense = held(lambda: surrogate(images), count)
-        more = held(lambda: surrogate(images), count) - dense
+            dense = held(surrogate, images, count)
+        more = held(surrogate, images, count) - dense
         rows.append((str(count), f"{more:.1f}", f"{more / targets / count:.3f}"))
     head = ("pending passes", "MiB more than dense", "copies of the target weights for each")
     print(f"tf_efficientnet_lite0, {targets:.1f} MiB of target weights; {machine()}\n")
     print(markdown(head, rows))
 
 
-def held(call: Callable[[], Tensor], count: int) -> float:
-    """MiB of different memory that ``count`` graphs hold for their backward passes."""
+def held(model: nn.Module, images: Tensor, count: int) -> float:
+    """MiB beside the model's own that ``count`` graphs hold for their backward passes."""
     saved: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -88,8 +87,10 @@ def held(call: Callable[[], Tensor], count: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        graphs = [call() for _ in range(count)]
+        graphs = [model(images) for _ in range(count)]
     memory = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
+    for parameter in model.parameters():
+        memory.pop(parameter.untyped_storage().data_ptr(), None)
     del graphs
     return sum(memory.values()) / 2**20
 
