@@ -137,7 +137,7 @@ def test_ctrl_c_ends_all_ranks_and_any_number_of_them_goes_on(run: Run, slow: Pa
     assert columns(rows) == columns(expected)
 
 
-def test_an_image_that_one_rank_cannot_read_ends_all(run: Run, slow: Path) -> None:
+def test_an_image_that_one_rank_cannot_read_ends_all(slow: Path) -> None:
     broken = max((slow / "pictures" / "9").iterdir())
     broken.write_bytes(broken.read_bytes()[:40])
     words = (*SLOW[:-2], "--output", "there")
@@ -146,11 +146,18 @@ def test_an_image_that_one_rank_cannot_read_ends_all(run: Run, slow: Path) -> No
     assert said[0].startswith(f"secateurs: cannot read the image pictures/9/{broken.name}")
     assert said[0].endswith("(rank 1)")
     assert (slow / "there" / "progress.json").exists()
-    code, out, said = ended(torchrun(2, slow, *words, "--skip-corrupt"))
-    assert code == 0
+
+
+def test_an_image_that_is_skipped_is_skipped_by_all(run: Run, pictures: Path) -> None:
+    broken = max((pictures / "9").iterdir())
+    broken.write_bytes(broken.read_bytes()[:40])
+    words = ("sweep", "--weights", "random", "--data", "pictures", "--skip-corrupt", "-b", 4)
+    code, _, said = ended(torchrun(2, pictures.parent, *words, "--output", "ranks"))
+    assert code == 0, said
     assert said[0] == "skipped 1 of 30 images that could not be read"
-    expected = run(*SLOW, "--skip-corrupt").rows
-    assert columns(run(*words).rows) == columns(expected)
+    rows, expected = run(*words, "--output", "ranks").rows, run(*words, "--output", "alone").rows
+    assert {row["count"] for row in rows} == {29}
+    assert columns(rows) == columns(expected)
 
 
 def test_what_cannot_be_is_said_once(tmp_path: Path) -> None:
