@@ -24,14 +24,21 @@ def test_the_examples_in_docstrings_run_as_written(
 
 
 @pytest.mark.parametrize(
-    "name", ["global_prune", "gradient_prune", "pruned", "select", "sparsity", "Masks"]
+    "name",
+    [
+        *("global_prune", "gradient_prune", "pruned", "select", "sparsity", "Masks"),
+        *("Diversified", "ensemble"),
+    ],
 )
 def test_the_main_functions_have_an_example(name: str) -> None:
     item = getattr(secateurs, name)
     assert ">>>" in item.__doc__
 
 
-@pytest.mark.parametrize("name", ["", ".evaluate", ".report", ".results", ".zoo"])
+@pytest.mark.parametrize(
+    "name",
+    ["", ".attack", ".attack.transfer", ".evaluate", ".report", ".results", ".surrogate", ".zoo"],
+)
 def test_everything_public_says_what_it_is(name: str) -> None:
     module = importlib.import_module(f"secateurs{name}")
     assert len(set(module.__all__)) == len(module.__all__)
