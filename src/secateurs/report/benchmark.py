@@ -118,10 +118,14 @@ class Benchmark:
         return {("", target) for _, target in self.holdouts}
 
     def surrogates_text(self, surrogates: str | None) -> str:
-        """The surrogates' short names, "lite0 + lite1"."""
+        """The surrogates' short names: "lite0 + lite1", or "all but lite2" of many targets."""
         if surrogates is None:
             return "all surrogates"
-        return " + ".join(self.short[name] for name in surrogates.split(";")) if surrogates else ""
+        names = surrogates.split(";") if surrogates else []
+        left = [target for target in self.targets if target not in names]
+        if len(names) > 2 and len(left) == 1 and len(names) == len(self.targets) - 1:
+            return f"all but {self.short[left[0]]}"
+        return " + ".join(self.short[name] for name in names)
 
     def cell(self, line: Line, target: str, outcome: Outcome) -> tuple[Estimate, str] | None:
         """Success on one target at the last step, and the target's role; None without rows."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from secateurs.errors import FailureError
 from secateurs.report.labels import text_width
+from secateurs.report.names import break_name
 from secateurs.report.style import RC, Look
 from secateurs.results.durable import replace_files
 
@@ -60,7 +61,13 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
 def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
     """Break a text into lines that are at most `width` points wide."""
     lines: list[str] = []
-    for word in text.split():
+    letters = max(int(width / (0.6 * size)), 1)
+    words = [
+        part
+        for word in text.split()
+        for part in (break_name(word, letters) if text_width(word, size) > width else [word])
+    ]
+    for word in words:
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and text_width(longer, size) <= width:
             lines[-1] = longer

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 # In points: the panel of the mean, the small panels, and the room around them.
 _WIDTH, _HEIGHT = 330.0, 205.0
-_PANEL_WIDTH, _PANEL_HEIGHT = 128.0, 92.0
-_LEFT, _BOTTOM, _GAP = 42.0, 38.0, 30.0
+_PANEL_WIDTH, _PANEL_HEIGHT = 105.0, 92.0  # the least width
+_LEFT, _BOTTOM, _GAP = 42.0, 34.0, 30.0
 _TITLE = 9.5  # height of a line of a panel's title
 _MOST = 12  # panels
 _TICKS: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True}
@@ -124,9 +124,10 @@ def _of_target(benchmark: Benchmark, line: Line, target: str) -> set[Pair]:
 
 
 def _pair_title(benchmark: Benchmark, pair: Pair) -> list[str]:
-    several = len(benchmark.groups) > 1
-    by = [f"from {benchmark.surrogates_text(pair[0])}"] if several and pair[0] else []
-    return [benchmark.short[pair[1]], *by]
+    name, by = benchmark.short[pair[1]], benchmark.surrogates_text(pair[0])
+    if len(benchmark.groups) < 2 or not by:
+        return [name]
+    return [name, "from all others" if by == f"all but {name}" else f"from {by}"]
 
 
 def _curves(
@@ -162,11 +163,13 @@ def _figure(
     labels = _labels(main, right, top, height)
     margin = max(text_width(label.text, LABEL) for label in labels) + 26
     width = _LEFT + _WIDTH + margin
-    across = min(len(small), int((width - _LEFT - EDGE + _GAP) // (_PANEL_WIDTH + _GAP))) or 1
-    titles = [_title_lines(panel) for panel in small]
+    room = width - _LEFT - 2 * EDGE + _GAP  # half of the last tick's label stands out
+    across = min(len(small), int(room // (_PANEL_WIDTH + _GAP))) or 1
+    wide = min(room / across, 1.5 * (_PANEL_WIDTH + _GAP)) - _GAP
+    titles = [_title_lines(panel, wide + _GAP - 8) for panel in small]
     deepest = max(map(len, titles), default=0) * _TITLE + 8
     down = math.ceil(len(small) / across)
-    below = down * (_PANEL_HEIGHT + deepest + 20) + 24 if small else 0.0
+    below = down * (_PANEL_HEIGHT + deepest + 20) + 6 if small else 0.0
     group = "" if len(benchmark.groups) != 1 else benchmark.surrogates_text(benchmark.groups[0])
     note = [f"surrogates {group}" if group else "", describe_benchmark(benchmark)]
     lines = wrap("; ".join(filter(None, [*note, "shaded: 95% interval"])), width - 2 * EDGE)
@@ -175,12 +178,12 @@ def _figure(
     axes = add_axes(figure, _LEFT, _BOTTOM + below, _WIDTH, height)
     _fill(axes, main, right, top, f"{outcome.capitalize()} success (%)")
     axes.set_xlabel("Steps of the attack", labelpad=4)
-    axes.set_title(wrap_title(main.title, _WIDTH + margin), fontsize=8.5, loc="left", pad=6)
+    axes.set_title(_on_one_line(main.title, _WIDTH + margin), fontsize=8.5, loc="left", pad=6)
     place(axes, labels, LINE, _WIDTH, height)
     for number, panel in enumerate(small):
-        left = _LEFT + (number % across) * (_PANEL_WIDTH + _GAP)
-        up = below - (number // across + 1) * (_PANEL_HEIGHT + deepest + 20) + 20
-        axes = add_axes(figure, left, up, _PANEL_WIDTH, _PANEL_HEIGHT)
+        left = _LEFT + (number % across) * (wide + _GAP)
+        up = below - (number // across + 1) * (_PANEL_HEIGHT + deepest + 20) + 14
+        axes = add_axes(figure, left, up, wide, _PANEL_HEIGHT)
         _fill(axes, panel, right, top, None)
         axes.tick_params(labelsize=7)
         axes.set_title(
@@ -190,20 +193,23 @@ def _figure(
     return figure
 
 
-def wrap_title(parts: Sequence[str], width: float) -> str:
+def _on_one_line(parts: Sequence[str], width: float) -> str:
     """A panel's title on one line, or on several where it is too long."""
     return "\n".join(wrap(" ".join(parts), width, 8.5))
 
 
-def _title_lines(panel: _Panel) -> list[str]:
-    return [line for part in panel.title for line in wrap(part, _PANEL_WIDTH + _GAP - 6, SMALL)]
+def _title_lines(panel: _Panel, width: float) -> list[str]:
+    return [line for part in panel.title for line in wrap(part, width, SMALL)]
 
 
 def _top(panels: Sequence[_Panel]) -> float:
+    from matplotlib.ticker import MaxNLocator
+
     highest = max(
         point[2] for panel in panels for _, _, points in panel.curves for _, point in points
     )
-    return min(100.0, 5 * math.ceil(max(highest, 1.0) / 5))
+    ticks = MaxNLocator(nbins=10, **_TICKS).tick_values(0, max(highest, 1.0))
+    return min(100.0, float(ticks[-1]))
 
 
 def _labels(panel: _Panel, right: float, top: float, height: float) -> list[Label]:

@@ -22,7 +22,7 @@ _NAME = 7.0  # size of the letters of a network's name
 _ROW = 9.0  # height of a line of it
 _CELL_WIDTH, _CELL_HEIGHT = 46.0, 30.0
 _GAP = 22.0  # between panels
-_WIDEST = 640.0  # points; a panel alone may be wider
+_WIDEST = 800.0  # points; a panel alone may be wider
 _ACROSS, _DOWN = 14, 26  # letters of a line of a target's, and of the surrogates' names
 _DARK = (0.03, 0.27, 0.51)  # the colour of the highest success on a hold-out
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
@@ -112,7 +112,7 @@ def _figure(benchmark: Benchmark, outcome: Outcome, title: str | None) -> "Figur
 
 
 def _notes(benchmark: Benchmark, outcome: Outcome, highest: float) -> list[str]:
-    notes = [f"{outcome} success in percent, colours from 0 to {highest:g}"]
+    notes = [f"{outcome.capitalize()} success in percent, colours from 0 to {highest:g}"]
     if any(line.variant not in (PLAIN, NOISE) for line in benchmark.lines):
         notes.append("below it: points more than plain")
     if any(row.role == WHITE for row in benchmark.rows):
@@ -158,7 +158,7 @@ def _fill(
                 share = min(cell[0].value / highest, 1.0)
                 white = cell[1] == WHITE
                 colour = _WHITE_BOX if white else tuple(1 - share * (1 - part) for part in _DARK)
-                ink = "white" if share > 0.55 and not white else "#222222"
+                ink = "white" if share > 0.6 and not white else "#222222"
                 value = f"({cell[0].value:.1f})" if white else f"{cell[0].value:.1f}"
                 plain = benchmark.baseline(line)
                 other = benchmark.cell(plain, target, outcome) if plain else None
@@ -181,4 +181,5 @@ def _frame(axes: "Axes", layout: _Layout, *, first: bool) -> None:
     axes.set_xticklabels(["\n".join(lines) for lines in layout.heads])
     axes.set_yticks([i + 0.5 for i in range(len(layout.names))] if first else [])
     if first:
-        axes.set_yticklabels(["\n".join(lines) for lines in layout.names])
+        names = ["\n".join(lines) for lines in layout.names]
+        axes.set_yticklabels(names, multialignment="right")
