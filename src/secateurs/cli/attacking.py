@@ -31,11 +31,11 @@ from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
 from secateurs.zoo import LoadedModel, load_data, load_model
 
-DIGITS_LIMIT = 200
+DIGITS_LIMIT = 150
 """Images of the digits that are attacked where nothing else is asked for."""
 _SMALL_SIDE = 96  # up to this size, one image keeps neither two cores nor a GPU busy
 _USUAL = {"method": "mi-ti-di-logit", "eps": "16/255", "alpha": "2/255", "steps": 300}
-_DIGITS = {"method": "mi-logit", "eps": "64/255", "alpha": "8/255", "steps": 60}
+_DIGITS = {"method": "mi-logit", "eps": "64/255", "alpha": "8/255", "steps": 40}
 
 
 def usual_protocol(small: bool, *, batch_size: int | None, **asked: Any) -> Protocol:

@@ -1,0 +1,138 @@
+"""A benchmark that is stopped goes on where it was, and ends as if it had not been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_benchmark import benchmark, outcome
+
+from secateurs.attack.transfer import Variants, run
+from secateurs.errors import InvalidArgumentError
+from secateurs.results import read_transfer_rows
+
+HERE = Path(__file__).parent
+
+
+class Stop(BaseException):
+    """As Ctrl-C."""
+
+
+def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let so many batches pass; the list has one entry a batch."""
+    attacked: list[int] = []
+    attack = run.attack_batch
+
+    def counting(*words: Any, **options: Any) -> Any:
+        if len(attacked) == batches:
+            raise Stop
+        attacked.append(words[3])
+        return attack(*words, **options)
+
+    monkeypatch.setattr(run, "attack_batch", counting)
+    return attacked
+
+
+def test_it_goes_on_after_the_last_finished_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(benchmark().run())
+    with monkeypatch.context() as patch:
+        stop_after(6, patch)
+        with pytest.raises(Stop):
+            benchmark().run(output=tmp_path)
+    # Noise took four batches; of the first plain attack two are done.
+    assert {row.variant for row in read_transfer_rows(tmp_path)} == {"noise"}
+    with monkeypatch.context() as patch:
+        attacked = stop_after(1000, patch)
+        assert outcome(benchmark().run(output=tmp_path)) == expected
+    assert len(attacked) == 7 * 4 - 6 and attacked[:2] == [8, 12]
+    with monkeypatch.context() as patch:
+        attacked = stop_after(1000, patch)
+        assert outcome(benchmark().run(output=tmp_path)) == expected
+    assert attacked == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"job": " | x", "outcome": {}}', '{"job": " |  | noise | seed 0", "outcome": 3}'],
+)
+def test_broken_progress_costs_time_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    expected = outcome(benchmark(limit=5).run())
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(Stop):
+            benchmark(limit=5).run(output=tmp_path)
+    (tmp_path / "progress.json").write_text(text)
+    assert outcome(benchmark(limit=5).run(output=tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"limit": 6}, "images.count: there 5, now 6"),
+        ({"steps": 6}, "protocol.steps: there 5, now 6"),
+        ({"seeds": (1,)}, r"seeds: there \[0\], now \[1\]"),
+        ({"variants": Variants(p_prune=[0.4]).all}, "variants: there"),
+    ],
+)
+def test_a_folder_of_another_run(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    first = benchmark(limit=5).run(output=tmp_path)
+    with pytest.raises(InvalidArgumentError, match=words):
+        benchmark(**{"limit": 5, **options}).run(output=tmp_path)
+    assert read_transfer_rows(tmp_path) == first
+    again = benchmark(**{"limit": 5, **options}).run(output=tmp_path, overwrite=True)
+    assert read_transfer_rows(tmp_path) == again
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    for _ in range(2):
+        kill_when_it_has_saved_again(tmp_path)
+    finished = read_transfer_rows(tmp_path)
+    rows = benchmark(seeds=(0, 1)).run(output=tmp_path)
+    assert 0 < len(finished) < len(rows)
+    assert rows[: len(finished)] == finished
+    assert outcome(rows) == outcome(benchmark(seeds=(0, 1)).run())
+    assert read_transfer_rows(tmp_path) == rows
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"config.json", "results.jsonl", "results.csv"}
+
+
+def kill_when_it_has_saved_again(folder: Path) -> None:
+    """Start the benchmark, and kill it with SIGKILL when it has saved another batch of a job."""
+    progress = folder / "progress.json"
+    rows = folder / "results.jsonl"
+    before = progress.read_bytes() if progress.exists() else b""
+    path = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "small_benchmark.py"), str(folder)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        limit = time.monotonic() + 200
+        while process.poll() is None and time.monotonic() < limit:
+            if rows.exists() and _content(progress) not in (b"", before):
+                break
+            time.sleep(0.005)
+        else:
+            _, said = process.communicate(timeout=10)
+            pytest.fail(f"it ended by itself: {said.decode()}")
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
