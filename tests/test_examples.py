@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LONG = {"cifar10_networks", "train_cifar10"}
 EXAMPLES = sorted(each for each in (ROOT / "examples").glob("*.py") if each.stem not in LONG)
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+# Pages about other packages run where these are installed.
+NEEDS = {"integrations": ("torchattacks", "foolbox", "art")}
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What may not differ from one machine to the next.
@@ -89,6 +91,8 @@ def test_an_example_is_short(example: Path) -> None:
 @pytest.mark.usefixtures("in_empty_folder")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_the_python_on_a_page_runs_from_top_to_bottom(page: Path) -> None:
+    for package in NEEDS.get(page.stem, ()):
+        pytest.importorskip(package)
     names: dict[str, object] = {"__name__": "__main__"}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []

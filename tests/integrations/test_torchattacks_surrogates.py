@@ -108,6 +108,12 @@ def test_behind_a_normalisation() -> None:
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_weights_that_want_no_gradient() -> None:
+    expected = of("MIFGSM")(sc.Diversified(network(), 0.5, 0.5), True)
+    frozen = sc.Diversified(network().requires_grad_(False), 0.5, 0.5)
+    assert torch.equal(of("MIFGSM")(frozen, True), expected)
+
+
 def test_training_mode_comes_back() -> None:
     images, labels, _ = batch()
     model = network()

@@ -5,6 +5,7 @@ PYTHONPATH.
 """
 
 import copy
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +30,17 @@ import secateurs as sc
 pytest.importorskip("transferattack", reason="no checkout of TransferAttack is on PYTHONPATH")
 
 # How many forward passes each makes in ten steps; the copies of SIM are one batch.
-ATTACKS = {"MIFGSM": 10, "DIM": 10, "SIM": 10, "VMIFGSM": 210}
+# DIM would not make images of 8 x 8 larger by default.
+ATTACKS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "MIFGSM": ("gradient.mifgsm", {}, 10),
+    "DIM": ("input_transformation.dim", {"resize_rate": 1.5}, 10),
+    "SIM": ("input_transformation.sim", {}, 10),
+    "VMIFGSM": ("gradient.vmifgsm", {"num_neighbor": 2}, 30),
+}
 
 
 def kind_of(name: str) -> Any:
-    import transferattack
-
-    return transferattack.attack_zoo[name.lower()]
+    return getattr(importlib.import_module(f"transferattack.{ATTACKS[name][0]}"), name)
 
 
 def made(name: str, model: nn.Module, targeted: bool) -> Any:
@@ -43,7 +48,8 @@ def made(name: str, model: nn.Module, targeted: bool) -> Any:
         def load_model(self, model_name: str) -> nn.Module:
             return model.eval()
 
-    return Own("own", epsilon=EPS, alpha=ALPHA, epoch=STEPS, targeted=targeted)
+    options = {"epsilon": EPS, "alpha": ALPHA, "epoch": STEPS, "targeted": targeted}
+    return Own("own", **options, **ATTACKS[name][1])
 
 
 def of(name: str) -> Callable[[nn.Module, bool], Tensor]:
@@ -58,7 +64,7 @@ def of(name: str) -> Callable[[nn.Module, bool], Tensor]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack(name: str) -> None:
-    check("forward", of(name), forwards=ATTACKS[name])
+    check("forward", of(name), forwards=ATTACKS[name][2])
 
 
 @every_surrogate
@@ -118,5 +124,5 @@ def test_one_mask_for_a_step() -> None:
             surrogate.step()
             return super().update_delta(*args, **kwargs)
 
-    Stepping("own", epsilon=EPS, epoch=STEPS)(images, labels)
+    Stepping("own", epsilon=EPS, epoch=STEPS, num_neighbor=2)(images, labels)
     assert surrogate.draws == STEPS
