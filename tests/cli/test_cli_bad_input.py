@@ -200,7 +200,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run, tmp_pa
     assert "run the same command again to continue" in said.complaint
     assert read_rows(tmp_path / "here") == []
     progress = (tmp_path / "here" / "progress.json").read_text()
-    assert progress.count('"seen": 30') == 10
+    assert progress.count('"done": [[0, 30]]') == 10
     rows = run(*RANDOM, "--output", "here").rows
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected]
     with no_file_above(5000):  # now there are rows, and there is no room for a plot
