@@ -4,7 +4,8 @@ import pytest
 from command_line import Run
 
 from result_rows import make_row
-from secateurs.results import Results
+from secateurs.results import Results, TransferRow
+from transfer_rows import make_benchmark
 
 
 @pytest.fixture
@@ -66,3 +67,47 @@ def test_a_row_that_is_broken_in_the_middle(run: Run, folders: list[Path]) -> No
     file.write_text("".join([first[:50] + "\n", *rest]))
     said = run("report", folders[0])
     assert said.code == 1 and f"row 1 of {file} is broken" in said.complaint
+
+
+@pytest.fixture
+def transfers(tmp_path: Path) -> list[Path]:
+    """Two transfers on disk: one finished, one not."""
+    made = [tmp_path / name for name in ("transfer", "begun")]
+    for folder in made:
+        with Results(folder, TransferRow) as results:
+            results.open({"transfer": folder.name})
+            if folder is made[0]:
+                results.add_all(make_benchmark(variants=["plain", "dwp 0.3 0.5"]))
+    return made
+
+
+def test_a_transfer_as_tables(run: Run, transfers: list[Path]) -> None:
+    for path in (transfers[0], transfers[0] / "results.jsonl", transfers[0] / "results.csv"):
+        said = run("report", path)
+        assert (said.code, said.err) == (0, "")
+        assert "Targeted success" in said.out and "Untargeted success" in said.out
+        assert "dwp 0.3 0.5" in said.out and "vs plain" in said.out and "\x1b" not in said.out
+
+
+def test_a_transfer_as_plots(run: Run, transfers: list[Path]) -> None:
+    said = run("report", *transfers, "-o", "new/plot.svg", "--title", "Ours", "--markdown")
+    assert said.code == 0
+    assert said.err.splitlines() == [
+        f"left out, since no rows are finished yet: {transfers[1]}",
+        *(
+            f"wrote new/plot-{name}.{end}"
+            for name in ("heatmap", "curves")
+            for end in ("png", "svg")
+        ),
+    ]
+    assert said.out.startswith("**Targeted success in percent, surrogates lite0**\n\n| variant |")
+    assert "Ours" in Path("new/plot-curves.svg").read_text()
+    assert Path("new/plot-heatmap.png").is_file()
+
+
+def test_a_sweep_and_a_transfer_do_not_mix(
+    run: Run, folders: list[Path], transfers: list[Path]
+) -> None:
+    said = run("report", folders[0], transfers[0])
+    assert said.code == 2 and "give folders of one kind" in said.complaint
+    assert f"{folders[0]} is a sweep and {transfers[0]} a transfer" in said.complaint

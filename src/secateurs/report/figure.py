@@ -60,6 +60,7 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
 
 def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
     """Break a text into lines that are at most `width` points wide."""
+    width *= 0.98  # drawn on whole pixels, letters are up to 2% wider than their outlines
     lines: list[str] = []
     letters = max(int(width / (0.6 * size)), 1)
     words = [

@@ -166,7 +166,7 @@ def _figure(
     room = width - _LEFT - 2 * EDGE + _GAP  # half of the last tick's label stands out
     across = min(len(small), int(room // (_PANEL_WIDTH + _GAP))) or 1
     wide = min(room / across, 1.5 * (_PANEL_WIDTH + _GAP)) - _GAP
-    titles = [_title_lines(panel, wide + _GAP - 8) for panel in small]
+    titles = [_title_lines(panel, wide + EDGE) for panel in small]
     deepest = max(map(len, titles), default=0) * _TITLE + 8
     down = math.ceil(len(small) / across)
     below = down * (_PANEL_HEIGHT + deepest + 20) + 6 if small else 0.0
