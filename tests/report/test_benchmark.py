@@ -169,6 +169,9 @@ def test_unequal_work_is_said_where_nothing_else_needs_it() -> None:
 def test_two_networks_of_one_name_are_kept_apart() -> None:
     rows = [make_transfer_row(target="timm:a", target_sha256=sha * 16) for sha in "ab"]
     assert only(rows).targets == ("timm:a (aaaaaaaa)", "timm:a (bbbbbbbb)")
+    rows = [make_transfer_row(target=name, dtype=dtype) for name, dtype in ("af", "ag", "bf")]
+    assert only(rows).targets == ("a (f)", "a (g)", "b")
+    assert [one.label for one in only(rows).lines] == ["plain"]
 
 
 def test_without_hold_outs_the_white_box_is_shown() -> None:

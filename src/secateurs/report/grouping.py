@@ -20,7 +20,7 @@ _PROTOCOL = (
 # What else may tell two lines of one name apart.
 _SETTINGS = (
     *("recipe", "p_prune", "p_bern", "granularity", "scope", "score", "mode", "redraw", "layers"),
-    *("include", "exclude", "passes", "batch_size", "img_size", "dtype", "surrogates_weights"),
+    *("include", "exclude", "passes", "batch_size", "img_size", "surrogates_weights"),
 )
 _TEXT: dict[str, Callable[[str], str]] = {
     "p_prune": lambda value: f"p_prune {value}",
@@ -131,16 +131,17 @@ def _benchmark(rows: Sequence[TransferRow]) -> Benchmark:
 
 
 def _named_apart(rows: Sequence[TransferRow]) -> list[TransferRow]:
-    """The rows, where two networks of one name carry their weights in the name."""
-    weights: dict[str, set[str]] = {}
+    """The rows, where two networks of one name carry in it what tells them apart."""
+    kinds: dict[str, set[tuple[str, str]]] = {}
     for row in rows:
-        weights.setdefault(row.target, set()).add(row.target_sha256)
-    return [
-        replace(row, target=f"{row.target} ({row.target_sha256[:8]})")
-        if len(weights[row.target]) > 1
-        else row
-        for row in rows
-    ]
+        kinds.setdefault(row.target, set()).add((row.target_sha256, row.dtype))
+    named: list[TransferRow] = []
+    for row in rows:
+        weights, dtypes = (len(set(one)) > 1 for one in zip(*kinds[row.target], strict=True))
+        marks = [row.target_sha256[:8]] * weights + [row.dtype] * dtypes
+        suffix = f" ({', '.join(marks)})" if marks else ""
+        named.append(replace(row, target=row.target + suffix))
+    return named
 
 
 def _setting(row: TransferRow, name: str) -> str:

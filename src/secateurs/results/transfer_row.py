@@ -56,10 +56,10 @@ class TransferRow(Record):
         search_part: "" without a search; "search" for images that settings were chosen on, and
             "report" for those that were kept for the outcome.
         img_size: Side of the attacked images in pixels.
-        preprocess: What each network does with them, in one line.
+        preprocess: What the target does with them, in one line.
         batch_size: Images that are attacked together; other batches meet other draws.
         rounded: Whether the images were rounded to 8 bits before they were scored.
-        dtype: Data type of the weights, such as "float32".
+        dtype: Data type of the target's weights, such as "float32".
         step: The step after which this was measured, at most `steps`.
         achieved: Ratio of target weights (elements) that a draw prunes, mean over draws and
             surrogates; 0.0 where nothing is pruned.
