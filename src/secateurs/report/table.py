@@ -107,13 +107,14 @@ def _escape(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
 
 
-def empty_table(title: str) -> "Table":
-    """A table with a title, for a terminal."""
+def empty_table(title: str | None = None) -> "Table":
+    """A table for a terminal, with a title above it where there is one."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    return Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    head = None if title is None else Text(title, style="bold")
+    return Table(title=head, title_justify="left", box=box.SIMPLE_HEAD)
 
 
 def _detailed(series: Series) -> "Table":

@@ -64,6 +64,8 @@ def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" 
     for benchmark in split_benchmarks(rows):
         for outcome in benchmark.outcomes:
             for table in _tables(benchmark, outcome, console):
+                # Not as the table's own title, which would be broken at the width of the table.
+                console.print(Text(_title(benchmark, outcome), style="bold"))
                 console.print(table)
         console.print(Text(_notes(benchmark), style="dim"))
 
@@ -157,13 +159,13 @@ def _tables(benchmark: Benchmark, outcome: Outcome, console: "Console") -> list[
     tables: list[Table] = []
     part: list[_Column] = []
     for column in _columns(benchmark, outcome):
-        longer = _table(benchmark, outcome, [*part, column])
+        longer = _table(benchmark, [*part, column])
         if part and Measurement.get(console, wide, longer).maximum <= console.width:
             part.append(column)
             tables[-1] = longer
         else:
             part = [column]
-            tables.append(_table(benchmark, outcome, part))
+            tables.append(_table(benchmark, part))
     return tables
 
 
@@ -186,8 +188,8 @@ def _columns(benchmark: Benchmark, outcome: Outcome) -> list[_Column]:
     return columns
 
 
-def _table(benchmark: Benchmark, outcome: Outcome, columns: Sequence[_Column]) -> "Table":
-    table = empty_table(_title(benchmark, outcome))
+def _table(benchmark: Benchmark, columns: Sequence[_Column]) -> "Table":
+    table = empty_table()
     heads = ["variant", *(column.head for column in columns)]
     deepest = max(head.count("\n") for head in heads)
     for number, head in enumerate(heads):
