@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -220,19 +219,21 @@ def test_bad_input(run: Run, words: tuple[str, ...], complaint: str) -> None:
 
 
 def test_a_surrogate_with_nothing_to_prune_is_named(run: Run) -> None:
-    shutil.copy(Path(__file__).parent.parent / "digit_nets.py", "own_nets.py")
-    with Path("own_nets.py").open("a") as file:
-        file.write(
-            "\ndef blank():\n"
-            "    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten())\n"
-            "    return described(nn.Sequential(net, nn.ReLU(), nn.Flatten()))\n"
-        )
     outcome = run(
         *QUICK, "--surrogates", "digit_nets:hidden", "digit_nets:convolved", "--recipe", "dwp",
         "--include", "nothing.*",
     )  # fmt: skip
-    assert outcome.complaint.startswith("dwp does not fit digit_nets:")
+    assert outcome.complaint.startswith(
+        "dwp does not fit digit_nets:convolved: include='nothing.*'"
+    )
     assert "write another recipe (rapa, mup)" in outcome.complaint
+
+
+def test_a_surrogate_that_rapa_cannot_prune_is_named_in_an_ensemble_too(run: Run) -> None:
+    networks = "digit_nets:hidden", "digit_nets:bare", "digit_nets:normed"
+    outcome = run(*QUICK, "--surrogates", *networks, "--hold-one-out", "--recipe", "rapa")
+    assert outcome.complaint.startswith("rapa does not fit digit_nets:bare: ")
+    assert "write another recipe (dwp, mup)" in outcome.complaint
 
 
 def test_networks_need_images_and_images_need_networks(run: Run) -> None:

@@ -8,7 +8,7 @@ import torch
 import typer
 from rich.console import Console
 
-from secateurs.attack.transfer import Benchmark, Search, Variants
+from secateurs.attack.transfer import Benchmark, Search, Variants, check_seeds, check_variants
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.arguments import numbers
 from secateurs.cli.attacking import (
@@ -145,9 +145,7 @@ def transfer(
         list[str] | None, _several("dwp: weight (default), kernel, filter.", _PRUNE)
     ] = None,
     scope: Annotated[list[str] | None, _several("dwp: global (default) or layer.", _PRUNE)] = None,
-    score: Annotated[
-        list[str] | None, _several("dwp: magnitude (default) or random.", _PRUNE)
-    ] = None,
+    score: Annotated[list[str] | None, _several("dwp: magnitude or random.", _PRUNE)] = None,
     redraw: Annotated[
         list[str] | None,
         _several("dwp: forward (default), step, or a number of draws to take in turn.", _PRUNE),
@@ -234,6 +232,7 @@ def transfer(
         mup_p_prune=_numbers("--mup-p-prune", mup_p_prune, (0.15,)),
     ).all
     chosen_seeds = whole_numbers("--seeds", seeds or ["0"])
+    check_seeds(chosen_seeds)
     searching = _search(search, search_images, search_steps)
     place = pick_device(device)
     check_loader_options(1 if batch_size is None else batch_size, None, limit)
@@ -249,6 +248,7 @@ def transfer(
     networks = load_networks(
         surrogates, targets or (), hold_one_out=hold_one_out, together=together, device=place
     )
+    check_variants(networks.groups, variants)
     images, subject = load_images(
         data,
         networks,
@@ -260,8 +260,6 @@ def transfer(
         interpolation=interpolation,
         seed=image_seed,
     )
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    say_images(console, images, subject, targeted=not untargeted)
     benchmark = Benchmark(
         groups=networks.groups,
         images=images,
@@ -272,10 +270,12 @@ def transfer(
         subject=subject,
     )
     folder = output or default_output(benchmark)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     rows = benchmark.run(
         output=folder,
         overwrite=not resume,
         save_images=folder / "images" if save_images else None,
+        started=lambda: say_images(console, images, subject, targeted=not untargeted),
     )
     files = report_on(rows, folder, title)
     console.print(f"wrote {', '.join(files)} to {folder}")

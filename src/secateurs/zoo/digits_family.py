@@ -48,7 +48,7 @@ class Residual(nn.Module):
 
 
 class Patches(nn.Module):
-    """Cut 8 x 8 images into 16 patches of 2 x 2 and embed them, with a learned place for each.
+    """Embed 16 overlapping patches of 4 x 4 pixels of 8 x 8 images, with a learned place for each.
 
     Args:
         width: length of an embedding.
@@ -56,7 +56,7 @@ class Patches(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.embed = nn.Conv2d(1, width, 2, stride=2)
+        self.embed = nn.Conv2d(1, width, 4, stride=2, padding=1)
         self.place = nn.Parameter(torch.randn(1, 16, width) * 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -95,22 +95,22 @@ class MeanOfPatches(nn.Module):
 
 def digits_plain(pretrained: bool = True) -> DigitsNetwork:
     """Convolutions without normalisation and two linear layers, as VGG; 194,122 parameters."""
-    return _made(Recipe("digits-plain-1", _plain, epochs=10, rate=3e-3), pretrained)
+    return _made(Recipe("digits-plain-1", _plain, epochs=8, rate=3e-3), pretrained)
 
 
 def digits_wide(pretrained: bool = True) -> DigitsNetwork:
     """Three wide convolutions with BatchNorm and the mean over places; 223,626 parameters."""
-    return _made(Recipe("digits-wide-1", _wide, epochs=10, rate=5e-3), pretrained)
+    return _made(Recipe("digits-wide-1", _wide, epochs=6, rate=5e-3), pretrained)
 
 
 def digits_residual(pretrained: bool = True) -> DigitsNetwork:
     """Three residual blocks of two convolutions with BatchNorm, as ResNet; 223,306 parameters."""
-    return _made(Recipe("digits-residual-1", _residual, epochs=8, rate=5e-3), pretrained)
+    return _made(Recipe("digits-residual-1", _residual, epochs=5, rate=5e-3), pretrained)
 
 
 def digits_patches(pretrained: bool = True) -> DigitsNetwork:
-    """Two transformer blocks over patches of 2 x 2 pixels; 102,090 parameters."""
-    return _made(Recipe("digits-patches-1", _patches, epochs=20, rate=4e-3), pretrained)
+    """Two transformer blocks over patches of 4 x 4 pixels; 102,858 parameters."""
+    return _made(Recipe("digits-patches-1", _patches, epochs=12, rate=2e-3), pretrained)
 
 
 FAMILY: dict[str, Callable[..., DigitsNetwork]] = {

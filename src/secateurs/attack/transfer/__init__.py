@@ -1,6 +1,6 @@
 """The transfer benchmark: attack with some networks, score on others."""
 
-from secateurs.attack.transfer.benchmark import Benchmark
+from secateurs.attack.transfer.benchmark import Benchmark, check_seeds, check_variants
 from secateurs.attack.transfer.images import ImageSet, choose_images, pixel_preprocess
 from secateurs.attack.transfer.network import (
     FromPixels,
@@ -28,6 +28,8 @@ __all__ = [
     "Variants",
     "as_network",
     "check_saved",
+    "check_seeds",
+    "check_variants",
     "choose_images",
     "fit_size",
     "make_groups",

@@ -1,7 +1,7 @@
 """`Benchmark`: the field's protocol, with and without diversification, on the same images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -57,15 +57,12 @@ class Benchmark:
     subject: Subject = field(default_factory=Subject)
 
     def __post_init__(self) -> None:
-        _check_seeds(self.seeds)
+        check_seeds(self.seeds)
         if self.search is not None:
             self.search.split(self.images)
             if not self.variants:
                 raise InvalidArgumentError("nothing to search: name a --recipe beside plain")
-        # Every surrogate is made once: what cannot be made is known before hours of attacks.
-        for network in {network for group in self.groups for network in group.surrogates}:
-            for variant in self.variants:
-                variant.surrogate(network, 0)
+        check_variants(self.groups, self.variants)
 
     @property
     def device(self) -> torch.device:
@@ -100,6 +97,7 @@ class Benchmark:
         overwrite: bool = False,
         save_images: str | os.PathLike[str] | None = None,
         progress: bool | None = None,
+        started: Callable[[], None] | None = None,
     ) -> list[TransferRow]:
         """Attack and score.
 
@@ -113,6 +111,7 @@ class Benchmark:
             save_images: a folder for the attacked images, default none; see
                 `secateurs.attack.transfer.saving`.
             progress: whether to show a progress bar, default only in a terminal.
+            started: called when ``output`` was found to be fit, before the first attack.
 
         Returns:
             One row for each group, variant, seed, checkpoint and network that was scored; the rows
@@ -129,6 +128,8 @@ class Benchmark:
                 folder = None if save_images is None else str(save_images)
                 wanted = self.configuration() | {"save_images": folder}
                 results.open(wanted, overwrite=overwrite)
+            if started is not None:
+                started()
             bar = stack.enter_context(progress_bar("Attacking", self._work(), show=progress))
             runner = Runner(subject=self.subject, device=self.device, results=results, bar=bar)
             part, rows, variants = self._search(runner)
@@ -175,7 +176,23 @@ class Benchmark:
         )
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
+def check_variants(groups: Sequence[Group], variants: Sequence[Variant]) -> None:
+    """Make every surrogate once: what cannot be made is known before hours of attacks.
+
+    Raises:
+        InvalidArgumentError: a recipe does not fit a network, which is named.
+    """
+    for network in dict.fromkeys(network for group in groups for network in group.surrogates):
+        for variant in variants:
+            variant.surrogate(network, 0)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse what are no seeds, or the same one twice.
+
+    Raises:
+        InvalidArgumentError: they are none from 0 to 2**31 - 1, each once.
+    """
     for seed in seeds:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
             raise InvalidArgumentError(f"seeds are whole numbers from 0 to 2**31 - 1, got {seed!r}")

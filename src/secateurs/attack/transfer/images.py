@@ -119,7 +119,7 @@ def choose_images(
     total = len(data.dataset)
     order = torch.randperm(total, generator=_generator(seed)).tolist()
     labels = torch.tensor([item.label for item in data.dataset.items])
-    classes = _answers(networks[0], data)
+    classes = networks[0].answers(data.dataset.preprocess.img_size)
     _check_labels(labels, classes, networks[0])
     targets = _targets(data, labels, classes, seed)
     levels: list[Tensor] = []
@@ -167,13 +167,6 @@ def predict(network: Network, pixels: Tensor) -> Tensor:
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@torch.no_grad()
-def _answers(network: Network, data: LoadedData) -> int:
-    size = data.dataset.preprocess.img_size
-    blank = torch.zeros(1, network.channels, size, size, device=network.dense.mean.device)
-    return network.dense(blank).shape[1]
 
 
 def _check_labels(labels: Tensor, classes: int, network: Network) -> None:

@@ -124,6 +124,12 @@ class Network:
         resized = f"resized to {dense.size}, " if dense.size else ""
         return f"{resized}mean {mean}, std {std}"
 
+    @torch.no_grad()
+    def answers(self, size: int) -> int:
+        """How many classes it answers, tried on a blank image of ``size`` pixels."""
+        blank = torch.zeros(1, self.channels, size, size, device=self.dense.mean.device)
+        return self.dense(blank).shape[1]
+
     def member(self, surrogate: nn.Module) -> FromPixels:
         """A surrogate of this network, reading the same pixels as the network."""
         dense = self.dense
@@ -190,7 +196,7 @@ def _accept(network: Network, size: int) -> int:
     for tried in (None, network.img_size):
         network.dense.size = tried
         try:
-            return _answers(network, size)
+            return network.answers(size)
         except (RuntimeError, AssertionError, ValueError) as error:
             if isinstance(error, InvalidArgumentError):
                 raise
@@ -201,12 +207,6 @@ def _accept(network: Network, size: int) -> int:
                     f"({reason}): write another --img-size"
                 ) from error
     raise AssertionError("unreachable")
-
-
-@torch.no_grad()
-def _answers(network: Network, size: int) -> int:
-    blank = torch.zeros(1, network.channels, size, size, device=network.dense.mean.device)
-    return network.dense(blank).shape[1]
 
 
 def _check_channels(networks: Sequence[Network]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from secateurs.attack.method import Method, parse_method
+from secateurs.attack.method import Method
 from secateurs.attack.transfer.network import Network
 from secateurs.attack.transfer.variants import Variant
 from secateurs.errors import InvalidArgumentError
@@ -153,8 +153,3 @@ def _check_names(networks: Sequence[Network]) -> None:
                 f"{network.name} is named twice; name each network once, as a surrogate or as a "
                 "target"
             )
-
-
-def default_method() -> Method:
-    """Momentum, translation invariance, input diversity and the logit loss."""
-    return parse_method("mi-ti-di-logit")

@@ -37,10 +37,6 @@ class Variant:
         named = [f"{name}={_text(shown.pop(name))}" for name in _NAMED if name in shown]
         return " ".join([self.recipe, *ratios, *map(str, shown.values()), *named])
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """One of the options."""
-        return dict(self.options).get(name, default)
-
     @property
     def defaults(self) -> dict[str, Any]:
         """What the recipe takes where its options say nothing."""
