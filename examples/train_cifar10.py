@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 Data = tuple[Tensor, Tensor]  # images (count x 32 x 32 x 3, uint8) and labels (count)
 
-# The largest learning rate; BatchNorm goes with SGD, LayerNorm with AdamW.
+# The largest learning rate at batch 128; BatchNorm goes with SGD, LayerNorm with AdamW.
 SGD_RATE, ADAMW_RATE = 0.1, 2e-3
 ADAMW = {"convnext"}
 
@@ -90,22 +90,20 @@ def train(
     """Train with a learning rate that rises and falls once; go on from ``checkpoint``."""
     optimizer: torch.optim.Optimizer
     if arch in ADAMW:
-        rate = ADAMW_RATE
+        rate = ADAMW_RATE * options.batch / 128
         optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
     else:
-        rate = SGD_RATE
+        rate = SGD_RATE * options.batch / 128
         optimizer = torch.optim.SGD(
             model.parameters(), rate, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
-    steps = options.epochs * max(1, len(data[1]) // options.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        rate,
-        total_steps=max(steps, 5),  # it divides by zero for four
-        pct_start=0.25,
-    )
+    # OneCycleLR divides by zero for four steps.
+    steps = max(5, options.epochs * max(1, len(data[1]) // options.batch))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.25)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     done = restore(checkpoint, parts)
+    if schedule.total_steps != steps:
+        raise SystemExit(f"{checkpoint} is of other --epochs or --batch: repeat or delete it")
     for epoch in range(done, options.epochs):
         started = time.perf_counter()
         loss = train_epoch(model, data, optimizer, schedule, options, epoch)
