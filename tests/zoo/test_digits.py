@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.zoo import digits, load_data, load_model
+from secateurs.zoo import digits, digits_model, load_data, load_model
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_unknown_split() -> None:
 
 
 def test_it_reads_the_held_out_digits() -> None:
-    loaded = digits.digits_model()
+    loaded = digits_model()
     data = load_data("digits", model=loaded)
     images = torch.stack([data.dataset[i][0] for i in range(len(data.dataset))])
     labels = torch.tensor([item.label for item in data.dataset.items])

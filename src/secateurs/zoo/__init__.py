@@ -2,10 +2,10 @@
 
 from secateurs.zoo.classes import class_indices
 from secateurs.zoo.data import LoadedData, check_data, load_data
-from secateurs.zoo.digits import digits_cnn, digits_model
+from secateurs.zoo.digits import digits_cnn
 from secateurs.zoo.images import SKIPPED, CorruptImageError, ImageDataset, drop_skipped
 from secateurs.zoo.loaded import LoadedModel
-from secateurs.zoo.models import load_model
+from secateurs.zoo.models import digits_model, load_model
 from secateurs.zoo.preprocess import Preprocess
 
 __all__ = [

@@ -26,7 +26,6 @@ from torch.nn import functional as F
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo.cache import cache_folder
-from secateurs.zoo.loaded import LoadedModel
 
 RECIPE = "digits-cnn-1"  # name of the cached file: count up when anything below changes
 SPLITS = ("train", "test")
@@ -163,13 +162,6 @@ def trained(recipe: Recipe[M]) -> M:
         model = recipe.build()
         model.load_state_dict(state)
     return model
-
-
-def digits_model() -> LoadedModel:
-    """``load_model("digits")``: the trained digits network with its preprocessing."""
-    from secateurs.zoo.models import load_model
-
-    return load_model("digits")
 
 
 def _block(index: int, inputs: int, outputs: int) -> dict[str, nn.Module]:

@@ -90,3 +90,8 @@ def load_model(
     if source in _SOURCES:
         return _SOURCES[source](rest, chosen, num_classes, overrides)
     return from_function.load(name, chosen, num_classes, overrides)
+
+
+def digits_model() -> LoadedModel:
+    """``load_model("digits")``: the trained digits network with its preprocessing."""
+    return load_model("digits")
