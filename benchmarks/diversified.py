@@ -19,6 +19,7 @@ from timing import finished, machine, markdown
 from torch import Tensor, nn
 
 import secateurs as sc
+from secateurs.cli.allocator import keep_freed_memory
 from secateurs.surrogate import RECIPES
 
 
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as ``secateurs transfer`` does; fresh pages cost more than the redraw
     TABLES[arguments.table](arguments)
 
 
