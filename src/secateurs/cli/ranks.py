@@ -2,9 +2,11 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +20,8 @@ T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HEARING_SECONDS = 15.0
+_AGAIN_SECONDS = 0.1
+_AT_FORK = ("logging", "random", "secateurs.results.lock")  # who registers callbacks
 
 
 def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
@@ -32,7 +36,10 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
     struck: list[int] = []
     ranks: Ranks | None = None
 
-    def strike(number: int, frame: object) -> None:  # noqa: ARG001
+    def strike(number: int, frame: FrameType | None) -> None:
+        if _would_be_lost(frame):
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+            return
         # Once: torchrun may send another while this one is dealt with.
         if not struck and (ranks is None or ranks.ended is None):
             struck.append(number)
@@ -56,6 +63,11 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
     return (code, complaint) if ranks is None else _settled(ranks, code, complaint, struck)
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Whether Python prints and drops what is raised here: it does while a process is forked."""
+    return frame is not None and frame.f_globals.get("__name__") in _AT_FORK
 
 
 def _overlook(number: int, frame: object) -> None:
