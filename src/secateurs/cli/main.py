@@ -74,7 +74,7 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
 def _app() -> typer.Typer:
     app = typer.Typer(
         name="secateurs",
-        help="Exact weight pruning for PyTorch, and the sweep that measures it.",
+        help="Exact weight pruning for PyTorch: sweeps, adversarial transfer, checkpoints.",
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
