@@ -28,6 +28,7 @@ from timing import machine
 
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
 from secateurs.checkpoint.header import write_header
+from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.reading import Buffers
 from secateurs.checkpoint.stored import NAMES
 
@@ -77,10 +78,10 @@ def copy_with_cp(source: Path, output: Path) -> None:
 
 
 def copy_as_pruning_does(source: Path, output: Path) -> None:
-    """Through the same buffer, and with the same word to the disk about what comes next."""
+    """Through the same buffer, and with the same words to the kernel about what comes next."""
     with Buffers().reader(source) as reader, output.open("wb", buffering=0) as new:
-        for _, values in reader.blocks(0, source.stat().st_size):
-            new.write(values.data)
+        for place, values in reader.blocks(0, source.stat().st_size):
+            write_all(new, place, values.data)
         os.fsync(new.fileno())
 
 
