@@ -38,7 +38,7 @@ def benchmark(
         "every": 2,
         "batch_size": 4,
     }
-    known = {*protocol, "targeted"}
+    known = {*protocol, "targeted", "passes"}
     given = {name: options.pop(name) for name in list(options) if name in known}
     return Benchmark(
         groups=make_groups(nets, hold_one_out=True),

@@ -2,14 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_benchmark import benchmark, outcome
 
 from digit_nets import networks
-from secateurs.attack import attack, noise
-from secateurs.attack.transfer import Group, Search, Variants
+from secateurs.attack import attack, noise, parse_method
+from secateurs.attack.transfer import Group, Search, Variants, batch
 from secateurs.attack.transfer.batch import attack_batch, make_members, rounded
 from secateurs.attack.transfer.images import predict
 from secateurs.attack.transfer.plan import Job
@@ -255,3 +256,19 @@ def test_results_on_disk_are_the_rows(tmp_path: Path) -> None:
     found = bench.run(output=tmp_path)
     assert read_transfer_rows(tmp_path) == read_transfer_rows(tmp_path / "results.csv") == found
     assert outcome(found) == outcome(bench.run())
+
+
+@pytest.mark.parametrize(("method", "plain_passes"), [("mi-si2-logit", 1), ("admix1-logit", 3)])
+def test_passes_that_would_be_the_same_are_taken_once(
+    method: str, plain_passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def counting(*words: Any, passes: int, **options: Any) -> Any:
+        taken.append(passes)
+        return attack(*words, passes=passes, **options)
+
+    monkeypatch.setattr(batch, "attack", counting)
+    benchmark("hidden", "normed", limit=3, method=parse_method(method), passes=3).run()
+    # Each of two groups: plain, then diversified.
+    assert taken == [plain_passes, 3] * 2

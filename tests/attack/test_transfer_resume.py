@@ -91,6 +91,20 @@ def test_a_folder_of_another_run(tmp_path: Path, options: dict[str, Any], words:
     assert read_transfer_rows(tmp_path) == again
 
 
+def test_variants_and_seeds_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many = Variants(p_prune=[0.3]).all, Variants(p_prune=[0.6, 0.3]).all
+    first = benchmark(limit=5, variants=few).run(output=tmp_path)
+    with monkeypatch.context() as patch:
+        attacked = stop_after(1000, patch)
+        rows = benchmark(limit=5, variants=many, seeds=(0, 1)).run(output=tmp_path)
+    # Two batches a job: the new variant on three groups; noise, plain and both with a new seed.
+    assert len(attacked) == 2 * (3 + 1 + 3 * 3)
+    assert outcome(rows) == outcome(benchmark(limit=5, variants=many, seeds=(0, 1)).run())
+    on_disk = read_transfer_rows(tmp_path)
+    assert on_disk[: len(first)] == first
+    assert len(on_disk) == len(rows) and all(row in rows for row in on_disk)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     for _ in range(2):

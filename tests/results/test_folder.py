@@ -59,6 +59,24 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
     assert "another --output, or --overwrite" in message and "\n" not in message
 
 
+def test_lists_that_may_grow_do_and_nothing_else_does(tmp_path: Path) -> None:
+    more = CONFIG | {"p_prune": [0.5, 0.7, 0.0]}
+    with Results(tmp_path) as results:
+        results.open(CONFIG)
+        results.add(make_row())
+        with pytest.raises(InvalidArgumentError, match="p_prune: there"):
+            results.open(more)
+        assert results.open(more, growing=["p_prune"]) is True
+        assert results.rows() == [make_row()]
+        # What it has grown to is what it is from now on.
+        assert results.open(more) is True
+        with pytest.raises(InvalidArgumentError, match="p_prune: there"):
+            results.open(CONFIG, growing=["p_prune"])
+        for other in ({"model": "x"}, {"p_prune": 0.5}, {"p_prune": [0.5, 0.7]}):
+            with pytest.raises(InvalidArgumentError, match=f"{next(iter(other))}: there"):
+                results.open(more | other, growing=["p_prune"])
+
+
 def test_opening_finished_results_writes_nothing(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.open(CONFIG)

@@ -72,6 +72,11 @@ class Method:
         _check_count("si", self.si, 1)
         _check_count("admix", self.admix, 0)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether two gradients at the same place may differ: input diversity, or other images."""
+        return self.di is not None or self.admix > 0
+
     def __str__(self) -> str:
         parts = ["ni"] if self.nesterov else []
         if self.momentum and (self.momentum != 1 or not self.nesterov):

@@ -119,7 +119,9 @@ def transfer(
     ] = None,
     steps: Annotated[int | None, _option("Steps of an attack; default 300.", _ATTACK)] = None,
     passes: Annotated[
-        int, _option("Gradient passes, so draws, that are averaged in a step.", _ATTACK)
+        int,
+        _option("Gradient passes, so draws, that are averaged in a step; one where nothing is "
+                "drawn.", _ATTACK),
     ] = 1,
     every: Annotated[int, _option("Measure success every so many steps.", _ATTACK)] = 20,
     untargeted: Annotated[
@@ -189,7 +191,9 @@ def transfer(
                 "-o"),
     ] = None,
     resume: Annotated[
-        bool, _option("Go on where this run was interrupted.", _RUN, "--resume/--overwrite")
+        bool,
+        _option("Go on where this run stopped, also with more settings or seeds.", _RUN,
+                "--resume/--overwrite"),
     ] = True,
     save_images: Annotated[
         bool,

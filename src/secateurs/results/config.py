@@ -1,6 +1,7 @@
 """Which settings of two configurations differ."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,14 +33,27 @@ def read_config(path: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], value)
 
 
-def differences(present: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """One text a setting that differs: "p_prune: there [0.1], now [0.2]"."""
+def differences(
+    present: dict[str, Any], wanted: dict[str, Any], growing: Collection[str] = ()
+) -> list[str]:
+    """One text a setting that differs: "p_prune: there [0.1], now [0.2]".
+
+    Args:
+        present: the configuration that is there.
+        wanted: the one asked for.
+        growing: lists that may have gained entries without differing.
+    """
     old, new = _flat(present), _flat(wanted)
     return [
         f"{name}: there {_show(old, name)}, now {_show(new, name)}"
         for name in sorted(old.keys() | new.keys())
         if name not in old or name not in new or old[name] != new[name]
+        if not (name in growing and _has_grown(old.get(name), new.get(name)))
     ]
+
+
+def _has_grown(old: Any, new: Any) -> bool:
+    return isinstance(old, list) and isinstance(new, list) and all(each in new for each in old)
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast, overload
@@ -69,12 +69,20 @@ class Results(Generic[R]):
             )
         self._lock = FolderLock(self.folder / LOCK)
 
-    def open(self, config: Mapping[str, Any], *, overwrite: bool = False) -> bool:
+    def open(
+        self,
+        config: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        growing: Collection[str] = (),
+    ) -> bool:
         """Take the folder for one configuration.
 
         Args:
             config: What is going to be run; anything that JSON can hold (paths become text).
             overwrite: Remove the results, configuration and progress that are there first.
+            growing: Names of lists in ``config`` that may have gained entries since: the rows of
+                what was asked for before still count.
 
         Returns:
             True when the folder held this very configuration, so that the run continues; compare
@@ -89,15 +97,15 @@ class Results(Generic[R]):
         wanted = json.loads(json.dumps(dict(config), default=str))
         if overwrite:
             self._clear()
-        resumed = self._holds(wanted)
+        resumed = self._holds(wanted, growing)
         if resumed:
             # A kill between the two renames, or another tool's torn line, leaves the two files
             # one row apart: bring them together.
             rows = read_jsonl(self.folder / JSONL)
             if rows or (self.folder / CSV).exists():
                 self._write(rows)
-        else:
-            text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
+        if _content(self.folder / CONFIG) != text.encode():
             replace_files({self.folder / CONFIG: text.encode()})
         return resumed
 
@@ -166,7 +174,7 @@ class Results(Generic[R]):
     ) -> None:
         self.close()
 
-    def _holds(self, wanted: dict[str, Any]) -> bool:
+    def _holds(self, wanted: dict[str, Any], growing: Collection[str]) -> bool:
         present = read_config(self.folder / CONFIG)
         if present is None:
             if (self.folder / JSONL).exists():
@@ -175,7 +183,7 @@ class Results(Generic[R]):
                     " give another --output, or --overwrite"
                 )
             return False
-        differing = differences(present, wanted)
+        differing = differences(present, wanted, growing)
         if differing and not self._has_work():
             return False  # a run that ended before it had anything to lose
         if differing:

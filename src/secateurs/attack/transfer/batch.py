@@ -12,7 +12,7 @@ from secateurs.attack.transfer.images import ImageSet, predict
 from secateurs.attack.transfer.network import FromPixels
 from secateurs.attack.transfer.outcomes import Hits, Outcome
 from secateurs.attack.transfer.plan import Job, Protocol
-from secateurs.attack.transfer.variants import NOISE
+from secateurs.attack.transfer.variants import NOISE, PLAIN
 
 _STRIDE = 1_000_003  # a prime: seeds of different batches and members do not meet
 _SEEDS = 2**62
@@ -89,7 +89,7 @@ def attack_batch(
         alpha=protocol.alpha,
         steps=protocol.steps,
         targeted=protocol.targeted,
-        passes=protocol.passes,
+        passes=_passes(job, protocol),
         seed=seed,
         every=protocol.every,
         on_checkpoint=checkpoint,
@@ -116,6 +116,13 @@ def rounded(adversarial: Tensor, levels: Tensor, eps: float) -> Tensor:
     original = levels.to(torch.int16)
     change = (adversarial.detach().cpu() * 255).round().to(torch.int16) - original
     return (original + change.clamp(-room, room)).clamp(0, 255).to(torch.uint8)
+
+
+def _passes(job: Job, protocol: Protocol) -> int:
+    """One, where all passes of a step would give the same gradient."""
+    if job.variant.recipe == PLAIN and not protocol.method.is_random:
+        return 1
+    return protocol.passes
 
 
 def _score(

@@ -103,7 +103,8 @@ class Benchmark:
 
         With ``output``, rows are on disk when a variant is done with a group and a seed, progress
         is saved after every batch, and a run that was interrupted goes on there. A folder that
-        holds all rows already gives them back.
+        holds all rows already gives them back. Variants and seeds can be added to a run: what it
+        holds of the others is not run again.
 
         Args:
             output: a folder for the results, default none.
@@ -118,7 +119,7 @@ class Benchmark:
             of a search come first and have ``search_part="search"``.
 
         Raises:
-            InvalidArgumentError: ``output`` holds another run.
+            InvalidArgumentError: ``output`` holds another run, or one of more variants or seeds.
             FailureError: the disk is full, or a saved image is not within epsilon.
         """
         with ExitStack() as stack:
@@ -127,7 +128,7 @@ class Benchmark:
                 results = stack.enter_context(Results(output, TransferRow))
                 folder = None if save_images is None else str(save_images)
                 wanted = self.configuration() | {"save_images": folder}
-                results.open(wanted, overwrite=overwrite)
+                results.open(wanted, overwrite=overwrite, growing=("variants", "seeds"))
             if started is not None:
                 started()
             bar = stack.enter_context(progress_bar("Attacking", self._work(), show=progress))
