@@ -14,8 +14,9 @@ def keep_freed_memory() -> bool:
 
     On a CPU every layer's output is new memory. By default glibc maps large pieces and unmaps them
     when they are freed, so the system fills the same pages with zeros again and again: two fifths
-    of the time of a forward and backward pass of EfficientNet-Lite0. The peak stays what it was;
-    between peaks less is given back. For programs only: it holds for the whole process.
+    of the time of a forward and backward pass of EfficientNet-Lite0, a fifth of a sweep with it
+    (whose peak of memory is a tenth higher for it). Between peaks less is given back. For programs
+    only: it holds for the whole process.
 
     Returns:
         Whether this C library can be told so.

@@ -7,6 +7,7 @@ import torch
 import typer
 from rich.console import Console
 
+from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.arguments import numbers
 from secateurs.cli.loading import (
     NEED_GRADIENTS,
@@ -171,6 +172,7 @@ def sweep(
             )
         data = "digits"
     check_data(data)
+    keep_freed_memory()
     if arch in DIGITS_NAMES:
         torch.set_num_threads(1)  # so little work that threads mostly wait for each other
     torch.manual_seed(seed)  # for --weights random
