@@ -17,20 +17,20 @@ transfer() { # FOLDER OPTION ...
     "cifar10_networks:vgg=$W/vgg.safetensors" \
     "cifar10_networks:mobilenet=$W/mobilenet.safetensors" \
     "cifar10_networks:convnext=$W/convnext.safetensors" \
-    --eps 12/255 --alpha 1/255 --steps 24 --every 8 --search --search-images 40 --limit 240 \
+    --eps 12/255 --alpha 1/255 --every 8 --search --search-images 40 --limit 240 \
     --batch-size 20 --threads 1 --output "$OUT/$1" "${@:2}"
 }
 
 for run in "${@:-passes}"; do
   case $run in
     passes) # hold one out, four gradients a step, no other diversity
-      transfer cifar10 --hold-one-out --method mi-logit --passes 4 --recipe dwp rapa \
-        --p-prune 1 --p-bern 0.03 0.05 --rapa-p-bern 0.05 ;;
+      transfer cifar10 --hold-one-out --method mi-logit --steps 48 --search-steps 24 --passes 4 \
+        --recipe dwp --p-prune 1 --p-bern 0.05 0.1 ;;
     input_diversity) # hold one out, one gradient a step, with input diversity
-      transfer cifar10_input_diversity --hold-one-out --method mi-di-logit --recipe dwp rapa mup \
-        --p-prune 0.7 1 --p-bern 0.05 0.5 --rapa-p-bern 0.05 --mup-p-prune 0.15 ;;
+      transfer cifar10_input_diversity --hold-one-out --method mi-di-logit --steps 24 \
+        --recipe dwp rapa mup --p-prune 0.7 1 --p-bern 0.05 0.5 --rapa-p-bern 0.05 --mup-p-prune 0.15 ;;
     single) # each network alone
-      transfer cifar10_single --method mi-logit --passes 4 --recipe dwp rapa \
+      transfer cifar10_single --method mi-logit --steps 48 --passes 4 --recipe dwp rapa \
         --p-prune 0.7 1 --p-bern 0.05 0.5 --rapa-p-bern 0.05 ;;
     *) echo "unknown run $run: passes, input_diversity or single" >&2; exit 2 ;;
   esac
