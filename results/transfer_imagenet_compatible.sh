@@ -4,7 +4,7 @@
 # goes on where it was. About two and a half hours on one core of an AMD EPYC.
 set -euo pipefail
 SHARED=${SHARED:-../shared}
-OUT=${OUT:-results/transfer/imagenet_compatible}
+OUT=${OUT:-secateurs-results/imagenet_compatible} # not into results/, which has the outcome
 M=$SHARED/models
 secateurs transfer --data "$SHARED/data/imagenet-compatible" --hold-one-out \
   --surrogates "timm:tf_efficientnet_lite0=$M/tf_efficientnet_lite0.safetensors" \
