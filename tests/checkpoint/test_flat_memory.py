@@ -29,14 +29,17 @@ print(before, peak() - before)
 """
 
 
-def one_tensor(path: Path, shape: tuple[int, ...]) -> Path:
-    """A single tensor of bfloat16."""
-    count = torch.Size(shape).numel()
+def tensors(path: Path, shape: tuple[int, ...], number: int = 1) -> Path:
+    """A file of so many tensors of bfloat16."""
+    size = 2 * torch.Size(shape).numel()
+    described = [
+        (f"layers.{i}.weight", "BF16", shape, i * size, (i + 1) * size) for i in range(number)
+    ]
     with path.open("wb") as file:
-        file.write(write_header([("fc.weight", "BF16", shape, 0, 2 * count)], None))
+        file.write(write_header(described, None))
         piece = torch.randn(1 << 20).bfloat16().view(torch.uint8).numpy().tobytes()
-        for start in range(0, 2 * count, len(piece)):
-            file.write(piece[: 2 * count - start])
+        for start in range(0, number * size, len(piece)):
+            file.write(piece[: number * size - start])
     return path
 
 
@@ -53,8 +56,19 @@ def one_tensor(path: Path, shape: tuple[int, ...]) -> Path:
     ids=str,
 )
 def test_a_tensor_of_200_megabytes_takes_a_few(tmp_path: Path, options, shape) -> None:
-    source = one_tensor(tmp_path / "in.safetensors", shape)
-    words = [sys.executable, "-c", PROGRAM, str(source), str(tmp_path / "out.safetensors")]
+    check_peak(tensors(tmp_path / "in.safetensors", shape), options)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    "options", [{"scope": "layer"}, {"scope": "layer", "p_bern": 0.5, "seed": 0}], ids=str
+)
+def test_thresholds_of_200_layers_take_no_more(tmp_path: Path, options) -> None:
+    check_peak(tensors(tmp_path / "in.safetensors", (512, 512), 200), options)
+
+
+def check_peak(source: Path, options) -> None:
+    words = [sys.executable, "-c", PROGRAM, str(source), str(source.with_name("out.safetensors"))]
     done = subprocess.run([*words, repr(options)], capture_output=True, text=True, check=True)
     imports, above = map(float, done.stdout.split())
     assert above < 60  # of which some is torch's own, on first use

@@ -63,10 +63,11 @@ class Pruner:
 
     def __init__(self, groups: Sequence[Group], coins: Coins | None, *, idle: bool = False):
         self.pruned: dict[str, int] = {}
+        stay = np.empty(BLOCK, bool)  # one for all groups, of which there may be thousands
         self._choosers: Mapping[str, _Chooser] = {
             weight.entry.name: chooser
             for group in groups
-            for chooser in [_Chooser(group, coins, idle=idle)]
+            for chooser in [_Chooser(group, coins, stay, idle=idle)]
             for weight in group.weights
         }
         self._begins: dict[str, int] = {}
@@ -116,15 +117,21 @@ class Pruner:
 class _Chooser:
     """Compares keys with the threshold.
 
+    Args:
+        group: the weights, and their threshold.
+        coins: as for `Pruner`.
+        stay: room for the answers for a block, shared with others.
+        idle: as for `Pruner`.
+
     Attributes:
         ties: how many of the units at the threshold are still to be candidates.
     """
 
-    def __init__(self, group: Group, coins: Coins | None, *, idle: bool):
+    def __init__(self, group: Group, coins: Coins | None, stay: Array, *, idle: bool):
         self.keys, self._coins = group.keys, coins
         self._threshold = None if idle else group.threshold
         self.ties = 0 if group.threshold is None else group.threshold.ties
-        self._stay = np.empty(BLOCK, bool)
+        self._stay = stay
 
     def keep(self, keys: Array, begin: int) -> Array:
         """Which of the next units stay, from number ``begin``; valid until the next call."""

@@ -14,7 +14,7 @@ from secateurs.checkpoint.planning import Names, Plan, plan_pruning
 from secateurs.checkpoint.publishing import Publication
 from secateurs.checkpoint.reading import Advance, Buffers
 from secateurs.checkpoint.rewriting import Written, write_safetensors, write_same
-from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys
+from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys, Scratch
 from secateurs.draw import Coins
 from secateurs.errors import InvalidArgumentError
 
@@ -85,8 +85,9 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
     random: Keys | None = None
     if plan.score == "random" and generator is not None:
         random = RandomKeys(plan.weights, generator)
+    scratch = Scratch()  # not one a group: there may be thousands
     groups = tuple(
-        decide(weights, random or MagnitudeKeys(weights), plan.p_prune, buffers)
+        decide(weights, random or MagnitudeKeys(weights, scratch), plan.p_prune, buffers)
         for weights in apart
     )
     some = 0 < plan.p_bern < 1 and generator is not None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,22 +28,36 @@ class Keys(Protocol):
         ...
 
 
+class Scratch:
+    """Room for the keys of a block, one array a format, for groups of weights that take turns."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[np.dtype[Any], Array] = {}
+
+    def keys(self, integer: np.dtype[Any]) -> Array:
+        """A block of keys of this dtype, the same one at every call."""
+        if integer not in self._arrays:
+            self._arrays[integer] = np.empty(BLOCK, integer)
+        return self._arrays[integer]
+
+
 class MagnitudeKeys:
     """Keys of magnitudes: absolute values, summed over units.
 
     Args:
         weights: the tensors that compete with each other: they decide the format to compare in.
+        scratch: where keys are made. Of those that share it, one is used at a time.
 
     Attributes:
         dtype: the float format of the keys.
         signed: False: no magnitude is below zero.
     """
 
-    def __init__(self, weights: Sequence[Weight]):
+    def __init__(self, weights: Sequence[Weight], scratch: Scratch):
         kinds = {_score_dtype(weight) for weight in weights}
         self.dtype = key_dtype([Scores("", torch.empty(0, dtype=d), absolute=True) for d in kinds])
         self.signed = False
-        self._keys = np.empty(BLOCK, numpy_integer(self.dtype))
+        self._keys = scratch.keys(numpy_integer(self.dtype))
         self._mask = self._keys.dtype.type(magnitude_bits(self.dtype))
 
     def begin(self, weight: Weight) -> None:
