@@ -246,3 +246,15 @@ def test_broken_names_lose_no_letter(name: str, width: int) -> None:
     lines = break_name(name, width)
     assert "".join(lines).replace(" ", "") == name.replace(" ", "")
     assert all(len(part) <= width for part in lines)
+
+
+def test_the_passes_that_all_share_are_told_once() -> None:
+    one = [make_transfer_row(), make_transfer_row(variant=DWP), make_transfer_row(variant="noise")]
+    assert "passes" not in describe_benchmark(only(one))
+    four = [
+        make_transfer_row(passes=4),
+        make_transfer_row(variant=DWP, passes=4),
+        make_transfer_row(variant="noise"),
+    ]
+    assert ", 4 passes a step, step " in describe_benchmark(only(four))
+    assert all("passes" not in line.label for line in only(four).lines)

@@ -85,11 +85,13 @@ def describe_benchmark(benchmark: Benchmark) -> str:
     split = f" ({row.split})" if row.split else ""
     seeds = len({one.seed for one in benchmark.rows})
     classes = f", target classes {row.target_classes}" if row.target_classes else ""
+    passes = {one.passes for one in benchmark.rows if one.variant != NOISE}
+    averaged = f", {max(passes)} passes a step" if len(passes) == 1 and passes != {1} else ""
     return "; ".join(
         [
             f"{row.count:,} images of {PurePath(row.data).name}{split} that all networks classify"
             f" correctly, of {row.candidates_count:,} looked at{classes}",
-            f"{row.method}, eps {_of_255(row.eps)}, alpha {_of_255(row.alpha)}, step"
+            f"{row.method}, eps {_of_255(row.eps)}, alpha {_of_255(row.alpha)}{averaged}, step"
             f" {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
         ]
     )
