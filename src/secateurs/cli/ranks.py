@@ -35,8 +35,11 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
     """
     struck: list[int] = []
     ranks: Ranks | None = None
+    process = os.getpid()
 
     def strike(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            return  # a worker that was forked a moment ago: the rank was struck too, and ends it
         if _would_be_lost(frame):
             threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
             return
