@@ -85,7 +85,7 @@ class Results(Generic[R]):
                 what was asked for before still count.
 
         Returns:
-            True when the folder held this very configuration, so that the run continues; compare
+            True when the folder held this very configuration, or one that it grew from: it continues; compare
             `rows` with what is wanted to see what is left. False when it starts afresh.
 
         Raises:
