@@ -137,6 +137,28 @@ def test_ctrl_c_ends_all_ranks_and_any_number_of_them_goes_on(run: Run, slow: Pa
     assert columns(rows) == columns(expected)
 
 
+STRUCK_WORKER = """
+import os, signal
+from secateurs.cli.ranks import on_ranks
+
+def run(ranks):
+    worker = os.fork()
+    if not worker:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    return os.waitpid(worker, 0)[1], ""
+
+print(on_ranks(run), flush=True)
+"""
+
+
+def test_a_worker_that_is_struck_as_it_is_forked_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "struck.py").write_text(STRUCK_WORKER)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    code, out, said = ended(start(tmp_path, *launcher, "struck.py"))
+    assert (code, out, said) == (0, "(0, '')\n" * 2, [])
+
+
 def test_an_image_that_one_rank_cannot_read_ends_all(slow: Path) -> None:
     broken = max((slow / "pictures" / "9").iterdir())
     broken.write_bytes(broken.read_bytes()[:40])

@@ -85,8 +85,9 @@ class Results(Generic[R]):
                 what was asked for before still count.
 
         Returns:
-            True when the folder held this very configuration, or one that it grew from: it continues; compare
-            `rows` with what is wanted to see what is left. False when it starts afresh.
+            True when the folder held this very configuration, or one that it grew from, so that the
+            run continues; compare `rows` with what is wanted to see what is left. False when it
+            starts afresh.
 
         Raises:
             InvalidArgumentError: The folder holds the results of another configuration.
