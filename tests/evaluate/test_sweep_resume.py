@@ -136,6 +136,19 @@ def test_ctrl_c_at_any_moment(tmp_path: Path) -> None:
     assert losses(rows) == pytest.approx(losses(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_ctrl_c_inside_of_no_grad_leaves_gradients_as_they_were(enabled: bool) -> None:
+    def interrupt(index: int) -> None:
+        if index == 20:
+            torch._C._set_grad_enabled(not enabled)  # as when it strikes in the exit of no_grad
+            raise KeyboardInterrupt
+
+    with torch.set_grad_enabled(enabled):
+        with pytest.raises(KeyboardInterrupt):
+            sweep(network(), loader(Images(before=interrupt)), **GRID)
+        assert torch.is_grad_enabled() == enabled
+
+
 @pytest.mark.parametrize("where", ["add", "to_dict"])
 def test_ctrl_c_while_counting_or_saving(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch

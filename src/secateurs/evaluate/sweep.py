@@ -220,6 +220,7 @@ def _together(ranks: Ranks | None) -> AbstractContextManager[None]:
 def _evaluating(model: nn.Module) -> Generator[None]:
     """Put the model in ``eval()`` mode; afterwards give every module its mode back, unpruned."""
     modes = [(module, module.training) for module in model.modules()]
+    grad = torch.is_grad_enabled()
     model.eval()
     try:
         yield
@@ -228,5 +229,6 @@ def _evaluating(model: nn.Module) -> Generator[None]:
             restore(model)
         finally:
             restore(model)  # once more, since Ctrl-C may have cut it short
+            torch.set_grad_enabled(grad)  # Ctrl-C inside of no_grad's exit leaves it off
             for module, training in modes:
                 module.training = training
