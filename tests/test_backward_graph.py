@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -104,6 +105,24 @@ def test_compiled_whole(which: str) -> None:
     output, found = gradients(compiled, x, trained(compiled))
     torch.testing.assert_close(output, expected_output)
     close(found, expected)
+    torch.compiler.reset()
+
+
+class Cast(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.double(), self.weight.double().contiguous(), self.bias.double())
+
+
+def test_compiled_whole_where_weights_are_cast_on_the_way() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Cast(8, 6), nn.ReLU(), Cast(6, 4))
+    x = torch.randn(3, 8, requires_grad=True)
+    dense = gradients(model, x, [])[1][0]
+    sc.gradient_prune(model, 0.5)
+    _, expected = gradients(model, x, trained(model))
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    close(gradients(compiled, x, trained(compiled))[1], expected)
+    assert not torch.equal(expected[0], dense)
     torch.compiler.reset()
 
 

@@ -84,6 +84,13 @@ class MaskedWeights(TorchFunctionMode):
                 weight = getattr(holder, attribute)
                 self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
+    def _known(self, value: Any) -> _Masked | None:
+        """What is known of a value, if it is a masked weight or a copy of one."""
+        if not torch.compiler.is_compiling():
+            return self.masked.get(id(value))
+        # The compiler of torch 2.11 has no ids of what is computed on the way.
+        return next((entry for entry in self.masked.values() if entry.tensor is value), None)
+
     def _knows(self, module: nn.Module) -> bool:
         """Whether the weights that a module most likely uses, its own and its children's, stand."""
         return all(
@@ -127,14 +134,16 @@ class MaskedWeights(TorchFunctionMode):
             self.used.add(found.weight)
         elif func in _COPIES:
             if args[0] is found.tensor:
-                self.masked[id(result)] = found._replace(tensor=result)
+                # Any key will do for the compiler, which looks for the tensor itself: see `_known`.
+                key = -len(self.masked) if torch.compiler.is_compiling() else id(result)
+                self.masked[key] = found._replace(tensor=result)
         elif func not in _LIKE and _holds_tensor(result):
             raise self._refusal(func, found)
         return result
 
     def _find(self, values: Any) -> _Masked | None:
         for value in values:
-            found = self.masked.get(id(value))
+            found = self._known(value)
             if found is None and isinstance(value, (list, tuple)):
                 found = self._find(value)
             if found is not None:
@@ -150,7 +159,7 @@ class MaskedWeights(TorchFunctionMode):
         return _ops.Dual(found.tensor, keep.to(found.tensor.device))
 
     def _dual_or_same(self, value: Any) -> Any:
-        found = self.masked.get(id(value))
+        found = self._known(value)
         if found is None:
             return value
         weight, keep = self._dual(found)
@@ -178,7 +187,7 @@ def active_mode(module: nn.Module) -> MaskedWeights | None:
 def without_our_mode() -> AbstractContextManager[Any]:
     """Leave our mode for a while, if it is the innermost one."""
     stack = _get_current_function_mode_stack()
-    ours = bool(stack) and isinstance(stack[-1], MaskedWeights)
+    ours = len(stack) > 0 and isinstance(stack[-1], MaskedWeights)
     return _pop_mode_temporarily() if ours else nullcontext()
 
 
