@@ -4,8 +4,10 @@ import hashlib
 import os
 import re
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -165,3 +167,16 @@ def _cores() -> int:
 def _leave_interrupts_to_parent(worker: int) -> None:  # noqa: ARG001
     """Ctrl-C reaches every process of the terminal; only the parent should speak."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _overlook_hanging_up
+
+
+def _overlook_hanging_up(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Say nothing in a worker whose parent was interrupted while it fetched a batch.
+
+    The thread that hands batches over (``multiprocessing.resource_sharer``) calls the hook then;
+    the worker's other errors travel to the parent.
+    """
+    if not isinstance(error, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
