@@ -8,20 +8,22 @@ SHARED=${SHARED:-../shared}
 OUT=${OUT:-secateurs-results} # not into results/, which has the outcome
 M=$SHARED/models
 
-transfer() { # FOLDER OPTION ...
-  secateurs transfer --data "$SHARED/data/imagenet-compatible" \
-    --surrogates "timm:tf_efficientnet_lite0=$M/tf_efficientnet_lite0.safetensors" \
-    "timm:tf_efficientnet_lite1=$M/tf_efficientnet_lite1.safetensors" \
-    "torchvision:squeezenet1_1=$M/squeezenet1_1.safetensors" \
-    --search --search-images 16 --search-steps 20 --limit 64 --threads 1 --output "$OUT/$1" "${@:2}"
+LITE0=timm:tf_efficientnet_lite0=$M/tf_efficientnet_lite0.safetensors
+LITE1=timm:tf_efficientnet_lite1=$M/tf_efficientnet_lite1.safetensors
+SQUEEZENET=torchvision:squeezenet1_1=$M/squeezenet1_1.safetensors
+
+attack() { # FOLDER OPTION ...
+  secateurs transfer --data "$SHARED/data/imagenet-compatible" --threads 1 --output "$OUT/$1" "${@:2}"
 }
 
-lite0() { # FOLDER OPTION ...
-  secateurs transfer --data "$SHARED/data/imagenet-compatible" \
-    --surrogates "timm:tf_efficientnet_lite0=$M/tf_efficientnet_lite0.safetensors" \
-    --targets "timm:tf_efficientnet_lite1=$M/tf_efficientnet_lite1.safetensors" \
-    "torchvision:squeezenet1_1=$M/squeezenet1_1.safetensors" \
-    --recipe dwp --p-prune 1 --steps 20 --limit 16 --threads 1 --output "$OUT/$1" "${@:2}"
+transfer() { # FOLDER OPTION ...: three networks, settings chosen on 16 images
+  attack "$1" --surrogates "$LITE0" "$LITE1" "$SQUEEZENET" \
+    --search --search-images 16 --search-steps 20 --limit 64 "${@:2}"
+}
+
+lite0() { # FOLDER OPTION ...: one network, the same 16 images
+  attack "$1" --surrogates "$LITE0" --targets "$LITE1" "$SQUEEZENET" \
+    --recipe dwp --p-prune 1 --steps 20 --limit 16 "${@:2}"
 }
 
 for run in "${@:-one_pass}"; do
@@ -41,10 +43,8 @@ for run in "${@:-one_pass}"; do
       transfer imagenet_compatible_passes --hold-one-out --recipe dwp --p-prune 1 --p-bern 0.005 \
         --passes 4 --steps 20 --search-steps 1 ;;
     lite0) # one network, the 16 images of the search: one gradient, and four with input diversity
-      lite0 imagenet_compatible_one_gradient --method mi-ti-logit \
-        --p-bern 0.0025 0.005 0.01 0.02
-      lite0 imagenet_compatible_input_diversity --method mi-ti-di-logit \
-        --p-bern 0.005 --passes 4 ;;
+      lite0 imagenet_compatible_one_gradient --method mi-ti-logit --p-bern 0.0025 0.005 0.01 0.02
+      lite0 imagenet_compatible_input_diversity --method mi-ti-di-logit --p-bern 0.005 --passes 4 ;;
     *) echo "unknown run $run: one_pass, any_size, single, passes or lite0" >&2; exit 2 ;;
   esac
 done
