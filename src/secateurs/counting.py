@@ -7,6 +7,7 @@ import torch
 
 from secateurs.blocks import Array, Source, in_threads, share_out
 from secateurs.counter import Inside, Pass, Range
+from secateurs.device_keys import device_blocks, fetched
 from secateurs.errors import InvalidArgumentError
 from secateurs.keys import Scores, key_dtype, key_of, key_range
 from secateurs.layout import flattened, pieces
@@ -95,10 +96,9 @@ class KeyCounts:
     def _count_all(self, wanted: Range) -> tuple[int, torch.Tensor]:
         made = Pass(wanted, self.dtype, signed=self.low < 0, threads=len(self.parts))
         in_threads(lambda part: made.add_blocks(part, self._marks), self.parts)
-        for scores in self._elsewhere:
-            flat = flattened(scores.values)
-            for piece in pieces(flat):
-                made.add_on_device(key_of(flat[piece], self.dtype, absolute=scores.absolute))
+        for keys in device_blocks(self._elsewhere, self.dtype):
+            made.add_on_device(keys)
+        made.fetch_counts()
         if made.least < self.low or made.greatest > self.high:  # beyond the infinities: NaN
             self._name_nan()
         bins, self.inside = made.finish()
@@ -109,6 +109,7 @@ class KeyCounts:
         """Every ``step``-th key of all tensors together."""
         offset = 0
         found: list[Array] = []
+        on_device: list[torch.Tensor] = []
         for source in self._sources:
             first = -offset % step
             if first < source.size:
@@ -117,9 +118,9 @@ class KeyCounts:
         for scores in self._elsewhere:
             flat, first = flattened(scores.values), -offset % step
             if first < flat.numel():
-                keys = key_of(flat[first::step], self.dtype, absolute=scores.absolute)
-                found.append(keys.cpu().numpy())
+                on_device.append(key_of(flat[first::step], self.dtype, absolute=scores.absolute))
             offset += flat.numel()
+        found += [keys.numpy() for keys in fetched(on_device)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def _name_nan(self) -> None:

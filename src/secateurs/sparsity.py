@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from secateurs.device_keys import fetched
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
 from secateurs.targets import Layers, Patterns, find_targets
@@ -145,13 +146,15 @@ def count_masks(masks: Mapping[str, tuple[torch.Tensor, tuple[int, ...]]]) -> Sp
 def count_nonzero(tensors: Sequence[torch.Tensor]) -> list[int]:
     """Count what is not zero in each tensor; of DTensors on all ranks, which must call together."""
     team = team_of_tensors(tensors)
-    here = [_nonzero(local_of(t)) if team is None or team.owns(t) else 0 for t in tensors]
+    counts = [_nonzero(local_of(t)) for t in tensors if team is None or team.owns(t)]
+    found = map(int, fetched(counts))
+    here = [next(found) if team is None or team.owns(t) else 0 for t in tensors]
     return here if team is None else team.sum(np.array(here)).tolist()
 
 
-def _nonzero(values: torch.Tensor) -> int:
+def _nonzero(values: torch.Tensor) -> torch.Tensor:
     eight_bits = values.element_size() == 1 and values.is_floating_point()
-    return int(torch.count_nonzero(values.float() if eight_bits else values))
+    return torch.count_nonzero(values.float() if eight_bits else values)
 
 
 def _layer(name: str, shape: tuple[int, ...], counted: torch.Tensor, kept: int) -> LayerSparsity:

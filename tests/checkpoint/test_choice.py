@@ -69,7 +69,10 @@ def test_models_of_torchvision(name: str) -> None:
 def test_models_of_timm(name: str) -> None:
     import timm
 
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name)
+    except NotImplementedError:  # torch 2.11 cannot build every model without memory
         model = timm.create_model(name)
     ours = [entry.name for entry in choose(entries_of(model))]
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
