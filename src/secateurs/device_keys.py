@@ -8,7 +8,7 @@ from secateurs.keys import Scores, key_of
 from secateurs.layout import flattened
 
 _BLOCK = 1 << 24
-"""Elements looked at together; with fewer, launching an operation takes longer than the operation."""
+"""Elements looked at together: launching an operation on few takes longer than the operation."""
 
 
 def device_blocks(
