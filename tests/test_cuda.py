@@ -130,23 +130,15 @@ def counted_waits() -> Generator[list[object]]:
 
 
 @pytest.mark.parametrize("fill", ["random", "equal"])
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_selection_does_not_wait_for_the_device_at_each_tensor(fill: str, scope: str) -> None:
-    def waits(tensors: int) -> int:
-        model = nn.Sequential(*(nn.Linear(32, 32) for _ in range(tensors))).cuda()
-        if fill == "equal":
-            for parameter in model.parameters():
-                nn.init.ones_(parameter)
-        with counted_waits() as seen:
-            candidates = sc.select(model, 0.3, scope=scope)
-        assert candidates.count == round(0.3 * 1024 * tensors)
-        return len(seen)
-
-    few, many = waits(2), waits(40)
-    if scope == "global":
-        assert 0 < many == few
-    else:
-        assert 0 < many <= 20 * few
+def test_selection_does_not_wait_for_the_device_at_each_tensor(fill: str) -> None:
+    model = nn.Sequential(*(nn.Linear(32, 32) for _ in range(60))).cuda()
+    if fill == "equal":
+        for parameter in model.parameters():
+            nn.init.ones_(parameter)
+    with counted_waits() as seen:
+        candidates = sc.select(model, 0.31)
+    assert candidates.count == round(0.31 * 1024 * 60)
+    assert 0 < len(seen) <= 12
 
 
 def test_counting_waits_once(model: nn.Module) -> None:
@@ -212,8 +204,8 @@ def test_a_sweep_on_the_device_under_autocast(model: nn.Module, prune_type: str)
 def test_a_surrogate_on_the_device_draws_what_it_draws_on_the_cpu(
     model: nn.Module, prune_type: str
 ) -> None:
-    images = torch.rand(4, 3, 16, 16)
-    surrogate = sc.Diversified(model, 0.5, 0.5, mode=prune_type, seed=3)
+    images = torch.rand(4, 3, 16, 16).double()  # GPUs multiply floats in TensorFloat-32
+    surrogate = sc.Diversified(model.double(), 0.5, 0.5, mode=prune_type, seed=3)
 
     def gradient(where: str) -> torch.Tensor:
         surrogate.restart(3)
@@ -222,7 +214,7 @@ def test_a_surrogate_on_the_device_draws_what_it_draws_on_the_cpu(
         assert inputs.grad is not None
         return inputs.grad.cpu()
 
-    torch.testing.assert_close(gradient("cuda"), gradient("cpu"), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(gradient("cuda"), gradient("cpu"))
 
 
 def test_gradient_pruning_under_autocast_and_a_compiler(model: nn.Module) -> None:

@@ -22,6 +22,7 @@ ORDER = [
     {"counter", "multiply", "stream"},
     {"draw"},
     {"counting"},
+    {"device_threshold"},
     {"marking"},
     {"selection"},
     {"ranks"},

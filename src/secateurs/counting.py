@@ -61,12 +61,7 @@ class KeyCounts:
         """
         size = _SAMPLE if self.total < _MANY else _LARGE_SAMPLE
         sample = self.sample(max(self.total // size, 1))
-        last = len(sample) - 1
-        quantile = (k - 1) / max(self.total - 1, 1)
-        # Three standard deviations of the rank of a sample quantile (a binomial).
-        spread = 3 * (len(sample) * quantile * (1 - quantile)) ** 0.5 + 2
-        first = max(int(quantile * last - spread), 0)
-        final = min(int(quantile * last + spread) + 1, last)
+        first, final = sampled_ranks(k, self.total, len(sample))
         sample.partition((first, final))
         return int(sample[first]), int(sample[final])
 
@@ -131,3 +126,18 @@ class KeyCounts:
                     f"the score of {scores.name} is NaN in places, so it has no rank: check the "
                     f"weights and gradients, or write exclude={scores.name!r}"
                 )
+
+
+def sampled_ranks(k: int, total: int, samples: int) -> tuple[int, int]:
+    """The ranks in an evenly spaced sample that the k-th smallest of all likely lies between.
+
+    Args:
+        k: from 1 to ``total``.
+        total: how many there are.
+        samples: how many of them were sampled, at least one.
+    """
+    last = samples - 1
+    quantile = (k - 1) / max(total - 1, 1)
+    # Three standard deviations of the rank of a sample quantile (a binomial).
+    spread = 3 * (samples * quantile * (1 - quantile)) ** 0.5 + 2
+    return max(int(quantile * last - spread), 0), min(int(quantile * last + spread) + 1, last)

@@ -22,7 +22,8 @@ def device_blocks(
         size: the most elements of one block.
 
     Yields:
-        Flat tensors of keys, each on one device.
+        Flat tensors of keys, each on one device. The keys of tensors on one device come in the
+        order of ``scores``.
     """
     kinds: dict[tuple[torch.device, bool], list[torch.Tensor]] = {}
     for one in scores:
@@ -35,16 +36,19 @@ def device_blocks(
             for start in range(0, flat.numel(), size):
                 piece = flat[start : start + size]
                 if piece.numel() > room:
-                    yield _joined_keys(block, dtype, absolute)
+                    yield joined_keys(block, dtype, absolute=absolute)
                     block, room = [], size
                 block.append(piece)
                 room -= piece.numel()
         if block:
-            yield _joined_keys(block, dtype, absolute)
+            yield joined_keys(block, dtype, absolute=absolute)
 
 
-def _joined_keys(block: list[torch.Tensor], dtype: torch.dtype, absolute: bool) -> torch.Tensor:
-    flat = block[0] if len(block) == 1 else torch.cat([piece.to(dtype) for piece in block])
+def joined_keys(
+    flats: Sequence[torch.Tensor], dtype: torch.dtype, *, absolute: bool
+) -> torch.Tensor:
+    """The keys of flat tensors on one device, one after the other."""
+    flat = flats[0] if len(flats) == 1 else torch.cat([piece.to(dtype) for piece in flats])
     return key_of(flat, dtype, absolute=absolute)
 
 

@@ -17,9 +17,17 @@ from secateurs.blocks import (
     numpy_integer,
 )
 from secateurs.counting import KeyCounts
-from secateurs.device_keys import fetched
+from secateurs.device_keys import device_blocks, fetched
 from secateurs.keys import Scores, key_of
-from secateurs.layout import flattened, inverse, logical_pieces, pieces, side_by_side, storage_order
+from secateurs.layout import (
+    flattened,
+    inverse,
+    joined,
+    logical_pieces,
+    pieces,
+    side_by_side,
+    storage_order,
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,9 @@ def mark(
     all_tied = ties == tied
     if elsewhere:
         _mark_on_devices(scores, marks, counts.dtype, key, equal=all_tied)
-    if tied_places is not None and all_tied:
+    if all_tied and not len(here):
+        return
+    if all_tied and tied_places is not None:
         here[tied_places] = True
     elif tied_places is not None and not elsewhere:
         _mark_earliest_places(marks, tied_places, ties)
@@ -95,12 +105,26 @@ def _mark_on_devices(
 ) -> None:
     """Mark what is below ``key``, or ``equal`` to it too, without waiting for any device."""
     compare = torch.le if equal else torch.lt
+    kinds: dict[tuple[torch.device, bool], tuple[list[Scores], list[torch.Tensor]]] = {}
     for tensor, mask in zip(scores, marks.masks, strict=True):
         if mask.device.type != "cpu":
-            flat, out = flattened(tensor.values), flattened(mask)
-            for piece in pieces(flat):
-                keys = key_of(flat[piece], dtype, absolute=tensor.absolute)
-                compare(keys, key, out=out[piece])
+            values, masks = kinds.setdefault((mask.device, tensor.absolute), ([], []))
+            values.append(tensor)
+            masks.append(flattened(mask))
+    for values, masks in kinds.values():
+        rows = joined([(mask,) for mask in masks])
+        # In one piece of memory they are marked as one tensor, else each on its own.
+        whole = len(rows) == 1
+        groups = (
+            [(values, rows[0][0])]
+            if whole
+            else [([one], mask) for one, mask in zip(values, masks, strict=True)]
+        )
+        for group, out in groups:
+            place = 0
+            for keys in device_blocks(group, dtype):
+                compare(keys, key, out=out[place : place + len(keys)])
+                place += len(keys)
 
 
 def _mark_earliest_of_all(
