@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from secateurs.kept import BACKWARD_SUFFIX as BACKWARD_SUFFIX
+from secateurs.kept import mask_of
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
 from secateurs.targets import Layers, Patterns, find_targets
-
-BACKWARD_SUFFIX = "_backward_mask"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def sparsity(
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
     counted: list[torch.Tensor] = []
     for target in targets:
-        mask = target.module._buffers.get(target.attribute + BACKWARD_SUFFIX)
+        mask = mask_of(target.module, target.attribute)
         counted.append(target.parameter.detach() if mask is None else mask)
     rows = zip(targets, counted, count_nonzero(counted), strict=True)
     return Sparsity(

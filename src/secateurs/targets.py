@@ -1,7 +1,7 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of
+from secateurs.original import Original
 from secateurs.sharding.presence import settle
-
-ORIGINAL_SUFFIX = "_orig"
 
 _CONVOLUTIONS: dict[str, tuple[type[nn.Module], ...]] = {
     "conv1d": (nn.Conv1d,),
@@ -55,7 +55,7 @@ class Target:
     """
 
     name: str
-    parameter: nn.Parameter
+    parameter: nn.Parameter = field(compare=False)  # the places say it; tensors have no truth value
     places: tuple[tuple[nn.Module, str], ...]
     names: tuple[str, ...]
 
@@ -70,17 +70,21 @@ class Target:
         return self.places[0][1]
 
     @property
-    def saved(self) -> torch.Tensor | None:
-        """The values kept while the parameter is pruned, else None."""
-        name = self.attribute + ORIGINAL_SUFFIX
-        ours = name in self.module._non_persistent_buffers_set  # a persistent one is the model's
-        return self.module._buffers.get(name) if ours else None
+    def original(self) -> Original | None:
+        """What is kept of this Parameter while it is pruned, else None."""
+        kept = (original_of(module, attribute) for module, attribute in self.places)
+        return next((original for original in kept if original is not None), None)
 
     @property
     def weight(self) -> torch.Tensor:
-        """The original values, detached: those from before pruning if it is pruned now."""
-        saved = self.saved
-        return (self.parameter if saved is None else saved).detach()
+        """The values to prune, detached.
+
+        Those from before pruning if it is pruned now; if it was trained since, those it has.
+        """
+        original = self.original
+        if original is None or original.trained:
+            return self.parameter.detach()
+        return original.beside.detach()
 
     @property
     def grad(self) -> torch.Tensor:
@@ -187,15 +191,21 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
 
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
-    """Yield (module, attribute) of every parameter that has a buffer with ``suffix`` beside it."""
+    """Yield (module, attribute) of each pruned parameter, in its weights or its backward pass.
+
+    Args:
+        model: the network.
+        suffix: `ORIGINAL_SUFFIX` for those whose weights are pruned, else those whose backward
+            pass is.
+    """
     settle(model)
-    for module in model.modules():
-        for buffer in list(module._buffers):
-            attribute = buffer.removesuffix(suffix)
-            # A persistent buffer is the model's own, whatever its name.
-            ours = buffer != attribute and buffer in module._non_persistent_buffers_set
-            if ours and attribute in module._parameters:
+    if suffix == ORIGINAL_SUFFIX:
+        for _, module, attribute, original in originals_of(model):
+            if original.belongs_to(module._parameters.get(attribute)):
                 yield module, attribute
+    else:
+        for module, attribute, _ in backward_masks(model):
+            yield module, attribute
 
 
 def _as_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
