@@ -26,6 +26,7 @@ ORDER = [
     {"marking"},
     {"selection"},
     {"ranks"},
+    {"restoring"},
     {"candidates", "apply", "_ops"},
     {"selecting"},
     {"_mode"},

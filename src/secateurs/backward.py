@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from secateurs._mode import MaskedWeights, active_mode, masked_attributes, without_our_mode
 from secateurs.apply import mask_beside, matching_targets
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.kept import (
-    BACKWARD_SUFFIX,
     ORIGINAL_SUFFIX,
     backward_masks,
+    check_mask_name,
     forget_mask,
     keep_mask,
     keeps_original,
-    mask_of,
     masks_of,
     original_of,
 )
@@ -33,6 +33,7 @@ from secateurs.targets import KINDS, Target
 
 # These never use a weight themselves, and people compare their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_ABOVE = "secateurs_above"  # where a class that has ours below remembers the one it replaces
 # In these, torch takes another path, with other rounding, when no gradient is wanted and no
 # function mode is active.
 _FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -48,6 +49,8 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
     pairs = matching_targets(model, masks)
     for target, _ in pairs:
         check_gradient_prunable(target)
+        for place in target.places:
+            check_mask_name(*place)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     restore_gradients(model)
     install_gradient_masks(model, [(*p, keep) for target, keep in masked for p in target.places])
@@ -65,7 +68,7 @@ def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, T
     for module in list(model.modules()) if masks else ():
         own = _seen_names(module)
         if masks_of(module) or _may_use_others(module):
-            object.__setattr__(module, "__class__", _subclass(type(module), own))
+            object.__setattr__(module, "__class__", _pruned_class(module, own))
 
 
 def restore_gradients(model: nn.Module) -> None:
@@ -118,13 +121,39 @@ def _original(attribute: str) -> property:
     return property(get)
 
 
+def _pruned_class(module: nn.Module, own: tuple[str, ...]) -> type:
+    """What a module becomes an instance of.
+
+    A parametrization makes a class of its own for each module, adds and removes properties there,
+    and in the end goes back to that class's first base: so that one is ours.
+    """
+    cls = type(module)
+    injected = parametrize.is_parametrized(module) and cls.__name__.startswith("Parametrized")
+    if injected and len(cls.__bases__) == 1:
+        return _with_ours_below(cls, tuple(vars(cls)), own)
+    return _subclass(cls, own)
+
+
+@cache
+def _with_ours_below(cls: type, names: tuple[str, ...], own: tuple[str, ...]) -> type:  # noqa: ARG001
+    namespace = _namespace(cls) | {_ABOVE: cls}
+    return type(cls.__name__, (_subclass(cls.__bases__[0], own),), namespace)
+
+
 def _without_ours(cls: type) -> type:
     """The class that a module had, with what others derived since, such as a parametrization."""
     if "secateurs_base" in vars(cls):
-        return cls.secateurs_base
+        return vars(cls)["secateurs_base"]
+    own = _namespace(cls)
+    before = own.pop(_ABOVE, None)
+    if before is not None and own == _namespace(before):
+        return before
     bases = tuple(_without_ours(b) if issubclass(b, _PrunedBackward) else b for b in cls.__bases__)
-    own = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
     return type(cls.__name__, bases, own)
+
+
+def _namespace(cls: type) -> dict[str, Any]:
+    return {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
 
 
 def _rebuild(base: type[nn.Module], own: tuple[str, ...]) -> nn.Module:
@@ -158,11 +187,22 @@ def _checked(
     output = forward(module, *args, **kwargs)
     for weight in own:
         if weight not in mode.used:
+            _refuse_computed(module)
             raise FailureError(
                 f"{module._get_name()} did not hand its weight to a convolution, linear or "
                 "attention function, so its backward pass cannot be pruned: exclude this layer"
             )
     return output
+
+
+def _refuse_computed(module: nn.Module) -> None:
+    for attribute, _ in masked_attributes(module):
+        if parametrize.is_parametrized(module, attribute):
+            raise FailureError(
+                f"{attribute} of a {module._get_name()} is computed by a parametrization that was "
+                "put on after gradient pruning, so its backward pass cannot be pruned: call "
+                "restore(model), and prune again without this layer or without the parametrization"
+            )
 
 
 def _wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
@@ -190,13 +230,7 @@ def check_gradient_prunable(target: Target) -> None:
             f"gradient pruning works on convolution, linear and attention weights; {target.name} "
             f"belongs to {type(target.module).__name__}: write exclude={target.name!r}"
         )
-    for module, attribute in target.places:
-        name = attribute + BACKWARD_SUFFIX
-        if hasattr(module, name) and mask_of(module, attribute) is None:
-            raise InvalidArgumentError(
-                f"{target.name} cannot be gradient-pruned: its module already has an attribute "
-                f"{name}"
-            )
+    for module, _ in target.places:
         if "forward" in vars(module):
             raise InvalidArgumentError(
                 f"{target.name} cannot be gradient-pruned, since the forward method of its module "

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs.errors import InvalidArgumentError
 from secateurs.original import Original
 
 ORIGINAL_SUFFIX = "_orig"
@@ -41,7 +42,9 @@ class Kept:
     def __call__(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Do what ``_apply`` does, to original values too."""
         module = self.module
-        standing = {a: o for a, o in self.originals.items() if o.belongs_to(_parameter(module, a))}
+        standing = {
+            a: o for a, o in self.originals.items() if o.belongs_to(parameter_of(module, a))
+        }
         if self.before is None:
             type(module)._apply(module, fn, recurse)
         else:
@@ -66,7 +69,7 @@ def original_of(module: nn.Module, attribute: str) -> Original | None:
     """What is kept for the parameter that stands in a module under a name now."""
     kept = _kept_below(module)
     original = kept.originals.get(attribute) if kept else None
-    ours = original is not None and original.belongs_to(_parameter(module, attribute))
+    ours = original is not None and original.belongs_to(parameter_of(module, attribute))
     return original if ours else None
 
 
@@ -112,8 +115,23 @@ def mask_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
     return dict(masks_of(module)).get(attribute)
 
 
+def check_mask_name(module: nn.Module, attribute: str) -> None:
+    """Refuse to keep a mask where the module has something of its name itself.
+
+    Raises:
+        InvalidArgumentError: it has.
+    """
+    name = attribute + BACKWARD_SUFFIX
+    if hasattr(module, name) and mask_of(module, attribute) is None:
+        raise InvalidArgumentError(
+            f"{attribute} of a {type(module).__name__} cannot be gradient-pruned: the module "
+            f"already has an attribute {name}"
+        )
+
+
 def keep_mask(module: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     """Keep the mask of a backward pass."""
+    check_mask_name(module, attribute)
     module.register_buffer(attribute + BACKWARD_SUFFIX, mask, persistent=False)
     _kept_for(module).masks.add(attribute)
 
@@ -129,8 +147,11 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
     _tidy(kept)
 
 
-def _parameter(module: nn.Module, attribute: str) -> nn.Parameter | None:
-    return module._parameters.get(attribute)
+def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
+    """The Parameter that stands in a module under a name now."""
+    parameters = module._parameters
+    # Those of a scripted module are no plain dict.
+    return parameters[attribute] if attribute in parameters else None  # noqa: SIM401
 
 
 def _kept_below(module: nn.Module) -> Kept | None:

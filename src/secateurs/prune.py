@@ -8,16 +8,15 @@ import torch
 from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs.apply import (
+from secateurs.apply import check_weights, prune_weights
+from secateurs.backward import prune_gradients, restore_gradients
+from secateurs.masks import Masks
+from secateurs.restoring import (
     check_releasable,
-    check_weights,
     forget_originals,
-    prune_weights,
     release_weights,
     restore_weights,
 )
-from secateurs.backward import prune_gradients, restore_gradients
-from secateurs.masks import Masks
 from secateurs.scores import Score
 from secateurs.selecting import SelectOptions, agree, select
 from secateurs.sharding.team import team_of

@@ -11,7 +11,7 @@ from secateurs.kept import BACKWARD_SUFFIX as BACKWARD_SUFFIX
 from secateurs.kept import mask_of
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
-from secateurs.targets import Layers, Patterns, find_targets
+from secateurs.targets import Layers, Patterns, countable_targets
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,9 @@ def sparsity(
     """Count the zeros of a model's target weights.
 
     For a layer under gradient pruning it counts what the backward pass takes as zero. All ranks of
-    a sharded model must call together, and get the counts of the whole model.
+    a sharded model must call together, and get the counts of the whole model. Layers of a chosen
+    kind whose weights cannot be pruned (computed ones, integers, lazy layers that never ran) are
+    left out.
 
     Args:
         model: the network.
@@ -118,7 +120,7 @@ def sparsity(
     team = team_of(model)
     if team is not None and team.sharded:
         team.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
-    targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    targets = countable_targets(model, layers=layers, include=include, exclude=exclude)
     counted: list[torch.Tensor] = []
     for target in targets:
         mask = mask_of(target.module, target.attribute)

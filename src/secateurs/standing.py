@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from secateurs.apply import copy_bits, copy_original
 from secateurs.backward import gradient_masks, install_gradient_masks
 from secateurs.errors import LostTrainingWarning
-from secateurs.kept import keep_original, original_of, originals_of
+from secateurs.kept import keep_original, original_of, originals_of, parameter_of
 from secateurs.original import Original, differs
+from secateurs.restoring import copy_bits, copy_original
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Weight:
     @property
     def stands(self) -> bool:
         """Whether the module still has this Parameter."""
-        return self.module._parameters.get(self.attribute) is self.parameter
+        return parameter_of(self.module, self.attribute) is self.parameter
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
 from secateurs.errors import InvalidArgumentError
-from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of
+from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of, parameter_of
 from secateurs.original import Original
 from secateurs.sharding.presence import settle
 
@@ -151,6 +151,35 @@ def find_targets(
         >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
         ['0.weight', '1.weight', '2.weight']
     """
+    targets = _chosen(model, layers, include, exclude)
+    _refuse_parametrized(model, layers, include, exclude)
+    if not targets:
+        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
+    for target in targets:
+        _check_prunable(target)
+    return targets
+
+
+def countable_targets(
+    model: nn.Module,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[Target, ...]:
+    """List what `find_targets` would, without what cannot be pruned.
+
+    Raises:
+        InvalidArgumentError: as `find_targets`, if nothing is left.
+    """
+    chosen = _chosen(model, layers, include, exclude)
+    targets = tuple(target for target in chosen if not _why_not(target))
+    return targets or find_targets(model, layers=layers, include=include, exclude=exclude)
+
+
+def _chosen(
+    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+) -> tuple[Target, ...]:
     everything = all_parameters(model)
     of_layers = _of_layers(everything, _as_list("layers", "default" if layers is None else layers))
     chosen = of_layers
@@ -161,13 +190,7 @@ def find_targets(
         if not dropped:
             raise _unmatched("exclude", pattern, model)
         chosen = chosen - dropped
-    targets = tuple(everything[name] for name in everything if name in chosen)
-    _refuse_parametrized(model, layers, include, exclude)
-    if not targets:
-        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
-    for target in targets:
-        _check_prunable(target)
-    return targets
+    return tuple(everything[name] for name in everything if name in chosen)
 
 
 def all_parameters(model: nn.Module) -> dict[str, Target]:
@@ -201,7 +224,7 @@ def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, st
     settle(model)
     if suffix == ORIGINAL_SUFFIX:
         for _, module, attribute, original in originals_of(model):
-            if original.belongs_to(module._parameters.get(attribute)):
+            if original.belongs_to(parameter_of(module, attribute)):
                 yield module, attribute
     else:
         for module, attribute, _ in backward_masks(model):
@@ -357,21 +380,27 @@ def _touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bo
 
 
 def _check_prunable(target: Target) -> None:
+    reason = _why_not(target)
+    if reason:
+        raise InvalidArgumentError(reason)
+
+
+def _why_not(target: Target) -> str:
+    """Why a parameter cannot be pruned, if it cannot."""
     parameter = target.parameter
     if isinstance(parameter, UninitializedParameter):
-        raise InvalidArgumentError(
-            f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
-        )
+        return f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
     if parameter.is_meta:
-        raise InvalidArgumentError(
+        return (
             f"{target.name} is on the meta device and has no values: load the weights first "
             "(model.to_empty(device='cpu') and load_state_dict)"
         )
     if not parameter.is_floating_point() or parameter.dtype in _WITHOUT_ZERO:
-        raise InvalidArgumentError(
+        return (
             f"{target.name} has dtype {parameter.dtype}, which cannot be pruned: "
             f"only floating-point weights with a zero can; write exclude={target.name!r}"
         )
+    return ""
 
 
 # Formats that hold scales or packed pairs: no zero, or more than one number an element.
