@@ -13,7 +13,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 import secateurs as sc
 from helpers import bits
-from secateurs import layout
 from secateurs.original import Original
 
 
@@ -304,18 +303,23 @@ def test_conversions_that_make_new_parameters_keep_the_originals() -> None:
     assert same(weights(sc.restore(model)), weights(network().double()))
 
 
-def test_a_change_of_one_value_in_any_block_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "BLOCK", 16)
-    parameter = nn.Parameter(torch.ones(5, 13))
-    original = Original(parameter.detach().clone(), parameter)
-    original.written()
-    for place in range(65):
-        with torch.no_grad():
-            parameter.view(-1)[place] = 2.0
-        assert original.trained
-        with torch.no_grad():
-            parameter.view(-1)[place] = 0.0
-        assert not original.trained
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float8_e5m2])
+def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
+    """Also far inside, where blocks of it are compared; of NaN by its bits."""
+    values = torch.randn(400, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
+    values[7, 7] = float("nan")
+    for layout in (values, values.t().contiguous().t(), torch.zeros(400, 600)[:, ::2].to(dtype)):
+        parameter = nn.Parameter(layout, requires_grad=False)
+        original = Original(parameter.detach().clone(), parameter)
+        flat = parameter.numel()
+        for place in (0, 1, flat // 3, flat - 2, flat - 1):
+            row, column = divmod(place, 300)
+            before = parameter[row, column].clone()
+            for value, trained in ((77.0, True), (0.0, False), (-0.0, False)):
+                parameter[row, column] = torch.tensor(value).to(dtype)
+                assert original.trained is trained
+            parameter[row, column] = before
+            assert not original.trained
 
 
 def test_no_values_are_read_where_nothing_was_written() -> None:

@@ -103,6 +103,7 @@ def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
     return pairs
 
 
+@torch.no_grad()
 def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
     """Set every masked-out weight to zero, starting from the original values.
 
@@ -114,32 +115,38 @@ def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
         pairs: what `check_weights` made of the masks.
     """
     release_weights(model, keep={id(target.parameter) for target, _ in pairs})
-    for target, _ in pairs:  # all before the first write: two parameters may lie over one memory
-        _save(target)
-    _write(pairs)
+    # All before the first write: two parameters may lie over one memory.
+    _write([(target, mask, _save(target)) for target, mask in pairs])
 
 
-@torch.no_grad()
-def _save(target: Target) -> None:
+def _save(target: Target) -> list[Original]:
     """See to it that each place keeps the values that pruning starts from."""
-    original, parameter = target.original, target.parameter
-    if original is None or original.was_trained or _shares_memory(original):
-        values = parameter.detach().clone()
-    elif original.doubt() == "gradient" and not _recording(parameter):
-        # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
-        values = torch.where(differs(parameter, original.values), parameter, original.beside)
-    else:
-        values = original.beside
+    values = _start(target)
+    originals: list[Original] = []
     for module, attribute in target.places:
         kept = original_of(module, attribute)
         if kept is None or kept.values is not values:
-            keep_original(module, attribute, Original(values, parameter))
+            kept = Original(values, target.parameter)
+            keep_original(module, attribute, kept)
+        originals.append(kept)
+    return originals
+
+
+def _start(target: Target) -> torch.Tensor:
+    """The values that pruning starts from; `release_weights` has seen whether it was trained."""
+    original, parameter = target.original, target.parameter
+    if original is None or original.was_trained or _shares_memory(original):
+        return parameter.detach().clone()
+    if original.was_settled or parameter.is_cpu or _recording(parameter):
+        return original.beside
+    # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
+    return torch.where(differs(parameter, original.values), parameter, original.beside)
 
 
 def _shares_memory(original: Original) -> bool:
     """Whether someone has put the original's own memory in the parameter's place."""
-    here, there = local_of(original.parameter.detach()), local_of(original.values)
-    return not here.is_meta and here.numel() > 0 and here.data_ptr() == there.data_ptr()
+    here, there = original.parameter, original.values
+    return not is_part(here) and there.data_ptr() == here.data_ptr() and here.data_ptr() != 0
 
 
 def _recording(parameter: nn.Parameter) -> bool:
@@ -173,12 +180,7 @@ def _overlaps(tensor: torch.Tensor) -> bool:
     return False
 
 
-@torch.no_grad()
-def _write(pairs: list[tuple[Target, Mask]]) -> None:
-    kept = [
-        (target, mask, [o for o in (original_of(*p) for p in target.places) if o is not None])
-        for target, mask in pairs
-    ]
+def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
     multiply(
         [
             Product(
@@ -186,10 +188,10 @@ def _write(pairs: list[tuple[Target, Mask]]) -> None:
                 local_mask(mask, target),
                 local_of(target.parameter.detach()),
             )
-            for target, mask, originals in kept
+            for target, mask, originals in rows
         ]
     )
-    for target, _, originals in kept:
+    for target, _, originals in rows:
         parameter = target.parameter
         if parameter.device.type == "cpu" and not parameter.is_inference():
             # A pending backward pass that needs the old values must find out that they are gone.

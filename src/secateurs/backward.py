@@ -66,8 +66,9 @@ def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, T
     for module, attribute, keep in masks:
         keep_mask(module, attribute, keep.to(module.get_parameter(attribute).device))
     for module in list(model.modules()) if masks else ():
-        own = _seen_names(module)
-        if masks_of(module) or _may_use_others(module):
+        masked = masks_of(module)
+        if masked or _may_use_others(module):
+            own = _seen_names(module) if masked else ()
             object.__setattr__(module, "__class__", _pruned_class(module, own))
 
 
@@ -128,8 +129,9 @@ def _pruned_class(module: nn.Module, own: tuple[str, ...]) -> type:
     and in the end goes back to that class's first base: so that one is ours.
     """
     cls = type(module)
-    injected = parametrize.is_parametrized(module) and cls.__name__.startswith("Parametrized")
-    if injected and len(cls.__bases__) == 1:
+    # As torch.nn.utils.parametrize.is_parametrized, which takes longer for those that are not.
+    parametrized = "parametrizations" in module._modules
+    if parametrized and cls.__name__.startswith("Parametrized") and len(cls.__bases__) == 1:
         return _with_ours_below(cls, tuple(vars(cls)), own)
     return _subclass(cls, own)
 

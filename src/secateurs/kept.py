@@ -30,13 +30,13 @@ class Kept:
 
     Attributes:
         originals: by the parameter's name in the module.
-        masks: names of the parameters whose backward pass is masked.
+        masks: names of the parameters whose backward pass is masked, in order.
     """
 
     def __init__(self, module: nn.Module):
         self.module = module
         self.originals: dict[str, Original] = {}
-        self.masks: set[str] = set()
+        self.masks: dict[str, None] = {}
         self.before: Any = vars(module).get("_apply")
 
     def __call__(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
@@ -106,13 +106,16 @@ def masks_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     kept = _kept_below(module)
     if kept is None or not kept.masks:
         return []
-    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in sorted(kept.masks)]
+    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in kept.masks]
     return [(name, mask) for name, mask in found if mask is not None]
 
 
 def mask_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
     """The mask of the backward pass of one parameter, if there is one."""
-    return dict(masks_of(module)).get(attribute)
+    kept = _kept_below(module)
+    if kept is None or attribute not in kept.masks:
+        return None
+    return module._buffers.get(attribute + BACKWARD_SUFFIX)
 
 
 def check_mask_name(module: nn.Module, attribute: str) -> None:
@@ -131,9 +134,12 @@ def check_mask_name(module: nn.Module, attribute: str) -> None:
 
 def keep_mask(module: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     """Keep the mask of a backward pass."""
-    check_mask_name(module, attribute)
-    module.register_buffer(attribute + BACKWARD_SUFFIX, mask, persistent=False)
-    _kept_for(module).masks.add(attribute)
+    try:
+        module.register_buffer(attribute + BACKWARD_SUFFIX, mask, persistent=False)
+    except KeyError:
+        check_mask_name(module, attribute)
+        raise
+    _kept_for(module).masks[attribute] = None
 
 
 def forget_mask(module: nn.Module, attribute: str) -> None:
@@ -143,7 +149,7 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
         return
     module._buffers.pop(attribute + BACKWARD_SUFFIX, None)
     module._non_persistent_buffers_set.discard(attribute + BACKWARD_SUFFIX)
-    kept.masks.discard(attribute)
+    kept.masks.pop(attribute)
     _tidy(kept)
 
 
@@ -155,22 +161,18 @@ def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
 
 
 def _kept_below(module: nn.Module) -> Kept | None:
+    own = vars(module)
     # A surrogate is seen as its network, and what is kept lies there.
-    return vars(_itself(module)).get(_PLACE)
+    return vars(own["_viewed"][0]).get(_PLACE) if "_viewed" in own else own.get(_PLACE)
 
 
 def _kept_for(module: nn.Module) -> Kept:
-    module = _itself(module)
-    kept = vars(module).get(_PLACE)
+    module = vars(module)["_viewed"][0] if "_viewed" in vars(module) else module
+    own = vars(module)
+    kept = own.get(_PLACE)
     if kept is None:
-        kept = Kept(module)
-        vars(module)[_PLACE] = vars(module)["_apply"] = kept
+        kept = own[_PLACE] = own["_apply"] = Kept(module)
     return kept
-
-
-def _itself(module: nn.Module) -> nn.Module:
-    viewed = vars(module).get("_viewed")
-    return viewed[0] if viewed else module
 
 
 def _tidy(kept: Kept) -> None:

@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateurs.layout import as_integers, logical_pieces
-from secateurs.sharding.presence import local_of
+from secateurs.blocks import in_threads, threads_for
+from secateurs.layout import as_integers, flattened, logical_pieces, same_order
+from secateurs.sharding.presence import is_part, local_of
 from secateurs.sharding.team import Team
 
 # Values that are compared where no write was counted: those of optimizers with ``fused=True`` and
 # those through ``.data`` are not, and they change nearly every value.
 _PROBES = 16
+_BLOCK_BYTES = 1 << 18
+_OF_NUMPY = (torch.float32, torch.float64, torch.float16)
 
 
 class Original:
@@ -34,6 +37,7 @@ class Original:
         self.parameter = parameter
         self._seen: _Mark | None = None
         self._trained = False
+        self._settled = False
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy's count of writes is its own.
@@ -57,6 +61,11 @@ class Original:
     def was_trained(self) -> bool:
         """What the last `look` said."""
         return self._trained
+
+    @property
+    def was_settled(self) -> bool:
+        """Whether the last `look` found no trace of a write, neither in counts nor in values."""
+        return self._settled
 
     def written(self, trained: bool = False) -> None:
         """Note that the parameter holds what pruning has just written or seen."""
@@ -86,7 +95,7 @@ def look(
         closely: whether to compare all values, whatever torch counted.
         wait: whether to wait for a GPU where there is no more than a new gradient.
     """
-    asked = [o for o in originals if closely or _in_doubt(o, wait)]
+    asked = [o for o in originals if _in_doubt(o, wait) or closely]
     for original, trained in zip(asked, _compare(asked), strict=True):
         original.written(trained)
     found = [original._trained for original in originals]
@@ -98,19 +107,40 @@ def look(
     return together
 
 
+@torch.no_grad()
 def differs(parameter: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Whether a parameter holds anything but these values and zeros, without waiting for it."""
     here, there = local_of(parameter.detach()), local_of(values.detach())
     if here.is_meta:  # it has no values
         return torch.zeros((), dtype=torch.bool)
+    now, then = as_integers(here), as_integers(there.to(here.device, here.dtype))
+    if here.is_cpu:
+        return torch.tensor(_differs_here(now, then))
     found = torch.zeros((), dtype=torch.bool, device=here.device)
-    there = there.to(here.device, here.dtype)
-    for now, then in logical_pieces(as_integers(here), as_integers(there)):
+    for some, others in logical_pieces(now, then):
         # Twice the bits of a zero is zero, whatever its sign.
-        found = found | ((now != then) & (now + now != 0)).any()
-        if found.device.type == "cpu" and found:
-            break
+        found = found | ((some != others) & (some + some != 0)).any()
     return found
+
+
+def _differs_here(now: torch.Tensor, then: torch.Tensor) -> bool:
+    if not same_order(now, then):
+        then = torch.empty_like(now).copy_(then)
+    flats = [flattened(one).numpy() for one in (now, then)]
+    unsigned = np.dtype(f"u{flats[0].itemsize}")
+    now_bits, then_bits = (flat.view(unsigned) for flat in flats)
+    size = max(_BLOCK_BYTES // unsigned.itemsize, 1)
+    # The same memory for each block: to have it from the system afresh would take longest.
+    unlike, twice = (np.empty(min(size, len(now_bits)), unsigned) for _ in range(2))
+    for start in range(0, len(now_bits), size):
+        block = now_bits[start : start + size]
+        other, double = unlike[: len(block)], twice[: len(block)]
+        np.bitwise_xor(block, then_bits[start : start + size], out=other)
+        np.add(block, block, out=double)  # zero for a zero, whatever its sign
+        np.minimum(other, double, out=other)
+        if other.max():
+            return True
+    return False
 
 
 _Mark = tuple[Any, ...]
@@ -118,28 +148,37 @@ _Mark = tuple[Any, ...]
 
 def _in_doubt(original: Original, wait: bool) -> bool:
     doubt = original.doubt()
+    original._settled = not doubt
     return doubt == "written" or (
         doubt == "gradient" and (wait or original.parameter.device.type == "cpu")
     )
 
 
-@torch.no_grad()
 def _compare(originals: Sequence[Original]) -> list[bool]:
-    found = [differs(original.parameter, original.values) for original in originals]
-    if len({flag.device for flag in found}) == 1:
-        return torch.stack(found).tolist()  # a GPU is waited for once
-    return list(map(bool, found))
+    if not all(original.parameter.is_cpu for original in originals):
+        found = [differs(original.parameter, original.values) for original in originals]
+        if len({flag.device for flag in found}) == 1:
+            return torch.stack(found).tolist()  # a GPU is waited for once
+        return list(map(bool, found))
+    count = threads_for(sum(original.parameter.numel() for original in originals))
+    shares = [originals[first::count] for first in range(count)]
+    outcomes = in_threads(
+        lambda share: [bool(differs(o.parameter, o.values)) for o in share], shares
+    )
+    return [outcomes[i % count][i // count] for i in range(len(originals))]
 
 
 def _mark(parameter: nn.Parameter) -> _Mark:
     """What is another after a write: torch's counts, the address, a few values; the gradient."""
-    here = local_of(parameter.detach())
-    grad = parameter.grad
+    here, grad = parameter.detach(), parameter.grad
+    counts = _version(parameter)
+    if is_part(here):
+        here = local_of(here)
+        counts = (counts, _version(here))
     return (
-        _version(parameter),
-        _version(here),
+        counts,
         None if here.is_meta else here.data_ptr(),
-        _probe(here) if here.device.type == "cpu" else None,
+        _probe(here) if here.is_cpu else None,
         None if grad is None else (id(grad), _version(grad)),
     )
 
@@ -149,5 +188,5 @@ def _version(tensor: torch.Tensor) -> int:
 
 
 def _probe(values: torch.Tensor) -> bytes:
-    array = as_integers(values).numpy()
+    array = (values if values.dtype in _OF_NUMPY else as_integers(values)).numpy()
     return array.flat[:: max(array.size // _PROBES, 1)].tobytes()

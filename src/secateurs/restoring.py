@@ -33,13 +33,18 @@ def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
             were trained.
     """
     settle(model)
-    standing = [kept for kept in originals_of(model) if _stands(*kept[1:])]
-    again = [kept[3] for kept in standing if id(kept[3].parameter) in (keep or ())]
-    others = [kept[3] for kept in standing if id(kept[3].parameter) not in (keep or ())]
+    found = list(originals_of(model))
+    if not found:
+        return
+    standing = [o for _, module, attribute, o in found if _stands(module, attribute, o)]
+    again = [o for o in standing if id(o.parameter) in (keep or ())]
+    others = [o for o in standing if id(o.parameter) not in (keep or ())]
     team = team_of(model) if standing else None
     look(again, team, wait=False)
     trained = dict(zip(map(id, others), look(others, team), strict=True))
-    for _, module, attribute, original in list(originals_of(model)):
+    if len(again) == len(found):
+        return
+    for _, module, attribute, original in found:
         if not trained.get(id(original), True):
             # Copied before they are let go: Ctrl-C in between must not lose the originals.
             copy_bits(original.parameter, original.values)

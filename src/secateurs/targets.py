@@ -72,8 +72,11 @@ class Target:
     @property
     def original(self) -> Original | None:
         """What is kept of this Parameter while it is pruned, else None."""
-        kept = (original_of(module, attribute) for module, attribute in self.places)
-        return next((original for original in kept if original is not None), None)
+        for module, attribute in self.places:
+            original = original_of(module, attribute)
+            if original is not None:
+                return original
+        return None
 
     @property
     def weight(self) -> torch.Tensor:
