@@ -51,9 +51,9 @@ class Kept:
             self.before(fn, recurse)
         with torch.no_grad():
             for attribute, original in standing.items():
-                # Some conversions make new Parameters.
-                moved = Original(fn(original.values), module._parameters[attribute])
-                keep_original(module, attribute, moved)
+                parameter = parameter_of(module, attribute)  # some conversions make new ones
+                if parameter is not None:
+                    keep_original(module, attribute, Original(fn(original.values), parameter))
         return module
 
 
