@@ -1,5 +1,6 @@
 """What is promised of other devices, on one: the same candidates, the same draws, no waiting."""
 
+import copy
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -104,6 +105,61 @@ def test_a_redraw_in_a_cuda_graph_draws_afresh(model: nn.Module) -> None:
     torch.cuda.synchronize()
     assert not torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[1], seen[2])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("prune_type", ["global", "gradient"])
+def test_pruning_training_and_pruning_again_keeps_what_was_learned(
+    model: nn.Module, fused: bool, prune_type: str
+) -> None:
+    """Fused optimizers do not count their writes: the new gradients tell."""
+    model.cuda()
+    masks = sc.select(model, 0.5).draw()
+    sc.apply_masks(model, masks)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    model(torch.rand(2, 3, 16, 16, device="cuda")).square().sum().backward()
+    optimizer.step()
+    learned = {name: p.detach().clone() for name, p in model.named_parameters()}
+    if prune_type == "global":
+        sc.apply_masks(model, masks)
+        for name, mask in masks.items():
+            assert torch.equal(model.get_parameter(name), learned[name] * mask)
+    else:
+        sc.gradient_prune(model, 0.5)
+    sc.restore(model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, learned[name]), name
+
+
+def test_measuring_what_was_trained_leaves_it(model: nn.Module) -> None:
+    sc.global_prune(model.cuda(), 0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    model(torch.rand(2, 3, 16, 16, device="cuda")).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    learned = {name: p.detach().clone() for name, p in model.named_parameters()}
+    plain = copy.deepcopy(sc.make_permanent(copy.deepcopy(model)))
+    assert sc.select(model, 0.3) == sc.select(plain, 0.3)
+    assert all(torch.equal(p, learned[name]) for name, p in model.named_parameters())
+    with pytest.warns(sc.LostTrainingWarning):
+        sc.restore(model)
+
+
+def test_a_redraw_beside_new_gradients_does_not_wait_for_the_device(model: nn.Module) -> None:
+    model.cuda()
+    candidates = sc.select(model, 0.5)
+    generator = torch.Generator("cuda").manual_seed(0)
+    masks = candidates.draw(0.3, generator=generator)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    sc.apply_masks(model, masks)
+    model(torch.rand(2, 3, 16, 16, device="cuda")).square().sum().backward()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sc.apply_masks(model, candidates.draw(0.3, generator=generator, out=masks))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for name, mask in masks.items():
+        assert torch.equal(model.get_parameter(name), before[name] * mask)
 
 
 def test_draws_on_the_device_are_reproducible_and_have_the_frequency() -> None:

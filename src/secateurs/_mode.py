@@ -18,8 +18,8 @@ from torch.overrides import (
 
 from secateurs import _ops
 from secateurs.errors import FailureError
+from secateurs.kept import masks_of
 from secateurs.sharding.presence import is_part, whole_of
-from secateurs.sparsity import BACKWARD_SUFFIX
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.linear: _ops.linear,
@@ -193,9 +193,7 @@ def without_our_mode() -> AbstractContextManager[Any]:
 
 def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the mask of each of a module's own masked weights."""
-    for name, keep in module._buffers.items():
-        if keep is not None and name.endswith(BACKWARD_SUFFIX):
-            yield name.removesuffix(BACKWARD_SUFFIX), keep
+    yield from masks_of(module)
 
 
 def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -1,31 +1,26 @@
 """The one-liners: prune a model, put it back, or do both around a block of code."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar, Unpack
 
 import torch
 from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs.apply import (
-    check_weights,
+from secateurs.apply import check_weights, prune_weights
+from secateurs.backward import prune_gradients, restore_gradients
+from secateurs.masks import Masks
+from secateurs.restoring import (
+    check_releasable,
     forget_originals,
-    prune_weights,
-    pruned_weights,
-    reinstate_weights,
+    release_weights,
     restore_weights,
 )
-from secateurs.backward import (
-    gradient_masks,
-    install_gradient_masks,
-    prune_gradients,
-    restore_gradients,
-)
-from secateurs.masks import Masks
 from secateurs.scores import Score
 from secateurs.selecting import SelectOptions, agree, select
 from secateurs.sharding.team import team_of
+from secateurs.standing import Standing, warn_of_loss
 from secateurs.targets import Layers, Patterns
 
 PRUNE_TYPES = ("global", "gradient")
@@ -52,7 +47,9 @@ def global_prune(
     The smallest ``p_prune`` of the units are candidates, and each is set to zero with probability
     ``p_bern`` (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). While a weight is
     pruned, ``module.weight_orig`` holds its original values; `restore` puts them back bit for bit.
-    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5.
+    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights
+    that were trained since they were pruned are pruned from what they are now, which is then
+    what `restore` puts back; so a loop of pruning and training prunes iteratively.
 
     Args:
         model: the network; its Parameters stay the same objects.
@@ -140,6 +137,11 @@ def gradient_prune(
 def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model:
     """Put masks on a model, replacing whatever pruning it is under.
 
+    Masks act on the original weights; on weights that were trained since they were pruned, as they
+    are. Of a write that torch does not count, such as one through ``.data`` or by an optimizer with
+    ``fused=True``, a look at a few values tells on a CPU, and a new gradient on a GPU; a write that
+    neither of them shows is not noticed here, though it is by `select` and `global_prune`.
+
     Args:
         model: the network, changed in place.
         masks: from `Candidates.draw`, or `Masks.load`.
@@ -156,25 +158,32 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         restore_gradients(model)
         prune_weights(model, pairs)
     else:
+        check_releasable(model)
         prune_gradients(model, masks)
-        restore_weights(model)
+        release_weights(model)
     return model
 
 
 def restore(model: Model) -> Model:
     """Put the original weights back, bit for bit, and take masks off the backward pass.
 
-    Whatever happened to the pruned weights since, such as training, is dropped; to keep it, call
-    `make_permanent` instead. Safe to call on a model that is not pruned, and to call twice.
+    Whatever happened to the pruned weights since, such as training, is dropped, with a
+    `LostTrainingWarning` that names them; to keep it, call `make_permanent` instead. A new
+    Parameter in the place of a pruned one is left as it is. Safe to call on a model that is not
+    pruned, and to call twice.
 
     Args:
         model: the network, changed in place.
 
     Returns:
         The same model.
+
+    Raises:
+        InvalidArgumentError: a weight was pruned and is computed now, by a parametrization or
+            ``weight_norm``; the others are restored.
     """
-    restore_weights(model)
     restore_gradients(model)
+    warn_of_loss("restore", restore_weights(model))
     return model
 
 
@@ -202,7 +211,9 @@ def pruned(
     """`global_prune` for the length of a ``with`` block.
 
     Afterwards, also when the block raises, the model is as it was before: with its original
-    weights, or under the pruning it was under.
+    weights, or under the pruning it was under. What the block taught the weights is dropped, with
+    a `LostTrainingWarning`. A weight that `make_permanent` or `restore` ended the pruning of inside
+    the block stays as they left it.
 
     Args:
         model: the network.
@@ -254,16 +265,27 @@ def gradient_pruned(
         yield model
 
 
+def set_aside(model: nn.Module) -> AbstractContextManager[None]:
+    """For the length of a ``with`` block, the model without its pruning, to be measured.
+
+    Weights that were trained since they were pruned are as they are.
+    """
+    return _under(model, Masks({}), "global")
+
+
 @contextmanager
 def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
-    weights, gradients = pruned_weights(model), gradient_masks(model)
+    before = Standing.of(model)
     apply_masks(model, masks, prune_type)
+    inside = Standing.of(model, values=False)
     try:
         yield
     finally:
-        restore(model)
-        reinstate_weights(weights)
-        install_gradient_masks(model, gradients)
+        restore_gradients(model)
+        lost = inside.end()
+        lost += restore_weights(model)
+        lost += before.bring_back()
+        warn_of_loss("the end of the block", lost)
 
 
 def _draw(

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from secateurs.device_keys import fetched
+from secateurs.kept import BACKWARD_SUFFIX as BACKWARD_SUFFIX
+from secateurs.kept import mask_of
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
-from secateurs.targets import Layers, Patterns, find_targets
-
-BACKWARD_SUFFIX = "_backward_mask"
+from secateurs.targets import Layers, Patterns, countable_targets
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def sparsity(
     """Count the zeros of a model's target weights.
 
     For a layer under gradient pruning it counts what the backward pass takes as zero. All ranks of
-    a sharded model must call together, and get the counts of the whole model.
+    a sharded model must call together, and get the counts of the whole model. Layers of a chosen
+    kind whose weights cannot be pruned (computed ones, integers, lazy layers that never ran) are
+    left out.
 
     Args:
         model: the network.
@@ -119,10 +121,10 @@ def sparsity(
     team = team_of(model)
     if team is not None and team.sharded:
         team.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
-    targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    targets = countable_targets(model, layers=layers, include=include, exclude=exclude)
     counted: list[torch.Tensor] = []
     for target in targets:
-        mask = target.module._buffers.get(target.attribute + BACKWARD_SUFFIX)
+        mask = mask_of(target.module, target.attribute)
         counted.append(target.parameter.detach() if mask is None else mask)
     rows = zip(targets, counted, count_nonzero(counted), strict=True)
     return Sparsity(

@@ -1,7 +1,7 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of, parameter_of
+from secateurs.original import Original
 from secateurs.sharding.presence import settle
-
-ORIGINAL_SUFFIX = "_orig"
 
 _CONVOLUTIONS: dict[str, tuple[type[nn.Module], ...]] = {
     "conv1d": (nn.Conv1d,),
@@ -55,7 +55,7 @@ class Target:
     """
 
     name: str
-    parameter: nn.Parameter
+    parameter: nn.Parameter = field(compare=False)  # the places say it; tensors have no truth value
     places: tuple[tuple[nn.Module, str], ...]
     names: tuple[str, ...]
 
@@ -70,17 +70,24 @@ class Target:
         return self.places[0][1]
 
     @property
-    def saved(self) -> torch.Tensor | None:
-        """The values kept while the parameter is pruned, else None."""
-        name = self.attribute + ORIGINAL_SUFFIX
-        ours = name in self.module._non_persistent_buffers_set  # a persistent one is the model's
-        return self.module._buffers.get(name) if ours else None
+    def original(self) -> Original | None:
+        """What is kept of this Parameter while it is pruned, else None."""
+        for module, attribute in self.places:
+            original = original_of(module, attribute)
+            if original is not None:
+                return original
+        return None
 
     @property
     def weight(self) -> torch.Tensor:
-        """The original values, detached: those from before pruning if it is pruned now."""
-        saved = self.saved
-        return (self.parameter if saved is None else saved).detach()
+        """The values to prune, detached.
+
+        Those from before pruning if it is pruned now; if it was trained since, those it has.
+        """
+        original = self.original
+        if original is None or original.trained:
+            return self.parameter.detach()
+        return original.beside.detach()
 
     @property
     def grad(self) -> torch.Tensor:
@@ -147,6 +154,35 @@ def find_targets(
         >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
         ['0.weight', '1.weight', '2.weight']
     """
+    targets = _chosen(model, layers, include, exclude)
+    _refuse_parametrized(model, layers, include, exclude)
+    if not targets:
+        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
+    for target in targets:
+        _check_prunable(target)
+    return targets
+
+
+def countable_targets(
+    model: nn.Module,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[Target, ...]:
+    """List what `find_targets` would, without what cannot be pruned.
+
+    Raises:
+        InvalidArgumentError: as `find_targets`, if nothing is left.
+    """
+    chosen = _chosen(model, layers, include, exclude)
+    targets = tuple(target for target in chosen if not _why_not(target))
+    return targets or find_targets(model, layers=layers, include=include, exclude=exclude)
+
+
+def _chosen(
+    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+) -> tuple[Target, ...]:
     everything = all_parameters(model)
     of_layers = _of_layers(everything, _as_list("layers", "default" if layers is None else layers))
     chosen = of_layers
@@ -157,13 +193,7 @@ def find_targets(
         if not dropped:
             raise _unmatched("exclude", pattern, model)
         chosen = chosen - dropped
-    targets = tuple(everything[name] for name in everything if name in chosen)
-    _refuse_parametrized(model, layers, include, exclude)
-    if not targets:
-        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
-    for target in targets:
-        _check_prunable(target)
-    return targets
+    return tuple(everything[name] for name in everything if name in chosen)
 
 
 def all_parameters(model: nn.Module) -> dict[str, Target]:
@@ -187,15 +217,21 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
 
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
-    """Yield (module, attribute) of every parameter that has a buffer with ``suffix`` beside it."""
+    """Yield (module, attribute) of each pruned parameter, in its weights or its backward pass.
+
+    Args:
+        model: the network.
+        suffix: `ORIGINAL_SUFFIX` for those whose weights are pruned, else those whose backward
+            pass is.
+    """
     settle(model)
-    for module in model.modules():
-        for buffer in list(module._buffers):
-            attribute = buffer.removesuffix(suffix)
-            # A persistent buffer is the model's own, whatever its name.
-            ours = buffer != attribute and buffer in module._non_persistent_buffers_set
-            if ours and attribute in module._parameters:
+    if suffix == ORIGINAL_SUFFIX:
+        for _, module, attribute, original in originals_of(model):
+            if original.belongs_to(parameter_of(module, attribute)):
                 yield module, attribute
+    else:
+        for module, attribute, _ in backward_masks(model):
+            yield module, attribute
 
 
 def _as_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
@@ -347,21 +383,27 @@ def _touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bo
 
 
 def _check_prunable(target: Target) -> None:
+    reason = _why_not(target)
+    if reason:
+        raise InvalidArgumentError(reason)
+
+
+def _why_not(target: Target) -> str:
+    """Why a parameter cannot be pruned, if it cannot."""
     parameter = target.parameter
     if isinstance(parameter, UninitializedParameter):
-        raise InvalidArgumentError(
-            f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
-        )
+        return f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
     if parameter.is_meta:
-        raise InvalidArgumentError(
+        return (
             f"{target.name} is on the meta device and has no values: load the weights first "
             "(model.to_empty(device='cpu') and load_state_dict)"
         )
     if not parameter.is_floating_point() or parameter.dtype in _WITHOUT_ZERO:
-        raise InvalidArgumentError(
+        return (
             f"{target.name} has dtype {parameter.dtype}, which cannot be pruned: "
             f"only floating-point weights with a zero can; write exclude={target.name!r}"
         )
+    return ""
 
 
 # Formats that hold scales or packed pairs: no zero, or more than one number an element.

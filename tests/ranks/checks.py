@@ -163,6 +163,31 @@ def a_pruned_model_trains_on(rank: int, ranks: int, folder: Path) -> None:
     assert not [name for name, _ in model.named_buffers()]
 
 
+def what_one_rank_learned_all_ranks_prune(rank: int, ranks: int, folder: Path) -> None:
+    model = placed(whole(), init_device_mesh("cpu", (ranks,)), Shard(0))
+    for masks in (sc.select(model, 0.5).draw(), None):
+        sc.apply_masks(model, sc.select(model, 0.6).draw())
+        if rank == ranks - 1:
+            with torch.no_grad():
+                for layer in (model[0], model[5]):
+                    layer.weight.to_local().add_(1)
+        reference = whole()
+        with torch.no_grad():
+            for part, other in zip(model.parameters(), reference.parameters(), strict=True):
+                other.copy_(gathered(part.detach()))
+        before = {name: other.clone() for name, other in reference.named_parameters()}
+        # Where one rank wrote, its zeros and those of all others are what the weight is now.
+        if masks is not None:
+            sc.apply_masks(model, masks)
+        else:
+            assert sc.select(model, 0.4).count == sc.select(reference, 0.4).count
+            sc.global_prune(model, 0.4)
+        for name in ("0.weight", "5.weight"):
+            kept = gathered(model.get_submodule(name[:1]).weight_orig)
+            assert torch.equal(kept, before[name]), name
+        sc.make_permanent(model)
+
+
 def gradients_are_pruned_under_fsdp(rank: int, ranks: int, folder: Path) -> None:
     line = init_device_mesh("cpu", (ranks,))
     for cut in (fsdp, lambda model, mesh: fully_shard(model, mesh=mesh)):

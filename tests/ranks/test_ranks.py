@@ -18,6 +18,7 @@ ALIKE = [
     checks.levels_and_redraws_are_those_of_one_process,
     checks.masks_are_saved_whole_and_loaded_in_parts,
     checks.a_pruned_model_trains_on,
+    checks.what_one_rank_learned_all_ranks_prune,
     checks.gradients_are_pruned_under_fsdp,
     checks.gradients_are_pruned_under_tensor_parallelism,
     checks.data_parallel_ranks_hold_the_same_masks,

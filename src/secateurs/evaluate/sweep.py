@@ -25,7 +25,7 @@ from secateurs.evaluate.rows import (
 from secateurs.evaluate.variants import Variants
 from secateurs.evaluate.work import Work
 from secateurs.inputs import device_of
-from secateurs.prune import restore
+from secateurs.prune import restore, set_aside
 from secateurs.results import Results, Row
 from secateurs.sharding.team import team_of
 
@@ -47,8 +47,9 @@ def sweep(
 
     All variants share one pass over ``loader``: each image is read and decoded once. The memory
     for weights is two copies, whatever the number of ratios, and one byte a unit for each
-    combination of granularity, scope and score. Pruning starts from the original weights, and
-    afterwards the model has them.
+    combination of granularity, scope and score. A model that is pruned already is measured from its
+    original weights; where it was trained since, from the weights as they are. Afterwards it is as
+    it was, its pruning included.
 
     With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
     progress inside the pass is saved at least every minute, and a sweep that was interrupted goes
@@ -98,7 +99,7 @@ def sweep(
     """
     with _together(ranks), ExitStack() as stack:
         plan = _grid(grid)
-        restore(model)
+        stack.enter_context(set_aside(model))
         where = _place(model, device)
         variants = Variants(model, plan)
         columns = shared_columns(model, subject or Subject(), where, amp, loader)
