@@ -119,6 +119,20 @@ class Tied(nn.Module):
         return self.head(self.body(self.embed(tokens)))
 
 
+class Twins(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.body = nn.Linear(4, 4)
+        self.again = nn.Linear(4, 4, bias=False)
+        self.again.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.again(self.body(self.first(x)))
+
+
 class Shared(nn.Module):
     """One module under two names, used twice."""
 
@@ -211,7 +225,7 @@ CASES = [
     Case("linear", lambda: nn.Linear(5, 4), _of(2, 5), ("weight",)),
     Case("attention", Attention, _of(1, 3, 4), _PACKED),
     Case("attention-separate", lambda: Attention(kdim=3), _of(1, 3, 4), _SEPARATE),
-    Case("tied", Tied, lambda: torch.tensor([1, 4, 0]), ("embed.weight", "body.weight")),
+    Case("tied", Twins, _of(2, 4), ("first.weight", "body.weight")),
     Case("shared", Shared, _of(1, 2, 4, 4), ("first.weight",)),
     Case("subclass", lambda: WeirdConv(2, 3, 3), _of(1, 2, 5, 5), ("weight",)),
     Case(

@@ -13,7 +13,8 @@ SOURCE = Path(secateurs.__file__).parent
 # Each part may import those to its left; evaluate and attack do not import each other.
 ORDER = [
     {"errors", "_version"},
-    {"_checks", "results", "sharding"},
+    {"_checks", "results", "sharding", "layer_names"},
+    {"kinds"},
     {"targets"},
     {"granularity", "sparsity", "keys", "layout"},
     {"scores", "blocks", "masks"},
@@ -24,6 +25,7 @@ ORDER = [
     {"selection"},
     {"ranks"},
     {"candidates", "apply", "_ops"},
+    {"_products"},
     {"selecting"},
     {"_mode"},
     {"backward"},
