@@ -71,8 +71,11 @@ def weight_attributes(module: nn.Module) -> tuple[str, ...]:
     """The names of those parameters of a layer that are its weights, present or not."""
     if isinstance(module, nn.MultiheadAttention):
         return _ATTENTION_WEIGHTS
-    if isinstance(module, _RECURRENT):
-        return tuple(name for name in module._parameters if name.startswith("weight_"))
+    if isinstance(module, RNNCellBase):
+        return ("weight_ih", "weight_hh")
+    if isinstance(module, nn.RNNBase):
+        names = (name for layer in module._all_weights for name in layer)
+        return tuple(name for name in names if name.startswith("weight_"))
     if isinstance(module, Experts) and not isinstance(module, _SINGLE):
         return tuple(name for name, p in module._parameters.items() if is_stack(module, name, p))
     return ("weight",)
