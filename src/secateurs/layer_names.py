@@ -6,6 +6,7 @@ a stack of experts are called, and in which dimension the outputs of an expert l
 
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 # How modules that hold an embedding are called; those that end so are layers after all.
 _EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
@@ -57,6 +58,12 @@ def experts_in(name: str, shape: Shape) -> str | None:
     if len(parts) > 1 and parts[-2] in _STACKS:
         return ".".join(parts[:-2])
     return None
+
+
+def is_apart(name: str) -> bool:
+    """Whether it is a parameter of one expert in a list of them: ``"experts.3.up.weight"``."""
+    parts = name.split(".")
+    return any(_is_experts(a) and b.isdecimal() for a, b in pairwise(parts))
 
 
 def is_matrix(attribute: str) -> bool:

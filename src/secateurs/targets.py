@@ -127,15 +127,21 @@ def find_targets(
     Args:
         model: the network.
         layers: kinds of layers whose weights compete, a name or module type or several:
-            ``"default"`` (every convolution, linear layer and the projections of
-            ``nn.MultiheadAttention``), ``"conv"``, ``"conv1d"``, ``"conv2d"`` (what the original
-            method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``, ``"linear"``,
-            ``"attention"``, or ``"all"`` (every floating-point parameter).
+            ``"default"`` (every convolution, linear layer, projection of
+            ``nn.MultiheadAttention`` and stack of experts), ``"conv"``, ``"conv1d"``, ``"conv2d"``
+            (what the original method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``,
+            ``"linear"`` (``nn.Linear`` and transformers' ``Conv1D``), ``"attention"``,
+            ``"experts"`` (parameters of three dimensions in a module whose class or name says
+            experts), ``"recurrent"`` (the weights of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their
+            cells), or ``"all"`` (every floating-point parameter). Routers of experts, and
+            embeddings that are an output layer as well, compete under ``"all"``, as a type, or
+            where ``include`` names them.
         include: only what these patterns pick. A pattern is a glob on the qualified name of a
             parameter or of a module around it (``"layer4"``, ``"*.conv1"``), or a module type. It
-            picks the weights of ``layers`` that it matches; if it matches none of them, it picks
-            the parameters that it names, which is how embeddings and normalisation weights come
-            in. ``include=["*", "embed.weight"]`` is the default and the embedding.
+            picks the weights of ``layers`` that it matches; if it matches none of them, the weights
+            of any kind (``"lstm"``: not its biases), and if there are none, the parameters that it
+            names, which is how embeddings and normalisation weights come in.
+            ``include=["*", "embed.weight"]`` is the default and the embedding.
         exclude: patterns of what must not be pruned, applied last.
 
     Returns:
@@ -335,7 +341,8 @@ def _nothing_left(
     )
     return (
         f"nothing to prune with {given or 'the default layers'}: the layers that have parameters "
-        f"are {', '.join(kinds) or 'none'}; name others with layers= or include="
+        f"are {', '.join(kinds) or 'none'}; name others with layers= or include= (embeddings, "
+        "routers and recurrent layers compete only if they are named)"
     )
 
 

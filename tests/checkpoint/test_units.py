@@ -1,5 +1,6 @@
 """Units of stored tensors: where their outputs lie, and units whose elements lie apart."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from stored_models import DTYPES, assert_same, small_blocks, to_file
 from torch import nn
 
 import secateurs as sc
-from secateurs.checkpoint import load_checkpoint, prune_checkpoint
+from secateurs.checkpoint import load_checkpoint, plan_pruning, prune_checkpoint
 from secateurs.checkpoint.stored import Entry
 from secateurs.checkpoint.units import Layouts
 
@@ -75,6 +76,19 @@ def test_where_outputs_lie(name, shapes, filters, kernels) -> None:
     assert unit(name, "filter", **shapes) == filters
     assert unit(name, "kernel", **shapes) == kernels
     assert unit(name, "weight", **shapes) == (1, 1)
+
+
+def test_what_a_file_does_not_say_is_said(tmp_path: Path) -> None:
+    tensors = {"experts.w": torch.randn(3, 4, 5), "b.experts.0.w1.weight": torch.randn(4, 5)}
+    source = to_file(tmp_path / "in.safetensors", tensors)
+    for options, words in (
+        ({}, []),
+        ({"granularity": "filter"}, [r"outputs of 1 stacks .*experts\.w.*\(experts, out, in\)"]),
+        ({"scope": "layer"}, [r"each expert \(b\.experts\.0\.w1\.weight, \.\.\.\) is a layer"]),
+    ):
+        notes = plan_pruning(source, 0.5, **options).notes
+        assert len(notes) == len(words)
+        assert all(re.search(word, note) for word, note in zip(words, notes, strict=True))
 
 
 class SmallExperts(nn.Module):

@@ -14,6 +14,7 @@ from secateurs.checkpoint.stored import Entry, StoredFile
 from secateurs.checkpoint.units import Layouts
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
+from secateurs.layer_names import is_apart
 from secateurs.selecting import SCOPES
 
 SCORES = ("magnitude", "random")
@@ -32,6 +33,7 @@ class Plan:
         scope: ``global`` or ``layer``.
         score: ``magnitude`` or ``random``.
         seed: of random scores and draws.
+        notes: what a person should know of how the file was understood.
     """
 
     source: Source
@@ -41,6 +43,7 @@ class Plan:
     scope: str
     score: str
     seed: int | None
+    notes: tuple[str, ...] = ()
 
     @property
     def untouched(self) -> list[Entry]:
@@ -96,7 +99,27 @@ def plan_pruning(
         if entry.name in names and entry.count
     )
     _refuse_overlaps(found, weights)
-    return Plan(found, weights, p_prune, p_bern, scope, score, seed)
+    notes = _notes([weight.entry for weight in weights], layouts, granularity, scope)
+    return Plan(found, weights, p_prune, p_bern, scope, score, seed, notes)
+
+
+def _notes(
+    chosen: Sequence[Entry], layouts: Layouts, granularity: str, scope: str
+) -> tuple[str, ...]:
+    found: list[str] = []
+    apart = [entry.name for entry in chosen if is_apart(entry.name)]
+    if scope == "layer" and apart:
+        found.append(
+            f"each expert ({apart[0]}, ...) is a layer of its own, as the file holds them; where a "
+            "model stacks them in one parameter, global_prune takes that for one layer"
+        )
+    guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
+    if granularity == "filter" and guessed:
+        found.append(
+            f"nothing shows where the outputs of {len(guessed):,} stacks of experts lie "
+            f"({guessed[0]}, ...): taken for (experts, out, in)"
+        )
+    return tuple(found)
 
 
 def _named(file: StoredFile) -> list[Entry]:

@@ -48,6 +48,11 @@ class Layouts:
             return shape[-2], shape[-1]
         return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
 
+    def is_guessed(self, entry: Entry) -> bool:
+        """Whether it is a stack of experts, and nothing shows where their outputs lie."""
+        stacked = experts_in(entry.name, entry.shape) is not None
+        return stacked and self._told(entry.name) is None
+
     def _outputs_last(self, entry: Entry) -> bool:
         told = self._told(entry.name)
         if told is None and len(entry.shape) == 2 and entry.name.endswith("weight"):
