@@ -10,13 +10,20 @@ from itertools import pairwise
 
 # How modules that hold an embedding are called; those that end so are layers after all.
 _EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
-_NO_EMBEDDINGS = ("*embedder", "*embed*proj*", "*embed*mapping*", "*embed*conv*")
+_NO_EMBEDDINGS = (
+    "*embedder",
+    "*embed*proj*",
+    "*embed*mapping*",
+    "*embed*conv*",
+    "embed_out",
+    "*patch*embed*",
+)
 _NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
 _EXPERTS = "*experts"
 # Further names of modules with one matrix an expert, where they have three dimensions.
 _STACKS = ("input_linear", "output_linear")
 _ROUTERS = ("*router*", "gate", "*_gate", "gating")
-_NO_MATRICES = ("*bias*", "*scale*")
+_NO_MATRICES = ("*bias*", "*scale*", "*norm*", "*embed*", "*token*")
 
 Shape = tuple[int, ...]
 
@@ -53,7 +60,7 @@ def experts_in(name: str, shape: Shape) -> str | None:
         return None
     for i, part in enumerate(parts[:-1]):
         # With a number behind it, it is a list of modules, one an expert.
-        if _is_experts(part) and not parts[i + 1].isdecimal():
+        if _is_experts(part) and not _is_numbered(parts[i + 1]):
             return ".".join(parts[: i + 1])
     if len(parts) > 1 and parts[-2] in _STACKS:
         return ".".join(parts[:-2])
@@ -63,11 +70,11 @@ def experts_in(name: str, shape: Shape) -> str | None:
 def is_apart(name: str) -> bool:
     """Whether it is a parameter of one expert in a list of them: ``"experts.3.up.weight"``."""
     parts = name.split(".")
-    return any(_is_experts(a) and b.isdecimal() for a, b in pairwise(parts))
+    return any(_is_experts(a) and _is_numbered(b) for a, b in pairwise(parts))
 
 
 def is_matrix(attribute: str) -> bool:
-    """Whether a parameter of this name may hold matrices: no bias, no scale."""
+    """Whether a parameter of this name may hold matrices: no bias, no scale, no embedding."""
     return not any(fnmatchcase(attribute.lower(), pattern) for pattern in _NO_MATRICES)
 
 
@@ -107,6 +114,10 @@ def outputs_last(
 
 def _is_experts(part: str) -> bool:
     return fnmatchcase(part.lower(), _EXPERTS)
+
+
+def _is_numbered(part: str) -> bool:
+    return part.rpartition("_")[2].isdecimal()
 
 
 def _experts_beside(name: str) -> Iterator[str]:

@@ -189,10 +189,14 @@ def test_names_of_embeddings_and_norms() -> None:
     ]  # fmt: skip
     layers = [
         "lm_head", "fc", "time_embed.0", "time_embedding.linear_1", "embeddings_project",
-        "context_embedder", "q_proj", "mlp.gate", "bnb",
+        "context_embedder", "embed_out", "q_proj", "mlp.gate", "bnb",
     ]  # fmt: skip
     entries = [Entry(f"{name}.weight", "BF16", (4, 4), 0, 32) for name in (*names, *layers)]
     assert [e.name for e in choose(entries)] == [f"{name}.weight" for name in layers]
+    # A layer that embeds patches has a bias, which no embedding has.
+    parts = {"weight": (4, 4), "bias": (4,)}
+    entries = [Entry(f"patch_embedding.{n}", "F32", shape, 0, 0) for n, shape in parts.items()]
+    assert [e.name for e in choose(entries)] == ["patch_embedding.weight"]
 
 
 @pytest.mark.parametrize(

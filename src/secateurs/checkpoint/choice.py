@@ -113,12 +113,18 @@ def _of(entries: Sequence[Entry], kinds: Sequence[str], attended: set[str]) -> s
 def _routers_and_embeddings(entries: Sequence[Entry], names: Sequence[str]) -> set[str]:
     """Gates of experts, and embeddings, those among them that are an output layer as well."""
     gates = routers(names)
+    biased = {n.removesuffix("bias") for n in names if n.rpartition(".")[2] == "bias"}
     return {
         entry.name
         for entry in entries
         for name in entry.names
-        if name in gates or (len(entry.shape) == 2 and is_embedding(layer_of(name)))
+        if name in gates or (len(entry.shape) == 2 and _embeds(name, biased))
     }
+
+
+def _embeds(name: str, biased: set[str]) -> bool:
+    """Whether a tensor is an embedding by its module's name; none has a bias, as layers have."""
+    return is_embedding(layer_of(name)) and name.removesuffix("weight") not in biased
 
 
 def _is_of(entry: Entry, name: str, kinds: Sequence[str], attended: set[str]) -> bool:
