@@ -193,9 +193,10 @@ def test_a_draw_applies_the_bernoulli_table_to_the_candidates(case: Case, p_bern
         words = torch.empty(3, dtype=torch.int64)
         words.random_(-(2**63), None, generator=torch.Generator().manual_seed(5))
         table = reference.coins(p_bern, words.tolist(), candidates.total)
+        weights = case.weights(model)
         for name, units in candidates.units.items():
             mine, table = table[: units.count], table[units.count :]
-            weight = reference.Weight.of(model.get_parameter(name), case.transposed.get(name))
+            weight = weights[name]
             ours = (model.get_parameter(name).double() * masks[name]).reshape(-1).tolist()
             candidate = flags(candidates.chosen[name])
             assert ours == reference.pruned(weight, granularity, candidate, mine)

@@ -13,8 +13,8 @@ SOURCE = Path(secateurs.__file__).parent
 # Each part may import those to its left; evaluate and attack do not import each other.
 ORDER = [
     {"errors", "_version"},
-    {"_checks", "results", "sharding"},
-    {"keys", "layout"},
+    {"_checks", "results", "sharding", "layer_names"},
+    {"keys", "layout", "kinds"},
     {"blocks"},
     {"original"},
     {"kept"},
@@ -32,6 +32,7 @@ ORDER = [
     {"ranks"},
     {"restoring"},
     {"candidates", "apply", "_ops"},
+    {"_products"},
     {"selecting"},
     {"_mode"},
     {"backward"},

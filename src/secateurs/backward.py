@@ -28,8 +28,9 @@ from secateurs.kept import (
     masks_of,
     original_of,
 )
+from secateurs.kinds import KINDS
 from secateurs.masks import Masks
-from secateurs.targets import KINDS, Target
+from secateurs.targets import Target
 
 # These never use a weight themselves, and people compare their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -191,8 +192,9 @@ def _checked(
         if weight not in mode.used:
             _refuse_computed(module)
             raise FailureError(
-                f"{module._get_name()} did not hand its weight to a convolution, linear or "
-                "attention function, so its backward pass cannot be pruned: exclude this layer"
+                f"{module._get_name()} did not hand its weight to a convolution, a matrix "
+                "product or an attention function, so its backward pass cannot be pruned: exclude "
+                "this layer"
             )
     return output
 
@@ -224,13 +226,15 @@ def check_gradient_prunable(target: Target) -> None:
     """Refuse a weight whose use cannot be told from others'.
 
     Raises:
-        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer, or
-            its module's ``forward`` was replaced.
+        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer or of
+            experts, or its module's ``forward`` was replaced.
     """
-    if not any(_is_linear(module, attribute) for module, attribute in target.places):
+    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
+    if not linear and not target.is_stack:
         raise InvalidArgumentError(
-            f"gradient pruning works on convolution, linear and attention weights; {target.name} "
-            f"belongs to {type(target.module).__name__}: write exclude={target.name!r}"
+            "gradient pruning works on the weights of convolutions, linear layers, attention and "
+            f"experts; {target.name} belongs to {type(target.module).__name__}: write "
+            f"exclude={target.name!r}"
         )
     for module, _ in target.places:
         if "forward" in vars(module):

@@ -59,8 +59,8 @@ def global_prune(
         scope: ``"global"`` or ``"layer"``; see `select`.
         score: ``"magnitude"``, ``"gradient"``, ``"taylor"``, ``"random"`` or a function; see
             `select`.
-        layers: which layers compete, by default every convolution, linear layer and attention
-            projection; see `secateurs.targets.find_targets`.
+        layers: which layers compete, by default every convolution, linear layer, attention
+            projection and stack of experts; see `secateurs.targets.find_targets`.
         include: only these names or types; see `secateurs.targets.find_targets`.
         exclude: not these names or types; see `secateurs.targets.find_targets`.
         generator: the source of randomness for ``p_bern`` between 0 and 1 and random scores.
@@ -119,7 +119,7 @@ def gradient_prune(
 
     Raises:
         InvalidArgumentError: as `global_prune`, or a chosen parameter is not the weight of a
-            convolution, linear or attention layer.
+            convolution, linear or attention layer or of experts.
 
     Example:
         >>> import torch, secateurs as sc

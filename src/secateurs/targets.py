@@ -7,37 +7,28 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
 from secateurs.errors import InvalidArgumentError
 from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of, parameter_of
+from secateurs.kinds import (
+    ATTENTION,
+    EMBEDDINGS,
+    EVERY_KIND,
+    KINDS,
+    LAYER_NAMES,
+    TRANSPOSED,
+    Classes,
+    Conv1D,
+    Experts,
+    is_stack,
+    stack_outputs_last,
+    weight_attributes,
+)
+from secateurs.layer_names import experts_in, is_embedding, layer_of, routers
 from secateurs.original import Original
 from secateurs.sharding.presence import settle
-
-_CONVOLUTIONS: dict[str, tuple[type[nn.Module], ...]] = {
-    "conv1d": (nn.Conv1d,),
-    "conv2d": (nn.Conv2d,),
-    "conv3d": (nn.Conv3d,),
-    "conv_transpose1d": (nn.ConvTranspose1d,),
-    "conv_transpose2d": (nn.ConvTranspose2d,),
-    "conv_transpose3d": (nn.ConvTranspose3d,),
-}
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_ALL_CONVOLUTIONS = tuple(cls for classes in _CONVOLUTIONS.values() for cls in classes)
-# The output projection of an attention module is a layer of its own, one level below.
-_ATTENTION = (nn.MultiheadAttention, NonDynamicallyQuantizableLinear)
-_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-
-KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    **_CONVOLUTIONS,
-    "conv": _ALL_CONVOLUTIONS,
-    "linear": (nn.Linear,),
-    "attention": _ATTENTION,
-    "default": (*_ALL_CONVOLUTIONS, nn.Linear, *_ATTENTION),
-}
-LAYER_NAMES = (*KINDS, "all")
 
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
@@ -107,12 +98,28 @@ class Target:
     @property
     def is_convolution(self) -> bool:
         """Whether it is the weight of a convolution, transposed or not."""
-        return self.attribute == "weight" and isinstance(self.module, _ALL_CONVOLUTIONS)
+        return self.attribute == "weight" and isinstance(self.module, KINDS["conv"])
 
     @property
     def is_transposed(self) -> bool:
         """Whether it is the weight of a transposed convolution: (in, out / groups, ...)."""
-        return self.attribute == "weight" and isinstance(self.module, _TRANSPOSED)
+        return self.attribute == "weight" and isinstance(self.module, TRANSPOSED)
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it holds the matrices of several experts, one behind the other."""
+        if not is_stack(self.module, self.attribute, self.parameter):
+            return False
+        shape = tuple(self.parameter.shape)
+        named = any(experts_in(name, shape) is not None for name in self.names)
+        return named or isinstance(self.module, Experts)
+
+    @property
+    def outputs_last(self) -> bool:
+        """Whether its last dimension is that of the outputs: (in, out) or (experts, in, out)."""
+        if self.is_stack:
+            return stack_outputs_last(self.module, self.attribute)
+        return self.attribute == "weight" and isinstance(self.module, Conv1D)
 
 
 def find_targets(
@@ -127,15 +134,21 @@ def find_targets(
     Args:
         model: the network.
         layers: kinds of layers whose weights compete, a name or module type or several:
-            ``"default"`` (every convolution, linear layer and the projections of
-            ``nn.MultiheadAttention``), ``"conv"``, ``"conv1d"``, ``"conv2d"`` (what the original
-            method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``, ``"linear"``,
-            ``"attention"``, or ``"all"`` (every floating-point parameter).
+            ``"default"`` (every convolution, linear layer, projection of
+            ``nn.MultiheadAttention`` and stack of experts), ``"conv"``, ``"conv1d"``, ``"conv2d"``
+            (what the original method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``,
+            ``"linear"`` (``nn.Linear`` and transformers' ``Conv1D``), ``"attention"``,
+            ``"experts"`` (parameters of three dimensions in a module whose class or name says
+            experts), ``"recurrent"`` (the weights of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their
+            cells), or ``"all"`` (every floating-point parameter). Routers of experts, and
+            embeddings that are an output layer as well, compete under ``"all"``, as a type, or
+            where ``include`` names them.
         include: only what these patterns pick. A pattern is a glob on the qualified name of a
             parameter or of a module around it (``"layer4"``, ``"*.conv1"``), or a module type. It
-            picks the weights of ``layers`` that it matches; if it matches none of them, it picks
-            the parameters that it names, which is how embeddings and normalisation weights come
-            in. ``include=["*", "embed.weight"]`` is the default and the embedding.
+            picks the weights of ``layers`` that it matches; if it matches none of them, the weights
+            of any kind (``"lstm"``: not its biases), and if there are none, the parameters that it
+            names, which is how embeddings and normalisation weights come in.
+            ``include=["*", "embed.weight"]`` is the default and the embedding.
         exclude: patterns of what must not be pruned, applied last.
 
     Returns:
@@ -254,31 +267,54 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
     if not layers:
         raise InvalidArgumentError(f"layers is empty; write one of {', '.join(LAYER_NAMES)}")
     chosen: set[str] = set()
+    unasked: set[str] | None = None
     for layer in layers:
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
             chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
             continue
-        classes = _classes(layer)
-        chosen |= {name for name, t in everything.items() if _is_weight_of(t, classes)}
+        found = _weights(everything, _classes(layer))
+        if isinstance(layer, str):
+            unasked = _routers_and_embeddings(everything) if unasked is None else unasked
+            found -= unasked
+        chosen |= found
     return chosen
 
 
-def _classes(layer: str | type[nn.Module]) -> tuple[type[nn.Module], ...]:
+def _routers_and_embeddings(everything: dict[str, Target]) -> set[str]:
+    """What is no layer of its own kind: gates of experts, embeddings that are a layer as well."""
+    gates = routers([name for target in everything.values() for name in target.names])
+    return {
+        target.name
+        for target in everything.values()
+        if not gates.isdisjoint(target.names) or _is_embedding(target)
+    }
+
+
+def _is_embedding(target: Target) -> bool:
+    """Whether an embedding shares the parameter: by its class, or by its name beside layers."""
+    modules = [module for module, _ in target.places]
+    if any(isinstance(module, EMBEDDINGS) for module in modules):
+        return True
+    elsewhere = not all(isinstance(module, EVERY_KIND) for module in modules)
+    return elsewhere and any(is_embedding(layer_of(name)) for name in target.names)
+
+
+def _classes(layer: str | type[nn.Module]) -> Classes:
     if isinstance(layer, str):
         return KINDS.get(layer, ())
-    return _ATTENTION if layer is nn.MultiheadAttention else (layer,)
+    return ATTENTION if layer is nn.MultiheadAttention else (layer,)
 
 
-def _is_weight_of(target: Target, classes: tuple[type[nn.Module], ...]) -> bool:
+def _weights(everything: dict[str, Target], classes: Classes) -> set[str]:
+    return {name for name, target in everything.items() if _is_weight_of(target, classes)}
+
+
+def _is_weight_of(target: Target, classes: Classes) -> bool:
     """Whether one of the places is the weight of such a layer."""
-    return any(
-        attribute in _weight_attributes(module) and isinstance(module, classes)
+    return (Experts in classes and target.is_stack) or any(
+        isinstance(module, classes) and attribute in weight_attributes(module)
         for module, attribute in target.places
     )
-
-
-def _weight_attributes(module: nn.Module) -> tuple[str, ...]:
-    return _ATTENTION_WEIGHTS if isinstance(module, nn.MultiheadAttention) else ("weight",)
 
 
 def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
@@ -314,7 +350,7 @@ def _included(
         matched = _matching(everything, pattern)
         if not matched:
             raise _unmatched("include", pattern, model)
-        chosen |= (matched & of_layers) or matched
+        chosen |= (matched & of_layers) or (matched & _weights(everything, EVERY_KIND)) or matched
     return chosen
 
 
@@ -341,7 +377,8 @@ def _nothing_left(
     )
     return (
         f"nothing to prune with {given or 'the default layers'}: the layers that have parameters "
-        f"are {', '.join(kinds) or 'none'}; name others with layers= or include="
+        f"are {', '.join(kinds) or 'none'}; name others with layers= or include= (embeddings, "
+        "routers and recurrent layers compete only if they are named)"
     )
 
 
@@ -366,12 +403,10 @@ def _refuse_parametrized(
         )
 
 
-def _computed_weights(
-    model: nn.Module, classes: tuple[type[nn.Module], ...]
-) -> Iterator[tuple[str, nn.Module, str]]:
+def _computed_weights(model: nn.Module, classes: Classes) -> Iterator[tuple[str, nn.Module, str]]:
     for name, module in model.named_modules():
         if isinstance(module, classes):
-            for attribute in _weight_attributes(module):
+            for attribute in weight_attributes(module):
                 if attribute not in module._parameters and hasattr(module, attribute):
                     yield name, module, attribute
 

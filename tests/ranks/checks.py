@@ -15,6 +15,7 @@ from placed import (
     gathered,
     inputs,
     placed,
+    stacks,
     stepped,
     tensor_parallel,
     ways,
@@ -41,6 +42,21 @@ def every_way_gives_the_masks_of_one_process(rank: int, ranks: int, folder: Path
             assert_equal(model, reference, f"{name} {granularity} {scope}")
         assert sc.sparsity(model) == sc.sparsity(reference), name
         assert_equal(sc.restore(model), single(), f"{name} restored")
+
+
+def experts_and_recurrent_layers_are_divided_in_any_way(
+    rank: int, ranks: int, folder: Path
+) -> None:
+    line = init_device_mesh("cpu", (ranks,))
+    for dimension in (0, 1, 2):
+        model, reference = placed(stacks(), line, Shard(dimension)), stacks()
+        for granularity, scope in (*GRANULARITIES, ("filter", "global")):
+            options = {"granularity": granularity, "scope": scope, "seed": 3}
+            options["include"] = ["*", "core"]
+            sc.global_prune(model, 0.45, 0.7, **options)
+            sc.global_prune(reference, 0.45, 0.7, **options)
+            assert_equal(model, reference, f"{dimension} {granularity} {scope}")
+        assert_equal(sc.restore(model), stacks(), f"{dimension} restored")
 
 
 def ties_go_to_the_earlier_unit_of_the_whole(rank: int, ranks: int, folder: Path) -> None:

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ALIKE = [
     checks.every_way_gives_the_masks_of_one_process,
+    checks.experts_and_recurrent_layers_are_divided_in_any_way,
     checks.ties_go_to_the_earlier_unit_of_the_whole,
     checks.all_equal_weights_are_pruned_in_order,
     checks.more_weights_than_the_sample_in_every_format,

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,12 +33,14 @@ class Weight:
     Attributes:
         path: the file that holds it.
         entry: where in the file.
-        size: the elements of one unit, which lie side by side.
+        size: the elements of one unit.
+        columns: 1 if they lie side by side, else the number of units whose elements alternate.
     """
 
     path: Path
     entry: Entry
     size: int
+    columns: int = 1
 
     @property
     def units(self) -> int:
@@ -46,13 +49,55 @@ class Weight:
 
     @property
     def step(self) -> int:
-        """Elements looked at together: whole units, or part of one that is larger than a block."""
-        return max(BLOCK // self.size, 1) * self.size if self.size <= BLOCK else BLOCK
+        """Elements looked at together where units are not wide: a whole number of units."""
+        return max(BLOCK // self.size, 1) * self.size
 
     @property
     def is_wide(self) -> bool:
-        """Whether one unit is larger than a block."""
-        return self.size > BLOCK
+        """Whether the elements of a unit do not lie in one block."""
+        return self.size > BLOCK or self.columns > 1
+
+    def grids(self) -> Iterator["Grid"]:
+        """Yield grids of at most a block, in order, that cover a weight whose units are wide."""
+        across = self.columns
+        for base in range(0, self.entry.count, self.size * across):
+            unit = base // self.size
+            if across <= BLOCK:
+                step = BLOCK // across
+                for row in range(0, self.size, step):
+                    rows = min(step, self.size - row)
+                    yield Grid(base + row * across, rows, across, unit)
+                continue
+            for row in range(self.size):
+                for column in range(0, across, BLOCK):
+                    width = min(BLOCK, across - column)
+                    yield Grid(base + row * across + column, 1, width, unit + column)
+
+
+class Grid(NamedTuple):
+    """Elements next to each other, one of each unit in turn.
+
+    Attributes:
+        start: the first element.
+        rows: how many elements of each unit there are.
+        columns: how many units there are.
+        unit: the number of the first unit.
+    """
+
+    start: int
+    rows: int
+    columns: int
+    unit: int
+
+    @property
+    def stop(self) -> int:
+        """The element behind the last."""
+        return self.start + self.rows * self.columns
+
+    @property
+    def units(self) -> slice:
+        """The units."""
+        return slice(self.unit, self.unit + self.columns)
 
 
 class Reader:

@@ -110,12 +110,12 @@ def prune(
     if dry_run:
         with _bar("reading", plan.work) as advance:
             decision = decide_pruning(plan, advance)
-        typer.echo(_plan_table(plan, decision))
+        typer.echo("\n".join((_plan_table(plan, decision), *plan.notes)))
         return
     target = _needed(output)
     find_destination(plan.source, target, as_safetensors=compress)
     console = _console()
-    console.print(_outline(plan))
+    console.print("\n".join((_outline(plan), *plan.notes)))
     with _bar("pruning", plan.work) as advance:
         decision = decide_pruning(plan, advance)
         summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
