@@ -28,7 +28,7 @@ from timing import machine
 
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
 from secateurs.checkpoint.header import write_header
-from secateurs.checkpoint.publishing import write_all
+from secateurs.checkpoint.writing import write_all
 from secateurs.checkpoint.reading import Buffers
 from secateurs.checkpoint.stored import NAMES
 
