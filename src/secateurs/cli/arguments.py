@@ -40,6 +40,26 @@ def spelled_out(arguments: Sequence[str], several: Collection[str]) -> list[str]
     return result + _repeated(option, values) + verbatim
 
 
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty words, which a path would take for the folder that one is in.
+
+    Raises:
+        InvalidArgumentError: there is one, and it is not a ``--title``, which may be empty.
+    """
+    before = ""
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        option = name if equals and name.startswith("--") else before
+        empty = not word or (equals and name.startswith("--") and not value)
+        if empty and option != "--title":
+            where = f"after {option}" if option else "first"
+            raise InvalidArgumentError(
+                f"the argument {where} is empty, as where a variable of the shell is not set: "
+                "write its value, or leave it out"
+            )
+        before = word
+
+
 def numbers(option: str, words: Sequence[str]) -> list[float]:
     """Read the values of an option as numbers.
 

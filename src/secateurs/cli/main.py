@@ -12,11 +12,13 @@ import typer
 
 from secateurs._checks import nearest
 from secateurs._version import __version__
-from secateurs.cli.arguments import spelled_out
+from secateurs.cli.arguments import refuse_empty, spelled_out
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune import prune
 from secateurs.cli.ranks import on_ranks
 from secateurs.cli.report import report
+from secateurs.cli.speaking import note
+from secateurs.cli.stopping import Interruption
 from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.cli.transfer import SEVERAL as SEVERAL_NETWORKS
 from secateurs.cli.transfer import transfer
@@ -25,6 +27,7 @@ from secateurs.evaluate.ranks import Ranks, is_launched
 
 USAGE, FAILED = 2, 1
 _INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort
+_INTERRUPTED_TEXT = "interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -40,15 +43,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if words[:1] == ["sweep"] and is_launched():
         code, complaint = on_ranks(lambda ranks: _run(words, ranks))
     else:
-        code, complaint = _run(words)
+        code, complaint = _run_alone(words, last=arguments is None)
     if complaint:
-        print("secateurs:", " ".join(complaint.split()), file=sys.stderr)  # noqa: T201
+        note(f"secateurs: {' '.join(complaint.split())}")
     sys.exit(code)
+
+
+def _run_alone(words: list[str], *, last: bool) -> tuple[int, str]:
+    """Run a command in the one process that it has."""
+    with Interruption(last=last) as interruption:
+        try:
+            code, complaint = _run(words)
+        except KeyboardInterrupt:  # a later one than that which `_run` says
+            code, complaint = FAILED, _interrupted(words)
+        if interruption.number is not None and complaint.startswith(_INTERRUPTED_TEXT):
+            complaint = interruption.text + complaint.removeprefix(_INTERRUPTED_TEXT)
+        return code, complaint
+
+
+def _interrupted(words: list[str]) -> str:
+    resumes = words[:1] in (["sweep"], ["transfer"])
+    return _INTERRUPTED_TEXT + "; the same command goes on where it was" * resumes
 
 
 def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     """The exit code, and what to complain about."""
     try:
+        refuse_empty(words)
         lists = {"prune": SEVERAL_NAMES, "transfer": SEVERAL_NETWORKS}
         several = lists.get(words[0] if words else "", SEVERAL)
         asked = spelled_out(words, several) or ["--help"]
@@ -58,12 +79,7 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     except SecateursError as error:
         return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
     except (KeyboardInterrupt, typer.Abort):
-        resumes = (
-            "; the same command goes on where it was"
-            if words[:1] in (["sweep"], ["transfer"])
-            else ""
-        )
-        return FAILED, f"interrupted{resumes}"
+        return FAILED, _interrupted(words)
     except Exception as error:
         return _unforeseen(error)
     if not words:
