@@ -211,7 +211,7 @@ def _chosen(
 def _mark(
     group: Sequence[Scores],
     p_prune: float,
-    masks: Sequence[torch.Tensor],
+    masks: list[torch.Tensor],
     chosen: dict[str, torch.Tensor],
 ) -> None:
     """Choose the candidates among those that compete; their masks lie behind the earlier ones."""

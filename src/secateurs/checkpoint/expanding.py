@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateurs._checks import check_path
 from secateurs.blocks import Array
 from secateurs.checkpoint.compressed import (
     KEY,
@@ -55,7 +56,7 @@ def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
     """
     from secateurs.zoo.checkpoint import read_weights
 
-    found = find_checkpoint(Path(source).expanduser())
+    found = find_checkpoint(check_path("source", source))
     buffers = Buffers(None, found.identities)
     loaded: dict[str, Tensor] = {}
     for stored in found.files:
@@ -89,10 +90,10 @@ def decompress_checkpoint(
         InvalidArgumentError: nothing in it is compressed, or ``output`` cannot be.
         FailureError: a file is damaged, or cannot be written; nothing has changed.
     """
-    found = find_checkpoint(Path(source).expanduser())
+    found = find_checkpoint(check_path("source", source))
     if not any(is_compressed(stored) for stored in found.files):
         raise InvalidArgumentError(f"{found.path} is not compressed: it can be loaded as it is")
-    destination = find_destination(found, Path(output).expanduser())
+    destination = find_destination(found, check_path("output", output))
     buffers = Buffers(advance, found.identities)
     written: list[Written] = []
     with open_publication(found, destination) as publication:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs._checks import make_generator
+from secateurs._checks import check_path, make_generator
 from secateurs.checkpoint.compressed import BITMASK, VALUES
 from secateurs.checkpoint.compressing import write_compressed
 from secateurs.checkpoint.deciding import Group, Pruner, decide
@@ -130,7 +130,7 @@ def write_pruned(
     source = plan.source
     if compress:
         _refuse_shadows(source)
-    destination = find_destination(source, Path(output).expanduser(), as_safetensors=compress)
+    destination = find_destination(source, check_path("output", output), as_safetensors=compress)
     pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
     buffers = Buffers(advance, source.identities)
     written: list[Written] = []
@@ -232,7 +232,7 @@ def prune_checkpoint(
         seed=seed,
     )
     # Refused before the first pass, if at all.
-    find_destination(plan.source, Path(output).expanduser(), as_safetensors=compress)
+    find_destination(plan.source, check_path("output", output), as_safetensors=compress)
     decision = decide_pruning(plan, advance)
     return write_pruned(plan, decision, output, compress=compress, advance=advance)
 

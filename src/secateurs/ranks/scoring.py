@@ -71,7 +71,7 @@ def score_parts(
                 parts.append(_random(target, units[target.name], generator, team))
                 continue
             # A function may fail on one rank alone, before the others wait in a collective below.
-            with team.together() if callable(score) else nullcontext():
+            with nullcontext() if isinstance(score, str) else team.together():
                 raw = raw_scores(target, units[target.name], score, generator)
             score_part = _of_cut_units if _is_cut(target, units[target.name]) else _of_whole_units
             parts.append(score_part(raw, target, units[target.name], team))
