@@ -40,18 +40,20 @@ def spelled_out(arguments: Sequence[str], several: Collection[str]) -> list[str]
     return result + _repeated(option, values) + verbatim
 
 
-def refuse_empty(arguments: Sequence[str]) -> None:
+def refuse_empty(arguments: Sequence[str], several: Collection[str]) -> None:
     """Refuse empty words, which a path would take for the folder that one is in.
 
+    A ``--title`` may be empty, and the options in ``several`` have words of their own for it.
+
     Raises:
-        InvalidArgumentError: there is one, and it is not a ``--title``, which may be empty.
+        InvalidArgumentError: there is one.
     """
     before = ""
     for word in arguments:
         name, equals, value = word.partition("=")
-        option = name if equals and name.startswith("--") else before
-        empty = not word or (equals and name.startswith("--") and not value)
-        if empty and option != "--title":
+        named = bool(equals) and name.startswith("--")
+        option = name.replace("_", "-") if named else before
+        if not (value if named else word) and option not in ("--title", *several):
             where = f"after {option}" if option else "first"
             raise InvalidArgumentError(
                 f"the argument {where} is empty, as where a variable of the shell is not set: "

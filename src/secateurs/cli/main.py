@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NoReturn
 
 import torch
@@ -37,9 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after the program's name, default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # What cannot be shown is no reason to fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # "±" is no reason to fail where ASCII is all
+            with suppress(OSError):  # a stream may be broken already
+                stream.reconfigure(errors="replace")  # "±" where ASCII is all
     if words[:1] == ["sweep"] and is_launched():
         code, complaint = on_ranks(lambda ranks: _run(words, ranks))
     else:
@@ -69,9 +72,9 @@ def _interrupted(words: list[str]) -> str:
 def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     """The exit code, and what to complain about."""
     try:
-        refuse_empty(words)
         lists = {"prune": SEVERAL_NAMES, "transfer": SEVERAL_NETWORKS}
         several = lists.get(words[0] if words else "", SEVERAL)
+        refuse_empty(words, several)
         asked = spelled_out(words, several) or ["--help"]
         code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
         if code == _INTERRUPTED:
