@@ -30,6 +30,10 @@ STRUCK: dict[str, Sequence[int]] = {
 STREAMS = ("a stdout that nobody reads", "a full stdout", "a full stderr")
 
 
+TO_THE_END = ("twice", "a stdout that nobody reads")
+"""For which Python takes its time to leave, and may be struck or complain once more."""
+
+
 def break_stream(case: str) -> None:
     """Give this process a stream that cannot be written."""
     if case == "a stdout that nobody reads":
@@ -69,7 +73,13 @@ def child(case: str, folder: Path, said: Path) -> None:
     else:
         strike_while_writing((HUP,) if case == "ignored" else STRUCK[case])
     sys.argv = ["secateurs", "prune", "in.safetensors", "-o", "out.safetensors", "--p-prune", "0.5"]
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        if case in TO_THE_END:
+            raise
+        sys.stdout.flush()
+        os._exit(int(ended.code or 0))
 
 
 def warm_up(stored: Path) -> None:
