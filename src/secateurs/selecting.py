@@ -1,6 +1,7 @@
 """From a model to its candidates: find what competes, score it, choose the smallest."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypedDict, Unpack
 
 import torch
@@ -186,7 +187,8 @@ def _scores(
     team: Team | None,
 ) -> list[Scores]:
     if team is None or not team.sharded:
-        return [score_units(target, units[target.name], score, source) for target in targets]
+        with nullcontext() if team is None else team.together():
+            return [score_units(target, units[target.name], score, source) for target in targets]
     from secateurs.ranks.scoring import score_parts
 
     return score_parts(targets, units, score, source, team)
@@ -202,15 +204,26 @@ def _chosen(
     # All masks in one piece of memory, so that draws need not care for the number of tensors.
     masks = Marks.empty([scores.values for group in groups for scores in group]).masks
     chosen: dict[str, torch.Tensor] = {}
-    for group in groups:
-        marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
-        total = sum(scores.values.numel() for scores in group)
-        # round() as in torch.nn.utils.prune: halves go to the even number.
-        candidate_masks(group, round(p_prune * total), marks)
-        chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
+    with nullcontext() if team is None else team.together():
+        for group in groups:
+            _mark(group, p_prune, masks, chosen)
     if team is not None:
         team.agree("select", {"the sum of the candidates (the weights must be equal)": _sum(masks)})
     return chosen
+
+
+def _mark(
+    group: Sequence[Scores],
+    p_prune: float,
+    masks: list[torch.Tensor],
+    chosen: dict[str, torch.Tensor],
+) -> None:
+    """Choose the candidates among those that compete; their masks lie behind the earlier ones."""
+    marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
+    total = sum(scores.values.numel() for scores in group)
+    # round() as in torch.nn.utils.prune: halves go to the even number.
+    candidate_masks(group, round(p_prune * total), marks)
+    chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
 
 
 def _sum(masks: Sequence[torch.Tensor]) -> int:

@@ -317,6 +317,33 @@ def an_error_on_one_rank_is_an_error_on_all(rank: int, ranks: int, folder: Path)
     sc.select(model, 0.5, exclude="2")
 
 
+def a_score_that_fails_on_one_rank_says_so_on_all(rank: int, ranks: int, folder: Path) -> None:
+    def fails(target: sc.Target) -> Tensor:
+        if rank == 1:
+            raise KeyError("rank 1 has no score")
+        return target.weight.abs().sum((1, 2, 3), keepdim=True)
+
+    mesh = init_device_mesh("cpu", (ranks,))
+    # One shard has sums to add up over ranks, which the others then wait for.
+    for model in (DistributedDataParallel(whole()), placed(whole(), mesh, Shard(1))):
+        for run in (sc.select, sc.global_prune, sc.gradient_prune):
+            with pytest.raises((KeyError, sc.FailureError), match="rank 1 has no score") as caught:
+                run(
+                    model,
+                    0.5,
+                    score=fails,
+                    granularity="filter",
+                    include="*0.weight",
+                )
+            assert isinstance(caught.value, KeyError if rank == 1 else sc.FailureError)
+    model = DistributedDataParallel(whole())
+    if rank == 1:
+        with torch.no_grad():
+            model.module[2].weight[0] = math.nan
+    with pytest.raises(sc.InvalidArgumentError, match="NaN"):
+        sc.select(model, 0.5)
+
+
 def a_rank_that_does_not_come_is_missed(rank: int, ranks: int, folder: Path) -> None:
     model = placed(whole(), init_device_mesh("cpu", (ranks,)), Shard(0))
     sc.select(model, 0.5)

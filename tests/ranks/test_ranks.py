@@ -25,6 +25,7 @@ ALIKE = [
     checks.data_parallel_ranks_hold_the_same_masks,
     checks.what_differs_between_ranks_is_named,
     checks.an_error_on_one_rank_is_an_error_on_all,
+    checks.a_score_that_fails_on_one_rank_says_so_on_all,
 ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from secateurs._checks import check_choice, check_ratio, make_generator
+from secateurs._checks import check_choice, check_path, check_ratio, make_generator
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
@@ -83,7 +83,7 @@ def plan_pruning(
     scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
     needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
-    found = find_checkpoint(Path(source).expanduser())
+    found = find_checkpoint(check_path("source", source))
     for file in found.files:
         if is_compressed(file):
             raise InvalidArgumentError(

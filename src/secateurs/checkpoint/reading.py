@@ -1,7 +1,7 @@
 """Bytes of a file, a block at a time, into one buffer that is used again."""
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from secateurs.blocks import Array
+from secateurs.checkpoint.identity import Identity, check_same
 from secateurs.checkpoint.stored import Entry
 from secateurs.errors import FailureError
 
@@ -200,10 +201,14 @@ class Buffers:
 
     Args:
         advance: told of every part that is read.
+        identities: which files are to be read; no other that has taken a name is.
     """
 
-    def __init__(self, advance: Advance | None = None):
+    def __init__(
+        self, advance: Advance | None = None, identities: Mapping[Path, Identity] | None = None
+    ):
         self._advance = advance
+        self._identities = identities or {}
         self._bytes = np.empty(8 * BLOCK, np.uint8)
 
     @contextmanager
@@ -211,11 +216,12 @@ class Buffers:
         """Open a file.
 
         Raises:
-            FailureError: it cannot be opened.
+            FailureError: it cannot be opened, or is not the file whose header was read.
         """
         try:
             file = path.open("rb", buffering=0)
         except OSError as error:
             raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
         with file:
+            check_same(path, file.fileno(), self._identities.get(path))
             yield Reader(path, file, self._bytes, self._advance)

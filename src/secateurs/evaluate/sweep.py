@@ -74,7 +74,8 @@ def sweep(
         overwrite: throw away what ``output`` holds.
         progress: whether to show a progress bar, default only in a terminal.
         ranks: the processes that split the images, each with the whole model; all of them call.
-            Rank 0 shows the bar and writes; all get the rows. Default none: this process sees
+            Rank 0 shows the bar and writes; all get the rows. The others may leave out ``output``,
+            but not name another. Default none: this process sees
             all images, also where a process group is there.
         **grid: what to measure, the arguments of `Grid`: ``p_prune``, ``p_bern``,
             ``prune_type``, ``granularity``, ``scope``, ``score``, ``layers``, ``include``,
@@ -107,6 +108,7 @@ def sweep(
         if ranks is not None:
             _check_ranks(model, loader)
             ranks.agree(alike_on_ranks(wanted, plan, columns, variants))
+            ranks.agree_on_output(output, overwrite=overwrite)
         results = None
         if output is not None and (ranks is None or ranks.first):
             results = stack.enter_context(Results(output))
