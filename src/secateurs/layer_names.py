@@ -19,7 +19,6 @@ _NO_EMBEDDINGS = (
     "*patch*embed*",
 )
 _NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
-_EXPERTS = "*experts"
 # Further names of modules with one matrix an expert, where they have three dimensions.
 _STACKS = ("input_linear", "output_linear")
 _ROUTERS = ("*router*", "gate", "*_gate", "gating")
@@ -80,7 +79,9 @@ def is_matrix(attribute: str) -> bool:
 
 def routers(names: Collection[str]) -> set[str]:
     """Those of the qualified names that belong to a router: a gate that stands beside experts."""
-    holders = {holder for name in names for holder in _experts_beside(name)}
+    # A look at whole names first, since most models have no experts.
+    some = [n for n in names if "experts" in n.lower() or any(stack in n for stack in _STACKS)]
+    holders = {holder for name in some for holder in _experts_beside(name)}
     if not holders:
         return set()
     return {name for name in names if any(before in holders for before in _before_gates(name))}
@@ -113,7 +114,7 @@ def outputs_last(
 
 
 def _is_experts(part: str) -> bool:
-    return fnmatchcase(part.lower(), _EXPERTS)
+    return part.endswith("experts") or part.lower().endswith("experts")
 
 
 def _is_numbered(part: str) -> bool:

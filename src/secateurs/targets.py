@@ -267,31 +267,31 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
     if not layers:
         raise InvalidArgumentError(f"layers is empty; write one of {', '.join(LAYER_NAMES)}")
     chosen: set[str] = set()
-    unasked: set[str] | None = None
     for layer in layers:
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
             chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
             continue
         found = _weights(everything, _classes(layer))
         if isinstance(layer, str):
-            unasked = _routers_and_embeddings(everything) if unasked is None else unasked
-            found -= unasked
+            found = _without_routers_and_embeddings(everything, found)
         chosen |= found
     return chosen
 
 
-def _routers_and_embeddings(everything: dict[str, Target]) -> set[str]:
-    """What is no layer of its own kind: gates of experts, embeddings that are a layer as well."""
+def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
+    """Leave out gates of experts, and embeddings that are a layer as well."""
     gates = routers([name for target in everything.values() for name in target.names])
     return {
-        target.name
-        for target in everything.values()
-        if not gates.isdisjoint(target.names) or _is_embedding(target)
+        name
+        for name in found
+        if gates.isdisjoint(everything[name].names) and not _is_embedding(everything[name])
     }
 
 
 def _is_embedding(target: Target) -> bool:
-    """Whether an embedding shares the parameter: by its class, or by its name beside layers."""
+    """Whether an embedding shares a layer's weight: by its class, or by its name."""
+    if len(target.places) == 1:
+        return False
     modules = [module for module, _ in target.places]
     if any(isinstance(module, EMBEDDINGS) for module in modules):
         return True

@@ -51,8 +51,8 @@ def prune(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="conv, conv2d, linear, attention, all, ...; by default the weights of "
-            "convolutions and linear layers, told by name and shape.",
+            help="conv, conv2d, linear, attention, experts, all, ...; by default the weights of "
+            "convolutions, linear layers and experts, told by name and shape.",
             rich_help_panel=_PRUNE,
             metavar="VALUE ...",
         ),
