@@ -5,7 +5,6 @@ import pickle
 import warnings
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -334,4 +333,9 @@ def test_no_values_are_read_where_nothing_was_written() -> None:
     model(torch.ones(1, 2, 5, 5)).sum().backward()
     doubts = [t.original.doubt() for t in sc.find_targets(model) if t.original is not None]
     assert doubts == ["gradient", "gradient"]
-    np.testing.assert_equal(len(doubts), 2)
+    for _ in range(3):  # a new gradient may lie where the old one lay
+        sc.global_prune(model, 0.5)
+        model.zero_grad()
+        model(torch.ones(1, 2, 5, 5)).sum().backward()
+        doubts = [t.original.doubt() for t in sc.find_targets(model) if t.original is not None]
+        assert doubts == ["gradient", "gradient"]

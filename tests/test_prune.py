@@ -178,6 +178,7 @@ def test_a_block_that_trains_goes_back_and_says_so(
         return
     assert [str(w.message).split(" puts")[0] for w in said] == ["the end of the block"]
     assert said[0].category is LostTrainingWarning
+    assert said[0].filename == __file__
     assert " 3.weight " in str(said[0].message)
     assert "0.weight" not in str(said[0].message)
     assert_same(snapshot(model), before)

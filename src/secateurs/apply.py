@@ -15,6 +15,7 @@ from torch import nn
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.kept import ORIGINAL_SUFFIX, keep_original, keeps_original, original_of
+from secateurs.layout import as_integers
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, multiply
 from secateurs.original import Original, differs
@@ -137,10 +138,12 @@ def _start(target: Target) -> torch.Tensor:
     original, parameter = target.original, target.parameter
     if original is None or original.was_trained or _shares_memory(original):
         return parameter.detach().clone()
-    if original.was_settled or parameter.is_cpu or _recording(parameter):
+    known = original.was_settled or parameter.is_cpu or is_part(parameter)
+    if known or _recording(parameter):
         return original.beside
     # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
-    return torch.where(differs(parameter, original.values), parameter, original.beside)
+    now, then = as_integers(parameter), as_integers(original.beside)
+    return torch.where(differs(parameter, original.values), now, then).view(parameter.dtype)
 
 
 def _shares_memory(original: Original) -> bool:

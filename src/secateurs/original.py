@@ -5,6 +5,7 @@ since, or loaded, or merged, or set afresh. To see that takes a look at every va
 where torch's own count of writes says that nobody wrote since we did.
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class Original:
     def __init__(self, values: torch.Tensor, parameter: nn.Parameter):
         self.values = values
         self.parameter = parameter
-        self._seen: _Mark | None = None
+        self._seen: tuple[Any, Any, Any] | None = None
         self._trained = False
         self._settled = False
 
@@ -69,14 +70,22 @@ class Original:
 
     def written(self, trained: bool = False) -> None:
         """Note that the parameter holds what pruning has just written or seen."""
-        self._trained, self._seen = trained, _mark(self.parameter)
+        grad = self.parameter.grad
+        self._trained = trained
+        self._seen = (
+            _writes(self.parameter),
+            None if grad is None else weakref.ref(grad),
+            None if grad is None else _version(grad),
+        )
 
     def doubt(self) -> str:
         """Why only a look at all values can tell: ``"written"``, ``"gradient"`` or nothing."""
-        now = _mark(self.parameter)
-        if self._seen is None or self._seen[:-1] != now[:-1]:
+        if self._seen is None or self._seen[0] != _writes(self.parameter):
             return "written"
-        return "gradient" if self._seen != now else ""
+        _, known, count = self._seen
+        grad = self.parameter.grad
+        same = grad is (None if known is None else known())
+        return "" if same and (grad is None or _version(grad) == count) else "gradient"
 
 
 def look(
@@ -143,9 +152,6 @@ def _differs_here(now: torch.Tensor, then: torch.Tensor) -> bool:
     return False
 
 
-_Mark = tuple[Any, ...]
-
-
 def _in_doubt(original: Original, wait: bool) -> bool:
     doubt = original.doubt()
     original._settled = not doubt
@@ -168,19 +174,15 @@ def _compare(originals: Sequence[Original]) -> list[bool]:
     return [outcomes[i % count][i // count] for i in range(len(originals))]
 
 
-def _mark(parameter: nn.Parameter) -> _Mark:
-    """What is another after a write: torch's counts, the address, a few values; the gradient."""
-    here, grad = parameter.detach(), parameter.grad
+def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
+    """What is another after a write: torch's counts, the address, a few values."""
+    here = parameter.detach()
     counts = _version(parameter)
     if is_part(here):
         here = local_of(here)
         counts = (counts, _version(here))
-    return (
-        counts,
-        None if here.is_meta else here.data_ptr(),
-        _probe(here) if here.is_cpu else None,
-        None if grad is None else (id(grad), _version(grad)),
-    )
+    address = None if here.is_meta else here.data_ptr()
+    return counts, address, _probe(here) if here.is_cpu else None
 
 
 def _version(tensor: torch.Tensor) -> int:

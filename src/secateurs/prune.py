@@ -14,6 +14,7 @@ from secateurs.masks import Masks
 from secateurs.restoring import (
     check_releasable,
     forget_originals,
+    look_closely,
     release_weights,
     restore_weights,
 )
@@ -183,7 +184,7 @@ def restore(model: Model) -> Model:
             ``weight_norm``; the others are restored.
     """
     restore_gradients(model)
-    warn_of_loss("restore", restore_weights(model))
+    warn_of_loss("restore", restore_weights(model), frames=3)
     return model
 
 
@@ -270,6 +271,7 @@ def set_aside(model: nn.Module) -> AbstractContextManager[None]:
 
     Weights that were trained since they were pruned are as they are.
     """
+    look_closely(model)
     return _under(model, Masks({}), "global")
 
 
@@ -285,7 +287,7 @@ def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
         lost = inside.end()
         lost += restore_weights(model)
         lost += before.bring_back()
-        warn_of_loss("the end of the block", lost)
+        warn_of_loss("the end of the block", lost, frames=6)
 
 
 def _draw(

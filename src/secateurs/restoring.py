@@ -40,7 +40,7 @@ def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
     again = [o for o in standing if id(o.parameter) in (keep or ())]
     others = [o for o in standing if id(o.parameter) not in (keep or ())]
     team = team_of(model) if standing else None
-    look(again, team, wait=False)
+    look(again, team, wait=team is not None)
     trained = dict(zip(map(id, others), look(others, team), strict=True))
     if len(again) == len(found):
         return
@@ -50,6 +50,16 @@ def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
             copy_bits(original.parameter, original.values)
         if id(original) in trained or not _stands(module, attribute, original):
             forget_original(module, attribute)
+
+
+def look_closely(model: nn.Module) -> None:
+    """See of all pruned weights whether they were trained, also by writes that torch did not count.
+
+    All ranks of a sharded model must call together.
+    """
+    settle(model)
+    found = [o for _, module, attribute, o in originals_of(model) if _stands(module, attribute, o)]
+    look(found, team_of(model) if found else None, closely=True)
 
 
 def restore_weights(model: nn.Module) -> list[str]:

@@ -14,7 +14,7 @@ from secateurs.granularity import GRANULARITIES, Units, units_of
 from secateurs.keys import Scores
 from secateurs.layout import flattened, joined, side_by_side
 from secateurs.marking import Marks
-from secateurs.original import look
+from secateurs.restoring import look_closely
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
 from secateurs.sharding.presence import local_of, part_like
@@ -165,8 +165,7 @@ def _scored(
     needed = "score='random'" if score == "random" and team is None else None
     source = make_generator(generator, seed, needed_for=needed)
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
-    # Some writes torch does not count: here each value is seen anyway.
-    look([t.original for t in targets if t.original is not None], team, closely=True)
+    look_closely(model)
     units = {target.name: units_of(target, granularity) for target in targets}
     if not any(u.count for u in units.values()):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")

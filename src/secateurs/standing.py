@@ -112,8 +112,8 @@ def _fits(module: nn.Module, attribute: str, mask: torch.Tensor) -> bool:
     return mask.dim() == len(shape) and all(have in (1, size) for have, size in sizes)
 
 
-def warn_of_loss(what: str, names: list[str]) -> None:
-    """Warn that learned values are gone, if there are names."""
+def warn_of_loss(what: str, names: list[str], *, frames: int) -> None:
+    """Warn that learned values are gone, if there are names; the caller is ``frames`` away."""
     if not names:
         return
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -121,5 +121,5 @@ def warn_of_loss(what: str, names: list[str]) -> None:
         f"{what} puts back the values that {shown} had before pruning, though training or loading "
         "changed them since, which is lost now: to keep it, call make_permanent(model) first",
         LostTrainingWarning,
-        stacklevel=3,
+        stacklevel=frames,
     )
