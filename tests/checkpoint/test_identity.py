@@ -101,7 +101,7 @@ def during(path: Path, change: Callable[[Path], None], calls: int) -> Callable[[
 
 
 @pytest.mark.parametrize("change", CHANGES[:4], ids=lambda change: change.__name__)
-@pytest.mark.parametrize("calls", [1, 3, 5, 7])
+@pytest.mark.parametrize("calls", [1, 7])
 @pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", INDEX])
 def test_a_folder_that_a_trainer_saves_over(
     tmp_path: Path, change: Callable[[Path], None], calls: int, name: str
