@@ -21,7 +21,7 @@ SKIPPED = -1
 
 
 class CorruptImageError(FailureError):
-    """An image that cannot be read, named.
+    """An image that cannot be read, or not be preprocessed, named.
 
     A DataLoader raises a worker's error again with the worker's traceback as its text; the last
     line of that is the message that a person needs.
@@ -80,7 +80,14 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
                 f"cannot read the image {self.name_of(index)} ({printable(one_line(error))}): mend "
                 "or remove it, or go on without it: --skip-corrupt"
             ) from error
-        return self.preprocess(image), item.label
+        try:
+            return self.preprocess(image), item.label
+        except Exception as error:  # the model's own transform, or the caller's
+            raise CorruptImageError(
+                f"cannot bring the image {self.name_of(index)} of {image.width} x {image.height} "
+                f"pixels into the model's form ({type(error).__name__}: "
+                f"{printable(one_line(error))}): remove it, or mend the preprocessing"
+            ) from error
 
     def name_of(self, index: int) -> str:
         """The file of image ``index``, or its number in a data set that is not made of files."""

@@ -21,6 +21,7 @@ UNDERSTOOD = (
     "DIR/images/ID.png"
 )
 _HELD_OUT = ("val", "validation")
+_LONGEST = 250  # what systems take for a name, less the suffix
 _COLUMNS = ("ImageId", "TrueLabel", "TargetClass")
 
 
@@ -196,7 +197,7 @@ def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
 def _image_id(table: Path, line: int, row: Mapping[str, str], before: dict[str, int]) -> str:
     """The id of a row, which names a file beside the table, and stands there once."""
     found = row["ImageId"] or ""
-    if not found.strip() or "/" in found or "\\" in found or "\0" in found:
+    if not found.strip() or len(found) > _LONGEST or "/" in found or "\\" in found or "\0" in found:
         raise InvalidArgumentError(
             f"{table}, line {line}: ImageId must be the name of a file in images/ without .png, "
             f"got {quoted(found)}"

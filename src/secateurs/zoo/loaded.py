@@ -37,8 +37,7 @@ class LoadedModel:
 def count_answers(model: LoadedModel) -> int | None:
     """How many classes a model answers: what it says, or what it does with a black image.
 
-    It is tried without gradients, in ``eval()`` mode as the zoo hands models out, and torch's random
-    state stays as it is.
+    It is tried without gradients, in the mode that it is in; torch's random state stays as it is.
 
     Returns:
         None where it says nothing and cannot read the image.
