@@ -75,7 +75,10 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
             raise FailureError(
                 f"row {number} of {path} has more cells than there are columns; read results.jsonl"
             )
-    return [{name: _unmarked(cell) for name, cell in row.items()} for row in rows]
+    # A row with too few cells, which has None for the others, is refused where rows are made.
+    return [
+        {name: _unmarked(cell) for name, cell in row.items() if cell is not None} for row in rows
+    ]
 
 
 def to_rows(kind: type[R], values: Sequence[Mapping[str, Any]], path: Path) -> list[R]:
@@ -101,13 +104,9 @@ def to_rows(kind: type[R], values: Sequence[Mapping[str, Any]], path: Path) -> l
 def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
     """The rows as csv; columns of a newer version are kept, behind ours."""
     extra = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in columns]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, *map(_marked, extra)])
-    writer.writerows(
-        [_marked(_finite(row.get(name, ""))) for name in (*columns, *extra)] for row in rows
-    )
-    return text.getvalue()
+    lines = [[*columns, *map(_marked, extra)]]
+    lines += [[_marked(_finite(row.get(name, ""))) for name in (*columns, *extra)] for row in rows]
+    return "".join(map(_to_csv_line, lines))
 
 
 def jsonl_text(rows: list[dict[str, Any]]) -> str:
@@ -119,6 +118,13 @@ def _to_json_line(values: Mapping[str, Any]) -> str:
     """One line of JSON without a newline; JSON has no NaN, so it is written as text."""
     safe = {name: _finite(value) for name, value in values.items()}
     return json.dumps(safe, ensure_ascii=False, allow_nan=False)
+
+
+def _to_csv_line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    # So that a lone carriage return in a cell gets quotation marks, too.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _finite(value: Any) -> Any:

@@ -69,7 +69,7 @@ def _read(path: Path, kind: type[R]) -> list[R]:
                 f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
                 f" secateurs report, or {reader}"
             )
-    return to_rows(kind, rows, path)
+    return to_rows(kind, rows, path / JSONL if path.is_dir() else path)
 
 
 def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
