@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any, cast
 
-from secateurs._text import quoted
+from secateurs._text import quoted, storable
 
 _DEEPEST = 50  # what this package writes has five levels
 _LARGEST = 2**63 - 1  # whole numbers beyond it fit into no column of other tools
@@ -99,8 +99,20 @@ def as_number(value: Any, least: float = 0.0, most: float = math.inf) -> float:
 
 
 def plain(value: Any) -> Any:
-    """What JSON makes of a value: what comes back when it was written and read again."""
-    return json.loads(json.dumps(value, default=str))
+    """What JSON makes of a value: what comes back when it was written and read again.
+
+    What JSON does not know becomes text, and in text what UTF-8 cannot hold becomes escapes.
+    """
+    return _storable(json.loads(json.dumps(value, default=str)))
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        found = cast(dict[str, Any], value)
+        return {storable(name): _storable(part) for name, part in found.items()}
+    if isinstance(value, list):
+        return [_storable(part) for part in cast(list[Any], value)]
+    return storable(value) if isinstance(value, str) else value
 
 
 def _check_depth(value: Any) -> None:

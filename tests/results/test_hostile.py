@@ -230,7 +230,7 @@ def test_names_that_are_not_utf_8_are_stored_as_escapes(tmp_path: Path, name: st
         file.read_bytes().decode()
     with Results(folder) as results:
         assert results.open({"data": odd}) is True
-        with pytest.raises(SecateursError, match=r'data: there "caf\\xe9", now "cafe"'):
+        with pytest.raises(SecateursError, match=r'data: there "caf.+xe9", now "cafe"'):
             results.open({"data": "cafe"})
 
 

@@ -134,7 +134,7 @@ def _random_states_kept() -> Generator[None]:
     try:
         random.seed(0)
         np.random.seed(0)
-        torch.random.default_generator.manual_seed(0)  # torch.manual_seed also seeds the GPUs
+        torch.default_generator.manual_seed(0)  # torch.manual_seed also seeds the GPUs
         yield
     finally:
         random.setstate(python)

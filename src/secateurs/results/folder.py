@@ -116,10 +116,8 @@ class Results(Generic[R]):
             if rows or (self.folder / CSV).exists():
                 self._write(rows)
         text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
-        # Of a path that is not UTF-8; in JSON these are the escapes for the same characters.
-        content = text.encode(errors="backslashreplace")
-        if _content(self.folder / CONFIG) != content:
-            replace_files({self.folder / CONFIG: content})
+        if _content(self.folder / CONFIG) != text.encode():
+            replace_files({self.folder / CONFIG: text.encode()})
         return resumed
 
     def rows(self) -> list[R]:
