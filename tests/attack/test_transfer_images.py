@@ -193,7 +193,7 @@ def test_names_of_saved_images_are_utf_8_and_no_formulas(tmp_path: Path) -> None
     )
     odd = {name for name in found.names if not name.removesuffix(".png").isdigit()}
     assert odd == {
-        *("caf%xe9.png", "_=1+1.png", "_-x.png", "_@.png", "a%x0ab.png", "caf%xff.png"),
+        *("caf%xe9.png", "_=1+1.png", "_-x.png", "_@.png", "a%nb.png", "caf%xff.png"),
         "plain.png",
     }
     assert len(digest_of(found.names)) == 16
