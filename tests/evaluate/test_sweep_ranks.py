@@ -98,10 +98,12 @@ def test_finished_results_are_there_for_all(tmp_path: Path) -> None:
 
 def test_several_sweeps_one_after_another() -> None:
     models = [network() for _ in range(2)]
+    # Made here, since threads share the random state that they are drawn from.
+    images = [Images(count) for count in (30, 46)]
     found = on_ranks(
         2,
         lambda ranks: [
-            sweep(models[ranks.rank], loader(Images(n)), ranks=ranks, p_prune=0.5) for n in (30, 46)
+            sweep(models[ranks.rank], loader(each), ranks=ranks, p_prune=0.5) for each in images
         ],
     )
     assert [[rows[0].count for rows in each] for each in found] == [[30, 46], [30, 46]]

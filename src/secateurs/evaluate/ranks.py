@@ -1,6 +1,5 @@
 """Processes that share the images of a sweep."""
 
-import json
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -8,6 +7,7 @@ from typing import Any, Self
 
 import torch.distributed
 
+from secateurs._json import plain
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.evaluate.line import Line, Store
 from secateurs.evaluate.progress import Progress
@@ -73,7 +73,7 @@ class Ranks(Line):
         self._sweep += 1
         self._unsaid = self._known = 0
         self._told.clear()
-        mine = json.loads(json.dumps(dict(given), default=str))
+        mine = plain(dict(given))
         differing = differences(self.from_first("given", mine), mine)
         if differing:
             raise InvalidArgumentError(

@@ -30,8 +30,7 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
             temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
             staged[path] = temporary
             _write_through(temporary, content, path)
-        for path, temporary in staged.items():
-            temporary.replace(path)
+        _rename_all(staged)
         for folder in {path.parent for path in staged}:
             sync_folder(folder)
     except OSError as error:
@@ -41,6 +40,22 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _rename_all(staged: Mapping[Path, Path]) -> None:
+    """Rename all, also where Ctrl-C strikes in between: the files belong together."""
+    waiting = list(staged.items())
+    try:
+        while waiting:
+            path, temporary = waiting[0]
+            temporary.replace(path)
+            waiting.pop(0)
+    except BaseException as error:
+        if not isinstance(error, OSError):
+            for path, temporary in waiting:
+                with contextlib.suppress(FileNotFoundError):  # the one that was just renamed
+                    temporary.replace(path)
+        raise
 
 
 def write_failure(path: Path, error: OSError) -> FailureError:
