@@ -48,9 +48,9 @@ def global_prune(
     The smallest ``p_prune`` of the units are candidates, and each is set to zero with probability
     ``p_bern`` (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). While a weight is
     pruned, ``module.weight_orig`` holds its original values; `restore` puts them back bit for bit.
-    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights
-    that were trained since they were pruned are pruned from what they are now, which is then
-    what `restore` puts back; so a loop of pruning and training prunes iteratively.
+    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights that
+    were trained meanwhile are pruned from what they are now, which `restore` then puts back; so
+    pruning and training in turns prunes iteratively.
 
     Args:
         model: the network; its Parameters stay the same objects.
@@ -139,9 +139,8 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
     """Put masks on a model, replacing whatever pruning it is under.
 
     Masks act on the original weights; on weights that were trained since they were pruned, as they
-    are. Of a write that torch does not count, such as one through ``.data`` or by an optimizer with
-    ``fused=True``, a look at a few values tells on a CPU, and a new gradient on a GPU; a write that
-    neither of them shows is not noticed here, though it is by `select` and `global_prune`.
+    are. Of writes that torch does not count (``.data``, optimizers with ``fused=True``) a few
+    values tell on a CPU and a new gradient anywhere; `select` and `global_prune` see all of them.
 
     Args:
         model: the network, changed in place.
@@ -267,10 +266,7 @@ def gradient_pruned(
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
-    """For the length of a ``with`` block, the model without its pruning, to be measured.
-
-    Weights that were trained since they were pruned are as they are.
-    """
+    """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
     look_closely(model)
     return _under(model, Masks({}), "global")
 
