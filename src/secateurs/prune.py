@@ -154,7 +154,7 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
     if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        pairs = check_weights(model, masks)  # first, so that an error leaves the model as it is
+        pairs = check_weights(model, masks)  # first: an error leaves the model as it is
         restore_gradients(model)
         prune_weights(model, pairs)
     else:
@@ -179,11 +179,11 @@ def restore(model: Model) -> Model:
         The same model.
 
     Raises:
-        InvalidArgumentError: a weight was pruned and is computed now, by a parametrization or
-            ``weight_norm``; the others are restored.
+        InvalidArgumentError: a weight is computed by now (``weight_norm``); the others are restored.
     """
     restore_gradients(model)
     warn_of_loss("restore", restore_weights(model), frames=3)
+    check_releasable(model)
     return model
 
 
@@ -284,6 +284,7 @@ def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
         lost += restore_weights(model)
         lost += before.bring_back()
         warn_of_loss("the end of the block", lost, frames=6)
+        check_releasable(model)
 
 
 def _draw(
