@@ -179,7 +179,7 @@ def restore(model: Model) -> Model:
         The same model.
 
     Raises:
-        InvalidArgumentError: a weight is computed by now (``weight_norm``); the others are restored.
+        InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
     """
     restore_gradients(model)
     warn_of_loss("restore", restore_weights(model), frames=3)
@@ -295,6 +295,6 @@ def _draw(
         agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
     p_bern = check_ratio("p_bern", p_bern)
     source = make_generator(options.get("generator"), options.get("seed"))
-    # One source for both, so that random scores and draws do not repeat each other's numbers.
+    # One source for both: random scores and draws must not repeat each other's numbers.
     options |= {"generator": source, "seed": None}
     return select(model, p_prune, **options).draw(p_bern, generator=source)
