@@ -197,6 +197,11 @@ def test_a_parametrization_put_on_inside_a_block_is_named_when_it_ends() -> None
         parametrizations.weight_norm(model[0])
     assert torch.equal(model[2].weight, network()[2].weight)
     sc.restore(sc.make_permanent(model))
+    model = sc.global_prune(network(), 0.3, include="2")
+    outer = snapshot(model)["2.weight"]
+    with pytest.raises(sc.InvalidArgumentError, match=r"^0\.weight: "), sc.pruned(model, 0.5):
+        parametrizations.weight_norm(model[0])
+    assert torch.equal(bits(model[2].weight), outer)  # the pruning that stood before is back
 
 
 @either

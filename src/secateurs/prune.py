@@ -48,9 +48,9 @@ def global_prune(
     The smallest ``p_prune`` of the units are candidates, and each is set to zero with probability
     ``p_bern`` (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). While a weight is
     pruned, ``module.weight_orig`` holds its original values; `restore` puts them back bit for bit.
-    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights
-    that were trained since they were pruned are pruned from what they are now, which is then
-    what `restore` puts back; so a loop of pruning and training prunes iteratively.
+    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights that
+    were trained meanwhile are pruned from what they are now, which `restore` then puts back; so
+    pruning and training in turns prunes iteratively.
 
     Args:
         model: the network; its Parameters stay the same objects.
@@ -139,9 +139,8 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
     """Put masks on a model, replacing whatever pruning it is under.
 
     Masks act on the original weights; on weights that were trained since they were pruned, as they
-    are. Of a write that torch does not count, such as one through ``.data`` or by an optimizer with
-    ``fused=True``, a look at a few values tells on a CPU, and a new gradient on a GPU; a write that
-    neither of them shows is not noticed here, though it is by `select` and `global_prune`.
+    are. Of writes that torch does not count (``.data``, optimizers with ``fused=True``) a few
+    values tell on a CPU and a new gradient anywhere; `select` and `global_prune` see all of them.
 
     Args:
         model: the network, changed in place.
@@ -155,7 +154,7 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
     if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        pairs = check_weights(model, masks)  # first, so that an error leaves the model as it is
+        pairs = check_weights(model, masks)  # first: an error leaves the model as it is
         restore_gradients(model)
         prune_weights(model, pairs)
     else:
@@ -180,11 +179,11 @@ def restore(model: Model) -> Model:
         The same model.
 
     Raises:
-        InvalidArgumentError: a weight was pruned and is computed now, by a parametrization or
-            ``weight_norm``; the others are restored.
+        InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
     """
     restore_gradients(model)
     warn_of_loss("restore", restore_weights(model), frames=3)
+    check_releasable(model)
     return model
 
 
@@ -267,10 +266,7 @@ def gradient_pruned(
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
-    """For the length of a ``with`` block, the model without its pruning, to be measured.
-
-    Weights that were trained since they were pruned are as they are.
-    """
+    """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
     look_closely(model)
     return _under(model, Masks({}), "global")
 
@@ -288,6 +284,7 @@ def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
         lost += restore_weights(model)
         lost += before.bring_back()
         warn_of_loss("the end of the block", lost, frames=6)
+        check_releasable(model)
 
 
 def _draw(
@@ -298,6 +295,6 @@ def _draw(
         agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
     p_bern = check_ratio("p_bern", p_bern)
     source = make_generator(options.get("generator"), options.get("seed"))
-    # One source for both, so that random scores and draws do not repeat each other's numbers.
+    # One source for both: random scores and draws must not repeat each other's numbers.
     options |= {"generator": source, "seed": None}
     return select(model, p_prune, **options).draw(p_bern, generator=source)

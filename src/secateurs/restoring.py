@@ -65,27 +65,21 @@ def look_closely(model: nn.Module) -> None:
 def restore_weights(model: nn.Module) -> list[str]:
     """Put the original values back, bit for bit, whatever became of the weights since.
 
+    Weights that are computed now are left out; `check_releasable` names them.
+
     Returns:
         The names of the weights that were trained since, which is lost.
-
-    Raises:
-        InvalidArgumentError: a weight is computed now, as by ``weight_norm``; the others are
-            restored.
     """
     settle(model)
     lost: dict[int, str] = {}
-    computed: list[str] = []
     for name, module, attribute, original in originals_of(model):
         if _is_computed(module, attribute):
-            computed.append(name)
             continue
         if _stands(module, attribute, original):
             if original.trained:
                 lost.setdefault(id(original.parameter), name)
             copy_bits(original.parameter, original.values)
         forget_original(module, attribute)
-    if computed:
-        raise InvalidArgumentError(_what_is_computed(computed))
     return list(lost.values())
 
 
