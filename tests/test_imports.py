@@ -14,7 +14,10 @@ SOURCE = Path(secateurs.__file__).parent
 ORDER = [
     {"errors", "_version"},
     {"_checks", "results", "sharding"},
+    {"patterns"},
+    {"prunable", "computed", "recomputed", "overlaps"},
     {"targets"},
+    {"coverage"},
     {"granularity", "sparsity", "keys", "layout"},
     {"scores", "blocks", "masks"},
     {"counter", "multiply", "stream"},

@@ -12,7 +12,12 @@ from typing import Any
 
 from secateurs._version import __version__
 from secateurs.candidates import Candidates, Levels
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import (
+    CoverageWarning,
+    FailureError,
+    InvalidArgumentError,
+    SecateursError,
+)
 from secateurs.masks import Mask, Masks
 from secateurs.prune import (
     apply_masks,
@@ -30,6 +35,7 @@ from secateurs.targets import Target, find_targets
 
 __all__ = [
     "Candidates",
+    "CoverageWarning",
     "Diversified",
     "Ensemble",
     "FailureError",

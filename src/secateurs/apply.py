@@ -13,6 +13,7 @@ from torch import nn
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, as_integers, multiply
+from secateurs.overlaps import refuse_overlaps
 from secateurs.sharding.presence import is_part, local_of, replicated
 from secateurs.sharding.shard import shard_of
 from secateurs.sparsity import BACKWARD_SUFFIX
@@ -93,6 +94,7 @@ def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
     for target, mask in pairs:
         _check_writable(target)
         local_mask(mask, target)
+    refuse_overlaps([(target.name, target.parameter) for target, _ in pairs])
     return pairs
 
 

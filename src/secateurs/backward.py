@@ -7,7 +7,7 @@ or attention function, by whichever module, the gradient to the input is compute
 weight. A masked weight that is handed to anything else is an error, never a dense gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
 
@@ -18,6 +18,8 @@ from secateurs._mode import MaskedWeights, active_mode, masked_attributes, witho
 from secateurs.apply import mask_beside, matching_targets
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.masks import Masks
+from secateurs.patterns import excluding, listed
+from secateurs.recomputed import refuse_recomputed
 from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.targets import KINDS, ORIGINAL_SUFFIX, Target, pruned_places
 
@@ -36,8 +38,7 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
             convolution, linear or attention layer, or its module's ``forward`` was replaced.
     """
     pairs = matching_targets(model, masks)
-    for target, _ in pairs:
-        check_gradient_prunable(target)
+    check_gradient_prunable([target for target, _ in pairs])
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     restore_gradients(model)
     install_gradient_masks(model, [(*p, keep) for target, keep in masked for p in target.places])
@@ -153,24 +154,43 @@ def _may_use_others(module: nn.Module) -> bool:
     return below or isinstance(module, _FAST_PATHS)
 
 
-def check_gradient_prunable(target: Target) -> None:
-    """Refuse a weight whose use cannot be told from others'.
+def check_gradient_prunable(targets: Sequence[Target]) -> None:
+    """Refuse weights whose use cannot be told from others', all that share a reason in one error.
 
     Raises:
-        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer, or
-            its module's ``forward`` was replaced.
+        InvalidArgumentError: one is not the weight of a convolution, linear or attention layer, or
+            its module's ``forward`` was replaced, or makes another weight of it.
     """
-    if not any(_is_linear(module, attribute) for module, attribute in target.places):
+    others = [t for t in targets if not any(_is_linear(m, a) for m, a in t.places)]
+    if others:
         raise InvalidArgumentError(
-            f"gradient pruning works on convolution, linear and attention weights; {target.name} "
-            f"belongs to {type(target.module).__name__}: write exclude={target.name!r}"
+            "gradient pruning works on convolution, linear and attention weights; "
+            f"{_named(others)}: write {_without(others, targets)}"
         )
-    for module, _ in target.places:
-        if "forward" in vars(module):
-            raise InvalidArgumentError(
-                f"{target.name} cannot be gradient-pruned, since the forward method of its module "
-                f"was replaced on the instance: undo that, or write exclude={target.name!r}"
-            )
+    replaced = [t for t in targets if any("forward" in vars(module) for module, _ in t.places)]
+    if replaced:
+        raise InvalidArgumentError(
+            f"{listed(t.name for t in replaced)} cannot be gradient-pruned, since the forward "
+            "method of the module was replaced on the instance: undo that, or write "
+            f"{_without(replaced, targets)}"
+        )
+    places = [(t.name, module) for t in targets for module, a in t.places if a == "weight"]
+    refuse_recomputed(places, [t.name for t in targets], stored=False)
+
+
+def _named(targets: Sequence[Target]) -> str:
+    if len(targets) == 1:
+        return f"{targets[0].name} belongs to {type(targets[0].module).__name__}"
+    kinds: dict[str, list[str]] = {}
+    for target in targets:
+        kinds.setdefault(type(target.module).__name__, []).append(target.name)
+    said = ", ".join(f"{len(names)} of {kind} ({listed(names)})" for kind, names in kinds.items())
+    return f"{len(targets)} parameters are none: {said}"
+
+
+def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> str:
+    names = [target.name for target in targets]
+    return excluding(names, {t.name for t in chosen} - set(names))
 
 
 def _is_linear(module: nn.Module, attribute: str) -> bool:

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
-from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
+from secateurs.computed import Computed, computed_error, computed_in
 from secateurs.errors import InvalidArgumentError
+from secateurs.patterns import name_matches, touches
+from secateurs.prunable import refuse_unprunable
 from secateurs.sharding.presence import settle
 
 ORIGINAL_SUFFIX = "_orig"
@@ -148,21 +149,23 @@ def find_targets(
         ['0.weight', '1.weight', '2.weight']
     """
     everything = all_parameters(model)
-    of_layers = _of_layers(everything, _as_list("layers", "default" if layers is None else layers))
+    of_layers = _of_layers(
+        everything, pattern_list("layers", "default" if layers is None else layers)
+    )
     chosen = of_layers
     if include is not None:
-        chosen = _included(model, everything, of_layers, _as_list("include", include))
-    for pattern in _as_list("exclude", () if exclude is None else exclude):
+        chosen = _included(model, everything, of_layers, pattern_list("include", include))
+    for pattern in pattern_list("exclude", () if exclude is None else exclude):
         dropped = _matching(everything, pattern)
         if not dropped:
             raise _unmatched("exclude", pattern, model)
         chosen = chosen - dropped
     targets = tuple(everything[name] for name in everything if name in chosen)
-    _refuse_parametrized(model, layers, include, exclude)
+    _refuse_computed(model, targets, layers, include, exclude)
+    _refuse_absent(everything, layers)
     if not targets:
         raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
-    for target in targets:
-        _check_prunable(target)
+    refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], chosen)
     return targets
 
 
@@ -198,7 +201,8 @@ def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, st
                 yield module, attribute
 
 
-def _as_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
+def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
+    """What was given as ``option``, checked, as a list."""
     if isinstance(value, str | type | nn.Module) or not isinstance(value, Iterable):
         items: list[Any] = [value]
     else:
@@ -223,7 +227,7 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
             chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
             continue
         classes = _classes(layer)
-        chosen |= {name for name, t in everything.items() if _is_weight_of(t, classes)}
+        chosen |= {name for name, t in everything.items() if is_weight_of(t, classes)}
     return chosen
 
 
@@ -233,8 +237,8 @@ def _classes(layer: str | type[nn.Module]) -> tuple[type[nn.Module], ...]:
     return _ATTENTION if layer is nn.MultiheadAttention else (layer,)
 
 
-def _is_weight_of(target: Target, classes: tuple[type[nn.Module], ...]) -> bool:
-    """Whether one of the places is the weight of such a layer."""
+def is_weight_of(target: Target, classes: tuple[type[nn.Module], ...]) -> bool:
+    """Whether one of the target's places is the weight of such a layer."""
     return any(
         attribute in _weight_attributes(module) and isinstance(module, classes)
         for module, attribute in target.places
@@ -246,23 +250,14 @@ def _weight_attributes(module: nn.Module) -> tuple[str, ...]:
 
 
 def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
+    return {name for name, target in everything.items() if is_picked(target, pattern)}
+
+
+def is_picked(target: Target, pattern: str | type[nn.Module]) -> bool:
+    """Whether a pattern, a glob or a type, picks the parameter by one of its names or places."""
     if isinstance(pattern, str):
-        return {
-            name
-            for name, target in everything.items()
-            if any(_name_matches(alias, pattern) for alias in target.names)
-        }
-    return {
-        name
-        for name, target in everything.items()
-        if any(isinstance(module, pattern) for module, _ in target.places)
-    }
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    """Whether the glob matches the parameter's name or that of a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
+        return any(name_matches(alias, pattern) for alias in target.names)
+    return any(isinstance(module, pattern) for module, _ in target.places)
 
 
 def _included(
@@ -309,62 +304,47 @@ def _nothing_left(
     )
 
 
-def _refuse_parametrized(
-    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
-) -> None:
-    """A layer of a chosen kind whose weight is computed would be left out silently: say so."""
-    chosen = _as_list("layers", "default" if layers is None else layers)
-    classes = tuple(cls for layer in chosen for cls in _classes(layer))
-    included = _as_list("include", () if include is None else include)
-    excluded = _as_list("exclude", () if exclude is None else exclude)
-    for name, module, attribute in _computed_weights(model, classes):
-        full = f"{name}.{attribute}" if name else attribute
-        if (include is not None and not any(_touches(full, module, p) for p in included)) or any(
-            _touches(full, module, p) for p in excluded
+def _refuse_absent(everything: dict[str, Target], layers: Layers | None) -> None:
+    """A type among several that picks nothing would be left out silently: say so."""
+    for layer in pattern_list("layers", () if layers is None else layers):
+        if isinstance(layer, str) or any(
+            is_weight_of(target, _classes(layer)) for target in everything.values()
         ):
             continue
         raise InvalidArgumentError(
-            f"{full} is not a parameter but computed (a parametrization, weight_norm or "
-            "torch.nn.utils.prune): make it permanent with torch.nn.utils.parametrize."
-            f"remove_parametrizations or prune.remove, or write exclude={name or attribute!r}"
+            f"layers: {layer.__name__} has no parameter called weight; name its parameters with "
+            f"include=['*', {layer.__name__}], or leave it out"
+            if _matching(everything, layer)
+            else f"layers: the model has no {layer.__name__} with weights; leave it out"
         )
 
 
-def _computed_weights(
-    model: nn.Module, classes: tuple[type[nn.Module], ...]
-) -> Iterator[tuple[str, nn.Module, str]]:
+def _refuse_computed(
+    model: nn.Module,
+    targets: Sequence[Target],
+    layers: Layers | None,
+    include: Patterns | None,
+    exclude: Patterns | None,
+) -> None:
+    """Refuse chosen weights that are computed: they, or what they are made of, would be silent."""
+    kinds = pattern_list("layers", "default" if layers is None else layers)
+    classes = tuple(cls for layer in kinds for cls in _classes(layer))
+    included = None if include is None else pattern_list("include", include)
+    excluded = pattern_list("exclude", () if exclude is None else exclude)
+    pruned = {(id(module), attribute) for t in targets for module, attribute in t.places}
+    found: list[Computed] = []
     for name, module in model.named_modules():
-        if isinstance(module, classes):
-            for attribute in _weight_attributes(module):
-                if attribute not in module._parameters and hasattr(module, attribute):
-                    yield name, module, attribute
-
-
-def _touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:
-    return (
-        isinstance(module, pattern) if isinstance(pattern, type) else _name_matches(name, pattern)
-    )
-
-
-def _check_prunable(target: Target) -> None:
-    parameter = target.parameter
-    if isinstance(parameter, UninitializedParameter):
-        raise InvalidArgumentError(
-            f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
-        )
-    if parameter.is_meta:
-        raise InvalidArgumentError(
-            f"{target.name} is on the meta device and has no values: load the weights first "
-            "(model.to_empty(device='cpu') and load_state_dict)"
-        )
-    if not parameter.is_floating_point() or parameter.dtype in _WITHOUT_ZERO:
-        raise InvalidArgumentError(
-            f"{target.name} has dtype {parameter.dtype}, which cannot be pruned: "
-            f"only floating-point weights with a zero can; write exclude={target.name!r}"
-        )
-
-
-# Formats that hold scales or packed pairs: no zero, or more than one number an element.
-_WITHOUT_ZERO = frozenset(
-    getattr(torch, name) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2") if hasattr(torch, name)
-)
+        of_kind = isinstance(module, classes)
+        for one in computed_in(name, module, _weight_attributes(module) if of_kind else ()):
+            wanted = of_kind and one.attribute in _weight_attributes(module)
+            wanted = wanted and not any(touches(one.name, module, p) for p in excluded)
+            if "all" in kinds:
+                wanted = any((id(held), a) in pruned for held, a in one.sources) or (
+                    wanted and not one.sources
+                )
+            if wanted and (included is None or any(touches(one.name, module, p) for p in included)):
+                found.append(one)
+    if found:
+        # A module's name excludes its other parameters too.
+        around = tuple(f"{one.layer}." if one.layer else "" for one in found)
+        raise computed_error(found, [t.name for t in targets if not t.name.startswith(around)])

@@ -285,5 +285,5 @@ def _check_targets(targets: tuple[Target, ...], mode: str) -> None:
                     f"{target.name} belongs to a recurrent layer, which keeps its weights "
                     f"elsewhere too: write exclude={target.name!r}"
                 )
-        if mode == "gradient":
-            check_gradient_prunable(target)
+    if mode == "gradient":
+        check_gradient_prunable(targets)

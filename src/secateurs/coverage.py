@@ -1,0 +1,297 @@
+"""How much of a model competes for pruning, and what the largest parts are that do not.
+
+A model's weights are here the elements of all its floating-point parameters, biases and
+normalisation included, each Parameter once; and what can be counted of quantised layers: the
+weights of torch's own, and matrices of small integers as they are stored.
+"""
+
+import sys
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.errors import CoverageWarning
+from secateurs.patterns import globs, listed, touches
+from secateurs.prunable import why_not
+from secateurs.targets import (
+    KINDS,
+    Layers,
+    Patterns,
+    Target,
+    all_parameters,
+    is_picked,
+    is_weight_of,
+    pattern_list,
+)
+
+_SHOWN = 3
+_ADVISED = ("conv", "linear", "attention")
+_QUANTISED = "torch.ao.nn."
+# What torch's quantised recurrent layers keep is a script object.
+_SEALED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
+_INTEGERS = (torch.int8, torch.uint8, torch.int32)
+_WORTH_ADVICE = 0.05
+
+
+@dataclass(frozen=True)
+class Left:
+    """Parameters whose names differ in numbers alone, and which do not compete.
+
+    Attributes:
+        glob: a pattern for ``include`` that brings them in.
+        elements: how many they have in all.
+        kind: the type of their layers, or an empty string.
+        layer: what brings them in as ``layers``; an empty string if only their names do.
+        prunable: whether they can be pruned at all.
+    """
+
+    glob: str
+    elements: int
+    kind: str = ""
+    layer: str = ""
+    prunable: bool = True
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a model's weights competes.
+
+    Attributes:
+        competing: how many elements compete.
+        total: how many there are.
+        left: what does not compete, the largest first.
+        unseen: types of parts whose weights cannot be counted.
+    """
+
+    competing: int
+    total: int
+    left: tuple[Left, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """``competing / total``; 1.0 if there are none."""
+        return self.competing / self.total if self.total else 1.0
+
+    def largest(self) -> str:
+        """The largest parts that do not compete, with their shares of the model."""
+        shown = [left for left in self.left if left.elements][:_SHOWN]
+        more = len([left for left in self.left if left.elements]) - len(shown)
+        said = (
+            f"{one.glob} ({percent(one.elements / self.total)}{', ' * bool(one.kind)}{one.kind})"
+            for one in shown
+        )
+        return ", ".join(said) + (f" and {more:,} smaller" if more > 0 else "")
+
+    def sealed(self) -> list[str]:
+        """The largest parts that cannot be pruned whatever one writes."""
+        first = self.left[:_SHOWN]
+        large = [left for left in first if left.elements >= _WORTH_ADVICE * self.total]
+        return [left.glob for left in large if not left.prunable]
+
+    def remedies(self, *, by_layer: bool) -> tuple[list[str], list[str]]:
+        """What brings the largest parts in: kinds for ``layers``, globs for ``include``.
+
+        Args:
+            by_layer: whether kinds are of use; else all are named by globs.
+        """
+        first = [left for left in self.left[:_SHOWN] if left.prunable and left.elements]
+        large = [left for left in first if left.elements >= _WORTH_ADVICE * self.total]
+        wanted = large if large or self.sealed() else first
+        kinds = list(dict.fromkeys(left.layer for left in wanted if left.layer and by_layer))
+        return kinds, [left.glob for left in wanted if not (left.layer and by_layer)]
+
+
+def count_coverage(model: nn.Module, targets: Sequence[Target]) -> tuple[int, int]:
+    """How many elements compete, and how many the model has; without names, so at no great cost."""
+    total = sum(p.numel() for p in model.parameters() if p.is_floating_point())
+    total += sum(count for *_, count in _quantised(model))
+    return sum(t.parameter.numel() for t in targets), total
+
+
+def coverage_of(
+    model: nn.Module, targets: Sequence[Target], known: Collection[str] = ()
+) -> Coverage:
+    """Say what competes and what does not.
+
+    Args:
+        model: the network.
+        targets: what competes; see `secateurs.find_targets`.
+        known: names that need no mention in ``left``.
+    """
+    competing, total = count_coverage(model, targets)
+    chosen = {target.name for target in targets}
+    rest = [
+        target
+        for name, target in all_parameters(model).items()
+        if name not in chosen and name not in known and target.parameter.is_floating_point()
+    ]
+    by_name = {target.name: target for target in rest}
+    left = [
+        _left(glob, [by_name[name] for name in names])
+        for glob, names in globs(list(by_name), chosen).items()
+    ]
+    left += [
+        Left(name, count, kind, prunable=False)
+        for name, _, kind, count in _quantised(model)
+        if name not in known
+    ]
+    left.sort(key=lambda one: -one.elements)
+    return Coverage(competing, total, tuple(left), _unseen(model))
+
+
+def grouped(sizes: Sequence[tuple[str, int]], chosen: Collection[str]) -> tuple[Left, ...]:
+    """Tensors of a file, by name, that do not compete: the largest first."""
+    by_name = dict(sizes)
+    left = [
+        Left(glob, sum(by_name[name] for name in names))
+        for glob, names in globs(list(by_name), chosen).items()
+    ]
+    return tuple(sorted(left, key=lambda one: -one.elements))
+
+
+def warn_of_coverage(
+    model: nn.Module,
+    targets: Sequence[Target],
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> None:
+    """Warn the caller of this package if less than one half of the weights competes.
+
+    Also if there are parts whose weights cannot be counted. What ``exclude`` drops, or ``include``
+    does not mention, was left out on purpose and does not count.
+
+    Args:
+        model: the network.
+        targets: what competes.
+        layers: what the caller gave, as for the others.
+        include: see ``layers``.
+        exclude: see ``layers``.
+    """
+    competing, total = count_coverage(model, targets)
+    if 2 * competing >= total and not _unseen(model):
+        return
+    known = _on_purpose(model, targets, include, exclude)
+    found = coverage_of(model, targets, known)
+    if 2 * competing >= total - sum(known.values()):
+        if not found.unseen or include is not None:
+            return
+        text = (
+            f"weights of {listed(found.unseen)} cannot be seen: they are not pruned, and no share "
+            "of the model counts them"
+        )
+    else:
+        text = _warning(found, layers, include)
+    warnings.warn(text, CoverageWarning, stacklevel=_outside())
+
+
+def percent(share: float) -> str:
+    """A share in percent, with a digit behind the point where it is small."""
+    if share < 0.001:
+        return "less than 0.1%" if share else "0%"
+    return f"{share:.0%}" if 0.1 <= share < 0.99 or share == 1 else f"{share:.1%}"
+
+
+def _warning(found: Coverage, layers: Layers | None, include: Patterns | None) -> str:
+    kinds, names = found.remedies(by_layer=layers is not None)
+    advice = [f"layers=[{', '.join((*_as_words(layers), *map(repr, kinds)))}]"] if kinds else []
+    if names:
+        globs_of_all = (*_as_words("*" if include is None else include), *map(repr, names))
+        advice.append(f"include=[{', '.join(globs_of_all)}]")
+    remedy = f"; to prune them too write {', '.join(advice)}" if advice else ""
+    if found.sealed():
+        remedy += f"; {listed(found.sealed())} cannot be pruned here: prune before it is quantised"
+    unseen = f"; weights of {listed(found.unseen)} cannot be counted" if found.unseen else ""
+    return (
+        f"only {percent(found.share)} of the model's weights compete for pruning "
+        f"({found.competing:,} of {found.total:,}); the largest that do not: "
+        f"{found.largest()}{remedy}{unseen}"
+    )
+
+
+def _as_words(given: Any) -> list[str]:
+    values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+    return [value.__name__ if isinstance(value, type) else repr(value) for value in values]
+
+
+def _left(glob: str, targets: Sequence[Target]) -> Left:
+    first = targets[0]
+    layer = next((kind for kind in _ADVISED if is_weight_of(first, KINDS[kind])), "")
+    return Left(
+        glob,
+        sum(target.parameter.numel() for target in targets),
+        type(first.module).__name__,
+        layer,
+        all(why_not(t.module, t.attribute, t.parameter) is None for t in targets),
+    )
+
+
+def _on_purpose(
+    model: nn.Module,
+    targets: Sequence[Target],
+    include: Patterns | None,
+    exclude: Patterns | None,
+) -> dict[str, int]:
+    """What the caller left out by name, and how many elements it has."""
+    wanted = None if include is None else pattern_list("include", include)
+    dropped = pattern_list("exclude", () if exclude is None else exclude)
+    chosen = {target.name for target in targets}
+    known: dict[str, int] = {}
+    for name, target in all_parameters(model).items():
+        if name in chosen or not target.parameter.is_floating_point():
+            continue
+        picked = wanted is None or any(is_picked(target, p) for p in wanted)
+        if not picked or any(is_picked(target, p) for p in dropped):
+            known[name] = target.parameter.numel()
+    for name, module, _, count in _quantised(model):
+        picked = wanted is None or any(touches(name, module, p) for p in wanted)
+        if not picked or any(touches(name, module, p) for p in dropped):
+            known[name] = count
+    return known
+
+
+def _quantised(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:
+    """Name, layer, its type and the number of weights that are stored as integers."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if type(module).__module__.startswith(_QUANTISED) and not module._parameters:
+            held: Any = getattr(module, "weight", None)  # a method: its weight lies in an object
+            if callable(held):
+                weight: Any = held()
+                yield name, module, f"quantised {kind}", weight.numel()
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None or tensor.dtype not in _INTEGERS or tensor.dim() < 2:
+                continue
+            if tensor.dtype != torch.uint8 or attribute in module._parameters:  # bytes may be masks
+                full = f"{name}.{attribute}" if name else attribute
+                yield full, module, kind, tensor.numel()
+
+
+def _unseen(model: nn.Module) -> tuple[str, ...]:
+    """Kinds of parts that hold weights where nobody sees them."""
+    kinds: dict[str, None] = {}
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            if not any(True for _ in module.state_dict()):
+                kinds["a frozen scripted module"] = None
+        elif type(module).__module__.startswith(_QUANTISED) and type(module).__name__ in _SEALED:
+            kinds[f"a quantised {type(module).__name__}"] = None
+    return tuple(kinds)
+
+
+def _outside() -> int:
+    """The stacklevel, for the caller of this function, of the first frame outside this package."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe(1)
+    while frame.f_back is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] != package:
+            break
+        level, frame = level + 1, frame.f_back
+    return level

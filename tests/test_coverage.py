@@ -1,0 +1,225 @@
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateurs as sc
+from secateurs import CoverageWarning, find_targets, sparsity
+from secateurs.coverage import coverage_of, grouped, percent
+from secateurs.evaluate import sweep
+from secateurs.surrogate import mup
+
+
+class Own(nn.Module):
+    """A linear layer that somebody wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(20, 20))
+
+
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up = nn.Parameter(torch.randn(3, 20, 20))
+
+
+class Integers(nn.Module):
+    """A quantised layer: bytes, and a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("packed", torch.ones(20, 20, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(20, 1))
+
+
+def beside(part: nn.Module) -> nn.Module:
+    """One layer that is found, and something else."""
+    return nn.ModuleDict({"part": part, "fc": nn.Linear(4, 4, bias=False)})
+
+
+def blocks() -> nn.Module:
+    return nn.ModuleList([nn.ModuleDict({"mlp": Experts()}) for _ in range(3)])
+
+
+# What competes, the advice, and how many weights compete if it is followed.
+LOW: list[tuple[Callable[[], nn.Module], str, str, int]] = [
+    (lambda: nn.Embedding(50, 20), r"part\.weight \(98%, Embedding\)", "'part.weight'", 1016),
+    (lambda: nn.EmbeddingBag(50, 20), r"part\.weight \(98%, Emb", "'part.weight'", 1016),
+    (lambda: nn.Bilinear(9, 9, 9), r"part\.weight \(97%, Bilinear\)", "'part.weight'", 745),
+    (Own, r"part\.matrix \(96%, Own\)", "'part.matrix'", 416),
+    (blocks, r"part\.\*\.mlp\.gate_up \(99\.6%, Exp", "'part.*.mlp.gate_up'", 3616),
+]
+
+
+@pytest.mark.parametrize(("part", "largest", "glob", "after"), LOW)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, **o: sc.select(m, 0.5, **o),
+        lambda m, **o: sc.select_levels(m, [0.1, 0.5], **o),
+        lambda m, **o: sc.global_prune(m, 0.5, **o),
+        lambda m, **o: sc.Diversified(m, 0.5, 0.5, **o),
+    ],
+)
+def test_most_weights_out_of_reach_is_one_warning_whose_advice_works(
+    part: Callable[[], nn.Module],
+    largest: str,
+    glob: str,
+    after: int,
+    function: Callable[..., object],
+) -> None:
+    model = beside(part())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function(model)
+    (warning,) = caught
+    assert warning.category is CoverageWarning
+    assert warning.filename == __file__  # the caller's line, not one of ours
+    text = str(warning.message)
+    assert re.match(rf"only .*% of the model's weights compete .*\(16 of .*: {largest}", text)
+    assert text.endswith(f"; to prune them too write include=['*', {glob}]")
+    sc.restore(model)
+    include = eval(text.rpartition("include=")[2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        function(model, include=include)
+    assert sum(t.parameter.numel() for t in find_targets(model, include=include)) == after
+
+
+def test_gradient_pruning_and_each_sweep_warn_once() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.PReLU(100))
+    model[2].forward = lambda x: x  # type: ignore[method-assign]
+    data = [(torch.randn(4), i % 4) for i in range(4)]
+    loader = torch.utils.data.DataLoader(data, batch_size=2)
+    for call in (
+        lambda: sc.gradient_prune(model, 0.5),
+        lambda: sweep(model, loader, p_prune=[0, 0.2, 0.5], granularity=["weight", "filter"],
+                      score=["magnitude", "random"], draws=3),
+        lambda: [mup(model, seed=1)(torch.randn(2, 4)) for _ in range(1)],
+    ):  # fmt: skip
+        sc.restore(model)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            call()
+        assert [w.category for w in caught] == [CoverageWarning]
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ({}, True),
+        ({"include": "*"}, True),
+        ({"layers": "linear"}, True),
+        ({"layers": "all"}, False),
+        # Named, so known.
+        ({"include": "fc"}, False),
+        ({"include": ["*", "part"]}, False),
+        ({"exclude": nn.Embedding}, False),
+        ({"exclude": "part"}, False),
+        ({"exclude": "part.0"}, True),
+    ],
+)
+def test_what_was_left_out_by_name_is_known(options: dict[str, Any], warned: bool) -> None:
+    model = beside(nn.ModuleList([nn.Embedding(4, 4), nn.Embedding(50, 20)]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sc.select(model, 0.5, **options)
+    assert [w.category for w in caught] == [CoverageWarning] * warned
+    if options.get("exclude") == "part.0":
+        assert "part.0" not in str(caught[0].message)
+
+
+def test_layers_that_were_not_asked_for_are_named_as_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 2, bias=False), nn.Linear(20, 20, bias=False))
+    with pytest.warns(CoverageWarning, match=r"write layers=\['conv2d', 'linear'\]$"):
+        sc.select(model, 0.5, layers="conv2d")
+    model.append(nn.Embedding(50, 10))
+    words = r"layers=\[Conv2d, 'linear'\], include=\['\*', '2\.weight'\]$"
+    with pytest.warns(CoverageWarning, match=words):
+        sc.select(model, 0.5, layers=nn.Conv2d)
+
+
+@pytest.mark.parametrize("models", [1, 5])
+def test_ordinary_models_do_not_warn(models: int) -> None:
+    blocks = [
+        nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(models)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sc.select(nn.Sequential(*blocks), 0.5)
+
+
+def test_numbers_stored_as_integers_are_counted_but_not_offered() -> None:
+    model = beside(Integers())
+    words = r"part\.packed \(96%, Integers\).*; part\.packed cannot be pruned here: prune before it"
+    with pytest.warns(CoverageWarning, match=words) as caught:
+        sc.select(model, 0.5)
+    assert "include" not in str(caught[0].message)
+    assert (sparsity(model).model_total, sparsity(model).total) == (416, 16)
+    # A table of flags or indices is no weight.
+    model.register_buffer("flags", torch.ones(99, 99, dtype=torch.uint8))
+    model.register_buffer("places", torch.ones(99, 99, dtype=torch.int64))
+    assert sparsity(model).model_total == 416
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*deprecated:UserWarning")
+def test_layers_that_torch_quantised_are_counted() -> None:
+    quantise = torch.ao.quantization.quantize_dynamic
+    part = quantise(nn.Sequential(nn.Linear(20, 20), nn.LSTM(4, 4)), {nn.Linear, nn.LSTM})
+    model = beside(part)
+    words = r"\(16 of 416\).* part\.0 \(96%, quantised Linear\).*of a quantised LSTM cannot be co"
+    with pytest.warns(CoverageWarning, match=words):
+        sc.select(model, 0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sc.select(model, 0.5, include="fc")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_cannot_be_seen_is_said() -> None:
+    frozen = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(8, 8)).eval()))
+    with pytest.warns(CoverageWarning, match="weights of a frozen scripted module cannot be seen"):
+        sc.select(beside(frozen), 0.5)
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(8, 8)).eval())
+    with pytest.warns(CoverageWarning, match=r"\(16 of 88\).*part\.0\.weight \(73%"):
+        sc.select(beside(scripted), 0.5)
+
+
+def test_a_tied_weight_counts_once() -> None:
+    model = nn.ModuleDict({"embed": nn.Embedding(50, 20), "head": nn.Linear(20, 50, bias=False)})
+    model["head"].weight = model["embed"].weight
+    found = coverage_of(model, find_targets(model))
+    assert (found.competing, found.total, found.share, found.left) == (1000, 1000, 1.0, ())
+
+
+def test_the_share_is_seen_in_the_counts() -> None:
+    model = beside(nn.Embedding(49, 4))
+    counted = sparsity(sc.global_prune(model, 0.5, include="fc"), include="fc")
+    assert (counted.ratio, counted.model_total) == (0.5, 212)
+    assert counted.coverage == 16 / 212
+    assert counted.overall == 8 / 212
+    assert repr(counted) == (
+        "Sparsity(ratio=0.5, zeros=8 of 16 in 1 parameters, overall=0.03774 of the model's 212)"
+    )
+    assert str(counted).splitlines()[-1].split() == ["whole", "model", "8", "212", "3.77%"]
+    masks = sc.select(model, 0.5, include="fc").draw().table
+    assert (masks.coverage, masks.overall, masks.model_total) == (1.0, 0.5, None)
+    assert "whole model" not in str(masks)
+    full = sparsity(nn.Linear(4, 4, bias=False))
+    assert "whole model" not in str(full)
+
+
+def test_tensors_of_a_file_are_grouped_by_size() -> None:
+    sizes = [("l.0.a", 5), ("l.0.b", 30), ("l.1.a", 6), ("l.1.b", 1)]
+    assert [(g.glob, g.elements) for g in grouped(sizes, ())] == [("l.*.b", 31), ("l.*.a", 11)]
+
+
+def test_shares_in_percent() -> None:
+    shares = (0, 0.0001, 0.00123, 0.012, 0.5, 0.996, 1)
+    said = ["0%", "less than 0.1%", "0.1%", "1.2%", "50%", "99.6%", "100%"]
+    assert list(map(percent, shares)) == said
