@@ -7,7 +7,7 @@ weights of torch's own, and matrices of small integers as they are stored.
 
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ _QUANTISED = "torch.ao.nn."
 # What torch's quantised recurrent layers keep is a script object.
 _SEALED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
 _INTEGERS = (torch.int8, torch.uint8, torch.int32)
-_WORTH_ADVICE = 0.05
+_WORTH_NAMING, _WORTH_ADVICE = 0.01, 0.05
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,31 @@ class Coverage:
         total: how many there are.
         left: what does not compete, the largest first.
         unseen: types of parts whose weights cannot be counted.
+        known: how many elements do not compete since the caller said so; not in ``left``.
     """
 
     competing: int
     total: int
     left: tuple[Left, ...] = ()
     unseen: tuple[str, ...] = ()
+    known: int = 0
 
     @property
     def share(self) -> float:
         """``competing / total``; 1.0 if there are none."""
         return self.competing / self.total if self.total else 1.0
 
+    @property
+    def is_low(self) -> bool:
+        """Whether less than one half competes of what was not left out on purpose."""
+        return 2 * self.competing < self.total - self.known
+
     def largest(self) -> str:
         """The largest parts that do not compete, with their shares of the model."""
-        shown = [left for left in self.left if left.elements][:_SHOWN]
-        more = len([left for left in self.left if left.elements]) - len(shown)
+        every = [left for left in self.left if left.elements]
+        shown = [one for one in every[:_SHOWN] if one.elements >= _WORTH_NAMING * self.total]
+        shown = shown or every[:1]
+        more = len(every) - len(shown)
         said = (
             f"{one.glob} ({percent(one.elements / self.total)}{', ' * bool(one.kind)}{one.kind})"
             for one in shown
@@ -114,15 +123,21 @@ def count_coverage(model: nn.Module, targets: Sequence[Target]) -> tuple[int, in
 
 
 def coverage_of(
-    model: nn.Module, targets: Sequence[Target], known: Collection[str] = ()
+    model: nn.Module,
+    targets: Sequence[Target],
+    *,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
 ) -> Coverage:
     """Say what competes and what does not.
 
     Args:
         model: the network.
         targets: what competes; see `secateurs.find_targets`.
-        known: names that need no mention in ``left``.
+        include: what the caller gave; what it does not mention was left out on purpose.
+        exclude: what the caller gave; what it drops was left out on purpose.
     """
+    known = _left_by_name(model, targets, include, exclude)
     competing, total = count_coverage(model, targets)
     chosen = {target.name for target in targets}
     rest = [
@@ -141,17 +156,23 @@ def coverage_of(
         if name not in known
     ]
     left.sort(key=lambda one: -one.elements)
-    return Coverage(competing, total, tuple(left), _unseen(model))
+    return Coverage(competing, total, tuple(left), _unseen(model), sum(known.values()))
 
 
-def grouped(sizes: Sequence[tuple[str, int]], chosen: Collection[str]) -> tuple[Left, ...]:
-    """Tensors of a file, by name, that do not compete: the largest first."""
-    by_name = dict(sizes)
-    left = [
-        Left(glob, sum(by_name[name] for name in names))
-        for glob, names in globs(list(by_name), chosen).items()
+def grouped(
+    sizes: Mapping[str, int], chosen: Collection[str], *, prunable: bool = True
+) -> list[Left]:
+    """Tensors of a file that do not compete.
+
+    Args:
+        sizes: how many elements each of them has.
+        chosen: the names of those that compete.
+        prunable: whether they can be pruned at all.
+    """
+    return [
+        Left(glob, sum(sizes[name] for name in names), prunable=prunable)
+        for glob, names in globs(list(sizes), chosen).items()
     ]
-    return tuple(sorted(left, key=lambda one: -one.elements))
 
 
 def warn_of_coverage(
@@ -177,18 +198,20 @@ def warn_of_coverage(
     competing, total = count_coverage(model, targets)
     if 2 * competing >= total and not _unseen(model):
         return
-    known = _on_purpose(model, targets, include, exclude)
-    found = coverage_of(model, targets, known)
-    if 2 * competing >= total - sum(known.values()):
-        if not found.unseen or include is not None:
-            return
-        text = (
-            f"weights of {listed(found.unseen)} cannot be seen: they are not pruned, and no share "
-            "of the model counts them"
-        )
+    warn_if_low(coverage_of(model, targets, include=include, exclude=exclude), layers, include)
+
+
+def warn_if_low(
+    found: Coverage, layers: Layers | None = None, include: Patterns | None = None
+) -> None:
+    """Warn the caller of this package about a coverage; see `warn_of_coverage`."""
+    if found.is_low:
+        warning = _warning(found, layers, include)
+    elif found.unseen and include is None:
+        warning = CoverageWarning(f"{_unseen_words(found)}: they are not pruned")
     else:
-        text = _warning(found, layers, include)
-    warnings.warn(text, CoverageWarning, stacklevel=_outside())
+        return
+    warnings.warn(warning, stacklevel=_outside())
 
 
 def percent(share: float) -> str:
@@ -198,26 +221,25 @@ def percent(share: float) -> str:
     return f"{share:.0%}" if 0.1 <= share < 0.99 or share == 1 else f"{share:.1%}"
 
 
-def _warning(found: Coverage, layers: Layers | None, include: Patterns | None) -> str:
+def _warning(found: Coverage, layers: Layers | None, include: Patterns | None) -> CoverageWarning:
     kinds, names = found.remedies(by_layer=layers is not None)
-    advice = [f"layers=[{', '.join((*_as_words(layers), *map(repr, kinds)))}]"] if kinds else []
-    if names:
-        globs_of_all = (*_as_words("*" if include is None else include), *map(repr, names))
-        advice.append(f"include=[{', '.join(globs_of_all)}]")
-    remedy = f"; to prune them too write {', '.join(advice)}" if advice else ""
-    if found.sealed():
-        remedy += f"; {listed(found.sealed())} cannot be pruned here: prune before it is quantised"
-    unseen = f"; weights of {listed(found.unseen)} cannot be counted" if found.unseen else ""
-    return (
+    parts = [
         f"only {percent(found.share)} of the model's weights compete for pruning "
-        f"({found.competing:,} of {found.total:,}); the largest that do not: "
-        f"{found.largest()}{remedy}{unseen}"
+        f"({found.competing:,} of {found.total:,}); the largest that do not: {found.largest()}"
+    ]
+    if found.sealed():
+        parts.append(f"{listed(found.sealed())} cannot be pruned once quantised: prune before")
+    if found.unseen:
+        parts.append(_unseen_words(found))
+    return CoverageWarning(
+        "; ".join(parts),
+        (*pattern_list("layers", () if layers is None else layers), *kinds) if kinds else (),
+        (*pattern_list("include", "*" if include is None else include), *names) if names else (),
     )
 
 
-def _as_words(given: Any) -> list[str]:
-    values: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
-    return [value.__name__ if isinstance(value, type) else repr(value) for value in values]
+def _unseen_words(found: Coverage) -> str:
+    return f"weights of {listed(found.unseen)} cannot be seen"
 
 
 def _left(glob: str, targets: Sequence[Target]) -> Left:
@@ -232,13 +254,16 @@ def _left(glob: str, targets: Sequence[Target]) -> Left:
     )
 
 
-def _on_purpose(
+def _left_by_name(
     model: nn.Module,
     targets: Sequence[Target],
     include: Patterns | None,
     exclude: Patterns | None,
 ) -> dict[str, int]:
-    """What the caller left out by name, and how many elements it has."""
+    """What does not compete since the caller said so, and how many elements it has.
+
+    That is what ``exclude`` drops, and what ``include`` does not mention.
+    """
     wanted = None if include is None else pattern_list("include", include)
     dropped = pattern_list("exclude", () if exclude is None else exclude)
     chosen = {target.name for target in targets}

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from secateurs.cli.arguments import numbers
+from secateurs.cli.coverage import coverage_line
 from secateurs.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def prune(
 ) -> None:  # fmt: skip
     """Prune the weights in a file or folder, however large, in two passes over it."""
     from secateurs.checkpoint import decide_pruning, plan_pruning, write_pruned
+    from secateurs.checkpoint.covering import coverage_of_plan
     from secateurs.checkpoint.destination import find_destination
 
     if decompress:
@@ -107,10 +109,12 @@ def prune(
         exclude=exclude or None,
         seed=seed,
     )
+    found = coverage_of_plan(plan, include=include or None, exclude=exclude or None)
+    stays = coverage_line(found, include=include)
     if dry_run:
         with _bar("reading", plan.work) as advance:
             decision = decide_pruning(plan, advance)
-        typer.echo(_plan_table(plan, decision))
+        typer.echo(_plan_table(plan, decision, stays))
         return
     target = _needed(output)
     find_destination(plan.source, target, as_safetensors=compress)
@@ -119,7 +123,7 @@ def prune(
     with _bar("pruning", plan.work) as advance:
         decision = decide_pruning(plan, advance)
         summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
-    typer.echo(_summary_table(summary))
+    typer.echo(_summary_table(summary) + f"\n{stays}" * bool(stays))
     console.print(_thresholds(plan, decision))
     if plan.source.left_out:
         names = _first([str(path) for path in plan.source.left_out])
@@ -178,7 +182,8 @@ def _outline(plan: "Plan") -> str:
     count = len(plan.weights) + len(plan.untouched)
     elements = sum(weight.entry.count for weight in plan.weights)
     size = sum(weight.entry.nbytes for weight in plan.weights)
-    others = _first([entry.name for entry in plan.untouched])
+    by_size = sorted(plan.untouched, key=lambda entry: -entry.count)
+    others = _first([entry.name for entry in by_size])
     rest = f"; the others stay: {others}" if others else ""
     return (
         f"pruning {len(plan.weights):,} of {count:,} tensors ({elements:,} weights, "
@@ -186,7 +191,7 @@ def _outline(plan: "Plan") -> str:
     )
 
 
-def _plan_table(plan: "Plan", decision: "Decision") -> str:
+def _plan_table(plan: "Plan", decision: "Decision", stays: str) -> str:
     """Every tensor, and whether it competes."""
     rows = [("tensor", "dtype", "shape", "elements", "")]
     chosen = {weight.entry.name for weight in plan.weights}
@@ -195,7 +200,7 @@ def _plan_table(plan: "Plan", decision: "Decision") -> str:
             (e.name, e.dtype, _shape(e.shape), f"{e.count:,}", "prune" * (e.name in chosen))
             for e in file.entries
         ]
-    return f"{_aligned(rows)}\n{_thresholds(plan, decision)}"
+    return "\n".join(filter(None, (_aligned(rows), stays, _thresholds(plan, decision))))
 
 
 def _summary_table(summary: "Summary") -> str:
