@@ -82,7 +82,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
         )
     table = markdown_lines(lines)
     widest = max(_half(row) for series in every for row in series.rows)
-    note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {describe(rows)}."
+    said = "; ".join(filter(None, (describe(rows), _coverage(rows))))
+    note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {said}."
     return f"{table}\n\n{note}\n"
 
 
