@@ -15,7 +15,7 @@ ORDER = [
     {"errors", "_version"},
     {"_checks", "results", "sharding"},
     {"patterns"},
-    {"prunable", "computed", "recomputed", "overlaps"},
+    {"prunable", "computed", "recomputed", "overlaps", "stored"},
     {"targets"},
     {"coverage"},
     {"granularity", "sparsity", "keys", "layout"},

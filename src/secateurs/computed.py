@@ -61,6 +61,11 @@ def computed_in(name: str, module: nn.Module, attributes: Sequence[str] = ()) ->
             yield Computed(before + attribute, name, module, attribute, _OTHERWISE)
 
 
+def may_compute(module: nn.Module) -> bool:
+    """Whether something is put on a module that may compute a weight; quick, for most have none."""
+    return "parametrizations" in module._modules or bool(module._forward_pre_hooks)
+
+
 def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[nn.Module, str]]]]:
     if "parametrizations" in module._modules and is_parametrized(module):
         lists: Any = module.parametrizations

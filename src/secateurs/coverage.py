@@ -7,16 +7,15 @@ weights of torch's own, and matrices of small integers as they are stored.
 
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import nn
 
 from secateurs.errors import CoverageWarning
 from secateurs.patterns import globs, listed, touches
 from secateurs.prunable import why_not
+from secateurs.stored import float_elements, integer_weights, unseen_parts
 from secateurs.targets import (
     KINDS,
     Layers,
@@ -30,10 +29,6 @@ from secateurs.targets import (
 
 _SHOWN = 3
 _ADVISED = ("conv", "linear", "attention")
-_QUANTISED = "torch.ao.nn."
-# What torch's quantised recurrent layers keep is a script object.
-_SEALED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
-_INTEGERS = (torch.int8, torch.uint8, torch.int32)
 _WORTH_NAMING, _WORTH_ADVICE = 0.01, 0.05
 
 
@@ -117,8 +112,9 @@ class Coverage:
 
 def count_coverage(model: nn.Module, targets: Sequence[Target]) -> tuple[int, int]:
     """How many elements compete, and how many the model has; without names, so at no great cost."""
-    total = sum(p.numel() for p in model.parameters() if p.is_floating_point())
-    total += sum(count for *_, count in _quantised(model))
+    total, special = float_elements(model)
+    if special:
+        total += sum(count for *_, count in integer_weights(model))
     return sum(t.parameter.numel() for t in targets), total
 
 
@@ -152,11 +148,11 @@ def coverage_of(
     ]
     left += [
         Left(name, count, kind, prunable=False)
-        for name, _, kind, count in _quantised(model)
+        for name, _, kind, count in integer_weights(model)
         if name not in known
     ]
     left.sort(key=lambda one: -one.elements)
-    return Coverage(competing, total, tuple(left), _unseen(model), sum(known.values()))
+    return Coverage(competing, total, tuple(left), unseen_parts(model), sum(known.values()))
 
 
 def grouped(
@@ -195,8 +191,8 @@ def warn_of_coverage(
         include: see ``layers``.
         exclude: see ``layers``.
     """
-    competing, total = count_coverage(model, targets)
-    if 2 * competing >= total and not _unseen(model):
+    total, special = float_elements(model)
+    if not special and 2 * sum(t.parameter.numel() for t in targets) >= total:
         return
     warn_if_low(coverage_of(model, targets, include=include, exclude=exclude), layers, include)
 
@@ -274,42 +270,11 @@ def _left_by_name(
         picked = wanted is None or any(is_picked(target, p) for p in wanted)
         if not picked or any(is_picked(target, p) for p in dropped):
             known[name] = target.parameter.numel()
-    for name, module, _, count in _quantised(model):
+    for name, module, _, count in integer_weights(model):
         picked = wanted is None or any(touches(name, module, p) for p in wanted)
         if not picked or any(touches(name, module, p) for p in dropped):
             known[name] = count
     return known
-
-
-def _quantised(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:
-    """Name, layer, its type and the number of weights that are stored as integers."""
-    for name, module in model.named_modules():
-        kind = type(module).__name__
-        if type(module).__module__.startswith(_QUANTISED) and not module._parameters:
-            held: Any = getattr(module, "weight", None)  # a method: its weight lies in an object
-            if callable(held):
-                weight: Any = held()
-                yield name, module, f"quantised {kind}", weight.numel()
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is None or tensor.dtype not in _INTEGERS or tensor.dim() < 2:
-                continue
-            if tensor.dtype != torch.uint8 or attribute in module._parameters:  # bytes may be masks
-                full = f"{name}.{attribute}" if name else attribute
-                yield full, module, kind, tensor.numel()
-
-
-def _unseen(model: nn.Module) -> tuple[str, ...]:
-    """Kinds of parts that hold weights where nobody sees them."""
-    kinds: dict[str, None] = {}
-    for module in model.modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            if not any(True for _ in module.state_dict()):
-                kinds["a frozen scripted module"] = None
-        elif type(module).__module__.startswith(_QUANTISED) and type(module).__name__ in _SEALED:
-            kinds[f"a quantised {type(module).__name__}"] = None
-    return tuple(kinds)
 
 
 def _outside() -> int:

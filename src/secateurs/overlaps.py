@@ -1,17 +1,16 @@
 """Whether different parameters lie over one memory, by the addresses of their elements."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.sharding.presence import local_of
+from secateurs.sharding.presence import is_part, local_of
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     """The bytes from a tensor's first element to its last."""
 
     name: str
@@ -50,26 +49,33 @@ def _spans(parameters: Sequence[tuple[str, nn.Parameter]]) -> list[_Span]:
     spans: list[_Span] = []
     for name, parameter in parameters:
         try:
-            tensor = local_of(parameter.detach())
+            tensor = local_of(parameter.detach()) if is_part(parameter) else parameter
             start = tensor.data_ptr()
-            strides = tensor.stride()
         except Exception:  # noqa: S112 - sparse, packed or not initialised: no addresses
             continue
         if start and tensor.numel():
-            steps = zip(tensor.shape, strides, strict=True)
-            last = sum((size - 1) * stride for size, stride in steps)
-            spans.append(_Span(name, tensor, start, start + (last + 1) * tensor.element_size()))
+            spans.append(_Span(name, tensor, start, start + _reach(tensor)))
     return spans
+
+
+def _reach(tensor: torch.Tensor) -> int:
+    """Bytes from the first element to the end of the last."""
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.element_size()
 
 
 def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
     """Pairs whose ranges of addresses meet; few, where memory is used in the usual way."""
-    spans.sort(key=lambda span: (str(span.tensor.device), span.start))
+    spans.sort(key=lambda span: span.start)
     for place, first in enumerate(spans):
-        for second in spans[place + 1 :]:
-            if second.start >= first.stop or second.tensor.device != first.tensor.device:
+        for index in range(place + 1, len(spans)):
+            second = spans[index]
+            if second.start >= first.stop:
                 break
-            yield first, second
+            if second.tensor.device == first.tensor.device:
+                yield first, second
 
 
 def _share(first: _Span, second: _Span) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from secateurs._checks import check_choice, nearest
-from secateurs.computed import Computed, computed_error, computed_in
+from secateurs.computed import Computed, computed_error, computed_in, may_compute
 from secateurs.errors import InvalidArgumentError
 from secateurs.patterns import name_matches, touches
 from secateurs.prunable import refuse_unprunable
@@ -335,6 +335,8 @@ def _refuse_computed(
     found: list[Computed] = []
     for name, module in model.named_modules():
         of_kind = isinstance(module, classes)
+        if not of_kind and not may_compute(module):
+            continue
         for one in computed_in(name, module, _weight_attributes(module) if of_kind else ()):
             wanted = of_kind and one.attribute in _weight_attributes(module)
             wanted = wanted and not any(touches(one.name, module, p) for p in excluded)
