@@ -136,9 +136,10 @@ def find_targets(
         The targets, each Parameter once, however many modules share it.
 
     Raises:
-        InvalidArgumentError: nothing is left, a pattern matches nothing, or a chosen parameter
-            cannot be pruned (not floating point, not initialised, on the meta device,
-            parametrized).
+        InvalidArgumentError: nothing is left, a pattern or a type in ``layers`` matches nothing, or
+            chosen parameters cannot be pruned one by one (not floating point, not initialised, on
+            the meta device, sparse, packed, of a tensor subclass, scripted, or computed from
+            others); all that share a reason are named in one error.
 
     Example:
         >>> from torch import nn
