@@ -1,6 +1,7 @@
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -22,10 +23,23 @@ class Own(nn.Module):
         self.matrix = nn.Parameter(torch.randn(20, 20))
 
 
-class Experts(nn.Module):
+class Stacked(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gate_up = nn.Parameter(torch.randn(3, 20, 20))
+
+
+class Experts(Stacked):
+    """Known by its name."""
+
+
+class Routed(nn.Module):
+    """More router than experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(20, 50, bias=False)
+        self.experts = nn.ModuleList([nn.Linear(1, 1, bias=False)])
 
 
 class Integers(nn.Module):
@@ -43,7 +57,13 @@ def beside(part: nn.Module) -> nn.Module:
 
 
 def blocks() -> nn.Module:
-    return nn.ModuleList([nn.ModuleDict({"mlp": Experts()}) for _ in range(3)])
+    return nn.ModuleList([nn.ModuleDict({"mlp": Stacked()}) for _ in range(3)])
+
+
+def tied(part: nn.Module, of: nn.Module) -> nn.Module:
+    """As language models are: the embedding is the head's weight as well."""
+    of.weight = part.weight
+    return nn.ModuleDict({"wte": part, "lm_head": of})
 
 
 # What competes, the advice, and how many weights compete if it is followed.
@@ -52,8 +72,13 @@ LOW: list[tuple[Callable[[], nn.Module], str, str, int]] = [
     (lambda: nn.EmbeddingBag(50, 20), r"part\.weight \(98%, Emb", "'part.weight'", 1016),
     (lambda: nn.Bilinear(9, 9, 9), r"part\.weight \(97%, Bilinear\)", "'part.weight'", 745),
     (Own, r"part\.matrix \(96%, Own\)", "'part.matrix'", 416),
-    (blocks, r"part\.\*\.mlp\.gate_up \(99\.6%, Exp", "'part.*.mlp.gate_up'", 3616),
-]
+    (blocks, r"part\.\*\.mlp\.gate_up \(99\.6%, Sta", "'part.*.mlp.gate_up'", 3616),
+    (lambda: nn.LSTMCell(4, 4), r"part.weight_ih \(36%, LSTMCell\)",
+     "'part.weight_ih', 'part.weight_hh', 'part.bias_ih'", 160),
+    (Routed, r"part\.gate\.weight \(98%, Linear, a router", "'part.gate.weight'", 1017),
+    (lambda: tied(nn.Embedding(50, 20), nn.Linear(20, 50, bias=False)),
+     r"part\.wte\.weight \(98%, Embedding tied to part\.lm_head\)", "'part.wte.weight'", 1016),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("part", "largest", "glob", "after"), LOW)
@@ -81,7 +106,7 @@ def test_most_weights_out_of_reach_is_one_warning_whose_advice_works(
     assert warning.category is CoverageWarning
     assert warning.filename == __file__  # the caller's line, not one of ours
     text = str(warning.message)
-    assert re.match(rf"only .*% of the model's weights compete .*\(16 of .*: {largest}", text)
+    assert re.match(rf"only .*% of the model's weights compete .*\(1[67] of .*: {largest}", text)
     assert text.endswith(f"; to prune them too write include=['*', {glob}]")
     sc.restore(model)
     include = eval(text.rpartition("include=")[2])
@@ -89,6 +114,69 @@ def test_most_weights_out_of_reach_is_one_warning_whose_advice_works(
         warnings.simplefilter("error")
         function(model, include=include)
     assert sum(t.parameter.numel() for t in find_targets(model, include=include)) == after
+
+
+def recurrent() -> nn.Module:
+    return beside(nn.ModuleDict({"rnn": nn.GRU(9, 9, 2), "table": nn.Embedding(9, 50)}))
+
+
+BARRED: list[tuple[Callable[..., object], str, str]] = [
+    (sc.global_prune, "", "'part.rnn.weight_ih_l*', 'part.rnn.weight_hh_l*', 'part.table.weight'"),
+    (sc.gradient_prune,
+     "; {rnn}, part.table.weight cannot be pruned in the backward pass alone", ""),
+    (sc.Diversified, "; {rnn} cannot be pruned in a surrogate", "'part.table.weight'"),
+    (lambda m, p, **o: sc.Diversified(m, p, 1.0, mode="gradient", **o),
+     "; {rnn} cannot be pruned in a surrogate; part.table.weight cannot be pruned in the", ""),
+    (lambda m, p, **o: sweep(m, [], p_prune=p, prune_type=["global", "gradient"], **o),
+     "; {rnn}, part.table.weight cannot be pruned in the backward pass alone", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "said", "include"), BARRED)
+@pytest.mark.parametrize("layers", [None, "linear"])
+def test_what_another_way_of_pruning_refuses_is_not_advised(
+    function: Callable[..., object], said: str, include: str, layers: str | None
+) -> None:
+    model = recurrent()
+    with warnings.catch_warnings(record=True) as caught, suppress(sc.InvalidArgumentError):
+        warnings.simplefilter("always")
+        if function is sc.Diversified:
+            function(model, 0.5, 0.5, layers=layers)
+        else:
+            function(model, 0.5, layers=layers)
+    text = str(caught[0].message)
+    rnn = "part.rnn.weight_ih_l*, part.rnn.weight_hh_l*"
+    assert said.format(rnn=rnn) in text
+    if layers and function is sc.global_prune:
+        advice = "layers=['linear', 'recurrent'], include=['*', 'part.table.weight']"
+    else:
+        advice = f"include=['*', {include}]" if include else ""
+    assert text.partition("; to prune them too write ")[2] == advice
+
+
+def test_kinds_that_were_not_asked_for_are_advised_and_work() -> None:
+    model = nn.ModuleDict({"conv": nn.Conv2d(1, 2, 2), "moe": Experts(), "rnn": nn.LSTM(15, 15)})
+    with pytest.warns(CoverageWarning) as caught:
+        sc.select(model, 0.5, layers="conv")
+    text = str(caught[0].message)
+    assert text.endswith("write layers=['conv', 'experts', 'recurrent']")
+    targets = find_targets(model, layers=eval(text.rpartition("layers=")[2]))
+    names = ["conv.weight", "moe.gate_up", "rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert [target.name for target in targets] == names
+    # Those that stay out of their kind are not: only their names bring them in.
+    for part in (tied(nn.Embedding(9, 9), nn.Linear(9, 9, bias=False)), Routed()):
+        with pytest.warns(CoverageWarning, match=r"too write include=\['\*', '1\..*weight'\]$"):
+            sc.select(nn.Sequential(nn.Conv2d(1, 2, 2), part), 0.5, layers="conv")
+
+
+def test_a_lazy_layer_is_said_to_be_unseen() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sc.select(model, 0.5, exclude="1")
+    assert sparsity(model, exclude="1").model_total == 20
+    with pytest.warns(CoverageWarning, match="weights of a LazyLinear that has not run yet cannot"):
+        sc.select(model.append(nn.Conv2d(9, 9, 3)), 0.5, layers="conv")
 
 
 def test_gradient_pruning_and_each_sweep_warn_once() -> None:
@@ -193,7 +281,7 @@ def test_what_cannot_be_seen_is_said() -> None:
 def test_a_tied_weight_counts_once() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(50, 20), "head": nn.Linear(20, 50, bias=False)})
     model["head"].weight = model["embed"].weight
-    found = coverage_of(model, find_targets(model))
+    found = coverage_of(model, find_targets(model, layers=nn.Linear))
     assert (found.competing, found.total, found.share, found.left) == (1000, 1000, 1.0, ())
 
 

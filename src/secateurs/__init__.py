@@ -16,6 +16,7 @@ from secateurs.errors import (
     CoverageWarning,
     FailureError,
     InvalidArgumentError,
+    LostTrainingWarning,
     SecateursError,
 )
 from secateurs.masks import Mask, Masks
@@ -41,6 +42,7 @@ __all__ = [
     "FailureError",
     "InvalidArgumentError",
     "Levels",
+    "LostTrainingWarning",
     "Mask",
     "Masks",
     "SecateursError",

@@ -7,28 +7,35 @@ weights of torch's own, and matrices of small integers as they are stored.
 
 import sys
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from secateurs.errors import CoverageWarning
+from secateurs.kinds import EVERY_KIND, KINDS
 from secateurs.patterns import globs, listed, touches
 from secateurs.prunable import why_not
-from secateurs.stored import float_elements, integer_weights, unseen_parts
+from secateurs.stored import elements_of, float_elements, integer_weights, unseen_parts
 from secateurs.targets import (
-    KINDS,
     Layers,
     Patterns,
     Target,
     all_parameters,
+    gates_of,
     is_picked,
+    is_tied_embedding,
     is_weight_of,
     pattern_list,
 )
 
+# What stands against a parameter in the way of pruning that the caller is about, though `select`
+# would take it: what completes "NAME ...", such as "cannot be pruned in a surrogate", or nothing.
+Barrier = Callable[[Target], str]
+
+QUANTISED = "cannot be pruned once quantised: prune before"
 _SHOWN = 3
-_ADVISED = ("conv", "linear", "attention")
+_ADVISED = ("conv", "linear", "attention", "experts", "recurrent")
 _WORTH_NAMING, _WORTH_ADVICE = 0.01, 0.05
 
 
@@ -39,16 +46,16 @@ class Left:
     Attributes:
         glob: a pattern for ``include`` that brings them in.
         elements: how many they have in all.
-        kind: the type of their layers, or an empty string.
+        kind: what their layers are, or an empty string.
         layer: what brings them in as ``layers``; an empty string if only their names do.
-        prunable: whether they can be pruned at all.
+        barrier: why they cannot be pruned, to be read after their name; else an empty string.
     """
 
     glob: str
     elements: int
     kind: str = ""
     layer: str = ""
-    prunable: bool = True
+    barrier: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,13 @@ class Coverage:
         )
         return ", ".join(said) + (f" and {more:,} smaller" if more > 0 else "")
 
-    def sealed(self) -> list[str]:
-        """The largest parts that cannot be pruned whatever one writes."""
-        first = self.left[:_SHOWN]
-        large = [left for left in first if left.elements >= _WORTH_ADVICE * self.total]
-        return [left.glob for left in large if not left.prunable]
+    def barred(self) -> list[str]:
+        """What to say of the largest parts that cannot be pruned whatever one writes."""
+        names: dict[str, list[str]] = {}
+        for left in self.left[:_SHOWN]:
+            if left.barrier and left.elements >= _WORTH_ADVICE * self.total:
+                names.setdefault(left.barrier, []).append(left.glob)
+        return [f"{listed(those)} {barrier}" for barrier, those in names.items()]
 
     def remedies(self, *, by_layer: bool) -> tuple[list[str], list[str]]:
         """What brings the largest parts in: kinds for ``layers``, globs for ``include``.
@@ -103,11 +112,16 @@ class Coverage:
         Args:
             by_layer: whether kinds are of use; else all are named by globs.
         """
-        first = [left for left in self.left[:_SHOWN] if left.prunable and left.elements]
+        first = [left for left in self.left[:_SHOWN] if left.elements and not left.barrier]
         large = [left for left in first if left.elements >= _WORTH_ADVICE * self.total]
-        wanted = large if large or self.sealed() else first
+        wanted = large if large or self.barred() else first
         kinds = list(dict.fromkeys(left.layer for left in wanted if left.layer and by_layer))
         return kinds, [left.glob for left in wanted if not (left.layer and by_layer)]
+
+
+def no_barrier(target: Target) -> str:  # noqa: ARG001
+    """For those who prune in the usual way, see `Barrier`."""
+    return ""
 
 
 def count_coverage(model: nn.Module, targets: Sequence[Target]) -> tuple[int, int]:
@@ -115,7 +129,7 @@ def count_coverage(model: nn.Module, targets: Sequence[Target]) -> tuple[int, in
     total, special = float_elements(model)
     if special:
         total += sum(count for *_, count in integer_weights(model))
-    return sum(t.parameter.numel() for t in targets), total
+    return sum(elements_of(t.parameter) for t in targets), total
 
 
 def coverage_of(
@@ -124,6 +138,7 @@ def coverage_of(
     *,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
+    barrier: Barrier = no_barrier,
 ) -> Coverage:
     """Say what competes and what does not.
 
@@ -132,41 +147,38 @@ def coverage_of(
         targets: what competes; see `secateurs.find_targets`.
         include: what the caller gave; what it does not mention was left out on purpose.
         exclude: what the caller gave; what it drops was left out on purpose.
+        barrier: what cannot be pruned in the way that the caller is about.
     """
     known = _left_by_name(model, targets, include, exclude)
     competing, total = count_coverage(model, targets)
     chosen = {target.name for target in targets}
+    everything = all_parameters(model)
     rest = [
         target
-        for name, target in all_parameters(model).items()
+        for name, target in everything.items()
         if name not in chosen and name not in known and target.parameter.is_floating_point()
     ]
-    by_name = {target.name: target for target in rest}
-    left = [
-        _left(glob, [by_name[name] for name in names])
-        for glob, names in globs(list(by_name), chosen).items()
-    ]
+    gates = gates_of(everything.values())
+    left = [_left(glob, members, gates, barrier) for glob, members in _grouped(rest, chosen)]
     left += [
-        Left(name, count, kind, prunable=False)
+        Left(name, count, kind, barrier=QUANTISED)
         for name, _, kind, count in integer_weights(model)
         if name not in known
     ]
     left.sort(key=lambda one: -one.elements)
-    return Coverage(competing, total, tuple(left), unseen_parts(model), sum(known.values()))
+    return Coverage(competing, total, tuple(left), _unseen(model, exclude), sum(known.values()))
 
 
-def grouped(
-    sizes: Mapping[str, int], chosen: Collection[str], *, prunable: bool = True
-) -> list[Left]:
+def grouped(sizes: Mapping[str, int], chosen: Collection[str], *, barrier: str = "") -> list[Left]:
     """Tensors of a file that do not compete.
 
     Args:
         sizes: how many elements each of them has.
         chosen: the names of those that compete.
-        prunable: whether they can be pruned at all.
+        barrier: why they cannot be pruned, if so; see `Left`.
     """
     return [
-        Left(glob, sum(sizes[name] for name in names), prunable=prunable)
+        Left(glob, sum(sizes[name] for name in names), barrier=barrier)
         for glob, names in globs(list(sizes), chosen).items()
     ]
 
@@ -178,6 +190,7 @@ def warn_of_coverage(
     layers: Layers | None = None,
     include: Patterns | None = None,
     exclude: Patterns | None = None,
+    barrier: Barrier = no_barrier,
 ) -> None:
     """Warn the caller of this package if less than one half of the weights competes.
 
@@ -190,11 +203,13 @@ def warn_of_coverage(
         layers: what the caller gave, as for the others.
         include: see ``layers``.
         exclude: see ``layers``.
+        barrier: what cannot be pruned in the way that the caller is about.
     """
     total, special = float_elements(model)
     if not special and 2 * sum(t.parameter.numel() for t in targets) >= total:
         return
-    warn_if_low(coverage_of(model, targets, include=include, exclude=exclude), layers, include)
+    found = coverage_of(model, targets, include=include, exclude=exclude, barrier=barrier)
+    warn_if_low(found, layers, include)
 
 
 def warn_if_low(
@@ -223,8 +238,7 @@ def _warning(found: Coverage, layers: Layers | None, include: Patterns | None) -
         f"only {percent(found.share)} of the model's weights compete for pruning "
         f"({found.competing:,} of {found.total:,}); the largest that do not: {found.largest()}"
     ]
-    if found.sealed():
-        parts.append(f"{listed(found.sealed())} cannot be pruned once quantised: prune before")
+    parts += found.barred()
     if found.unseen:
         parts.append(_unseen_words(found))
     return CoverageWarning(
@@ -238,16 +252,56 @@ def _unseen_words(found: Coverage) -> str:
     return f"weights of {listed(found.unseen)} cannot be seen"
 
 
-def _left(glob: str, targets: Sequence[Target]) -> Left:
+def _grouped(rest: Sequence[Target], chosen: Collection[str]) -> list[tuple[str, list[Target]]]:
+    """Few globs for all of ``rest``; no glob is for weights of layers and others together.
+
+    Where it matches both, ``include`` takes the weights alone.
+    """
+    weights = {t.name: t for t in rest if is_weight_of(t, EVERY_KIND)}
+    others = {t.name: t for t in rest if t.name not in weights}
+    parts = ((weights, chosen), (others, [*chosen, *weights]))
+    return [
+        (glob, [by_name[name] for name in names])
+        for by_name, avoided in parts
+        for glob, names in globs(list(by_name), avoided).items()
+    ]
+
+
+def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: Barrier) -> Left:
     first = targets[0]
+    by_name, kind = _only_by_name(first, gates)
     layer = next((kind for kind in _ADVISED if is_weight_of(first, KINDS[kind])), "")
+    barriers = (_why_barred(target) or barrier(target) for target in targets)
     return Left(
         glob,
-        sum(target.parameter.numel() for target in targets),
-        type(first.module).__name__,
-        layer,
-        all(why_not(t.module, t.attribute, t.parameter) is None for t in targets),
+        sum(elements_of(target.parameter) for target in targets),
+        kind,
+        "" if by_name else layer,
+        next((why for why in barriers if why), ""),
     )
+
+
+def _only_by_name(target: Target, gates: set[str]) -> tuple[bool, str]:
+    """Whether it is left out of its kind on purpose, and what it is."""
+    kind = type(target.module).__name__
+    if not gates.isdisjoint(target.names):
+        return True, f"{kind}, a router of experts"
+    if is_tied_embedding(target):
+        layers = [name.rpartition(".")[0] for name in target.names[1:]]
+        return True, f"{kind} tied to {listed(layers)}"
+    return False, kind
+
+
+def _why_barred(target: Target) -> str:
+    reason = why_not(target.module, target.attribute, target.parameter)
+    return reason[0] if reason else ""
+
+
+def _unseen(model: nn.Module, exclude: Patterns | None) -> tuple[str, ...]:
+    dropped = pattern_list("exclude", () if exclude is None else exclude)
+    parts = unseen_parts(model)
+    kinds = [kind for name, part, kind in parts if not any(touches(name, part, p) for p in dropped)]
+    return tuple(dict.fromkeys(kinds))
 
 
 def _left_by_name(
@@ -269,7 +323,7 @@ def _left_by_name(
             continue
         picked = wanted is None or any(is_picked(target, p) for p in wanted)
         if not picked or any(is_picked(target, p) for p in dropped):
-            known[name] = target.parameter.numel()
+            known[name] = elements_of(target.parameter)
     for name, module, _, count in integer_weights(model):
         picked = wanted is None or any(touches(name, module, p) for p in wanted)
         if not picked or any(touches(name, module, p) for p in dropped):

@@ -39,3 +39,7 @@ class CoverageWarning(UserWarning):
 
 def _listed(given: Sequence[object]) -> str:
     return ", ".join(one.__name__ if isinstance(one, type) else repr(one) for one in given)
+
+
+class LostTrainingWarning(UserWarning):
+    """Values that were learned, or loaded, are gone, since the caller went back to older ones."""

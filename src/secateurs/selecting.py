@@ -1,6 +1,7 @@
 """From a model to its candidates: find what competes, score it, choose the smallest."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypedDict, Unpack
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
 from secateurs.candidates import Candidates, Levels
-from secateurs.coverage import warn_of_coverage
+from secateurs.coverage import Barrier, no_barrier, warn_of_coverage
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES, Units, units_of
 from secateurs.keys import Scores
@@ -16,6 +17,7 @@ from secateurs.layout import flattened, joined, side_by_side
 from secateurs.marking import Marks
 from secateurs.overlaps import refuse_overlaps
 from secateurs.recomputed import refuse_recomputed
+from secateurs.restoring import look_closely
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
 from secateurs.sharding.presence import local_of, part_like
@@ -62,7 +64,8 @@ def select(
     """Choose the ``k = round(p_prune * n)`` units with the smallest scores, exactly.
 
     Ties go to the earlier unit: in the order of ``named_parameters``, then by flat index. Original
-    weights are scored, also while the model is pruned.
+    weights are scored, also while the model is pruned; weights that were trained since they were
+    pruned are scored as they are.
 
     Args:
         model: the network; it is not changed.
@@ -112,14 +115,27 @@ def select(
 
 
 def choose(
-    model: nn.Module, p_prune: float, *, warn: bool = True, **options: Unpack[SelectOptions]
+    model: nn.Module,
+    p_prune: float,
+    *,
+    warn: bool = True,
+    barrier: Barrier = no_barrier,
+    **options: Unpack[SelectOptions],
 ) -> Candidates:
-    """`select`; with ``warn=False`` for those who have said already how little competes."""
+    """`select`, for those who prune in other ways.
+
+    Args:
+        model: the network; it is not changed.
+        p_prune: the ratio of units.
+        warn: whether to warn if less than one half of the weights competes.
+        barrier: what the warning must not advise; see `secateurs.coverage.Barrier`.
+        **options: the other arguments of `select`.
+    """
     team = team_of(model)
     if team is not None:
         agree(team, model, "select", p_prune=p_prune, **options)
     p_prune = check_ratio("p_prune", p_prune)
-    units, groups = _scored(model, team, warn, **options)
+    units, groups = _scored(model, team, barrier if warn else None, **options)
     return Candidates(units, _chosen(groups, p_prune, team), team)
 
 
@@ -128,6 +144,7 @@ def select_levels(
     ratios: Sequence[float],
     *,
     warn: bool = True,
+    barrier: Barrier = no_barrier,
     **options: Unpack[SelectOptions],
 ) -> Levels:
     """Choose the candidates of several ratios at once.
@@ -136,6 +153,7 @@ def select_levels(
         model: the network; it is not changed.
         ratios: values of p_prune, at most 255 different ones.
         warn: whether to warn if less than one half of the weights competes.
+        barrier: what the warning must not advise; see `secateurs.coverage.Barrier`.
         **options: the keyword arguments of `select`.
 
     Returns:
@@ -152,7 +170,7 @@ def select_levels(
     ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
-    units, groups = _scored(model, team, warn, **options)
+    units, groups = _scored(model, team, barrier if warn else None, **options)
     scores = [scores for group in groups for scores in group]
     level = side_by_side([s.values for s in scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
@@ -203,7 +221,7 @@ def check_together(
 def _scored(
     model: nn.Module,
     team: Team | None,
-    warn: bool,
+    barrier: Barrier | None,
     *,
     granularity: str = "weight",
     scope: str = "global",
@@ -222,11 +240,14 @@ def _scored(
     source = make_generator(generator, seed, needed_for=needed)
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
     check_together(model, targets, layers, exclude)
+    look_closely(model)
     units = {target.name: units_of(target, granularity) for target in targets}
     if not any(u.count for u in units.values()):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
-    if warn:
-        warn_of_coverage(model, targets, layers=layers, include=include, exclude=exclude)
+    if barrier is not None:
+        warn_of_coverage(
+            model, targets, layers=layers, include=include, exclude=exclude, barrier=barrier
+        )
     if team is not None and score == "random":
         with team.shared(source) as same:
             scores = _scores(targets, units, score, same, team)
@@ -243,7 +264,8 @@ def _scores(
     team: Team | None,
 ) -> list[Scores]:
     if team is None or not team.sharded:
-        return [score_units(target, units[target.name], score, source) for target in targets]
+        with nullcontext() if team is None else team.together():
+            return [score_units(target, units[target.name], score, source) for target in targets]
     from secateurs.ranks.scoring import score_parts
 
     return score_parts(targets, units, score, source, team)
@@ -259,15 +281,26 @@ def _chosen(
     # All masks in one piece of memory, so that draws need not care for the number of tensors.
     masks = Marks.empty([scores.values for group in groups for scores in group]).masks
     chosen: dict[str, torch.Tensor] = {}
-    for group in groups:
-        marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
-        total = sum(scores.values.numel() for scores in group)
-        # round() as in torch.nn.utils.prune: halves go to the even number.
-        candidate_masks(group, round(p_prune * total), marks)
-        chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
+    with nullcontext() if team is None else team.together():
+        for group in groups:
+            _mark(group, p_prune, masks, chosen)
     if team is not None:
         team.agree("select", {"the sum of the candidates (the weights must be equal)": _sum(masks)})
     return chosen
+
+
+def _mark(
+    group: Sequence[Scores],
+    p_prune: float,
+    masks: list[torch.Tensor],
+    chosen: dict[str, torch.Tensor],
+) -> None:
+    """Choose the candidates among those that compete; their masks lie behind the earlier ones."""
+    marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
+    total = sum(scores.values.numel() for scores in group)
+    # round() as in torch.nn.utils.prune: halves go to the even number.
+    candidate_masks(group, round(p_prune * total), marks)
+    chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
 
 
 def _sum(masks: Sequence[torch.Tensor]) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 _QUANTISED = "torch.ao.nn."
 # What torch's quantised recurrent layers keep is a script object.
@@ -24,7 +25,9 @@ def float_elements(model: nn.Module) -> tuple[int, bool]:
             if parameter is None or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
-            if parameter.is_floating_point():
+            if isinstance(parameter, UninitializedParameter):
+                special = True
+            elif parameter.is_floating_point():
                 total += parameter.numel()
             elif parameter.dtype in _INTEGERS:
                 special = True
@@ -52,13 +55,19 @@ def integer_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int
                 yield full, module, kind, tensor.numel()
 
 
-def unseen_parts(model: nn.Module) -> tuple[str, ...]:
-    """Kinds of parts that hold weights where nobody sees them."""
-    kinds: dict[str, None] = {}
-    for module in model.modules():
+def elements_of(parameter: torch.Tensor) -> int:
+    """How many elements it has; those of a lazy layer that has not run yet are not known, so 0."""
+    return 0 if isinstance(parameter, UninitializedParameter) else parameter.numel()
+
+
+def unseen_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Name, module and kind of parts that hold weights where nobody sees them."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
         if isinstance(module, _SCRIPTED):
             if not any(True for _ in module.state_dict()):
-                kinds["a frozen scripted module"] = None
-        elif type(module).__module__.startswith(_QUANTISED) and type(module).__name__ in _SEALED:
-            kinds[f"a quantised {type(module).__name__}"] = None
-    return tuple(kinds)
+                yield name, module, "a frozen scripted module"
+        elif type(module).__module__.startswith(_QUANTISED) and kind in _SEALED:
+            yield name, module, f"a quantised {kind}"
+        elif any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
+            yield name, module, f"a {kind} that has not run yet"

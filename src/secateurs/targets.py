@@ -1,44 +1,35 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from secateurs._checks import check_choice, nearest
 from secateurs.computed import Computed, computed_error, computed_in, may_compute
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of, parameter_of
+from secateurs.kinds import (
+    ATTENTION,
+    EMBEDDINGS,
+    EVERY_KIND,
+    KINDS,
+    LAYER_NAMES,
+    TRANSPOSED,
+    Classes,
+    Conv1D,
+    Experts,
+    is_stack,
+    stack_outputs_last,
+    weight_attributes,
+)
+from secateurs.layer_names import experts_in, is_embedding, layer_of, routers
+from secateurs.original import Original
 from secateurs.patterns import name_matches, touches
-from secateurs.prunable import refuse_unprunable
+from secateurs.prunable import refuse_unprunable, why_not
 from secateurs.sharding.presence import settle
-
-ORIGINAL_SUFFIX = "_orig"
-
-_CONVOLUTIONS: dict[str, tuple[type[nn.Module], ...]] = {
-    "conv1d": (nn.Conv1d,),
-    "conv2d": (nn.Conv2d,),
-    "conv3d": (nn.Conv3d,),
-    "conv_transpose1d": (nn.ConvTranspose1d,),
-    "conv_transpose2d": (nn.ConvTranspose2d,),
-    "conv_transpose3d": (nn.ConvTranspose3d,),
-}
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_ALL_CONVOLUTIONS = tuple(cls for classes in _CONVOLUTIONS.values() for cls in classes)
-# The output projection of an attention module is a layer of its own, one level below.
-_ATTENTION = (nn.MultiheadAttention, NonDynamicallyQuantizableLinear)
-_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-
-KINDS: dict[str, tuple[type[nn.Module], ...]] = {
-    **_CONVOLUTIONS,
-    "conv": _ALL_CONVOLUTIONS,
-    "linear": (nn.Linear,),
-    "attention": _ATTENTION,
-    "default": (*_ALL_CONVOLUTIONS, nn.Linear, *_ATTENTION),
-}
-LAYER_NAMES = (*KINDS, "all")
 
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
@@ -56,7 +47,7 @@ class Target:
     """
 
     name: str
-    parameter: nn.Parameter
+    parameter: nn.Parameter = field(compare=False)  # the places say it; tensors have no truth value
     places: tuple[tuple[nn.Module, str], ...]
     names: tuple[str, ...]
 
@@ -71,17 +62,24 @@ class Target:
         return self.places[0][1]
 
     @property
-    def saved(self) -> torch.Tensor | None:
-        """The values kept while the parameter is pruned, else None."""
-        name = self.attribute + ORIGINAL_SUFFIX
-        ours = name in self.module._non_persistent_buffers_set  # a persistent one is the model's
-        return self.module._buffers.get(name) if ours else None
+    def original(self) -> Original | None:
+        """What is kept of this Parameter while it is pruned, else None."""
+        for module, attribute in self.places:
+            original = original_of(module, attribute)
+            if original is not None:
+                return original
+        return None
 
     @property
     def weight(self) -> torch.Tensor:
-        """The original values, detached: those from before pruning if it is pruned now."""
-        saved = self.saved
-        return (self.parameter if saved is None else saved).detach()
+        """The values to prune, detached.
+
+        Those from before pruning if it is pruned now; if it was trained since, those it has.
+        """
+        original = self.original
+        if original is None or original.trained:
+            return self.parameter.detach()
+        return original.beside.detach()
 
     @property
     def grad(self) -> torch.Tensor:
@@ -101,12 +99,28 @@ class Target:
     @property
     def is_convolution(self) -> bool:
         """Whether it is the weight of a convolution, transposed or not."""
-        return self.attribute == "weight" and isinstance(self.module, _ALL_CONVOLUTIONS)
+        return self.attribute == "weight" and isinstance(self.module, KINDS["conv"])
 
     @property
     def is_transposed(self) -> bool:
         """Whether it is the weight of a transposed convolution: (in, out / groups, ...)."""
-        return self.attribute == "weight" and isinstance(self.module, _TRANSPOSED)
+        return self.attribute == "weight" and isinstance(self.module, TRANSPOSED)
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether it holds the matrices of several experts, one behind the other."""
+        if not is_stack(self.module, self.attribute, self.parameter):
+            return False
+        shape = tuple(self.parameter.shape)
+        named = any(experts_in(name, shape) is not None for name in self.names)
+        return named or isinstance(self.module, Experts)
+
+    @property
+    def outputs_last(self) -> bool:
+        """Whether its last dimension is that of the outputs: (in, out) or (experts, in, out)."""
+        if self.is_stack:
+            return stack_outputs_last(self.module, self.attribute)
+        return self.attribute == "weight" and isinstance(self.module, Conv1D)
 
 
 def find_targets(
@@ -121,15 +135,21 @@ def find_targets(
     Args:
         model: the network.
         layers: kinds of layers whose weights compete, a name or module type or several:
-            ``"default"`` (every convolution, linear layer and the projections of
-            ``nn.MultiheadAttention``), ``"conv"``, ``"conv1d"``, ``"conv2d"`` (what the original
-            method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``, ``"linear"``,
-            ``"attention"``, or ``"all"`` (every floating-point parameter).
+            ``"default"`` (every convolution, linear layer, projection of
+            ``nn.MultiheadAttention`` and stack of experts), ``"conv"``, ``"conv1d"``, ``"conv2d"``
+            (what the original method prunes), ``"conv3d"``, ``"conv_transpose1d"`` to ``3d``,
+            ``"linear"`` (``nn.Linear`` and transformers' ``Conv1D``), ``"attention"``,
+            ``"experts"`` (parameters of three dimensions in a module whose class or name says
+            experts), ``"recurrent"`` (the weights of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their
+            cells), or ``"all"`` (every floating-point parameter). Routers of experts, and
+            embeddings that are an output layer as well, compete under ``"all"``, as a type, or
+            where ``include`` names them.
         include: only what these patterns pick. A pattern is a glob on the qualified name of a
             parameter or of a module around it (``"layer4"``, ``"*.conv1"``), or a module type. It
-            picks the weights of ``layers`` that it matches; if it matches none of them, it picks
-            the parameters that it names, which is how embeddings and normalisation weights come
-            in. ``include=["*", "embed.weight"]`` is the default and the embedding.
+            picks the weights of ``layers`` that it matches; if it matches none of them, the weights
+            of any kind (``"lstm"``: not its biases), and if there are none, the parameters that it
+            names, which is how embeddings and normalisation weights come in.
+            ``include=["*", "embed.weight"]`` is the default and the embedding.
         exclude: patterns of what must not be pruned, applied last.
 
     Returns:
@@ -149,6 +169,41 @@ def find_targets(
         >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
         ['0.weight', '1.weight', '2.weight']
     """
+    targets = _chosen(model, layers, include, exclude)
+    _refuse_computed(model, targets, layers, include, exclude)
+    _refuse_absent(all_parameters(model), layers)
+    if not targets:
+        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
+    refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], {t.name for t in targets})
+    return targets
+
+
+def countable_targets(
+    model: nn.Module,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[Target, ...]:
+    """List what `find_targets` would, without what cannot be pruned.
+
+    Raises:
+        InvalidArgumentError: as `find_targets`, if nothing is left.
+    """
+    for layer in pattern_list("layers", () if layers is None else layers):
+        if isinstance(layer, type) and not any(isinstance(m, layer) for m in model.modules()):
+            raise InvalidArgumentError(_none_of(layer))
+    chosen = _chosen(model, layers, include, exclude)
+    inside = _sources(model) if "all" in pattern_list("layers", layers or "default") else set()
+    targets = tuple(
+        target for target in chosen if is_prunable(target) and inside.isdisjoint(_ids(target))
+    )
+    return targets or find_targets(model, layers=layers, include=include, exclude=exclude)
+
+
+def _chosen(
+    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+) -> tuple[Target, ...]:
     everything = all_parameters(model)
     of_layers = _of_layers(
         everything, pattern_list("layers", "default" if layers is None else layers)
@@ -161,13 +216,27 @@ def find_targets(
         if not dropped:
             raise _unmatched("exclude", pattern, model)
         chosen = chosen - dropped
-    targets = tuple(everything[name] for name in everything if name in chosen)
-    _refuse_computed(model, targets, layers, include, exclude)
-    _refuse_absent(everything, layers)
-    if not targets:
-        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
-    refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], chosen)
-    return targets
+    return tuple(everything[name] for name in everything if name in chosen)
+
+
+def _ids(target: Target) -> set[tuple[int, str]]:
+    return {(id(module), attribute) for module, attribute in target.places}
+
+
+def _sources(model: nn.Module) -> set[tuple[int, str]]:
+    """Where the parameters are that weights are computed from."""
+    return {
+        (id(held), attribute)
+        for name, module in model.named_modules()
+        if may_compute(module)
+        for one in computed_in(name, module)
+        for held, attribute in one.sources
+    }
+
+
+def is_prunable(target: Target) -> bool:
+    """Whether the elements of a parameter can be set to zero one by one."""
+    return why_not(target.module, target.attribute, target.parameter) is None
 
 
 def all_parameters(model: nn.Module) -> dict[str, Target]:
@@ -191,15 +260,21 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
 
 
 def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
-    """Yield (module, attribute) of every parameter that has a buffer with ``suffix`` beside it."""
+    """Yield (module, attribute) of each pruned parameter, in its weights or its backward pass.
+
+    Args:
+        model: the network.
+        suffix: `ORIGINAL_SUFFIX` for those whose weights are pruned, else those whose backward
+            pass is.
+    """
     settle(model)
-    for module in model.modules():
-        for buffer in list(module._buffers):
-            attribute = buffer.removesuffix(suffix)
-            # A persistent buffer is the model's own, whatever its name.
-            ours = buffer != attribute and buffer in module._non_persistent_buffers_set
-            if ours and attribute in module._parameters:
+    if suffix == ORIGINAL_SUFFIX:
+        for _, module, attribute, original in originals_of(model):
+            if original.belongs_to(parameter_of(module, attribute)):
                 yield module, attribute
+    else:
+        for module, attribute, _ in backward_masks(model):
+            yield module, attribute
 
 
 def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
@@ -227,27 +302,51 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
             chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
             continue
-        classes = _classes(layer)
-        chosen |= {name for name, t in everything.items() if is_weight_of(t, classes)}
+        found = {name for name, t in everything.items() if is_weight_of(t, _classes(layer))}
+        if isinstance(layer, str):
+            found = _without_routers_and_embeddings(everything, found)
+        chosen |= found
     return chosen
 
 
-def _classes(layer: str | type[nn.Module]) -> tuple[type[nn.Module], ...]:
+def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
+    """Leave out gates of experts, and embeddings that are a layer as well."""
+    gates = gates_of(everything.values())
+    return {
+        name
+        for name in found
+        if gates.isdisjoint(everything[name].names) and not is_tied_embedding(everything[name])
+    }
+
+
+def gates_of(everything: Iterable[Target]) -> set[str]:
+    """The names of all routers of experts, which compete only if they are named."""
+    return routers([name for target in everything for name in target.names])
+
+
+def is_tied_embedding(target: Target) -> bool:
+    """Whether an embedding shares a layer's weight: by its class, or by its name."""
+    if len(target.places) == 1:
+        return False
+    modules = [module for module, _ in target.places]
+    if any(isinstance(module, EMBEDDINGS) for module in modules):
+        return True
+    elsewhere = not all(isinstance(module, EVERY_KIND) for module in modules)
+    return elsewhere and any(is_embedding(layer_of(name)) for name in target.names)
+
+
+def _classes(layer: str | type[nn.Module]) -> Classes:
     if isinstance(layer, str):
         return KINDS.get(layer, ())
-    return _ATTENTION if layer is nn.MultiheadAttention else (layer,)
+    return ATTENTION if layer is nn.MultiheadAttention else (layer,)
 
 
-def is_weight_of(target: Target, classes: tuple[type[nn.Module], ...]) -> bool:
+def is_weight_of(target: Target, classes: Classes) -> bool:
     """Whether one of the target's places is the weight of such a layer."""
-    return any(
-        attribute in _weight_attributes(module) and isinstance(module, classes)
+    return (Experts in classes and target.is_stack) or any(
+        isinstance(module, classes) and attribute in weight_attributes(module)
         for module, attribute in target.places
     )
-
-
-def _weight_attributes(module: nn.Module) -> tuple[str, ...]:
-    return _ATTENTION_WEIGHTS if isinstance(module, nn.MultiheadAttention) else ("weight",)
 
 
 def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
@@ -269,12 +368,13 @@ def _included(
 ) -> set[str]:
     if not patterns:
         raise InvalidArgumentError("include is empty; leave it out to prune every target weight")
+    weights = {name for name, target in everything.items() if is_weight_of(target, EVERY_KIND)}
     chosen: set[str] = set()
     for pattern in patterns:
         matched = _matching(everything, pattern)
         if not matched:
             raise _unmatched("include", pattern, model)
-        chosen |= (matched & of_layers) or matched
+        chosen |= (matched & of_layers) or (matched & weights) or matched
     return chosen
 
 
@@ -301,7 +401,8 @@ def _nothing_left(
     )
     return (
         f"nothing to prune with {given or 'the default layers'}: the layers that have parameters "
-        f"are {', '.join(kinds) or 'none'}; name others with layers= or include="
+        f"are {', '.join(kinds) or 'none'}; name others with layers= or include= (embeddings, "
+        "routers and recurrent layers compete only if they are named)"
     )
 
 
@@ -316,8 +417,12 @@ def _refuse_absent(everything: dict[str, Target], layers: Layers | None) -> None
             f"layers: {layer.__name__} has no parameter called weight; name its parameters with "
             f"include=['*', {layer.__name__}], or leave it out"
             if _matching(everything, layer)
-            else f"layers: the model has no {layer.__name__} with weights; leave it out"
+            else _none_of(layer)
         )
+
+
+def _none_of(layer: type[nn.Module]) -> str:
+    return f"layers: the model has no {layer.__name__} with weights; leave it out"
 
 
 def _refuse_computed(
@@ -332,22 +437,62 @@ def _refuse_computed(
     classes = tuple(cls for layer in kinds for cls in _classes(layer))
     included = None if include is None else pattern_list("include", include)
     excluded = pattern_list("exclude", () if exclude is None else exclude)
-    pruned = {(id(module), attribute) for t in targets for module, attribute in t.places}
+    pruned = {place for target in targets for place in _ids(target)}
     found: list[Computed] = []
     for name, module in model.named_modules():
-        of_kind = isinstance(module, classes)
-        if not of_kind and not may_compute(module):
+        weights, wanted_by = _weights_in(name, module, classes), included
+        if not weights and included is not None and isinstance(module, KINDS["recurrent"]):
+            weights, wanted_by = weight_attributes(module), _naming_others(targets, included)
+        if not weights and not may_compute(module):
             continue
-        for one in computed_in(name, module, _weight_attributes(module) if of_kind else ()):
-            wanted = of_kind and one.attribute in _weight_attributes(module)
+        for one in computed_in(name, module, weights):
+            wanted = one.attribute in weights
             wanted = wanted and not any(touches(one.name, module, p) for p in excluded)
             if "all" in kinds:
                 wanted = any((id(held), a) in pruned for held, a in one.sources) or (
                     wanted and not one.sources
                 )
-            if wanted and (included is None or any(touches(one.name, module, p) for p in included)):
+            if wanted and (
+                wanted_by is None or any(touches(one.name, module, p) for p in wanted_by)
+            ):
                 found.append(one)
+    found = _without_computed_routers(model, found, kinds) if found else found
     if found:
         # A module's name excludes its other parameters too.
         around = tuple(f"{one.layer}." if one.layer else "" for one in found)
         raise computed_error(found, [t.name for t in targets if not t.name.startswith(around)])
+
+
+def _weights_in(name: str, module: nn.Module, classes: Classes) -> tuple[str, ...]:
+    """The names of a module's weights of these kinds, computed stacks of experts included."""
+    weights = weight_attributes(module) if isinstance(module, classes) else ()
+    if Experts not in classes or not may_compute(module):
+        return weights
+    stacks: list[str] = []
+    for one in computed_in(name, module):
+        value = getattr(module, one.attribute)
+        is_named = isinstance(module, Experts) or experts_in(one.name, tuple(value.shape))
+        if is_named and is_stack(module, one.attribute, value):
+            stacks.append(one.attribute)
+    return (*weights, *stacks)
+
+
+def _naming_others(
+    targets: Sequence[Target], included: Sequence[str | type[nn.Module]]
+) -> list[str | type[nn.Module]]:
+    """Patterns that pick what ``layers`` does not: nothing but recurrent layers, or nothing."""
+    return [
+        pattern
+        for pattern in included
+        if not any(is_picked(t, pattern) and is_weight_of(t, KINDS["default"]) for t in targets)
+    ]
+
+
+def _without_computed_routers(
+    model: nn.Module, found: list[Computed], kinds: list[str | type[nn.Module]]
+) -> list[Computed]:
+    """Leave out routers, as where they are parameters, unless their type was named."""
+    names = [*all_parameters(model), *(one.name for one in found)]
+    gates = routers(names)
+    types = tuple(kind for kind in kinds if isinstance(kind, type))
+    return [one for one in found if one.name not in gates or isinstance(one.module, types)]

@@ -2,7 +2,7 @@
 
 from secateurs.checkpoint.planning import Names, Plan
 from secateurs.checkpoint.stored import FLOATS
-from secateurs.coverage import Coverage, grouped
+from secateurs.coverage import QUANTISED, Coverage, grouped
 from secateurs.patterns import name_matches
 
 # How quantised weights are stored; larger integers are indices.
@@ -38,7 +38,7 @@ def coverage_of_plan(
         else:
             (floats if is_weight else integers)[entry.name] = entry.count
     chosen = [name for weight in plan.weights for name in weight.entry.names]
-    left = [*grouped(floats, chosen), *grouped(integers, chosen, prunable=False)]
+    left = [*grouped(floats, chosen), *grouped(integers, chosen, barrier=QUANTISED)]
     left.sort(key=lambda one: -one.elements)
     competing = sum(weight.entry.count for weight in plan.weights)
     total = competing + known + sum(one.elements for one in left)

@@ -8,7 +8,6 @@ from typing import TextIO
 
 from secateurs.coverage import Coverage, percent
 from secateurs.errors import CoverageWarning
-from secateurs.patterns import listed
 
 _WORTH_A_LINE = 0.1
 
@@ -57,9 +56,8 @@ def coverage_line(
     if not left or left < _WORTH_A_LINE * found.total:
         return ""
     kinds, names = found.remedies(by_layer=layers is not None)
-    line = f"{percent(1 - found.share)} of the weights stay: {found.largest()}"
-    if found.sealed():
-        line += f"; {listed(found.sealed())} cannot be pruned once quantised: prune before"
+    stays = f"{percent(1 - found.share)} of the weights stay: {found.largest()}"
+    line = "; ".join((stays, *found.barred()))
     return line + _remedy(
         (*(layers or ()), *kinds) if kinds else (), (*(include or "*"), *names) if names else ()
     )

@@ -104,8 +104,8 @@ def sweep(
     ] = None,
     layers: Annotated[
         list[str] | None,
-        _several("conv, conv2d, linear, attention, all, ...; default conv, linear and attention. "
-                 "conv2d is what the original method prunes.", _PRUNE),
+        _several("conv, conv2d, linear, attention, experts, all, ...; default conv, linear, "
+                 "attention and experts. conv2d is what the original method prunes.", _PRUNE),
     ] = None,
     include: Annotated[
         list[str] | None, _several("Prune only these: globs on parameter or module names.", _PRUNE)
@@ -234,7 +234,7 @@ def sweep(
         return
     named = {"include": include or None, "exclude": exclude or None}
     targets = find_targets(model.model, layers=layers or None, **named)
-    found = coverage_of(model.model, targets, **named)
+    found = coverage_of(model.model, targets, **named, barrier=grid.barrier)
     print_table(rows, note=coverage_line(found, layers, include))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if rows == earlier:

@@ -95,6 +95,7 @@ def _choose(model: nn.Module, grid: Grid, variant: Variant, *, warn: bool) -> _C
         model,
         grid.p_prunes,
         warn=warn,
+        barrier=grid.barrier,
         granularity=setting.granularity,
         scope=setting.scope,
         score=setting.score,
