@@ -198,11 +198,13 @@ class MaskedWeights(TorchFunctionMode):
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
         named = func.__self__ if func.__name__ == "__get__" else func
-        names = (n for n, p in _named_weights(self.module) if id(p) == found.weight)
-        name = next(names, "weight")
+        held = ((n, k) for n, p, k in _named_weights(self.module) if id(p) == found.weight)
+        name, kind = next(held, ("weight", nn.Module))
+        own = not kind.__module__.startswith("torch.nn.modules.")
+        more = f", or exclude={kind.__name__} for all layers of that type" if own else ""
         return FailureError(
             f"{self.module._get_name()} hands {name} to {named.__name__}, where the gradient to "
-            f"the input cannot be pruned: write exclude='*{name}'"
+            f"the input cannot be pruned: write exclude='*{name}'{more}"
         )
 
 
@@ -227,10 +229,13 @@ def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from masks_of(module)
 
 
-def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor, type[nn.Module]]]:
+    """The masked weights of a module: name, weight, and the class of the layer that holds it."""
     for prefix, holder in module.named_modules():
+        kind: type[nn.Module] = getattr(holder, "secateurs_base", type(holder))
         for attribute, _ in masked_attributes(holder):
-            yield f"{prefix}.{attribute}" if prefix else attribute, getattr(holder, attribute)
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            yield name, getattr(holder, attribute), kind
 
 
 def _holds_tensor(result: Any) -> bool:

@@ -7,7 +7,7 @@ or attention function, by whichever module, the gradient to the input is compute
 weight. A masked weight that is handed to anything else is an error, never a dense gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
 
@@ -30,6 +30,8 @@ from secateurs.kept import (
 )
 from secateurs.kinds import KINDS
 from secateurs.masks import Masks
+from secateurs.patterns import excluding, listed
+from secateurs.recomputed import refuse_recomputed
 from secateurs.targets import Target
 
 # These never use a weight themselves, and people compare their types.
@@ -48,8 +50,8 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
             convolution, linear or attention layer, or its module's ``forward`` was replaced.
     """
     pairs = matching_targets(model, masks)
+    check_gradient_prunable([target for target, _ in pairs])
     for target, _ in pairs:
-        check_gradient_prunable(target)
         for place in target.places:
             check_mask_name(*place)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
@@ -222,26 +224,49 @@ def _may_use_others(module: nn.Module) -> bool:
     return below or isinstance(module, _FAST_PATHS)
 
 
-def check_gradient_prunable(target: Target) -> None:
-    """Refuse a weight whose use cannot be told from others'.
+def check_gradient_prunable(targets: Sequence[Target]) -> None:
+    """Refuse weights whose use cannot be told from others', all that share a reason in one error.
 
     Raises:
-        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer or of
-            experts, or its module's ``forward`` was replaced.
+        InvalidArgumentError: one is not the weight of a convolution, linear or attention layer or
+            of experts, or its module's ``forward`` was replaced, or makes another weight of it.
     """
-    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
-    if not linear and not target.is_stack:
+    others = [t for t in targets if gradient_barrier(t)]
+    if others:
         raise InvalidArgumentError(
             "gradient pruning works on the weights of convolutions, linear layers, attention and "
-            f"experts; {target.name} belongs to {type(target.module).__name__}: write "
-            f"exclude={target.name!r}"
+            f"experts; {_named(others)}: write {_without(others, targets)}"
         )
-    for module, _ in target.places:
-        if "forward" in vars(module):
-            raise InvalidArgumentError(
-                f"{target.name} cannot be gradient-pruned, since the forward method of its module "
-                f"was replaced on the instance: undo that, or write exclude={target.name!r}"
-            )
+    replaced = [t for t in targets if any("forward" in vars(module) for module, _ in t.places)]
+    if replaced:
+        raise InvalidArgumentError(
+            f"{listed(t.name for t in replaced)} cannot be gradient-pruned, since the forward "
+            "method of the module was replaced on the instance: undo that, or write "
+            f"{_without(replaced, targets)}"
+        )
+    places = [(t.name, module) for t in targets for module, a in t.places if a == "weight"]
+    refuse_recomputed(places, [t.name for t in targets], stored=False)
+
+
+def gradient_barrier(target: Target) -> str:
+    """What stands against gradient pruning of a weight by the kind of its layer, or nothing."""
+    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
+    return "" if linear or target.is_stack else "cannot be pruned in the backward pass alone"
+
+
+def _named(targets: Sequence[Target]) -> str:
+    if len(targets) == 1:
+        return f"{targets[0].name} belongs to {type(targets[0].module).__name__}"
+    kinds: dict[str, list[str]] = {}
+    for target in targets:
+        kinds.setdefault(type(target.module).__name__, []).append(target.name)
+    said = ", ".join(f"{len(names)} of {kind} ({listed(names)})" for kind, names in kinds.items())
+    return f"{len(targets)} parameters are none: {said}"
+
+
+def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> str:
+    names = [target.name for target in targets]
+    return excluding(names, {t.name for t in chosen} - set(names))
 
 
 def _is_linear(module: nn.Module, attribute: str) -> bool:

@@ -6,6 +6,8 @@ from itertools import product
 from typing import Any
 
 from secateurs._checks import check_choice, check_ratio
+from secateurs.backward import gradient_barrier
+from secateurs.coverage import Barrier, no_barrier
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
 from secateurs.prune import PRUNE_TYPES
@@ -153,6 +155,12 @@ class Grid:
         """Every network to evaluate, each once: the dense one first if it is among them."""
         unique = {v.key: v for cell in self.cells for v in cell.variants}
         return sorted(unique.values(), key=lambda v: not v.is_dense)
+
+    @property
+    def barrier(self) -> Barrier:
+        """What at least one of the prune types cannot prune."""
+        gradient = any(cell.setting.prune_type == "gradient" for cell in self.cells)
+        return gradient_barrier if gradient else no_barrier
 
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
         random = p_prune > 0 and (0 < p_bern < 1 or (setting.score == "random" and p_bern > 0))

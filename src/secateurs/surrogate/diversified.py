@@ -8,21 +8,22 @@ import torch
 from torch import nn
 
 from secateurs._checks import check_choice, check_ratio
-from secateurs.backward import check_gradient_prunable
+from secateurs.backward import check_gradient_prunable, gradient_barrier
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import BACKWARD_SUFFIX, ORIGINAL_SUFFIX
 from secateurs.masks import Masks
 from secateurs.outputs import plain_logits
+from secateurs.patterns import excluding, listed
 from secateurs.prune import PRUNE_TYPES
 from secateurs.scores import Score
-from secateurs.selecting import SelectOptions, select
+from secateurs.selecting import SelectOptions, choose
 from secateurs.sharding.team import team_of
-from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.surrogate.draws import Draw, beside, seed_of
 from secateurs.surrogate.placing import pruned_by
 from secateurs.surrogate.recomputing import once, repeat_under, running_checkpoint, watching
 from secateurs.surrogate.view import View
-from secateurs.targets import ORIGINAL_SUFFIX, Layers, Patterns, Target, find_targets, pruned_places
+from secateurs.targets import Layers, Patterns, Target, find_targets, pruned_places
 
 
 class Diversified(View):
@@ -134,8 +135,12 @@ class Diversified(View):
     def reselect(self) -> None:
         """Choose the candidates anew, by the weights as they are now: after training or loading."""
         options: SelectOptions = {**self.options, "seed": self.seed}
-        self._candidates = select(self.network, self.p_prune, **options)
+        self._candidates = choose(self.network, self.p_prune, barrier=self._barrier, **options)
         self._draw = None
+
+    def _barrier(self, target: Target) -> str:
+        in_gradients = gradient_barrier(target) if self.mode == "gradient" else ""
+        return surrogate_barrier(target) or in_gradients
 
     def restart(self, seed: int) -> None:
         """Begin the sequence of draws of a seed, whatever was drawn before."""
@@ -278,12 +283,19 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _check_targets(targets: tuple[Target, ...], mode: str) -> None:
-    for target in targets:
-        for module, _ in target.places:
-            if isinstance(module, nn.RNNBase):
-                raise InvalidArgumentError(
-                    f"{target.name} belongs to a recurrent layer, which keeps its weights "
-                    f"elsewhere too: write exclude={target.name!r}"
-                )
-        if mode == "gradient":
-            check_gradient_prunable(target)
+    recurrent = [t.name for t in targets if surrogate_barrier(t)]
+    if recurrent:
+        others = {t.name for t in targets} - set(recurrent)
+        belong = "belong" if len(recurrent) > 1 else "belongs"
+        raise InvalidArgumentError(
+            f"{listed(recurrent)} {belong} to a recurrent layer, which keeps its weights elsewhere "
+            f"too, so a surrogate cannot prune them: write {excluding(recurrent, others)}"
+        )
+    if mode == "gradient":
+        check_gradient_prunable(targets)
+
+
+def surrogate_barrier(target: Target) -> str:
+    """What stands against a weight in a surrogate by the kind of its layer, or nothing."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module, _ in target.places)
+    return "cannot be pruned in a surrogate" if recurrent else ""

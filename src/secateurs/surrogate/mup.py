@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
-from secateurs.selecting import SelectOptions, select
+from secateurs.selecting import SelectOptions, choose
 from secateurs.surrogate.diversified import Diversified
 from secateurs.surrogate.placing import in_place_of, weights_of
 from secateurs.targets import Target
@@ -64,7 +64,7 @@ class MUP(Diversified):
             return (target.weight * found[target.name]).abs()
 
         options: SelectOptions = {**self.options, "score": importance, "seed": self.seed}
-        return select(self.network, self.p_prune, **options)
+        return choose(self.network, self.p_prune, warn=False, **options)
 
     def _gradients(self, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""
