@@ -25,7 +25,7 @@ from secateurs.targets import KINDS, ORIGINAL_SUFFIX, Target, pruned_places
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # In these, torch takes another path, with other rounding, when no gradient is wanted and no
 # function mode is active.
-_FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 def prune_gradients(model: nn.Module, masks: Masks) -> None:
@@ -112,7 +112,7 @@ def _forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: 
     """Run a module's own ``forward``, under a mode that knows the masked weights it may use."""
     if not torch.is_grad_enabled():
         return forward(module, *args, **kwargs)
-    if isinstance(module, _FAST_PATHS) and not _wants_gradients(module, args, kwargs):
+    if isinstance(module, FAST_PATHS) and not wants_gradients(module, args, kwargs):
         with without_our_mode():
             return forward(module, *args, **kwargs)
     mode = active_mode(module)
@@ -133,14 +133,20 @@ def _checked(
     output = forward(module, *args, **kwargs)
     for weight in own:
         if weight not in mode.used:
-            raise FailureError(
-                f"{module._get_name()} did not hand its weight to a convolution, linear or "
-                "attention function, so its backward pass cannot be pruned: exclude this layer"
-            )
+            raise not_handed(module)
     return output
 
 
-def _wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
+def not_handed(module: nn.Module) -> FailureError:
+    """The error for a module that used its masked weight in a way which nobody saw."""
+    return FailureError(
+        f"{module._get_name()} did not hand its weight to a convolution, linear or "
+        "attention function, so its backward pass cannot be pruned: exclude this layer"
+    )
+
+
+def wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether a call of a module computes something that a gradient may be asked of."""
     tensors = (*args, *kwargs.values(), *module.parameters())
     return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
@@ -150,7 +156,7 @@ def _may_use_others(module: nn.Module) -> bool:
     if isinstance(module, _CONTAINERS) or "forward" in vars(module):
         return False  # the latter runs something else than its class's ``forward``
     below = any(True for child in module.modules() for _ in masked_attributes(child))
-    return below or isinstance(module, _FAST_PATHS)
+    return below or isinstance(module, FAST_PATHS)
 
 
 def check_gradient_prunable(target: Target) -> None:

@@ -1,0 +1,160 @@
+"""Other tensors in the place of a module's parameters, for one thread alone.
+
+Nothing is exchanged that other threads can see: while a surrogate runs, the dictionary of a
+module's parameters is one that answers each thread for itself. Whoever runs the network elsewhere
+at that time finds the parameters, and so does another surrogate, which finds its own tensors.
+"""
+
+import threading
+from collections.abc import Callable, Generator, ItemsView, Iterator, KeysView, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+# Held while a dictionary is put in place or taken away, never while a network runs. A lock is no
+# state, and surrogates of one network must share it.
+_EXCHANGE = threading.Lock()
+
+Value = Tensor | Callable[[], Tensor]
+"""A tensor, or what makes it when it is first looked up."""
+
+
+class Standing(dict[str, Any]):
+    """The parameters of a module, of which a thread may see others by name.
+
+    A look-up (``module.weight``) gives what the thread stands under. Going through all of them
+    (``parameters()``, ``state_dict()``, ``to()``) gives the parameters, which writing changes too.
+
+    Args:
+        real: the dictionary that it stands for; it stays the one that counts.
+    """
+
+    def __init__(self, real: dict[str, Any]):
+        super().__init__(real)
+        self.real = real
+        self.users = 0
+        # Not a dictionary by thread: torch.compile knows this, and compiles once for all draws.
+        self.here = threading.local()
+
+    def __getitem__(self, name: str) -> Any:
+        values = getattr(self.here, "values", None)
+        if values is not None and name in values:
+            value = values[name]
+            return value if isinstance(value, Tensor) else value()
+        return self.real[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Look up one entry."""
+        return self[name] if name in self.real else default
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.real[name] = value
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        del self.real[name]
+        super().__delitem__(name)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take one of the parameters away."""
+        super().pop(name, None)
+        return self.real.pop(name, *default)
+
+    # What goes through all entries asks the real dictionary, which other threads may have changed.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.real)
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.real
+
+    def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The names."""
+        return self.real.keys()
+
+    def values(self) -> Any:
+        """The parameters themselves."""
+        return self.real.values()
+
+    def items(self) -> ItemsView[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The names and the parameters themselves."""
+        return self.real.items()
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary of the parameters themselves."""
+        return dict(self.real)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy of the network is one of its parameters, also while it runs elsewhere."""
+        return type(self.real), (), None, None, iter(self.real.items())
+
+
+def parameters_of(module: nn.Module) -> dict[str, Any]:
+    """The dictionary of a module's parameters, whatever stands in its place now."""
+    found: dict[str, Any] = module.__dict__["_parameters"]
+    return found.real if isinstance(found, Standing) else found
+
+
+Place = tuple[nn.Module, Standing, tuple[tuple[str, int], ...]]
+"""A module, what can stand for its parameters, and which values go to which of its names."""
+
+
+def places_for(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Place]:
+    """Where to put some values, by module.
+
+    Args:
+        tensors: for each value, every (module, attribute) where it shall be found.
+    """
+    found: dict[nn.Module, list[tuple[str, int]]] = {}
+    for number, places in enumerate(tensors):
+        for module, attribute in places:
+            found.setdefault(module, []).append((attribute, number))
+    return [(m, Standing(parameters_of(m)), tuple(names)) for m, names in found.items()]
+
+
+@contextmanager
+def standing_in(places: Sequence[Place], values: Sequence[Value]) -> Generator[None]:
+    """For a ``with`` block, let this thread find values where modules have their parameters.
+
+    Args:
+        places: from `places_for`.
+        values: one for each of the tensors that ``places`` were made for.
+    """
+    used = _enter(places)
+    before = [getattr(standing.here, "values", None) for standing in used]
+    try:
+        for standing, (_, _, names) in zip(used, places, strict=True):
+            standing.here.values = {name: values[number] for name, number in names}
+        yield
+    finally:
+        for standing, earlier in zip(used, before, strict=True):
+            standing.here.values = earlier
+        _leave(places)
+
+
+def _enter(places: Sequence[Place]) -> list[Standing]:
+    used: list[Standing] = []
+    with _EXCHANGE:
+        for module, own, _ in places:
+            present: Mapping[str, Any] = module.__dict__["_parameters"]
+            if isinstance(present, Standing):
+                standing = present
+            else:
+                standing = own if own.real is present else Standing(module.__dict__["_parameters"])
+                dict.update(standing, standing.real)
+                module.__dict__["_parameters"] = standing
+            standing.users += 1
+            used.append(standing)
+    return used
+
+
+def _leave(places: Sequence[Place]) -> None:
+    with _EXCHANGE:
+        for module, _, _ in places:
+            standing = module.__dict__["_parameters"]
+            standing.users -= 1
+            if not standing.users:
+                module.__dict__["_parameters"] = standing.real

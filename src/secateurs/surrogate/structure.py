@@ -1,0 +1,88 @@
+"""Which weights a surrogate is about, found anew when its network has changed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.backward import check_gradient_prunable
+from secateurs.candidates import Candidates
+from secateurs.errors import InvalidArgumentError
+from secateurs.selecting import SelectOptions
+from secateurs.surrogate.standing import Place, parameters_of, places_for
+from secateurs.targets import Target, find_targets
+
+
+class Structure:
+    """The weights that compete in a network as it is now, and where they are.
+
+    Attributes:
+        targets: the weights, in order.
+        places: where the modules are that hold them.
+
+    Args:
+        network: the model.
+        options: which weights compete, as for `secateurs.select`.
+        mode: ``"global"`` or ``"gradient"``.
+
+    Raises:
+        InvalidArgumentError: nothing competes, or a weight cannot be pruned for one call.
+    """
+
+    targets: tuple[Target, ...]
+    places: list[Place]
+
+    def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
+        self.targets = find_targets(
+            network,
+            layers=options.get("layers"),
+            include=options.get("include"),
+            exclude=options.get("exclude"),
+        )
+        _check_targets(self.targets, mode)
+        self.places = places_for([target.places for target in self.targets])
+        self._modules = list(network.modules())
+        self._seen = [_parts_of(module) for module in self._modules]
+
+    @property
+    def lasting(self) -> bool:
+        """Whether these are the model's own parameters: torch.func lends it others for a call."""
+        return all(isinstance(target.parameter, nn.Parameter) for target in self.targets)
+
+    def stands(self) -> bool:
+        """Whether the network still has the same modules and parameters at the same places."""
+        return [_parts_of(module) for module in self._modules] == self._seen
+
+    def fits(self, candidates: Candidates) -> bool:
+        """Whether candidates are about weights that compete here, of the same shapes."""
+        weights = {t.name: w for t, w in zip(self.targets, self.weights(), strict=True)}
+        return weights.keys() == candidates.units.keys() and all(
+            units.shape == tuple(weights[name].shape) for name, units in candidates.units.items()
+        )
+
+    def weights(self) -> list[Tensor]:
+        """The parameters that stand in the model now: ``.to()`` may have replaced those before."""
+        return [parameters_of(target.module)[target.attribute] for target in self.targets]
+
+
+def _parts_of(module: nn.Module) -> list[int]:
+    if isinstance(module, torch.jit.ScriptModule):  # it keeps its parts elsewhere
+        return []
+    # Numbers, since parameters that were replaced meanwhile should not be kept for this.
+    found = [*map(id, module._modules.values())]
+    parameters: Any = module.__dict__["_parameters"]
+    found.extend(map(id, parameters.values()))
+    return found
+
+
+def _check_targets(targets: Sequence[Target], mode: str) -> None:
+    for target in targets:
+        for module, _ in target.places:
+            if isinstance(module, nn.RNNBase):
+                raise InvalidArgumentError(
+                    f"{target.name} belongs to a recurrent layer, which keeps its weights "
+                    f"elsewhere too: write exclude={target.name!r}"
+                )
+        if mode == "gradient":
+            check_gradient_prunable(target)
