@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import InvalidArgumentError
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -47,10 +47,6 @@ class _Linear(torch.autograd.Function):
             None,
             rows.sum(0) if need_bias else None,
         )
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ARG004
-        raise _forward_mode()
 
 
 class _Convolution(torch.autograd.Function):
@@ -87,17 +83,6 @@ class _Convolution(torch.autograd.Function):
             [need_x, need_weight, need_bias],
         )  # fmt: skip
         return grad_x, grad_weight, None, grad_bias, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:  # noqa: ARG004
-        raise _forward_mode()
-
-
-def _forward_mode() -> FailureError:
-    return FailureError(
-        "gradient pruning is about the backward pass, which derivatives in forward mode (jvp, "
-        "jacfwd) do not have: use reverse mode (vjp, grad, jacrev)"
-    )
 
 
 # ``apply`` looks up the signature on every call, which takes longer than a small layer.

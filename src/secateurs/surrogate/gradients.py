@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from secateurs._mode import MaskedWeights, without_our_mode
 from secateurs.backward import FAST_PATHS, not_handed, wants_gradients
+from secateurs.surrogate.transforms import refuse_forward_mode
 from secateurs.targets import Target
 
 Learn = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
@@ -36,6 +37,7 @@ def masked_backward(network: nn.Module, targets: Sequence[Target]) -> Generator[
     if not torch.is_grad_enabled():
         yield _nothing
         return
+    refuse_forward_mode()
     call = _Call(network, targets)
     with call.mode, call.watching():
         yield call.learn

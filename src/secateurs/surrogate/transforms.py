@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
+from secateurs.errors import FailureError
+
 _C: Any = torch._C
 _EVAL: Any = getattr(_C._dynamo, "eval_frame", None)
 _WHOLE = (
@@ -26,8 +28,9 @@ def between_graphs(function: _Function) -> _Function:
     """
     marks: Any = function
     marks._torchdynamo_disable, marks._torchdynamo_disable_msg = True, _WHOLE
-    if hasattr(_EVAL, "skip_code"):
-        _EVAL.skip_code(marks.__code__)
+    if hasattr(_EVAL, "set_code_exec_strategy"):
+        skip = _EVAL._FrameExecStrategy(_EVAL._FrameAction.SKIP, _EVAL._FrameAction.DEFAULT)
+        _EVAL.set_code_exec_strategy(marks.__code__, skip)
     return function
 
 
@@ -69,6 +72,21 @@ def is_transformed(tensor: Tensor) -> bool:
 def in_transform() -> bool:
     """Whether a transform of ``torch.func`` is running."""
     return _C._functorch.peek_interpreter_stack() is not None
+
+
+def refuse_forward_mode() -> None:
+    """Refuse derivatives in forward mode, which have no backward pass to prune.
+
+    Raises:
+        FailureError: one is being computed by ``torch.func``.
+    """
+    if in_transform():
+        kinds = (level.key() for level in _C._functorch.get_interpreter_stack())
+        if any(kind == _C._functorch.TransformType.Jvp for kind in kinds):
+            raise FailureError(
+                'mode="gradient" is about the backward pass, which derivatives in forward mode '
+                "(jvp, jacfwd) do not have: use reverse mode (vjp, grad, jacrev)"
+            )
 
 
 def outside_transforms() -> AbstractContextManager[Any]:

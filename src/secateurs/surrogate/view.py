@@ -5,6 +5,8 @@ from typing import Any, Self
 
 from torch import nn
 
+from secateurs.errors import InvalidArgumentError
+
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -58,3 +60,9 @@ class View(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self.network._apply(fn, recurse)
         return self
+
+    def _replicate_for_data_parallel(self) -> Self:
+        raise InvalidArgumentError(
+            "nn.DataParallel would run the one network on all devices: make a surrogate of a copy "
+            "of the network for each device"
+        )
