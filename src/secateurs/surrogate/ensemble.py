@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from secateurs._checks import check_seed
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.surrogate.diversified import Diversified
@@ -77,6 +78,7 @@ class Ensemble(nn.Module):
 
     def restart(self, seed: int) -> None:
         """Begin the members' draws anew: seed, seed + 1, ..."""
+        seed = check_seed("seed", seed)
         for number, member in enumerate(surrogates_in(self)):
             member.restart(seed + number)
 
@@ -124,6 +126,7 @@ def ensemble(
         >>> surrogate(torch.ones(2, 8)).shape, len(surrogate)
         (torch.Size([2, 4]), 2)
     """
+    seed = check_seed("seed", seed)
     made: list[nn.Module] = []
     for number, member in enumerate(members):
         if isinstance(member, Diversified | Ensemble):
