@@ -1,11 +1,13 @@
 """A surrogate follows its network where layers and parameters are exchanged."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from surrogate_cases import Blocks, blocks, images, input_gradient, oracle
-from torch import nn
+from torch import Tensor, nn
 
 import secateurs as sc
 
@@ -130,3 +132,59 @@ def test_a_backward_pass_after_a_change_sees_its_own_masks() -> None:
     assert torch.equal(leaf.grad, input_gradient(wanted, x))
     assert old.grad is not None
     assert not old.grad[~mask].any()
+
+
+@pytest.mark.parametrize("prune", [sc.global_prune, sc.gradient_prune])
+def test_a_network_that_was_pruned_meanwhile_is_refused(prune: Any) -> None:
+    model, x = blocks(), images()
+    surrogate, other = (sc.Diversified(model, 0.6, 0.5) for _ in range(2))
+    surrogate(x)
+    prune(model, 0.3)
+    with pytest.raises(sc.InvalidArgumentError, match="restore"):
+        surrogate(x)
+    sc.restore(model)
+    other(x)
+    assert torch.equal(surrogate(x), other(x))
+
+
+class Within(nn.Module):
+    """Calls a layer with other weights, as meta-learning does."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.inner, self.outer, self.kind = nn.Linear(6, 6), nn.Linear(6, 6), kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "own":
+            given = dict(self.inner.named_parameters())
+        elif self.kind == "other":
+            given = dict(self.outer.named_parameters())
+        else:
+            given = {name: p * 2 for name, p in self.inner.named_parameters()}
+        return self.outer(torch.func.functional_call(self.inner, given, (x,)) + self.inner(x))
+
+
+@pytest.mark.parametrize("method", [False, True])
+@pytest.mark.parametrize("kind", ["own", "other", "twice"])
+def test_networks_that_lend_their_layers_other_weights(kind: str, method: bool) -> None:
+    torch.manual_seed(0)
+    model, x = Within(kind), torch.rand(2, 6)
+    parameters = dict(model.named_parameters())
+    surrogate = sc.Diversified(model, 0.6, 0.5)
+    with surrogate.pruned() if method else nullcontext():
+        found = model(x) if method else surrogate(x)
+    assert all(p is parameters[name] for name, p in model.named_parameters())
+    assert all(type(m._parameters) is dict for m in model.modules())
+    inner, outer = (
+        {
+            k: p * surrogate.masks[f"{n}.{k}"] if k == "weight" else p
+            for k, p in m.named_parameters()
+        }
+        for n, m in model.named_children()
+    )
+    # What the layer is lent is taken as it is; its own weight is the one that was drawn.
+    lent = {"own": inner, "other": dict(model.outer.named_parameters())}.get(kind)
+    lent = lent or {name: p * 2 for name, p in model.inner.named_parameters()}
+    call = torch.func.functional_call
+    hidden = call(model.inner, lent, (x,)) + call(model.inner, inner, (x,))
+    torch.testing.assert_close(found, call(model.outer, outer, (hidden,)))

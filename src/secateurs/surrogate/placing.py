@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs._mode import without_our_mode
 from secateurs.multiply import Product, multiply
 from secateurs.surrogate.draws import Draw
 from secateurs.surrogate.gradients import masked_backward
@@ -60,16 +61,19 @@ def pruned_by(network: nn.Module, turn: Turn, mode: str) -> Generator[None]:
         mode: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
     """
     if mode == "gradient":
+        # Before the function mode is entered, which would look at all that a draw does.
+        found = _masked(turn) if turn.is_drawn else None
         with masked_backward(network, turn.structure.targets) as learn:
-            if turn.is_drawn:
-                learn(turn.structure.weights(), keeps(turn.structure.targets, turn.draw()))
+            if found is not None:
+                learn(*found)
                 yield
                 return
 
             def weights() -> Sequence[Tensor]:
-                found = turn.structure.weights()
-                learn(found, keeps(turn.structure.targets, turn.draw()))
-                return found
+                with without_our_mode():
+                    found = _masked(turn)
+                learn(*found)
+                return found[0]
 
             with _when_used(turn.structure, weights):
                 yield
@@ -79,6 +83,10 @@ def pruned_by(network: nn.Module, turn: Turn, mode: str) -> Generator[None]:
     else:
         with _when_used(turn.structure, lambda: products(turn.structure, turn.draw())):
             yield
+
+
+def _masked(turn: Turn) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    return turn.structure.weights(), keeps(turn.structure.targets, turn.draw())
 
 
 @contextmanager

@@ -6,8 +6,9 @@ at that time finds the parameters, and so does another surrogate, which finds it
 """
 
 import threading
-from collections.abc import Callable, Generator, ItemsView, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Generator, ItemsView, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,15 +17,18 @@ from torch import Tensor, nn
 # state, and surrogates of one network must share it.
 _EXCHANGE = threading.Lock()
 
-Value = Tensor | Callable[[], Tensor]
-"""A tensor, or what makes it when it is first looked up."""
+Value = Tensor | partial[Tensor]
+"""A tensor, or what makes it when it is looked up."""
 
 
 class Standing(dict[str, Any]):
     """The parameters of a module, of which a thread may see others by name.
 
     A look-up (``module.weight``) gives what the thread stands under. Going through all of them
-    (``parameters()``, ``state_dict()``, ``to()``) gives the parameters, which writing changes too.
+    (``parameters()``, ``state_dict()``, ``to()``) gives the parameters. What a thread writes while
+    it stands under something is its own until then: a network may put tensors in the place of
+    parameters for a while and bring back what it found (``torch.func.functional_call``). A new
+    parameter that is left in the end is the module's.
 
     Args:
         real: the dictionary that it stands for; it stays the one that counts.
@@ -41,7 +45,7 @@ class Standing(dict[str, Any]):
         values = getattr(self.here, "values", None)
         if values is not None and name in values:
             value = values[name]
-            return value if isinstance(value, Tensor) else value()
+            return value() if isinstance(value, partial) else value
         return self.real[name]
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -49,17 +53,48 @@ class Standing(dict[str, Any]):
         return self[name] if name in self.real else default
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self.real[name] = value
-        super().__setitem__(name, value)
+        values: dict[str, Any] | None = getattr(self.here, "values", None)
+        if values is None or name not in self.real:
+            self._write(name, value)
+        elif value is not self.real[name]:
+            values[name] = value
+        elif name in self.here.begun:  # the parameter itself: pruned, as the draw says
+            values[name] = self.here.begun[name]
+        else:
+            values.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
         del self.real[name]
         super().__delitem__(name)
+        if getattr(self.here, "values", None) is not None:
+            self.here.values.pop(name, None)
 
     def pop(self, name: str, *default: Any) -> Any:
         """Take one of the parameters away."""
-        super().pop(name, None)
+        if name in self.real:
+            value = self.real[name]
+            del self[name]
+            return value
         return self.real.pop(name, *default)
+
+    def stand_under(self, begun: dict[str, Any]) -> tuple[Any, Any]:
+        """Let this thread see these values; returns what it saw before."""
+        before = getattr(self.here, "begun", None), getattr(self.here, "values", None)
+        self.here.begun, self.here.values = begun, dict(begun)
+        return before
+
+    def stand_again(self, before: tuple[Any, Any]) -> None:
+        """Let this thread see what it saw before, and keep the parameters that it left."""
+        begun, left = self.here.begun, self.here.values
+        self.here.begun, self.here.values = before
+        for name, value in left.items():
+            new = name not in begun or value is not begun[name]
+            if new and name in self.real and (value is None or isinstance(value, nn.Parameter)):
+                self[name] = value
+
+    def _write(self, name: str, value: Any) -> None:
+        self.real[name] = value
+        super().__setitem__(name, value)
 
     # What goes through all entries asks the real dictionary, which other threads may have changed.
     def __iter__(self) -> Iterator[str]:
@@ -124,14 +159,15 @@ def standing_in(places: Sequence[Place], values: Sequence[Value]) -> Generator[N
         values: one for each of the tensors that ``places`` were made for.
     """
     used = _enter(places)
-    before = [getattr(standing.here, "values", None) for standing in used]
+    before: list[tuple[Any, Any]] = []
     try:
         for standing, (_, _, names) in zip(used, places, strict=True):
-            standing.here.values = {name: values[number] for name, number in names}
+            begun = {name: values[number] for name, number in names}
+            before.append(standing.stand_under(begun))
         yield
     finally:
-        for standing, earlier in zip(used, before, strict=True):
-            standing.here.values = earlier
+        for standing, earlier in zip(used, before, strict=False):
+            standing.stand_again(earlier)
         _leave(places)
 
 

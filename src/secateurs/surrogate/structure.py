@@ -10,6 +10,7 @@ from secateurs.backward import check_gradient_prunable
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
 from secateurs.selecting import SelectOptions
+from secateurs.surrogate.arguments import check_unpruned
 from secateurs.surrogate.standing import Place, parameters_of, places_for
 from secateurs.targets import Target, find_targets
 
@@ -27,13 +28,15 @@ class Structure:
         mode: ``"global"`` or ``"gradient"``.
 
     Raises:
-        InvalidArgumentError: nothing competes, or a weight cannot be pruned for one call.
+        InvalidArgumentError: the network is pruned, nothing competes, or a weight cannot be pruned
+            for one call.
     """
 
     targets: tuple[Target, ...]
     places: list[Place]
 
     def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
+        check_unpruned(network)
         self.targets = find_targets(
             network,
             layers=options.get("layers"),
@@ -73,6 +76,7 @@ def _parts_of(module: nn.Module) -> list[int]:
     found = [*map(id, module._modules.values())]
     parameters: Any = module.__dict__["_parameters"]
     found.extend(map(id, parameters.values()))
+    found.append(len(module._non_persistent_buffers_set))  # what pruning leaves beside a weight
     return found
 
 
