@@ -246,7 +246,7 @@ class Diversified(View):
     def _under(self, turn: Turn) -> Generator[None]:
         with (
             pruned_by(self.network, turn, self.mode),
-            watching(self.network, lambda: self._under(turn)),
+            watching(turn.structure.modules, lambda: self._under(turn)),
         ):
             yield
 

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._mode import MaskedWeights, without_our_mode
-from secateurs.backward import FAST_PATHS, not_handed, wants_gradients
+from secateurs.backward import not_handed, wants_gradients
+from secateurs.surrogate.structure import Structure
 from secateurs.surrogate.transforms import refuse_forward_mode
-from secateurs.targets import Target
 
 Learn = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 
 
 @contextmanager
-def masked_backward(network: nn.Module, targets: Sequence[Target]) -> Generator[Learn]:
+def masked_backward(network: nn.Module, structure: Structure) -> Generator[Learn]:
     """The backward pass of what runs inside is pruned by the masks that it is told.
 
     Args:
         network: the model.
-        targets: which weights there will be masks for.
+        structure: which weights there will be masks for.
 
     Yields:
         A function that takes the weights and their masks, each one for a target.
@@ -38,7 +38,7 @@ def masked_backward(network: nn.Module, targets: Sequence[Target]) -> Generator[
         yield _nothing
         return
     refuse_forward_mode()
-    call = _Call(network, targets)
+    call = _Call(network, structure)
     with call.mode, call.watching():
         yield call.learn
     call.check()
@@ -52,17 +52,17 @@ def _nothing(weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
 class _Call:
     """What one call of the network does with its masked weights."""
 
-    def __init__(self, network: nn.Module, targets: Sequence[Target]):
+    def __init__(self, network: nn.Module, structure: Structure):
         self.mode = MaskedWeights(network)
         self._thread = threading.get_ident()
         self._weights: Sequence[Tensor] = ()
         self._ran: list[nn.Module] = []
         self._outside: list[AbstractContextManager[Any]] = []
         self._held: dict[nn.Module, list[int]] = {}
-        for number, target in enumerate(targets):
+        for number, target in enumerate(structure.targets):
             for module, _ in target.places:
                 self._held.setdefault(module, []).append(number)
-        self._fast = [m for m in network.modules() if isinstance(m, FAST_PATHS)]
+        self._fast = structure.fast
 
     def learn(self, weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
         self._weights = weights

@@ -63,7 +63,7 @@ def pruned_by(network: nn.Module, turn: Turn, mode: str) -> Generator[None]:
     if mode == "gradient":
         # Before the function mode is entered, which would look at all that a draw does.
         found = _masked(turn) if turn.is_drawn else None
-        with masked_backward(network, turn.structure.targets) as learn:
+        with masked_backward(network, turn.structure) as learn:
             if found is not None:
                 learn(*found)
                 yield

@@ -7,7 +7,7 @@ first time; there the function is replaced by one that brings the draw back firs
 
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -108,11 +108,13 @@ def record(
 
 
 @contextmanager
-def watching(model: nn.Module, again: Callable[[], AbstractContextManager[Any]]) -> Generator[None]:
+def watching(
+    modules: Sequence[nn.Module], again: Callable[[], AbstractContextManager[Any]]
+) -> Generator[None]:
     """Find the checkpointed functions inside of a model while it runs.
 
     Args:
-        model: the network; a checkpointed function must call one of its modules.
+        modules: of the network, without scripted ones; a checkpointed function must call one.
         again: what they shall be computed again under.
     """
     if not torch.is_grad_enabled():  # nothing will be computed again
@@ -135,23 +137,22 @@ def watching(model: nn.Module, again: Callable[[], AbstractContextManager[Any]])
     outer = running_checkpoint()
     if outer is not None:
         once(outer, token)  # it lies around the model: its caller sees to it
-    with _before_each(model, look, look_outside):
+    with _before_each(modules, look, look_outside):
         yield
 
 
 @contextmanager
-def _before_each(model: nn.Module, look: _Look, look_outside: _Look) -> Generator[None]:
+def _before_each(modules: Sequence[nn.Module], look: _Look, look_outside: _Look) -> Generator[None]:
     """Call one of two functions before each module's forward, for the length of a ``with`` block.
 
     Entered by hand, since a handle for each module would take longer than a small layer.
 
     Args:
-        model: the network.
+        modules: of the network.
         look: for modules that are compiled by themselves: what calls them is not.
         look_outside: for the others.
     """
     key = id(look)
-    modules = list(_called(model))
     for module in modules:
         alone = module._compiled_call_impl is not None
         module._forward_pre_hooks[key] = look if alone else look_outside
@@ -160,7 +161,3 @@ def _before_each(model: nn.Module, look: _Look, look_outside: _Look) -> Generato
     finally:
         for module in modules:
             module._forward_pre_hooks.pop(key, None)
-
-
-def _called(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.backward import check_gradient_prunable
+from secateurs.backward import FAST_PATHS, check_gradient_prunable
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
 from secateurs.selecting import SelectOptions
@@ -21,6 +21,8 @@ class Structure:
     Attributes:
         targets: the weights, in order.
         places: where the modules are that hold them.
+        modules: all modules of the network, but for scripted ones.
+        fast: those in which torch may take another path where no gradient is wanted.
 
     Args:
         network: the model.
@@ -34,6 +36,8 @@ class Structure:
 
     targets: tuple[Target, ...]
     places: list[Place]
+    modules: list[nn.Module]
+    fast: list[nn.Module]
 
     def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
         check_unpruned(network)
@@ -45,8 +49,11 @@ class Structure:
         )
         _check_targets(self.targets, mode)
         self.places = places_for([target.places for target in self.targets])
-        self._modules = list(network.modules())
-        self._seen = [_parts_of(module) for module in self._modules]
+        # A scripted module keeps its parts elsewhere, and takes no hooks.
+        scripted = torch.jit.ScriptModule
+        self.modules = [m for m in network.modules() if not isinstance(m, scripted)]
+        self.fast = [module for module in self.modules if isinstance(module, FAST_PATHS)]
+        self._seen = [_parts_of(module) for module in self.modules]
 
     @property
     def lasting(self) -> bool:
@@ -55,7 +62,7 @@ class Structure:
 
     def stands(self) -> bool:
         """Whether the network still has the same modules and parameters at the same places."""
-        return [_parts_of(module) for module in self._modules] == self._seen
+        return [_parts_of(module) for module in self.modules] == self._seen
 
     def fits(self, candidates: Candidates) -> bool:
         """Whether candidates are about weights that compete here, of the same shapes."""
@@ -70,8 +77,6 @@ class Structure:
 
 
 def _parts_of(module: nn.Module) -> list[int]:
-    if isinstance(module, torch.jit.ScriptModule):  # it keeps its parts elsewhere
-        return []
     # Numbers, since parameters that were replaced meanwhile should not be kept for this.
     found = [*map(id, module._modules.values())]
     parameters: Any = module.__dict__["_parameters"]
