@@ -1,7 +1,6 @@
 """`Diversified`: a model that is pruned afresh at every call."""
 
 import functools
-import types
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Self
@@ -23,7 +22,7 @@ from secateurs.surrogate.recomputing import record, watching
 from secateurs.surrogate.structure import Structure
 from secateurs.surrogate.transforms import Compiler, between_graphs
 from secateurs.surrogate.turns import Turns
-from secateurs.surrogate.view import View
+from secateurs.surrogate.view import View, may_run_layers
 from secateurs.targets import Layers, Patterns, Target
 
 
@@ -38,11 +37,13 @@ class Diversified(View):
     (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). The backward pass of a call uses
     the masks that its forward pass used, also when other calls came in between, and under
     ``torch.utils.checkpoint``. The weights are never touched: the pruned ones are another tensor,
-    which lives as long as a pending backward pass needs it.
+    which lives as long as a pending backward pass needs it, and which no other thread sees.
 
     It is an ``nn.Module`` with the parameters, names, device, modes and ``state_dict`` of its
-    model, so what takes a model takes it. ``eval()`` does not stop the draws. Scores come out as
-    the model gives them; the output of a transformers model becomes its ``logits``.
+    model, so what takes a model takes it. ``eval()`` does not stop the draws. Other methods of the
+    model (``generate``) run pruned too, one draw a call; its layers, called by themselves, only
+    inside of `pruned`. Outputs are the model's; one of transformers that holds nothing but logits
+    becomes these. Where the model's layers are exchanged, the next call finds its weights anew.
 
     Args:
         model: the network, not pruned; it is shared, not copied.
@@ -193,7 +194,7 @@ class Diversified(View):
         found = super().__getattr__(name)
         if name.startswith("forward") and callable(found):
             run = self._run
-        elif isinstance(found, _FUNCTIONS) and not name.startswith(_NOT_RUNNING):
+        elif may_run_layers(name, found):
             run = self._run_partly
         else:
             return found
@@ -288,13 +289,3 @@ class Diversified(View):
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
             f"mode={self.mode!r}, {said}, seed={self.seed}"
         )
-
-
-_FUNCTIONS = (types.MethodType, types.FunctionType, functools.partial)
-# The methods of many models that set, store or describe them: these are the model's, as are those
-# of nn.Module. Whatever else is called may run layers.
-_NOT_RUNNING = (
-    "_", "add_", "delete_", "disable_", "enable_", "from_", "gradient_checkpointing_", "init_",
-    "load_", "post_init", "prune_", "push_to_", "register_", "requires_", "reset_", "resize_",
-    "retie_", "save_", "set_", "tie_",
-)  # fmt: skip
