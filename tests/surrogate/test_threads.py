@@ -60,18 +60,18 @@ def test_a_network_is_dense_for_whoever_calls_it_itself(mode: str) -> None:
     logits, gradient = model(x), input_gradient(model, x)
 
     def surrogates() -> None:
-        for _ in range(30):
+        for _ in range(12):
             input_gradient(surrogate, x)
             other(x)
 
     def dense() -> None:
-        for _ in range(30):
+        for _ in range(12):
             assert torch.equal(model(x), logits)
             assert torch.equal(input_gradient(model, x), gradient)
             assert all(isinstance(p, nn.Parameter) for p in model.parameters())
 
     together(surrogates, surrogates, dense, dense)
-    assert surrogate.draws == other.draws == 60
+    assert surrogate.draws == other.draws == 24
     assert untouched(model, ids)
 
 
@@ -79,10 +79,10 @@ def test_a_network_is_dense_for_whoever_calls_it_itself(mode: str) -> None:
 def test_calls_of_one_surrogate_each_have_a_draw(mode: str) -> None:
     model, x = blocks(), images()
     alone = sc.Diversified(model, 0.6, 0.5, mode=mode, seed=3)
-    wanted = {tuple(input_gradient(alone, x).flatten().tolist()) for _ in range(40)}
+    wanted = {tuple(input_gradient(alone, x).flatten().tolist()) for _ in range(16)}
     shared = sc.Diversified(model, 0.6, 0.5, mode=mode, seed=3)
     found: list[Tensor] = []
-    job = lambda: [found.append(input_gradient(shared, x)) for _ in range(10)]  # noqa: E731
+    job = lambda: [found.append(input_gradient(shared, x)) for _ in range(4)]  # noqa: E731
     together(job, job, job, job)
     assert {tuple(gradient.flatten().tolist()) for gradient in found} == wanted
 
@@ -95,10 +95,10 @@ def test_functions_of_the_dense_network_are_computed_again_dense(mode: str) -> N
     surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
 
     def dense() -> None:
-        for _ in range(20):
+        for _ in range(8):
             assert torch.equal(input_gradient(model, x), wanted)
 
-    together(dense, lambda: [input_gradient(surrogate, x) for _ in range(20)])
+    together(dense, lambda: [input_gradient(surrogate, x) for _ in range(8)])
 
 
 def test_what_a_thread_says_holds_for_it_alone() -> None:
