@@ -4,10 +4,9 @@ from torch import nn
 
 from secateurs._checks import as_integer
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import is_pruned
 from secateurs.sharding.team import team_of
-from secateurs.sparsity import BACKWARD_SUFFIX
 from secateurs.surrogate.view import View
-from secateurs.targets import ORIGINAL_SUFFIX, pruned_places
 
 
 def check_redraw(redraw: object) -> str | int:
@@ -52,7 +51,7 @@ def check_unpruned(model: nn.Module) -> None:
     Raises:
         InvalidArgumentError: it is.
     """
-    if any(any(pruned_places(model, suffix)) for suffix in (ORIGINAL_SUFFIX, BACKWARD_SUFFIX)):
+    if any(map(is_pruned, model.modules())):
         raise InvalidArgumentError(
             "the model is pruned: call secateurs.restore(model) or make_permanent(model) first"
         )

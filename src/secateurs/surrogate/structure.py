@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from secateurs.backward import FAST_PATHS, check_gradient_prunable
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import is_pruned
 from secateurs.selecting import SelectOptions
 from secateurs.surrogate.arguments import check_unpruned
 from secateurs.surrogate.standing import Place, parameters_of, places_for
@@ -81,7 +82,7 @@ def _parts_of(module: nn.Module) -> list[int]:
     found = [*map(id, module._modules.values())]
     parameters: Any = module.__dict__["_parameters"]
     found.extend(map(id, parameters.values()))
-    found.append(len(module._non_persistent_buffers_set))  # what pruning leaves beside a weight
+    found.append(is_pruned(module))
     return found
 
 
