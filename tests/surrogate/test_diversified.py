@@ -409,8 +409,6 @@ def test_models_that_cannot_be_surrogates() -> None:
         sc.Diversified(sc.gradient_prune(blocks(), 0.5), 0.5, 0.5)
     with pytest.raises(sc.InvalidArgumentError, match="nothing to prune"):
         sc.Diversified(nn.Sequential(nn.ReLU()), 0.5, 0.5)
-    with pytest.raises(sc.InvalidArgumentError, match="recurrent"):
-        sc.Diversified(nn.LSTM(4, 4), 0.5, 0.5, layers="all")
 
 
 def test_it_shows_its_settings() -> None:

@@ -89,10 +89,20 @@ def _parts_of(module: nn.Module) -> list[int]:
 def _check_targets(targets: Sequence[Target], mode: str) -> None:
     for target in targets:
         for module, _ in target.places:
-            if isinstance(module, nn.RNNBase):
-                raise InvalidArgumentError(
-                    f"{target.name} belongs to a recurrent layer, which keeps its weights "
-                    f"elsewhere too: write exclude={target.name!r}"
-                )
+            _check_holder(target.name, module)
         if mode == "gradient":
             check_gradient_prunable(target)
+
+
+def _check_holder(name: str, module: nn.Module) -> None:
+    """Refuse weights that a module does not look up among its parameters when it is called."""
+    if isinstance(module, nn.RNNBase):
+        kind, out = f"a recurrent layer ({type(module).__name__})", "nn.RNNBase"
+    elif isinstance(module, torch.jit.ScriptModule):
+        kind, out = "a scripted or traced part", "torch.jit.ScriptModule"
+    else:
+        return
+    raise InvalidArgumentError(
+        f"{name} belongs to {kind}, which keeps its weights where a surrogate cannot prune them "
+        f"for one call: write exclude={out}, which leaves out all of that kind"
+    )
