@@ -27,6 +27,7 @@ from secateurs.kept import (
     keeps_original,
     masks_of,
     original_of,
+    parameter_of,
 )
 from secateurs.kinds import KINDS
 from secateurs.masks import Masks
@@ -65,7 +66,8 @@ def gradient_masks(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
 def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, Tensor]]) -> None:
     """Put masks on a model without any; `gradient_masks` describes the argument."""
     for module, attribute, keep in masks:
-        keep_mask(module, attribute, keep.to(module.get_parameter(attribute).device))
+        parameter = parameter_of(module, attribute)
+        keep_mask(module, attribute, keep if parameter is None else keep.to(parameter.device))
     for module in list(model.modules()) if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):

@@ -147,6 +147,28 @@ def test_a_network_that_was_pruned_meanwhile_is_refused(prune: Any) -> None:
     assert torch.equal(surrogate(x), other(x))
 
 
+def for_a_while(model: nn.Module, p: float) -> None:
+    with sc.pruned(model, p):
+        assert sc.sparsity(model).ratio == pytest.approx(p, abs=0.01)
+
+
+@pytest.mark.parametrize("prune", [sc.global_prune, sc.gradient_prune, for_a_while])
+def test_a_network_that_is_pruned_inside_of_a_draw(prune: Any) -> None:
+    """What is kept belongs to the parameters, not to what this thread finds in their place."""
+    model, x = blocks(), images()
+    surrogate, before = sc.Diversified(model, 0.6, 0.5), model.head.weight.detach().clone()
+    with surrogate.pruned() as network:
+        for p in (0.3, 0.5):
+            prune(network, p)
+        if prune is not for_a_while:
+            assert sc.sparsity(model).ratio == pytest.approx(0.5, abs=0.01)
+            with pytest.raises(sc.InvalidArgumentError, match="restore"):
+                surrogate(x)
+    sc.restore(model)
+    assert torch.equal(model.head.weight, before)
+    assert torch.equal(surrogate(x), oracle(model, surrogate.masks)(x))
+
+
 class Within(nn.Module):
     """Calls a layer with other weights, as meta-learning does."""
 
