@@ -15,12 +15,12 @@ from secateurs.outputs import plain_logits
 from secateurs.prune import PRUNE_TYPES
 from secateurs.scores import Score
 from secateurs.selecting import SelectOptions, select
-from secateurs.surrogate.arguments import check_model, check_redraw
-from secateurs.surrogate.draws import Draw, beside, seed_of
+from secateurs.surrogate.numbered_draws import Draw, beside, seed_of
 from secateurs.surrogate.placing import Turn, pruned_by
+from secateurs.surrogate.preconditions import check_model, check_redraw
 from secateurs.surrogate.recomputing import record, watching
 from secateurs.surrogate.structure import Structure
-from secateurs.surrogate.transforms import Compiler, between_graphs
+from secateurs.surrogate.torch_transforms import Compiler, between_graphs
 from secateurs.surrogate.turns import Turns
 from secateurs.surrogate.view import View, may_run_layers
 from secateurs.targets import Layers, Patterns, Target

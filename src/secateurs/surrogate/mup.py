@@ -11,9 +11,9 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.selecting import SelectOptions, select
 from secateurs.surrogate.diversified import Diversified
-from secateurs.surrogate.standing import standing_in
+from secateurs.surrogate.stand_ins import standing_in
 from secateurs.surrogate.structure import Structure
-from secateurs.surrogate.transforms import in_transform
+from secateurs.surrogate.torch_transforms import in_transform
 from secateurs.targets import Target
 
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from secateurs._mode import without_our_mode
 from secateurs.multiply import Product, multiply
-from secateurs.surrogate.draws import Draw
-from secateurs.surrogate.gradients import masked_backward
-from secateurs.surrogate.standing import standing_in
+from secateurs.surrogate.backward_pass import masked_backward
+from secateurs.surrogate.numbered_draws import Draw
+from secateurs.surrogate.stand_ins import standing_in
 from secateurs.surrogate.structure import Structure
-from secateurs.surrogate.transforms import is_transformed, outside_transforms
+from secateurs.surrogate.torch_transforms import is_transformed, outside_transforms
 from secateurs.targets import Target
 
 

@@ -11,8 +11,8 @@ from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
 from secateurs.kept import is_pruned
 from secateurs.selecting import SelectOptions
-from secateurs.surrogate.arguments import check_unpruned
-from secateurs.surrogate.standing import Place, parameters_of, places_for
+from secateurs.surrogate.preconditions import check_unpruned
+from secateurs.surrogate.stand_ins import Place, parameters_of, places_for
 from secateurs.targets import Target, find_targets
 
 

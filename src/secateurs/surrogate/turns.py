@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from secateurs.surrogate.draws import Draw
+from secateurs.surrogate.numbered_draws import Draw
 from secateurs.surrogate.placing import Turn
 
 

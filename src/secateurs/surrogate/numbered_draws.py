@@ -9,7 +9,7 @@ import torch
 from secateurs.candidates import Candidates
 from secateurs.layout import same_order, side_by_side
 from secateurs.masks import Masks
-from secateurs.surrogate.transforms import is_transformed
+from secateurs.surrogate.torch_transforms import is_transformed
 from secateurs.targets import Target
 
 

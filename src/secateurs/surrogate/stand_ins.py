@@ -21,7 +21,7 @@ Value = Tensor | partial[Tensor]
 """A tensor, or what makes it when it is looked up."""
 
 
-class Standing(dict[str, Any]):
+class StandIns(dict[str, Any]):
     """The parameters of a module, of which a thread may see others by name.
 
     A look-up (``module.weight``) gives what the thread stands under. Going through all of them
@@ -130,10 +130,10 @@ class Standing(dict[str, Any]):
 def parameters_of(module: nn.Module) -> dict[str, Any]:
     """The dictionary of a module's parameters, whatever stands in its place now."""
     found: dict[str, Any] = module.__dict__["_parameters"]
-    return found.real if isinstance(found, Standing) else found
+    return found.real if isinstance(found, StandIns) else found
 
 
-Place = tuple[nn.Module, Standing, tuple[tuple[str, int], ...]]
+Place = tuple[nn.Module, StandIns, tuple[tuple[str, int], ...]]
 """A module, what can stand for its parameters, and which values go to which of its names."""
 
 
@@ -147,7 +147,7 @@ def places_for(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Place
     for number, places in enumerate(tensors):
         for module, attribute in places:
             found.setdefault(module, []).append((attribute, number))
-    return [(m, Standing(parameters_of(m)), tuple(names)) for m, names in found.items()]
+    return [(m, StandIns(parameters_of(m)), tuple(names)) for m, names in found.items()]
 
 
 @contextmanager
@@ -171,15 +171,15 @@ def standing_in(places: Sequence[Place], values: Sequence[Value]) -> Generator[N
         _leave(places)
 
 
-def _enter(places: Sequence[Place]) -> list[Standing]:
-    used: list[Standing] = []
+def _enter(places: Sequence[Place]) -> list[StandIns]:
+    used: list[StandIns] = []
     with _EXCHANGE:
         for module, own, _ in places:
             present: Mapping[str, Any] = module.__dict__["_parameters"]
-            if isinstance(present, Standing):
+            if isinstance(present, StandIns):
                 standing = present
             else:
-                standing = own if own.real is present else Standing(module.__dict__["_parameters"])
+                standing = own if own.real is present else StandIns(module.__dict__["_parameters"])
                 dict.update(standing, standing.real)
                 module.__dict__["_parameters"] = standing
             standing.users += 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secateurs._mode import MaskedWeights, without_our_mode
 from secateurs.backward import not_handed, wants_gradients
 from secateurs.surrogate.structure import Structure
-from secateurs.surrogate.transforms import refuse_forward_mode
+from secateurs.surrogate.torch_transforms import refuse_forward_mode
 
 Learn = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 
