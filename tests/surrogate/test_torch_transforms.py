@@ -137,3 +137,19 @@ def test_mup_says_that_it_cannot_score_there() -> None:
     surrogate(x)
     with surrogate.frozen():
         assert func.jacrev(surrogate)(x).shape == (2, 5, *x.shape)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("record", [torch.jit.trace, torch.export.export])
+def test_a_graph_that_is_recorded_holds_no_draw(record: Any, wrapping: str, mode: str) -> None:
+    model, x = blocks(), images()
+    surrogate = sc.Diversified(model, 0.5, 0.5, mode=mode)
+    with pytest.raises(sc.FailureError, match=r"exported or traced.*apply_masks"):
+        record(WRAPPINGS[wrapping](surrogate), (x,))
+    assert surrogate.draws == 0
+    with surrogate.dense():
+        made = record(WRAPPINGS[wrapping](surrogate), (x,))
+    call = made.module() if record is torch.export.export else made
+    torch.testing.assert_close(call(x), model(x))
+    assert torch.equal(surrogate(x), oracle(model, surrogate.masks, mode)(x))

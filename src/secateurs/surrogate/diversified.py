@@ -20,7 +20,7 @@ from secateurs.surrogate.placing import Turn, pruned_by
 from secateurs.surrogate.preconditions import check_model, check_redraw
 from secateurs.surrogate.recomputing import record, watching
 from secateurs.surrogate.structure import Structure
-from secateurs.surrogate.torch_transforms import Compiler, between_graphs
+from secateurs.surrogate.torch_transforms import Compiler, between_graphs, refuse_recording
 from secateurs.surrogate.turns import Turns
 from secateurs.surrogate.view import View, may_run_layers
 from secateurs.targets import Layers, Patterns, Target
@@ -234,6 +234,7 @@ class Diversified(View):
             return next(self._turns.replayed)
         turn = None
         if not self._turns.is_dense:
+            refuse_recording()
             structure = self._structured()
 
             def make(number: int) -> Draw:

@@ -60,7 +60,7 @@ class MUP(Diversified):
     def _refuse_partly(self, name: str) -> None:
         raise InvalidArgumentError(
             f"mup chooses masks by the loss at the input of forward, so it cannot prune {name}: "
-            "call the surrogate itself, or say with surrogate.dense()"
+            "call the surrogate itself, or run it dense, in a block of `with surrogate.dense():`"
         )
 
     def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:

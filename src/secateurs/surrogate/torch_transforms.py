@@ -89,6 +89,20 @@ def refuse_forward_mode() -> None:
             )
 
 
+def refuse_recording() -> None:
+    """Refuse to become part of a graph that is recorded once and run for ever after.
+
+    Raises:
+        FailureError: one is being recorded, by ``torch.export`` or ``torch.jit.trace``.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        raise FailureError(
+            "a surrogate draws at every call, which an exported or traced graph does not: export "
+            "surrogate.network, or one draw of it, which is "
+            "secateurs.apply_masks(copy.deepcopy(surrogate.network), surrogate.masks)"
+        )
+
+
 def outside_transforms() -> AbstractContextManager[Any]:
     """For a ``with`` block, compute beside the transforms of ``torch.func``: they see constants."""
     return temporarily_clear_interpreter_stack() if in_transform() else nullcontext()
