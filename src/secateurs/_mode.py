@@ -3,7 +3,7 @@
 It knows masked weights by identity, and decides what becomes of each function that is handed one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -96,6 +96,11 @@ class MaskedWeights(TorchFunctionMode):
             for attribute, keep in masked_attributes(holder):
                 weight = getattr(holder, attribute)
                 self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+
+    def take(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
+        """Take in weights with masks that no module holds: those of one call of a surrogate."""
+        for weight, keep in zip(weights, keeps, strict=True):
+            self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
     def _known(self, value: Any) -> _Masked | None:
         """What is known of a value, if it is a masked weight or a copy of one."""
@@ -197,13 +202,16 @@ class MaskedWeights(TorchFunctionMode):
         return _ops.Dual(weight, keep.expand_as(weight))  # both will be sliced
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
-        named = func.__self__ if func.__name__ == "__get__" else func
+        function = func.__self__ if func.__name__ == "__get__" else func
         held = ((n, k) for n, p, k in _named_weights(self.module) if id(p) == found.weight)
-        name, kind = next(held, ("weight", nn.Module))
+        name, kind = next(held, ("", nn.Module))
+        if not name:  # of a surrogate, which masks no module
+            named = self.module.named_parameters()
+            name = next((n for n, p in named if id(p) == found.weight), "weight")
         own = not kind.__module__.startswith("torch.nn.modules.")
         more = f", or exclude={kind.__name__} for all layers of that type" if own else ""
         return FailureError(
-            f"{self.module._get_name()} hands {name} to {named.__name__}, where the gradient to "
+            f"{self.module._get_name()} hands {name} to {function.__name__}, where the gradient to "
             f"the input cannot be pruned: write exclude='*{name}'{more}"
         )
 

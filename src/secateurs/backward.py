@@ -27,6 +27,7 @@ from secateurs.kept import (
     keeps_original,
     masks_of,
     original_of,
+    parameter_of,
 )
 from secateurs.kinds import KINDS
 from secateurs.masks import Masks
@@ -39,7 +40,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _ABOVE = "secateurs_above"  # where a class that has ours below remembers the one it replaces
 # In these, torch takes another path, with other rounding, when no gradient is wanted and no
 # function mode is active.
-_FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 def prune_gradients(model: nn.Module, masks: Masks) -> None:
@@ -67,7 +68,8 @@ def gradient_masks(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
 def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, Tensor]]) -> None:
     """Put masks on a model without any; `gradient_masks` describes the argument."""
     for module, attribute, keep in masks:
-        keep_mask(module, attribute, keep.to(module.get_parameter(attribute).device))
+        parameter = parameter_of(module, attribute)
+        keep_mask(module, attribute, keep if parameter is None else keep.to(parameter.device))
     for module in list(model.modules()) if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):
@@ -171,7 +173,7 @@ def _forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: 
     """Run a module's own ``forward``, under a mode that knows the masked weights it may use."""
     if not torch.is_grad_enabled():
         return forward(module, *args, **kwargs)
-    if isinstance(module, _FAST_PATHS) and not _wants_gradients(module, args, kwargs):
+    if isinstance(module, FAST_PATHS) and not wants_gradients(module, args, kwargs):
         with without_our_mode():
             return forward(module, *args, **kwargs)
     mode = active_mode(module)
@@ -192,26 +194,27 @@ def _checked(
     output = forward(module, *args, **kwargs)
     for weight in own:
         if weight not in mode.used:
-            _refuse_computed(module)
-            raise FailureError(
-                f"{module._get_name()} did not hand its weight to a convolution, a matrix "
-                "product or an attention function, so its backward pass cannot be pruned: exclude "
-                "this layer"
-            )
+            raise not_handed(module)
     return output
 
 
-def _refuse_computed(module: nn.Module) -> None:
+def not_handed(module: nn.Module) -> FailureError:
+    """The error for a module that used its masked weight in a way which nobody saw."""
     for attribute, _ in masked_attributes(module):
         if parametrize.is_parametrized(module, attribute):
-            raise FailureError(
+            return FailureError(
                 f"{attribute} of a {module._get_name()} is computed by a parametrization that was "
                 "put on after gradient pruning, so its backward pass cannot be pruned: call "
                 "restore(model), and prune again without this layer or without the parametrization"
             )
+    return FailureError(
+        f"{module._get_name()} did not hand its weight to a convolution, a matrix product or an "
+        "attention function, so its backward pass cannot be pruned: exclude this layer"
+    )
 
 
-def _wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
+def wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether a call of a module computes something that a gradient may be asked of."""
     tensors = (*args, *kwargs.values(), *module.parameters())
     return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
@@ -221,7 +224,7 @@ def _may_use_others(module: nn.Module) -> bool:
     if isinstance(module, _CONTAINERS) or "forward" in vars(module):
         return False  # the latter runs something else than its class's ``forward``
     below = any(True for child in module.modules() for _ in masked_attributes(child))
-    return below or isinstance(module, _FAST_PATHS)
+    return below or isinstance(module, FAST_PATHS)
 
 
 def check_gradient_prunable(targets: Sequence[Target]) -> None:

@@ -9,7 +9,6 @@ from torch import nn
 
 from secateurs.coverage import count_coverage
 from secateurs.device_keys import fetched
-from secateurs.kept import BACKWARD_SUFFIX as BACKWARD_SUFFIX
 from secateurs.kept import mask_of
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors

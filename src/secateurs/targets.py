@@ -1,6 +1,6 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 from secateurs._checks import check_choice, nearest
 from secateurs.computed import Computed, computed_error, computed_in, may_compute
 from secateurs.errors import InvalidArgumentError
-from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of, parameter_of
+from secateurs.kept import original_of
 from secateurs.kinds import (
     ATTENTION,
     EMBEDDINGS,
@@ -257,24 +257,6 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
             places = known.places if place in known.places else (*known.places, place)
             found[id(parameter)] = replace(known, places=places, names=(*known.names, name))
     return {target.name: target for target in found.values()}
-
-
-def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
-    """Yield (module, attribute) of each pruned parameter, in its weights or its backward pass.
-
-    Args:
-        model: the network.
-        suffix: `ORIGINAL_SUFFIX` for those whose weights are pruned, else those whose backward
-            pass is.
-    """
-    settle(model)
-    if suffix == ORIGINAL_SUFFIX:
-        for _, module, attribute, original in originals_of(model):
-            if original.belongs_to(parameter_of(module, attribute)):
-                yield module, attribute
-    else:
-        for module, attribute, _ in backward_masks(model):
-            yield module, attribute
 
 
 def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from secateurs._checks import check_choice, check_ratio
+from secateurs._checks import check_choice, check_count, check_ratio, check_seed
 from secateurs.backward import gradient_barrier
 from secateurs.coverage import Barrier, no_barrier
 from secateurs.errors import InvalidArgumentError
@@ -106,10 +106,8 @@ class Grid:
     cells: tuple[Cell, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise InvalidArgumentError(f"draws must be a whole number from 1, got {self.draws!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise InvalidArgumentError(f"seed must be an integer, got {self.seed!r}")
+        object.__setattr__(self, "draws", check_count("draws", self.draws))
+        object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if not -(2**63) <= self.seed < 2**63 - self.draws:
             raise InvalidArgumentError(f"seed must fit into 64 bits, got {self.seed}")
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
