@@ -13,7 +13,7 @@ SOURCE = Path(secateurs.__file__).parent
 # Each part may import those to its left; evaluate and attack do not import each other.
 ORDER = [
     {"errors", "_version"},
-    {"_checks", "results", "sharding"},
+    {"_checks", "_untrusted", "results", "sharding"},
     {"targets"},
     {"granularity", "sparsity", "keys", "layout"},
     {"scores", "blocks", "masks"},

@@ -26,7 +26,7 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".th", ".PTH", ""])
 def test_it_is_pruned_as_its_model_is(tmp_path: Path, suffix: str) -> None:
     model = Net((torch.float32, torch.bfloat16, torch.float8_e4m3fn))
     source, output = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from secateurs._checks import check_choice, check_ratio, make_generator
+from secateurs._untrusted import quoted
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
@@ -54,7 +55,8 @@ class Plan:
         """How many bytes will be read, if the first guess of the threshold is right."""
         counted = sum(weight.entry.nbytes for weight in self.weights)
         written = sum(file.size for file in self.source.files)
-        return written + (counted if self.score == "magnitude" else 0)
+        checked = sum(file.size for file in self.source.files if file.pickled)
+        return written + checked + (counted if self.score == "magnitude" else 0)
 
 
 def plan_pruning(
@@ -69,6 +71,7 @@ def plan_pruning(
     include: Names | None = None,
     exclude: Names | None = None,
     seed: int | None = None,
+    key: str | None = None,
 ) -> Plan:
     """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
 
@@ -81,7 +84,7 @@ def plan_pruning(
     scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
     needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
-    found = find_checkpoint(Path(source).expanduser())
+    found = find_checkpoint(Path(source).expanduser(), key=key)
     for file in found.files:
         if is_compressed(file):
             raise InvalidArgumentError(
@@ -95,6 +98,7 @@ def plan_pruning(
         for path, entry in entries
         if entry.name in names and entry.count
     )
+    _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
     return Plan(found, weights, p_prune, p_bern, scope, score, seed)
 
@@ -104,6 +108,20 @@ def _unit_size(entry: Entry, granularity: str) -> int:
     if granularity == "weight" or len(entry.shape) < 2:
         return 1
     return torch.Size(entry.shape[2 if granularity == "kernel" else 1 :]).numel()
+
+
+def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
+    """Loaders differ in whether they load what the index does not name: it would stay dense."""
+    if source.index is None or source.content is None:
+        return
+    places = source.content["weight_map"]
+    for weight in weights:
+        if not any(name in places for name in weight.entry.names):
+            name = weight.entry.name
+            raise InvalidArgumentError(
+                f"{quoted(name)} lies in {weight.path.name} and {source.index.name} does not name "
+                f"it: add it to the index, or write exclude={quoted(name)} to copy it as it is"
+            )
 
 
 def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:

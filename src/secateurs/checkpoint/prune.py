@@ -10,6 +10,7 @@ from secateurs.checkpoint.compressing import write_compressed
 from secateurs.checkpoint.deciding import Group, Pruner, decide
 from secateurs.checkpoint.destination import find_destination, publish
 from secateurs.checkpoint.finding import Source
+from secateurs.checkpoint.pickled import check_pickled
 from secateurs.checkpoint.planning import Names, Plan, plan_pruning
 from secateurs.checkpoint.publishing import Publication
 from secateurs.checkpoint.reading import Advance, Buffers
@@ -17,6 +18,7 @@ from secateurs.checkpoint.rewriting import Written, write_safetensors, write_sam
 from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys, Scratch
 from secateurs.draw import Coins
 from secateurs.errors import InvalidArgumentError
+from secateurs.zoo.suffixes import suffix_of
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
 
     Raises:
         InvalidArgumentError: a score is NaN; the tensor is named.
-        FailureError: a file cannot be read.
+        FailureError: a file cannot be read, or has changed since it was written.
     """
+    for stored in plan.source.files:
+        if stored.pickled:
+            check_pickled(stored.path, advance)
     buffers = Buffers(advance)
     generator = make_generator(None, plan.seed)
     apart = [(w,) for w in plan.weights] if plan.scope == "layer" else [plan.weights]
@@ -131,7 +136,7 @@ def write_pruned(
                 write = write_same
                 if compress:
                     write = write_compressed
-                elif stored.pickled and name.endswith(".safetensors"):
+                elif stored.pickled and suffix_of(name) == ".safetensors":
                     write = write_safetensors
                 written.append(write(stored, weights, pruner, reader, file))
         publish(source, destination, publication, written)
@@ -156,6 +161,7 @@ def prune_checkpoint(
     include: Names | None = None,
     exclude: Names | None = None,
     seed: int | None = None,
+    key: str | None = None,
     compress: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> Summary:
@@ -166,9 +172,10 @@ def prune_checkpoint(
     and untouched tensors among it, is the same to the byte.
 
     Args:
-        source: a ``.safetensors`` file, a ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` file of
-            ``torch.save``, or a folder with such files as Hugging Face writes it, with an index or
-            a single file.
+        source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,
+            ``.ckpt``, ``.th``, ``.pth.tar``), or a folder with such files as Hugging Face writes
+            it, with an index or a single file. In the checkpoint of a training the weights are
+            found by its structure (`secateurs.zoo.state_dicts.find_state`), and all else stays.
         output: a file of the same kind, or ``.safetensors``; a folder if the source is one. It may
             be the source.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
@@ -182,6 +189,8 @@ def prune_checkpoint(
         include: only these names; see `secateurs.checkpoint.choice.choose`.
         exclude: not these names; see `secateurs.checkpoint.choice.choose`.
         seed: for ``p_bern`` between 0 and 1 and random scores.
+        key: where the weights are in a checkpoint of a training that holds several sets of them:
+            ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
         compress: write pruned tensors as a bitmask and the values that stay, where that is smaller:
             `secateurs.load_checkpoint` and `decompress_checkpoint` read it.
         advance: told of every part that was read, in bytes.
@@ -213,6 +222,7 @@ def prune_checkpoint(
         include=include,
         exclude=exclude,
         seed=seed,
+        key=key,
     )
     # Refused before the first pass, if at all.
     find_destination(plan.source, Path(output).expanduser(), as_safetensors=compress)

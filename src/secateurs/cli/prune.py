@@ -71,6 +71,11 @@ def prune(
     seed: Annotated[
         int | None, _option("For p-bern between 0 and 1 and random scores.", _PRUNE)
     ] = None,
+    key: Annotated[
+        str | None,
+        _option("Where the weights are in a checkpoint of a training that holds several sets: "
+                "state_dict_ema, generator, ...", _PRUNE),
+    ] = None,
     compress: Annotated[
         bool,
         _option("Write pruned tensors as a bitmask and values, where that is smaller; "
@@ -106,6 +111,7 @@ def prune(
         include=include or None,
         exclude=exclude or None,
         seed=seed,
+        key=key,
     )
     if dry_run:
         with _bar("reading", plan.work) as advance:
@@ -120,10 +126,15 @@ def prune(
         decision = decide_pruning(plan, advance)
         summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
     typer.echo(_summary_table(summary))
+    if plan.source.tied:
+        names = _first(list(plan.source.tied))
+        console.print(f"in the index and in no file, so taken for tied to other weights: {names}")
     console.print(_thresholds(plan, decision))
     if plan.source.left_out:
         names = _first([str(path) for path in plan.source.left_out])
-        console.print(f"left out, since they are weights that were not pruned: {names}")
+        console.print(
+            f"left out, since they hold other weights or the state of a training: {names}"
+        )
     files = _first(list(summary.names))
     console.print(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
 

@@ -1,0 +1,40 @@
+"""By which suffixes files of weights are known, in any case of letters."""
+
+from pathlib import Path
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".tar")
+"""What people call files of ``torch.save``; the last stands for ``.pth.tar`` and its like."""
+
+SUFFIXES = (".safetensors", *PICKLED)
+"""The files that can be read: safetensors, and what ``torch.save`` wrote."""
+
+
+def suffix_of(path: str | Path) -> str:
+    """The suffix in small letters, as it stands in `SUFFIXES`, or another."""
+    return Path(path).suffix.lower()
+
+
+def stem_of(name: str) -> str:
+    """The file's name without its suffix; ``.pth.tar`` and its like are one suffix.
+
+    Example:
+        >>> stem_of("model_best.pth.tar"), stem_of("model.v2.PT")
+        ('model_best', 'model.v2')
+    """
+    stem = Path(name).stem if suffix_of(name) in SUFFIXES else name
+    doubled = suffix_of(name) == ".tar" and suffix_of(stem) in PICKLED
+    return Path(stem).stem if doubled else stem
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is to be read as safetensors: by its suffix, else by how it begins.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    suffix = suffix_of(path)
+    if suffix in SUFFIXES:
+        return suffix == ".safetensors"
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
