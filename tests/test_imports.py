@@ -15,7 +15,7 @@ ORDER = [
     {"errors", "_version"},
     {"_checks", "_untrusted", "results", "sharding"},
     {"targets"},
-    {"granularity", "sparsity", "keys", "layout"},
+    {"granularity", "sparsity", "keys", "layout", "scales"},
     {"scores", "blocks", "masks"},
     {"counter", "multiply", "stream"},
     {"draw"},

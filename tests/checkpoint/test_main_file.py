@@ -62,7 +62,7 @@ DOUBTFUL = {
     ("ema.pt", "net.pt"): "several checkpoints (ema.pt, net.pt)",
     ("ema.pt", "checkpoint.pth"): "several checkpoints (checkpoint.pth, ema.pt)",
     ("a.safetensors", "b.bin"): "several checkpoints (a.safetensors, b.bin)",
-    ("optimizer.pt", "scheduler.pt"): "holds no weights, only the state of a training (optimizer.pt",
+    ("optimizer.pt", "scheduler.pt"): "no weights, only the state of a training (optimizer.pt",
     ("model-00001-of-00002.safetensors",): "without their index, model.safetensors.index.json",
     ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"): (
         "without their index, pytorch_model.bin.index.json"

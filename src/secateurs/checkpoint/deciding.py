@@ -102,7 +102,7 @@ class Pruner:
             raw = reader.elements(entry, start, stop)
             values = raw.view(integer)
             if stays is None:
-                keys = chooser.keys.of(weight, raw, (stop - start) // weight.size)
+                keys = chooser.keys.of(weight, raw, (stop - start) // weight.size, start)
                 stay = chooser.keep(keys, begin + start // weight.size)
             else:
                 stay = stays[start // weight.size :][:1]

@@ -11,6 +11,8 @@ from secateurs._untrusted import quoted
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
+from secateurs.checkpoint.index import read_config
+from secateurs.checkpoint.quantized import as_if_dense, find_scale, refuse_quantized, scales_of
 from secateurs.checkpoint.reading import Weight
 from secateurs.checkpoint.rewriting import overlapping
 from secateurs.checkpoint.stored import Entry
@@ -91,10 +93,23 @@ def plan_pruning(
                 f"{file.path} is compressed: run secateurs prune --decompress on it first"
             )
     entries = [(file.path, entry) for file in found.files for entry in file.entries]
-    chosen = choose([e for _, e in entries], layers=layers, include=include, exclude=exclude)
+    dense, changed = as_if_dense([entry for _, entry in entries])
+    chosen = choose(dense, layers=layers, include=include, exclude=exclude)
+    refuse_quantized(chosen, changed)
     names = {entry.name for entry in chosen}
+    if include is None:
+        names -= scales_of([entry for _, entry in entries])  # layers="all" means weights
+    everything = {name: place for place in entries for name in place[1].names}
+    config = (found.folder or found.path.parent) / "config.json"
     weights = tuple(
-        Weight(path, entry, _unit_size(entry, granularity))
+        Weight(
+            path,
+            entry,
+            _unit_size(entry, granularity),
+            find_scale((path, entry), everything, lambda: _block_size(config))
+            if score == "magnitude"
+            else None,
+        )
         for path, entry in entries
         if entry.name in names and entry.count
     )
@@ -108,6 +123,16 @@ def _unit_size(entry: Entry, granularity: str) -> int:
     if granularity == "weight" or len(entry.shape) < 2:
         return 1
     return torch.Size(entry.shape[2 if granularity == "kernel" else 1 :]).numel()
+
+
+def _block_size(config: Path) -> list[int] | None:
+    """For how large blocks of quantised weights a scale holds, if the configuration tells it."""
+    if not config.is_file():
+        return None
+    quantization = read_config(config).get("quantization_config")
+    block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+    right = isinstance(block, list) and all(type(size) is int and size > 0 for size in block)
+    return block if right and len(block) == 2 else None
 
 
 def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:

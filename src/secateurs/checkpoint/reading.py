@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from secateurs.blocks import Array
+from secateurs.checkpoint.quantized import StoredScale
 from secateurs.checkpoint.stored import Entry
 from secateurs.errors import FailureError
 
@@ -33,11 +34,13 @@ class Weight:
         path: the file that holds it.
         entry: where in the file.
         size: the elements of one unit, which lie side by side.
+        scale: what its values are multiplied with to give the weight, if it is quantised.
     """
 
     path: Path
     entry: Entry
     size: int
+    scale: StoredScale | None = None
 
     @property
     def units(self) -> int:
