@@ -17,6 +17,7 @@ _IN_DIRECTORY = b"PK\x01\x02"
 _DESCRIPTOR = b"PK\x07\x08"
 _PIECE = 1 << 20
 _ENCRYPTED, _DESCRIBED_BEHIND = 1, 8
+_FOLDER = 0x10
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo, place: int) -> tuple[Record, 
     name = quoted(info.filename)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
         raise zipfile.BadZipFile(f"{name} is compressed, which torch.save never does")
+    if info.filename.endswith("/") or info.external_attr & _FOLDER:
+        raise zipfile.BadZipFile(f"{name} is marked as a folder")  # which torch does not read
     if info.compress_size != info.file_size:
         raise zipfile.BadZipFile(f"{name} has two sizes")
     file.seek(info.header_offset)
