@@ -67,6 +67,17 @@ LIES = {
     "hides its size": (
         {"a": one(shape=[2**62] * 1000 + [0])}, bytes(8), None, "larger than any file"
     ),
+    "hides its size behind a zero": (
+        {"a": one(shape=[0, 2**62, 2**62], data_offsets=[0, 0])}, b"", None, "larger than any file"
+    ),
+    "has many dimensions": ({"a": one(shape=[1] * 70 + [2])}, bytes(8), None, "larger than any"),
+    "has a long name": ({"x" * 100_000: one()}, bytes(8), None, "name has 100,000 characters"),
+    "has a long dtype": ({"a": one(dtype="F" * 100_000)}, bytes(8), None, "unknown dtype 'FFFF"),
+    "has an infinity": (b'{"a": 1e999}', b"", None, "beyond all bounds"),
+    "is in UTF-16": ('{"a": 1}'.encode("utf-16-le"), b"", None, "not JSON"),
+    "has half a surrogate inside": (
+        {"__metadata__": {"a": "\ud800"}}, b"", None, "not JSON"
+    ),
     "has half a byte": (
         {"a": one(dtype="F4", shape=[3], data_offsets=[0, 1])}, bytes(1), None, "needs 1.5"
     ),

@@ -5,13 +5,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from secateurs._untrusted import MalformedError, quoted, read_object
+from secateurs._untrusted import quoted, read_json_file
 from secateurs.checkpoint.stored import StoredFile
 from secateurs.errors import FailureError
 from secateurs.zoo.suffixes import SUFFIXES, suffix_of
 
 INDEX = ".index.json"
-_LONGEST = 100_000_000  # bytes
 _LONGEST_FILE_NAME = 255
 # How the tensors are called that models tie to another, and that loaders so do without.
 _TIED = (
@@ -33,7 +32,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         FailureError: it is damaged, or names a file outside its folder.
     """
-    content = read_config(path, "as an index")
+    content = read_json_file(path, "as an index", strict=True)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places:
         raise FailureError(f"cannot read {path} as an index: it has no weight_map; get it again")
@@ -44,25 +43,6 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
                 "in its folder; get it again"
             )
     return content, sorted(set(places.values()))
-
-
-def read_config(path: Path, purpose: str = "as a configuration") -> dict[str, Any]:
-    """Read a JSON file that lies in the folder of a checkpoint.
-
-    Args:
-        path: the file.
-        purpose: for the error: what it should be.
-
-    Raises:
-        FailureError: it is damaged, or too long.
-    """
-    try:
-        if path.stat().st_size > _LONGEST:
-            raise MalformedError(f"it has more than {_LONGEST:,} bytes")
-        return read_object(path.read_bytes())
-    except (MalformedError, OSError) as error:
-        text = error.strerror if isinstance(error, OSError) else error
-        raise FailureError(f"cannot read {path} {purpose}: {text}; get it again") from error
 
 
 def check_agreement(
@@ -112,7 +92,7 @@ def _may_be_tied(index: Path, name: str) -> bool:
     if not any(fnmatchcase(name, pattern) for pattern in _TIED):
         return False
     config = index.with_name("config.json")
-    return not config.is_file() or read_config(config).get("tie_word_embeddings") is not False
+    return not config.is_file() or read_json_file(config).get("tie_word_embeddings") is not False
 
 
 def _is_plain(name: str) -> bool:

@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs._untrusted import quoted
+from secateurs._untrusted import quoted, read_json_file
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
-from secateurs.checkpoint.index import read_config
 from secateurs.checkpoint.quantized import as_if_dense, find_scale, refuse_quantized, scales_of
 from secateurs.checkpoint.reading import Weight
 from secateurs.checkpoint.rewriting import overlapping
@@ -129,7 +128,7 @@ def _block_size(config: Path) -> list[int] | None:
     """For how large blocks of quantised weights a scale holds, if the configuration tells it."""
     if not config.is_file():
         return None
-    quantization = read_config(config).get("quantization_config")
+    quantization = read_json_file(config).get("quantization_config")
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
     right = isinstance(block, list) and all(type(size) is int and size > 0 for size in block)
     return block if right and len(block) == 2 else None

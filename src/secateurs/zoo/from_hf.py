@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from secateurs._untrusted import read_json_file
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import checkpoint
 from secateurs.zoo.downloads import downloading
@@ -94,6 +95,9 @@ def _check_folder(name: str, place: str) -> None:
     files = [(Path(place) / file).is_file() for file in ("config.json", *_PROCESSORS)]
     if not files[0] or not any(files[1:]):
         raise InvalidArgumentError(f"{place} is no transformers folder: {_FOLDER}")
+    for file in ("config.json", *_PROCESSORS):
+        if (Path(place) / file).is_file():
+            read_json_file(Path(place) / file)
 
 
 @contextmanager

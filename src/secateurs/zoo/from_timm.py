@@ -1,6 +1,5 @@
 """Models named ``timm:NAME`` or ``timm:FOLDER``."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateurs._checks import nearest
+from secateurs._untrusted import read_json_file
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import checkpoint
 from secateurs.zoo.downloads import downloading
@@ -76,18 +76,13 @@ def _check_folder(folder: Path) -> None:
             f"{folder} is no timm folder: it needs config.json and model.safetensors, as "
             "timm.models.save_for_hf writes them"
         )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FailureError(
-            f"cannot read {folder / 'config.json'} ({checkpoint.one_line(error)}); get it again"
-        ) from error
-    if not isinstance(config, dict) or "architecture" not in config:
+    config = read_json_file(folder / "config.json")
+    if not isinstance(config.get("architecture"), str):
         raise InvalidArgumentError(
             f"{folder / 'config.json'} names no timm architecture; for a folder of transformers "
             f"write hf:{folder}"
         )
-    _check_name(str(config["architecture"]), None)
+    _check_name(config["architecture"], None)
 
 
 def _check_name(name: str, weights: str | None) -> str:
