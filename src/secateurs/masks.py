@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -194,7 +195,7 @@ def _units(name: str, described: object) -> Units:
     return Units(shape, view, unit)
 
 
-def _sizes(name: str, found: object) -> tuple[int, ...]:
+def _sizes(name: str, found: Any) -> tuple[int, ...]:
     right = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
     if not right or not all(type(size) is int and size >= 0 for size in found):
         raise MalformedError(f"the shape of {quoted(name)} is no list of sizes")

@@ -48,7 +48,7 @@ def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
     """The weight times the scale that its module holds beside it; itself if there is none."""
     module, attribute = target.module, target.attribute
     held = {**vars(module), **module._parameters, **module._buffers}
-    beside = {name for name, value in held.items() if isinstance(value, torch.Tensor)}
+    beside = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
     name, further = scale_name(attribute, beside), further_name(attribute, beside)
     if further is not None or (name is not None and is_part(weight)):
         raise InvalidArgumentError(
@@ -58,7 +58,7 @@ def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
         )
     if name is None:
         return weight
-    scale, block = held[name], getattr(module, "block_size", None)
+    scale, block = beside[name], getattr(module, "block_size", None)
     known = tuple(block) if isinstance(block, tuple | list) else None
     steps = scale_steps(target.name, weight.shape, scale.shape, known)
     return weight.float() * spread(scale, weight.shape, steps).to(weight.device)

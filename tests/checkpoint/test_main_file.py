@@ -41,6 +41,7 @@ CHOSEN = {
     "net.pt": ("optimizer.pt", "scheduler.pt", "config.json"),
     "ema.pt": ("optimizer.pt",),
     "checkpoint.pth.tar": ("rng_state.pth",),
+    "checkpoint.tar": ("optimizer.pt",),
     "NET.PTH": ("training_args.bin",),
     "optimus.pt": ("optimizer.pt",),
     "diffusion_pytorch_model.safetensors": ("scheduler.pt", "vae.safetensors"),
@@ -77,6 +78,13 @@ def test_in_doubt_nothing_is_pruned(tmp_path: Path, names: tuple[str, ...]) -> N
         prune_checkpoint(folder, tmp_path / "out", 0.5)
     assert DOUBTFUL[names] in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_of_other_files_is_taken_along(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", "model.safetensors")
+    (folder / "samples.tar").write_bytes(bytes(1024))
+    prune_checkpoint(folder, tmp_path / "out", 0.5)
+    assert contents(tmp_path / "out").keys() == contents(folder).keys()
 
 
 def test_a_file_beside_an_index_that_does_not_name_it(tmp_path: Path) -> None:

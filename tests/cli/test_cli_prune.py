@@ -1,5 +1,6 @@
 """``secateurs prune``: what it prints, and each mistake as one line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,27 @@ def test_nan_is_named(run: Run, tmp_path: Path) -> None:
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("secateurs: the score of fc.weight is NaN")
     assert not Path("out.safetensors").exists()
+
+
+def test_a_set_of_weights_is_chosen_by_key(run: Run) -> None:
+    torch.save({"net": net().state_dict(), "ema": net().state_dict(), "epoch": 3}, "in.pth.tar")
+    words = ("prune", "in.pth.tar", "-o", "out.pth.tar", "--p-prune", "0.5")
+    refused = run(*words)
+    assert refused.code == 2 and "key='net' for one of them" in refused.err
+    assert not Path("out.pth.tar").exists()
+    done = run(*words, "--key", "ema")
+    assert done.code == 0
+    found = torch.load("out.pth.tar", weights_only=True)
+    assert [int((found[k]["3.weight"] == 0).sum()) > 0 for k in ("net", "ema")] == [False, True]
+
+
+def test_what_was_taken_for_tied_or_left_out_is_named(run: Run) -> None:
+    Path("in").mkdir()
+    save_file(net().state_dict(), "in/model.safetensors")
+    torch.save({"state": {}, "param_groups": []}, "in/optimizer.pt")
+    places = dict.fromkeys([*net().state_dict(), "lm_head.weight"], "model.safetensors")
+    Path("in/model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    done = run("prune", "in", "-o", "out", "--p-prune", "0.5")
+    assert done.code == 0, done
+    assert "taken for tied to other weights: lm_head.weight" in done.err
+    assert "left out, other weights or the state of a training: optimizer.pt" in done.err

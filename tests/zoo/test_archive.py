@@ -151,3 +151,19 @@ def test_the_advice_of_torch_is_not_passed_on(saved: Path) -> None:
     with pytest.raises(sc.FailureError) as caught:
         read_weights(saved)
     assert "weights_only" not in str(caught.value) and "http" not in str(caught.value)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["archive", "legacy"])
+def test_a_pickle_that_asks_for_memory(saved: Path, legacy: bool) -> None:
+    """Of 30 bytes, torch makes gigabytes: `bytearray(n)` is no code to it."""
+    asks = b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x10\x85R."
+    if legacy:
+        torch.save({}, saved, _use_new_zipfile_serialization=False)
+        saved.write_bytes(saved.read_bytes().replace(b"\x80\x02}q\x00.", asks))
+    else:
+        again(saved, lambda n, d: (n, asks if n.endswith(".pkl") else d))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (read_weights, lambda path: plan_pruning(path, 0.5)):
+        with pytest.raises(sc.InvalidArgumentError, match="holds a bytearray"):
+            read(saved)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 75_000

@@ -12,11 +12,12 @@ from secateurs.checkpoint.main_file import main_file
 from secateurs.checkpoint.stored import StoredFile
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
-from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
+from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, is_safetensors, suffix_of
 
 # Weights in any form: those that are not pruned must not be taken for those that are.
-_WEIGHTS = (*SUFFIXES, ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl",
-            ".distcp")  # fmt: skip
+_OTHER_WEIGHTS = (
+    ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl", ".distcp",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) 
 
 def is_weights(name: str) -> bool:
     """Whether a file of this name holds weights in some form, or the state of a training."""
-    return is_index(name) or suffix_of(name) in _WEIGHTS
+    return is_index(name) or is_named_as_weights(name) or suffix_of(name) in _OTHER_WEIGHTS
 
 
 def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> Source:

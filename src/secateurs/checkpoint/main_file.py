@@ -6,7 +6,8 @@ from pathlib import Path
 
 from secateurs.checkpoint.index import INDEX, is_index, read_index
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.suffixes import SUFFIXES, stem_of, suffix_of
+from secateurs.zoo.archive import is_archive
+from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, stem_of, suffix_of
 
 # In the order in which loaders look for them. Those of one format can be only one checkpoint.
 _USUAL = (
@@ -33,7 +34,7 @@ def main_file(folder: Path) -> Path:
         FailureError: the parts of a checkpoint are there, and their index is not.
     """
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    found = [p for p in files if _is_checkpoint(p.name)]
+    found = [p for p in files if _is_checkpoint(p)]
     weights = [p for p in found if not holds_state(p.name)]
     if not found:
         raise InvalidArgumentError(f"{folder} holds no checkpoint: no {', '.join(SUFFIXES)} file")
@@ -54,10 +55,10 @@ def holds_state(name: str) -> bool:
     return _STATES.search(stem_of(name)) is not None
 
 
-def _is_checkpoint(name: str) -> bool:
-    if is_index(name):
-        return suffix_of(name[: -len(INDEX)]) in SUFFIXES
-    return suffix_of(name) in SUFFIXES
+def _is_checkpoint(path: Path) -> bool:
+    if is_index(path.name):
+        return suffix_of(path.name[: -len(INDEX)]) in SUFFIXES
+    return is_named_as_weights(path.name) or (suffix_of(path) == ".tar" and is_archive(path))
 
 
 def _only(folder: Path, chosen: list[Path]) -> Path:

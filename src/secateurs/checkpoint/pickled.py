@@ -47,13 +47,14 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
         FailureError: it is damaged.
     """
     if not is_archive(path):
-        find_state(path, read_pickle(path), key=key, order=order)  # for its errors
+        find_state(path, read_pickle(path, None), key=key, order=order)  # for its errors
         raise InvalidArgumentError(
             f"{path} is in the format that torch.save wrote before version 1.6: load it with "
             "torch.load and its default settings, save it again, and give that"
         )
-    records = {record.start: record for record in read_records(path)}
-    state = _without_values(path, key, order)
+    listed = read_records(path)
+    records = {record.start: record for record in listed}
+    state = _without_values(path, listed, key, order)
     found: dict[_Place, list[str]] = {}
     for name, tensor in state.items():
         if len(name) > LONGEST_NAME:
@@ -98,12 +99,14 @@ def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
                 write_all(target, place, memoryview(found))
 
 
-def _without_values(path: Path, key: str | None, order: Sequence[str]) -> dict[str, torch.Tensor]:
+def _without_values(
+    path: Path, records: Sequence[Record], key: str | None, order: Sequence[str]
+) -> dict[str, torch.Tensor]:
     """Tensors without values: they know where in the file these lie."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
-        return find_state(path, read_pickle(path), key=key, order=order)
+        return find_state(path, read_pickle(path, records), key=key, order=order)
 
 
 def _place(

@@ -130,8 +130,9 @@ def _block_size(config: Path) -> list[int] | None:
         return None
     quantization = read_json_file(config).get("quantization_config")
     block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
-    right = isinstance(block, list) and all(type(size) is int and size > 0 for size in block)
-    return block if right and len(block) == 2 else None
+    if not isinstance(block, list) or len(block) != 2:
+        return None
+    return block if all(type(size) is int and size > 0 for size in block) else None
 
 
 def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:

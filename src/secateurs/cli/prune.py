@@ -132,9 +132,7 @@ def prune(
     console.print(_thresholds(plan, decision))
     if plan.source.left_out:
         names = _first([str(path) for path in plan.source.left_out])
-        console.print(
-            f"left out, since they hold other weights or the state of a training: {names}"
-        )
+        console.print(f"left out, other weights or the state of a training: {names}")
     files = _first(list(summary.names))
     console.print(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
 

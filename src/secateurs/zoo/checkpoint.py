@@ -1,6 +1,7 @@
 """Read the weights of a file without running code, and fit them to a model or say why not."""
 
 import argparse
+import mmap
 import pickle
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from secateurs._untrusted import shortened
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.archive import check_checksums, damaged, is_archive, read_records
+from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
 from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
 
@@ -23,6 +24,7 @@ _WRAPPERS = ("module.", "_orig_mod.")
 _REFUSED = ("GLOBAL", "unsupported class", "unrecognized function")
 # Where what torch says of the file ends, and its advice begins.
 _ADVICE = (" This is an internal miniz error", " Please file an issue", " Check the documentation")
+_GROWS = b"\nbytearray\n"
 _SHOWN = 4
 
 State = dict[str, Tensor]
@@ -68,9 +70,13 @@ def read_weights(
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     if stored_as_safetensors:
         return _read_safetensors(path)
-    if is_archive(path):
-        check_checksums(path, read_records(path))
-    return find_state(path, read_pickle(path), key=key, order=order)
+    records = read_records(path) if is_archive(path) else None
+    check_checksums(path, records or ())
+    remedy = (
+        "save one alone, with safetensors.torch.save_file(secateurs.load_checkpoint(FILE, "
+        "key={!r}), OUT)"
+    )
+    return find_state(path, read_pickle(path, records), key=key, order=order, remedy=remedy)
 
 
 def fit_weights(
@@ -152,13 +158,18 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def read_pickle(path: Path) -> object:
+def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
     """Load what ``torch.save`` wrote, on the CPU; never unpickles code.
+
+    Args:
+        path: the file.
+        records: those of the archive; None if it is in the format from before archives.
 
     Raises:
         InvalidArgumentError: it holds code.
         FailureError: it is damaged.
     """
+    _refuse_growth(path, records)
     try:
         # timm's training checkpoints carry their command line as a Namespace: data, not code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -173,6 +184,27 @@ def read_pickle(path: Path) -> object:
                 "give that"
             ) from error
         raise damaged(path, _reason(error)) from error
+
+
+def _refuse_growth(path: Path, records: Sequence[Record] | None) -> None:
+    """Of all that torch lets a pickle call, a bytearray alone takes any memory for a few bytes."""
+    places = None if records is None else [r for r in records if r.name.endswith(".pkl")]
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, 2):
+                return  # an empty file cannot be mapped
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                parts = (
+                    [(0, len(content))] if places is None else [(r.start, r.stop) for r in places]
+                )
+                found = any(content.find(_GROWS, *part) >= 0 for part in parts)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if found:
+        raise InvalidArgumentError(
+            f"{path} holds a bytearray, of which a small file can make any number of gigabytes, "
+            "and was not loaded; save model.state_dict() alone"
+        )
 
 
 def _read_safetensors(path: Path) -> State:

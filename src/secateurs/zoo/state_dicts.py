@@ -24,7 +24,12 @@ _SHOWN = 6
 
 
 def find_state(
-    path: Path, loaded: object, *, key: str | None = None, order: Sequence[str] = ()
+    path: Path,
+    loaded: object,
+    *,
+    key: str | None = None,
+    order: Sequence[str] = (),
+    remedy: str = "write key={!r} for one of them",
 ) -> dict[str, Tensor]:
     """Return the weights of what was loaded, by name.
 
@@ -39,6 +44,7 @@ def find_state(
         key: where the weights are: ``"ema"``, ``"model.state_dict"``, or `TOP`.
         order: the names of which the first is taken if there are several sets and all are listed
             here.
+        remedy: what to do about several sets, with a place for the name of one.
 
     Raises:
         InvalidArgumentError: there are no weights, or several sets of them.
@@ -68,7 +74,7 @@ def find_state(
     if len(names) > 1 and not set(names) <= set(order):
         raise InvalidArgumentError(
             f"{path} holds several sets of weights, {_listed(names)}, and loaders differ in which "
-            f"they take: write key={names[0]!r} for one of them"
+            f"they take: {remedy.format(names[0][:40])}"
         )
     return _tensors(mappings[min(names, key=lambda n: order.index(n) if n in order else -1)])
 

@@ -26,6 +26,12 @@ def stem_of(name: str) -> str:
     return Path(stem).stem if doubled else stem
 
 
+def is_named_as_weights(name: str) -> bool:
+    """Whether a file among others is one of weights, by its name: not any ``.tar`` is."""
+    doubled = suffix_of(name) != ".tar" or suffix_of(Path(name).stem) in PICKLED
+    return suffix_of(name) in SUFFIXES and doubled
+
+
 def is_safetensors(path: Path) -> bool:
     """Whether a file is to be read as safetensors: by its suffix, else by how it begins.
 
