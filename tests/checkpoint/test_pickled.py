@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, load_model
+from safetensors.torch import load_file, load_model, save_file
 from stored_models import Net, assert_same
 from torch import nn
 
 import secateurs as sc
 from secateurs.checkpoint import plan_pruning, prune_checkpoint
+from secateurs.zoo.checkpoint import read_weights
 
 
 class Tied(nn.Module):
@@ -131,6 +132,31 @@ def test_gaps_are_refused_by_name(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.randn(4, 10)[:, ::2]}, tmp_path / "in.pt")
     with pytest.raises(sc.InvalidArgumentError, match=r"fc\.weight lies in .* with gaps"):
         prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
+
+
+UNUSUAL = {
+    "sparse": (torch.eye(4).to_sparse(), "holds sparse tensors, which cannot be pruned in a file"),
+    "a csr matrix": (torch.eye(4).to_sparse_csr(), "holds sparse tensors"),
+    "without values": (torch.empty(4, 4, device="meta"), "was saved on the meta device"),
+    "expanded": (torch.ones(1, 4).expand(4, 4), "lies in .* with gaps"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_that_are_no_array_are_not_called_damaged(tmp_path: Path, kind: str) -> None:
+    tensor, complaint = UNUSUAL[kind]
+    torch.save({"a.weight": tensor, "b.weight": torch.ones(4, 4)}, tmp_path / "in.pt")
+    with pytest.raises(sc.InvalidArgumentError, match=complaint):
+        prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
+
+
+def test_a_suffix_of_the_other_format(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(4, 4)}, tmp_path / "in.safetensors")
+    save_file({"a.weight": torch.ones(4, 4)}, tmp_path / "in.pt")
+    for name, suffix in (("in.safetensors", r"\.pt"), ("in.pt", r"\.safetensors")):
+        for read in (read_weights, lambda path: plan_pruning(path, 0.5)):
+            with pytest.raises(sc.InvalidArgumentError, match=f"give it the suffix {suffix}"):
+                read(tmp_path / name)
 
 
 def test_the_format_before_zip_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -167,3 +167,18 @@ def test_a_pickle_that_asks_for_memory(saved: Path, legacy: bool) -> None:
         with pytest.raises(sc.InvalidArgumentError, match="holds a bytearray"):
             read(saved)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 75_000
+
+
+def test_an_archive_of_more_than_four_gigabytes(tmp_path: Path) -> None:
+    """Sizes and places then stand elsewhere in the directory. The file has a hole for values."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        state = {"a.weight": torch.empty(1100, 1000, 1000), "b.weight": torch.empty(10, 10)}
+    with torch.serialization.skip_data(materialize_fake_tensors=True):
+        torch.save(state, tmp_path / "in.pt")
+    plan = plan_pruning(tmp_path / "in.pt", 0.5)
+    first, second = (weight.entry for weight in plan.weights)
+    assert first.nbytes == 4_400_000_000 and second.start > first.stop
+    records = {record.name: record for record in read_records(tmp_path / "in.pt")}
+    assert records["in/data/0"].start == first.start and records["in/data/1"].start == second.start

@@ -12,7 +12,7 @@ from secateurs._untrusted import quoted
 from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.reading import Advance
 from secateurs.checkpoint.stored import LONGEST_NAME, MOST_DIMENSIONS, NAMES, Entry, StoredFile
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.layout import storage_order
 from secateurs.zoo.archive import (
     Record,
@@ -27,6 +27,15 @@ from secateurs.zoo.state_dicts import find_state
 
 # Tensors whose values lie in another order are put in order in memory.
 _HELD = 1 << 27
+
+# How torch calls what rebuilds tensors that are more than an array of numbers.
+_UNUSUAL = {
+    b"_rebuild_qtensor": "quantised tensors",
+    b"_rebuild_sparse_tensor": "sparse tensors",
+    b"_rebuild_nested_tensor": "nested tensors",
+    b"_rebuild_wrapper_subclass": "tensor subclasses",
+    b"_rebuild_from_type_v2": "tensor subclasses",
+}
 
 _Place = tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None]
 
@@ -105,8 +114,27 @@ def _without_values(
     """Tensors without values: they know where in the file these lie."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode():
-        return find_state(path, read_pickle(path, records), key=key, order=order)
+    try:
+        with FakeTensorMode():
+            return find_state(path, read_pickle(path, records), key=key, order=order)
+    except FailureError:
+        _refuse_unusual(path, records)
+        raise
+
+
+def _refuse_unusual(path: Path, records: Sequence[Record]) -> None:
+    """What torch reads with values alone: none of it can be pruned where it lies."""
+    with path.open("rb") as file:
+        for record in records:
+            if record.name.endswith(".pkl"):
+                file.seek(record.start)
+                text = file.read(record.size)
+                kinds = [kind for word, kind in _UNUSUAL.items() if word in text]
+                if kinds:
+                    raise InvalidArgumentError(
+                        f"{path} holds {' and '.join(kinds)}, which cannot be pruned in a file: "
+                        "save ordinary tensors (to_dense, dequantize), or prune the model"
+                    )
 
 
 def _place(
@@ -122,6 +150,12 @@ def _place(
     if tensor.numel() == 0:
         start = 0 if record is None else record.start
         return start, start, NAMES[tensor.dtype], tuple(tensor.shape), None
+    if tensor.device.type == "meta":
+        raise InvalidArgumentError(
+            f"{name[:80]} was saved on the meta device and has no values in {path}: load the "
+            "weights before you save them"
+        )
+    strides = None if tensor.is_contiguous() else _strides(path, name, tensor)
     size = tensor.element_size()
     if record is None or storage.nbytes() != record.size:
         raise damaged(path, f"{quoted(name)} lies outside its record")
@@ -129,7 +163,6 @@ def _place(
     stop = start + tensor.numel() * size
     if stop > record.stop:
         raise damaged(path, f"{quoted(name)} is larger than its record")
-    strides = None if tensor.is_contiguous() else _strides(path, name, tensor)
     return start, stop, NAMES[tensor.dtype], tuple(tensor.shape), strides
 
 
@@ -138,7 +171,7 @@ def _strides(path: Path, name: str, tensor: torch.Tensor) -> tuple[int, ...]:
     order = storage_order(tensor)
     if not tensor.permute(order).is_contiguous() or tensor.nbytes > _HELD:
         raise InvalidArgumentError(
-            f"{name[:80]} lies in {path} with gaps or in another order than that of its elements, "
-            f"and is too large to be put in order ({_HELD >> 20} MiB): save tensor.contiguous()"
+            f"{name[:80]} lies in {path} with gaps, or in another order than that of its elements "
+            f"and is larger than {_HELD >> 20} MiB: save tensor.contiguous() instead"
         )
     return tuple(tensor.stride())

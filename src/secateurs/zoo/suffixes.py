@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from secateurs.errors import InvalidArgumentError
+
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".tar")
 """What people call files of ``torch.save``; the last stands for ``.pth.tar`` and its like."""
 
@@ -36,11 +38,15 @@ def is_safetensors(path: Path) -> bool:
     """Whether a file is to be read as safetensors: by its suffix, else by how it begins.
 
     Raises:
+        InvalidArgumentError: it begins as a file of the other format.
         OSError: it cannot be read.
     """
     suffix = suffix_of(path)
-    if suffix in SUFFIXES:
-        return suffix == ".safetensors"
     with path.open("rb") as file:
         head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    begins = head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+    if suffix in PICKLED and begins:
+        raise InvalidArgumentError(f"{path} is a safetensors file: give it the suffix .safetensors")
+    if suffix == ".safetensors" and head[:4] == b"PK\x03\x04":
+        raise InvalidArgumentError(f"{path} is a file of torch.save: give it the suffix .pt")
+    return suffix == ".safetensors" if suffix in SUFFIXES else begins
