@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from secateurs._untrusted import MalformedError, quoted, read_object, shortened
+from secateurs._json import BrokenJSONError, parse_object
+from secateurs._text import quoted, shortened
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.granularity import Units
 from secateurs.sharding.presence import is_part, whole_of
@@ -22,9 +23,9 @@ _FORMAT = "secateurs-masks-1"
 _MOST_DIMENSIONS, _MOST_ELEMENTS = 64, 1 << 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
-    """The mask of one parameter.
+    """The mask of one parameter; equal to another one of the same units and values.
 
     Attributes:
         keep: bool, one a unit, in the shape ``units.unit``; True is kept.
@@ -44,17 +45,43 @@ class Mask:
                 f"a mask of units {self.units.unit} cannot have the shape {tuple(self.keep.shape)}"
             )
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        alike = self.units == other.units
+        return self is other or (alike and same_tensors([self.keep], [other.keep]))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
     @property
     def broadcastable(self) -> torch.Tensor:
         """The mask in a shape that broadcasts against the weight."""
         return self.units.broadcastable(self.keep)
 
 
+def same_tensors(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are equal one by one, on whatever devices.
+
+    Raises:
+        InvalidArgumentError: a tensor is divided over ranks, of which none can tell alone.
+    """
+    if any(map(is_part, (*first, *second))):
+        raise InvalidArgumentError(
+            "what is divided over ranks cannot be compared with ==, since no rank has all of it: "
+            "save the masks and compare Masks.load(path), or compare the tensors' to_local()"
+        )
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
 class Masks(Mapping[str, torch.Tensor]):
     """The outcome of a draw: for each parameter, a bool tensor in its shape, True where kept.
 
-    A mapping from qualified names. Units are kept compactly: a kernel or filter mask takes one
-    byte a unit until you look at it.
+    A mapping from qualified names, equal to another one that says the same of the same names, at
+    whatever granularity and on whatever device. Units are kept compactly: a kernel or filter mask
+    takes one byte a unit until you look at it.
 
     Args:
         masks: one `Mask` for each qualified name.
@@ -92,6 +119,20 @@ class Masks(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self.units)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        theirs: Mapping[Any, Any] = other
+        if set(self) != set(theirs) or not all(
+            isinstance(t, torch.Tensor) for t in theirs.values()
+        ):
+            return False
+        return same_tensors([self[name] for name in self], [theirs[name] for name in self])
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
         if any(is_part(m.keep) for m in self.units.values()):  # no rank may count on its own
@@ -167,12 +208,12 @@ class Masks(Mapping[str, torch.Tensor]):
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
-                    raise MalformedError("it holds no masks: write them with masks.save(path)")
+                    raise ValueError("it holds no masks: write them with masks.save(path)")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             # The header sorts names; the metadata remembers the model's order.
-            shapes = read_object(metadata.get("units", "").encode(), "its table of units")
+            shapes = parse_object(metadata.get("units", ""), strict=True)
             if set(shapes) != set(tensors):
-                raise MalformedError("its metadata names other parameters than it holds")
+                raise BrokenJSONError("its metadata names other parameters than it holds")
             units = {name: _units(name, described) for name, described in shapes.items()}
             return cls({name: Mask(tensors[name], u) for name, u in units.items()})
         except (OSError, SafetensorError, ValueError) as error:  # our own are ValueErrors
@@ -184,21 +225,21 @@ class Masks(Mapping[str, torch.Tensor]):
 def _units(name: str, described: object) -> Units:
     """What metadata that we may not have written says of a parameter's units."""
     if not isinstance(described, dict) or set(described) != {"shape", "view", "unit"}:
-        raise MalformedError(f"it does not describe the units of {quoted(name)}")
+        raise BrokenJSONError(f"it does not describe the units of {quoted(name)}")
     shape, view, unit = (_sizes(name, described[part]) for part in ("shape", "view", "unit"))
     # As `units_of` makes them: units span whole dimensions of the shape, or of the shape with its
     # first dimension cut in two.
     cut = len(view) == len(shape) + 1 and (math.prod(view[:2]), *view[2:]) == shape
     whole = len(unit) == len(view) and all(u in (1, v) for u, v in zip(unit, view, strict=True))
     if not whole or not (view == shape or cut):
-        raise MalformedError(f"the units of {quoted(name)} do not fit into its shape")
+        raise BrokenJSONError(f"the units of {quoted(name)} do not fit into its shape")
     return Units(shape, view, unit)
 
 
 def _sizes(name: str, found: Any) -> tuple[int, ...]:
     right = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
     if not right or not all(type(size) is int and size >= 0 for size in found):
-        raise MalformedError(f"the shape of {quoted(name)} is no list of sizes")
+        raise BrokenJSONError(f"the shape of {quoted(name)} is no list of sizes")
     if math.prod(size or 1 for size in found) > _MOST_ELEMENTS:
-        raise MalformedError(f"{quoted(name)} is larger than any parameter")
+        raise BrokenJSONError(f"{quoted(name)} is larger than any parameter")
     return tuple(found)

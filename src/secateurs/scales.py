@@ -35,7 +35,12 @@ def further_name(name: str, names: Collection[str]) -> str | None:
 
 
 def scale_steps(
-    name: str, shape: Sequence[int], scale: Sequence[int], block: Sequence[int] | None = None
+    name: str,
+    shape: Sequence[int],
+    scale: Sequence[int],
+    block: Sequence[int] | None = None,
+    *,
+    outputs_last: bool = False,
 ) -> tuple[int, ...]:
     """For how many neighbours in each dimension one number of the scale holds.
 
@@ -44,6 +49,8 @@ def scale_steps(
         shape: its shape.
         scale: the shape of its scale.
         block: the size of a block in the last dimensions, if it is known.
+        outputs_last: whether the weight is (in, out): a scale of one dimension is one number for
+            each output.
 
     Raises:
         InvalidArgumentError: the shapes do not say it.
@@ -57,6 +64,10 @@ def scale_steps(
     count = torch.Size(scale).numel()
     if count == 1:
         return tuple(shape)
+    if len(scale) == 1 and len(shape) == 2 and outputs_last:
+        if scale[0] != shape[1]:
+            raise _unclear(name, shape, scale)
+        return shape[0], 1
     if len(scale) == 1 and scale[0] == shape[0]:
         return 1, *shape[1:]
     if len(scale) != len(shape):

@@ -60,7 +60,8 @@ def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
         return weight
     scale, block = beside[name], getattr(module, "block_size", None)
     known = tuple(block) if isinstance(block, tuple | list) else None
-    steps = scale_steps(target.name, weight.shape, scale.shape, known)
+    last = target.outputs_last
+    steps = scale_steps(target.name, weight.shape, scale.shape, known, outputs_last=last)
     return weight.float() * spread(scale, weight.shape, steps).to(weight.device)
 
 

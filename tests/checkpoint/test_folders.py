@@ -59,7 +59,7 @@ def test_until_the_index_is_renamed_the_old_files_are_all_there(
     shards(tmp_path / "in")
     old = loaded(tmp_path / "in")
     rename = Path.replace
-    for stop in range(3):
+    for stop in range(4):
         done = 0
 
         def some(path: Path, target: Path, stop: int = stop) -> Path:
@@ -178,7 +178,7 @@ CHANGES = {
     ),
     "names half a surrogate": (
         lambda places, folder: places.update({"\ud800": "model-00002-of-00002.safetensors"}),
-        "it is not JSON",
+        "half a character",
     ),
     "is empty": (lambda places, folder: places.clear(), "it has no weight_map"),
     "has a shard cut short": (
@@ -209,21 +209,24 @@ def test_an_index_that_is_wrong(tmp_path: Path, what: str) -> None:
 
 
 JSON = {
-    "nests": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    "has an infinity": b'{"weight_map": {}, "metadata": {"total_size": 1e999}}',
-    "has a long number": b'{"a":' + b"9" * 100_000 + b"}",
-    "is not UTF-8": b'{"\xff": 1}',
-    "begins with a byte order mark": b'\xef\xbb\xbf{"weight_map": {}}',
-    "is a list": b"[]",
-    "is empty": b"",
+    "nests": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+    "has an infinity": (b'{"weight_map": {}, "total_size": 1e999}', "beyond all bounds"),
+    "has a long number": (b'{"a":' + b"9" * 100_000 + b"}", "thousands of digits"),
+    "is not UTF-8": (b'{"\xff": 1}', "byte 2 is no UTF-8"),
+    "begins with a byte order mark": (b'\xef\xbb\xbf{"weight_map": {}}', "not JSON"),
+    "is a list": (b"[]", "is not an object"),
+    "is empty": (b"", "not JSON"),
 }
 
 
 @pytest.mark.parametrize("what", JSON)
 def test_an_index_whose_text(tmp_path: Path, what: str) -> None:
     shards(tmp_path / "in")
-    (tmp_path / "in" / INDEX).write_bytes(JSON[what])
-    with pytest.raises(sc.FailureError, match=r"cannot read .* as an index: it") as caught:
+    text, complaint = JSON[what]
+    (tmp_path / "in" / INDEX).write_bytes(text)
+    with pytest.raises(
+        sc.FailureError, match=f"cannot read .* as an index: .*{complaint}"
+    ) as caught:
         prune_checkpoint(tmp_path / "in", tmp_path / "out", 0.5)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
 
@@ -239,6 +242,8 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         (tmp_path / "in", tmp_path / "file", "must be a folder"),
         (tmp_path / "in", tmp_path / "other", "holds other weights"),
         (single, tmp_path / "out", "must be a .safetensors"),
+        (single, "", "output is an empty path"),
+        ("", tmp_path / "out", "source is an empty path"),
         (single, tmp_path / "out.pt", "and so must be the output"),
         (tmp_path / "other", tmp_path / "out", "nothing to prune"),
         (tmp_path / "nowhere", tmp_path / "out", "there is no checkpoint"),

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from secateurs._untrusted import MalformedError, quoted, read_object
+from secateurs._json import BrokenJSONError, parse_object
+from secateurs._text import quoted
 from secateurs.checkpoint.stored import FLOATS, MOST_DIMENSIONS, Entry, StoredFile
 from secateurs.errors import FailureError
 
@@ -74,7 +75,7 @@ def compressed_tensors(stored: StoredFile) -> dict[str, Compressed]:
     if stored.metadata is None or KEY not in stored.metadata:
         return {}
     try:
-        content = read_object(stored.metadata[KEY].encode())
+        content = parse_object(stored.metadata[KEY], strict=True)
         if content.get("version") != VERSION:
             raise FailureError(
                 f"{stored.path} is compressed in version {str(content.get('version'))[:40]} of the "
@@ -82,10 +83,10 @@ def compressed_tensors(stored: StoredFile) -> dict[str, Compressed]:
             )
         shapes = content.get("tensors")
         if not isinstance(shapes, dict):
-            raise MalformedError("it names no tensors")
+            raise BrokenJSONError("it names no tensors")
         entries = {entry.name: entry for entry in stored.entries}
         return {name: _compressed(name, shape, entries) for name, shape in shapes.items()}
-    except MalformedError as error:
+    except BrokenJSONError as error:
         raise FailureError(
             f"cannot read {stored.path}: its metadata {KEY!r} is damaged ({error}); get it again"
         ) from error
@@ -94,14 +95,14 @@ def compressed_tensors(stored: StoredFile) -> dict[str, Compressed]:
 def _compressed(name: str, shape: object, entries: dict[str, Entry]) -> Compressed:
     bitmask, values = entries.get(name + BITMASK), entries.get(name + VALUES)
     if bitmask is None or values is None or name in entries:
-        raise MalformedError(f"{quoted(name)} lacks its bits or its values")
+        raise BrokenJSONError(f"{quoted(name)} lacks its bits or its values")
     if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
-        raise MalformedError(f"{quoted(name)} has no shape")
+        raise BrokenJSONError(f"{quoted(name)} has no shape")
     sizes = [size for size in shape if type(size) is int and 0 <= size <= 8 * bitmask.nbytes]
     count = math.prod(sizes)
     if len(sizes) < len(shape) or count > 8 * bitmask.nbytes:
-        raise MalformedError(f"{quoted(name)} has another shape than its bits")
+        raise BrokenJSONError(f"{quoted(name)} has another shape than its bits")
     fits = bitmask.dtype == "U8" and bitmask.nbytes == bitmask_size(count)
     if not fits or values.dtype not in FLOATS or len(values.shape) != 1:
-        raise MalformedError(f"{quoted(name)} has bits or values of another form")
+        raise BrokenJSONError(f"{quoted(name)} has bits or values of another form")
     return Compressed(name, tuple(shape), bitmask, values)

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from secateurs.checkpoint.header import read_header
+from secateurs.checkpoint.identity import Identity, check_unchanged, identify
 from secateurs.checkpoint.index import check_agreement, is_index, read_index
 from secateurs.checkpoint.main_file import main_file
 from secateurs.checkpoint.stored import StoredFile
@@ -34,6 +35,7 @@ class Source:
         left_out: further weights in it, which are not part of the checkpoint, and the states of
             optimizers and their like.
         tied: tensors that the index names and no file holds, since models tie them to another.
+        state: which file the index was, and in what state, when it was read.
     """
 
     path: Path
@@ -44,6 +46,14 @@ class Source:
     others: tuple[Path, ...] = ()
     left_out: tuple[Path, ...] = ()
     tied: tuple[str, ...] = ()
+    state: Identity | None = None
+
+    @property
+    def identities(self) -> dict[Path, Identity]:
+        """Which files were read, and in what state."""
+        found = {file.path: file.identity for file in self.files}
+        found |= {} if self.index is None else {self.index: self.state}
+        return {path: state for path, state in found.items() if state is not None}
 
 
 def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> Source:
@@ -84,8 +94,16 @@ def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) 
 
     Raises:
         InvalidArgumentError: it holds code, no weights, or several sets of them.
-        FailureError: it is damaged.
+        FailureError: it is damaged, or changes meanwhile.
     """
+    identity = identify(path)
+    try:
+        return replace(_read_file(path, key, order), identity=identity)
+    finally:  # whatever was read, or wrong
+        check_unchanged({path: identity})
+
+
+def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
     try:
         plain = is_safetensors(path)
     except OSError as error:
@@ -113,6 +131,7 @@ def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) 
         others, left_out = _others(folder, {main.name})
         files = (read_file(main, key=key, order=order),)
         return Source(folder, files, None, None, folder, others, left_out)
+    state = identify(main)
     content, names = read_index(main)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -123,7 +142,7 @@ def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) 
     files = tuple(read_file(folder / name, key=key, order=order) for name in names)
     tied = check_agreement(main, content["weight_map"], files)
     others, left_out = _others(folder, {main.name, *names})
-    return Source(folder, files, main, content, folder, others, left_out, tied)
+    return Source(folder, files, main, content, folder, others, left_out, tied, state)
 
 
 def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

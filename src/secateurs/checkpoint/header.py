@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from secateurs._untrusted import MalformedError, quoted, read_object
+from secateurs._json import BrokenJSONError, parse_object
+from secateurs._text import quoted
 from secateurs.checkpoint.stored import (
     BITS,
     LONGEST_NAME,
@@ -21,6 +22,10 @@ METADATA = "__metadata__"
 
 Described = tuple[str, str, tuple[int, ...], int, int]
 """A tensor's name, dtype, shape, first byte, and byte behind the last, from the header's end."""
+
+
+class MalformedError(ValueError):
+    """Why some bytes are no header."""
 
 
 def read_header(path: Path) -> StoredFile:
@@ -67,7 +72,10 @@ def parse_header(path: Path, text: bytes, size: int) -> StoredFile:
     Raises:
         MalformedError: something in it cannot be.
     """
-    parsed = read_object(text, "its header")
+    try:
+        parsed = parse_object(text, strict=True)
+    except BrokenJSONError as error:
+        raise MalformedError(f"its header is malformed ({error})") from error
     metadata = _metadata(parsed.pop(METADATA, None))
     origin = 8 + len(text)
     entries = [_entry(name, described, origin) for name, described in parsed.items()]

@@ -5,7 +5,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from secateurs._untrusted import quoted, read_json_file
+from secateurs._json import read_object_file
+from secateurs._text import quoted
 from secateurs.checkpoint.stored import StoredFile
 from secateurs.errors import FailureError
 from secateurs.zoo.suffixes import SUFFIXES, suffix_of
@@ -32,12 +33,12 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
     Raises:
         FailureError: it is damaged, or names a file outside its folder.
     """
-    content = read_json_file(path, "as an index", strict=True)
+    content = read_object_file(path, "as an index", strict=True)
     places = content.get("weight_map")
     if not isinstance(places, dict) or not places:
         raise FailureError(f"cannot read {path} as an index: it has no weight_map; get it again")
     for name, file in places.items():
-        if not isinstance(file, str) or not _is_plain(file):
+        if not isinstance(file, str) or not is_shard_name(file):
             raise FailureError(
                 f"{path} says that {quoted(name)} lies in {quoted(file)}, which is no file name "
                 "in its folder; get it again"
@@ -92,9 +93,10 @@ def _may_be_tied(index: Path, name: str) -> bool:
     if not any(fnmatchcase(name, pattern) for pattern in _TIED):
         return False
     config = index.with_name("config.json")
-    return not config.is_file() or read_json_file(config).get("tie_word_embeddings") is not False
+    return not config.is_file() or read_object_file(config).get("tie_word_embeddings") is not False
 
 
-def _is_plain(name: str) -> bool:
+def is_shard_name(name: str) -> bool:
+    """Whether this can be the name of a file of a checkpoint, in the folder of the index."""
     known = suffix_of(name) in SUFFIXES and len(name.encode()) <= _LONGEST_FILE_NAME
     return known and not set(name) & set('/\\\0:"') and name.isprintable() and name[0] != "."

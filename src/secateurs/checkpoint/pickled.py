@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from secateurs._untrusted import quoted
-from secateurs.checkpoint.publishing import write_all
+from secateurs._text import quoted
+from secateurs.checkpoint.identity import check_unchanged
 from secateurs.checkpoint.reading import Advance
 from secateurs.checkpoint.stored import LONGEST_NAME, MOST_DIMENSIONS, NAMES, Entry, StoredFile
+from secateurs.checkpoint.writing import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.layout import storage_order
 from secateurs.zoo.archive import (
@@ -78,17 +79,21 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
     return StoredFile(path, path.stat().st_size, entries, pickled=True)
 
 
-def check_pickled(path: Path, advance: Advance | None = None) -> None:
+def check_pickled(stored: StoredFile, advance: Advance | None = None) -> None:
     """Read the values in a file of ``torch.save`` and compare them with its checksums.
 
     Args:
-        path: the file.
+        stored: the file.
         advance: told of every part that was read, in bytes.
 
     Raises:
-        FailureError: some have changed since they were written.
+        FailureError: some have changed since they were written, or the file is another by now.
     """
-    check_checksums(path, read_records(path), advance)
+    try:
+        check_checksums(stored.path, read_records(stored.path), advance)
+    finally:  # what is wrong with another file is not what must be said
+        if stored.identity is not None:
+            check_unchanged({stored.path: stored.identity})
 
 
 def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:

@@ -1,22 +1,29 @@
 """What will be pruned, told from headers and arguments alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs._untrusted import quoted, read_json_file
+from secateurs._checks import check_choice, check_path, check_ratio, make_generator
+from secateurs._json import read_object_file
+from secateurs._text import quoted
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
-from secateurs.checkpoint.quantized import as_if_dense, find_scale, refuse_quantized, scales_of
+from secateurs.checkpoint.quantized import (
+    StoredScale,
+    as_if_dense,
+    find_scale,
+    refuse_quantized,
+    scales_of,
+)
 from secateurs.checkpoint.reading import Weight
 from secateurs.checkpoint.rewriting import overlapping
-from secateurs.checkpoint.stored import Entry
+from secateurs.checkpoint.stored import Entry, StoredFile
+from secateurs.checkpoint.units import Layouts
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
+from secateurs.layer_names import is_apart
 from secateurs.selecting import SCOPES
 
 SCORES = ("magnitude", "random")
@@ -35,6 +42,7 @@ class Plan:
         scope: ``global`` or ``layer``.
         score: ``magnitude`` or ``random``.
         seed: of random scores and draws.
+        notes: what a person should know of how the file was understood.
     """
 
     source: Source
@@ -44,6 +52,7 @@ class Plan:
     scope: str
     score: str
     seed: int | None
+    notes: tuple[str, ...] = ()
 
     @property
     def untouched(self) -> list[Entry]:
@@ -85,54 +94,93 @@ def plan_pruning(
     scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
     needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
-    found = find_checkpoint(Path(source).expanduser(), key=key)
+    found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if is_compressed(file):
             raise InvalidArgumentError(
                 f"{file.path} is compressed: run secateurs prune --decompress on it first"
             )
-    entries = [(file.path, entry) for file in found.files for entry in file.entries]
-    dense, changed = as_if_dense([entry for _, entry in entries])
+    named = [entry for file in found.files for entry in _named(file)]
+    dense, integers = as_if_dense(named)
     chosen = choose(dense, layers=layers, include=include, exclude=exclude)
-    refuse_quantized(chosen, changed)
+    refuse_quantized(chosen, integers)
     names = {entry.name for entry in chosen}
     if include is None:
-        names -= scales_of([entry for _, entry in entries])  # layers="all" means weights
-    everything = {name: place for place in entries for name in place[1].names}
-    config = (found.folder or found.path.parent) / "config.json"
+        names -= scales_of(named)  # layers="all" means weights
+    layouts = Layouts(named)
+    scales = _Scales(found, layouts)
     weights = tuple(
         Weight(
-            path,
+            file.path,
             entry,
-            _unit_size(entry, granularity),
-            find_scale((path, entry), everything, lambda: _block_size(config))
-            if score == "magnitude"
-            else None,
+            *layouts.unit(entry, granularity),
+            scales.of(file.path, entry) if score == "magnitude" else None,
         )
-        for path, entry in entries
+        for file in found.files
+        for entry in file.entries
         if entry.name in names and entry.count
     )
     _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
-    return Plan(found, weights, p_prune, p_bern, scope, score, seed)
+    notes = _notes([weight.entry for weight in weights], layouts, granularity, scope)
+    return Plan(found, weights, p_prune, p_bern, scope, score, seed, notes)
 
 
-def _unit_size(entry: Entry, granularity: str) -> int:
-    """Elements of one unit; they lie side by side."""
-    if granularity == "weight" or len(entry.shape) < 2:
-        return 1
-    return torch.Size(entry.shape[2 if granularity == "kernel" else 1 :]).numel()
+def _notes(
+    chosen: Sequence[Entry], layouts: Layouts, granularity: str, scope: str
+) -> tuple[str, ...]:
+    found: list[str] = []
+    apart = [entry.name for entry in chosen if is_apart(entry.name)]
+    if scope == "layer" and apart:
+        found.append(
+            f"each expert ({apart[0]}, ...) is a layer of its own, as the file holds them; where a "
+            "model stacks them in one parameter, global_prune takes that for one layer"
+        )
+    guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
+    if granularity == "filter" and guessed:
+        found.append(
+            f"nothing shows where the outputs of {len(guessed):,} stacks of experts lie "
+            f"({guessed[0]}, ...): taken for (experts, out, in)"
+        )
+    return tuple(found)
 
 
-def _block_size(config: Path) -> list[int] | None:
-    """For how large blocks of quantised weights a scale holds, if the configuration tells it."""
-    if not config.is_file():
-        return None
-    quantization = read_json_file(config).get("quantization_config")
-    block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
-    if not isinstance(block, list) or len(block) != 2:
-        return None
-    return block if all(type(size) is int and size > 0 for size in block) else None
+def _named(file: StoredFile) -> list[Entry]:
+    """The tensors of a file with all their names, those that only its metadata knows included."""
+    held = {entry.name for entry in file.entries}
+    more: dict[str, list[str]] = {}
+    for alias, name in (file.metadata or {}).items():
+        if name in held and alias not in held:  # as safetensors.torch.save_model writes tied ones
+            more.setdefault(name, []).append(alias)
+    return [replace(e, aliases=(*e.aliases, *more.get(e.name, ()))) for e in file.entries]
+
+
+class _Scales:
+    """Finds the scale of each weight, if it is quantised."""
+
+    def __init__(self, source: Source, layouts: Layouts):
+        self._layouts = layouts
+        self._everything = {
+            name: (file.path, entry)
+            for file in source.files
+            for entry in _named(file)
+            for name in entry.names
+        }
+        self._config = (source.folder or source.path.parent) / "config.json"
+
+    def of(self, path: Path, entry: Entry) -> StoredScale | None:
+        last = self._layouts.outputs_last(entry)
+        return find_scale((path, entry), self._everything, self._block_size, outputs_last=last)
+
+    def _block_size(self) -> list[int] | None:
+        """For how large blocks a scale holds, if the configuration tells it."""
+        if not self._config.is_file():
+            return None
+        quantization = read_object_file(self._config).get("quantization_config")
+        block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+        if not isinstance(block, list) or len(block) != 2:
+            return None
+        return block if all(type(size) is int and size > 0 for size in block) else None
 
 
 def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from secateurs._untrusted import quoted
+from secateurs._text import quoted
 from secateurs.blocks import Array
 from secateurs.checkpoint.stored import BITS, DTYPES, FLOATS, Entry
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.scales import further_name, scale_name, scale_steps
 
 _PACKED = ("qweight", "weight_packed")
+_BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4: groups in a fourth dimension
 _SHOWN = 3
 
 Place = tuple[Path, Entry]
@@ -76,7 +77,11 @@ class StoredScale:
 
 
 def find_scale(
-    place: Place, everything: Mapping[str, Place], block_size: Callable[[], Sequence[int] | None]
+    place: Place,
+    everything: Mapping[str, Place],
+    block_size: Callable[[], Sequence[int] | None],
+    *,
+    outputs_last: bool = False,
 ) -> StoredScale | None:
     """The scale of a float8 weight; None if it has none, as weights that are not quantised.
 
@@ -84,6 +89,7 @@ def find_scale(
         place: the weight.
         everything: all tensors, by name.
         block_size: tells the size of a block, if the configuration does.
+        outputs_last: whether the weight's outputs lie in its last dimension.
 
     Raises:
         InvalidArgumentError: it has a scale that cannot be applied.
@@ -109,7 +115,7 @@ def find_scale(
         )
     blocks = scale.count > 1 and len(scale.shape) > 1
     block = block_size() if blocks else None
-    steps = scale_steps(entry.name, entry.shape, scale.shape, block)
+    steps = scale_steps(entry.name, entry.shape, scale.shape, block, outputs_last=outputs_last)
     return StoredScale(path, scale, entry.shape, steps)
 
 
@@ -123,12 +129,12 @@ def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
     changed: dict[str, str] = {}
     found: list[Entry] = []
     for entry in entries:
-        dense = _dense_name(entry, names)
+        dense = _dense(entry, names)
         if dense is None:
             found.append(entry)
         else:
-            changed[dense] = entry.name
-            found.append(replace(entry, name=dense, dtype="F32"))
+            changed[dense.name] = entry.name
+            found.append(dense)
     return found, changed
 
 
@@ -161,16 +167,17 @@ def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> Non
         )
 
 
-def _dense_name(entry: Entry, names: set[str]) -> str | None:
-    """How a quantised integer weight would be called if it were none; None for all else."""
+def _dense(entry: Entry, names: set[str]) -> Entry | None:
+    """What a quantised integer weight would be if it were none; None for all else."""
     if entry.dtype in FLOATS or len(entry.shape) < 2:
         return None
-    module, dot, attribute = entry.name.rpartition(".")
+    name, shape = entry.name, entry.shape
+    module, dot, attribute = name.rpartition(".")
     if attribute in _PACKED:
         name = f"{module}{dot}weight"
-    elif attribute == "weight":
-        name = entry.name
-    else:
-        return None
+    elif attribute.endswith(_BLOCKS) and name.removesuffix(_BLOCKS) + _SCALES in names:
+        return replace(entry, name=name.removesuffix(_BLOCKS), shape=shape[:3], dtype="F32")
     scaled = scale_name(name, names) or further_name(name, names)
-    return None if scaled is None or (name != entry.name and name in names) else name
+    if scaled is None or (name != entry.name and name in names):
+        return None
+    return replace(entry, name=name, dtype="F32")

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from secateurs.cli.arguments import numbers
-from secateurs.errors import InvalidArgumentError
+from secateurs.cli.speaking import note, tell
+from secateurs.errors import FailureError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from secateurs.checkpoint import Decision, Plan, Summary
@@ -50,8 +51,8 @@ def prune(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="conv, conv2d, linear, attention, all, ...; by default the weights of "
-            "convolutions and linear layers, told by name and shape.",
+            help="conv, conv2d, linear, attention, experts, all, ...; by default the weights of "
+            "convolutions, linear layers and experts, told by name and shape.",
             rich_help_panel=_PRUNE,
             metavar="VALUE ...",
         ),
@@ -116,25 +117,42 @@ def prune(
     if dry_run:
         with _bar("reading", plan.work) as advance:
             decision = decide_pruning(plan, advance)
-        typer.echo(_plan_table(plan, decision))
+        failed = tell("\n".join((_plan_table(plan, decision), *plan.notes)))
+        if failed is not None:
+            raise FailureError(f"cannot print the table: {failed.strerror or failed}")
         return
     target = _needed(output)
     find_destination(plan.source, target, as_safetensors=compress)
-    console = _console()
-    console.print(_outline(plan))
+    note("\n".join((_outline(plan), *plan.notes)))
     with _bar("pruning", plan.work) as advance:
         decision = decide_pruning(plan, advance)
         summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
-    typer.echo(_summary_table(summary))
-    if plan.source.tied:
-        names = _first(list(plan.source.tied))
-        console.print(f"in the index and in no file, so taken for tied to other weights: {names}")
-    console.print(_thresholds(plan, decision))
-    if plan.source.left_out:
-        names = _first([str(path) for path in plan.source.left_out])
-        console.print(f"left out, other weights or the state of a training: {names}")
+    failed = tell(_summary_table(summary))
+    note(_thresholds(plan, decision))
+    _note_others(plan, summary)
     files = _first(list(summary.names))
-    console.print(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
+    note(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
+    if failed is not None:
+        raise FailureError(
+            f"cannot print the table: {failed.strerror or failed}; the files are written"
+        )
+
+
+def _note_others(plan: "Plan", summary: "Summary") -> None:
+    """Say what went along, and what did not."""
+    left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
+    if plan.source.tied:
+        tied = _first(list(plan.source.tied))
+        note(f"in the index and in no file, so taken for tied to other weights: {tied}")
+    if left_out:
+        note(f"left out, other weights or the state of a training: {_first(left_out)}")
+    if summary.copied:
+        note(f"copied along: {_first(list(summary.copied))}")
+    if summary.were_links:
+        note(
+            f"what {_first(list(summary.were_links))} led to as links has stayed as it was; the "
+            "result is a file of its own"
+        )
 
 
 def _needed(output: Path | None) -> Path:
@@ -148,11 +166,7 @@ def _decompress(source: Path, output: Path) -> None:
 
     with _bar("decompressing", None) as advance:
         folder = decompress_checkpoint(source, output, advance=advance)
-    _console().print(f"wrote {output.name} to {folder}")
-
-
-def _console() -> Console:
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    note(f"wrote {output.name or folder.resolve().name} to {folder}")
 
 
 @contextmanager

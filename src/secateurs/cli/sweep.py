@@ -101,8 +101,8 @@ def sweep(
     ] = None,
     layers: Annotated[
         list[str] | None,
-        _several("conv, conv2d, linear, attention, all, ...; default conv, linear and attention. "
-                 "conv2d is what the original method prunes.", _PRUNE),
+        _several("conv, conv2d, linear, attention, experts, all, ...; default conv, linear, "
+                 "attention and experts. conv2d is what the original method prunes.", _PRUNE),
     ] = None,
     include: Annotated[
         list[str] | None, _several("Prune only these: globs on parameter or module names.", _PRUNE)

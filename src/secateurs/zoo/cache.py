@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_folder() -> Path:
     """The user's cache folder for this package; the variable SECATEURS_CACHE overrides it."""
     override = os.environ.get("SECATEURS_CACHE")
-    return (
-        Path(override).expanduser() if override else Path(platformdirs.user_cache_dir("secateurs"))
-    )
+    if override:
+        return Path(override).expanduser()
+    import platformdirs  # on use: nothing else needs it
+
+    return Path(platformdirs.user_cache_dir("secateurs"))

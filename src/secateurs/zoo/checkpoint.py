@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
-from secateurs._untrusted import shortened
+from secateurs._files import read_regular
+from secateurs._text import shortened, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
@@ -209,8 +210,9 @@ def _refuse_growth(path: Path, records: Sequence[Record] | None) -> None:
 
 def _read_safetensors(path: Path) -> State:
     try:
-        return load_file(path)
-    except Exception as error:
+        # The library opens paths in UTF-8 alone; any other file is read as a whole.
+        return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
+    except Exception as error:  # what damaged bytes lead to is nowhere listed
         raise FailureError(
             f"cannot read {path} as safetensors ({shortened(one_line(error))}): it is damaged or "
             "of another format; get the file again"
