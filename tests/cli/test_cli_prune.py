@@ -149,7 +149,7 @@ def test_what_went_along_is_said(run: Run, stored: Path) -> None:
     words = ("prune", "base", "--p-prune", "0.5", "-o")
     said = run(*words, "out").err
     assert "copied along: config.json\n" in said and "links" not in said
-    assert "left out, since they are weights that were not pruned: training_args.bin\n" in said
+    assert "left out, other weights or the state of a training: training_args.bin\n" in said
     assert "copied along: config.json\n" in run(*words, ".").err
     said = run(*words, "base").err
     assert "what model.safetensors led to as links has stayed as it was" in said
