@@ -50,6 +50,42 @@ def test_a_magnitude_counts_with_its_scale(kind: str, buffer: bool, granularity:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+@pytest.mark.parametrize("shape", [(40,), (1, 40)])
+def test_a_scale_of_outputs_holds_for_columns_where_they_lie_there(shape, granularity: str) -> None:
+    torch.manual_seed(0)
+    layer = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    dense, quantised = layer(40, 40), layer(40, 40)  # square: the shape alone says nothing
+    scale = torch.rand(shape)
+    values = (torch.randn(40, 40) * 50).to(FP8)
+    quantised.weight = nn.Parameter(values, requires_grad=False)
+    quantised.register_buffer("weight_scale", scale)
+    dense.weight = nn.Parameter(values.float() * scale.reshape(1, 40))
+    found = sc.select(quantised, 0.5, granularity=granularity).draw()
+    expected = sc.select(dense, 0.5, granularity=granularity).draw()
+    assert torch.equal(found["weight"], expected["weight"])
+
+
+class TinyExperts(nn.Module):
+    """Experts in one tensor with a scale for each output, in float8."""
+
+    def __init__(self, values: torch.Tensor, scale: torch.Tensor):
+        super().__init__()
+        self.up_proj = nn.Parameter(values, requires_grad=False)
+        self.register_buffer("up_proj_scale", scale)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1), (3, 8, 1)])
+def test_a_scale_of_stacked_experts(shape: tuple[int, ...], granularity: str) -> None:
+    torch.manual_seed(0)
+    scale, values = torch.rand(shape), (torch.randn(3, 8, 6) * 50).to(FP8)
+    product = values.float() * scale.reshape(*shape, *[1] * (3 - len(shape)))
+    found = sc.select(TinyExperts(values, scale), 0.5, granularity=granularity).draw()
+    dense = sc.select(TinyExperts(product, scale), 0.5, granularity=granularity).draw()
+    assert torch.equal(found["up_proj"], dense["up_proj"])
+
+
 def test_pruning_and_restoring_a_quantised_layer() -> None:
     model = nn.Sequential(Quantised(torch.rand(48, 1), "weight_scale_inv"))
     before = model[0].weight.clone()
