@@ -22,7 +22,7 @@ ORDER = [
     {"kept"},
     {"targets"},
     {"coverage"},
-    {"granularity"},
+    {"granularity", "scales"},
     {"device_keys"},
     {"sparsity"},
     {"scores", "masks"},

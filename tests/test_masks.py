@@ -176,6 +176,44 @@ def test_other_safetensors_are_refused(metadata: dict[str, str] | None, tmp_path
     assert "\n" not in str(error.value)
 
 
+def described(shape: object, view: object, unit: object) -> str:
+    return json.dumps({"weight": {"shape": shape, "view": view, "unit": unit}})
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        described([2, 2], [2, 2], "22"),
+        described([2, 2], {"2": 2}, [2, 2]),
+        described(None, [2, 2], [2, 2]),
+        described([2.0, 2], [2.0, 2], [2, 2]),
+        described([True, 2], [2, 2], [2, 2]),
+        described([-2, -2], [-2, -2], [2, 2]),
+        described([5], [2, 2], [2, 2]),
+        described([8, 2], [2, 2, 2], [2, 2]),
+        described([4, 4], [4, 4], [2, 2]),
+        described([2, 2, 0], [2, 2, 2], [2, 2]),
+        described([0, 2**70], [2, 2], [2, 2]),
+        described([2, 2] + [1] * 100, [2, 2] + [1] * 100, [2, 2]),
+        described([10**400, 2], [10**400, 2], [2, 2]),
+        UNITS.replace("2", "1e999"),
+        UNITS.replace("2", "NaN"),
+        UNITS.replace("2", "9" * 10_000),
+        UNITS[:-1] + ',"weight":' + UNITS[11:],
+        '{"weight":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"weight": {"shape": "' + "x" * 100_000 + '"}}',
+        '{"' + "x" * 100_000 + '": 1}',
+        '{"weight": {"\\ud800": 1}}',
+    ],
+)
+def test_units_that_cannot_be_are_refused(units: str, tmp_path: Path) -> None:
+    metadata = {"format": "secateurs-masks-1", "units": units}
+    save_file({"weight": torch.ones(2, 2, dtype=torch.bool)}, str(tmp_path / "w"), metadata)
+    with pytest.raises(InvalidArgumentError, match=r"w cannot be read as masks: .") as error:
+        Masks.load(tmp_path / "w")
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
 def test_weights_are_no_masks(tmp_path: Path) -> None:
     save_file(nn.Linear(2, 2).state_dict(), str(tmp_path / "w"))
     with pytest.raises(

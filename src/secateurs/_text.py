@@ -49,6 +49,17 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
+def shortened(text: str, longest: int = 160) -> str:
+    """One printable line of what somebody else says, such as another library's error.
+
+    Args:
+        text: line breaks become spaces.
+        longest: characters; the rest is cut off.
+    """
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
 def quoted(value: object, longest: int = _LONGEST) -> str:
     """A value as an error quotes it: in one line, printable, and short.
 

@@ -1,6 +1,7 @@
 """Masks: which units are kept, as a value that checked itself once."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from secateurs._json import BrokenJSONError, parse_object
+from secateurs._text import quoted, shortened
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.granularity import Units
 from secateurs.sharding.presence import is_part, whole_of
@@ -17,8 +20,7 @@ from secateurs.sharding.team import team_of_tensors
 from secateurs.sparsity import Sparsity, count_masks
 
 _FORMAT = "secateurs-masks-1"
-# What metadata that we did not write may lead to; our own errors are ValueErrors.
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+_MOST_DIMENSIONS, _MOST_ELEMENTS = 64, 1 << 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,16 +207,39 @@ class Masks(Mapping[str, torch.Tensor]):
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ValueError("it holds no masks: write them with masks.save(path)")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if metadata.get("format") != _FORMAT:
-                raise InvalidArgumentError("it holds no masks: write them with masks.save(path)")
             # The header sorts names; the metadata remembers the model's order.
-            shapes = json.loads(metadata["units"])
+            shapes = parse_object(metadata.get("units", ""), strict=True)
             if set(shapes) != set(tensors):
-                raise InvalidArgumentError("its metadata names other parameters than it holds")
-            units = {
-                name: Units(**{k: tuple(v) for k, v in s.items()}) for name, s in shapes.items()
-            }
+                raise BrokenJSONError("its metadata names other parameters than it holds")
+            units = {name: _units(name, described) for name, described in shapes.items()}
             return cls({name: Mask(tensors[name], u) for name, u in units.items()})
-        except (OSError, SafetensorError, *_MALFORMED) as error:
-            raise InvalidArgumentError(f"{path} cannot be read as masks: {error}") from error
+        except (OSError, SafetensorError, ValueError) as error:  # our own are ValueErrors
+            raise InvalidArgumentError(
+                f"{path} cannot be read as masks: {shortened(str(error))}"
+            ) from error
+
+
+def _units(name: str, described: object) -> Units:
+    """What metadata that we may not have written says of a parameter's units."""
+    if not isinstance(described, dict) or set(described) != {"shape", "view", "unit"}:
+        raise BrokenJSONError(f"it does not describe the units of {quoted(name)}")
+    shape, view, unit = (_sizes(name, described[part]) for part in ("shape", "view", "unit"))
+    # As `units_of` makes them: units span whole dimensions of the shape, or of the shape with its
+    # first dimension cut in two.
+    cut = len(view) == len(shape) + 1 and (math.prod(view[:2]), *view[2:]) == shape
+    whole = len(unit) == len(view) and all(u in (1, v) for u, v in zip(unit, view, strict=True))
+    if not whole or not (view == shape or cut):
+        raise BrokenJSONError(f"the units of {quoted(name)} do not fit into its shape")
+    return Units(shape, view, unit)
+
+
+def _sizes(name: str, found: Any) -> tuple[int, ...]:
+    right = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
+    if not right or not all(type(size) is int and size >= 0 for size in found):
+        raise BrokenJSONError(f"the shape of {quoted(name)} is no list of sizes")
+    if math.prod(size or 1 for size in found) > _MOST_ELEMENTS:
+        raise BrokenJSONError(f"{quoted(name)} is larger than any parameter")
+    return tuple(found)

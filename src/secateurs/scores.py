@@ -12,6 +12,8 @@ from secateurs._checks import check_choice
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import Units
 from secateurs.keys import Scores
+from secateurs.scales import further_name, scale_name, scale_steps, spread
+from secateurs.sharding.presence import is_part
 from secateurs.targets import Target
 
 ScoreFunction = Callable[[Target], torch.Tensor]
@@ -21,8 +23,12 @@ SCORES = ("magnitude", "gradient", "taylor", "random")
 
 
 def magnitude(target: Target) -> torch.Tensor:
-    """|w|; pooled, the L1 norm of the unit (Han et al. 2015, section 3)."""
-    return target.weight
+    """|w|; pooled, the L1 norm of the unit (Han et al. 2015, section 3).
+
+    A weight in float8 with a scale beside it, as quantised models have, counts with its scale.
+    """
+    weight = target.weight
+    return weight if weight.element_size() > 1 else _scaled(target, weight)
 
 
 def gradient(target: Target) -> torch.Tensor:
@@ -36,6 +42,27 @@ def taylor(target: Target) -> torch.Tensor:
     # In float32 at least: a product of halves would underflow into ties.
     dtype = torch.float64 if torch.float64 in (weight.dtype, grad.dtype) else torch.float32
     return weight.to(dtype) * grad.to(dtype)
+
+
+def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
+    """The weight times the scale that its module holds beside it; itself if there is none."""
+    module, attribute = target.module, target.attribute
+    held = {**vars(module), **module._parameters, **module._buffers}
+    beside = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
+    name, further = scale_name(attribute, beside), further_name(attribute, beside)
+    if further is not None or (name is not None and is_part(weight)):
+        raise InvalidArgumentError(
+            f"{target.name} is quantised with {further or name} beside it, which is not applied "
+            f"{'here' if further else 'over several ranks'}: dequantise it first, or write "
+            f"exclude={target.name!r}"
+        )
+    if name is None:
+        return weight
+    scale, block = beside[name], getattr(module, "block_size", None)
+    known = tuple(block) if isinstance(block, tuple | list) else None
+    last = target.outputs_last
+    steps = scale_steps(target.name, weight.shape, scale.shape, known, outputs_last=last)
+    return weight.float() * spread(scale, weight.shape, steps).to(weight.device)
 
 
 _OF_ELEMENTS = {"magnitude": magnitude, "gradient": gradient, "taylor": taylor}

@@ -41,12 +41,12 @@ LIES = {
     "claims more than the file": ({}, b"", 100, "claims 100 bytes, the file has"),
     "claims more than the format": ({}, b"", 2**63, "the format allows"),
     "is no JSON": (b"{nonsense}", b"", None, "not JSON"),
-    "is no object": (b"[1, 2]", b"", None, "not JSON"),
-    "is no unicode": (b'{"\xff": 1}', b"", None, "not JSON"),
-    "has half a surrogate": (b'{"\\ud800": 1}', b"", None, "not JSON"),
-    "nests": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"", None, "not JSON"),
+    "is no object": (b"[1, 2]", b"", None, "is not an object"),
+    "is no unicode": (b'{"\xff": 1}', b"", None, "byte 2 is no UTF-8"),
+    "has half a surrogate": (b'{"\\ud800": 1}', b"", None, "half a character"),
+    "nests": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"", None, "nested too deeply"),
     "has many parts": (b'{"a":[' + b"[]," * 2_000_001 + b"[]]}", b"", None, "more than 4,000,000"),
-    "has a long number": (b'{"a":' + b"9" * 1_000_000 + b"}", b"", None, "not JSON"),
+    "has a long number": (b'{"a":' + b"9" * 1_000_000 + b"}", b"", None, "thousands of digits"),
     "has NaN": (b'{"a": NaN}', b"", None, "holds NaN"),
     "names twice": (b'{"a": 1, "a": 2}', b"", None, "twice"),
     "has metadata of numbers": ({"__metadata__": {"a": 1}}, b"", None, "table of strings"),
@@ -66,6 +66,17 @@ LIES = {
     ),
     "hides its size": (
         {"a": one(shape=[2**62] * 1000 + [0])}, bytes(8), None, "larger than any file"
+    ),
+    "hides its size behind a zero": (
+        {"a": one(shape=[0, 2**62, 2**62], data_offsets=[0, 0])}, b"", None, "larger than any file"
+    ),
+    "has many dimensions": ({"a": one(shape=[1] * 70 + [2])}, bytes(8), None, "larger than any"),
+    "has a long name": ({"x" * 100_000: one()}, bytes(8), None, "name has 100,000 characters"),
+    "has a long dtype": ({"a": one(dtype="F" * 100_000)}, bytes(8), None, "unknown dtype 'FFFF"),
+    "has an infinity": (b'{"a": 1e999}', b"", None, "beyond all bounds"),
+    "is in UTF-16": ('{"a": 1}'.encode("utf-16-le"), b"", None, "not JSON"),
+    "has half a surrogate inside": (
+        {"__metadata__": {"a": "\ud800"}}, b"", None, "half a character"
     ),
     "has half a byte": (
         {"a": one(dtype="F4", shape=[3], data_offsets=[0, 1])}, bytes(1), None, "needs 1.5"

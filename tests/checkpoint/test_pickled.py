@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, load_model
+from safetensors.torch import load_file, load_model, save_file
 from stored_models import Net, assert_same
 from torch import nn
 
 import secateurs as sc
 from secateurs.checkpoint import plan_pruning, prune_checkpoint
+from secateurs.zoo.checkpoint import read_weights
 
 
 class Tied(nn.Module):
@@ -26,7 +27,7 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".pth.tar", ".th", ".PTH", ""])
 def test_it_is_pruned_as_its_model_is(tmp_path: Path, suffix: str) -> None:
     model = Net((torch.float32, torch.bfloat16, torch.float8_e4m3fn))
     source, output = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
@@ -140,6 +141,31 @@ def test_gaps_are_refused_by_name(tmp_path: Path) -> None:
         prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
 
 
+UNUSUAL = {
+    "sparse": (torch.eye(4).to_sparse(), "holds sparse tensors, which cannot be pruned in a file"),
+    "a csr matrix": (torch.eye(4).to_sparse_csr(), "holds sparse tensors"),
+    "without values": (torch.empty(4, 4, device="meta"), "was saved on the meta device"),
+    "expanded": (torch.ones(1, 4).expand(4, 4), "lies in .* with gaps"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_that_are_no_array_are_not_called_damaged(tmp_path: Path, kind: str) -> None:
+    tensor, complaint = UNUSUAL[kind]
+    torch.save({"a.weight": tensor, "b.weight": torch.ones(4, 4)}, tmp_path / "in.pt")
+    with pytest.raises(sc.InvalidArgumentError, match=complaint):
+        prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
+
+
+def test_a_suffix_of_the_other_format(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(4, 4)}, tmp_path / "in.safetensors")
+    save_file({"a.weight": torch.ones(4, 4)}, tmp_path / "in.pt")
+    for name, suffix in (("in.safetensors", r"\.pt"), ("in.pt", r"\.safetensors")):
+        for read in (read_weights, lambda path: plan_pruning(path, 0.5)):
+            with pytest.raises(sc.InvalidArgumentError, match=f"give it the suffix {suffix}"):
+                read(tmp_path / name)
+
+
 def test_the_format_before_zip_is_refused_with_the_remedy(tmp_path: Path) -> None:
     torch.save(Net().state_dict(), tmp_path / "in.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(sc.InvalidArgumentError, match=r"before version 1\.6"):
@@ -165,7 +191,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     torch.save(Net().state_dict(), tmp_path / "in.pt")
     whole = (tmp_path / "in.pt").read_bytes()
     broken = tmp_path / "broken.pt"
-    for place in range(0, len(whole), 97):
+    for place in range(0, len(whole), 397):
         for data in (whole[:place], whole[:place] + b"\xff" + whole[place + 1 :]):
             broken.write_bytes(data)
             try:

@@ -1,5 +1,6 @@
 """``secateurs prune``: what it prints, and each mistake as one line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -148,7 +149,7 @@ def test_what_went_along_is_said(run: Run, stored: Path) -> None:
     words = ("prune", "base", "--p-prune", "0.5", "-o")
     said = run(*words, "out").err
     assert "copied along: config.json\n" in said and "links" not in said
-    assert "left out, since they are weights that were not pruned: training_args.bin\n" in said
+    assert "left out, other weights or the state of a training: training_args.bin\n" in said
     assert "copied along: config.json\n" in run(*words, ".").err
     said = run(*words, "base").err
     assert "what model.safetensors led to as links has stayed as it was" in said
@@ -161,3 +162,27 @@ def test_nan_is_named(run: Run, tmp_path: Path) -> None:
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("secateurs: the score of fc.weight is NaN")
     assert not Path("out.safetensors").exists()
+
+
+def test_a_set_of_weights_is_chosen_by_key(run: Run) -> None:
+    torch.save({"net": net().state_dict(), "ema": net().state_dict(), "epoch": 3}, "in.pth.tar")
+    words = ("prune", "in.pth.tar", "-o", "out.pth.tar", "--p-prune", "0.5")
+    refused = run(*words)
+    assert refused.code == 2 and "key='net' for one of them" in refused.err
+    assert not Path("out.pth.tar").exists()
+    done = run(*words, "--key", "ema")
+    assert done.code == 0
+    found = torch.load("out.pth.tar", weights_only=True)
+    assert [int((found[k]["3.weight"] == 0).sum()) > 0 for k in ("net", "ema")] == [False, True]
+
+
+def test_what_was_taken_for_tied_or_left_out_is_named(run: Run) -> None:
+    Path("in").mkdir()
+    save_file(net().state_dict(), "in/model.safetensors")
+    torch.save({"state": {}, "param_groups": []}, "in/optimizer.pt")
+    places = dict.fromkeys([*net().state_dict(), "lm_head.weight"], "model.safetensors")
+    Path("in/model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    done = run("prune", "in", "-o", "out", "--p-prune", "0.5")
+    assert done.code == 0, done
+    assert "taken for tied to other weights: lm_head.weight" in done.err
+    assert "left out, other weights or the state of a training: optimizer.pt" in done.err

@@ -200,6 +200,9 @@ def test_folders_that_are_wrong(folder: Path, tmp_path: Path) -> None:
         load_model(f"hf:{folder}")
     assert "\n" not in str(e.value)
     config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text('{"a":' + "[" * 100_000)
+    with pytest.raises(FailureError, match=r"cannot read .*config\.json as a configuration"):
+        load_model(f"hf:{folder}")
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     with pytest.raises(InvalidArgumentError, match="is a bert model"):
         load_model(f"hf:{folder}")

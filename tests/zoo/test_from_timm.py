@@ -80,9 +80,11 @@ def test_timm_folder_knows_its_class_names(tmp_path: Path) -> None:
 def test_timm_folders_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"is no timm folder: it needs config\.json"):
         load_model(f"timm:{tmp_path}")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(FailureError, match=r"cannot read .*config\.json"):
-        load_model(f"timm:{tmp_path}")
+    for text in ("{", '{"a":' + "[" * 100_000, "[]", '{"a": ' + "9" * 10_000 + "}"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(FailureError, match=r"cannot read .*config\.json") as caught:
+            load_model(f"timm:{tmp_path}")
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 400
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(InvalidArgumentError, match="for a folder of transformers write hf:"):
         load_model(f"timm:{tmp_path}")

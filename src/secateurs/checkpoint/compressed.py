@@ -7,13 +7,15 @@ dtype, one dimension) holds those elements in order. Both are filled up with zer
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from secateurs.checkpoint.header import MalformedError, read_json
-from secateurs.checkpoint.stored import FLOATS, Entry, StoredFile
+from secateurs._json import BrokenJSONError, parse_object
+from secateurs._text import quoted
+from secateurs.checkpoint.stored import FLOATS, MOST_DIMENSIONS, Entry, StoredFile
 from secateurs.errors import FailureError
 
 KEY = "secateurs.compressed"
@@ -73,7 +75,7 @@ def compressed_tensors(stored: StoredFile) -> dict[str, Compressed]:
     if stored.metadata is None or KEY not in stored.metadata:
         return {}
     try:
-        content = read_json(stored.metadata[KEY].encode())
+        content = parse_object(stored.metadata[KEY], strict=True)
         if content.get("version") != VERSION:
             raise FailureError(
                 f"{stored.path} is compressed in version {str(content.get('version'))[:40]} of the "
@@ -81,10 +83,10 @@ def compressed_tensors(stored: StoredFile) -> dict[str, Compressed]:
             )
         shapes = content.get("tensors")
         if not isinstance(shapes, dict):
-            raise MalformedError("it names no tensors")
+            raise BrokenJSONError("it names no tensors")
         entries = {entry.name: entry for entry in stored.entries}
         return {name: _compressed(name, shape, entries) for name, shape in shapes.items()}
-    except MalformedError as error:
+    except BrokenJSONError as error:
         raise FailureError(
             f"cannot read {stored.path}: its metadata {KEY!r} is damaged ({error}); get it again"
         ) from error
@@ -93,15 +95,14 @@ def compressed_tensors(stored: StoredFile) -> dict[str, Compressed]:
 def _compressed(name: str, shape: object, entries: dict[str, Entry]) -> Compressed:
     bitmask, values = entries.get(name + BITMASK), entries.get(name + VALUES)
     if bitmask is None or values is None or name in entries:
-        raise MalformedError(f"{name[:80]!r} lacks its bits or its values")
-    if not isinstance(shape, list):
-        raise MalformedError(f"{name[:80]!r} has no shape")
-    count = 1
-    for size in shape:
-        if type(size) is not int or size < 0 or count * size > 8 * bitmask.nbytes:
-            raise MalformedError(f"{name[:80]!r} has another shape than its bits")
-        count *= size
+        raise BrokenJSONError(f"{quoted(name)} lacks its bits or its values")
+    if not isinstance(shape, list) or len(shape) > MOST_DIMENSIONS:
+        raise BrokenJSONError(f"{quoted(name)} has no shape")
+    sizes = [size for size in shape if type(size) is int and 0 <= size <= 8 * bitmask.nbytes]
+    count = math.prod(sizes)
+    if len(sizes) < len(shape) or count > 8 * bitmask.nbytes:
+        raise BrokenJSONError(f"{quoted(name)} has another shape than its bits")
     fits = bitmask.dtype == "U8" and bitmask.nbytes == bitmask_size(count)
     if not fits or values.dtype not in FLOATS or len(values.shape) != 1:
-        raise MalformedError(f"{name[:80]!r} has bits or values of another form")
+        raise BrokenJSONError(f"{quoted(name)} has bits or values of another form")
     return Compressed(name, tuple(shape), bitmask, values)

@@ -151,7 +151,7 @@ class FileCounts:
                     bytes_a_unit = weight.size * weight.entry.itemsize
                     start = weight.entry.start + place * bytes_a_unit
                     values = reader.read(start, start + length * bytes_a_unit, ahead=False)
-                    rows.append(keys.of(weight, values, length).copy())
+                    rows.append(keys.of(weight, values, length, place * weight.size).copy())
         return np.stack(rows) if rows else np.array([[self.low], [self.high]], self._integer)
 
 

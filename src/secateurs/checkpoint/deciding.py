@@ -103,7 +103,7 @@ class Pruner:
         for start in range(0, entry.count, weight.step):
             raw = reader.elements(entry, start, min(start + weight.step, entry.count))
             values = raw.view(integer)
-            keys = chooser.keys.of(weight, raw, len(values) // weight.size)
+            keys = chooser.keys.of(weight, raw, len(values) // weight.size, start)
             stay = chooser.keep(keys, begin + start // weight.size)
             gone = len(stay) - int(np.count_nonzero(stay))
             if gone:

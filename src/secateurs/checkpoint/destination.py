@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.checkpoint.copied import NOTHING, Companions, check_places, companions
-from secateurs.checkpoint.finding import INDEX, SUFFIXES, Source, is_weights, read_index
+from secateurs.checkpoint.finding import Source, is_weights
 from secateurs.checkpoint.identity import check_unchanged
+from secateurs.checkpoint.index import INDEX, is_index, read_index
 from secateurs.checkpoint.journal import abandoned
 from secateurs.checkpoint.publishing import Publication
 from secateurs.checkpoint.rewriting import Written
 from secateurs.checkpoint.writing import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.suffixes import SUFFIXES, stem_of, suffix_of
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def find_destination(source: Source, output: Path, *, as_safetensors: bool = Fal
     """
     if source.folder is None:
         return _single(source, output, as_safetensors)
-    if output.suffix in SUFFIXES and not output.is_dir():
+    if suffix_of(output) in SUFFIXES and not output.is_dir():
         raise InvalidArgumentError(
             f"{source.folder} is a folder, and so must be the output: {output} is a file's name"
         )
@@ -179,15 +181,17 @@ def _single(source: Source, output: Path, as_safetensors: bool) -> Destination:
     stored = source.files[0]
     if output.is_dir():
         output = output / _renamed(stored.path.name, as_safetensors)
-    if output.suffix not in SUFFIXES:
+    if suffix_of(output) not in (*SUFFIXES, suffix_of(stored.path)):
         raise InvalidArgumentError(
             f"the output {output} must be a {', '.join(SUFFIXES)} file, as the input is a file"
         )
-    if output.suffix != ".safetensors" and (as_safetensors or not stored.pickled):
+    if suffix_of(output) != ".safetensors" and (
+        as_safetensors or (not stored.pickled and suffix_of(output) in SUFFIXES)
+    ):
         why = "compressed weights are" if as_safetensors else f"{stored.path.name} is"
         raise InvalidArgumentError(
-            f"{why} safetensors, and so must be the output: write {output.with_suffix('')}"
-            ".safetensors"
+            f"{why} safetensors, and so must be the output: write "
+            f"{output.with_name(stem_of(output.name))}.safetensors"
         )
     links = _linked(output.parent, (output.name,))
     return Destination(output.parent, (output.name,), were_links=links)
@@ -197,8 +201,8 @@ def _renamed(name: str, as_safetensors: bool) -> str:
     """The name that Hugging Face gives to the same file as safetensors."""
     if not as_safetensors or ".safetensors" in name:
         return name
-    stem, index = (name.removesuffix(INDEX), INDEX) if name.endswith(INDEX) else (name, "")
-    return Path(stem).with_suffix(".safetensors").name.removeprefix("pytorch_") + index
+    stem, index = (name[: -len(INDEX)], INDEX) if is_index(name) else (name, "")
+    return f"{stem_of(stem)}.safetensors".removeprefix("pytorch_") + index
 
 
 def _replaced(folder: Path, index: str) -> tuple[str, ...]:

@@ -30,13 +30,17 @@ from secateurs.checkpoint.rewriting import Written
 from secateurs.checkpoint.stored import DTYPES, Entry, StoredFile
 from secateurs.checkpoint.writing import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.checkpoint import AVERAGED_FIRST, read_weights
 
 
-def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
+def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
     """Load the tensors of a checkpoint, compressed or not; never unpickles code.
 
     Args:
         source: a file or a folder, as for `secateurs.checkpoint.prune_checkpoint`.
+        key: where the weights are in a checkpoint of a training that holds several sets of them.
+            Of ``state_dict`` and ``state_dict_ema``, or ``model`` and ``model_ema``, the averaged
+            ones are taken by default, as timm does.
 
     Returns:
         Tensors on the CPU by name, for ``model.load_state_dict``.
@@ -54,14 +58,12 @@ def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
         >>> load_checkpoint("small.safetensors")["fc.weight"].count_nonzero()
         tensor(128)
     """
-    from secateurs.zoo.checkpoint import read_weights
-
-    found = find_checkpoint(check_path("source", source))
+    found = find_checkpoint(check_path("source", source), key=key, order=AVERAGED_FIRST)
     buffers = Buffers(None, found.identities)
     loaded: dict[str, Tensor] = {}
     for stored in found.files:
         if stored.pickled:
-            loaded |= read_weights(stored.path)
+            loaded |= read_weights(stored.path, key=key)
             continue
         with buffers.reader(stored.path) as reader:
             for name, dtype, shape, blocks in _tensors(stored, reader):

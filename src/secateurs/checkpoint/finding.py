@@ -6,17 +6,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from secateurs.checkpoint.header import MalformedError, read_header, read_json
+from secateurs.checkpoint.header import read_header
 from secateurs.checkpoint.identity import Identity, check_unchanged, identify
+from secateurs.checkpoint.index import check_agreement, is_index, read_index
+from secateurs.checkpoint.main_file import main_file
 from secateurs.checkpoint.stored import StoredFile
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.archive import is_archive
+from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, is_safetensors, suffix_of
 
-PICKLED = (".pt", ".pth", ".bin", ".ckpt")
-SUFFIXES = (".safetensors", *PICKLED)
-INDEX = ".index.json"
 # Weights in any form: those that are not pruned must not be taken for those that are.
-_WEIGHTS = (*SUFFIXES, ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl")
-_LONGEST_INDEX = 100_000_000
+_OTHER_WEIGHTS = (
+    ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl", ".distcp",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Source:
         content: what the index holds.
         folder: the folder, if the checkpoint is one.
         others: further files of the folder, by their paths in it.
-        left_out: further weights in it, which are not part of the checkpoint.
+        left_out: further weights in it, which are not part of the checkpoint, and the states of
+            optimizers and their like.
+        tied: tensors that the index names and no file holds, since models tie them to another.
         state: which file the index was, and in what state, when it was read.
     """
 
@@ -41,6 +45,7 @@ class Source:
     folder: Path | None = None
     others: tuple[Path, ...] = ()
     left_out: tuple[Path, ...] = ()
+    tied: tuple[str, ...] = ()
     state: Identity | None = None
 
     @property
@@ -51,114 +56,81 @@ class Source:
         return {path: state for path, state in found.items() if state is not None}
 
 
-def find_checkpoint(path: Path) -> Source:
+def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> Source:
     """Find and check the files of a checkpoint, without reading values.
 
     Args:
         path: a ``.safetensors`` file, what ``torch.save`` wrote, a folder, or the
             ``.index.json`` in one.
+        key: where the weights are in a file of ``torch.save`` that holds several sets of them.
+        order: names of sets of which the first is taken, where there are several.
 
     Raises:
-        InvalidArgumentError: there is no such file, or no checkpoint in the folder.
+        InvalidArgumentError: there is no such file, no checkpoint in the folder, or several.
         FailureError: a file is damaged, or one that the index names is missing.
     """
     if path.is_dir():
-        return _in_folder(path, _main_file(path))
+        try:
+            main = main_file(path)
+        except OSError as error:
+            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        return _in_folder(path, main, key, order)
     if not path.is_file():
         raise InvalidArgumentError(
             f"there is no checkpoint {path}; give a {', '.join(SUFFIXES)} file, or a folder"
         )
-    if path.name.endswith(INDEX):
-        return _in_folder(path.parent, path)
-    return Source(path, (read_file(path),))
+    if is_index(path.name):
+        return _in_folder(path.parent, path, key, order)
+    return Source(path, (read_file(path, key=key, order=order),))
 
 
-def read_file(path: Path) -> StoredFile:
-    """Read what one file holds, by its suffix.
+def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
+    """Read what one file holds: safetensors by its suffix or its beginning, else ``torch.save``'s.
+
+    Args:
+        path: the file.
+        key: as for `find_checkpoint`; safetensors have nothing to choose.
+        order: as for `find_checkpoint`.
 
     Raises:
-        InvalidArgumentError: the suffix is of no format that is known here, or the file holds code.
+        InvalidArgumentError: it holds code, no weights, or several sets of them.
         FailureError: it is damaged, or changes meanwhile.
     """
     identity = identify(path)
     try:
-        return replace(_read_file(path), identity=identity)
+        return replace(_read_file(path, key, order), identity=identity)
     finally:  # whatever was read, or wrong
         check_unchanged({path: identity})
 
 
-def _read_file(path: Path) -> StoredFile:
-    if path.suffix == ".safetensors":
-        return read_header(path)
-    if path.suffix in PICKLED:
+def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
+    try:
+        plain = is_safetensors(path)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if not plain and suffix_of(path) not in SUFFIXES and not is_archive(path):
+        raise InvalidArgumentError(f"{path} is no checkpoint: give a {', '.join(SUFFIXES)} file")
+    if not plain:
         from secateurs.checkpoint.pickled import read_pickled
 
-        return read_pickled(path)
-    raise InvalidArgumentError(f"{path} is no checkpoint: give a {', '.join(SUFFIXES)} file")
-
-
-def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Read an index: all it holds, and the names of the files, in order.
-
-    Raises:
-        FailureError: it is damaged, or names a file outside its folder.
-    """
-    try:
-        if path.stat().st_size > _LONGEST_INDEX:
-            raise MalformedError("it is too long for an index")
-        content = read_json(path.read_bytes())
-    except (MalformedError, OSError) as error:
-        text = error.strerror if isinstance(error, OSError) else error
-        raise FailureError(f"cannot read {path} as an index: {text}; get it again") from error
-    places = content.get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise FailureError(f"cannot read {path} as an index: it has no weight_map; get it again")
-    for name, file in places.items():
-        if not isinstance(file, str) or not _is_plain(file):
-            raise FailureError(
-                f"{path} says that {name[:80]!r} lies in {str(file)[:80]!r}, which is no file name "
-                "in its folder; get it again"
-            )
-    return content, sorted(set(places.values()))
+        return read_pickled(path, key=key, order=order)
+    if key is not None:
+        raise InvalidArgumentError(
+            f"{path} is safetensors, which holds one set of weights: leave key={key!r} out"
+        )
+    return read_header(path)
 
 
 def is_weights(name: str) -> bool:
-    """Whether a file of this name holds weights in some form."""
-    return name.endswith(INDEX) or Path(name).suffix in _WEIGHTS
+    """Whether a file of this name holds weights in some form, or the state of a training."""
+    return is_index(name) or is_named_as_weights(name) or suffix_of(name) in _OTHER_WEIGHTS
 
 
-def is_shard_name(name: str) -> bool:
-    """Whether this can be the name of a file of a checkpoint, in the folder of the index."""
-    return _is_plain(name)
-
-
-def _is_plain(name: str) -> bool:
-    known = Path(name).suffix in SUFFIXES
-    return known and not set(name) & set('/\\\0:"') and name.isprintable() and name[0] != "."
-
-
-def _main_file(folder: Path) -> Path:
-    """The index, or the one file, that a loader would take."""
-    for ending in (".safetensors", *PICKLED):
-        indexes = sorted(folder.glob(f"*{ending}{INDEX}"))
-        files = [p for p in sorted(folder.glob(f"*{ending}")) if p.is_file()]
-        for found, usual in ((indexes, f"model{ending}{INDEX}"), (files, f"model{ending}")):
-            names = {usual, f"pytorch_{usual}"}
-            chosen = [p for p in found if p.name in names] or found
-            if len(chosen) > 1:
-                raise InvalidArgumentError(
-                    f"{folder} holds several checkpoints ({', '.join(p.name for p in chosen[:4])}"
-                    f"{', ...' if len(chosen) > 4 else ''}) and no index: give one of the files"
-                )
-            if chosen:
-                return chosen[0]
-    raise InvalidArgumentError(f"{folder} holds no checkpoint: no {', '.join(SUFFIXES)} file")
-
-
-def _in_folder(folder: Path, main: Path) -> Source:
-    if not main.name.endswith(INDEX):
+def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> Source:
+    if not is_index(main.name):
         others, left_out = _others(folder, {main.name})
-        return Source(folder, (read_file(main),), None, None, folder, others, left_out)
+        files = (read_file(main, key=key, order=order),)
+        return Source(folder, files, None, None, folder, others, left_out)
     state = identify(main)
     content, names = read_index(main)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -167,27 +139,10 @@ def _in_folder(folder: Path, main: Path) -> Source:
             f"{main} names {missing[0]}, which is not in its folder"
             f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}: get the missing files"
         )
-    files = tuple(read_file(folder / name) for name in names)
-    _check_agreement(main, content["weight_map"], files)
+    files = tuple(read_file(folder / name, key=key, order=order) for name in names)
+    tied = check_agreement(main, content["weight_map"], files)
     others, left_out = _others(folder, {main.name, *names})
-    return Source(folder, files, main, content, folder, others, left_out, state)
-
-
-def _check_agreement(index: Path, places: dict[str, str], files: Sequence[StoredFile]) -> None:
-    held: dict[str, str] = {}
-    for file in files:
-        for name in (name for entry in file.entries for name in entry.names):
-            if name in held:
-                raise FailureError(
-                    f"tensor {name[:80]!r} lies in both {held[name]} and {file.path.name}: the "
-                    "folder holds parts of two checkpoints, get it again"
-                )
-            held[name] = file.path.name
-    for name, file in places.items():
-        if held.get(name) != file and not name.startswith("__"):
-            raise FailureError(
-                f"{index} says that {name[:80]!r} lies in {file}, and it does not: get both again"
-            )
+    return Source(folder, files, main, content, folder, others, left_out, tied, state)
 
 
 def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -5,7 +5,6 @@ ones go one after another after that. A note in the folder says meanwhile which 
 that the next run can tell the rest of this one from files that somebody else has put there.
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from secateurs.checkpoint.finding import INDEX, is_shard_name, read_index
+from secateurs._json import read_object_file
+from secateurs.checkpoint.index import INDEX, is_index, is_shard_name, read_index
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
 
@@ -21,8 +21,6 @@ NOTE = ".secateurs-replacing.json"
 LOCK = ".secateurs-lock"
 OURS = frozenset((NOTE, LOCK))
 """Files of our own, which are no part of any checkpoint."""
-
-_LONGEST = 10_000_000
 
 _State = tuple[int, int, int]
 
@@ -103,13 +101,12 @@ def _state(path: Path) -> _State:
 
 def _read(path: Path) -> _Note | None:
     """The note; None if there is none, or one that this module has not written."""
-    content: Any = None
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size < _LONGEST:
-            content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
+    if path.is_symlink() or not path.is_file():
         return None
-    said = cast(dict[str, Any], content)
+    try:
+        said = read_object_file(path)
+    except FailureError:
+        return None
     index, new, old = said.get("index"), _states(said.get("new")), _states(said.get("old"))
     if not isinstance(index, str) or not _is_index(index) or new is None or old is None:
         return None
@@ -132,4 +129,4 @@ def _states(found: Any) -> dict[str, _State] | None:
 
 
 def _is_index(name: str) -> bool:
-    return name.endswith(INDEX) and is_shard_name(name.removesuffix(INDEX))
+    return is_index(name) and is_shard_name(name[: -len(INDEX)])

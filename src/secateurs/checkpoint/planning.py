@@ -5,9 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs._checks import check_choice, check_path, check_ratio, make_generator
+from secateurs._json import read_object_file
+from secateurs._text import quoted
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
+from secateurs.checkpoint.quantized import (
+    StoredScale,
+    as_if_dense,
+    find_scale,
+    refuse_quantized,
+    scales_of,
+)
 from secateurs.checkpoint.reading import Weight
 from secateurs.checkpoint.rewriting import overlapping
 from secateurs.checkpoint.stored import Entry, StoredFile
@@ -56,7 +65,8 @@ class Plan:
         """How many bytes will be read, if the first guess of the threshold is right."""
         counted = sum(weight.entry.nbytes for weight in self.weights)
         written = sum(file.size for file in self.source.files)
-        return written + (counted if self.score == "magnitude" else 0)
+        checked = sum(file.size for file in self.source.files if file.pickled)
+        return written + checked + (counted if self.score == "magnitude" else 0)
 
 
 def plan_pruning(
@@ -71,6 +81,7 @@ def plan_pruning(
     include: Names | None = None,
     exclude: Names | None = None,
     seed: int | None = None,
+    key: str | None = None,
 ) -> Plan:
     """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
 
@@ -83,21 +94,33 @@ def plan_pruning(
     scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
     needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
-    found = find_checkpoint(check_path("source", source))
+    found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if is_compressed(file):
             raise InvalidArgumentError(
                 f"{file.path} is compressed: run secateurs prune --decompress on it first"
             )
     named = [entry for file in found.files for entry in _named(file)]
-    chosen = choose(named, layers=layers, include=include, exclude=exclude)
-    names, layouts = {entry.name for entry in chosen}, Layouts(named)
+    dense, integers = as_if_dense(named)
+    chosen = choose(dense, layers=layers, include=include, exclude=exclude)
+    refuse_quantized(chosen, integers)
+    names = {entry.name for entry in chosen}
+    if include is None:
+        names -= scales_of(named)  # layers="all" means weights
+    layouts = Layouts(named)
+    scales = _Scales(found, layouts)
     weights = tuple(
-        Weight(file.path, entry, *layouts.unit(entry, granularity))
+        Weight(
+            file.path,
+            entry,
+            *layouts.unit(entry, granularity),
+            scales.of(file.path, entry) if score == "magnitude" else None,
+        )
         for file in found.files
         for entry in file.entries
         if entry.name in names and entry.count
     )
+    _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
     notes = _notes([weight.entry for weight in weights], layouts, granularity, scope)
     return Plan(found, weights, p_prune, p_bern, scope, score, seed, notes)
@@ -130,6 +153,48 @@ def _named(file: StoredFile) -> list[Entry]:
         if name in held and alias not in held:  # as safetensors.torch.save_model writes tied ones
             more.setdefault(name, []).append(alias)
     return [replace(e, aliases=(*e.aliases, *more.get(e.name, ()))) for e in file.entries]
+
+
+class _Scales:
+    """Finds the scale of each weight, if it is quantised."""
+
+    def __init__(self, source: Source, layouts: Layouts):
+        self._layouts = layouts
+        self._everything = {
+            name: (file.path, entry)
+            for file in source.files
+            for entry in _named(file)
+            for name in entry.names
+        }
+        self._config = (source.folder or source.path.parent) / "config.json"
+
+    def of(self, path: Path, entry: Entry) -> StoredScale | None:
+        last = self._layouts.outputs_last(entry)
+        return find_scale((path, entry), self._everything, self._block_size, outputs_last=last)
+
+    def _block_size(self) -> list[int] | None:
+        """For how large blocks a scale holds, if the configuration tells it."""
+        if not self._config.is_file():
+            return None
+        quantization = read_object_file(self._config).get("quantization_config")
+        block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+        if not isinstance(block, list) or len(block) != 2:
+            return None
+        return block if all(type(size) is int and size > 0 for size in block) else None
+
+
+def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
+    """Loaders differ in whether they load what the index does not name: it would stay dense."""
+    if source.index is None or source.content is None:
+        return
+    places = source.content["weight_map"]
+    for weight in weights:
+        if not any(name in places for name in weight.entry.names):
+            name = weight.entry.name
+            raise InvalidArgumentError(
+                f"{quoted(name)} lies in {weight.path.name} and {source.index.name} does not name "
+                f"it: add it to the index, or write exclude={quoted(name)} to copy it as it is"
+            )
 
 
 def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:

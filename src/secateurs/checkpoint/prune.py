@@ -17,6 +17,7 @@ from secateurs.checkpoint.destination import (
 )
 from secateurs.checkpoint.finding import Source
 from secateurs.checkpoint.identity import check_unchanged
+from secateurs.checkpoint.pickled import check_pickled
 from secateurs.checkpoint.planning import Names, Plan, plan_pruning
 from secateurs.checkpoint.reading import Advance, Buffers
 from secateurs.checkpoint.rewriting import Written, write_safetensors, write_same
@@ -24,6 +25,7 @@ from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys, Scratc
 from secateurs.coverage import warn_if_low
 from secateurs.draw import Coins
 from secateurs.errors import InvalidArgumentError
+from secateurs.zoo.suffixes import suffix_of
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,11 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
 
     Raises:
         InvalidArgumentError: a score is NaN; the tensor is named.
-        FailureError: a file cannot be read, or has changed since the plan was made.
+        FailureError: a file cannot be read, is damaged, or has changed since the plan was made.
     """
+    for stored in plan.source.files:
+        if stored.pickled:
+            check_pickled(stored, advance)
     buffers = Buffers(advance, plan.source.identities)
     generator = make_generator(None, plan.seed)
     apart = [(w,) for w in plan.weights] if plan.scope == "layer" else [plan.weights]
@@ -144,7 +149,7 @@ def write_pruned(
             write = write_same
             if compress:
                 write = write_compressed
-            elif stored.pickled and destination.names[number].endswith(".safetensors"):
+            elif stored.pickled and suffix_of(destination.names[number]) == ".safetensors":
                 write = write_safetensors
             with (
                 open_file(publication, source, destination, number) as file,
@@ -175,6 +180,7 @@ def prune_checkpoint(
     include: Names | None = None,
     exclude: Names | None = None,
     seed: int | None = None,
+    key: str | None = None,
     compress: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> Summary:
@@ -185,9 +191,10 @@ def prune_checkpoint(
     and untouched tensors among it, is the same to the byte.
 
     Args:
-        source: a ``.safetensors`` file, a ``.pt``, ``.pth``, ``.bin`` or ``.ckpt`` file of
-            ``torch.save``, or a folder with such files as Hugging Face writes it, with an index or
-            a single file.
+        source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,
+            ``.ckpt``, ``.th``, ``.pth.tar``), or a folder with such files as Hugging Face writes
+            it, with an index or a single file. In the checkpoint of a training the weights are
+            found by its structure (`secateurs.zoo.state_dicts.find_state`), and all else stays.
         output: a file of the same kind, or ``.safetensors``; a folder if the source is one. It may
             be the source.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
@@ -201,6 +208,8 @@ def prune_checkpoint(
         include: only these names; see `secateurs.checkpoint.choice.choose`.
         exclude: not these names; see `secateurs.checkpoint.choice.choose`.
         seed: for ``p_bern`` between 0 and 1 and random scores.
+        key: where the weights are in a checkpoint of a training that holds several sets of them:
+            ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
         compress: write pruned tensors as a bitmask and the values that stay, where that is smaller:
             `secateurs.load_checkpoint` and `decompress_checkpoint` read it.
         advance: told of every part that was read, in bytes.
@@ -235,6 +244,7 @@ def prune_checkpoint(
         include=include,
         exclude=exclude,
         seed=seed,
+        key=key,
     )
     # Refused before the first pass, if at all.
     find_destination(plan.source, check_path("output", output), as_safetensors=compress)

@@ -12,6 +12,7 @@ import numpy as np
 
 from secateurs.blocks import Array
 from secateurs.checkpoint.identity import Identity, check_same
+from secateurs.checkpoint.quantized import StoredScale
 from secateurs.checkpoint.stored import Entry
 from secateurs.errors import FailureError
 
@@ -36,12 +37,14 @@ class Weight:
         entry: where in the file.
         size: the elements of one unit.
         columns: 1 if they lie side by side, else the number of units whose elements alternate.
+        scale: what its values are multiplied with to give the weight, if it is quantised.
     """
 
     path: Path
     entry: Entry
     size: int
     columns: int = 1
+    scale: StoredScale | None = None
 
     @property
     def units(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from secateurs.blocks import Array, numpy_integer
+from secateurs.checkpoint.quantized import StoredScale
 from secateurs.checkpoint.reading import BLOCK, Buffers, Reader, Weight
 from secateurs.checkpoint.stored import FLOATS
 from secateurs.keys import Scores, key_dtype, key_integer, key_of, magnitude_bits
@@ -19,8 +20,11 @@ class Keys(Protocol):
     dtype: torch.dtype
     signed: bool
 
-    def of(self, weight: Weight, values: Array | None, count: int) -> Array:
-        """Return the next ``count`` keys of a weight, valid until the next call."""
+    def of(self, weight: Weight, values: Array | None, count: int, start: int = 0) -> Array:
+        """Return the next ``count`` keys of a weight, valid until the next call.
+
+        ``start`` is the flat index of the first element of ``values``.
+        """
         ...
 
     def begin(self, weight: Weight) -> None:
@@ -59,18 +63,21 @@ class MagnitudeKeys:
         self.signed = False
         self._keys = scratch.keys(numpy_integer(self.dtype))
         self._mask = self._keys.dtype.type(magnitude_bits(self.dtype))
+        self._scale: tuple[StoredScale, Array] | None = None  # of one weight at a time
 
     def begin(self, weight: Weight) -> None:
         """Nothing to do: magnitudes come from the values."""
 
-    def of(self, weight: Weight, values: Array | None, count: int) -> Array:
+    def of(self, weight: Weight, values: Array | None, count: int, start: int = 0) -> Array:
         """The keys of ``count`` units, of which ``values`` are the bytes."""
         if values is None:
             raise ValueError("magnitudes come from values")
         keys = self._keys[:count]
         own = FLOATS[weight.entry.dtype]
-        if weight.size > 1:
-            sums = self.sums(own, values).view(count, weight.size).sum(1, dtype=torch.float64)
+        if weight.size > 1 or weight.scale is not None:
+            numbers = self.numbers(weight, values, start)
+            sums = numbers.view(count, weight.size)
+            sums = sums.sum(1, dtype=torch.float64) if weight.size > 1 else numbers
             keys[:] = key_of(sums.to(_score_dtype(weight)), self.dtype, absolute=True).numpy()
         elif own == self.dtype:
             np.bitwise_and(values.view(keys.dtype), self._mask, out=keys)
@@ -81,11 +88,22 @@ class MagnitudeKeys:
             np.bitwise_and(keys, self._mask, out=keys)
         return keys
 
-    @staticmethod
-    def sums(dtype: torch.dtype, values: Array) -> torch.Tensor:
-        """The absolute values, as numbers that torch can sum."""
-        numbers = torch.from_numpy(values).view(dtype)
-        return (numbers.float() if numbers.element_size() == 1 else numbers).abs()
+    def numbers(self, weight: Weight, values: Array, start: int) -> torch.Tensor:
+        """The absolute values of a weight's elements from ``start``, with its scale if it has one.
+
+        Args:
+            weight: the weight.
+            values: the bytes of these elements.
+            start: the flat index of the first.
+        """
+        numbers = torch.from_numpy(values).view(FLOATS[weight.entry.dtype])
+        numbers = (numbers.float() if numbers.element_size() == 1 else numbers).abs()
+        if weight.scale is None:
+            return numbers
+        if self._scale is None or self._scale[0] != weight.scale:
+            self._scale = weight.scale, weight.scale.read()
+        factors = weight.scale.factors(self._scale[1], start, start + len(numbers))
+        return numbers.mul_(torch.from_numpy(factors)).abs_()
 
     def of_sums(self, weight: Weight, sums: torch.Tensor) -> Array:
         """The keys of float64 sums over units."""
@@ -119,7 +137,13 @@ class RandomKeys:
         """Go back to the state from which this weight's scores were drawn."""
         self._generator.set_state(self._states[_place(weight)])
 
-    def of(self, weight: Weight, values: Array | None, count: int) -> Array:  # noqa: ARG002
+    def of(
+        self,
+        weight: Weight,  # noqa: ARG002
+        values: Array | None,  # noqa: ARG002
+        count: int,
+        start: int = 0,  # noqa: ARG002
+    ) -> Array:
         """The keys of the next ``count`` scores."""
         numbers = torch.rand(count, generator=self._generator, out=self._numbers[:count])
         return numbers.view(key_integer(self.dtype)).numpy()
@@ -144,7 +168,7 @@ def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
     entry, sums = weight.entry, torch.zeros(weight.units, dtype=torch.float64)
     for grid in weight.grids():
         values = reader.elements(entry, grid.start, grid.stop)
-        numbers = keys.sums(FLOATS[entry.dtype], values).view(grid.rows, grid.columns)
+        numbers = keys.numbers(weight, values, grid.start).view(grid.rows, grid.columns)
         sums[grid.units] += numbers.sum(0, dtype=torch.float64)
     return keys.of_sums(weight, sums)
 
@@ -159,8 +183,8 @@ def _blocks(weight: Weight, keys: Keys, reader: Reader) -> Iterator[Array]:
         yield from _drawn(weight, keys)
         return
     entry = weight.entry
-    for _, values in reader.element_blocks(entry, 0, entry.count, weight.step):
-        yield keys.of(weight, values, len(values) // (weight.size * entry.itemsize))
+    for start, values in reader.element_blocks(entry, 0, entry.count, weight.step):
+        yield keys.of(weight, values, len(values) // (weight.size * entry.itemsize), start)
 
 
 def _drawn(weight: Weight, keys: Keys) -> Iterator[Array]:
@@ -170,7 +194,7 @@ def _drawn(weight: Weight, keys: Keys) -> Iterator[Array]:
 
 def _score_dtype(weight: Weight) -> torch.dtype:
     own = FLOATS[weight.entry.dtype]
-    if weight.size == 1:
+    if weight.size == 1 and weight.scale is None:
         return own
     return torch.float64 if own == torch.float64 else torch.float32  # as Units.pool
 

@@ -43,6 +43,12 @@ DTYPES = {
 }
 """The dtypes that torch has too."""
 
+LONGEST_NAME = 1000
+"""Characters of a tensor's name; no model has longer ones, and errors quote them."""
+
+MOST_DIMENSIONS = 64
+"""Of a tensor, as in numpy."""
+
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 

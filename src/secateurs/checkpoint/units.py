@@ -44,7 +44,7 @@ class Layouts:
             return 1, 1
         if granularity == "kernel":
             return torch.Size(shape[2:]).numel(), 1
-        if self._outputs_last(entry):
+        if self.outputs_last(entry):
             return shape[-2], shape[-1]
         return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
 
@@ -53,7 +53,8 @@ class Layouts:
         stacked = experts_in(entry.name, entry.shape) is not None
         return stacked and self._told(entry.name) is None
 
-    def _outputs_last(self, entry: Entry) -> bool:
+    def outputs_last(self, entry: Entry) -> bool:
+        """Whether the outputs of a matrix, or of those of a stack, lie in the last dimension."""
         told = self._told(entry.name)
         if told is None and len(entry.shape) == 2 and entry.name.endswith("weight"):
             # A square one lies as those of the same name in other blocks do.

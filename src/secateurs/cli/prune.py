@@ -73,6 +73,11 @@ def prune(
     seed: Annotated[
         int | None, _option("For p-bern between 0 and 1 and random scores.", _PRUNE)
     ] = None,
+    key: Annotated[
+        str | None,
+        _option("Where the weights are in a checkpoint of a training that holds several sets: "
+                "state_dict_ema, generator, ...", _PRUNE),
+    ] = None,
     compress: Annotated[
         bool,
         _option("Write pruned tensors as a bitmask and values, where that is smaller; "
@@ -109,6 +114,7 @@ def prune(
         include=include or None,
         exclude=exclude or None,
         seed=seed,
+        key=key,
     )
     found = coverage_of_plan(plan, include=include or None, exclude=exclude or None)
     stays = coverage_line(found, include=include)
@@ -139,8 +145,11 @@ def prune(
 def _note_others(plan: "Plan", summary: "Summary") -> None:
     """Say what went along, and what did not."""
     left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
+    if plan.source.tied:
+        tied = _first(list(plan.source.tied))
+        note(f"in the index and in no file, so taken for tied to other weights: {tied}")
     if left_out:
-        note(f"left out, since they are weights that were not pruned: {_first(left_out)}")
+        note(f"left out, other weights or the state of a training: {_first(left_out)}")
     if summary.copied:
         note(f"copied along: {_first(list(summary.copied))}")
     if summary.were_links:

@@ -1,27 +1,31 @@
 """Read the weights of a file without running code, and fit them to a model or say why not."""
 
 import argparse
+import mmap
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from secateurs._files import read_regular
-from secateurs._text import storable
+from secateurs._text import shortened, storable
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
+from secateurs.zoo.state_dicts import find_state
+from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # The order in which timm looks for the weights inside a training checkpoint.
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+AVERAGED_FIRST = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 # What torch.load(weights_only=True) says when a pickle would import or call something.
 _REFUSED = ("GLOBAL", "unsupported class", "unrecognized function")
+# Where what torch says of the file ends, and its advice begins.
+_ADVICE = (" This is an internal miniz error", " Please file an issue", " Check the documentation")
+_GROWS = b"\nbytearray\n"
 _SHOWN = 4
 
 State = dict[str, Tensor]
@@ -32,23 +36,28 @@ def is_file(weights: str | None) -> bool:
     if weights is None:
         return False
     path = Path(weights).expanduser()
-    return path.suffix.lower() in SUFFIXES or len(path.parts) > 1 or path.is_file()
+    return suffix_of(path) in SUFFIXES or len(path.parts) > 1 or path.is_file()
 
 
-def read_weights(file: str | Path) -> State:
+def read_weights(
+    file: str | Path, *, key: str | None = None, order: Sequence[str] = AVERAGED_FIRST
+) -> State:
     """Read a state dict; never unpickles code.
 
-    A checkpoint that nests the weights under ``state_dict_ema``, ``model_ema``, ``state_dict`` or
-    ``model`` (in this order, as timm does) is unpacked.
+    The checkpoint of a training is unpacked: its weights are found by structure, under any name
+    (`secateurs.zoo.state_dicts.find_state`). Of the two sets that timm's own checkpoints hold, the
+    averaged weights are taken, as timm does.
 
     Args:
         file: ``.safetensors``, or any file that ``torch.save`` wrote.
+        key: where in it the weights are, if it holds several sets.
+        order: names of sets of which the first is taken.
 
     Returns:
         Tensors on the CPU by name.
 
     Raises:
-        InvalidArgumentError: there is no such file, it holds code, or it holds no weights.
+        InvalidArgumentError: there is no such file, it holds code, no weights, or several sets.
         FailureError: the file cannot be read, for instance because it is cut short.
     """
     path = Path(file).expanduser()
@@ -56,8 +65,19 @@ def read_weights(file: str | Path) -> State:
         raise InvalidArgumentError(
             f"no weights file {path}; give a {', '.join(SUFFIXES)} file, or the name of weights"
         )
-    loaded = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    return _unpack(path, loaded)
+    try:
+        stored_as_safetensors = is_safetensors(path)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if stored_as_safetensors:
+        return _read_safetensors(path)
+    records = read_records(path) if is_archive(path) else None
+    check_checksums(path, records or ())
+    remedy = (
+        "save one alone, with safetensors.torch.save_file(secateurs.load_checkpoint(FILE, "
+        "key={!r}), OUT)"
+    )
+    return find_state(path, read_pickle(path, records), key=key, order=order, remedy=remedy)
 
 
 def fit_weights(
@@ -139,72 +159,84 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _read_safetensors(path: Path) -> State:
-    try:
-        # The library opens paths in UTF-8 alone; any other file is read as a whole.
-        return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
-    except (SafetensorError, OSError) as error:
-        raise FailureError(
-            f"cannot read {path} as safetensors ({one_line(error)}): it is damaged or of another "
-            "format; get the file again"
-        ) from error
+def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
+    """Load what ``torch.save`` wrote, on the CPU; never unpickles code.
 
+    Args:
+        path: the file.
+        records: those of the archive; None if it is in the format from before archives.
 
-def _read_pickle(path: Path) -> object:
+    Raises:
+        InvalidArgumentError: it holds code.
+        FailureError: it is damaged.
+    """
+    _refuse_growth(path, records)
     try:
         # timm's training checkpoints carry their command line as a Namespace: data, not code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # TorchScript archives are refused below
+            warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if any(words in str(error) for words in _REFUSED):
+    except Exception as error:  # what damaged bytes lead to is nowhere listed
+        text = str(error)
+        if isinstance(error, pickle.UnpicklingError) and any(word in text for word in _REFUSED):
             raise InvalidArgumentError(
                 f"{path} contains code{_names_of_code(path)}, not only weights, and was not "
                 "loaded; save model.state_dict() as safetensors where you trust the file, then "
                 "give that"
             ) from error
-        raise _unreadable(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        if "TorchScript" in str(error):
-            raise InvalidArgumentError(
-                f"{path} is a TorchScript archive, which contains code, and was not loaded; save "
-                "model.state_dict() as safetensors, then give that"
-            ) from error
-        raise _unreadable(path, error) from error
+        raise damaged(path, _reason(error)) from error
 
 
-def _unreadable(path: Path, error: Exception) -> FailureError:
-    return FailureError(
-        f"cannot read {path} as a PyTorch checkpoint ({one_line(error)}): it is damaged or of "
-        "another format; get the file again"
-    )
+def _refuse_growth(path: Path, records: Sequence[Record] | None) -> None:
+    """Of all that torch lets a pickle call, a bytearray alone takes any memory for a few bytes."""
+    places = None if records is None else [r for r in records if r.name.endswith(".pkl")]
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, 2):
+                return  # an empty file cannot be mapped
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                parts = (
+                    [(0, len(content))] if places is None else [(r.start, r.stop) for r in places]
+                )
+                found = any(content.find(_GROWS, *part) >= 0 for part in parts)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if found:
+        raise InvalidArgumentError(
+            f"{path} holds a bytearray, of which a small file can make any number of gigabytes, "
+            "and was not loaded; save model.state_dict() alone"
+        )
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        # The library opens paths in UTF-8 alone; any other file is read as a whole.
+        return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
+    except Exception as error:  # what damaged bytes lead to is nowhere listed
+        raise FailureError(
+            f"cannot read {path} as safetensors ({shortened(one_line(error))}): it is damaged or "
+            "of another format; get the file again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What torch says of the file, without its advice to load it in less safe ways."""
+    if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error):
+        _, found, text = str(error).partition("WeightsUnpickler error:")
+        lines = text.strip().splitlines()
+        return lines[0] if found and lines else "it is no pickle of weights"
+    line = one_line(error) if str(error) else "it ends too early or says too little"
+    for advice in _ADVICE:
+        line = line.partition(advice)[0]
+    return line
 
 
 def _names_of_code(path: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError, pickle.UnpicklingError):
+    except Exception:
         return ""  # the old, non-zip format cannot be listed
-    return f" ({_first(sorted(names))})" if names else ""
-
-
-def _unpack(path: Path, loaded: object) -> State:
-    mapping: Any = loaded
-    for key in _NESTED:
-        if isinstance(mapping, Mapping) and isinstance(mapping.get(key), Mapping):
-            mapping = mapping[key]
-            break
-    if not isinstance(mapping, Mapping):
-        raise InvalidArgumentError(
-            f"{path} holds a {type(loaded).__name__}, not weights by name; save model.state_dict()"
-        )
-    tensors = {str(key): value for key, value in mapping.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise InvalidArgumentError(
-            f"{path} holds no weights, only {_first([str(key) for key in mapping]) or 'nothing'}; "
-            f"weights are looked for at the top and under {', '.join(_NESTED)}"
-        )
-    return tensors
+    return f" ({shortened(_first(sorted(names)))})" if names else ""
 
 
 def _unwrap(model: nn.Module, state: State) -> State:

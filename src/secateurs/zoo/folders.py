@@ -1,12 +1,9 @@
-"""When the name after ``hf:`` or ``timm:`` means a folder, and what stands in its configuration."""
+"""When the name after ``hf:`` or ``timm:`` means a folder."""
 
 from pathlib import Path
-from typing import Any
 
-from secateurs._files import read_regular
-from secateurs._json import BrokenJSONError, parse_object
 from secateurs._text import printable, storable
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import InvalidArgumentError
 
 
 def is_folder_name(name: str) -> bool:
@@ -25,18 +22,3 @@ def check_path(folder: Path, package: str) -> None:
             f"{package} cannot read {printable(str(folder))}, whose name is not UTF-8: rename the "
             "folder, or link to it from another name"
         )
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A JSON file of a folder.
-
-    Raises:
-        FailureError: it cannot be read, or is no JSON object.
-    """
-    try:
-        return parse_object(read_regular(path))
-    except (OSError, BrokenJSONError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FailureError(
-            f"cannot read {printable(str(path))} ({reason}); get it again"
-        ) from error

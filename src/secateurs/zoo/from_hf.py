@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from secateurs._json import read_object_file
 from secateurs._text import printable
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import checkpoint
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.folders import check_path, is_folder_name, read_config
+from secateurs.zoo.folders import check_path, is_folder_name
 from secateurs.zoo.loaded import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 
@@ -99,7 +100,7 @@ def _check_folder(name: str, place: str) -> None:
         raise InvalidArgumentError(f"{place} is no transformers folder: {_FOLDER}")
     for file in ("config.json", *_PROCESSORS):
         if (Path(place) / file).exists():
-            read_config(Path(place) / file)
+            read_object_file(Path(place) / file)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 
 from secateurs._checks import nearest
+from secateurs._json import read_object_file
 from secateurs._text import printable, quoted
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import checkpoint
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.folders import check_path, is_folder_name, read_config
+from secateurs.zoo.folders import check_path, is_folder_name
 from secateurs.zoo.loaded import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
 
@@ -78,7 +79,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder} is no timm folder: it needs config.json and model.safetensors, as "
             "timm.models.save_for_hf writes them"
         )
-    config = read_config(folder / "config.json")
+    config = read_object_file(folder / "config.json")
     if not isinstance(config.get("architecture"), str):
         raise InvalidArgumentError(
             f"{folder / 'config.json'} names no timm architecture; for a folder of transformers "

@@ -1,0 +1,209 @@
+"""The zip archive that ``torch.save`` writes: its directory, checked before anything is read."""
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+from secateurs._text import quoted, shortened
+from secateurs.errors import FailureError, InvalidArgumentError
+
+_START = b"PK\x03\x04"
+_IN_DIRECTORY = b"PK\x01\x02"
+_DESCRIPTOR = b"PK\x07\x08"
+_PIECE = 1 << 20
+_ENCRYPTED, _DESCRIBED_BEHIND = 1, 8
+_FOLDER = 0x10
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of the archive.
+
+    Attributes:
+        name: its name.
+        start: the file's byte where its contents begin.
+        size: their bytes.
+        checksum: what the archive says of them; 0 where ``torch.save`` was told to leave it out.
+        checksums: where in the file the checksum stands.
+    """
+
+    name: str
+    start: int
+    size: int
+    checksum: int
+    checksums: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        """The byte behind its contents."""
+        return self.start + self.size
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as a zip archive does: ``torch.load`` goes by that.
+
+    Raises:
+        FailureError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == _START
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """List the records, and check what the archive says of each.
+
+    Raises:
+        InvalidArgumentError: it holds code, or a machine of the other byte order wrote it.
+        FailureError: it is damaged, or holds what ``torch.save`` does not write: compressed or
+            encrypted records, two of one name, ones that overlap.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            listed = archive.infolist()
+            _refuse_code(path, listed)
+            place = archive.start_dir
+            found: list[Record] = []
+            for info in listed:
+                record, place = _record(file, info, place)
+                found.append(record)
+            _check_places(found, archive.start_dir)
+            check_checksums(path, (record for record in found if "/data/" not in record.name))
+            _check_byte_order(path, found, file)
+            return found
+    except (InvalidArgumentError, FailureError):
+        raise
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # what a damaged directory leads to is nowhere listed
+        raise damaged(path, str(error) or type(error).__name__) from error
+
+
+def check_checksums(
+    path: Path, records: Iterable[Record], advance: Callable[[int], object] | None = None
+) -> None:
+    """Read records and compare them with their checksums.
+
+    Args:
+        path: the archive.
+        records: those of its records that are read.
+        advance: told of every part that was read, in bytes.
+
+    Raises:
+        FailureError: one has changed since it was written.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            for record in records:
+                if not record.checksum:
+                    continue
+                if checksum(file, record.start, record.size, advance) != record.checksum:
+                    raise damaged(path, f"{quoted(record.name)} does not match its checksum")
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def checksum(
+    file: BinaryIO | FileIO,
+    start: int,
+    size: int,
+    advance: Callable[[int], object] | None = None,
+) -> int:
+    """The checksum of some bytes of a file, as zip archives hold it."""
+    found, left = 0, size
+    file.seek(start)
+    while left:
+        piece = file.read(min(_PIECE, left))
+        if not piece:
+            break
+        found, left = zlib.crc32(piece, found), left - len(piece)
+        if advance is not None:
+            advance(len(piece))
+    return found
+
+
+def damaged(path: Path, why: str) -> FailureError:
+    """The error for a file that ``torch.save`` cannot have written so."""
+    return FailureError(
+        f"cannot read {path} as a PyTorch checkpoint ({shortened(why)}): it is damaged or of "
+        "another format; get the file again"
+    )
+
+
+def _record(file: BinaryIO, info: zipfile.ZipInfo, place: int) -> tuple[Record, int]:
+    """Read what stands before a record, and in the directory at ``place``; and where to go on."""
+    name = quoted(info.filename)
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
+        raise zipfile.BadZipFile(f"{name} is compressed, which torch.save never does")
+    if info.filename.endswith("/") or info.external_attr & _FOLDER:
+        raise zipfile.BadZipFile(f"{name} is marked as a folder")  # which torch does not read
+    if info.compress_size != info.file_size:
+        raise zipfile.BadZipFile(f"{name} has two sizes")
+    file.seek(info.header_offset)
+    local = file.read(30)
+    length, extra = struct.unpack("<HH", local[26:30])
+    if local[:4] != _START or file.read(length) != _encoded(info):
+        raise zipfile.BadZipFile(f"{name} has another name in the directory than before it")
+    start = info.header_offset + 30 + length + extra
+    method, first, size = struct.unpack("<H4xII", local[8:22])
+    behind = bool(info.flag_bits & _DESCRIBED_BEHIND)
+    if method != zipfile.ZIP_STORED or local[6:8] != info.flag_bits.to_bytes(2, "little"):
+        raise zipfile.BadZipFile(f"{name} is described in two ways")
+    if not behind and (first != info.CRC or size not in (info.file_size, 0xFFFFFFFF)):
+        raise zipfile.BadZipFile(f"{name} is described in two ways")
+    file.seek(place)
+    central = file.read(46)
+    if central[:4] != _IN_DIRECTORY:
+        raise zipfile.BadZipFile("its directory points elsewhere")
+    checksums = [place + 16]
+    if behind:
+        file.seek(start + info.file_size)
+        described = file.read(8)
+        if described[:4] != _DESCRIPTOR or described[4:] != info.CRC.to_bytes(4, "little"):
+            raise zipfile.BadZipFile(f"{name} is described in two ways")
+        checksums.append(start + info.file_size + 4)
+    else:
+        checksums.append(info.header_offset + 14)
+    record = Record(info.filename, start, info.file_size, info.CRC, tuple(checksums))
+    return record, place + 46 + sum(struct.unpack("<HHH", central[28:34]))
+
+
+def _refuse_code(path: Path, listed: list[zipfile.ZipInfo]) -> None:
+    if any(info.filename.endswith("/constants.pkl") for info in listed):
+        raise InvalidArgumentError(
+            f"{path} is a TorchScript archive, which contains code, and was not loaded; save "
+            "model.state_dict() as safetensors, then give that"
+        )
+
+
+def _encoded(info: zipfile.ZipInfo) -> bytes:
+    return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
+
+
+def _check_places(records: list[Record], end: int) -> None:
+    names: set[str] = set()
+    place = 0
+    for record in sorted(records, key=lambda one: (one.start, one.stop)):
+        if record.name in names:
+            raise zipfile.BadZipFile(f"{quoted(record.name)} is there twice")
+        names.add(record.name)
+        if record.start < place or record.stop > end:
+            raise zipfile.BadZipFile(f"{quoted(record.name)} overlaps another part of the file")
+        place = record.stop
+
+
+def _check_byte_order(path: Path, records: list[Record], file: BinaryIO) -> None:
+    for record in records:
+        if record.name.endswith("/byteorder") and record.size < 16:
+            file.seek(record.start)
+            if file.read(record.size) != b"little":
+                raise InvalidArgumentError(
+                    f"{path} was saved on a machine of the other byte order: save it again"
+                )

@@ -1,0 +1,135 @@
+"""Where in a checkpoint of a training the weights are, told by its structure."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateurs._text import quoted
+from secateurs.errors import InvalidArgumentError
+
+TOP = "."
+"""How the tensors at the top are called, where there are other sets of weights as well."""
+
+# What a training keeps beside its weights; it holds tensors as well.
+_STATES = re.compile(
+    r"(^|\.)(\w*optim\w*|\w*sched\w*|rng\w*|\w*random\w*|\w*scaler|\w*loss(es)?|\w*criterion"
+    r"|\w*metrics?|callbacks?|loops|history|logs?)($|\.)",
+    re.IGNORECASE,
+)
+_DEPTH = 3
+_SHOWN = 6
+
+
+def find_state(
+    path: Path,
+    loaded: object,
+    *,
+    key: str | None = None,
+    order: Sequence[str] = (),
+    remedy: str = "write key={!r} for one of them",
+) -> dict[str, Tensor]:
+    """Return the weights of what was loaded, by name.
+
+    A set of weights is a mapping from names to tensors of which some have two dimensions or more:
+    what was loaded itself, or what lies up to three levels inside it, under any name but that of
+    an optimizer, a scheduler, a random generator, a loss and their like. If there is no such set,
+    one with any tensors is taken.
+
+    Args:
+        path: only for errors.
+        loaded: what ``torch.load`` gave.
+        key: where the weights are: ``"ema"``, ``"model.state_dict"``, or `TOP`.
+        order: the names of which the first is taken if there are several sets and all are listed
+            here.
+        remedy: what to do about several sets, with a place for the name of one.
+
+    Raises:
+        InvalidArgumentError: there are no weights, or several sets of them.
+    """
+    if not isinstance(loaded, Mapping):
+        raise InvalidArgumentError(
+            f"{path} holds a {type(loaded).__name__}, not weights by name; save model.state_dict()"
+        )
+    mappings = dict(_mappings(loaded))
+    if key is not None:
+        tensors = _tensors(loaded if key == TOP else _inside(loaded, key))
+        if not tensors:
+            others = _listed(_candidates(mappings))
+            hint = f": weights are under {others}" if others else ""
+            raise InvalidArgumentError(f"{path} holds no weights under key={quoted(key)}{hint}")
+        return tensors
+    if "param_groups" in loaded and "state" in loaded:
+        raise InvalidArgumentError(
+            f"{path} holds the state of an optimizer, not weights: give the file with the model's"
+        )
+    names = _candidates(mappings)
+    if not names:
+        raise InvalidArgumentError(
+            f"{path} holds no weights, only {_listed(list(loaded)) or 'nothing'}; save "
+            "model.state_dict()"
+        )
+    if len(names) > 1 and not set(names) <= set(order):
+        raise InvalidArgumentError(
+            f"{path} holds several sets of weights, {_listed(names)}, and loaders differ in which "
+            f"they take: {remedy.format(names[0][:40])}"
+        )
+    return _tensors(mappings[min(names, key=lambda n: order.index(n) if n in order else -1)])
+
+
+def _candidates(mappings: Mapping[str, Mapping[Any, Any]]) -> list[str]:
+    """The names of the sets of weights; all are equally good."""
+    for dimensions in (2, 1, 0):
+        found = [n for n, m in mappings.items() if not _STATES.search(n) and _holds(m, dimensions)]
+        inside = [name for name in found if name != TOP]
+        if TOP in found and inside and not _is_named_as_weights(mappings[TOP]):
+            return inside  # a batch or a confusion matrix beside the weights
+        if found:
+            return found
+    return []
+
+
+def _mappings(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """What was loaded and the mappings in it, each once, by their path."""
+    level: list[tuple[str, Mapping[Any, Any]]] = [(TOP, loaded)]
+    seen = {id(loaded)}
+    for depth in range(_DEPTH + 1):
+        yield from level
+        below: list[tuple[str, Mapping[Any, Any]]] = []
+        for path, mapping in level:
+            for name, inside in mapping.items():
+                if not isinstance(name, str) or not isinstance(inside, Mapping):
+                    continue
+                if id(inside) not in seen and "param_groups" not in inside:
+                    seen.add(id(inside))
+                    below.append((f"{path}.{name}" if depth else name, inside))
+        level = below
+
+
+def _holds(mapping: Mapping[Any, Any], dimensions: int) -> bool:
+    return any(t.dim() >= dimensions for t in _tensors(mapping).values())
+
+
+def _is_named_as_weights(mapping: Mapping[Any, Any]) -> bool:
+    return any("." in name or name.endswith("weight") for name in _tensors(mapping))
+
+
+def _tensors(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {k: v for k, v in mapping.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _inside(mapping: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
+    """The mapping under a name, or a path of names; an empty one if there is none."""
+    for end in [len(key), *(i for i, c in enumerate(key) if c == ".")]:
+        inside = mapping.get(key[:end])
+        if isinstance(inside, Mapping):
+            return inside if end == len(key) else _inside(inside, key[end + 1 :])
+    return {}
+
+
+def _listed(names: Sequence[object]) -> str:
+    more = len(names) - _SHOWN
+    shown = ", ".join(quoted(name, 40) for name in names[:_SHOWN])
+    return shown + (f" and {more} more" if more > 0 else "")
