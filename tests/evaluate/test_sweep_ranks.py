@@ -4,7 +4,8 @@ Here they are threads of one process; tests/cli/test_cli_ranks.py starts them wi
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +270,11 @@ def test_one_bar_counts_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> No
 
     original = work.progress_bar
 
-    def bar(what: str, total: int | None, *, show: bool | None) -> Any:
+    @contextmanager
+    def bar(what: str, total: int | None, *, show: bool | None, **others: Any) -> Generator[Bar]:
         shown.append(show)
-        return original(what, total, show=show)
+        with original(what, total, show=False, **others) as quiet:
+            yield quiet
 
     monkeypatch.setattr(work, "progress_bar", bar)
     swept(3, [Stopping() for _ in range(3)])

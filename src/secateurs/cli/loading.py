@@ -18,7 +18,6 @@ from secateurs.evaluate import Grid, Subject, accumulate_gradients
 from secateurs.provenance import device_name, weights_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 
-NEED_GRADIENTS = frozenset({"gradient", "taylor"})
 SCORE_IMAGES = 256
 
 

@@ -4,13 +4,16 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
 
 import torch
 import typer
 
 from secateurs._checks import nearest
+from secateurs._console import say, unusable_sizes
 from secateurs._version import __version__
 from secateurs.cli.arguments import spelled_out
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
@@ -37,13 +40,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # "±" is no reason to fail where ASCII is all
-    if words[:1] == ["sweep"] and is_launched():
-        code, complaint = on_ranks(lambda ranks: _run(words, ranks))
-    else:
-        code, complaint = _run(words)
+    with _surroundings():
+        code, complaint = _run_alone_or_on_ranks(words)
     if complaint:
-        print("secateurs:", " ".join(complaint.split()), file=sys.stderr)  # noqa: T201
+        say(f"secateurs: {' '.join(complaint.split())}")
     sys.exit(code)
+
+
+def _run_alone_or_on_ranks(words: list[str]) -> tuple[int, str]:
+    if words[:1] == ["sweep"] and is_launched():
+        return on_ranks(lambda ranks: _run(words, ranks))
+    return _run(words)
+
+
+@contextmanager
+def _surroundings() -> Generator[None]:
+    """Sizes of a terminal that are none do not count, and a warning is one line."""
+    unusable = {name: os.environ.pop(name) for name in unusable_sizes()}
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            yield
+    finally:
+        os.environ.update(unusable)
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    say(f"{category.__name__}: {' '.join(str(message).split())}")
 
 
 def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
@@ -109,7 +132,7 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
     if hasattr(error, "format_message"):
         return USAGE, _usage(error)
     if os.environ.get("SECATEURS_TRACEBACK"):
-        traceback.print_exc()
+        say(traceback.format_exc().rstrip())
     if isinstance(error, torch.OutOfMemoryError):
         return FAILED, (
             "out of memory: write a smaller --batch-size or --img-size, or another --device"
@@ -117,6 +140,8 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename:
         return FAILED, f"cannot use {error.filename}: {error.strerror}"
     text = " ".join(str(error).split()) or "no further message"
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return FAILED, f"{text}: write the whole path in the place of ~, or set HOME"
     return FAILED, (
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)"
     )

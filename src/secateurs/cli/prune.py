@@ -1,19 +1,19 @@
 """``secateurs prune``: checkpoints of any size, without building a model."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from secateurs._console import say
+from secateurs._text import printable
+from secateurs.bar import bytes_text, progress_bar
 from secateurs.cli.arguments import numbers
+from secateurs.cli.output import Stdout
 from secateurs.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from secateurs.checkpoint import Decision, Plan, Summary
-    from secateurs.checkpoint.reading import Advance
 
 SEVERAL = frozenset(("--layers", "--include", "--exclude"))
 """Options that take several values."""
@@ -108,24 +108,25 @@ def prune(
         seed=seed,
     )
     if dry_run:
-        with _bar("reading", plan.work) as advance:
-            decision = decide_pruning(plan, advance)
-        typer.echo(_plan_table(plan, decision))
+        with progress_bar("reading", plan.work, unit="bytes") as bar:
+            decision = decide_pruning(plan, bar.advance)
+        with Stdout() as stdout:
+            stdout.write(f"{_plan_table(plan, decision)}\n")
         return
     target = _needed(output)
     find_destination(plan.source, target, as_safetensors=compress)
-    console = _console()
-    console.print(_outline(plan))
-    with _bar("pruning", plan.work) as advance:
-        decision = decide_pruning(plan, advance)
-        summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
-    typer.echo(_summary_table(summary))
-    console.print(_thresholds(plan, decision))
-    if plan.source.left_out:
-        names = _first([str(path) for path in plan.source.left_out])
-        console.print(f"left out, since they are weights that were not pruned: {names}")
-    files = _first(list(summary.names))
-    console.print(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
+    say(_outline(plan))
+    with progress_bar("pruning", plan.work, unit="bytes") as bar:
+        decision = decide_pruning(plan, bar.advance)
+        summary = write_pruned(plan, decision, target, compress=compress, advance=bar.advance)
+    with Stdout() as stdout:
+        stdout.write(f"{_summary_table(summary)}\n")
+        say(_thresholds(plan, decision))
+        if plan.source.left_out:
+            names = _first([str(path) for path in plan.source.left_out])
+            say(f"left out, since they are weights that were not pruned: {names}")
+        files = _first(list(summary.names))
+        say(f"wrote {files} ({bytes_text(summary.size)}) to {summary.folder}")
 
 
 def _needed(output: Path | None) -> Path:
@@ -137,40 +138,9 @@ def _needed(output: Path | None) -> Path:
 def _decompress(source: Path, output: Path) -> None:
     from secateurs.checkpoint import decompress_checkpoint
 
-    with _bar("decompressing", None) as advance:
-        folder = decompress_checkpoint(source, output, advance=advance)
-    _console().print(f"wrote {output.name} to {folder}")
-
-
-def _console() -> Console:
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar(what: str, total: int | None) -> "Generator[Advance]":
-    """A bar of bytes on stderr, where that is a terminal."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    shown = console.is_terminal
-    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda size: progress.advance(task, size)
+    with progress_bar("decompressing", None, unit="bytes") as bar:
+        folder = decompress_checkpoint(source, output, advance=bar.advance)
+    say(f"wrote {output.name} to {folder}")
 
 
 def _outline(plan: "Plan") -> str:
@@ -182,7 +152,7 @@ def _outline(plan: "Plan") -> str:
     rest = f"; the others stay: {others}" if others else ""
     return (
         f"pruning {len(plan.weights):,} of {count:,} tensors ({elements:,} weights, "
-        f"{_bytes(size)}){rest}"
+        f"{bytes_text(size)}){rest}"
     )
 
 
@@ -192,7 +162,13 @@ def _plan_table(plan: "Plan", decision: "Decision") -> str:
     chosen = {weight.entry.name for weight in plan.weights}
     for file in plan.source.files:
         rows += [
-            (e.name, e.dtype, _shape(e.shape), f"{e.count:,}", "prune" * (e.name in chosen))
+            (
+                printable(e.name),
+                e.dtype,
+                _shape(e.shape),
+                f"{e.count:,}",
+                "prune" * (e.name in chosen),
+            )
             for e in file.entries
         ]
     return f"{_aligned(rows)}\n{_thresholds(plan, decision)}"
@@ -203,7 +179,7 @@ def _summary_table(summary: "Summary") -> str:
     for one in summary.weights:
         ratio = one.pruned / one.total
         numbers_of = f"{one.pruned:,}", f"{one.total:,}", f"{ratio:.2%}"
-        rows.append((one.name, one.dtype, _shape(one.shape), *numbers_of))
+        rows.append((printable(one.name), one.dtype, _shape(one.shape), *numbers_of))
     pruned, total = (sum(getattr(w, a) for w in summary.weights) for a in ("pruned", "total"))
     rows.append(("total", "", "", f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"))
     return _aligned(rows)
@@ -214,7 +190,7 @@ def _thresholds(plan: "Plan", decision: "Decision") -> str:
     lines: list[str] = []
     for group in decision.groups:
         units = sum(weight.units for weight in group.weights)
-        what = group.weights[0].entry.name if plan.scope == "layer" else "threshold"
+        what = printable(group.weights[0].entry.name) if plan.scope == "layer" else "threshold"
         end = "no candidates" if group.score is None else f"{group.score:.9g}"
         lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
     return "\n".join(lines)
@@ -236,13 +212,4 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _first(names: list[str]) -> str:
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _bytes(size: int) -> str:
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateurs.evaluate.batches import read
+from secateurs.evaluate.batches import read, workers_watched
 from secateurs.evaluate.grid import Variant
 from secateurs.evaluate.memory import Forward
 from secateurs.evaluate.progress import Progress, united
@@ -45,18 +45,22 @@ class Pass:
         """See all images of all stretches."""
         saver = Saver(self.save)
         try:
-            for stretch in self.stretches:
-                behind = [variant for variant in self.variants if variant.key in stretch.keys]
-                start = stretch.start
-                for stop, (images, labels) in read(self.loader, start, stretch.stop):
-                    placed = self.forward.place(images)
-                    for variant in behind:
-                        self._score(variant, (start, stop), placed, labels)
-                        saver.step()
-                    start = stop
+            with workers_watched():
+                for stretch in self.stretches:
+                    self._see(stretch, saver)
         finally:
             if any(each.seen for each in self.progress.values()):
                 self.save()
+
+    def _see(self, stretch: Stretch, saver: "Saver") -> None:
+        behind = [variant for variant in self.variants if variant.key in stretch.keys]
+        start = stretch.start
+        for stop, (images, labels) in read(self.loader, start, stretch.stop):
+            placed = self.forward.place(images)
+            for variant in behind:
+                self._score(variant, (start, stop), placed, labels)
+                saver.step()
+            start = stop
 
     def _score(
         self, variant: Variant, where: tuple[int, int], images: Tensor, labels: Tensor

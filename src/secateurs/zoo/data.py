@@ -85,7 +85,10 @@ def load_data(
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
     if limit is not None and (isinstance(limit, bool) or limit < 1):
         raise InvalidArgumentError(f"limit must be a positive number of images, got {limit!r}")
-    root = Path(data_root).expanduser() if data_root else cache_folder() / "data"
+    if data_root:
+        root = Path(data_root).expanduser()
+    else:  # what is not downloaded needs no place
+        root = cache_folder() / "data" if _name(spec) in named.DOWNLOADED else Path()
     listing = _read(spec, split, model, root, skip_corrupt, download)
     places = _spread(len(listing.items), limit)
     return LoadedData(
