@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.segment import SegmentLines
 
 from secateurs._text import printable
 
@@ -58,8 +59,12 @@ def table_width(console: Console, table: "Table") -> int:
 
 def print_whole(console: Console, table: "Table") -> None:
     """Print a table with all of its digits: wider than the terminal where it has to be."""
-    width = max(table_width(console, table), console.width)
-    console.print(table, width=width, crop=False, no_wrap=True)
+    width = table_width(console, table)
+    if width <= console.width:
+        console.print(table)
+        return
+    lines = console.render_lines(table, console.options.update(max_width=width), pad=False)
+    console.print(SegmentLines(lines, new_lines=True), crop=False)
 
 
 def _is_size(text: str) -> bool:

@@ -80,15 +80,15 @@ class _Lines(Bar):
     def _line(self, rate: float) -> str:
         done, speed = self._amount(self._done), self._amount(rate, digits=3)
         if self._total is None:
-            return f"{self._what}: {done} {self._name}, {speed} a second".replace("  ", " ")
+            return f"{self._what}: {done}{self._name}, {speed} a second"
         left = _duration((self._total - self._done) / rate)
-        share = f"{done} of {self._amount(self._total)} {self._name}".rstrip()
+        share = f"{done} of {self._amount(self._total)}{self._name}"
         percent = 100 * self._done / max(self._total, 1)
         return f"{self._what}: {share} ({percent:.0f}%), {speed} a second, {left} left"
 
     @property
     def _name(self) -> str:
-        return "" if self._unit == "bytes" else self._unit
+        return "" if self._unit == "bytes" else f" {self._unit}"
 
     def _amount(self, steps: float, digits: int = 0) -> str:
         if self._unit == "bytes":

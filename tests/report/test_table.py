@@ -96,3 +96,16 @@ def test_no_rows_are_refused() -> None:
     for show in (print_table, markdown_table):
         with pytest.raises(InvalidArgumentError, match="no rows"):
             show([])
+
+
+@pytest.mark.parametrize("width", [1, 12, 20, 30, 45, 66, 80])
+def test_one_series_keeps_its_digits_at_any_width(width: int) -> None:
+    rows = [make_row(ratio, 98.8 - 40 * ratio, draws=3, top1_std=1.25) for ratio in (0.0, 0.9)]
+    text, whole = printed(rows, width), printed(rows, 200)
+    numbers = r"[+-]?\d+\.\d+(?: to \d+\.\d+)?%?"
+    tables = "\n".join(re.findall(r"^ .*%.*$", text, re.MULTILINE))
+    expected = "\n".join(re.findall(r"^ .*%.*$", whole, re.MULTILINE))
+    assert sorted(re.findall(numbers, tables)) == sorted(re.findall(numbers, expected))
+    assert "…" not in text
+    if width >= 24:
+        assert max(map(len, text.splitlines())) <= width

@@ -76,15 +76,29 @@ def workers_watched() -> Generator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:
         told = str(error)
-        if _DIED.search(told) is None:
+        if _DIED.search(told) is None and not _from_multiprocessing(error):
             raise
         why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(told) else "it died"
         raise FailureError(
             f"a process that reads images cannot go on ({why}): read without such processes, with "
             "num_workers=0 (--workers 0)"
         ) from error
+
+
+def _from_multiprocessing(error: BaseException) -> bool:
+    """Whether it comes from between processes: the other end closed while a batch was handed over.
+
+    A data set that reads over a network raises errors of these kinds, too.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        return False
+    trace, names = error.__traceback__, list[str]()
+    while trace is not None:
+        names.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    return "multiprocessing.connection" in names
 
 
 def checked(batch: Any) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from secateurs.errors import SecateursError
 from secateurs.evaluate.batches import read, workers_watched
 from secateurs.evaluate.grid import Variant
 from secateurs.evaluate.memory import Forward
@@ -44,13 +45,22 @@ class Pass:
     def run(self) -> None:
         """See all images of all stretches."""
         saver = Saver(self.save)
-        try:
-            with workers_watched():
+        with workers_watched():
+            try:
                 for stretch in self.stretches:
                     self._see(stretch, saver)
-        finally:
-            if any(each.seen for each in self.progress.values()):
-                self.save()
+            finally:
+                if any(each.seen for each in self.progress.values()):
+                    self._save_surely()
+
+    def _save_surely(self) -> None:
+        try:
+            self.save()
+        except SecateursError:
+            raise
+        except RuntimeError:  # torch tells of a worker's death in whatever runs at that moment
+            self.save()
+            raise
 
     def _see(self, stretch: Stretch, saver: "Saver") -> None:
         behind = [variant for variant in self.variants if variant.key in stretch.keys]

@@ -3,9 +3,10 @@
 import importlib
 import io
 import os
+import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,19 +83,26 @@ def _house_style() -> Generator[None]:
 def _matplotlib() -> Any:
     """Import matplotlib, also where MPLBACKEND names a backend that is not installed here.
 
-    Notebooks set it for every program that they start. It says nothing about our figures, which
-    are drawn on a canvas of their own.
+    Notebooks set it for every program that they start, and the import would fail. It says nothing
+    about our figures, which are drawn on a canvas of their own.
     """
+    if "matplotlib" in sys.modules:
+        return sys.modules["matplotlib"]
+    backend = os.environ.pop("MPLBACKEND", None)
     try:
-        return importlib.import_module("matplotlib")
-    except ValueError:
-        backend = os.environ.pop("MPLBACKEND", None)
-        if backend is None:
-            raise
-        try:
-            return importlib.import_module("matplotlib")
-        finally:
+        mpl = importlib.import_module("matplotlib")
+    except BaseException:
+        # What is half imported would make the next import fail in another way.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]
+        raise
+    finally:
+        if backend is not None:
             os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):  # as the import itself does
+            mpl.rcParams["backend"] = backend
+    return mpl
 
 
 def _draw(make: Callable[[], "Figure"]) -> dict[str, bytes]:

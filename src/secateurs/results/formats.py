@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from secateurs._text import printable
 from secateurs.errors import FailureError
 
 
@@ -53,8 +54,15 @@ def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [*columns, *extra], restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({n: _shown(v) for n, v in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    # What opens a csv shows it; results.jsonl keeps every name as it is. Lines are for the csv.
+    if not isinstance(value, str):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def jsonl_text(rows: list[dict[str, Any]]) -> str:
