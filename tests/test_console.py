@@ -36,8 +36,8 @@ def test_a_table_keeps_its_text_at_any_width(width: int) -> None:
 
 
 def test_names_in_lines_are_made_safe(capsys: pytest.CaptureFixture[str]) -> None:
-    say("one \x1b[2J\nand [bold]another[/]")
-    assert capsys.readouterr().err == "one \\x1b[2J\nand [bold]another[/]\n"
+    say("one \x1b[2J\nand [bold]no[/] other")
+    assert capsys.readouterr().err == "one \\x1b[2J\\nand [bold]no[/] other\n"
 
 
 @pytest.mark.parametrize("how", ["pipe", "closed", "none", "full"])

@@ -38,17 +38,16 @@ def make_console(*, stderr: bool = False) -> Console:
 
 def unusable_sizes() -> list[str]:
     """The variables of the environment in which something stands that is no size."""
-    return [name for name in SIZES if name in os.environ and not _is_size(os.environ[name])]
+    return [name for name in SIZES if name in os.environ and not _is_size(name, os.environ[name])]
 
 
-def say(text: str) -> None:
-    """Print lines on stderr, unbroken whatever the terminal's width; names in it are made safe.
+def say(line: str) -> None:
+    """Print one line on stderr, unbroken whatever the terminal's width; names in it are made safe.
 
     What cannot be printed (a full disk under a log file, a closed pipe) stops nothing.
     """
-    lines = "".join(f"{printable(line)}\n" for line in text.split("\n"))
     with suppress(OSError, ValueError, AttributeError):  # closed; there is none
-        sys.stderr.write(lines)
+        sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
 
 
@@ -67,5 +66,7 @@ def print_whole(console: Console, table: "Table") -> None:
     console.print(SegmentLines(lines, new_lines=True), crop=False)
 
 
-def _is_size(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 1 <= len(text) <= 5 and int(text) > 0
+def _is_size(name: str, text: str) -> bool:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        return False
+    return int(text) > 0 if "LINES" in name else NARROWEST <= int(text) <= WIDEST

@@ -132,7 +132,8 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
     if hasattr(error, "format_message"):
         return USAGE, _usage(error)
     if os.environ.get("SECATEURS_TRACEBACK"):
-        say(traceback.format_exc().rstrip())
+        for line in traceback.format_exc().splitlines():
+            say(line)
     if isinstance(error, torch.OutOfMemoryError):
         return FAILED, (
             "out of memory: write a smaller --batch-size or --img-size, or another --device"

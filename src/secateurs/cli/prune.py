@@ -121,7 +121,8 @@ def prune(
         summary = write_pruned(plan, decision, target, compress=compress, advance=bar.advance)
     with Stdout() as stdout:
         stdout.write(f"{_summary_table(summary)}\n")
-        say(_thresholds(plan, decision))
+        for line in _thresholds(plan, decision):
+            say(line)
         if plan.source.left_out:
             names = _first([str(path) for path in plan.source.left_out])
             say(f"left out, since they are weights that were not pruned: {names}")
@@ -171,7 +172,7 @@ def _plan_table(plan: "Plan", decision: "Decision") -> str:
             )
             for e in file.entries
         ]
-    return f"{_aligned(rows)}\n{_thresholds(plan, decision)}"
+    return "\n".join([_aligned(rows), *_thresholds(plan, decision)])
 
 
 def _summary_table(summary: "Summary") -> str:
@@ -185,7 +186,7 @@ def _summary_table(summary: "Summary") -> str:
     return _aligned(rows)
 
 
-def _thresholds(plan: "Plan", decision: "Decision") -> str:
+def _thresholds(plan: "Plan", decision: "Decision") -> list[str]:
     """Where the candidates end; a line for each tensor where each has its own."""
     lines: list[str] = []
     for group in decision.groups:
@@ -193,7 +194,7 @@ def _thresholds(plan: "Plan", decision: "Decision") -> str:
         what = printable(group.weights[0].entry.name) if plan.scope == "layer" else "threshold"
         end = "no candidates" if group.score is None else f"{group.score:.9g}"
         lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
-    return "\n".join(lines)
+    return lines
 
 
 def _aligned(rows: "list[tuple[str, ...]]") -> str:
