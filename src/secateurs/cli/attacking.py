@@ -26,6 +26,7 @@ from secateurs.attack.transfer import (
     pixel_preprocess,
     shared_size,
 )
+from secateurs.bar import progress_bar
 from secateurs.cli.output import Stdout, drawn
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow
@@ -183,7 +184,9 @@ def load_images(
         data_root=data_root,
         skip_corrupt=skip_corrupt,
     )
-    images = choose_images(found, networks.all, limit=limit, seed=seed)
+    total = len(found.dataset) if limit is None else None  # else nobody knows how many it takes
+    with progress_bar("Choosing images", total) as bar:
+        images = choose_images(found, networks.all, limit=limit, seed=seed, advance=bar.advance)
     return images, Subject(
         data=found.name, split=found.split, image_seed=seed, interpolation=interpolation
     )
