@@ -1,5 +1,6 @@
 import csv
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ from command_line import LOADING, RANDOM, Run
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader
 
 from secateurs.cli import loading
 from secateurs.evaluate import accumulate_gradients
@@ -97,9 +97,10 @@ def test_scored_images_for_gradients_are_of_all_classes(
 ) -> None:
     labels: list[int] = []
 
-    def accumulate(model: nn.Module, batches: DataLoader[Any]) -> int:
-        labels.extend(int(label) for _, found in batches for label in found)
-        return accumulate_gradients(model, batches)
+    def accumulate(model: nn.Module, batches: Iterable[Any]) -> int:
+        read = list(batches)
+        labels.extend(int(label) for _, found in read for label in found)
+        return accumulate_gradients(model, read)
 
     monkeypatch.setattr(loading, "SCORE_IMAGES", 10)
     monkeypatch.setattr(loading, "accumulate_gradients", accumulate)
