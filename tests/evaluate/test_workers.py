@@ -28,6 +28,8 @@ class Deadly(Dataset[tuple[torch.Tensor, int]]):
         return torch.ones(3), 0
 
 
+# torch says it in whatever runs when the process dies, also once more while the loader is deleted.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_a_killed_worker_is_one_line_and_progress_stays(tmp_path: Path) -> None:
     loader = DataLoader(Deadly(), batch_size=2, num_workers=1)
