@@ -28,9 +28,9 @@ from timing import machine
 
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
 from secateurs.checkpoint.header import write_header
-from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.reading import Buffers
 from secateurs.checkpoint.stored import NAMES
+from secateurs.checkpoint.writing import write_all
 
 ROWS = 4096
 

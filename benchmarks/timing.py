@@ -19,8 +19,9 @@ def medians(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     for number in range(rounds + 1):
         for name, function in functions.items():
             getattr(function, "prepare", lambda: None)()
+            finished(None)  # what another function left on the device is not this one's time
             began = time.perf_counter()
-            function()
+            finished(function())
             if number:  # the first round warms up
                 seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
@@ -40,7 +41,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """Processor, threads and versions, for the head of a table."""
+    """GPU if there is one, processor, threads and versions, for the head of a table."""
     info = Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()
@@ -48,6 +49,8 @@ def machine() -> str:
         if line.startswith("model name")
     ]
     processor = names[0] if names else platform.processor()
+    if torch.cuda.is_available():
+        processor = f"{torch.cuda.get_device_name()}, {processor}"
     return (
         f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"python {platform.python_version()}"

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The sweeps in results/imagenet_compatible: three trained networks, 300 ImageNet-Compatible images.
+# Each file there is the results.csv of a folder that this script writes; NAME_squash.csv is that of
+# squash/NAME.
 # Run from the root of the repository; SHARED is the folder with data/ and models/.
 set -euo pipefail
 SHARED=${SHARED:-../shared}
-OUT=${OUT:-results/imagenet_compatible}
+OUT=${OUT:-secateurs-results}  # not into results/, which has the outcome
 networks=(squeezenet1_1 tf_efficientnet_lite0 tf_efficientnet_lite1)
 
 sweep() { # NAME FOLDER OPTION ...

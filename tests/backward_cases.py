@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,14 +64,26 @@ def straight_through(x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | Non
 
 
 class StraightThroughLinears(TorchFunctionMode):
-    """The reference for a module that hands weights to ``linear`` itself, known by their values."""
+    """The reference for a module that hands weights to ``linear`` itself, known by their values.
+
+    It knows each expert's part of a stack of experts, too.
+    """
 
     def __init__(self, model: nn.Module, masks: sc.Masks):
         super().__init__()
-        self.masks = [(model.get_parameter(name), masks[name]) for name in masks]
+        self.masks = []
+        for name in masks:
+            weight, keep = model.get_parameter(name), masks[name]
+            parts = zip(weight, keep, strict=True) if weight.dim() == 3 else [(weight, keep)]
+            self.masks += parts
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func in (torch.matmul, Tensor.matmul, Tensor.__matmul__):
+            for weight, keep in self.masks:
+                if torch.equal(args[1], weight):
+                    pruned = args[0] @ (args[1].detach() * keep)
+                    return args[0].detach() @ args[1] + (pruned - pruned.detach())
         if func is not F.linear:
             return func(*args, **kwargs)
         given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
@@ -170,6 +183,12 @@ def _conv(kind: type[nn.Module], *args: object, **options: object) -> Callable[[
 _1D, _2D, _3D = nn.Conv1d, nn.Conv2d, nn.Conv3d
 _T1, _T2, _T3 = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 
+
+def _columns() -> nn.Module:
+    """The linear layer of transformers' GPT-2."""
+    return pytest.importorskip("transformers.pytorch_utils").Conv1D(4, 5)
+
+
 LAYERS = [
     Layer("conv1d", _conv(_1D, 3, 4, 3), (2, 3, 8)),
     Layer("conv1d-no-bias", _conv(_1D, 3, 4, 3, stride=2, padding=1, bias=False), (2, 3, 8)),
@@ -229,6 +248,8 @@ LAYERS = [
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last),
         (2, 3, 6, 6),
     ),
+    Layer("columns", _columns, (2, 3, 5)),
+    Layer("columns-unbatched", _columns, (5,)),
     Layer("weight-shaped-input", _conv(nn.Linear, 4, 4), (4, 4)),
     Layer("weight-shaped-image", _conv(_2D, 3, 3, 3, padding=1), (3, 3, 3, 3)),
 ]  # fmt: skip

@@ -38,7 +38,8 @@ class Case:
     """A model, something to feed it, and what competes in it by default.
 
     ``targets`` names the target weights in order; ``transposed`` gives the groups of those that
-    belong to transposed convolutions.
+    belong to transposed convolutions, ``outputs`` the dimensions of an output of those that are
+    laid out in another way: see `reference.Weight`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Case:
     inputs: Callable[[], Tensor]
     targets: tuple[str, ...]
     transposed: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def model(self) -> nn.Module:
         torch.manual_seed(0)
@@ -57,7 +59,9 @@ class Case:
     def weights(self, model: nn.Module) -> dict[str, reference.Weight]:
         """The target weights as plain numbers."""
         return {
-            name: reference.Weight.of(model.get_parameter(name), self.transposed.get(name))
+            name: reference.Weight.of(
+                model.get_parameter(name), self.transposed.get(name), self.outputs.get(name)
+            )
             for name in self.targets
         }
 
@@ -119,6 +123,20 @@ class Tied(nn.Module):
         return self.head(self.body(self.embed(tokens)))
 
 
+class Twins(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.body = nn.Linear(4, 4)
+        self.again = nn.Linear(4, 4, bias=False)
+        self.again.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.again(self.body(self.first(x)))
+
+
 class Shared(nn.Module):
     """One module under two names, used twice."""
 
@@ -137,6 +155,33 @@ class WeirdConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+
+
+class StackedExperts(nn.Module):
+    """Three experts in one tensor, (out, in) or (in, out) each; all see every input."""
+
+    def __init__(self, columns: bool) -> None:
+        super().__init__()
+        up, down = ((4, 10), (5, 4)) if columns else ((10, 4), (4, 5))
+        self.columns = columns
+        self.gate_up_proj = nn.Parameter(torch.randn(3, *up))
+        self.down_proj = nn.Parameter(torch.randn(3, *down))
+        self.down_proj_bias = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros_like(x)
+        for i in range(3):
+            up, down = self.gate_up_proj[i], self.down_proj[i]
+            both = x @ up if self.columns else F.linear(x, up)
+            gate, value = both.chunk(2, -1)
+            hidden = gate.tanh() * value
+            y = y + (hidden @ down if self.columns else F.linear(hidden, down))
+        return y + self.down_proj_bias.sum(0)
+
+
+def _conv1d() -> nn.Module:
+    layer = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    return nn.Sequential(layer(6, 4), nn.Tanh(), layer(3, 6))
 
 
 def _depthwise() -> nn.Module:
@@ -209,9 +254,21 @@ CASES = [
         {"weight": 1},
     ),
     Case("linear", lambda: nn.Linear(5, 4), _of(2, 5), ("weight",)),
+    Case(
+        "columns", _conv1d, _of(2, 4), ("0.weight", "2.weight"),
+        outputs={"0.weight": (1,), "2.weight": (1,)},
+    ),
+    *(
+        Case(
+            f"experts-{'columns' if last else 'rows'}", lambda last=last: StackedExperts(last),
+            _of(2, 4), ("gate_up_proj", "down_proj"),
+            outputs=dict.fromkeys(("gate_up_proj", "down_proj"), (0, 2 if last else 1)),
+        )
+        for last in (False, True)
+    ),
     Case("attention", Attention, _of(1, 3, 4), _PACKED),
     Case("attention-separate", lambda: Attention(kdim=3), _of(1, 3, 4), _SEPARATE),
-    Case("tied", Tied, lambda: torch.tensor([1, 4, 0]), ("embed.weight", "body.weight")),
+    Case("tied", Twins, _of(2, 4), ("first.weight", "body.weight")),
     Case("shared", Shared, _of(1, 2, 4, 4), ("first.weight",)),
     Case("subclass", lambda: WeirdConv(2, 3, 3), _of(1, 2, 5, 5), ("weight",)),
     Case(

@@ -19,18 +19,26 @@ class Weight:
     """One weight as plain numbers.
 
     ``values`` in flat order; ``groups`` is set for the weight of a transposed convolution, whose
-    output channels lie along the second dimension, ``groups`` times over.
+    output channels lie along the second dimension, ``groups`` times over. ``outputs`` names the
+    dimensions of an output where they are others than the first: of the columns of a ``Conv1D``,
+    or of the rows or columns of each of several experts, whose matrices are linear layers.
     """
 
     shape: tuple[int, ...]
     values: list[float]
     wide: bool = False  # float64
     groups: int | None = None
+    outputs: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, tensor: torch.Tensor, groups: int | None = None) -> "Weight":
+    def of(
+        cls,
+        tensor: torch.Tensor,
+        groups: int | None = None,
+        outputs: tuple[int, ...] | None = None,
+    ) -> "Weight":
         values = tensor.detach().to(torch.float64).reshape(-1).tolist()
-        return cls(tuple(tensor.shape), values, tensor.dtype == torch.float64, groups)
+        return cls(tuple(tensor.shape), values, tensor.dtype == torch.float64, groups, outputs)
 
 
 def units(weight: Weight, granularity: str) -> list[list[int]]:
@@ -38,6 +46,12 @@ def units(weight: Weight, granularity: str) -> list[list[int]]:
     places = list(product(*map(range, weight.shape)))
     if granularity == "weight" or len(weight.shape) < 2:
         return [[i] for i in range(len(places))]
+    if weight.outputs:
+        if granularity == "kernel":
+            return [[i] for i in range(len(places))]
+        names = list(product(*(range(weight.shape[d]) for d in weight.outputs)))
+        found = [tuple(place[d] for d in weight.outputs) for place in places]
+        return [[i for i, f in enumerate(found) if f == name] for name in names]
     first, second = weight.shape[:2]
     if granularity == "kernel":
         names = list(product(range(first), range(second)))

@@ -24,6 +24,7 @@ from backward_cases import (
     trained,
     upstream,
 )
+from language_models import EXPERTS, language_model
 from secateurs import InvalidArgumentError
 
 every_layer = pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
@@ -144,7 +145,7 @@ def test_a_tied_embedding_learns_and_the_head_is_pruned() -> None:
     head.weight = embed.weight
     model = nn.Sequential(embed, nn.Tanh(), head).double()
     tokens = torch.tensor([1, 3, 1])
-    masks = draw(model)
+    masks = draw(model, include="0")
     output = sc.apply_masks(model, masks, "gradient")(tokens)
     flow = upstream(output)
     output.backward(flow)
@@ -213,6 +214,31 @@ def test_swin_whose_attention_hands_on_its_childrens_weights() -> None:
         expected_output, expected = gradients(reference, x, trained(reference))
     assert torch.equal(output, expected_output)
     close(found, expected)
+
+
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm", "batched_mm"])
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts_of_transformers(name: str, implementation: str) -> None:
+    pytest.importorskip("transformers")
+    dtype = torch.float32 if implementation == "grouped_mm" else torch.float64
+    model = language_model(name).to(dtype)
+    masks = draw(model)
+    x = torch.randn(1, 5, 16, dtype=dtype, requires_grad=True)
+
+    def run(inputs: Tensor) -> Tensor:
+        return model(inputs_embeds=inputs).logits
+
+    model.set_experts_implementation(implementation)
+    dense, parameters = run(x).detach(), [model.get_parameter(name) for name in masks]
+    sc.apply_masks(model, masks, "gradient")
+    output, found = gradients(run, x, parameters)
+    assert torch.equal(output, dense)
+    sc.restore(model)
+    model.set_experts_implementation("eager")
+    with StraightThroughLinears(model, masks):
+        expected_output, expected = gradients(run, x, parameters)
+    torch.testing.assert_close(output, expected_output)
+    close(found, expected, **({"rtol": 1e-3, "atol": 1e-4} if dtype == torch.float32 else {}))
 
 
 def test_parameters_that_are_no_layers_weight_are_refused() -> None:

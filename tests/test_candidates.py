@@ -20,7 +20,14 @@ from helpers import (
     flags,
     snapshot,
 )
-from secateurs import Candidates, InvalidArgumentError, find_targets, select, select_levels
+from secateurs import (
+    Candidates,
+    InvalidArgumentError,
+    Masks,
+    find_targets,
+    select,
+    select_levels,
+)
 
 RATIOS = (0, 0.1, 0.25, 0.5, 0.75, 1)
 
@@ -186,9 +193,10 @@ def test_a_draw_applies_the_bernoulli_table_to_the_candidates(case: Case, p_bern
         words = torch.empty(3, dtype=torch.int64)
         words.random_(-(2**63), None, generator=torch.Generator().manual_seed(5))
         table = reference.coins(p_bern, words.tolist(), candidates.total)
+        weights = case.weights(model)
         for name, units in candidates.units.items():
             mine, table = table[: units.count], table[units.count :]
-            weight = reference.Weight.of(model.get_parameter(name), case.transposed.get(name))
+            weight = weights[name]
             ours = (model.get_parameter(name).double() * masks[name]).reshape(-1).tolist()
             candidate = flags(candidates.chosen[name])
             assert ours == reference.pruned(weight, granularity, candidate, mine)
@@ -311,3 +319,33 @@ def test_a_random_draw_needs_a_source() -> None:
         InvalidArgumentError, match=r"p_bern=0\.5 draws random numbers: hand in seed"
     ):
         select(nn.Linear(2, 2), 0.5).draw(0.5)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
+def test_equal_by_value_and_no_keys_of_a_dict(granularity: str) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(12, 4))
+
+    def made(p_prune: float, **options: object) -> list[object]:
+        candidates = select(model, p_prune, granularity=granularity, **options)
+        masks = candidates.draw()
+        levels = select_levels(model, [0.1, p_prune], granularity=granularity, **options)
+        return [candidates, levels, masks, masks.units["0.weight"]]
+
+    for one, same, other, part in zip(
+        made(0.5), made(0.5), made(1.0), made(1.0, exclude="2"), strict=True
+    ):
+        assert (one == same, one != same) == (True, False)
+        assert (one == other, one != other, one == 1) == (False, True, False)
+        assert one in [other, same]
+        assert one != part
+        with pytest.raises(TypeError, match=f"unhashable type: '{type(one).__name__}'"):
+            hash(one)
+
+
+def test_masks_are_equal_to_what_says_the_same() -> None:
+    masks = select(nn.Conv2d(2, 3, 3), 0.5, granularity="filter").draw()
+    assert masks == dict(masks)
+    assert masks == Masks.from_tensors(dict(masks))
+    assert masks != {"weight": "a word"}
+    assert masks != {"weight": masks["weight"].float()}
+    assert masks != {}

@@ -123,6 +123,7 @@ def test_the_way_of_other_devices_counts_the_same(
     there.add_on_device(keys[:200])
     there.add_on_device(keys[200:])
     here.add_on_device(keys)
+    there.fetch_counts()
     bins, inside = there.finish()
     assert torch.equal(torch.from_numpy(bins), torch.from_numpy(here.finish()[0]))
     assert there.below == int((keys < wanted.low).sum())

@@ -1,5 +1,6 @@
 """Whichever way a network uses a masked weight: pruned, or an error that names it."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +17,7 @@ from backward_cases import (
     oracle_of,
     same_as_oracle,
     trained,
+    upstream,
 )
 
 
@@ -47,15 +49,7 @@ class Doubling(torch.autograd.Function):
 
 
 REFUSED = [
-    ("T", lambda layer, x: x @ layer.weight.T),
-    ("t", lambda layer, x: x @ layer.weight.t()),
-    ("matmul", lambda layer, x: torch.matmul(x, layer.weight)),
-    ("matmul", lambda layer, x: x @ layer.weight),
     ("einsum", lambda layer, x: torch.einsum("ni,oi->no", x, layer.weight)),
-    ("addmm", lambda layer, x: torch.addmm(layer.bias, x, layer.weight)),
-    ("T", lambda layer, x: x @ layer.weight.data.T),
-    ("T", lambda layer, x: x @ layer.weight.detach().T),
-    ("T", lambda layer, x: x @ layer.weight.float().to(x.dtype).T),
     ("mul", lambda layer, x: F.linear(x, layer.weight * 2)),
     ("mean", lambda layer, x: F.linear(x, layer.weight - layer.weight.mean())),
     ("mean", lambda layer, x: layer(x) + layer.weight.mean()),
@@ -63,8 +57,14 @@ REFUSED = [
     ("cat", lambda layer, x: F.linear(x, torch.cat([layer.weight, layer.weight]))),
     ("stack", lambda layer, x: F.linear(x, torch.stack(tensors=(layer.weight,))[0])),
     ("chunk", lambda layer, x: F.linear(x, layer.weight.chunk(2)[0])),
-    ("__getitem__", lambda layer, x: F.linear(x, layer.weight[:2])),
     ("linear", lambda layer, x: F.linear(layer.weight, x)),
+    ("matmul", lambda layer, x: x[0] @ layer.weight),
+    ("matmul", lambda layer, x: layer.weight @ layer.weight),
+    ("addmm", lambda layer, x: torch.addmm(layer.weight, x.T, x)),
+    ("addmm", lambda layer, x: torch.addmm(layer.bias[:, None], layer.weight, x.T)),
+    ("mul", lambda layer, x: x @ (layer.weight.T * 2)),
+    ("sum", lambda layer, x: x * layer.weight[0].sum()),
+    ("flip", lambda layer, x: x @ layer.weight.flip(0)),
 ]
 
 
@@ -110,6 +110,60 @@ def test_other_uses_are_pruned_from_any_depth(use: Callable[[nn.Linear, Tensor],
         expected_output, expected = gradients(model, points(), trained(model))
     assert torch.equal(output, expected_output)
     close(found, expected)
+
+
+PRODUCTS = [
+    lambda layer, x: x @ layer.weight.T,
+    lambda layer, x: x @ layer.weight.t(),
+    lambda layer, x: x @ torch.t(layer.weight) + layer.bias,
+    lambda layer, x: x.matmul(layer.weight.mT),
+    lambda layer, x: torch.mm(x, layer.weight.transpose(0, -1)),
+    lambda layer, x: torch.mm(input=x, mat2=layer.weight),
+    lambda layer, x: torch.matmul(x, layer.weight),
+    lambda layer, x: torch.matmul(input=x, other=layer.weight),
+    lambda layer, x: x.expand(2, 5, 3, 4) @ layer.weight,
+    lambda layer, x: layer.weight @ x.T,
+    lambda layer, x: layer.weight.matmul(x.expand(2, 3, 4).mT),
+    lambda layer, x: x.expand(2, 3, 4).bmm(layer.weight[None][[0, 0]]),
+    lambda layer, x: torch.bmm(layer.weight[None], x[None].mT),
+    lambda layer, x: torch.addmm(layer.bias, x, layer.weight),
+    lambda layer, x: layer.bias.addmm(x, layer.weight, beta=3, alpha=0.5),
+    lambda layer, x: torch.addmm(input=x.detach(), mat1=x, mat2=layer.weight.T),
+    lambda layer, x: x @ layer.weight.data.T,
+    lambda layer, x: x @ layer.weight.detach().T,
+    lambda layer, x: x @ layer.weight.float().to(x.dtype).T,
+    lambda layer, x: F.linear(x, layer.weight[:2]),
+    lambda layer, x: F.linear(x[:, 1:], layer.weight[1:, 1:], layer.bias[1:]),
+    lambda layer, x: F.linear(x[:, :1], layer.weight[:, torch.tensor(2)][:, None]),
+]
+
+
+@pytest.mark.parametrize("use", PRODUCTS)
+def test_products_with_a_weight_or_a_part_of_it(use: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+    torch.manual_seed(0)
+    model = Uses(use).double()
+    layer = model.body[1]
+    masks = draw(model)
+    masked = copy.deepcopy(layer).requires_grad_(False)
+    masked.weight.mul_(masks["body.1.weight"])
+
+    def straight(x: Tensor) -> Tensor:
+        pruned = use(masked, x)
+        return use(layer, x.detach()) + (pruned - pruned.detach())
+
+    def found(run: Callable[[Tensor], Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        output = run(x := points())
+        wanted = (x, layer.weight, layer.bias)
+        return output, torch.autograd.grad(output, wanted, upstream(output), allow_unused=True)
+
+    output, expected = found(straight)
+    sc.apply_masks(model, masks, "gradient")
+    pruned_output, grads = found(model)
+    with torch.no_grad():
+        assert torch.equal(pruned_output, model(points()))
+    torch.testing.assert_close(pruned_output, output)
+    for one, other in zip(grads, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("copied", ["detach", "data"])
@@ -206,8 +260,8 @@ def test_a_pruned_network_outside_the_module_tree() -> None:
     sc.restore(model.others[1])
     assert torch.autograd.grad(model(x).sum(), x)[0].any()
     sc.gradient_prune(model.others[1], 1.0)
-    model.others[1].use = lambda layer, x: x @ layer.weight
-    with pytest.raises(sc.FailureError, match="hands weight to matmul"):
+    model.others[1].use = lambda layer, x: x * layer.weight[0]
+    with pytest.raises(sc.FailureError, match="hands weight to mul"):
         model(x)
 
 

@@ -2,15 +2,17 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from helpers import Case, assert_same, every_case, every_granularity, every_scope, snapshot
+from helpers import Case, assert_same, bits, every_case, every_granularity, every_scope, snapshot
 from secateurs import (
     InvalidArgumentError,
+    LostTrainingWarning,
     apply_masks,
     global_prune,
     gradient_prune,
@@ -149,14 +151,81 @@ def test_a_block_that_raises_restores(context: Callable[..., object]) -> None:
 def test_what_a_block_does_to_the_weights_is_dropped() -> None:
     model = network()
     before = snapshot(model)
-    with pruned(model, 0.6), torch.no_grad():
+    loss = pytest.warns(LostTrainingWarning, match=r"end of the block.* 3\.weight .*make_permanent")
+    with loss, pruned(model, 0.6), torch.no_grad():
         model[3].weight.add_(1)
         global_prune(model, 0.1)
-        restore(model)
     assert_same(snapshot(model), before)
     with pruned(model, 0.6):
         model.double()
     assert_same(snapshot(model), snapshot(network().double()))
+
+
+@CONTEXTS
+@pytest.mark.parametrize("outer", [None, "global", "gradient"])
+def test_a_block_that_trains_goes_back_and_says_so(
+    context: Callable[..., object], outer: str | None
+) -> None:
+    model = on_top(outer)
+    before, kept = snapshot(model), snapshot(restore(on_top(outer)))
+    gradients_alone = context is gradient_pruned and outer != "global"
+    with warnings.catch_warnings(record=True) as said, context(model, 0.6), torch.no_grad():
+        warnings.simplefilter("always")
+        model[3].weight.add_(1)
+    if gradients_alone:  # masks alone: nothing has to go back
+        assert not said
+        assert torch.equal(bits(model[3].weight), bits(network()[3].weight + 1))
+        return
+    assert [str(w.message).split(" puts")[0] for w in said] == ["the end of the block"]
+    assert said[0].category is LostTrainingWarning
+    assert said[0].filename == __file__
+    assert " 3.weight " in str(said[0].message)
+    assert "0.weight" not in str(said[0].message)
+    assert_same(snapshot(model), before)
+    assert_same(snapshot(restore(model)), kept)
+
+
+@CONTEXTS
+def test_a_block_around_what_was_trained_puts_it_back(context: Callable[..., object]) -> None:
+    model = global_prune(network(), 0.4)
+    with torch.no_grad():
+        model[3].weight.add_(1)
+    before, original = snapshot(model), bits(model[3].weight_orig)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with context(model, 0.6) as inside:
+            assert torch.equal(bits(inside[3].weight_orig), before["3.weight"])
+    assert_same(snapshot(model), before)
+    assert torch.equal(bits(model[3].weight_orig), original)
+    with pytest.warns(LostTrainingWarning):
+        assert_same(snapshot(restore(model)), snapshot(network()))
+
+
+@CONTEXTS
+@pytest.mark.parametrize("outer", [None, "global", "gradient"])
+@pytest.mark.parametrize("size", [5, 7])
+def test_a_block_leaves_a_new_head_alone(
+    context: Callable[..., object], outer: str | None, size: int
+) -> None:
+    model = on_top(outer)
+    head = nn.Parameter(torch.ones(size, 36))
+    with context(model, 0.6):
+        model[3].weight = head
+    assert model[3].weight is head
+    assert torch.equal(head, torch.ones(size, 36))
+    restore(model)
+    assert torch.equal(head, torch.ones(size, 36))
+    assert_same({"": bits(model[0].weight)}, {"": bits(network()[0].weight)})
+
+
+def test_what_a_block_restores_or_makes_permanent_itself_stays() -> None:
+    model = network()
+    with pruned(model, 0.6), torch.no_grad():
+        model[3].weight.add_(1)
+        learned = snapshot(model)
+        global_prune(model, 0.1)  # starts from what was learned
+        restore(model)
+    assert torch.equal(bits(model[3].weight), learned["3.weight"])
 
 
 def on_top(outer: str | None) -> nn.Module:

@@ -12,7 +12,12 @@ from typing import Any
 
 from secateurs._version import __version__
 from secateurs.candidates import Candidates, Levels
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import (
+    FailureError,
+    InvalidArgumentError,
+    LostTrainingWarning,
+    SecateursError,
+)
 from secateurs.masks import Mask, Masks
 from secateurs.prune import (
     apply_masks,
@@ -35,6 +40,7 @@ __all__ = [
     "FailureError",
     "InvalidArgumentError",
     "Levels",
+    "LostTrainingWarning",
     "Mask",
     "Masks",
     "SecateursError",

@@ -3,7 +3,9 @@
 import difflib
 import math
 import numbers
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -76,3 +78,14 @@ def make_generator(
             f"{needed_for} draws random numbers: hand in seed=0 or generator=torch.Generator()"
         )
     return None
+
+
+def check_path(name: str, given: str | os.PathLike[str]) -> Path:
+    """Turn a path that was handed in into one with the user's home in the place of ``~``.
+
+    Raises:
+        InvalidArgumentError: it is an empty text, which would mean the folder one is in.
+    """
+    if not os.fspath(given):
+        raise InvalidArgumentError(f"{name} is an empty path: write '.' for the folder you are in")
+    return Path(given).expanduser()

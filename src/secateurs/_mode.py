@@ -16,10 +16,10 @@ from torch.overrides import (
     _pop_mode_temporarily,
 )
 
-from secateurs import _ops
+from secateurs import _ops, _products
 from secateurs.errors import FailureError
+from secateurs.kept import masks_of
 from secateurs.sharding.presence import is_part, whole_of
-from secateurs.sparsity import BACKWARD_SUFFIX
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.linear: _ops.linear,
@@ -30,6 +30,19 @@ _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     torch.conv_transpose2d: _ops.convolution(2, transposed=True),
     torch.conv_transpose3d: _ops.convolution(3, transposed=True),
 }
+# Products of matrices, one of which may be a weight.
+_PRODUCTS: dict[Any, Callable[..., Any]] = {
+    torch.addmm: _products.addmm,
+    Tensor.addmm: _products.addmm,
+    torch._grouped_mm: _products.grouped_mm,  # pyright: ignore[reportPrivateImportUsage]
+    **dict.fromkeys((torch.matmul, torch.mm, torch.bmm), _products.matmul),
+    **dict.fromkeys((Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), _products.matmul),
+}
+# Their result is a part of their first argument, or the same in another order: so is its mask.
+_VIEWS = frozenset(
+    {torch.transpose, torch.t, Tensor.transpose, Tensor.t, Tensor.__getitem__}
+    | {Tensor.T.__get__, Tensor.mT.__get__}  # pyright: ignore[reportAttributeAccessIssue]
+)
 # The rows of an embedding with a tied weight: its input has no gradient.
 _LOOKUPS = frozenset({F.embedding, F.embedding_bag})
 # Their result has the values of their first argument, so it has the same mask.
@@ -109,11 +122,13 @@ class MaskedWeights(TorchFunctionMode):
             return _ops.attention(*(self._dual_or_same(a) for a in args), **pairs)
         if func in _REPLACEMENTS:
             return self._replaced(func, args, kwargs)
+        if func in _PRODUCTS:
+            return self._multiplied(func, args, kwargs)
         found = self._find(args)
         if found is None and kwargs:
             found = self._find(kwargs.values())
         result = func(*args, **kwargs)
-        return result if found is None else self._followed(func, found, args, result)
+        return result if found is None else self._followed(func, found, args, kwargs, result)
 
     def _replaced(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         rest = dict(kwargs)
@@ -128,18 +143,34 @@ class MaskedWeights(TorchFunctionMode):
             return func(*args, **kwargs)
         return _REPLACEMENTS[func](inputs[0], *self._dual(found), *inputs[1:], **rest)
 
-    def _followed(self, func: Any, found: _Masked, args: Any, result: Any) -> Any:
-        """Let through what asks for properties, looks up rows, or copies the weight as it is."""
+    def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        found = self._find(args) or self._find(kwargs.values())
+        if found is None:
+            return func(*args, **kwargs)
+        named = {name: self._dual_or_same(value) for name, value in kwargs.items()}
+        result = _PRODUCTS[func](*(self._dual_or_same(value) for value in args), **named)
+        if result is None:
+            raise self._refusal(func, found)
+        return result
+
+    def _followed(self, func: Any, found: _Masked, args: Any, kwargs: Any, result: Any) -> Any:
+        """Let through what asks for properties, looks up rows, copies the weight or views it."""
         if func in _LOOKUPS:
             self.used.add(found.weight)
         elif func in _COPIES:
             if args[0] is found.tensor:
-                # Any key will do for the compiler, which looks for the tensor itself: see `_known`.
-                key = -len(self.masked) if torch.compiler.is_compiling() else id(result)
-                self.masked[key] = found._replace(tensor=result)
+                self._note(found._replace(tensor=result))
+        elif func in _VIEWS and args[0] is found.tensor:
+            keep = func(found.keep.expand_as(found.tensor), *args[1:], **kwargs)
+            self._note(found._replace(tensor=result, keep=keep))
         elif func not in _LIKE and _holds_tensor(result):
             raise self._refusal(func, found)
         return result
+
+    def _note(self, entry: _Masked) -> None:
+        # Any key will do for the compiler, which looks for the tensor itself: see `_known`.
+        key = -len(self.masked) if torch.compiler.is_compiling() else id(entry.tensor)
+        self.masked[key] = entry
 
     def _find(self, values: Any) -> _Masked | None:
         for value in values:
@@ -193,9 +224,7 @@ def without_our_mode() -> AbstractContextManager[Any]:
 
 def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the mask of each of a module's own masked weights."""
-    for name, keep in module._buffers.items():
-        if keep is not None and name.endswith(BACKWARD_SUFFIX):
-            yield name.removesuffix(BACKWARD_SUFFIX), keep
+    yield from masks_of(module)
 
 
 def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

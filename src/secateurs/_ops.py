@@ -40,9 +40,9 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias = ctx.needs_input_grad
-        rows, points = _flat(grad), _flat(x)
+        rows, points = flat(grad), flat(x)
         return (
-            grad @ _masked(weight, keep) if need_x else None,
+            grad @ masked(weight, keep) if need_x else None,
             rows.mT @ points if need_weight else None,
             None,
             rows.sum(0) if need_bias else None,
@@ -78,7 +78,7 @@ class _Convolution(torch.autograd.Function):
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
         stride, padding, dilation, output_padding = ctx.options
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, x, _masked(weight, keep) if need_x else weight, [grad.shape[1]],
+            grad, x, masked(weight, keep) if need_x else weight, [grad.shape[1]],
             stride, padding, dilation, ctx.transposed, output_padding, ctx.groups,
             [need_x, need_weight, need_bias],
         )  # fmt: skip
@@ -90,7 +90,7 @@ for _function in (_Linear, _Convolution):
     _function.forward.__signature__ = inspect.signature(_function.forward)
 
 
-def _masked(weight: Tensor, keep: Tensor) -> Tensor:
+def masked(weight: Tensor, keep: Tensor) -> Tensor:
     # Not `torch.where`: on a CPU its branches take ten times as long as the product.
     return weight * keep
 
@@ -107,7 +107,7 @@ def linear(x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None = None) 
     Returns:
         (..., out).
     """
-    return _Linear.apply(*_autocast(x, weight, keep, bias))
+    return _Linear.apply(*autocast(x, weight, keep, bias))
 
 
 def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
@@ -164,7 +164,7 @@ def _convolve(
     groups: int,
 ) -> Tensor:
     single = x.dim() == weight.dim() - 1  # one image without a batch dimension
-    tensors = _autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
+    tensors = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
     y = _Convolution.apply(*tensors, transposed, options, groups)
     return y.squeeze(0) if single else y
 
@@ -174,7 +174,7 @@ def _each(value: int | Sequence[int], dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
-def _flat(x: Tensor) -> Tensor:
+def flat(x: Tensor) -> Tensor:
     """(..., n) as (rows, n)."""
     return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
@@ -202,7 +202,7 @@ def _padded(
     return x, [total // 2 for total in totals]
 
 
-def _autocast(
+def autocast(
     x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Cast as autocast would: a Function must see what its backward pass computes on."""

@@ -1,9 +1,12 @@
 """Masks into weights, in place and restorable.
 
-While a parameter NAME is pruned, a non-persistent buffer NAME_orig beside it holds its original
-values: it follows ``.to()`` and ``.half()``, is copied by ``deepcopy`` and pickled, and stays out
-of the ``state_dict``. The Parameter stays the same object, so optimizers, DDP, tied weights and
-compiled graphs do not notice.
+While a parameter NAME is pruned, an attribute NAME_orig beside it holds its original values: it
+follows ``.to()`` and ``.half()``, is copied by ``deepcopy`` and pickled, and is neither in the
+``state_dict`` nor among the buffers. The Parameter stays the same object, so optimizers, DDP, tied
+weights and compiled graphs do not notice.
+
+Originals belong to one Parameter, and count as long as it holds nothing but original values and
+zeros. What was trained since is where the next pruning starts.
 """
 
 import numpy as np
@@ -11,12 +14,15 @@ import torch
 from torch import nn
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.kept import ORIGINAL_SUFFIX, keep_original, keeps_original, original_of
+from secateurs.layout import as_integers
 from secateurs.masks import Mask, Masks
-from secateurs.multiply import Product, as_integers, multiply
+from secateurs.multiply import Product, multiply
+from secateurs.original import Original, differs
+from secateurs.restoring import check_releasable, release_weights
 from secateurs.sharding.presence import is_part, local_of, replicated
 from secateurs.sharding.shard import shard_of
-from secateurs.sparsity import BACKWARD_SUFFIX
-from secateurs.targets import ORIGINAL_SUFFIX, Target, all_parameters, pruned_places
+from secateurs.targets import Target, all_parameters
 
 
 def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
@@ -87,86 +93,67 @@ def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
     """Pair each mask with its parameter, and check that it can be written into the weights.
 
     Raises:
-        InvalidArgumentError: the masks do not fit, or a weight cannot be written in place.
+        InvalidArgumentError: the masks do not fit, or a weight cannot be written in place, or one
+            that was pruned before is computed now.
     """
     pairs = matching_targets(model, masks)
     for target, mask in pairs:
         _check_writable(target)
         local_mask(mask, target)
+    check_releasable(model)
     return pairs
 
 
+@torch.no_grad()
 def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
     """Set every masked-out weight to zero, starting from the original values.
 
-    What was pruned before and is not masked now is restored.
+    Where a weight was trained since it was pruned, its values now are the original ones from here
+    on. What was pruned before and is not masked now is released.
 
     Args:
         model: the network, without masks on the backward pass.
         pairs: what `check_weights` made of the masks.
     """
-    restore_weights(model, keep={id(target.parameter) for target, _ in pairs})
-    for target, _ in pairs:  # all before the first write: two parameters may lie over one memory
-        _save(target)
-    _write(pairs)
+    release_weights(model, keep={id(target.parameter) for target, _ in pairs})
+    # All before the first write: two parameters may lie over one memory.
+    _write([(target, mask, _save(target)) for target, mask in pairs])
 
 
-def restore_weights(model: nn.Module, keep: set[int] | None = None) -> None:
-    """Put the original values back, bit for bit, except in parameters whose id is in ``keep``."""
-    for module, attribute in pruned_places(model, ORIGINAL_SUFFIX):
-        parameter = module._parameters[attribute]
-        if parameter is None or id(parameter) in (keep or ()):
-            continue
-        # Copied before they are let go: Ctrl-C in between must not lose the originals.
-        _copy_bits(parameter, module.get_buffer(attribute + ORIGINAL_SUFFIX))
-        _forget(module, attribute)
-
-
-def pruned_weights(model: nn.Module) -> list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]:
-    """What is pruned now: (module, attribute, original values, a copy of the pruned values)."""
-    return [
-        (
-            module,
-            a,
-            module.get_buffer(a + ORIGINAL_SUFFIX),
-            module.get_parameter(a).detach().clone(),
-        )
-        for module, a in pruned_places(model, ORIGINAL_SUFFIX)
-    ]
-
-
-def reinstate_weights(
-    weights: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]],
-) -> None:
-    """Bring back what `pruned_weights` noted, on a model that is not pruned."""
-    for module, attribute, original, values in weights:
-        parameter = module.get_parameter(attribute)
-        module.register_buffer(
-            attribute + ORIGINAL_SUFFIX,
-            original.to(parameter.device, parameter.dtype),
-            persistent=False,
-        )
-        _copy_bits(parameter, values)
-
-
-def forget_originals(model: nn.Module) -> None:
-    """Drop the kept originals, so that the pruned weights are the weights."""
-    for module, attribute in pruned_places(model, ORIGINAL_SUFFIX):
-        _forget(module, attribute)
-
-
-def _forget(module: nn.Module, attribute: str) -> None:
-    del module._buffers[attribute + ORIGINAL_SUFFIX]
-    module._non_persistent_buffers_set.discard(attribute + ORIGINAL_SUFFIX)
-
-
-def _save(target: Target) -> None:
-    original = target.saved
-    if original is None:
-        original = target.parameter.detach().clone()
+def _save(target: Target) -> list[Original]:
+    """See to it that each place keeps the values that pruning starts from."""
+    values = _start(target)
+    originals: list[Original] = []
     for module, attribute in target.places:
-        if module._buffers.get(attribute + ORIGINAL_SUFFIX) is None:
-            module.register_buffer(attribute + ORIGINAL_SUFFIX, original, persistent=False)
+        kept = original_of(module, attribute)
+        if kept is None or kept.values is not values:
+            kept = Original(values, target.parameter)
+            keep_original(module, attribute, kept)
+        originals.append(kept)
+    return originals
+
+
+def _start(target: Target) -> torch.Tensor:
+    """The values that pruning starts from; `release_weights` has seen whether it was trained."""
+    original, parameter = target.original, target.parameter
+    if original is None or original.was_trained or _shares_memory(original):
+        return parameter.detach().clone()
+    known = original.was_settled or parameter.is_cpu or is_part(parameter)
+    if known or _recording(parameter):
+        return original.beside
+    # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
+    now, then = as_integers(parameter), as_integers(original.beside)
+    return torch.where(differs(parameter, original.values), now, then).view(parameter.dtype)
+
+
+def _shares_memory(original: Original) -> bool:
+    """Whether someone has put the original's own memory in the parameter's place."""
+    here, there = original.parameter, original.values
+    return not is_part(here) and there.data_ptr() == here.data_ptr() and here.data_ptr() != 0
+
+
+def _recording(parameter: nn.Parameter) -> bool:
+    return parameter.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _check_writable(target: Target) -> None:
@@ -177,8 +164,9 @@ def _check_writable(target: Target) -> None:
         )
     for module, attribute in target.places:
         name = attribute + ORIGINAL_SUFFIX
-        # Pruned before, in the weights or in the backward pass: then the name is ours.
-        ours = {name, attribute + BACKWARD_SUFFIX} & module._non_persistent_buffers_set
+        # Pruned in the backward pass, its class shows one of ours.
+        shown: tuple[str, ...] = getattr(type(module), "secateurs_own", ())
+        ours = attribute in shown or keeps_original(module, attribute)
         if not ours and hasattr(module, name):
             raise InvalidArgumentError(
                 f"{target.name} cannot be pruned: its module already has an attribute {name}"
@@ -195,28 +183,21 @@ def _overlaps(tensor: torch.Tensor) -> bool:
     return False
 
 
-@torch.no_grad()
-def _write(pairs: list[tuple[Target, Mask]]) -> None:
+def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
     multiply(
         [
             Product(
-                local_of(target.weight),
+                local_of(originals[0].values),
                 local_mask(mask, target),
                 local_of(target.parameter.detach()),
             )
-            for target, mask in pairs
+            for target, mask, originals in rows
         ]
     )
-    for target, _ in pairs:
+    for target, _, originals in rows:
         parameter = target.parameter
         if parameter.device.type == "cpu" and not parameter.is_inference():
             # A pending backward pass that needs the old values must find out that they are gone.
             torch.autograd.graph.increment_version(parameter)
-
-
-@torch.no_grad()
-def _copy_bits(parameter: nn.Parameter, original: torch.Tensor) -> None:
-    values, original = local_of(parameter.detach()), local_of(original.detach())
-    if original.dtype == parameter.dtype:
-        values, original = as_integers(values), as_integers(original)
-    values.copy_(original)
+        for original in originals:
+            original.written()

@@ -13,16 +13,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from secateurs._mode import MaskedWeights, active_mode, masked_attributes, without_our_mode
 from secateurs.apply import mask_beside, matching_targets
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.kept import (
+    ORIGINAL_SUFFIX,
+    backward_masks,
+    check_mask_name,
+    forget_mask,
+    keep_mask,
+    keeps_original,
+    masks_of,
+    original_of,
+)
+from secateurs.kinds import KINDS
 from secateurs.masks import Masks
-from secateurs.sparsity import BACKWARD_SUFFIX
-from secateurs.targets import KINDS, ORIGINAL_SUFFIX, Target, pruned_places
+from secateurs.targets import Target
 
 # These never use a weight themselves, and people compare their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_ABOVE = "secateurs_above"  # where a class that has ours below remembers the one it replaces
 # In these, torch takes another path, with other rounding, when no gradient is wanted and no
 # function mode is active.
 _FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -38,6 +50,8 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
     pairs = matching_targets(model, masks)
     for target, _ in pairs:
         check_gradient_prunable(target)
+        for place in target.places:
+            check_mask_name(*place)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     restore_gradients(model)
     install_gradient_masks(model, [(*p, keep) for target, keep in masked for p in target.places])
@@ -45,61 +59,104 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
 
 def gradient_masks(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
     """The masks that stand: (module, attribute, mask that broadcasts to the weight)."""
-    masks: list[tuple[nn.Module, str, Tensor]] = []
-    for module, attribute in pruned_places(model, BACKWARD_SUFFIX):
-        masks.append((module, attribute, module.get_buffer(attribute + BACKWARD_SUFFIX)))
-    return masks
+    return list(backward_masks(model))
 
 
 def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, Tensor]]) -> None:
     """Put masks on a model without any; `gradient_masks` describes the argument."""
     for module, attribute, keep in masks:
-        keep = keep.to(module.get_parameter(attribute).device)
-        module.register_buffer(attribute + BACKWARD_SUFFIX, keep, persistent=False)
+        keep_mask(module, attribute, keep.to(module.get_parameter(attribute).device))
     for module in list(model.modules()) if masks else ():
-        own = tuple(attribute for attribute, _ in masked_attributes(module))
-        if own or _may_use_others(module):
-            object.__setattr__(module, "__class__", _subclass(type(module), own))
+        masked = masks_of(module)
+        if masked or _may_use_others(module):
+            own = _seen_names(module) if masked else ()
+            object.__setattr__(module, "__class__", _pruned_class(module, own))
 
 
 def restore_gradients(model: nn.Module) -> None:
     """Take all masks off the backward pass."""
     for module in model.modules():
         if isinstance(module, _PrunedBackward):
-            object.__setattr__(module, "__class__", module.secateurs_base)
-    for module, attribute in pruned_places(model, BACKWARD_SUFFIX):
-        del module._buffers[attribute + BACKWARD_SUFFIX]
-        module._non_persistent_buffers_set.discard(attribute + BACKWARD_SUFFIX)
+            object.__setattr__(module, "__class__", _without_ours(type(module)))
+    for module, attribute, _ in backward_masks(model):
+        forget_mask(module, attribute)
 
 
-class _PrunedBackward(nn.Module):
+class _PrunedBackward:
     """Mixed into a module's own class while its backward pass is pruned."""
 
     secateurs_base: type[nn.Module]
     secateurs_own: tuple[str, ...]
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (self.secateurs_base, self.secateurs_own), self.__getstate__()
-
 
 @cache
 def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
-    def original(attribute: str) -> property:
-        def get(self: nn.Module) -> Tensor:
-            # Between pruning in the weights and in the backward pass, both stand for a moment.
-            saved = self._buffers.get(attribute + ORIGINAL_SUFFIX)
-            return getattr(self, attribute).detach() if saved is None else saved
-
-        return property(get)
-
     @wraps(base.forward)  # for those who inspect its signature
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return _forward(self, base.forward, args, kwargs)
 
-    namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: original(name) for name in own}
-    namespace |= {"secateurs_base": base, "secateurs_own": own}
+    def reduce(self: nn.Module, protocol: Any) -> Any:  # noqa: ARG001
+        return _rebuild, (base, own), self.__getstate__()
+
+    namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: _original(name) for name in own}
+    namespace |= {"secateurs_base": base, "secateurs_own": own, "__reduce_ex__": reduce}
     namespace |= {"forward": forward, "__module__": base.__module__}
-    return type(base.__name__, (_PrunedBackward, base), namespace)
+    # Its own class first: who takes a parametrization off a module goes back to the first base.
+    return type(base.__name__, (base, _PrunedBackward), namespace)
+
+
+def _seen_names(module: nn.Module) -> tuple[str, ...]:
+    """The masked weights that show a ``NAME_orig``: where the module has none of its own."""
+    return tuple(
+        attribute
+        for attribute, _ in masks_of(module)
+        # Between pruning in the weights and in the backward pass, both stand for a moment.
+        if keeps_original(module, attribute) or not hasattr(module, attribute + ORIGINAL_SUFFIX)
+    )
+
+
+def _original(attribute: str) -> property:
+    def get(self: nn.Module) -> Tensor:
+        kept = original_of(self, attribute)
+        return getattr(self, attribute).detach() if kept is None else kept.values
+
+    return property(get)
+
+
+def _pruned_class(module: nn.Module, own: tuple[str, ...]) -> type:
+    """What a module becomes an instance of.
+
+    A parametrization makes a class of its own for each module, adds and removes properties there,
+    and in the end goes back to that class's first base: so that one is ours.
+    """
+    cls = type(module)
+    # As torch.nn.utils.parametrize.is_parametrized, which takes longer for those that are not.
+    parametrized = "parametrizations" in module._modules
+    if parametrized and cls.__name__.startswith("Parametrized") and len(cls.__bases__) == 1:
+        return _with_ours_below(cls, tuple(vars(cls)), own)
+    return _subclass(cls, own)
+
+
+@cache
+def _with_ours_below(cls: type, names: tuple[str, ...], own: tuple[str, ...]) -> type:  # noqa: ARG001
+    namespace = _namespace(cls) | {_ABOVE: cls}
+    return type(cls.__name__, (_subclass(cls.__bases__[0], own),), namespace)
+
+
+def _without_ours(cls: type) -> type:
+    """The class that a module had, with what others derived since, such as a parametrization."""
+    if "secateurs_base" in vars(cls):
+        return vars(cls)["secateurs_base"]
+    own = _namespace(cls)
+    before = own.pop(_ABOVE, None)
+    if before is not None and own == _namespace(before):
+        return before
+    bases = tuple(_without_ours(b) if issubclass(b, _PrunedBackward) else b for b in cls.__bases__)
+    return type(cls.__name__, bases, own)
+
+
+def _namespace(cls: type) -> dict[str, Any]:
+    return {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
 
 
 def _rebuild(base: type[nn.Module], own: tuple[str, ...]) -> nn.Module:
@@ -133,11 +190,23 @@ def _checked(
     output = forward(module, *args, **kwargs)
     for weight in own:
         if weight not in mode.used:
+            _refuse_computed(module)
             raise FailureError(
-                f"{module._get_name()} did not hand its weight to a convolution, linear or "
-                "attention function, so its backward pass cannot be pruned: exclude this layer"
+                f"{module._get_name()} did not hand its weight to a convolution, a matrix "
+                "product or an attention function, so its backward pass cannot be pruned: exclude "
+                "this layer"
             )
     return output
+
+
+def _refuse_computed(module: nn.Module) -> None:
+    for attribute, _ in masked_attributes(module):
+        if parametrize.is_parametrized(module, attribute):
+            raise FailureError(
+                f"{attribute} of a {module._get_name()} is computed by a parametrization that was "
+                "put on after gradient pruning, so its backward pass cannot be pruned: call "
+                "restore(model), and prune again without this layer or without the parametrization"
+            )
 
 
 def _wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
@@ -157,13 +226,15 @@ def check_gradient_prunable(target: Target) -> None:
     """Refuse a weight whose use cannot be told from others'.
 
     Raises:
-        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer, or
-            its module's ``forward`` was replaced.
+        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer or of
+            experts, or its module's ``forward`` was replaced.
     """
-    if not any(_is_linear(module, attribute) for module, attribute in target.places):
+    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
+    if not linear and not target.is_stack:
         raise InvalidArgumentError(
-            f"gradient pruning works on convolution, linear and attention weights; {target.name} "
-            f"belongs to {type(target.module).__name__}: write exclude={target.name!r}"
+            "gradient pruning works on the weights of convolutions, linear layers, attention and "
+            f"experts; {target.name} belongs to {type(target.module).__name__}: write "
+            f"exclude={target.name!r}"
         )
     for module, _ in target.places:
         if "forward" in vars(module):

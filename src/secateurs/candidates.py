@@ -10,15 +10,17 @@ from secateurs.draw import draw_into
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import Units
 from secateurs.layout import flattened, joined, same_order, side_by_side
-from secateurs.masks import Mask, Masks
+from secateurs.masks import Mask, Masks, same_tensors
 from secateurs.sharding.presence import local_of, part_like
 from secateurs.sharding.team import Team
 from secateurs.sparsity import count_nonzero
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Which units are candidates, ready to be drawn from any number of times.
+
+    Equal to others of the same units and values.
 
     Attributes:
         units: for each parameter, how its elements fall into units.
@@ -29,7 +31,15 @@ class Candidates:
 
     units: Mapping[str, Units]
     chosen: Mapping[str, torch.Tensor]
-    team: Team | None = field(default=None, repr=False, compare=False)
+    team: Team | None = field(default=None, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Candidates):
+            return NotImplemented
+        alike = self.units == other.units
+        return self is other or (alike and _same(self.chosen, other.chosen))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @property
     def count(self) -> int:
@@ -124,9 +134,9 @@ class Candidates:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Levels:
-    """The candidates of several ratios at once, in one byte a unit.
+    """The candidates of several ratios at once, in one byte a unit; equal to others alike.
 
     Candidates are nested: those of a small ratio are candidates of every larger one. So the index
     of the first ratio at which a unit becomes a candidate says it all.
@@ -142,7 +152,15 @@ class Levels:
     ratios: tuple[float, ...]
     units: Mapping[str, Units]
     level: Mapping[str, torch.Tensor]
-    team: Team | None = field(default=None, repr=False, compare=False)
+    team: Team | None = field(default=None, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Levels):
+            return NotImplemented
+        alike = (self.ratios, self.units) == (other.ratios, other.units)
+        return self is other or (alike and _same(self.level, other.level))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def at(self, p_prune: float) -> Candidates:
         """The candidates of one of the ratios.
@@ -161,3 +179,9 @@ class Levels:
         parts = zip(self.level.items(), made, strict=True)
         chosen = {name: part_like(here, level) for (name, level), here in parts}
         return Candidates(self.units, chosen, self.team)
+
+
+def _same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    return set(first) == set(second) and same_tensors(
+        list(first.values()), [second[name] for name in first]
+    )

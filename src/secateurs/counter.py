@@ -9,6 +9,7 @@ import torch
 
 from secateurs import layout
 from secateurs.blocks import Array, Part, block_length, key_blocks, numpy_integer
+from secateurs.device_keys import fetched
 
 # Keys inside a range are kept while they are so few; then nothing has to be read twice.
 _FEW = 3 << 17
@@ -81,7 +82,8 @@ class Pass:
         self._bins: Array | None = None
         self._ends = [0, 0]
         self._found: dict[int, _Met] = {}
-        self._elsewhere: list[Array] = []
+        self._device_keys: list[torch.Tensor] = []
+        self._device_counts: list[torch.Tensor] = []
 
     def add_blocks(self, part: Part, marks: Array | None) -> None:
         """Count keys on the CPU.
@@ -120,20 +122,26 @@ class Pass:
             self._found[part.begin] = met
 
     def add_on_device(self, keys: torch.Tensor) -> None:
-        """Count keys where they are; only those inside the range are fetched."""
+        """Count keys where they are; only those inside the range are fetched, all together."""
         low, high = self._range.low, self._range.high
-        inside = keys[(keys >= low) & (keys <= high)].cpu().numpy()
-        found = torch.stack([(keys < low).sum(), keys.min().long(), keys.max().long()]).tolist()
-        self._note(*found)
-        self._elsewhere.append(inside)
-        if sum(map(len, self._elsewhere)) >= self._few:
-            self._spill(self._elsewhere)
-            self._elsewhere = []
+        self._device_keys.append(keys[(keys >= low) & (keys <= high)])
+        self._device_counts.append(
+            torch.stack([(keys < low).sum(), keys.min().long(), keys.max().long()])
+        )
+        if sum(map(len, self._device_keys)) >= self._few:
+            self._spill(_arrays(self._device_keys))
+            self._device_keys = []
+
+    def fetch_counts(self) -> None:
+        """Wait for the devices and add up what they counted."""
+        for counts in fetched(self._device_counts):
+            self._note(*counts.tolist())
+        self._device_counts = []
 
     def finish(self) -> tuple[Array, Inside | None]:
         """The counts in the range bin by bin, and what was met there if it was little."""
         found = [self._found[begin] for begin in sorted(self._found)]
-        keys = _together([k for met in found for k in met.keys] + self._elsewhere)
+        keys = _together([k for met in found for k in met.keys] + _arrays(self._device_keys))
         bins = self._range.histogram(keys)
         if self._bins is not None:
             bins += self._bins
@@ -206,6 +214,10 @@ def _places(flags: Array, size: int) -> Array:
     inner &= 7
     places += inner
     return places
+
+
+def _arrays(tensors: list[torch.Tensor]) -> list[Array]:
+    return [tensor.numpy() for tensor in fetched(tensors)]
 
 
 def _together(arrays: list[Array]) -> Array:

@@ -7,6 +7,7 @@ import torch
 
 from secateurs.blocks import Array, Source, in_threads, share_out
 from secateurs.counter import Inside, Pass, Range
+from secateurs.device_keys import device_blocks, fetched
 from secateurs.errors import InvalidArgumentError
 from secateurs.keys import Scores, key_dtype, key_of, key_range
 from secateurs.layout import flattened, pieces
@@ -60,12 +61,7 @@ class KeyCounts:
         """
         size = _SAMPLE if self.total < _MANY else _LARGE_SAMPLE
         sample = self.sample(max(self.total // size, 1))
-        last = len(sample) - 1
-        quantile = (k - 1) / max(self.total - 1, 1)
-        # Three standard deviations of the rank of a sample quantile (a binomial).
-        spread = 3 * (len(sample) * quantile * (1 - quantile)) ** 0.5 + 2
-        first = max(int(quantile * last - spread), 0)
-        final = min(int(quantile * last + spread) + 1, last)
+        first, final = sampled_ranks(k, self.total, len(sample))
         sample.partition((first, final))
         return int(sample[first]), int(sample[final])
 
@@ -95,10 +91,9 @@ class KeyCounts:
     def _count_all(self, wanted: Range) -> tuple[int, torch.Tensor]:
         made = Pass(wanted, self.dtype, signed=self.low < 0, threads=len(self.parts))
         in_threads(lambda part: made.add_blocks(part, self._marks), self.parts)
-        for scores in self._elsewhere:
-            flat = flattened(scores.values)
-            for piece in pieces(flat):
-                made.add_on_device(key_of(flat[piece], self.dtype, absolute=scores.absolute))
+        for keys in device_blocks(self._elsewhere, self.dtype):
+            made.add_on_device(keys)
+        made.fetch_counts()
         if made.least < self.low or made.greatest > self.high:  # beyond the infinities: NaN
             self._name_nan()
         bins, self.inside = made.finish()
@@ -109,6 +104,7 @@ class KeyCounts:
         """Every ``step``-th key of all tensors together."""
         offset = 0
         found: list[Array] = []
+        on_device: list[torch.Tensor] = []
         for source in self._sources:
             first = -offset % step
             if first < source.size:
@@ -117,9 +113,9 @@ class KeyCounts:
         for scores in self._elsewhere:
             flat, first = flattened(scores.values), -offset % step
             if first < flat.numel():
-                keys = key_of(flat[first::step], self.dtype, absolute=scores.absolute)
-                found.append(keys.cpu().numpy())
+                on_device.append(key_of(flat[first::step], self.dtype, absolute=scores.absolute))
             offset += flat.numel()
+        found += [keys.numpy() for keys in fetched(on_device)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def _name_nan(self) -> None:
@@ -130,3 +126,18 @@ class KeyCounts:
                     f"the score of {scores.name} is NaN in places, so it has no rank: check the "
                     f"weights and gradients, or write exclude={scores.name!r}"
                 )
+
+
+def sampled_ranks(k: int, total: int, samples: int) -> tuple[int, int]:
+    """The ranks in an evenly spaced sample that the k-th smallest of all likely lies between.
+
+    Args:
+        k: from 1 to ``total``.
+        total: how many there are.
+        samples: how many of them were sampled, at least one.
+    """
+    last = samples - 1
+    quantile = (k - 1) / max(total - 1, 1)
+    # Three standard deviations of the rank of a sample quantile (a binomial).
+    spread = 3 * (samples * quantile * (1 - quantile)) ** 0.5 + 2
+    return max(int(quantile * last - spread), 0), min(int(quantile * last + spread) + 1, last)

@@ -1,4 +1,4 @@
-"""The two errors this package raises on purpose.
+"""The two errors this package raises on purpose, and its warning.
 
 The command line turns them into one line on stderr; nothing else is caught quietly.
 """
@@ -14,3 +14,7 @@ class InvalidArgumentError(SecateursError, ValueError):
 
 class FailureError(SecateursError, RuntimeError):
     """What was asked for makes sense, but could not be carried out (exit code 1)."""
+
+
+class LostTrainingWarning(UserWarning):
+    """Values that were learned, or loaded, are gone, since the caller went back to older ones."""

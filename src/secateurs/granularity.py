@@ -1,10 +1,13 @@
 """Units: which elements are pruned together, how scores are pooled, how unit masks reach weights.
 
-| granularity | convolution | linear, attention | other parameters |
-|---|---|---|---|
-| ``weight`` | one element | one element | one element |
-| ``kernel`` | one kernel (one input and output channel) | one element | dimensions beyond two |
-| ``filter`` | one output channel | one output feature | one entry of the first dimension |
+| granularity | convolution | linear, attention, recurrent | stacked experts | other parameters |
+|---|---|---|---|---|
+| ``weight`` | one element | one element | one element | one element |
+| ``kernel`` | one input and output channel | one element | one element | dimensions beyond two |
+| ``filter`` | one output channel | one output | one output of one expert | an entry of the first |
+
+An output is a row of a linear layer, a column of a ``Conv1D``, whose weight is (in, out), and a row
+of a recurrent layer, where it is one gate of one hidden unit.
 """
 
 from dataclasses import dataclass
@@ -84,8 +87,14 @@ def units_of(target: Target, granularity: str) -> Units:
     shape = tuple(target.parameter.shape)
     if granularity == "weight" or len(shape) < 2:
         return Units(shape, shape, shape)
+    if granularity == "kernel" and target.is_stack:
+        return Units(shape, shape, shape)
     if granularity == "kernel":
         return Units(shape, shape, (*shape[:2], *(1 for _ in shape[2:])))
+    if target.outputs_last:
+        return Units(shape, shape, (*shape[:-2], 1, shape[-1]))
+    if target.is_stack:
+        return Units(shape, shape, (*shape[:2], 1))
     if target.is_transposed:
         groups = cast(int, target.module.groups)
         view = (groups, shape[0] // groups, *shape[1:])

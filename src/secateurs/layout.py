@@ -13,6 +13,12 @@ block gives Python's lock away and must win it back from the other threads.
 """
 
 _BLOCK_ELSEWHERE = 1 << 24
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def as_integers(values: torch.Tensor) -> torch.Tensor:
+    """See a tensor's bits as integers, outside of autograd."""
+    return values.detach().view(_INTEGERS[values.element_size()])
 
 
 def storage_order(values: torch.Tensor) -> tuple[int, ...]:

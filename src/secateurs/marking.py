@@ -17,8 +17,17 @@ from secateurs.blocks import (
     numpy_integer,
 )
 from secateurs.counting import KeyCounts
+from secateurs.device_keys import device_blocks, fetched
 from secateurs.keys import Scores, key_of
-from secateurs.layout import flattened, inverse, logical_pieces, pieces, side_by_side, storage_order
+from secateurs.layout import (
+    flattened,
+    inverse,
+    joined,
+    logical_pieces,
+    pieces,
+    side_by_side,
+    storage_order,
+)
 
 
 @dataclass(frozen=True)
@@ -66,17 +75,17 @@ def mark(
     elif counts.marked != key:
         _mark_below(here, counts, key)
     elsewhere = len(here) < counts.total
+    all_tied = ties == tied
     if elsewhere:
-        _mark_below_elsewhere(scores, marks, counts.dtype, key)
-    if tied_places is not None and len(tied_places) == ties == tied:
+        _mark_on_devices(scores, marks, counts.dtype, key, equal=all_tied)
+    if all_tied and not len(here):
+        return
+    if all_tied and tied_places is not None:
         here[tied_places] = True
     elif tied_places is not None and not elsewhere:
         _mark_earliest_places(marks, tied_places, ties)
     else:
-        for tensor, mask in zip(scores, marks.masks, strict=True):
-            if ties == 0:
-                break
-            ties -= _mark_earliest(mask, tensor, counts.dtype, key, ties)
+        _mark_earliest_of_all(scores, marks, counts.dtype, key, ties)
 
 
 def _mark_below(out: Array, counts: KeyCounts, key: int) -> None:
@@ -91,15 +100,67 @@ def _mark_below(out: Array, counts: KeyCounts, key: int) -> None:
     in_threads(mark_part, counts.parts)
 
 
-def _mark_below_elsewhere(
-    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int
+def _mark_on_devices(
+    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int, *, equal: bool
 ) -> None:
+    """Mark what is below ``key``, or ``equal`` to it too, without waiting for any device."""
+    compare = torch.le if equal else torch.lt
+    kinds: dict[tuple[torch.device, bool], tuple[list[Scores], list[torch.Tensor]]] = {}
     for tensor, mask in zip(scores, marks.masks, strict=True):
         if mask.device.type != "cpu":
-            flat, out = flattened(tensor.values), flattened(mask)
-            for piece in pieces(flat):
-                keys = key_of(flat[piece], dtype, absolute=tensor.absolute)
-                torch.lt(keys, key, out=out[piece])
+            values, masks = kinds.setdefault((mask.device, tensor.absolute), ([], []))
+            values.append(tensor)
+            masks.append(flattened(mask))
+    for values, masks in kinds.values():
+        rows = joined([(mask,) for mask in masks])
+        # In one piece of memory they are marked as one tensor, else each on its own.
+        whole = len(rows) == 1
+        groups = (
+            [(values, rows[0][0])]
+            if whole
+            else [([one], mask) for one, mask in zip(values, masks, strict=True)]
+        )
+        for group, out in groups:
+            place = 0
+            for keys in device_blocks(group, dtype):
+                compare(keys, key, out=out[place : place + len(keys)])
+                place += len(keys)
+
+
+def _mark_earliest_of_all(
+    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int, left: int
+) -> None:
+    """Mark the first ``left`` scores that equal ``key``, tensor by tensor."""
+    pairs = list(zip(scores, marks.masks, strict=True))
+    on_device = [i for i, (_, mask) in enumerate(pairs) if mask.device.type != "cpu"]
+    # Counted before any is marked, so that a device is waited for once, not for each tensor.
+    counts = fetched([_tied(pairs[i][0], dtype, key) for i in on_device])
+    tied = dict(zip(on_device, map(int, counts), strict=True))
+    for index, (tensor, mask) in enumerate(pairs):
+        if left == 0:
+            break
+        count = tied.get(index)
+        if count is None or count > left:
+            left -= _mark_earliest(mask, tensor, dtype, key, left)
+        elif count:
+            _mark_equal(tensor, mask, dtype, key)
+            left -= count
+
+
+def _tied(scores: Scores, dtype: torch.dtype, key: int) -> torch.Tensor:
+    """How many scores equal ``key``, as a tensor where they are."""
+    flat = flattened(scores.values)
+    counts = [
+        torch.count_nonzero(key_of(flat[piece], dtype, absolute=scores.absolute) == key)
+        for piece in pieces(flat)
+    ]
+    return torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.int64)
+
+
+def _mark_equal(scores: Scores, mask: torch.Tensor, dtype: torch.dtype, key: int) -> None:
+    flat, out = flattened(scores.values), flattened(mask)
+    for piece in pieces(flat):
+        out[piece] |= key_of(flat[piece], dtype, absolute=scores.absolute) == key
 
 
 def _mark_earliest_places(marks: Marks, places: Array, left: int) -> None:

@@ -1,9 +1,10 @@
 """Masks: which units are kept, as a value that checked itself once."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,9 +21,9 @@ _FORMAT = "secateurs-masks-1"
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
-    """The mask of one parameter.
+    """The mask of one parameter; equal to another one of the same units and values.
 
     Attributes:
         keep: bool, one a unit, in the shape ``units.unit``; True is kept.
@@ -42,17 +43,43 @@ class Mask:
                 f"a mask of units {self.units.unit} cannot have the shape {tuple(self.keep.shape)}"
             )
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        alike = self.units == other.units
+        return self is other or (alike and same_tensors([self.keep], [other.keep]))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
     @property
     def broadcastable(self) -> torch.Tensor:
         """The mask in a shape that broadcasts against the weight."""
         return self.units.broadcastable(self.keep)
 
 
+def same_tensors(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are equal one by one, on whatever devices.
+
+    Raises:
+        InvalidArgumentError: a tensor is divided over ranks, of which none can tell alone.
+    """
+    if any(map(is_part, (*first, *second))):
+        raise InvalidArgumentError(
+            "what is divided over ranks cannot be compared with ==, since no rank has all of it: "
+            "save the masks and compare Masks.load(path), or compare the tensors' to_local()"
+        )
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
 class Masks(Mapping[str, torch.Tensor]):
     """The outcome of a draw: for each parameter, a bool tensor in its shape, True where kept.
 
-    A mapping from qualified names. Units are kept compactly: a kernel or filter mask takes one
-    byte a unit until you look at it.
+    A mapping from qualified names, equal to another one that says the same of the same names, at
+    whatever granularity and on whatever device. Units are kept compactly: a kernel or filter mask
+    takes one byte a unit until you look at it.
 
     Args:
         masks: one `Mask` for each qualified name.
@@ -90,6 +117,20 @@ class Masks(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self.units)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        theirs: Mapping[Any, Any] = other
+        if set(self) != set(theirs) or not all(
+            isinstance(t, torch.Tensor) for t in theirs.values()
+        ):
+            return False
+        return same_tensors([self[name] for name in self], [theirs[name] for name in self])
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
         if any(is_part(m.keep) for m in self.units.values()):  # no rank may count on its own

@@ -7,9 +7,7 @@ import numpy as np
 import torch
 
 from secateurs.blocks import Array, blocks_of, in_threads, ranges
-from secateurs.layout import storage_order
-
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+from secateurs.layout import as_integers, storage_order
 
 
 @dataclass(frozen=True)
@@ -25,11 +23,6 @@ class Product:
     source: torch.Tensor
     keep: torch.Tensor
     target: torch.Tensor
-
-
-def as_integers(values: torch.Tensor) -> torch.Tensor:
-    """See a tensor's bits as integers, outside of autograd."""
-    return values.detach().view(_INTEGERS[values.element_size()])
 
 
 def multiply(products: Sequence[Product]) -> None:

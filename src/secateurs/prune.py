@@ -1,31 +1,27 @@
 """The one-liners: prune a model, put it back, or do both around a block of code."""
 
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar, Unpack
 
 import torch
 from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
-from secateurs.apply import (
-    check_weights,
+from secateurs.apply import check_weights, prune_weights
+from secateurs.backward import prune_gradients, restore_gradients
+from secateurs.masks import Masks
+from secateurs.restoring import (
+    check_releasable,
     forget_originals,
-    prune_weights,
-    pruned_weights,
-    reinstate_weights,
+    look_closely,
+    release_weights,
     restore_weights,
 )
-from secateurs.backward import (
-    gradient_masks,
-    install_gradient_masks,
-    prune_gradients,
-    restore_gradients,
-)
-from secateurs.masks import Masks
 from secateurs.scores import Score
 from secateurs.selecting import SelectOptions, agree, select
 from secateurs.sharding.team import team_of
+from secateurs.standing import Standing, warn_of_loss
 from secateurs.targets import Layers, Patterns
 
 PRUNE_TYPES = ("global", "gradient")
@@ -52,7 +48,9 @@ def global_prune(
     The smallest ``p_prune`` of the units are candidates, and each is set to zero with probability
     ``p_bern`` (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). While a weight is
     pruned, ``module.weight_orig`` holds its original values; `restore` puts them back bit for bit.
-    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5.
+    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights that
+    were trained meanwhile are pruned from what they are now, which `restore` then puts back; so
+    pruning and training in turns prunes iteratively.
 
     Args:
         model: the network; its Parameters stay the same objects.
@@ -62,8 +60,8 @@ def global_prune(
         scope: ``"global"`` or ``"layer"``; see `select`.
         score: ``"magnitude"``, ``"gradient"``, ``"taylor"``, ``"random"`` or a function; see
             `select`.
-        layers: which layers compete, by default every convolution, linear layer and attention
-            projection; see `secateurs.targets.find_targets`.
+        layers: which layers compete, by default every convolution, linear layer, attention
+            projection and stack of experts; see `secateurs.targets.find_targets`.
         include: only these names or types; see `secateurs.targets.find_targets`.
         exclude: not these names or types; see `secateurs.targets.find_targets`.
         generator: the source of randomness for ``p_bern`` between 0 and 1 and random scores.
@@ -122,7 +120,7 @@ def gradient_prune(
 
     Raises:
         InvalidArgumentError: as `global_prune`, or a chosen parameter is not the weight of a
-            convolution, linear or attention layer.
+            convolution, linear or attention layer or of experts.
 
     Example:
         >>> import torch, secateurs as sc
@@ -140,6 +138,10 @@ def gradient_prune(
 def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model:
     """Put masks on a model, replacing whatever pruning it is under.
 
+    Masks act on the original weights; on weights that were trained since they were pruned, as they
+    are. Of writes that torch does not count (``.data``, optimizers with ``fused=True``) a few
+    values tell on a CPU and a new gradient anywhere; `select` and `global_prune` see all of them.
+
     Args:
         model: the network, changed in place.
         masks: from `Candidates.draw`, or `Masks.load`.
@@ -152,29 +154,36 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
     if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        pairs = check_weights(model, masks)  # first, so that an error leaves the model as it is
+        pairs = check_weights(model, masks)  # first: an error leaves the model as it is
         restore_gradients(model)
         prune_weights(model, pairs)
     else:
+        check_releasable(model)
         prune_gradients(model, masks)
-        restore_weights(model)
+        release_weights(model)
     return model
 
 
 def restore(model: Model) -> Model:
     """Put the original weights back, bit for bit, and take masks off the backward pass.
 
-    Whatever happened to the pruned weights since, such as training, is dropped; to keep it, call
-    `make_permanent` instead. Safe to call on a model that is not pruned, and to call twice.
+    Whatever happened to the pruned weights since, such as training, is dropped, with a
+    `LostTrainingWarning` that names them; to keep it, call `make_permanent` instead. A new
+    Parameter in the place of a pruned one is left as it is. Safe to call on a model that is not
+    pruned, and to call twice.
 
     Args:
         model: the network, changed in place.
 
     Returns:
         The same model.
+
+    Raises:
+        InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
     """
-    restore_weights(model)
     restore_gradients(model)
+    warn_of_loss("restore", restore_weights(model), frames=3)
+    check_releasable(model)
     return model
 
 
@@ -202,7 +211,9 @@ def pruned(
     """`global_prune` for the length of a ``with`` block.
 
     Afterwards, also when the block raises, the model is as it was before: with its original
-    weights, or under the pruning it was under.
+    weights, or under the pruning it was under. What the block taught the weights is dropped, with
+    a `LostTrainingWarning`. A weight that `make_permanent` or `restore` ended the pruning of inside
+    the block stays as they left it.
 
     Args:
         model: the network.
@@ -254,16 +265,26 @@ def gradient_pruned(
         yield model
 
 
+def set_aside(model: nn.Module) -> AbstractContextManager[None]:
+    """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
+    look_closely(model)
+    return _under(model, Masks({}), "global")
+
+
 @contextmanager
 def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
-    weights, gradients = pruned_weights(model), gradient_masks(model)
+    before = Standing.of(model)
     apply_masks(model, masks, prune_type)
+    inside = Standing.of(model, values=False)
     try:
         yield
     finally:
-        restore(model)
-        reinstate_weights(weights)
-        install_gradient_masks(model, gradients)
+        restore_gradients(model)
+        lost = inside.end()
+        lost += restore_weights(model)
+        lost += before.bring_back()
+        warn_of_loss("the end of the block", lost, frames=6)
+        check_releasable(model)
 
 
 def _draw(
@@ -274,6 +295,6 @@ def _draw(
         agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
     p_bern = check_ratio("p_bern", p_bern)
     source = make_generator(options.get("generator"), options.get("seed"))
-    # One source for both, so that random scores and draws do not repeat each other's numbers.
+    # One source for both: random scores and draws must not repeat each other's numbers.
     options |= {"generator": source, "seed": None}
     return select(model, p_prune, **options).draw(p_bern, generator=source)

@@ -1,6 +1,7 @@
 """From a model to its candidates: find what competes, score it, choose the smallest."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TypedDict, Unpack
 
 import torch
@@ -13,6 +14,7 @@ from secateurs.granularity import GRANULARITIES, Units, units_of
 from secateurs.keys import Scores
 from secateurs.layout import flattened, joined, side_by_side
 from secateurs.marking import Marks
+from secateurs.restoring import look_closely
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
 from secateurs.sharding.presence import local_of, part_like
@@ -51,7 +53,8 @@ def select(
     """Choose the ``k = round(p_prune * n)`` units with the smallest scores, exactly.
 
     Ties go to the earlier unit: in the order of ``named_parameters``, then by flat index. Original
-    weights are scored, also while the model is pruned.
+    weights are scored, also while the model is pruned; weights that were trained since they were
+    pruned are scored as they are.
 
     Args:
         model: the network; it is not changed.
@@ -162,6 +165,7 @@ def _scored(
     needed = "score='random'" if score == "random" and team is None else None
     source = make_generator(generator, seed, needed_for=needed)
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    look_closely(model)
     units = {target.name: units_of(target, granularity) for target in targets}
     if not any(u.count for u in units.values()):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
@@ -182,7 +186,8 @@ def _scores(
     team: Team | None,
 ) -> list[Scores]:
     if team is None or not team.sharded:
-        return [score_units(target, units[target.name], score, source) for target in targets]
+        with nullcontext() if team is None else team.together():
+            return [score_units(target, units[target.name], score, source) for target in targets]
     from secateurs.ranks.scoring import score_parts
 
     return score_parts(targets, units, score, source, team)
@@ -198,15 +203,26 @@ def _chosen(
     # All masks in one piece of memory, so that draws need not care for the number of tensors.
     masks = Marks.empty([scores.values for group in groups for scores in group]).masks
     chosen: dict[str, torch.Tensor] = {}
-    for group in groups:
-        marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
-        total = sum(scores.values.numel() for scores in group)
-        # round() as in torch.nn.utils.prune: halves go to the even number.
-        candidate_masks(group, round(p_prune * total), marks)
-        chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
+    with nullcontext() if team is None else team.together():
+        for group in groups:
+            _mark(group, p_prune, masks, chosen)
     if team is not None:
         team.agree("select", {"the sum of the candidates (the weights must be equal)": _sum(masks)})
     return chosen
+
+
+def _mark(
+    group: Sequence[Scores],
+    p_prune: float,
+    masks: list[torch.Tensor],
+    chosen: dict[str, torch.Tensor],
+) -> None:
+    """Choose the candidates among those that compete; their masks lie behind the earlier ones."""
+    marks = Marks(masks[len(chosen) : len(chosen) + len(group)])
+    total = sum(scores.values.numel() for scores in group)
+    # round() as in torch.nn.utils.prune: halves go to the even number.
+    candidate_masks(group, round(p_prune * total), marks)
+    chosen |= {scores.name: mask for scores, mask in zip(group, marks.masks, strict=True)}
 
 
 def _sum(masks: Sequence[torch.Tensor]) -> int:

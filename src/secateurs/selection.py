@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from secateurs.counting import KeyCounts
+from secateurs.device_threshold import find_threshold_on_device
 from secateurs.keys import Scores
 from secateurs.marking import Marks, mark
 
@@ -105,6 +106,15 @@ def candidate_masks(
         for mask in marks.masks:
             mask.fill_(False)
         return marks.masks, None
-    threshold = find_threshold(counts, k)
+    threshold = _found_on_device(scores, k) or find_threshold(counts, k)
     mark(scores, marks, counts, threshold.key, threshold.ties, threshold.tied)
     return marks.masks, threshold
+
+
+def _found_on_device(scores: Sequence[Scores], k: int) -> Threshold | None:
+    """The threshold of scores that are all on one accelerator, if it can be found there."""
+    kinds = {(one.values.device, one.absolute) for one in scores}
+    if len(kinds) > 1 or next(iter(kinds))[0].type == "cpu":
+        return None
+    found = find_threshold_on_device(scores, k)
+    return None if found is None else Threshold(*found)

@@ -1,6 +1,8 @@
 """Which images are attacked, at which size, and what they are aimed at."""
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from secateurs.attack.transfer import (
 )
 from secateurs.attack.transfer.images import predict
 from secateurs.errors import InvalidArgumentError
+from secateurs.results import digest_of
 from secateurs.zoo import LoadedData, load_data
 from secateurs.zoo.digits import digits_images
 
@@ -171,3 +174,28 @@ def test_networks_that_disagree_on_the_order_of_the_classes() -> None:
         match=r"disagree on the classes \(class 0 is '0' in one and '9' in the other\)",
     ):
         fit_size(networks("hidden", "renamed"), 8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs bytes as names")
+def test_names_of_saved_images_are_utf_8_and_no_formulas(tmp_path: Path) -> None:
+    data, nets = digits(), fitted("hidden")
+    good = choose_images(data, nets, limit=40)
+    stems = [b"caf\xe9", b"=1+1", b"-x", b"@", b"a\nb", b"caf\xff", b"plain"]
+    for place, name in enumerate(good.names):
+        path = tmp_path / str(int(good.labels[place])) / f"{place}.png"
+        path.parent.mkdir(exist_ok=True)
+        levels = digits_images()[0][int(name.removesuffix(".png"))]
+        Image.fromarray(levels).save(path)
+        if place < len(stems):
+            path.rename(path.with_name(os.fsdecode(stems[place]) + ".png"))
+    for digit in range(10):
+        (tmp_path / str(digit)).mkdir(exist_ok=True)
+    found = choose_images(
+        load_data(tmp_path, preprocess=pixel_preprocess(8, 1)), nets, limit=len(good)
+    )
+    odd = {name for name in found.names if not name.removesuffix(".png").isdigit()}
+    assert odd == {
+        *("caf%xe9.png", "_=1+1.png", "_-x.png", "_@.png", "a%nb.png", "caf%xff.png"),
+        "plain.png",
+    }
+    assert len(digest_of(found.names)) == 16

@@ -1,6 +1,9 @@
 """A benchmark that is stopped goes on where it was, and ends as if it had not been."""
 
+import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +14,9 @@ from typing import Any
 import pytest
 from small_benchmark import benchmark, outcome
 
+from secateurs._json import BrokenJSONError
 from secateurs.attack.transfer import Variants, run
+from secateurs.attack.transfer.outcomes import Outcome
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import read_transfer_rows
 
@@ -150,3 +155,87 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+OUTCOME: dict[str, Any] = {
+    "seen": 4,
+    "seconds": {"2": 0.5, "5": 1.0},
+    "hits": {"2": {"a": ["0110", "1110"]}, "5": {"a": ["0110", "1111"]}},
+    "achieved": 0.25,
+}
+JOB: dict[str, Any] = {"total": 5, "batch_size": 4, "targeted": True}
+
+
+def test_an_outcome_comes_back() -> None:
+    outcome = Outcome.from_dict(OUTCOME)
+    assert outcome.to_dict() == OUTCOME
+    outcome.check([2, 5], ["a"], **JOB)
+    Outcome().check([2, 5], ["a"], **JOB)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seen": 3},
+        {"seen": 5},
+        {"seen": 6},
+        {"seen": 0},
+        {"seen": None},
+        {"seen": "4"},
+        {"seconds": {"2": None, "5": 1.0}},
+        {"seconds": {"2": math.inf, "5": 1.0}},
+        {"seconds": {"5": 1.0}},
+        {"seconds": [1]},
+        {"achieved": 7},
+        {"hits": {"5": {"a": ["0110", "1111"]}}},
+        {"hits": OUTCOME["hits"] | {"x": {}}},
+        {"hits": OUTCOME["hits"] | {"9" * 5000: {}}},
+        {"hits": OUTCOME["hits"] | {"5": {"b": ["0110", "1111"]}}},
+        {"hits": OUTCOME["hits"] | {"5": {"a": ["011", "1111"]}}},
+        {"hits": OUTCOME["hits"] | {"5": {"a": ["0110", "11111"]}}},
+        {"hits": OUTCOME["hits"] | {"5": {"a": ["0110", "11x1"]}}},
+        {"hits": OUTCOME["hits"] | {"5": {"a": ["", "1111"]}}},
+        {"hits": OUTCOME["hits"] | {"5": {"a": "01"}}},
+        {"hits": OUTCOME["hits"] | {"5": {"a": [1, 2]}}},
+    ],
+    ids=lambda change: str(change)[:60],
+)
+def test_an_outcome_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BrokenJSONError) as caught:
+        Outcome.from_dict(OUTCOME | change).check([2, 5], ["a"], **JOB)
+    assert len(str(caught.value)) < 300
+
+
+def test_hits_that_disagree_with_what_was_seen_are_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = outcome(benchmark(limit=5).run())
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(Stop):
+            benchmark(limit=5).run(output=tmp_path)
+    file = tmp_path / "progress.json"
+    saved = json.loads(file.read_text())
+    pair = next(iter(next(iter(saved["outcome"]["hits"].values())).values()))
+    pair[0] += "111"
+    file.write_text(json.dumps(saved))
+    with pytest.warns(UserWarning, match=r"progress\.json cannot be used .*became of 4 images"):
+        assert outcome(benchmark(limit=5).run(output=tmp_path)) == expected
+
+
+@pytest.mark.parametrize("edit", ["lost", "images"])
+def test_a_job_whose_rows_are_not_all_there_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: str
+) -> None:
+    expected = outcome(benchmark(limit=5).run(output=tmp_path))
+    file = tmp_path / "results.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    if edit == "lost":
+        del lines[-1]
+    else:
+        lines[-1] = re.sub(r'"images": "\w+"', '"images": "0123456789abcdef"', lines[-1])
+    file.write_text("".join(lines))
+    with monkeypatch.context() as patch:
+        attacked = stop_after(1000, patch)
+        assert outcome(benchmark(limit=5).run(output=tmp_path)) == expected
+    assert attacked == [0, 4]

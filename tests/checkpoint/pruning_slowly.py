@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from secateurs.checkpoint import prune_checkpoint, publishing
+from secateurs.checkpoint import prune_checkpoint, rewriting
 
 source, output, where = sys.argv[1:]
 
@@ -16,7 +16,7 @@ def wait(*_: object) -> None:
 
 
 if where == "writing":
-    write = publishing.write_all
+    write = rewriting.write_all
     done: list[int] = []
 
     def slowly(*arguments) -> None:
@@ -24,8 +24,6 @@ if where == "writing":
         done.append(1)
         if len(done) == 3:
             wait()
-
-    from secateurs.checkpoint import rewriting
 
     rewriting.write_all = slowly
 elif where == "renaming":

@@ -59,7 +59,7 @@ def test_until_the_index_is_renamed_the_old_files_are_all_there(
     shards(tmp_path / "in")
     old = loaded(tmp_path / "in")
     rename = Path.replace
-    for stop in range(3):
+    for stop in range(4):
         done = 0
 
         def some(path: Path, target: Path, stop: int = stop) -> Path:
@@ -207,6 +207,8 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
         (tmp_path / "in", tmp_path / "file", "must be a folder"),
         (tmp_path / "in", tmp_path / "other", "holds other weights"),
         (single, tmp_path / "out", "must be a .safetensors"),
+        (single, "", "output is an empty path"),
+        ("", tmp_path / "out", "source is an empty path"),
         (single, tmp_path / "out.pt", "and so must be the output"),
         (tmp_path / "other", tmp_path / "out", "nothing to prune"),
         (tmp_path / "nowhere", tmp_path / "out", "there is no checkpoint"),

@@ -61,16 +61,23 @@ def test_tied_weights_are_pruned_once(tmp_path: Path) -> None:
     model = Tied()
     torch.save(model.state_dict(), tmp_path / "in.pt")
     plan = plan_pruning(tmp_path / "in.pt", 0.5)
+    assert [w.entry.name for w in plan.weights] == ["body.weight"]  # an embedding is no layer
+    both = {"include": ["*", "head"]}
+    plan = plan_pruning(tmp_path / "in.pt", 0.5, **both)
     assert [w.entry.names for w in plan.weights] == [
         ("embed.weight", "head.weight"),
         ("body.weight",),
     ]
-    prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
-    prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.safetensors", 0.5)
-    sc.global_prune(model, 0.5)
+    prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5, **both)
+    prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.safetensors", 0.5, **both)
+    sc.global_prune(model, 0.5, **both)
     assert_same(torch.load(tmp_path / "out.pt", weights_only=True), model.state_dict())
     assert "head.weight" not in load_file(tmp_path / "out.safetensors")
     assert_same(sc.load_checkpoint(tmp_path / "out.safetensors"), model.state_dict())
+    # Names that share a tensor stand in the metadata of such a file, and choose as well.
+    for options, names in (({}, ["body.weight"]), (both, ["body.weight", "embed.weight"])):
+        again = plan_pruning(tmp_path / "out.safetensors", 0.5, **options)
+        assert sorted(w.entry.name for w in again.weights) == names
     other = Tied()
     load_model(other, tmp_path / "out.safetensors")
     assert_same(other.state_dict(), model.state_dict())

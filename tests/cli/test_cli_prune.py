@@ -137,6 +137,24 @@ def test_mistakes_are_one_line(
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
 
+def test_what_went_along_is_said(run: Run, stored: Path) -> None:
+    base, store = stored.parent / "base", stored.parent / "store"
+    base.mkdir()
+    store.mkdir()
+    stored.rename(store / "model.safetensors")
+    (base / "model.safetensors").symlink_to(store / "model.safetensors")
+    (base / "config.json").write_text("{}")
+    (base / "training_args.bin").write_bytes(b"x")
+    words = ("prune", "base", "--p-prune", "0.5", "-o")
+    said = run(*words, "out").err
+    assert "copied along: config.json\n" in said and "links" not in said
+    assert "left out, since they are weights that were not pruned: training_args.bin\n" in said
+    assert "copied along: config.json\n" in run(*words, ".").err
+    said = run(*words, "base").err
+    assert "what model.safetensors led to as links has stayed as it was" in said
+    assert "copied" not in said and not (base / "model.safetensors").is_symlink()
+
+
 def test_nan_is_named(run: Run, tmp_path: Path) -> None:
     save_file({"fc.weight": torch.tensor([[1.0, float("nan")]])}, tmp_path / "nan.safetensors")
     done = run("prune", "nan.safetensors", "--p-prune", "0.5", "-o", "out.safetensors")

@@ -39,13 +39,16 @@ def slow(tmp_path: Path, pictures: Path) -> Generator[Path]:
 
 def start(folder: Path, *program: object) -> "subprocess.Popen[str]":
     cache = os.environ.get("SECATEURS_CACHE", str(folder / "cache"))
+    # No GPU, where ranks outnumber the GPUs of most machines; no warning of Python 3.12 at a fork.
+    fixed = {"CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
+    fixed |= {"OMP_NUM_THREADS": "1", "SECATEURS_CACHE": cache, "COLUMNS": "80"}
     return subprocess.Popen(
         [sys.executable, *map(str, program)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "SECATEURS_CACHE": cache, "COLUMNS": "80"},
+        env=os.environ | fixed,
         start_new_session=True,
         # A shell that runs the tests in the background makes its children deaf to Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -60,9 +60,11 @@ def test_a_broken_stdout_loses_neither_rows_nor_plots(
     assert said[0] == "wrote results.csv, results.jsonl, sweep.png, sweep.svg to here"
     assert {path.name for path in (tmp_path / "here").iterdir()} == FILES
     assert [row.loss for row in read_rows(tmp_path / "here")] == [row["loss"] for row in expected]
-    assert caught.value.code == (0 if how == "none" else 1)
+    assert caught.value.code == (1 if how == "full disk" else 0)
     assert len(said) == (2 if how == "full disk" else 1)
-    assert how != "full disk" or said[1].startswith("secateurs: cannot write to stdout (No space")
+    assert how != "full disk" or said[1] == (
+        "secateurs: cannot print the table: No space left on device; the files are written"
+    )
 
 
 def test_a_plot_that_cannot_be_drawn_costs_a_line(tmp_path: Path) -> None:

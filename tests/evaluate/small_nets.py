@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from secateurs.results import Row
 
 IMAGES = 46
+SAMPLES = [0, 15, 30, 45]
+"""What is read of them to know them again."""
 MEASURED = {"loss", "infer_samples_per_sec", "duration", "batch_size"}
 
 

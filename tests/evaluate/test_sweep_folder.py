@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_nets import GRID, Images, Net, Stop, Stopping, loader, network
+from small_nets import GRID, SAMPLES, Images, Net, Stop, Stopping, loader, network
 from torch import Tensor
 
 from secateurs.errors import InvalidArgumentError
@@ -18,7 +18,7 @@ def test_a_finished_sweep_is_not_run_again(tmp_path: Path) -> None:
     rows = sweep(network(), loader(), output=tmp_path, **GRID)
     model, images = network(), Images()
     assert sweep(model, loader(images, batch_size=3), output=tmp_path, **GRID) == rows
-    assert (model.passes, images.reads) == (0, [])
+    assert (model.passes, images.reads) == (0, SAMPLES)
 
 
 def test_killed_after_the_rows_and_before_the_progress_went(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_everything_is_put_back_when_ctrl_c_strikes_at_the_very_end(
     def interrupted(model: nn.Module) -> nn.Module:
         nonlocal calls
         calls += 1
-        if calls == 2:  # the first puts back what the caller had pruned
+        if calls == 1:
             raise KeyboardInterrupt
         return sc.restore(model)
 
@@ -134,13 +134,32 @@ def test_everything_is_put_back_when_ctrl_c_strikes_at_the_very_end(
 
 
 @pytest.mark.parametrize("prune", [sc.global_prune, sc.gradient_prune])
-def test_a_pruned_model_is_swept_from_its_originals(prune: Any) -> None:
+def test_a_pruned_model_is_swept_from_its_originals_and_pruned_again_afterwards(prune: Any) -> None:
     model = network()
-    expected, before = sweep(network(), loader(), **GRID), bits(model)
+    expected, dense = sweep(network(), loader(), **GRID), bits(model)
     prune(model, 0.9, granularity="filter")
+    before, build, ratio = bits(model), anatomy(model), sc.sparsity(model).ratio
     assert outcome(sweep(model, loader(), **GRID)) == outcome(expected)
     assert bits(model) == before
-    assert sc.sparsity(model).ratio == 0.0
+    assert anatomy(model) == build
+    assert sc.sparsity(model).ratio == ratio > 0.8
+    assert bits(sc.restore(model)) == dense
+
+
+@pytest.mark.parametrize("prune", [sc.global_prune, sc.gradient_prune])
+def test_a_model_trained_while_it_was_pruned_is_swept_as_it_is(prune: Any) -> None:
+    model, plain = prune(network(), 0.5), network()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    plain.load_state_dict(model.state_dict())
+    originals = [m.weight_orig.clone() for m in (model.first, model.head)]
+    before, build = bits(model), anatomy(model)
+    assert outcome(sweep(model, loader(), **GRID)) == outcome(sweep(plain, loader(), **GRID))
+    assert bits(model) == before
+    assert anatomy(model) == build
+    for module, original in zip((model.first, model.head), originals, strict=True):
+        assert torch.equal(module.weight_orig, original)
 
 
 def test_what_a_module_keeps_for_later_can_be_differentiated() -> None:

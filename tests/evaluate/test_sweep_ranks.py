@@ -3,6 +3,7 @@
 Here they are threads of one process; tests/cli/test_cli_ranks.py starts them with torchrun.
 """
 
+import re
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -98,10 +99,12 @@ def test_finished_results_are_there_for_all(tmp_path: Path) -> None:
 
 def test_several_sweeps_one_after_another() -> None:
     models = [network() for _ in range(2)]
+    # Made here, since threads share the random state that they are drawn from.
+    images = [Images(count) for count in (30, 46)]
     found = on_ranks(
         2,
         lambda ranks: [
-            sweep(models[ranks.rank], loader(Images(n)), ranks=ranks, p_prune=0.5) for n in (30, 46)
+            sweep(models[ranks.rank], loader(each), ranks=ranks, p_prune=0.5) for each in images
         ],
     )
     assert [[rows[0].count for rows in each] for each in found] == [[30, 46], [30, 46]]
@@ -194,6 +197,36 @@ def test_what_differs_between_ranks_is_named(tmp_path: Path) -> None:
         assert "p_prune: there [0.3, 0.5], now [0.5]" in str(error)
         assert "weights_sha256: there" in str(error)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"output": "b"}, r"rank 0 writes the results, to '.*a'.*, and rank 1 was told '.*b'"),
+        ({"output": "a", "overwrite": True}, r"overwrite=False\), and rank 1 .*overwrite=True"),
+    ],
+)
+def test_results_that_rank_0_would_not_write_are_refused(
+    tmp_path: Path, given: dict[str, Any], complaint: str
+) -> None:
+    def run(ranks: Ranks) -> list[Row]:
+        options = {"output": "a"} if ranks.first else dict(given)
+        options["output"] = tmp_path / options["output"]
+        return sweep(network(), loader(), ranks=ranks, p_prune=[0.5], **options)
+
+    for error in on_ranks(2, run):
+        assert isinstance(error, InvalidArgumentError)
+        assert re.search(complaint, str(error)) and "\n" not in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_ranks_need_no_output(tmp_path: Path) -> None:
+    def run(ranks: Ranks) -> list[Row]:
+        output = tmp_path if ranks.first else None
+        return sweep(network(), loader(), ranks=ranks, p_prune=[0.5], output=output)
+
+    first, second = on_ranks(2, run)
+    assert first == second and (tmp_path / "results.csv").exists()
 
 
 def test_gradients_that_differ_between_ranks_are_noticed() -> None:

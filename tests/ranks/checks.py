@@ -15,6 +15,7 @@ from placed import (
     gathered,
     inputs,
     placed,
+    stacks,
     stepped,
     tensor_parallel,
     ways,
@@ -41,6 +42,21 @@ def every_way_gives_the_masks_of_one_process(rank: int, ranks: int, folder: Path
             assert_equal(model, reference, f"{name} {granularity} {scope}")
         assert sc.sparsity(model) == sc.sparsity(reference), name
         assert_equal(sc.restore(model), single(), f"{name} restored")
+
+
+def experts_and_recurrent_layers_are_divided_in_any_way(
+    rank: int, ranks: int, folder: Path
+) -> None:
+    line = init_device_mesh("cpu", (ranks,))
+    for dimension in (0, 1, 2):
+        model, reference = placed(stacks(), line, Shard(dimension)), stacks()
+        for granularity, scope in (*GRANULARITIES, ("filter", "global")):
+            options = {"granularity": granularity, "scope": scope, "seed": 3}
+            options["include"] = ["*", "core"]
+            sc.global_prune(model, 0.45, 0.7, **options)
+            sc.global_prune(reference, 0.45, 0.7, **options)
+            assert_equal(model, reference, f"{dimension} {granularity} {scope}")
+        assert_equal(sc.restore(model), stacks(), f"{dimension} restored")
 
 
 def ties_go_to_the_earlier_unit_of_the_whole(rank: int, ranks: int, folder: Path) -> None:
@@ -163,6 +179,31 @@ def a_pruned_model_trains_on(rank: int, ranks: int, folder: Path) -> None:
     assert not [name for name, _ in model.named_buffers()]
 
 
+def what_one_rank_learned_all_ranks_prune(rank: int, ranks: int, folder: Path) -> None:
+    model = placed(whole(), init_device_mesh("cpu", (ranks,)), Shard(0))
+    for masks in (sc.select(model, 0.5).draw(), None):
+        sc.apply_masks(model, sc.select(model, 0.6).draw())
+        if rank == ranks - 1:
+            with torch.no_grad():
+                for layer in (model[0], model[5]):
+                    layer.weight.to_local().add_(1)
+        reference = whole()
+        with torch.no_grad():
+            for part, other in zip(model.parameters(), reference.parameters(), strict=True):
+                other.copy_(gathered(part.detach()))
+        before = {name: other.clone() for name, other in reference.named_parameters()}
+        # Where one rank wrote, its zeros and those of all others are what the weight is now.
+        if masks is not None:
+            sc.apply_masks(model, masks)
+        else:
+            assert sc.select(model, 0.4).count == sc.select(reference, 0.4).count
+            sc.global_prune(model, 0.4)
+        for name in ("0.weight", "5.weight"):
+            kept = gathered(model.get_submodule(name[:1]).weight_orig)
+            assert torch.equal(kept, before[name]), name
+        sc.make_permanent(model)
+
+
 def gradients_are_pruned_under_fsdp(rank: int, ranks: int, folder: Path) -> None:
     line = init_device_mesh("cpu", (ranks,))
     for cut in (fsdp, lambda model, mesh: fully_shard(model, mesh=mesh)):
@@ -274,6 +315,33 @@ def an_error_on_one_rank_is_an_error_on_all(rank: int, ranks: int, folder: Path)
         with pytest.raises(sc.InvalidArgumentError, match=r"the score of 2\.weight is NaN"):
             sc.select(model, p_prune)
     sc.select(model, 0.5, exclude="2")
+
+
+def a_score_that_fails_on_one_rank_says_so_on_all(rank: int, ranks: int, folder: Path) -> None:
+    def fails(target: sc.Target) -> Tensor:
+        if rank == 1:
+            raise KeyError("rank 1 has no score")
+        return target.weight.abs().sum((1, 2, 3), keepdim=True)
+
+    mesh = init_device_mesh("cpu", (ranks,))
+    # One shard has sums to add up over ranks, which the others then wait for.
+    for model in (DistributedDataParallel(whole()), placed(whole(), mesh, Shard(1))):
+        for run in (sc.select, sc.global_prune, sc.gradient_prune):
+            with pytest.raises((KeyError, sc.FailureError), match="rank 1 has no score") as caught:
+                run(
+                    model,
+                    0.5,
+                    score=fails,
+                    granularity="filter",
+                    include="*0.weight",
+                )
+            assert isinstance(caught.value, KeyError if rank == 1 else sc.FailureError)
+    model = DistributedDataParallel(whole())
+    if rank == 1:
+        with torch.no_grad():
+            model.module[2].weight[0] = math.nan
+    with pytest.raises(sc.InvalidArgumentError, match="NaN"):
+        sc.select(model, 0.5)
 
 
 def a_rank_that_does_not_come_is_missed(rank: int, ranks: int, folder: Path) -> None:

@@ -17,6 +17,19 @@ from torch.distributed.tensor.parallel import (
 Build = Callable[[], nn.Module]
 
 
+class _Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(3, 5, 12))
+        self.down_proj = nn.Parameter(torch.randn(3, 6, 5))
+
+
+def stacks() -> nn.Module:
+    """Stacked experts whose outputs lie in the last dimension, and a recurrent layer."""
+    torch.manual_seed(0)
+    return nn.ModuleDict({"experts": _Experts(), "core": nn.LSTM(5, 3), "head": nn.Linear(3, 7)})
+
+
 def whole() -> nn.Module:
     """Every kind of layer; the sizes of some do not divide by the number of ranks."""
     torch.manual_seed(0)

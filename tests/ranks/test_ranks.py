@@ -11,6 +11,7 @@ pytestmark = pytest.mark.timeout(900)
 
 ALIKE = [
     checks.every_way_gives_the_masks_of_one_process,
+    checks.experts_and_recurrent_layers_are_divided_in_any_way,
     checks.ties_go_to_the_earlier_unit_of_the_whole,
     checks.all_equal_weights_are_pruned_in_order,
     checks.more_weights_than_the_sample_in_every_format,
@@ -18,11 +19,13 @@ ALIKE = [
     checks.levels_and_redraws_are_those_of_one_process,
     checks.masks_are_saved_whole_and_loaded_in_parts,
     checks.a_pruned_model_trains_on,
+    checks.what_one_rank_learned_all_ranks_prune,
     checks.gradients_are_pruned_under_fsdp,
     checks.gradients_are_pruned_under_tensor_parallelism,
     checks.data_parallel_ranks_hold_the_same_masks,
     checks.what_differs_between_ranks_is_named,
     checks.an_error_on_one_rank_is_an_error_on_all,
+    checks.a_score_that_fails_on_one_rank_says_so_on_all,
 ]
 
 

@@ -6,14 +6,16 @@ from fnmatch import fnmatchcase
 from secateurs._checks import check_choice, nearest
 from secateurs.checkpoint.stored import FLOATS, Entry
 from secateurs.errors import InvalidArgumentError
+from secateurs.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
 
-KINDS = ("default", "conv", "conv1d", "conv2d", "conv3d", "linear", "attention", "all")
+KINDS = (
+    "default", "conv", "conv1d", "conv2d", "conv3d", "linear", "attention", "experts", "recurrent",
+    "all",
+)  # fmt: skip
+_EVERY_KIND = ("default", "recurrent")
 _DIMENSIONS = {"conv": (3, 4, 5), "conv1d": (3,), "conv2d": (4,), "conv3d": (5,), "linear": (2,)}
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-# How modules that hold an embedding are called; those that end so are layers after all.
-_EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
-_NO_EMBEDDINGS = ("*embedder", "*embed*proj*", "*embed*mapping*", "*embed*conv*")
-_NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
+_RECURRENT = ("weight_ih*", "weight_hh*", "weight_hr*")
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -27,16 +29,19 @@ def choose(
     """Choose the tensors that compete, in the order given.
 
     By default those whose names and shapes say that they are the weight of a convolution, a linear
-    layer or an attention projection: floating point, two dimensions or more, called ``weight``
-    (or ``in_proj_weight`` and its like), and not of a module that is called as embeddings and
-    normalisations are. A convolution that embeds patches has more than two dimensions and counts.
+    layer, an attention projection or stacked experts: floating point, two dimensions or more,
+    called ``weight`` (or ``in_proj_weight`` and its like, or anything of three dimensions in a
+    module called ``experts``), and not of a module that is called as embeddings and normalisations
+    are, nor of a router. A convolution that embeds patches has more than two dimensions and counts.
 
     Args:
         entries: all tensors.
         layers: one or more of `KINDS`: ``"conv2d"`` are weights of four dimensions, ``"linear"`` of
-            two; ``"all"`` is every floating-point tensor but running statistics.
+            two; ``"recurrent"`` those called ``weight_ih`` and its like; ``"all"`` is every
+            floating-point tensor but running statistics.
         include: globs on the names of tensors or of the modules around them: what they match of
-            ``layers``, or, if that is nothing, what they match.
+            ``layers``; if that is nothing, the weights of any kind that they match, or else all
+            that they match.
         exclude: globs of what must not be pruned, applied last.
 
     Raises:
@@ -46,13 +51,16 @@ def choose(
     kinds = [check_choice("layers", kind, KINDS) for kind in _as_list("layers", layers, "default")]
     names = [name for entry in entries for name in entry.names]
     attended = {n.removesuffix(p) for n in names for p in _PROJECTIONS if n.endswith(p)}
-    of_layers = {e.name for e in entries for n in e.names if _is_of(e, n, kinds, attended)}
+    of_layers = _of(entries, kinds, attended)
+    if "all" not in kinds:
+        of_layers -= _routers_and_embeddings(entries, names)
     chosen = of_layers
     if include is not None:
         chosen = set[str]()
         for pattern in _as_list("include", include):
             matched = _matching(entries, "include", pattern)
-            chosen |= (matched & of_layers) or matched
+            weights = matched & of_layers or matched & _of(entries, _EVERY_KIND, attended)
+            chosen |= weights or matched
     for pattern in _as_list("exclude", exclude):
         chosen = chosen - _matching(entries, "exclude", pattern)
     found = [entry for entry in entries if entry.name in chosen]
@@ -98,6 +106,27 @@ def _name_matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
 
 
+def _of(entries: Sequence[Entry], kinds: Sequence[str], attended: set[str]) -> set[str]:
+    return {e.name for e in entries for n in e.names if _is_of(e, n, kinds, attended)}
+
+
+def _routers_and_embeddings(entries: Sequence[Entry], names: Sequence[str]) -> set[str]:
+    """Gates of experts, and embeddings, those among them that are an output layer as well."""
+    gates = routers(names)
+    biased = {n.removesuffix("bias") for n in names if n.rpartition(".")[2] == "bias"}
+    return {
+        entry.name
+        for entry in entries
+        for name in entry.names
+        if name in gates or (len(entry.shape) == 2 and _embeds(name, biased))
+    }
+
+
+def _embeds(name: str, biased: set[str]) -> bool:
+    """Whether a tensor is an embedding by its module's name; none has a bias, as layers have."""
+    return is_embedding(layer_of(name)) and name.removesuffix("weight") not in biased
+
+
 def _is_of(entry: Entry, name: str, kinds: Sequence[str], attended: set[str]) -> bool:
     module, _, attribute = name.rpartition(".")
     if entry.dtype not in FLOATS:
@@ -105,21 +134,16 @@ def _is_of(entry: Entry, name: str, kinds: Sequence[str], attended: set[str]) ->
     if "all" in kinds:
         return attribute not in _STATISTICS
     dimensions = len(entry.shape)
+    if any(fnmatchcase(attribute, pattern) for pattern in _RECURRENT):
+        return "recurrent" in kinds and dimensions == 2
+    if experts_in(name, entry.shape) is not None:
+        return not {"default", "experts"}.isdisjoint(kinds)
     prefix, _, layer = module.rpartition(".")
     beside = f"{prefix}." if prefix else ""
     projects = attribute in _PROJECTIONS or (layer == "out_proj" and beside in attended)
     if dimensions >= 2 and projects and {"default", "attention"} & set(kinds):
         return True
-    if attribute != "weight" or _is_other(layer.lower(), dimensions):
+    if attribute != "weight" or is_norm(layer):
         return False
     wanted = {d for kind in kinds for d in _DIMENSIONS.get(kind, ())}
     return dimensions >= 2 if "default" in kinds else dimensions in wanted
-
-
-def _is_other(layer: str, dimensions: int) -> bool:
-    """Whether a module called so is an embedding or a normalisation."""
-    if any(fnmatchcase(layer, pattern) for pattern in _NORMS):
-        return True
-    embeds = any(fnmatchcase(layer, pattern) for pattern in _EMBEDDINGS)
-    layer_after_all = any(fnmatchcase(layer, pattern) for pattern in _NO_EMBEDDINGS)
-    return dimensions == 2 and embeds and not layer_after_all

@@ -10,10 +10,10 @@ from secateurs.blocks import Array
 from secateurs.checkpoint.compressed import BITMASK, KEY, VALUES, bitmask_size, describe, padded
 from secateurs.checkpoint.deciding import Pruner
 from secateurs.checkpoint.header import Described, write_header
-from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.reading import Reader, Weight
 from secateurs.checkpoint.rewriting import Written, shared_metadata
 from secateurs.checkpoint.stored import Entry, StoredFile
+from secateurs.checkpoint.writing import write_all
 
 _FAR = 1 << 60  # an offset of as many digits as any
 

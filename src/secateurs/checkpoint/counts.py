@@ -130,8 +130,9 @@ class FileCounts:
         return self._sample_clusters(self._keys)
 
     def _sample_clusters(self, keys: MagnitudeKeys) -> Array:
-        widest = max(weight.size * weight.entry.itemsize for weight in self._weights)
-        most = BLOCK // max(weight.size for weight in self._weights)
+        narrow = [weight for weight in self._weights if not weight.is_wide]
+        widest = max((weight.size * weight.entry.itemsize for weight in narrow), default=1)
+        most = BLOCK // max((weight.size for weight in narrow), default=1)
         length = max(min(_CLUSTER, _SAMPLED_BYTES // (widest * _CLUSTERS), most), 1)
         # Of small parts, fewer: pages far apart cost a disk more than reading them all twice.
         most = min(_CLUSTERS, max(self.total // _STRETCH, _CLUSTERS // 16))

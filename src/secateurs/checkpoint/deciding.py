@@ -96,22 +96,33 @@ class Pruner:
         self.pruned[entry.name] = 0
         begin = self._begins[entry.name]
         integer = INTEGERS[entry.itemsize]
-        stays = chooser.of_wide(weight, reader, begin) if weight.is_wide else None
+        if weight.is_wide:
+            yield from self._grids(weight, reader, chooser.of_wide(weight, reader, begin))
+            return
         chooser.keys.begin(weight)
-        for start, stop in _steps(weight):
-            raw = reader.elements(entry, start, stop)
+        for start in range(0, entry.count, weight.step):
+            raw = reader.elements(entry, start, min(start + weight.step, entry.count))
             values = raw.view(integer)
-            if stays is None:
-                keys = chooser.keys.of(weight, raw, (stop - start) // weight.size)
-                stay = chooser.keep(keys, begin + start // weight.size)
-            else:
-                stay = stays[start // weight.size :][:1]
+            keys = chooser.keys.of(weight, raw, len(values) // weight.size)
+            stay = chooser.keep(keys, begin + start // weight.size)
             gone = len(stay) - int(np.count_nonzero(stay))
             if gone:
                 units = values.reshape(len(stay), -1)
                 np.multiply(units, stay[:, None], out=units)
                 self.pruned[entry.name] += gone * units.shape[1]
             yield start, values
+
+    def _grids(self, weight: Weight, reader: Reader, stays: Array) -> Iterator[tuple[int, Array]]:
+        entry = weight.entry
+        for grid in weight.grids():
+            values = reader.elements(entry, grid.start, grid.stop).view(INTEGERS[entry.itemsize])
+            stay = stays[grid.units]
+            gone = len(stay) - int(np.count_nonzero(stay))
+            if gone:
+                units = values.reshape(grid.rows, grid.columns)
+                np.multiply(units, stay, out=units)
+                self.pruned[entry.name] += gone * grid.rows
+            yield grid.start, values
 
 
 class _Chooser:
@@ -153,18 +164,7 @@ class _Chooser:
         return stay
 
     def of_wide(self, weight: Weight, reader: Reader, begin: int) -> Array:
-        """Which of all units of a weight stay, whose units are larger than a block."""
+        """Which of all units of a weight stay, whose units are wide."""
         keys = wide_keys(weight, self.keys, reader)
         starts = range(0, len(keys), BLOCK)
         return np.concatenate([self.keep(keys[i : i + BLOCK], begin + i).copy() for i in starts])
-
-
-def _steps(weight: Weight) -> Iterator[tuple[int, int]]:
-    """Ranges of elements: whole units, or parts of one."""
-    count, step = weight.entry.count, weight.step
-    if not weight.is_wide:
-        yield from ((start, min(start + step, count)) for start in range(0, count, step))
-        return
-    for unit in range(0, count, weight.size):
-        end = unit + weight.size
-        yield from ((start, min(start + step, end)) for start in range(unit, end, step))

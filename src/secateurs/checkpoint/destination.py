@@ -1,17 +1,24 @@
 """Where the pruned files go, and under which names."""
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from secateurs.checkpoint.copied import NOTHING, Companions, check_places, companions
 from secateurs.checkpoint.finding import INDEX, SUFFIXES, Source, is_weights, read_index
-from secateurs.checkpoint.publishing import Publication, write_all
+from secateurs.checkpoint.identity import check_unchanged
+from secateurs.checkpoint.journal import abandoned
+from secateurs.checkpoint.publishing import Publication
 from secateurs.checkpoint.rewriting import Written
-from secateurs.errors import InvalidArgumentError
+from secateurs.checkpoint.writing import write_all
+from secateurs.errors import FailureError, InvalidArgumentError
 
 
 @dataclass(frozen=True)
@@ -22,32 +29,63 @@ class Destination:
         folder: where they go.
         names: one for each file of the source.
         index: the index's name, if there is one.
-        others: the source's further files, by their paths in the folder.
+        copied: what goes along.
         replaced: files of an older checkpoint in the folder, that the new index no longer names.
+        instead: for each of the names, the file whose place it takes, if there is one.
+        were_links: what the result takes the place of and is a link, or one of several hard links.
     """
 
     folder: Path
     names: tuple[str, ...]
     index: str | None = None
-    others: tuple[Path, ...] = ()
+    copied: Companions = NOTHING
     replaced: tuple[Path, ...] = ()
+    instead: tuple[Path | None, ...] = ()
+    were_links: tuple[str, ...] = ()
+
+
+def open_publication(source: Source, destination: Destination) -> Publication:
+    """Where the files are written."""
+    return Publication(destination.folder, like=source.folder, index=destination.index)
+
+
+def open_file(
+    publication: Publication, source: Source, destination: Destination, number: int
+) -> AbstractContextManager[FileIO]:
+    """Open the new file for the file of this number of the source."""
+    name, stored = destination.names[number], source.files[number]
+    instead = destination.instead[number] if destination.instead else None
+    return publication.file(name, like=stored.path, instead=instead)
 
 
 def publish(
     source: Source, destination: Destination, publication: Publication, written: Sequence[Written]
 ) -> None:
-    """Copy what else the folder holds, write the index, and give all files their names."""
-    for path in destination.others:
+    """Copy what else the folder holds, write the index, and give all files their names.
+
+    Raises:
+        FailureError: a file of the source is not the one any more that was read, or a file cannot
+            be written; nothing has changed.
+    """
+    for path in destination.copied.files:
         original = (source.folder or Path()) / path
-        with publication.file(str(path)) as file, original.open("rb") as opened:
+        with publication.file(str(path), like=original) as file, _opened(original) as opened:
             shutil.copyfileobj(opened, file)
+    for path, target in destination.copied.links:
+        publication.link(str(path), target)
     if destination.index is not None:
         content = _index(source, destination, written)
-        with publication.file(destination.index) as file:
+        with publication.file(destination.index, like=source.index) as file:
             write_all(file, 0, memoryview(content))
-    publication.commit()
-    for path in destination.replaced:
-        path.unlink(missing_ok=True)
+    check_unchanged(source.identities)
+    publication.commit(destination.names, destination.replaced)
+
+
+def _opened(path: Path) -> FileIO:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _index(source: Source, destination: Destination, written: Sequence[Written]) -> bytes:
@@ -95,22 +133,46 @@ def find_destination(source: Source, output: Path, *, as_safetensors: bool = Fal
         raise InvalidArgumentError(f"{output} is a file, and the output must be a folder")
     names = tuple(_renamed(f.path.name, as_safetensors) for f in source.files)
     index = None if source.index is None else _renamed(source.index.name, as_safetensors)
-    # An older output inside the source is no part of it.
-    there = output.absolute()
-    others = tuple(p for p in source.others if there not in (source.folder / p).absolute().parents)
+    in_place = output.exists() and output.samefile(source.folder)
+    copied = NOTHING if in_place else companions(source, source.folder, output)
     if not output.exists():
-        return Destination(output, names, index, others)
-    in_place = output.samefile(source.folder)
+        return Destination(output, names, index, copied)
     if in_place and names != tuple(f.path.name for f in source.files):
         raise InvalidArgumentError(
             f"{output} would hold one checkpoint in two formats: give another folder"
         )
     replaced = _replaced(output, index) if index is not None else ()
-    _refuse_others(output, {*names, *replaced, *([index] if index else [])}, source, in_place)
-    if index is not None:
-        names = tuple(_fresh(output, name) for name in names)
-    gone = tuple(output / name for name in replaced if name not in names)
-    return Destination(output, names, index, () if in_place else others, gone)
+    left = abandoned(output) if index is not None else ()
+    ours = {*names, *replaced, *([index] if index else [])}
+    _refuse_others(output, {*ours, *left}, source, in_place)
+    replaces = any((output / name).exists() for name in ours - set(left))
+    check_places(copied, source.folder, output, replaces=replaces)
+    return _beside_older(output, names, index, copied, replaced, left)
+
+
+def _beside_older(
+    folder: Path,
+    names: tuple[str, ...],
+    index: str | None,
+    copied: Companions,
+    replaced: tuple[str, ...],
+    left: tuple[str, ...],
+) -> Destination:
+    """Names in a folder that exists: new ones for shards, so that the old ones stay for now."""
+    if index is None:
+        return Destination(folder, names, None, copied, were_links=_linked(folder, names))
+    olds = {_plain(name): folder / name for name in replaced}
+    fresh = tuple(_fresh(folder, name, left) for name in names)
+    gone = tuple(folder / name for name in replaced if name not in fresh)
+    instead = tuple(olds.get(_plain(name)) for name in names)
+    links = _linked(folder, (*replaced, index))
+    return Destination(folder, fresh, index, copied, gone, instead, links)
+
+
+def _linked(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
+    """Those that are links, or one of several names of a file."""
+    paths = [folder / name for name in names if os.path.lexists(folder / name)]
+    return tuple(p.name for p in paths if p.is_symlink() or p.lstat().st_nlink > 1)
 
 
 def _single(source: Source, output: Path, as_safetensors: bool) -> Destination:
@@ -127,7 +189,8 @@ def _single(source: Source, output: Path, as_safetensors: bool) -> Destination:
             f"{why} safetensors, and so must be the output: write {output.with_suffix('')}"
             ".safetensors"
         )
-    return Destination(output.parent, (output.name,))
+    links = _linked(output.parent, (output.name,))
+    return Destination(output.parent, (output.name,), were_links=links)
 
 
 def _renamed(name: str, as_safetensors: bool) -> str:
@@ -153,12 +216,17 @@ def _refuse_others(folder: Path, ours: set[str], source: Source, in_place: bool)
             )
 
 
-def _fresh(folder: Path, name: str) -> str:
-    """The name, or one beside it that is not taken."""
-    stem, suffix = Path(name).stem, Path(name).suffix
-    stem = re.sub(r"\.r\d+$", "", stem)
+def _fresh(folder: Path, name: str, left: Collection[str]) -> str:
+    """The name, or one beside it that is not taken, or only by what will be removed."""
+    stem, suffix = Path(_plain(name)).stem, Path(name).suffix
     number = 0
-    while (folder / name).exists():
+    while os.path.lexists(folder / name) and name not in left:
         number += 1
         name = f"{stem}.r{number}{suffix}"
     return name
+
+
+def _plain(name: str) -> str:
+    """The name that a shard has where none is in its way."""
+    stem, suffix = Path(name).stem, Path(name).suffix
+    return re.sub(r"\.r\d+$", "", stem) + suffix

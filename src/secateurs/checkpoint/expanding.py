@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateurs._checks import check_path
 from secateurs.blocks import Array
 from secateurs.checkpoint.compressed import (
     KEY,
@@ -15,13 +16,19 @@ from secateurs.checkpoint.compressed import (
     is_compressed,
     padded,
 )
-from secateurs.checkpoint.destination import find_destination, publish
+from secateurs.checkpoint.destination import (
+    find_destination,
+    open_file,
+    open_publication,
+    publish,
+)
 from secateurs.checkpoint.finding import find_checkpoint
 from secateurs.checkpoint.header import Described, write_header
-from secateurs.checkpoint.publishing import Publication, write_all
+from secateurs.checkpoint.identity import check_unchanged
 from secateurs.checkpoint.reading import BLOCK, INTEGERS, Advance, Buffers, Reader
 from secateurs.checkpoint.rewriting import Written
 from secateurs.checkpoint.stored import DTYPES, Entry, StoredFile
+from secateurs.checkpoint.writing import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
 
 
@@ -36,7 +43,7 @@ def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
 
     Raises:
         InvalidArgumentError: there is no such checkpoint, or it holds code.
-        FailureError: a file is damaged or missing.
+        FailureError: a file is damaged or missing, or is written to meanwhile.
 
     Example:
         >>> import torch
@@ -49,9 +56,10 @@ def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
     """
     from secateurs.zoo.checkpoint import read_weights
 
-    buffers = Buffers()
+    found = find_checkpoint(check_path("source", source))
+    buffers = Buffers(None, found.identities)
     loaded: dict[str, Tensor] = {}
-    for stored in find_checkpoint(Path(source).expanduser()).files:
+    for stored in found.files:
         if stored.pickled:
             loaded |= read_weights(stored.path)
             continue
@@ -61,6 +69,7 @@ def load_checkpoint(source: str | Path) -> dict[str, Tensor]:
         for alias, name in (stored.metadata or {}).items():
             if name in loaded and alias not in loaded:
                 loaded[alias] = loaded[name]
+    check_unchanged(found.identities)
     return loaded
 
 
@@ -81,20 +90,23 @@ def decompress_checkpoint(
         InvalidArgumentError: nothing in it is compressed, or ``output`` cannot be.
         FailureError: a file is damaged, or cannot be written; nothing has changed.
     """
-    found = find_checkpoint(Path(source).expanduser())
+    found = find_checkpoint(check_path("source", source))
     if not any(is_compressed(stored) for stored in found.files):
         raise InvalidArgumentError(f"{found.path} is not compressed: it can be loaded as it is")
-    destination = find_destination(found, Path(output).expanduser())
-    buffers = Buffers(advance)
+    destination = find_destination(found, check_path("output", output))
+    buffers = Buffers(advance, found.identities)
     written: list[Written] = []
-    with Publication(destination.folder) as publication:
+    with open_publication(found, destination) as publication:
         publication.check_room(sum(_expanded_size(stored) for stored in found.files))
-        for stored, name in zip(found.files, destination.names, strict=True):
+        for number, stored in enumerate(found.files):
             described = _described(stored)
             metadata = {k: v for k, v in (stored.metadata or {}).items() if k != KEY}
             head = write_header(described, metadata or None)
             starts = {tensor[0]: len(head) + tensor[3] for tensor in described}
-            with publication.file(name) as file, buffers.reader(stored.path) as reader:
+            with (
+                open_file(publication, found, destination, number) as file,
+                buffers.reader(stored.path) as reader,
+            ):
                 write_all(file, 0, memoryview(head))
                 for tensor, _, _, blocks in _tensors(stored, reader):
                     place = starts[tensor]

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from secateurs.checkpoint.header import MalformedError, read_header, read_json
+from secateurs.checkpoint.identity import Identity, check_unchanged, identify
 from secateurs.checkpoint.stored import StoredFile
 from secateurs.errors import FailureError, InvalidArgumentError
 
@@ -30,6 +31,7 @@ class Source:
         folder: the folder, if the checkpoint is one.
         others: further files of the folder, by their paths in it.
         left_out: further weights in it, which are not part of the checkpoint.
+        state: which file the index was, and in what state, when it was read.
     """
 
     path: Path
@@ -39,6 +41,14 @@ class Source:
     folder: Path | None = None
     others: tuple[Path, ...] = ()
     left_out: tuple[Path, ...] = ()
+    state: Identity | None = None
+
+    @property
+    def identities(self) -> dict[Path, Identity]:
+        """Which files were read, and in what state."""
+        found = {file.path: file.identity for file in self.files}
+        found |= {} if self.index is None else {self.index: self.state}
+        return {path: state for path, state in found.items() if state is not None}
 
 
 def find_checkpoint(path: Path) -> Source:
@@ -68,8 +78,16 @@ def read_file(path: Path) -> StoredFile:
 
     Raises:
         InvalidArgumentError: the suffix is of no format that is known here, or the file holds code.
-        FailureError: it is damaged.
+        FailureError: it is damaged, or changes meanwhile.
     """
+    identity = identify(path)
+    try:
+        return replace(_read_file(path), identity=identity)
+    finally:  # whatever was read, or wrong
+        check_unchanged({path: identity})
+
+
+def _read_file(path: Path) -> StoredFile:
     if path.suffix == ".safetensors":
         return read_header(path)
     if path.suffix in PICKLED:
@@ -109,6 +127,11 @@ def is_weights(name: str) -> bool:
     return name.endswith(INDEX) or Path(name).suffix in _WEIGHTS
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether this can be the name of a file of a checkpoint, in the folder of the index."""
+    return _is_plain(name)
+
+
 def _is_plain(name: str) -> bool:
     known = Path(name).suffix in SUFFIXES
     return known and not set(name) & set('/\\\0:"') and name.isprintable() and name[0] != "."
@@ -136,6 +159,7 @@ def _in_folder(folder: Path, main: Path) -> Source:
     if not main.name.endswith(INDEX):
         others, left_out = _others(folder, {main.name})
         return Source(folder, (read_file(main),), None, None, folder, others, left_out)
+    state = identify(main)
     content, names = read_index(main)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -146,7 +170,7 @@ def _in_folder(folder: Path, main: Path) -> Source:
     files = tuple(read_file(folder / name) for name in names)
     _check_agreement(main, content["weight_map"], files)
     others, left_out = _others(folder, {main.name, *names})
-    return Source(folder, files, main, content, folder, others, left_out)
+    return Source(folder, files, main, content, folder, others, left_out, state)
 
 
 def _check_agreement(index: Path, places: dict[str, str], files: Sequence[StoredFile]) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.stored import NAMES, Entry, StoredFile
+from secateurs.checkpoint.writing import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.layout import storage_order
 from secateurs.zoo.checkpoint import read_weights

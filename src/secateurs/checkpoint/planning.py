@@ -1,20 +1,20 @@
 """What will be pruned, told from headers and arguments alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
-from secateurs._checks import check_choice, check_ratio, make_generator
+from secateurs._checks import check_choice, check_path, check_ratio, make_generator
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.compressed import is_compressed
 from secateurs.checkpoint.finding import Source, find_checkpoint
 from secateurs.checkpoint.reading import Weight
 from secateurs.checkpoint.rewriting import overlapping
-from secateurs.checkpoint.stored import Entry
+from secateurs.checkpoint.stored import Entry, StoredFile
+from secateurs.checkpoint.units import Layouts
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
+from secateurs.layer_names import is_apart
 from secateurs.selecting import SCOPES
 
 SCORES = ("magnitude", "random")
@@ -33,6 +33,7 @@ class Plan:
         scope: ``global`` or ``layer``.
         score: ``magnitude`` or ``random``.
         seed: of random scores and draws.
+        notes: what a person should know of how the file was understood.
     """
 
     source: Source
@@ -42,6 +43,7 @@ class Plan:
     scope: str
     score: str
     seed: int | None
+    notes: tuple[str, ...] = ()
 
     @property
     def untouched(self) -> list[Entry]:
@@ -81,29 +83,53 @@ def plan_pruning(
     scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
     needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
-    found = find_checkpoint(Path(source).expanduser())
+    found = find_checkpoint(check_path("source", source))
     for file in found.files:
         if is_compressed(file):
             raise InvalidArgumentError(
                 f"{file.path} is compressed: run secateurs prune --decompress on it first"
             )
-    entries = [(file.path, entry) for file in found.files for entry in file.entries]
-    chosen = choose([e for _, e in entries], layers=layers, include=include, exclude=exclude)
-    names = {entry.name for entry in chosen}
+    named = [entry for file in found.files for entry in _named(file)]
+    chosen = choose(named, layers=layers, include=include, exclude=exclude)
+    names, layouts = {entry.name for entry in chosen}, Layouts(named)
     weights = tuple(
-        Weight(path, entry, _unit_size(entry, granularity))
-        for path, entry in entries
+        Weight(file.path, entry, *layouts.unit(entry, granularity))
+        for file in found.files
+        for entry in file.entries
         if entry.name in names and entry.count
     )
     _refuse_overlaps(found, weights)
-    return Plan(found, weights, p_prune, p_bern, scope, score, seed)
+    notes = _notes([weight.entry for weight in weights], layouts, granularity, scope)
+    return Plan(found, weights, p_prune, p_bern, scope, score, seed, notes)
 
 
-def _unit_size(entry: Entry, granularity: str) -> int:
-    """Elements of one unit; they lie side by side."""
-    if granularity == "weight" or len(entry.shape) < 2:
-        return 1
-    return torch.Size(entry.shape[2 if granularity == "kernel" else 1 :]).numel()
+def _notes(
+    chosen: Sequence[Entry], layouts: Layouts, granularity: str, scope: str
+) -> tuple[str, ...]:
+    found: list[str] = []
+    apart = [entry.name for entry in chosen if is_apart(entry.name)]
+    if scope == "layer" and apart:
+        found.append(
+            f"each expert ({apart[0]}, ...) is a layer of its own, as the file holds them; where a "
+            "model stacks them in one parameter, global_prune takes that for one layer"
+        )
+    guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
+    if granularity == "filter" and guessed:
+        found.append(
+            f"nothing shows where the outputs of {len(guessed):,} stacks of experts lie "
+            f"({guessed[0]}, ...): taken for (experts, out, in)"
+        )
+    return tuple(found)
+
+
+def _named(file: StoredFile) -> list[Entry]:
+    """The tensors of a file with all their names, those that only its metadata knows included."""
+    held = {entry.name for entry in file.entries}
+    more: dict[str, list[str]] = {}
+    for alias, name in (file.metadata or {}).items():
+        if name in held and alias not in held:  # as safetensors.torch.save_model writes tied ones
+            more.setdefault(name, []).append(alias)
+    return [replace(e, aliases=(*e.aliases, *more.get(e.name, ()))) for e in file.entries]
 
 
 def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:

@@ -4,14 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateurs._checks import make_generator
+from secateurs._checks import check_path, make_generator
 from secateurs.checkpoint.compressed import BITMASK, VALUES
 from secateurs.checkpoint.compressing import write_compressed
 from secateurs.checkpoint.deciding import Group, Pruner, decide
-from secateurs.checkpoint.destination import find_destination, publish
+from secateurs.checkpoint.destination import (
+    find_destination,
+    open_file,
+    open_publication,
+    publish,
+)
 from secateurs.checkpoint.finding import Source
+from secateurs.checkpoint.identity import check_unchanged
 from secateurs.checkpoint.planning import Names, Plan, plan_pruning
-from secateurs.checkpoint.publishing import Publication
 from secateurs.checkpoint.reading import Advance, Buffers
 from secateurs.checkpoint.rewriting import Written, write_safetensors, write_same
 from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys, Scratch
@@ -60,12 +65,17 @@ class Summary:
         names: the files with tensors.
         weights: the tensors that competed.
         size: the bytes of these files.
+        copied: what was copied along, by paths in the folder.
+        were_links: what was a link, or one of several hard links, and is a file of its own now;
+            what it led to has stayed.
     """
 
     folder: Path
     names: tuple[str, ...]
     weights: tuple[PrunedWeight, ...]
     size: int
+    copied: tuple[str, ...] = ()
+    were_links: tuple[str, ...] = ()
 
 
 def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
@@ -77,9 +87,9 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
 
     Raises:
         InvalidArgumentError: a score is NaN; the tensor is named.
-        FailureError: a file cannot be read.
+        FailureError: a file cannot be read, or has changed since the plan was made.
     """
-    buffers = Buffers(advance)
+    buffers = Buffers(advance, plan.source.identities)
     generator = make_generator(None, plan.seed)
     apart = [(w,) for w in plan.weights] if plan.scope == "layer" else [plan.weights]
     random: Keys | None = None
@@ -90,6 +100,7 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
         decide(weights, random or MagnitudeKeys(weights, scratch), plan.p_prune, buffers)
         for weights in apart
     )
+    check_unchanged(plan.source.identities)
     some = 0 < plan.p_bern < 1 and generator is not None
     return Decision(groups, Coins(plan.p_bern, generator) if some and generator else None)
 
@@ -113,26 +124,30 @@ def write_pruned(
 
     Raises:
         InvalidArgumentError: ``output`` cannot be, for these files.
-        FailureError: a file cannot be read or written; nothing has changed.
+        FailureError: a file cannot be read or written, or the input has changed since the plan was
+            made; nothing is written.
     """
     source = plan.source
     if compress:
         _refuse_shadows(source)
-    destination = find_destination(source, Path(output).expanduser(), as_safetensors=compress)
+    destination = find_destination(source, check_path("output", output), as_safetensors=compress)
     pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
-    buffers = Buffers(advance)
+    buffers = Buffers(advance, source.identities)
     written: list[Written] = []
-    with Publication(destination.folder) as publication:
+    with open_publication(source, destination) as publication:
         if not compress:
             publication.check_room(sum(file.size for file in source.files))
-        for stored, name in zip(source.files, destination.names, strict=True):
+        for number, stored in enumerate(source.files):
             weights = [weight for weight in plan.weights if weight.path == stored.path]
-            with publication.file(name) as file, buffers.reader(stored.path) as reader:
-                write = write_same
-                if compress:
-                    write = write_compressed
-                elif stored.pickled and name.endswith(".safetensors"):
-                    write = write_safetensors
+            write = write_same
+            if compress:
+                write = write_compressed
+            elif stored.pickled and destination.names[number].endswith(".safetensors"):
+                write = write_safetensors
+            with (
+                open_file(publication, source, destination, number) as file,
+                buffers.reader(stored.path) as reader,
+            ):
                 written.append(write(stored, weights, pruner, reader, file))
         publish(source, destination, publication, written)
     return Summary(
@@ -140,6 +155,8 @@ def write_pruned(
         destination.names,
         summarize(plan, pruner),
         sum(one.size for one in written),
+        tuple(str(path) for path in destination.copied.files),
+        destination.were_links,
     )
 
 
@@ -215,7 +232,7 @@ def prune_checkpoint(
         seed=seed,
     )
     # Refused before the first pass, if at all.
-    find_destination(plan.source, Path(output).expanduser(), as_safetensors=compress)
+    find_destination(plan.source, check_path("output", output), as_safetensors=compress)
     decision = decide_pruning(plan, advance)
     return write_pruned(plan, decision, output, compress=compress, advance=advance)
 

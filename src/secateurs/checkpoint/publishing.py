@@ -3,16 +3,17 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
+from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
+from secateurs.checkpoint.leftovers import remove_all_leftovers, remove_leftovers, temporary_name
 from secateurs.errors import FailureError
+from secateurs.results.access import create, keep_access, make_folder
 from secateurs.results.durable import sync_folder, write_failure
-
-_TEMPORARY = ".{name}.{pid}.tmp"
-_WINDOW = 1 << 26  # bytes written before the disk is told to take them
+from secateurs.results.lock import FolderLock
 
 
 class Publication:
@@ -20,10 +21,14 @@ class Publication:
 
     Where the folder does not exist, everything is written into a folder with a temporary name, and
     one rename makes it appear. Where it does, each file has a temporary name beside its own, and
-    they are renamed in the order in which they were written.
+    they are renamed in the order in which they were written. A name that is a link is taken over
+    by the new file; what the link leads to stays.
 
     Args:
         folder: where the files belong.
+        like: the folder whose mode a new one gets.
+        index: the name of the index, where one says which shards belong together. Then one process
+            alone writes in the folder, and what a killed one left there is removed.
 
     Example:
         with Publication(folder) as publication:
@@ -32,26 +37,44 @@ class Publication:
             publication.commit()
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, *, like: Path | None = None, index: str | None = None):
+        self._folder, self._like = folder, like
         self._fresh = not folder.exists()
-        self._staging = _temporary(folder) if self._fresh else folder
+        self._index = None if self._fresh else index
+        self._staging = temporary_name(folder) if self._fresh else folder
         self._staged: dict[Path, Path] = {}
+        self._undo = ExitStack()
 
     def __enter__(self) -> "Publication":
         try:
-            _remove_leftovers(self._folder)
-            self._staging.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_failure(self._folder, error) from error
+            remove_leftovers(self._folder)
+            if self._fresh:
+                self._undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
+                make_folder(self._staging, self._like)
+            if self._index is not None:
+                self._reserve()
+        except BaseException as error:
+            self._undo.close()
+            if isinstance(error, OSError):
+                raise write_failure(self._folder, error) from error
+            raise
         return self
+
+    def _reserve(self) -> None:
+        """Keep others out of the folder, and remove what a killed process left in it."""
+        lock = FolderLock(self._folder / LOCK)
+        lock.acquire()
+        self._undo.callback(lock.release)
+        clear_abandoned(self._folder)
+        remove_all_leftovers(self._folder, (NOTE, self._index or ""))
+        self._undo.callback(clear_abandoned, self._folder)
 
     def __exit__(self, *_: object) -> None:
         for temporary in self._staged:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-        if self._fresh:
-            shutil.rmtree(self._staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._undo.close()
 
     def check_room(self, size: int) -> None:
         """Refuse at once what will not fit.
@@ -67,30 +90,68 @@ class Publication:
             )
 
     @contextmanager
-    def file(self, name: str) -> Generator[FileIO]:
+    def file(
+        self, name: str, *, like: Path | None = None, instead: Path | None = None
+    ) -> Generator[FileIO]:
         """Open a file to be written; when the block ends, its contents are on the disk.
 
         Args:
             name: its name, or its path inside the folder.
+            like: the file that it is made from: a new file is open to nobody else.
+            instead: the file that it replaces, if that has another name. What replaces a file has
+                its owner, its group and its mode.
 
         Raises:
-            FailureError: it cannot be written.
+            FailureError: it cannot be written, or ``like`` is gone.
         """
         final = self._staging / name
+        model = None if like is None else _read_state(like)
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(Path(name).parent, None if like is None else like.parent)
+            temporary = final
             if not self._fresh:
-                _remove_leftovers(final)
-            temporary = final if self._fresh else _temporary(final)
+                remove_leftovers(final)
+                temporary = temporary_name(final)
+            old = _found(final if instead is None else instead)
             self._staged[temporary] = final
-            with temporary.open("w+b", buffering=0) as file:
+            with create(temporary, model, old) as file:
                 yield file
+                if old is not None:
+                    keep_access(file, old)
                 os.fsync(file.fileno())
         except OSError as error:
             raise write_failure(self._folder / name, error) from error
 
-    def commit(self) -> None:
+    def link(self, name: str, target: str) -> None:
+        """Make a link, unless the name is taken.
+
+        Args:
+            name: its name, or its path inside the folder.
+            target: what it says, seen from where it lies.
+
+        Raises:
+            FailureError: it cannot be made.
+        """
+        path = self._staging / name
+        try:
+            self._make_folder(Path(name).parent, None)
+            if not os.path.lexists(path):
+                path.symlink_to(target)
+        except OSError as error:
+            raise write_failure(self._folder / name, error) from error
+
+    def _make_folder(self, inside: Path, like: Path | None) -> None:
+        """Make a folder in that of the publication, and those between, as open as ``like``."""
+        if inside != Path() and not (self._staging / inside).is_dir():
+            self._make_folder(inside.parent, None if like is None else like.parent)
+            make_folder(self._staging / inside, like)
+
+    def commit(self, shards: Sequence[str] = (), replaced: Sequence[Path] = ()) -> None:
         """Give every file its name.
+
+        Args:
+            shards: the files that the index names.
+            replaced: the files that only the old index names; they are removed then.
 
         Raises:
             FailureError: it cannot be done.
@@ -102,66 +163,42 @@ class Publication:
                 self._staging.rename(self._folder)
                 sync_folder(self._folder.parent)
             else:
-                for temporary, final in self._staged.items():
-                    temporary.replace(final)
-                for folder in {path.parent for path in self._staged}:
-                    sync_folder(folder)
+                self._replace(shards, replaced)
         except OSError as error:
             raise write_failure(self._folder, error) from error
         self._staged.clear()
 
-
-def write_all(file: FileIO, start: int, data: memoryview) -> None:
-    """Write bytes at a place, however many calls it takes."""
-    file.seek(start)
-    done = 0
-    while done < len(data):
-        done += file.write(data[done:])
-    _let_go(file, start, start + len(data))
-
-
-def _let_go(file: FileIO, start: int, stop: int) -> None:
-    """Keep what was written long ago out of the page cache; call it after every write.
-
-    A file that is larger than the memory to spare would otherwise push out the very input that is
-    read next, and every page taken anew costs the kernel more than pruning what is on it. The call
-    starts writing pages that the disk does not have yet and drops those that it has, so a window
-    is handed to the disk when it is full and dropped with one of the next.
-    """
-    edge = stop // _WINDOW * _WINDOW
-    if edge > start and hasattr(os, "posix_fadvise"):
-        first = max(start // _WINDOW - 2, 0) * _WINDOW
-        os.posix_fadvise(file.fileno(), first, edge - first, os.POSIX_FADV_DONTNEED)
+    def _replace(self, shards: Sequence[str], replaced: Sequence[Path]) -> None:
+        """Rename one file after another, the index last."""
+        if self._index is not None:
+            new = {str(f.relative_to(self._folder)): t for t, f in self._staged.items()}
+            new = {name: temporary for name, temporary in new.items() if name in shards}
+            taken = [name for name in new if os.path.lexists(self._folder / name)]
+            if taken:
+                raise FailureError(
+                    f"{taken[0]} has appeared in {self._folder} meanwhile: another program writes "
+                    "there; run this again when it is done"
+                )
+            write_note(self._folder, self._index, new, replaced)
+        for temporary, final in self._staged.items():
+            temporary.replace(final)
+        for folder in {path.parent for path in self._staged}:
+            sync_folder(folder)
+        if self._index is not None:
+            clear_abandoned(self._folder)
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left under temporary names for this path."""
-    prefix = f".{path.name}."
-    if not path.parent.is_dir():
-        return
-    with os.scandir(path.parent) as found:
-        left = [Path(e.path) for e in found if e.name.startswith(prefix)]
-    for leftover in left:
-        pid = leftover.name.removeprefix(prefix).removesuffix(".tmp")
-        if leftover.name.endswith(".tmp") and pid.isdecimal() and not _runs(int(pid)):
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    leftover.unlink()
-
-
-def _runs(pid: int) -> bool:
-    if os.name != "posix":
-        return True  # elsewhere os.kill asks nothing, it kills
+def _found(path: Path) -> os.stat_result | None:
+    """What a name leads to, if anything."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _read_state(path: Path) -> os.stat_result:
+    """What an input is like."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error

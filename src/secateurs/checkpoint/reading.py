@@ -1,15 +1,17 @@
 """Bytes of a file, a block at a time, into one buffer that is used again."""
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from secateurs.blocks import Array
+from secateurs.checkpoint.identity import Identity, check_same
 from secateurs.checkpoint.stored import Entry
 from secateurs.errors import FailureError
 
@@ -32,12 +34,14 @@ class Weight:
     Attributes:
         path: the file that holds it.
         entry: where in the file.
-        size: the elements of one unit, which lie side by side.
+        size: the elements of one unit.
+        columns: 1 if they lie side by side, else the number of units whose elements alternate.
     """
 
     path: Path
     entry: Entry
     size: int
+    columns: int = 1
 
     @property
     def units(self) -> int:
@@ -46,13 +50,55 @@ class Weight:
 
     @property
     def step(self) -> int:
-        """Elements looked at together: whole units, or part of one that is larger than a block."""
-        return max(BLOCK // self.size, 1) * self.size if self.size <= BLOCK else BLOCK
+        """Elements looked at together where units are not wide: a whole number of units."""
+        return max(BLOCK // self.size, 1) * self.size
 
     @property
     def is_wide(self) -> bool:
-        """Whether one unit is larger than a block."""
-        return self.size > BLOCK
+        """Whether the elements of a unit do not lie in one block."""
+        return self.size > BLOCK or self.columns > 1
+
+    def grids(self) -> Iterator["Grid"]:
+        """Yield grids of at most a block, in order, that cover a weight whose units are wide."""
+        across = self.columns
+        for base in range(0, self.entry.count, self.size * across):
+            unit = base // self.size
+            if across <= BLOCK:
+                step = BLOCK // across
+                for row in range(0, self.size, step):
+                    rows = min(step, self.size - row)
+                    yield Grid(base + row * across, rows, across, unit)
+                continue
+            for row in range(self.size):
+                for column in range(0, across, BLOCK):
+                    width = min(BLOCK, across - column)
+                    yield Grid(base + row * across + column, 1, width, unit + column)
+
+
+class Grid(NamedTuple):
+    """Elements next to each other, one of each unit in turn.
+
+    Attributes:
+        start: the first element.
+        rows: how many elements of each unit there are.
+        columns: how many units there are.
+        unit: the number of the first unit.
+    """
+
+    start: int
+    rows: int
+    columns: int
+    unit: int
+
+    @property
+    def stop(self) -> int:
+        """The element behind the last."""
+        return self.start + self.rows * self.columns
+
+    @property
+    def units(self) -> slice:
+        """The units."""
+        return slice(self.unit, self.unit + self.columns)
 
 
 class Reader:
@@ -155,10 +201,14 @@ class Buffers:
 
     Args:
         advance: told of every part that is read.
+        identities: which files are to be read; no other that has taken a name is.
     """
 
-    def __init__(self, advance: Advance | None = None):
+    def __init__(
+        self, advance: Advance | None = None, identities: Mapping[Path, Identity] | None = None
+    ):
         self._advance = advance
+        self._identities = identities or {}
         self._bytes = np.empty(8 * BLOCK, np.uint8)
 
     @contextmanager
@@ -166,11 +216,12 @@ class Buffers:
         """Open a file.
 
         Raises:
-            FailureError: it cannot be opened.
+            FailureError: it cannot be opened, or is not the file whose header was read.
         """
         try:
             file = path.open("rb", buffering=0)
         except OSError as error:
             raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
         with file:
+            check_same(path, file.fileno(), self._identities.get(path))
             yield Reader(path, file, self._bytes, self._advance)

@@ -9,9 +9,9 @@ import numpy as np
 from secateurs.blocks import Array
 from secateurs.checkpoint.deciding import Pruner
 from secateurs.checkpoint.header import Described, write_header
-from secateurs.checkpoint.publishing import write_all
 from secateurs.checkpoint.reading import INTEGERS, Reader, Weight, strided
 from secateurs.checkpoint.stored import Entry, StoredFile
+from secateurs.checkpoint.writing import write_all
 
 
 @dataclass(frozen=True)

@@ -137,16 +137,15 @@ def key_stream(
 
 
 def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
-    """The keys of units that are larger than a block; there are few of them."""
+    """The keys of all units of a weight whose units are wide; there are few of them."""
     keys.begin(weight)
     if not isinstance(keys, MagnitudeKeys):
         return np.concatenate([block.copy() for block in _drawn(weight, keys)])
     entry, sums = weight.entry, torch.zeros(weight.units, dtype=torch.float64)
-    for unit in range(weight.units):
-        start = unit * weight.size
-        for _, values in reader.element_blocks(entry, start, start + weight.size, BLOCK):
-            numbers = keys.sums(FLOATS[entry.dtype], values)
-            sums[unit] += numbers.sum(dtype=torch.float64)
+    for grid in weight.grids():
+        values = reader.elements(entry, grid.start, grid.stop)
+        numbers = keys.sums(FLOATS[entry.dtype], values).view(grid.rows, grid.columns)
+        sums[grid.units] += numbers.sum(0, dtype=torch.float64)
     return keys.of_sums(weight, sums)
 
 

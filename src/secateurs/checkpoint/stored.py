@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from secateurs.checkpoint.identity import Identity
+
 # Bits an element, by the names that safetensors gives to dtypes.
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
@@ -99,6 +101,7 @@ class StoredFile:
         metadata: the ``__metadata__`` of safetensors, None if there is none.
         header: the names in the order in which a safetensors file itself lists them.
         pickled: whether ``torch.save`` wrote it.
+        identity: which file it was, and in what state, when this was found out.
     """
 
     path: Path
@@ -107,6 +110,7 @@ class StoredFile:
     metadata: dict[str, str] | None = None
     header: tuple[str, ...] = ()
     pickled: bool = False
+    identity: Identity | None = None
 
     @cached_property
     def _by_name(self) -> dict[str, Entry]:

@@ -40,6 +40,28 @@ def spelled_out(arguments: Sequence[str], several: Collection[str]) -> list[str]
     return result + _repeated(option, values) + verbatim
 
 
+def refuse_empty(arguments: Sequence[str], several: Collection[str]) -> None:
+    """Refuse empty words, which a path would take for the folder that one is in.
+
+    A ``--title`` may be empty, and the options in ``several`` have words of their own for it.
+
+    Raises:
+        InvalidArgumentError: there is one.
+    """
+    before = ""
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        named = bool(equals) and name.startswith("--")
+        option = name.replace("_", "-") if named else before
+        if not (value if named else word) and option not in ("--title", *several):
+            where = f"after {option}" if option else "first"
+            raise InvalidArgumentError(
+                f"the argument {where} is empty, as where a variable of the shell is not set: "
+                "write its value, or leave it out"
+            )
+        before = word
+
+
 def numbers(option: str, words: Sequence[str]) -> list[float]:
     """Read the values of an option as numbers.
 

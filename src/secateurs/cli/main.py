@@ -6,7 +6,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import torch
@@ -15,11 +16,13 @@ import typer
 from secateurs._checks import nearest
 from secateurs._console import say, unusable_sizes
 from secateurs._version import __version__
-from secateurs.cli.arguments import spelled_out
+from secateurs.cli.arguments import refuse_empty, spelled_out
+from secateurs.cli.output import drop_what_is_stuck
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune import prune
 from secateurs.cli.ranks import on_ranks
 from secateurs.cli.report import report
+from secateurs.cli.stopping import Interruption
 from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.cli.transfer import SEVERAL as SEVERAL_NETWORKS
 from secateurs.cli.transfer import transfer
@@ -28,6 +31,7 @@ from secateurs.evaluate.ranks import Ranks, is_launched
 
 USAGE, FAILED = 2, 1
 _INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort
+_INTERRUPTED_TEXT = "interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -37,20 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after the program's name, default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # What cannot be shown is no reason to fail.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # "±" is no reason to fail where ASCII is all
+            with suppress(OSError):  # a stream may be broken already
+                stream.reconfigure(errors="replace")  # "±" where ASCII is all
     with _surroundings():
-        code, complaint = _run_alone_or_on_ranks(words)
-    if complaint:
-        say(f"secateurs: {' '.join(complaint.split())}")
+        if words[:1] == ["sweep"] and is_launched():
+            code, complaint = on_ranks(lambda ranks: _run(words, ranks))
+        else:
+            code, complaint = _run_alone(words, last=arguments is None)
+        if complaint:
+            say(f"secateurs: {' '.join(complaint.split())}")
+    drop_what_is_stuck()
     sys.exit(code)
-
-
-def _run_alone_or_on_ranks(words: list[str]) -> tuple[int, str]:
-    if words[:1] == ["sweep"] and is_launched():
-        return on_ranks(lambda ranks: _run(words, ranks))
-    return _run(words)
 
 
 @contextmanager
@@ -58,7 +62,12 @@ def _surroundings() -> Generator[None]:
     """Sizes of a terminal that are none do not count, and a warning is one line."""
     unusable = {name: os.environ.pop(name) for name in unusable_sizes()}
     try:
-        with warnings.catch_warnings():
+        with ExitStack() as stack:
+            for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+                if stream is None:  # it was closed by who started this; others write to it, too
+                    nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                    stack.enter_context(redirect(nowhere))
+            stack.enter_context(warnings.catch_warnings())
             warnings.showwarning = _say_warning
             yield
     finally:
@@ -69,11 +78,29 @@ def _say_warning(message: Warning | str, category: type[Warning], *_: object) ->
     say(f"{category.__name__}: {' '.join(str(message).split())}")
 
 
+def _run_alone(words: list[str], *, last: bool) -> tuple[int, str]:
+    """Run a command in the one process that it has."""
+    with Interruption(last=last) as interruption:
+        try:
+            code, complaint = _run(words)
+        except KeyboardInterrupt:  # a later one than that which `_run` says
+            code, complaint = FAILED, _interrupted(words)
+        if interruption.number is not None and complaint.startswith(_INTERRUPTED_TEXT):
+            complaint = interruption.text + complaint.removeprefix(_INTERRUPTED_TEXT)
+        return code, complaint
+
+
+def _interrupted(words: list[str]) -> str:
+    resumes = words[:1] in (["sweep"], ["transfer"])
+    return _INTERRUPTED_TEXT + "; the same command goes on where it was" * resumes
+
+
 def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     """The exit code, and what to complain about."""
     try:
         lists = {"prune": SEVERAL_NAMES, "transfer": SEVERAL_NETWORKS}
         several = lists.get(words[0] if words else "", SEVERAL)
+        refuse_empty(words, several)
         asked = spelled_out(words, several) or ["--help"]
         code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
         if code == _INTERRUPTED:
@@ -81,12 +108,7 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     except SecateursError as error:
         return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
     except (KeyboardInterrupt, typer.Abort):
-        resumes = (
-            "; the same command goes on where it was"
-            if words[:1] in (["sweep"], ["transfer"])
-            else ""
-        )
-        return FAILED, f"interrupted{resumes}"
+        return FAILED, _interrupted(words)
     except Exception as error:
         return _unforeseen(error)
     if not words:

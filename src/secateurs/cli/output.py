@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import typer
 from rich.console import Console
 
 from secateurs._console import make_console, say
@@ -19,13 +18,17 @@ from secateurs.report.figure import DrawingError
 class Stdout:
     """Text on stdout, whose reader may leave (``| head``) and whose disk may be full.
 
-    The first text that cannot be written ends the printing and nothing else. The block that uses
-    this goes on, draws its plots, and is told of it when it ends: with exit code 1, without a word
-    where a reader left.
+    The first text that cannot be written ends the printing and nothing else: the block that uses
+    this goes on and draws its plots. Where a reader left, who has seen what he wanted, that is all;
+    any other reason is an error when the block ends.
+
+    Args:
+        written: whether the command has written files, as that error says then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, written: bool = False):
         self._lost: OSError | None = None
+        self._written = written
 
     def table(self, print_it: Callable[[Console], None]) -> None:
         """Print what a function prints on a console."""
@@ -36,14 +39,13 @@ class Stdout:
 
     def write(self, text: str) -> None:
         """Print text as it is; names in it must be safe already."""
-        if self._lost is not None or sys.stdout is None:
+        if self._lost is not None:
             return
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
         except OSError as error:
             self._lost = error
-            _discard_the_rest()
 
     def __enter__(self) -> Self:
         return self
@@ -54,13 +56,25 @@ class Stdout:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None or self._lost is None:
+        if kind is not None or self._lost is None or isinstance(self._lost, BrokenPipeError):
             return
-        if isinstance(self._lost, BrokenPipeError):
-            raise typer.Exit(1)
+        files = "; the files are written" if self._written else ""
         raise FailureError(
-            f"cannot write to stdout ({self._lost.strerror}); the files of this command are whole"
+            f"cannot print the table: {self._lost.strerror or self._lost}{files}"
         ) from self._lost
+
+
+def drop_what_is_stuck() -> None:
+    """Empty streams that cannot be written: else Python complains of them as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def drawn(draw: Callable[[], list[Path]]) -> list[Path]:
@@ -72,11 +86,3 @@ def drawn(draw: Callable[[], list[Path]]) -> list[Path]:
     except MemoryError:
         say("no plot: out of memory; secateurs report draws it from the rows")
     return []
-
-
-def _discard_the_rest() -> None:
-    """What is still in the buffer cannot be written either, and Python would say so at the end."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

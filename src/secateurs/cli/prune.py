@@ -50,8 +50,8 @@ def prune(
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            help="conv, conv2d, linear, attention, all, ...; by default the weights of "
-            "convolutions and linear layers, told by name and shape.",
+            help="conv, conv2d, linear, attention, experts, all, ...; by default the weights of "
+            "convolutions, linear layers and experts, told by name and shape.",
             rich_help_panel=_PRUNE,
             metavar="VALUE ...",
         ),
@@ -111,23 +111,37 @@ def prune(
         with progress_bar("reading", plan.work, unit="bytes") as bar:
             decision = decide_pruning(plan, bar.advance)
         with Stdout() as stdout:
-            stdout.write(f"{_plan_table(plan, decision)}\n")
+            stdout.write("\n".join((_plan_table(plan, decision), *plan.notes, "")))
         return
     target = _needed(output)
     find_destination(plan.source, target, as_safetensors=compress)
-    say(_outline(plan))
+    for line in (_outline(plan), *plan.notes):
+        say(line)
     with progress_bar("pruning", plan.work, unit="bytes") as bar:
         decision = decide_pruning(plan, bar.advance)
         summary = write_pruned(plan, decision, target, compress=compress, advance=bar.advance)
-    with Stdout() as stdout:
+    with Stdout(written=True) as stdout:
         stdout.write(f"{_summary_table(summary)}\n")
-        for line in _thresholds(plan, decision):
+        for line in (*_thresholds(plan, decision), *_others(plan, summary)):
             say(line)
-        if plan.source.left_out:
-            names = _first([str(path) for path in plan.source.left_out])
-            say(f"left out, since they are weights that were not pruned: {names}")
         files = _first(list(summary.names))
         say(f"wrote {files} ({bytes_text(summary.size)}) to {summary.folder}")
+
+
+def _others(plan: "Plan", summary: "Summary") -> list[str]:
+    """What went along, and what did not."""
+    lines: list[str] = []
+    left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
+    if left_out:
+        lines.append(f"left out, since they are weights that were not pruned: {_first(left_out)}")
+    if summary.copied:
+        lines.append(f"copied along: {_first(list(summary.copied))}")
+    if summary.were_links:
+        lines.append(
+            f"what {_first(list(summary.were_links))} led to as links has stayed as it was; the "
+            "result is a file of its own"
+        )
+    return lines
 
 
 def _needed(output: Path | None) -> Path:
@@ -141,7 +155,7 @@ def _decompress(source: Path, output: Path) -> None:
 
     with progress_bar("decompressing", None, unit="bytes") as bar:
         folder = decompress_checkpoint(source, output, advance=bar.advance)
-    say(f"wrote {output.name} to {folder}")
+    say(f"wrote {output.name or folder.resolve().name} to {folder}")
 
 
 def _outline(plan: "Plan") -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from secateurs.cli.stopping import AGAIN_SECONDS, would_be_lost
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.evaluate import Ranks
 from secateurs.sharding.team import TIMEOUT
@@ -20,8 +21,6 @@ T = TypeVar("T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _HEARING_SECONDS = 15.0
-_AGAIN_SECONDS = 0.1
-_AT_FORK = ("logging", "random", "secateurs.results.lock")  # who registers callbacks
 
 
 def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
@@ -40,8 +39,8 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
     def strike(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:
             return  # a worker that was forked a moment ago: the rank was struck too, and ends it
-        if _would_be_lost(frame):
-            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        if would_be_lost(frame):
+            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
             return
         # Once: torchrun may send another while this one is dealt with.
         if not struck and (ranks is None or ranks.ended is None):
@@ -66,11 +65,6 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
     return (code, complaint) if ranks is None else _settled(ranks, code, complaint, struck)
-
-
-def _would_be_lost(frame: FrameType | None) -> bool:
-    """Whether Python prints and drops what is raised here: it does while a process is forked."""
-    return frame is not None and frame.f_globals.get("__name__") in _AT_FORK
 
 
 def _overlook(number: int, frame: object) -> None:

@@ -102,8 +102,8 @@ def sweep(
     ] = None,
     layers: Annotated[
         list[str] | None,
-        _several("conv, conv2d, linear, attention, all, ...; default conv, linear and attention. "
-                 "conv2d is what the original method prunes.", _PRUNE),
+        _several("conv, conv2d, linear, attention, experts, all, ...; default conv, linear, "
+                 "attention and experts. conv2d is what the original method prunes.", _PRUNE),
     ] = None,
     include: Annotated[
         list[str] | None, _several("Prune only these: globs on parameter or module names.", _PRUNE)
@@ -232,7 +232,7 @@ def sweep(
     )
     if ranks is not None and not ranks.first:
         return
-    with Stdout() as stdout:
+    with Stdout(written=True) as stdout:
         stdout.table(lambda console: print_table(rows, console))
         if rows == earlier:
             say("these results were there already; --overwrite measures again")

@@ -283,7 +283,7 @@ def transfer(
         save_images=folder / "images" if save_images else None,
         started=lambda: say_images(images, subject, targeted=not untargeted),
     )
-    with Stdout() as stdout:
+    with Stdout(written=True) as stdout:
         files = report_on(rows, folder, title, stdout)
         say(f"wrote {', '.join(files)} to {folder}")
 

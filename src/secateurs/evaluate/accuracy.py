@@ -1,6 +1,6 @@
 """Counting right answers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secateurs._json import as_number, as_whole, member
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate.batches import checked
 from secateurs.inputs import device_of, dtype_of, moved
@@ -89,9 +90,19 @@ class Tally:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Bring back what `to_dict` gave."""
-        return cls(**values)
+    def from_dict(cls, values: Any) -> Self:
+        """Bring back what `to_dict` gave.
+
+        Raises:
+            BrokenJSONError: it is something else, or counts that cannot be.
+        """
+        count = as_whole(member(values, "count"))
+        first = as_whole(member(values, "correct1"), most=count)
+        five = as_whole(member(values, "correct5"), first, count)
+        loss = member(values, "loss_sum")
+        if not isinstance(loss, float):  # which is NaN or infinite where pruning broke the network
+            loss = as_number(loss)
+        return cls(count, first, five, loss)
 
 
 def _rounded(loss: float) -> float:

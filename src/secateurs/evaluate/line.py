@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self
 
 import torch.distributed
 
+from secateurs._json import parse
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.sharding.team import TIMEOUT, LostRankError
 
@@ -116,7 +117,7 @@ class Line:
         key = f"{name}/{rank}"
         with self._lost():
             there = self._store.check([key])
-            return json.loads(zlib.decompress(self._store.get(key))) if there else []
+            return parse(zlib.decompress(self._store.get(key))) if there else []
 
     def hear(self, name: str, rank: int, idle: Callable[[], None] = lambda: None) -> Any:
         """Wait for what a rank says.
@@ -165,7 +166,7 @@ class Line:
         """
         with self._lost():
             if self.ended is None and self._store.check(["end"]):
-                self.ended = Ending(**json.loads(self._store.get("end")))
+                self.ended = Ending(**parse(self._store.get("end")))
         if self.ended is not None:
             raise self.ended.error()
 
@@ -176,7 +177,7 @@ class Line:
         self.ended = mine = Ending.of(self.rank, error)
         with _ignored():
             text = self._store.compare_set("end", "", json.dumps(asdict(mine)))
-            self.ended = Ending(**json.loads(text))
+            self.ended = Ending(**parse(text))
 
     def wait_for_last_words(self, name: str) -> None:
         """Give the others some seconds to say this, even if they have ended."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from secateurs._json import BrokenJSONError, as_list, as_number, as_whole, member, two
 from secateurs.evaluate.accuracy import Tally
 
 Done = tuple[tuple[int, int], ...]
@@ -45,18 +46,29 @@ class Progress:
         return vars(self) | {"tally": self.tally.to_dict()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Any) -> Self:
         """Bring back what `to_dict` gave.
 
         Raises:
-            TypeError, KeyError, ValueError: it is something else.
+            BrokenJSONError: it is something else, or says what cannot be, such as more images
+                scored than seen.
         """
-        fields: dict[str, Any] = {
-            **values,
-            "done": tuple((int(start), int(stop)) for start, stop in values["done"]),
-            "tally": Tally.from_dict(values["tally"]),
-        }
-        return cls(**fields)
+        progress = cls(
+            done=_stretches(member(values, "done")),
+            achieved=as_number(member(values, "achieved"), most=1.0),
+            seconds=as_number(member(values, "seconds")),
+            tally=Tally.from_dict(member(values, "tally")),
+        )
+        as_whole(progress.tally.count, most=progress.seen)  # fewer where some are unreadable
+        return progress
+
+
+def _stretches(value: Any) -> Done:
+    result: list[tuple[int, int]] = []
+    for start, stop in (two(pair) for pair in as_list(value)):
+        first = as_whole(start, least=result[-1][1] if result else 0)
+        result.append((first, as_whole(stop, least=first)))
+    return tuple(result)
 
 
 def united(stretches: Iterable[tuple[int, int]]) -> Done:
@@ -81,3 +93,23 @@ def added(parts: Iterable[Mapping[str, Progress]]) -> dict[str, Progress]:
         for key, progress in part.items():
             result[key] = result[key].plus(progress) if key in result else progress
     return result
+
+
+def read_progress(
+    saved: Mapping[str, Any], keys: Iterable[str], total: int | None
+) -> dict[str, Progress]:
+    """What was saved for these variants, those that have begun.
+
+    Args:
+        saved: what the file holds.
+        keys: the variants.
+        total: how many images there are, if that is known.
+
+    Raises:
+        BrokenJSONError: another version or another tool wrote it.
+    """
+    found = {key: Progress.from_dict(saved[key]) for key in keys if key in saved}
+    for each in found.values():
+        if total is not None and each.done and each.done[-1][1] > total:
+            raise BrokenJSONError(f"it has seen {each.done[-1][1]} of {total} images")
+    return found

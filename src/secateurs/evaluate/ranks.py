@@ -1,6 +1,5 @@
 """Processes that share the images of a sweep."""
 
-import json
 import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -8,6 +7,7 @@ from typing import Any, Self
 
 import torch.distributed
 
+from secateurs._json import plain
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.evaluate.line import Line, Store
 from secateurs.evaluate.progress import Progress
@@ -73,7 +73,7 @@ class Ranks(Line):
         self._sweep += 1
         self._unsaid = self._known = 0
         self._told.clear()
-        mine = json.loads(json.dumps(dict(given), default=str))
+        mine = plain(dict(given))
         differing = differences(self.from_first("given", mine), mine)
         if differing:
             raise InvalidArgumentError(
@@ -82,6 +82,25 @@ class Ranks(Line):
             )
         self.say_here("agreed")
         self.wait_for_all("agreed")
+
+    def agree_on_output(
+        self, output: str | os.PathLike[str] | None, *, overwrite: bool = False
+    ) -> None:
+        """Check that no rank wants its results where rank 0, which writes, does not write them.
+
+        Raises:
+            InvalidArgumentError: on all ranks, if one does.
+        """
+        mine = {"output": None if output is None else os.fspath(output), "overwrite": overwrite}
+        first = self.from_first("output", mine)
+        if output is not None and differences(first, mine):
+            raise InvalidArgumentError(
+                f"rank 0 writes the results, to {first['output']!r} (overwrite="
+                f"{first['overwrite']}), and rank {self.rank} was told {mine['output']!r} "
+                f"(overwrite={overwrite}): give all ranks the same output"
+            )
+        self.say_here("agreed on output")
+        self.wait_for_all("agreed on output")
 
     def say_here(self, name: str, value: Any = None) -> None:
         """As `say`, about this sweep."""

@@ -122,6 +122,23 @@ def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
     )
 
 
+def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
+    """Of the rows on disk those of the grid, in its order; none unless all are there."""
+    found = {
+        (r.prune_type, r.granularity, r.scope, r.score, r.p_prune, r.p_bern, r.draws, r.seed): r
+        for r in rows
+    }
+    wanted = [
+        (
+            *(cell.setting.prune_type, cell.setting.granularity, cell.setting.scope),
+            *(cell.setting.score_name, cell.p_prune, cell.p_bern),
+            *(len(cell.variants), cell.variants[0].seed),
+        )
+        for cell in grid.cells
+    ]
+    return [found[key] for key in wanted] if all(key in found for key in wanted) else []
+
+
 def make_row(
     cell: Cell, progress: Mapping[str, Progress], size: Size, grid: Grid, columns: Mapping[str, Any]
 ) -> Row:

@@ -1,6 +1,7 @@
 """Sweep a model over pruning ratios: every ratio sees each batch of one pass over the data."""
 
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import fields
@@ -10,24 +11,30 @@ import torch
 from torch import nn
 
 from secateurs._checks import nearest
+from secateurs._json import BrokenJSONError
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluate.batches import is_sequential
+from secateurs.evaluate.batches import is_sequential, length
+from secateurs.evaluate.fingerprint import fingerprint
 from secateurs.evaluate.grid import Grid
-from secateurs.evaluate.progress import Progress
+from secateurs.evaluate.progress import Progress, read_progress
 from secateurs.evaluate.ranks import Ranks
 from secateurs.evaluate.rows import (
     Subject,
     alike_on_ranks,
     configuration,
+    finished,
     make_row,
     shared_columns,
 )
 from secateurs.evaluate.variants import Variants
 from secateurs.evaluate.work import Work
 from secateurs.inputs import device_of
-from secateurs.prune import restore
+from secateurs.prune import restore, set_aside
 from secateurs.results import Results, Row
 from secateurs.sharding.team import team_of
+
+DATA = "image_samples"
+"""What the configuration calls the checksums of the data."""
 
 
 def sweep(
@@ -47,14 +54,18 @@ def sweep(
 
     All variants share one pass over ``loader``: each image is read and decoded once. The memory
     for weights is two copies, whatever the number of ratios, and one byte a unit for each
-    combination of granularity, scope and score. Pruning starts from the original weights, and
-    afterwards the model has them.
+    combination of granularity, scope and score. A model that is pruned already is measured from its
+    original weights; where it was trained since, from the weights as they are. Afterwards it is as
+    it was, its pruning included.
 
     With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
     progress inside the pass is saved at least every minute, and a sweep that was interrupted goes
     on where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
     holds all the rows already gives them back without running the model. What was measured is
-    known by the model's weights, the number of images and the names in ``subject``: name the data.
+    known by the model's weights, the names in ``subject``, and of the data by the number of images,
+    a checksum of all labels, if the data set has them as ``targets`` or ``labels``, and checksums
+    of up to four images, which are read for this. Of a loader that can be iterated once only the
+    names are known: a warning says so.
 
     With ``ranks`` (write ``Ranks.from_environment()`` under torchrun) each process scores a part
     of the images, in whole batches. The rows are those of one process. An error on one rank is an
@@ -74,7 +85,8 @@ def sweep(
         progress: False says nothing about the progress; by default there is a bar in a terminal,
             and a line about every half minute elsewhere, on stderr.
         ranks: the processes that split the images, each with the whole model; all of them call.
-            Rank 0 shows the bar and writes; all get the rows. Default none: this process sees
+            Rank 0 shows the bar and writes; all get the rows. The others may leave out ``output``,
+            but not name another. Default none: this process sees
             all images, also where a process group is there.
         **grid: what to measure, the arguments of `Grid`: ``p_prune``, ``p_bern``,
             ``prune_type``, ``granularity``, ``scope``, ``score``, ``layers``, ``include``,
@@ -99,19 +111,23 @@ def sweep(
     """
     with _together(ranks), ExitStack() as stack:
         plan = _grid(grid)
-        restore(model)
+        stack.enter_context(set_aside(model))
         where = _place(model, device)
         variants = Variants(model, plan)
         columns = shared_columns(model, subject or Subject(), where, amp, loader)
         wanted = configuration(plan, columns, loader, variants)
+        if output is not None or ranks is not None:
+            wanted[DATA] = fingerprint(loader)
         if ranks is not None:
             _check_ranks(model, loader)
             ranks.agree(alike_on_ranks(wanted, plan, columns, variants))
+            ranks.agree_on_output(output, overwrite=overwrite)
         results = None
         if output is not None and (ranks is None or ranks.first):
             results = stack.enter_context(Results(output))
-            results.open(wanted, overwrite=overwrite)
-        rows, before = _begin(results, plan, ranks)
+            results.open(wanted, overwrite=overwrite, optional=(DATA,))
+            _warn_of_unknown_data(results)
+        rows, before = _begin(results, plan, length(loader), ranks)
         if not rows:
             stack.enter_context(_evaluating(model))
             work = Work(loader, plan.variants, variants, where, amp, results, ranks, before)
@@ -169,16 +185,24 @@ def _check_ranks(model: nn.Module, loader: Iterable[Any]) -> None:
         )
 
 
+def _warn_of_unknown_data(results: Results[Row]) -> None:
+    if results.unverified:
+        warnings.warn(
+            f"{results.folder} holds results of this sweep, but whether they are of the same images"
+            " cannot be told, since an older version wrote them, or since this loader cannot be "
+            "looked into: they are taken to be; overwrite=True measures again",
+            stacklevel=3,
+        )
+
+
 def _begin(
-    results: Results[Row] | None, plan: Grid, ranks: Ranks | None
+    results: Results[Row] | None, plan: Grid, total: int | None, ranks: Ranks | None
 ) -> tuple[list[Row], dict[str, Progress]]:
     """The rows, if all are there, and else what earlier runs have done; on all ranks the same."""
-    rows: list[Row] = results.rows() if results is not None else []
-    if results is not None and len(rows) == len(plan.cells):
+    rows = finished(results.rows(), plan) if results is not None else []
+    if results is not None and rows:
         results.clear_progress()
-    else:
-        rows = []
-    before = _load(results, plan)
+    before = _load(results, plan, total)
     if ranks is None:
         return rows, before
     done = {key: each.to_dict() for key, each in before.items()}
@@ -189,12 +213,14 @@ def _begin(
     )
 
 
-def _load(results: Results[Row] | None, plan: Grid) -> dict[str, Progress]:
+def _load(results: Results[Row] | None, plan: Grid, total: int | None) -> dict[str, Progress]:
     """What was saved for this plan; nothing if another version or tool wrote it."""
     saved = (results.load_progress() if results else None) or {}
     try:
-        return {v.key: Progress.from_dict(saved[v.key]) for v in plan.variants if v.key in saved}
-    except (TypeError, KeyError, ValueError):
+        return read_progress(saved, [variant.key for variant in plan.variants], total)
+    except BrokenJSONError as error:
+        if results is not None:
+            results.distrust_progress(error)
         return {}
 
 

@@ -1,6 +1,7 @@
 """Scores of the units that lie on this rank."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,7 +70,9 @@ def score_parts(
             if score == "random" and generator is not None and generator.device.type == "cpu":
                 parts.append(_random(target, units[target.name], generator, team))
                 continue
-            raw = raw_scores(target, units[target.name], score, generator)
+            # A function may fail on one rank alone, before the others wait in a collective below.
+            with nullcontext() if isinstance(score, str) else team.together():
+                raw = raw_scores(target, units[target.name], score, generator)
             score_part = _of_cut_units if _is_cut(target, units[target.name]) else _of_whole_units
             parts.append(score_part(raw, target, units[target.name], team))
     return [part if part.sum_to is None else _added_up(part, team) for part in parts]

@@ -5,10 +5,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
+from secateurs._files import read_regular
+from secateurs._json import BrokenJSONError, parse_object
+from secateurs._text import printable
 from secateurs.errors import FailureError, InvalidArgumentError
 
 _ABSENT = "not set"
 _LONGEST = 60
+_SHOWN = 8
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
@@ -19,22 +23,22 @@ def read_config(path: Path) -> dict[str, Any] | None:
         FailureError: The file cannot be read.
     """
     try:
-        value = json.loads(path.read_bytes())
+        return parse_object(read_regular(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
+    except BrokenJSONError as error:
         raise InvalidArgumentError(
-            f"{path} is not a configuration; give another --output, or --overwrite"
-        )
-    return cast(dict[str, Any], value)
+            f"{path} is not a configuration ({error}); give another --output, or --overwrite"
+        ) from error
 
 
 def differences(
-    present: dict[str, Any], wanted: dict[str, Any], growing: Collection[str] = ()
+    present: dict[str, Any],
+    wanted: dict[str, Any],
+    growing: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> list[str]:
     """One text a setting that differs: "p_prune: there [0.1], now [0.2]".
 
@@ -42,14 +46,25 @@ def differences(
         present: the configuration that is there.
         wanted: the one asked for.
         growing: lists that may have gained entries without differing.
+        optional: settings, or objects of settings, that differ only where both sides know them:
+            neither lacks one nor has None for it.
     """
     old, new = _flat(present), _flat(wanted)
-    return [
-        f"{name}: there {_show(old, name)}, now {_show(new, name)}"
+    differing = [
+        f"{printable(name)[:_LONGEST]}: there {_show(old, name)}, now {_show(new, name)}"
         for name in sorted(old.keys() | new.keys())
         if name not in old or name not in new or old[name] != new[name]
         if not (name in growing and _has_grown(old.get(name), new.get(name)))
+        if not (name.partition(".")[0] in optional and None in (old.get(name), new.get(name)))
     ]
+    more = len(differing) - _SHOWN
+    return differing if more < 2 else [*differing[:_SHOWN], f"and {more} more"]
+
+
+def compared(present: dict[str, Any], wanted: dict[str, Any], name: str) -> bool:
+    """Whether both configurations know the optional setting ``name``, or a part of it."""
+    old, new = (_flat({name: config.get(name)}) for config in (present, wanted))
+    return any(None not in (old.get(part), new.get(part)) for part in old.keys() | new.keys())
 
 
 def _has_grown(old: Any, new: Any) -> bool:
@@ -69,5 +84,5 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _show(config: dict[str, Any], name: str) -> str:
     if name not in config:
         return _ABSENT
-    text = json.dumps(config[name], ensure_ascii=False)
+    text = printable(json.dumps(config[name], ensure_ascii=False))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from secateurs.errors import FailureError
+from secateurs.results.access import create, keep_access
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TEMPORARY = ".{name}.{pid}.tmp"
@@ -18,8 +19,9 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     """Write several files so that each is old or new at every moment, also after a power cut.
 
     All contents reach the disk under temporary names in the same folder before the first file is
-    replaced, so a full disk leaves every file as it was. What killed processes left under
-    temporary names for these files is removed.
+    replaced, so a full disk leaves every file as it was. A file that is replaced keeps its owner,
+    its group and its mode; where it is a link, the new file takes the link's place. What killed
+    processes left under temporary names for these files is removed.
 
     Raises:
         FailureError: The disk is full, or the folder cannot be written; nothing has changed.
@@ -33,9 +35,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         for path, content in contents.items():
             temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
             staged[path] = temporary
-            _write_through(temporary, content)
-        for path, temporary in staged.items():
-            temporary.replace(path)
+            _write_through(temporary, content, path)
+        _rename_all(staged)
         for folder in {path.parent for path in staged}:
             sync_folder(folder)
     except OSError as error:
@@ -45,6 +46,22 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         for temporary in staged.values():
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _rename_all(staged: Mapping[Path, Path]) -> None:
+    """Rename all, also where Ctrl-C strikes in between: the files belong together."""
+    waiting = list(staged.items())
+    try:
+        while waiting:
+            path, temporary = waiting[0]
+            temporary.replace(path)
+            waiting.pop(0)
+    except BaseException as error:
+        if not isinstance(error, OSError):
+            for path, temporary in waiting:
+                with contextlib.suppress(FileNotFoundError):  # the one that was just renamed
+                    temporary.replace(path)
+        raise
 
 
 def write_failure(path: Path, error: OSError) -> FailureError:
@@ -92,10 +109,15 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _write_through(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
+def _write_through(temporary: Path, content: bytes, path: Path) -> None:
+    old = path.stat() if path.exists() else None
+    temporary.unlink(missing_ok=True)  # of a process that had this one's number, and was killed
+    with create(temporary, None, old) as file:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        if old is not None:
+            keep_access(file, old)
         os.fsync(file.fileno())
 
 

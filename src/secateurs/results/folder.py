@@ -1,18 +1,21 @@
 """The output folder of a run: rows, configuration and progress, readable at every moment."""
 
+import contextlib
 import json
 import os
+import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast, overload
+from typing import Any, Generic, Self, overload
 
+from secateurs._files import read_regular
+from secateurs._json import BrokenJSONError, parse_object, plain
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.results.config import differences, read_config
+from secateurs.results.config import compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
-from secateurs.results.formats import csv_text, jsonl_text, read_jsonl
+from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
 from secateurs.results.lock import FolderLock
-from secateurs.results.record import Record
 from secateurs.results.row import Row
 
 JSONL = "results.jsonl"
@@ -20,8 +23,6 @@ CSV = "results.csv"
 CONFIG = "config.json"
 PROGRESS = "progress.json"
 LOCK = ".lock"
-
-R = TypeVar("R", bound=Record)
 
 
 class Results(Generic[R]):
@@ -35,6 +36,11 @@ class Results(Generic[R]):
     Args:
         folder: The output folder; made when it does not exist.
         row: The kind of rows that it keeps: `Row` (of sweeps) or `TransferRow`.
+
+    Attributes:
+        folder: The output folder.
+        unverified: After `open` has found a run to continue: the ``optional`` settings that it
+            could not compare, since one of the two runs does not know them.
 
     Raises:
         FailureError: The folder cannot be made or written.
@@ -55,6 +61,7 @@ class Results(Generic[R]):
     def __init__(self, folder: str | os.PathLike[str], row: type[Any] = Row) -> None:
         self._row: type[R] = row
         self.folder = Path(folder)
+        self.unverified: list[str] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
@@ -75,6 +82,7 @@ class Results(Generic[R]):
         *,
         overwrite: bool = False,
         growing: Collection[str] = (),
+        optional: Collection[str] = (),
     ) -> bool:
         """Take the folder for one configuration.
 
@@ -83,6 +91,8 @@ class Results(Generic[R]):
             overwrite: Remove the results, configuration and progress that are there first.
             growing: Names of lists in ``config`` that may have gained entries since: the rows of
                 what was asked for before still count.
+            optional: Names of settings in ``config`` that are compared as far as both this run and
+                the one that is there know them: not where one lacks them or has None for them.
 
         Returns:
             True when the folder held this very configuration, or one that it grew from, so that the
@@ -95,10 +105,10 @@ class Results(Generic[R]):
         """
         self._lock.acquire()
         remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS))
-        wanted = json.loads(json.dumps(dict(config), default=str))
+        wanted = plain(dict(config))
         if overwrite:
             self._clear()
-        resumed = self._holds(wanted, growing)
+        resumed = self._holds(wanted, growing, optional)
         if resumed:
             # A kill between the two renames, or another tool's torn line, leaves the two files
             # one row apart: bring them together.
@@ -112,7 +122,8 @@ class Results(Generic[R]):
 
     def rows(self) -> list[R]:
         """The rows on disk, in the order in which they were added."""
-        return [self._row.from_dict(values) for values in read_jsonl(self.folder / JSONL)]
+        path = self.folder / JSONL
+        return to_rows(self._row, read_jsonl(path), path)
 
     def add(self, row: R) -> None:
         """Put one row on disk; see `add_all`."""
@@ -129,7 +140,10 @@ class Results(Generic[R]):
                 intact.
         """
         self._lock.acquire()
-        held = {self._row.from_dict(old).key: old for old in read_jsonl(self.folder / JSONL)}
+        path = self.folder / JSONL
+        values = read_jsonl(path)
+        keys = [row.key for row in to_rows(self._row, values, path)]
+        held = dict(zip(keys, values, strict=True))
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
 
@@ -147,13 +161,22 @@ class Results(Generic[R]):
     def load_progress(self) -> dict[str, Any] | None:
         """What `save_progress` kept, or None; also None when another tool broke the file.
 
-        Progress only saves time: without it the pass starts again and gives the same rows.
+        Progress only saves time: without it the pass starts again and gives the same rows. A broken
+        file is told of in a warning.
         """
         try:
-            progress = json.loads((self.folder / PROGRESS).read_bytes())
-        except (OSError, ValueError):
+            return self._read_progress()
+        except (OSError, BrokenJSONError) as error:
+            self.distrust_progress(error)
             return None
-        return cast(dict[str, Any], progress) if isinstance(progress, dict) else None
+
+    def distrust_progress(self, reason: OSError | ValueError) -> None:
+        """Warn that the progress cannot be used, so that the pass starts again."""
+        warnings.warn(
+            f"{self.folder / PROGRESS} cannot be used ({getattr(reason, 'strerror', reason)}): "
+            "what had not become a row is measured again",
+            stacklevel=3,
+        )
 
     def clear_progress(self) -> None:
         """Forget the progress: the pass has ended and its rows are on disk."""
@@ -175,7 +198,9 @@ class Results(Generic[R]):
     ) -> None:
         self.close()
 
-    def _holds(self, wanted: dict[str, Any], growing: Collection[str]) -> bool:
+    def _holds(
+        self, wanted: dict[str, Any], growing: Collection[str], optional: Collection[str]
+    ) -> bool:
         present = read_config(self.folder / CONFIG)
         if present is None:
             if (self.folder / JSONL).exists():
@@ -184,7 +209,7 @@ class Results(Generic[R]):
                     " give another --output, or --overwrite"
                 )
             return False
-        differing = differences(present, wanted, growing)
+        differing = differences(present, wanted, growing, optional)
         if differing and not self._has_work():
             return False  # a run that ended before it had anything to lose
         if differing:
@@ -192,10 +217,21 @@ class Results(Generic[R]):
                 f"{self.folder} holds results of another configuration ({'; '.join(differing)});"
                 " give another --output, or --overwrite"
             )
+        self.unverified = [name for name in optional if not compared(present, wanted, name)]
         return True
 
     def _has_work(self) -> bool:
-        return self.load_progress() is not None or bool(read_jsonl(self.folder / JSONL))
+        progress = None
+        with contextlib.suppress(OSError, BrokenJSONError):
+            progress = self._read_progress()
+        return progress is not None or bool(read_jsonl(self.folder / JSONL))
+
+    def _read_progress(self) -> dict[str, Any] | None:
+        path = self.folder / PROGRESS
+        try:
+            return parse_object(read_regular(path))
+        except FileNotFoundError:
+            return None
 
     def _clear(self) -> None:
         # The configuration goes last: rows never lie beside a configuration that is not theirs.
@@ -211,8 +247,8 @@ class Results(Generic[R]):
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         contents = {
-            self.folder / JSONL: jsonl_text(rows).encode(),
-            self.folder / CSV: csv_text(rows, self._row.columns()).encode(),
+            self.folder / JSONL: jsonl_text(rows).encode(errors="backslashreplace"),
+            self.folder / CSV: csv_text(rows, self._row.columns()).encode(errors="replace"),
         }
         # What is right already is left alone: finished results can be shown from a full disk.
         stale = {path: new for path, new in contents.items() if _content(path) != new}
@@ -222,6 +258,6 @@ class Results(Generic[R]):
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError:
         return None

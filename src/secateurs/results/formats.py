@@ -1,68 +1,112 @@
 """Rows as lines of JSON and as csv."""
 
-import contextlib
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from secateurs._text import printable
+from secateurs._files import read_regular
+from secateurs._json import BrokenJSONError, parse_object
 from secateurs.errors import FailureError
+from secateurs.results.record import Record
+
+R = TypeVar("R", bound=Record)
+
+_MARK = b"\xef\xbb\xbf"  # editors put this byte order mark before UTF-8
+# Spreadsheets take such a cell for a formula, and run it. An apostrophe before it says that it is
+# text; one more before a cell that has one already, so that it can be taken away again.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_WORDS = {"NaN", "Infinity", "-Infinity"}  # numbers that JSON does not know
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON lines; [] without the file; a torn last line is left out.
 
     Raises:
-        FailureError: A line that is not the last one is broken.
+        FailureError: A line that is not the last one is broken, or the file cannot be read.
     """
     try:
-        lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+        content = read_regular(path).removeprefix(_MARK)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    lines = [line for line in content.split(b"\n") if line.strip()]
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
-        value: Any = None
-        with contextlib.suppress(ValueError):
-            value = json.loads(line)
-        if isinstance(value, dict):
-            rows.append(cast(dict[str, Any], value))
-        elif number < len(lines):
-            raise FailureError(
-                f"row {number} of {path} is broken; remove that line, or use another --output"
-            )
+        try:
+            rows.append(parse_object(line))
+        except BrokenJSONError as error:
+            if number < len(lines):
+                raise FailureError(
+                    f"row {number} of {path} is broken ({error}); remove that line, or use another "
+                    "--output"
+                ) from None
     return rows
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """The rows of a csv file as text; a torn last row is left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    """The rows of a csv file as text; a torn last row is left out.
+
+    Raises:
+        FailureError: The file is no csv in UTF-8, a row has more cells than the header, or the file
+            cannot be read.
+    """
+    try:
+        text = read_regular(path).decode("utf-8-sig")
+        rows: list[dict[Any, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
+    except UnicodeDecodeError as error:
+        raise FailureError(
+            f"cannot read {path}: byte {error.start} is no UTF-8; save it as UTF-8, or read "
+            "results.jsonl"
+        ) from error
+    except csv.Error as error:
+        raise FailureError(f"cannot read {path} ({error}); read results.jsonl") from error
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     if rows and None in rows[-1].values():  # torn: cells at the end are missing
         rows.pop()
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise FailureError(
+                f"row {number} of {path} has more cells than there are columns; read results.jsonl"
+            )
+    # A row with too few cells, which has None for the others, is refused where rows are made.
+    return [
+        {name: _unmarked(cell) for name, cell in row.items() if cell is not None} for row in rows
+    ]
+
+
+def to_rows(kind: type[R], values: Sequence[Mapping[str, Any]], path: Path) -> list[R]:
+    """Rows of what was read.
+
+    Args:
+        kind: The kind of rows.
+        values: What the file holds.
+        path: The file, for the error.
+
+    Raises:
+        FailureError: One of them is not of this kind; the error says which.
+    """
+    rows: list[R] = []
+    for number, each in enumerate(values, start=1):
+        try:
+            rows.append(kind.from_dict(each))
+        except FailureError as error:
+            raise FailureError(f"row {number} of {path}: {error}") from error
     return rows
 
 
 def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
     """The rows as csv; columns of a newer version are kept, behind ours."""
     extra = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in columns]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, *extra], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({n: _shown(v) for n, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _shown(value: Any) -> Any:
-    # What opens a csv shows it; results.jsonl keeps every name as it is. Lines are for the csv.
-    if not isinstance(value, str):
-        return value
-    return "\n".join(map(printable, value.split("\n")))
+    lines = [[*columns, *map(_marked, extra)]]
+    lines += [[_marked(_finite(row.get(name, ""))) for name in (*columns, *extra)] for row in rows]
+    return "".join(map(_to_csv_line, lines))
 
 
 def jsonl_text(rows: list[dict[str, Any]]) -> str:
@@ -76,8 +120,25 @@ def _to_json_line(values: Mapping[str, Any]) -> str:
     return json.dumps(safe, ensure_ascii=False, allow_nan=False)
 
 
+def _to_csv_line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    # So that a lone carriage return in a cell gets quotation marks, too.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
 def _finite(value: Any) -> Any:
     # float() reads all three words back.
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     return value
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, str) and value not in _WORDS and _FORMULA.match(value):
+        return f"'{value}"
+    return value
+
+
+def _unmarked(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.results.folder import CONFIG, CSV, JSONL, R
-from secateurs.results.formats import read_csv, read_jsonl
+from secateurs.results.folder import CONFIG, CSV, JSONL
+from secateurs.results.formats import R, read_csv, read_jsonl, to_rows
 from secateurs.results.record import Record
 from secateurs.results.row import Row
 from secateurs.results.transfer_row import TransferRow
@@ -69,7 +69,7 @@ def _read(path: Path, kind: type[R]) -> list[R]:
                 f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
                 f" secateurs report, or {reader}"
             )
-    return [kind.from_dict(values) for values in rows]
+    return to_rows(kind, rows, path / JSONL if path.is_dir() else path)
 
 
 def _holds(kind: type[Record], values: dict[str, Any]) -> bool:

@@ -1,12 +1,17 @@
 """What all kinds of result rows share: plain values in named columns, and back."""
 
+import math
+import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
-from secateurs._text import printable
+from secateurs._text import printable, quoted, storable
 from secateurs.errors import FailureError
+
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
 
 class Record:
@@ -15,10 +20,21 @@ class Record:
     Attributes:
         KIND: What makes such rows, as an error calls it: "sweep".
         ASKED: The columns that say what was asked for, as against what was measured.
+        LIMITS: The least and the most that a number in a column can be; others are finite.
+        UNLIMITED: Columns whose numbers may also be infinite, or none at all (NaN).
     """
 
     KIND: ClassVar[str]
     ASKED: ClassVar[tuple[str, ...]]
+    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    UNLIMITED: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        # A path need not be UTF-8, but the files of results are: its other bytes become escapes.
+        for name in _types(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, str) and storable(value) != value:
+                object.__setattr__(self, name, storable(value))
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
@@ -50,7 +66,8 @@ class Record:
         Columns that this version does not know are left out: a newer version wrote them.
 
         Raises:
-            FailureError: A column is missing, or holds something of the wrong kind.
+            FailureError: A column is missing, holds something of the wrong kind or out of range, or
+                disagrees with another one.
         """
         types = _types(cls)
         missing = [name for name in types if name not in values]
@@ -59,7 +76,29 @@ class Record:
                 f"a result row lacks {', '.join(missing)}; it was not written by this version:"
                 f" run the {cls.KIND} again with another --output"
             )
-        return cls(**{name: _plain(name, kind, values[name]) for name, kind in types.items()})
+        row = cls(**{name: _read(name, kind, values[name]) for name, kind in types.items()})
+        for name in types:
+            cls._check_number(name, getattr(row, name))
+        row.check()
+        return row
+
+    def check(self) -> None:
+        """Compare the columns with each other.
+
+        Raises:
+            FailureError: Two of them cannot both be right.
+        """
+
+    @classmethod
+    def _check_number(cls, name: str, value: Any) -> None:
+        if not isinstance(value, int | float) or name in cls.UNLIMITED:
+            return
+        least, most = cls.LIMITS.get(name, (-math.inf, math.inf))
+        if not least <= value <= most or not math.isfinite(value):
+            raise FailureError(
+                f"column {name} of a result row holds {quoted(value)}, which cannot be: "
+                f"it must be {_range(least, most)}"
+            )
 
 
 @cache
@@ -68,10 +107,32 @@ def _types(kind: type[Record]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
 
 
+def _range(least: float, most: float) -> str:
+    if math.isinf(most):
+        return "a finite number" if math.isinf(least) else f"a finite number from {least:g}"
+    return f"from {least:g} to {most:g}"
+
+
 def _to_bool(value: Any) -> bool:
-    if isinstance(value, str):
-        return {"True": True, "False": False}[value]
-    return bool(value)
+    known = {"True": True, "False": False, 0: False, 1: True}  # True == 1, also numpy's
+    return known[value]
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool) or (isinstance(value, str) and not _WHOLE.fullmatch(value)):
+        raise TypeError
+    number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError
+    return number
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
 
 
 def _to_optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -81,19 +142,30 @@ def _to_optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 # int and float also take numpy's scalars and the text of a csv cell.
 _CONVERT: dict[Any, Callable[[Any], Any]] = {
     str: str,
-    int: int,
-    float: float,
+    int: _to_int,
+    float: _to_float,
     bool: _to_bool,
-    int | None: _to_optional(int),
-    float | None: _to_optional(float),
+    int | None: _to_optional(_to_int),
+    float | None: _to_optional(_to_float),
 }
+
+
+def _read(name: str, kind: Any, value: Any) -> Any:
+    """As `_plain`, but text is not made of what is none."""
+    if kind is str and not isinstance(value, str | os.PathLike):
+        raise _wrong(name, kind, value)
+    return _plain(name, kind, value)
 
 
 def _plain(name: str, kind: Any, value: Any) -> Any:
     try:
         return _CONVERT[kind](value)
-    except (TypeError, ValueError, KeyError):
-        raise FailureError(
-            f"column {name} of a result row holds {value!r}, which is not a"
-            f" {kind.__name__ if isinstance(kind, type) else 'number'}"
-        ) from None
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise _wrong(name, kind, value) from None
+
+
+def _wrong(name: str, kind: Any, value: Any) -> FailureError:
+    words = kind.__name__ if isinstance(kind, type) else "number"
+    return FailureError(
+        f"column {name} of a result row holds {quoted(value)}, which is not a {words}"
+    )

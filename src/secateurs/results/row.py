@@ -109,6 +109,13 @@ class Row(Record):
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
 
+_COUNT, _PERCENT, _RATIO = (0, 2**63 - 1), (0.0, 100.0), (0.0, 1.0)
+Row.LIMITS = {
+    **dict.fromkeys(("count", "draws", "targets", "units", "img_size", "batch_size"), _COUNT),
+    **dict.fromkeys(("p_prune", "p_bern", "achieved"), _RATIO),
+    **dict.fromkeys(("top1", "top1_low", "top1_high", "top1_err", "top5", "top5_err"), _PERCENT),
+}
+Row.UNLIMITED = frozenset({"loss"})
 Row.ASKED = (
     *COLUMNS[: COLUMNS.index("seed") + 1],
     *("img_size", "crop_pct", "interpolation", "preprocess", "amp", "dtype"),

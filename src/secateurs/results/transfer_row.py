@@ -1,11 +1,13 @@
 """One outcome of an adversarial attack on one network, with what is needed to produce it again."""
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from secateurs.errors import InvalidArgumentError
+from secateurs._text import quoted, storable
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.interval import wilson_interval
 from secateurs.results.record import Record
 
@@ -131,10 +133,37 @@ class TransferRow(Record):
     device: str
     versions: str
 
+    def check(self) -> None:
+        """Compare the hits with the number of images, and the percentages with the hits.
+
+        Raises:
+            FailureError: They do not agree.
+        """
+        for name, there in (("targeted", self.targeted_attack), ("untargeted", True)):
+            hits: str = getattr(self, f"{name}_hits")
+            if len(hits) != (self.count if there else 0) or hits.strip("01"):
+                raise FailureError(
+                    f"column {name}_hits of a result row disagrees with the count of "
+                    f"{self.count} images: it must hold one digit an image, 0 or 1"
+                )
+            percent, expected = getattr(self, name), _percent(hits) if there else None
+            if (percent is None) != (expected is None) or not _close(percent, expected):
+                raise FailureError(
+                    f"column {name} of a result row holds {quoted(percent)}, but the hits give "
+                    f"{expected}"
+                )
+
 
 TRANSFER_COLUMNS: tuple[str, ...] = TransferRow.columns()
 """Names of the columns, in order."""
 
+_COUNT, _RATIO = (0, 2**63 - 1), (0.0, 1.0)
+TransferRow.LIMITS = {
+    **dict.fromkeys(("passes", "steps", "step", "candidates_count"), _COUNT),
+    **dict.fromkeys(("count", "img_size", "batch_size"), (1, _COUNT[1])),
+    **dict.fromkeys(("p_prune", "p_bern", "achieved"), _RATIO),
+    "seconds": (0.0, math.inf),
+}
 TransferRow.ASKED = TRANSFER_COLUMNS[: TRANSFER_COLUMNS.index("step") + 1]
 
 
@@ -177,7 +206,7 @@ def hit_columns(
 
 def digest_of(ids: Iterable[str]) -> str:
     """First 16 hex digits of a SHA-256 over the ids of images, one a line, in order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+    return hashlib.sha256(storable("\n".join(ids)).encode()).hexdigest()[:16]
 
 
 def _digits(outcomes: Iterable[bool | int]) -> str:
@@ -188,5 +217,12 @@ def _rates(name: str, hits: str | None) -> dict[str, float | None]:
     if hits is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     low, high = wilson_interval(hits.count("1"), len(hits))
-    percent = 100 * hits.count("1") / len(hits)
-    return {name: percent, f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+    return {name: _percent(hits), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+
+
+def _percent(hits: str) -> float:
+    return 100 * hits.count("1") / len(hits)
+
+
+def _close(value: float | None, expected: float | None) -> bool:
+    return value is None or expected is None or abs(value - expected) < 1e-6

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import platformdirs
-
 from secateurs.errors import FailureError
 
 _OF_OTHERS = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE")
@@ -18,17 +16,16 @@ def cache_folder() -> Path:
             without a name.
     """
     override = os.environ.get("SECATEURS_CACHE")
-    try:
-        if override:
+    if override:
+        try:
             return Path(override).expanduser()
-        folder = Path(platformdirs.user_cache_dir("secateurs"))
-    except RuntimeError:
-        folder = None
-    if folder is None or not folder.is_absolute():
-        raise FailureError(
-            "this user has no home folder to keep files in: set SECATEURS_CACHE to a folder that"
-            " can be written"
-        )
+        except RuntimeError:
+            raise _without_home("keep files in", "SECATEURS_CACHE") from None
+    import platformdirs  # on use: nothing else needs it
+
+    folder = Path(platformdirs.user_cache_dir("secateurs"))
+    if not folder.is_absolute():
+        raise _without_home("keep files in", "SECATEURS_CACHE")
     return folder
 
 
@@ -41,7 +38,10 @@ def check_download_folder() -> None:
     if Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111  # pathlib's own raises
         return
     if not any(os.environ.get(name) for name in _OF_OTHERS):
-        raise FailureError(
-            "this user has no home folder to keep downloads in: set XDG_CACHE_HOME to a folder that"
-            " can be written"
-        )
+        raise _without_home("keep downloads in", "XDG_CACHE_HOME")
+
+
+def _without_home(what: str, variable: str) -> FailureError:
+    return FailureError(
+        f"this user has no home folder to {what}: set {variable} to a folder that can be written"
+    )

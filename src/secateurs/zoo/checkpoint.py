@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
+from secateurs._files import read_regular
+from secateurs._text import storable
 from secateurs.errors import FailureError, InvalidArgumentError
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -139,7 +141,8 @@ def one_line(error: BaseException) -> str:
 
 def _read_safetensors(path: Path) -> State:
     try:
-        return load_file(path)
+        # The library opens paths in UTF-8 alone; any other file is read as a whole.
+        return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
     except (SafetensorError, OSError) as error:
         raise FailureError(
             f"cannot read {path} as safetensors ({one_line(error)}): it is damaged or of another "

@@ -1,8 +1,10 @@
 """From the names of class folders to the indices of a model's answers."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from secateurs._text import quoted
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo.loaded import LoadedModel
 
@@ -17,9 +19,9 @@ def class_indices(
 
     The first rule that knows every name decides: (1) the model's own class names, spelled in any
     case and with ``_`` for spaces; (2) WordNet ids such as ``n01440764``, for models with
-    ImageNet's classes; (3) whole numbers; (4) sorted order, when there are as many names as the
-    model has answers. Without a model, or where its number of answers is unknown, (2) means the
-    1,000 classes of ImageNet and (4) any number of names.
+    ImageNet's classes; (3) whole numbers, which count the model's answers from 0; (4) sorted order,
+    when there are as many names as the model has answers. Without a model (4) means any number of
+    names, and without a number of answers (2) means the 1,000 classes of ImageNet.
 
     Args:
         names: the classes that have images.
@@ -31,6 +33,9 @@ def class_indices(
 
     Raises:
         InvalidArgumentError: no rule knows all of them; the unknown ones are named.
+
+    Warns:
+        UserWarning: numbers start at 1, so that they may be meant to count from 1.
     """
     count = model.num_classes if model else None
     for table_of in (_own_names, _wordnet_ids):
@@ -41,10 +46,16 @@ def class_indices(
         if found:
             raise _unknown([name for name in names if name not in found], model, "its classes")
     if all(name.isascii() and name.isdigit() for name in names):
-        return _numbers(names, model, count)
+        return _numbers(names, model, count, folders or names)
     everything = sorted(folders or names)
-    if count in (None, len(everything)):
+    if model is None or count == len(everything):
         return {name: index for index, name in enumerate(everything) if name in set(names)}
+    if count is None:
+        raise InvalidArgumentError(
+            f"nobody knows how many classes {model.name} answers, so which of them the class "
+            f"folders {_first(names)} stand for would be guessed: give the module an attribute "
+            "num_classes or classes, say num_classes, or name the folders by number, from 0"
+        )
     raise _unknown(
         names,
         model,
@@ -120,18 +131,43 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace("_", " ")
 
 
-def _numbers(names: Sequence[str], model: LoadedModel | None, count: int | None) -> dict[str, int]:
+def _numbers(
+    names: Sequence[str], model: LoadedModel | None, count: int | None, folders: Sequence[str]
+) -> dict[str, int]:
+    numbers = {name: int(name) for name in names}
+    times = Counter(numbers.values())
+    twice = [name for name, number in numbers.items() if times[number] > 1]
+    if twice:
+        raise InvalidArgumentError(
+            f"the class folders {_first(twice)} are one class: put their images into one folder"
+        )
+    present = {int(name) for name in folders if name.isascii() and name.isdigit()}
+    from_one = len(present) > 1 and present == set(range(1, len(present) + 1))
     outside = [] if count is None else [name for name in names if int(name) >= count]
     if count is not None and outside:
-        raise _unknown(outside, model, f"numbers from 0 to {count - 1}")
-    return {name: int(name) for name in names}
+        raise _unknown(
+            outside,
+            model,
+            f"numbers from 0 to {count - 1}"
+            + (", but these count from 1: make each one smaller by one" if from_one else ""),
+        )
+    if from_one:
+        warnings.warn(
+            f"class folders are numbered from 1 to {max(present)}: folder 1 is taken for class 1 "
+            "where the first is class 0; make each number smaller by one if they count from 1",
+            stacklevel=6,
+        )
+    return numbers
 
 
 def _unknown(names: Sequence[str], model: LoadedModel | None, known: str) -> InvalidArgumentError:
-    shown = ", ".join(repr(name) for name in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     who = model.name if model else "ImageNet"
     return InvalidArgumentError(
-        f"{who} does not know the class folder{'s' if len(names) > 1 else ''} {shown}{more}: "
+        f"{who} does not know the class folder{'s' if len(names) > 1 else ''} {_first(names)}: "
         f"rename or remove them (understood: {known})"
     )
+
+
+def _first(names: Sequence[str]) -> str:
+    shown = ", ".join(quoted(name) for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

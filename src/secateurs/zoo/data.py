@@ -1,7 +1,7 @@
 """What a data set's name means: one function that loads any of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs._checks import nearest
@@ -10,7 +10,7 @@ from secateurs.zoo import layouts, named
 from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.images import ImageDataset
 from secateurs.zoo.layouts import Listing
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded import LoadedModel, count_answers
 from secateurs.zoo.preprocess import Preprocess
 
 
@@ -56,7 +56,8 @@ def load_data(
             such a name is written ``./digits``.
         preprocess: from an image to a tensor; default that of ``model``.
         model: whose answers the classes stand for; see `secateurs.zoo.class_indices` for how class
-            folders are matched.
+            folders are matched. One that does not say how many classes it has is tried on a black
+            image.
         split: folder: a sub-folder, default ``val`` where there is one; named: ``test`` (default)
             or ``train``.
         data_root: the folder where named sets are looked for, as torchvision lays them out;
@@ -89,6 +90,8 @@ def load_data(
         root = Path(data_root).expanduser()
     else:  # what is not downloaded needs no place
         root = cache_folder() / "data" if _name(spec) in named.DOWNLOADED else Path()
+    if model is not None and model.num_classes is None:
+        model = replace(model, num_classes=count_answers(model))
     listing = _read(spec, split, model, root, skip_corrupt, download)
     places = _spread(len(listing.items), limit)
     return LoadedData(

@@ -18,11 +18,13 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateurs._files import read_regular
+from secateurs._json import as_object, parse_object
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.durable import replace_files
 from secateurs.zoo.cache import cache_folder
@@ -227,12 +229,18 @@ def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
 def _read(file: Path) -> dict[str, Tensor] | None:
     """The cached weights, or None if there are none or they are damaged in any way."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-            digest = (opened.metadata() or {}).get("sha256")
+        content = read_regular(file)
+        state = load(content)
+        digest = _metadata(content).get("sha256")
     except (OSError, SafetensorError, ValueError):
         return None
     return state if digest == _digest(state) else None
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    """What stands beside the tensors in a safetensors file that could be read."""
+    length = int.from_bytes(content[:8], "little")
+    return as_object(parse_object(content[8 : 8 + length]).get("__metadata__", {}))
 
 
 def _write(file: Path, state: dict[str, Tensor]) -> None:

@@ -11,10 +11,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs._text import printable
+from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import checkpoint
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.folders import is_folder_name
+from secateurs.zoo.folders import check_path, is_folder_name, read_config
 from secateurs.zoo.loaded import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 
@@ -66,7 +67,8 @@ def load(
     with _quiet(), _from_hub(name):
         model, label = _load_model(name, place, weights, num_classes)
         processor = _load_processor(place)
-    labels = {int(index): str(label) for index, label in model.config.id2label.items()}
+        labels = {int(index): str(label) for index, label in model.config.id2label.items()}
+        preprocess = _preprocess(processor, overrides)
     classes = [labels[index] for index in sorted(labels)]
     placeholders = all(label == f"LABEL_{index}" for index, label in enumerate(classes))
     return LoadedModel(
@@ -75,7 +77,7 @@ def load(
         weights=label,
         num_classes=len(classes),
         classes=None if placeholders else classes,
-        preprocess=_preprocess(processor, overrides),
+        preprocess=preprocess,
     )
 
 
@@ -91,9 +93,13 @@ def _check_installed() -> None:
 def _check_folder(name: str, place: str) -> None:
     if not is_folder_name(name):
         return
+    check_path(Path(place), "transformers")
     files = [(Path(place) / file).is_file() for file in ("config.json", *_PROCESSORS)]
     if not files[0] or not any(files[1:]):
         raise InvalidArgumentError(f"{place} is no transformers folder: {_FOLDER}")
+    for file in ("config.json", *_PROCESSORS):
+        if (Path(place) / file).exists():
+            read_config(Path(place) / file)
 
 
 @contextmanager
@@ -128,6 +134,16 @@ def _from_hub(name: str) -> Generator[None]:
                 f"the hub has no public model {name!r}; for a folder write hf:./FOLDER"
             ) from error
         raise
+    except SecateursError:
+        raise
+    except Exception as error:
+        if not is_folder_name(name):
+            raise
+        # transformers takes whatever stands in these files as it is.
+        raise FailureError(
+            f"transformers cannot load {printable(name)} ({checkpoint.one_line(error)}): a file in "
+            "it is damaged or of another version; get the folder again"
+        ) from error
 
 
 def _load_model(

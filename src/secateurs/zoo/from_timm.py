@@ -1,6 +1,5 @@
 """Models named ``timm:NAME`` or ``timm:FOLDER``."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +8,16 @@ from typing import Any
 from torch import nn
 
 from secateurs._checks import nearest
+from secateurs._text import printable, quoted
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import checkpoint
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.folders import is_folder_name
+from secateurs.zoo.folders import check_path, is_folder_name, read_config
 from secateurs.zoo.loaded import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
 
 _FOLDER_SCHEME = "local-dir:"
+_LONGEST = 100  # letters of the name of an architecture, by far
 _FOLDER_WEIGHTS = (
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -71,23 +72,19 @@ def load(
 
 
 def _check_folder(folder: Path) -> None:
+    check_path(folder, "timm")
     if not (folder / "config.json").is_file():
         raise InvalidArgumentError(
             f"{folder} is no timm folder: it needs config.json and model.safetensors, as "
             "timm.models.save_for_hf writes them"
         )
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FailureError(
-            f"cannot read {folder / 'config.json'} ({checkpoint.one_line(error)}); get it again"
-        ) from error
-    if not isinstance(config, dict) or "architecture" not in config:
+    config = read_config(folder / "config.json")
+    if not isinstance(config.get("architecture"), str):
         raise InvalidArgumentError(
             f"{folder / 'config.json'} names no timm architecture; for a folder of transformers "
             f"write hf:{folder}"
         )
-    _check_name(str(config["architecture"]), None)
+    _check_name(config["architecture"], None)
 
 
 def _check_name(name: str, weights: str | None) -> str:
@@ -96,9 +93,8 @@ def _check_name(name: str, weights: str | None) -> str:
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise InvalidArgumentError(
-            f"timm has no model {name!r}{nearest(architecture, timm.list_models())}"
-        )
+        similar = nearest(architecture[:_LONGEST], timm.list_models())
+        raise InvalidArgumentError(f"timm has no model {quoted(name)}{similar}")
     if weights is not None and weights != "random" and not checkpoint.is_file(weights):
         tag = weights
     if not tag:
@@ -134,8 +130,15 @@ def _options(
 def _create(name: str, folder: Path | None, *, pretrained: bool, **options: Any) -> nn.Module:
     import timm
 
-    full = f"{_FOLDER_SCHEME}{folder}" if folder else name
-    return timm.create_model(full, pretrained=pretrained, **options)
+    if folder is None:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    try:
+        return timm.create_model(f"{_FOLDER_SCHEME}{folder}", pretrained=pretrained, **options)
+    except Exception as error:  # timm takes whatever stands in config.json as it is
+        raise FailureError(
+            f"timm cannot load {printable(str(folder))} ({checkpoint.one_line(error)}): its "
+            "config.json is damaged or of another version; get the folder again"
+        ) from error
 
 
 def _pretrained(
@@ -175,10 +178,10 @@ def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> nn.Module:
     file = _folder_weights(folder)
     try:
         return _create(name, folder, pretrained=True, **options)
-    except Exception as error:
+    except FailureError:
         # Read and fit it ourselves: the same defect comes out as one line that names it.
         _fit(_create(name, folder, pretrained=False, **options), str(file))
-        raise FailureError(f"timm cannot load {folder}: {checkpoint.one_line(error)}") from error
+        raise
 
 
 def _folder_weights(folder: Path) -> Path:

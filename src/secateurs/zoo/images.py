@@ -1,38 +1,27 @@
 """A data set over a list of image files or arrays, in a fixed order."""
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from secateurs._text import printable
 from secateurs.errors import FailureError
 from secateurs.zoo.checkpoint import one_line
+from secateurs.zoo.decoding import check_shape, read_image, to_mode
 from secateurs.zoo.preprocess import Preprocess
 
 SKIPPED = -1
 """The label that stands for an image that could not be read and was skipped."""
 
-# What PIL raises for damaged files, by format; DecompressionBombError is an Exception of its own.
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    UnidentifiedImageError,
-    Image.DecompressionBombError,
-)
-
 
 class CorruptImageError(FailureError):
-    """An image that cannot be read, named.
+    """An image that cannot be read, or not be preprocessed, named.
 
     A DataLoader raises a worker's error again with the worker's traceback as its text; the last
     line of that is the message that a person needs.
@@ -83,20 +72,27 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         item = self.items[index]
         try:
-            image = _open(item.source, self.preprocess.image_mode)
-        except _UNREADABLE as error:
+            image = _open(item.source, self.preprocess)
+        except Exception as error:  # whatever PIL makes of a damaged file, or another data set
             if self.skip_corrupt:
                 return self._blank(), SKIPPED
             raise CorruptImageError(
-                f"cannot read the image {self.name_of(index)} ({one_line(error)}): mend or remove "
-                "it, or go on without it: --skip-corrupt"
+                f"cannot read the image {self.name_of(index)} ({printable(one_line(error))}): mend "
+                "or remove it, or go on without it: --skip-corrupt"
             ) from error
-        return self.preprocess(image), item.label
+        try:
+            return self.preprocess(image), item.label
+        except Exception as error:  # the model's own transform, or the caller's
+            raise CorruptImageError(
+                f"cannot bring the image {self.name_of(index)} of {image.width} x {image.height} "
+                f"pixels into the model's form ({type(error).__name__}: "
+                f"{printable(one_line(error))}): remove it, or mend the preprocessing"
+            ) from error
 
     def name_of(self, index: int) -> str:
         """The file of image ``index``, or its number in a data set that is not made of files."""
         source = self.items[index].source
-        return str(source) if isinstance(source, Path) else f"number {source[1]}"
+        return printable(str(source)) if isinstance(source, Path) else f"number {source[1]}"
 
     def _blank(self) -> Tensor:
         """Zeros of the right shape, found by transforming an empty image."""
@@ -124,9 +120,13 @@ def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     return (images[keep], labels[keep], skipped) if skipped else (images, labels, 0)
 
 
-def _open(source: Path | tuple[Any, int], mode: str) -> Image.Image:
+def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> Image.Image:
+    mode = preprocess.image_mode
     if isinstance(source, Path):
-        with source.open("rb") as file, Image.open(file) as image:
-            return image.convert(mode)
-    images, index = source
-    return images[index][0].convert(mode)
+        image = read_image(source, mode)
+    else:
+        images, index = source
+        image = to_mode(images[index][0], mode)
+    if preprocess.crop_mode == "center":  # the other modes bound the longer side
+        check_shape(image, preprocess.img_size / preprocess.crop_pct)
+    return image

@@ -1,33 +1,27 @@
 """The two folder layouts that data may have, each read into a list of images with labels."""
 
 import csv
-import os
+import io
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs._files import read_regular
+from secateurs._text import printable, quoted
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.checkpoint import one_line
+from secateurs.zoo.class_folder import IMAGE_SUFFIXES, ClassFolder, look_into
 from secateurs.zoo.classes import class_indices, imagenet_offset
 from secateurs.zoo.images import Item
 from secateurs.zoo.loaded import LoadedModel
 
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-)
 UNDERSTOOD = (
     "understood are DIR/val/CLASS/*.JPEG, DIR/CLASS/*.JPEG, and DIR/images.csv with "
     "DIR/images/ID.png"
 )
 _HELD_OUT = ("val", "validation")
+_LONGEST = 250  # what systems take for a name, less the suffix
 _COLUMNS = ("ImageId", "TrueLabel", "TargetClass")
 
 
@@ -57,7 +51,8 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
     """List ``DIR/SPLIT/CLASS/*`` or ``DIR/CLASS/*``, sorted by class, then by path.
 
     Files below deeper folders of a class count too; hidden files and folders do not. Other files
-    than images are passed over.
+    than images are passed over, with a warning where that leaves a class without images. Links are
+    followed; a file that several of them lead to counts once, with a warning.
 
     Args:
         folder: DIR.
@@ -65,7 +60,8 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
         model: whose answers the class folders stand for, see `class_indices`.
 
     Raises:
-        InvalidArgumentError: no such split, no images, or an unknown class folder.
+        InvalidArgumentError: no such split, no images, an unknown class folder, or a file that
+            links put into two classes.
         FailureError: a folder cannot be read.
     """
     root, name = _split_folder(folder, split)
@@ -76,12 +72,14 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
             f"{root} has no val folder but {' and '.join(present)}: "
             f"give {subfolders[0]} as the data"
         )
-    files = {path.name: sorted(_images(path)) for path in subfolders}
-    names = [each for each, found in files.items() if found]
+    found = {path.name: look_into(path) for path in subfolders}
+    names = [each for each, inside in found.items() if inside.images]
     if not names:
         raise InvalidArgumentError(f"no images in {root}: {_hint(root)}")
-    indices = class_indices(names, model, folders=list(files))
-    items = [Item(path, indices[each]) for each in names for path in files[each]]
+    _refuse_two_classes(found)
+    indices = class_indices(names, model, folders=list(found))
+    _say_what_is_left_out(root, found)
+    items = [Item(path, indices[each]) for each in names for path in found[each].images]
     return Listing(items, name, names)
 
 
@@ -99,15 +97,17 @@ def read_compatible(
         skip_corrupt: leave missing images to the data set, which skips and counts them.
 
     Raises:
-        InvalidArgumentError: a column is missing, a label is out of range, or there are no rows.
+        InvalidArgumentError: a column is missing, a label is out of range, an image is listed
+            twice, or there are no rows.
         FailureError: images are missing, or the csv cannot be read.
     """
     table = folder / "images.csv"
     offset = imagenet_offset(model, str(folder))
     items: list[Item] = []
     targets: list[int] = []
+    before: dict[str, int] = {}
     for line, row in _rows(table):
-        path = folder / "images" / f"{row['ImageId']}.png"
+        path = folder / "images" / f"{_image_id(table, line, row, before)}.png"
         items.append(Item(path, _label(table, line, row, "TrueLabel") + offset))
         if row.get("TargetClass"):
             targets.append(_label(table, line, row, "TargetClass") + offset)
@@ -142,16 +142,35 @@ def _subfolders(folder: Path) -> list[Path]:
         raise FailureError(f"cannot read the folder {folder}: {error.strerror}") from error
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    for parent, subfolders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield Path(parent, name)
+def _refuse_two_classes(found: Mapping[str, ClassFolder]) -> None:
+    owners: dict[str, Path] = {}
+    for inside in found.values():
+        for path, target in inside.images.items():
+            other = owners.setdefault(target, path)
+            if other is not path:
+                raise InvalidArgumentError(
+                    f"{printable(str(other))} and {printable(str(path))} are one file in two "
+                    "classes: remove the link that leads from one class into the other"
+                )
 
 
-def _refuse(error: OSError) -> None:
-    raise FailureError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+def _say_what_is_left_out(root: Path, found: Mapping[str, ClassFolder]) -> None:
+    links = [path for inside in found.values() for path in inside.repeated]
+    if links:
+        warnings.warn(
+            f"{len(links)} link(s) in {printable(str(root))} lead to images that are there already,"
+            f" first {printable(str(links[0]))}: each image is counted once",
+            stacklevel=5,
+        )
+    empty = {each: inside for each, inside in found.items() if not inside.images}
+    for each, inside in empty.items():
+        if inside.passed_over:
+            suffixes = ", ".join(f"{n} {suffix}" for suffix, n in inside.passed_over.most_common(3))
+            warnings.warn(
+                f"class folder {quoted(each)} counts as empty: of its files ({suffixes}) none is "
+                f"read; understood are {' '.join(IMAGE_SUFFIXES)}",
+                stacklevel=5,
+            )
 
 
 def _hint(root: Path) -> str:
@@ -161,26 +180,42 @@ def _hint(root: Path) -> str:
 
 def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            absent = [name for name in _COLUMNS[:2] if name not in (reader.fieldnames or ())]
-            if absent:
-                raise InvalidArgumentError(
-                    f"{table} has no column {' and '.join(absent)}: it needs "
-                    f"{', '.join(_COLUMNS)} (classes counted from 1)"
-                )
-            for row in reader:
-                yield reader.line_num, row
+        text = io.StringIO(read_regular(table).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(text)
+        absent = [name for name in _COLUMNS[:2] if name not in (reader.fieldnames or ())]
+        if absent:
+            raise InvalidArgumentError(
+                f"{table} has no column {' and '.join(absent)}: it needs "
+                f"{', '.join(_COLUMNS)} (classes counted from 1)"
+            )
+        for row in reader:
+            yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FailureError(f"cannot read {table}: {one_line(error)}") from error
 
 
+def _image_id(table: Path, line: int, row: Mapping[str, str], before: dict[str, int]) -> str:
+    """The id of a row, which names a file beside the table, and stands there once."""
+    found = row["ImageId"] or ""
+    if not found.strip() or len(found) > _LONGEST or "/" in found or "\\" in found or "\0" in found:
+        raise InvalidArgumentError(
+            f"{table}, line {line}: ImageId must be the name of a file in images/ without .png, "
+            f"got {quoted(found)}"
+        )
+    if before.setdefault(found, line) != line:
+        raise InvalidArgumentError(
+            f"{table}, line {line}: ImageId {quoted(found)} is in line {before[found]} already: "
+            "remove one of the two"
+        )
+    return found
+
+
 def _label(table: Path, line: int, row: Mapping[str, str], column: str) -> int:
     text = row[column] or ""
-    if not (text.strip().isdecimal() and 1 <= int(text) <= 1000):
+    if not (len(text) < 100 and text.strip().isdecimal() and 1 <= int(text) <= 1000):
         raise InvalidArgumentError(
             f"{table}, line {line}: {column} must be a class of ImageNet from 1 to 1000, "
-            f"got {text!r}"
+            f"got {quoted(text)}"
         )
     return int(text) - 1
 

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from PIL import Image
 from torch import nn
 
+from secateurs.inputs import device_of, dtype_of, moved
+from secateurs.outputs import logits_of
 from secateurs.zoo.preprocess import Preprocess
 
 
@@ -28,3 +32,23 @@ class LoadedModel:
     num_classes: int | None
     classes: Sequence[str] | None
     preprocess: Preprocess
+
+
+def count_answers(model: LoadedModel) -> int | None:
+    """How many classes a model answers: what it says, or what it does with a black image.
+
+    It is tried without gradients, in the mode that it is in; torch's random state stays as it is.
+
+    Returns:
+        None where it says nothing and cannot read the image.
+    """
+    if model.num_classes is not None:
+        return model.num_classes
+    pre = model.preprocess
+    try:
+        black = pre(Image.new(pre.image_mode, (64, 64)))[None]
+        images = moved(black, device_of(model.model), dtype_of(model.model))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return logits_of(model.model(images)).shape[1]
+    except Exception:  # the caller's own code; whatever is wrong shows when it is scored
+        return None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateurs._checks import check_choice
 from secateurs.errors import InvalidArgumentError
+from secateurs.zoo.decoding import to_mode
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border")
@@ -52,7 +53,7 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert ``image`` to this model's mode and transform it to a tensor C x H x W."""
-        return self.transform(image.convert(self.image_mode))
+        return self.transform(to_mode(image, self.image_mode))
 
     def __str__(self) -> str:
         return (

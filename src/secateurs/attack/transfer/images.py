@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from secateurs._text import printable
 from secateurs.attack.transfer.network import Network
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import SKIPPED, LoadedData, Preprocess
@@ -210,11 +211,24 @@ def _none_counts(data: LoadedData, right: dict[str, int], seen: int) -> InvalidA
 
 
 def _file_names(data: LoadedData, places: Sequence[int]) -> list[str]:
-    """The image's own name with ``.png``; its place before it where the data has it twice."""
+    """The image's own name with ``.png``; its place before it where the data has it twice.
+
+    The names also stand in a csv file, which is UTF-8, and where spreadsheets run formulas.
+    """
     sources = [item.source for item in data.dataset.items]
-    stems = [source.stem if isinstance(source, Path) else f"{source[1]:05d}" for source in sources]
+    stems = [
+        _plain(source.stem) if isinstance(source, Path) else f"{source[1]:05d}"
+        for source in sources
+    ]
     times = Counter(stems)
     return [
         f"{place:06d}_{stems[place]}.png" if times[stems[place]] > 1 else f"{stems[place]}.png"
         for place in places
     ]
+
+
+def _plain(stem: str) -> str:
+    """A name without bytes that are no UTF-8, and that does not begin as a formula does."""
+    text = printable(stem)
+    text = text if text == stem else text.replace("\\", "%")
+    return f"_{text}" if text.startswith(("=", "+", "-", "@")) else text

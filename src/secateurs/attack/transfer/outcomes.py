@@ -1,8 +1,19 @@
 """What became of the images of one job, batch by batch, as JSON can hold it."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from secateurs._json import (
+    BrokenJSONError,
+    as_number,
+    as_object,
+    as_text,
+    as_whole,
+    member,
+    two,
+)
+from secateurs._text import quoted
 
 
 @dataclass
@@ -60,18 +71,68 @@ class Outcome:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Outcome":
+    def from_dict(cls, values: Any) -> "Outcome":
         """Bring back what `to_dict` gave.
 
         Raises:
-            TypeError, KeyError, ValueError, AttributeError: it is something else.
+            BrokenJSONError: it is something else.
         """
+        steps = as_object(member(values, "hits"))
         return cls(
-            seen=int(values["seen"]),
-            seconds={int(step): float(value) for step, value in values["seconds"].items()},
-            hits={
-                int(step): {name: Hits(*pair) for name, pair in networks.items()}
-                for step, networks in values["hits"].items()
+            seen=as_whole(member(values, "seen")),
+            seconds={
+                _step(step): as_number(value)
+                for step, value in as_object(member(values, "seconds")).items()
             },
-            achieved=float(values["achieved"]),
+            hits={
+                _step(step): {
+                    name: Hits(*map(as_text, two(pair)))
+                    for name, pair in as_object(networks).items()
+                }
+                for step, networks in steps.items()
+            },
+            achieved=as_number(member(values, "achieved"), most=1.0),
         )
+
+    def check(
+        self,
+        steps: Sequence[int],
+        networks: Sequence[str],
+        *,
+        total: int,
+        batch_size: int,
+        targeted: bool,
+    ) -> None:
+        """Compare it with what a job must have given so far.
+
+        Args:
+            steps: after which success is measured.
+            networks: that are scored.
+            total: images of the job.
+            batch_size: images that are attacked together; what was seen are whole batches.
+            targeted: whether the attack aims at a class.
+
+        Raises:
+            BrokenJSONError: it says more, or less, than what the images that were seen have given.
+        """
+        if as_whole(self.seen, most=total) % batch_size and self.seen < total:
+            raise BrokenJSONError(f"it has seen {self.seen} images, not batches of {batch_size}")
+        if not self.seen and not self.hits:
+            return
+        if not set(steps) == set(self.hits) == set(self.seconds):
+            raise BrokenJSONError("it is about other steps")
+        for found in self.hits.values():
+            if set(found) != set(networks):
+                raise BrokenJSONError("it is about other networks")
+            for hits in found.values():
+                lengths = (self.seen if targeted else 0, self.seen)
+                if (len(hits.targeted), len(hits.untargeted)) != lengths or (
+                    hits.targeted + hits.untargeted
+                ).strip("01"):
+                    raise BrokenJSONError(f"it does not say what became of {self.seen} images")
+
+
+def _step(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BrokenJSONError(f"{quoted(text)} is not a step")
+    return int(text)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from secateurs._json import BrokenJSONError, member
 from secateurs.attack.transfer.batch import attack_batch, make_members
 from secateurs.attack.transfer.outcomes import Outcome
 from secateurs.attack.transfer.plan import Group, Job, noise_group
@@ -13,7 +14,7 @@ from secateurs.attack.transfer.rows import Part, Subject, make_rows
 from secateurs.attack.transfer.saving import SavedImages
 from secateurs.attack.transfer.variants import NOISE, Variant
 from secateurs.bar import Bar
-from secateurs.results import Results, TransferRow
+from secateurs.results import Results, TransferRow, digest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,8 @@ class Runner:
         there = self._finished()
         rows: list[TransferRow] = []
         for job in jobs:
-            found = there.get(_id(job, part))
-            if found is None:
+            found = _complete(there.get(_id(job, part), []), job, part)
+            if not found:
                 found = self._run(job, part, saved)
             else:
                 self.bar.skip(work(job, part))
@@ -98,13 +99,21 @@ class Runner:
     def _load(self, job: Job, part: Part) -> Outcome:
         """What was saved for this job; nothing if another version or tool wrote it."""
         saved = (self.results.load_progress() if self.results else None) or {}
-        if saved.get("job") != f"{part.name} | {job.key}":
+        if self.results is None or saved.get("job") != f"{part.name} | {job.key}":
             return Outcome()
         try:
-            outcome = Outcome.from_dict(saved["outcome"])
-        except (TypeError, KeyError, ValueError, AttributeError):
+            outcome = Outcome.from_dict(member(saved, "outcome"))
+            outcome.check(
+                _steps(job, part),
+                [network.name for network in job.group.scored],
+                total=len(part.images),
+                batch_size=part.protocol.batch_size,
+                targeted=part.protocol.targeted,
+            )
+        except BrokenJSONError as error:
+            self.results.distrust_progress(error)
             return Outcome()
-        return outcome if outcome.seen <= len(part.images) else Outcome()
+        return outcome
 
 
 def make_jobs(
@@ -134,3 +143,18 @@ def work(job: Job, part: Part) -> int:
 
 def _id(job: Job, part: Part) -> tuple[Any, ...]:
     return part.name, job.group.name, str(job.variant), job.seed
+
+
+def _steps(job: Job, part: Part) -> list[int]:
+    """The steps after which a job is scored; noise takes one."""
+    return part.protocol.checkpoints[-1 if job.variant.recipe == NOISE else 0 :]
+
+
+def _complete(rows: Sequence[TransferRow], job: Job, part: Part) -> list[TransferRow]:
+    """The rows of a job in order, if all of them are there and about these images; else none."""
+    about = len(part.images), digest_of(part.images.names)
+    found = {(row.step, row.target): row for row in rows if (row.count, row.images) == about}
+    wanted = [
+        (step, network.name) for step in sorted(_steps(job, part)) for network in job.group.scored
+    ]
+    return [found[key] for key in wanted] if all(key in found for key in wanted) else []

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from secateurs._files import open_regular
 from secateurs.attack.transfer.images import ImageSet
 from secateurs.attack.transfer.plan import Job
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
+from secateurs.zoo.checkpoint import one_line
 
 LABELS = "labels.csv"
 
@@ -123,9 +125,10 @@ def _png(levels: Tensor) -> bytes:
 
 def _read(path: Path) -> Tensor:
     try:
-        with path.open("rb") as file, Image.open(file) as image:
+        with open_regular(path) as file, Image.open(file, formats=("PNG",)) as image:
             mode = image.convert("RGB") if image.mode != "L" else image
             levels = torch.frombuffer(bytearray(mode.tobytes()), dtype=torch.uint8)
             return levels.view(mode.height, mode.width, -1).to(torch.int16)
-    except OSError as error:
-        raise FailureError(f"cannot read {path} again: {error}") from error
+    except Exception as error:  # whatever PIL makes of what somebody else put there
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise FailureError(f"cannot read {path} again: {reason}") from error

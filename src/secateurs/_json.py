@@ -1,0 +1,130 @@
+"""The one place where JSON is read that another program, or another hand, may have written."""
+
+import json
+import math
+from typing import Any, cast
+
+from secateurs._text import quoted, storable
+
+_DEEPEST = 50  # what this package writes has five levels
+_LARGEST = 2**63 - 1  # whole numbers beyond it fit into no column of other tools
+
+
+class BrokenJSONError(ValueError):
+    """Text is no JSON, or JSON of another kind than it should be; the message says why."""
+
+
+def parse(text: bytes | str) -> Any:
+    """Read JSON, in UTF-8 with or without a byte order mark.
+
+    Raises:
+        BrokenJSONError: it is no JSON, it is nested more deeply than anything that this package
+            writes, or it holds a number of thousands of digits.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        value = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise BrokenJSONError(f"byte {error.start} is no UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise BrokenJSONError(f"{error.msg} in column {error.colno}") from None
+    except (RecursionError, MemoryError):
+        raise BrokenJSONError("it is nested too deeply") from None
+    except ValueError as error:
+        raise BrokenJSONError("it holds a number of thousands of digits") from error
+    _check_depth(value)
+    return value
+
+
+def parse_object(text: bytes | str) -> dict[str, Any]:
+    """Read JSON that is an object.
+
+    Raises:
+        BrokenJSONError: as `parse`, or it is something else.
+    """
+    return as_object(parse(text))
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """A part of what was read that must be an object."""
+    if not isinstance(value, dict):
+        raise BrokenJSONError(f"{quoted(value)} is not an object")
+    return cast(dict[str, Any], value)
+
+
+def member(value: Any, name: str) -> Any:
+    """What an object holds under a name."""
+    found = as_object(value)
+    if name not in found:
+        raise BrokenJSONError(f"{quoted(found)} has no {name!r}")
+    return found[name]
+
+
+def as_list(value: Any) -> list[Any]:
+    """A part of what was read that must be a list."""
+    if not isinstance(value, list | tuple):  # a tuple where it was not written to a file yet
+        raise BrokenJSONError(f"{quoted(value)} is not a list")
+    return list(cast(list[Any], value))
+
+
+def two(value: Any) -> tuple[Any, Any]:
+    """A part of what was read that must be a list of two."""
+    found = as_list(value)
+    if len(found) != 2:
+        raise BrokenJSONError(f"{quoted(value)} is not a list of two")
+    return found[0], found[1]
+
+
+def as_text(value: Any) -> str:
+    """A part of what was read that must be text."""
+    if not isinstance(value, str):
+        raise BrokenJSONError(f"{quoted(value)} is not text")
+    return value
+
+
+def as_whole(value: Any, least: int = 0, most: int = _LARGEST) -> int:
+    """A part of what was read that must be a whole number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise BrokenJSONError(f"{quoted(value)} is not a whole number from {least} to {most}")
+    return value
+
+
+def as_number(value: Any, least: float = 0.0, most: float = math.inf) -> float:
+    """A part of what was read that must be a finite number from ``least`` to ``most``."""
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not least <= value <= most or not abs(value) < float("1e300"):
+        raise BrokenJSONError(f"{quoted(value)} is not a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def plain(value: Any) -> Any:
+    """What JSON makes of a value: what comes back when it was written and read again.
+
+    What JSON does not know becomes text, and in text what UTF-8 cannot hold becomes escapes.
+    """
+    return _storable(json.loads(json.dumps(value, default=str)))
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, dict):
+        found = cast(dict[str, Any], value)
+        return {storable(name): _storable(part) for name, part in found.items()}
+    if isinstance(value, list):
+        return [_storable(part) for part in cast(list[Any], value)]
+    return storable(value) if isinstance(value, str) else value
+
+
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        level = [part for outer in level for part in _parts(outer)]
+        if not level:
+            return
+    raise BrokenJSONError("it is nested too deeply")
+
+
+def _parts(value: Any) -> list[Any]:
+    """The objects and lists in an object or a list."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [part for part in cast(Any, inner) if isinstance(part, dict | list)]

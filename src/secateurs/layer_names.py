@@ -1,0 +1,135 @@
+"""What the names and shapes of weights say of their layers, in a model and in a file alike.
+
+Here stands all that both must agree on: what an embedding, a normalisation, a router of experts and
+a stack of experts are called, and in which dimension the outputs of an expert lie.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from fnmatch import fnmatchcase
+from itertools import pairwise
+
+# How modules that hold an embedding are called; those that end so are layers after all.
+_EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
+_NO_EMBEDDINGS = (
+    "*embedder",
+    "*embed*proj*",
+    "*embed*mapping*",
+    "*embed*conv*",
+    "embed_out",
+    "*patch*embed*",
+)
+_NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
+# Further names of modules with one matrix an expert, where they have three dimensions.
+_STACKS = ("input_linear", "output_linear")
+_ROUTERS = ("*router*", "gate", "*_gate", "gating")
+_NO_MATRICES = ("*bias*", "*scale*", "*norm*", "*embed*", "*token*")
+
+Shape = tuple[int, ...]
+
+
+def is_embedding(layer: str) -> bool:
+    """Whether a module of this name, without those around it, holds an embedding."""
+    name = layer.lower()
+    found = any(fnmatchcase(name, pattern) for pattern in _EMBEDDINGS)
+    return found and not any(fnmatchcase(name, pattern) for pattern in _NO_EMBEDDINGS)
+
+
+def is_norm(layer: str) -> bool:
+    """Whether a module of this name is a normalisation."""
+    return any(fnmatchcase(layer.lower(), pattern) for pattern in _NORMS)
+
+
+def layer_of(name: str) -> str:
+    """The last module in the qualified name of a parameter: ``"c.attn"`` of ``"a.c.attn"``."""
+    return name.rpartition(".")[0].rpartition(".")[2]
+
+
+def experts_in(name: str, shape: Shape) -> str | None:
+    """The module that holds experts stacked in one tensor, if this is such a tensor.
+
+    Args:
+        name: its qualified name.
+        shape: its shape; stacked experts have three dimensions.
+
+    Returns:
+        The module's qualified name; tensors with the same one belong together.
+    """
+    parts = name.split(".")
+    if len(shape) != 3 or not is_matrix(parts[-1]):
+        return None
+    for i, part in enumerate(parts[:-1]):
+        # With a number behind it, it is a list of modules, one an expert.
+        if _is_experts(part) and not _is_numbered(parts[i + 1]):
+            return ".".join(parts[: i + 1])
+    if len(parts) > 1 and parts[-2] in _STACKS:
+        return ".".join(parts[:-2])
+    return None
+
+
+def is_apart(name: str) -> bool:
+    """Whether it is a parameter of one expert in a list of them: ``"experts.3.up.weight"``."""
+    parts = name.split(".")
+    return any(_is_experts(a) and _is_numbered(b) for a, b in pairwise(parts))
+
+
+def is_matrix(attribute: str) -> bool:
+    """Whether a parameter of this name may hold matrices: no bias, no scale, no embedding."""
+    return not any(fnmatchcase(attribute.lower(), pattern) for pattern in _NO_MATRICES)
+
+
+def routers(names: Collection[str]) -> set[str]:
+    """Those of the qualified names that belong to a router: a gate that stands beside experts."""
+    # A look at whole names first, since most models have no experts.
+    some = [n for n in names if "experts" in n.lower() or any(stack in n for stack in _STACKS)]
+    holders = {holder for name in some for holder in _experts_beside(name)}
+    if not holders:
+        return set()
+    return {name for name in names if any(before in holders for before in _before_gates(name))}
+
+
+def outputs_last(
+    shape: Shape, *, bias: Shape | None = None, beside: Iterable[Shape] = ()
+) -> bool | None:
+    """Whether each matrix of a tensor is (in, out), where the other shapes show it.
+
+    Args:
+        shape: of the tensor, whose last two dimensions are those of its matrices.
+        bias: the shape of its bias, which ends with the number of outputs.
+        beside: the shapes of the tensors of the same experts. One of them makes two numbers for
+            each one that another takes (gate and up in one), which shows where their outputs lie.
+
+    Returns:
+        None if the shapes fit both ways.
+    """
+    stacked = [shape, *beside] if len(shape) == 3 else []
+    for up in stacked:
+        for down in stacked:
+            if up[2] == 2 * down[1] and up[1] == down[2]:
+                return True
+            if up[1] == 2 * down[2] and up[2] == down[1]:
+                return False
+    if bias is None or len(bias) != len(shape) - 1 or shape[-1] == shape[-2]:
+        return None
+    return bias[-1] == shape[-1] if bias[-1] in shape[-2:] else None
+
+
+def _is_experts(part: str) -> bool:
+    return part.endswith("experts") or part.lower().endswith("experts")
+
+
+def _is_numbered(part: str) -> bool:
+    return part.rpartition("_")[2].isdecimal()
+
+
+def _experts_beside(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    for i, part in enumerate(parts[:-1]):
+        if _is_experts(part) or part in _STACKS:
+            yield ".".join(parts[:i])
+
+
+def _before_gates(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    for i, part in enumerate(parts[:-1]):
+        if any(fnmatchcase(part.lower(), pattern) for pattern in _ROUTERS):
+            yield ".".join(parts[:i])

@@ -1,0 +1,83 @@
+"""Who may read a new file: never more people than may read what it is made from or replaces."""
+
+import contextlib
+import os
+import stat
+from io import FileIO
+from pathlib import Path
+
+_BITS = 0o777
+
+
+def create(path: Path, like: os.stat_result | None, old: os.stat_result | None) -> FileIO:
+    """Create a file under a temporary name, to be written and read.
+
+    Args:
+        path: its name, which must be free.
+        like: the file that it is made from, if there is one. The new one has its mode, less the
+            umask, as a copy has.
+        old: the file that it will replace, if there is one. Until `keep_access` is called, the new
+            one is its owner's alone.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    if old is not None:
+        return _opened(path, 0o600)
+    mode = 0o666 if like is None else like.st_mode & _BITS
+    file = _opened(path, mode)
+    if like is not None and _without_group(mode) != mode:
+        if os.fstat(file.fileno()).st_gid == like.st_gid:
+            return file
+        # Its group is another than that of the input. Created anew, since somebody may have opened
+        # it already.
+        file.close()
+        path.unlink()
+        file = _opened(path, _without_group(mode))
+    return file
+
+
+def make_folder(path: Path, like: Path | None) -> None:
+    """Make a folder, as open to others as ``like`` at most, and its owner's to write in.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if like is None:
+        path.mkdir()
+        return
+    old = like.stat()
+    path.mkdir(mode=old.st_mode & _BITS | stat.S_IRWXU)
+    new = path.stat()
+    if new.st_gid != old.st_gid:
+        path.chmod(_without_group(new.st_mode & _BITS) | stat.S_IRWXU)
+
+
+def keep_access(file: FileIO, old: os.stat_result) -> None:
+    """Give a file the owner, the group and the mode of the one that it replaces, where allowed."""
+    if not hasattr(os, "fchown") or not hasattr(os, "fchmod"):
+        return
+    new = os.fstat(file.fileno())
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        try:
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        except OSError:  # only the system's administrator may give files away
+            with contextlib.suppress(OSError):
+                os.fchown(file.fileno(), -1, old.st_gid)
+    mode = old.st_mode & _BITS
+    if os.fstat(file.fileno()).st_gid != old.st_gid:
+        mode = _without_group(mode)
+    with contextlib.suppress(OSError):  # some file systems have no modes
+        os.fchmod(file.fileno(), mode)
+
+
+def _opened(path: Path, mode: int) -> FileIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    return FileIO(os.open(path, flags, mode), "r+")
+
+
+def _without_group(mode: int) -> int:
+    """What another group may do: no more than everybody."""
+    return mode & (0o707 | (mode & 0o007) << 3)
