@@ -1,5 +1,6 @@
 """Entry point: one line for an error, exit code 0, 1 or 2."""
 
+import errno
 import io
 import os
 import sys
@@ -17,7 +18,7 @@ from secateurs._checks import nearest
 from secateurs._console import say, unusable_sizes
 from secateurs._version import __version__
 from secateurs.cli.arguments import refuse_empty, spelled_out
-from secateurs.cli.output import drop_what_is_stuck
+from secateurs.cli.output import Stdout, drop_what_is_stuck
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune import prune
 from secateurs.cli.ranks import on_ranks
@@ -109,6 +110,8 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
         return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
     except (KeyboardInterrupt, typer.Abort):
         return FAILED, _interrupted(words)
+    except SystemExit:  # rich leaves like this where nobody reads the help
+        code = 0
     except Exception as error:
         return _unforeseen(error)
     if not words:
@@ -134,7 +137,8 @@ def _app() -> typer.Typer:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"secateurs {__version__}")
+        with Stdout("the version") as stdout:
+            stdout.write(f"secateurs {__version__}\n")
         raise typer.Exit
 
 
@@ -162,6 +166,8 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
         )
     if isinstance(error, OSError) and error.filename:
         return FAILED, f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return FAILED, f"cannot write: {error.strerror}"
     text = " ".join(str(error).split()) or "no further message"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return FAILED, f"{text}: write the whole path in the place of ~, or set HOME"

@@ -19,16 +19,17 @@ class Stdout:
     """Text on stdout, whose reader may leave (``| head``) and whose disk may be full.
 
     The first text that cannot be written ends the printing and nothing else: the block that uses
-    this goes on and draws its plots. Where a reader left, who has seen what he wanted, that is all;
-    any other reason is an error when the block ends.
+    this goes on and draws its plots. Where a reader left, that is all: he has seen what he
+    wanted. Any other reason is an error when the block ends.
 
     Args:
-        written: whether the command has written files, as that error says then.
+        what: the text, as that error calls it.
+        written: whether the command has written files, which the error says are safe.
     """
 
-    def __init__(self, *, written: bool = False):
+    def __init__(self, what: str = "the table", *, written: bool = False):
         self._lost: OSError | None = None
-        self._written = written
+        self._what, self._written = what, written
 
     def table(self, print_it: Callable[[Console], None]) -> None:
         """Print what a function prints on a console."""
@@ -60,7 +61,7 @@ class Stdout:
             return
         files = "; the files are written" if self._written else ""
         raise FailureError(
-            f"cannot print the table: {self._lost.strerror or self._lost}{files}"
+            f"cannot print {self._what}: {self._lost.strerror or self._lost}{files}"
         ) from self._lost
 
 

@@ -23,7 +23,10 @@ def cache_folder() -> Path:
             raise _without_home("keep files in", "SECATEURS_CACHE") from None
     import platformdirs  # on use: nothing else needs it
 
-    folder = Path(platformdirs.user_cache_dir("secateurs"))
+    try:
+        folder = Path(platformdirs.user_cache_dir("secateurs"))
+    except RuntimeError:  # newer versions; older ones give a folder called "~"
+        folder = Path("~")
     if not folder.is_absolute():
         raise _without_home("keep files in", "SECATEURS_CACHE")
     return folder
