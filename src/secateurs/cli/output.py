@@ -67,10 +67,9 @@ class Stdout:
 
 def drop_what_is_stuck() -> None:
     """Empty streams that cannot be written: else Python complains of them as it ends."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
