@@ -3,8 +3,10 @@
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import secateurs
@@ -41,7 +43,7 @@ ORDER = [
     {"backward"},
     {"standing"},
     {"prune"},
-    {"report", "zoo", "bar", "inputs", "outputs", "provenance"},
+    {"_console", "report", "zoo", "bar", "inputs", "outputs", "provenance"},
     {"surrogate"},
     {"evaluate", "attack", "train", "checkpoint"},
     {"cli"},
@@ -49,6 +51,9 @@ ORDER = [
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 HEAVY = ("torchvision", "timm", "transformers", "matplotlib", "sklearn", "typer", "rich", "scipy")
+
+# Distributions that are called otherwise than what is imported.
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def imports(path: Path) -> list[str]:
@@ -98,7 +103,7 @@ def test_imports_go_one_way() -> None:
             assert LEVEL[part] <= LEVEL[own], f"{name} imports {imported}"
             leaf = {
                 "results": {"errors", "_version", "_text", "_files", "_json"},
-                "report": {"results", "errors", "_checks", "_text"},
+                "report": {"results", "errors", "_checks", "_text", "_console"},
             }
             assert part in leaf.get(own, {part}), f"{name} imports {imported}"
             assert {own, part} != {"evaluate", "attack"}
@@ -124,6 +129,24 @@ def test_the_core_imports_torch_numpy_and_safetensors_alone() -> None:
             package = imported.split(".")[0]
             assert package in allowed, f"{name} imports {imported}"
             assert package != "torch" or part != "results", f"{name}: rows are read without torch"
+
+
+def declared(*extras: str) -> set[str]:
+    """The distributions that pyproject.toml names, with those of some extras."""
+    text = (SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    lists = [project["dependencies"], *(project["optional-dependencies"][e] for e in extras)]
+    return {re.split(r"[^\w.-]", word, maxsplit=1)[0] for words in lists for word in words}
+
+
+def test_what_is_imported_is_declared() -> None:
+    there = declared("hf")
+    for name, path in files().items():
+        for imported in imports(path):
+            package = imported.split(".")[0]
+            if package == "secateurs" or package in sys.stdlib_module_names:
+                continue
+            assert DISTRIBUTIONS.get(package, package) in there, f"{name} imports {imported}"
 
 
 def test_heavy_packages_load_on_use() -> None:

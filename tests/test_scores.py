@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 import reference
 from helpers import DTYPES, Case, every_case, every_granularity, every_scope, flags
-from secateurs import InvalidArgumentError, Target, global_prune, restore, select
+from secateurs import InvalidArgumentError, Target, find_targets, global_prune, restore, select
+from secateurs.scores import OF_ELEMENTS, needs_gradients
 
 
 def with_gradients(case: Case) -> nn.Module:
@@ -195,3 +196,16 @@ def test_nan_weights_are_refused_by_name(dtype: torch.dtype, granularity: str) -
     ):
         select(model, 0.5, granularity=granularity)
     select(model, 0.5, granularity=granularity, exclude="1.weight")
+
+
+@pytest.mark.parametrize("score", OF_ELEMENTS)
+def test_those_that_read_gradients_say_so(score: str) -> None:
+    """A sweep that goes on is known by what the gradients gave, so it must know who reads them."""
+    layer = nn.Linear(2, 2)
+    target = find_targets(layer)[0]
+    try:
+        OF_ELEMENTS[score](target)  # the layer has no gradients
+    except InvalidArgumentError:
+        assert needs_gradients(score)
+    else:
+        assert not needs_gradients(score)

@@ -19,8 +19,6 @@ from secateurs.targets import Target
 ScoreFunction = Callable[[Target], torch.Tensor]
 Score = str | ScoreFunction
 
-SCORES = ("magnitude", "gradient", "taylor", "random")
-
 
 def magnitude(target: Target) -> torch.Tensor:
     """|w|; pooled, the L1 norm of the unit (Han et al. 2015, section 3).
@@ -65,7 +63,22 @@ def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
     return weight.float() * spread(scale, weight.shape, steps).to(weight.device)
 
 
-_OF_ELEMENTS = {"magnitude": magnitude, "gradient": gradient, "taylor": taylor}
+OF_ELEMENTS: dict[str, ScoreFunction] = {
+    "magnitude": magnitude,
+    "gradient": gradient,
+    "taylor": taylor,
+}
+"""The criteria that score each element, by the name that people write."""
+
+NEED_GRADIENTS = frozenset({"gradient", "taylor"})
+"""Those that read ``target.grad``: what it is must be computed first, and a run is known by it."""
+
+SCORES = (*OF_ELEMENTS, "random")
+
+
+def needs_gradients(score: Score) -> bool:
+    """Whether a score reads gradients; a function may."""
+    return callable(score) or score in NEED_GRADIENTS
 
 
 def check_score(score: Score) -> Score:
@@ -113,7 +126,7 @@ def raw_scores(
         return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
     if callable(score):
         return Scores(target.name, _checked(score(target), target, units), absolute=False)
-    return Scores(target.name, _OF_ELEMENTS[score](target), absolute=True)
+    return Scores(target.name, OF_ELEMENTS[score](target), absolute=True)
 
 
 def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:

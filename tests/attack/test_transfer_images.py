@@ -69,7 +69,9 @@ def test_the_order_is_seeded() -> None:
 
 
 def test_targets_are_drawn_where_there_are_none_and_never_the_true_class() -> None:
-    images = choose_images(digits(), fitted("hidden"))
+    looked_at: list[int] = []
+    images = choose_images(digits(), fitted("hidden"), advance=looked_at.append)
+    assert sum(looked_at) == images.seen == 896 and len(looked_at) > 1  # what a bar shows
     assert images.drawn
     assert not (images.targets == images.labels).any()
     shift = (images.targets - images.labels) % 10

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Outcome, Run
+from command_line import LOADING, Outcome, Run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -58,7 +58,7 @@ def sweep(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_sweep_says_what_stays_and_how_to_prune_it(sweep) -> None:
     done = sweep("--score", "magnitude", "random", "--draws", 2)
-    first, *rest = done.err.splitlines()
+    first, *rest = LOADING.sub("", done.err).splitlines()
     assert first == f"secateurs: only {LOW}{LARGEST}{ADVICE}"
     assert not [line for line in rest if "compete" in line or "Warning" in line]
     last = done.out.splitlines()[-1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Run
+from command_line import LOADING, Run
 
 HERE = Path(__file__).parent
 SLOW = (
@@ -63,7 +63,7 @@ def torchrun(ranks: int, folder: Path, *words: object) -> "subprocess.Popen[str]
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
     """Exit code, stdout, and what the ranks said on stderr: all lines but those of torchrun."""
     out, err = process.communicate(timeout=240)
-    head, _, _ = err.partition('Traceback (most recent call last):\n  File "')
+    head, _, _ = LOADING.sub("", err).partition('Traceback (most recent call last):\n  File "')
     lines = [line for line in head.splitlines() if "torch/distributed/" not in line]
     return process.returncode, out, lines
 

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from command_line import Run
+from command_line import LOADING, Run
 
 HERE = Path(__file__).parent
 SWEEP = (
@@ -62,7 +62,9 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(run: Run, tmp_path: Pat
     finally:
         process.kill()
     assert (process.returncode, out) == (1, "")
-    assert err == "secateurs: interrupted; the same command goes on where it was\n"
+    assert LOADING.sub("", err) == (
+        "secateurs: interrupted; the same command goes on where it was\n"
+    )
     assert (tmp_path / "here" / "progress.json").is_file()
     (tmp_path / "started").unlink()
     finished = run(*command, "--workers", "0").rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Outcome, Run
+from command_line import LOADING, Outcome, Run
 
 from secateurs.results import TransferRow, read_transfer_rows
 from secateurs.zoo.digits import digits_images
@@ -44,7 +44,7 @@ def test_every_row_with_and_without(run: Run) -> None:
 def test_what_is_said_and_written(run: Run) -> None:
     done = run(*QUICK, "--surrogates", *NETS[:2])
     assert done.code == 0, done
-    said = done.err.splitlines()
+    said = LOADING.sub("", done.err).splitlines()
     assert said[0].startswith("6 of the 32 images looked at count: all networks classify them")
     assert "digit_nets:hidden 31" in said[0] or "digit_nets:hidden 32" in said[0]
     assert said[1] == (

@@ -5,7 +5,8 @@ Here they are threads of one process; tests/cli/test_cli_ranks.py starts them wi
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,13 @@ def test_what_differs_between_ranks_is_named(tmp_path: Path) -> None:
 def test_results_that_rank_0_would_not_write_are_refused(
     tmp_path: Path, given: dict[str, Any], complaint: str
 ) -> None:
+    # Made here, not in the threads, which share torch's random numbers.
+    models, data = [network(), network()], loader()
+
     def run(ranks: Ranks) -> list[Row]:
         options = {"output": "a"} if ranks.first else dict(given)
         options["output"] = tmp_path / options["output"]
-        return sweep(network(), loader(), ranks=ranks, p_prune=[0.5], **options)
+        return sweep(models[ranks.rank], data, ranks=ranks, p_prune=[0.5], **options)
 
     for error in on_ranks(2, run):
         assert isinstance(error, InvalidArgumentError)
@@ -302,9 +306,11 @@ def test_one_bar_counts_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> No
 
     original = work.progress_bar
 
-    def bar(what: str, total: int | None, *, show: bool | None) -> Any:
+    @contextmanager
+    def bar(what: str, total: int | None, *, show: bool | None, **others: Any) -> Generator[Bar]:
         shown.append(show)
-        return original(what, total, show=show)
+        with original(what, total, show=False, **others) as quiet:
+            yield quiet
 
     monkeypatch.setattr(work, "progress_bar", bar)
     swept(3, [Stopping() for _ in range(3)])

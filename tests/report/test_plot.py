@@ -1,4 +1,6 @@
 import itertools
+import math
+import os
 import re
 import subprocess
 import sys
@@ -159,3 +161,62 @@ def test_refuses_no_rows_and_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FailureError, match="cannot make the folder"):
         plot_sweep(curve(), tmp_path / "file" / "a")
+
+
+TESTS = Path(__file__).resolve().parent.parent
+SETTINGS = """
+text.usetex: True
+figure.figsize: 1, 1
+savefig.bbox: tight
+savefig.dpi: 5
+path.sketch: 1, 100, 2
+lines.linewidth: 40
+svg.fonttype: path
+font.size: 60
+axes.prop_cycle: cycler('color', ['red'])
+"""
+DRAW = """
+import os, sys, warnings
+warnings.simplefilter("error")
+from test_plot import curve
+from secateurs.report import plot_sweep
+plot_sweep(curve(), "here")
+import matplotlib
+print(matplotlib.rcParams["text.usetex"], os.environ["MPLBACKEND"])
+"""
+
+
+def test_settings_from_outside_change_nothing(tmp_path: Path) -> None:
+    plot_sweep(curve(), tmp_path / "expected")
+    (tmp_path / "matplotlibrc").write_text(SETTINGS)
+    done = subprocess.run(
+        [sys.executable, "-c", DRAW],
+        cwd=tmp_path,
+        # What a notebook sets for the programs that it starts; nothing of that name is installed.
+        env=os.environ
+        | {
+            "MPLBACKEND": "module://of_a_notebook.backend_inline",
+            "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS / "report")]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "True module://of_a_notebook.backend_inline\n"  # they are the caller's
+    for suffix in (".png", ".svg"):
+        drawn, expected = (tmp_path / f"{name}{suffix}" for name in ("here", "expected"))
+        assert drawn.read_bytes() == expected.read_bytes()
+
+
+def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
+    rows = [make_row(0.5, top1_low=math.nan, top1_high=math.nan)]  # as another tool may write it
+    with pytest.raises(FailureError, match=r"^cannot draw .*here: cannot convert") as caught:
+        plot_sweep(rows, tmp_path / "here")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_letters_that_no_font_has_are_drawn_as_boxes(tmp_path: Path) -> None:
+    _, svg = plot_sweep(curve(), tmp_path / "letters", title="模型 \U000f0000")
+    assert "模型 \U000f0000" in texts(svg)

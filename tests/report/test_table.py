@@ -120,3 +120,16 @@ def test_a_note_stands_below_the_table() -> None:
         print_table(rows, Console(file=text, width=80), note="95% of the weights stay: lstm")
         assert text.getvalue().splitlines()[-1] == "95% of the weights stay: lstm"
         assert "compete" not in text.getvalue()  # once is enough
+
+
+@pytest.mark.parametrize("width", [1, 12, 20, 30, 45, 66, 80])
+def test_one_series_keeps_its_digits_at_any_width(width: int) -> None:
+    rows = [make_row(ratio, 98.8 - 40 * ratio, draws=3, top1_std=1.25) for ratio in (0.0, 0.9)]
+    text, whole = printed(rows, width), printed(rows, 200)
+    numbers = r"[+-]?\d+\.\d+(?: to \d+\.\d+)?%?"
+    tables = "\n".join(re.findall(r"^ .*%.*$", text, re.MULTILINE))
+    expected = "\n".join(re.findall(r"^ .*%.*$", whole, re.MULTILINE))
+    assert sorted(re.findall(numbers, tables)) == sorted(re.findall(numbers, expected))
+    assert "…" not in text
+    if width >= 24:
+        assert max(map(len, text.splitlines())) <= width

@@ -134,3 +134,11 @@ def test_no_rows_are_refused() -> None:
     for show in (print_transfer_table, transfer_table_markdown):
         with pytest.raises(InvalidArgumentError, match="no rows"):
             show([])
+
+
+@pytest.mark.parametrize("width", [1, 20, 30, 50, 80])
+def test_a_narrow_terminal_keeps_every_digit(width: int) -> None:
+    text, whole = printed(HOLD_ONE_OUT, width), printed(HOLD_ONE_OUT, 300)
+    intervals = r"[+-]?\d+\.\d to [+-]?\d+\.\d"
+    assert sorted(re.findall(intervals, text)) == sorted(re.findall(intervals, whole))
+    assert "…" not in text

@@ -13,6 +13,7 @@ import pytest
 from result_rows import make_row
 from secateurs.errors import FailureError
 from secateurs.results import Results, read_rows
+from secateurs.results.durable import replace_files
 
 TESTS = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")
@@ -138,3 +139,24 @@ def test_adding_rows_that_fail_to_write_names_the_cause(tmp_path: Path) -> None:
         (tmp_path / "results.csv").mkdir()
         with pytest.raises(FailureError, match=r"cannot write .*results\.csv: .*--output"):
             results.add(make_row())
+
+
+@POSIX
+def test_what_killed_writers_of_a_file_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    name = "table [1].md"
+    theirs = tmp_path / f".{name}.{dead.pid}.tmp"
+    ours = tmp_path / f".{name}.{os.getpid()}.tmp"
+    keep = [
+        tmp_path / f".{name}.{os.getppid()}.tmp",  # of a process that still runs
+        tmp_path / f".other.md.{dead.pid}.tmp",  # for another file
+        tmp_path / f".{name}.backup.tmp",
+        tmp_path / f"{name}.{dead.pid}.tmp",
+        tmp_path / f".table 1.md.{dead.pid}.tmp",
+    ]
+    for path in (theirs, ours, *keep):
+        path.write_text("torn")
+    replace_files({tmp_path / name: b"whole"})
+    assert (tmp_path / name).read_bytes() == b"whole"
+    assert set(tmp_path.iterdir()) == {tmp_path / name, *keep}

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,11 @@ def test_training_repeats_and_leaves_the_caller_alone(
     assert again.conv1.weight.dtype == torch.float32
     assert not again.conv1.weight.is_inference()
     assert same(known, again)
+    if os.name == "posix":  # other users of the cache can read it, as far as the mask lets them
+        mask = os.umask(0)
+        os.umask(mask)
+        mode = cached_file(tmp_path / "fresh" / "deeper").stat().st_mode
+        assert stat.S_IMODE(mode) == 0o666 & ~mask
 
 
 @pytest.mark.parametrize("damage", ["short", "flipped", "foreign"])

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from secateurs._console import say
 from secateurs.attack import parse_epsilon, parse_method
 from secateurs.attack.transfer import (
     Benchmark,
@@ -26,6 +26,8 @@ from secateurs.attack.transfer import (
     pixel_preprocess,
     shared_size,
 )
+from secateurs.bar import progress_bar
+from secateurs.cli.output import Stdout, drawn
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
@@ -182,21 +184,23 @@ def load_images(
         data_root=data_root,
         skip_corrupt=skip_corrupt,
     )
-    images = choose_images(found, networks.all, limit=limit, seed=seed)
+    total = len(found.dataset) if limit is None else None  # else nobody knows how many it takes
+    with progress_bar("Choosing images", total) as bar:
+        images = choose_images(found, networks.all, limit=limit, seed=seed, advance=bar.advance)
     return images, Subject(
         data=found.name, split=found.split, image_seed=seed, interpolation=interpolation
     )
 
 
-def say_images(console: Console, images: ImageSet, subject: Subject, *, targeted: bool) -> None:
+def say_images(images: ImageSet, subject: Subject, *, targeted: bool) -> None:
     """State how many images count, and where their target classes come from."""
     each = ", ".join(f"{name} {right}" for name, right in images.accuracy.items())
-    console.print(
+    say(
         f"{len(images)} of the {images.seen} images looked at count: all networks classify them "
         f"correctly (each alone: {each})"
     )
     if targeted and images.drawn:
-        console.print(
+        say(
             f"{subject.data} names no target classes: they were drawn with seed "
             f"{subject.image_seed}, never the true class"
         )
@@ -210,7 +214,9 @@ def default_output(benchmark: Benchmark) -> Path:
     return Path("secateurs-results") / f"transfer_{data}_{digest}"
 
 
-def report_on(rows: Sequence[TransferRow], folder: Path, title: str | None) -> list[str]:
+def report_on(
+    rows: Sequence[TransferRow], folder: Path, title: str | None, stdout: Stdout
+) -> list[str]:
     """Print the table, and write it, the heat map and the curves; returns all files' names."""
     from secateurs.report import (
         plot_transfer_curves,
@@ -219,12 +225,12 @@ def report_on(rows: Sequence[TransferRow], folder: Path, title: str | None) -> l
         transfer_table_markdown,
     )
 
-    print_transfer_table(rows)
+    stdout.table(lambda console: print_transfer_table(rows, console))
     table = folder / "table.md"
     replace_files({table: transfer_table_markdown(rows).encode()})
     plots = [
-        *plot_transfer_heatmap(rows, folder / "heatmap", title=title),
-        *plot_transfer_curves(rows, folder / "curves", title=title),
+        *drawn(lambda: plot_transfer_heatmap(rows, folder / "heatmap", title=title)),
+        *drawn(lambda: plot_transfer_curves(rows, folder / "curves", title=title)),
     ]
     return ["results.csv", "results.jsonl", table.name, *(path.name for path in plots)]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+from secateurs._text import printable
 from secateurs.coverage import Coverage, percent
 from secateurs.errors import CoverageWarning
 
@@ -58,8 +59,11 @@ def coverage_line(
     kinds, names = found.remedies(by_layer=layers is not None)
     stays = f"{percent(1 - found.share)} of the weights stay: {found.largest()}"
     line = "; ".join((stays, *found.barred()))
-    return line + _remedy(
-        (*(layers or ()), *kinds) if kinds else (), (*(include or "*"), *names) if names else ()
+    return printable(
+        line
+        + _remedy(
+            (*(layers or ()), *kinds) if kinds else (), (*(include or "*"), *names) if names else ()
+        )
     )
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +14,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
+from secateurs.bar import Bar, progress_bar
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate import Grid, Subject, accumulate_gradients
 from secateurs.provenance import device_name, weights_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 
-NEED_GRADIENTS = frozenset({"gradient", "taylor"})
 SCORE_IMAGES = 256
 
 
@@ -118,7 +119,15 @@ def leave_gradients(
         step = max(1.0, len(scored) / SCORE_IMAGES)
         images = Subset(scored, [int(i * step) for i in range(min(SCORE_IMAGES, len(scored)))])
     batches = DataLoader(images, batch_size=loader.batch_size, collate_fn=readable)
-    return f"{accumulate_gradients(model.model, batches)} images {which}"
+    with progress_bar("Computing gradients", len(images)) as bar:
+        count = accumulate_gradients(model.model, _watched(batches, bar))
+    return f"{count} images {which}"
+
+
+def _watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
+    for batch in batches:
+        yield batch
+        bar.advance(len(batch[1]))
 
 
 def subject_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Subject:

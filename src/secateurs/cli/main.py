@@ -1,25 +1,29 @@
 """Entry point: one line for an error, exit code 0, 1 or 2."""
 
+import errno
 import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import torch
 import typer
 
 from secateurs._checks import nearest
+from secateurs._console import say, unusable_sizes
 from secateurs._version import __version__
 from secateurs.cli.arguments import refuse_empty, spelled_out
 from secateurs.cli.coverage import coverage_warnings
+from secateurs.cli.output import Stdout, drop_what_is_stuck
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune import prune
 from secateurs.cli.ranks import on_ranks
 from secateurs.cli.report import report
-from secateurs.cli.speaking import note
 from secateurs.cli.stopping import Interruption
 from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.cli.transfer import SEVERAL as SEVERAL_NETWORKS
@@ -44,13 +48,36 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # a stream may be broken already
                 stream.reconfigure(errors="replace")  # "±" where ASCII is all
-    if words[:1] == ["sweep"] and is_launched():
-        code, complaint = on_ranks(lambda ranks: _run(words, ranks))
-    else:
-        code, complaint = _run_alone(words, last=arguments is None)
-    if complaint:
-        note(f"secateurs: {' '.join(complaint.split())}")
+    with _surroundings():
+        if words[:1] == ["sweep"] and is_launched():
+            code, complaint = on_ranks(lambda ranks: _run(words, ranks))
+        else:
+            code, complaint = _run_alone(words, last=arguments is None)
+        if complaint:
+            say(f"secateurs: {' '.join(complaint.split())}")
+    drop_what_is_stuck()
     sys.exit(code)
+
+
+@contextmanager
+def _surroundings() -> Generator[None]:
+    """Sizes of a terminal that are none do not count, and a warning is one line."""
+    unusable = {name: os.environ.pop(name) for name in unusable_sizes()}
+    try:
+        with ExitStack() as stack:
+            for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+                if stream is None:  # it was closed by who started this; others write to it, too
+                    nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                    stack.enter_context(redirect(nowhere))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.showwarning = _say_warning
+            yield
+    finally:
+        os.environ.update(unusable)
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    say(f"{category.__name__}: {' '.join(str(message).split())}")
 
 
 def _run_alone(words: list[str], *, last: bool) -> tuple[int, str]:
@@ -85,6 +112,8 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
         return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
     except (KeyboardInterrupt, typer.Abort):
         return FAILED, _interrupted(words)
+    except SystemExit:  # rich leaves like this where nobody reads the help
+        code = 0
     except Exception as error:
         return _unforeseen(error)
     if not words:
@@ -93,7 +122,7 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
 
 
 def _say(text: str) -> None:
-    print("secateurs:", text, file=sys.stderr)  # noqa: T201
+    say(f"secateurs: {text}")
 
 
 def _say_nothing(text: str) -> None:
@@ -118,7 +147,8 @@ def _app() -> typer.Typer:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"secateurs {__version__}")
+        with Stdout("the version") as stdout:
+            stdout.write(f"secateurs {__version__}\n")
         raise typer.Exit
 
 
@@ -138,14 +168,19 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
     if hasattr(error, "format_message"):
         return USAGE, _usage(error)
     if os.environ.get("SECATEURS_TRACEBACK"):
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():
+            say(line)
     if isinstance(error, torch.OutOfMemoryError):
         return FAILED, (
             "out of memory: write a smaller --batch-size or --img-size, or another --device"
         )
     if isinstance(error, OSError) and error.filename:
         return FAILED, f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return FAILED, f"cannot write: {error.strerror}"
     text = " ".join(str(error).split()) or "no further message"
+    if isinstance(error, RuntimeError) and "home directory" in text:
+        return FAILED, f"{text}: write the whole path in the place of ~, or set HOME"
     return FAILED, (
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)"
     )

@@ -1,21 +1,20 @@
 """``secateurs prune``: checkpoints of any size, without building a model."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from secateurs._console import say
+from secateurs._text import printable
+from secateurs.bar import bytes_text, progress_bar
 from secateurs.cli.arguments import numbers
 from secateurs.cli.coverage import coverage_line
-from secateurs.cli.speaking import note, tell
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.cli.output import Stdout
+from secateurs.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from secateurs.checkpoint import Decision, Plan, Summary
-    from secateurs.checkpoint.reading import Advance
 
 SEVERAL = frozenset(("--layers", "--include", "--exclude"))
 """Options that take several values."""
@@ -119,44 +118,43 @@ def prune(
     found = coverage_of_plan(plan, include=include or None, exclude=exclude or None)
     stays = coverage_line(found, include=include)
     if dry_run:
-        with _bar("reading", plan.work) as advance:
-            decision = decide_pruning(plan, advance)
-        failed = tell("\n".join((_plan_table(plan, decision, stays), *plan.notes)))
-        if failed is not None:
-            raise FailureError(f"cannot print the table: {failed.strerror or failed}")
+        with progress_bar("reading", plan.work, unit="bytes") as bar:
+            decision = decide_pruning(plan, bar.advance)
+        with Stdout() as stdout:
+            stdout.write("\n".join((_plan_table(plan, decision, stays), *plan.notes, "")))
         return
     target = _needed(output)
     find_destination(plan.source, target, as_safetensors=compress)
-    note("\n".join((_outline(plan), *plan.notes)))
-    with _bar("pruning", plan.work) as advance:
-        decision = decide_pruning(plan, advance)
-        summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
-    failed = tell(_summary_table(summary) + f"\n{stays}" * bool(stays))
-    note(_thresholds(plan, decision))
-    _note_others(plan, summary)
-    files = _first(list(summary.names))
-    note(f"wrote {files} ({_bytes(summary.size)}) to {summary.folder}")
-    if failed is not None:
-        raise FailureError(
-            f"cannot print the table: {failed.strerror or failed}; the files are written"
-        )
+    for line in (_outline(plan), *plan.notes):
+        say(line)
+    with progress_bar("pruning", plan.work, unit="bytes") as bar:
+        decision = decide_pruning(plan, bar.advance)
+        summary = write_pruned(plan, decision, target, compress=compress, advance=bar.advance)
+    with Stdout(written=True) as stdout:
+        stdout.write("\n".join(filter(None, (_summary_table(summary), stays))) + "\n")
+        for line in (*_thresholds(plan, decision), *_others(plan, summary)):
+            say(line)
+        files = _first(list(summary.names))
+        say(f"wrote {files} ({bytes_text(summary.size)}) to {summary.folder}")
 
 
-def _note_others(plan: "Plan", summary: "Summary") -> None:
-    """Say what went along, and what did not."""
+def _others(plan: "Plan", summary: "Summary") -> list[str]:
+    """What went along, and what did not."""
+    lines: list[str] = []
     left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
     if plan.source.tied:
         tied = _first(list(plan.source.tied))
-        note(f"in the index and in no file, so taken for tied to other weights: {tied}")
+        lines.append(f"in the index and in no file, so taken for tied to other weights: {tied}")
     if left_out:
-        note(f"left out, other weights or the state of a training: {_first(left_out)}")
+        lines.append(f"left out, other weights or the state of a training: {_first(left_out)}")
     if summary.copied:
-        note(f"copied along: {_first(list(summary.copied))}")
+        lines.append(f"copied along: {_first(list(summary.copied))}")
     if summary.were_links:
-        note(
+        lines.append(
             f"what {_first(list(summary.were_links))} led to as links has stayed as it was; the "
             "result is a file of its own"
         )
+    return lines
 
 
 def _needed(output: Path | None) -> Path:
@@ -168,36 +166,9 @@ def _needed(output: Path | None) -> Path:
 def _decompress(source: Path, output: Path) -> None:
     from secateurs.checkpoint import decompress_checkpoint
 
-    with _bar("decompressing", None) as advance:
-        folder = decompress_checkpoint(source, output, advance=advance)
-    note(f"wrote {output.name or folder.resolve().name} to {folder}")
-
-
-@contextmanager
-def _bar(what: str, total: int | None) -> "Generator[Advance]":
-    """A bar of bytes on stderr, where that is a terminal."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    shown = console.is_terminal
-    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda size: progress.advance(task, size)
+    with progress_bar("decompressing", None, unit="bytes") as bar:
+        folder = decompress_checkpoint(source, output, advance=bar.advance)
+    say(f"wrote {output.name or folder.resolve().name} to {folder}")
 
 
 def _outline(plan: "Plan") -> str:
@@ -210,7 +181,7 @@ def _outline(plan: "Plan") -> str:
     rest = f"; the others stay: {others}" if others else ""
     return (
         f"pruning {len(plan.weights):,} of {count:,} tensors ({elements:,} weights, "
-        f"{_bytes(size)}){rest}"
+        f"{bytes_text(size)}){rest}"
     )
 
 
@@ -220,10 +191,16 @@ def _plan_table(plan: "Plan", decision: "Decision", stays: str) -> str:
     chosen = {weight.entry.name for weight in plan.weights}
     for file in plan.source.files:
         rows += [
-            (e.name, e.dtype, _shape(e.shape), f"{e.count:,}", "prune" * (e.name in chosen))
+            (
+                printable(e.name),
+                e.dtype,
+                _shape(e.shape),
+                f"{e.count:,}",
+                "prune" * (e.name in chosen),
+            )
             for e in file.entries
         ]
-    return "\n".join(filter(None, (_aligned(rows), stays, _thresholds(plan, decision))))
+    return "\n".join(filter(None, (_aligned(rows), stays, *_thresholds(plan, decision))))
 
 
 def _summary_table(summary: "Summary") -> str:
@@ -231,21 +208,21 @@ def _summary_table(summary: "Summary") -> str:
     for one in summary.weights:
         ratio = one.pruned / one.total
         numbers_of = f"{one.pruned:,}", f"{one.total:,}", f"{ratio:.2%}"
-        rows.append((one.name, one.dtype, _shape(one.shape), *numbers_of))
+        rows.append((printable(one.name), one.dtype, _shape(one.shape), *numbers_of))
     pruned, total = (sum(getattr(w, a) for w in summary.weights) for a in ("pruned", "total"))
     rows.append(("total", "", "", f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"))
     return _aligned(rows)
 
 
-def _thresholds(plan: "Plan", decision: "Decision") -> str:
+def _thresholds(plan: "Plan", decision: "Decision") -> list[str]:
     """Where the candidates end; a line for each tensor where each has its own."""
     lines: list[str] = []
     for group in decision.groups:
         units = sum(weight.units for weight in group.weights)
-        what = group.weights[0].entry.name if plan.scope == "layer" else "threshold"
+        what = printable(group.weights[0].entry.name) if plan.scope == "layer" else "threshold"
         end = "no candidates" if group.score is None else f"{group.score:.9g}"
         lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
-    return "\n".join(lines)
+    return lines
 
 
 def _aligned(rows: "list[tuple[str, ...]]") -> str:
@@ -264,13 +241,4 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _first(names: list[str]) -> str:
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _bytes(size: int) -> str:
-    value, unit = float(size), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")

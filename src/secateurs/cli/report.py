@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from secateurs._checks import check_choice
+from secateurs._console import say
+from secateurs.cli.output import Stdout
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import (
     markdown_table,
@@ -61,18 +62,18 @@ def report(
     chosen = check_choice("--x", x.replace("-", "_"), _AXES)
     kinds = {folder: kind_of_rows(folder) for folder in folders}
     _check_kinds(kinds)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)
     if unfinished:
-        console.print(f"left out, since no rows are finished yet: {unfinished}")
+        say(f"left out, since no rows are finished yet: {unfinished}")
     stem = output.with_suffix("") if output and output.suffix in (".png", ".svg") else output
     finished = [folder for folder, kind in kinds.items() if kind is not None]
-    if TransferRow in kinds.values():
-        paths = _transfers(finished, stem, title, markdown=markdown)
-    else:
-        paths = _sweeps(finished, stem, title, chosen, markdown=markdown)
-    for path in paths:
-        console.print(f"wrote {path}")
+    with Stdout() as stdout:
+        if TransferRow in kinds.values():
+            paths = _transfers(finished, stem, title, stdout, markdown=markdown)
+        else:
+            paths = _sweeps(finished, stem, title, chosen, stdout, markdown=markdown)
+        for path in paths:
+            say(f"wrote {path}")
 
 
 def _check_kinds(kinds: dict[Path, type[Row] | type[TransferRow] | None]) -> None:
@@ -88,25 +89,36 @@ def _check_kinds(kinds: dict[Path, type[Row] | type[TransferRow] | None]) -> Non
 
 
 def _sweeps(
-    folders: Sequence[Path], stem: Path | None, title: str | None, x: str, *, markdown: bool
+    folders: Sequence[Path],
+    stem: Path | None,
+    title: str | None,
+    x: str,
+    stdout: Stdout,
+    *,
+    markdown: bool,
 ) -> list[Path]:
     rows = [row for folder in folders for row in read_rows(folder)]
     if markdown:
-        typer.echo(markdown_table(rows))
+        stdout.write(f"{markdown_table(rows)}\n")
     else:
-        print_table(rows)
+        stdout.table(lambda console: print_table(rows, console))
     axis = "p_prune" if x == "p_prune" else "achieved"
     return plot_sweep(rows, stem, title=title, x=axis) if stem else []
 
 
 def _transfers(
-    folders: Sequence[Path], stem: Path | None, title: str | None, *, markdown: bool
+    folders: Sequence[Path],
+    stem: Path | None,
+    title: str | None,
+    stdout: Stdout,
+    *,
+    markdown: bool,
 ) -> list[Path]:
     rows = [row for folder in folders for row in read_transfer_rows(folder)]
     if markdown:
-        typer.echo(transfer_table_markdown(rows))
+        stdout.write(f"{transfer_table_markdown(rows)}\n")
     else:
-        print_transfer_table(rows)
+        stdout.table(lambda console: print_transfer_table(rows, console))
     if stem is None:
         return []
     heatmap, curves = (stem.with_name(f"{stem.name}-{name}") for name in ("heatmap", "curves"))

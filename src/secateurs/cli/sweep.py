@@ -5,13 +5,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
+from secateurs._console import say
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.arguments import numbers
 from secateurs.cli.coverage import coverage_line
 from secateurs.cli.loading import (
-    NEED_GRADIENTS,
     check_loader_options,
     default_output,
     leave_gradients,
@@ -19,6 +18,7 @@ from secateurs.cli.loading import (
     pick_device,
     subject_of,
 )
+from secateurs.cli.output import Stdout, drawn
 from secateurs.cli.ranks import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.coverage import coverage_of
 from secateurs.errors import InvalidArgumentError, SecateursError
@@ -27,6 +27,7 @@ from secateurs.evaluate import sweep as run_sweep
 from secateurs.evaluate.grid import P_PRUNE
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
+from secateurs.scores import SCORES, needs_gradients
 from secateurs.targets import find_targets
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.models import DIGITS_NAMES
@@ -100,7 +101,7 @@ def sweep(
         list[str] | None, _several("global (default) or layer: who competes.", _PRUNE)
     ] = None,
     score: Annotated[
-        list[str] | None, _several("magnitude (default), gradient, taylor, random.", _PRUNE)
+        list[str] | None, _several(f"{', '.join(SCORES)}; default magnitude.", _PRUNE)
     ] = None,
     layers: Annotated[
         list[str] | None,
@@ -179,6 +180,8 @@ def sweep(
     if arch in DIGITS_NAMES:
         torch.set_num_threads(1)  # so little work that threads mostly wait for each other
     torch.manual_seed(seed)  # for --weights random
+    if ranks is None or ranks.first:
+        say(f"loading the network {arch} and the data {data} ...")
 
     def load() -> tuple[LoadedModel, LoadedData]:
         model = load_model(
@@ -208,7 +211,7 @@ def sweep(
     )
     model.model.to(place)
     scored_on = ""
-    if any(name in NEED_GRADIENTS for name in score or ()):
+    if any(map(needs_gradients, score or ())):
         scored_on = from_rank_0(
             ranks,
             model.model,
@@ -235,15 +238,16 @@ def sweep(
     named = {"include": include or None, "exclude": exclude or None}
     targets = find_targets(model.model, layers=layers or None, **named)
     found = coverage_of(model.model, targets, **named, barrier=grid.barrier)
-    print_table(rows, note=coverage_line(found, layers, include))
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    if rows == earlier:
-        console.print("these results were there already; --overwrite measures again")
-    if rows[0].count < count:
-        console.print(f"skipped {count - rows[0].count} of {count} images that could not be read")
-    plots = plot_sweep(rows, folder / "sweep", title=title)
-    names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
-    console.print(f"wrote {', '.join(names)} to {folder}")
+    stays = coverage_line(found, layers, include)
+    with Stdout(written=True) as stdout:
+        stdout.table(lambda console: print_table(rows, console, note=stays))
+        if rows == earlier:
+            say("these results were there already; --overwrite measures again")
+        if rows[0].count < count:
+            say(f"skipped {count - rows[0].count} of {count} images that could not be read")
+        plots = drawn(lambda: plot_sweep(rows, folder / "sweep", title=title))
+        names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
+        say(f"wrote {', '.join(names)} to {folder}")
 
 
 def _rows_in(folder: Path) -> list[Row]:

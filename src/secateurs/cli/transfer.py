@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
+from secateurs._console import say
 from secateurs.attack.transfer import Benchmark, Search, Variants, check_seeds, check_variants
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.arguments import numbers
@@ -24,6 +24,7 @@ from secateurs.cli.attacking import (
     whole_numbers,
 )
 from secateurs.cli.loading import check_loader_options, pick_device
+from secateurs.cli.output import Stdout
 from secateurs.errors import InvalidArgumentError
 from secateurs.surrogate import RECIPES
 from secateurs.zoo import check_data
@@ -249,6 +250,8 @@ def transfer(
     keep_freed_memory()
     set_threads(threads, small=small)
     torch.manual_seed(0)  # for NAME=random
+    names = ", ".join([*surrogates, *(targets or ())])
+    say(f"loading the networks {names} and the data {data} ...")
     networks = load_networks(
         surrogates, targets or (), hold_one_out=hold_one_out, together=together, device=place
     )
@@ -274,15 +277,15 @@ def transfer(
         subject=subject,
     )
     folder = output or default_output(benchmark)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     rows = benchmark.run(
         output=folder,
         overwrite=not resume,
         save_images=folder / "images" if save_images else None,
-        started=lambda: say_images(console, images, subject, targeted=not untargeted),
+        started=lambda: say_images(images, subject, targeted=not untargeted),
     )
-    files = report_on(rows, folder, title)
-    console.print(f"wrote {', '.join(files)} to {folder}")
+    with Stdout(written=True) as stdout:
+        files = report_on(rows, folder, title, stdout)
+        say(f"wrote {', '.join(files)} to {folder}")
 
 
 def _is_digits(networks: Sequence[str], data: str | None) -> bool:

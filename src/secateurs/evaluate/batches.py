@@ -1,13 +1,25 @@
 """Reading batches, also from the middle of a data set."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler, Subset
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError
+
+# What torch says of a worker that was killed or crashed, and of memory or descriptors that ran out
+# between processes.
+_DIED = re.compile(
+    r"DataLoader worker \(pid"
+    r"|unable to (open|allocate|resize|write to|mmap).*(shared memory|/torch_)"
+    r"|items of ancdata|Too many open files.*DataLoader worker",
+    re.DOTALL,
+)
+_NO_ROOM = re.compile("Bus error|shared memory|No space left|/torch_")
 
 
 def is_sequential(loader: Iterable[Any]) -> bool:
@@ -51,6 +63,42 @@ def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[
     size: int = loader.batch_size or 1
     for number, batch in enumerate(map(checked, _part(loader, start, end, total)), start=1):
         yield min(start + number * size, end), batch
+
+
+@contextmanager
+def workers_watched() -> Generator[None]:
+    """Say in a line that a process which reads images has died, wherever torch says it.
+
+    torch raises it from a signal handler, so at any place while batches are read and used.
+
+    Raises:
+        FailureError: in the place of torch's errors.
+    """
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        told = str(error)
+        if _DIED.search(told) is None and not _from_multiprocessing(error):
+            raise
+        why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(told) else "it died"
+        raise FailureError(
+            f"a process that reads images cannot go on ({why}): read without such processes, with "
+            "num_workers=0 (--workers 0)"
+        ) from error
+
+
+def _from_multiprocessing(error: BaseException) -> bool:
+    """Whether it comes from between processes: the other end closed while a batch was handed over.
+
+    A data set that reads over a network raises errors of these kinds, too.
+    """
+    if not isinstance(error, ConnectionError | EOFError):
+        return False
+    trace, names = error.__traceback__, list[str]()
+    while trace is not None:
+        names.append(trace.tb_frame.f_globals.get("__name__", ""))
+        trace = trace.tb_next
+    return "multiprocessing.connection" in names
 
 
 def checked(batch: Any) -> tuple[Tensor, Tensor]:

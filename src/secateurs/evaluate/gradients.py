@@ -9,7 +9,7 @@ from torch import nn
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate.accuracy import check_labels
-from secateurs.evaluate.batches import checked
+from secateurs.evaluate.batches import checked, workers_watched
 from secateurs.inputs import device_of, dtype_of, moved
 from secateurs.outputs import logits_of
 
@@ -38,7 +38,7 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), workers_watched():
             for images, labels in map(checked, loader):
                 if not len(labels):
                     continue

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from secateurs.evaluate.batches import read
+from secateurs.errors import SecateursError
+from secateurs.evaluate.batches import read, workers_watched
 from secateurs.evaluate.grid import Variant
 from secateurs.evaluate.memory import Forward
 from secateurs.evaluate.progress import Progress, united
@@ -44,19 +45,32 @@ class Pass:
     def run(self) -> None:
         """See all images of all stretches."""
         saver = Saver(self.save)
+        with workers_watched():
+            try:
+                for stretch in self.stretches:
+                    self._see(stretch, saver)
+            finally:
+                if any(each.seen for each in self.progress.values()):
+                    self._save_surely()
+
+    def _save_surely(self) -> None:
         try:
-            for stretch in self.stretches:
-                behind = [variant for variant in self.variants if variant.key in stretch.keys]
-                start = stretch.start
-                for stop, (images, labels) in read(self.loader, start, stretch.stop):
-                    placed = self.forward.place(images)
-                    for variant in behind:
-                        self._score(variant, (start, stop), placed, labels)
-                        saver.step()
-                    start = stop
-        finally:
-            if any(each.seen for each in self.progress.values()):
-                self.save()
+            self.save()
+        except SecateursError:
+            raise
+        except RuntimeError:  # torch tells of a worker's death in whatever runs at that moment
+            self.save()
+            raise
+
+    def _see(self, stretch: Stretch, saver: "Saver") -> None:
+        behind = [variant for variant in self.variants if variant.key in stretch.keys]
+        start = stretch.start
+        for stop, (images, labels) in read(self.loader, start, stretch.stop):
+            placed = self.forward.place(images)
+            for variant in behind:
+                self._score(variant, (start, stop), placed, labels)
+                saver.step()
+            start = stop
 
     def _score(
         self, variant: Variant, where: tuple[int, int], images: Tensor, labels: Tensor

@@ -14,6 +14,7 @@ from secateurs.evaluate.passing import Progress
 from secateurs.evaluate.variants import Size, Variants
 from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.results import Row, wilson_interval
+from secateurs.scores import needs_gradients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +118,8 @@ def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
     They do not hold a function's code, nor gradients that the caller left in the model.
     """
     return not callable(setting.score) and (
-        not _uses_gradients(setting) or bool(columns["score_data"])
+        not needs_gradients(setting.score) or bool(columns["score_data"])
     )
-
-
-def _uses_gradients(setting: Setting) -> bool:
-    return callable(setting.score) or setting.score in ("gradient", "taylor")
 
 
 def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
@@ -147,7 +144,7 @@ def make_row(
 ) -> Row:
     """Average the draws of one cell into a row."""
     shared: dict[str, Any] = dict(columns)
-    if not _uses_gradients(cell.setting):
+    if not needs_gradients(cell.setting.score):
         shared["score_data"] = ""
     found = [progress[variant.key] for variant in cell.variants]
     tallies = [each.tally for each in found]

@@ -82,7 +82,8 @@ def sweep(
         amp: whether to run under autocast.
         output: a folder for the results, default none.
         overwrite: throw away what ``output`` holds.
-        progress: whether to show a progress bar, default only in a terminal.
+        progress: False says nothing about the progress; by default there is a bar in a terminal,
+            and a line about every half minute elsewhere, on stderr.
         ranks: the processes that split the images, each with the whole model; all of them call.
             Rank 0 shows the bar and writes; all get the rows. The others may leave out ``output``,
             but not name another. Default none: this process sees

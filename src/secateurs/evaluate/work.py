@@ -49,7 +49,7 @@ class Work:
         """Do it.
 
         Args:
-            show: whether to show a bar, default only in a terminal.
+            show: False for no bar and no lines about the progress.
 
         Returns:
             How far each variant has come, on all ranks together; on others than rank 0, here.
@@ -64,8 +64,8 @@ class Work:
         total = None if images is None else images * len(self.variants)
         if self.ranks is not None and not self.ranks.first:
             show = False
-        with progress_bar("Sweeping", total, show=show) as bar:
-            bar.advance(sum(each.seen for each in self.before.values()))
+        with progress_bar("Sweeping", total, show=show, per=len(self.variants)) as bar:
+            bar.skip(sum(each.seen for each in self.before.values()))
             try:
                 self._see(bar)
             except BaseException as error:

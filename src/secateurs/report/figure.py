@@ -1,12 +1,17 @@
 """What all figures share: how they are saved, their heads, and their axes."""
 
+import importlib
 import io
 import os
-from collections.abc import Callable, Sequence
+import sys
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from secateurs.errors import FailureError
+from secateurs._text import printable
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
 from secateurs.report.style import RC, Look
@@ -23,8 +28,15 @@ SMALL = 7.5
 """Size of the letters of a subtitle, points."""
 
 
+class DrawingError(FailureError):
+    """A figure cannot be drawn with this matplotlib, its fonts and its settings."""
+
+
 def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]) -> list[Path]:
     """Make a figure in the house style, and write it as PNG and as SVG.
+
+    The style and the backend are ours: settings of a ``matplotlibrc`` or of a notebook change
+    nothing, but for the fonts behind ``font.sans-serif``.
 
     Args:
         make: Makes the figure; called with the style's settings of matplotlib.
@@ -34,20 +46,19 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
         The paths of the PNG (200 dots an inch) and the SVG.
 
     Raises:
+        DrawingError: It cannot be drawn.
         FailureError: The files cannot be written.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     stem = Path(path_stem)
-    contents: dict[Path, bytes] = {}
-    with mpl.rc_context(RC):
-        figure = make()
-        FigureCanvasAgg(figure)
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-            content = io.BytesIO()
-            figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
-            contents[stem.with_name(stem.name + suffix)] = content.getvalue()
+    try:
+        with _house_style():
+            pictures = _draw(make)
+    except (InvalidArgumentError, MemoryError):
+        raise
+    except Exception as error:  # whatever matplotlib, its fonts or its settings come up with
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DrawingError(f"cannot draw {stem}: {reason}") from error
+    contents = {stem.with_name(stem.name + suffix): made for suffix, made in pictures.items()}
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -56,6 +67,56 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
         ) from error
     replace_files(contents)
     return list(contents)
+
+
+@contextmanager
+def _house_style() -> Generator[None]:
+    mpl = _matplotlib()
+    # A letter that no font has is drawn as a box; the SVG keeps its text.
+    with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
+        fonts = mpl.rcParams["font.sans-serif"]
+        mpl.rcdefaults()
+        mpl.rcParams.update({"font.sans-serif": fonts, **RC})
+        yield
+
+
+def _matplotlib() -> Any:
+    """Import matplotlib, also where MPLBACKEND names a backend that is not installed here.
+
+    Notebooks set it for every program that they start, and the import would fail. It says nothing
+    about our figures, which are drawn on a canvas of their own.
+    """
+    if "matplotlib" in sys.modules:
+        return sys.modules["matplotlib"]
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        mpl = importlib.import_module("matplotlib")
+    except BaseException:
+        # What is half imported would make the next import fail in another way.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]
+        raise
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):  # as the import itself does
+            mpl.rcParams["backend"] = backend
+    return mpl
+
+
+def _draw(make: Callable[[], "Figure"]) -> dict[str, bytes]:
+    """The figure as files, by suffix."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = make()
+    FigureCanvasAgg(figure)
+    pictures: dict[str, bytes] = {}
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
+        pictures[suffix] = content.getvalue()
+    return pictures
 
 
 def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
@@ -87,6 +148,7 @@ def head(figure: "Figure", title: str | None, lines: Sequence[str]) -> None:
     width, height = 72 * figure.get_size_inches()
     top = head_height(title, lines)
     if title is not None:
+        title = printable(" ".join(title.split()))
         figure.text(EDGE / width, 1 - 17 / height, title, fontsize=10.5, fontweight="bold")
     for number, line in enumerate(reversed(lines)):
         up = 1 - (top - 14 - 10 * number) / height

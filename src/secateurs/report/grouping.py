@@ -46,7 +46,7 @@ def split_benchmarks(rows: Sequence[TransferRow]) -> list[Benchmark]:
     if not rows:
         raise InvalidArgumentError("there are no rows to show; run a transfer first")
     parts: dict[tuple[object, ...], list[TransferRow]] = {}
-    for row in rows:
+    for row in (row.printable() for row in rows):
         parts.setdefault(tuple(getattr(row, name) for name in _PROTOCOL), []).append(row)
     return [_benchmark(part) for part in parts.values()]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from secateurs._text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import short_names
 from secateurs.results import Record, Row
@@ -94,6 +95,7 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
     """
     if not rows:
         raise InvalidArgumentError("there are no rows to show; run a sweep first")
+    rows = [row.printable() for row in rows]
     dense = {_values(row, _SUBJECT): row for row in reversed(rows) if row.p_prune == 0}
     pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())
     varying = varying_fields(pruned, (*_SUBJECT, *_METHOD))
@@ -124,7 +126,7 @@ def describe(rows: Sequence[Row]) -> str:
     """One line about what all rows share: images, data, units, score."""
 
     def shared(name: str) -> str:
-        values = {str(getattr(row, name)) for row in pruned}
+        values = {printable(getattr(row, name)) for row in pruned}
         return values.pop() if len(values) == 1 else ""
 
     pruned = [row for row in rows if row.p_prune > 0] or list(rows)

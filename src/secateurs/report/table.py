@@ -24,7 +24,8 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
 
     One series (one model, granularity, scope, ...) prints a line a ratio, with the interval,
     top-5 and the loss. Several series print one table a model, with a line a ratio and a column a
-    series; the columns are split over several tables where the terminal is too narrow.
+    series. The columns are split over several tables where the terminal is too narrow; a table
+    that has one column left is printed wider than the terminal rather than without its digits.
 
     Args:
         rows: The rows, in any order.
@@ -34,14 +35,16 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
     Raises:
         InvalidArgumentError: There are no rows.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    from secateurs._console import make_console, print_whole
+
+    console = console or make_console()
     every = split_series(rows)
     said = "; ".join(filter(None, (describe(rows), "" if note else _coverage(rows))))
     if len(every) == 1:
-        console.print(_detailed(every[0]))
+        for table in _detailed(every[0], console):
+            print_whole(console, table)
         console.print(Text(said, style="dim"))
         if note:
             console.print(Text(note))
@@ -49,7 +52,7 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
     for model in dict.fromkeys(series.subject_label for series in every):
         group = [series for series in every if series.subject_label == model]
         for part in _parts(group, console.width):
-            console.print(_compared(model, part))
+            print_whole(console, _compared(model, part))
     said = f"top-1 in percent, ± half of its 95% interval; {said}"
     console.print(Text(said, style="dim"))
     if note:
@@ -132,24 +135,52 @@ def empty_table(title: str | None = None) -> "Table":
     return Table(title=head, title_justify="left", box=box.SIMPLE_HEAD)
 
 
-def _detailed(series: Series) -> "Table":
+def _detailed(series: Series, console: "Console") -> list["Table"]:
+    """One table, or several with some of the columns each where the terminal is narrow."""
+    from secateurs._console import table_width
+
+    head, *others = _columns(series)
+    tables: list[Table] = []
+    part: list[list[str]] = []
+    for column in others:
+        longer = _table(series.model, [head, *part, column])
+        if part and table_width(console, longer) <= console.width:
+            part.append(column)
+            tables[-1] = longer
+        else:
+            part = [column]
+            tables.append(_table(series.model, [head, column]))
+    return tables
+
+
+def _columns(series: Series) -> list[list[str]]:
+    """The head and the cells of each column."""
     draws = any(row.draws > 1 for row in series.rows)
-    table = empty_table(series.model)
     heads = ["asked", "pruned", "top-1", "95% interval", *(["std"] if draws else []), "change"]
-    for head in [*heads, "top-5", "loss"]:
-        table.add_column(head, justify="right", no_wrap=True)
+    lines = [[*heads, "top-5", "loss"]]
     for row in series.rows:
         change = row.top1 - series.dense.top1 if series.dense else math.nan
-        table.add_row(
-            percent(row.p_prune),
-            f"{100 * row.achieved:.1f}%",
-            accuracy(row),
-            f"{row.top1_low:.1f} to {row.top1_high:.1f}",
-            *([f"{row.top1_std:.2f}"] if draws else []),
-            "" if row is series.dense or math.isnan(change) else f"{change:+.1f}",
-            f"{row.top5:.1f}",
-            f"{row.loss:.3f}" if row.loss < 1000 else f"{row.loss:.2g}",
+        lines.append(
+            [
+                percent(row.p_prune),
+                f"{100 * row.achieved:.1f}%",
+                accuracy(row),
+                f"{row.top1_low:.1f} to {row.top1_high:.1f}",
+                *([f"{row.top1_std:.2f}"] if draws else []),
+                "" if row is series.dense or math.isnan(change) else f"{change:+.1f}",
+                f"{row.top5:.1f}",
+                f"{row.loss:.3f}" if row.loss < 1000 else f"{row.loss:.2g}",
+            ]
         )
+    return [list(column) for column in zip(*lines, strict=True)]
+
+
+def _table(title: str, columns: Sequence[Sequence[str]]) -> "Table":
+    table = empty_table(title)
+    for head, *_ in columns:
+        table.add_column(head, justify="right", no_wrap=True)
+    for cells in zip(*(column[1:] for column in columns), strict=True):
+        table.add_row(*cells)
     return table
 
 

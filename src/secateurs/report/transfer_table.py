@@ -57,16 +57,17 @@ def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" 
     Raises:
         InvalidArgumentError: There are no rows.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    console = console or Console()
+    from secateurs._console import make_console, print_whole
+
+    console = console or make_console()
     for benchmark in split_benchmarks(rows):
         for outcome in benchmark.outcomes:
             for table in _tables(benchmark, outcome, console):
                 # Not as the table's own title, which would be broken at the width of the table.
                 console.print(Text(_title(benchmark, outcome), style="bold"))
-                console.print(table)
+                print_whole(console, table)
         console.print(Text(_notes(benchmark), style="dim"))
 
 
@@ -153,14 +154,13 @@ class _Column:
 
 def _tables(benchmark: Benchmark, outcome: Outcome, console: "Console") -> list["Table"]:
     """One table, or several with some of the columns each."""
-    from rich.measure import Measurement
+    from secateurs._console import table_width
 
-    wide = console.options.update(max_width=10_000)
     tables: list[Table] = []
     part: list[_Column] = []
     for column in _columns(benchmark, outcome):
         longer = _table(benchmark, [*part, column])
-        if part and Measurement.get(console, wide, longer).maximum <= console.width:
+        if part and table_width(console, longer) <= console.width:
             part.append(column)
             tables[-1] = longer
         else:

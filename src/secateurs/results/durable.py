@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from secateurs.results.access import create, keep_access
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TEMPORARY = ".{name}.{pid}.tmp"
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,10})\.tmp", re.DOTALL)
 
 
 def replace_files(contents: Mapping[Path, bytes]) -> None:
@@ -18,13 +20,17 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
 
     All contents reach the disk under temporary names in the same folder before the first file is
     replaced, so a full disk leaves every file as it was. A file that is replaced keeps its owner,
-    its group and its mode; where it is a link, the new file takes the link's place.
+    its group and its mode; where it is a link, the new file takes the link's place. What killed
+    processes left under temporary names for these files is removed.
 
     Raises:
         FailureError: The disk is full, or the folder cannot be written; nothing has changed.
     """
     staged: dict[Path, Path] = {}
     path = Path()
+    for folder in {path.parent for path in contents}:
+        here = tuple(path.name for path in contents if path.parent == folder)
+        remove_leftovers(folder, here, of_running=False)
     try:
         for path, content in contents.items():
             temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
@@ -71,12 +77,36 @@ def write_failure(path: Path, error: OSError) -> FailureError:
     )
 
 
-def remove_leftovers(folder: Path, names: tuple[str, ...]) -> None:
-    """Remove the temporary files that a killed process left behind."""
-    for name in names:
-        for leftover in folder.glob(_TEMPORARY.format(name=name, pid="*")):
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+def remove_leftovers(folder: Path, names: tuple[str, ...], *, of_running: bool = True) -> None:
+    """Remove the temporary files that a killed process left behind.
+
+    Args:
+        folder: where.
+        names: of the files for which they stood in.
+        of_running: also those of a process number that is in use: right where a lock says that
+            nobody else writes here.
+    """
+    wanted = set(names)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [(Path(entry.path), _LEFTOVER.fullmatch(entry.name)) for entry in entries]
+        for path, match in found:
+            if match is None or match["name"] not in wanted:
+                continue
+            if of_running or int(match["pid"]) == os.getpid() or not _runs(int(match["pid"])):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _runs(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere os.kill asks nothing, it kills
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _write_through(temporary: Path, content: bytes, path: Path) -> None:

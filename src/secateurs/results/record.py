@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
-from secateurs._text import quoted, storable
+from secateurs._text import printable, quoted, storable
 from secateurs.errors import FailureError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
@@ -50,6 +50,14 @@ class Record:
         """The row as plain Python values, in the order of the columns."""
         types = _types(type(self))
         return {name: _plain(name, kind, getattr(self, name)) for name, kind in types.items()}
+
+    def printable(self) -> Self:
+        """The same row with every text in it fit to be shown; see `secateurs._text.printable`."""
+        values = {name: getattr(self, name) for name in _types(type(self))}
+        if all(value.isprintable() for value in values.values() if isinstance(value, str)):
+            return self
+        safe = {n: printable(v) if isinstance(v, str) else v for n, v in values.items()}
+        return type(self)(**safe)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -3,12 +3,48 @@
 import os
 from pathlib import Path
 
+from secateurs.errors import FailureError
+
+_OF_OTHERS = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE")
+
 
 def cache_folder() -> Path:
-    """The user's cache folder for this package; the variable SECATEURS_CACHE overrides it."""
+    """The user's cache folder for this package; the variable SECATEURS_CACHE overrides it.
+
+    Raises:
+        FailureError: The user has no home folder, as in a container that runs under a number
+            without a name.
+    """
     override = os.environ.get("SECATEURS_CACHE")
     if override:
-        return Path(override).expanduser()
+        try:
+            return Path(override).expanduser()
+        except RuntimeError:
+            raise _without_home("keep files in", "SECATEURS_CACHE") from None
     import platformdirs  # on use: nothing else needs it
 
-    return Path(platformdirs.user_cache_dir("secateurs"))
+    try:
+        folder = Path(platformdirs.user_cache_dir("secateurs"))
+    except RuntimeError:  # newer versions; older ones give a folder called "~"
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise _without_home("keep files in", "SECATEURS_CACHE")
+    return folder
+
+
+def check_download_folder() -> None:
+    """Refuse a download that torch and its like would put into a folder called ``~``.
+
+    Raises:
+        FailureError: The user has no home folder, and no variable names another place.
+    """
+    if Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111  # pathlib's own raises
+        return
+    if not any(os.environ.get(name) for name in _OF_OTHERS):
+        raise _without_home("keep downloads in", "XDG_CACHE_HOME")
+
+
+def _without_home(what: str, variable: str) -> FailureError:
+    return FailureError(
+        f"this user has no home folder to {what}: set {variable} to a folder that can be written"
+    )

@@ -87,7 +87,10 @@ def load_data(
     wanted = None if limit is None else as_integer(limit)
     if limit is not None and (wanted is None or wanted < 1):
         raise InvalidArgumentError(f"limit must be a positive number of images, got {limit!r}")
-    root = Path(data_root).expanduser() if data_root else cache_folder() / "data"
+    if data_root:
+        root = Path(data_root).expanduser()
+    else:  # what is not downloaded needs no place
+        root = cache_folder() / "data" if _name(spec) in named.DOWNLOADED else Path()
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_answers(model))
     listing = _read(spec, split, model, root, skip_corrupt, download)

@@ -7,7 +7,6 @@ draws no random numbers, so it is the same in every version of every library.
 """
 
 import hashlib
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Generator
@@ -26,7 +25,8 @@ from torch.nn import functional as F
 
 from secateurs._files import read_regular
 from secateurs._json import as_object, parse_object
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.results.durable import replace_files
 from secateurs.zoo.cache import cache_folder
 
 RECIPE = "digits-cnn-1"  # name of the cached file: count up when anything below changes
@@ -155,12 +155,17 @@ def trained(recipe: Recipe[M]) -> M:
     Returns:
         The network with its weights.
     """
-    file = cache_folder() / f"{recipe.name}.safetensors"
+    try:
+        file = cache_folder() / f"{recipe.name}.safetensors"
+    except FailureError as error:
+        file = None
+        warnings.warn(f"a digits network is trained again each time: {error}", stacklevel=3)
     with _surroundings():
-        state = _read(file)
+        state = None if file is None else _read(file)
         if state is None:
             state = _train(recipe)
-            _write(file, state)
+            if file is not None:
+                _write(file, state)
         model = recipe.build()
         model.load_state_dict(state)
     return model
@@ -202,7 +207,7 @@ def _train(recipe: Recipe[Any]) -> dict[str, Tensor]:
 
 
 def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
-    from rich.progress import track
+    from secateurs.bar import progress_bar
 
     levels, digits = digits_images("train")
     images = torch.from_numpy(levels).unsqueeze(1).float().div(255).sub(_MEAN).div(_STD)
@@ -210,26 +215,15 @@ def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
     steps, rate = recipe.epochs * -(-len(labels) // _BATCH), recipe.rate
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
-    console = _console()
     model.train()
-    for _ in track(
-        range(recipe.epochs),
-        f"Training {recipe.name}",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
-        for batch in torch.randperm(len(labels)).split(_BATCH):
-            optimizer.zero_grad()
-            F.cross_entropy(model(images[batch]), labels[batch]).backward()
-            optimizer.step()
-            schedule.step()
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
+    with progress_bar(f"Training {recipe.name}", recipe.epochs, unit="epochs") as bar:
+        for _ in range(recipe.epochs):
+            for batch in torch.randperm(len(labels)).split(_BATCH):
+                optimizer.zero_grad()
+                F.cross_entropy(model(images[batch]), labels[batch]).backward()
+                optimizer.step()
+                schedule.step()
+            bar.advance(1)
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:
@@ -251,18 +245,15 @@ def _metadata(content: bytes) -> dict[str, Any]:
 
 def _write(file: Path, state: dict[str, Tensor]) -> None:
     """Write to a temporary file in the same folder, then rename: no reader sees half a file."""
-    temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as part:
-            temporary = Path(part.name)
-            part.write(save(state, metadata={"sha256": _digest(state)}))
-        temporary.replace(file)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        # With the usual permissions, so that a cache can serve several users.
+        replace_files({file: save(state, metadata={"sha256": _digest(state)})})
+    except (OSError, FailureError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or error
         warnings.warn(
-            f"cannot keep a trained digits network in {file.parent} ({error.strerror}), so it "
+            f"cannot keep a trained digits network in {file.parent} ({reason}), so it "
             "is trained again next time; set SECATEURS_CACHE to a folder that can be written",
             stacklevel=5,
         )

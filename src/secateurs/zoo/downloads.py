@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 
 from secateurs.errors import FailureError
+from secateurs.zoo.cache import check_download_folder
 from secateurs.zoo.checkpoint import one_line
 
 # Their errors need not be OSErrors, and none of them may be installed.
@@ -13,7 +14,7 @@ _NETWORK_PACKAGES = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib
 
 
 @contextmanager
-def downloading(what: str, remedy: str) -> Generator[None]:
+def downloading(what: str, remedy: str, *, on_disk: bool = False) -> Generator[None]:
     """Turn a failed download in the body into a `FailureError` of one line.
 
     What the body prints goes to stderr, since stdout is for results.
@@ -21,10 +22,14 @@ def downloading(what: str, remedy: str) -> Generator[None]:
     Args:
         what: what was to be fetched, such as "weights IMAGENET1K_V1 of resnet18".
         remedy: what to do without a network.
+        on_disk: whether it is a folder of the caller's, so that nothing needs to be kept.
 
     Raises:
-        FailureError: the body raised an error of the network, or found a damaged download.
+        FailureError: the body raised an error of the network, or found a damaged download; or
+            there is no place for downloads.
     """
+    if not on_disk:
+        check_download_folder()
     try:
         with redirect_stdout(sys.stderr):
             yield

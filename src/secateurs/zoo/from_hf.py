@@ -127,7 +127,7 @@ def _from_hub(name: str) -> Generator[None]:
         else "without a network give a folder that save_pretrained wrote: hf:./FOLDER"
     )
     try:
-        with downloading(f"hf:{name}", remedy):
+        with downloading(f"hf:{name}", remedy, on_disk=is_folder_name(name)):
             yield
     except FailureError as error:
         if "is not a valid model identifier" in str(error):

@@ -42,7 +42,8 @@ _SETS = {
     "svhn": _Named("SVHN", by_word=True, labels="labels", classes=tuple(_DIGITS)),
     "stl10": _Named("STL10", by_word=True, labels="labels"),
 }
-NAMES = ("digits", *_SETS)
+DOWNLOADED = tuple(_SETS)
+NAMES = ("digits", *DOWNLOADED)
 
 
 def canonical(spec: str) -> str:

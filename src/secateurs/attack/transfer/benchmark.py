@@ -112,7 +112,8 @@ class Benchmark:
             overwrite: throw away what ``output`` holds.
             save_images: a folder for the attacked images, default none; see
                 `secateurs.attack.transfer.saving`.
-            progress: whether to show a progress bar, default only in a terminal.
+            progress: False says nothing about the progress; by default there is a bar in a
+                terminal, and a line about every half minute elsewhere, on stderr.
             started: called when ``output`` was found to be fit, before the first attack.
 
         Returns:
@@ -132,7 +133,8 @@ class Benchmark:
                 results.open(wanted, overwrite=overwrite, growing=("variants", "seeds"))
             if started is not None:
                 started()
-            bar = stack.enter_context(progress_bar("Attacking", self._work(), show=progress))
+            shown = progress_bar("Attacking", self._work(), show=progress, unit="image steps")
+            bar = stack.enter_context(shown)
             runner = Runner(subject=self.subject, device=self.device, results=results, bar=bar)
             part, rows, variants = self._search(runner)
             saved = None

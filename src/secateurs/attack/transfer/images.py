@@ -1,7 +1,7 @@
 """The images that are attacked: whole, in 8 bits, and classified correctly by every network."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,7 +100,12 @@ class ImageSet:
 
 
 def choose_images(
-    data: LoadedData, networks: Sequence[Network], *, limit: int | None = None, seed: int = 0
+    data: LoadedData,
+    networks: Sequence[Network],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    advance: Callable[[int], None] | None = None,
 ) -> ImageSet:
     """Find images that every network classifies correctly.
 
@@ -113,6 +118,7 @@ def choose_images(
         networks: all surrogates and all targets.
         limit: how many are wanted; None takes all that count.
         seed: of the order and of drawn targets.
+        advance: called with the number of images that were looked at since the last call.
 
     Raises:
         InvalidArgumentError: a target class is the true class, labels are no classes of the
@@ -143,6 +149,8 @@ def choose_images(
             right[network.name] += int(correct.sum())
             good &= correct
         seen += len(kept)
+        if advance is not None:
+            advance(len(kept))
         found = good.nonzero().flatten().tolist()
         levels.append((pixels[found] * 255).round().to(torch.uint8))
         chosen += [places[i] for i in found]

@@ -53,7 +53,7 @@ class Runner:
             if not found:
                 found = self._run(job, part, saved)
             else:
-                self.bar.advance(work(job, part))
+                self.bar.skip(work(job, part))
             rows += found
         return rows
 
@@ -66,7 +66,7 @@ class Runner:
 
     def _run(self, job: Job, part: Part, saved: SavedImages | None) -> list[TransferRow]:
         outcome = self._load(job, part)
-        self.bar.advance(work(job, part) * outcome.seen // len(part.images))
+        self.bar.skip(work(job, part) * outcome.seen // len(part.images))
         members = make_members(job)
         if members:
             outcome.achieved = sum(member.achieved for member in members) / len(members)
