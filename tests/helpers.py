@@ -150,11 +150,11 @@ class Shared(nn.Module):
         return self.norm(self.again(self.first(x)))
 
 
-class WeirdConv(nn.Conv2d):
-    """A subclass with a forward of its own, as networks with standardised weights have."""
+class ScaledConv(nn.Conv2d):
+    """A subclass with a forward of its own, as networks with equalised learning rates have."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight - self.weight.mean(), self.bias)
+        return self._conv_forward(x, self.weight * 0.5, self.bias)
 
 
 class StackedExperts(nn.Module):
@@ -270,7 +270,7 @@ CASES = [
     Case("attention-separate", lambda: Attention(kdim=3), _of(1, 3, 4), _SEPARATE),
     Case("tied", Twins, _of(2, 4), ("first.weight", "body.weight")),
     Case("shared", Shared, _of(1, 2, 4, 4), ("first.weight",)),
-    Case("subclass", lambda: WeirdConv(2, 3, 3), _of(1, 2, 5, 5), ("weight",)),
+    Case("subclass", lambda: ScaledConv(2, 3, 3), _of(1, 2, 5, 5), ("weight",)),
     Case(
         "channels-last",
         lambda: nn.Sequential(nn.Conv2d(3, 4, 3)).to(memory_format=torch.channels_last),

@@ -168,16 +168,6 @@ def test_tied_and_shared_weights_are_pruned_once() -> None:
     assert not hasattr(model.embed, "weight_orig")
 
 
-def test_parameters_that_share_memory_come_back() -> None:
-    """Two Parameters over the same numbers, as ``b.weight.data = a.weight.data`` makes them."""
-    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
-    model[1].weight.data = model[0].weight.data
-    before = snapshot(model)
-    for p_prune in (0.5, 0.3):
-        global_prune(model, p_prune)
-    assert_same(snapshot(restore(model)), before)
-
-
 def test_expanded_and_overlapping_weights_are_refused_untouched() -> None:
     for weight in (torch.randn(4).expand(3, 4), torch.randn(6).unfold(0, 4, 1)):
         model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))

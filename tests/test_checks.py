@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from secateurs._checks import check_choice, check_ratio, make_generator, nearest
+from secateurs._checks import (
+    as_integer,
+    check_choice,
+    check_count,
+    check_ratio,
+    check_seed,
+    make_generator,
+    nearest,
+)
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 
 
@@ -48,6 +56,49 @@ def test_a_choice_is_returned_or_refused_with_the_nearest_one() -> None:
 def test_nearest_is_silent_when_nothing_is_near() -> None:
     assert nearest("xyz", ("global", "layer")) == ""
     assert nearest("wieght", ("kernel", "weight")) == "; did you mean weight?"
+
+
+class Index:
+    """Says that it is an integer, as Python wants it said."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor([3]), Index()],
+)
+def test_integers_of_any_kind_become_pythons(value: object) -> None:
+    for found in (as_integer(value), check_count("steps", value), check_seed("seed", value)):
+        assert type(found) is int
+        assert found == 3
+    generator = make_generator(None, value)  # type: ignore[arg-type]
+    assert generator is not None
+    assert generator.initial_seed() == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [True, np.bool_(True), torch.tensor(True), 3.0, np.float64(3), torch.tensor(3.0), "3", None,
+     torch.tensor([1, 2]), np.array([1, 2]), 3j, [3]],
+)  # fmt: skip
+def test_what_is_no_integer_is_refused(value: object) -> None:
+    assert as_integer(value) is None
+    with pytest.raises(InvalidArgumentError, match=r"^steps must be a whole number from 1, got "):
+        check_count("steps", value)
+    with pytest.raises(InvalidArgumentError, match=r"^seed must be an integer, got "):
+        check_seed("seed", value)
+
+
+def test_counts_below_the_least_and_seeds_that_no_generator_takes() -> None:
+    assert check_count("ti", np.int64(0), 0) == 0
+    with pytest.raises(InvalidArgumentError, match="must be a whole number from 1, got 0"):
+        check_count("steps", 0)
+    assert check_seed("seed", 2**100) == 2**100
+    assert make_generator(None, -1) is not None
+    with pytest.raises(InvalidArgumentError, match="seed must fit into 64 bits"):
+        make_generator(None, 2**64)
 
 
 def test_a_seed_makes_a_fresh_cpu_generator() -> None:

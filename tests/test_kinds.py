@@ -109,10 +109,13 @@ def test_what_a_recurrent_layer_keeps_elsewhere_stays_the_same() -> None:
 
 def test_what_cannot_be_right_for_recurrent_layers_is_refused() -> None:
     model = Recurrent("lstm")
-    with pytest.raises(sc.InvalidArgumentError, match=r"weight_ih_l0 belongs to LSTM: write"):
+    with pytest.raises(sc.InvalidArgumentError, match=r"none: 12 of LSTM \(core.weight_ih_l0, "):
         sc.gradient_prune(model, 0.5, include="core")
-    with pytest.raises(sc.InvalidArgumentError, match="belongs to a recurrent layer"):
+    with pytest.raises(sc.InvalidArgumentError, match="9 more belong to a recurrent") as caught:
         sc.Diversified(model, 0.5, 0.5, include="core")
+    exclude = eval(str(caught.value).rpartition("exclude=")[2])
+    with pytest.raises(sc.InvalidArgumentError, match="nothing to prune"):
+        sc.Diversified(model, 0.5, 0.5, include="core", exclude=exclude)
     nn.utils.parametrizations.weight_norm(model.core, "weight_hh_l0")
     with pytest.raises(sc.InvalidArgumentError, match=r"weight_hh_l0 is not a parameter but"):
         sc.global_prune(model, 0.5, layers="recurrent")

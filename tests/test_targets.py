@@ -157,6 +157,9 @@ def test_integer_parameters_stay_out_of_all() -> None:
         ({"exclude": "zzz"}, r"exclude='zzz' matches no parameter and no module \(model"),
         ({"include": nn.RNN}, "include: the model has no RNN with weights"),
         ({"exclude": nn.RNN}, "exclude: the model has no RNN with weights"),
+        ({"layers": ["linear", nn.RNN]}, "layers: the model has no RNN with weights; leave it out"),
+        ({"layers": [nn.LSTM, "all"]}, "layers: the model has no LSTM with weights; leave it out"),
+        ({"layers": nn.Sequential}, "layers: the model has no Sequential with weights"),
         (
             {"layers": "linear", "exclude": "*"},
             r"nothing to prune with layers='linear', exclude='\*': the layers that have parameters "
@@ -167,6 +170,19 @@ def test_integer_parameters_stay_out_of_all() -> None:
 def test_wrong_choices_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         names(network(), **options)
+
+
+def test_a_type_whose_weights_have_other_names_says_how_to_name_them() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix = nn.Parameter(torch.ones(2, 2))
+
+    model = nn.Sequential(nn.Linear(2, 2), Own())
+    words = r"layers: Own has no parameter called weight; name .* with include=\['\*', Own\]"
+    with pytest.raises(InvalidArgumentError, match=words):
+        find_targets(model, layers=["linear", Own])
+    assert names(model, include=["*", Own]) == ["0.weight", "1.matrix"]
 
 
 @pytest.mark.parametrize(

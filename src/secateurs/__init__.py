@@ -13,6 +13,7 @@ from typing import Any
 from secateurs._version import __version__
 from secateurs.candidates import Candidates, Levels
 from secateurs.errors import (
+    CoverageWarning,
     FailureError,
     InvalidArgumentError,
     LostTrainingWarning,
@@ -35,6 +36,7 @@ from secateurs.targets import Target, find_targets
 
 __all__ = [
     "Candidates",
+    "CoverageWarning",
     "Diversified",
     "Ensemble",
     "FailureError",

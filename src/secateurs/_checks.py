@@ -3,9 +3,11 @@
 import difflib
 import math
 import numbers
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import SupportsIndex, cast
 
 import torch
 
@@ -26,6 +28,43 @@ def check_ratio(name: str, value: float) -> float:
         hint = f"; for {value:g} per cent write {value / 100:g}" if 1 < value <= 100 else ""
         raise InvalidArgumentError(f"{name} must be from 0 to 1 inclusive, got {value!r}{hint}")
     return float(value)
+
+
+def as_integer(value: object) -> int | None:
+    """An integer of any kind as Python's: numpy's too, and tensors of one; None for all else.
+
+    What Python itself takes as an index is one (``operator.index``), but for True and False.
+    """
+    if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+        return None
+    try:
+        return operator.index(cast("SupportsIndex", value))
+    except (TypeError, ValueError, RuntimeError):  # the latter two: tensors of several values
+        return None
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return ``value`` as an int if it is a whole number from ``least``.
+
+    Raises:
+        InvalidArgumentError: it is not.
+    """
+    count = as_integer(value)
+    if count is None or count < least:
+        raise InvalidArgumentError(f"{name} must be a whole number from {least}, got {value!r}")
+    return count
+
+
+def check_seed(name: str, value: object) -> int:
+    """Return ``value`` as an int if it is an integer.
+
+    Raises:
+        InvalidArgumentError: it is not.
+    """
+    seed = as_integer(value)
+    if seed is None:
+        raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
+    return seed
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
@@ -70,9 +109,10 @@ def make_generator(
             )
         return generator
     if seed is not None:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise InvalidArgumentError(f"seed must be an integer, got {seed!r}")
-        return torch.Generator().manual_seed(seed)
+        number = check_seed("seed", seed)
+        if not -(2**63) <= number < 2**64:
+            raise InvalidArgumentError(f"seed must fit into 64 bits, got {seed}")
+        return torch.Generator().manual_seed(number)
     if needed_for is not None:
         raise InvalidArgumentError(
             f"{needed_for} draws random numbers: hand in seed=0 or generator=torch.Generator()"

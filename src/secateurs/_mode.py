@@ -3,7 +3,7 @@
 It knows masked weights by identity, and decides what becomes of each function that is handed one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -96,6 +96,11 @@ class MaskedWeights(TorchFunctionMode):
             for attribute, keep in masked_attributes(holder):
                 weight = getattr(holder, attribute)
                 self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+
+    def take(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
+        """Take in weights with masks that no module holds: those of one call of a surrogate."""
+        for weight, keep in zip(weights, keeps, strict=True):
+            self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
     def _known(self, value: Any) -> _Masked | None:
         """What is known of a value, if it is a masked weight or a copy of one."""
@@ -197,12 +202,17 @@ class MaskedWeights(TorchFunctionMode):
         return _ops.Dual(weight, keep.expand_as(weight))  # both will be sliced
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
-        named = func.__self__ if func.__name__ == "__get__" else func
-        names = (n for n, p in _named_weights(self.module) if id(p) == found.weight)
-        name = next(names, "weight")
+        function = func.__self__ if func.__name__ == "__get__" else func
+        held = ((n, k) for n, p, k in _named_weights(self.module) if id(p) == found.weight)
+        name, kind = next(held, ("", nn.Module))
+        if not name:  # of a surrogate, which masks no module
+            named = self.module.named_parameters()
+            name = next((n for n, p in named if id(p) == found.weight), "weight")
+        own = not kind.__module__.startswith("torch.nn.modules.")
+        more = f", or exclude={kind.__name__} for all layers of that type" if own else ""
         return FailureError(
-            f"{self.module._get_name()} hands {name} to {named.__name__}, where the gradient to "
-            f"the input cannot be pruned: write exclude='*{name}'"
+            f"{self.module._get_name()} hands {name} to {function.__name__}, where the gradient to "
+            f"the input cannot be pruned: write exclude='*{name}'{more}"
         )
 
 
@@ -227,10 +237,13 @@ def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from masks_of(module)
 
 
-def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor, type[nn.Module]]]:
+    """The masked weights of a module: name, weight, and the class of the layer that holds it."""
     for prefix, holder in module.named_modules():
+        kind: type[nn.Module] = getattr(holder, "secateurs_base", type(holder))
         for attribute, _ in masked_attributes(holder):
-            yield f"{prefix}.{attribute}" if prefix else attribute, getattr(holder, attribute)
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            yield name, getattr(holder, attribute), kind
 
 
 def _holds_tensor(result: Any) -> bool:

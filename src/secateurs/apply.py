@@ -19,6 +19,7 @@ from secateurs.layout import as_integers
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, multiply
 from secateurs.original import Original, differs
+from secateurs.overlaps import refuse_overlaps
 from secateurs.restoring import check_releasable, release_weights
 from secateurs.sharding.presence import is_part, local_of, replicated
 from secateurs.sharding.shard import shard_of
@@ -100,6 +101,7 @@ def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
     for target, mask in pairs:
         _check_writable(target)
         local_mask(mask, target)
+    refuse_overlaps([(target.name, target.parameter) for target, _ in pairs])
     check_releasable(model)
     return pairs
 

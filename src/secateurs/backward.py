@@ -7,7 +7,7 @@ or attention function, by whichever module, the gradient to the input is compute
 weight. A masked weight that is handed to anything else is an error, never a dense gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
 
@@ -27,9 +27,12 @@ from secateurs.kept import (
     keeps_original,
     masks_of,
     original_of,
+    parameter_of,
 )
 from secateurs.kinds import KINDS
 from secateurs.masks import Masks
+from secateurs.patterns import excluding, listed
+from secateurs.recomputed import refuse_recomputed
 from secateurs.targets import Target
 
 # These never use a weight themselves, and people compare their types.
@@ -37,7 +40,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _ABOVE = "secateurs_above"  # where a class that has ours below remembers the one it replaces
 # In these, torch takes another path, with other rounding, when no gradient is wanted and no
 # function mode is active.
-_FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 def prune_gradients(model: nn.Module, masks: Masks) -> None:
@@ -48,8 +51,8 @@ def prune_gradients(model: nn.Module, masks: Masks) -> None:
             convolution, linear or attention layer, or its module's ``forward`` was replaced.
     """
     pairs = matching_targets(model, masks)
+    check_gradient_prunable([target for target, _ in pairs])
     for target, _ in pairs:
-        check_gradient_prunable(target)
         for place in target.places:
             check_mask_name(*place)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
@@ -65,7 +68,8 @@ def gradient_masks(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
 def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, Tensor]]) -> None:
     """Put masks on a model without any; `gradient_masks` describes the argument."""
     for module, attribute, keep in masks:
-        keep_mask(module, attribute, keep.to(module.get_parameter(attribute).device))
+        parameter = parameter_of(module, attribute)
+        keep_mask(module, attribute, keep if parameter is None else keep.to(parameter.device))
     for module in list(model.modules()) if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):
@@ -169,7 +173,7 @@ def _forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: 
     """Run a module's own ``forward``, under a mode that knows the masked weights it may use."""
     if not torch.is_grad_enabled():
         return forward(module, *args, **kwargs)
-    if isinstance(module, _FAST_PATHS) and not _wants_gradients(module, args, kwargs):
+    if isinstance(module, FAST_PATHS) and not wants_gradients(module, args, kwargs):
         with without_our_mode():
             return forward(module, *args, **kwargs)
     mode = active_mode(module)
@@ -190,26 +194,27 @@ def _checked(
     output = forward(module, *args, **kwargs)
     for weight in own:
         if weight not in mode.used:
-            _refuse_computed(module)
-            raise FailureError(
-                f"{module._get_name()} did not hand its weight to a convolution, a matrix "
-                "product or an attention function, so its backward pass cannot be pruned: exclude "
-                "this layer"
-            )
+            raise not_handed(module)
     return output
 
 
-def _refuse_computed(module: nn.Module) -> None:
+def not_handed(module: nn.Module) -> FailureError:
+    """The error for a module that used its masked weight in a way which nobody saw."""
     for attribute, _ in masked_attributes(module):
         if parametrize.is_parametrized(module, attribute):
-            raise FailureError(
+            return FailureError(
                 f"{attribute} of a {module._get_name()} is computed by a parametrization that was "
                 "put on after gradient pruning, so its backward pass cannot be pruned: call "
                 "restore(model), and prune again without this layer or without the parametrization"
             )
+    return FailureError(
+        f"{module._get_name()} did not hand its weight to a convolution, a matrix product or an "
+        "attention function, so its backward pass cannot be pruned: exclude this layer"
+    )
 
 
-def _wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
+def wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Whether a call of a module computes something that a gradient may be asked of."""
     tensors = (*args, *kwargs.values(), *module.parameters())
     return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
@@ -219,29 +224,52 @@ def _may_use_others(module: nn.Module) -> bool:
     if isinstance(module, _CONTAINERS) or "forward" in vars(module):
         return False  # the latter runs something else than its class's ``forward``
     below = any(True for child in module.modules() for _ in masked_attributes(child))
-    return below or isinstance(module, _FAST_PATHS)
+    return below or isinstance(module, FAST_PATHS)
 
 
-def check_gradient_prunable(target: Target) -> None:
-    """Refuse a weight whose use cannot be told from others'.
+def check_gradient_prunable(targets: Sequence[Target]) -> None:
+    """Refuse weights whose use cannot be told from others', all that share a reason in one error.
 
     Raises:
-        InvalidArgumentError: it is not the weight of a convolution, linear or attention layer or of
-            experts, or its module's ``forward`` was replaced.
+        InvalidArgumentError: one is not the weight of a convolution, linear or attention layer or
+            of experts, or its module's ``forward`` was replaced, or makes another weight of it.
     """
-    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
-    if not linear and not target.is_stack:
+    others = [t for t in targets if gradient_barrier(t)]
+    if others:
         raise InvalidArgumentError(
             "gradient pruning works on the weights of convolutions, linear layers, attention and "
-            f"experts; {target.name} belongs to {type(target.module).__name__}: write "
-            f"exclude={target.name!r}"
+            f"experts; {_named(others)}: write {_without(others, targets)}"
         )
-    for module, _ in target.places:
-        if "forward" in vars(module):
-            raise InvalidArgumentError(
-                f"{target.name} cannot be gradient-pruned, since the forward method of its module "
-                f"was replaced on the instance: undo that, or write exclude={target.name!r}"
-            )
+    replaced = [t for t in targets if any("forward" in vars(module) for module, _ in t.places)]
+    if replaced:
+        raise InvalidArgumentError(
+            f"{listed(t.name for t in replaced)} cannot be gradient-pruned, since the forward "
+            "method of the module was replaced on the instance: undo that, or write "
+            f"{_without(replaced, targets)}"
+        )
+    places = [(t.name, module) for t in targets for module, a in t.places if a == "weight"]
+    refuse_recomputed(places, [t.name for t in targets], stored=False)
+
+
+def gradient_barrier(target: Target) -> str:
+    """What stands against gradient pruning of a weight by the kind of its layer, or nothing."""
+    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
+    return "" if linear or target.is_stack else "cannot be pruned in the backward pass alone"
+
+
+def _named(targets: Sequence[Target]) -> str:
+    if len(targets) == 1:
+        return f"{targets[0].name} belongs to {type(targets[0].module).__name__}"
+    kinds: dict[str, list[str]] = {}
+    for target in targets:
+        kinds.setdefault(type(target.module).__name__, []).append(target.name)
+    said = ", ".join(f"{len(names)} of {kind} ({listed(names)})" for kind, names in kinds.items())
+    return f"{len(targets)} parameters are none: {said}"
+
+
+def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> str:
+    names = [target.name for target in targets]
+    return excluding(names, {t.name for t in chosen} - set(names))
 
 
 def _is_linear(module: nn.Module, attribute: str) -> bool:

@@ -79,6 +79,14 @@ def keeps_original(module: nn.Module, attribute: str) -> bool:
     return kept is not None and attribute in kept.originals
 
 
+def is_pruned(module: nn.Module) -> bool:
+    """Whether a parameter of this module itself is pruned, in its weights or its backward pass."""
+    kept = _kept_below(module)
+    return kept is not None and (
+        bool(masks_of(module)) or any(original_of(module, a) for a in list(kept.originals))
+    )
+
+
 def keep_original(module: nn.Module, attribute: str, original: Original) -> None:
     """Keep an original in place of any that was kept; it is seen as ``module.NAME_orig``."""
     kept = _kept_for(module)
@@ -155,9 +163,8 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
 
 def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
     """The Parameter that stands in a module under a name now."""
-    parameters = module._parameters
-    # Those of a scripted module are no plain dict.
-    return parameters[attribute] if attribute in parameters else None  # noqa: SIM401
+    # Not looked up by name: that gives the pruned weight where a surrogate runs in this thread.
+    return next((p for name, p in module._parameters.items() if name == attribute), None)
 
 
 def _kept_below(module: nn.Module) -> Kept | None:

@@ -3,6 +3,7 @@
 from abc import ABC
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.modules.rnn import RNNCellBase
@@ -81,7 +82,7 @@ def weight_attributes(module: nn.Module) -> tuple[str, ...]:
     return ("weight",)
 
 
-def is_stack(module: nn.Module, attribute: str, parameter: nn.Parameter | None) -> bool:
+def is_stack(module: nn.Module, attribute: str, parameter: torch.Tensor | None) -> bool:
     """Whether a parameter may be a stack of matrices, one an expert, by its shape and its name."""
     if parameter is None or isinstance(parameter, UninitializedParameter):
         return False

@@ -1,5 +1,6 @@
 """What models return."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +27,15 @@ def logits_of(output: Any) -> Tensor:
 
 
 def plain_logits(output: Any) -> Any:
-    """The ``logits`` of an object that has them, as transformers' models return it; else itself."""
+    """The ``logits`` of an object that holds nothing else, as transformers' models return it.
+
+    Logits of several heads count as nothing else: those called ``logits`` are the model's. An
+    object with a loss, hidden states or anything more is given as it is, and so is what has no
+    ``logits``.
+    """
     logits = getattr(output, "logits", None)
-    return logits if isinstance(logits, Tensor) else output
+    if not isinstance(logits, Tensor) or isinstance(output, Tensor):
+        return output
+    fields = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+    more = any(v is not None and not str(n).endswith("logits") for n, v in fields.items())
+    return output if more else logits

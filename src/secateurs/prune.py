@@ -9,7 +9,8 @@ from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
 from secateurs.apply import check_weights, prune_weights
-from secateurs.backward import prune_gradients, restore_gradients
+from secateurs.backward import gradient_barrier, prune_gradients, restore_gradients
+from secateurs.coverage import Barrier, no_barrier
 from secateurs.masks import Masks
 from secateurs.restoring import (
     check_releasable,
@@ -19,7 +20,7 @@ from secateurs.restoring import (
     restore_weights,
 )
 from secateurs.scores import Score
-from secateurs.selecting import SelectOptions, agree, select
+from secateurs.selecting import SelectOptions, agree, choose
 from secateurs.sharding.team import team_of
 from secateurs.standing import Standing, warn_of_loss
 from secateurs.targets import Layers, Patterns
@@ -131,7 +132,7 @@ def gradient_prune(
         >>> y.item(), x.grad
         (3.0, tensor([[0., 2.]]))
     """
-    masks = _draw(model, p_prune, p_bern, **options)
+    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
     return apply_masks(model, masks, "gradient")
 
 
@@ -260,7 +261,7 @@ def gradient_pruned(
     Raises:
         InvalidArgumentError: as `gradient_prune`.
     """
-    masks = _draw(model, p_prune, p_bern, **options)
+    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
     with _under(model, masks, "gradient"):
         yield model
 
@@ -288,7 +289,11 @@ def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
 
 
 def _draw(
-    model: nn.Module, p_prune: float, p_bern: float, **options: Unpack[SelectOptions]
+    model: nn.Module,
+    p_prune: float,
+    p_bern: float,
+    barrier: Barrier = no_barrier,
+    **options: Unpack[SelectOptions],
 ) -> Masks:
     team = team_of(model)
     if team is not None:
@@ -297,4 +302,5 @@ def _draw(
     source = make_generator(options.get("generator"), options.get("seed"))
     # One source for both: random scores and draws must not repeat each other's numbers.
     options |= {"generator": source, "seed": None}
-    return select(model, p_prune, **options).draw(p_bern, generator=source)
+    chosen = choose(model, p_prune, barrier=barrier, **options)
+    return chosen.draw(p_bern, generator=source)

@@ -95,7 +95,9 @@ def copy_original(module: nn.Module, attribute: str, values: torch.Tensor) -> bo
     Returns:
         Whether it held anything but these values and zeros.
     """
-    parameter = module.get_parameter(attribute)
+    parameter = parameter_of(module, attribute)
+    if parameter is None:
+        return False
     original = original_of(module, attribute)
     if original is not None and original.values is values:
         trained = original.trained

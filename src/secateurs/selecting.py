@@ -9,17 +9,28 @@ from torch import nn
 
 from secateurs._checks import check_choice, check_ratio, make_generator
 from secateurs.candidates import Candidates, Levels
+from secateurs.coverage import Barrier, no_barrier, warn_of_coverage
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES, Units, units_of
 from secateurs.keys import Scores
 from secateurs.layout import flattened, joined, side_by_side
 from secateurs.marking import Marks
+from secateurs.overlaps import refuse_overlaps
+from secateurs.recomputed import refuse_recomputed
 from secateurs.restoring import look_closely
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
 from secateurs.sharding.presence import local_of, part_like
 from secateurs.sharding.team import Team, parameters_of, team_of
-from secateurs.targets import Layers, Patterns, Target, find_targets
+from secateurs.targets import (
+    Layers,
+    Patterns,
+    Target,
+    all_parameters,
+    find_targets,
+    is_picked,
+    pattern_list,
+)
 
 SCOPES = ("global", "layer")
 
@@ -73,9 +84,14 @@ def select(
     Returns:
         The candidates; `Candidates.draw` turns them into masks.
 
+    Warns:
+        CoverageWarning: less than one half of the model's weights competes, though neither
+            ``include`` nor ``exclude`` names what is left out.
+
     Raises:
         InvalidArgumentError: a ratio outside [0, 1], an unknown name, a NaN score, nothing to
-            prune, or random scores without generator and seed.
+            prune, random scores without generator and seed, layers that compute another weight
+            from theirs in ``forward``, or weights that are views of one memory.
 
     Example:
         >>> import torch
@@ -84,32 +100,60 @@ def select(
         >>> candidates.count, candidates.total
         (6, 20)
     """
-    options: SelectOptions = {
-        "granularity": granularity,
-        "scope": scope,
-        "score": score,
-        "layers": layers,
-        "include": include,
-        "exclude": exclude,
-        "generator": generator,
-        "seed": seed,
-    }
+    return choose(
+        model,
+        p_prune,
+        granularity=granularity,
+        scope=scope,
+        score=score,
+        layers=layers,
+        include=include,
+        exclude=exclude,
+        generator=generator,
+        seed=seed,
+    )
+
+
+def choose(
+    model: nn.Module,
+    p_prune: float,
+    *,
+    warn: bool = True,
+    barrier: Barrier = no_barrier,
+    **options: Unpack[SelectOptions],
+) -> Candidates:
+    """`select`, for those who prune in other ways.
+
+    Args:
+        model: the network; it is not changed.
+        p_prune: the ratio of units.
+        warn: whether to warn if less than one half of the weights competes.
+        barrier: what the warning must not advise; see `secateurs.coverage.Barrier`.
+        **options: the other arguments of `select`.
+    """
     team = team_of(model)
     if team is not None:
         agree(team, model, "select", p_prune=p_prune, **options)
     p_prune = check_ratio("p_prune", p_prune)
-    units, groups = _scored(model, team, **options)
+    units, groups = _scored(model, team, barrier if warn else None, **options)
     return Candidates(units, _chosen(groups, p_prune, team), team)
 
 
 def select_levels(
-    model: nn.Module, ratios: Sequence[float], **options: Unpack[SelectOptions]
+    model: nn.Module,
+    ratios: Sequence[float],
+    *,
+    warn: bool = True,
+    barrier: Barrier = no_barrier,
+    **options: Unpack[SelectOptions],
 ) -> Levels:
     """Choose the candidates of several ratios at once.
 
     Args:
         model: the network; it is not changed.
         ratios: values of p_prune, at most 255 different ones.
+        warn: whether to warn if less than one half of the weights competes.
+        barrier: what the warning must not advise; see `secateurs.coverage.Barrier`.
         **options: the keyword arguments of `select`.
 
     Returns:
@@ -126,7 +170,7 @@ def select_levels(
     ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
-    units, groups = _scored(model, team, **options)
+    units, groups = _scored(model, team, barrier if warn else None, **options)
     scores = [scores for group in groups for scores in group]
     level = side_by_side([s.values for s in scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
@@ -145,9 +189,39 @@ def agree(team: Team, model: nn.Module, action: str, **given: object) -> None:
     team.agree(action, {"model": parameters_of(model)} | given)
 
 
+def check_together(
+    model: nn.Module,
+    targets: Sequence[Target],
+    layers: Layers | None = None,
+    exclude: Patterns | None = None,
+) -> None:
+    """Refuse what no mask does justice to: layers that do not keep zeros, and shared memory.
+
+    Args:
+        model: the network.
+        targets: what competes.
+        layers: what the caller gave; a class that it names is pruned in any case.
+        exclude: what the caller gave; its memory must not be written either.
+
+    Raises:
+        InvalidArgumentError: there is such a layer, or two weights are views of one memory.
+    """
+    asked = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else (layers,)
+    places = [(t.name, module) for t in targets for module, attribute in t.places
+              if attribute == "weight"]  # fmt: skip
+    refuse_recomputed(places, [t.name for t in targets], [one for one in asked if one is not None])
+    kept: list[Target] = []
+    if exclude is not None:
+        patterns, chosen = pattern_list("exclude", exclude), {t.name for t in targets}
+        others = (t for name, t in all_parameters(model).items() if name not in chosen)
+        kept = [target for target in others if any(is_picked(target, p) for p in patterns)]
+    refuse_overlaps([(t.name, t.parameter) for t in (*targets, *kept)], len(targets))
+
+
 def _scored(
     model: nn.Module,
     team: Team | None,
+    barrier: Barrier | None,
     *,
     granularity: str = "weight",
     scope: str = "global",
@@ -165,11 +239,15 @@ def _scored(
     needed = "score='random'" if score == "random" and team is None else None
     source = make_generator(generator, seed, needed_for=needed)
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    check_together(model, targets, layers, exclude)
     look_closely(model)
     units = {target.name: units_of(target, granularity) for target in targets}
     if not any(u.count for u in units.values()):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
-
+    if barrier is not None:
+        warn_of_coverage(
+            model, targets, layers=layers, include=include, exclude=exclude, barrier=barrier
+        )
     if team is not None and score == "random":
         with team.shared(source) as same:
             scores = _scores(targets, units, score, same, team)

@@ -1,14 +1,14 @@
 """How sparse a model or a set of masks is, layer by layer and in total."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
+from secateurs.coverage import count_coverage
 from secateurs.device_keys import fetched
-from secateurs.kept import BACKWARD_SUFFIX as BACKWARD_SUFFIX
 from secateurs.kept import mask_of
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
@@ -39,9 +39,17 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Counts for each layer, in the model's order; ``print`` shows them as a table."""
+    """Counts for each layer, in the model's order; ``print`` shows them as a table.
+
+    Attributes:
+        layers: the counts of each parameter that competes.
+        model_total: how many weights the whole model has: the elements of all its floating-point
+            parameters, biases and normalisation included, and of torch's quantised layers. None
+            where the model is not known, as for masks.
+    """
 
     layers: tuple[LayerSparsity, ...]
+    model_total: int | None = field(default=None, compare=False)
 
     @property
     def zeros(self) -> int:
@@ -58,6 +66,25 @@ class Sparsity:
         """``zeros / total``, from 0.0 to 1.0."""
         return self.zeros / self.total if self.total else 0.0
 
+    @property
+    def coverage(self) -> float:
+        """The share of the model's weights that these layers are; 1.0 if the model is not known."""
+        return self.total / self.model_total if self.model_total else 1.0
+
+    @property
+    def overall(self) -> float:
+        """``zeros / model_total``: `ratio` times `coverage`."""
+        return self.zeros / self.model_total if self.model_total else self.ratio
+
+    def __repr__(self) -> str:
+        counts = f"ratio={self.ratio:.4g}, zeros={self.zeros:,} of {self.total:,}"
+        of_model = (
+            f", overall={self.overall:.4g} of the model's {self.model_total:,}"
+            if self.model_total is not None
+            else ""
+        )
+        return f"Sparsity({counts} in {len(self)} parameters{of_model})"
+
     def __getitem__(self, name: str) -> LayerSparsity:
         """The counts of one parameter by its qualified name."""
         for layer in self.layers:
@@ -73,10 +100,13 @@ class Sparsity:
 
     def __str__(self) -> str:
         rows = [(layer.name, layer.shape, layer) for layer in self.layers]
-        total = LayerSparsity("total", (), self.zeros, self.total)
-        width = max(len(name) for name, _, _ in [*rows, ("total", (), total)])
+        rows.append(("total", (), LayerSparsity("total", (), self.zeros, self.total)))
+        if self.model_total is not None and self.model_total != self.total:
+            model = LayerSparsity("whole model", (), self.zeros, self.model_total)
+            rows.append((model.name, (), model))
+        width = max(len(name) for name, _, _ in rows)
         lines = [f"{'':{width}}  {'shape':>20} {'zero':>12} {'of':>12} {'ratio':>7}"]
-        for name, shape, layer in [*rows, ("total", (), total)]:
+        for name, shape, layer in rows:
             dims = " x ".join(map(str, shape))
             lines.append(
                 f"{name:{width}}  {dims:>20} {layer.zeros:>12,} {layer.total:>12,} "
@@ -92,12 +122,12 @@ def sparsity(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> Sparsity:
-    """Count the zeros of a model's target weights.
+    """Count the zeros of a model's target weights, and say what share of the model these are.
 
-    For a layer under gradient pruning it counts what the backward pass takes as zero. All ranks of
-    a sharded model must call together, and get the counts of the whole model. Layers of a chosen
-    kind whose weights cannot be pruned (computed ones, integers, lazy layers that never ran) are
-    left out.
+    Zeros of weights that do not compete are not counted. For a layer under gradient pruning it
+    counts what the backward pass takes as zero. All ranks of a sharded model must call together,
+    and get the counts of the whole model. Layers of a chosen kind whose weights cannot be pruned
+    (computed ones, integers, scripted ones, lazy layers that never ran) are left out.
 
     Args:
         model: the network.
@@ -117,6 +147,9 @@ def sparsity(
         >>> _ = model.weight.data.copy_(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
         >>> sparsity(model).ratio
         0.25
+        >>> model = torch.nn.Sequential(torch.nn.Embedding(30, 10), torch.nn.Linear(10, 9))
+        >>> sparsity(model)
+        Sparsity(ratio=0, zeros=0 of 90 in 1 parameters, overall=0 of the model's 399)
     """
     team = team_of(model)
     if team is not None and team.sharded:
@@ -127,9 +160,10 @@ def sparsity(
         mask = mask_of(target.module, target.attribute)
         counted.append(target.parameter.detach() if mask is None else mask)
     rows = zip(targets, counted, count_nonzero(counted), strict=True)
-    return Sparsity(
-        tuple(_layer(t.name, tuple(t.parameter.shape), one, kept) for t, one, kept in rows)
+    layer_counts = tuple(
+        _layer(t.name, tuple(t.parameter.shape), one, kept) for t, one, kept in rows
     )
+    return Sparsity(layer_counts, count_coverage(model, targets)[1])
 
 
 def count_masks(masks: Mapping[str, tuple[torch.Tensor, tuple[int, ...]]]) -> Sparsity:

@@ -1,17 +1,16 @@
 """Which parameters compete: in order, each Parameter once, chosen by kind and by name."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedParameter
 
 from secateurs._checks import check_choice, nearest
+from secateurs.computed import Computed, computed_error, computed_in, may_compute
 from secateurs.errors import InvalidArgumentError
-from secateurs.kept import ORIGINAL_SUFFIX, backward_masks, original_of, originals_of, parameter_of
+from secateurs.kept import original_of
 from secateurs.kinds import (
     ATTENTION,
     EMBEDDINGS,
@@ -28,6 +27,8 @@ from secateurs.kinds import (
 )
 from secateurs.layer_names import experts_in, is_embedding, layer_of, routers
 from secateurs.original import Original
+from secateurs.patterns import name_matches, touches
+from secateurs.prunable import refuse_unprunable, why_not
 from secateurs.sharding.presence import settle
 
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
@@ -155,9 +156,10 @@ def find_targets(
         The targets, each Parameter once, however many modules share it.
 
     Raises:
-        InvalidArgumentError: nothing is left, a pattern matches nothing, or a chosen parameter
-            cannot be pruned (not floating point, not initialised, on the meta device,
-            parametrized).
+        InvalidArgumentError: nothing is left, a pattern or a type in ``layers`` matches nothing, or
+            chosen parameters cannot be pruned one by one (not floating point, not initialised, on
+            the meta device, sparse, packed, of a tensor subclass, scripted, or computed from
+            others); all that share a reason are named in one error.
 
     Example:
         >>> from torch import nn
@@ -168,11 +170,11 @@ def find_targets(
         ['0.weight', '1.weight', '2.weight']
     """
     targets = _chosen(model, layers, include, exclude)
-    _refuse_parametrized(model, layers, include, exclude)
+    _refuse_computed(model, targets, layers, include, exclude)
+    _refuse_absent(all_parameters(model), layers)
     if not targets:
         raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
-    for target in targets:
-        _check_prunable(target)
+    refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], {t.name for t in targets})
     return targets
 
 
@@ -188,8 +190,14 @@ def countable_targets(
     Raises:
         InvalidArgumentError: as `find_targets`, if nothing is left.
     """
+    for layer in pattern_list("layers", () if layers is None else layers):
+        if isinstance(layer, type) and not any(isinstance(m, layer) for m in model.modules()):
+            raise InvalidArgumentError(_none_of(layer))
     chosen = _chosen(model, layers, include, exclude)
-    targets = tuple(target for target in chosen if not _why_not(target))
+    inside = _sources(model) if "all" in pattern_list("layers", layers or "default") else set()
+    targets = tuple(
+        target for target in chosen if is_prunable(target) and inside.isdisjoint(_ids(target))
+    )
     return targets or find_targets(model, layers=layers, include=include, exclude=exclude)
 
 
@@ -197,16 +205,38 @@ def _chosen(
     model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
 ) -> tuple[Target, ...]:
     everything = all_parameters(model)
-    of_layers = _of_layers(everything, _as_list("layers", "default" if layers is None else layers))
+    of_layers = _of_layers(
+        everything, pattern_list("layers", "default" if layers is None else layers)
+    )
     chosen = of_layers
     if include is not None:
-        chosen = _included(model, everything, of_layers, _as_list("include", include))
-    for pattern in _as_list("exclude", () if exclude is None else exclude):
+        chosen = _included(model, everything, of_layers, pattern_list("include", include))
+    for pattern in pattern_list("exclude", () if exclude is None else exclude):
         dropped = _matching(everything, pattern)
         if not dropped:
             raise _unmatched("exclude", pattern, model)
         chosen = chosen - dropped
     return tuple(everything[name] for name in everything if name in chosen)
+
+
+def _ids(target: Target) -> set[tuple[int, str]]:
+    return {(id(module), attribute) for module, attribute in target.places}
+
+
+def _sources(model: nn.Module) -> set[tuple[int, str]]:
+    """Where the parameters are that weights are computed from."""
+    return {
+        (id(held), attribute)
+        for name, module in model.named_modules()
+        if may_compute(module)
+        for one in computed_in(name, module)
+        for held, attribute in one.sources
+    }
+
+
+def is_prunable(target: Target) -> bool:
+    """Whether the elements of a parameter can be set to zero one by one."""
+    return why_not(target.module, target.attribute, target.parameter) is None
 
 
 def all_parameters(model: nn.Module) -> dict[str, Target]:
@@ -229,25 +259,8 @@ def all_parameters(model: nn.Module) -> dict[str, Target]:
     return {target.name: target for target in found.values()}
 
 
-def pruned_places(model: nn.Module, suffix: str) -> Iterator[tuple[nn.Module, str]]:
-    """Yield (module, attribute) of each pruned parameter, in its weights or its backward pass.
-
-    Args:
-        model: the network.
-        suffix: `ORIGINAL_SUFFIX` for those whose weights are pruned, else those whose backward
-            pass is.
-    """
-    settle(model)
-    if suffix == ORIGINAL_SUFFIX:
-        for _, module, attribute, original in originals_of(model):
-            if original.belongs_to(parameter_of(module, attribute)):
-                yield module, attribute
-    else:
-        for module, attribute, _ in backward_masks(model):
-            yield module, attribute
-
-
-def _as_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
+def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
+    """What was given as ``option``, checked, as a list."""
     if isinstance(value, str | type | nn.Module) or not isinstance(value, Iterable):
         items: list[Any] = [value]
     else:
@@ -271,7 +284,7 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
             chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
             continue
-        found = _weights(everything, _classes(layer))
+        found = {name for name, t in everything.items() if is_weight_of(t, _classes(layer))}
         if isinstance(layer, str):
             found = _without_routers_and_embeddings(everything, found)
         chosen |= found
@@ -280,15 +293,20 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
 
 def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
     """Leave out gates of experts, and embeddings that are a layer as well."""
-    gates = routers([name for target in everything.values() for name in target.names])
+    gates = gates_of(everything.values())
     return {
         name
         for name in found
-        if gates.isdisjoint(everything[name].names) and not _is_embedding(everything[name])
+        if gates.isdisjoint(everything[name].names) and not is_tied_embedding(everything[name])
     }
 
 
-def _is_embedding(target: Target) -> bool:
+def gates_of(everything: Iterable[Target]) -> set[str]:
+    """The names of all routers of experts, which compete only if they are named."""
+    return routers([name for target in everything for name in target.names])
+
+
+def is_tied_embedding(target: Target) -> bool:
     """Whether an embedding shares a layer's weight: by its class, or by its name."""
     if len(target.places) == 1:
         return False
@@ -305,12 +323,8 @@ def _classes(layer: str | type[nn.Module]) -> Classes:
     return ATTENTION if layer is nn.MultiheadAttention else (layer,)
 
 
-def _weights(everything: dict[str, Target], classes: Classes) -> set[str]:
-    return {name for name, target in everything.items() if _is_weight_of(target, classes)}
-
-
-def _is_weight_of(target: Target, classes: Classes) -> bool:
-    """Whether one of the places is the weight of such a layer."""
+def is_weight_of(target: Target, classes: Classes) -> bool:
+    """Whether one of the target's places is the weight of such a layer."""
     return (Experts in classes and target.is_stack) or any(
         isinstance(module, classes) and attribute in weight_attributes(module)
         for module, attribute in target.places
@@ -318,23 +332,14 @@ def _is_weight_of(target: Target, classes: Classes) -> bool:
 
 
 def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
+    return {name for name, target in everything.items() if is_picked(target, pattern)}
+
+
+def is_picked(target: Target, pattern: str | type[nn.Module]) -> bool:
+    """Whether a pattern, a glob or a type, picks the parameter by one of its names or places."""
     if isinstance(pattern, str):
-        return {
-            name
-            for name, target in everything.items()
-            if any(_name_matches(alias, pattern) for alias in target.names)
-        }
-    return {
-        name
-        for name, target in everything.items()
-        if any(isinstance(module, pattern) for module, _ in target.places)
-    }
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    """Whether the glob matches the parameter's name or that of a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
+        return any(name_matches(alias, pattern) for alias in target.names)
+    return any(isinstance(module, pattern) for module, _ in target.places)
 
 
 def _included(
@@ -345,12 +350,13 @@ def _included(
 ) -> set[str]:
     if not patterns:
         raise InvalidArgumentError("include is empty; leave it out to prune every target weight")
+    weights = {name for name, target in everything.items() if is_weight_of(target, EVERY_KIND)}
     chosen: set[str] = set()
     for pattern in patterns:
         matched = _matching(everything, pattern)
         if not matched:
             raise _unmatched("include", pattern, model)
-        chosen |= (matched & of_layers) or (matched & _weights(everything, EVERY_KIND)) or matched
+        chosen |= (matched & of_layers) or (matched & weights) or matched
     return chosen
 
 
@@ -382,66 +388,93 @@ def _nothing_left(
     )
 
 
-def _refuse_parametrized(
-    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
-) -> None:
-    """A layer of a chosen kind whose weight is computed would be left out silently: say so."""
-    chosen = _as_list("layers", "default" if layers is None else layers)
-    classes = tuple(cls for layer in chosen for cls in _classes(layer))
-    included = _as_list("include", () if include is None else include)
-    excluded = _as_list("exclude", () if exclude is None else exclude)
-    for name, module, attribute in _computed_weights(model, classes):
-        full = f"{name}.{attribute}" if name else attribute
-        if (include is not None and not any(_touches(full, module, p) for p in included)) or any(
-            _touches(full, module, p) for p in excluded
+def _refuse_absent(everything: dict[str, Target], layers: Layers | None) -> None:
+    """A type among several that picks nothing would be left out silently: say so."""
+    for layer in pattern_list("layers", () if layers is None else layers):
+        if isinstance(layer, str) or any(
+            is_weight_of(target, _classes(layer)) for target in everything.values()
         ):
             continue
         raise InvalidArgumentError(
-            f"{full} is not a parameter but computed (a parametrization, weight_norm or "
-            "torch.nn.utils.prune): make it permanent with torch.nn.utils.parametrize."
-            f"remove_parametrizations or prune.remove, or write exclude={name or attribute!r}"
+            f"layers: {layer.__name__} has no parameter called weight; name its parameters with "
+            f"include=['*', {layer.__name__}], or leave it out"
+            if _matching(everything, layer)
+            else _none_of(layer)
         )
 
 
-def _computed_weights(model: nn.Module, classes: Classes) -> Iterator[tuple[str, nn.Module, str]]:
+def _none_of(layer: type[nn.Module]) -> str:
+    return f"layers: the model has no {layer.__name__} with weights; leave it out"
+
+
+def _refuse_computed(
+    model: nn.Module,
+    targets: Sequence[Target],
+    layers: Layers | None,
+    include: Patterns | None,
+    exclude: Patterns | None,
+) -> None:
+    """Refuse chosen weights that are computed: they, or what they are made of, would be silent."""
+    kinds = pattern_list("layers", "default" if layers is None else layers)
+    classes = tuple(cls for layer in kinds for cls in _classes(layer))
+    included = None if include is None else pattern_list("include", include)
+    excluded = pattern_list("exclude", () if exclude is None else exclude)
+    pruned = {place for target in targets for place in _ids(target)}
+    found: list[Computed] = []
     for name, module in model.named_modules():
-        if isinstance(module, classes):
-            for attribute in weight_attributes(module):
-                if attribute not in module._parameters and hasattr(module, attribute):
-                    yield name, module, attribute
+        weights, wanted_by = _weights_in(name, module, classes), included
+        if not weights and included is not None and isinstance(module, KINDS["recurrent"]):
+            weights, wanted_by = weight_attributes(module), _naming_others(targets, included)
+        if not weights and not may_compute(module):
+            continue
+        for one in computed_in(name, module, weights):
+            wanted = one.attribute in weights
+            wanted = wanted and not any(touches(one.name, module, p) for p in excluded)
+            if "all" in kinds:
+                wanted = any((id(held), a) in pruned for held, a in one.sources) or (
+                    wanted and not one.sources
+                )
+            if wanted and (
+                wanted_by is None or any(touches(one.name, module, p) for p in wanted_by)
+            ):
+                found.append(one)
+    found = _without_computed_routers(model, found, kinds) if found else found
+    if found:
+        # A module's name excludes its other parameters too.
+        around = tuple(f"{one.layer}." if one.layer else "" for one in found)
+        raise computed_error(found, [t.name for t in targets if not t.name.startswith(around)])
 
 
-def _touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:
-    return (
-        isinstance(module, pattern) if isinstance(pattern, type) else _name_matches(name, pattern)
-    )
+def _weights_in(name: str, module: nn.Module, classes: Classes) -> tuple[str, ...]:
+    """The names of a module's weights of these kinds, computed stacks of experts included."""
+    weights = weight_attributes(module) if isinstance(module, classes) else ()
+    if Experts not in classes or not may_compute(module):
+        return weights
+    stacks: list[str] = []
+    for one in computed_in(name, module):
+        value = getattr(module, one.attribute)
+        is_named = isinstance(module, Experts) or experts_in(one.name, tuple(value.shape))
+        if is_named and is_stack(module, one.attribute, value):
+            stacks.append(one.attribute)
+    return (*weights, *stacks)
 
 
-def _check_prunable(target: Target) -> None:
-    reason = _why_not(target)
-    if reason:
-        raise InvalidArgumentError(reason)
+def _naming_others(
+    targets: Sequence[Target], included: Sequence[str | type[nn.Module]]
+) -> list[str | type[nn.Module]]:
+    """Patterns that pick what ``layers`` does not: nothing but recurrent layers, or nothing."""
+    return [
+        pattern
+        for pattern in included
+        if not any(is_picked(t, pattern) and is_weight_of(t, KINDS["default"]) for t in targets)
+    ]
 
 
-def _why_not(target: Target) -> str:
-    """Why a parameter cannot be pruned, if it cannot."""
-    parameter = target.parameter
-    if isinstance(parameter, UninitializedParameter):
-        return f"{target.name} is not initialised yet: run one forward pass of the lazy model first"
-    if parameter.is_meta:
-        return (
-            f"{target.name} is on the meta device and has no values: load the weights first "
-            "(model.to_empty(device='cpu') and load_state_dict)"
-        )
-    if not parameter.is_floating_point() or parameter.dtype in _WITHOUT_ZERO:
-        return (
-            f"{target.name} has dtype {parameter.dtype}, which cannot be pruned: "
-            f"only floating-point weights with a zero can; write exclude={target.name!r}"
-        )
-    return ""
-
-
-# Formats that hold scales or packed pairs: no zero, or more than one number an element.
-_WITHOUT_ZERO = frozenset(
-    getattr(torch, name) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2") if hasattr(torch, name)
-)
+def _without_computed_routers(
+    model: nn.Module, found: list[Computed], kinds: list[str | type[nn.Module]]
+) -> list[Computed]:
+    """Leave out routers, as where they are parameters, unless their type was named."""
+    names = [*all_parameters(model), *(one.name for one in found)]
+    gates = routers(names)
+    types = tuple(kind for kind in kinds if isinstance(kind, type))
+    return [one for one in found if one.name not in gates or isinstance(one.module, types)]

@@ -1,11 +1,13 @@
 """What random numbers hang on: seed, step, pass and member, and nothing else."""
 
+import numpy as np
 import pytest
 import torch
 from attack_nets import Noting, batch, network
 from torch import Tensor
 
-from secateurs.attack import attack
+from secateurs.attack import Method, attack
+from secateurs.attack.noise import noise
 from secateurs.surrogate import Diversified, mup
 
 OPTIONS = {"eps": "16/255", "alpha": "3/255", "steps": 4}
@@ -121,3 +123,17 @@ def test_an_image_comes_out_the_same_in_any_batch(method: str) -> None:
     for rows in (slice(0, 1), slice(2, 5)):
         alone = attack([network()], images[rows], classes[rows], method=method, **OPTIONS)
         assert torch.allclose(alone, together[rows], atol=1e-12)
+
+
+def test_integers_of_any_kind() -> None:
+    images, classes = batch()
+    plain = {"steps": 2, "passes": 2, "every": 1, "chunk": 2, "seed": 5}
+    found = []
+    for kind in (int, np.int64, torch.tensor):
+        method = Method(loss="logit", di="di", ti=kind(5), si=kind(2), admix=kind(1))
+        assert str(method) == "ti-di-si2-admix1-logit"
+        options = {**OPTIONS, **{name: kind(value) for name, value in plain.items()}}
+        found.append(attack([network()], images, classes, method=method, **options))
+        assert torch.equal(noise(images, 0.1, kind(5)), noise(images, 0.1, 5))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -1,12 +1,22 @@
 """Who attacks whom, with which variants, and how."""
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from digit_nets import networks
 from secateurs.attack import parse_method
-from secateurs.attack.transfer import Protocol, Search, Variants, fit_size, make_groups
+from secateurs.attack.transfer import (
+    Protocol,
+    Search,
+    Variants,
+    check_seeds,
+    fit_size,
+    make_groups,
+)
 from secateurs.attack.transfer.images import ImageSet
 from secateurs.attack.transfer.plan import noise_group
 from secateurs.errors import InvalidArgumentError
@@ -185,3 +195,16 @@ def test_a_search_that_leaves_nothing() -> None:
         Search(images=10).split(some_images(10))
     with pytest.raises(InvalidArgumentError, match="search images must be a whole number from 1"):
         Search(images=0)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_integers_of_any_kind(kind: Any) -> None:
+    protocol = Protocol(method=parse_method("mi-logit"), steps=kind(6), every=kind(4))
+    assert protocol.checkpoints == [4, 6]
+    assert asdict(Search(images=kind(2), steps=kind(3))) == {"images": 2, "steps": 3}
+    assert Variants(redraw=[kind(4), "step"]).all == Variants(redraw=[4, "step"]).all
+    seeds = check_seeds([kind(0), kind(7)])
+    assert seeds == [0, 7]
+    assert {type(seed) for seed in seeds} == {int}
+    with pytest.raises(InvalidArgumentError, match="each once"):
+        check_seeds([kind(3), 3])

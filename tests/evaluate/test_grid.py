@@ -106,3 +106,11 @@ def test_two_scores_of_one_name_are_refused() -> None:
 def test_wrong_values_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         Grid(**wrong)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_integers_of_any_kind(kind: Any) -> None:
+    grid = Grid(p_prune=0.5, p_bern=0.5, draws=kind(2), seed=kind(255))
+    assert grid.variants == Grid(p_prune=0.5, p_bern=0.5, draws=2, seed=255).variants
+    assert (type(grid.draws), type(grid.seed)) == (int, int)
+    assert all(type(variant.seed) is int for variant in grid.variants)

@@ -96,3 +96,27 @@ def test_no_rows_are_refused() -> None:
     for show in (print_table, markdown_table):
         with pytest.raises(InvalidArgumentError, match="no rows"):
             show([])
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [((95_000, 95_000), ""), ((5_000, 5_000), "5% of the weights compete"), ((5_000, 9_000), "")],
+)
+def test_a_share_of_weights_that_is_not_nearly_all_is_said(
+    targets: tuple[int, int], words: str
+) -> None:
+    rows = [
+        make_row(0.1 * i, 80, targets=count, param_count=0.1) for i, count in enumerate(targets)
+    ]
+    for text in (printed(rows, 200), markdown_table(rows)):
+        assert ("compete" in text) == bool(words)
+        assert words in text
+
+
+def test_a_note_stands_below_the_table() -> None:
+    low = [make_row(0.5, 80, targets=5_000, param_count=0.1)]
+    for rows in (low, [*GRID, *low]):
+        text = io.StringIO()
+        print_table(rows, Console(file=text, width=80), note="95% of the weights stay: lstm")
+        assert text.getvalue().splitlines()[-1] == "95% of the weights stay: lstm"
+        assert "compete" not in text.getvalue()  # once is enough

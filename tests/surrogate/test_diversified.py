@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -111,6 +112,39 @@ def test_redraw_at_steps() -> None:
     with surrogate.frozen():
         surrogate.step()
         assert torch.equal(surrogate(x), second)
+
+
+@pytest.mark.parametrize("redraw", ["forward", "step", 3])
+def test_masks_are_those_of_the_last_call(redraw: str | int) -> None:
+    model, x = blocks(), images()
+    surrogate = sc.Diversified(model, 0.6, 0.5, redraw=redraw)
+    coming = surrogate.masks
+    assert surrogate.draws == 0
+    logits = surrogate(x)
+    assert torch.equal(logits, oracle(model, coming)(x))
+    for said in (surrogate.step, surrogate.reselect, lambda: surrogate.frozen().__enter__()):
+        said()
+        assert all(torch.equal(surrogate.masks[name], coming[name]) for name in coming)
+    logits = surrogate(x)
+    assert torch.equal(logits, oracle(model, surrogate.masks)(x))
+    assert not torch.equal(logits, oracle(model, coming)(x))
+    surrogate.restart(0)
+    assert all(torch.equal(surrogate.masks[name], coming[name]) for name in coming)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_integers_of_any_kind(kind: Any) -> None:
+    x = images()
+    found = sc.Diversified(blocks(), 0.6, 0.5, seed=kind(7), redraw=kind(2))
+    wanted = sc.Diversified(blocks(), 0.6, 0.5, seed=7, redraw=2)
+    assert torch.equal(found(x), wanted(x))
+    assert (type(found.seed), type(found.redraw)) == (int, int)
+    found.restart(kind(8))
+    assert type(found.seed) is int
+    both = sc.ensemble([blocks(), blocks()], 0.6, 0.5, seed=kind(255))  # the largest uint8
+    assert [member.seed for member in both] == [255, 256]
+    both.restart(kind(3))
+    assert [member.seed for member in both] == [3, 4]
 
 
 def test_a_step_means_nothing_where_every_call_draws() -> None:
@@ -347,7 +381,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"redraw": 0}, "how many draws"),
     ({"redraw": True}, "redraw must be"),
     ({"mode": "backward"}, "mode must be one of global, gradient"),
+    ({"redraw": np.bool_(True)}, "redraw must be"),
+    ({"redraw": 2.0}, "redraw must be"),
     ({"seed": 0.5}, "seed must be an integer"),
+    ({"seed": True}, "seed must be an integer"),
+    ({"seed": torch.tensor([1, 2])}, "seed must be an integer"),
     ({"granularity": "row"}, "granularity must be one of"),
     ({"layers": "attention"}, "nothing to prune"),
     ({"mode": "gradient", "layers": "all"}, "gradient pruning works on"),
@@ -371,8 +409,6 @@ def test_models_that_cannot_be_surrogates() -> None:
         sc.Diversified(sc.gradient_prune(blocks(), 0.5), 0.5, 0.5)
     with pytest.raises(sc.InvalidArgumentError, match="nothing to prune"):
         sc.Diversified(nn.Sequential(nn.ReLU()), 0.5, 0.5)
-    with pytest.raises(sc.InvalidArgumentError, match="recurrent"):
-        sc.Diversified(nn.LSTM(4, 4), 0.5, 0.5, layers="all")
 
 
 def test_it_shows_its_settings() -> None:

@@ -10,6 +10,7 @@ from surrogate_cases import blocks, images, input_gradient, oracle
 from torch import nn
 
 import secateurs as sc
+from language_models import language_model
 from secateurs.surrogate import MUP, RECIPES, dwp, mup, rapa
 
 
@@ -41,6 +42,14 @@ def test_rapa_in_transformers_and_squeezenet() -> None:
     assert "conv_proj.weight" not in names
     squeeze = torchvision.models.squeezenet1_1(num_classes=4)
     assert set(rapa(squeeze).candidates.chosen) == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_rapa_knows_the_linear_layers_and_experts_of_others() -> None:
+    pytest.importorskip("transformers")
+    gpt2, gpt_oss = (set(rapa(language_model(n)).candidates.chosen) for n in ("gpt2", "gpt_oss"))
+    assert {"transformer.h.0.attn.c_attn.weight", "transformer.h.0.mlp.c_fc.bias"} <= gpt2
+    assert "transformer.h.0.ln_1.weight" in gpt2
+    assert {"model.layers.0.mlp.experts.down_proj", "lm_head.weight"} <= gpt_oss
 
 
 def test_rapa_says_where_it_finds_nothing() -> None:

@@ -84,17 +84,6 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
     return found
 
 
-def check_count(name: str, value: object) -> int:
-    """Return ``value`` if it is a whole number from 1.
-
-    Raises:
-        InvalidArgumentError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgumentError(f"{name} must be a whole number from 1, got {value!r}")
-    return value
-
-
 def check_scores(logits: Tensor, rows: int, highest: int, others: int) -> None:
     """Refuse a member's scores that do not fit the images, the classes or the other members.
 

@@ -15,6 +15,7 @@ from secateurs.attack.transforms import DIVERSITY, mixed, others, scaled
 from secateurs.errors import FailureError
 from secateurs.inputs import device_of, dtype_of, moved
 from secateurs.outputs import logits_of
+from secateurs.surrogate.reaching import holding
 
 Place = tuple[int, ...]
 """Step, pass, mixture, scale: what random numbers are drawn by."""
@@ -84,16 +85,10 @@ class Objective:
         with ExitStack() as held:
             for start in range(0, len(points), self.chunk):
                 if start:  # all parts of a batch meet the draw that the first part made
-                    self._hold(held)
+                    held.enter_context(holding(self.members, "frozen"))
                 rows = slice(start, start + self.chunk)
                 more = None if added is None else added[rows]
                 total[rows] += self._part(points[rows], more, self.classes[rows], place)
-
-    def _hold(self, held: ExitStack) -> None:
-        for member in self.members:
-            frozen = getattr(member, "frozen", None)
-            if frozen is not None:
-                held.enter_context(frozen())
 
     def _part(self, points: Tensor, added: Tensor | None, classes: Tensor, place: Place) -> Tensor:
         """The gradient of some of the images."""

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from secateurs.attack.arguments import check_classes, check_count, check_images, check_members
+from secateurs._checks import check_count, check_seed
+from secateurs.attack.arguments import check_classes, check_images, check_members
 from secateurs.attack.epsilon import parse_epsilon
 from secateurs.attack.gradients import Objective
 from secateurs.attack.method import Method, parse_method
 from secateurs.attack.smoothing import smoothed
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.surrogate.reaching import tell
 
 Checkpoint = Callable[[int, Tensor], object]
 
@@ -100,15 +102,14 @@ def attack(
     if not isinstance(method, Method):
         raise InvalidArgumentError(f"method must be a Method or its name, got {method!r}")
     eps, alpha = parse_epsilon(eps), parse_epsilon(alpha, name="alpha")
-    for name, count in (("steps", steps), ("passes", passes), ("every", every)):
-        check_count(name, count)
+    steps, passes = check_count("steps", steps), check_count("passes", passes)
+    every = check_count("every", every)
     chunk = len(images) if chunk is None else check_count("chunk", chunk)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise InvalidArgumentError(f"seed must be an integer, got {seed!r}")
+    seed = check_seed("seed", seed)
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone()
         classes = classes.detach().clone().to(images.device, torch.int64)
-        _tell(members, "aim", classes[:chunk], targeted)
+        tell(members, "aim", classes[:chunk], targeted)
         objective = Objective(members, classes, targeted, method, passes, seed, chunk)
         return _climb(objective, images, eps, alpha, steps, every, on_checkpoint)
 
@@ -126,7 +127,7 @@ def _climb(
     low, high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
     momentum, found = torch.zeros_like(images), images
     for step in range(1, steps + 1):
-        _tell(objective.members, "step")
+        tell(objective.members, "step")
         ahead = alpha * method.momentum if method.nesterov else 0.0
         gradient = objective.gradient(found + ahead * momentum if ahead else found, step)
         momentum = method.momentum * momentum + _normalised(smoothed(gradient, method.ti), step)
@@ -148,11 +149,3 @@ def _normalised(gradient: Tensor, step: int) -> Tensor:
             "return such logits, or overflow in half precision?"
         )
     return gradient / torch.where(size > 0, size, torch.ones_like(size))
-
-
-def _tell(members: Sequence[nn.Module], name: str, *values: object) -> None:
-    """Call a method of the members that have it."""
-    for member in members:
-        told = getattr(member, name, None)
-        if callable(told):
-            told(*values)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from secateurs._checks import check_choice, nearest
+from secateurs._checks import check_choice, check_count, nearest
 from secateurs.attack.losses import LOSSES
 from secateurs.attack.transforms import DIVERSITY
 from secateurs.errors import InvalidArgumentError
@@ -64,13 +64,12 @@ class Method:
             raise InvalidArgumentError(
                 "nesterov looks ahead along the momentum, which is 0: write momentum=1.0"
             )
-        _check_count("ti", self.ti, 0)
+        for name, least in (("ti", 0), ("si", 1), ("admix", 0)):
+            object.__setattr__(self, name, check_count(name, getattr(self, name), least))
         if self.ti and (self.ti % 2 == 0 or self.ti < 3):
             raise InvalidArgumentError(
                 f"ti is the side of a kernel: an odd number such as 5, or 0 for none; got {self.ti}"
             )
-        _check_count("si", self.si, 1)
-        _check_count("admix", self.admix, 0)
 
     @property
     def is_random(self) -> bool:
@@ -157,8 +156,3 @@ def _number(text: str) -> float:
 
 def _counted(name: str, value: float) -> str:
     return name if value == _COUNTED[name][1] else f"{name}{value!r}"
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgumentError(f"{name} must be a whole number from {least}, got {value!r}")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from secateurs._checks import check_seed
 from secateurs.attack.arguments import check_images
 from secateurs.attack.draws import generator_at
 from secateurs.attack.epsilon import parse_epsilon
@@ -26,7 +27,7 @@ def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
         tensor([[[[-0.2000,  0.2000, -0.2000]]]])
     """
     check_images(images)
-    size = parse_epsilon(eps)
+    size, seed = parse_epsilon(eps), check_seed("seed", seed)
     noisy = images.detach().clone()
     for position, image in enumerate(noisy):
         up = torch.rand(image.shape, generator=generator_at(seed, position)) < 0.5

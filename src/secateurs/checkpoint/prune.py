@@ -7,6 +7,7 @@ from pathlib import Path
 from secateurs._checks import check_path, make_generator
 from secateurs.checkpoint.compressed import BITMASK, VALUES
 from secateurs.checkpoint.compressing import write_compressed
+from secateurs.checkpoint.covering import coverage_of_plan
 from secateurs.checkpoint.deciding import Group, Pruner, decide
 from secateurs.checkpoint.destination import (
     find_destination,
@@ -21,6 +22,7 @@ from secateurs.checkpoint.planning import Names, Plan, plan_pruning
 from secateurs.checkpoint.reading import Advance, Buffers
 from secateurs.checkpoint.rewriting import Written, write_safetensors, write_same
 from secateurs.checkpoint.scoring import Keys, MagnitudeKeys, RandomKeys, Scratch
+from secateurs.coverage import warn_if_low
 from secateurs.draw import Coins
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo.suffixes import suffix_of
@@ -215,6 +217,9 @@ def prune_checkpoint(
     Returns:
         What was pruned, tensor by tensor.
 
+    Warns:
+        CoverageWarning: less than one half of the weights competes; see `secateurs.select`.
+
     Raises:
         InvalidArgumentError: something asked for cannot be, or a score is NaN.
         FailureError: a file is damaged, missing, or cannot be written; nothing has changed.
@@ -243,6 +248,7 @@ def prune_checkpoint(
     )
     # Refused before the first pass, if at all.
     find_destination(plan.source, check_path("output", output), as_safetensors=compress)
+    warn_if_low(coverage_of_plan(plan, include=include, exclude=exclude), include=include)
     decision = decide_pruning(plan, advance)
     return write_pruned(plan, decision, output, compress=compress, advance=advance)
 

@@ -14,6 +14,7 @@ import typer
 from secateurs._checks import nearest
 from secateurs._version import __version__
 from secateurs.cli.arguments import refuse_empty, spelled_out
+from secateurs.cli.coverage import coverage_warnings
 from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune import prune
 from secateurs.cli.ranks import on_ranks
@@ -76,7 +77,8 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
         several = lists.get(words[0] if words else "", SEVERAL)
         refuse_empty(words, several)
         asked = spelled_out(words, several) or ["--help"]
-        code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
+        with coverage_warnings(_say if ranks is None or ranks.first else _say_nothing):
+            code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
     except SecateursError as error:
@@ -88,6 +90,14 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
     if not words:
         return USAGE, ""  # help was printed, but nothing was done
     return code if isinstance(code, int) else 0, ""
+
+
+def _say(text: str) -> None:
+    print("secateurs:", text, file=sys.stderr)  # noqa: T201
+
+
+def _say_nothing(text: str) -> None:
+    """On ranks that leave it to the first one."""
 
 
 def _app() -> typer.Typer:

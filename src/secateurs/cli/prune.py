@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from secateurs.cli.arguments import numbers
+from secateurs.cli.coverage import coverage_line
 from secateurs.cli.speaking import note, tell
 from secateurs.errors import FailureError, InvalidArgumentError
 
@@ -92,6 +93,7 @@ def prune(
 ) -> None:  # fmt: skip
     """Prune the weights in a file or folder, however large, in two passes over it."""
     from secateurs.checkpoint import decide_pruning, plan_pruning, write_pruned
+    from secateurs.checkpoint.covering import coverage_of_plan
     from secateurs.checkpoint.destination import find_destination
 
     if decompress:
@@ -114,10 +116,12 @@ def prune(
         seed=seed,
         key=key,
     )
+    found = coverage_of_plan(plan, include=include or None, exclude=exclude or None)
+    stays = coverage_line(found, include=include)
     if dry_run:
         with _bar("reading", plan.work) as advance:
             decision = decide_pruning(plan, advance)
-        failed = tell("\n".join((_plan_table(plan, decision), *plan.notes)))
+        failed = tell("\n".join((_plan_table(plan, decision, stays), *plan.notes)))
         if failed is not None:
             raise FailureError(f"cannot print the table: {failed.strerror or failed}")
         return
@@ -127,7 +131,7 @@ def prune(
     with _bar("pruning", plan.work) as advance:
         decision = decide_pruning(plan, advance)
         summary = write_pruned(plan, decision, target, compress=compress, advance=advance)
-    failed = tell(_summary_table(summary))
+    failed = tell(_summary_table(summary) + f"\n{stays}" * bool(stays))
     note(_thresholds(plan, decision))
     _note_others(plan, summary)
     files = _first(list(summary.names))
@@ -201,7 +205,8 @@ def _outline(plan: "Plan") -> str:
     count = len(plan.weights) + len(plan.untouched)
     elements = sum(weight.entry.count for weight in plan.weights)
     size = sum(weight.entry.nbytes for weight in plan.weights)
-    others = _first([entry.name for entry in plan.untouched])
+    by_size = sorted(plan.untouched, key=lambda entry: -entry.count)
+    others = _first([entry.name for entry in by_size])
     rest = f"; the others stay: {others}" if others else ""
     return (
         f"pruning {len(plan.weights):,} of {count:,} tensors ({elements:,} weights, "
@@ -209,7 +214,7 @@ def _outline(plan: "Plan") -> str:
     )
 
 
-def _plan_table(plan: "Plan", decision: "Decision") -> str:
+def _plan_table(plan: "Plan", decision: "Decision", stays: str) -> str:
     """Every tensor, and whether it competes."""
     rows = [("tensor", "dtype", "shape", "elements", "")]
     chosen = {weight.entry.name for weight in plan.weights}
@@ -218,7 +223,7 @@ def _plan_table(plan: "Plan", decision: "Decision") -> str:
             (e.name, e.dtype, _shape(e.shape), f"{e.count:,}", "prune" * (e.name in chosen))
             for e in file.entries
         ]
-    return f"{_aligned(rows)}\n{_thresholds(plan, decision)}"
+    return "\n".join(filter(None, (_aligned(rows), stays, _thresholds(plan, decision))))
 
 
 def _summary_table(summary: "Summary") -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.arguments import numbers
+from secateurs.cli.coverage import coverage_line
 from secateurs.cli.loading import (
     NEED_GRADIENTS,
     check_loader_options,
@@ -19,12 +20,14 @@ from secateurs.cli.loading import (
     subject_of,
 )
 from secateurs.cli.ranks import from_rank_0, in_turn, own_device, ranks_here
+from secateurs.coverage import coverage_of
 from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluate import Grid, Ranks
 from secateurs.evaluate import sweep as run_sweep
 from secateurs.evaluate.grid import P_PRUNE
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
+from secateurs.targets import find_targets
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.models import DIGITS_NAMES
 
@@ -229,7 +232,10 @@ def sweep(
     )
     if ranks is not None and not ranks.first:
         return
-    print_table(rows)
+    named = {"include": include or None, "exclude": exclude or None}
+    targets = find_targets(model.model, layers=layers or None, **named)
+    found = coverage_of(model.model, targets, **named, barrier=grid.barrier)
+    print_table(rows, note=coverage_line(found, layers, include))
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     if rows == earlier:
         console.print("these results were there already; --overwrite measures again")

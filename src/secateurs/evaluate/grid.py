@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from secateurs._checks import check_choice, check_ratio
+from secateurs._checks import check_choice, check_count, check_ratio, check_seed
+from secateurs.backward import gradient_barrier
+from secateurs.coverage import Barrier, no_barrier
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
 from secateurs.prune import PRUNE_TYPES
@@ -104,10 +106,8 @@ class Grid:
     cells: tuple[Cell, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise InvalidArgumentError(f"draws must be a whole number from 1, got {self.draws!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise InvalidArgumentError(f"seed must be an integer, got {self.seed!r}")
+        object.__setattr__(self, "draws", check_count("draws", self.draws))
+        object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if not -(2**63) <= self.seed < 2**63 - self.draws:
             raise InvalidArgumentError(f"seed must fit into 64 bits, got {self.seed}")
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
@@ -153,6 +153,12 @@ class Grid:
         """Every network to evaluate, each once: the dense one first if it is among them."""
         unique = {v.key: v for cell in self.cells for v in cell.variants}
         return sorted(unique.values(), key=lambda v: not v.is_dense)
+
+    @property
+    def barrier(self) -> Barrier:
+        """What at least one of the prune types cannot prune."""
+        gradient = any(cell.setting.prune_type == "gradient" for cell in self.cells)
+        return gradient_barrier if gradient else no_barrier
 
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
         random = p_prune > 0 and (0 < p_bern < 1 or (setting.score == "random" and p_bern > 0))

@@ -51,7 +51,8 @@ class Variants:
         self._achieved: dict[str, float] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
             if _key(variant) not in self._choices:
-                self._choices[_key(variant)] = _choose(model, grid, variant)
+                first = not self._choices  # of which one warning is enough
+                self._choices[_key(variant)] = _choose(model, grid, variant, warn=first)
 
     def become(self, variant: Variant) -> float:
         """Make the model this variant; returns the ratio of target weights that are pruned."""
@@ -86,13 +87,15 @@ def _key(variant: Variant) -> tuple[Any, ...]:
     return setting.granularity, setting.scope, setting.score, seed
 
 
-def _choose(model: nn.Module, grid: Grid, variant: Variant) -> _Choice:
+def _choose(model: nn.Module, grid: Grid, variant: Variant, *, warn: bool) -> _Choice:
     setting, generator = variant.setting, None
     if setting.score == "random":
         generator = torch.Generator().manual_seed(variant.seed)
     levels = select_levels(
         model,
         grid.p_prunes,
+        warn=warn,
+        barrier=grid.barrier,
         granularity=setting.granularity,
         scope=setting.scope,
         score=setting.score,

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 # From this many images on, the second digit behind the point means something.
 _FINE = 10_000
+_NEARLY_ALL = 0.9
 _CELL = 9  # "100.0 ±0.1"
 _GUTTER = 3
 
 
-def print_table(rows: Sequence[Row], console: "Console | None" = None) -> None:
+def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str = "") -> None:
     """Print top-1 accuracy in percent.
 
     One series (one model, granularity, scope, ...) prints a line a ratio, with the interval,
@@ -28,6 +29,7 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None) -> None:
     Args:
         rows: The rows, in any order.
         console: Where to print; a fresh rich console by default.
+        note: A line to print below.
 
     Raises:
         InvalidArgumentError: There are no rows.
@@ -37,16 +39,21 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None) -> None:
 
     console = console or Console()
     every = split_series(rows)
+    said = "; ".join(filter(None, (describe(rows), "" if note else _coverage(rows))))
     if len(every) == 1:
         console.print(_detailed(every[0]))
-        console.print(Text(describe(rows), style="dim"))
+        console.print(Text(said, style="dim"))
+        if note:
+            console.print(Text(note))
         return
     for model in dict.fromkeys(series.subject_label for series in every):
         group = [series for series in every if series.subject_label == model]
         for part in _parts(group, console.width):
             console.print(_compared(model, part))
-    note = f"top-1 in percent, ± half of its 95% interval; {describe(rows)}"
-    console.print(Text(note, style="dim"))
+    said = f"top-1 in percent, ± half of its 95% interval; {said}"
+    console.print(Text(said, style="dim"))
+    if note:
+        console.print(Text(note))
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -75,7 +82,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
         )
     table = markdown_lines(lines)
     widest = max(_half(row) for series in every for row in series.rows)
-    note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {describe(rows)}."
+    said = "; ".join(filter(None, (describe(rows), _coverage(rows))))
+    note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {said}."
     return f"{table}\n\n{note}\n"
 
 
@@ -92,6 +100,13 @@ def accuracy(row: Row) -> str:
 def _rest(series: Series) -> list[str]:
     """What tells the series apart beside model, granularity and scope."""
     return [text for name, text in series.method.items() if name not in ("granularity", "scope")]
+
+
+def _coverage(rows: Sequence[Row]) -> str:
+    """The share of the weights that compete, where it is the same for all and not nearly all."""
+    shares = {row.targets / (1e6 * row.param_count) for row in rows if row.param_count > 0}
+    share = shares.pop() if len(shares) == 1 else 1.0
+    return f"{100 * share:.2g}% of the weights compete" if share < _NEARLY_ALL else ""
 
 
 def _half(row: Row) -> float:

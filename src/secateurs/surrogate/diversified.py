@@ -1,28 +1,30 @@
 """`Diversified`: a model that is pruned afresh at every call."""
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from secateurs._checks import check_choice, check_ratio
-from secateurs.backward import check_gradient_prunable
+from secateurs._checks import check_choice, check_ratio, check_seed
+from secateurs.backward import gradient_barrier
 from secateurs.candidates import Candidates
-from secateurs.errors import InvalidArgumentError
 from secateurs.masks import Masks
 from secateurs.outputs import plain_logits
 from secateurs.prune import PRUNE_TYPES
 from secateurs.scores import Score
-from secateurs.selecting import SelectOptions, select
-from secateurs.sharding.team import team_of
-from secateurs.sparsity import BACKWARD_SUFFIX
-from secateurs.surrogate.draws import Draw, beside, seed_of
-from secateurs.surrogate.placing import pruned_by
-from secateurs.surrogate.recomputing import once, repeat_under, running_checkpoint, watching
-from secateurs.surrogate.view import View
-from secateurs.targets import ORIGINAL_SUFFIX, Layers, Patterns, Target, find_targets, pruned_places
+from secateurs.selecting import SelectOptions, choose
+from secateurs.surrogate.numbered_draws import Draw, beside, seed_of
+from secateurs.surrogate.placing import Turn, pruned_by
+from secateurs.surrogate.preconditions import check_model, check_redraw
+from secateurs.surrogate.recomputing import record, watching
+from secateurs.surrogate.structure import Structure, surrogate_barrier
+from secateurs.surrogate.torch_transforms import Compiler, between_graphs, refuse_recording
+from secateurs.surrogate.turns import Turns
+from secateurs.surrogate.view import View, may_run_layers
+from secateurs.targets import Layers, Patterns, Target
 
 
 class Diversified(View):
@@ -36,11 +38,13 @@ class Diversified(View):
     (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). The backward pass of a call uses
     the masks that its forward pass used, also when other calls came in between, and under
     ``torch.utils.checkpoint``. The weights are never touched: the pruned ones are another tensor,
-    which lives as long as a pending backward pass needs it.
+    which lives as long as a pending backward pass needs it, and which no other thread sees.
 
     It is an ``nn.Module`` with the parameters, names, device, modes and ``state_dict`` of its
-    model, so what takes a model takes it. ``eval()`` does not stop the draws. Scores come out as
-    the model gives them; the output of a transformers model becomes its ``logits``.
+    model, so what takes a model takes it. ``eval()`` does not stop the draws. Other methods of the
+    model (``generate``) run pruned too, one draw a call; its layers, called by themselves, only
+    inside of `pruned`. Outputs are the model's; one of transformers that holds nothing but logits
+    becomes these. Where the model's layers are exchanged, the next call finds its weights anew.
 
     Args:
         model: the network, not pruned; it is shared, not copied.
@@ -94,10 +98,10 @@ class Diversified(View):
         exclude: Patterns | None = None,
         seed: int = 0,
     ):
-        _check_model(model)
+        check_model(model)
         super().__init__(model)
         self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
-        self.redraw, self.mode = _check_redraw(redraw), check_choice("mode", mode, PRUNE_TYPES)
+        self.redraw, self.mode = check_redraw(redraw), check_choice("mode", mode, PRUNE_TYPES)
         self.options: SelectOptions = {
             "granularity": granularity,
             "scope": scope,
@@ -106,10 +110,8 @@ class Diversified(View):
             "include": include,
             "exclude": exclude,
         }
-        self._dense = self._held = False
-        self._replayed: Iterator[Draw] | None = None
-        self.targets = find_targets(model, layers=layers, include=include, exclude=exclude)
-        _check_targets(self.targets, self.mode)
+        self._turns = Turns()
+        self._structure: Structure | None = None
         self.restart(seed)
         self.reselect()
 
@@ -119,124 +121,171 @@ class Diversified(View):
         return self._candidates
 
     @property
+    def targets(self) -> tuple[Target, ...]:
+        """The weights that compete, as they are in the network now."""
+        return self._structured().targets
+
+    @property
     def draws(self) -> int:
         """How many draws were begun since the start."""
-        return self._begun
+        return self._turns.begun
 
     @property
     def masks(self) -> Masks:
-        """The masks of the draw that stands: of the last call, or those of the first one to come.
+        """The masks of the draw that the last call used, whatever was said since, as by `step`.
 
-        Made when they are asked for, since a surrogate keeps none.
+        Before the first call since the start, those that it will use. Made when they are asked
+        for, since a surrogate keeps none.
         """
-        return (self._draw or self._make(0)).masks()
+        return (self._turns.last or self._make(0, self._structured())).masks()
 
     def reselect(self) -> None:
         """Choose the candidates anew, by the weights as they are now: after training or loading."""
-        options: SelectOptions = {**self.options, "seed": self.seed}
-        self._candidates = select(self.network, self.p_prune, **options)
-        self._draw = None
+        self._structure = None
+        self._choose_candidates()
+        self._structured()
+
+    def _barrier(self, target: Target) -> str:
+        in_gradients = gradient_barrier(target) if self.mode == "gradient" else ""
+        return surrogate_barrier(target) or in_gradients
 
     def restart(self, seed: int) -> None:
         """Begin the sequence of draws of a seed, whatever was drawn before."""
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise InvalidArgumentError(f"seed must be an integer, got {seed!r}")
-        self.seed = seed
-        self._begun = 0
-        self._draw: Draw | None = None
+        self.seed = check_seed("seed", seed)
+        self._turns.restart()
 
     def step(self) -> None:
         """Say that one step of an attack is over: with ``redraw="step"`` the next call draws."""
-        if self.redraw == "step" and not self._held:
-            self._draw = None
+        if self.redraw == "step" and self._turns.held is None:
+            self._turns.forget()
 
     def aim(self, classes: torch.Tensor, targeted: bool = True) -> None:
         """Hear which classes an attack is about; for recipes whose masks depend on the loss."""
 
     @contextmanager
     def dense(self) -> Generator[Self]:
-        """For the length of a ``with`` block, be the model itself; nothing is drawn."""
-        before, self._dense = self._dense, True
-        try:
+        """For the length of a ``with`` block, be the model itself; nothing is drawn.
+
+        This and `frozen` hold for the thread that says it, as ``torch.no_grad`` does.
+        """
+        with self._turns.here(dense=True):
             yield self
-        finally:
-            self._dense = before
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
         """For the length of a ``with`` block, keep the draw that stands."""
-        before, self._held = self._held, True
-        try:
+        with self._turns.holding():
             yield self
-        finally:
-            self._held = before
 
+    @contextmanager
+    def pruned(self) -> Generator[nn.Module]:
+        """For the length of a ``with`` block, one draw prunes the network itself and its layers.
+
+        For what runs parts of it: ``with surrogate.pruned() as network: network.features(x)``. It
+        counts as one call, and holds for this thread alone.
+        """
+        self._refuse_partly("pruned()")
+        turn = self._recorded()
+        with nullcontext() if turn is None else self._under(turn):
+            yield self.network
+
+    @between_graphs
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model as the next draw prunes it."""
         return self._run(self.network, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Other ways to run the model, such as timm's ``forward_features``, are pruned too."""
+        """Other ways to run the model, such as ``forward_features``, ``generate``, are pruned."""
         found = super().__getattr__(name)
-        if not name.startswith("forward") or not callable(found):
+        if name.startswith("forward") and callable(found):
+            run = self._run
+        elif may_run_layers(name, found):
+            run = self._run_partly
+        else:
             return found
 
+        @between_graphs
         def call(*args: Any, **kwargs: Any) -> Any:
-            return self._run(found, args, kwargs)
+            return run(found, args, kwargs)
 
-        return call
+        return functools.update_wrapper(call, found, updated=())
 
+    @between_graphs
     def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if self._dense:
-            return plain_logits(call(*args, **kwargs))
-        with self._under(self._recorded(args, kwargs)):
-            return plain_logits(call(*args, **kwargs))
+        with Compiler() as compiler:
+            turn = self._recorded(args, kwargs)
+            if turn is not None:
+                turn.draw()
+            with nullcontext() if turn is None else self._under(turn):
+                return plain_logits(compiler.call(call, args, kwargs))
 
-    def _recorded(self, args: Any, kwargs: Any) -> Draw:
-        """The draw of this call; a checkpointed call gets it again when it is computed again."""
-        if self._replayed is not None:
-            return next(self._replayed)
-        draw = self._next(args, kwargs)
-        holder = running_checkpoint()
-        if holder is not None:
-            record: dict[int, list[Draw]] = holder.__dict__.setdefault("_secateurs_draws", {})
-            draws = record.setdefault(id(self), [])
-            draws.append(draw)
-            if once(holder, self):
-                repeat_under(holder, lambda: self._replaying(draws))
-        return draw
+    @between_graphs
+    def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what may or may not use weights: if it does, it begins a draw."""
+        with Compiler() as compiler:
+            if self._turns.is_dense:
+                return compiler.call(call, args, kwargs)
+            self._refuse_partly(getattr(call, "__name__", "this"))
+            turn = self._recorded()
+            with nullcontext() if turn is None else self._under(turn):
+                return compiler.call(call, args, kwargs)
+
+    def _refuse_partly(self, name: str) -> None:
+        """Recipes that need what ``forward`` is given can do nothing else."""
+
+    def _recorded(self, args: Any = (), kwargs: Any = None) -> Turn | None:
+        """The turn of this call; a checkpointed call gets it again when it is computed again."""
+        if self._turns.replayed is not None:
+            return next(self._turns.replayed)
+        turn = None
+        if not self._turns.is_dense:
+            refuse_recording()
+            structure = self._structured()
+
+            def make(number: int) -> Draw:
+                return self._make(number, structure, args, kwargs)
+
+            turn = Turn(structure, lambda: self._turns.take(make, by_step=self.redraw == "step"))
+        record(self, turn, lambda turns: self._turns.here(replayed=iter(turns)))
+        return turn
 
     @contextmanager
-    def _replaying(self, draws: list[Draw]) -> Generator[None]:
-        before, self._replayed = self._replayed, iter(draws)
-        try:
-            yield
-        finally:
-            self._replayed = before
-
-    @contextmanager
-    def _under(self, draw: Draw) -> Generator[None]:
+    def _under(self, turn: Turn) -> Generator[None]:
         with (
-            pruned_by(self.network, self.targets, draw, self.mode),
-            watching(self.network, lambda: self._under(draw)),
+            pruned_by(self.network, turn, self.mode),
+            watching(turn.structure.modules, lambda: self._under(turn)),
         ):
             yield
 
-    def _next(self, args: Any, kwargs: Any) -> Draw:
-        if self._draw is None or not (self._held or self.redraw == "step"):
-            self._draw = self._make(self._begun, args, kwargs)
-            self._begun += 1
-        return self._draw
+    def _structured(self) -> Structure:
+        """The weights that compete; where the network was changed, found and chosen anew."""
+        structure = self._structure
+        if structure is not None and structure.stands():
+            return structure
+        structure = Structure(self.network, self.options, self.mode)
+        if structure.lasting:
+            self._structure = structure
+        if not structure.fits(self._candidates):
+            self._choose_candidates()
+        return structure
 
-    def _make(self, number: int, args: Any = (), kwargs: Any = None) -> Draw:
+    def _choose_candidates(self) -> None:
+        options: SelectOptions = {**self.options, "seed": self.seed}
+        self._candidates = choose(self.network, self.p_prune, barrier=self._barrier, **options)
+        self._turns.forget()
+
+    def _make(self, number: int, structure: Structure, args: Any = (), kwargs: Any = None) -> Draw:
         """Make a draw by its number; recipes may choose candidates by what the call is given."""
         if isinstance(self.redraw, int):
             number %= self.redraw
-        self._candidates = self._choose(args, kwargs or {})
+        self._candidates = self._choose(structure, args, kwargs or {})
         return Draw(self._candidates, self.p_bern, seed_of(self.seed, number))
 
-    def _choose(self, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
-        return beside(self._candidates, self.targets)
+    def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
+        return beside(self._candidates, structure.targets, structure.weights())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_structure": None}  # found again where the copy is called
 
     def extra_repr(self) -> str:
         """The settings, as ``repr`` shows them."""
@@ -246,44 +295,3 @@ class Diversified(View):
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
             f"mode={self.mode!r}, {said}, seed={self.seed}"
         )
-
-
-def _check_redraw(redraw: str | int) -> str | int:
-    if isinstance(redraw, int) and not isinstance(redraw, bool):
-        if redraw >= 1:
-            return redraw
-    elif redraw in ("forward", "step"):
-        return redraw
-    raise InvalidArgumentError(
-        f'redraw must be "forward", "step", or how many draws to go through in turn, such as 4; '
-        f"got {redraw!r}"
-    )
-
-
-def _check_model(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(f"model must be an nn.Module, got {type(model).__name__}")
-    if isinstance(model, View):
-        raise InvalidArgumentError("the model is a surrogate already: give its .network")
-    if any(any(pruned_places(model, s)) for s in (ORIGINAL_SUFFIX, BACKWARD_SUFFIX)):
-        raise InvalidArgumentError(
-            "the model is pruned: call secateurs.restore(model) or make_permanent(model) first"
-        )
-    team = team_of(model)
-    if team is not None and team.sharded:
-        raise InvalidArgumentError(
-            "the model is divided over ranks, which surrogates are not made for: give each rank a "
-            "whole model"
-        )
-
-
-def _check_targets(targets: tuple[Target, ...], mode: str) -> None:
-    for target in targets:
-        for module, _ in target.places:
-            if isinstance(module, nn.RNNBase):
-                raise InvalidArgumentError(
-                    f"{target.name} belongs to a recurrent layer, which keeps its weights "
-                    f"elsewhere too: write exclude={target.name!r}"
-                )
-        if mode == "gradient":
-            check_gradient_prunable(target)

@@ -1,15 +1,17 @@
 """Several surrogates as one: the mean of their logits."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from secateurs._checks import check_seed
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.surrogate.diversified import Diversified
+from secateurs.surrogate.reaching import holding, surrogates_in, tell
 
 
 class Ensemble(nn.Module):
@@ -17,7 +19,9 @@ class Ensemble(nn.Module):
 
     Members take the same input: put each one's own normalisation before it, as in
     ``nn.Sequential(normalisation, surrogate)``. What is said to the ensemble (`step`, `aim`,
-    `dense`, `frozen`) is said to every surrogate in it.
+    `dense`, `frozen`) is said to every surrogate in it, at any depth: also to those that members
+    hold in a list, a dictionary or a function rather than as a submodule. A member with a method of
+    that name is told itself, and has to tell those in it.
 
     Args:
         members: modules from images to logits of the same classes.
@@ -66,38 +70,29 @@ class Ensemble(nn.Module):
 
     def step(self) -> None:
         """Tell the members that one step of an attack is over; see `Diversified.step`."""
-        for member in self._listening():
-            member.step()
+        tell(self.members, "step")
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:
         """Tell the members which classes an attack is about; see `Diversified.aim`."""
-        for member in self._listening():
-            member.aim(classes, targeted)
+        tell(self.members, "aim", classes, targeted)
 
     def restart(self, seed: int) -> None:
         """Begin the members' draws anew: seed, seed + 1, ..."""
-        for number, member in enumerate(self._listening()):
+        seed = check_seed("seed", seed)
+        for number, member in enumerate(surrogates_in(self)):
             member.restart(seed + number)
 
     @contextmanager
     def dense(self) -> Generator[Self]:
         """For the length of a ``with`` block, prune no member."""
-        with ExitStack() as stack:
-            for member in self._listening():
-                stack.enter_context(member.dense())
+        with holding(surrogates_in(self), "dense"):
             yield self
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
         """For the length of a ``with`` block, keep every member's draw that stands."""
-        with ExitStack() as stack:
-            for member in self._listening():
-                stack.enter_context(member.frozen())
+        with holding(self.members, "frozen"):
             yield self
-
-    def _listening(self) -> list[Diversified]:
-        """The surrogates among the members, also inside of one, behind a normalisation."""
-        return [module for module in self.modules() if isinstance(module, Diversified)]
 
 
 def ensemble(
@@ -131,6 +126,7 @@ def ensemble(
         >>> surrogate(torch.ones(2, 8)).shape, len(surrogate)
         (torch.Size([2, 4]), 2)
     """
+    seed = check_seed("seed", seed)
     made: list[nn.Module] = []
     for number, member in enumerate(members):
         if isinstance(member, Diversified | Ensemble):

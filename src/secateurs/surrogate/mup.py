@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
-from secateurs.selecting import SelectOptions, select
+from secateurs.selecting import SelectOptions, choose
 from secateurs.surrogate.diversified import Diversified
-from secateurs.surrogate.placing import in_place_of, weights_of
+from secateurs.surrogate.stand_ins import standing_in
+from secateurs.surrogate.structure import Structure
+from secateurs.surrogate.torch_transforms import in_transform
 from secateurs.targets import Target
 
 
@@ -55,26 +57,37 @@ class MUP(Diversified):
         """
         self._classes = classes
 
-    def _choose(self, args: Any, kwargs: Any) -> Candidates:
+    def _refuse_partly(self, name: str) -> None:
+        raise InvalidArgumentError(
+            f"mup chooses masks by the loss at the input of forward, so it cannot prune {name}: "
+            "call the surrogate itself, or run it dense, in a block of `with surrogate.dense():`"
+        )
+
+    def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:
         if not args and not kwargs:  # nothing was called yet: the candidates of the weights alone
-            return super()._choose(args, kwargs)
-        found = self._gradients(args, kwargs)
+            return super()._choose(structure, args, kwargs)
+        found = self._gradients(structure, args, kwargs)
 
         def importance(target: Target) -> Tensor:
             return (target.weight * found[target.name]).abs()
 
         options: SelectOptions = {**self.options, "score": importance, "seed": self.seed}
-        return select(self.network, self.p_prune, **options)
+        return choose(self.network, self.p_prune, warn=False, **options)
 
-    def _gradients(self, args: Any, kwargs: Any) -> dict[str, Tensor]:
+    def _gradients(self, structure: Structure, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""
-        leaves = [weight.detach().requires_grad_() for weight in weights_of(self.targets)]
+        if in_transform():
+            raise InvalidArgumentError(
+                "mup cannot score weights inside of a transform of torch.func: call the surrogate "
+                "once before, and transform it in surrogate.frozen()"
+            )
+        leaves = [weight.detach().requires_grad_() for weight in structure.weights()]
         inputs = [a.detach() if isinstance(a, Tensor) else a for a in args]
-        with torch.enable_grad(), in_place_of(self.targets, leaves):
+        with torch.enable_grad(), standing_in(structure.places, leaves):
             logits = logits_of(self.network(*inputs, **kwargs))
             loss = F.cross_entropy(logits, self._labels(logits), reduction="sum")
             grads: tuple[Any, ...] = torch.autograd.grad(loss, leaves, allow_unused=True)
-        pairs = zip(self.targets, leaves, grads, strict=True)
+        pairs = zip(structure.targets, leaves, grads, strict=True)
         return {t.name: torch.zeros_like(leaf) if g is None else g for t, leaf, g in pairs}
 
     def _labels(self, logits: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.kinds import Classes, Conv1D, Experts
 from secateurs.surrogate.diversified import Diversified
 from secateurs.surrogate.mup import MUP
 from secateurs.surrogate.view import View
 
 _NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _FULLY_CONNECTED = (nn.Linear, nn.MultiheadAttention)
+# Classes of others, which are known by their names and so named one by one.
+_OF_OTHERS: Classes = (Conv1D, Experts)
 
 
 def dwp(
@@ -119,8 +122,9 @@ def _normalisation_and_fully_connected(model: nn.Module) -> list[str | type[nn.M
     named = [(name, m) for name, m in model.named_modules() if _has_weights(m)]
     kinds = (*_NORMALISATIONS, *_FULLY_CONNECTED)
     present = [kind for kind in kinds if any(isinstance(m, kind) for _, m in named)]
-    if present:
-        return list(present)
+    others = dict.fromkeys(type(m) for _, m in named if isinstance(m, _OF_OTHERS))
+    if present or others:
+        return [*present, *others]
     if named and isinstance(named[-1][1], nn.Conv2d) and named[-1][1].kernel_size == (1, 1):
         return [f"{named[-1][0]}.*" if named[-1][0] else "*"]
     raise InvalidArgumentError(

@@ -6,9 +6,10 @@ first time; there the function is replaced by one that brings the draw back firs
 """
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+import threading
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -16,8 +17,10 @@ from torch import nn
 from secateurs.errors import FailureError
 
 _MODULE = "torch.utils.checkpoint"
-_KNOWN = "_secateurs_known"
+_KNOWN, _NOTED = "_secateurs_known", "_secateurs_noted"
 _FUNCTIONS = ("recompute_fn", "run_function")  # where torch keeps what it will compute again
+_T = TypeVar("_T")
+_Look = Callable[[nn.Module, Any], None]
 _AUTOGRAD: Any = torch._C.__dict__["_autograd"]
 
 
@@ -85,47 +88,76 @@ def repeat_under(holder: Any, again: Callable[[], AbstractContextManager[Any]]) 
     setattr(holder, name, repeat)
 
 
+def record(
+    who: object, value: _T, again: Callable[[list[_T]], AbstractContextManager[Any]]
+) -> None:
+    """If a checkpointed function is running the first time, note a value for when it runs again.
+
+    Args:
+        who: notes it.
+        value: what ``who`` notes in this function is handed to ``again`` together, in order.
+        again: makes what the function shall be computed again under.
+    """
+    holder = running_checkpoint()
+    if holder is None:
+        return
+    values: list[_T] = holder.__dict__.setdefault(_NOTED, {}).setdefault(id(who), [])
+    values.append(value)
+    if once(holder, who):
+        repeat_under(holder, lambda: again(values))
+
+
 @contextmanager
-def watching(model: nn.Module, again: Callable[[], AbstractContextManager[Any]]) -> Generator[None]:
+def watching(
+    modules: Sequence[nn.Module], again: Callable[[], AbstractContextManager[Any]]
+) -> Generator[None]:
     """Find the checkpointed functions inside of a model while it runs.
 
     Args:
-        model: the network; a checkpointed function must call one of its modules.
+        modules: of the network, without scripted ones; a checkpointed function must call one.
         again: what they shall be computed again under.
     """
     if not torch.is_grad_enabled():  # nothing will be computed again
         yield
         return
-    token = object()
+    token, thread = object(), threading.get_ident()
 
     def look(module: nn.Module, args: Any) -> None:  # noqa: ARG001
+        if threading.get_ident() != thread:  # who calls the model elsewhere
+            return
         holder = running_checkpoint()
         if holder is not None and once(holder, token):
             repeat_under(holder, again)
 
+    def look_outside(module: nn.Module, args: Any) -> None:
+        # Compiled code keeps what it computes again; a look would cut its graph in two.
+        if not torch.compiler.is_compiling():
+            look(module, args)
+
     outer = running_checkpoint()
     if outer is not None:
         once(outer, token)  # it lies around the model: its caller sees to it
-    with _before_each(model, look):
+    with _before_each(modules, look, look_outside):
         yield
 
 
 @contextmanager
-def _before_each(model: nn.Module, look: Callable[[nn.Module, Any], None]) -> Generator[None]:
-    """Call ``look`` before each module's forward, for the length of a ``with`` block.
+def _before_each(modules: Sequence[nn.Module], look: _Look, look_outside: _Look) -> Generator[None]:
+    """Call one of two functions before each module's forward, for the length of a ``with`` block.
 
     Entered by hand, since a handle for each module would take longer than a small layer.
+
+    Args:
+        modules: of the network.
+        look: for modules that are compiled by themselves: what calls them is not.
+        look_outside: for the others.
     """
     key = id(look)
-    modules = list(_called(model))
     for module in modules:
-        module._forward_pre_hooks[key] = look
+        alone = module._compiled_call_impl is not None
+        module._forward_pre_hooks[key] = look if alone else look_outside
     try:
         yield
     finally:
         for module in modules:
             module._forward_pre_hooks.pop(key, None)
-
-
-def _called(model: nn.Module) -> Iterator[nn.Module]:
-    return (module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule))

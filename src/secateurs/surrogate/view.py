@@ -1,9 +1,13 @@
 """A module that is seen as another one: the same parameters, buffers and names below it."""
 
+import functools
+import types
 from collections.abc import Callable
 from typing import Any, Self
 
 from torch import nn
+
+from secateurs.errors import InvalidArgumentError
 
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -58,3 +62,24 @@ class View(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         self.network._apply(fn, recurse)
         return self
+
+    def _replicate_for_data_parallel(self) -> Self:
+        raise InvalidArgumentError(
+            "nn.DataParallel would run the one network on all devices: make a surrogate of a copy "
+            "of the network for each device"
+        )
+
+
+def may_run_layers(name: str, found: object) -> bool:
+    """Whether something of a network, by its name, is a function that may use its weights."""
+    return isinstance(found, _FUNCTIONS) and not name.startswith(_NOT_RUNNING)
+
+
+_FUNCTIONS = (types.MethodType, types.FunctionType, functools.partial)
+# The methods of many models that set, store or describe them: these are the model's, as are those
+# of nn.Module. Whatever else is called may run layers.
+_NOT_RUNNING = (
+    "_", "add_", "delete_", "disable_", "enable_", "from_", "gradient_checkpointing_", "init_",
+    "load_", "post_init", "prune_", "push_to_", "register_", "requires_", "reset_", "resize_",
+    "retie_", "save_", "set_", "tie_",
+)  # fmt: skip

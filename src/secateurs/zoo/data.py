@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from secateurs._checks import nearest
+from secateurs._checks import as_integer, nearest
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import layouts, named
 from secateurs.zoo.cache import cache_folder
@@ -84,13 +84,14 @@ def load_data(
     transform = preprocess or (model.preprocess if model else None)
     if transform is None:
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
-    if limit is not None and (isinstance(limit, bool) or limit < 1):
+    wanted = None if limit is None else as_integer(limit)
+    if limit is not None and (wanted is None or wanted < 1):
         raise InvalidArgumentError(f"limit must be a positive number of images, got {limit!r}")
     root = Path(data_root).expanduser() if data_root else cache_folder() / "data"
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_answers(model))
     listing = _read(spec, split, model, root, skip_corrupt, download)
-    places = _spread(len(listing.items), limit)
+    places = _spread(len(listing.items), wanted)
     return LoadedData(
         dataset=ImageDataset(
             [listing.items[place] for place in places], transform, skip_corrupt=skip_corrupt

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from secateurs._checks import as_integer
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
 from secateurs.zoo.checkpoint import is_file
@@ -73,7 +74,8 @@ def load_model(
     """
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidArgumentError(f"a model is named by text such as resnet18; got {spec!r}")
-    if num_classes is not None and (isinstance(num_classes, bool) or num_classes < 1):
+    classes = None if num_classes is None else as_integer(num_classes)
+    if num_classes is not None and (classes is None or classes < 1):
         raise InvalidArgumentError(f"num_classes must be a positive integer, got {num_classes!r}")
     overrides = Overrides(img_size, crop_pct, interpolation, mean, std, crop_mode)
     chosen = str(weights) if weights is not None else None
@@ -81,15 +83,15 @@ def load_model(
         raise InvalidArgumentError(f"no weights file {weights}")
     name = spec.strip()
     if name in DIGITS_NAMES:
-        loaded = from_function.load(_DIGITS_SPECS[name], chosen, num_classes, overrides)
+        loaded = from_function.load(_DIGITS_SPECS[name], chosen, classes, overrides)
         loaded.name = "digits-cnn" if name == "digits" else name
         return loaded
     source, colon, rest = name.partition(":")
     if not colon:
-        return from_torchvision.load(name, chosen, num_classes, overrides)
+        return from_torchvision.load(name, chosen, classes, overrides)
     if source in _SOURCES:
-        return _SOURCES[source](rest, chosen, num_classes, overrides)
-    return from_function.load(name, chosen, num_classes, overrides)
+        return _SOURCES[source](rest, chosen, classes, overrides)
+    return from_function.load(name, chosen, classes, overrides)
 
 
 def digits_model() -> LoadedModel:

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from secateurs._checks import check_choice
+from secateurs._checks import as_integer, check_choice
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo.decoding import to_mode
 
@@ -88,7 +88,7 @@ class Overrides:
 
     def __post_init__(self) -> None:
         if self.img_size is not None:
-            _check_size(self.img_size)
+            object.__setattr__(self, "img_size", _checked_size(self.img_size))
         if self.crop_pct is not None:
             _check_crop(self.crop_pct)
         if self.interpolation is not None:
@@ -194,11 +194,13 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
     return tuple(values) * (channels if len(values) == 1 else 1)
 
 
-def _check_size(size: object) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+def _checked_size(size: object) -> int:
+    number = as_integer(size)
+    if number is None or number < 1:
         raise InvalidArgumentError(
             f"img_size must be a positive whole number of pixels, such as 224; got {size!r}"
         )
+    return number
 
 
 def _check_crop(crop: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from secateurs._checks import as_integer
 from secateurs.attack.transfer.images import ImageSet
 from secateurs.attack.transfer.plan import Group, Job, Protocol, all_networks
 from secateurs.attack.transfer.rows import Part, Subject
@@ -57,7 +58,7 @@ class Benchmark:
     subject: Subject = field(default_factory=Subject)
 
     def __post_init__(self) -> None:
-        check_seeds(self.seeds)
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
         if self.search is not None:
             self.search.split(self.images)
             if not self.variants:
@@ -188,14 +189,18 @@ def check_variants(groups: Sequence[Group], variants: Sequence[Variant]) -> None
             variant.surrogate(network, 0)
 
 
-def check_seeds(seeds: Sequence[int]) -> None:
-    """Refuse what are no seeds, or the same one twice.
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds as Python's integers; refuse what are no seeds, or the same one twice.
 
     Raises:
         InvalidArgumentError: they are none from 0 to 2**31 - 1, each once.
     """
+    found: list[int] = []
     for seed in seeds:
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        number = as_integer(seed)
+        if number is None or not 0 <= number < 2**31:
             raise InvalidArgumentError(f"seeds are whole numbers from 0 to 2**31 - 1, got {seed!r}")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InvalidArgumentError(f"give at least one seed, and each once; got {list(seeds)}")
+        found.append(number)
+    if not found or len(set(found)) < len(found):
+        raise InvalidArgumentError(f"give at least one seed, and each once; got {found}")
+    return found

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from secateurs._checks import check_count, check_seed
 from secateurs._text import printable
 from secateurs.attack.transfer.network import Network
 from secateurs.errors import InvalidArgumentError
@@ -117,6 +118,8 @@ def choose_images(
         InvalidArgumentError: a target class is the true class, labels are no classes of the
             networks, or no image is classified correctly by all.
     """
+    seed = check_seed("seed", seed)
+    limit = None if limit is None else check_count("limit", limit)
     total = len(data.dataset)
     order = torch.randperm(total, generator=_generator(seed)).tolist()
     labels = torch.tensor([item.label for item in data.dataset.items])

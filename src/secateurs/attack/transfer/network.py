@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.provenance import weights_sha256
+from secateurs.surrogate.reaching import tell
 from secateurs.zoo import LoadedModel
 
 _SAME = 0.5  # share of class names at the same places from which two networks mean the same
@@ -62,28 +62,21 @@ class FromPixels(nn.Module):
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:
         """Hand the labels of the attacked batch on to a surrogate that asks for them."""
-        _call(self.model, "aim", classes, targeted)
+        tell([self.model], "aim", classes, targeted)
 
     def step(self) -> None:
         """Tell a surrogate that the next step of the attack begins."""
-        _call(self.model, "step")
+        tell([self.model], "step")
 
     def restart(self, seed: int) -> None:
         """Make a surrogate draw as if it were new and had this seed."""
-        _call(self.model, "restart", seed)
+        tell([self.model], "restart", seed)
 
     @property
     def achieved(self) -> float:
         """The ratio of target weights that the draw which stands prunes; 0.0 without pruning."""
         masks = getattr(self.model, "masks", None)
         return 0.0 if masks is None else float(masks.sparsity)
-
-
-def _call(model: nn.Module, method: str, *arguments: Any) -> None:
-    """Plain networks have none of a surrogate's methods."""
-    function = getattr(model, method, None)
-    if callable(function):
-        function(*arguments)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from secateurs._checks import check_count
 from secateurs.attack.method import Method
 from secateurs.attack.transfer.network import Network
 from secateurs.attack.transfer.variants import Variant
@@ -38,9 +39,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name in ("steps", "passes", "every", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidArgumentError(f"{name} must be a whole number from 1, got {value!r}")
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
 
     @property
     def checkpoints(self) -> list[int]:

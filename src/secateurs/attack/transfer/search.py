@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from secateurs._checks import check_count
 from secateurs.attack.transfer.images import ImageSet
 from secateurs.attack.transfer.variants import NOISE, PLAIN, Variant
 from secateurs.errors import InvalidArgumentError
@@ -26,12 +27,8 @@ class Search:
     def __post_init__(self) -> None:
         for name in ("images", "steps"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidArgumentError(
-                    f"search {name} must be a whole number from 1, got {value!r}"
-                )
+            if value is not None:
+                object.__setattr__(self, name, check_count(f"search {name}", value))
 
     def split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """The images to choose on, and the rest, which the outcome is measured on.

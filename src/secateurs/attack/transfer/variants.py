@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from secateurs._checks import check_choice, check_ratio
+from secateurs._checks import as_integer, check_choice, check_ratio
 from secateurs.attack.transfer.network import FromPixels, Network
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
@@ -124,8 +124,7 @@ class Variants:
         ):
             for value in getattr(self, name):
                 check_choice(name, value, tuple(choices))
-        for value in self.redraw:
-            _check_redraw(value)
+        object.__setattr__(self, "redraw", tuple(map(_redraw, self.redraw)))
 
     @property
     def all(self) -> list[Variant]:
@@ -177,13 +176,15 @@ class Variants:
         return Variant(recipe=recipe, options=tuple(options))
 
 
-def _check_redraw(value: str | int) -> None:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return
-    if value not in ("forward", "step"):
-        raise InvalidArgumentError(
-            f"redraw must be forward, step, or a number of draws from 1; got {value!r}"
-        )
+def _redraw(value: object) -> str | int:
+    count = as_integer(value)
+    if count is not None and count >= 1:
+        return count
+    if isinstance(value, str) and value in ("forward", "step"):
+        return value
+    raise InvalidArgumentError(
+        f"redraw must be forward, step, or a number of draws from 1; got {value!r}"
+    )
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """One draw: which candidates are pruned in one forward pass, made again whenever it is needed."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from secateurs.candidates import Candidates
 from secateurs.layout import same_order, side_by_side
 from secateurs.masks import Masks
+from secateurs.surrogate.torch_transforms import is_transformed
 from secateurs.targets import Target
 
 
@@ -39,13 +41,17 @@ def seed_of(seed: int, number: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def beside(candidates: Candidates, targets: tuple[Target, ...]) -> Candidates:
+def beside(
+    candidates: Candidates, targets: Sequence[Target], weights: Sequence[torch.Tensor]
+) -> Candidates:
     """Bring candidates to the devices and into the orders of memory of their weights."""
-    weights = {t.name: t.module.get_parameter(t.attribute).detach() for t in targets}
-    if all(_fits(chosen, weights[name]) for name, chosen in candidates.chosen.items()):
+    if any(map(is_transformed, weights)):
+        return candidates  # torch.func lends what has no memory of its own, and broadcasts
+    of = {t.name: weight.detach() for t, weight in zip(targets, weights, strict=True)}
+    if all(_fits(chosen, of[name]) for name, chosen in candidates.chosen.items()):
         return candidates
     like = [
-        weights[name] if chosen.shape == weights[name].shape else chosen.to(weights[name].device)
+        of[name] if chosen.shape == of[name].shape else chosen.to(of[name].device)
         for name, chosen in candidates.chosen.items()
     ]
     made = dict(zip(candidates.chosen, side_by_side(like, torch.bool), strict=True))

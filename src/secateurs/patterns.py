@@ -1,0 +1,83 @@
+"""Globs on qualified names: what they match, and how to name many parameters with few of them."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+_SHOWN = 3
+
+
+def name_matches(name: str, pattern: str) -> bool:
+    """Whether the glob matches a parameter's name or that of a module around it."""
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
+
+
+def touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:
+    """Whether a pattern, a glob or a type, picks the parameter ``name`` of ``module``."""
+    return isinstance(module, pattern) if isinstance(pattern, type) else name_matches(name, pattern)
+
+
+def globs(names: Sequence[str], others: Collection[str] = ()) -> dict[str, list[str]]:
+    """Name all of ``names`` with few globs that match none of ``others``.
+
+    Numbers become ``*``: the layers of a network differ in their numbers.
+
+    Args:
+        names: of parameters or modules.
+        others: names of parameters that must not be matched.
+
+    Returns:
+        For each glob the names that it stands for, in the order of ``names``. A name that no glob
+        stands for is its own.
+
+    Example:
+        >>> globs(["layers.0.up", "layers.1.up", "head"])
+        {'layers.*.up': ['layers.0.up', 'layers.1.up'], 'head': ['head']}
+    """
+    found: dict[str, list[str]] = {}
+    refused: set[str] = set()
+    for name in names:
+        for glob in _wider(name):
+            if glob not in found and glob not in refused:
+                if any(name_matches(other, glob) for other in others):
+                    refused.add(glob)
+                else:
+                    found[glob] = []
+            if glob in found:
+                found[glob].append(name)
+                break
+        else:
+            found[name] = [name]
+    return {members[0] if len(members) == 1 else glob: members for glob, members in found.items()}
+
+
+def excluding(names: Sequence[str], others: Collection[str]) -> str:
+    """The argument that excludes ``names`` and none of ``others``, in few globs."""
+    found = globs(names, others)
+    for glob in list(found):
+        rest = [other for other in found if other != glob]
+        if all(any(name_matches(name, other) for other in rest) for name in found[glob]):
+            del found[glob]
+    return written("exclude", list(found))
+
+
+def written(option: str, patterns: Sequence[str]) -> str:
+    """An argument as people write it: ``exclude='head'``, ``exclude=['*.up', 'head']``."""
+    return f"{option}={patterns[0]!r}" if len(patterns) == 1 else f"{option}={list(patterns)}"
+
+
+def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
+    """The first names, and how many more there are."""
+    every = list(names)
+    more = len(every) - shown
+    return ", ".join(every[:shown]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _wider(name: str) -> list[str]:
+    """Globs that match the name, the widest first."""
+    parts = [re.sub(r"^\d+$", "*", part) for part in name.split(".")]
+    every = dict.fromkeys((re.sub(r"\d+", "*", name), ".".join(parts)))
+    return [glob for glob in every if glob != "*"]

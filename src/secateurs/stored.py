@@ -1,0 +1,73 @@
+"""How many weights a model holds, as parameters and where they are none."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+_QUANTISED = "torch.ao.nn."
+# What torch's quantised recurrent layers keep is a script object.
+_SEALED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
+_SCRIPTED = torch.jit.ScriptModule
+_INTEGERS = (torch.int8, torch.uint8, torch.int32)
+
+
+def float_elements(model: nn.Module) -> tuple[int, bool]:
+    """The elements of all floating-point parameters, and whether there may be other weights."""
+    seen: set[int] = set()
+    total, special = 0, False
+    for module in model.modules():
+        if type(module).__module__.startswith(_QUANTISED) or isinstance(module, _SCRIPTED):
+            special = True
+        for parameter in module._parameters.values():
+            if parameter is None or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if isinstance(parameter, UninitializedParameter):
+                special = True
+            elif parameter.is_floating_point():
+                total += parameter.numel()
+            elif parameter.dtype in _INTEGERS:
+                special = True
+        if any(b is not None and b.dtype in _INTEGERS for b in module._buffers.values()):
+            special = True
+    return total, special
+
+
+def integer_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:
+    """Name, layer, its type and the number of weights that are stored as integers."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if type(module).__module__.startswith(_QUANTISED) and not module._parameters:
+            held: Any = getattr(module, "weight", None)  # a method: its weight lies in an object
+            if callable(held):
+                weight: Any = held()
+                yield name, module, f"quantised {kind}", weight.numel()
+        if isinstance(module, _SCRIPTED):
+            continue
+        for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None or tensor.dtype not in _INTEGERS or tensor.dim() < 2:
+                continue
+            if tensor.dtype != torch.uint8 or attribute in module._parameters:  # bytes may be masks
+                full = f"{name}.{attribute}" if name else attribute
+                yield full, module, kind, tensor.numel()
+
+
+def elements_of(parameter: torch.Tensor) -> int:
+    """How many elements it has; those of a lazy layer that has not run yet are not known, so 0."""
+    return 0 if isinstance(parameter, UninitializedParameter) else parameter.numel()
+
+
+def unseen_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Name, module and kind of parts that hold weights where nobody sees them."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if isinstance(module, _SCRIPTED):
+            if not any(True for _ in module.state_dict()):
+                yield name, module, "a frozen scripted module"
+        elif type(module).__module__.startswith(_QUANTISED) and kind in _SEALED:
+            yield name, module, f"a quantised {kind}"
+        elif any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
+            yield name, module, f"a {kind} that has not run yet"

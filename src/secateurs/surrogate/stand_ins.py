@@ -1,0 +1,196 @@
+"""Other tensors in the place of a module's parameters, for one thread alone.
+
+Nothing is exchanged that other threads can see: while a surrogate runs, the dictionary of a
+module's parameters is one that answers each thread for itself. Whoever runs the network elsewhere
+at that time finds the parameters, and so does another surrogate, which finds its own tensors.
+"""
+
+import threading
+from collections.abc import Generator, ItemsView, Iterator, KeysView, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+# Held while a dictionary is put in place or taken away, never while a network runs. A lock is no
+# state, and surrogates of one network must share it.
+_EXCHANGE = threading.Lock()
+
+Value = Tensor | partial[Tensor]
+"""A tensor, or what makes it when it is looked up."""
+
+
+class StandIns(dict[str, Any]):
+    """The parameters of a module, of which a thread may see others by name.
+
+    A look-up (``module.weight``) gives what the thread stands under. Going through all of them
+    (``parameters()``, ``state_dict()``, ``to()``) gives the parameters. What a thread writes while
+    it stands under something is its own until then: a network may put tensors in the place of
+    parameters for a while and bring back what it found (``torch.func.functional_call``). A new
+    parameter that is left in the end is the module's.
+
+    Args:
+        real: the dictionary that it stands for; it stays the one that counts.
+    """
+
+    def __init__(self, real: dict[str, Any]):
+        super().__init__(real)
+        self.real = real
+        self.users = 0
+        # Not a dictionary by thread: torch.compile knows this, and compiles once for all draws.
+        self.here = threading.local()
+
+    def __getitem__(self, name: str) -> Any:
+        values = getattr(self.here, "values", None)
+        if values is not None and name in values:
+            value = values[name]
+            return value() if isinstance(value, partial) else value
+        return self.real[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Look up one entry."""
+        return self[name] if name in self.real else default
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        values: dict[str, Any] | None = getattr(self.here, "values", None)
+        if values is None or name not in self.real:
+            self._write(name, value)
+        elif value is not self.real[name]:
+            values[name] = value
+        elif name in self.here.begun:  # the parameter itself: pruned, as the draw says
+            values[name] = self.here.begun[name]
+        else:
+            values.pop(name, None)
+
+    def __delitem__(self, name: str) -> None:
+        del self.real[name]
+        super().__delitem__(name)
+        if getattr(self.here, "values", None) is not None:
+            self.here.values.pop(name, None)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Take one of the parameters away."""
+        if name in self.real:
+            value = self.real[name]
+            del self[name]
+            return value
+        return self.real.pop(name, *default)
+
+    def stand_under(self, begun: dict[str, Any]) -> tuple[Any, Any]:
+        """Let this thread see these values; returns what it saw before."""
+        before = getattr(self.here, "begun", None), getattr(self.here, "values", None)
+        self.here.begun, self.here.values = begun, dict(begun)
+        return before
+
+    def stand_again(self, before: tuple[Any, Any]) -> None:
+        """Let this thread see what it saw before, and keep the parameters that it left."""
+        begun, left = self.here.begun, self.here.values
+        self.here.begun, self.here.values = before
+        for name, value in left.items():
+            new = name not in begun or value is not begun[name]
+            if new and name in self.real and (value is None or isinstance(value, nn.Parameter)):
+                self[name] = value
+
+    def _write(self, name: str, value: Any) -> None:
+        self.real[name] = value
+        super().__setitem__(name, value)
+
+    # What goes through all entries asks the real dictionary, which other threads may have changed.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.real)
+
+    def __len__(self) -> int:
+        return len(self.real)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.real
+
+    def keys(self) -> KeysView[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The names."""
+        return self.real.keys()
+
+    def values(self) -> Any:
+        """The parameters themselves."""
+        return self.real.values()
+
+    def items(self) -> ItemsView[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The names and the parameters themselves."""
+        return self.real.items()
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary of the parameters themselves."""
+        return dict(self.real)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy of the network is one of its parameters, also while it runs elsewhere."""
+        return type(self.real), (), None, None, iter(self.real.items())
+
+
+def parameters_of(module: nn.Module) -> dict[str, Any]:
+    """The dictionary of a module's parameters, whatever stands in its place now."""
+    found: dict[str, Any] = module.__dict__["_parameters"]
+    return found.real if isinstance(found, StandIns) else found
+
+
+Place = tuple[nn.Module, StandIns, tuple[tuple[str, int], ...]]
+"""A module, what can stand for its parameters, and which values go to which of its names."""
+
+
+def places_for(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Place]:
+    """Where to put some values, by module.
+
+    Args:
+        tensors: for each value, every (module, attribute) where it shall be found.
+    """
+    found: dict[nn.Module, list[tuple[str, int]]] = {}
+    for number, places in enumerate(tensors):
+        for module, attribute in places:
+            found.setdefault(module, []).append((attribute, number))
+    return [(m, StandIns(parameters_of(m)), tuple(names)) for m, names in found.items()]
+
+
+@contextmanager
+def standing_in(places: Sequence[Place], values: Sequence[Value]) -> Generator[None]:
+    """For a ``with`` block, let this thread find values where modules have their parameters.
+
+    Args:
+        places: from `places_for`.
+        values: one for each of the tensors that ``places`` were made for.
+    """
+    used = _enter(places)
+    before: list[tuple[Any, Any]] = []
+    try:
+        for standing, (_, _, names) in zip(used, places, strict=True):
+            begun = {name: values[number] for name, number in names}
+            before.append(standing.stand_under(begun))
+        yield
+    finally:
+        for standing, earlier in zip(used, before, strict=False):
+            standing.stand_again(earlier)
+        _leave(places)
+
+
+def _enter(places: Sequence[Place]) -> list[StandIns]:
+    used: list[StandIns] = []
+    with _EXCHANGE:
+        for module, own, _ in places:
+            present: Mapping[str, Any] = module.__dict__["_parameters"]
+            if isinstance(present, StandIns):
+                standing = present
+            else:
+                standing = own if own.real is present else StandIns(module.__dict__["_parameters"])
+                dict.update(standing, standing.real)
+                module.__dict__["_parameters"] = standing
+            standing.users += 1
+            used.append(standing)
+    return used
+
+
+def _leave(places: Sequence[Place]) -> None:
+    with _EXCHANGE:
+        for module, _, _ in places:
+            standing = module.__dict__["_parameters"]
+            standing.users -= 1
+            if not standing.users:
+                module.__dict__["_parameters"] = standing.real
