@@ -13,7 +13,7 @@ SOURCE = Path(secateurs.__file__).parent
 # Each part may import those to its left; evaluate and attack do not import each other.
 ORDER = [
     {"errors", "_version", "_text", "_files"},
-    {"_json", "scales"},
+    {"_json"},
     {"_checks", "results", "sharding", "layer_names"},
     {"keys", "layout", "kinds", "patterns"},
     {"prunable", "computed", "recomputed", "overlaps", "stored"},
@@ -22,7 +22,7 @@ ORDER = [
     {"kept"},
     {"targets"},
     {"coverage"},
-    {"granularity"},
+    {"granularity", "scales"},
     {"device_keys"},
     {"sparsity"},
     {"scores", "masks"},

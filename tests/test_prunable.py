@@ -158,16 +158,3 @@ def test_scripted_parts_are_refused_where_they_are_chosen() -> None:
     with pytest.raises(InvalidArgumentError, match=r"inside a scripted or traced module.*exclude="):
         find_targets(model, layers="all")
     assert len(find_targets(model, layers="all", exclude="0.*")) == 2
-
-
-@pytest.mark.parametrize("scale", ["weight_scale_2", "weight_scale_of_rows"])
-def test_eight_bit_floats_with_a_scale_that_is_not_applied_are_refused(scale: str) -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[0].weight = nn.Parameter(values().to(torch.float8_e4m3fn))
-    assert len(find_targets(model)) == 2
-    model[0].register_buffer(scale, torch.ones(1))
-    with pytest.raises(
-        InvalidArgumentError, match=rf"0\.weight holds .* that {scale} scales.*excl"
-    ):
-        find_targets(model)
-    assert [t.name for t in find_targets(model, exclude="0.weight")] == ["1.weight"]

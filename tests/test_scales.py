@@ -97,7 +97,7 @@ def test_pruning_and_restoring_a_quantised_layer() -> None:
 
 REFUSED = {
     "another shape": (Quantised(torch.rand(7, 3)), "has a scale of shape"),
-    "a second scale": (Quantised(torch.rand(1), "weight_scale_2"), "weight_scale_2"),
+    "a second scale": (Quantised(torch.rand(1), "weight_scale_2"), "quantised with weight_scale_2"),
 }
 
 

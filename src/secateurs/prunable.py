@@ -8,7 +8,6 @@ from torch.nn.parameter import UninitializedParameter
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.patterns import excluding, listed
-from secateurs.scales import further_name, scale_name
 from secateurs.sharding.presence import is_part
 
 # Formats that hold scales or packed pairs: no zero, or more than one number an element.
@@ -57,7 +56,7 @@ def why_not(module: nn.Module, attribute: str, parameter: nn.Parameter) -> tuple
             "is inside a scripted or traced module, whose weights cannot be replaced",
             "prune the network before torch.jit.script or torch.jit.trace, or write {exclude}",
         )
-    return _of_kind(parameter) or _of_values(parameter) or _of_scale(module, attribute, parameter)
+    return _of_kind(parameter) or _of_values(parameter)
 
 
 def _of_kind(parameter: torch.Tensor) -> tuple[str, str] | None:
@@ -97,23 +96,6 @@ def _of_values(parameter: torch.Tensor) -> tuple[str, str] | None:
             "only floating-point weights with a zero can (of a quantised network, the weights from "
             "before it was quantised); write {exclude}",
         )
-    return None
-
-
-def _of_scale(module: nn.Module, attribute: str, parameter: torch.Tensor) -> tuple[str, str] | None:
-    """Eight-bit floats with a scale beside them that `secateurs.scales` does not know to apply."""
-    if parameter.element_size() != 1:
-        return None
-    held = {*module._parameters, *module._buffers}
-    applied = None if further_name(attribute, held) else scale_name(attribute, held)
-    for name in held:
-        if name != applied and name.startswith((f"{attribute}_scale", f"scale_{attribute}")):
-            return (
-                f"holds eight-bit numbers that {name} scales, so its magnitudes cannot be compared "
-                "with those of other layers",
-                "prune the network before it is quantised, replace it by the scaled weight in an "
-                "ordinary layer, or write {exclude}",
-            )
     return None
 
 
