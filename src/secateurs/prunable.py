@@ -37,7 +37,7 @@ def refuse_unprunable(
     """
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, module, parameter in named:
-        reason = why_not(module, name.rpartition(".")[2], parameter)
+        reason = why_not(module, parameter)
         if reason is not None:
             reasons.setdefault(reason, []).append(name)
     for (what, remedy), names in reasons.items():
@@ -47,7 +47,7 @@ def refuse_unprunable(
         raise InvalidArgumentError(f"{said} {what}: {remedy.format(exclude=exclusion)}")
 
 
-def why_not(module: nn.Module, attribute: str, parameter: nn.Parameter) -> tuple[str, str] | None:
+def why_not(module: nn.Module, parameter: nn.Parameter) -> tuple[str, str] | None:
     """What a parameter is that cannot be pruned, and what to do about it; None if it can be."""
     if isinstance(parameter, UninitializedParameter):
         return "is not initialised yet", "run one forward pass of the lazy model first"

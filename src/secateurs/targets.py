@@ -236,7 +236,7 @@ def _sources(model: nn.Module) -> set[tuple[int, str]]:
 
 def is_prunable(target: Target) -> bool:
     """Whether the elements of a parameter can be set to zero one by one."""
-    return why_not(target.module, target.attribute, target.parameter) is None
+    return why_not(target.module, target.parameter) is None
 
 
 def all_parameters(model: nn.Module) -> dict[str, Target]:
