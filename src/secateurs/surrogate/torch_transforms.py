@@ -95,7 +95,7 @@ def refuse_recording() -> None:
     Raises:
         FailureError: one is being recorded, by ``torch.export`` or ``torch.jit.trace``.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if _C._is_tracing() or torch.compiler.is_exporting():
         raise FailureError(
             "a surrogate draws at every call, which an exported or traced graph does not: export "
             "surrogate.network, or one draw of it, which is "
