@@ -1,6 +1,7 @@
 """Sharded folders: all files of a checkpoint, or none of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,15 @@ def test_an_index_that_is_wrong(tmp_path: Path, what: str) -> None:
     assert "\n" not in str(caught.value)
     assert contents(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_an_index_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    shards(tmp_path / "in")
+    (tmp_path / "in" / INDEX).unlink()
+    os.mkfifo(tmp_path / "in" / INDEX)
+    with pytest.raises(sc.FailureError, match="as an index: it is a pipe, not a regular file"):
+        prune_checkpoint(tmp_path / "in", tmp_path / "out", 0.5)
 
 
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:

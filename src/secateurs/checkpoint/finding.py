@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from secateurs._files import read_regular
 from secateurs.checkpoint.header import MalformedError, read_header, read_json
 from secateurs.checkpoint.identity import Identity, check_unchanged, identify
 from secateurs.checkpoint.stored import StoredFile
@@ -106,7 +107,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         if path.stat().st_size > _LONGEST_INDEX:
             raise MalformedError("it is too long for an index")
-        content = read_json(path.read_bytes())
+        content = read_json(read_regular(path))
     except (MalformedError, OSError) as error:
         text = error.strerror if isinstance(error, OSError) else error
         raise FailureError(f"cannot read {path} as an index: {text}; get it again") from error
