@@ -1,6 +1,7 @@
 """Sharded folders: all files of a checkpoint, or none of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,15 @@ def test_an_index_whose_text(tmp_path: Path, what: str) -> None:
     ) as caught:
         prune_checkpoint(tmp_path / "in", tmp_path / "out", 0.5)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_an_index_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    shards(tmp_path / "in")
+    (tmp_path / "in" / INDEX).unlink()
+    os.mkfifo(tmp_path / "in" / INDEX)
+    with pytest.raises(sc.FailureError, match="as an index: it is a pipe, not a regular file"):
+        prune_checkpoint(tmp_path / "in", tmp_path / "out", 0.5)
 
 
 def test_outputs_that_cannot_be(tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def check_one_line(error: BaseException) -> None:
         ("top1", True),
         ("top1", [1]),
         ("achieved", 1e300),
-        ("duration", 10**400),
+        pytest.param("duration", 10**400, id="duration-401 digits"),
+        ("top1_std", -5.0),
         ("loss", {}),
         ("count", 3.5),
         ("count", -1),
@@ -81,6 +82,23 @@ def test_a_value_that_cannot_be_is_refused_with_its_place(
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, 0, "NaN"])
 def test_a_loss_may_be_anything(tmp_path: Path, loss: Any) -> None:
     assert str(read_rows(written(tmp_path, loss=loss))[0].loss) == str(float(loss))
+
+
+def test_a_column_of_another_version_is_kept_whatever_it_holds(tmp_path: Path) -> None:
+    path = written(tmp_path, p_prune=0.9, other={"a": [math.nan, math.inf]})
+    with Results(path) as results:
+        results.add(make_row(0.5))
+    first = json.loads((path / "results.jsonl").read_text().splitlines()[0])
+    assert first["other"] == {"a": ["NaN", "Infinity"]}
+    assert len(read_rows(path)) == len(read_rows(path / "results.csv")) == 3
+
+
+def test_rows_that_are_a_link_to_nowhere_are_not_taken_for_none(tmp_path: Path) -> None:
+    folder_of(tmp_path, make_row(), config={})
+    (tmp_path / "results.jsonl").unlink()
+    (tmp_path / "results.jsonl").symlink_to("absent")
+    with pytest.raises(SecateursError, match="no results at"):
+        read_rows(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +338,7 @@ def test_mutations_give_rows_or_one_line(tmp_path: Path, place: int, kind: Any) 
     whole, refused = {path: path.read_bytes() for path in tmp_path.iterdir()}, 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the progress
-        for _ in range(40):
+        for _ in range(12):
             for path, content in whole.items():
                 path.write_bytes(mutated(content, rng) if path == file else content)
             try:

@@ -84,6 +84,20 @@ def test_a_class_that_is_left_without_images_is_named(tmp_path: Path) -> None:
     assert labels_of(data) == [0, 0, 1]
 
 
+def test_images_of_other_formats_are_counted_in_a_warning(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    for name in ("a/1.gif", "b/2.GIF", "a/sub/3.heic", "a/notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"3 image.* not read \(2 .gif, 1 .heic\); understood"):
+        assert labels_of(load_data(tmp_path, model=model(2))) == [0, 0, 1]
+
+
+def test_a_class_that_is_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (two_classes(tmp_path) / "aa").symlink_to("absent")  # b would be class 1, and not 2
+    with pytest.raises(FailureError, match="aa is a link that leads nowhere"):
+        load_data(tmp_path, model=model(2))
+
+
 def test_numbers_count_from_0_and_a_start_at_1_is_told(tmp_path: Path) -> None:
     imagenet(tmp_path / "all", ("1", "2", "3"), 1)
     words = "'3': rename .* from 0 to 2, but these count from 1: make each one smaller by one"

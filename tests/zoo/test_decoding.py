@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "wide": (lambda path: Image.new("L", (9_000_000, 1)).save(path), "9000000 x 1 pixels"),
     "bomb": (bomb, "exceeds limit"),
     "float": (lambda path: Image.fromarray(DEEP * np.float32(0.1)).save(path, "TIFF"), "floating"),
-    "32 bits": (lambda path: Image.fromarray(DEEP * np.int32(9)).save(path, "TIFF"), "32-bit"),
+    "32 bits": (lambda path: Image.fromarray(DEEP * np.int32(9)).save(path, "TIFF"), "signed"),
 }  # fmt: skip
 
 
@@ -130,6 +130,33 @@ def test_16_bits_are_scaled(tmp_path: Path, suffix: str, mode: str) -> None:
     levels = torch.from_numpy(np.asarray(read_image(path, mode)).astype(np.int16))
     for channel in levels.reshape(8, 8, -1).unbind(2):
         assert torch.equal(channel, expected)
+
+
+def tiff(path: Path, values: bytes, bits: int, *, zero_is: int = 1, kind: int = 1) -> Path:
+    """8 x 8 grey pixels as a TIFF that PIL cannot write: other bits, turned round, signed."""
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: zero_is, 273: 8, 277: 1, 278: 8, 339: kind}
+    entries = [struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags.items()]
+    table = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(values)) + values + table)
+    return path
+
+
+def packed(values: Any) -> bytes:
+    """Numbers of 12 bits, two in three bytes."""
+    return b"".join(((a << 12) | b).to_bytes(3, "big") for a, b in values.reshape(-1, 2).tolist())
+
+
+def test_tiff_says_how_many_bits_there_are_and_which_end_is_white(tmp_path: Path) -> None:
+    path = tmp_path / "1.tif"
+    for read in (
+        lambda: read_image(tiff(path, packed(DEEP >> 4), 12), "L"),
+        lambda: read_image(tiff(path, (65535 - DEEP).tobytes(), 16, zero_is=0), "L"),
+    ):
+        assert np.array_equal(np.asarray(read()), DEEP >> 8)
+    for bits, signed in ((8, np.int8), (16, np.int16)):
+        tiff(path, (DEEP >> 8).astype(signed).tobytes(), bits, kind=2)
+        with pytest.raises(ValueError, match="signed pixels"):
+            read_image(path, "L")
 
 
 def test_16_bits_of_another_order_and_in_ones_own_hands() -> None:

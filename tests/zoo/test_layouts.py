@@ -129,6 +129,9 @@ def test_no_held_out_folder(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"no val folder but train: give .*train as the"):
         load_data(tmp_path, model=model(1000))
     assert load_data(tmp_path / "train", model=model(1000)).split == "train"
+    (tmp_path / "valid").mkdir()  # these are no two classes
+    with pytest.raises(InvalidArgumentError, match=r"train and valid: give .*valid as the data"):
+        load_data(tmp_path, model=model(2))
 
 
 def test_no_such_folder_or_name(tmp_path: Path) -> None:
@@ -153,6 +156,12 @@ def test_compatible_labels_count_from_one(tmp_path: Path) -> None:
     assert limited.targets == [999]
     names = ["background", *(f"thing {i}" for i in range(1000))]
     assert labels_of(load_data(tmp_path, model=model(1001, names))) == [1, 1000]
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    compatible(tmp_path, [("z", 1, 2)], ("ImageId", "TrueLabel", "TrueLabel"))
+    with pytest.raises(InvalidArgumentError, match="two columns TrueLabel: remove the one"):
+        load_data(tmp_path, model=model(1000))
 
 
 def test_compatible_without_targets(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from secateurs._files import read_regular
 from secateurs._json import BrokenJSONError, parse_object
@@ -128,6 +128,11 @@ def _to_csv_line(cells: list[Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
+    # Also inside the columns of another version, whatever they hold.
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in cast(list[Any], value)]
     # float() reads all three words back.
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")

@@ -78,7 +78,7 @@ def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
 
 def _load(path: Path) -> list[dict[str, Any]]:
     file = path / JSONL if path.is_dir() else path
-    if path.is_dir() and (path / CONFIG).is_file() and not file.exists():
+    if path.is_dir() and (path / CONFIG).is_file() and not os.path.lexists(file):
         return []
     if not file.is_file():
         raise InvalidArgumentError(

@@ -1,5 +1,6 @@
 """One finished result, with everything that is needed to produce it again."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -109,11 +110,13 @@ class Row(Record):
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
 
-_COUNT, _PERCENT, _RATIO = (0, 2**63 - 1), (0.0, 100.0), (0.0, 1.0)
+_COUNT, _PERCENT, _RATIO, _SIZE = (0, 2**63 - 1), (0.0, 100.0), (0.0, 1.0), (0.0, math.inf)
 Row.LIMITS = {
     **dict.fromkeys(("count", "draws", "targets", "units", "img_size", "batch_size"), _COUNT),
     **dict.fromkeys(("p_prune", "p_bern", "achieved"), _RATIO),
     **dict.fromkeys(("top1", "top1_low", "top1_high", "top1_err", "top5", "top5_err"), _PERCENT),
+    **dict.fromkeys(("top1_std", "crop_pct", "param_count"), _SIZE),
+    **dict.fromkeys(("infer_samples_per_sec", "duration"), _SIZE),
 }
 Row.UNLIMITED = frozenset({"loss"})
 Row.ASKED = (

@@ -18,6 +18,10 @@ IMAGE_SUFFIXES = (
     ".ppm",
     ".pgm",
 )
+_OTHER_IMAGES = {
+    *(".gif", ".jfif", ".jpe", ".jp2", ".jxl", ".heic", ".heif", ".avif", ".tga", ".ico"),
+    *(".dng", ".nef", ".cr2", ".exr", ".hdr", ".dcm"),
+}
 
 
 @dataclass
@@ -33,6 +37,10 @@ class ClassFolder:
     images: dict[Path, str] = field(default_factory=dict[Path, str])
     passed_over: Counter[str] = field(default_factory=Counter[str])
     repeated: list[Path] = field(default_factory=list[Path])
+
+    def unread_images(self) -> Counter[str]:
+        """How many of the files that were passed over are images all the same, by suffix."""
+        return Counter({s: n for s, n in self.passed_over.items() if s in _OTHER_IMAGES})
 
 
 def look_into(folder: Path) -> ClassFolder:

@@ -1,5 +1,6 @@
 """From a file, or an image of PIL, to 8-bit pixels: nothing else is run, and nothing is clipped."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 
 LARGEST = 2**26
 """Pixels of an image that is to be resized, 200 MB in RGB."""
+
+# Tags of TIFF, and their values: how pixels are stored.
+_BITS, _ZERO_IS, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE, _SIGNED = 0, 2
 
 _SIXTEEN_BITS = ("PNG", "PPM")  # whose mode "I" holds 16 bits; that of TIFF holds anything
 
@@ -44,7 +49,7 @@ def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> Ima
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert an image to 8 bits a channel, where PIL would cut off what is above 255.
 
-    Of 16 bits the upper 8 are taken, as PIL does with 16-bit RGB.
+    Of 16 (in TIFF also 12) bits the upper 8 are taken, as PIL does with 16-bit RGB.
 
     Args:
         image: of any mode.
@@ -53,16 +58,26 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     Raises:
         ValueError: the pixels are numbers of which nobody knows what is white.
     """
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF alone
+    signed = _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT, 1))
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS)
-    if sixteen:
-        levels: Any = np.asarray(image)
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert(mode)
-    if image.mode in ("I", "F"):
-        kind = "floating-point" if image.mode == "F" else "32-bit"
+    if signed or (image.mode in ("I", "F") and not sixteen):
+        kind = "signed" if signed else "floating-point" if image.mode == "F" else "32-bit"
         raise ValueError(
-            f"it has {kind} pixels, of which nobody knows what is white: save it with 8 or 16 bits"
+            f"it has {kind} pixels, of which nobody knows what is white: save it with 8 or 16 bits,"
+            " from 0 up"
         )
-    return image.convert(mode)
+    if not sixteen:
+        return image.convert(mode)
+    levels: Any = np.asarray(image)
+    upper = (levels >> _numbers(tags.get(_BITS, 16))[0] - 8).astype(np.uint8)
+    # PIL turns 8-bit pixels round where 0 is white, but not these.
+    return Image.fromarray(255 - upper if tags.get(_ZERO_IS) == _WHITE else upper).convert(mode)
+
+
+def _numbers(tag: Any) -> tuple[int, ...]:
+    """A tag of a TIFF, which has one number a channel, or one alone."""
+    return tuple(tag) if isinstance(tag, tuple | list) else (tag,)
 
 
 def check_shape(image: Image.Image, edge: float) -> None:

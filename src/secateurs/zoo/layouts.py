@@ -3,6 +3,7 @@
 import csv
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ UNDERSTOOD = (
     "DIR/images/ID.png"
 )
 _HELD_OUT = ("val", "validation")
+_SPLITS = {"train", "training", "test", "testing", "valid", "dev", "eval"}
 _LONGEST = 250  # what systems take for a name, less the suffix
 _COLUMNS = ("ImageId", "TrueLabel", "TargetClass")
 
@@ -51,8 +53,9 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
     """List ``DIR/SPLIT/CLASS/*`` or ``DIR/CLASS/*``, sorted by class, then by path.
 
     Files below deeper folders of a class count too; hidden files and folders do not. Other files
-    than images are passed over, with a warning where that leaves a class without images. Links are
-    followed; a file that several of them lead to counts once, with a warning.
+    than images are passed over, with a warning where that leaves a class without images, or where
+    they are images of another format. Links are followed; a file that several of them lead to
+    counts once, with a warning.
 
     Args:
         folder: DIR.
@@ -62,15 +65,16 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
     Raises:
         InvalidArgumentError: no such split, no images, an unknown class folder, or a file that
             links put into two classes.
-        FailureError: a folder cannot be read.
+        FailureError: a folder cannot be read, or is a link that leads nowhere.
     """
     root, name = _split_folder(folder, split)
     subfolders = _subfolders(root)
     present = [path.name for path in subfolders]
-    if split is None and present and set(present) <= {"train", "test"}:
+    if split is None and present and set(present) <= _SPLITS:
+        held_out = next((each for each in present if not each.startswith("train")), present[0])
         raise InvalidArgumentError(
             f"{root} has no val folder but {' and '.join(present)}: "
-            f"give {subfolders[0]} as the data"
+            f"give {root / held_out} as the data"
         )
     found = {path.name: look_into(path) for path in subfolders}
     names = [each for each, inside in found.items() if inside.images]
@@ -135,11 +139,17 @@ def _split_folder(folder: Path, split: str | None) -> tuple[Path, str]:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(
-            path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
+        visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        lost = [path for path in visible if path.is_symlink() and not path.exists()]
+        folders = [path for path in visible if path.is_dir()]
     except OSError as error:
         raise FailureError(f"cannot read the folder {folder}: {error.strerror}") from error
+    if lost:  # without it the classes after it would be counted differently
+        raise FailureError(
+            f"{printable(str(lost[0]))} is a link that leads nowhere, where a class folder may be "
+            "meant: mend or remove it"
+        )
+    return folders
 
 
 def _refuse_two_classes(found: Mapping[str, ClassFolder]) -> None:
@@ -162,15 +172,26 @@ def _say_what_is_left_out(root: Path, found: Mapping[str, ClassFolder]) -> None:
             f" first {printable(str(links[0]))}: each image is counted once",
             stacklevel=5,
         )
+    unread = sum((inside.unread_images() for inside in found.values() if inside.images), Counter())
+    if unread:
+        warnings.warn(
+            f"{unread.total()} image(s) in {printable(str(root))} are not read "
+            f"({_counted(unread)}); understood are {' '.join(IMAGE_SUFFIXES)}",
+            stacklevel=5,
+        )
     empty = {each: inside for each, inside in found.items() if not inside.images}
     for each, inside in empty.items():
         if inside.passed_over:
-            suffixes = ", ".join(f"{n} {suffix}" for suffix, n in inside.passed_over.most_common(3))
             warnings.warn(
-                f"class folder {quoted(each)} counts as empty: of its files ({suffixes}) none is "
-                f"read; understood are {' '.join(IMAGE_SUFFIXES)}",
+                f"class folder {quoted(each)} counts as empty: of its files "
+                f"({_counted(inside.passed_over)}) none is read; understood are "
+                f"{' '.join(IMAGE_SUFFIXES)}",
                 stacklevel=5,
             )
+
+
+def _counted(suffixes: Counter[str]) -> str:
+    return ", ".join(f"{number} {printable(suffix)}" for suffix, number in suffixes.most_common(3))
 
 
 def _hint(root: Path) -> str:
@@ -182,11 +203,17 @@ def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         text = io.StringIO(read_regular(table).decode("utf-8-sig"), newline="")
         reader = csv.DictReader(text)
-        absent = [name for name in _COLUMNS[:2] if name not in (reader.fieldnames or ())]
+        header = list(reader.fieldnames or ())
+        absent = [name for name in _COLUMNS[:2] if name not in header]
         if absent:
             raise InvalidArgumentError(
                 f"{table} has no column {' and '.join(absent)}: it needs "
                 f"{', '.join(_COLUMNS)} (classes counted from 1)"
+            )
+        twice = [name for name in _COLUMNS if header.count(name) > 1]
+        if twice:
+            raise InvalidArgumentError(
+                f"{table} has two columns {twice[0]}: remove the one that is not meant"
             )
         for row in reader:
             yield reader.line_num, row
