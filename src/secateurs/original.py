@@ -178,6 +178,8 @@ def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
     """What is another after a write: torch's counts, the address, a few values."""
     here = parameter.detach()
     counts = _version(parameter)
+    if here.is_cpu and type(here) is torch.Tensor:  # the usual case, with as little as it needs
+        return counts, here.data_ptr(), _probe(here)
     if is_part(here):
         here = local_of(here)
         counts = (counts, _version(here))

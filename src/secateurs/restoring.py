@@ -37,8 +37,9 @@ def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
     if not found:
         return
     standing = [o for _, module, attribute, o in found if _stands(module, attribute, o)]
-    again = [o for o in standing if id(o.parameter) in (keep or ())]
-    others = [o for o in standing if id(o.parameter) not in (keep or ())]
+    keep = keep or set()
+    again = [o for o in standing if id(o.parameter) in keep]
+    others = [o for o in standing if id(o.parameter) not in keep]
     team = team_of(model) if standing else None
     look(again, team, wait=team is not None)
     trained = dict(zip(map(id, others), look(others, team), strict=True))
