@@ -18,7 +18,7 @@ from secateurs.kept import ORIGINAL_SUFFIX, keep_original, keeps_original, origi
 from secateurs.layout import as_integers
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, multiply
-from secateurs.original import Original, differs
+from secateurs.original import Original, differs, valid_of
 from secateurs.restoring import check_releasable, release_weights
 from secateurs.sharding.presence import is_part, local_of, replicated
 from secateurs.sharding.shard import shard_of
@@ -123,7 +123,7 @@ def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
 def _save(target: Target) -> list[Original]:
     """See to it that each place keeps the values that pruning starts from."""
     standing = [original_of(*place) for place in target.places]
-    values = _start(target.parameter, next((one for one in standing if one is not None), None))
+    values = _start(target.parameter, valid_of([one for one in standing if one is not None]))
     originals: list[Original] = []
     for (module, attribute), kept in zip(target.places, standing, strict=True):
         if kept is None or kept.values is not values:
