@@ -228,3 +228,21 @@ def test_another_pruning_replaces_the_masks() -> None:
     assert [type(m) for m in model.modules()] == [type(m) for m in fresh.modules()]
     assert torch.equal(gradient(sc.global_prune(model, 0.5)), gradient(sc.global_prune(fresh, 0.5)))
     assert type(model) is type(network())
+
+
+@pytest.mark.parametrize("size", [2, 9])
+def test_a_new_parameter_of_another_shape_is_named_not_masked(size: int) -> None:
+    model = sc.gradient_prune(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), 0.9)
+    model[1].weight, model[1].bias = nn.Parameter(torch.ones(size, 4)), None
+    for step in (model, copy.deepcopy(model)):
+        with pytest.raises(sc.FailureError, match=r"weight of a Linear has another shape.*again"):
+            step(torch.ones(1, 4))
+        assert sc.sparsity(step)["1.weight"].zeros == 0
+    with torch.no_grad():
+        assert torch.equal(model(torch.ones(1, 4)), model[1](model[0](torch.ones(1, 4))))
+    with sc.pruned(model, 0.5):
+        assert sc.sparsity(model).zeros == (16 + 4 * size) // 2
+    sc.gradient_prune(model, 1.0)
+    (of_x,) = torch.autograd.grad(model(x := torch.ones(1, 4, requires_grad=True)).sum(), x)
+    assert not of_x.any()
+    assert [name for name, _ in sc.restore(model).named_buffers()] == []

@@ -292,6 +292,27 @@ def test_tied_after_pruning() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("part", ["a", "b"])
+def test_a_part_that_shares_a_weight_may_be_pruned_on_its_own(part: str) -> None:
+    """What the other part keeps of the weight is older than what was trained, and not valid."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
+    model["a"].weight = model["b"].weight
+    sc.global_prune(model, 0.5)
+    with torch.no_grad():
+        model["a"].weight += 1
+    learned = bits(model["a"].weight)
+    sc.global_prune(model[part], 0.25)
+    assert sc.select(model, 0.5).draw()["a.weight"].logical_not().sum() == 8
+    again = sc.global_prune(copy.deepcopy(model), 0.125)
+    assert torch.equal(bits(again["a"].weight_orig), learned)
+    assert torch.equal(bits(again["b"].weight_orig), learned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for each in (model, again):
+            assert torch.equal(bits(sc.restore(each)["b"].weight), learned)
+
+
 def test_conversions_that_make_new_parameters_keep_the_originals() -> None:
     model = sc.global_prune(network(), 0.5)
     torch.__future__.set_overwrite_module_params_on_conversion(True)

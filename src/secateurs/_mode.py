@@ -18,7 +18,7 @@ from torch.overrides import (
 
 from secateurs import _ops, _products
 from secateurs.errors import FailureError
-from secateurs.kept import masks_of
+from secateurs.kept import fits, masks_of
 from secateurs.sharding.presence import is_part, whole_of
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
@@ -95,6 +95,8 @@ class MaskedWeights(TorchFunctionMode):
             self.seen.add(id(holder))
             for attribute, keep in masked_attributes(holder):
                 weight = getattr(holder, attribute)
+                if not fits(keep, weight):
+                    raise _stale(holder, attribute)
                 self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
     def take(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
@@ -235,6 +237,13 @@ def without_our_mode() -> AbstractContextManager[Any]:
 def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the mask of each of a module's own masked weights."""
     yield from masks_of(module)
+
+
+def _stale(module: nn.Module, attribute: str) -> FailureError:
+    return FailureError(
+        f"{attribute} of a {module._get_name()} has another shape than when its backward pass was "
+        "pruned: call gradient_prune again, or restore(model)"
+    )
 
 
 def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor, type[nn.Module]]]:

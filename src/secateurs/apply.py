@@ -18,7 +18,7 @@ from secateurs.kept import ORIGINAL_SUFFIX, keep_original, keeps_original, origi
 from secateurs.layout import as_integers
 from secateurs.masks import Mask, Masks
 from secateurs.multiply import Product, multiply
-from secateurs.original import Original, differs
+from secateurs.original import Original, differs, valid_of
 from secateurs.overlaps import refuse_overlaps
 from secateurs.restoring import check_releasable, release_weights
 from secateurs.sharding.presence import is_part, local_of, replicated
@@ -124,10 +124,10 @@ def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
 
 def _save(target: Target) -> list[Original]:
     """See to it that each place keeps the values that pruning starts from."""
-    values = _start(target)
+    standing = [original_of(*place) for place in target.places]
+    values = _start(target.parameter, valid_of([one for one in standing if one is not None]))
     originals: list[Original] = []
-    for module, attribute in target.places:
-        kept = original_of(module, attribute)
+    for (module, attribute), kept in zip(target.places, standing, strict=True):
         if kept is None or kept.values is not values:
             kept = Original(values, target.parameter)
             keep_original(module, attribute, kept)
@@ -135,9 +135,8 @@ def _save(target: Target) -> list[Original]:
     return originals
 
 
-def _start(target: Target) -> torch.Tensor:
+def _start(parameter: nn.Parameter, original: Original | None) -> torch.Tensor:
     """The values that pruning starts from; `release_weights` has seen whether it was trained."""
-    original, parameter = target.original, target.parameter
     if original is None or original.was_trained or _shares_memory(original):
         return parameter.detach().clone()
     known = original.was_settled or parameter.is_cpu or is_part(parameter)
@@ -177,6 +176,8 @@ def _check_writable(target: Target) -> None:
 
 def _overlaps(tensor: torch.Tensor) -> bool:
     """Whether two elements may lie at one address: each dimension must step over the inner ones."""
+    if tensor.is_contiguous():
+        return False
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1 and stride <= reach:

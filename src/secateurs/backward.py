@@ -82,8 +82,8 @@ def restore_gradients(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _PrunedBackward):
             object.__setattr__(module, "__class__", _without_ours(type(module)))
-    for module, attribute, _ in backward_masks(model):
-        forget_mask(module, attribute)
+        for attribute, _ in masks_of(module):
+            forget_mask(module, attribute)
 
 
 class _PrunedBackward:

@@ -126,6 +126,14 @@ def mask_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
     return module._buffers.get(attribute + BACKWARD_SUFFIX)
 
 
+def fits(mask: torch.Tensor, parameter: torch.Tensor | None) -> bool:
+    """Whether a mask broadcasts to a parameter, or is of one that stood there before."""
+    if parameter is None or mask.dim() != parameter.dim():
+        return False
+    sizes = zip(mask.shape, parameter.shape, strict=True)
+    return all(have in (1, size) for have, size in sizes)
+
+
 def check_mask_name(module: nn.Module, attribute: str) -> None:
     """Refuse to keep a mask where the module has something of its name itself.
 

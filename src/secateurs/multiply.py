@@ -57,13 +57,16 @@ def multiply(products: Sequence[Product]) -> None:
 def _flat(product: Product) -> tuple[Array, Array, Array] | None:
     """The three in one order of memory as flat arrays, None if they have none in common."""
     source, target = product.source, product.target
-    keep = product.keep.expand(source.shape)
+    keep = product.keep
+    if keep.shape != source.shape:
+        keep = keep.expand(source.shape)
     if not (source.is_contiguous() and keep.is_contiguous() and target.is_contiguous()):
         order = storage_order(source)
         source, keep, target = (tensor.permute(order) for tensor in (source, keep, target))
         if not (source.is_contiguous() and keep.is_contiguous() and target.is_contiguous()):
             return None
-    return source.view(-1).numpy(), keep.view(-1).numpy(), target.view(-1).numpy()
+    # Flattened by numpy, since torch's views would take the time with many small tensors.
+    return source.numpy().reshape(-1), keep.numpy().reshape(-1), target.numpy().reshape(-1)
 
 
 def _multiply_blocks(flats: Sequence[tuple[Array, Array, Array]]) -> None:

@@ -88,6 +88,16 @@ class Original:
         return "" if same and (grad is None or _version(grad) == count) else "gradient"
 
 
+def valid_of(originals: Sequence[Original]) -> Original | None:
+    """The valid one of what the places of one Parameter keep, None if they keep nothing.
+
+    They differ where a part of a model, which shares the Parameter, was pruned on its own later.
+    """
+    if all(original.values is originals[0].values for original in originals[1:]):
+        return originals[0] if originals else None
+    return next((original for original in originals if not original.trained), originals[0])
+
+
 def look(
     originals: Sequence[Original],
     team: Team | None = None,
@@ -178,6 +188,8 @@ def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
     """What is another after a write: torch's counts, the address, a few values."""
     here = parameter.detach()
     counts = _version(parameter)
+    if here.is_cpu and type(here) is torch.Tensor:  # the usual case, with as little as it needs
+        return counts, here.data_ptr(), _probe(here)
     if is_part(here):
         here = local_of(here)
         counts = (counts, _version(here))

@@ -6,7 +6,7 @@ from torch import nn
 from secateurs.errors import InvalidArgumentError
 from secateurs.kept import forget_original, original_of, originals_of, parameter_of
 from secateurs.layout import as_integers
-from secateurs.original import Original, differs, look
+from secateurs.original import Original, differs, look, valid_of
 from secateurs.sharding.presence import local_of, settle
 from secateurs.sharding.team import team_of
 
@@ -37,8 +37,9 @@ def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
     if not found:
         return
     standing = [o for _, module, attribute, o in found if _stands(module, attribute, o)]
-    again = [o for o in standing if id(o.parameter) in (keep or ())]
-    others = [o for o in standing if id(o.parameter) not in (keep or ())]
+    keep = keep or set()
+    again = [o for o in standing if id(o.parameter) in keep]
+    others = [o for o in standing if id(o.parameter) not in keep]
     team = team_of(model) if standing else None
     look(again, team, wait=team is not None)
     trained = dict(zip(map(id, others), look(others, team), strict=True))
@@ -72,13 +73,18 @@ def restore_weights(model: nn.Module) -> list[str]:
     """
     settle(model)
     lost: dict[int, str] = {}
-    for name, module, attribute, original in originals_of(model):
-        if _is_computed(module, attribute):
-            continue
+    found = [entry for entry in originals_of(model) if not _is_computed(*entry[1:3])]
+    standing: dict[int, list[Original]] = {}
+    for _, module, attribute, original in found:
         if _stands(module, attribute, original):
-            if original.trained:
+            standing.setdefault(id(original.parameter), []).append(original)
+    valid = {key: valid_of(originals) for key, originals in standing.items()}
+    for name, module, attribute, original in found:
+        right = valid.get(id(original.parameter))
+        if right is not None and _stands(module, attribute, original):
+            if right.trained:
                 lost.setdefault(id(original.parameter), name)
-            copy_bits(original.parameter, original.values)
+            copy_bits(right.parameter, right.values)
         forget_original(module, attribute)
     return list(lost.values())
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from secateurs.coverage import count_coverage
 from secateurs.device_keys import fetched
-from secateurs.kept import mask_of
+from secateurs.kept import fits, mask_of
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
 from secateurs.targets import Layers, Patterns, countable_targets
@@ -158,7 +158,9 @@ def sparsity(
     counted: list[torch.Tensor] = []
     for target in targets:
         mask = mask_of(target.module, target.attribute)
-        counted.append(target.parameter.detach() if mask is None else mask)
+        if mask is None or not fits(mask, target.parameter):
+            mask = target.parameter.detach()
+        counted.append(mask)
     rows = zip(targets, counted, count_nonzero(counted), strict=True)
     layer_counts = tuple(
         _layer(t.name, tuple(t.parameter.shape), one, kept) for t, one, kept in rows

@@ -8,7 +8,7 @@ from torch import nn
 
 from secateurs.backward import gradient_masks, install_gradient_masks
 from secateurs.errors import LostTrainingWarning
-from secateurs.kept import keep_original, original_of, originals_of, parameter_of
+from secateurs.kept import fits, keep_original, original_of, originals_of, parameter_of
 from secateurs.original import Original, differs
 from secateurs.restoring import copy_bits, copy_original
 
@@ -101,15 +101,9 @@ class Standing:
             copy_bits(parameter, weight.values)
             original = weight.original.to(parameter.device, parameter.dtype)
             keep_original(weight.module, weight.attribute, Original(original, parameter))
-        install_gradient_masks(self.model, [m for m in self.masks if _fits(*m)])
+        standing = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
+        install_gradient_masks(self.model, standing)
         return list(lost.values())
-
-
-def _fits(module: nn.Module, attribute: str, mask: torch.Tensor) -> bool:
-    """Whether a mask is one for the parameter that stands there now."""
-    shape = getattr(module, attribute).shape if hasattr(module, attribute) else ()
-    sizes = zip(mask.shape, shape, strict=False)
-    return mask.dim() == len(shape) and all(have in (1, size) for have, size in sizes)
 
 
 def warn_of_loss(what: str, names: list[str], *, frames: int) -> None:

@@ -26,7 +26,7 @@ from secateurs.kinds import (
     weight_attributes,
 )
 from secateurs.layer_names import experts_in, is_embedding, layer_of, routers
-from secateurs.original import Original
+from secateurs.original import Original, valid_of
 from secateurs.patterns import name_matches, touches
 from secateurs.prunable import refuse_unprunable, why_not
 from secateurs.sharding.presence import settle
@@ -64,11 +64,8 @@ class Target:
     @property
     def original(self) -> Original | None:
         """What is kept of this Parameter while it is pruned, else None."""
-        for module, attribute in self.places:
-            original = original_of(module, attribute)
-            if original is not None:
-                return original
-        return None
+        kept = [original_of(module, attribute) for module, attribute in self.places]
+        return valid_of([original for original in kept if original is not None])
 
     @property
     def weight(self) -> torch.Tensor:

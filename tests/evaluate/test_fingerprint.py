@@ -103,9 +103,8 @@ def test_order_batches_and_workers_make_no_difference() -> None:
 
 
 def test_every_label_counts() -> None:
-    for images in (Images(), Subset(Images(), range(IMAGES))):
-        first = fingerprint(loader(images))
-        other = fingerprint(loader(changed(label=7)))
+    for make in (loader, LOADERS["tensors"], lambda data: loader(Subset(data, range(IMAGES)))):
+        first, other = fingerprint(make(Images())), fingerprint(make(changed(label=7)))
         differing = [name for name in first if first[name] != other[name]]
         assert differing == ["labels"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from secateurs.evaluate.batches import length
 
@@ -22,7 +22,8 @@ def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
 
     At most four images are read, each as a batch of its own, spread evenly from the first to the
     last, so that neither batch size, workers nor shuffling make a difference; and all labels, where
-    the data set has them at hand (``targets`` or ``labels``, as torchvision's have). Of a list of
+    the data set has them at hand (``targets`` or ``labels``, as torchvision's have, or the second
+    tensor of a ``TensorDataset``). Of a list of
     batches the first and the last image are taken; of what can only be iterated, the first one, if
     it can be iterated again. Python's, numpy's and torch's global random states stay as they are.
 
@@ -84,7 +85,10 @@ def _labels(dataset: Any) -> Any:
     if isinstance(dataset, Subset):
         places = torch.as_tensor(list(dataset.indices))
         return torch.as_tensor(_labels(dataset.dataset))[places]
-    at_hand = (getattr(dataset, name, None) for name in ("targets", "labels"))
+    if isinstance(dataset, TensorDataset):
+        at_hand = iter(dataset.tensors[1:2])
+    else:
+        at_hand = (getattr(dataset, name, None) for name in ("targets", "labels"))
     numbers = torch.as_tensor(next(labels for labels in at_hand if labels is not None))
     if numbers.is_floating_point() or len(numbers) != len(dataset):
         raise TypeError

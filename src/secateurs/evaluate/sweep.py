@@ -63,9 +63,9 @@ def sweep(
     on where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
     holds all the rows already gives them back without running the model. What was measured is
     known by the model's weights, the names in ``subject``, and of the data by the number of images,
-    a checksum of all labels, if the data set has them as ``targets`` or ``labels``, and checksums
-    of up to four images, which are read for this. Of a loader that can be iterated once only the
-    names are known: a warning says so.
+    a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
+    ``labels``, and checksums of up to four images, which are read for this. Of a loader that can be
+    iterated once only the names are known: a warning says so.
 
     With ``ranks`` (write ``Ranks.from_environment()`` under torchrun) each process scores a part
     of the images, in whole batches. The rows are those of one process. An error on one rank is an
