@@ -46,7 +46,8 @@ def make_row(p_prune: float = 0.3, top1: float = 83.0, **changes: Any) -> Row:
     correct = round(top1 * count / 100)
     low, high = wilson_interval(correct, count)
     top1 = 100 * correct / count
-    top5 = min(100.0, top1 + 10)
+    correct5 = round(min(100.0, top1 + 10) * count / 100)
+    top5 = 100 * correct5 / count
     measured = {
         "p_prune": p_prune,
         "achieved": p_prune,
@@ -58,6 +59,6 @@ def make_row(p_prune: float = 0.3, top1: float = 83.0, **changes: Any) -> Row:
         "top5_err": 100 - top5,
         "loss": 0.7,
         "correct1": str(correct),
-        "correct5": str(round(top5 * count / 100)),
+        "correct5": str(correct5),
     }
     return Row(**(BASE | measured | changes))

@@ -125,6 +125,24 @@ def test_hits_must_agree_with_the_images_and_the_percentages(
     check_one_line(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"correct1": "1;2;999"}, "correct1 .* disagrees with the count of 300 images"),
+        ({"correct1": "x"}, "correct1 .* a whole number a draw"),
+        ({"correct5": ""}, "correct5 .* a whole number a draw"),
+        ({"count": 400}, "column top1 .* but correct1 gives"),
+        ({"top1": 12.0}, "column top1 .* holds 12.0, but correct1 gives 83.0"),
+    ],
+)
+def test_right_answers_must_agree_with_the_images_and_the_accuracy(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(FailureError, match=words) as caught:
+        read_rows(written(tmp_path, **changes))
+    check_one_line(caught.value)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_byte_order_mark_and_what_is_no_utf_8(tmp_path: Path, name: str) -> None:
     rows = [make_row(0.1), make_row(0.2, model="café"), make_row(0.3)]

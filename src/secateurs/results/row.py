@@ -1,9 +1,11 @@
 """One finished result, with everything that is needed to produce it again."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
+from secateurs.errors import FailureError
 from secateurs.results.record import Record
 
 
@@ -106,6 +108,30 @@ class Row(Record):
     duration: float
     versions: str
 
+    def check(self) -> None:
+        """Compare the numbers of right answers with the images and the accuracies.
+
+        Raises:
+            FailureError: They do not agree.
+        """
+        for counts, percent in (("correct1", "top1"), ("correct5", "top5")):
+            parts: list[str] = getattr(self, counts).split(";")
+            whole = all(_DIGITS.fullmatch(part) for part in parts)
+            if not whole or any(int(part) > self.count for part in parts):
+                raise FailureError(
+                    f"column {counts} of a result row disagrees with the count of {self.count} "
+                    "images: it must hold a whole number a draw, none above that"
+                )
+            expected = 100 * sum(map(int, parts)) / len(parts) / max(self.count, 1)
+            if abs(getattr(self, percent) - expected) > _ROUNDING:
+                raise FailureError(
+                    f"column {percent} of a result row holds {getattr(self, percent)}, but "
+                    f"{counts} gives {expected}"
+                )
+
+
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_ROUNDING = 1e-6
 
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
