@@ -26,7 +26,9 @@ up to eight. ``--repeat`` reads every image of a folder with ``images.csv`` so m
 """
 
 import argparse
+import csv
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -90,11 +92,18 @@ class Parts:
 
 
 def repeated(data: Path, times: int, folder: Path) -> Path:
-    """A folder that lists the images of ``data`` so many times, and links to them."""
-    head, _, rows = (data / "images.csv").read_text().partition("\n")
-    folder.mkdir()
-    (folder / "images.csv").write_text(head + "\n" + (rows.rstrip("\n") + "\n") * times)
-    (folder / "images").symlink_to((data / "images").resolve())
+    """A folder that lists the images of ``data`` so many times, each time under other names."""
+    with (data / "images.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    (folder / "images").mkdir(parents=True)
+    with (folder / "images.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(listed[0]))
+        table.writeheader()
+        for number in range(times):
+            for row in listed:
+                name, again = f"{row['ImageId']}.png", f"{number}-{row['ImageId']}"
+                shutil.copyfile(data / "images" / name, folder / "images" / f"{again}.png")
+                table.writerow(row | {"ImageId": again})
     return folder
 
 

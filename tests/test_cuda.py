@@ -257,20 +257,25 @@ def test_a_sweep_on_the_device_under_autocast(model: nn.Module, prune_type: str)
 
 
 @pytest.mark.parametrize("prune_type", ["global", "gradient"])
-def test_a_surrogate_on_the_device_draws_what_it_draws_on_the_cpu(
+def test_a_surrogate_on_the_device_is_the_network_under_its_masks(
     model: nn.Module, prune_type: str
 ) -> None:
-    images = torch.rand(4, 3, 16, 16).double()  # GPUs multiply floats in TensorFloat-32
-    surrogate = sc.Diversified(model.double(), 0.5, 0.5, mode=prune_type, seed=3)
+    model.double().cuda()
+    images = torch.rand(4, 3, 16, 16, dtype=torch.float64, device="cuda")
 
-    def gradient(where: str) -> torch.Tensor:
-        surrogate.restart(3)
-        inputs = images.to(where).requires_grad_()
-        surrogate.to(where)(inputs).logsumexp(1).sum().backward()
+    def gradient(network: nn.Module) -> torch.Tensor:
+        inputs = images.clone().requires_grad_()
+        network(inputs).logsumexp(1).sum().backward()
         assert inputs.grad is not None
-        return inputs.grad.cpu()
+        return inputs.grad
 
-    torch.testing.assert_close(gradient("cuda"), gradient("cpu"))
+    surrogate = sc.Diversified(model, 0.5, 0.5, mode=prune_type, seed=3)
+    first, second = gradient(surrogate), gradient(surrogate)
+    oracle = sc.apply_masks(copy.deepcopy(model), surrogate.masks, prune_type)
+    torch.testing.assert_close(second, gradient(oracle))
+    assert not torch.equal(first, second)
+    surrogate.restart(3)
+    torch.testing.assert_close(gradient(surrogate), first)
 
 
 def test_gradient_pruning_under_autocast_and_a_compiler(model: nn.Module) -> None:
