@@ -166,9 +166,10 @@ def find_targets(
         >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
         ['0.weight', '1.weight', '2.weight']
     """
-    targets = _chosen(model, layers, include, exclude)
+    everything = all_parameters(model)
+    targets = _chosen(model, everything, layers, include, exclude)
     _refuse_computed(model, targets, layers, include, exclude)
-    _refuse_absent(all_parameters(model), layers)
+    _refuse_absent(everything, layers)
     if not targets:
         raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
     refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], {t.name for t in targets})
@@ -190,7 +191,7 @@ def countable_targets(
     for layer in pattern_list("layers", () if layers is None else layers):
         if isinstance(layer, type) and not any(isinstance(m, layer) for m in model.modules()):
             raise InvalidArgumentError(_none_of(layer))
-    chosen = _chosen(model, layers, include, exclude)
+    chosen = _chosen(model, all_parameters(model), layers, include, exclude)
     inside = _sources(model) if "all" in pattern_list("layers", layers or "default") else set()
     targets = tuple(
         target for target in chosen if is_prunable(target) and inside.isdisjoint(_ids(target))
@@ -199,9 +200,12 @@ def countable_targets(
 
 
 def _chosen(
-    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+    model: nn.Module,
+    everything: dict[str, Target],
+    layers: Layers | None,
+    include: Patterns | None,
+    exclude: Patterns | None,
 ) -> tuple[Target, ...]:
-    everything = all_parameters(model)
     of_layers = _of_layers(
         everything, pattern_list("layers", "default" if layers is None else layers)
     )
