@@ -29,6 +29,7 @@ from secateurs.layer_names import experts_in, is_embedding, layer_of, routers
 from secateurs.original import Original, valid_of
 from secateurs.patterns import name_matches, touches
 from secateurs.prunable import refuse_unprunable, why_not
+from secateurs.scales import is_quantised, scales_of
 from secateurs.sharding.presence import settle
 
 Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
@@ -138,9 +139,9 @@ def find_targets(
             ``"linear"`` (``nn.Linear`` and transformers' ``Conv1D``), ``"attention"``,
             ``"experts"`` (parameters of three dimensions in a module whose class or name says
             experts), ``"recurrent"`` (the weights of ``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and their
-            cells), or ``"all"`` (every floating-point parameter). Routers of experts, and
-            embeddings that are an output layer as well, compete under ``"all"``, as a type, or
-            where ``include`` names them.
+            cells), or ``"all"`` (every floating-point parameter but the scales of
+            quantised weights). Routers of experts, and embeddings that are an output layer as well,
+            compete under ``"all"``, as a type, or where ``include`` names them.
         include: only what these patterns pick. A pattern is a glob on the qualified name of a
             parameter or of a module around it (``"layer4"``, ``"*.conv1"``), or a module type. It
             picks the weights of ``layers`` that it matches; if it matches none of them, the weights
@@ -283,13 +284,26 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
     chosen: set[str] = set()
     for layer in layers:
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
-            chosen |= {name for name, t in everything.items() if t.parameter.is_floating_point()}
+            floats = {name for name, t in everything.items() if t.parameter.is_floating_point()}
+            chosen |= floats - scales_in(everything)
             continue
         found = {name for name, t in everything.items() if is_weight_of(t, _classes(layer))}
         if isinstance(layer, str):
             found = _without_routers_and_embeddings(everything, found)
         chosen |= found
     return chosen
+
+
+def scales_in(everything: dict[str, Target]) -> set[str]:
+    """The parameters that are no weights, but scales of quantised weights beside them."""
+    places = {(id(m), a): name for name, t in everything.items() for m, a in t.places}
+    modules = {id(m): m for target in everything.values() for m, _ in target.places}
+    found: set[str] = set()
+    for key, module in modules.items():
+        held = {**module._parameters, **module._buffers}
+        quantised = [name for name, tensor in held.items() if is_quantised(tensor)]
+        found |= {places[key, a] for a in scales_of(quantised, held) if (key, a) in places}
+    return found
 
 
 def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
@@ -377,6 +391,11 @@ def _nothing_left(
     model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
 ) -> str:
     kinds = sorted({type(m).__name__ for m in model.modules() if m._parameters})
+    if isinstance(model, torch.jit.ScriptModule):
+        return (
+            "the model is scripted or traced, so its weights cannot be replaced: prune the network "
+            "before torch.jit.script or torch.jit.trace"
+        )
     given = ", ".join(
         f"{option}={value!r}"
         for option, value in (("layers", layers), ("include", include), ("exclude", exclude))
