@@ -22,6 +22,8 @@ ORDER = [
     {"blocks"},
     {"original"},
     {"kept"},
+    {"target"},
+    {"picking"},
     {"targets"},
     {"coverage"},
     {"granularity"},

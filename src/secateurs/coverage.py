@@ -15,13 +15,9 @@ from torch import nn
 from secateurs.errors import CoverageWarning
 from secateurs.kinds import EVERY_KIND, KINDS
 from secateurs.patterns import globs, listed, touches
-from secateurs.prunable import why_not
-from secateurs.stored import elements_of, float_elements, integer_weights, unseen_parts
-from secateurs.targets import (
+from secateurs.picking import (
     Layers,
     Patterns,
-    Target,
-    all_parameters,
     gates_of,
     is_picked,
     is_tied_embedding,
@@ -29,6 +25,9 @@ from secateurs.targets import (
     pattern_list,
     scales_in,
 )
+from secateurs.prunable import why_not
+from secateurs.stored import elements_of, float_elements, integer_weights, unseen_parts
+from secateurs.target import Target, all_parameters
 
 # What stands against a parameter in the way of pruning that the caller is about, though `select`
 # would take it: what completes "NAME ...", such as "cannot be pruned in a surrogate", or nothing.

@@ -7,7 +7,7 @@ for each output channel, or one for each block. What such a weight is worth is t
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from secateurs.errors import InvalidArgumentError
 
@@ -44,7 +44,8 @@ def is_quantised(tensor: torch.Tensor | None) -> bool:
     """Whether it is a weight that may have a scale: of one byte an element, and no mask."""
     if tensor is None or tensor.dtype == torch.bool or tensor.dtype.itemsize != 1:
         return False
-    return not isinstance(tensor, UninitializedTensorMixin) and tensor.dim() > 1
+    lazy = isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+    return not lazy and tensor.dim() > 1
 
 
 def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ from secateurs.scales import (
     unknown_name,
 )
 from secateurs.sharding.presence import is_part
-from secateurs.targets import Target
+from secateurs.target import Target
 
 ScoreFunction = Callable[[Target], torch.Tensor]
 Score = str | ScoreFunction
