@@ -276,6 +276,22 @@ def test_what_cannot_be_seen_is_said() -> None:
     scripted = torch.jit.script(nn.Sequential(nn.Linear(8, 8)).eval())
     with pytest.warns(CoverageWarning, match=r"\(16 of 88\).*part\.0\.weight \(73%"):
         sc.select(beside(scripted), 0.5)
+    # Of two biases, of which one could be pruned, no glob says that both cannot be.
+    both = beside(torch.jit.script(nn.Sequential(nn.Linear(4, 4)).eval()))
+    both.other = nn.BatchNorm1d(4)
+    words = r"; each of part\.0\.weight, part\.0\.bias is inside a scripted"
+    with pytest.warns(CoverageWarning, match=words):
+        sc.select(both, 0.5)
+
+
+@pytest.mark.parametrize("name", ["weight_scale", "weight_scaling_factor"])
+def test_scales_are_never_advised(name: str) -> None:
+    layer = nn.Linear(8, 8, bias=False)
+    layer.weight = nn.Parameter(layer.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    layer.register_parameter(name, nn.Parameter(torch.ones(8, 8), requires_grad=False))
+    model = nn.ModuleList([layer, nn.Embedding(10, 20)])
+    with pytest.warns(CoverageWarning, match=r"include=\['\*', '1\.weight'\]$"):
+        sc.select(model, 0.5, score="random", seed=0)
 
 
 def test_a_tied_weight_counts_once() -> None:

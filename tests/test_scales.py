@@ -97,6 +97,11 @@ def test_pruning_and_restoring_a_quantised_layer() -> None:
 
 REFUSED = {
     "another shape": (Quantised(torch.rand(7, 3)), "has a scale of shape"),
+    "one of no known kind": (
+        Quantised(torch.rand(1), "weight_scaling_factor"),
+        "quantised with weight_scaling_factor",
+    ),
+    "the greatest magnitude": (Quantised(torch.rand(1), "weight_amax"), "quantised with weight_a"),
     "a second scale": (Quantised(torch.rand(1), "weight_scale_2"), "quantised with weight_scale_2"),
 }
 
@@ -111,8 +116,23 @@ def test_what_cannot_be_applied_is_refused_by_name(kind: str) -> None:
     assert list(sc.select(model, 0.5, exclude="0").draw()) == ["1.weight"]
 
 
-def test_float8_without_a_scale_is_taken_as_it_is() -> None:
-    model = nn.Sequential(Quantised(torch.rand(48, 1), "something"))
+@pytest.mark.parametrize("name", ["weight_scale", "scale", "weight_scaling_factor"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_a_scale_that_is_a_parameter_is_no_weight(name: str, dtype: torch.dtype) -> None:
+    layer = nn.Linear(6, 4)
+    layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
+    layer.register_parameter(name, nn.Parameter(torch.rand(1), requires_grad=False))
+    model = nn.Sequential(layer, nn.Linear(4, 4))
+    found = [t.name for t in sc.find_targets(model, layers="all")]
+    quantised = ["0.weight"] if dtype.is_floating_point else []
+    assert found == [*quantised, "0.bias", "1.weight", "1.bias"]
+    named = sc.find_targets(model, layers="all", include=f"0.{name}")
+    assert [t.name for t in named] == [f"0.{name}"]
+
+
+@pytest.mark.parametrize("name", ["something", "input_scale", "k_scale"])
+def test_float8_without_a_scale_is_taken_as_it_is(name: str) -> None:
+    model = nn.Sequential(Quantised(torch.rand(48, 1), name))
     worth = model[0].weight.float().abs()
     keep = sc.select(model, 0.5).draw()["0.weight"]
     assert worth[keep].min() >= worth[~keep].max()

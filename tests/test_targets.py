@@ -5,7 +5,7 @@ from torch.nn.utils import parametrizations, prune
 
 from helpers import Attention, Case, Tied, every_case
 from secateurs import InvalidArgumentError, find_targets, global_prune, gradient_prune
-from secateurs.targets import KINDS
+from secateurs.kinds import KINDS
 
 
 def names(model: nn.Module, **options: object) -> list[str]:

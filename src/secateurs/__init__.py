@@ -32,7 +32,8 @@ from secateurs.prune import (
 from secateurs.selecting import select, select_levels
 from secateurs.sparsity import Sparsity, sparsity
 from secateurs.surrogate import Diversified, Ensemble, ensemble
-from secateurs.targets import Target, find_targets
+from secateurs.target import Target
+from secateurs.targets import find_targets
 
 __all__ = [
     "Candidates",

@@ -23,7 +23,7 @@ from secateurs.overlaps import refuse_overlaps
 from secateurs.restoring import check_releasable, release_weights
 from secateurs.sharding.presence import is_part, local_of, replicated
 from secateurs.sharding.shard import shard_of
-from secateurs.targets import Target, all_parameters
+from secateurs.target import Target, all_parameters
 
 
 def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:

@@ -33,7 +33,7 @@ from secateurs.kinds import KINDS
 from secateurs.masks import Masks
 from secateurs.patterns import excluding, listed
 from secateurs.recomputed import refuse_recomputed
-from secateurs.targets import Target
+from secateurs.target import Target
 
 # These never use a weight themselves, and people compare their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -15,19 +15,19 @@ from torch import nn
 from secateurs.errors import CoverageWarning
 from secateurs.kinds import EVERY_KIND, KINDS
 from secateurs.patterns import globs, listed, touches
-from secateurs.prunable import why_not
-from secateurs.stored import elements_of, float_elements, integer_weights, unseen_parts
-from secateurs.targets import (
+from secateurs.picking import (
     Layers,
     Patterns,
-    Target,
-    all_parameters,
     gates_of,
     is_picked,
     is_tied_embedding,
     is_weight_of,
     pattern_list,
+    scales_in,
 )
+from secateurs.prunable import why_not
+from secateurs.stored import elements_of, float_elements, integer_weights, unseen_parts
+from secateurs.target import Target, all_parameters
 
 # What stands against a parameter in the way of pruning that the caller is about, though `select`
 # would take it: what completes "NAME ...", such as "cannot be pruned in a surrogate", or nothing.
@@ -67,7 +67,8 @@ class Coverage:
         total: how many there are.
         left: what does not compete, the largest first.
         unseen: types of parts whose weights cannot be counted.
-        known: how many elements do not compete since the caller said so; not in ``left``.
+        known: how many elements do not compete since the caller said so, or since they are scales
+            of quantised weights; not in ``left``.
     """
 
     competing: int
@@ -104,7 +105,11 @@ class Coverage:
         for left in self.left[:_SHOWN]:
             if left.barrier and left.elements >= _WORTH_ADVICE * self.total:
                 names.setdefault(left.barrier, []).append(left.glob)
-        return [f"{listed(those)} {barrier}" for barrier, those in names.items()]
+        singular = ("is ", "has ")
+        return [
+            f"{'each of ' * (len(s) > 1 and why.startswith(singular))}{listed(s)} {why}"
+            for why, s in names.items()
+        ]
 
     def remedies(self, *, by_layer: bool) -> tuple[list[str], list[str]]:
         """What brings the largest parts in: kinds for ``layers``, globs for ``include``.
@@ -149,17 +154,21 @@ def coverage_of(
         exclude: what the caller gave; what it drops was left out on purpose.
         barrier: what cannot be pruned in the way that the caller is about.
     """
-    known = _left_by_name(model, targets, include, exclude)
     competing, total = count_coverage(model, targets)
     chosen = {target.name for target in targets}
     everything = all_parameters(model)
+    known = _left_on_purpose(model, everything, chosen, include, exclude)
     rest = [
         target
         for name, target in everything.items()
         if name not in chosen and name not in known and target.parameter.is_floating_point()
     ]
     gates = gates_of(everything.values())
-    left = [_left(glob, members, gates, barrier) for glob, members in _grouped(rest, chosen)]
+    barriers = {target.name: _why_barred(target) or barrier(target) for target in rest}
+    left = [
+        _left(glob, members, gates, barriers[members[0].name])
+        for glob, members in _grouped(rest, chosen, barriers)
+    ]
     left += [
         Left(name, count, kind, barrier=QUANTISED)
         for name, _, kind, count in integer_weights(model)
@@ -252,32 +261,40 @@ def _unseen_words(found: Coverage) -> str:
     return f"weights of {listed(found.unseen)} cannot be seen"
 
 
-def _grouped(rest: Sequence[Target], chosen: Collection[str]) -> list[tuple[str, list[Target]]]:
-    """Few globs for all of ``rest``; no glob is for weights of layers and others together.
+def _grouped(
+    rest: Sequence[Target], chosen: Collection[str], barriers: Mapping[str, str]
+) -> list[tuple[str, list[Target]]]:
+    """Few globs for all of ``rest``; none is for weights of layers and others, or two barriers.
 
-    Where it matches both, ``include`` takes the weights alone.
+    Where it matches weights and others, ``include`` takes the weights alone.
     """
-    weights = {t.name: t for t in rest if is_weight_of(t, EVERY_KIND)}
-    others = {t.name: t for t in rest if t.name not in weights}
-    parts = ((weights, chosen), (others, [*chosen, *weights]))
-    return [
-        (glob, [by_name[name] for name in names])
-        for by_name, avoided in parts
-        for glob, names in globs(list(by_name), avoided).items()
-    ]
+    by_name = {target.name: target for target in rest}
+    weights = {target.name for target in rest if is_weight_of(target, EVERY_KIND)}
+    groups: dict[tuple[bool, str], list[str]] = {}
+    for name in sorted(by_name, key=lambda name: name not in weights):
+        groups.setdefault((name in weights, barriers[name]), []).append(name)
+    found: list[tuple[str, list[Target]]] = []
+    for (weighs, barrier), names in groups.items():
+        avoided = [
+            name
+            for name in by_name
+            if barriers[name] != barrier or (name in weights and not weighs)
+        ]
+        for glob, members in globs(names, [*chosen, *avoided]).items():
+            found.append((glob, [by_name[name] for name in members]))
+    return found
 
 
-def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: Barrier) -> Left:
+def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: str) -> Left:
     first = targets[0]
     by_name, kind = _only_by_name(first, gates)
     layer = next((kind for kind in _ADVISED if is_weight_of(first, KINDS[kind])), "")
-    barriers = (_why_barred(target) or barrier(target) for target in targets)
     return Left(
         glob,
         sum(elements_of(target.parameter) for target in targets),
         kind,
         "" if by_name else layer,
-        next((why for why in barriers if why), ""),
+        barrier,
     )
 
 
@@ -304,25 +321,27 @@ def _unseen(model: nn.Module, exclude: Patterns | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(kinds))
 
 
-def _left_by_name(
+def _left_on_purpose(
     model: nn.Module,
-    targets: Sequence[Target],
+    everything: dict[str, Target],
+    chosen: Collection[str],
     include: Patterns | None,
     exclude: Patterns | None,
 ) -> dict[str, int]:
     """What does not compete since the caller said so, and how many elements it has.
 
-    That is what ``exclude`` drops, and what ``include`` does not mention.
+    That is what ``exclude`` drops, and what ``include`` does not mention; and the scales of
+    quantised weights, which are none.
     """
     wanted = None if include is None else pattern_list("include", include)
     dropped = pattern_list("exclude", () if exclude is None else exclude)
-    chosen = {target.name for target in targets}
+    scales = scales_in(everything)
     known: dict[str, int] = {}
-    for name, target in all_parameters(model).items():
+    for name, target in everything.items():
         if name in chosen or not target.parameter.is_floating_point():
             continue
         picked = wanted is None or any(is_picked(target, p) for p in wanted)
-        if not picked or any(is_picked(target, p) for p in dropped):
+        if not picked or name in scales or any(is_picked(target, p) for p in dropped):
             known[name] = elements_of(target.parameter)
     for name, module, _, count in integer_weights(model):
         picked = wanted is None or any(touches(name, module, p) for p in wanted)

@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 
-from secateurs.targets import Target
+from secateurs.target import Target
 
 GRANULARITIES = ("weight", "kernel", "filter")
 

@@ -84,7 +84,8 @@ def weight_attributes(module: nn.Module) -> tuple[str, ...]:
 
 def is_stack(module: nn.Module, attribute: str, parameter: torch.Tensor | None) -> bool:
     """Whether a parameter may be a stack of matrices, one an expert, by its shape and its name."""
-    if parameter is None or isinstance(parameter, UninitializedParameter):
+    # Asked of the type: `isinstance` is slow for Parameters, and all of a model come through here.
+    if parameter is None or issubclass(type(parameter), UninitializedParameter):
         return False
     return parameter.dim() == 3 and is_matrix(attribute) and not isinstance(module, _SINGLE)
 

@@ -12,6 +12,7 @@ from secateurs.apply import check_weights, prune_weights
 from secateurs.backward import gradient_barrier, prune_gradients, restore_gradients
 from secateurs.coverage import Barrier, no_barrier
 from secateurs.masks import Masks
+from secateurs.picking import Layers, Patterns
 from secateurs.restoring import (
     check_releasable,
     forget_originals,
@@ -23,7 +24,6 @@ from secateurs.scores import Score
 from secateurs.selecting import SelectOptions, agree, choose
 from secateurs.sharding.team import team_of
 from secateurs.standing import Standing, warn_of_loss
-from secateurs.targets import Layers, Patterns
 
 PRUNE_TYPES = ("global", "gradient")
 

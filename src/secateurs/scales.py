@@ -4,9 +4,10 @@ Quantised weights of one byte are stored divided by a scale, a tensor beside the
 for each output channel, or one for each block. What such a weight is worth is the product.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from secateurs.errors import InvalidArgumentError
 
@@ -16,6 +17,11 @@ _SCALES_OF_WEIGHT = ("{module}scale_weight", "{module}scale", "{module}scales", 
 # With one of these the product is not all.
 _FURTHER = ("{name}_scale_2", "{name}_global_scale", "{name}_zero_point", "{name}.absmax")
 _FURTHER_OF_WEIGHT = ("{module}qzeros", "{module}zeros")
+# What says that it is a scale, though of a kind that is not known, and of what else it may be one.
+_SCALING = ("scal", "amax", "absmax")
+_NOT_OF_WEIGHTS = (
+    "input", "output", "act", "in_", "out_", "x_", "q_", "k_", "v_", "kv_", "prob", "logit", "bias",
+)  # fmt: skip
 _POWERS = tuple(2**i for i in range(3, 14))
 
 
@@ -32,6 +38,54 @@ def scale_name(name: str, names: Collection[str]) -> str | None:
 def further_name(name: str, names: Collection[str]) -> str | None:
     """The name of what makes a weight more than itself times its scale, if there is such."""
     return _first(name, names, _FURTHER, _FURTHER_OF_WEIGHT)
+
+
+def is_quantised(tensor: torch.Tensor | None) -> bool:
+    """Whether it is a weight that may have a scale: of one byte an element, and no mask."""
+    if tensor is None or tensor.dtype == torch.bool or tensor.dtype.itemsize != 1:
+        return False
+    lazy = isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+    return not lazy and tensor.dim() > 1
+
+
+def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Those of the names that say that they are scales of something, by what stands before them."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        module, dot, attribute = name.rpartition(".")
+        if any(word in attribute.lower() for word in _SCALING):
+            found.setdefault(module + dot, []).append(name)
+    return found
+
+
+def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
+    """The name of what seems to be a weight's scale, of a kind that is not known.
+
+    Args:
+        name: the weight, which has no scale of a kind that is known.
+        scaling: what `scaling_names` gave for everything beside it.
+    """
+    module, dot, attribute = name.rpartition(".")
+    for one in scaling.get(module + dot, ()):
+        other = one.removeprefix(module + dot).lower()
+        of_all = attribute == "weight" and not other.startswith(_NOT_OF_WEIGHTS)
+        if one != name and (of_all or other.startswith(attribute.lower())):
+            return one
+    return None
+
+
+def scales_of(weights: Iterable[str], names: Collection[str]) -> set[str]:
+    """All that are scales of quantised weights, of a known kind or not.
+
+    Args:
+        weights: the quantised weights.
+        names: everything beside them, under names of the same form.
+    """
+    scaling = scaling_names(names)
+    found: set[str | None] = set()
+    for name in weights:
+        found |= {scale_name(name, names), further_name(name, names), unknown_name(name, scaling)}
+    return {name for name in found if name is not None}
 
 
 def scale_steps(

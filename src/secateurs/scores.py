@@ -12,9 +12,16 @@ from secateurs._checks import check_choice
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import Units
 from secateurs.keys import Scores
-from secateurs.scales import further_name, scale_name, scale_steps, spread
+from secateurs.scales import (
+    further_name,
+    scale_name,
+    scale_steps,
+    scaling_names,
+    spread,
+    unknown_name,
+)
 from secateurs.sharding.presence import is_part
-from secateurs.targets import Target
+from secateurs.target import Target
 
 ScoreFunction = Callable[[Target], torch.Tensor]
 Score = str | ScoreFunction
@@ -48,6 +55,8 @@ def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
     held = {**vars(module), **module._parameters, **module._buffers}
     beside = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
     name, further = scale_name(attribute, beside), further_name(attribute, beside)
+    if name is None:
+        further = further or unknown_name(attribute, scaling_names(beside))
     if further is not None or (name is not None and is_part(weight)):
         raise InvalidArgumentError(
             f"{target.name} is quantised with {further or name} beside it, which is not applied "

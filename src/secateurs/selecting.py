@@ -16,21 +16,15 @@ from secateurs.keys import Scores
 from secateurs.layout import flattened, joined, side_by_side
 from secateurs.marking import Marks
 from secateurs.overlaps import refuse_overlaps
+from secateurs.picking import Layers, Patterns, is_picked, pattern_list
 from secateurs.recomputed import refuse_recomputed
 from secateurs.restoring import look_closely
 from secateurs.scores import Score, check_score, score_units
 from secateurs.selection import candidate_masks
 from secateurs.sharding.presence import local_of, part_like
 from secateurs.sharding.team import Team, parameters_of, team_of
-from secateurs.targets import (
-    Layers,
-    Patterns,
-    Target,
-    all_parameters,
-    find_targets,
-    is_picked,
-    pattern_list,
-)
+from secateurs.target import Target, all_parameters
+from secateurs.targets import find_targets
 
 SCOPES = ("global", "layer")
 

@@ -10,9 +10,10 @@ from torch import nn
 from secateurs.coverage import count_coverage
 from secateurs.device_keys import fetched
 from secateurs.kept import fits, mask_of
+from secateurs.picking import Layers, Patterns
 from secateurs.sharding.presence import local_of
 from secateurs.sharding.team import team_of, team_of_tensors
-from secateurs.targets import Layers, Patterns, countable_targets
+from secateurs.targets import countable_targets
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,27 @@ _INTEGERS = (torch.int8, torch.uint8, torch.int32)
 
 def float_elements(model: nn.Module) -> tuple[int, bool]:
     """The elements of all floating-point parameters, and whether there may be other weights."""
-    seen: set[int] = set()
-    total, special = 0, False
+    parameters: dict[int, nn.Parameter] = {}
+    types: set[type[nn.Module]] = set()
+    special = False
     for module in model.modules():
-        if type(module).__module__.startswith(_QUANTISED) or isinstance(module, _SCRIPTED):
-            special = True
+        types.add(type(module))
         for parameter in module._parameters.values():
-            if parameter is None or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            if isinstance(parameter, UninitializedParameter):
-                special = True
-            elif parameter.is_floating_point():
-                total += parameter.numel()
-            elif parameter.dtype in _INTEGERS:
-                special = True
-        if any(b is not None and b.dtype in _INTEGERS for b in module._buffers.values()):
+            if parameter is not None:
+                parameters[id(parameter)] = parameter
+        for buffer in module._buffers.values():
+            special = special or (buffer is not None and buffer.dtype in _INTEGERS)
+    total = 0
+    for parameter in parameters.values():
+        if issubclass(type(parameter), UninitializedParameter):  # faster than `isinstance`
             special = True
-    return total, special
+        elif parameter.is_floating_point():
+            total += parameter.numel()
+        else:
+            special = special or parameter.dtype in _INTEGERS
+    return total, special or any(
+        one.__module__.startswith(_QUANTISED) or issubclass(one, _SCRIPTED) for one in types
+    )
 
 
 def integer_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:

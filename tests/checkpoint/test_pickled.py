@@ -177,6 +177,25 @@ class Evil:
         return print, ("code ran",)
 
 
+@pytest.mark.parametrize("swapped", [("data/1", "data/2"), ("data/0", "data/1"), None])
+def test_a_file_that_was_packed_again_is_refused(tmp_path: Path, swapped) -> None:
+    path = tmp_path / "in.pt"
+    torch.save({f"{name}.weight": torch.randn(8, 8) for name in "abc"}, path)
+    if swapped:  # in equal sizes, so that each is still where a tensor is looked for
+        first, second = (name.encode() for name in swapped)
+        content = path.read_bytes().replace(first, b"data/X").replace(second, first)
+        path.write_bytes(content.replace(b"data/X", second))
+    else:
+        with zipfile.ZipFile(path) as old:
+            records = {name: old.read(name) for name in old.namelist()}
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in records.items():
+                new.writestr(name, content)
+    assert len(read_weights(path)) == 3
+    with pytest.raises(sc.SecateursError, match="packed again"):
+        prune_checkpoint(path, tmp_path / "out.pt", 0.5)
+
+
 def test_code_is_never_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"a.weight": torch.ones(3, 3), "b": Evil()}, tmp_path / "zip.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps({"a": Evil()}))

@@ -172,6 +172,10 @@ REFUSED = {
         {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_zero_point": torch.ones(4, 1)},
         "'a.weight' is quantised with 'a.weight_zero_point'",
     ),
+    "a scale of no known kind": (
+        {"a.weight": torch.ones(4, 4).to(FP8), "a.w_scale": torch.ones(4, 1)},
+        "'a.weight' is quantised with 'a.w_scale'",
+    ),
     "a scale of another shape": (
         {"a.weight": torch.ones(4, 4).to(FP8), "a.weight_scale": torch.ones(3, 7)},
         "a.weight of shape (4, 4) has a scale of shape (3, 7)",
@@ -207,6 +211,19 @@ def test_scales_are_no_weights(tmp_path: Path) -> None:
     to_file(tmp_path / "in.safetensors", tensors)
     plan = plan_pruning(tmp_path / "in.safetensors", 0.5, layers="all")
     assert [w.entry.name for w in plan.weights] == ["a.weight", "b.weight", "b.bias"]
+
+
+@pytest.mark.parametrize("dtype", [FP8, torch.int8])
+def test_scales_of_no_known_kind_are_no_weights(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {
+        "a.weight": torch.ones(4, 4).to(dtype),
+        "a.weight_scaling_factor": torch.ones(1),
+        "b.weight": torch.ones(4, 4),
+    }
+    to_file(tmp_path / "in.safetensors", tensors)
+    plan = plan_pruning(tmp_path / "in.safetensors", 0.5, layers="all", score="random", seed=0)
+    names = [w.entry.name for w in plan.weights]
+    assert names == (["a.weight", "b.weight"] if dtype is FP8 else ["b.weight"])
 
 
 def test_random_scores_need_no_scale(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate import Grid
 from secateurs.scores import magnitude
-from secateurs.targets import Target
+from secateurs.target import Target
 
 
 def score(target: Target) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate import Subject, accumulate_gradients, sweep
 from secateurs.results import Results, read_rows
-from secateurs.targets import Target
+from secateurs.target import Target
 
 
 def test_a_finished_sweep_is_not_run_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import secateurs as sc
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluate import Subject, accumulate_gradients, accuracy, sweep
 from secateurs.results import Row, wilson_interval
-from secateurs.targets import Target
+from secateurs.target import Target
 
 
 def scaled(target: Target) -> Tensor:

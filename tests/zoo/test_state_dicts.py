@@ -99,8 +99,9 @@ WITHOUT = {
     "a scheduler": ({"last_epoch": 3}, "holds no weights, only 'last_epoch'"),
     "a random generator": ({"rng_state": RNG}, "holds no weights, only 'rng_state'"),
     "an optimizer and more": ({"optimizer": OPTIMIZER, "epoch": 3}, "only 'optimizer', 'epoch'"),
+    "a tensor": (torch.zeros(2, 2), "holds a tensor, not weights"),
     "a list": ([torch.zeros(2)], "holds a list"),
-    "nothing": ({}, "only nothing"),
+    "nothing": ({}, "is empty; save"),
 }
 
 

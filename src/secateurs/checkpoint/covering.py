@@ -1,6 +1,7 @@
 """How much of a checkpoint competes for pruning, and what the largest parts are that do not."""
 
 from secateurs.checkpoint.planning import Names, Plan
+from secateurs.checkpoint.quantized import scales_among
 from secateurs.checkpoint.stored import FLOATS
 from secateurs.coverage import QUANTISED, Coverage, grouped
 from secateurs.patterns import name_matches
@@ -24,6 +25,7 @@ def coverage_of_plan(
         exclude: what the caller gave; what it drops was left out on purpose.
     """
     wanted, dropped = _several(include), _several(exclude)
+    scales = scales_among([entry for file in plan.source.files for entry in file.entries])
     floats: dict[str, int] = {}
     integers: dict[str, int] = {}
     known = 0
@@ -33,7 +35,7 @@ def coverage_of_plan(
         if not is_weight and not packed:
             continue
         picked = include is None or _is_named(entry.names, wanted)
-        if not picked or _is_named(entry.names, dropped):
+        if not picked or entry.name in scales or _is_named(entry.names, dropped):
             known += entry.count
         else:
             (floats if is_weight else integers)[entry.name] = entry.count

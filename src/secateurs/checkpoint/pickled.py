@@ -1,5 +1,6 @@
 """What ``torch.save`` writes: where its tensors lie, told without loading them."""
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from io import FileIO
@@ -72,6 +73,7 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
         place = _place(path, name, tensor, records)
         if place is not None:
             found.setdefault(place, []).append(name)
+    _refuse_repacked(path, listed)
     entries = tuple(
         Entry(names[0], dtype, shape, start, stop, tuple(names[1:]), strides)
         for (start, stop, dtype, shape, strides), names in found.items()
@@ -111,6 +113,28 @@ def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
             found = struct.pack("<I", checksum(target, record.start, record.size))
             for place in record.checksums:
                 write_all(target, place, memoryview(found))
+
+
+def _refuse_repacked(path: Path, records: Sequence[Record]) -> None:
+    """Refuse a file of another order or alignment than torch writes, by which it tells places.
+
+    ``torch.load`` reads such files right, but where their tensors lie it would tell wrong.
+    """
+    by_name = {record.name.partition("/")[2]: record for record in records}
+    told = by_name.get(".storage_alignment")
+    if told is None:
+        return  # an older file, in whose directory each is looked up
+    with path.open("rb") as file:
+        file.seek(told.start)
+        digits = file.read(min(told.size, 9))
+    step = int(digits) if digits.isdigit() else 0
+    numbered = {int(n[5:]): r for n, r in by_name.items() if re.fullmatch(r"data/\d{1,18}", n)}
+    starts = [numbered[number].start for number in sorted(numbered)]
+    if not step or starts != sorted(starts) or any(start % step for start in starts):
+        raise InvalidArgumentError(
+            f"{path} has been packed again since torch.save wrote it: load it with torch.load, "
+            "save that again, and give the new file"
+        )
 
 
 def _without_values(
@@ -163,7 +187,7 @@ def _place(
     strides = None if tensor.is_contiguous() else _strides(path, name, tensor)
     size = tensor.element_size()
     if record is None or storage.nbytes() != record.size:
-        raise damaged(path, f"{quoted(name)} lies outside its record")
+        raise damaged(path, f"{quoted(name)} lies outside its record, as if packed again")
     start = record.start + int(tensor.storage_offset()) * size
     stop = start + tensor.numel() * size
     if stop > record.stop:

@@ -15,7 +15,7 @@ from secateurs.checkpoint.quantized import (
     as_if_dense,
     find_scale,
     refuse_quantized,
-    scales_of,
+    scales_among,
 )
 from secateurs.checkpoint.reading import Weight
 from secateurs.checkpoint.rewriting import overlapping
@@ -24,6 +24,7 @@ from secateurs.checkpoint.units import Layouts
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
 from secateurs.layer_names import is_apart
+from secateurs.scales import scaling_names
 from secateurs.selecting import SCOPES
 
 SCORES = ("magnitude", "random")
@@ -106,7 +107,7 @@ def plan_pruning(
     refuse_quantized(chosen, integers)
     names = {entry.name for entry in chosen}
     if include is None:
-        names -= scales_of(named)  # layers="all" means weights
+        names -= scales_among(named)  # layers="all" means weights
     layouts = Layouts(named)
     scales = _Scales(found, layouts)
     weights = tuple(
@@ -166,11 +167,14 @@ class _Scales:
             for entry in _named(file)
             for name in entry.names
         }
+        self._scaling = scaling_names(self._everything)
         self._config = (source.folder or source.path.parent) / "config.json"
 
     def of(self, path: Path, entry: Entry) -> StoredScale | None:
         last = self._layouts.outputs_last(entry)
-        return find_scale((path, entry), self._everything, self._block_size, outputs_last=last)
+        return find_scale(
+            (path, entry), self._everything, self._scaling, self._block_size, outputs_last=last
+        )
 
     def _block_size(self) -> list[int] | None:
         """For how large blocks a scale holds, if the configuration tells it."""

@@ -11,7 +11,7 @@ from secateurs._text import quoted
 from secateurs.blocks import Array
 from secateurs.checkpoint.stored import BITS, DTYPES, FLOATS, Entry
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.scales import further_name, scale_name, scale_steps
+from secateurs.scales import further_name, scale_name, scale_steps, scales_of, unknown_name
 
 _PACKED = ("qweight", "weight_packed")
 _BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4: groups in a fourth dimension
@@ -79,6 +79,7 @@ class StoredScale:
 def find_scale(
     place: Place,
     everything: Mapping[str, Place],
+    scaling: Mapping[str, Sequence[str]],
     block_size: Callable[[], Sequence[int] | None],
     *,
     outputs_last: bool = False,
@@ -88,6 +89,7 @@ def find_scale(
     Args:
         place: the weight.
         everything: all tensors, by name.
+        scaling: what `secateurs.scales.scaling_names` says of their names.
         block_size: tells the size of a block, if the configuration does.
         outputs_last: whether the weight's outputs lie in its last dimension.
 
@@ -97,13 +99,14 @@ def find_scale(
     entry = place[1]
     if BITS[entry.dtype] != 8 or entry.dtype not in FLOATS or not entry.shape:
         return None
-    further = further_name(entry.name, everything)
+    name, further = scale_name(entry.name, everything), further_name(entry.name, everything)
+    if name is None:
+        further = further or unknown_name(entry.name, scaling)
     if further is not None:
         raise InvalidArgumentError(
             f"{quoted(entry.name)} is quantised with {quoted(further)} beside it, which is not "
             f"applied here: dequantise it first, or write exclude={quoted(entry.name)}"
         )
-    name = scale_name(entry.name, everything)
     if name is None:
         return None
     path, scale = everything[name]
@@ -138,13 +141,12 @@ def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
     return found, changed
 
 
-def scales_of(entries: Sequence[Entry]) -> set[str]:
+def scales_among(entries: Sequence[Entry]) -> set[str]:
     """The tensors that are no weights, but scales of quantised weights."""
     names = {name for entry in entries for name in entry.names}
-    weights = [e.name for e in entries if BITS[e.dtype] == 8 and e.dtype in FLOATS]
+    weights = [e.name for e in entries if BITS[e.dtype] == 8 and len(e.shape) > 1]
     weights += as_if_dense(entries)[1]
-    found = (find(name, names) for name in weights for find in (scale_name, further_name))
-    return {name for name in found if name is not None}
+    return scales_of(weights, names)
 
 
 def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> None:

@@ -10,10 +10,10 @@ from secateurs.backward import gradient_barrier
 from secateurs.coverage import Barrier, no_barrier
 from secateurs.errors import InvalidArgumentError
 from secateurs.granularity import GRANULARITIES
+from secateurs.picking import Layers, Patterns
 from secateurs.prune import PRUNE_TYPES
 from secateurs.scores import Score, check_score
 from secateurs.selecting import SCOPES
-from secateurs.targets import Layers, Patterns
 
 P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

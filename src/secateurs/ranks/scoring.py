@@ -15,7 +15,7 @@ from secateurs.scores import Score, raw_scores
 from secateurs.sharding.presence import is_part, whole_of
 from secateurs.sharding.shard import Array, Shard, shard_of
 from secateurs.sharding.team import Team
-from secateurs.targets import Target
+from secateurs.target import Target
 
 _BLOCK = 1 << 20
 

@@ -13,6 +13,7 @@ from secateurs.backward import gradient_barrier
 from secateurs.candidates import Candidates
 from secateurs.masks import Masks
 from secateurs.outputs import plain_logits
+from secateurs.picking import Layers, Patterns
 from secateurs.prune import PRUNE_TYPES
 from secateurs.scores import Score
 from secateurs.selecting import SelectOptions, choose
@@ -24,7 +25,7 @@ from secateurs.surrogate.structure import Structure, surrogate_barrier
 from secateurs.surrogate.torch_transforms import Compiler, between_graphs, refuse_recording
 from secateurs.surrogate.turns import Turns
 from secateurs.surrogate.view import View, may_run_layers
-from secateurs.targets import Layers, Patterns, Target
+from secateurs.target import Target
 
 
 class Diversified(View):

@@ -14,7 +14,7 @@ from secateurs.surrogate.diversified import Diversified
 from secateurs.surrogate.stand_ins import standing_in
 from secateurs.surrogate.structure import Structure
 from secateurs.surrogate.torch_transforms import in_transform
-from secateurs.targets import Target
+from secateurs.target import Target
 
 
 class MUP(Diversified):

@@ -10,7 +10,7 @@ from secateurs.candidates import Candidates
 from secateurs.layout import same_order, side_by_side
 from secateurs.masks import Masks
 from secateurs.surrogate.torch_transforms import is_transformed
-from secateurs.targets import Target
+from secateurs.target import Target
 
 
 @dataclass(frozen=True)

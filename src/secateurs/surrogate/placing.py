@@ -21,7 +21,7 @@ from secateurs.surrogate.numbered_draws import Draw
 from secateurs.surrogate.stand_ins import standing_in
 from secateurs.surrogate.structure import Structure
 from secateurs.surrogate.torch_transforms import is_transformed, outside_transforms
-from secateurs.targets import Target
+from secateurs.target import Target
 
 
 class Turn:

@@ -13,7 +13,8 @@ from secateurs.kept import is_pruned
 from secateurs.selecting import SelectOptions
 from secateurs.surrogate.preconditions import check_unpruned
 from secateurs.surrogate.stand_ins import Place, parameters_of, places_for
-from secateurs.targets import Target, find_targets
+from secateurs.target import Target
+from secateurs.targets import find_targets
 
 
 class Structure:

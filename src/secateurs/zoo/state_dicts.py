@@ -50,8 +50,10 @@ def find_state(
         InvalidArgumentError: there are no weights, or several sets of them.
     """
     if not isinstance(loaded, Mapping):
+        # A tensor, whatever it is called that stands for one while only its shape is looked at.
+        kind = "tensor" if isinstance(loaded, Tensor) else type(loaded).__name__
         raise InvalidArgumentError(
-            f"{path} holds a {type(loaded).__name__}, not weights by name; save model.state_dict()"
+            f"{path} holds a {kind}, not weights by name; save model.state_dict()"
         )
     mappings = dict(_mappings(loaded))
     if key is not None:
@@ -68,8 +70,8 @@ def find_state(
     names = _candidates(mappings)
     if not names:
         raise InvalidArgumentError(
-            f"{path} holds no weights, only {_listed(list(loaded)) or 'nothing'}; save "
-            "model.state_dict()"
+            f"{path} {f'holds no weights, only {_listed(list(loaded))}' if loaded else 'is empty'}"
+            "; save model.state_dict()"
         )
     if len(names) > 1 and not set(names) <= set(order):
         raise InvalidArgumentError(
