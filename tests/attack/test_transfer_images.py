@@ -93,6 +93,15 @@ def test_a_target_that_is_the_true_class() -> None:
         choose_images(data, fitted("hidden"))
 
 
+def test_no_image_that_can_be_read(tmp_path: Path) -> None:
+    for label in "01":
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "torn.png").write_bytes(b"torn")
+    data = load_data(str(tmp_path), preprocess=pixel_preprocess(8, 1), skip_corrupt=True)
+    with pytest.raises(InvalidArgumentError, match=r"none of the 2 images of .* could be read"):
+        choose_images(data, fitted("hidden"))
+
+
 def test_no_image_that_all_classify_correctly() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         choose_images(digits(), fitted("hidden", "wrong"))

@@ -18,6 +18,7 @@ SEVERAL = {"--p-prune", "--include"}
         ("--p-prune=0.5 0.7,0.9", "--p-prune 0.5 --p-prune 0.7 --p-prune 0.9"),
         ("--p-prune 0 -b 3 0.5", "--p-prune 0 -b 3 0.5"),
         ("--p-prune -0.5 -.5", "--p-prune -0.5 --p-prune -.5"),
+        ("-o=out -b=3 --p-prune 0 -o=a=b 1", "-o out -b 3 --p-prune 0 -o a=b 1"),
         ("--include=-x*", "--include=-x*"),
         ("--data_root my_data --a_b=c_d", "--data-root my_data --a-b=c_d"),
         ("report my_folder", "report my_folder"),
@@ -44,7 +45,9 @@ def test_an_option_without_values_is_refused(typed: str) -> None:
 
 WORDS = st.one_of(
     st.sampled_from(["--p-prune", "--p_prune", "--include=a,b", "--limit", "--out_put=a_b", "-b"]),
-    st.sampled_from(["sweep", "0", "0.5,1", "-1", "conv*", "", ",", "=", "a=b", "-x", "--"]),
+    st.sampled_from(
+        ["sweep", "0", "0.5,1", "-1", "conv*", "", ",", "=", "a=b", "-x", "-o=a", "--"]
+    ),
     st.text(max_size=4),
 )
 

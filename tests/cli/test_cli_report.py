@@ -111,3 +111,12 @@ def test_a_sweep_and_a_transfer_do_not_mix(
     said = run("report", folders[0], transfers[0])
     assert said.code == 2 and "give folders of one kind" in said.complaint
     assert f"{folders[0]} is a sweep and {transfers[0]} a transfer" in said.complaint
+
+
+@pytest.mark.parametrize("output", [".", "..", "/", "weight/.."])
+def test_plots_without_a_name_are_refused_before_anything_is_printed(
+    run: Run, folders: list[Path], output: str
+) -> None:
+    said = run("report", folders[0], "-o", output)
+    assert said.code == 2
+    assert "the plots need a name" in said.complaint and "plot" in said.complaint

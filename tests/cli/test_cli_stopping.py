@@ -113,6 +113,7 @@ def test_other_threads_hear_of_no_signals() -> None:
         (("prune", "m.safetensors", "--output=", "--p-prune", "0.5"), "after --output"),
         (("prune", "", "-o", "out", "--p-prune", "0.5"), "after prune"),
         (("sweep", "-o", ""), "after -o"),
+        (("sweep", "-o="), "after -o"),
         (("sweep", "--data", "", "-o", "out"), "after --data"),
         (("transfer", "--output", ""), "after --output"),
         (("report", ""), "after report"),

@@ -214,3 +214,12 @@ def test_skipped_images_are_counted(run: Run, pictures: Path, tmp_path: Path) ->
     assert said.code == 1 and "both/train/3" in said.complaint
     rows = run(*words, "--skip-corrupt").rows
     assert [row["score_data"] for row in rows] == ["29 images of split train"] * 2
+
+
+def test_when_no_image_can_be_read_it_says_so(run: Run, pictures: Path) -> None:
+    for picture in pictures.glob("*/*.png"):
+        picture.write_bytes(b"torn")
+    words = (*RANDOM, *TINY, "--data", pictures, "--skip-corrupt", "--workers", 0)
+    assert run(*words).complaint.startswith("none of the 30 images could be read: ")
+    said = run(*words, "--score", "taylor").complaint
+    assert said.startswith("none of the images could be read: there is nothing to compute")

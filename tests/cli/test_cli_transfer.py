@@ -223,7 +223,7 @@ def test_a_surrogate_with_nothing_to_prune_is_named(run: Run) -> None:
         *QUICK, "--surrogates", "digit_nets:hidden", "digit_nets:convolved", "--recipe", "dwp",
         "--include", "nothing.*",
     )  # fmt: skip
-    assert outcome.complaint.startswith("dwp does not fit digit_nets:hidden: include='nothing.*'")
+    assert outcome.complaint.startswith("dwp does not fit digit_nets:hidden: --include 'nothing.*'")
     assert "write another recipe (rapa, mup)" in outcome.complaint
 
 

@@ -36,7 +36,7 @@ def test_works_where_gradients_are_switched_off_and_on_other_dtypes() -> None:
 
 
 def test_no_images_and_wrong_labels_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="gave no images to compute gradients from"):
+    with pytest.raises(InvalidArgumentError, match="gave no images: there is nothing to compute"):
         accumulate_gradients(network(), [])
     model = network(classes=3).train()
     with pytest.raises(InvalidArgumentError, match="is this the right data for this model"):

@@ -220,3 +220,8 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
 def test_letters_that_no_font_has_are_drawn_as_boxes(tmp_path: Path) -> None:
     _, svg = plot_sweep(curve(), tmp_path / "letters", title="模型 \U000f0000")
     assert "模型 \U000f0000" in texts(svg)
+
+
+def test_a_path_without_a_name_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"the plots need a name.*write plot"):
+        plot_sweep([make_row(0.0), make_row(0.5)], ".")

@@ -10,8 +10,9 @@ def spelled_out(arguments: Sequence[str], several: Collection[str]) -> list[str]
 
     ``--p_prune`` becomes ``--p-prune``, as the original method's README wrote options, and an
     option in ``several`` may be followed by any number of values, also with commas between them:
-    ``--p-prune 0 0.1,0.2`` becomes ``--p-prune 0 --p-prune 0.1 --p-prune 0.2``. What stands behind
-    a lone ``--`` is left as it is.
+    ``--p-prune 0 0.1,0.2`` becomes ``--p-prune 0 --p-prune 0.1 --p-prune 0.2``. ``-o=PATH`` becomes
+    ``-o PATH``, which the parser would take for the path ``=PATH``. What stands behind a lone
+    ``--`` is left as it is.
 
     Raises:
         InvalidArgumentError: an option in ``several`` has no value.
@@ -31,6 +32,10 @@ def spelled_out(arguments: Sequence[str], several: Collection[str]) -> list[str]
             continue
         result += _repeated(option, values)
         name, equals, value = word.partition("=")
+        if equals and _is_short(name):
+            result += [name, value]
+            option, values = "", []
+            continue
         name = name.replace("_", "-") if word.startswith("--") else name
         option, values = (name, []) if name in several else ("", [])
         if not option:
@@ -51,7 +56,7 @@ def refuse_empty(arguments: Sequence[str], several: Collection[str]) -> None:
     before = ""
     for word in arguments:
         name, equals, value = word.partition("=")
-        named = bool(equals) and name.startswith("--")
+        named = bool(equals) and (name.startswith("--") or _is_short(name))
         option = name.replace("_", "-") if named else before
         if not (value if named else word) and option not in ("--title", *several):
             where = f"after {option}" if option else "first"
@@ -91,6 +96,10 @@ def _repeated(option: str, values: Sequence[str]) -> list[str]:
 def _parts(word: str) -> list[str]:
     """The values between commas; a word without any stays, so that its reader can refuse it."""
     return [part for part in map(str.strip, word.split(",")) if part] or [word]
+
+
+def _is_short(name: str) -> bool:
+    return len(name) == 2 and name[0] == "-" and name[1].isalpha()
 
 
 def _is_option(word: str) -> bool:

@@ -28,6 +28,7 @@ from secateurs.cli.stopping import Interruption
 from secateurs.cli.sweep import SEVERAL, sweep
 from secateurs.cli.transfer import SEVERAL as SEVERAL_NETWORKS
 from secateurs.cli.transfer import transfer
+from secateurs.cli.wording import in_options
 from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluate.ranks import Ranks, is_launched
 
@@ -77,7 +78,7 @@ def _surroundings() -> Generator[None]:
 
 
 def _say_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
-    say(f"{category.__name__}: {' '.join(str(message).split())}")
+    say(f"{category.__name__}: {in_options(' '.join(str(message).split()))}")
 
 
 def _run_alone(words: list[str], *, last: bool) -> tuple[int, str]:
@@ -109,7 +110,8 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
         if code == _INTERRUPTED:
             raise KeyboardInterrupt
     except SecateursError as error:
-        return USAGE if isinstance(error, InvalidArgumentError) else FAILED, str(error)
+        code = USAGE if isinstance(error, InvalidArgumentError) else FAILED
+        return code, in_options(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return FAILED, _interrupted(words)
     except SystemExit:  # rich leaves like this where nobody reads the help

@@ -19,6 +19,7 @@ from secateurs.report import (
     print_transfer_table,
     transfer_table_markdown,
 )
+from secateurs.report.figure import named_stem
 from secateurs.results import (
     Record,
     Row,
@@ -60,6 +61,8 @@ def report(
 ) -> None:
     """Print the table of one or more sweeps or transfers, and draw them in one plot."""
     chosen = check_choice("--x", x.replace("-", "_"), _AXES)
+    if output:
+        named_stem(output)  # before anything is printed
     kinds = {folder: kind_of_rows(folder) for folder in folders}
     _check_kinds(kinds)
     unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)

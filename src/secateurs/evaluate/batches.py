@@ -131,6 +131,14 @@ def length(loader: Iterable[Any]) -> int | None:
         return None
 
 
+def none_given(loader: Iterable[Any]) -> str:
+    """What to say where no image came: whether there were any, which could not be read."""
+    images = length(loader)
+    if images and isinstance(loader, DataLoader) and len(loader):
+        return f"none of the {images} images could be read"
+    return "the loader gave no images"
+
+
 def _part(loader: "DataLoader[Any]", start: int, end: int, total: int) -> Iterable[Any]:
     if (start, end) == (0, total):
         return loader

@@ -33,13 +33,15 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
     """
     modes = [(module, module.training) for module in model.modules()]
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
-    device, dtype, count = device_of(model), dtype_of(model), 0
+    device, dtype = device_of(model), dtype_of(model)
+    count = batches = 0
     model.eval().zero_grad()
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
         with torch.enable_grad(), workers_watched():
             for images, labels in map(checked, loader):
+                batches += 1
                 if not len(labels):
                     continue
                 logits = logits_of(model(moved(images, device, dtype)))
@@ -52,7 +54,8 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
         for module, training in modes:
             module.training = training
     if not count:
-        raise InvalidArgumentError("the loader gave no images to compute gradients from")
+        why = "none of the images could be read" if batches else "the loader gave no images"
+        raise InvalidArgumentError(f"{why}: there is nothing to compute gradients from")
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad /= count

@@ -8,7 +8,7 @@ import torch
 
 from secateurs.bar import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.evaluate.batches import is_sequential, length
+from secateurs.evaluate.batches import is_sequential, length, none_given
 from secateurs.evaluate.grid import Variant
 from secateurs.evaluate.memory import Forward
 from secateurs.evaluate.passing import Pass, Saver
@@ -73,7 +73,7 @@ class Work:
                 raise
         progress = self._together()
         if self.ranks is None or self.ranks.first:
-            _check_counts(progress, self.results)
+            self._check_counts(progress)
         return progress
 
     def _see(self, bar: Bar) -> None:
@@ -142,16 +142,15 @@ class Work:
             self.ranks.wait_for_last_progress()
             self._save()
 
-
-def _check_counts(progress: Mapping[str, Progress], results: Results[Row] | None) -> None:
-    counts = {each.tally.count for each in progress.values()}
-    if len(counts) == 1 and 0 not in counts:
-        return
-    if results is not None:
-        results.clear_progress()  # going on from here would end here
-    if counts == {0}:
-        raise InvalidArgumentError("the loader gave no images: there is nothing to score")
-    raise FailureError(
-        f"some variants saw {min(counts)} images and others {max(counts)}: images became readable "
-        "or unreadable between two runs; run the sweep again"
-    )
+    def _check_counts(self, progress: Mapping[str, Progress]) -> None:
+        counts = {each.tally.count for each in progress.values()}
+        if len(counts) == 1 and 0 not in counts:
+            return
+        if self.results is not None:
+            self.results.clear_progress()  # going on from here would end here
+        if counts == {0}:
+            raise InvalidArgumentError(f"{none_given(self.loader)}: there is nothing to score")
+        raise FailureError(
+            f"some variants saw {min(counts)} images and others {max(counts)}: images became "
+            "readable or unreadable between two runs; run the sweep again"
+        )

@@ -32,6 +32,20 @@ class DrawingError(FailureError):
     """A figure cannot be drawn with this matplotlib, its fonts and its settings."""
 
 
+def named_stem(path_stem: str | os.PathLike[str]) -> Path:
+    """The path of a plot's files without their endings.
+
+    Raises:
+        InvalidArgumentError: It has no name for them, as ``.`` and ``/`` have none.
+    """
+    stem = Path(path_stem)
+    if stem.name in ("", ".."):
+        raise InvalidArgumentError(
+            f"the plots need a name, and {stem} is a folder: write {stem / 'plot'}"
+        )
+    return stem
+
+
 def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]) -> list[Path]:
     """Make a figure in the house style, and write it as PNG and as SVG.
 
@@ -46,10 +60,11 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
         The paths of the PNG (200 dots an inch) and the SVG.
 
     Raises:
+        InvalidArgumentError: The path has no name for the files.
         DrawingError: It cannot be drawn.
         FailureError: The files cannot be written.
     """
-    stem = Path(path_stem)
+    stem = named_stem(path_stem)
     try:
         with _house_style():
             pictures = _draw(make)

@@ -206,6 +206,11 @@ def _targets(data: LoadedData, labels: Tensor, classes: int, seed: int) -> Tenso
 
 
 def _none_counts(data: LoadedData, right: dict[str, int], seen: int) -> InvalidArgumentError:
+    if not seen:
+        return InvalidArgumentError(
+            f"none of the {len(data.dataset)} images of {data.name} could be read: mend them, or "
+            "name other images"
+        )
     each = ", ".join(f"{name} {count}" for name, count in right.items())
     return InvalidArgumentError(
         f"none of the {seen} images of {data.name} is classified correctly by every network "
