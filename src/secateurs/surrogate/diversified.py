@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -23,7 +23,7 @@ from secateurs.surrogate.recomputing import record, watching
 from secateurs.surrogate.structure import Structure, surrogate_barrier
 from secateurs.surrogate.torch_transforms import Compiler, between_graphs, refuse_recording
 from secateurs.surrogate.turns import Turns
-from secateurs.surrogate.view import View, may_run_layers
+from secateurs.surrogate.view import View, may_run_layers, run_under
 from secateurs.targets import Layers, Patterns, Target
 
 
@@ -185,8 +185,7 @@ class Diversified(View):
         counts as one call, and holds for this thread alone.
         """
         self._refuse_partly("pruned()")
-        turn = self._recorded()
-        with nullcontext() if turn is None else self._under(turn):
+        with self._under(self._recorded()):
             yield self.network
 
     @between_graphs
@@ -216,8 +215,8 @@ class Diversified(View):
             turn = self._recorded(args, kwargs)
             if turn is not None:
                 turn.draw()
-            with nullcontext() if turn is None else self._under(turn):
-                return plain_logits(compiler.call(call, args, kwargs))
+            run = functools.partial(compiler.call, call, args, kwargs)
+            return plain_logits(run_under(lambda: self._under(turn), run))
 
     @between_graphs
     def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -227,8 +226,8 @@ class Diversified(View):
                 return compiler.call(call, args, kwargs)
             self._refuse_partly(getattr(call, "__name__", "this"))
             turn = self._recorded()
-            with nullcontext() if turn is None else self._under(turn):
-                return compiler.call(call, args, kwargs)
+            run = functools.partial(compiler.call, call, args, kwargs)
+            return run_under(lambda: self._under(turn), run)
 
     def _refuse_partly(self, name: str) -> None:
         """Recipes that need what ``forward`` is given can do nothing else."""
@@ -250,7 +249,10 @@ class Diversified(View):
         return turn
 
     @contextmanager
-    def _under(self, turn: Turn) -> Generator[None]:
+    def _under(self, turn: Turn | None) -> Generator[None]:
+        if turn is None:
+            yield
+            return
         with (
             pruned_by(self.network, turn, self.mode),
             watching(turn.structure.modules, lambda: self._under(turn)),
