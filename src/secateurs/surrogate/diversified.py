@@ -28,7 +28,7 @@ from secateurs.targets import Layers, Patterns, Target
 
 
 class Diversified(View):
-    r"""A surrogate: its model, pruned by a fresh draw of standing candidates at every call.
+    r"""A surrogate: its model, pruned by a fresh draw from the same candidates at every call.
 
     With candidates :math:`C` (the ``p_prune`` of the units that have the smallest scores) and
     :math:`b \sim \mathrm{Bernoulli}(p_{bern})` drawn for each of them, a call computes
@@ -117,7 +117,7 @@ class Diversified(View):
 
     @property
     def candidates(self) -> Candidates:
-        """The candidates that stand."""
+        """The candidates that draws are made from."""
         return self._candidates
 
     @property
@@ -132,7 +132,7 @@ class Diversified(View):
 
     @property
     def masks(self) -> Masks:
-        """The masks of the draw that the last call used, whatever was said since, as by `step`.
+        """The masks of the draw that the last call used, also after `step` or `reselect`.
 
         Before the first call since the start, those that it will use. Made when they are asked
         for, since a surrogate keeps none.
@@ -160,7 +160,7 @@ class Diversified(View):
             self._turns.forget()
 
     def aim(self, classes: torch.Tensor, targeted: bool = True) -> None:
-        """Hear which classes an attack is about; for recipes whose masks depend on the loss."""
+        """Set the classes that an attack is about; for recipes whose masks depend on the loss."""
 
     @contextmanager
     def dense(self) -> Generator[Self]:
@@ -173,7 +173,10 @@ class Diversified(View):
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
-        """For the length of a ``with`` block, keep the draw that stands."""
+        """For the length of a ``with`` block, all calls use one draw.
+
+        It is that of the last call, or the next one if `step`, `reselect` or `restart` came since.
+        """
         with self._turns.holding():
             yield self
 
