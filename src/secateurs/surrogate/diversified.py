@@ -134,8 +134,7 @@ class Diversified(View):
     def masks(self) -> Masks:
         """The masks of the draw that the last call used, also after `step` or `reselect`.
 
-        Before the first call since the start, those that it will use. Made when they are asked
-        for, since a surrogate keeps none.
+        Before the first call since the start, those that it will use. They are made when asked for.
         """
         return (self._turns.last or self._make(0, self._structured())).masks()
 
@@ -166,7 +165,7 @@ class Diversified(View):
     def dense(self) -> Generator[Self]:
         """For the length of a ``with`` block, be the model itself; nothing is drawn.
 
-        This and `frozen` hold for the thread that says it, as ``torch.no_grad`` does.
+        This, `frozen` and `pruned` hold for the thread that says it, as ``torch.no_grad`` does.
         """
         with self._turns.here(dense=True):
             yield self
@@ -184,8 +183,7 @@ class Diversified(View):
     def pruned(self) -> Generator[nn.Module]:
         """For the length of a ``with`` block, one draw prunes the network itself and its layers.
 
-        For what runs parts of it: ``with surrogate.pruned() as network: network.features(x)``. It
-        counts as one call, and holds for this thread alone.
+        It is for parts of it, as ``with surrogate.pruned() as network: network.features(x)``.
         """
         self._refuse_partly("pruned()")
         with self._under(self._recorded()):
@@ -218,8 +216,8 @@ class Diversified(View):
             turn = self._recorded(args, kwargs)
             if turn is not None:
                 turn.draw()
-            run = functools.partial(compiler.call, call, args, kwargs)
-            return plain_logits(run_under(lambda: self._under(turn), run))
+            found = run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
+            return plain_logits(found)
 
     @between_graphs
     def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -229,8 +227,7 @@ class Diversified(View):
                 return compiler.call(call, args, kwargs)
             self._refuse_partly(getattr(call, "__name__", "this"))
             turn = self._recorded()
-            run = functools.partial(compiler.call, call, args, kwargs)
-            return run_under(lambda: self._under(turn), run)
+            return run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
 
     def _refuse_partly(self, name: str) -> None:
         """Recipes that need what ``forward`` is given can do nothing else."""

@@ -149,11 +149,11 @@ class _Watch:
     @contextmanager
     def before_each(self, modules: Sequence[nn.Module]) -> Generator[None]:
         """Entered by hand, since a handle for each module would take longer than a small layer."""
-        key = id(self)
+        key, look, look_outside = id(self), self._look, self._look_outside
         for module in modules:
             # What calls a module that is compiled by itself is not compiled.
             alone = module._compiled_call_impl is not None
-            module._forward_pre_hooks[key] = self._look if alone else self._look_outside
+            module._forward_pre_hooks[key] = look if alone else look_outside
         try:
             yield
         finally:

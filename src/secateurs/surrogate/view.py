@@ -78,10 +78,12 @@ def may_run_layers(name: str, found: object) -> bool:
 
 
 @between_graphs
-def run_under(under: Callable[[], AbstractContextManager[Any]], run: Callable[[], Any]) -> Any:
+def run_under(
+    under: Callable[[], AbstractContextManager[Any]], run: Callable[..., Any], *args: Any
+) -> Any:
     """Call a function inside of ``under()``, and if it gives a generator, run that so as well."""
     with under():
-        found = run()
+        found = run(*args)
     return _resumed(under, found) if isinstance(found, Generator) else found
 
 
