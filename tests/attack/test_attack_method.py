@@ -1,6 +1,7 @@
 import dataclasses
 from itertools import permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +73,13 @@ def test_any_order_and_case() -> None:
 def test_wrong_names_say_what_to_write(name: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         parse_method(name)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    method = Method(momentum=np.int64(1), ti=np.uint8(5), si=np.int32(2), admix=np.int16(3))  # type: ignore[arg-type]
+    assert method == Method(momentum=1.0, ti=5, si=2, admix=3)
+    assert repr(method) == repr(Method(momentum=1.0, ti=5, si=2, admix=3))
+    assert Method(momentum=np.float32(0.5)).momentum == 0.5  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Whatever runs a network through its surrogate is pruned, and gives what the network gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -28,6 +28,12 @@ class Encoder(Blocks):
     def rank(self, x: Tensor) -> Tensor:
         """One method calls another."""
         return self.encode(x).argsort() + self(x).argsort()
+
+    def stream(self, x: Tensor) -> Generator[Tensor, Tensor, str]:
+        """Results come one by one, and the caller answers."""
+        answer = yield self.head(self.stem(x).mean((2, 3)))
+        yield self.head(self.stem(answer).mean((2, 3)))
+        return "over"
 
     def weight_norm(self) -> Tensor:
         """A weight is read by hand."""
@@ -80,6 +86,28 @@ def test_methods_that_use_weights_run_under_one_draw(name: str) -> None:
     with surrogate.frozen():
         assert torch.equal(call(surrogate, x), found)
     assert surrogate.draws == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_results_that_come_one_by_one_are_those_of_one_draw(mode: str) -> None:
+    model, x = encoder(), images(4).requires_grad_()
+    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+
+    def both(network: Any) -> list[Tensor]:
+        stream = network.stream(x)
+        first = next(stream)
+        dense = torch.autograd.grad(model(x).sum(), x)[0]  # while the stream waits
+        second = stream.send(x * 2)
+        with pytest.raises(StopIteration, match="over"):
+            next(stream)
+        return [first, second, torch.autograd.grad((first + second).sum(), x)[0], dense]
+
+    found = both(surrogate)
+    wanted = both(oracle(model, surrogate.masks, mode))
+    assert surrogate.draws == 1
+    torch.testing.assert_close(found, wanted)
+    with surrogate.dense():
+        assert all(map(torch.equal, both(surrogate), both(model)))
 
 
 def test_methods_that_use_no_weights_are_the_models() -> None:

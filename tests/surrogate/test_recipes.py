@@ -1,7 +1,10 @@
 """Recipes by name: what each prunes, against plain formulas."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,6 +102,21 @@ def test_mup_without_classes_takes_those_that_the_model_names() -> None:
     torch.testing.assert_close(twice[:3], twice[3:])
     with pytest.raises(sc.InvalidArgumentError, match="aim was told 3 classes, but 2 images"):
         told(x[:2])
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.IntTensor])
+def test_mup_takes_classes_of_any_kind(kind: Callable[[list[int]], Any]) -> None:
+    model, x, classes = blocks(), images(), [1, 3]
+    told, wanted = mup(model, 0.3), mup(model, 0.3)
+    told.aim(kind(classes))
+    wanted.aim(torch.tensor(classes))
+    assert torch.equal(told(x), wanted(x))
+
+
+@pytest.mark.parametrize("classes", [None, "cat", 3, [0.5, 1.0], [True, False], [[1], [2]]])
+def test_mup_refuses_what_are_no_classes_when_it_is_told(classes: Any) -> None:
+    with pytest.raises(sc.InvalidArgumentError, match="one class for each image"):
+        mup(blocks()).aim(classes)
 
 
 def test_mup_scores_once_a_step_if_asked() -> None:

@@ -138,6 +138,53 @@ def test_the_network_is_copied_and_saved_as_it_is_while_a_surrogate_runs() -> No
     assert torch.equal(copied.weight, wanted["head.weight"])
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_that_is_made_while_a_surrogate_runs_is_the_dense_network(
+    copied: Callable[[nn.Module], nn.Module], mode: str
+) -> None:
+    model, x = blocks(), torch.rand(2, 6, 8, 8)
+    surrogate = sc.Diversified(model, 0.6, 1.0, mode=mode)
+    made: list[nn.Module] = []
+    handle = model.head.register_forward_hook(lambda *_: made.append(copied(model.block)))
+    surrogate(images())
+    handle.remove()
+    logits, gradient = made[0](x), input_gradient(made[0], x)
+    assert torch.equal(logits, model.block(x))
+    assert torch.equal(gradient, input_gradient(model.block, x))
+    hooks = [h for m in made[0].modules() for h in m._forward_pre_hooks.values()]
+    assert all(hook.__self__._thread == 0 for hook in hooks)  # those of no thread
+
+
+def test_another_thread_may_meet_a_hook_of_attention_that_is_being_taken_away() -> None:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+    surrogate, x = sc.Diversified(layer, 0.6, 1.0, mode="gradient"), torch.rand(1, 3, 4)
+    started = threading.Event()
+    wanted = layer(x)
+
+    def end_between(*_: Any) -> None:
+        # Runs first of the hooks that a call of the layer goes through; then the surrogate ends.
+        if threading.current_thread() is not calling:
+            go_on.set()
+            calling.join()
+
+    def hold(*_: Any) -> None:
+        if threading.current_thread() is calling:
+            started.set()
+            go_on.wait(30)
+
+    go_on = threading.Event()
+    calling = threading.Thread(target=lambda: surrogate(x))
+    handles = [layer.register_forward_pre_hook(end_between)]
+    handles.append(layer.linear2.register_forward_pre_hook(hold))
+    calling.start()
+    assert started.wait(30)
+    found = layer(x)
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(found, wanted)
+
+
 def test_a_parameter_that_is_replaced_while_a_surrogate_runs_stays() -> None:
     model, x = blocks(), images()
     surrogate = sc.Diversified(model, 0.6, 0.5)

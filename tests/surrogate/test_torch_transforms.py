@@ -9,6 +9,7 @@ import torch
 from surrogate_cases import blocks, images, input_gradient, oracle
 from torch import Tensor, func, nn
 from torch._dynamo.testing import CompileCounter
+from torch.autograd import forward_ad
 
 import secateurs as sc
 from secateurs.surrogate import mup
@@ -76,7 +77,14 @@ TRANSFORMS: dict[str, Transformed] = {
     "vmap of grad": lambda call, x: func.vmap(func.grad(lambda v: call(v[None]).square().sum()))(x),
     "jvp": lambda call, x: func.jvp(call, (x,), (torch.ones_like(x),)),
     "jacfwd": lambda call, x: func.jacfwd(call)(x),
+    "forward_ad": lambda call, x: dual(call, x),
 }
+
+
+def dual(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
+    with forward_ad.dual_level():
+        found = call(forward_ad.make_dual(x, torch.ones_like(x)))
+        return forward_ad.unpack_dual(found).tangent
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -84,7 +92,7 @@ TRANSFORMS: dict[str, Transformed] = {
 def test_transforms_see_one_draw(mode: str, name: str) -> None:
     model, x, transform = blocks(), images(), TRANSFORMS[name]
     surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
-    if mode == "gradient" and name in ("jvp", "jacfwd"):
+    if mode == "gradient" and name in ("jvp", "jacfwd", "forward_ad"):
         with pytest.raises(sc.FailureError, match="use reverse mode"):
             transform(surrogate, x)
         return

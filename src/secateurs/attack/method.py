@@ -1,5 +1,6 @@
 """A method of attack, written as the names of its components: ``mi-ti-di-logit``."""
 
+import numbers
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Method:
         if self.di is not None:
             check_choice("di", self.di, tuple(DIVERSITY))
         mu = self.momentum
-        if isinstance(mu, bool) or not isinstance(mu, int | float) or not 0 <= mu <= 10:
+        if isinstance(mu, bool) or not isinstance(mu, numbers.Real) or not 0 <= mu <= 10:
             raise InvalidArgumentError(
                 f"momentum must be a number such as 1.0, or 0 for none; got {mu!r}"
             )

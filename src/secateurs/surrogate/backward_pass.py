@@ -7,13 +7,14 @@ function mode that it works with is entered around the call, and told the masks.
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from secateurs._mode import MaskedWeights, without_our_mode
 from secateurs.backward import not_handed, wants_gradients
+from secateurs.surrogate.recomputing import NO_THREAD
 from secateurs.surrogate.structure import Structure
 from secateurs.surrogate.torch_transforms import refuse_forward_mode
 
@@ -64,6 +65,17 @@ class _Call:
                 self._held.setdefault(module, []).append(number)
         self._fast = structure.fast
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A network that is copied or saved while it runs takes its hooks with it.
+        return _Call._over, ()
+
+    @classmethod
+    def _over(cls) -> Self:
+        """A call that hears nothing."""
+        call = cls.__new__(cls)
+        call._thread = NO_THREAD
+        return call
+
     def learn(self, weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
         self._weights = weights
         self.mode.take(weights, keeps)
@@ -98,12 +110,16 @@ class _Call:
     def _note(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
         if torch.compiler.is_compiling():  # there the mode sees all functions
             return
-        elsewhere = threading.get_ident() != self._thread
-        if not elsewhere and not self._outside and torch.is_grad_enabled():
+        if threading.get_ident() != self._thread or not torch.is_grad_enabled():
+            return
+        if not self._outside:
             self._ran.append(module)
 
-    def _step_out(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Where no gradient is wanted, torch takes another path unless a mode is active."""
+    def _step_out(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
+        """Where no gradient is wanted, torch takes another path unless a mode is active.
+
+        In another thread, torch may no longer find that this hook takes ``kwargs``.
+        """
         if threading.get_ident() != self._thread or not torch.is_grad_enabled():
             return
         if self._outside or not wants_gradients(module, args, kwargs):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -24,12 +24,12 @@ from secateurs.surrogate.recomputing import record, watching
 from secateurs.surrogate.structure import Structure, surrogate_barrier
 from secateurs.surrogate.torch_transforms import Compiler, between_graphs, refuse_recording
 from secateurs.surrogate.turns import Turns
-from secateurs.surrogate.view import View, may_run_layers
+from secateurs.surrogate.view import View, may_run_layers, run_under
 from secateurs.target import Target
 
 
 class Diversified(View):
-    r"""A surrogate: its model, pruned by a fresh draw of standing candidates at every call.
+    r"""A surrogate: its model, pruned by a fresh draw from the same candidates at every call.
 
     With candidates :math:`C` (the ``p_prune`` of the units that have the smallest scores) and
     :math:`b \sim \mathrm{Bernoulli}(p_{bern})` drawn for each of them, a call computes
@@ -118,7 +118,7 @@ class Diversified(View):
 
     @property
     def candidates(self) -> Candidates:
-        """The candidates that stand."""
+        """The candidates that draws are made from."""
         return self._candidates
 
     @property
@@ -133,10 +133,9 @@ class Diversified(View):
 
     @property
     def masks(self) -> Masks:
-        """The masks of the draw that the last call used, whatever was said since, as by `step`.
+        """The masks of the draw that the last call used, also after `step` or `reselect`.
 
-        Before the first call since the start, those that it will use. Made when they are asked
-        for, since a surrogate keeps none.
+        Before the first call since the start, those that it will use. They are made when asked for.
         """
         return (self._turns.last or self._make(0, self._structured())).masks()
 
@@ -161,20 +160,23 @@ class Diversified(View):
             self._turns.forget()
 
     def aim(self, classes: torch.Tensor, targeted: bool = True) -> None:
-        """Hear which classes an attack is about; for recipes whose masks depend on the loss."""
+        """Set the classes that an attack is about; for recipes whose masks depend on the loss."""
 
     @contextmanager
     def dense(self) -> Generator[Self]:
         """For the length of a ``with`` block, be the model itself; nothing is drawn.
 
-        This and `frozen` hold for the thread that says it, as ``torch.no_grad`` does.
+        This, `frozen` and `pruned` hold for the thread that says it, as ``torch.no_grad`` does.
         """
         with self._turns.here(dense=True):
             yield self
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
-        """For the length of a ``with`` block, keep the draw that stands."""
+        """For the length of a ``with`` block, all calls use one draw.
+
+        It is that of the last call, or the next one if `step`, `reselect` or `restart` came since.
+        """
         with self._turns.holding():
             yield self
 
@@ -182,12 +184,10 @@ class Diversified(View):
     def pruned(self) -> Generator[nn.Module]:
         """For the length of a ``with`` block, one draw prunes the network itself and its layers.
 
-        For what runs parts of it: ``with surrogate.pruned() as network: network.features(x)``. It
-        counts as one call, and holds for this thread alone.
+        It is for parts of it, as ``with surrogate.pruned() as network: network.features(x)``.
         """
         self._refuse_partly("pruned()")
-        turn = self._recorded()
-        with nullcontext() if turn is None else self._under(turn):
+        with self._under(self._recorded()):
             yield self.network
 
     @between_graphs
@@ -217,8 +217,8 @@ class Diversified(View):
             turn = self._recorded(args, kwargs)
             if turn is not None:
                 turn.draw()
-            with nullcontext() if turn is None else self._under(turn):
-                return plain_logits(compiler.call(call, args, kwargs))
+            found = run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
+            return plain_logits(found)
 
     @between_graphs
     def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -228,8 +228,7 @@ class Diversified(View):
                 return compiler.call(call, args, kwargs)
             self._refuse_partly(getattr(call, "__name__", "this"))
             turn = self._recorded()
-            with nullcontext() if turn is None else self._under(turn):
-                return compiler.call(call, args, kwargs)
+            return run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
 
     def _refuse_partly(self, name: str) -> None:
         """Recipes that need what ``forward`` is given can do nothing else."""
@@ -251,7 +250,10 @@ class Diversified(View):
         return turn
 
     @contextmanager
-    def _under(self, turn: Turn) -> Generator[None]:
+    def _under(self, turn: Turn | None) -> Generator[None]:
+        if turn is None:
+            yield
+            return
         with (
             pruned_by(self.network, turn, self.mode),
             watching(turn.structure.modules, lambda: self._under(turn)),

@@ -1,11 +1,13 @@
-"""`MUP`: a surrogate whose candidates follow what its weights matter at the point it is asked."""
+"""`MUP`: a surrogate whose candidates are the weights that matter least for the input of a call."""
 
+import contextlib
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secateurs._text import quoted
 from secateurs.candidates import Candidates
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
@@ -49,13 +51,16 @@ class MUP(Diversified):
         self._classes = None
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:  # noqa: ARG002
-        """Hear the classes of the loss J; scores are absolute, so its sign does not matter.
+        """Set the classes of the loss J; scores are absolute, so its sign does not matter.
 
         Args:
-            classes: (batch,), of the images that come next.
+            classes: (batch,), integers, of the images that come next.
             targeted: whether they are targets or true labels.
+
+        Raises:
+            InvalidArgumentError: they are not one integer for each image.
         """
-        self._classes = classes
+        self._classes = _checked(classes)
 
     def _refuse_partly(self, name: str) -> None:
         raise InvalidArgumentError(
@@ -101,3 +106,18 @@ class MUP(Diversified):
                 "give aim the classes of the batch"
             )
         return self._classes.to(logits.device).repeat(copies)
+
+
+def _checked(classes: Any) -> Tensor:
+    found = None
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):  # torch cannot read it
+        found = torch.as_tensor(classes)
+    if found is None or found.dim() != 1 or found.dtype not in _INTEGERS:
+        raise InvalidArgumentError(
+            "aim takes one class for each image, whole numbers such as torch.tensor([3, 0]); "
+            f"got {quoted(classes)}"
+        )
+    return found.to(torch.int64)
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -1,4 +1,4 @@
-"""What a surrogate can be made of."""
+"""Which models a surrogate can be made of, and which ``redraw`` it takes."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Finding the surrogates in a module, however it is wrapped, and telling them things."""
+"""Finding the surrogates in a module, however it is wrapped, and calling their methods."""
 
 import functools
 import types
@@ -21,10 +21,10 @@ def surrogates_in(*modules: nn.Module) -> list[Diversified]:
 
 
 def tell(members: Iterable[nn.Module], name: str, *values: object) -> None:
-    """Call a method of all that hear it: members that have it, else the surrogates in them.
+    """Call a method of each member that has it; where one has not, of the surrogates in it.
 
     Args:
-        members: who is told.
+        members: networks, some of which are or hold surrogates.
         name: such as ``"step"``.
         values: the arguments.
     """

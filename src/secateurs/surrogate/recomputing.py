@@ -8,7 +8,7 @@ first time; there the function is replaced by one that brings the draw back firs
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -20,8 +20,10 @@ _MODULE = "torch.utils.checkpoint"
 _KNOWN, _NOTED = "_secateurs_known", "_secateurs_noted"
 _FUNCTIONS = ("recompute_fn", "run_function")  # where torch keeps what it will compute again
 _T = TypeVar("_T")
-_Look = Callable[[nn.Module, Any], None]
 _AUTOGRAD: Any = torch._C.__dict__["_autograd"]
+
+NO_THREAD = 0
+"""The thread of what hears nothing: no thread has this number."""
 
 
 def running_checkpoint() -> Any:
@@ -120,44 +122,52 @@ def watching(
     if not torch.is_grad_enabled():  # nothing will be computed again
         yield
         return
-    token, thread = object(), threading.get_ident()
-
-    def look(module: nn.Module, args: Any) -> None:  # noqa: ARG001
-        if threading.get_ident() != thread:  # who calls the model elsewhere
-            return
-        holder = running_checkpoint()
-        if holder is not None and once(holder, token):
-            repeat_under(holder, again)
-
-    def look_outside(module: nn.Module, args: Any) -> None:
-        # Compiled code keeps what it computes again; a look would cut its graph in two.
-        if not torch.compiler.is_compiling():
-            look(module, args)
-
+    watch = _Watch(threading.get_ident(), again)
     outer = running_checkpoint()
     if outer is not None:
-        once(outer, token)  # it lies around the model: its caller sees to it
-    with _before_each(modules, look, look_outside):
+        once(outer, watch)  # it lies around the model: its caller sees to it
+    with watch.before_each(modules):
         yield
 
 
-@contextmanager
-def _before_each(modules: Sequence[nn.Module], look: _Look, look_outside: _Look) -> Generator[None]:
-    """Call one of two functions before each module's forward, for the length of a ``with`` block.
-
-    Entered by hand, since a handle for each module would take longer than a small layer.
+class _Watch:
+    """Looks for checkpointed functions before each module's forward, in one thread.
 
     Args:
-        modules: of the network.
-        look: for modules that are compiled by themselves: what calls them is not.
-        look_outside: for the others.
+        thread: the one to look in.
+        again: what is found shall be computed again under.
     """
-    key = id(look)
-    for module in modules:
-        alone = module._compiled_call_impl is not None
-        module._forward_pre_hooks[key] = look if alone else look_outside
-    try:
-        yield
-    finally:
+
+    def __init__(self, thread: int, again: Callable[[], AbstractContextManager[Any]]):
+        self._thread = thread
+        self._again = again
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A network that is copied or saved while it runs takes its hooks with it.
+        return _Watch, (NO_THREAD, nullcontext)
+
+    @contextmanager
+    def before_each(self, modules: Sequence[nn.Module]) -> Generator[None]:
+        """Entered by hand, since a handle for each module would take longer than a small layer."""
+        key, look, look_outside = id(self), self._look, self._look_outside
         for module in modules:
-            module._forward_pre_hooks.pop(key, None)
+            # What calls a module that is compiled by itself is not compiled.
+            alone = module._compiled_call_impl is not None
+            module._forward_pre_hooks[key] = look if alone else look_outside
+        try:
+            yield
+        finally:
+            for module in modules:
+                module._forward_pre_hooks.pop(key, None)
+
+    def _look(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
+        if threading.get_ident() != self._thread:  # who calls the model elsewhere
+            return
+        holder = running_checkpoint()
+        if holder is not None and once(holder, self):
+            repeat_under(holder, self._again)
+
+    def _look_outside(self, module: nn.Module, args: Any) -> None:
+        # Compiled code keeps what it computes again; a look would cut its graph in two.
+        if not torch.compiler.is_compiling():
+            self._look(module, args)

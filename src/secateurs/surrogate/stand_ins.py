@@ -24,14 +24,15 @@ Value = Tensor | partial[Tensor]
 class StandIns(dict[str, Any]):
     """The parameters of a module, of which a thread may see others by name.
 
-    A look-up (``module.weight``) gives what the thread stands under. Going through all of them
-    (``parameters()``, ``state_dict()``, ``to()``) gives the parameters. What a thread writes while
-    it stands under something is its own until then: a network may put tensors in the place of
-    parameters for a while and bring back what it found (``torch.func.functional_call``). A new
-    parameter that is left in the end is the module's.
+    A look-up (``module.weight``) gives what was put there for the thread, as a surrogate does for
+    the length of a call. Going through all of them (``parameters()``, ``state_dict()``, ``to()``)
+    gives the parameters. What a thread writes during such a call is seen by itself alone: a network
+    may put tensors in the place of parameters for a while and put back what it found
+    (``torch.func.functional_call``). A new parameter that is still there at the end of the call
+    becomes the module's.
 
     Args:
-        real: the dictionary that it stands for; it stays the one that counts.
+        real: the module's own dictionary, where parameters are kept and changed.
     """
 
     def __init__(self, real: dict[str, Any]):
@@ -58,8 +59,8 @@ class StandIns(dict[str, Any]):
             self._write(name, value)
         elif value is not self.real[name]:
             values[name] = value
-        elif name in self.here.begun:  # the parameter itself: pruned, as the draw says
-            values[name] = self.here.begun[name]
+        elif name in self.here.given:  # the parameter itself: pruned, as the draw says
+            values[name] = self.here.given[name]
         else:
             values.pop(name, None)
 
@@ -77,18 +78,18 @@ class StandIns(dict[str, Any]):
             return value
         return self.real.pop(name, *default)
 
-    def stand_under(self, begun: dict[str, Any]) -> tuple[Any, Any]:
+    def show(self, given: dict[str, Any]) -> tuple[Any, Any]:
         """Let this thread see these values; returns what it saw before."""
-        before = getattr(self.here, "begun", None), getattr(self.here, "values", None)
-        self.here.begun, self.here.values = begun, dict(begun)
+        before = getattr(self.here, "given", None), getattr(self.here, "values", None)
+        self.here.given, self.here.values = given, dict(given)
         return before
 
-    def stand_again(self, before: tuple[Any, Any]) -> None:
+    def show_again(self, before: tuple[Any, Any]) -> None:
         """Let this thread see what it saw before, and keep the parameters that it left."""
-        begun, left = self.here.begun, self.here.values
-        self.here.begun, self.here.values = before
+        given, left = self.here.given, self.here.values
+        self.here.given, self.here.values = before
         for name, value in left.items():
-            new = name not in begun or value is not begun[name]
+            new = name not in given or value is not given[name]
             if new and name in self.real and (value is None or isinstance(value, nn.Parameter)):
                 self[name] = value
 
@@ -162,12 +163,12 @@ def standing_in(places: Sequence[Place], values: Sequence[Value]) -> Generator[N
     before: list[tuple[Any, Any]] = []
     try:
         for standing, (_, _, names) in zip(used, places, strict=True):
-            begun = {name: values[number] for name, number in names}
-            before.append(standing.stand_under(begun))
+            given = {name: values[number] for name, number in names}
+            before.append(standing.show(given))
         yield
     finally:
         for standing, earlier in zip(used, before, strict=False):
-            standing.stand_again(earlier)
+            standing.show_again(earlier)
         _leave(places)
 
 

@@ -55,7 +55,7 @@ class Structure:
         scripted = torch.jit.ScriptModule
         self.modules = [m for m in network.modules() if not isinstance(m, scripted)]
         self.fast = [module for module in self.modules if isinstance(module, FAST_PATHS)]
-        self._seen = [_parts_of(module) for module in self.modules]
+        self._seen = _parts_of(self.modules)
 
     @property
     def lasting(self) -> bool:
@@ -64,7 +64,7 @@ class Structure:
 
     def stands(self) -> bool:
         """Whether the network still has the same modules and parameters at the same places."""
-        return [_parts_of(module) for module in self.modules] == self._seen
+        return _parts_of(self.modules) == self._seen
 
     def fits(self, candidates: Candidates) -> bool:
         """Whether candidates are about weights that compete here, of the same shapes."""
@@ -78,12 +78,16 @@ class Structure:
         return [parameters_of(target.module)[target.attribute] for target in self.targets]
 
 
-def _parts_of(module: nn.Module) -> list[int]:
-    # Numbers, since parameters that were replaced meanwhile should not be kept for this.
-    found = [*map(id, module._modules.values())]
-    parameters: Any = module.__dict__["_parameters"]
-    found.extend(map(id, parameters.values()))
-    found.append(is_pruned(module))
+def _parts_of(modules: Sequence[nn.Module]) -> list[object]:
+    # Numbers, since parameters that were replaced meanwhile should not be kept for this. In one
+    # loop and one list, since this is asked at every call.
+    found: list[object] = []
+    for module in modules:
+        own: dict[str, Any] = module.__dict__
+        found.extend(map(id, own["_modules"].values()))
+        found.append(None)  # so that nothing moves from one kind to the other unseen
+        found.extend(map(id, own["_parameters"].values()))
+        found.append(is_pruned(module))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.autograd import forward_ad
 
 from secateurs.errors import FailureError
 
@@ -78,15 +79,17 @@ def refuse_forward_mode() -> None:
     """Refuse derivatives in forward mode, which have no backward pass to prune.
 
     Raises:
-        FailureError: one is being computed by ``torch.func``.
+        FailureError: one is being computed, by ``torch.func`` or ``torch.autograd.forward_ad``.
     """
-    if in_transform():
+    found = forward_ad._current_level >= 0
+    if not found and in_transform():
         kinds = (level.key() for level in _C._functorch.get_interpreter_stack())
-        if any(kind == _C._functorch.TransformType.Jvp for kind in kinds):
-            raise FailureError(
-                'mode="gradient" is about the backward pass, which derivatives in forward mode '
-                "(jvp, jacfwd) do not have: use reverse mode (vjp, grad, jacrev)"
-            )
+        found = any(kind == _C._functorch.TransformType.Jvp for kind in kinds)
+    if found:
+        raise FailureError(
+            'mode="gradient" is about the backward pass, which derivatives in forward mode '
+            "(jvp, jacfwd, forward_ad) do not have: use reverse mode (vjp, grad, jacrev)"
+        )
 
 
 def refuse_recording() -> None:

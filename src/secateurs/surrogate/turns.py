@@ -1,4 +1,4 @@
-"""Whose turn it is: the numbers of draws, and what each thread was told about them."""
+"""Which draw the next call gets, and what each thread said about that."""
 
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -10,9 +10,15 @@ from secateurs.surrogate.placing import Turn
 
 
 class Turns:
-    """What is counted for all threads, and what holds for the one that says it.
+    """The draws of a surrogate: counted for all threads, and kept or left out for single ones.
 
-    Copies and files keep the count and leave out the rest.
+    Copies and files keep the count and the last draws. They leave out the lock, and what threads
+    said.
+
+    Attributes:
+        begun: how many draws were made.
+        standing: the draw that the next call uses again, if it asks for it; None for none.
+        last: the draw of the last call.
     """
 
     def __init__(self) -> None:
@@ -22,7 +28,7 @@ class Turns:
         self.reset()
 
     def reset(self) -> None:
-        """What belongs to this process."""
+        """Make the lock, and forget what threads said."""
         self.lock = threading.RLock()
         self._here = threading.local()
 
@@ -67,20 +73,20 @@ class Turns:
         return draw
 
     def forget(self) -> None:
-        """No draw stands any more."""
+        """Let the next call make a draw."""
         self.standing = None
         if self.held is not None:
             self.held[0] = None
 
     def restart(self) -> None:
-        """Nothing was drawn."""
+        """Count from 0 again, as if nothing had been drawn."""
         with self.lock:
             self.begun, self.last = 0, None
             self.forget()
 
     @contextmanager
     def holding(self) -> Generator[None]:
-        """For this thread, keep the draw that stands, or the next one."""
+        """For this thread, use one draw for all calls: the last one, or else the next."""
         held = self.held
         with self.here(held=[self.standing] if held is None else held):
             yield

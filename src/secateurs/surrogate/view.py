@@ -2,12 +2,14 @@
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from torch import nn
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.surrogate.torch_transforms import between_graphs
 
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
@@ -73,6 +75,30 @@ class View(nn.Module):
 def may_run_layers(name: str, found: object) -> bool:
     """Whether something of a network, by its name, is a function that may use its weights."""
     return isinstance(found, _FUNCTIONS) and not name.startswith(_NOT_RUNNING)
+
+
+@between_graphs
+def run_under(
+    under: Callable[[], AbstractContextManager[Any]], run: Callable[..., Any], *args: Any
+) -> Any:
+    """Call a function inside of ``under()``, and if it gives a generator, run that so as well."""
+    with under():
+        found = run(*args)
+    return _resumed(under, found) if isinstance(found, Generator) else found
+
+
+def _resumed(
+    under: Callable[[], AbstractContextManager[Any]], running: Generator[Any, Any, Any]
+) -> Generator[Any, Any, Any]:
+    # Nothing of a generator runs when it is made, and between its values others may run.
+    sent = None
+    while True:
+        with under():
+            try:
+                given = running.send(sent)
+            except StopIteration as end:
+                return end.value
+        sent = yield given
 
 
 _FUNCTIONS = (types.MethodType, types.FunctionType, functools.partial)
