@@ -27,10 +27,10 @@ import torch
 from timing import machine
 
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
+from secateurs.checkpoint.contents import NAMES
+from secateurs.checkpoint.file_blocks import Buffers
+from secateurs.checkpoint.file_writer import write_all
 from secateurs.checkpoint.header import write_header
-from secateurs.checkpoint.reading import Buffers
-from secateurs.checkpoint.stored import NAMES
-from secateurs.checkpoint.writing import write_all
 
 ROWS = 4096
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from secateurs.cli.allocator import keep_freed_memory
-from secateurs.surrogate import RECIPES
+from secateurs.surrogates import RECIPES
 
 
 def step(model: nn.Module, images: Tensor) -> tuple[float, float]:

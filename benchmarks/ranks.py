@@ -30,7 +30,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 import secateurs as sc
-from secateurs.sharding.team import Team
+from secateurs.distributed.process_group import Team
 
 COLUMNS, LAYERS, ROUNDS = 4096, 8, 5
 RANKS, ELEMENTS = 1024, 10**12

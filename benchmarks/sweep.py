@@ -44,7 +44,7 @@ from timing import machine
 
 import secateurs as sc
 from secateurs.cli.loading import make_loader, pick_device
-from secateurs.evaluate.memory import Forward
+from secateurs.evaluation.forward import Forward
 from secateurs.zoo import load_data, load_model
 
 RATIOS = ("0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7")
@@ -169,11 +169,11 @@ def stamped(words: list[str]) -> dict[str, float]:
 def stamp(words: list[str]) -> None:
     """Be the command, with time stamps in it; the last line of stdout is what they say."""
     from secateurs.cli import main as be_command
-    from secateurs.evaluate import passing
-    from secateurs.evaluate.accuracy import Tally
-    from secateurs.evaluate.memory import Forward
-    from secateurs.evaluate.passing import Pass
-    from secateurs.evaluate.variants import Variants
+    from secateurs.evaluation import data_pass
+    from secateurs.evaluation.data_pass import Pass
+    from secateurs.evaluation.forward import Forward
+    from secateurs.evaluation.metrics import Tally
+    from secateurs.evaluation.pruned_model import Variants
 
     marks: dict[str, float] = {}
 
@@ -205,8 +205,8 @@ def stamp(words: list[str]) -> None:
         everything(self)
         marks["last"] = time.time()
 
-    read, everything = passing.read, Pass.run
-    passing.read, Pass.run = waited, whole
+    read, everything = data_pass.read, Pass.run
+    data_pass.read, Pass.run = waited, whole
     watch(Variants, "__init__", "selecting candidates")
     watch(Variants, "become", "putting masks on weights")
     watch(Forward, "place", "forward passes and counting")

@@ -7,7 +7,7 @@ with the smallest numbers go first; ties, counts and NaN are taken care of.
 import torch
 
 import secateurs as sc
-from secateurs.evaluate import sweep
+from secateurs.evaluation import sweep
 from secateurs.report import markdown_table
 from secateurs.zoo import load_data, load_model
 

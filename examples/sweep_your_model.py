@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from secateurs.evaluate import Subject, sweep
+from secateurs.evaluation import Subject, sweep
 from secateurs.report import markdown_table, plot_sweep
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.attack.transfer import Network, as_network
+from secateurs.transfer import Network, as_network
 from secateurs.zoo import load_model
 from secateurs.zoo.digits import DIGITS_PREPROCESS, digits_images
 

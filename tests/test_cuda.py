@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import secateurs as sc
 from secateurs.cli.loading import make_loader
-from secateurs.evaluate.memory import Forward
+from secateurs.evaluation.forward import Forward
 from secateurs.zoo import LoadedData
 
 pytestmark = [
@@ -245,9 +245,9 @@ def test_a_sweep_on_the_device_under_autocast(model: nn.Module, prune_type: str)
     loader = DataLoader(data, batch_size=16, pin_memory=True)
     options = {"p_prune": [0, 0.5], "prune_type": prune_type, "progress": False}
     before = {name: p.clone() for name, p in model.named_parameters()}
-    here = sc.evaluate.sweep(model, loader, **options)
-    there = sc.evaluate.sweep(model, loader, device="cuda", **options)
-    halves = sc.evaluate.sweep(model, loader, device="cuda", amp=True, **options)
+    here = sc.evaluation.sweep(model, loader, **options)
+    there = sc.evaluation.sweep(model, loader, device="cuda", **options)
+    halves = sc.evaluation.sweep(model, loader, device="cuda", amp=True, **options)
     for row, other, half in zip(here, there, halves, strict=True):
         assert (row.count, row.achieved) == (other.count, other.achieved)
         assert other.loss == pytest.approx(row.loss, rel=1e-3)

@@ -1,6 +1,6 @@
 import pytest
 
-from secateurs.patterns import excluding, globs, listed, name_matches, written
+from secateurs.parameters.patterns import excluding, globs, listed, name_matches, written
 
 
 def test_a_glob_matches_a_name_and_the_modules_around_it() -> None:

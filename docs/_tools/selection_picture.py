@@ -10,9 +10,9 @@ import torch
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from secateurs.counting import KeyCounts
-from secateurs.keys import Scores, score_of
-from secateurs.selection import find_threshold
+from secateurs._tensors.float_keys import Scores, score_of
+from secateurs.selection.key_counts import KeyCounts
+from secateurs.selection.threshold import find_threshold
 
 COLOURS = {"below": "#7fb8b0", "inside": "#e0a030", "above": "#d9d9d9"}
 
@@ -70,9 +70,9 @@ def histogram(axes: Axes, values: np.ndarray, edges: np.ndarray, low: float, hig
 
 
 def sample_size() -> int:
-    from secateurs import counting
+    from secateurs.selection import key_counts
 
-    return counting._SAMPLE
+    return key_counts._SAMPLE
 
 
 if __name__ == "__main__":

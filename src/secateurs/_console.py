@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.segment import SegmentLines
 
-from secateurs._text import printable
+from secateurs._io.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from secateurs.checkpoint import prune_checkpoint, rewriting
+from secateurs.checkpoint import prune_checkpoint, rewrite
 
 source, output, where = sys.argv[1:]
 
@@ -16,7 +16,7 @@ def wait(*_: object) -> None:
 
 
 if where == "writing":
-    write = rewriting.write_all
+    write = rewrite.write_all
     done: list[int] = []
 
     def slowly(*arguments) -> None:
@@ -25,7 +25,7 @@ if where == "writing":
         if len(done) == 3:
             wait()
 
-    rewriting.write_all = slowly
+    rewrite.write_all = slowly
 elif where == "renaming":
     Path.replace = wait  # type: ignore[method-assign]
     Path.rename = wait  # type: ignore[method-assign]

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from secateurs.checkpoint import counts, deciding, reading, scoring
+from secateurs.checkpoint import block_masks, file_blocks, file_histogram, file_scores
+from secateurs.checkpoint.contents import NAMES
 from secateurs.checkpoint.header import write_header
-from secateurs.checkpoint.stored import NAMES
 
 FLOAT8 = (
     torch.float8_e4m3fn,
@@ -69,11 +69,11 @@ def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 def small_blocks(monkeypatch) -> None:
     """Have even small tensors take many blocks, and units be larger than one."""
-    for module in (counts, deciding, reading, scoring):
+    for module in (file_histogram, block_masks, file_blocks, file_scores):
         monkeypatch.setattr(module, "BLOCK", 32)
-    monkeypatch.setattr(counts, "_KEPT", 16)
-    monkeypatch.setattr(counts, "_CLUSTERS", 16)
-    monkeypatch.setattr(counts, "_CLUSTER", 4)
-    monkeypatch.setattr(counts, "_STRETCH", 64)
-    monkeypatch.setattr(counts, "_PENDING", 8)
-    monkeypatch.setattr(counts, "_FINE", 1 << 10)
+    monkeypatch.setattr(file_histogram, "_KEPT", 16)
+    monkeypatch.setattr(file_histogram, "_CLUSTERS", 16)
+    monkeypatch.setattr(file_histogram, "_CLUSTER", 4)
+    monkeypatch.setattr(file_histogram, "_STRETCH", 64)
+    monkeypatch.setattr(file_histogram, "_PENDING", 8)
+    monkeypatch.setattr(file_histogram, "_FINE", 1 << 10)

@@ -6,7 +6,7 @@ from torch import nn
 
 import secateurs as sc
 from secateurs.checkpoint.choice import KINDS, choose
-from secateurs.checkpoint.stored import NAMES, Entry
+from secateurs.checkpoint.contents import NAMES, Entry
 
 
 def entries_of(model: nn.Module) -> list[Entry]:

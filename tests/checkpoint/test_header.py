@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from stored_models import DTYPES, Net
 
 import secateurs as sc
+from secateurs.checkpoint.contents import DTYPES as KNOWN
 from secateurs.checkpoint.header import (
     MalformedError,
     parse_file,
@@ -21,7 +22,6 @@ from secateurs.checkpoint.header import (
     read_header,
     write_header,
 )
-from secateurs.checkpoint.stored import DTYPES as KNOWN
 
 
 def file_with(tmp_path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

@@ -14,12 +14,12 @@ import secateurs as sc
 from secateurs.checkpoint import (
     decide_pruning,
     decompress_checkpoint,
-    finding,
     plan_pruning,
     prune_checkpoint,
+    weight_files,
     write_pruned,
 )
-from secateurs.checkpoint.identity import check_unchanged, identify
+from secateurs.checkpoint.file_identity import check_unchanged, identify
 
 COMPLAINT = "changed while it was read: another program writes to it"
 
@@ -146,14 +146,14 @@ def test_a_header_that_is_written_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = saved(tmp_path / "in.safetensors")
-    read = finding.read_header
+    read = weight_files.read_header
 
     def torn(path: Path) -> object:
         by_rename(path)
         path.write_bytes(path.read_bytes()[:100])
         return read(path)
 
-    monkeypatch.setattr(finding, "read_header", torn)
+    monkeypatch.setattr(weight_files, "read_header", torn)
     with pytest.raises(sc.FailureError, match=COMPLAINT):
         prune_checkpoint(source, tmp_path / "out.safetensors", 0.5)
 

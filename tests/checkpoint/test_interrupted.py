@@ -16,7 +16,7 @@ from stored_folders import contents, loaded, pruned_net, shards
 from stored_models import assert_same, to_file
 
 import secateurs as sc
-from secateurs.checkpoint import prune_checkpoint, publishing, rewriting
+from secateurs.checkpoint import prune_checkpoint, publication, rewrite
 
 SLOW = Path(__file__).with_name("pruning_slowly.py")
 
@@ -110,10 +110,10 @@ def test_a_full_disk_in_the_middle_of_a_folder(tmp_path: Path) -> None:
 def test_what_will_not_fit_is_refused_before_writing(
     tmp_path: Path, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = publishing.shutil.disk_usage(tmp_path)
+    usage = publication.shutil.disk_usage(tmp_path)
     free = usage._replace(free=large.stat().st_size - 1)
-    monkeypatch.setattr(publishing.shutil, "disk_usage", lambda path: free)
-    monkeypatch.setattr(rewriting, "write_all", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(publication.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(rewrite, "write_all", lambda *_: pytest.fail("wrote"))
     with pytest.raises(sc.FailureError, match=r"bytes are needed and .* are free"):
         prune_checkpoint(large, tmp_path / "out.safetensors", 0.5)
 
@@ -134,14 +134,14 @@ def test_an_output_under_a_file(tmp_path: Path, large: Path) -> None:
 def test_a_file_cut_short_meanwhile(
     tmp_path: Path, large: Path, cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = rewriting.write_all
+    write = rewrite.write_all
     size = large.stat().st_size
 
     def cutting(*arguments) -> None:
         write(*arguments)
         os.truncate(large, size - cut)
 
-    monkeypatch.setattr(rewriting, "write_all", cutting)
+    monkeypatch.setattr(rewrite, "write_all", cutting)
     with pytest.raises(sc.FailureError, match="was longer a moment ago"):
         prune_checkpoint(large, tmp_path / "out.safetensors", 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]

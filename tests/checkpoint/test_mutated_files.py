@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
-from secateurs.zoo.checkpoint import read_weights
+from secateurs.zoo.weights_file import read_weights
 
 LONGEST = 400
 WORDS = (

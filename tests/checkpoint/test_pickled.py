@@ -13,7 +13,7 @@ from torch import nn
 
 import secateurs as sc
 from secateurs.checkpoint import plan_pruning, prune_checkpoint
-from secateurs.zoo.checkpoint import read_weights
+from secateurs.zoo.weights_file import read_weights
 
 
 class Tied(nn.Module):

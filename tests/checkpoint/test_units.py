@@ -10,8 +10,8 @@ from torch import nn
 
 import secateurs as sc
 from secateurs.checkpoint import load_checkpoint, plan_pruning, prune_checkpoint
-from secateurs.checkpoint.stored import Entry
-from secateurs.checkpoint.units import Layouts
+from secateurs.checkpoint.contents import Entry
+from secateurs.checkpoint.stored_units import Layouts
 
 
 def unit(name: str, granularity: str, **shapes: tuple[int, ...]) -> tuple[int, int]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.checkpoint import writing
-from secateurs.checkpoint.writing import write_all
+from secateurs.checkpoint import file_writer
+from secateurs.checkpoint.file_writer import write_all
 
 needs_fadvise = pytest.mark.skipif(
     not hasattr(os, "posix_fadvise"), reason="this system takes no advice about files"
@@ -24,7 +24,7 @@ def test_full_windows_are_let_go_and_what_is_behind_them_is_not(
         assert advice == os.POSIX_FADV_DONTNEED
         advised.append((start, start + length))
 
-    monkeypatch.setattr(writing, "_WINDOW", 64)
+    monkeypatch.setattr(file_writer, "_WINDOW", 64)
     monkeypatch.setattr(os, "posix_fadvise", note)
     data = bytes(range(256)) * 4
     written, so_far = bytearray(), 0
@@ -56,7 +56,7 @@ def test_small_files_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_system_without_advice_writes_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_WINDOW", 8)
+    monkeypatch.setattr(file_writer, "_WINDOW", 8)
     monkeypatch.delattr(os, "posix_fadvise", raising=False)
     with (tmp_path / "file").open("wb", buffering=0) as file:
         write_all(file, 0, memoryview(b"secateurs" * 10))

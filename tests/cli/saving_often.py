@@ -3,7 +3,7 @@
 import sys
 
 from secateurs.cli import main
-from secateurs.evaluate import passing
+from secateurs.evaluation import data_pass
 
-passing.SAVE_EVERY_SECONDS = 0.0
+data_pass.SAVE_EVERY_SECONDS = 0.0
 main(sys.argv[1:])

@@ -3,7 +3,7 @@ from command_line import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs.cli.arguments import numbers, spelled_out
+from secateurs.cli.options import numbers, spelled_out
 from secateurs.errors import InvalidArgumentError
 
 SEVERAL = {"--p-prune", "--include"}

@@ -9,9 +9,9 @@ from command_line import LOADING, Outcome, Run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from secateurs.cli.coverage import coverage_line, coverage_warnings
-from secateurs.coverage import Coverage, Left
+from secateurs.cli.coverage_text import coverage_line, coverage_warnings
 from secateurs.errors import CoverageWarning
+from secateurs.parameters.coverage import Coverage, Left
 
 NETWORK = """
 import torch

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_all_ranks_and_any_number_of_them_goes_on(run: Run, slow: Pa
 
 STRUCK_WORKER = """
 import os, signal
-from secateurs.cli.ranks import on_ranks
+from secateurs.cli.torchrun import on_ranks
 
 def run(ranks):
     worker = os.fork()

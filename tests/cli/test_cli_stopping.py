@@ -13,7 +13,7 @@ import torch
 from command_line import Run
 from safetensors.torch import save_file
 
-from secateurs.cli.stopping import Interruption
+from secateurs.cli.interruption import Interruption
 
 HERE = Path(__file__).parent
 BEFORE, AFTER = ["in.safetensors"], ["in.safetensors", "out.safetensors"]

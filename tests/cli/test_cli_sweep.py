@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from secateurs.cli import loading
-from secateurs.evaluate import accumulate_gradients
+from secateurs.evaluation import accumulate_gradients
 from secateurs.zoo.digits import DigitsCNN
 
 TINY = "--p-prune", "0", "0.5"

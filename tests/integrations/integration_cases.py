@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from helpers import assert_same, snapshot
-from secateurs.masks import Masks
-from secateurs.surrogate import mup, rapa
+from secateurs.masks.mask import Masks
+from secateurs.surrogates import mup, rapa
 from secateurs.zoo import load_data, load_model
 
 EPS, ALPHA, STEPS = 0.4, 0.1, 10

@@ -20,7 +20,7 @@ from integration_cases import (
 from torch import Tensor, nn
 
 import secateurs as sc
-from secateurs.surrogate import mup
+from secateurs.surrogates import mup
 
 torchattacks = pytest.importorskip("torchattacks")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.benchmark import Benchmark, Line
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks, split_benchmarks
 from secateurs.report.names import break_name, short_names
+from secateurs.report.transfer_groups import Benchmark, Line
 from secateurs.results import TransferRow
 from secateurs.results.compare import paired_test, success_interval
 from transfer_rows import make_transfer_row

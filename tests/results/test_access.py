@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.results import access
-from secateurs.results.access import create, keep_access, make_folder
+from secateurs.results import file_access
 from secateurs.results.durable import replace_files
+from secateurs.results.file_access import create, keep_access, make_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes")
 
@@ -74,7 +74,7 @@ def test_another_group_may_do_what_everybody_may(
         assert mode(tmp_path / "new") == expected
     os.umask(before)
     # As the system refuses everybody but its administrator.
-    monkeypatch.setattr(access.os, "fchown", refuse)
+    monkeypatch.setattr(file_access.os, "fchown", refuse)
     with create(tmp_path / "newer", None, theirs) as file:
         keep_access(file, theirs)
     assert mode(tmp_path / "newer") == expected

@@ -12,7 +12,7 @@ import torch
 import secateurs as sc
 from secateurs.checkpoint import decide_pruning, plan_pruning, prune_checkpoint
 from secateurs.zoo.archive import read_records
-from secateurs.zoo.checkpoint import read_weights
+from secateurs.zoo.weights_file import read_weights
 
 NAME = "in/data/0"
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.checkpoint import fit_weights, is_file, read_weights
+from secateurs.zoo.weights_file import fit_weights, is_file, read_weights
 
 
 def net() -> nn.Module:

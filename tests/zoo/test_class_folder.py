@@ -14,7 +14,7 @@ from zoo_samples import compatible, files_of, imagenet, labels_of, model, prepro
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import LoadedModel, load_data, load_model
-from secateurs.zoo.checkpoint import read_weights
+from secateurs.zoo.weights_file import read_weights
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs links and bytes as names")
 

@@ -7,7 +7,7 @@ import torch
 
 from secateurs import InvalidArgumentError
 from secateurs.checkpoint import load_checkpoint, plan_pruning, prune_checkpoint
-from secateurs.zoo.checkpoint import read_weights
+from secateurs.zoo.weights_file import read_weights
 
 OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(4, 4)}}, "param_groups": [{"lr": 0.1}]}
 RNG = {"cpu": torch.zeros(16, dtype=torch.uint8)}

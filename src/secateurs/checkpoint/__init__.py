@@ -1,8 +1,6 @@
 """Checkpoints larger than memory: prune, compress and load them without building a model."""
 
-from secateurs.checkpoint.expanding import decompress_checkpoint, load_checkpoint
-from secateurs.checkpoint.planning import Plan, plan_pruning
-from secateurs.checkpoint.prune import (
+from secateurs.checkpoint._prune import (
     Decision,
     PrunedWeight,
     Summary,
@@ -10,6 +8,8 @@ from secateurs.checkpoint.prune import (
     prune_checkpoint,
     write_pruned,
 )
+from secateurs.checkpoint.decompression import decompress_checkpoint, load_checkpoint
+from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
 
 __all__ = [
     "Decision",

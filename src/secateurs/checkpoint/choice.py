@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from secateurs._checks import check_choice, nearest
-from secateurs.checkpoint.stored import FLOATS, Entry
+from secateurs._validation import check_choice, nearest
+from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.errors import InvalidArgumentError
-from secateurs.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
+from secateurs.parameters.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
 
 KINDS = (
     "default", "conv", "conv1d", "conv2d", "conv3d", "linear", "attention", "experts", "recurrent",

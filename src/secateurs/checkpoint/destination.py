@@ -11,14 +11,14 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from secateurs.checkpoint.copied import NOTHING, Companions, check_places, companions
-from secateurs.checkpoint.finding import Source, is_weights
-from secateurs.checkpoint.identity import check_unchanged
-from secateurs.checkpoint.index import INDEX, is_index, read_index
+from secateurs.checkpoint.copied_files import NOTHING, Companions, check_places, companions
+from secateurs.checkpoint.file_identity import check_unchanged
+from secateurs.checkpoint.file_writer import write_all
 from secateurs.checkpoint.journal import abandoned
-from secateurs.checkpoint.publishing import Publication
-from secateurs.checkpoint.rewriting import Written
-from secateurs.checkpoint.writing import write_all
+from secateurs.checkpoint.publication import Publication
+from secateurs.checkpoint.rewrite import Written
+from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
+from secateurs.checkpoint.weight_files import Source, is_weights
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.suffixes import SUFFIXES, stem_of, suffix_of
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from secateurs._json import BrokenJSONError, parse_object
-from secateurs._text import quoted
-from secateurs.checkpoint.stored import (
+from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.text import quoted
+from secateurs.checkpoint.contents import (
     BITS,
     LONGEST_NAME,
     MOST_DIMENSIONS,

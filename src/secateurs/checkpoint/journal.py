@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from secateurs._json import read_object_file
-from secateurs.checkpoint.index import INDEX, is_index, is_shard_name, read_index
+from secateurs._io.json_objects import read_object_file
+from secateurs.checkpoint.shard_index import INDEX, is_index, is_shard_name, read_index
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
 

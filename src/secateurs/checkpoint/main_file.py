@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from secateurs.checkpoint.index import INDEX, is_index, read_index
+from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
 from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, stem_of, suffix_of

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from secateurs._text import quoted
-from secateurs.checkpoint.identity import check_unchanged
-from secateurs.checkpoint.reading import Advance
-from secateurs.checkpoint.stored import LONGEST_NAME, MOST_DIMENSIONS, NAMES, Entry, StoredFile
-from secateurs.checkpoint.writing import write_all
+from secateurs._io.text import quoted
+from secateurs._tensors.memory_order import storage_order
+from secateurs.checkpoint.contents import LONGEST_NAME, MOST_DIMENSIONS, NAMES, Entry, StoredFile
+from secateurs.checkpoint.file_blocks import Advance
+from secateurs.checkpoint.file_identity import check_unchanged
+from secateurs.checkpoint.file_writer import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.layout import storage_order
 from secateurs.zoo.archive import (
     Record,
     check_checksums,
@@ -24,8 +24,8 @@ from secateurs.zoo.archive import (
     is_archive,
     read_records,
 )
-from secateurs.zoo.checkpoint import read_pickle
 from secateurs.zoo.state_dicts import find_state
+from secateurs.zoo.weights_file import read_pickle
 
 # Tensors whose values lie in another order are put in order in memory.
 _HELD = 1 << 27

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
-from secateurs.bar import Bar, progress_bar
+from secateurs._progress import Bar, progress_bar
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluate import Grid, Subject, accumulate_gradients
+from secateurs.evaluation import Grid, Subject, accumulate_gradients
 from secateurs.provenance import device_name, weights_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 

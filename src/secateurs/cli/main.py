@@ -14,23 +14,23 @@ from typing import Annotated, Any, NoReturn
 import torch
 import typer
 
-from secateurs._checks import nearest
 from secateurs._console import say, unusable_sizes
+from secateurs._validation import nearest
 from secateurs._version import __version__
-from secateurs.cli.arguments import refuse_empty, spelled_out
-from secateurs.cli.coverage import coverage_warnings
-from secateurs.cli.output import Stdout, drop_what_is_stuck
-from secateurs.cli.prune import SEVERAL as SEVERAL_NAMES
-from secateurs.cli.prune import prune
-from secateurs.cli.ranks import on_ranks
-from secateurs.cli.report import report
-from secateurs.cli.stopping import Interruption
-from secateurs.cli.sweep import SEVERAL, sweep
-from secateurs.cli.transfer import SEVERAL as SEVERAL_NETWORKS
-from secateurs.cli.transfer import transfer
+from secateurs.cli.coverage_text import coverage_warnings
+from secateurs.cli.interruption import Interruption
+from secateurs.cli.options import refuse_empty, spelled_out
+from secateurs.cli.prune_command import SEVERAL as SEVERAL_NAMES
+from secateurs.cli.prune_command import prune
+from secateurs.cli.report_command import report
+from secateurs.cli.standard_output import Stdout, drop_what_is_stuck
+from secateurs.cli.sweep_command import SEVERAL, sweep
+from secateurs.cli.torchrun import on_ranks
+from secateurs.cli.transfer_command import SEVERAL as SEVERAL_NETWORKS
+from secateurs.cli.transfer_command import transfer
 from secateurs.cli.wording import in_options
 from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.evaluate.ranks import Ranks, is_launched
+from secateurs.evaluation.ranks import Ranks, is_launched
 
 USAGE, FAILED = 2, 1
 _INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs._text import printable
+from secateurs._io.text import printable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name

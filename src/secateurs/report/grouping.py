@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.benchmark import NOISE, PLAIN, Benchmark, Line, Outcome
 from secateurs.report.names import short_names
 from secateurs.report.series import varying_fields
+from secateurs.report.transfer_groups import NOISE, PLAIN, Benchmark, Line, Outcome
 from secateurs.results import TransferRow
 
 # Rows that differ here say nothing about each other: they are shown apart.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from secateurs._text import printable
+from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import short_names
 from secateurs.results import Record, Row

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.benchmark import NOISE, Benchmark, Line, Outcome, Pair
 from secateurs.report.figure import (
     EDGE,
     SMALL,
@@ -23,6 +22,7 @@ from secateurs.report.figure import (
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
 from secateurs.report.labels import LABEL, LINE, Label, place, text_width
 from secateurs.report.style import Look, variant_looks
+from secateurs.report.transfer_groups import NOISE, Benchmark, Line, Outcome, Pair
 from secateurs.results import TransferRow
 from secateurs.results.compare import success_interval
 

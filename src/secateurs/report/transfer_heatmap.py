@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.report.benchmark import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
 from secateurs.report.figure import EDGE, add_axes, head, head_height, wrap, write_figure
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
+from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
 from secateurs.results import TransferRow
 
 if TYPE_CHECKING:

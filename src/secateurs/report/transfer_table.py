@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secateurs.report.benchmark import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.names import break_name
 from secateurs.report.table import empty_table, markdown_lines
+from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
 

@@ -5,9 +5,9 @@ Needs the standard library only, so that results can be read where torch is not 
 
 from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
-from secateurs.results.reading import kind_of_rows, read_rows, read_transfer_rows
 from secateurs.results.record import Record
 from secateurs.results.row import COLUMNS, Row
+from secateurs.results.row_reader import kind_of_rows, read_rows, read_transfer_rows
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [

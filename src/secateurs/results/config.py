@@ -5,9 +5,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
-from secateurs._files import read_regular
-from secateurs._json import BrokenJSONError, parse_object
-from secateurs._text import printable
+from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.regular_files import read_regular
+from secateurs._io.text import printable
 from secateurs.errors import FailureError, InvalidArgumentError
 
 _ABSENT = "not set"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from secateurs.errors import FailureError
-from secateurs.results.access import create, keep_access
+from secateurs.results.file_access import create, keep_access
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _TEMPORARY = ".{name}.{pid}.tmp"

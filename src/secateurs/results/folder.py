@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, overload
 
-from secateurs._files import read_regular
-from secateurs._json import BrokenJSONError, parse_object, plain
+from secateurs._io.json_objects import BrokenJSONError, parse_object, plain
+from secateurs._io.regular_files import read_regular
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.config import compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from secateurs._files import read_regular
-from secateurs._json import BrokenJSONError, parse_object
+from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.regular_files import read_regular
 from secateurs.errors import FailureError
 from secateurs.results.record import Record
 

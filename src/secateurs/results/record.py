@@ -8,7 +8,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
-from secateurs._text import printable, quoted, storable
+from secateurs._io.text import printable, quoted, storable
 from secateurs.errors import FailureError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
@@ -52,7 +52,7 @@ class Record:
         return {name: _plain(name, kind, getattr(self, name)) for name, kind in types.items()}
 
     def printable(self) -> Self:
-        """The same row with every text in it fit to be shown; see `secateurs._text.printable`."""
+        """The same row with every text in it fit to be shown, as `secateurs._io.text.printable`."""
         values = {name: getattr(self, name) for name in _types(type(self))}
         if all(value.isprintable() for value in values.values() if isinstance(value, str)):
             return self

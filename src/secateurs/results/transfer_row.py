@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from secateurs._text import quoted, storable
+from secateurs._io.text import quoted, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.interval import wilson_interval
 from secateurs.results.record import Record

@@ -4,7 +4,7 @@ from secateurs.zoo.classes import class_indices
 from secateurs.zoo.data import LoadedData, check_data, load_data
 from secateurs.zoo.digits import digits_cnn
 from secateurs.zoo.images import SKIPPED, CorruptImageError, ImageDataset, drop_skipped
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.models import digits_model, load_model
 from secateurs.zoo.preprocess import Preprocess
 

@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from secateurs._text import quoted, shortened
+from secateurs._io.text import quoted, shortened
 from secateurs.errors import FailureError, InvalidArgumentError
 
 _START = b"PK\x03\x04"

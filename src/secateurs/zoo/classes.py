@@ -4,9 +4,9 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from secateurs._text import quoted
+from secateurs._io.text import quoted
 from secateurs.errors import InvalidArgumentError
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel
 
 _SHOWN = 4
 _IMAGENET = 1000

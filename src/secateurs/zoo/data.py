@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from secateurs._checks import as_integer, nearest
+from secateurs._validation import as_integer, nearest
 from secateurs.errors import InvalidArgumentError
-from secateurs.zoo import layouts, named
+from secateurs.zoo import folder_layouts, named_data
 from secateurs.zoo.cache import cache_folder
+from secateurs.zoo.folder_layouts import Listing
 from secateurs.zoo.images import ImageDataset
-from secateurs.zoo.layouts import Listing
-from secateurs.zoo.loaded import LoadedModel, count_answers
+from secateurs.zoo.loaded_model import LoadedModel, count_answers
 from secateurs.zoo.preprocess import Preprocess
 
 
@@ -90,7 +90,7 @@ def load_data(
     if data_root:
         root = Path(data_root).expanduser()
     else:  # what is not downloaded needs no place
-        root = cache_folder() / "data" if _name(spec) in named.DOWNLOADED else Path()
+        root = cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_answers(model))
     listing = _read(spec, split, model, root, skip_corrupt, download)
@@ -113,13 +113,15 @@ def check_data(spec: str | Path) -> None:
         InvalidArgumentError: it is neither a known name nor a folder.
     """
     folder = Path(spec).expanduser()
-    if _name(spec) in named.NAMES or folder.is_dir():
+    if _name(spec) in named_data.NAMES or folder.is_dir():
         return
     if folder.is_file():
-        raise InvalidArgumentError(f"{folder} is a file: give a folder; {layouts.UNDERSTOOD}")
+        raise InvalidArgumentError(
+            f"{folder} is a file: give a folder; {folder_layouts.UNDERSTOOD}"
+        )
     raise InvalidArgumentError(
         f"no data {str(spec)!r}: give a folder that exists, or one of "
-        f"{', '.join(named.NAMES)}{nearest(str(spec), named.NAMES)}"
+        f"{', '.join(named_data.NAMES)}{nearest(str(spec), named_data.NAMES)}"
     )
 
 
@@ -132,20 +134,20 @@ def _read(
     download: bool,
 ) -> Listing:
     check_data(spec)
-    if _name(spec) in named.NAMES:
-        return named.read_named(_name(spec), split, model, root, download=download)
+    if _name(spec) in named_data.NAMES:
+        return named_data.read_named(_name(spec), split, model, root, download=download)
     folder = Path(spec).expanduser()
-    if not layouts.is_compatible(folder):
-        return layouts.read_class_folders(folder, split, model)
+    if not folder_layouts.is_compatible(folder):
+        return folder_layouts.read_class_folders(folder, split, model)
     if split not in (None, "test"):
         raise InvalidArgumentError(f"{folder} (images.csv) is not divided: leave split out")
-    return layouts.read_compatible(folder, model, skip_corrupt=skip_corrupt)
+    return folder_layouts.read_compatible(folder, model, skip_corrupt=skip_corrupt)
 
 
 def _name(spec: str | Path) -> str:
     """A named set in its canonical spelling, or the folder as it was given."""
-    if isinstance(spec, str) and named.canonical(spec) in named.NAMES:
-        return named.canonical(spec)
+    if isinstance(spec, str) and named_data.canonical(spec) in named_data.NAMES:
+        return named_data.canonical(spec)
     return str(spec)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from secateurs._files import open_regular
+from secateurs._io.regular_files import open_regular
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 """What is read, whatever the suffix says; for others that PIL knows it runs programs."""

@@ -23,8 +23,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs._files import read_regular
-from secateurs._json import as_object, parse_object
+from secateurs._io.json_objects import as_object, parse_object
+from secateurs._io.regular_files import read_regular
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.durable import replace_files
 from secateurs.zoo.cache import cache_folder
@@ -207,7 +207,7 @@ def _train(recipe: Recipe[Any]) -> dict[str, Tensor]:
 
 
 def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
-    from secateurs.bar import progress_bar
+    from secateurs._progress import progress_bar
 
     levels, digits = digits_images("train")
     images = torch.from_numpy(levels).unsqueeze(1).float().div(255).sub(_MEAN).div(_STD)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, redirect_stdout
 
 from secateurs.errors import FailureError
 from secateurs.zoo.cache import check_download_folder
-from secateurs.zoo.checkpoint import one_line
+from secateurs.zoo.weights_file import one_line
 
 # Their errors need not be OSErrors, and none of them may be installed.
 _NETWORK_PACKAGES = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib3")

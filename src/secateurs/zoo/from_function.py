@@ -10,11 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from secateurs._checks import nearest
+from secateurs._validation import nearest
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
-from secateurs.zoo import checkpoint
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo import weights_file
+from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Overrides, Preprocess, build
+from secateurs.zoo.weights_file import one_line
 
 _FORMS = "a model is named torchvision:NAME, timm:NAME, hf:NAME or package.module:function"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -54,7 +55,7 @@ def load(
     model = _call(spec, function, options)
     label = str(getattr(model, "weights_name", "as built")) if weights is None else weights
     if weights is not None and weights != "random":
-        checkpoint.fit_weights(model, checkpoint.read_weights(weights), weights)
+        weights_file.fit_weights(model, weights_file.read_weights(weights), weights)
         label = Path(weights).name
     classes = getattr(model, "classes", None)
     own = getattr(model, "num_classes", None)
@@ -102,7 +103,7 @@ def _import(spec: str, module_name: str) -> Any:
             raise InvalidArgumentError(f"{spec!r} names no model: {_FORMS}") from error
         raise FailureError(
             f"importing {module_name} failed ({type(error).__name__}: "
-            f"{checkpoint.one_line(error)}); mend the module or install what it needs"
+            f"{one_line(error)}); mend the module or install what it needs"
         ) from error
 
 
@@ -138,7 +139,7 @@ def _parameters(spec: str, function: Callable[..., Any]) -> Mapping[str, inspect
 
 
 def _check_weights(spec: str, weights: str | None, parameters: Mapping[str, Any]) -> None:
-    if weights is None or checkpoint.is_file(weights):
+    if weights is None or weights_file.is_file(weights):
         return
     if weights != "random":
         raise InvalidArgumentError(
@@ -158,7 +159,7 @@ def _call(spec: str, function: Callable[..., Any], options: dict[str, Any]) -> n
         raise
     except Exception as error:
         raise FailureError(
-            f"{spec} raised {type(error).__name__}: {checkpoint.one_line(error)}; mend the function"
+            f"{spec} raised {type(error).__name__}: {one_line(error)}; mend the function"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(

@@ -11,14 +11,15 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from secateurs._json import read_object_file
-from secateurs._text import printable
+from secateurs._io.json_objects import read_object_file
+from secateurs._io.text import printable
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
-from secateurs.zoo import checkpoint
+from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.folders import check_path, is_folder_name
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel
+from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
+from secateurs.zoo.weights_file import one_line
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
 
@@ -59,7 +60,7 @@ def load(
         FailureError: transformers is not installed, or there is no network.
     """
     _check_installed()
-    if weights is not None and weights != "random" and not checkpoint.is_file(weights):
+    if weights is not None and weights != "random" and not weights_file.is_file(weights):
         raise InvalidArgumentError(
             f"there is no weights file {weights!r}: for hf: models give a file, random, or nothing"
         )
@@ -142,7 +143,7 @@ def _from_hub(name: str) -> Generator[None]:
             raise
         # transformers takes whatever stands in these files as it is.
         raise FailureError(
-            f"transformers cannot load {printable(name)} ({checkpoint.one_line(error)}): a file in "
+            f"transformers cannot load {printable(name)} ({one_line(error)}): a file in "
             "it is damaged or of another version; get the folder again"
         ) from error
 
@@ -167,7 +168,7 @@ def _load_model(
     if weights == "random":
         return model, "random"
     # Through from_pretrained, since transformers renames keys between its versions.
-    state = checkpoint.read_weights(weights)
+    state = weights_file.read_weights(weights)
     return _checked(weights, type(model), None, config, state), Path(weights).name
 
 
@@ -194,21 +195,21 @@ def _checked(what: str, factory: Any, place: str | None, config: Any, state: Any
         )
     except pickle.UnpicklingError as error:
         for file in sorted(Path(place or "").glob("*.bin")):
-            checkpoint.read_weights(file)  # the same refusal, with the remedy
+            weights_file.read_weights(file)  # the same refusal, with the remedy
         raise InvalidArgumentError(
             f"the weights of {what} contain code and were not loaded; name a model with "
             "model.safetensors"
         ) from error
     except (ValueError, RuntimeError, SafetensorError) as error:
         raise FailureError(
-            f"transformers cannot load {what} ({checkpoint.one_line(error)}): it is damaged or of "
+            f"transformers cannot load {what} ({one_line(error)}): it is damaged or of "
             "another format; get it again"
         ) from error
     # Keys beyond the classifier (a pooler, another head) are normal in a published repository.
     unexpected = sorted(info["unexpected_keys"]) if state is not None else []
     shapes = [_mismatch(entry) for entry in info["mismatched_keys"]]
     missing = sorted(set(info["missing_keys"]) - {entry.partition(" ")[0] for entry in shapes})
-    checkpoint.refuse_misfit(type(model).__name__, what, missing, unexpected, shapes)
+    weights_file.refuse_misfit(type(model).__name__, what, missing, unexpected, shapes)
     return model
 
 

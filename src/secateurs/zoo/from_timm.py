@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from secateurs._checks import nearest
-from secateurs._json import read_object_file
-from secateurs._text import printable, quoted
+from secateurs._io.json_objects import read_object_file
+from secateurs._io.text import printable, quoted
+from secateurs._validation import nearest
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo import checkpoint
+from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.folders import check_path, is_folder_name
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel
+from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
 
 _FOLDER_SCHEME = "local-dir:"
@@ -50,7 +50,7 @@ def load(
     else:
         name = _check_name(name, weights)
     options = _options(name, folder, num_classes, overrides)
-    if weights == "random" or checkpoint.is_file(weights):
+    if weights == "random" or weights_file.is_file(weights):
         model = _create(name, folder, pretrained=False, **options)
         label = "random"
         if weights is not None and weights != "random":
@@ -96,7 +96,7 @@ def _check_name(name: str, weights: str | None) -> str:
     if not timm.is_model(architecture):
         similar = nearest(architecture[:_LONGEST], timm.list_models())
         raise InvalidArgumentError(f"timm has no model {quoted(name)}{similar}")
-    if weights is not None and weights != "random" and not checkpoint.is_file(weights):
+    if weights is not None and weights != "random" and not weights_file.is_file(weights):
         tag = weights
     if not tag:
         return architecture
@@ -108,7 +108,7 @@ def _check_name(name: str, weights: str | None) -> str:
     if tag not in tags:
         raise InvalidArgumentError(
             f"timm:{architecture} has no pretrained weights {tag!r}: choose from "
-            f"{', '.join([*tags, 'random'])}, or give a {', '.join(checkpoint.SUFFIXES)} file"
+            f"{', '.join([*tags, 'random'])}, or give a {', '.join(weights_file.SUFFIXES)} file"
         )
     return f"{architecture}.{tag}"
 
@@ -137,7 +137,7 @@ def _create(name: str, folder: Path | None, *, pretrained: bool, **options: Any)
         return timm.create_model(f"{_FOLDER_SCHEME}{folder}", pretrained=pretrained, **options)
     except Exception as error:  # timm takes whatever stands in config.json as it is
         raise FailureError(
-            f"timm cannot load {printable(str(folder))} ({checkpoint.one_line(error)}): its "
+            f"timm cannot load {printable(str(folder))} ({weights_file.one_line(error)}): its "
             "config.json is damaged or of another version; get the folder again"
         ) from error
 
@@ -195,17 +195,19 @@ def _folder_weights(folder: Path) -> Path:
 
 
 def _fit(model: nn.Module, file: str) -> None:
-    checkpoint.fit_weights(model, checkpoint.read_weights(file), file, rename=_translator(model))
+    weights_file.fit_weights(
+        model, weights_file.read_weights(file), file, rename=_translator(model)
+    )
 
 
-def _translator(model: nn.Module) -> Callable[[checkpoint.State], checkpoint.State] | None:
+def _translator(model: nn.Module) -> Callable[[weights_file.State], weights_file.State] | None:
     """Most timm modules define ``checkpoint_filter_fn``, which knows the original authors' keys."""
     module = sys.modules[type(model).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None)
     if translate is None:
         return None
 
-    def rename(state: checkpoint.State) -> checkpoint.State:
+    def rename(state: weights_file.State) -> weights_file.State:
         try:
             return dict(translate(dict(state), model))
         except (KeyError, RuntimeError, TypeError, AttributeError, ValueError):

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from secateurs._checks import nearest
+from secateurs._validation import nearest
 from secateurs.errors import InvalidArgumentError
-from secateurs.zoo import checkpoint
+from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 
 DEFAULT_WEIGHTS = "IMAGENET1K_V1"  # published tables use the first version
@@ -35,7 +35,7 @@ def load(
         FailureError: no network for the download.
     """
     _check_name(name)
-    if weights is None or not (weights == "random" or checkpoint.is_file(weights)):
+    if weights is None or not (weights == "random" or weights_file.is_file(weights)):
         return _published(name, weights, num_classes, overrides)
     entry = _reference_entry(name)
     model, label = (
@@ -89,7 +89,7 @@ def _published(
     if weights is not None and weights not in members:
         raise InvalidArgumentError(
             f"torchvision:{name} has no weights {weights!r} and there is no such file: choose "
-            f"from {', '.join(members)}, random, or give a {', '.join(checkpoint.SUFFIXES)} file"
+            f"from {', '.join(members)}, random, or give a {', '.join(weights_file.SUFFIXES)} file"
         )
     entry = _entries(name)[weights or DEFAULT_WEIGHTS]
     classes = entry.meta["categories"]
@@ -112,7 +112,7 @@ def _published(
 
 
 def _from_file(name: str, file: str, num_classes: int | None) -> nn.Module:
-    state = checkpoint.read_weights(file)
+    state = weights_file.read_weights(file)
     options: dict[str, Any] = {}
     if name == "inception_v3":
         options = {"aux_logits": _has(state, "AuxLogits."), "transform_input": True}
@@ -120,7 +120,7 @@ def _from_file(name: str, file: str, num_classes: int | None) -> nn.Module:
         options = {"aux_logits": _has(state, "aux1."), "transform_input": True}
     model = _build(name, num_classes, **options)
     rename = _modern_densenet_keys if name.startswith("densenet") else None
-    checkpoint.fit_weights(model, state, file, rename=rename)
+    weights_file.fit_weights(model, state, file, rename=rename)
     if name == "googlenet":  # as torchvision does: no auxiliary heads after loading
         for part, value in (("aux_logits", False), ("aux1", None), ("aux2", None)):
             setattr(model, part, value)
@@ -137,11 +137,11 @@ def _build(name: str, num_classes: int | None, **options: Any) -> nn.Module:
     return get_model(name, weights=None, **options).eval()
 
 
-def _has(state: checkpoint.State, prefix: str) -> bool:
+def _has(state: weights_file.State, prefix: str) -> bool:
     return any(key.removeprefix("module.").startswith(prefix) for key in state)
 
 
-def _modern_densenet_keys(state: checkpoint.State) -> checkpoint.State:
+def _modern_densenet_keys(state: weights_file.State) -> weights_file.State:
     """The published DenseNet files say ``norm.1`` where the module says ``norm1``."""
     return {_OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in state.items()}
 

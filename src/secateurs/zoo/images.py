@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from secateurs._text import printable
+from secateurs._io.text import printable
 from secateurs.errors import FailureError
-from secateurs.zoo.checkpoint import one_line
 from secateurs.zoo.decoding import check_shape, read_image, to_mode
 from secateurs.zoo.preprocess import Preprocess
+from secateurs.zoo.weights_file import one_line
 
 SKIPPED = -1
 """The label that stands for an image that could not be read and was skipped."""

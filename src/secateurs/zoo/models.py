@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateurs._checks import as_integer
+from secateurs._validation import as_integer
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
-from secateurs.zoo.checkpoint import is_file
 from secateurs.zoo.digits_family import FAMILY
-from secateurs.zoo.loaded import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import Overrides
+from secateurs.zoo.weights_file import is_file
 
 _DIGITS_SPECS = {
     **dict.fromkeys(("digits", "digits-cnn"), "secateurs.zoo.digits:digits_cnn"),

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from secateurs._checks import as_integer, check_choice
+from secateurs._validation import as_integer, check_choice
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo.decoding import to_mode
 

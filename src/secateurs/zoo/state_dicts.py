@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateurs._text import quoted
+from secateurs._io.text import quoted
 from secateurs.errors import InvalidArgumentError
 
 TOP = "."

@@ -1,0 +1,96 @@
+"""Weights times masks, bit by bit, at about the speed of copying them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from secateurs._tensors.blocks import Array, blocks_of, in_threads, ranges
+from secateurs._tensors.memory_order import as_integers, storage_order
+
+
+@dataclass(frozen=True)
+class Product:
+    """One multiplication: ``target = source * keep``.
+
+    Attributes:
+        source: what is multiplied.
+        keep: bool, broadcasts to the shape of ``source``.
+        target: of the dtype, shape and device of ``source``; overwritten.
+    """
+
+    source: torch.Tensor
+    keep: torch.Tensor
+    target: torch.Tensor
+
+
+def multiply(products: Sequence[Product]) -> None:
+    """Write the sources where they are kept, else +0: bit-exact for every float dtype.
+
+    On a CPU, all threads go through all tensors block by block; on other devices, tensors whose
+    masks need no broadcasting share their launches, however many they are.
+    """
+    on_cpu: list[tuple[Array, Array, Array]] = []
+    together: dict[tuple[torch.device, torch.dtype], list[Product]] = {}
+    for product in products:
+        bits = Product(
+            as_integers(product.source),
+            product.keep.to(product.source.device),
+            as_integers(product.target),
+        )
+        if bits.source.device.type == "cpu":
+            flat = _flat(bits)
+            if flat is None:
+                np.multiply(bits.source.numpy(), bits.keep.numpy(), out=bits.target.numpy())
+            else:
+                on_cpu.append(flat)
+        elif bits.keep.shape == bits.source.shape:
+            together.setdefault((bits.source.device, bits.source.dtype), []).append(bits)
+        else:
+            torch.mul(bits.source, bits.keep, out=bits.target)
+    _multiply_blocks(on_cpu)
+    for group in together.values():
+        _multiply_together(group)
+
+
+def _flat(product: Product) -> tuple[Array, Array, Array] | None:
+    """The three in one order of memory as flat arrays, None if they have none in common."""
+    source, target = product.source, product.target
+    keep = product.keep
+    if keep.shape != source.shape:
+        keep = keep.expand(source.shape)
+    if not (source.is_contiguous() and keep.is_contiguous() and target.is_contiguous()):
+        order = storage_order(source)
+        source, keep, target = (tensor.permute(order) for tensor in (source, keep, target))
+        if not (source.is_contiguous() and keep.is_contiguous() and target.is_contiguous()):
+            return None
+    # Flattened by numpy, since torch's views would take the time with many small tensors.
+    return source.numpy().reshape(-1), keep.numpy().reshape(-1), target.numpy().reshape(-1)
+
+
+def _multiply_blocks(flats: Sequence[tuple[Array, Array, Array]]) -> None:
+    # numpy converts the mask in blocks, in the cache; torch goes element by element.
+    ends = np.cumsum([len(source) for source, _, _ in flats])
+
+    def multiply_part(part: range) -> None:
+        first = int(np.searchsorted(ends, part.start, side="right"))
+        for (source, keep, target), end in zip(flats[first:], ends[first:].tolist(), strict=True):
+            begin = end - len(source)
+            if begin >= part.stop:
+                break
+            for block in blocks_of(range(max(part.start - begin, 0), min(part.stop, end) - begin)):
+                np.multiply(source[block], keep[block], out=target[block])
+
+    in_threads(multiply_part, ranges(int(ends[-1]) if len(ends) else 0))
+
+
+def _multiply_together(group: Sequence[Product]) -> None:
+    """A few launches for any number of tensors: a copy, and a product of equal dtypes."""
+    targets = [product.target for product in group]
+    torch._foreach_copy_(targets, [product.source for product in group])  # pyright: ignore[reportPrivateImportUsage]
+    # One conversion of all the masks, since a product of two dtypes would be a launch a tensor.
+    flat = torch.cat([product.keep.reshape(-1) for product in group]).to(targets[0].dtype)
+    parts = flat.split([target.numel() for target in targets])
+    factors = [part.view(target.shape) for part, target in zip(parts, targets, strict=True)]
+    torch._foreach_mul_(targets, factors)  # pyright: ignore[reportPrivateImportUsage]

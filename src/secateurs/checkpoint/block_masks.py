@@ -1,0 +1,170 @@
+"""Which units stay, and zeros where they do not, one block after another."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateurs._tensors.blocks import Array, numpy_integer
+from secateurs._tensors.float_keys import score_of
+from secateurs.checkpoint.file_blocks import BLOCK, INTEGERS, Buffers, Reader, Weight
+from secateurs.checkpoint.file_histogram import FileCounts
+from secateurs.checkpoint.file_scores import Keys, wide_keys
+from secateurs.masks.bernoulli import Coins
+from secateurs.selection.threshold import Threshold, find_threshold
+
+
+@dataclass(frozen=True)
+class Group:
+    """Weights that compete with each other.
+
+    Attributes:
+        weights: the tensors, in the order in which ties are broken.
+        keys: what makes their keys.
+        threshold: where the candidates end; None if there are none.
+    """
+
+    weights: tuple[Weight, ...]
+    keys: Keys
+    threshold: Threshold | None
+
+    @property
+    def score(self) -> float | None:
+        """The largest score of a candidate."""
+        return None if self.threshold is None else score_of(self.threshold.key, self.keys.dtype)
+
+
+def decide(weights: Sequence[Weight], keys: Keys, ratio: float, buffers: Buffers) -> Group:
+    """Find where the ``round(ratio * units)`` candidates end.
+
+    Raises:
+        InvalidArgumentError: a score is NaN.
+    """
+    counts = FileCounts(weights, keys, buffers)
+    k = round(ratio * counts.total)  # as secateurs.select
+    if k == 0:
+        counts.count(counts.low, counts.low, 0)  # for its refusal of NaN
+        return Group(tuple(weights), keys, None)
+    return Group(tuple(weights), keys, find_threshold(counts, k))
+
+
+class Pruner:
+    """Sets candidates to zero, weight by weight, in the order in which ties are broken.
+
+    Args:
+        groups: the weights, and where their candidates end.
+        coins: which candidates are pruned, by their number among all units; None prunes all, or
+            none if ``idle``.
+        idle: whether nothing is pruned, as with ``p_bern=0``.
+
+    Attributes:
+        pruned: for each weight that was gone through, how many of its elements were pruned.
+    """
+
+    def __init__(self, groups: Sequence[Group], coins: Coins | None, *, idle: bool = False):
+        self.pruned: dict[str, int] = {}
+        stay = np.empty(BLOCK, bool)  # one for all groups, of which there may be thousands
+        self._choosers: Mapping[str, _Chooser] = {
+            weight.entry.name: chooser
+            for group in groups
+            for chooser in [_Chooser(group, coins, stay, idle=idle)]
+            for weight in group.weights
+        }
+        self._begins: dict[str, int] = {}
+        begin = 0
+        for weight in (weight for group in groups for weight in group.weights):
+            self._begins[weight.entry.name] = begin
+            begin += weight.units
+
+    def remember(self, weight: Weight) -> Callable[[], None]:
+        """Return what to call before going through a weight's `blocks` a second time."""
+        chooser = self._choosers[weight.entry.name]
+        ties = chooser.ties
+
+        def go_back() -> None:
+            chooser.ties = ties
+
+        return go_back
+
+    def blocks(self, weight: Weight, reader: Reader) -> Iterator[tuple[int, Array]]:
+        """Yield the weight's values, pruned, as integers of its element size.
+
+        Yields:
+            The first element's place in the weight, and the values, valid until the next.
+        """
+        chooser, entry = self._choosers[weight.entry.name], weight.entry
+        self.pruned[entry.name] = 0
+        begin = self._begins[entry.name]
+        integer = INTEGERS[entry.itemsize]
+        if weight.is_wide:
+            yield from self._grids(weight, reader, chooser.of_wide(weight, reader, begin))
+            return
+        chooser.keys.begin(weight)
+        for start in range(0, entry.count, weight.step):
+            raw = reader.elements(entry, start, min(start + weight.step, entry.count))
+            values = raw.view(integer)
+            keys = chooser.keys.of(weight, raw, len(values) // weight.size, start)
+            stay = chooser.keep(keys, begin + start // weight.size)
+            gone = len(stay) - int(np.count_nonzero(stay))
+            if gone:
+                units = values.reshape(len(stay), -1)
+                np.multiply(units, stay[:, None], out=units)
+                self.pruned[entry.name] += gone * units.shape[1]
+            yield start, values
+
+    def _grids(self, weight: Weight, reader: Reader, stays: Array) -> Iterator[tuple[int, Array]]:
+        entry = weight.entry
+        for grid in weight.grids():
+            values = reader.elements(entry, grid.start, grid.stop).view(INTEGERS[entry.itemsize])
+            stay = stays[grid.units]
+            gone = len(stay) - int(np.count_nonzero(stay))
+            if gone:
+                units = values.reshape(grid.rows, grid.columns)
+                np.multiply(units, stay, out=units)
+                self.pruned[entry.name] += gone * grid.rows
+            yield grid.start, values
+
+
+class _Chooser:
+    """Compares keys with the threshold.
+
+    Args:
+        group: the weights, and their threshold.
+        coins: as for `Pruner`.
+        stay: room for the answers for a block, shared with others.
+        idle: as for `Pruner`.
+
+    Attributes:
+        ties: how many of the units at the threshold are still to be candidates.
+    """
+
+    def __init__(self, group: Group, coins: Coins | None, stay: Array, *, idle: bool):
+        self.keys, self._coins = group.keys, coins
+        self._threshold = None if idle else group.threshold
+        self.ties = 0 if group.threshold is None else group.threshold.ties
+        self._stay = stay
+
+    def keep(self, keys: Array, begin: int) -> Array:
+        """Which of the next units stay, from number ``begin``; valid until the next call."""
+        stay = self._stay[: len(keys)]
+        if self._threshold is None:
+            stay[:] = True
+            return stay
+        key = numpy_integer(self.keys.dtype).type(self._threshold.key)
+        if self.ties and self._threshold.ties == self._threshold.tied:
+            np.greater(keys, key, out=stay)
+        else:
+            np.greater_equal(keys, key, out=stay)
+            if self.ties:
+                tied = np.flatnonzero(keys == key)[: self.ties]
+                stay[tied] = False
+                self.ties -= len(tied)
+        if self._coins is not None:
+            np.logical_or(stay, self._coins.tails(begin, begin + len(keys)), out=stay)
+        return stay
+
+    def of_wide(self, weight: Weight, reader: Reader, begin: int) -> Array:
+        """Which of all units of a weight stay, whose units are wide."""
+        keys = wide_keys(weight, self.keys, reader)
+        starts = range(0, len(keys), BLOCK)
+        return np.concatenate([self.keep(keys[i : i + BLOCK], begin + i).copy() for i in starts])

@@ -1,0 +1,127 @@
+"""What a file holds: tensors as ranges of its bytes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from secateurs.checkpoint.file_identity import Identity
+
+# Bits an element, by the names that safetensors gives to dtypes.
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E5M2": 8, "F8_E4M3": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+}
+"""The dtypes that can be pruned: floating point, with a zero of all zero bits."""
+
+DTYPES = {
+    **FLOATS,
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "C64": torch.complex64,
+    **({"F8_E8M0": torch.float8_e8m0fnu} if hasattr(torch, "float8_e8m0fnu") else {}),
+}
+"""The dtypes that torch has too."""
+
+LONGEST_NAME = 1000
+"""Characters of a tensor's name; no model has longer ones, and errors quote them."""
+
+MOST_DIMENSIONS = 64
+"""Of a tensor, as in numpy."""
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor in a file.
+
+    Attributes:
+        name: its name; the first one, where several names share it.
+        dtype: as safetensors names it.
+        shape: its shape.
+        start: the file's byte where its values begin; they lie densely.
+        stop: the byte behind them.
+        aliases: further names of the same bytes, which only ``torch.save`` can write.
+        strides: elements from one to the next in each dimension, where ``torch.save`` wrote another
+            order than that of the flat index; None otherwise.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    aliases: tuple[str, ...] = ()
+    strides: tuple[int, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The size of its values in bytes."""
+        return self.stop - self.start
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element, at least one."""
+        return max(BITS[self.dtype] // 8, 1)
+
+    @property
+    def count(self) -> int:
+        """How many elements it has."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name, the first included."""
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a checkpoint.
+
+    Attributes:
+        path: where it lies.
+        size: its bytes.
+        entries: its tensors, in the order in which ties are broken.
+        metadata: the ``__metadata__`` of safetensors, None if there is none.
+        header: the names in the order in which a safetensors file itself lists them.
+        pickled: whether ``torch.save`` wrote it.
+        identity: which file it was, and in what state, when this was found out.
+    """
+
+    path: Path
+    size: int
+    entries: tuple[Entry, ...]
+    metadata: dict[str, str] | None = None
+    header: tuple[str, ...] = ()
+    pickled: bool = False
+    identity: Identity | None = None
+
+    @cached_property
+    def _by_name(self) -> dict[str, Entry]:
+        return {entry.name: entry for entry in self.entries}
+
+    def entry(self, name: str) -> Entry:
+        """The tensor of this name."""
+        return self._by_name[name]

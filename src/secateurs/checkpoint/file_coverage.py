@@ -1,0 +1,55 @@
+"""How much of a checkpoint competes for pruning, and what the largest parts are that do not."""
+
+from secateurs.checkpoint.contents import FLOATS
+from secateurs.checkpoint.pruning_plan import Names, Plan
+from secateurs.checkpoint.quantized_weights import scales_among
+from secateurs.parameters.coverage import QUANTISED, Coverage, grouped
+from secateurs.parameters.patterns import name_matches
+
+# How quantised weights are stored; larger integers are indices.
+_INTEGERS = ("I8", "U8", "I32")
+_STATISTICS = ("running_mean", "running_var")
+
+
+def coverage_of_plan(
+    plan: Plan, *, include: Names | None = None, exclude: Names | None = None
+) -> Coverage:
+    """Say which weights compete and which stay.
+
+    Weights are the elements of all floating-point tensors but running statistics, and matrices of
+    small integers, as quantisers store them.
+
+    Args:
+        plan: which tensors compete.
+        include: what the caller gave; what it does not mention was left out on purpose.
+        exclude: what the caller gave; what it drops was left out on purpose.
+    """
+    wanted, dropped = _several(include), _several(exclude)
+    scales = scales_among([entry for file in plan.source.files for entry in file.entries])
+    floats: dict[str, int] = {}
+    integers: dict[str, int] = {}
+    known = 0
+    for entry in plan.untouched:
+        packed = entry.dtype in _INTEGERS and len(entry.shape) > 1
+        is_weight = entry.dtype in FLOATS and entry.name.rpartition(".")[2] not in _STATISTICS
+        if not is_weight and not packed:
+            continue
+        picked = include is None or _is_named(entry.names, wanted)
+        if not picked or entry.name in scales or _is_named(entry.names, dropped):
+            known += entry.count
+        else:
+            (floats if is_weight else integers)[entry.name] = entry.count
+    chosen = [name for weight in plan.weights for name in weight.entry.names]
+    left = [*grouped(floats, chosen), *grouped(integers, chosen, barrier=QUANTISED)]
+    left.sort(key=lambda one: -one.elements)
+    competing = sum(weight.entry.count for weight in plan.weights)
+    total = competing + known + sum(one.elements for one in left)
+    return Coverage(competing, total, tuple(left), known=known)
+
+
+def _several(given: Names | None) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+def _is_named(names: tuple[str, ...], patterns: list[str]) -> bool:
+    return any(name_matches(name, pattern) for name in names for pattern in patterns)

@@ -1,0 +1,211 @@
+"""What will be pruned, told from headers and arguments alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from secateurs._io.json_objects import read_object_file
+from secateurs._io.text import quoted
+from secateurs._tensors.quantization_scales import scaling_names
+from secateurs._validation import check_choice, check_path, check_ratio, make_generator
+from secateurs.checkpoint.choice import choose
+from secateurs.checkpoint.compressed_format import is_compressed
+from secateurs.checkpoint.contents import Entry, StoredFile
+from secateurs.checkpoint.file_blocks import Weight
+from secateurs.checkpoint.quantized_weights import (
+    StoredScale,
+    as_if_dense,
+    find_scale,
+    refuse_quantized,
+    scales_among,
+)
+from secateurs.checkpoint.rewrite import overlapping
+from secateurs.checkpoint.stored_units import Layouts
+from secateurs.checkpoint.weight_files import Source, find_checkpoint
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks.granularity import GRANULARITIES
+from secateurs.parameters.layer_names import is_apart
+from secateurs.selection._select import SCOPES
+
+SCORES = ("magnitude", "random")
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be pruned; nothing but headers has been read.
+
+    Attributes:
+        source: the files.
+        weights: the tensors that compete, in the order in which ties are broken.
+        p_prune: the ratio of units that are candidates.
+        p_bern: the probability with which a candidate is pruned.
+        scope: ``global`` or ``layer``.
+        score: ``magnitude`` or ``random``.
+        seed: of random scores and draws.
+        notes: what a person should know of how the file was understood.
+    """
+
+    source: Source
+    weights: tuple[Weight, ...]
+    p_prune: float
+    p_bern: float
+    scope: str
+    score: str
+    seed: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def untouched(self) -> list[Entry]:
+        """The tensors that stay as they are."""
+        chosen = {weight.entry.name for weight in self.weights}
+        return [e for file in self.source.files for e in file.entries if e.name not in chosen]
+
+    @property
+    def work(self) -> int:
+        """How many bytes will be read, if the first guess of the threshold is right."""
+        counted = sum(weight.entry.nbytes for weight in self.weights)
+        written = sum(file.size for file in self.source.files)
+        checked = sum(file.size for file in self.source.files if file.pickled)
+        return written + checked + (counted if self.score == "magnitude" else 0)
+
+
+def plan_pruning(
+    source: str | Path,
+    p_prune: float,
+    p_bern: float = 1.0,
+    *,
+    granularity: str = "weight",
+    scope: str = "global",
+    score: str = "magnitude",
+    layers: Names | None = None,
+    include: Names | None = None,
+    exclude: Names | None = None,
+    seed: int | None = None,
+    key: str | None = None,
+) -> Plan:
+    """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
+
+    Raises:
+        InvalidArgumentError: something asked for cannot be.
+        FailureError: a file is damaged or missing.
+    """
+    p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
+    granularity = check_choice("granularity", granularity, GRANULARITIES)
+    scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
+    needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
+    make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
+    found = find_checkpoint(check_path("source", source), key=key)
+    for file in found.files:
+        if is_compressed(file):
+            raise InvalidArgumentError(
+                f"{file.path} is compressed: run secateurs prune --decompress on it first"
+            )
+    named = [entry for file in found.files for entry in _named(file)]
+    dense, integers = as_if_dense(named)
+    chosen = choose(dense, layers=layers, include=include, exclude=exclude)
+    refuse_quantized(chosen, integers)
+    names = {entry.name for entry in chosen}
+    if include is None:
+        names -= scales_among(named)  # layers="all" means weights
+    layouts = Layouts(named)
+    scales = _Scales(found, layouts)
+    weights = tuple(
+        Weight(
+            file.path,
+            entry,
+            *layouts.unit(entry, granularity),
+            scales.of(file.path, entry) if score == "magnitude" else None,
+        )
+        for file in found.files
+        for entry in file.entries
+        if entry.name in names and entry.count
+    )
+    _refuse_unnamed(found, weights)
+    _refuse_overlaps(found, weights)
+    notes = _notes([weight.entry for weight in weights], layouts, granularity, scope)
+    return Plan(found, weights, p_prune, p_bern, scope, score, seed, notes)
+
+
+def _notes(
+    chosen: Sequence[Entry], layouts: Layouts, granularity: str, scope: str
+) -> tuple[str, ...]:
+    found: list[str] = []
+    apart = [entry.name for entry in chosen if is_apart(entry.name)]
+    if scope == "layer" and apart:
+        found.append(
+            f"each expert ({apart[0]}, ...) is a layer of its own, as the file holds them; where a "
+            "model stacks them in one parameter, global_prune takes that for one layer"
+        )
+    guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
+    if granularity == "filter" and guessed:
+        found.append(
+            f"nothing shows where the outputs of {len(guessed):,} stacks of experts lie "
+            f"({guessed[0]}, ...): taken for (experts, out, in)"
+        )
+    return tuple(found)
+
+
+def _named(file: StoredFile) -> list[Entry]:
+    """The tensors of a file with all their names, those that only its metadata knows included."""
+    held = {entry.name for entry in file.entries}
+    more: dict[str, list[str]] = {}
+    for alias, name in (file.metadata or {}).items():
+        if name in held and alias not in held:  # as safetensors.torch.save_model writes tied ones
+            more.setdefault(name, []).append(alias)
+    return [replace(e, aliases=(*e.aliases, *more.get(e.name, ()))) for e in file.entries]
+
+
+class _Scales:
+    """Finds the scale of each weight, if it is quantised."""
+
+    def __init__(self, source: Source, layouts: Layouts):
+        self._layouts = layouts
+        self._everything = {
+            name: (file.path, entry)
+            for file in source.files
+            for entry in _named(file)
+            for name in entry.names
+        }
+        self._scaling = scaling_names(self._everything)
+        self._config = (source.folder or source.path.parent) / "config.json"
+
+    def of(self, path: Path, entry: Entry) -> StoredScale | None:
+        last = self._layouts.outputs_last(entry)
+        return find_scale(
+            (path, entry), self._everything, self._scaling, self._block_size, outputs_last=last
+        )
+
+    def _block_size(self) -> list[int] | None:
+        """For how large blocks a scale holds, if the configuration tells it."""
+        if not self._config.is_file():
+            return None
+        quantization = read_object_file(self._config).get("quantization_config")
+        block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+        if not isinstance(block, list) or len(block) != 2:
+            return None
+        return block if all(type(size) is int and size > 0 for size in block) else None
+
+
+def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
+    """Loaders differ in whether they load what the index does not name: it would stay dense."""
+    if source.index is None or source.content is None:
+        return
+    places = source.content["weight_map"]
+    for weight in weights:
+        if not any(name in places for name in weight.entry.names):
+            name = weight.entry.name
+            raise InvalidArgumentError(
+                f"{quoted(name)} lies in {weight.path.name} and {source.index.name} does not name "
+                f"it: add it to the index, or write exclude={quoted(name)} to copy it as it is"
+            )
+
+
+def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:
+    for file in source.files:
+        shared = overlapping([w for w in weights if w.path == file.path], file.entries)
+        if shared is not None:
+            raise InvalidArgumentError(
+                f"{shared[0]} and {shared[1]} share part of their memory in {file.path}, so one "
+                "cannot be pruned without the other: save clones of them, or exclude both"
+            )

@@ -1,0 +1,208 @@
+"""Files that appear when they are complete, or not at all."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from io import FileIO
+from pathlib import Path
+
+from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
+from secateurs.checkpoint.temporary_files import (
+    remove_all_leftovers,
+    remove_leftovers,
+    temporary_name,
+)
+from secateurs.errors import FailureError
+from secateurs.results.durable import sync_folder, write_failure
+from secateurs.results.file_access import create, keep_access, make_folder
+from secateurs.results.lock import FolderLock
+
+
+class Publication:
+    """Files under temporary names, that take their own names together.
+
+    Where the folder does not exist, everything is written into a folder with a temporary name, and
+    one rename makes it appear. Where it does, each file has a temporary name beside its own, and
+    they are renamed in the order in which they were written. A name that is a link is taken over
+    by the new file; what the link leads to stays.
+
+    Args:
+        folder: where the files belong.
+        like: the folder whose mode a new one gets.
+        index: the name of the index, where one says which shards belong together. Then one process
+            alone writes in the folder, and what a killed one left there is removed.
+
+    Example:
+        with Publication(folder) as publication:
+            with publication.file("a") as file:
+                file.write(b"...")
+            publication.commit()
+    """
+
+    def __init__(self, folder: Path, *, like: Path | None = None, index: str | None = None):
+        self._folder, self._like = folder, like
+        self._fresh = not folder.exists()
+        self._index = None if self._fresh else index
+        self._staging = temporary_name(folder) if self._fresh else folder
+        self._staged: dict[Path, Path] = {}
+        self._undo = ExitStack()
+
+    def __enter__(self) -> "Publication":
+        try:
+            remove_leftovers(self._folder)
+            if self._fresh:
+                self._undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
+                make_folder(self._staging, self._like)
+            if self._index is not None:
+                self._reserve()
+        except BaseException as error:
+            self._undo.close()
+            if isinstance(error, OSError):
+                raise write_failure(self._folder, error) from error
+            raise
+        return self
+
+    def _reserve(self) -> None:
+        """Keep others out of the folder, and remove what a killed process left in it."""
+        lock = FolderLock(self._folder / LOCK)
+        lock.acquire()
+        self._undo.callback(lock.release)
+        clear_abandoned(self._folder)
+        remove_all_leftovers(self._folder, (NOTE, self._index or ""))
+        self._undo.callback(clear_abandoned, self._folder)
+
+    def __exit__(self, *_: object) -> None:
+        for temporary in self._staged:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        with contextlib.suppress(OSError):
+            self._undo.close()
+
+    def check_room(self, size: int) -> None:
+        """Refuse at once what will not fit.
+
+        Raises:
+            FailureError: the disk has less than ``size`` bytes left.
+        """
+        free = shutil.disk_usage(self._staging).free
+        if free < size:
+            raise FailureError(
+                f"cannot write {self._folder}: the disk is full, {size:,} bytes are needed and "
+                f"{free:,} are free; make room, or give another --output"
+            )
+
+    @contextmanager
+    def file(
+        self, name: str, *, like: Path | None = None, instead: Path | None = None
+    ) -> Generator[FileIO]:
+        """Open a file to be written; when the block ends, its contents are on the disk.
+
+        Args:
+            name: its name, or its path inside the folder.
+            like: the file that it is made from: a new file is open to nobody else.
+            instead: the file that it replaces, if that has another name. What replaces a file has
+                its owner, its group and its mode.
+
+        Raises:
+            FailureError: it cannot be written, or ``like`` is gone.
+        """
+        final = self._staging / name
+        model = None if like is None else _read_state(like)
+        try:
+            self._make_folder(Path(name).parent, None if like is None else like.parent)
+            temporary = final
+            if not self._fresh:
+                remove_leftovers(final)
+                temporary = temporary_name(final)
+            old = _found(final if instead is None else instead)
+            self._staged[temporary] = final
+            with create(temporary, model, old) as file:
+                yield file
+                if old is not None:
+                    keep_access(file, old)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise write_failure(self._folder / name, error) from error
+
+    def link(self, name: str, target: str) -> None:
+        """Make a link, unless the name is taken.
+
+        Args:
+            name: its name, or its path inside the folder.
+            target: what it says, seen from where it lies.
+
+        Raises:
+            FailureError: it cannot be made.
+        """
+        path = self._staging / name
+        try:
+            self._make_folder(Path(name).parent, None)
+            if not os.path.lexists(path):
+                path.symlink_to(target)
+        except OSError as error:
+            raise write_failure(self._folder / name, error) from error
+
+    def _make_folder(self, inside: Path, like: Path | None) -> None:
+        """Make a folder in that of the publication, and those between, as open as ``like``."""
+        if inside != Path() and not (self._staging / inside).is_dir():
+            self._make_folder(inside.parent, None if like is None else like.parent)
+            make_folder(self._staging / inside, like)
+
+    def commit(self, shards: Sequence[str] = (), replaced: Sequence[Path] = ()) -> None:
+        """Give every file its name.
+
+        Args:
+            shards: the files that the index names.
+            replaced: the files that only the old index names; they are removed then.
+
+        Raises:
+            FailureError: it cannot be done.
+        """
+        try:
+            if self._fresh:
+                for folder in {path.parent for path in self._staged}:
+                    sync_folder(folder)
+                self._staging.rename(self._folder)
+                sync_folder(self._folder.parent)
+            else:
+                self._replace(shards, replaced)
+        except OSError as error:
+            raise write_failure(self._folder, error) from error
+        self._staged.clear()
+
+    def _replace(self, shards: Sequence[str], replaced: Sequence[Path]) -> None:
+        """Rename one file after another, the index last."""
+        if self._index is not None:
+            new = {str(f.relative_to(self._folder)): t for t, f in self._staged.items()}
+            new = {name: temporary for name, temporary in new.items() if name in shards}
+            taken = [name for name in new if os.path.lexists(self._folder / name)]
+            if taken:
+                raise FailureError(
+                    f"{taken[0]} has appeared in {self._folder} meanwhile: another program writes "
+                    "there; run this again when it is done"
+                )
+            write_note(self._folder, self._index, new, replaced)
+        for temporary, final in self._staged.items():
+            temporary.replace(final)
+        for folder in {path.parent for path in self._staged}:
+            sync_folder(folder)
+        if self._index is not None:
+            clear_abandoned(self._folder)
+
+
+def _found(path: Path) -> os.stat_result | None:
+    """What a name leads to, if anything."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _read_state(path: Path) -> os.stat_result:
+    """What an input is like."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error

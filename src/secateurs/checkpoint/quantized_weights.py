@@ -1,0 +1,191 @@
+"""Quantised weights in files: their scales, and which of them cannot be pruned."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from secateurs._io.text import quoted
+from secateurs._tensors.blocks import Array
+from secateurs._tensors.quantization_scales import (
+    further_name,
+    scale_name,
+    scale_steps,
+    scales_of,
+    unknown_name,
+)
+from secateurs.checkpoint.contents import BITS, DTYPES, FLOATS, Entry
+from secateurs.errors import FailureError, InvalidArgumentError
+
+_PACKED = ("qweight", "weight_packed")
+_BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4: groups in a fourth dimension
+_SHOWN = 3
+
+Place = tuple[Path, Entry]
+"""A tensor, and the file that it lies in."""
+
+
+@dataclass(frozen=True)
+class StoredScale:
+    """The scale of a weight.
+
+    Attributes:
+        path: the file that holds it.
+        entry: where in the file.
+        shape: the weight's shape.
+        steps: for how many neighbours in each dimension one of its numbers holds.
+    """
+
+    path: Path
+    entry: Entry
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    def read(self) -> Array:
+        """Its numbers, float32, in the shape of the blocks.
+
+        Raises:
+            FailureError: the file cannot be read.
+        """
+        entry = self.entry
+        try:
+            with self.path.open("rb") as file:
+                file.seek(entry.start)
+                values = bytearray(file.read(entry.nbytes))
+        except OSError as error:
+            raise FailureError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if len(values) < entry.nbytes:
+            raise FailureError(f"cannot read {self.path}: it has become shorter meanwhile")
+        numbers = torch.frombuffer(values, dtype=DTYPES[entry.dtype]).float()
+        return numbers.reshape(self._sizes).numpy()
+
+    def factors(self, numbers: Array, start: int, stop: int) -> Array:
+        """What the weight's elements from ``start`` to ``stop`` are multiplied with.
+
+        Args:
+            numbers: what `read` gave.
+            start: the flat index of the first.
+            stop: the index behind the last.
+        """
+        width = self.shape[-1] if self.shape else 1
+        first = start // width
+        rows = np.arange(first, -(-stop // width))
+        places = np.unravel_index(rows, self.shape[:-1]) if len(self.shape) > 1 else ()
+        picked = numbers[tuple(p // s for p, s in zip(places, self.steps, strict=False))]
+        wide = np.repeat(picked.reshape(-1, numbers.shape[-1]), self.steps[-1], axis=1)
+        return wide[:, :width].reshape(-1)[start - first * width : stop - first * width]
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(-(-size // step) for size, step in zip(self.shape, self.steps, strict=True))
+
+
+def find_scale(
+    place: Place,
+    everything: Mapping[str, Place],
+    scaling: Mapping[str, Sequence[str]],
+    block_size: Callable[[], Sequence[int] | None],
+    *,
+    outputs_last: bool = False,
+) -> StoredScale | None:
+    """The scale of a float8 weight; None if it has none, as weights that are not quantised.
+
+    Args:
+        place: the weight.
+        everything: all tensors, by name.
+        scaling: what `secateurs._tensors.quantization_scales.scaling_names` says of their names.
+        block_size: tells the size of a block, if the configuration does.
+        outputs_last: whether the weight's outputs lie in its last dimension.
+
+    Raises:
+        InvalidArgumentError: it has a scale that cannot be applied.
+    """
+    entry = place[1]
+    if BITS[entry.dtype] != 8 or entry.dtype not in FLOATS or not entry.shape:
+        return None
+    name, further = scale_name(entry.name, everything), further_name(entry.name, everything)
+    if name is None:
+        further = further or unknown_name(entry.name, scaling)
+    if further is not None:
+        raise InvalidArgumentError(
+            f"{quoted(entry.name)} is quantised with {quoted(further)} beside it, which is not "
+            f"applied here: dequantise it first, or write exclude={quoted(entry.name)}"
+        )
+    if name is None:
+        return None
+    path, scale = everything[name]
+    known = scale.dtype in FLOATS or scale.dtype == "F8_E8M0"
+    if not known or scale.dtype not in DTYPES or scale.strides is not None:
+        raise InvalidArgumentError(
+            f"{quoted(entry.name)} has the scale {quoted(name)} of dtype {scale.dtype}, which is "
+            f"not applied here: dequantise it first, or write exclude={quoted(entry.name)}"
+        )
+    blocks = scale.count > 1 and len(scale.shape) > 1
+    block = block_size() if blocks else None
+    steps = scale_steps(entry.name, entry.shape, scale.shape, block, outputs_last=outputs_last)
+    return StoredScale(path, scale, entry.shape, steps)
+
+
+def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
+    """The tensors as they would be if integers with a scale beside them were floating point.
+
+    Returns:
+        The tensors, and the names of those integers, by the names that they have there.
+    """
+    names = {name for entry in entries for name in entry.names}
+    changed: dict[str, str] = {}
+    found: list[Entry] = []
+    for entry in entries:
+        dense = _dense(entry, names)
+        if dense is None:
+            found.append(entry)
+        else:
+            changed[dense.name] = entry.name
+            found.append(dense)
+    return found, changed
+
+
+def scales_among(entries: Sequence[Entry]) -> set[str]:
+    """The tensors that are no weights, but scales of quantised weights."""
+    names = {name for entry in entries for name in entry.names}
+    weights = [e.name for e in entries if BITS[e.dtype] == 8 and len(e.shape) > 1]
+    weights += as_if_dense(entries)[1]
+    return scales_of(weights, names)
+
+
+def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> None:
+    """Refuse integers among the tensors that compete.
+
+    Args:
+        chosen: the tensors that compete, of those that `as_if_dense` gave.
+        changed: the names that it gave.
+
+    Raises:
+        InvalidArgumentError: there are some.
+    """
+    found = [changed[entry.name] for entry in chosen if entry.name in changed]
+    if found:
+        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+        raise InvalidArgumentError(
+            f"{', '.join(quoted(name) for name in found[:_SHOWN])}{more} are quantised integers, "
+            "which cannot be pruned: prune the checkpoint before it is quantised, or write "
+            "include= with what is floating point in this one"
+        )
+
+
+def _dense(entry: Entry, names: set[str]) -> Entry | None:
+    """What a quantised integer weight would be if it were none; None for all else."""
+    if entry.dtype in FLOATS or len(entry.shape) < 2:
+        return None
+    name, shape = entry.name, entry.shape
+    module, dot, attribute = name.rpartition(".")
+    if attribute in _PACKED:
+        name = f"{module}{dot}weight"
+    elif attribute.endswith(_BLOCKS) and name.removesuffix(_BLOCKS) + _SCALES in names:
+        return replace(entry, name=name.removesuffix(_BLOCKS), shape=shape[:3], dtype="F32")
+    scaled = scale_name(name, names) or further_name(name, names)
+    if scaled is None or (name != entry.name and name in names):
+        return None
+    return replace(entry, name=name, dtype="F32")

@@ -1,0 +1,74 @@
+"""Which elements of stored tensors are pruned together, told from names and shapes."""
+
+from collections.abc import Sequence
+
+import torch
+
+from secateurs.checkpoint.contents import Entry
+from secateurs.parameters.layer_names import Shape, experts_in, layer_of, outputs_last
+
+
+class Layouts:
+    """How the tensors of a checkpoint fall into units.
+
+    Args:
+        entries: all of them: biases and the other tensors of the same experts show where outputs
+            lie.
+    """
+
+    def __init__(self, entries: Sequence[Entry]):
+        self._shapes = {name: entry.shape for entry in entries for name in entry.names}
+        self._stacks: dict[str, list[Shape]] = {}
+        for entry in entries:
+            holder = experts_in(entry.name, entry.shape)
+            if holder is not None:
+                self._stacks.setdefault(holder, []).append(entry.shape)
+        told = [(layer_of(name), self._told(name)) for name in self._shapes]
+        rows = {layer for layer, columns in told if columns is False}
+        self._columns = {layer for layer, columns in told if columns} - rows
+
+    def unit(self, entry: Entry, granularity: str) -> tuple[int, int]:
+        """How many elements a unit has, and how many units take turns.
+
+        Args:
+            entry: the tensor.
+            granularity: ``weight``, ``kernel`` or ``filter``.
+
+        Returns:
+            The elements of one unit; and 1 if they lie side by side, else the number of units
+            whose elements alternate, which is that of the columns.
+        """
+        shape = entry.shape
+        stacked = experts_in(entry.name, shape) is not None
+        if granularity == "weight" or len(shape) < 2 or (granularity == "kernel" and stacked):
+            return 1, 1
+        if granularity == "kernel":
+            return torch.Size(shape[2:]).numel(), 1
+        if self.outputs_last(entry):
+            return shape[-2], shape[-1]
+        return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
+
+    def is_guessed(self, entry: Entry) -> bool:
+        """Whether it is a stack of experts, and nothing shows where their outputs lie."""
+        stacked = experts_in(entry.name, entry.shape) is not None
+        return stacked and self._told(entry.name) is None
+
+    def outputs_last(self, entry: Entry) -> bool:
+        """Whether the outputs of a matrix, or of those of a stack, lie in the last dimension."""
+        told = self._told(entry.name)
+        if told is None and len(entry.shape) == 2 and entry.name.endswith("weight"):
+            # A square one lies as those of the same name in other blocks do.
+            return layer_of(entry.name) in self._columns
+        return bool(told)
+
+    def _told(self, name: str) -> bool | None:
+        """Whether a tensor's outputs lie in its last dimension; None if nothing shows it."""
+        shape = self._shapes[name]
+        holder = experts_in(name, shape)
+        if holder is not None:
+            beside = self._stacks[holder]
+            return outputs_last(shape, bias=self._shapes.get(f"{name}_bias"), beside=beside)
+        module, _, attribute = name.rpartition(".")
+        if len(shape) != 2 or attribute != "weight":
+            return None
+        return outputs_last(shape, bias=self._shapes.get(f"{module}.bias" if module else "bias"))

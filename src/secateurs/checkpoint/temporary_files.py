@@ -1,0 +1,63 @@
+"""Temporary names, and what killed processes left under them."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from secateurs.checkpoint.weight_files import is_weights
+
+_TEMPORARY = ".{name}.{pid}.tmp"
+_PATTERN = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
+
+
+def temporary_name(path: Path) -> Path:
+    """The name beside a path under which this process writes what will take its place."""
+    return path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left under temporary names for this path."""
+    _remove(path.parent, lambda name: name == path.name)
+
+
+def remove_all_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed processes left in a folder under temporary names for weights.
+
+    Args:
+        folder: where.
+        names: of further files.
+    """
+    _remove(folder, lambda name: name in names or is_weights(name))
+
+
+def _remove(folder: Path, wanted: Callable[[str], bool]) -> None:
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as found:
+        left = [(Path(e.path), match) for e in found if (match := _PATTERN.fullmatch(e.name))]
+    for leftover, match in left:
+        if not wanted(match[1]) or _runs(int(match[2])):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _runs(pid: int) -> bool:
+    """Whether another process of this number runs."""
+    if pid == os.getpid():
+        return False  # in a container, numbers are few and come again
+    if os.name != "posix":
+        return True  # elsewhere os.kill asks nothing, it kills
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True

@@ -1,0 +1,159 @@
+"""From a path to the files of a checkpoint: one file, or a folder as Hugging Face writes it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from secateurs.checkpoint.contents import StoredFile
+from secateurs.checkpoint.file_identity import Identity, check_unchanged, identify
+from secateurs.checkpoint.header import read_header
+from secateurs.checkpoint.main_file import main_file
+from secateurs.checkpoint.shard_index import check_agreement, is_index, read_index
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.archive import is_archive
+from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, is_safetensors, suffix_of
+
+# Weights in any form: those that are not pruned must not be taken for those that are.
+_OTHER_WEIGHTS = (
+    ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl", ".distcp",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint as it lies on disk.
+
+    Attributes:
+        path: what was asked for.
+        files: the files with tensors, in the order of their names.
+        index: the file that says which tensor lies in which file, if there is one.
+        content: what the index holds.
+        folder: the folder, if the checkpoint is one.
+        others: further files of the folder, by their paths in it.
+        left_out: further weights in it, which are not part of the checkpoint, and the states of
+            optimizers and their like.
+        tied: tensors that the index names and no file holds, since models tie them to another.
+        state: which file the index was, and in what state, when it was read.
+    """
+
+    path: Path
+    files: tuple[StoredFile, ...]
+    index: Path | None = None
+    content: dict[str, Any] | None = None
+    folder: Path | None = None
+    others: tuple[Path, ...] = ()
+    left_out: tuple[Path, ...] = ()
+    tied: tuple[str, ...] = ()
+    state: Identity | None = None
+
+    @property
+    def identities(self) -> dict[Path, Identity]:
+        """Which files were read, and in what state."""
+        found = {file.path: file.identity for file in self.files}
+        found |= {} if self.index is None else {self.index: self.state}
+        return {path: state for path, state in found.items() if state is not None}
+
+
+def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> Source:
+    """Find and check the files of a checkpoint, without reading values.
+
+    Args:
+        path: a ``.safetensors`` file, what ``torch.save`` wrote, a folder, or the
+            ``.index.json`` in one.
+        key: where the weights are in a file of ``torch.save`` that holds several sets of them.
+        order: names of sets of which the first is taken, where there are several.
+
+    Raises:
+        InvalidArgumentError: there is no such file, no checkpoint in the folder, or several.
+        FailureError: a file is damaged, or one that the index names is missing.
+    """
+    if path.is_dir():
+        try:
+            main = main_file(path)
+        except OSError as error:
+            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        return _in_folder(path, main, key, order)
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"there is no checkpoint {path}; give a {', '.join(SUFFIXES)} file, or a folder"
+        )
+    if is_index(path.name):
+        return _in_folder(path.parent, path, key, order)
+    return Source(path, (read_file(path, key=key, order=order),))
+
+
+def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
+    """Read what one file holds: safetensors by its suffix or its beginning, else ``torch.save``'s.
+
+    Args:
+        path: the file.
+        key: as for `find_checkpoint`; safetensors have nothing to choose.
+        order: as for `find_checkpoint`.
+
+    Raises:
+        InvalidArgumentError: it holds code, no weights, or several sets of them.
+        FailureError: it is damaged, or changes meanwhile.
+    """
+    identity = identify(path)
+    try:
+        return replace(_read_file(path, key, order), identity=identity)
+    finally:  # whatever was read, or wrong
+        check_unchanged({path: identity})
+
+
+def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
+    try:
+        plain = is_safetensors(path)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if not plain and suffix_of(path) not in SUFFIXES and not is_archive(path):
+        raise InvalidArgumentError(f"{path} is no checkpoint: give a {', '.join(SUFFIXES)} file")
+    if not plain:
+        from secateurs.checkpoint.pickled import read_pickled
+
+        return read_pickled(path, key=key, order=order)
+    if key is not None:
+        raise InvalidArgumentError(
+            f"{path} is safetensors, which holds one set of weights: leave key={key!r} out"
+        )
+    return read_header(path)
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights in some form, or the state of a training."""
+    return is_index(name) or is_named_as_weights(name) or suffix_of(name) in _OTHER_WEIGHTS
+
+
+def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> Source:
+    if not is_index(main.name):
+        others, left_out = _others(folder, {main.name})
+        files = (read_file(main, key=key, order=order),)
+        return Source(folder, files, None, None, folder, others, left_out)
+    state = identify(main)
+    content, names = read_index(main)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FailureError(
+            f"{main} names {missing[0]}, which is not in its folder"
+            f"{f', and {len(missing) - 1} more' if len(missing) > 1 else ''}: get the missing files"
+        )
+    files = tuple(read_file(folder / name, key=key, order=order) for name in names)
+    tied = check_agreement(main, content["weight_map"], files)
+    others, left_out = _others(folder, {main.name, *names})
+    return Source(folder, files, main, content, folder, others, left_out, tied, state)
+
+
+def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """What else is in the folder: files to take along, and weights to leave behind."""
+    others: list[Path] = []
+    left_out: list[Path] = []
+    for where, inside, names in os.walk(folder):
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        for name in sorted(names):
+            path = (Path(where) / name).relative_to(folder)
+            if str(path) in taken or name.endswith(".tmp") or not (folder / path).is_file():
+                continue
+            (left_out if is_weights(name) else others).append(path)
+    return tuple(others), tuple(left_out)

@@ -1,0 +1,245 @@
+"""From names on the command line to networks, images and a protocol for attacks."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateurs._console import say
+from secateurs._progress import progress_bar
+from secateurs.attacks import parse_epsilon, parse_method
+from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.errors import InvalidArgumentError
+from secateurs.results import TransferRow
+from secateurs.results.durable import replace_files
+from secateurs.transfer import (
+    Benchmark,
+    Group,
+    ImageSet,
+    Network,
+    Protocol,
+    Subject,
+    as_network,
+    choose_images,
+    fit_size,
+    make_groups,
+    pixel_preprocess,
+    shared_size,
+)
+from secateurs.zoo import LoadedModel, load_data, load_model
+
+DIGITS_LIMIT = 150
+"""Images of the digits that are attacked where nothing else is asked for."""
+_SMALL_SIDE = 96  # up to this size, one image keeps neither two cores nor a GPU busy
+_USUAL = {"method": "mi-ti-di-logit", "eps": "16/255", "alpha": "2/255", "steps": 300}
+_DIGITS = {"method": "mi-logit", "eps": "64/255", "alpha": "8/255", "steps": 40}
+
+
+def usual_protocol(small: bool, *, batch_size: int | None, **asked: Any) -> Protocol:
+    """The field's protocol, or that of the digits, with what was asked for in its place.
+
+    Args:
+        small: whether this is about the digits, whose few pixels must change by more.
+        batch_size: images that are attacked together, None as long as their size is unknown.
+        **asked: method, eps, alpha, steps (None for the usual ones), passes, every, targeted.
+
+    Raises:
+        InvalidArgumentError: an unknown method, an epsilon that cannot be meant, a number out of
+            range.
+    """
+    usual: dict[str, Any] = _DIGITS if small else _USUAL
+    chosen: dict[str, Any] = {
+        name: usual.get(name) if value is None else value for name, value in asked.items()
+    }
+    return Protocol(
+        method=parse_method(chosen.pop("method")),
+        eps=parse_epsilon(chosen.pop("eps")),
+        alpha=parse_epsilon(chosen.pop("alpha"), name="alpha"),
+        batch_size=1 if batch_size is None else batch_size,
+        **chosen,
+    )
+
+
+def fitted_batch(
+    protocol: Protocol, batch_size: int | None, images: ImageSet, device: torch.device
+) -> Protocol:
+    """Where nothing was asked for: 8 images on a CPU, 50 on a GPU, 100 small ones."""
+    if batch_size is not None:
+        return protocol
+    small = images.levels.shape[-1] <= _SMALL_SIDE
+    return replace(protocol, batch_size=100 if small else 8 if device.type == "cpu" else 50)
+
+
+def whole_numbers(option: str, words: Sequence[str]) -> list[int]:
+    """Read the values of an option as whole numbers.
+
+    Raises:
+        InvalidArgumentError: one of them is none.
+    """
+    for word in words:
+        if not re.fullmatch(r"-?\d+", word):
+            raise InvalidArgumentError(f"{option} takes whole numbers such as 0 1 2, got {word!r}")
+    return [int(word) for word in words]
+
+
+def set_threads(threads: int | None, *, small: bool) -> None:
+    """Use so many threads; one for small networks, whose threads mostly wait for each other.
+
+    Raises:
+        InvalidArgumentError: it is no number from 1.
+    """
+    if threads is not None and threads < 1:
+        raise InvalidArgumentError(f"--threads must be at least 1, got {threads}")
+    if threads is not None or small:
+        torch.set_num_threads(threads or 1)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a benchmark, and who attacks whom.
+
+    Attributes:
+        loaded: as the zoo gave them.
+        all: prepared for attacks, in the same order.
+        groups: who attacks whom.
+    """
+
+    loaded: Sequence[LoadedModel]
+    all: Sequence[Network]
+    groups: Sequence[Group]
+
+
+def load_networks(
+    surrogates: Sequence[str],
+    targets: Sequence[str],
+    *,
+    hold_one_out: bool,
+    together: bool,
+    device: torch.device,
+) -> Networks:
+    """Load networks by name, with their weights.
+
+    Args:
+        surrogates: each is NAME or NAME=WEIGHTS, a file or the name of published weights.
+        targets: as ``surrogates``.
+        hold_one_out: see `make_groups`.
+        together: see `make_groups`.
+        device: where they run.
+
+    Raises:
+        InvalidArgumentError: an unknown name, weights that do not fit, or nothing to score.
+        FailureError: weights that cannot be downloaded or read.
+    """
+    words = [*surrogates, *targets]
+    loaded = [_load(word) for word in words]
+    names = [each.name for each in loaded]
+    called = [
+        f"{each.name}={each.weights}" if names.count(each.name) > 1 else each.name
+        for each in loaded
+    ]
+    pairs = zip(loaded, called, strict=True)
+    every = [as_network(each, name=name, device=device) for each, name in pairs]
+    groups = make_groups(
+        every[: len(surrogates)],
+        every[len(surrogates) :],
+        hold_one_out=hold_one_out,
+        together=together,
+    )
+    return Networks(loaded, every, groups)
+
+
+def load_images(
+    data: str,
+    networks: Networks,
+    *,
+    img_size: int | None,
+    split: str | None,
+    data_root: Path | None,
+    limit: int | None,
+    skip_corrupt: bool,
+    interpolation: str,
+    seed: int,
+) -> tuple[ImageSet, Subject]:
+    """Bring all networks to one size, and find images that all of them classify correctly.
+
+    Raises:
+        InvalidArgumentError: networks do not fit each other or the data, or no image counts.
+        FailureError: an image is missing or corrupt.
+    """
+    size = shared_size(networks.all) if img_size is None else img_size
+    if size < 1:
+        raise InvalidArgumentError(f"--img-size must be at least 1, got {size}")
+    fit_size(networks.all, size)
+    channels = networks.all[0].channels
+    found = load_data(
+        data,
+        preprocess=pixel_preprocess(size, channels, interpolation),
+        model=networks.loaded[0],
+        split=split,
+        data_root=data_root,
+        skip_corrupt=skip_corrupt,
+    )
+    total = len(found.dataset) if limit is None else None  # else nobody knows how many it takes
+    with progress_bar("Choosing images", total) as bar:
+        images = choose_images(found, networks.all, limit=limit, seed=seed, advance=bar.advance)
+    return images, Subject(
+        data=found.name, split=found.split, image_seed=seed, interpolation=interpolation
+    )
+
+
+def say_images(images: ImageSet, subject: Subject, *, targeted: bool) -> None:
+    """State how many images count, and where their target classes come from."""
+    each = ", ".join(f"{name} {right}" for name, right in images.accuracy.items())
+    say(
+        f"{len(images)} of the {images.seen} images looked at count: all networks classify them "
+        f"correctly (each alone: {each})"
+    )
+    if targeted and images.drawn:
+        say(
+            f"{subject.data} names no target classes: they were drawn with seed "
+            f"{subject.image_seed}, never the true class"
+        )
+
+
+def default_output(benchmark: Benchmark) -> Path:
+    """A folder for each different run, so that the same command finds its own results again."""
+    text = json.dumps(benchmark.configuration(), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    data = re.sub(r"[^\w.-]+", "-", benchmark.subject.data).strip("-.")
+    return Path("secateurs-results") / f"transfer_{data}_{digest}"
+
+
+def report_on(
+    rows: Sequence[TransferRow], folder: Path, title: str | None, stdout: Stdout
+) -> list[str]:
+    """Print the table, and write it, the heat map and the curves; returns all files' names."""
+    from secateurs.report import (
+        plot_transfer_curves,
+        plot_transfer_heatmap,
+        print_transfer_table,
+        transfer_table_markdown,
+    )
+
+    stdout.table(lambda console: print_transfer_table(rows, console))
+    table = folder / "table.md"
+    replace_files({table: transfer_table_markdown(rows).encode()})
+    plots = [
+        *drawn(lambda: plot_transfer_heatmap(rows, folder / "heatmap", title=title)),
+        *drawn(lambda: plot_transfer_curves(rows, folder / "curves", title=title)),
+    ]
+    return ["results.csv", "results.jsonl", table.name, *(path.name for path in plots)]
+
+
+def _load(word: str) -> LoadedModel:
+    """NAME or NAME=WEIGHTS."""
+    name, _, weights = word.partition("=")
+    if not name.strip() or ("=" in word and not weights.strip()):
+        raise InvalidArgumentError(
+            f"a network is written NAME or NAME=WEIGHTS, such as resnet18=FILE.pt; got {word!r}"
+        )
+    return load_model(name, weights=weights or None)

@@ -1,0 +1,261 @@
+"""Sweep a model over pruning ratios: every ratio sees each batch of one pass over the data."""
+
+import os
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs._io.json_objects import BrokenJSONError
+from secateurs._validation import nearest
+from secateurs.distributed.process_group import team_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation.batches import is_sequential, length
+from secateurs.evaluation.fingerprint import fingerprint
+from secateurs.evaluation.grid import Grid
+from secateurs.evaluation.partial_results import Progress, read_progress
+from secateurs.evaluation.pruned_model import Variants
+from secateurs.evaluation.ranks import Ranks
+from secateurs.evaluation.runner import Work
+from secateurs.evaluation.sweep_rows import (
+    Subject,
+    alike_on_ranks,
+    configuration,
+    finished,
+    make_row,
+    shared_columns,
+)
+from secateurs.outputs import device_of
+from secateurs.pruning import restore, set_aside
+from secateurs.results import Results, Row
+
+DATA = "image_samples"
+"""What the configuration calls the checksums of the data."""
+
+
+def sweep(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    subject: Subject | None = None,
+    device: str | torch.device | None = None,
+    amp: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    ranks: Ranks | None = None,
+    **grid: Any,
+) -> list[Row]:
+    """Measure how accuracy falls as weights go.
+
+    All variants share one pass over ``loader``: each image is read and decoded once. The memory
+    for weights is two copies, whatever the number of ratios, and one byte a unit for each
+    combination of granularity, scope and score. A model that is pruned already is measured from its
+    original weights; where it was trained since, from the weights as they are. Afterwards it is as
+    it was, its pruning included.
+
+    With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
+    progress inside the pass is saved at least every minute, and a sweep that was interrupted goes
+    on where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
+    holds all the rows already gives them back without running the model. What was measured is
+    known by the model's weights, the names in ``subject``, and of the data by the number of images,
+    a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
+    ``labels``, and checksums of up to four images, which are read for this. Of a loader that can be
+    iterated once only the names are known: a warning says so.
+
+    With ``ranks`` (write ``Ranks.from_environment()`` under torchrun) each process scores a part
+    of the images, in whole batches. The rows are those of one process. An error on one rank is an
+    error on all.
+
+    Args:
+        model: a classifier that returns scores (batch, classes), or an object with ``.logits``,
+            or a tuple that starts with them; it is scored in ``eval()`` mode and gets its modes
+            back.
+        loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
+            the device and to the dtype of the weights.
+        subject: names for the rows.
+        device: where to run; the model is moved there. Default where the model is.
+        amp: whether to run under autocast.
+        output: a folder for the results, default none.
+        overwrite: throw away what ``output`` holds.
+        progress: False says nothing about the progress; by default there is a bar in a terminal,
+            and a line about every half minute elsewhere, on stderr.
+        ranks: the processes that split the images, each with the whole model; all of them call.
+            Rank 0 shows the bar and writes; all get the rows. The others may leave out ``output``,
+            but not name another. Default none: this process sees
+            all images, also where a process group is there.
+        **grid: what to measure, the arguments of `Grid`: ``p_prune``, ``p_bern``,
+            ``prune_type``, ``granularity``, ``scope``, ``score``, ``layers``, ``include``,
+            ``exclude``, ``draws``, ``seed``.
+
+    Returns:
+        One row for each combination, draws averaged.
+
+    Raises:
+        InvalidArgumentError: an argument is wrong, ``output`` holds another sweep, or labels are
+            not classes of the model.
+        FailureError: the disk is full, an image is corrupt, or one image does not fit in memory.
+
+    Example:
+        >>> import torch
+        >>> data = [(torch.randn(3, 4), i % 2) for i in range(8)]
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=4)
+        >>> rows = sweep(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), loader,
+        ...              p_prune=[0, 0.5])
+        >>> [(row.p_prune, row.achieved, row.count) for row in rows]
+        [(0.0, 0.0, 8), (0.5, 0.5, 8)]
+    """
+    with _together(ranks), ExitStack() as stack:
+        plan = _grid(grid)
+        stack.enter_context(set_aside(model))
+        where = _place(model, device)
+        variants = Variants(model, plan)
+        columns = shared_columns(model, subject or Subject(), where, amp, loader)
+        wanted = configuration(plan, columns, loader, variants)
+        if output is not None or ranks is not None:
+            wanted[DATA] = fingerprint(loader)
+        if ranks is not None:
+            _check_ranks(model, loader)
+            ranks.agree(alike_on_ranks(wanted, plan, columns, variants))
+            ranks.agree_on_output(output, overwrite=overwrite)
+        results = None
+        if output is not None and (ranks is None or ranks.first):
+            results = stack.enter_context(Results(output))
+            results.open(wanted, overwrite=overwrite, optional=(DATA,))
+            _warn_of_unknown_data(results)
+        rows, before = _begin(results, plan, length(loader), ranks)
+        if not rows:
+            stack.enter_context(_evaluating(model))
+            work = Work(loader, plan.variants, variants, where, amp, results, ranks, before)
+            reached = work.run(progress)
+
+            def rows_of_all() -> list[Row]:
+                return [make_row(c, reached, variants.size(c), plan, columns) for c in plan.cells]
+
+            rows = _finish(results, rows_of_all, ranks)
+        if ranks is not None:
+            ranks.done()
+        return rows
+
+
+def _grid(arguments: Mapping[str, Any]) -> Grid:
+    known = [field.name for field in fields(Grid) if field.init]
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise InvalidArgumentError(
+            f"sweep has no argument {', '.join(unknown)}{nearest(unknown[0], known)}; "
+            f"it takes those of secateurs.evaluation.Grid: {', '.join(known)}"
+        )
+    return Grid(**arguments)
+
+
+def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    """Move the model to ``device``; without one it stays, also where its parts lie apart."""
+    if device is None:
+        return device_of(model)
+    try:
+        where = torch.device(device)
+        torch.empty(1, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidArgumentError(
+            f"no device {str(device)!r} here ({reason}): write device='cpu' or another one"
+        ) from error
+    model.to(where)
+    return where
+
+
+def _check_ranks(model: nn.Module, loader: Iterable[Any]) -> None:
+    """Refuse what cannot be split."""
+    if team_of(model) is not None:
+        raise InvalidArgumentError(
+            "ranks= splits the images over ranks that each have the whole model, but this model is "
+            "divided among ranks or wrapped for them: leave ranks= out, so that all score all "
+            "images together (for DistributedDataParallel, hand in model.module)"
+        )
+    if not is_sequential(loader):
+        raise InvalidArgumentError(
+            "ranks= needs a torch DataLoader that reads a data set in order and leaves nothing "
+            "out, which can be split: write DataLoader(data, batch_size=...), without a sampler, "
+            "shuffle or drop_last"
+        )
+
+
+def _warn_of_unknown_data(results: Results[Row]) -> None:
+    if results.unverified:
+        warnings.warn(
+            f"{results.folder} holds results of this sweep, but whether they are of the same images"
+            " cannot be told, since an older version wrote them, or since this loader cannot be "
+            "looked into: they are taken to be; overwrite=True measures again",
+            stacklevel=3,
+        )
+
+
+def _begin(
+    results: Results[Row] | None, plan: Grid, total: int | None, ranks: Ranks | None
+) -> tuple[list[Row], dict[str, Progress]]:
+    """The rows, if all are there, and else what earlier runs have done; on all ranks the same."""
+    rows = finished(results.rows(), plan) if results is not None else []
+    if results is not None and rows:
+        results.clear_progress()
+    before = _load(results, plan, total)
+    if ranks is None:
+        return rows, before
+    done = {key: each.to_dict() for key, each in before.items()}
+    said = ranks.from_first("start", {"rows": [row.as_dict() for row in rows], "before": done})
+    return (
+        [Row.from_dict(values) for values in said["rows"]],
+        {key: Progress.from_dict(values) for key, values in said["before"].items()},
+    )
+
+
+def _load(results: Results[Row] | None, plan: Grid, total: int | None) -> dict[str, Progress]:
+    """What was saved for this plan; nothing if another version or tool wrote it."""
+    saved = (results.load_progress() if results else None) or {}
+    try:
+        return read_progress(saved, [variant.key for variant in plan.variants], total)
+    except BrokenJSONError as error:
+        if results is not None:
+            results.distrust_progress(error)
+        return {}
+
+
+def _finish(
+    results: Results[Row] | None, make: Callable[[], list[Row]], ranks: Ranks | None
+) -> list[Row]:
+    """Make the rows and put them on disk; with ranks, rank 0 does, and tells the others."""
+    if ranks is not None and not ranks.first:
+        return [Row.from_dict(values) for values in ranks.from_first("rows")]
+    rows = make()
+    if results is not None:
+        results.add_all(rows)
+        results.clear_progress()
+    if ranks is not None:
+        ranks.from_first("rows", [row.as_dict() for row in rows])
+    return rows
+
+
+def _together(ranks: Ranks | None) -> AbstractContextManager[None]:
+    return nullcontext() if ranks is None else ranks.together()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    """Put the model in ``eval()`` mode; afterwards give every module its mode back, unpruned."""
+    modes = [(module, module.training) for module in model.modules()]
+    grad = torch.is_grad_enabled()
+    model.eval()
+    try:
+        yield
+    finally:
+        try:
+            restore(model)
+        finally:
+            restore(model)  # once more, since Ctrl-C may have cut it short
+            torch.set_grad_enabled(grad)  # Ctrl-C inside of no_grad's exit leaves it off
+            for module, training in modes:
+                module.training = training

@@ -1,0 +1,146 @@
+"""Telling one data set from another by a few of its images and all of its labels."""
+
+import hashlib
+import random
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from secateurs.evaluation.batches import length
+
+_SAMPLES = 4
+_DIGITS = 16
+
+
+def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
+    """Checksums by which two data sets of one length are told apart.
+
+    At most four images are read, each as a batch of its own, spread evenly from the first to the
+    last, so that neither batch size, workers nor shuffling make a difference; and all labels, where
+    the data set has them at hand (``targets`` or ``labels``, as torchvision's have, or the second
+    tensor of a ``TensorDataset``). Of a list of
+    batches the first and the last image are taken; of what can only be iterated, the first one, if
+    it can be iterated again. Python's, numpy's and torch's global random states stay as they are.
+
+    Args:
+        loader: batches of (images, labels).
+
+    Returns:
+        A checksum for each position, and for the labels; None for what cannot be read, or is not
+        known without reading all.
+    """
+    dataset = getattr(loader, "dataset", None)
+    found: dict[str, str | None] = {}
+    for name, read in _readers(loader, dataset):
+        with _random_states_kept():
+            found[name] = _checksum(read)
+    found["labels"] = _checksum(lambda: _labels(dataset))
+    return found
+
+
+def _readers(loader: Iterable[Any], dataset: Any) -> list[tuple[str, Callable[[], Any]]]:
+    """What to read, and how, by the name of its position."""
+    images = length(loader)
+    if images is not None and hasattr(dataset, "__getitem__"):
+        last = min(_SAMPLES, images) - 1
+        places = [place * (images - 1) // max(last, 1) for place in range(last + 1)]
+        return [
+            (str(place), lambda place=place: _sample(loader, dataset[place])) for place in places
+        ]
+    if isinstance(loader, Sequence) and loader:
+        return [("first", lambda: _cut(loader[0], 0)), ("last", lambda: _cut(loader[-1], -1))]
+    if isinstance(dataset, IterableDataset):
+        return [("first", lambda: _sample(loader, _first(dataset)))]
+    return [("first", lambda: _cut(_first(loader), 0))]
+
+
+def _sample(loader: Any, item: Any) -> Any:
+    """One item of a data set as the loader hands it out: its processing is a part of the data."""
+    collate = loader.collate_fn if isinstance(loader, DataLoader) else None
+    if collate is None:
+        return item
+    return collate(item if loader.batch_sampler is None else [item])
+
+
+def _first(again: Iterable[Any]) -> Any:
+    """The first item of what can be iterated again; what cannot would lack it afterwards."""
+    iterator = iter(again)
+    if iterator is again:
+        raise TypeError
+    return next(iterator)
+
+
+def _cut(batch: Any, place: int) -> Any:
+    """One image of a batch, with its label."""
+    return [part[place] for part in batch]
+
+
+def _labels(dataset: Any) -> Any:
+    """All labels of a data set that has them at hand."""
+    if isinstance(dataset, Subset):
+        places = torch.as_tensor(list(dataset.indices))
+        return torch.as_tensor(_labels(dataset.dataset))[places]
+    if isinstance(dataset, TensorDataset):
+        at_hand = iter(dataset.tensors[1:2])
+    else:
+        at_hand = (getattr(dataset, name, None) for name in ("targets", "labels"))
+    numbers = torch.as_tensor(next(labels for labels in at_hand if labels is not None))
+    if numbers.is_floating_point() or len(numbers) != len(dataset):
+        raise TypeError
+    return numbers.long()
+
+
+def _checksum(read: Callable[[], Any]) -> str | None:
+    """Of what ``read`` gives; None where it gives an error, which is met again in the pass."""
+    digest = hashlib.sha256()
+    try:
+        _update(digest.update, read())
+    except Exception:  # the data set's code, of which nothing is known
+        return None
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _update(update: Callable[[bytes], None], value: Any) -> None:
+    """Feed a value to a checksum; of unknown objects the type alone, which is no address."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        tensor = torch.as_tensor(value).detach().cpu().contiguous()
+        update(f"tensor {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        update(b"mapping\n")
+        for name in value:
+            _update(update, name)
+            _update(update, value[name])
+    elif isinstance(value, list | tuple):
+        update(f"list {len(value)}\n".encode())
+        for part in value:
+            _update(update, part)
+    elif isinstance(value, bytes):
+        update(value)
+    elif value is None or isinstance(value, bool | int | float | str):
+        update(f"{type(value).__name__} {value!r}\n".encode())
+    elif hasattr(value, "tobytes") and hasattr(value, "size"):  # an image of PIL
+        update(f"image {value.size} {getattr(value, 'mode', '')}\n".encode() + value.tobytes())
+    else:
+        update(f"{type(value).__qualname__}\n".encode())
+
+
+@contextmanager
+def _random_states_kept() -> Generator[None]:
+    """The same global random numbers for every call, and for the caller as if there were none."""
+    python, legacy = random.getstate(), np.random.get_state()
+    torch_state = torch.random.get_rng_state()
+    try:
+        random.seed(0)
+        np.random.seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed also seeds the GPUs
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+        torch.random.set_rng_state(torch_state)

@@ -1,0 +1,105 @@
+"""Forward passes in parts that suit the memory, and survive running out of it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import FailureError
+from secateurs.outputs import dtype_of, logits_of, moved
+
+# What allocators and GPU libraries say, for which torch has no exception of its own.
+_COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
+
+# Numbers of input a core: 3 or 4 images of 224 pixels. Beyond that, what lies between two layers
+# of a usual network leaves the caches, and the C library asks the system for fresh pages for every
+# layer: one and a half times slower on two cores (results/speed).
+_NUMBERS_A_CORE = 2**19
+
+
+class Forward:
+    """Runs a model on a batch in parts that fit into memory.
+
+    Starts with whole batches on an accelerator, and on a CPU with parts that fit into its caches:
+    the network is taken to score each image by itself, and not split where its batch normalisation
+    says otherwise. When memory runs out, the size of a part is halved and kept halved.
+
+    Args:
+        model: the network.
+        device: where it is.
+        amp: whether to run under autocast (float16 on CUDA, bfloat16 elsewhere).
+        warn: called with a sentence each time the size is halved.
+    """
+
+    def __init__(
+        self, model: nn.Module, device: torch.device, amp: bool, warn: Callable[[str], None]
+    ):
+        self.model, self.device, self.warn = model, device, warn
+        self.largest: int | None = None
+        dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+        # Without its cache, which would keep a cast weight of one variant for the next one where
+        # the caller is under autocast already.
+        self._autocast = torch.autocast(device.type, dtype=dtype, enabled=amp, cache_enabled=False)
+        self._dtype = dtype_of(model)
+        self._whole = device.type != "cpu" or any(map(_looks_at_the_batch, model.modules()))
+
+    def place(self, images: Tensor) -> Tensor:
+        """Bring a batch to the device once for all variants, if there is room for all of it."""
+        try:
+            return moved(images, self.device, self._dtype)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        return images
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the class scores (batch, classes) of ``images`` (batch, ...).
+
+        Raises:
+            FailureError: not even one image fits.
+        """
+        while True:
+            size = min(self.largest or self._comfortable(images), len(images))
+            try:
+                return torch.cat([self._part(part) for part in images.split(size)])
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            # Outside the handler: the exception holds the frames, and with them the activations.
+            self._halve(size)
+
+    def _comfortable(self, images: Tensor) -> int:
+        """How many images to run at once, while nothing has run out of memory."""
+        if self._whole:
+            return len(images)
+        fitting = _NUMBERS_A_CORE * torch.get_num_threads() * len(images) / max(1, images.numel())
+        return 4 * max(1, round(fitting / 4))  # kernels take four at a time, or eight
+
+    # Not inference_mode: a tensor that a module keeps for later could not be differentiated then.
+    @torch.no_grad()
+    def _part(self, images: Tensor) -> Tensor:
+        images = moved(images, self.device, self._dtype)
+        with self._autocast:
+            return logits_of(self.model(images))
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise FailureError(
+                f"out of memory on {self.device} with a single image: use a smaller --img-size, "
+                "--amp, or another --device"
+            )
+        self.largest = size // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.warn(f"out of memory with {size} images at once; going on with {self.largest}")
+
+
+def _looks_at_the_batch(module: nn.Module) -> bool:
+    """Whether it normalises by the statistics of the batch, also in ``eval()`` mode."""
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is torch's way to say that memory ran out, on a GPU or on the CPU."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _COMPLAINTS)

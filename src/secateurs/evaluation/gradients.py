@@ -1,0 +1,61 @@
+"""Gradients for the scores that need them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation.batches import checked, workers_watched
+from secateurs.evaluation.metrics import check_labels
+from secateurs.outputs import device_of, dtype_of, logits_of, moved
+
+
+def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
+    """Leave the gradient of the mean cross-entropy over all batches in each parameter's ``grad``.
+
+    The model is differentiated in ``eval()`` mode, so that batch statistics do not change, and
+    frozen parameters get a gradient too; both are put back afterwards.
+
+    Args:
+        model: a classifier.
+        loader: batches of (images, labels), best not those that will be scored.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        InvalidArgumentError: there are no images, a batch is not a pair of tensors, or a label is
+            not a class of the model.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    device, dtype = device_of(model), dtype_of(model)
+    count = batches = 0
+    model.eval().zero_grad()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad(), workers_watched():
+            for images, labels in map(checked, loader):
+                batches += 1
+                if not len(labels):
+                    continue
+                logits = logits_of(model(moved(images, device, dtype)))
+                check_labels(logits, labels)
+                F.cross_entropy(logits, labels.to(device), reduction="sum").backward()
+                count += len(labels)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for module, training in modes:
+            module.training = training
+    if not count:
+        why = "none of the images could be read" if batches else "the loader gave no images"
+        raise InvalidArgumentError(f"{why}: there is nothing to compute gradients from")
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= count
+    return count

@@ -1,0 +1,188 @@
+"""What a sweep measures: every combination of settings, ratios and probabilities."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from secateurs._validation import check_choice, check_count, check_ratio, check_seed
+from secateurs.criteria import Score, check_score
+from secateurs.errors import InvalidArgumentError
+from secateurs.gradient_pruning.modules import gradient_barrier
+from secateurs.masks.granularity import GRANULARITIES
+from secateurs.parameters.coverage import Barrier, no_barrier
+from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.pruning import PRUNE_TYPES
+from secateurs.selection._select import SCOPES
+
+P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How units are chosen and where masks act; each needs a selection of its own."""
+
+    prune_type: str
+    granularity: str
+    scope: str
+    score: Score
+
+    @property
+    def score_name(self) -> str:
+        """The score's name; that of the function if it is one."""
+        score = self.score
+        return score if isinstance(score, str) else getattr(score, "__name__", "callable")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network to evaluate: a setting, two ratios, and the seed of its draw."""
+
+    setting: Setting
+    p_prune: float
+    p_bern: float
+    seed: int
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether these are the original weights, in both passes."""
+        nothing = self.p_prune == 0 or self.p_bern == 0
+        return nothing and self.setting.prune_type == "global"
+
+    @property
+    def key(self) -> str:
+        """Names this network in a progress file; all dense ones are the same network."""
+        if self.is_dense:
+            return "dense"
+        s = self.setting
+        parts = (s.prune_type, s.granularity, s.scope, s.score_name)
+        return " ".join((*parts, f"{self.p_prune!r} {self.p_bern!r} {self.seed}"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the result: a setting and two ratios, averaged over its draws."""
+
+    setting: Setting
+    p_prune: float
+    p_bern: float
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Every combination that a sweep measures.
+
+    Args:
+        p_prune: ratios, default 0 to 0.9 in tenths.
+        p_bern: probabilities, default 1.
+        prune_type: ``"global"``, ``"gradient"``, or both.
+        granularity: ``"weight"``, ``"kernel"``, ``"filter"``, or several.
+        scope: ``"global"``, ``"layer"``, or both.
+        score: a name or a function, or several; see `secateurs.select`.
+        layers: see `secateurs.find_targets`.
+        include: see `secateurs.find_targets`.
+        exclude: see `secateurs.find_targets`.
+        draws: how often each p_bern between 0 and 1, and each random score, is drawn; draw i is
+            what `secateurs.global_prune` does with the seed ``seed + i``.
+        seed: of the first draw.
+
+    Raises:
+        InvalidArgumentError: a value is out of range or unknown, a list is empty, or two scores
+            have one name.
+    """
+
+    p_prune: float | Sequence[float] = P_PRUNE
+    p_bern: float | Sequence[float] = 1.0
+    prune_type: str | Sequence[str] = "global"
+    granularity: str | Sequence[str] = "weight"
+    scope: str | Sequence[str] = "global"
+    score: Score | Sequence[Score] = "magnitude"
+    layers: Layers | None = None
+    include: Patterns | None = None
+    exclude: Patterns | None = None
+    draws: int = 1
+    seed: int = 0
+    cells: tuple[Cell, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "draws", check_count("draws", self.draws))
+        object.__setattr__(self, "seed", check_seed("seed", self.seed))
+        if not -(2**63) <= self.seed < 2**63 - self.draws:
+            raise InvalidArgumentError(f"seed must fit into 64 bits, got {self.seed}")
+        for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
+            # An iterator is read once.
+            object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))
+        settings = [
+            Setting(
+                check_choice("prune_type", prune_type, PRUNE_TYPES),
+                check_choice("granularity", granularity, GRANULARITIES),
+                check_choice("scope", scope, SCOPES),
+                check_score(score),
+            )
+            for prune_type, granularity, scope, score in product(
+                _several("prune_type", self.prune_type),
+                _several("granularity", self.granularity),
+                _several("scope", self.scope),
+                _several("score", self.score),
+            )
+        ]
+        settings = list(dict.fromkeys(settings))
+        _refuse_namesakes(settings)
+        cells = tuple(
+            self._cell(setting, p_prune, p_bern)
+            for setting in settings
+            for p_bern in self.p_berns
+            for p_prune in self.p_prunes
+        )
+        object.__setattr__(self, "cells", cells)
+
+    @property
+    def p_prunes(self) -> list[float]:
+        """The ratios, checked, ascending, each once."""
+        return sorted({check_ratio("p_prune", p) for p in _several("p_prune", self.p_prune)})
+
+    @property
+    def p_berns(self) -> list[float]:
+        """The probabilities, checked, descending, each once."""
+        values = {check_ratio("p_bern", p) for p in _several("p_bern", self.p_bern)}
+        return sorted(values, reverse=True)
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Every network to evaluate, each once: the dense one first if it is among them."""
+        unique = {v.key: v for cell in self.cells for v in cell.variants}
+        return sorted(unique.values(), key=lambda v: not v.is_dense)
+
+    @property
+    def barrier(self) -> Barrier:
+        """What at least one of the prune types cannot prune."""
+        gradient = any(cell.setting.prune_type == "gradient" for cell in self.cells)
+        return gradient_barrier if gradient else no_barrier
+
+    def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
+        random = p_prune > 0 and (0 < p_bern < 1 or (setting.score == "random" and p_bern > 0))
+        seeds = range(self.seed, self.seed + (self.draws if random else 1))
+        variants = tuple(Variant(setting, p_prune, p_bern, seed) for seed in seeds)
+        return Cell(setting, p_prune, p_bern, variants)
+
+
+def _several(name: str, value: Any) -> list[Any]:
+    """A single value, or the values of a sequence, an array or a tensor, as a list."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    values = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    if not values:
+        raise InvalidArgumentError(f"{name} is empty; give at least one value")
+    return values
+
+
+def _refuse_namesakes(settings: Sequence[Setting]) -> None:
+    """Rows and saved progress tell scores apart by name."""
+    scores: dict[str, Score] = {}
+    for setting in settings:
+        if scores.setdefault(setting.score_name, setting.score) != setting.score:
+            raise InvalidArgumentError(
+                f"two scores are called {setting.score_name!r}, so their rows could not be told "
+                "apart: give each function a __name__ of its own"
+            )

@@ -1,0 +1,76 @@
+"""Which images are left to see, and who sees which."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from secateurs.evaluation.partial_results import Progress
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Images that some variants have not seen.
+
+    Attributes:
+        start: position of the first one in the data set.
+        stop: position behind the last one, None for whatever a loader gives.
+        keys: the variants that have not seen them.
+    """
+
+    start: int
+    stop: int | None
+    keys: frozenset[str]
+
+
+def left(progress: Mapping[str, Progress], keys: Iterable[str], total: int) -> list[Stretch]:
+    """What is left of a data set of ``total`` images.
+
+    A pass that broke off inside a batch has left some variants ahead.
+
+    Args:
+        progress: what is done, by variant.
+        keys: all variants.
+        total: length of the data set.
+
+    Returns:
+        Stretches in the order of the data set, as few as can be.
+    """
+    done = {key: progress[key].done if key in progress else () for key in keys}
+    ends = {end for stretches in done.values() for pair in stretches for end in pair}
+    result: list[Stretch] = []
+    for start, stop in pairwise(sorted({0, total} | {end for end in ends if 0 < end < total})):
+        missing = frozenset(
+            key for key, seen in done.items() if not any(a <= start and stop <= b for a, b in seen)
+        )
+        if result and (result[-1].stop, result[-1].keys) == (start, missing):
+            result[-1] = replace(result[-1], stop=stop)
+        elif missing:
+            result.append(Stretch(start, stop, missing))
+    return result
+
+
+def share(stretches: Sequence[Stretch], ranks: int, batch_size: int) -> list[list[Stretch]]:
+    """Divide stretches among ranks, in order, in whole batches, so that all have as much to do.
+
+    Cut where one process cuts its batches, so that the same images are scored together.
+
+    Returns:
+        For each rank its stretches; none where there are more ranks than batches.
+    """
+    batches = [
+        Stretch(start, min(start + batch_size, stretch.stop), stretch.keys)
+        for stretch in stretches
+        if stretch.stop is not None
+        for start in range(stretch.start, stretch.stop, batch_size)
+    ]
+    sizes = [((batch.stop or 0) - batch.start) * len(batch.keys) for batch in batches]
+    result: list[list[Stretch]] = [[] for _ in range(ranks)]
+    before, total = 0, sum(sizes)
+    for batch, size in zip(batches, sizes, strict=True):
+        mine = result[before * ranks // total]
+        before += size
+        if mine and (mine[-1].stop, mine[-1].keys) == (batch.start, batch.keys):
+            mine[-1] = replace(mine[-1], stop=batch.stop)
+        else:
+            mine.append(batch)
+    return result

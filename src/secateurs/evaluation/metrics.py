@@ -1,0 +1,151 @@
+"""Counting right answers."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateurs._io.json_objects import as_number, as_whole, member
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation.batches import checked
+from secateurs.outputs import device_of, dtype_of, logits_of, moved
+
+_GRAINS = 2**30
+
+
+@dataclass
+class Tally:
+    """Running counts of one network over one data set.
+
+    Attributes:
+        count: images scored.
+        correct1: images whose label had the highest score.
+        correct5: images whose label was among the five highest scores.
+        loss_sum: sum of the cross-entropies, in nats; each batch's is rounded to a multiple of
+            2^-30 (1e-9), so that the order in which batches are added makes no difference, up
+            to a sum of 2^23 nats.
+    """
+
+    count: int = 0
+    correct1: int = 0
+    correct5: int = 0
+    loss_sum: float = 0.0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch.
+
+        A label whose own score is NaN counts as wrong, whatever the other scores are.
+
+        Args:
+            logits: (batch, classes), any float dtype, on any device.
+            labels: (batch,), int64 from 0 to classes - 1; best on the CPU.
+
+        Raises:
+            InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
+        """
+        check_labels(logits, labels)
+        labels = labels.to(logits.device)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        own = logits.gather(1, labels[:, None])
+        hits = ((top == labels[:, None]) & ~own.isnan()).to(logits.dtype)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        # In one tensor, since each look at a number makes a GPU wait.
+        first, any_of_five, loss = torch.stack([hits[:, 0].sum(), hits.sum(), loss]).tolist()
+        self.count += labels.numel()
+        self.correct1 += int(first)
+        self.correct5 += int(any_of_five)
+        self.loss_sum += _rounded(loss)
+
+    def plus(self, other: "Tally") -> "Tally":
+        """The counts of both, over different images."""
+        return Tally(
+            self.count + other.count,
+            self.correct1 + other.correct1,
+            self.correct5 + other.correct5,
+            self.loss_sum + other.loss_sum,
+        )
+
+    @property
+    def top1(self) -> float:
+        """Accuracy in per cent; 0.0 before the first image."""
+        return 100.0 * self.correct1 / self.count if self.count else 0.0
+
+    @property
+    def top5(self) -> float:
+        """Accuracy among the five highest scores, in per cent; 0.0 before the first image."""
+        return 100.0 * self.correct5 / self.count if self.count else 0.0
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats; 0.0 before the first image."""
+        return self.loss_sum / self.count if self.count else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Bring back what `to_dict` gave.
+
+        Raises:
+            BrokenJSONError: it is something else, or counts that cannot be.
+        """
+        count = as_whole(member(values, "count"))
+        first = as_whole(member(values, "correct1"), most=count)
+        five = as_whole(member(values, "correct5"), first, count)
+        loss = member(values, "loss_sum")
+        if not isinstance(loss, float):  # which is NaN or infinite where pruning broke the network
+            loss = as_number(loss)
+        return cls(count, first, five, loss)
+
+
+def _rounded(loss: float) -> float:
+    return round(loss * _GRAINS) / _GRAINS if abs(loss) < _GRAINS else loss  # also for NaN
+
+
+def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
+    """Score a model as it is, where it is, in one pass.
+
+    Args:
+        model: a classifier in the mode it should be scored in (usually ``eval()``).
+        loader: batches of (images, labels); images are brought to the model's device and dtype.
+
+    Returns:
+        The counts.
+
+    Raises:
+        InvalidArgumentError: a batch is not a pair of tensors, or a label is not a class of the
+            model.
+    """
+    tally, device, dtype = Tally(), device_of(model), dtype_of(model)
+    with torch.no_grad():
+        for images, labels in map(checked, loader):
+            if len(labels):
+                tally.add(logits_of(model(moved(images, device, dtype))), labels)
+    return tally
+
+
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Refuse scores and labels that do not belong together.
+
+    Raises:
+        InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
+    """
+    if logits.shape[0] != labels.numel():
+        raise InvalidArgumentError(
+            f"{logits.shape[0]} rows of scores for {labels.numel()} labels: "
+            "the model must return one row an image"
+        )
+    low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+    if low < 0 or high >= logits.shape[1]:
+        unreadable = " (-1 marks an unreadable image: see secateurs.zoo.drop_skipped)"
+        raise InvalidArgumentError(
+            f"labels run from {low} to {high}, but the model knows classes 0 to "
+            f"{logits.shape[1] - 1}: is this the right data for this model?"
+            + (unreadable if low == -1 else "")
+        )

@@ -1,0 +1,192 @@
+"""From counts to result rows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.criteria import needs_gradients
+from secateurs.evaluation.batches import length
+from secateurs.evaluation.data_pass import Progress
+from secateurs.evaluation.grid import Cell, Grid, Setting
+from secateurs.evaluation.pruned_model import Size, Variants
+from secateurs.provenance import device_name, versions, weights_sha256
+from secateurs.results import Row, wilson_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured, as the rows name it.
+
+    Attributes:
+        model: name of the model; default the name of its class.
+        weights: name of its weights.
+        data: name of the data set.
+        split: name of the split.
+        img_size: side of the input in pixels; 0 if unknown.
+        crop_pct: share of the image that the crop keeps; 0.0 if unknown.
+        interpolation: filter of the resize.
+        preprocess: the whole preprocessing in one line.
+        score_data: images whose gradients the scores use.
+    """
+
+    model: str = ""
+    weights: str = ""
+    data: str = ""
+    split: str = ""
+    img_size: int = 0
+    crop_pct: float = 0.0
+    interpolation: str = ""
+    preprocess: str = ""
+    score_data: str = ""
+
+
+def shared_columns(
+    model: nn.Module, subject: Subject, device: torch.device, amp: bool, loader: Iterable[Any]
+) -> dict[str, Any]:
+    """The columns that all rows of a sweep share."""
+    floats = [p for p in model.parameters() if p.is_floating_point()]
+    return asdict(subject) | {
+        "model": subject.model or type(model).__name__,
+        "weights_sha256": weights_sha256(model),
+        "param_count": round(sum(p.numel() for p in model.parameters()) / 1e6, 6),
+        "dtype": str(floats[0].dtype).removeprefix("torch.") if floats else "",
+        "device": device_name(device),
+        "amp": amp,
+        "batch_size": getattr(loader, "batch_size", None) or 0,
+        "versions": versions(),
+    }
+
+
+def configuration(
+    grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any], variants: Variants
+) -> dict[str, Any]:
+    """What must be the same for a sweep to go on: all but how fast it runs."""
+    wanted = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
+    settings = list(dict.fromkeys(cell.setting for cell in grid.cells))
+    wanted |= {
+        name: list(dict.fromkeys(getattr(setting, name) for setting in settings))
+        for name in ("prune_type", "granularity", "scope", "score_name")
+    }
+    return wanted | {
+        "images": length(loader),
+        "p_prune": grid.p_prunes,
+        "p_bern": grid.p_berns,
+        "layers": joined(grid.layers),
+        "include": joined(grid.include),
+        "exclude": joined(grid.exclude),
+        "draws": grid.draws,
+        "seed": grid.seed,
+        "candidates": _fingerprints(
+            variants, [cell for cell in grid.cells if not _is_named(cell.setting, columns)]
+        ),
+    }
+
+
+def alike_on_ranks(
+    wanted: Mapping[str, Any], grid: Grid, columns: Mapping[str, Any], variants: Variants
+) -> dict[str, Any]:
+    """What must be the same on ranks that split the images: all but where each runs.
+
+    Args:
+        wanted: the configuration.
+        grid: the grid.
+        columns: the shared columns.
+        variants: what the grid is made of; all candidates are compared.
+    """
+    same = {name: value for name, value in wanted.items() if name != "device"}
+    return same | {
+        "batch_size": columns["batch_size"],
+        "candidates": _fingerprints(variants, grid.cells),
+    }
+
+
+def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
+    """A hash of the candidates of each setting, by its name."""
+    return {
+        f"{setting.granularity} {setting.scope} {setting.score_name}": variants.fingerprint(cell)
+        for setting, cell in {cell.setting: cell for cell in cells}.items()
+    }
+
+
+def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
+    """Whether the columns say all that the scores depend on.
+
+    They do not hold a function's code, nor gradients that the caller left in the model.
+    """
+    return not callable(setting.score) and (
+        not needs_gradients(setting.score) or bool(columns["score_data"])
+    )
+
+
+def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
+    """Of the rows on disk those of the grid, in its order; none unless all are there."""
+    found = {
+        (r.prune_type, r.granularity, r.scope, r.score, r.p_prune, r.p_bern, r.draws, r.seed): r
+        for r in rows
+    }
+    wanted = [
+        (
+            *(cell.setting.prune_type, cell.setting.granularity, cell.setting.scope),
+            *(cell.setting.score_name, cell.p_prune, cell.p_bern),
+            *(len(cell.variants), cell.variants[0].seed),
+        )
+        for cell in grid.cells
+    ]
+    return [found[key] for key in wanted] if all(key in found for key in wanted) else []
+
+
+def make_row(
+    cell: Cell, progress: Mapping[str, Progress], size: Size, grid: Grid, columns: Mapping[str, Any]
+) -> Row:
+    """Average the draws of one cell into a row."""
+    shared: dict[str, Any] = dict(columns)
+    if not needs_gradients(cell.setting.score):
+        shared["score_data"] = ""
+    found = [progress[variant.key] for variant in cell.variants]
+    tallies = [each.tally for each in found]
+    count = tallies[0].count
+    top1, top5 = mean(t.top1 for t in tallies), mean(t.top5 for t in tallies)
+    low, high = wilson_interval(mean(t.correct1 for t in tallies), count)
+    seconds = sum(each.seconds for each in found)
+    return Row(
+        **shared,
+        prune_type=cell.setting.prune_type,
+        granularity=cell.setting.granularity,
+        scope=cell.setting.scope,
+        score=cell.setting.score_name,
+        layers=joined(grid.layers),
+        include=joined(grid.include),
+        exclude=joined(grid.exclude),
+        p_prune=cell.p_prune,
+        p_bern=cell.p_bern,
+        draws=len(tallies),
+        seed=cell.variants[0].seed,
+        achieved=mean(each.achieved for each in found),
+        targets=size.targets,
+        units=size.units,
+        count=count,
+        top1=top1,
+        top1_err=100.0 - top1,
+        top1_low=100.0 * low,
+        top1_high=100.0 * high,
+        top1_std=stdev(t.top1 for t in tallies) if len(tallies) > 1 else 0.0,
+        top5=top5,
+        top5_err=100.0 - top5,
+        loss=mean(t.loss for t in tallies),
+        correct1=";".join(str(t.correct1) for t in tallies),
+        correct5=";".join(str(t.correct5) for t in tallies),
+        infer_samples_per_sec=round(count * len(found) / seconds, 2) if seconds else 0.0,
+        duration=round(seconds, 3),
+    )
+
+
+def joined(value: Any) -> str:
+    """Names and types of an option joined by ``;``, empty for None."""
+    if value is None:
+        return ""
+    items = [value] if isinstance(value, str | type) else list(value)
+    return ";".join(item if isinstance(item, str) else item.__name__ for item in items)

@@ -1,0 +1,1 @@
+"""Pruning of the backward pass alone."""

@@ -1,0 +1,263 @@
+"""The function mode under which gradient-pruned modules run.
+
+It knows masked weights by identity, and decides what becomes of each function that is handed one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode_temporarily,
+)
+
+from secateurs.distributed.dtensor import is_part, whole_of
+from secateurs.errors import FailureError
+from secateurs.gradient_pruning import functional, matrix_products
+from secateurs.originals.module_state import fits, masks_of
+
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    F.linear: functional.linear,
+    torch.conv1d: functional.convolution(1, transposed=False),
+    torch.conv2d: functional.convolution(2, transposed=False),
+    torch.conv3d: functional.convolution(3, transposed=False),
+    torch.conv_transpose1d: functional.convolution(1, transposed=True),
+    torch.conv_transpose2d: functional.convolution(2, transposed=True),
+    torch.conv_transpose3d: functional.convolution(3, transposed=True),
+}
+# Products of matrices, one of which may be a weight.
+_PRODUCTS: dict[Any, Callable[..., Any]] = {
+    torch.addmm: matrix_products.addmm,
+    Tensor.addmm: matrix_products.addmm,
+    torch._grouped_mm: matrix_products.grouped_mm,  # pyright: ignore[reportPrivateImportUsage]
+    **dict.fromkeys((torch.matmul, torch.mm, torch.bmm), matrix_products.matmul),
+    **dict.fromkeys(
+        (Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), matrix_products.matmul
+    ),
+}
+# Their result is a part of their first argument, or the same in another order: so is its mask.
+_VIEWS = frozenset(
+    {torch.transpose, torch.t, Tensor.transpose, Tensor.t, Tensor.__getitem__}
+    | {Tensor.T.__get__, Tensor.mT.__get__}  # pyright: ignore[reportAttributeAccessIssue]
+)
+# The rows of an embedding with a tied weight: its input has no gradient.
+_LOOKUPS = frozenset({F.embedding, F.embedding_bag})
+# Their result has the values of their first argument, so it has the same mask.
+_COPIES = frozenset(
+    {torch.clone, torch.detach, Tensor.data.__get__}  # pyright: ignore[reportAttributeAccessIssue]
+    | {getattr(Tensor, name) for name in ("bfloat16", "clone", "contiguous", "cpu", "cuda")}
+    | {getattr(Tensor, name) for name in ("detach", "double", "float", "half", "to", "type_as")}
+)
+# Their result is a tensor, but does not depend on the weight's values.
+_LIKE = frozenset(
+    {getattr(torch, f"{name}_like") for name in ("empty", "full", "ones", "rand", "randn", "zeros")}
+    | {getattr(Tensor, f"new_{name}") for name in ("empty", "full", "ones", "tensor", "zeros")}
+    | {Tensor.grad.__get__}  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+)
+
+
+class _Masked(NamedTuple):
+    """What a mode knows of a masked weight, or of a copy of it that a module made on its way."""
+
+    tensor: Tensor
+    keep: Tensor
+    weight: int  # the id of the weight itself
+
+
+class MaskedWeights(TorchFunctionMode):
+    """Replaces the functions that are handed a masked weight of a module or of one below it.
+
+    Attributes:
+        used: the ids of the weights that were handed to a function that could be replaced.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+        self.used: set[int] = set()
+        self.seen: set[int] = set()  # ids of modules
+        # An entry keeps its tensor, so that no other tensor can take over its id.
+        self.masked: dict[int, _Masked] = {}
+        self.learn(module)
+
+    def learn(self, module: nn.Module) -> None:
+        """Take in the masked weights of a module and of those below it, if some are new.
+
+        There is one mode of ours at a time, since a second one's work would be seen by the first.
+        Modules from elsewhere may be called under it, and weights be exchanged on the way.
+        """
+        if id(module) in self.seen and self._knows(module):
+            return
+        for holder in module.modules():
+            self.seen.add(id(holder))
+            for attribute, keep in masked_attributes(holder):
+                weight = getattr(holder, attribute)
+                if not fits(keep, weight):
+                    raise _stale(holder, attribute)
+                self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+
+    def take(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
+        """Take in weights with masks that no module holds: those of one call of a surrogate."""
+        for weight, keep in zip(weights, keeps, strict=True):
+            self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+
+    def _known(self, value: Any) -> _Masked | None:
+        """What is known of a value, if it is a masked weight or a copy of one."""
+        if not torch.compiler.is_compiling():
+            return self.masked.get(id(value))
+        # The compiler of torch 2.11 has no ids of what is computed on the way.
+        return next((entry for entry in self.masked.values() if entry.tensor is value), None)
+
+    def _knows(self, module: nn.Module) -> bool:
+        """Whether the weights that a module most likely uses, its own and its children's, stand."""
+        return all(
+            id(getattr(holder, attribute)) in self.masked
+            for holder in (module, *module.children())
+            for attribute, _ in masked_attributes(holder)
+        )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # Inside our own functions gradients are off: there the dense operation is meant.
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            pairs = {name: self._dual_or_same(value) for name, value in kwargs.items()}
+            return functional.attention(*(self._dual_or_same(a) for a in args), **pairs)
+        if func in _REPLACEMENTS:
+            return self._replaced(func, args, kwargs)
+        if func in _PRODUCTS:
+            return self._multiplied(func, args, kwargs)
+        found = self._find(args)
+        if found is None and kwargs:
+            found = self._find(kwargs.values())
+        result = func(*args, **kwargs)
+        return result if found is None else self._followed(func, found, args, kwargs, result)
+
+    def _replaced(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        rest = dict(kwargs)
+        inputs = [rest.pop("input") if "input" in rest else args[0]]
+        weight = rest.pop("weight") if "weight" in rest else args[1]
+        inputs += args[1:] if "weight" in kwargs else args[2:]
+        wrong = self._find(inputs) or self._find(rest.values())
+        if wrong is not None:
+            raise self._refusal(func, wrong)
+        found = self._find((weight,))
+        if found is None:
+            return func(*args, **kwargs)
+        return _REPLACEMENTS[func](inputs[0], *self._dual(found), *inputs[1:], **rest)
+
+    def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        found = self._find(args) or self._find(kwargs.values())
+        if found is None:
+            return func(*args, **kwargs)
+        named = {name: self._dual_or_same(value) for name, value in kwargs.items()}
+        result = _PRODUCTS[func](*(self._dual_or_same(value) for value in args), **named)
+        if result is None:
+            raise self._refusal(func, found)
+        return result
+
+    def _followed(self, func: Any, found: _Masked, args: Any, kwargs: Any, result: Any) -> Any:
+        """Let through what asks for properties, looks up rows, copies the weight or views it."""
+        if func in _LOOKUPS:
+            self.used.add(found.weight)
+        elif func in _COPIES:
+            if args[0] is found.tensor:
+                self._note(found._replace(tensor=result))
+        elif func in _VIEWS and args[0] is found.tensor:
+            keep = func(found.keep.expand_as(found.tensor), *args[1:], **kwargs)
+            self._note(found._replace(tensor=result, keep=keep))
+        elif func not in _LIKE and _holds_tensor(result):
+            raise self._refusal(func, found)
+        return result
+
+    def _note(self, entry: _Masked) -> None:
+        # Any key will do for the compiler, which looks for the tensor itself: see `_known`.
+        key = -len(self.masked) if torch.compiler.is_compiling() else id(entry.tensor)
+        self.masked[key] = entry
+
+    def _find(self, values: Any) -> _Masked | None:
+        for value in values:
+            found = self._known(value)
+            if found is None and isinstance(value, (list, tuple)):
+                found = self._find(value)
+            if found is not None:
+                return found
+        return None
+
+    def _dual(self, found: _Masked) -> functional.Dual:
+        self.used.add(found.weight)
+        keep = found.keep
+        if is_part(keep) and not is_part(found.tensor):
+            # fully_shard has put the weight together for now: so must we the mask.
+            keep = whole_of(keep)
+        return functional.Dual(found.tensor, keep.to(found.tensor.device))
+
+    def _dual_or_same(self, value: Any) -> Any:
+        found = self._known(value)
+        if found is None:
+            return value
+        weight, keep = self._dual(found)
+        return functional.Dual(weight, keep.expand_as(weight))  # both will be sliced
+
+    def _refusal(self, func: Any, found: _Masked) -> FailureError:
+        function = func.__self__ if func.__name__ == "__get__" else func
+        held = ((n, k) for n, p, k in _named_weights(self.module) if id(p) == found.weight)
+        name, kind = next(held, ("", nn.Module))
+        if not name:  # of a surrogate, which masks no module
+            named = self.module.named_parameters()
+            name = next((n for n, p in named if id(p) == found.weight), "weight")
+        own = not kind.__module__.startswith("torch.nn.modules.")
+        more = f", or exclude={kind.__name__} for all layers of that type" if own else ""
+        return FailureError(
+            f"{self.module._get_name()} hands {name} to {function.__name__}, where the gradient to "
+            f"the input cannot be pruned: write exclude='*{name}'{more}"
+        )
+
+
+def active_mode(module: nn.Module) -> MaskedWeights | None:
+    """The mode of a pruned module around this one, which from now on knows this one's weights."""
+    for mode in _get_current_function_mode_stack():
+        if isinstance(mode, MaskedWeights):
+            mode.learn(module)
+            return mode
+    return None
+
+
+def without_our_mode() -> AbstractContextManager[Any]:
+    """Leave our mode for a while, if it is the innermost one."""
+    stack = _get_current_function_mode_stack()
+    ours = len(stack) > 0 and isinstance(stack[-1], MaskedWeights)
+    return _pop_mode_temporarily() if ours else nullcontext()
+
+
+def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the mask of each of a module's own masked weights."""
+    yield from masks_of(module)
+
+
+def _stale(module: nn.Module, attribute: str) -> FailureError:
+    return FailureError(
+        f"{attribute} of a {module._get_name()} has another shape than when its backward pass was "
+        "pruned: call gradient_prune again, or restore(model)"
+    )
+
+
+def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor, type[nn.Module]]]:
+    """The masked weights of a module: name, weight, and the class of the layer that holds it."""
+    for prefix, holder in module.named_modules():
+        kind: type[nn.Module] = getattr(holder, "secateurs_base", type(holder))
+        for attribute, _ in masked_attributes(holder):
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            yield name, getattr(holder, attribute), kind
+
+
+def _holds_tensor(result: Any) -> bool:
+    if isinstance(result, list | tuple):
+        return any(_holds_tensor(r) for r in result)
+    return isinstance(result, Tensor)

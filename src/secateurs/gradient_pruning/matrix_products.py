@@ -1,0 +1,135 @@
+"""Matrix products whose input gradient uses another weight than their forward pass.
+
+As in `secateurs.gradient_pruning.functional`: ``y = x @ w`` bit for bit as the dense product gives
+it, the gradient to x computed with ``keep * w``, the gradient to w dense. For layers that multiply
+by themselves instead of calling a linear function: transformers' ``Conv1D`` and experts.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from secateurs.gradient_pruning.functional import Dual, Gradients, autocast, flat, masked
+
+Operand = Tensor | Dual
+
+
+class _Product(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        keep: Tensor,  # noqa: ARG004
+        added: Tensor | None,
+        first: bool,
+        factors: tuple[Any, Any],
+    ) -> Tensor:
+        if added is not None:
+            return torch.addmm(added, x, weight, beta=factors[0], alpha=factors[1])
+        return torch.matmul(weight, x) if first else torch.matmul(x, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, weight, keep, added, ctx.first, ctx.factors = inputs
+        ctx.shape = None if added is None else added.shape
+        ctx.save_for_backward(x, weight, keep)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, keep = ctx.saved_tensors
+        need_x, need_weight, _, need_added, *_ = ctx.needs_input_grad
+        to_added, scale = ctx.factors
+        scaled = grad if scale == 1 else grad * scale
+        grad_x = grad_weight = grad_added = None
+        if need_x:
+            used = masked(weight, keep).mT
+            grad_x = (used @ scaled if ctx.first else scaled @ used).sum_to_size(x.shape)
+        if need_weight:
+            grad_weight = _of_weight(x, scaled, ctx.first, weight)
+        if need_added:
+            grad_added = (grad if to_added == 1 else grad * to_added).sum_to_size(ctx.shape)
+        return grad_x, grad_weight, None, grad_added, None, None
+
+
+class _Grouped(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, keep: Tensor, offs: Tensor) -> Tensor:  # noqa: ARG004
+        return F.grouped_mm(x, weight, offs=offs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, keep, offs = ctx.saved_tensors
+        need_x, need_weight, *_ = ctx.needs_input_grad
+        grad_x = F.grouped_mm(grad, masked(weight, keep).mT, offs=offs) if need_x else None
+        grad_weight = F.grouped_mm(x.mT, grad, offs=offs) if need_weight else None
+        return grad_x, grad_weight, None, None
+
+
+# ``apply`` looks up the signature on every call, which takes longer than a small layer.
+for _function in (_Product, _Grouped):
+    _function.forward.__signature__ = inspect.signature(_function.forward)
+
+
+def matmul(
+    input: Operand,  # noqa: A002
+    other: Operand | None = None,
+    *,
+    mat2: Operand | None = None,
+) -> Tensor | None:
+    """`torch.matmul`, ``mm`` or ``bmm`` of a weight and its input, either of which may come first.
+
+    Returns:
+        None where neither or both are weights, or an operand is a vector.
+    """
+    second = mat2 if other is None else other
+    first = isinstance(input, Dual)
+    weight, x = (input, second) if first else (second, input)
+    if not isinstance(weight, Dual) or not isinstance(x, Tensor):
+        return None
+    if min(x.dim(), len(weight.shape)) < 2:
+        return None
+    x, values, keep, _ = autocast(x, *weight, None)
+    return _Product.apply(x, values, keep, None, first, (1, 1))
+
+
+def addmm(
+    input: Operand,  # noqa: A002
+    mat1: Operand,
+    mat2: Operand,
+    *,
+    beta: Any = 1,
+    alpha: Any = 1,
+) -> Tensor | None:
+    """`torch.addmm`, the last operand of which is a weight; None where another one is."""
+    if isinstance(input, Dual) or isinstance(mat1, Dual) or not isinstance(mat2, Dual):
+        return None
+    x, values, keep, added = autocast(mat1, *mat2, input)
+    return _Product.apply(x, values, keep, added, False, (beta, alpha))
+
+
+def grouped_mm(
+    mat_a: Operand, mat_b: Operand, *, offs: Tensor | None = None, **others: Any
+) -> Tensor | None:
+    """`torch.nn.functional.grouped_mm` of (rows, in) and a weight (groups, in, out)."""
+    if isinstance(mat_a, Dual) or not isinstance(mat_b, Dual) or offs is None:
+        return None
+    if mat_a.dim() != 2 or len(mat_b.shape) != 3 or any(v is not None for v in others.values()):
+        return None
+    return _Grouped.apply(mat_a, *mat_b, offs)
+
+
+def _of_weight(x: Tensor, grad: Tensor, first: bool, weight: Tensor) -> Tensor:
+    if first:
+        return (grad @ x.mT).sum_to_size(weight.shape)
+    if weight.dim() == 2:
+        return flat(x).mT @ flat(grad)
+    return (x.mT @ grad).sum_to_size(weight.shape)

@@ -1,0 +1,1 @@
+"""Masks: granularity, Bernoulli draws, masks as values, apply and restore, sparsity."""

@@ -1,0 +1,102 @@
+"""Units: which elements are pruned together, how scores are pooled, how unit masks reach weights.
+
+| granularity | convolution | linear, attention, recurrent | stacked experts | other parameters |
+|---|---|---|---|---|
+| ``weight`` | one element | one element | one element | one element |
+| ``kernel`` | one input and output channel | one element | one element | dimensions beyond two |
+| ``filter`` | one output channel | one output | one output of one expert | an entry of the first |
+
+An output is a row of a linear layer, a column of a ``Conv1D``, whose weight is (in, out), and a row
+of a recurrent layer, where it is one gate of one hidden unit.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from secateurs.parameters.target import Target
+
+GRANULARITIES = ("weight", "kernel", "filter")
+
+
+@dataclass(frozen=True)
+class Units:
+    """How the elements of one weight fall into units.
+
+    Attributes:
+        shape: the weight's own shape.
+        view: the shape to see the weight in; it differs only for grouped transposed convolutions,
+            whose output channels cut across the first dimension.
+        unit: ``view`` with a one in each dimension that a unit spans.
+    """
+
+    shape: tuple[int, ...]
+    view: tuple[int, ...]
+    unit: tuple[int, ...]
+
+    @property
+    def pooled(self) -> tuple[int, ...]:
+        """The dimensions of ``view`` that a unit spans."""
+        if self.view == self.unit:
+            return ()
+        return tuple(i for i, (v, u) in enumerate(zip(self.view, self.unit, strict=True)) if v != u)
+
+    @property
+    def count(self) -> int:
+        """The number of units."""
+        return torch.Size(self.unit).numel()
+
+    @property
+    def size(self) -> int:
+        """The number of elements in one unit (0 if there are no units)."""
+        count = self.count
+        return torch.Size(self.shape).numel() // count if count else 0
+
+    def pool(self, scores: torch.Tensor) -> torch.Tensor:
+        """Sum element scores (of ``shape``) over each unit; returns ``unit``'s shape.
+
+        Summed in float64 and rounded once, so that the order of the sum, and with it the number
+        of threads, ranks or chunks, does not decide who is pruned. The result is float64 for
+        float64 scores, else float32. Units of one element keep their score and its dtype.
+        """
+        if not self.pooled:
+            return scores
+        dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+        pooled = scores.reshape(self.view).sum(self.pooled, keepdim=True, dtype=torch.float64)
+        return pooled.to(dtype)
+
+    def broadcastable(self, mask: torch.Tensor) -> torch.Tensor:
+        """Bring a unit mask into a shape that broadcasts against the weight."""
+        if self.view == self.shape:
+            return mask
+        return mask.expand(self.view).reshape(self.shape)
+
+    def expand(self, mask: torch.Tensor) -> torch.Tensor:
+        """Spread a unit mask over the elements: ``unit``'s shape to ``shape``."""
+        return self.broadcastable(mask).expand(self.shape)
+
+
+def units_of(target: Target, granularity: str) -> Units:
+    """Return how ``target``'s elements fall into units at this granularity.
+
+    Args:
+        target: a parameter, with the module that holds it.
+        granularity: ``weight``, ``kernel`` or ``filter``, already checked.
+    """
+    shape = tuple(target.parameter.shape)
+    if granularity == "weight" or len(shape) < 2:
+        return Units(shape, shape, shape)
+    if granularity == "kernel" and target.is_stack:
+        return Units(shape, shape, shape)
+    if granularity == "kernel":
+        return Units(shape, shape, (*shape[:2], *(1 for _ in shape[2:])))
+    if target.outputs_last:
+        return Units(shape, shape, (*shape[:-2], 1, shape[-1]))
+    if target.is_stack:
+        return Units(shape, shape, (*shape[:2], 1))
+    if target.is_transposed:
+        groups = cast(int, target.module.groups)
+        view = (groups, shape[0] // groups, *shape[1:])
+        return Units(shape, view, (groups, 1, shape[1], *(1 for _ in shape[2:])))
+    return Units(shape, shape, (shape[0], *(1 for _ in shape[1:])))

@@ -1,0 +1,245 @@
+"""Masks: which units are kept, as a value that checked itself once."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.text import quoted, shortened
+from secateurs.distributed.dtensor import is_part, whole_of
+from secateurs.distributed.process_group import team_of_tensors
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.masks._sparsity import Sparsity, count_masks
+from secateurs.masks.granularity import Units
+
+_FORMAT = "secateurs-masks-1"
+_MOST_DIMENSIONS, _MOST_ELEMENTS = 64, 1 << 60
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The mask of one parameter; equal to another one of the same units and values.
+
+    Attributes:
+        keep: bool, one a unit, in the shape ``units.unit``; True is kept.
+        units: how the parameter's elements fall into units.
+    """
+
+    keep: torch.Tensor
+    units: Units
+
+    def __post_init__(self) -> None:
+        if self.keep.dtype != torch.bool:
+            raise InvalidArgumentError(
+                f"a mask must be bool with True for kept, got {self.keep.dtype}; write mask.bool()"
+            )
+        if tuple(self.keep.shape) != self.units.unit:
+            raise InvalidArgumentError(
+                f"a mask of units {self.units.unit} cannot have the shape {tuple(self.keep.shape)}"
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        alike = self.units == other.units
+        return self is other or (alike and same_tensors([self.keep], [other.keep]))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @property
+    def broadcastable(self) -> torch.Tensor:
+        """The mask in a shape that broadcasts against the weight."""
+        return self.units.broadcastable(self.keep)
+
+
+def same_tensors(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors are equal one by one, on whatever devices.
+
+    Raises:
+        InvalidArgumentError: a tensor is divided over ranks, of which none can tell alone.
+    """
+    if any(map(is_part, (*first, *second))):
+        raise InvalidArgumentError(
+            "what is divided over ranks cannot be compared with ==, since no rank has all of it: "
+            "save the masks and compare Masks.load(path), or compare the tensors' to_local()"
+        )
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+class Masks(Mapping[str, torch.Tensor]):
+    """The outcome of a draw: for each parameter, a bool tensor in its shape, True where kept.
+
+    A mapping from qualified names, equal to another one that says the same of the same names, at
+    whatever granularity and on whatever device. Units are kept compactly: a kernel or filter mask
+    takes one byte a unit until you look at it.
+
+    Args:
+        masks: one `Mask` for each qualified name.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> masks = sc.select(torch.nn.Linear(4, 4), 0.5).draw()
+        >>> masks["weight"].shape, masks.sparsity
+        (torch.Size([4, 4]), 0.5)
+    """
+
+    def __init__(self, masks: Mapping[str, Mask]):
+        self.units = dict(masks)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "Masks":
+        """Wrap bool tensors in the parameters' shapes, True where kept.
+
+        Raises:
+            InvalidArgumentError: one of them is not bool.
+        """
+        return cls(
+            {
+                name: Mask(t, Units(tuple(t.shape), tuple(t.shape), tuple(t.shape)))
+                for name, t in tensors.items()
+            }
+        )
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        mask = self.units[name]
+        return mask.units.expand(mask.keep)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.units)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        theirs: Mapping[Any, Any] = other
+        if set(self) != set(theirs) or not all(
+            isinstance(t, torch.Tensor) for t in theirs.values()
+        ):
+            return False
+        return same_tensors([self[name] for name in self], [theirs[name] for name in self])
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        if any(is_part(m.keep) for m in self.units.values()):  # no rank may count on its own
+            return f"Masks({len(self)} parameters over several ranks)"
+        return f"Masks({len(self)} parameters, sparsity={self.sparsity:.4f})"
+
+    @property
+    def table(self) -> Sparsity:
+        """Pruned elements for each parameter and in total.
+
+        Of a sharded model on all ranks, which must ask together.
+        """
+        return count_masks({n: (m.broadcastable, m.units.shape) for n, m in self.units.items()})
+
+    @property
+    def sparsity(self) -> float:
+        """The ratio of target weights (elements) that are pruned, from 0.0 to 1.0."""
+        return self.table.ratio
+
+    @property
+    def density(self) -> float:
+        """``1 - sparsity``."""
+        return 1.0 - self.sparsity
+
+    def to(self, device: torch.device | str) -> "Masks":
+        """Copy the masks to a device."""
+        return Masks({name: Mask(m.keep.to(device), m.units) for name, m in self.units.items()})
+
+    def save(self, path: str | Path) -> None:
+        """Write the masks as safetensors: bool tensors of units, their shapes in the metadata.
+
+        Masks of a sharded model are gathered; rank 0 writes, and all ranks wait for it.
+
+        Raises:
+            FailureError: the file cannot be written.
+        """
+        team = team_of_tensors([m.keep for m in self.units.values()])
+        if team is None:
+            self._write(path, {name: m.keep for name, m in self.units.items()})
+            return
+        team.agree("Masks.save", {"path": str(path)})
+        whole: dict[str, torch.Tensor] = {}
+        for name, m in self.units.items():
+            keep = whole_of(m.keep)  # on every rank for a moment, since all must take part
+            if team.rank == 0:
+                whole[name] = keep
+        with team.together():
+            if team.rank == 0:
+                self._write(path, whole)
+
+    def _write(self, path: str | Path, keep: Mapping[str, torch.Tensor]) -> None:
+        shapes = {name: asdict(m.units) for name, m in self.units.items()}
+        metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
+        tensors = {  # copies, since a file cannot hold one tensor under two names
+            name: mask.cpu().clone(memory_format=torch.contiguous_format)
+            for name, mask in keep.items()
+        }
+        try:
+            save_file(tensors, str(path), metadata)
+        except (OSError, SafetensorError) as error:
+            raise FailureError(f"cannot write the masks to {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Masks":
+        """Read masks that `save` wrote.
+
+        Raises:
+            InvalidArgumentError: the file does not exist, or is not one of ours.
+        """
+        if not Path(path).is_file():
+            raise InvalidArgumentError(f"there is no file {path} to read masks from")
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ValueError("it holds no masks: write them with masks.save(path)")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # The header sorts names; the metadata remembers the model's order.
+            shapes = parse_object(metadata.get("units", ""), strict=True)
+            if set(shapes) != set(tensors):
+                raise BrokenJSONError("its metadata names other parameters than it holds")
+            units = {name: _units(name, described) for name, described in shapes.items()}
+            return cls({name: Mask(tensors[name], u) for name, u in units.items()})
+        except (OSError, SafetensorError, ValueError) as error:  # our own are ValueErrors
+            raise InvalidArgumentError(
+                f"{path} cannot be read as masks: {shortened(str(error))}"
+            ) from error
+
+
+def _units(name: str, described: object) -> Units:
+    """What metadata that we may not have written says of a parameter's units."""
+    if not isinstance(described, dict) or set(described) != {"shape", "view", "unit"}:
+        raise BrokenJSONError(f"it does not describe the units of {quoted(name)}")
+    shape, view, unit = (_sizes(name, described[part]) for part in ("shape", "view", "unit"))
+    # As `units_of` makes them: units span whole dimensions of the shape, or of the shape with its
+    # first dimension cut in two.
+    cut = len(view) == len(shape) + 1 and (math.prod(view[:2]), *view[2:]) == shape
+    whole = len(unit) == len(view) and all(u in (1, v) for u, v in zip(unit, view, strict=True))
+    if not whole or not (view == shape or cut):
+        raise BrokenJSONError(f"the units of {quoted(name)} do not fit into its shape")
+    return Units(shape, view, unit)
+
+
+def _sizes(name: str, found: Any) -> tuple[int, ...]:
+    right = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
+    if not right or not all(type(size) is int and size >= 0 for size in found):
+        raise BrokenJSONError(f"the shape of {quoted(name)} is no list of sizes")
+    if math.prod(size or 1 for size in found) > _MOST_ELEMENTS:
+        raise BrokenJSONError(f"{quoted(name)} is larger than any parameter")
+    return tuple(found)

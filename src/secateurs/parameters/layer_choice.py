@@ -1,0 +1,206 @@
+"""Which parameters ``layers``, ``include`` and ``exclude`` pick, by kind and by name."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from secateurs._tensors.quantization_scales import is_quantised, scales_of
+from secateurs._validation import check_choice, nearest
+from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.layer_kinds import (
+    ATTENTION,
+    EMBEDDINGS,
+    EVERY_KIND,
+    KINDS,
+    LAYER_NAMES,
+    Classes,
+    Experts,
+    weight_attributes,
+)
+from secateurs.parameters.layer_names import is_embedding, layer_of, routers
+from secateurs.parameters.patterns import name_matches
+from secateurs.parameters.target import Target
+
+Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
+
+
+def picked(
+    model: nn.Module,
+    everything: dict[str, Target],
+    layers: Layers | None,
+    include: Patterns | None,
+    exclude: Patterns | None,
+) -> tuple[Target, ...]:
+    """What competes, prunable or not, in order.
+
+    Args:
+        model: the network.
+        everything: all its parameters; see `secateurs.parameters.target.all_parameters`.
+        layers: see `secateurs.parameters.prunable_parameters.find_targets`, as for the others.
+        include: see ``layers``.
+        exclude: see ``layers``.
+
+    Raises:
+        InvalidArgumentError: a pattern matches nothing.
+    """
+    of_layers = _of_layers(
+        everything, pattern_list("layers", "default" if layers is None else layers)
+    )
+    chosen = of_layers
+    if include is not None:
+        chosen = _included(model, everything, of_layers, pattern_list("include", include))
+    for pattern in pattern_list("exclude", () if exclude is None else exclude):
+        dropped = _matching(everything, pattern)
+        if not dropped:
+            raise _unmatched("exclude", pattern, model)
+        chosen = chosen - dropped
+    return tuple(everything[name] for name in everything if name in chosen)
+
+
+def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
+    """What was given as ``option``, checked, as a list."""
+    if isinstance(value, str | type | nn.Module) or not isinstance(value, Iterable):
+        items: list[Any] = [value]
+    else:
+        items = list(value)
+    for item in items:
+        if not isinstance(item, str) and not (
+            isinstance(item, type) and issubclass(item, nn.Module)
+        ):
+            raise InvalidArgumentError(
+                f"{option} takes names and nn.Module types, got {item!r}; "
+                f"write {option}='layer4.*' or {option}=nn.Conv2d"
+            )
+    return items
+
+
+def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]]) -> set[str]:
+    if not layers:
+        raise InvalidArgumentError(f"layers is empty; write one of {', '.join(LAYER_NAMES)}")
+    chosen: set[str] = set()
+    for layer in layers:
+        if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
+            floats = {name for name, t in everything.items() if t.parameter.is_floating_point()}
+            chosen |= floats - scales_in(everything)
+            continue
+        found = {name for name, t in everything.items() if is_weight_of(t, classes_of(layer))}
+        if isinstance(layer, str):
+            found = _without_routers_and_embeddings(everything, found)
+        chosen |= found
+    return chosen
+
+
+def scales_in(everything: dict[str, Target]) -> set[str]:
+    """The parameters that are no weights, but scales of quantised weights beside them."""
+    places = {(id(m), a): name for name, t in everything.items() for m, a in t.places}
+    modules = {id(m): m for target in everything.values() for m, _ in target.places}
+    found: set[str] = set()
+    for key, module in modules.items():
+        held = {**module._parameters, **module._buffers}
+        quantised = [name for name, tensor in held.items() if is_quantised(tensor)]
+        found |= {places[key, a] for a in scales_of(quantised, held) if (key, a) in places}
+    return found
+
+
+def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
+    """Leave out gates of experts, and embeddings that are a layer as well."""
+    gates = gates_of(everything.values())
+    return {
+        name
+        for name in found
+        if gates.isdisjoint(everything[name].names) and not is_tied_embedding(everything[name])
+    }
+
+
+def gates_of(everything: Iterable[Target]) -> set[str]:
+    """The names of all routers of experts, which compete only if they are named."""
+    return routers([name for target in everything for name in target.names])
+
+
+def is_tied_embedding(target: Target) -> bool:
+    """Whether an embedding shares a layer's weight: by its class, or by its name."""
+    if len(target.places) == 1:
+        return False
+    modules = [module for module, _ in target.places]
+    if any(isinstance(module, EMBEDDINGS) for module in modules):
+        return True
+    elsewhere = not all(isinstance(module, EVERY_KIND) for module in modules)
+    return elsewhere and any(is_embedding(layer_of(name)) for name in target.names)
+
+
+def classes_of(layer: str | type[nn.Module]) -> Classes:
+    """The classes of layers that an entry of ``layers`` stands for."""
+    if isinstance(layer, str):
+        return KINDS.get(layer, ())
+    return ATTENTION if layer is nn.MultiheadAttention else (layer,)
+
+
+def is_weight_of(target: Target, classes: Classes) -> bool:
+    """Whether one of the target's places is the weight of such a layer."""
+    return (Experts in classes and target.is_stack) or any(
+        isinstance(module, classes) and attribute in weight_attributes(module)
+        for module, attribute in target.places
+    )
+
+
+def is_picked(target: Target, pattern: str | type[nn.Module]) -> bool:
+    """Whether a pattern, a glob or a type, picks the parameter by one of its names or places."""
+    if isinstance(pattern, str):
+        return any(name_matches(alias, pattern) for alias in target.names)
+    return any(isinstance(module, pattern) for module, _ in target.places)
+
+
+def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
+    return {name for name, target in everything.items() if is_picked(target, pattern)}
+
+
+def _included(
+    model: nn.Module,
+    everything: dict[str, Target],
+    of_layers: set[str],
+    patterns: list[str | type[nn.Module]],
+) -> set[str]:
+    if not patterns:
+        raise InvalidArgumentError("include is empty; leave it out to prune every target weight")
+    weights = {name for name, target in everything.items() if is_weight_of(target, EVERY_KIND)}
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matched = _matching(everything, pattern)
+        if not matched:
+            raise _unmatched("include", pattern, model)
+        chosen |= (matched & of_layers) or (matched & weights) or matched
+    return chosen
+
+
+def _unmatched(
+    option: str, pattern: str | type[nn.Module], model: nn.Module
+) -> InvalidArgumentError:
+    if isinstance(pattern, type):
+        return InvalidArgumentError(f"{option}: the model has no {pattern.__name__} with weights")
+    names = [name for name, _ in model.named_parameters()] + [n for n, _ in model.named_modules()]
+    return InvalidArgumentError(
+        f"{option}={pattern!r} matches no parameter and no module"
+        f"{nearest(pattern, names)} (model.named_parameters() lists the names)"
+    )
+
+
+def refuse_absent(everything: dict[str, Target], layers: Layers | None) -> None:
+    """A type among several that picks nothing would be left out silently: say so."""
+    for layer in pattern_list("layers", () if layers is None else layers):
+        if isinstance(layer, str) or any(
+            is_weight_of(target, classes_of(layer)) for target in everything.values()
+        ):
+            continue
+        raise InvalidArgumentError(
+            f"layers: {layer.__name__} has no parameter called weight; name its parameters with "
+            f"include=['*', {layer.__name__}], or leave it out"
+            if _matching(everything, layer)
+            else none_of(layer)
+        )
+
+
+def none_of(layer: type[nn.Module]) -> str:
+    """What is wrong with a type in ``layers`` that the model does not have."""
+    return f"layers: the model has no {layer.__name__} with weights; leave it out"

@@ -1,0 +1,101 @@
+"""Kinds of layers: their classes, which of their parameters are weights, where outputs lie."""
+
+from abc import ABC
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.modules.rnn import RNNCellBase
+from torch.nn.parameter import UninitializedParameter
+
+from secateurs.parameters.layer_names import is_matrix, outputs_last
+
+
+class Conv1D(ABC):  # noqa: B024
+    """The linear layer of GPT-2 in transformers, whose weight is (in, out), and its subclasses.
+
+    Recognised by name, so that transformers need not be imported.
+    """
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        return any(
+            base.__name__ == "Conv1D" and base.__module__.partition(".")[0] == "transformers"
+            for base in subclass.__mro__
+        )
+
+
+class Experts(ABC):  # noqa: B024
+    """Modules whose class is called experts: with one matrix an expert, stacked in one tensor."""
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        return any("experts" in base.__name__.lower() for base in subclass.__mro__)
+
+
+# Of virtual classes as well, so not type[nn.Module].
+Classes = tuple[type[Any], ...]
+
+_CONVOLUTIONS: dict[str, Classes] = {
+    "conv1d": (nn.Conv1d,),
+    "conv2d": (nn.Conv2d,),
+    "conv3d": (nn.Conv3d,),
+    "conv_transpose1d": (nn.ConvTranspose1d,),
+    "conv_transpose2d": (nn.ConvTranspose2d,),
+    "conv_transpose3d": (nn.ConvTranspose3d,),
+}
+TRANSPOSED: Classes = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_ALL_CONVOLUTIONS = tuple(cls for classes in _CONVOLUTIONS.values() for cls in classes)
+_LINEAR: Classes = (nn.Linear, Conv1D)
+# The output projection of an attention module is a layer of its own, one level below.
+ATTENTION: Classes = (nn.MultiheadAttention, NonDynamicallyQuantizableLinear)
+_ATTENTION_WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+_RECURRENT: Classes = (nn.RNNBase, RNNCellBase)
+
+KINDS: dict[str, Classes] = {
+    **_CONVOLUTIONS,
+    "conv": _ALL_CONVOLUTIONS,
+    "linear": _LINEAR,
+    "attention": ATTENTION,
+    "experts": (Experts,),
+    "recurrent": _RECURRENT,
+    "default": (*_ALL_CONVOLUTIONS, *_LINEAR, *ATTENTION, Experts),
+}
+LAYER_NAMES = (*KINDS, "all")
+EVERY_KIND: Classes = (*KINDS["default"], *_RECURRENT)
+_SINGLE: Classes = (*_ALL_CONVOLUTIONS, *_LINEAR, *ATTENTION, *_RECURRENT)
+EMBEDDINGS: Classes = (nn.Embedding, nn.EmbeddingBag)
+
+
+def weight_attributes(module: nn.Module) -> tuple[str, ...]:
+    """The names of those parameters of a layer that are its weights, present or not."""
+    if isinstance(module, nn.MultiheadAttention):
+        return _ATTENTION_WEIGHTS
+    if isinstance(module, RNNCellBase):
+        return ("weight_ih", "weight_hh")
+    if isinstance(module, nn.RNNBase):
+        names = (name for layer in module._all_weights for name in layer)
+        return tuple(name for name in names if name.startswith("weight_"))
+    if isinstance(module, Experts) and not isinstance(module, _SINGLE):
+        return tuple(name for name, p in module._parameters.items() if is_stack(module, name, p))
+    return ("weight",)
+
+
+def is_stack(module: nn.Module, attribute: str, parameter: torch.Tensor | None) -> bool:
+    """Whether a parameter may be a stack of matrices, one an expert, by its shape and its name."""
+    # Asked of the type: `isinstance` is slow for Parameters, and all of a model come through here.
+    if parameter is None or issubclass(type(parameter), UninitializedParameter):
+        return False
+    return parameter.dim() == 3 and is_matrix(attribute) and not isinstance(module, _SINGLE)
+
+
+def stack_outputs_last(module: nn.Module, attribute: str) -> bool:
+    """Whether a stack of matrices is (experts, in, out); (experts, out, in) if nothing shows it."""
+    told = getattr(module, "is_transposed", None)  # transformers says so
+    if isinstance(told, bool):
+        return told
+    shapes = {name: tuple(p.shape) for name, p in module._parameters.items() if p is not None}
+    beside = [s for n, s in shapes.items() if n != attribute and len(s) == 3]
+    bias = shapes.get(f"{attribute}_bias")
+    return bool(outputs_last(shapes[attribute], bias=bias, beside=beside))

@@ -1,0 +1,159 @@
+"""Layers that replace their weight by another one in ``forward``, in which zeros are not kept.
+
+A convolution with weight standardisation subtracts the mean of each filter from its weights, so
+that a weight that was set to zero acts as another number. No attribute says so, only ``forward``
+does: one small layer of each class with a ``forward`` of its own is run on a copy, with some
+weights zero, and the weight that it hands to torch's convolution or linear function is looked at.
+"""
+
+import copy
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+
+from secateurs.distributed.dtensor import is_part
+from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.patterns import excluding, listed
+
+_HANDED = frozenset(
+    (
+        F.linear, torch.conv1d, torch.conv2d, torch.conv3d,
+        torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+    )
+)  # fmt: skip
+_FORWARDS = ("forward", "_conv_forward")
+
+
+def refuse_recomputed(
+    named: Iterable[tuple[str, nn.Module]],
+    chosen: Collection[str],
+    asked: Sequence[str | type[nn.Module]] = (),
+    *,
+    stored: bool = True,
+) -> None:
+    """Refuse the weights of layers that do not keep zeros, all of a class in one error.
+
+    Args:
+        named: names and modules of the weights that compete.
+        chosen: the names of all that compete, which an exclusion must not match.
+        asked: what the caller gave as ``layers``; a class in it is pruned as it was asked for.
+        stored: whether the stored weights can be pruned at all, if asked for.
+
+    Raises:
+        InvalidArgumentError: there are some.
+    """
+    by_class: dict[type[nn.Module], list[tuple[str, nn.Module]]] = {}
+    for name, module in named:
+        cls = _own_class(module)
+        if _has_own_forward(cls) and not _is_asked_for(cls, asked):
+            by_class.setdefault(cls, []).append((name, module))
+    lost = {
+        cls: [name for name, _ in held]
+        for cls, held in by_class.items()
+        if _loses_zeros(cls, [module for _, module in held])
+    }
+    if not lost:
+        return
+    names = [name for held in lost.values() for name in held]
+    kinds = ", ".join(cls.__name__ for cls in lost)
+    said = ", ".join(
+        f"{len(held)} of type {cls.__name__} ({listed(held)})" for cls, held in lost.items()
+    )
+    exclusion = excluding(names, set(chosen) - set(names))
+    given = ", ".join(one.__name__ if isinstance(one, type) else repr(one) for one in asked)
+    nevertheless = (
+        f", or, to prune the stored weights, layers=[{given or repr('default')}, {kinds}]"
+    )
+    raise InvalidArgumentError(
+        f"{said}: forward computes other weights from these, in which a zero does not stay zero "
+        "(as in weight standardisation): replace the layers by ordinary ones that hold the "
+        f"computed weights, or write {exclusion}{nevertheless if stored else ''}"
+    )
+
+
+def _own_class(module: nn.Module) -> type[nn.Module]:
+    """The class as it was written: a layer under gradient pruning has one made from it."""
+    return getattr(type(module), "secateurs_base", type(module))
+
+
+def _has_own_forward(cls: type[nn.Module]) -> bool:
+    """Whether a convolution or linear layer runs code that is not torch's."""
+    if not issubclass(cls, (_ConvNd, nn.Linear)):
+        return False
+    forwards = (getattr(cls, name, None) for name in _FORWARDS)
+    return any(f and not f.__module__.startswith("torch.nn.modules.") for f in forwards)
+
+
+def _is_asked_for(cls: type[nn.Module], asked: Sequence[str | type[nn.Module]]) -> bool:
+    return any(isinstance(one, type) and issubclass(cls, one) and _has_own_forward(one)
+               for one in asked)  # fmt: skip
+
+
+def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
+    """Whether the smallest of these layers, in which a filter has several weights, loses zeros."""
+    usable = [m for m in modules if _is_usable(m)]
+    if not usable:
+        return False
+    module: Any = min(usable, key=lambda m: m.get_parameter("weight").numel())
+    shape, device = module.weight.shape, module.weight.device
+    # Positive, so that no mean is zero; every second one is zero.
+    values = torch.arange(module.weight.numel(), device=device).reshape(shape)
+    weight = (values % 2 * (1 + values % 5)).to(module.weight.dtype)
+    looking = _Looking(weight)
+    # Code of others, run on an input that it may not be made for: what was seen until then counts.
+    with suppress(Exception), torch.no_grad(), looking:
+        cls.forward(_copied(module, weight), _input(module))
+    return looking.lost
+
+
+def _is_usable(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return weight is not None and not is_part(weight) and weight[:1].numel() > 1
+
+
+def _copied(module: nn.Module, weight: Tensor) -> nn.Module:
+    """The module with another weight; what ``forward`` may change is its own."""
+    copied = module.__class__.__new__(module.__class__)
+    copied.__dict__ = dict(module.__dict__)
+    copied._parameters = {**module._parameters, "weight": nn.Parameter(weight, False)}
+    copied._buffers = {k: None if b is None else b.clone() for k, b in module._buffers.items()}
+    copied._modules = copy.deepcopy(module._modules)
+    return copied.eval()  # so that nothing random is drawn
+
+
+def _input(module: nn.Module) -> Tensor:
+    """The smallest input of such a layer, with some room for strides."""
+    layer: Any = module
+    like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+    if isinstance(module, nn.Linear):
+        return torch.zeros(1, layer.weight.shape[1], **like)
+    sizes = [
+        (kernel - 1) * dilation + stride
+        for kernel, dilation, stride in zip(
+            layer.kernel_size, layer.dilation, layer.stride, strict=True
+        )
+    ]
+    return torch.zeros(1, layer.in_channels, *sizes, **like)
+
+
+class _Looking(TorchFunctionMode):
+    """Looks at the weights that are handed to convolutions and linear functions."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.zero = weight == 0
+        self.lost = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _HANDED:
+            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
+            if isinstance(weight, Tensor) and weight.shape == self.zero.shape:
+                self.lost = self.lost or bool(weight[self.zero].any())
+        return func(*args, **kwargs)

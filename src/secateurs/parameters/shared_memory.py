@@ -1,0 +1,94 @@
+"""Whether different parameters lie over one memory, by the addresses of their elements."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from secateurs.distributed.dtensor import is_part, local_of
+from secateurs.errors import InvalidArgumentError
+
+
+class _Span(NamedTuple):
+    """The bytes from a tensor's first element to its last."""
+
+    name: str
+    tensor: torch.Tensor
+    start: int
+    stop: int
+
+
+def refuse_overlaps(
+    parameters: Sequence[tuple[str, nn.Parameter]], competing: int | None = None
+) -> None:
+    """Refuse two parameters that share elements, of which each would be pruned as if alone.
+
+    Slices of one buffer that do not meet, as flattened optimizers and FSDP make them, are fine.
+
+    Args:
+        parameters: those that compete, each Parameter once (one that has two names is one), and
+            after them those that must not be written to.
+        competing: how many compete, default all.
+
+    Raises:
+        InvalidArgumentError: two share elements.
+    """
+    kept = {name for name, _ in parameters[competing:]} if competing is not None else set[str]()
+    for first, second in _meeting(_spans(parameters)):
+        if not {first.name, second.name} <= kept and _share(first, second):
+            raise InvalidArgumentError(
+                f"{first.name} and {second.name} are views of the same memory, so one cannot be "
+                f"pruned without the other: give {second.name} memory of its own "
+                "(nn.Parameter(weight.detach().clone())), or let both modules hold one Parameter, "
+                "which is pruned once"
+            )
+
+
+def _spans(parameters: Sequence[tuple[str, nn.Parameter]]) -> list[_Span]:
+    spans: list[_Span] = []
+    for name, parameter in parameters:
+        try:
+            tensor = local_of(parameter.detach()) if is_part(parameter) else parameter
+            start = tensor.data_ptr()
+        except Exception:  # noqa: S112 - sparse, packed or not initialised: no addresses
+            continue
+        if start and tensor.numel():
+            spans.append(_Span(name, tensor, start, start + _reach(tensor)))
+    return spans
+
+
+def _reach(tensor: torch.Tensor) -> int:
+    """Bytes from the first element to the end of the last."""
+    if tensor.is_contiguous():
+        return tensor.numel() * tensor.element_size()
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.element_size()
+
+
+def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
+    """Pairs whose ranges of addresses meet; few, where memory is used in the usual way."""
+    spans.sort(key=lambda span: span.start)
+    for place, first in enumerate(spans):
+        for index in range(place + 1, len(spans)):
+            second = spans[index]
+            if second.start >= first.stop:
+                break
+            if second.tensor.device == first.tensor.device:
+                yield first, second
+
+
+def _share(first: _Span, second: _Span) -> bool:
+    """Whether a byte belongs to both: columns of one matrix lie between each other."""
+    start = min(first.start, second.start)
+    marks = torch.zeros(max(first.stop, second.stop) - start, dtype=torch.bool)
+    _bytes_of(first, marks, start).fill_(True)
+    return bool(_bytes_of(second, marks, start).any())
+
+
+def _bytes_of(span: _Span, marks: torch.Tensor, start: int) -> torch.Tensor:
+    size = span.tensor.element_size()
+    steps = zip(span.tensor.shape, span.tensor.stride(), strict=True)
+    used = [(count, stride * size) for count, stride in steps if stride]  # not what expand repeats
+    shape, strides = [count for count, _ in used], [stride for _, stride in used]
+    return marks.as_strided([*shape, size], [*strides, 1], span.start - start)

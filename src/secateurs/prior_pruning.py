@@ -1,0 +1,125 @@
+"""The pruning that a model is under, noted so that it can be brought back."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from secateurs.errors import LostTrainingWarning
+from secateurs.gradient_pruning.modules import gradient_masks, install_gradient_masks
+from secateurs.originals.module_state import (
+    fits,
+    keep_original,
+    original_of,
+    originals_of,
+    parameter_of,
+)
+from secateurs.originals.original import Original, differs
+from secateurs.originals.restore_weights import copy_bits, copy_original
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """One weight that is pruned.
+
+    Attributes:
+        name: its qualified name.
+        module: what holds it.
+        attribute: its name there.
+        original: the values from before pruning.
+        parameter: the Parameter itself.
+        values: what it holds; None if that was not wanted.
+        trained: whether it was trained since it was pruned.
+    """
+
+    name: str
+    module: nn.Module
+    attribute: str
+    original: torch.Tensor
+    parameter: nn.Parameter
+    values: torch.Tensor | None
+    trained: bool
+
+    @property
+    def stands(self) -> bool:
+        """Whether the module still has this Parameter."""
+        return parameter_of(self.module, self.attribute) is self.parameter
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The pruning that a model was under at one moment."""
+
+    model: nn.Module
+    weights: list[_Weight]
+    masks: list[tuple[nn.Module, str, torch.Tensor]]
+
+    @classmethod
+    def of(cls, model: nn.Module, *, values: bool = True) -> "Standing":
+        """Note it; with ``values`` so that it can be brought back, which takes a copy of them."""
+        weights = [
+            _Weight(
+                name,
+                module,
+                attribute,
+                original.values,
+                original.parameter,
+                original.parameter.detach().clone() if values else None,
+                values and original.trained,
+            )
+            for name, module, attribute, original in originals_of(model)
+            if original_of(module, attribute) is original
+        ]
+        return cls(model, weights, gradient_masks(model))
+
+    def end(self) -> list[str]:
+        """Put the original values back where the pruning of a weight still stands.
+
+        Returns:
+            The names of those that were trained meanwhile.
+        """
+        lost: dict[int, str] = {}
+        for weight in self.weights:
+            kept = original_of(weight.module, weight.attribute)
+            if kept is None:
+                continue
+            if copy_original(weight.module, weight.attribute, weight.original):
+                lost.setdefault(id(kept.parameter), weight.name)
+        return list(lost.values())
+
+    def bring_back(self) -> list[str]:
+        """Put a model that is not pruned under this pruning again.
+
+        A new Parameter in the place of one that was noted is left as it is.
+
+        Returns:
+            The names of weights that had been trained meanwhile.
+        """
+        lost: dict[int, str] = {}
+        for weight in self.weights:
+            if weight.values is None or not weight.stands:
+                continue
+            parameter = weight.parameter
+            dense = weight.values if weight.trained else weight.original
+            if differs(parameter, dense) and differs(parameter, weight.values):
+                lost.setdefault(id(parameter), weight.name)
+            copy_bits(parameter, weight.values)
+            original = weight.original.to(parameter.device, parameter.dtype)
+            keep_original(weight.module, weight.attribute, Original(original, parameter))
+        standing = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
+        install_gradient_masks(self.model, standing)
+        return list(lost.values())
+
+
+def warn_of_loss(what: str, names: list[str], *, frames: int) -> None:
+    """Warn that learned values are gone, if there are names; the caller is ``frames`` away."""
+    if not names:
+        return
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    warnings.warn(
+        f"{what} puts back the values that {shown} had before pruning, though training or loading "
+        "changed them since, which is lost now: to keep it, call make_permanent(model) first",
+        LostTrainingWarning,
+        stacklevel=frames,
+    )

@@ -1,0 +1,307 @@
+"""The one-liners: prune a model, put it back, or do both around a block of code."""
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeVar, Unpack
+
+import torch
+from torch import nn
+
+from secateurs._validation import check_choice, check_ratio, make_generator
+from secateurs.criteria import Score
+from secateurs.distributed.process_group import team_of
+from secateurs.gradient_pruning.modules import gradient_barrier, prune_gradients, restore_gradients
+from secateurs.masks.apply import check_weights, prune_weights
+from secateurs.masks.mask import Masks
+from secateurs.originals.restore_weights import (
+    check_releasable,
+    forget_originals,
+    look_closely,
+    release_weights,
+    restore_weights,
+)
+from secateurs.parameters.coverage import Barrier, no_barrier
+from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.prior_pruning import Standing, warn_of_loss
+from secateurs.selection._select import SelectOptions, agree, choose
+
+PRUNE_TYPES = ("global", "gradient")
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def global_prune(
+    model: Model,
+    p_prune: float,
+    p_bern: float = 1.0,
+    *,
+    granularity: str = "weight",
+    scope: str = "global",
+    score: Score = "magnitude",
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+) -> Model:
+    """Prune a model's weights in place, for the forward and the backward pass.
+
+    The smallest ``p_prune`` of the units are candidates, and each is set to zero with probability
+    ``p_bern`` (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). While a weight is
+    pruned, ``module.weight_orig`` holds its original values; `restore` puts them back bit for bit.
+    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights that
+    were trained meanwhile are pruned from what they are now, which `restore` then puts back; so
+    pruning and training in turns prunes iteratively.
+
+    Args:
+        model: the network; its Parameters stay the same objects.
+        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
+        p_bern: the probability with which a candidate is pruned.
+        granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `select`.
+        scope: ``"global"`` or ``"layer"``; see `select`.
+        score: ``"magnitude"``, ``"gradient"``, ``"taylor"``, ``"random"`` or a function; see
+            `select`.
+        layers: which layers compete, by default every convolution, linear layer, attention
+            projection and stack of experts; see `secateurs.find_targets`.
+        include: only these names or types; see `secateurs.find_targets`.
+        exclude: not these names or types; see `secateurs.find_targets`.
+        generator: the source of randomness for ``p_bern`` between 0 and 1 and random scores.
+        seed: instead of a generator; gives the same masks on every device.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InvalidArgumentError: a ratio outside [0, 1], an unknown name, a NaN score, nothing to
+            prune, or something random without a generator or a seed. The model is unchanged.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model = torch.nn.Linear(8, 8)
+        >>> sc.sparsity(sc.global_prune(model, 0.5)).ratio
+        0.5
+        >>> sc.sparsity(sc.restore(model)).ratio
+        0.0
+    """
+    masks = _draw(
+        model,
+        p_prune,
+        p_bern,
+        granularity=granularity,
+        scope=scope,
+        score=score,
+        layers=layers,
+        include=include,
+        exclude=exclude,
+        generator=generator,
+        seed=seed,
+    )
+    return apply_masks(model, masks, "global")
+
+
+def gradient_prune(
+    model: Model,
+    p_prune: float,
+    p_bern: float = 1.0,
+    **options: Unpack[SelectOptions],
+) -> Model:
+    """Prune the backward pass alone.
+
+    Outputs stay those of the dense model, bit for bit. The gradient that flows to a layer's input
+    is computed with the pruned weight; the weight's own gradient stays dense.
+
+    Args:
+        model: the network, changed in place.
+        p_prune: as for `global_prune`.
+        p_bern: as for `global_prune`.
+        **options: the keyword arguments of `global_prune`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InvalidArgumentError: as `global_prune`, or a chosen parameter is not the weight of a
+            convolution, linear or attention layer or of experts.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model, x = torch.nn.Linear(2, 1, bias=False), torch.ones(1, 2, requires_grad=True)
+        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 2.0]]))
+        >>> y = sc.gradient_prune(model, 0.5)(x)
+        >>> y.backward()
+        >>> y.item(), x.grad
+        (3.0, tensor([[0., 2.]]))
+    """
+    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
+    return apply_masks(model, masks, "gradient")
+
+
+def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model:
+    """Put masks on a model, replacing whatever pruning it is under.
+
+    Masks act on the original weights; on weights that were trained since they were pruned, as they
+    are. Of writes that torch does not count (``.data``, optimizers with ``fused=True``) a few
+    values tell on a CPU and a new gradient anywhere; `select` and `global_prune` see all of them.
+
+    Args:
+        model: the network, changed in place.
+        masks: from `Candidates.draw`, or `Masks.load`.
+        prune_type: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
+
+    Returns:
+        The same model.
+
+    Raises:
+        InvalidArgumentError: the masks are for another model. The model is unchanged.
+    """
+    if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
+        pairs = check_weights(model, masks)  # first: an error leaves the model as it is
+        restore_gradients(model)
+        prune_weights(model, pairs)
+    else:
+        check_releasable(model)
+        prune_gradients(model, masks)
+        release_weights(model)
+    return model
+
+
+def restore(model: Model) -> Model:
+    """Put the original weights back, bit for bit, and take masks off the backward pass.
+
+    Whatever happened to the pruned weights since, such as training, is dropped, with a
+    `LostTrainingWarning` that names them; to keep it, call `make_permanent` instead. A new
+    Parameter in the place of a pruned one is left as it is. Safe to call on a model that is not
+    pruned, and to call twice.
+
+    Args:
+        model: the network, changed in place.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
+    """
+    # Told before anything changes: where warnings are errors, nothing is lost.
+    restore_weights(model, lambda lost: warn_of_loss("restore", lost, frames=5))
+    restore_gradients(model)
+    check_releasable(model)
+    return model
+
+
+def make_permanent(model: Model) -> Model:
+    """Keep the pruned weights as the model's weights, and forget the original ones.
+
+    Args:
+        model: the network, changed in place.
+
+    Returns:
+        The same model, with its pruned weights and without ``weight_orig``.
+    """
+    forget_originals(model)
+    restore_gradients(model)
+    return model
+
+
+@contextmanager
+def pruned(
+    model: Model,
+    p_prune: float,
+    p_bern: float = 1.0,
+    **options: Unpack[SelectOptions],
+) -> Generator[Model]:
+    """`global_prune` for the length of a ``with`` block.
+
+    Afterwards, also when the block raises, the model is as it was before: with its original
+    weights, or under the pruning it was under. What the block taught the weights is dropped, with
+    a `LostTrainingWarning`. A weight that `make_permanent` or `restore` ended the pruning of inside
+    the block stays as they left it.
+
+    Args:
+        model: the network.
+        p_prune: as for `global_prune`.
+        p_bern: as for `global_prune`.
+        **options: the keyword arguments of `global_prune`.
+
+    Yields:
+        The same model, pruned.
+
+    Raises:
+        InvalidArgumentError: as `global_prune`.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model = torch.nn.Linear(8, 8)
+        >>> with sc.pruned(model, 0.25):
+        ...     sc.sparsity(model).ratio
+        0.25
+    """
+    masks = _draw(model, p_prune, p_bern, **options)
+    with _under(model, masks, "global"):
+        yield model
+
+
+@contextmanager
+def gradient_pruned(
+    model: Model,
+    p_prune: float,
+    p_bern: float = 1.0,
+    **options: Unpack[SelectOptions],
+) -> Generator[Model]:
+    """`gradient_prune` for the length of a ``with`` block; see `pruned`.
+
+    Args:
+        model: the network.
+        p_prune: as for `global_prune`.
+        p_bern: as for `global_prune`.
+        **options: the keyword arguments of `global_prune`.
+
+    Yields:
+        The same model, its backward pass pruned.
+
+    Raises:
+        InvalidArgumentError: as `gradient_prune`.
+    """
+    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
+    with _under(model, masks, "gradient"):
+        yield model
+
+
+def set_aside(model: nn.Module) -> AbstractContextManager[None]:
+    """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
+    look_closely(model)
+    return _under(model, Masks({}), "global")
+
+
+@contextmanager
+def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
+    before = Standing.of(model)
+    apply_masks(model, masks, prune_type)
+    inside = Standing.of(model, values=False)
+    try:
+        yield
+    finally:
+        restore_gradients(model)
+        lost = inside.end()
+        lost += restore_weights(model)
+        lost += before.bring_back()
+        warn_of_loss("the end of the block", lost, frames=6)
+        check_releasable(model)
+
+
+def _draw(
+    model: nn.Module,
+    p_prune: float,
+    p_bern: float,
+    barrier: Barrier = no_barrier,
+    **options: Unpack[SelectOptions],
+) -> Masks:
+    team = team_of(model)
+    if team is not None:
+        agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
+    p_bern = check_ratio("p_bern", p_bern)
+    source = make_generator(options.get("generator"), options.get("seed"))
+    # One source for both: random scores and draws must not repeat each other's numbers.
+    options |= {"generator": source, "seed": None}
+    chosen = choose(model, p_prune, barrier=barrier, **options)
+    return chosen.draw(p_bern, generator=source)

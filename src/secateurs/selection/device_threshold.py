@@ -1,0 +1,72 @@
+"""The k-th smallest key of tensors that all lie on one accelerator, found there."""
+
+from collections.abc import Sequence
+
+import torch
+
+from secateurs._tensors.device_keys import device_blocks, joined_keys
+from secateurs._tensors.float_keys import Scores, key_dtype, key_range
+from secateurs._tensors.memory_order import flattened
+from secateurs.selection.key_counts import sampled_ranks
+
+_SAMPLE = 1 << 16
+# Keys inside the range are sorted on the device while they are so few.
+_FEW = 1 << 23
+
+
+def find_threshold_on_device(
+    scores: Sequence[Scores], k: int, few: int = _FEW
+) -> tuple[int, int, int] | None:
+    """Find the k-th smallest key by sampling a range and sorting what lies in it.
+
+    The device is waited for three times, whatever the number of tensors.
+
+    Args:
+        scores: at least one, all on one device, and all absolute or none.
+        k: from 1 to the number of scores.
+        few: how many keys may lie in the range.
+
+    Returns:
+        The key, how many of its ties belong to the k smallest, and how many ties there are. None
+        where this way does not lead to it: the sample was unlucky, many keys are equal, or a score
+        is NaN.
+    """
+    dtype, total = key_dtype(scores), sum(s.values.numel() for s in scores)
+    low, high = _likely_range(scores, dtype, k, total)
+    least, greatest = key_range(dtype, signed=not scores[0].absolute)
+    inside: list[torch.Tensor] = []
+    below: list[torch.Tensor] = []
+    foreign: list[torch.Tensor] = []  # keys beyond the infinities: NaN
+    kept = 0
+    for keys in device_blocks(scores, dtype):
+        inside.append(keys[(keys >= low) & (keys <= high)])
+        below.append((keys < low).sum())
+        foreign.append(((keys < least) | (keys > greatest)).sum())
+        kept += len(inside[-1])
+        if kept > few:
+            return None
+    before, strange = torch.stack([sum(below[1:], below[0]), sum(foreign[1:], foreign[0])]).tolist()
+    if strange or not before < k <= before + kept:
+        return None
+    ranked = torch.cat(inside).sort().values
+    key = ranked[k - before - 1]
+    found, smaller, tied = torch.stack(
+        [key.long(), (ranked < key).sum(), (ranked == key).sum()]
+    ).tolist()
+    return found, k - before - smaller, tied
+
+
+def _likely_range(
+    scores: Sequence[Scores], dtype: torch.dtype, k: int, total: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two keys, on the device, that the k-th smallest likely lies between."""
+    step, offset = max(total // _SAMPLE, 1), 0
+    taken: list[torch.Tensor] = []
+    for one in scores:
+        flat, first = flattened(one.values), -offset % step
+        if first < flat.numel():
+            taken.append(flat[first::step])
+        offset += flat.numel()
+    sample = joined_keys(taken, dtype, absolute=scores[0].absolute).sort().values
+    first, final = sampled_ranks(k, total, len(sample))
+    return sample[first], sample[final]

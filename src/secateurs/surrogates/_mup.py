@@ -1,0 +1,123 @@
+"""`MUP`: a surrogate whose candidates are the weights that matter least for the input of a call."""
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateurs._io.text import quoted
+from secateurs.errors import InvalidArgumentError
+from secateurs.outputs import logits_of
+from secateurs.parameters.target import Target
+from secateurs.selection._select import SelectOptions, choose
+from secateurs.selection.candidates import Candidates
+from secateurs.surrogates.diversified import Diversified
+from secateurs.surrogates.stand_ins import standing_in
+from secateurs.surrogates.structure import Structure
+from secateurs.surrogates.torch_transforms import in_transform
+
+
+class MUP(Diversified):
+    r"""Masking Unimportant Parameters (Yang et al. 2023, arXiv 2304.06908): see `mup`.
+
+    A `Diversified` whose candidates are chosen anew for each draw, by the scores
+    :math:`|\theta \cdot \partial J / \partial \theta|` of the dense model at the input of the call.
+    This takes one more forward and backward pass of the model for each draw.
+
+    Args:
+        model: as for `Diversified`.
+        p_prune: as for `Diversified`.
+        p_bern: as for `Diversified`.
+        **options: the other arguments of `Diversified`, without ``score``.
+
+    Raises:
+        InvalidArgumentError: as `Diversified`, or a ``score`` is given.
+    """
+
+    _classes: Tensor | None
+
+    def __init__(self, model: nn.Module, p_prune: float, p_bern: float = 1.0, **options: Any):
+        if "score" in options:
+            raise InvalidArgumentError(
+                "MUP scores weights by |w * dJ/dw| at each draw: leave score out"
+            )
+        super().__init__(model, p_prune, p_bern, **options)
+
+    def restart(self, seed: int) -> None:
+        """Begin the sequence of draws of a seed, and forget the classes that `aim` told."""
+        super().restart(seed)
+        self._classes = None
+
+    def aim(self, classes: Tensor, targeted: bool = True) -> None:  # noqa: ARG002
+        """Set the classes of the loss J; scores are absolute, so its sign does not matter.
+
+        Args:
+            classes: (batch,), integers, of the images that come next.
+            targeted: whether they are targets or true labels.
+
+        Raises:
+            InvalidArgumentError: they are not one integer for each image.
+        """
+        self._classes = _checked(classes)
+
+    def _refuse_partly(self, name: str) -> None:
+        raise InvalidArgumentError(
+            f"mup chooses masks by the loss at the input of forward, so it cannot prune {name}: "
+            "call the surrogate itself, or run it dense, in a block of `with surrogate.dense():`"
+        )
+
+    def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:
+        if not args and not kwargs:  # nothing was called yet: the candidates of the weights alone
+            return super()._choose(structure, args, kwargs)
+        found = self._gradients(structure, args, kwargs)
+
+        def importance(target: Target) -> Tensor:
+            return (target.weight * found[target.name]).abs()
+
+        options: SelectOptions = {**self.options, "score": importance, "seed": self.seed}
+        return choose(self.network, self.p_prune, warn=False, **options)
+
+    def _gradients(self, structure: Structure, args: Any, kwargs: Any) -> dict[str, Tensor]:
+        """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""
+        if in_transform():
+            raise InvalidArgumentError(
+                "mup cannot score weights inside of a transform of torch.func: call the surrogate "
+                "once before, and transform it in surrogate.frozen()"
+            )
+        leaves = [weight.detach().requires_grad_() for weight in structure.weights()]
+        inputs = [a.detach() if isinstance(a, Tensor) else a for a in args]
+        with torch.enable_grad(), standing_in(structure.places, leaves):
+            logits = logits_of(self.network(*inputs, **kwargs))
+            loss = F.cross_entropy(logits, self._labels(logits), reduction="sum")
+            grads: tuple[Any, ...] = torch.autograd.grad(loss, leaves, allow_unused=True)
+        pairs = zip(structure.targets, leaves, grads, strict=True)
+        return {t.name: torch.zeros_like(leaf) if g is None else g for t, leaf, g in pairs}
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        if self._classes is None:
+            return logits.detach().argmax(1)
+        told = len(self._classes)
+        copies, rest = divmod(len(logits), max(told, 1))
+        if rest or not copies:
+            raise InvalidArgumentError(
+                f"aim was told {told} classes, but {len(logits)} images came: "
+                "give aim the classes of the batch"
+            )
+        return self._classes.to(logits.device).repeat(copies)
+
+
+def _checked(classes: Any) -> Tensor:
+    found = None
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):  # torch cannot read it
+        found = torch.as_tensor(classes)
+    if found is None or found.dim() != 1 or found.dtype not in _INTEGERS:
+        raise InvalidArgumentError(
+            "aim takes one class for each image, whole numbers such as torch.tensor([3, 0]); "
+            f"got {quoted(classes)}"
+        )
+    return found.to(torch.int64)
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -1,0 +1,57 @@
+"""Which models a surrogate can be made of, and which ``redraw`` it takes."""
+
+from torch import nn
+
+from secateurs._validation import as_integer
+from secateurs.distributed.process_group import team_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.originals.module_state import is_pruned
+from secateurs.surrogates.view import View
+
+
+def check_redraw(redraw: object) -> str | int:
+    """When to draw: ``"forward"``, ``"step"``, or a number of draws.
+
+    Raises:
+        InvalidArgumentError: it is none of these.
+    """
+    if isinstance(redraw, str) and redraw in ("forward", "step"):
+        return redraw
+    count = as_integer(redraw)
+    if count is not None and count >= 1:
+        return count
+    raise InvalidArgumentError(
+        f'redraw must be "forward", "step", or how many draws to go through in turn, such as 4; '
+        f"got {redraw!r}"
+    )
+
+
+def check_model(model: object) -> None:
+    """Refuse what no surrogate can be made of.
+
+    Raises:
+        InvalidArgumentError: it is no module, a surrogate, pruned, or divided over ranks.
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model must be an nn.Module, got {type(model).__name__}")
+    if isinstance(model, View):
+        raise InvalidArgumentError("the model is a surrogate already: give its .network")
+    check_unpruned(model)
+    team = team_of(model)
+    if team is not None and team.sharded:
+        raise InvalidArgumentError(
+            "the model is divided over ranks, which surrogates are not made for: give each rank a "
+            "whole model"
+        )
+
+
+def check_unpruned(model: nn.Module) -> None:
+    """Refuse a model that is pruned, of which a surrogate would prune what is left.
+
+    Raises:
+        InvalidArgumentError: it is.
+    """
+    if any(map(is_pruned, model.modules())):
+        raise InvalidArgumentError(
+            "the model is pruned: call secateurs.restore(model) or make_permanent(model) first"
+        )

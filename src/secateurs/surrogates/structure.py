@@ -1,0 +1,119 @@
+"""Which weights a surrogate is about, found anew when its network has changed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunable
+from secateurs.originals.module_state import is_pruned
+from secateurs.parameters.prunable_parameters import find_targets
+from secateurs.parameters.target import Target
+from secateurs.selection._select import SelectOptions
+from secateurs.selection.candidates import Candidates
+from secateurs.surrogates.preconditions import check_unpruned
+from secateurs.surrogates.stand_ins import Place, parameters_of, places_for
+
+
+class Structure:
+    """The weights that compete in a network as it is now, and where they are.
+
+    Attributes:
+        targets: the weights, in order.
+        places: where the modules are that hold them.
+        modules: all modules of the network, but for scripted ones.
+        fast: those in which torch may take another path where no gradient is wanted.
+
+    Args:
+        network: the model.
+        options: which weights compete, as for `secateurs.select`.
+        mode: ``"global"`` or ``"gradient"``.
+
+    Raises:
+        InvalidArgumentError: the network is pruned, nothing competes, or a weight cannot be pruned
+            for one call.
+    """
+
+    targets: tuple[Target, ...]
+    places: list[Place]
+    modules: list[nn.Module]
+    fast: list[nn.Module]
+
+    def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
+        check_unpruned(network)
+        self.targets = find_targets(
+            network,
+            layers=options.get("layers"),
+            include=options.get("include"),
+            exclude=options.get("exclude"),
+        )
+        _check_targets(self.targets, mode)
+        self.places = places_for([target.places for target in self.targets])
+        # A scripted module keeps its parts elsewhere, and takes no hooks.
+        scripted = torch.jit.ScriptModule
+        self.modules = [m for m in network.modules() if not isinstance(m, scripted)]
+        self.fast = [module for module in self.modules if isinstance(module, FAST_PATHS)]
+        self._seen = _parts_of(self.modules)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether these are the model's own parameters: torch.func lends it others for a call."""
+        return all(isinstance(target.parameter, nn.Parameter) for target in self.targets)
+
+    def stands(self) -> bool:
+        """Whether the network still has the same modules and parameters at the same places."""
+        return _parts_of(self.modules) == self._seen
+
+    def fits(self, candidates: Candidates) -> bool:
+        """Whether candidates are about weights that compete here, of the same shapes."""
+        weights = {t.name: w for t, w in zip(self.targets, self.weights(), strict=True)}
+        return weights.keys() == candidates.units.keys() and all(
+            units.shape == tuple(weights[name].shape) for name, units in candidates.units.items()
+        )
+
+    def weights(self) -> list[Tensor]:
+        """The parameters that stand in the model now: ``.to()`` may have replaced those before."""
+        return [parameters_of(target.module)[target.attribute] for target in self.targets]
+
+
+def _parts_of(modules: Sequence[nn.Module]) -> list[object]:
+    # Numbers, since parameters that were replaced meanwhile should not be kept for this. In one
+    # loop and one list, since this is asked at every call.
+    found: list[object] = []
+    for module in modules:
+        own: dict[str, Any] = module.__dict__
+        found.extend(map(id, own["_modules"].values()))
+        found.append(None)  # so that nothing moves from one kind to the other unseen
+        found.extend(map(id, own["_parameters"].values()))
+        found.append(is_pruned(module))
+    return found
+
+
+def surrogate_barrier(target: Target) -> str:
+    """What stands against a weight in a surrogate by the kind of its layer, or nothing."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module, _ in target.places)
+    return "cannot be pruned in a surrogate" if recurrent else ""
+
+
+def _check_targets(targets: Sequence[Target], mode: str) -> None:
+    for target in targets:
+        for module, _ in target.places:
+            _check_holder(target.name, module)
+    if mode == "gradient":
+        check_gradient_prunable(targets)
+
+
+def _check_holder(name: str, module: nn.Module) -> None:
+    """Refuse weights that a module does not look up among its parameters when it is called."""
+    if isinstance(module, nn.RNNBase):
+        kind, out = f"a recurrent layer ({type(module).__name__})", "nn.RNNBase"
+    elif isinstance(module, torch.jit.ScriptModule):
+        kind, out = "a scripted or traced part", "torch.jit.ScriptModule"
+    else:
+        return
+    raise InvalidArgumentError(
+        f"{name} belongs to {kind}, which keeps its weights where a surrogate cannot prune them "
+        f"for one call: write exclude={out}, which leaves out all of that kind"
+    )

@@ -1,0 +1,111 @@
+"""A module that is seen as another one: the same parameters, buffers and names below it."""
+
+import functools
+import types
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from typing import Any, Self
+
+from torch import nn
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.surrogates.torch_transforms import between_graphs
+
+_SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+
+
+class View(nn.Module):
+    """Shares everything that a network holds, and may do something else when it is called.
+
+    ``parameters()``, ``named_modules()``, ``state_dict()``, ``.to()``, ``.eval()``, ``deepcopy``
+    and ``pickle`` do what they do for the network, without a name more. Its class is none of the
+    network's: who takes a ``Sequential`` apart to call its parts calls this one instead.
+
+    Args:
+        network: the module to be seen as.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        # In a tuple, since a module's attributes that are modules become parts of it.
+        self.__dict__["_viewed"] = (network,)
+        for name in _SHARED:
+            self.__dict__[name] = network.__dict__[name]
+        self.training = network.training
+
+    @property
+    def network(self) -> nn.Module:
+        """The module that this one is seen as."""
+        return self.__dict__["_viewed"][0]
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not found here is the network's: its configuration, ``device``, ``classes``."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "_viewed" not in self.__dict__:  # being copied or read from a file
+                raise
+        return getattr(self.network, name)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the network and of all below it."""
+        self.network.train(mode)
+        self.training = mode
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's."""
+        return self.network.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's."""
+        return self.network.load_state_dict(*args, **kwargs)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self.network._apply(fn, recurse)
+        return self
+
+    def _replicate_for_data_parallel(self) -> Self:
+        raise InvalidArgumentError(
+            "nn.DataParallel would run the one network on all devices: make a surrogate of a copy "
+            "of the network for each device"
+        )
+
+
+def may_run_layers(name: str, found: object) -> bool:
+    """Whether something of a network, by its name, is a function that may use its weights."""
+    return isinstance(found, _FUNCTIONS) and not name.startswith(_NOT_RUNNING)
+
+
+@between_graphs
+def run_under(
+    under: Callable[[], AbstractContextManager[Any]], run: Callable[..., Any], *args: Any
+) -> Any:
+    """Call a function inside of ``under()``, and if it gives a generator, run that so as well."""
+    with under():
+        found = run(*args)
+    return _resumed(under, found) if isinstance(found, Generator) else found
+
+
+def _resumed(
+    under: Callable[[], AbstractContextManager[Any]], running: Generator[Any, Any, Any]
+) -> Generator[Any, Any, Any]:
+    # Nothing of a generator runs when it is made, and between its values others may run.
+    sent = None
+    while True:
+        with under():
+            try:
+                given = running.send(sent)
+            except StopIteration as end:
+                return end.value
+        sent = yield given
+
+
+_FUNCTIONS = (types.MethodType, types.FunctionType, functools.partial)
+# The methods of many models that set, store or describe them: these are the model's, as are those
+# of nn.Module. Whatever else is called may run layers.
+_NOT_RUNNING = (
+    "_", "add_", "delete_", "disable_", "enable_", "from_", "gradient_checkpointing_", "init_",
+    "load_", "post_init", "prune_", "push_to_", "register_", "requires_", "reset_", "resize_",
+    "retie_", "save_", "set_", "tie_",
+)  # fmt: skip

@@ -1,0 +1,91 @@
+"""Finding the surrogates in a module, however it is wrapped, and calling their methods."""
+
+import functools
+import types
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from secateurs.surrogates.diversified import Diversified
+
+
+def surrogates_in(*modules: nn.Module) -> list[Diversified]:
+    """The surrogates in some modules, each once.
+
+    Found are submodules, and what attributes hold in a list, tuple, dictionary, function, partial
+    or method. What an object of another kind holds is not found.
+    """
+    return list(dict.fromkeys(_walk(modules, set())))
+
+
+def tell(members: Iterable[nn.Module], name: str, *values: object) -> None:
+    """Call a method of each member that has it; where one has not, of the surrogates in it.
+
+    Args:
+        members: networks, some of which are or hold surrogates.
+        name: such as ``"step"``.
+        values: the arguments.
+    """
+    for hearer in _hearers(members, name):
+        getattr(hearer, name)(*values)
+
+
+@contextmanager
+def holding(members: Iterable[nn.Module], name: str) -> Generator[None]:
+    """The same for a method that gives a context manager, such as ``"frozen"``."""
+    with ExitStack() as stack:
+        for hearer in _hearers(members, name):
+            stack.enter_context(getattr(hearer, name)())
+        yield
+
+
+def _hearers(members: Iterable[nn.Module], name: str) -> list[nn.Module]:
+    found: dict[nn.Module, None] = {}
+    for member in members:
+        own = getattr(member, name, None)
+        # A layer of that name is no method: transformers call linear layers ``dense``.
+        hears = callable(own) and not isinstance(own, nn.Module)
+        found |= dict.fromkeys([member] if hears else surrogates_in(member))
+    return list(found)
+
+
+def _walk(values: Iterable[Any], seen: set[int]) -> Iterator[Diversified]:
+    for value in values:
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Diversified):
+            yield value
+        else:
+            yield from _walk(_within(value), seen)
+
+
+def _within(value: Any) -> Iterable[Any]:
+    if isinstance(value, nn.Module):
+        own = (v for k, v in vars(value).items() if k not in _PARTS)
+        return [*value.children(), *own]
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__self__]
+    if isinstance(value, types.FunctionType):
+        return [cell for each in value.__closure__ or () for cell in _content(each)]
+    return ()
+
+
+def _content(cell: types.CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:  # not filled yet
+        return []
+
+
+# Of these, children are gone through by themselves; tensors hold nothing, and hooks run nothing
+# that an attack asks.
+_PARTS = frozenset(vars(nn.Module()))

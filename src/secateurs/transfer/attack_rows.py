@@ -1,0 +1,135 @@
+"""From what became of the images to result rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from secateurs.outputs import dtype_of
+from secateurs.provenance import device_name, versions
+from secateurs.results import TransferRow, digest_of, hit_columns
+from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer.image_choice import ImageSet
+from secateurs.transfer.network import Network
+from secateurs.transfer.outcomes import Hits, Outcome
+from secateurs.transfer.plan import Group, Job, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is attacked, as the rows name it.
+
+    Attributes:
+        data: name of the data set or folder.
+        split: split of the data.
+        image_seed: seed of the images' order, and of drawn target classes.
+        interpolation: how images were resized to the common size.
+    """
+
+    data: str = ""
+    split: str = ""
+    image_seed: int = 0
+    interpolation: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that one row is about, and how they are attacked.
+
+    Attributes:
+        name: ``""``, ``search`` (settings are chosen on these images) or ``report``.
+        images: which ones.
+        protocol: how.
+    """
+
+    name: str
+    images: ImageSet
+    protocol: Protocol
+
+
+def make_rows(
+    job: Job, part: Part, outcome: Outcome, subject: Subject, device: torch.device
+) -> list[TransferRow]:
+    """One row for every checkpoint and every network that was scored."""
+    shared = {
+        **_attack_columns(job, part, subject),
+        **_variant_columns(job.variant),
+        "achieved": outcome.achieved,
+        "candidates_count": part.images.seen,
+        "device": device_name(device),
+        "versions": versions(),
+    }
+    return [
+        TransferRow(
+            **shared,
+            **_network_columns(job.group, network, subject),
+            **_hits(networks[network.name], part.protocol),
+            step=step,
+            seconds=round(outcome.seconds[step], 3),
+        )
+        for step, networks in sorted(outcome.hits.items())
+        for network in job.group.scored
+    ]
+
+
+def _attack_columns(job: Job, part: Part, subject: Subject) -> dict[str, Any]:
+    protocol, images = part.protocol, part.images
+    drawn = f"drawn, seed {subject.image_seed}" if images.drawn else "given"
+    return {
+        "surrogates": job.group.name,
+        "surrogates_weights": ";".join(network.sha256 for network in job.group.surrogates),
+        "method": str(protocol.method),
+        "passes": protocol.passes,
+        "eps": protocol.eps,
+        "alpha": protocol.alpha,
+        "steps": protocol.steps,
+        "seed": job.seed,
+        "targeted_attack": protocol.targeted,
+        "target_classes": drawn if protocol.targeted else "",
+        "data": subject.data,
+        "split": subject.split,
+        "images": digest_of(images.names),
+        "search_part": part.name,
+        "img_size": images.levels.shape[-1],
+        "batch_size": protocol.batch_size,
+        "rounded": True,
+    }
+
+
+def _variant_columns(variant: Variant) -> dict[str, Any]:
+    """Nothing is pruned in plain attacks and in noise."""
+    pruned = variant.recipe not in (PLAIN, NOISE)
+    options = variant.defaults | dict(variant.options) if pruned else {}
+    texts = ("mode", "redraw", "granularity", "scope", "score", "layers", "include", "exclude")
+    return {
+        "variant": str(variant),
+        "recipe": "" if variant.recipe == PLAIN else variant.recipe,
+        **{name: _text(options.get(name, "")) for name in texts},
+        **{name: options.get(name, 0.0) for name in ("p_prune", "p_bern")},
+    }
+
+
+def _network_columns(group: Group, network: Network, subject: Subject) -> dict[str, Any]:
+    seen = network in group.surrogates
+    squashed = f"squashed ({subject.interpolation}), " if subject.interpolation else ""
+    return {
+        "target": network.name,
+        "target_sha256": network.sha256,
+        "role": "whitebox" if seen else "holdout",
+        "preprocess": squashed + network.preprocess,
+        "dtype": str(dtype_of(network.inner)).removeprefix("torch."),
+    }
+
+
+def _hits(hits: Hits, protocol: Protocol) -> dict[str, Any]:
+    targeted = [digit == "1" for digit in hits.targeted] if protocol.targeted else None
+    return hit_columns([digit == "1" for digit in hits.untargeted], targeted)
+
+
+def _text(value: Any) -> str:
+    return (
+        ";".join(map(str, value))
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else str(value)
+    )

@@ -1,0 +1,160 @@
+"""Running the jobs of a benchmark, which can stop anywhere and go on there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from secateurs._io.json_objects import BrokenJSONError, member
+from secateurs._progress import Bar
+from secateurs.results import Results, TransferRow, digest_of
+from secateurs.transfer.attack_rows import Part, Subject, make_rows
+from secateurs.transfer.attack_variants import NOISE, Variant
+from secateurs.transfer.batch import attack_batch, make_members
+from secateurs.transfer.outcomes import Outcome
+from secateurs.transfer.plan import Group, Job, noise_group
+from secateurs.transfer.saved_images import SavedImages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs jobs one after the other and keeps what they gave.
+
+    Attributes:
+        subject: names for the rows.
+        device: where the networks are.
+        results: the folder that keeps rows and progress, None for none.
+        bar: what progress is reported to.
+    """
+
+    subject: Subject
+    device: torch.device
+    results: Results[TransferRow] | None
+    bar: Bar
+
+    def run(
+        self, jobs: Sequence[Job], part: Part, saved: SavedImages | None = None
+    ) -> list[TransferRow]:
+        """Finish the jobs, from wherever each of them is.
+
+        Args:
+            jobs: which attacks.
+            part: which images, and how.
+            saved: where the attacked images go, None for nowhere.
+
+        Returns:
+            The rows of all jobs, also of those that were finished before.
+        """
+        there = self._finished()
+        rows: list[TransferRow] = []
+        for job in jobs:
+            found = _complete(there.get(_id(job, part), []), job, part)
+            if not found:
+                found = self._run(job, part, saved)
+            else:
+                self.bar.skip(work(job, part))
+            rows += found
+        return rows
+
+    def _finished(self) -> dict[tuple[Any, ...], list[TransferRow]]:
+        found: dict[tuple[Any, ...], list[TransferRow]] = {}
+        for row in self.results.rows() if self.results else []:
+            key = (row.search_part, row.surrogates, row.variant, row.seed)
+            found.setdefault(key, []).append(row)
+        return found
+
+    def _run(self, job: Job, part: Part, saved: SavedImages | None) -> list[TransferRow]:
+        outcome = self._load(job, part)
+        self.bar.skip(work(job, part) * outcome.seen // len(part.images))
+        members = make_members(job)
+        if members:
+            outcome.achieved = sum(member.achieved for member in members) / len(members)
+        while outcome.seen < len(part.images):
+            start = outcome.seen
+            batch, levels = attack_batch(
+                job,
+                members,
+                part.images,
+                start,
+                part.protocol,
+                device=self.device,
+                advance=self.bar.advance,
+            )
+            if saved is not None:
+                saved.save(job, start, levels)  # before the progress, which says it is done
+            outcome.add(batch)
+            self._save(job, part, outcome)
+        rows = make_rows(job, part, outcome, self.subject, self.device)
+        if self.results is not None:
+            self.results.add_all(rows)
+            self.results.clear_progress()
+        return rows
+
+    def _save(self, job: Job, part: Part, outcome: Outcome) -> None:
+        if self.results is not None:
+            progress = {"job": f"{part.name} | {job.key}", "outcome": outcome.to_dict()}
+            self.results.save_progress(progress)
+
+    def _load(self, job: Job, part: Part) -> Outcome:
+        """What was saved for this job; nothing if another version or tool wrote it."""
+        saved = (self.results.load_progress() if self.results else None) or {}
+        if self.results is None or saved.get("job") != f"{part.name} | {job.key}":
+            return Outcome()
+        try:
+            outcome = Outcome.from_dict(member(saved, "outcome"))
+            outcome.check(
+                _steps(job, part),
+                [network.name for network in job.group.scored],
+                total=len(part.images),
+                batch_size=part.protocol.batch_size,
+                targeted=part.protocol.targeted,
+            )
+        except BrokenJSONError as error:
+            self.results.distrust_progress(error)
+            return Outcome()
+        return outcome
+
+
+def make_jobs(
+    groups: Sequence[Group], variants: Sequence[Variant], seeds: Sequence[int]
+) -> list[Job]:
+    """Every variant with every group and seed; noise once a seed, since it needs no network.
+
+    Seeds are in the outermost loop: whatever is finished compares all variants.
+    """
+    jobs: list[Job] = []
+    for seed in seeds:
+        if Variant(recipe=NOISE) in variants:
+            jobs.append(Job(noise_group(groups), Variant(recipe=NOISE), seed))
+        jobs += [
+            Job(group, variant, seed)
+            for group in groups
+            for variant in variants
+            if variant.recipe != NOISE
+        ]
+    return jobs
+
+
+def work(job: Job, part: Part) -> int:
+    """Image steps of a job, for the progress bar; noise takes one step."""
+    return len(part.images) * (1 if job.variant.recipe == NOISE else part.protocol.steps)
+
+
+def _id(job: Job, part: Part) -> tuple[Any, ...]:
+    return part.name, job.group.name, str(job.variant), job.seed
+
+
+def _steps(job: Job, part: Part) -> list[int]:
+    """The steps after which a job is scored; noise takes one."""
+    return part.protocol.checkpoints[-1 if job.variant.recipe == NOISE else 0 :]
+
+
+def _complete(rows: Sequence[TransferRow], job: Job, part: Part) -> list[TransferRow]:
+    """The rows of a job in order, if all of them are there and about these images; else none."""
+    about = len(part.images), digest_of(part.images.names)
+    found = {(row.step, row.target): row for row in rows if (row.count, row.images) == about}
+    wanted = [
+        (step, network.name) for step in sorted(_steps(job, part)) for network in job.group.scored
+    ]
+    return [found[key] for key in wanted] if all(key in found for key in wanted) else []

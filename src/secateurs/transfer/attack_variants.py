@@ -1,0 +1,195 @@
+"""What is compared: the plain attack, noise, and the recipes that diversify the surrogate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from secateurs._validation import as_integer, check_choice, check_ratio
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks.granularity import GRANULARITIES
+from secateurs.selection._select import SCOPES
+from secateurs.surrogates import RECIPES
+from secateurs.transfer.network import FromPixels, Network
+
+PLAIN, NOISE = "plain", "noise"
+_SCORES = ("magnitude", "random")
+_MODES = ("global", "gradient")
+_NAMED = ("score", "redraw", "mode", "layers", "include", "exclude")  # not plain from the value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to make the surrogate, and so one line of the result table.
+
+    Attributes:
+        recipe: ``plain``, ``noise``, or a name in `secateurs.surrogates.RECIPES`.
+        options: the recipe's arguments, by name, in the order in which the name shows them.
+    """
+
+    recipe: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        """The recipe, its ratios, and the options that are not the usual ones."""
+        shown = dict(self.options)
+        ratios = [f"{shown.pop(name):g}" for name in ("p_prune", "p_bern") if name in shown]
+        named = [f"{name}={_text(shown.pop(name))}" for name in _NAMED if name in shown]
+        return " ".join([self.recipe, *ratios, *map(str, shown.values()), *named])
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What the recipe takes where its options say nothing."""
+        return {
+            "mode": "global",
+            "redraw": "forward",
+            "granularity": "weight",
+            "scope": "layer" if self.recipe == "mup" else "global",
+            "score": "taylor" if self.recipe == "mup" else "magnitude",
+            "p_prune": 1.0 if self.recipe == "rapa" else 0.0,
+            "p_bern": 1.0 if self.recipe == "mup" else 0.0,
+        }
+
+    def surrogate(self, network: Network, seed: int) -> FromPixels:
+        """The network as this variant attacks it, reading pixels.
+
+        Raises:
+            InvalidArgumentError: the recipe does not fit the network, which is named.
+        """
+        if self.recipe == PLAIN:
+            return network.dense
+        try:
+            made = RECIPES[self.recipe](network.inner, seed=seed, **dict(self.options))
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(
+                f"{self.recipe} does not fit {network.name}: {error}; leave the network or the "
+                f"recipe out, or write another recipe ({_others(self.recipe)})"
+            ) from error
+        return network.member(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variants:
+    """Every combination of recipes and options, without plain and noise.
+
+    Args:
+        recipe: names in `secateurs.surrogates.RECIPES`; ``plain``, which is always compared, adds
+            nothing.
+        p_prune: of dwp, default 0.3.
+        p_bern: of dwp, default 0.5.
+        granularity: of dwp: ``weight``, ``kernel``, ``filter``.
+        scope: of dwp: ``global`` or ``layer``.
+        score: of dwp: ``magnitude`` or ``random``.
+        redraw: of dwp: ``forward``, ``step``, or a number of draws to take in turn.
+        mode: of dwp: ``global``, or ``gradient`` for the backward pass alone.
+        layers: of dwp: kinds of layers that compete, see `secateurs.find_targets`.
+        include: of dwp: globs on parameter names.
+        exclude: of dwp: globs on parameter names.
+        rapa_p_bern: of rapa, default 0.05.
+        mup_p_prune: of mup, default 0.15.
+
+    Raises:
+        InvalidArgumentError: an unknown name, or a value out of range.
+
+    Example:
+        >>> [str(variant) for variant in Variants(recipe=["dwp", "mup"], p_bern=[0.2, 0.5]).all]
+        ['dwp 0.3 0.2', 'dwp 0.3 0.5', 'mup 0.15']
+    """
+
+    recipe: Sequence[str] = ("dwp",)
+    p_prune: Sequence[float] = (0.3,)
+    p_bern: Sequence[float] = (0.5,)
+    granularity: Sequence[str] = ("weight",)
+    scope: Sequence[str] = ("global",)
+    score: Sequence[str] = ("magnitude",)
+    redraw: Sequence[str | int] = ("forward",)
+    mode: Sequence[str] = ("global",)
+    layers: Sequence[str] | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    rapa_p_bern: Sequence[float] = (0.05,)
+    mup_p_prune: Sequence[float] = (0.15,)
+
+    def __post_init__(self) -> None:
+        for name in self.recipe:
+            check_choice("recipe", name, (PLAIN, *RECIPES))
+        for name in ("p_prune", "p_bern", "rapa_p_bern", "mup_p_prune"):
+            for value in getattr(self, name):
+                check_ratio(name, value)
+        for name, choices in (
+            ("granularity", GRANULARITIES),
+            ("scope", SCOPES),
+            ("score", _SCORES),
+            ("mode", _MODES),
+        ):
+            for value in getattr(self, name):
+                check_choice(name, value, tuple(choices))
+        object.__setattr__(self, "redraw", tuple(map(_redraw, self.redraw)))
+
+    @property
+    def all(self) -> list[Variant]:
+        """Each variant once, in the order of the recipes."""
+        recipes = [name for name in self.recipe if name != PLAIN]
+        found = [variant for name in recipes for variant in self._of(name)]
+        return list(dict.fromkeys(found))
+
+    def _of(self, recipe: str) -> list[Variant]:
+        if recipe == "rapa":
+            return [Variant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern]
+        if recipe == "mup":
+            return [Variant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune]
+        grid = product(
+            self.granularity,
+            self.scope,
+            self.score,
+            self.redraw,
+            self.mode,
+            self.p_prune,
+            self.p_bern,
+        )
+        return [self._diversified(recipe, *values) for values in grid]
+
+    def _diversified(
+        self,
+        recipe: str,
+        granularity: str,
+        scope: str,
+        score: str,
+        redraw: str | int,
+        mode: str,
+        p_prune: float,
+        p_bern: float,
+    ) -> Variant:
+        """Options at their defaults are left out: they need no room in a table."""
+        options: list[tuple[str, Any]] = [("p_prune", p_prune), ("p_bern", p_bern)]
+        for name, value, usual in (
+            ("granularity", granularity, "weight"),
+            ("scope", scope, "global"),
+            ("score", score, "magnitude"),
+            ("redraw", redraw, "forward"),
+            ("mode", mode, "global"),
+        ):
+            options += [(name, value)] if value != usual else []
+        for name in ("layers", "include", "exclude"):
+            value = getattr(self, name)
+            options += [(name, tuple(value))] if value else []
+        return Variant(recipe=recipe, options=tuple(options))
+
+
+def _redraw(value: object) -> str | int:
+    count = as_integer(value)
+    if count is not None and count >= 1:
+        return count
+    if isinstance(value, str) and value in ("forward", "step"):
+        return value
+    raise InvalidArgumentError(
+        f"redraw must be forward, step, or a number of draws from 1; got {value!r}"
+    )
+
+
+def _text(value: Any) -> str:
+    return ";".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _others(recipe: str) -> str:
+    return ", ".join(name for name in RECIPES if name != recipe)

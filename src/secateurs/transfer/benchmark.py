@@ -1,0 +1,208 @@
+"""`Benchmark`: the field's protocol, with and without diversification, on the same images."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateurs._progress import progress_bar
+from secateurs._validation import as_integer
+from secateurs.errors import InvalidArgumentError
+from secateurs.outputs import device_of
+from secateurs.provenance import device_name, tensors_sha256
+from secateurs.results import Results, TransferRow
+from secateurs.transfer.attack_rows import Part, Subject
+from secateurs.transfer.attack_runner import Runner, make_jobs, work
+from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer.image_choice import ImageSet
+from secateurs.transfer.plan import Group, Job, Protocol, all_networks
+from secateurs.transfer.saved_images import SavedImages
+from secateurs.transfer.search import Search, best_variants
+
+_PLAIN, _NOISE = Variant(recipe=PLAIN), Variant(recipe=NOISE)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Benchmark:
+    """Attacks with every group and variant, scored on networks that the attack did not see.
+
+    The plain attack and noise are always among the variants, on the same images and seeds. Success
+    is measured every ``protocol.every`` steps, on the targets and on the surrogates as they are
+    without diversification.
+
+    Attributes:
+        groups: who attacks whom, see `make_groups`; networks that `fit_size` has seen.
+        images: what `choose_images` found.
+        variants: what is compared with plain and noise, see `Variants`.
+        protocol: how images are attacked.
+        seeds: of the attack and of the masks; each is a repetition.
+        search: choose of each recipe the best variant on a part of the images, with the first
+            seed, and report on the rest; None reports on all variants and images.
+        subject: names for the rows.
+
+    Raises:
+        InvalidArgumentError: a seed is none, a recipe does not fit a network, or a search would
+            leave no images.
+    """
+
+    groups: Sequence[Group]
+    images: ImageSet
+    variants: Sequence[Variant]
+    protocol: Protocol
+    seeds: Sequence[int] = (0,)
+    search: Search | None = None
+    subject: Subject = field(default_factory=Subject)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
+        if self.search is not None:
+            self.search.split(self.images)
+            if not self.variants:
+                raise InvalidArgumentError("nothing to search: name a --recipe beside plain")
+        check_variants(self.groups, self.variants)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return device_of(all_networks(self.groups)[0].inner)
+
+    def configuration(self) -> dict[str, Any]:
+        """What must be the same for a run to go on, as JSON can hold it."""
+        images = self.images
+        pixels = {"levels": images.levels, "labels": images.labels, "targets": images.targets}
+        return {
+            "networks": {
+                network.name: f"{network.sha256}, {network.preprocess}"
+                for network in all_networks(self.groups)
+            },
+            "groups": {
+                group.name: [target.name for target in group.targets] for group in self.groups
+            },
+            "data": asdict(self.subject),
+            "images": {"count": len(images), "sha256": tensors_sha256(pixels)},
+            "variants": [str(variant) for variant in self.variants],
+            "protocol": {**asdict(self.protocol), "method": str(self.protocol.method)},
+            "seeds": list(self.seeds),
+            "search": None if self.search is None else asdict(self.search),
+            "device": device_name(self.device),
+        }
+
+    def run(
+        self,
+        *,
+        output: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        save_images: str | os.PathLike[str] | None = None,
+        progress: bool | None = None,
+        started: Callable[[], None] | None = None,
+    ) -> list[TransferRow]:
+        """Attack and score.
+
+        With ``output``, rows are on disk when a variant is done with a group and a seed, progress
+        is saved after every batch, and a run that was interrupted goes on there. A folder that
+        holds all rows already gives them back. Variants and seeds can be added to a run: what it
+        holds of the others is not run again.
+
+        Args:
+            output: a folder for the results, default none.
+            overwrite: throw away what ``output`` holds.
+            save_images: a folder for the attacked images, default none; see
+                `secateurs.transfer.saved_images`.
+            progress: False says nothing about the progress; by default there is a bar in a
+                terminal, and a line about every half minute elsewhere, on stderr.
+            started: called when ``output`` was found to be fit, before the first attack.
+
+        Returns:
+            One row for each group, variant, seed, checkpoint and network that was scored; the rows
+            of a search come first and have ``search_part="search"``.
+
+        Raises:
+            InvalidArgumentError: ``output`` holds another run, or one of more variants or seeds.
+            FailureError: the disk is full, or a saved image is not within epsilon.
+        """
+        with ExitStack() as stack:
+            results: Results[TransferRow] | None = None
+            if output is not None:
+                results = stack.enter_context(Results(output, TransferRow))
+                folder = None if save_images is None else str(save_images)
+                wanted = self.configuration() | {"save_images": folder}
+                results.open(wanted, overwrite=overwrite, growing=("variants", "seeds"))
+            if started is not None:
+                started()
+            shown = progress_bar("Attacking", self._work(), show=progress, unit="image steps")
+            bar = stack.enter_context(shown)
+            runner = Runner(subject=self.subject, device=self.device, results=results, bar=bar)
+            part, rows, variants = self._search(runner)
+            saved = None
+            if save_images is not None:
+                saved = SavedImages(Path(save_images), part.images, self.protocol.eps)
+            return [*rows, *runner.run(self._jobs(variants), part, saved)]
+
+    def _jobs(self, variants: Sequence[Variant]) -> list[Job]:
+        return make_jobs(self.groups, [_NOISE, _PLAIN, *variants], self.seeds)
+
+    def _search_jobs(self) -> list[Job]:
+        return make_jobs(self.groups, [_PLAIN, *self.variants], self.seeds[:1])
+
+    def _parts(self, search: Search) -> tuple[Part, Part]:
+        """What settings are chosen on, and what is reported."""
+        some, rest = search.split(self.images)
+        quick = replace(self.protocol, steps=search.steps or self.protocol.steps)
+        return Part("search", some, quick), Part("report", rest, self.protocol)
+
+    def _search(self, runner: Runner) -> tuple[Part, list[TransferRow], Sequence[Variant]]:
+        """What is to be reported, the rows of the search, and the variants that won it."""
+        if self.search is None:
+            return Part("", self.images, self.protocol), [], self.variants
+        some, rest = self._parts(self.search)
+        rows = runner.run(self._search_jobs(), some)
+        best = best_variants(self.variants, rows)
+        for variant, success in best:
+            runner.bar.say(
+                f"chosen on {len(some.images)} images: {variant} "
+                f"({success:.1f}% on networks that the attack did not see)"
+            )
+        return rest, rows, [variant for variant, _ in best]
+
+    def _work(self) -> int:
+        """Image steps in all, for the progress bar."""
+        if self.search is None:
+            part = Part("", self.images, self.protocol)
+            return sum(work(job, part) for job in self._jobs(self.variants))
+        some, rest = self._parts(self.search)
+        winners = list({variant.recipe: variant for variant in self.variants}.values())
+        return sum(work(job, some) for job in self._search_jobs()) + sum(
+            work(job, rest) for job in self._jobs(winners)
+        )
+
+
+def check_variants(groups: Sequence[Group], variants: Sequence[Variant]) -> None:
+    """Make every surrogate once: what cannot be made is known before hours of attacks.
+
+    Raises:
+        InvalidArgumentError: a recipe does not fit a network, which is named.
+    """
+    for network in dict.fromkeys(network for group in groups for network in group.surrogates):
+        for variant in variants:
+            variant.surrogate(network, 0)
+
+
+def check_seeds(seeds: Sequence[int]) -> list[int]:
+    """The seeds as Python's integers; refuse what are no seeds, or the same one twice.
+
+    Raises:
+        InvalidArgumentError: they are none from 0 to 2**31 - 1, each once.
+    """
+    found: list[int] = []
+    for seed in seeds:
+        number = as_integer(seed)
+        if number is None or not 0 <= number < 2**31:
+            raise InvalidArgumentError(f"seeds are whole numbers from 0 to 2**31 - 1, got {seed!r}")
+        found.append(number)
+    if not found or len(set(found)) < len(found):
+        raise InvalidArgumentError(f"give at least one seed, and each once; got {found}")
+    return found

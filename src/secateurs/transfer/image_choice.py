@@ -1,0 +1,242 @@
+"""The images that are attacked: whole, in 8 bits, and classified correctly by every network."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from secateurs._io.text import printable
+from secateurs._validation import check_count, check_seed
+from secateurs.errors import InvalidArgumentError
+from secateurs.transfer.network import Network
+from secateurs.zoo import SKIPPED, LoadedData, Preprocess
+
+_CHUNK = 32  # images that are read and classified at a time while images are looked for
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def pixel_preprocess(size: int, channels: int, interpolation: str = "bicubic") -> Preprocess:
+    """Squash an image to a square of ``size`` pixels and keep it in [0, 1], not normalised.
+
+    The resize is PIL's on 8-bit pixels, so every value is a multiple of 1/255; with ``bicubic``
+    these are the pixels that TransferAttack's evaluation reads.
+
+    Args:
+        size: side of the result.
+        channels: 1 (grey) or 3 (RGB).
+        interpolation: ``bicubic`` or ``bilinear``.
+    """
+    if interpolation not in _FILTERS:
+        raise InvalidArgumentError(
+            f"interpolation must be {' or '.join(_FILTERS)}; got {interpolation!r}"
+        )
+
+    def transform(image: Image.Image) -> Tensor:
+        if image.size != (size, size):
+            image = image.resize((size, size), _FILTERS[interpolation])
+        levels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        return levels.view(size, size, channels).permute(2, 0, 1).float() / 255
+
+    return Preprocess(
+        img_size=size,
+        crop_pct=1.0,
+        interpolation=interpolation,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+        crop_mode="squash",
+        source="the benchmark",
+        transform=transform,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images to attack, in an order that does not depend on how many there are.
+
+    Attributes:
+        levels: 8-bit pixels, N x C x H x W.
+        labels: the true classes, N.
+        targets: the classes that targeted attacks aim at, N.
+        names: file names for saved images, each once.
+        seen: how many images were classified to find these.
+        drawn: whether the targets were drawn, because the data has none.
+        accuracy: how many of the images seen each network classified correctly, by its name.
+    """
+
+    levels: Tensor
+    labels: Tensor
+    targets: Tensor
+    names: Sequence[str]
+    seen: int
+    drawn: bool
+    accuracy: dict[str, int] = field(default_factory=dict[str, int])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Images ``start`` to ``stop`` in [0, 1]."""
+        pixels = self.levels[start:stop].to(device).float() / 255
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def part(self, start: int, stop: int) -> "ImageSet":
+        """Some of them, as a set of its own."""
+        return ImageSet(
+            self.levels[start:stop],
+            self.labels[start:stop],
+            self.targets[start:stop],
+            self.names[start:stop],
+            self.seen,
+            self.drawn,
+            self.accuracy,
+        )
+
+
+def choose_images(
+    data: LoadedData,
+    networks: Sequence[Network],
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    advance: Callable[[int], None] | None = None,
+) -> ImageSet:
+    """Find images that every network classifies correctly.
+
+    Images are looked at in an order drawn from ``seed``, until ``limit`` of them count; so the
+    images of a small run are the first ones of a larger one. Where the data names no target
+    classes, they are drawn: for each image any class but the true one.
+
+    Args:
+        data: read with `pixel_preprocess`.
+        networks: all surrogates and all targets.
+        limit: how many are wanted; None takes all that count.
+        seed: of the order and of drawn targets.
+        advance: called with the number of images that were looked at since the last call.
+
+    Raises:
+        InvalidArgumentError: a target class is the true class, labels are no classes of the
+            networks, or no image is classified correctly by all.
+    """
+    seed = check_seed("seed", seed)
+    limit = None if limit is None else check_count("limit", limit)
+    total = len(data.dataset)
+    order = torch.randperm(total, generator=_generator(seed)).tolist()
+    labels = torch.tensor([item.label for item in data.dataset.items])
+    classes = networks[0].answers(data.dataset.preprocess.img_size)
+    _check_labels(labels, classes, networks[0])
+    targets = _targets(data, labels, classes, seed)
+    levels: list[Tensor] = []
+    chosen: list[int] = []
+    right = dict.fromkeys((network.name for network in networks), 0)
+    seen = 0
+    for start in range(0, total, _CHUNK):
+        places = order[start : start + _CHUNK]
+        pairs = [data.dataset[place] for place in places]
+        kept = [i for i, (_, label) in enumerate(pairs) if label != SKIPPED]
+        if not kept:
+            continue
+        places, pixels = [places[i] for i in kept], torch.stack([pairs[i][0] for i in kept])
+        good = torch.ones(len(kept), dtype=torch.bool)
+        for network in networks:
+            correct = predict(network, pixels) == labels[places]
+            right[network.name] += int(correct.sum())
+            good &= correct
+        seen += len(kept)
+        if advance is not None:
+            advance(len(kept))
+        found = good.nonzero().flatten().tolist()
+        levels.append((pixels[found] * 255).round().to(torch.uint8))
+        chosen += [places[i] for i in found]
+        if limit is not None and len(chosen) >= limit:
+            break
+    if not chosen:
+        raise _none_counts(data, right, seen)
+    chosen = chosen[:limit]
+    return ImageSet(
+        levels=torch.cat(levels)[: len(chosen)],
+        labels=labels[chosen],
+        targets=targets[chosen],
+        names=_file_names(data, chosen),
+        seen=seen,
+        drawn=data.targets is None,
+        accuracy=right,
+    )
+
+
+@torch.no_grad()
+def predict(network: Network, pixels: Tensor) -> Tensor:
+    """The classes that the dense network answers, on the CPU."""
+    device = network.dense.mean.device
+    return network.dense(pixels.to(device)).argmax(1).cpu()
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _check_labels(labels: Tensor, classes: int, network: Network) -> None:
+    if len(labels) and int(labels.max()) >= classes:
+        raise InvalidArgumentError(
+            f"the images have labels up to {int(labels.max())}, but {network.name} answers "
+            f"{classes} classes: name networks that were trained for these images"
+        )
+
+
+def _targets(data: LoadedData, labels: Tensor, classes: int, seed: int) -> Tensor:
+    if data.targets is None:
+        if classes < 2:
+            raise InvalidArgumentError("one class leaves nothing to aim at: name other networks")
+        shift = torch.randint(1, classes, (len(labels),), generator=_generator(seed + 1))
+        return (labels + shift) % classes
+    targets = torch.tensor(list(data.targets))
+    same = (targets == labels).nonzero().flatten().tolist()
+    if same:
+        raise InvalidArgumentError(
+            f"the target class of {data.dataset.name_of(same[0])} is its true class: mend "
+            "TargetClass in images.csv"
+        )
+    return targets
+
+
+def _none_counts(data: LoadedData, right: dict[str, int], seen: int) -> InvalidArgumentError:
+    if not seen:
+        return InvalidArgumentError(
+            f"none of the {len(data.dataset)} images of {data.name} could be read: mend them, or "
+            "name other images"
+        )
+    each = ", ".join(f"{name} {count}" for name, count in right.items())
+    return InvalidArgumentError(
+        f"none of the {seen} images of {data.name} is classified correctly by every network "
+        f"(correct: {each}): check the weights, or leave out the network that fails"
+    )
+
+
+def _file_names(data: LoadedData, places: Sequence[int]) -> list[str]:
+    """The image's own name with ``.png``; its place before it where the data has it twice.
+
+    The names also stand in a csv file, which is UTF-8, and where spreadsheets run formulas.
+    """
+    sources = [item.source for item in data.dataset.items]
+    stems = [
+        _plain(source.stem) if isinstance(source, Path) else f"{source[1]:05d}"
+        for source in sources
+    ]
+    times = Counter(stems)
+    return [
+        f"{place:06d}_{stems[place]}.png" if times[stems[place]] > 1 else f"{stems[place]}.png"
+        for place in places
+    ]
+
+
+def _plain(stem: str) -> str:
+    """A name without bytes that are no UTF-8, and that does not begin as a formula does."""
+    text = printable(stem)
+    text = text if text == stem else text.replace("\\", "%")
+    return f"_{text}" if text.startswith(("=", "+", "-", "@")) else text

@@ -1,0 +1,232 @@
+"""A network that reads pixels, so that one attack fits networks with different preprocessing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.outputs import logits_of
+from secateurs.provenance import weights_sha256
+from secateurs.surrogates.wrappers import tell
+from secateurs.zoo import LoadedModel
+
+_SAME = 0.5  # share of class names at the same places from which two networks mean the same
+
+
+class FromPixels(nn.Module):
+    """A network behind its own normalisation: pixels in [0, 1] in, logits out.
+
+    Args:
+        model: reads normalised images.
+        mean: subtracted from each channel.
+        std: each channel is divided by it.
+        size: side in pixels that the images are resized to (bilinear); None leaves them as they
+            are.
+
+    Example:
+        >>> net = FromPixels(nn.Flatten(), mean=(0.5,), std=(0.5,))
+        >>> net(torch.ones(1, 1, 1, 2))
+        tensor([[1., 1.]])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.size = size
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, C, H, W)."""
+        if self.size is not None and pixels.shape[-2:] != (self.size, self.size):
+            pixels = F.interpolate(
+                pixels, size=(self.size, self.size), mode="bilinear", align_corners=False
+            )
+        images = (pixels - self.mean) / self.std
+        # Convolutions are faster in this order of memory, on CPUs and on GPUs.
+        return logits_of(self.model(images.contiguous(memory_format=torch.channels_last)))
+
+    def aim(self, classes: Tensor, targeted: bool = True) -> None:
+        """Hand the labels of the attacked batch on to a surrogate that asks for them."""
+        tell([self.model], "aim", classes, targeted)
+
+    def step(self) -> None:
+        """Tell a surrogate that the next step of the attack begins."""
+        tell([self.model], "step")
+
+    def restart(self, seed: int) -> None:
+        """Make a surrogate draw as if it were new and had this seed."""
+        tell([self.model], "restart", seed)
+
+    @property
+    def achieved(self) -> float:
+        """The ratio of target weights that the draw which stands prunes; 0.0 without pruning."""
+        masks = getattr(self.model, "masks", None)
+        return 0.0 if masks is None else float(masks.sparsity)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network as the benchmark uses it.
+
+    Attributes:
+        name: how rows and tables call it.
+        weights: the name of its weights.
+        inner: the network itself, which surrogates are made of; it reads normalised images.
+        dense: the same network, reading pixels.
+        channels: 1 for grey images, 3 for RGB.
+        img_size: the side that its own preprocessing has.
+        classes: a name for each class, or None.
+    """
+
+    name: str
+    weights: str
+    inner: nn.Module
+    dense: FromPixels
+    channels: int
+    img_size: int
+    classes: Sequence[str] | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights."""
+        return weights_sha256(self.inner)
+
+    @property
+    def preprocess(self) -> str:
+        """What the network does with the pixels, in one line."""
+        dense = self.dense
+        mean, std = (
+            "/".join(f"{value:.4g}" for value in values.flatten().tolist())
+            for values in (dense.mean, dense.std)
+        )
+        resized = f"resized to {dense.size}, " if dense.size else ""
+        return f"{resized}mean {mean}, std {std}"
+
+    @torch.no_grad()
+    def answers(self, size: int) -> int:
+        """How many classes it answers, tried on a blank image of ``size`` pixels."""
+        blank = torch.zeros(1, self.channels, size, size, device=self.dense.mean.device)
+        return self.dense(blank).shape[1]
+
+    def member(self, surrogate: nn.Module) -> FromPixels:
+        """A surrogate of this network, reading the same pixels as the network."""
+        dense = self.dense
+        mean, std = dense.mean.flatten().tolist(), dense.std.flatten().tolist()
+        return FromPixels(surrogate, mean=mean, std=std, size=dense.size).to(dense.mean.device)
+
+
+def as_network(
+    loaded: LoadedModel, *, name: str | None = None, device: str | torch.device = "cpu"
+) -> Network:
+    """Prepare a network of the zoo for attacks: on the device, in eval mode, weights frozen.
+
+    Args:
+        loaded: what `secateurs.zoo.load_model` returned; its module is changed in place.
+        name: default ``loaded.name``.
+        device: where it runs.
+    """
+    inner = loaded.model.eval().requires_grad_(False)
+    inner.to(device)
+    inner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+    pre = loaded.preprocess
+    return Network(
+        name=name or loaded.name,
+        weights=loaded.weights,
+        inner=inner,
+        dense=FromPixels(inner, mean=pre.mean, std=pre.std).to(device).eval(),
+        channels=len(pre.mean),
+        img_size=pre.img_size,
+        classes=loaded.classes,
+    )
+
+
+def shared_size(networks: Sequence[Network], default: int = 224) -> int:
+    """The size that all networks were made for; ``default`` where they differ."""
+    sizes = {network.img_size for network in networks}
+    return sizes.pop() if len(sizes) == 1 else default
+
+
+def fit_size(networks: Sequence[Network], size: int) -> None:
+    """Let every network read images of one size; those that cannot, resize them first.
+
+    A network that accepts the size reads the images as they are, as is usual in this field; one
+    that was made for another size alone (a vision transformer, say) gets a bilinear resize, through
+    which gradients flow.
+
+    Raises:
+        InvalidArgumentError: networks read different channels, disagree on their classes, or one
+            accepts neither this size nor its own.
+    """
+    _check_channels(networks)
+    counts = {network.name: _accept(network, size) for network in networks}
+    first = networks[0]
+    for other in networks[1:]:
+        if counts[other.name] != counts[first.name]:
+            raise InvalidArgumentError(
+                f"{first.name} has {counts[first.name]} answers and {other.name} has "
+                f"{counts[other.name]}: name networks that were trained on the same classes"
+            )
+        _check_names(first, other)
+
+
+def _accept(network: Network, size: int) -> int:
+    """Try the size, then the network's own; returns the number of answers."""
+    for tried in (None, network.img_size):
+        network.dense.size = tried
+        try:
+            return network.answers(size)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if isinstance(error, InvalidArgumentError):
+                raise
+            if tried is not None:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise InvalidArgumentError(
+                    f"{network.name} takes images neither of {size} nor of {tried} pixels "
+                    f"({reason}): write another --img-size"
+                ) from error
+    raise AssertionError("unreachable")
+
+
+def _check_channels(networks: Sequence[Network]) -> None:
+    for other in networks[1:]:
+        if other.channels != networks[0].channels:
+            raise InvalidArgumentError(
+                f"{networks[0].name} reads {networks[0].channels} channel(s) and {other.name} "
+                f"{other.channels}: name networks that read the same kind of images"
+            )
+
+
+def _check_names(first: Network, other: Network) -> None:
+    """Names may be spelled differently, but not all of them."""
+    if first.classes is None or other.classes is None:
+        return
+    ours, theirs = [_plain(name) for name in first.classes], [_plain(n) for n in other.classes]
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    if same == len(ours) or (set(ours) != set(theirs) and same >= _SAME * len(ours)):
+        return
+    place = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+    raise InvalidArgumentError(
+        f"{first.name} and {other.name} disagree on the classes (class {place} is "
+        f"{first.classes[place]!r} in one and {other.classes[place]!r} in the other): name networks"
+        " that were trained on the same classes in the same order"
+    )
+
+
+def _plain(name: str) -> str:
+    """Of ``tench, Tinca tinca`` the first word for it, in one spelling."""
+    return name.split(",")[0].strip().lower().replace("_", " ")

@@ -1,0 +1,154 @@
+"""What a benchmark runs: how images are attacked, and which networks attack which."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secateurs._validation import check_count
+from secateurs.attacks.method import Method
+from secateurs.errors import InvalidArgumentError
+from secateurs.transfer.attack_variants import Variant
+from secateurs.transfer.network import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How images are attacked; the defaults are the field's.
+
+    Attributes:
+        method: the attack's components and its loss.
+        eps: the most that a pixel may change, of 1.
+        alpha: what a pixel changes in a step, of 1.
+        steps: steps of the attack.
+        passes: gradient passes that are averaged in a step.
+        every: success is measured after every so many steps, and after the last.
+        targeted: whether attacks aim at a class, instead of away from the true one.
+        batch_size: images that are attacked together.
+
+    Raises:
+        InvalidArgumentError: a number is out of range.
+    """
+
+    method: Method
+    eps: float = 16 / 255
+    alpha: float = 2 / 255
+    steps: int = 300
+    passes: int = 1
+    every: int = 20
+    targeted: bool = True
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "passes", "every", "batch_size"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps after which success is measured."""
+        return [*range(self.every, self.steps, self.every), self.steps]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Networks that are attacked together, and those that the outcome is scored on.
+
+    Attributes:
+        surrogates: their logits are averaged; none for noise, which needs no network.
+        targets: networks that the attack does not see.
+    """
+
+    surrogates: Sequence[Network]
+    targets: Sequence[Network]
+
+    @property
+    def name(self) -> str:
+        """The surrogates' names joined by ``;``, as rows have them."""
+        return ";".join(network.name for network in self.surrogates)
+
+    @property
+    def scored(self) -> list[Network]:
+        """The targets, then the surrogates."""
+        return [*self.targets, *self.surrogates]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One attack on all images: what becomes a row for every network and checkpoint."""
+
+    group: Group
+    variant: Variant
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Names the job in the progress file."""
+        return f"{self.group.name} | {self.variant} | seed {self.seed}"
+
+
+def make_groups(
+    surrogates: Sequence[Network],
+    targets: Sequence[Network] = (),
+    *,
+    hold_one_out: bool = False,
+    together: bool = False,
+) -> list[Group]:
+    """Say who attacks whom.
+
+    Args:
+        surrogates: networks whose weights the attacker has.
+        targets: networks that are scored for every group.
+        hold_one_out: attack with all surrogates but one, together; score the one left out (and
+            ``targets``), each in turn.
+        together: attack with all surrogates together. Otherwise each attacks alone, and where
+            there are no ``targets``, all the other surrogates are scored.
+
+    Raises:
+        InvalidArgumentError: nothing would be left to attack with, or to score.
+    """
+    _check_names([*surrogates, *targets])
+    if not surrogates:
+        raise InvalidArgumentError("no surrogates: name at least one network to attack with")
+    if hold_one_out:
+        if len(surrogates) < 2:
+            raise InvalidArgumentError(
+                f"hold-one-out takes turns over the surrogates, but {surrogates[0].name} is the "
+                "only one: name two or more, or name --targets instead"
+            )
+        return [
+            Group([each for each in surrogates if each is not held], [held, *targets])
+            for held in surrogates
+        ]
+    if together:
+        if not targets:
+            raise InvalidArgumentError(
+                "all surrogates together leave nothing to score: name --targets, or write "
+                "--hold-one-out"
+            )
+        return [Group(list(surrogates), list(targets))]
+    if not targets and len(surrogates) < 2:
+        raise InvalidArgumentError(
+            f"nothing to score: name --targets beside {surrogates[0].name}, or more surrogates"
+        )
+    return [
+        Group([each], list(targets) or [other for other in surrogates if other is not each])
+        for each in surrogates
+    ]
+
+
+def noise_group(groups: Sequence[Group]) -> Group:
+    """Everything that is scored as a target, each once."""
+    return Group([], list(dict.fromkeys(target for group in groups for target in group.targets)))
+
+
+def all_networks(groups: Sequence[Group]) -> list[Network]:
+    """Every network, each once."""
+    return list(dict.fromkeys(network for group in groups for network in group.scored))
+
+
+def _check_names(networks: Sequence[Network]) -> None:
+    names = [network.name for network in networks]
+    for network in networks:
+        if names.count(network.name) > 1:
+            raise InvalidArgumentError(
+                f"{network.name} is named twice; name each network once, as a surrogate or as a "
+                "target"
+            )

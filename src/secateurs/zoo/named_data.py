@@ -1,0 +1,128 @@
+"""Data sets that have a name: the digits, and torchvision's small sets."""
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from secateurs._validation import check_choice
+from secateurs.errors import FailureError
+from secateurs.zoo.classes import match_labels
+from secateurs.zoo.digits import digits_images
+from secateurs.zoo.folder_layouts import Listing
+from secateurs.zoo.images import Item
+from secateurs.zoo.loaded_model import LoadedModel
+from secateurs.zoo.weights_file import one_line
+
+SPLITS = ("train", "test")
+_DIGITS = [str(digit) for digit in range(10)]
+
+
+@dataclass(frozen=True)
+class _Named:
+    """How to ask torchvision for a set, and where its labels and class names are."""
+
+    factory: str
+    by_word: bool = False  # split="test" instead of train=False
+    labels: str = "targets"
+    classes: tuple[str, ...] = ()
+
+
+_SETS = {
+    "mnist": _Named("MNIST", classes=tuple(_DIGITS)),
+    "fashion-mnist": _Named("FashionMNIST"),
+    "kmnist": _Named("KMNIST"),
+    "usps": _Named("USPS", classes=tuple(_DIGITS)),
+    "cifar10": _Named("CIFAR10"),
+    "cifar100": _Named("CIFAR100"),
+    "svhn": _Named("SVHN", by_word=True, labels="labels", classes=tuple(_DIGITS)),
+    "stl10": _Named("STL10", by_word=True, labels="labels"),
+}
+DOWNLOADED = tuple(_SETS)
+NAMES = ("digits", *DOWNLOADED)
+
+
+def canonical(spec: str) -> str:
+    """The name in lower case with ``-`` for ``_``; other common spellings are understood."""
+    plain = spec.strip().lower().replace("_", "-")
+    return {"fashionmnist": "fashion-mnist", "cifar-10": "cifar10", "cifar-100": "cifar100"}.get(
+        plain, plain
+    )
+
+
+class ArrayImages:
+    """Arrays as PIL images, indexed like a torchvision data set.
+
+    Args:
+        arrays: grey levels 0 to 255, N x H x W.
+        labels: N.
+    """
+
+    def __init__(self, arrays: Any, labels: Any) -> None:
+        self.arrays, self.labels = arrays, labels
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.arrays[index]), int(self.labels[index])
+
+
+def read_named(
+    name: str, split: str | None, model: LoadedModel | None, root: Path, *, download: bool
+) -> Listing:
+    """List the images of a named set.
+
+    Args:
+        name: one of `NAMES`.
+        split: ``train`` or ``test`` (the default).
+        model: whose answers the labels stand for.
+        root: the folder that torchvision is given; what is absent there is downloaded to it.
+        download: whether it may be downloaded.
+
+    Raises:
+        InvalidArgumentError: an unknown split, or a model with another number of classes.
+        FailureError: it is absent and cannot be downloaded.
+    """
+    chosen = check_choice("split", split or "test", SPLITS)
+    if name == "digits":
+        arrays, labels = digits_images(chosen)
+        images, classes = ArrayImages(arrays, labels), _DIGITS
+    else:
+        entry = _SETS[name]
+        images = _torchvision_set(name, entry, chosen, root, download)
+        labels, classes = getattr(images, entry.labels), list(entry.classes or images.classes)
+    indices = match_labels(classes, model, name)
+    items = [Item((images, place), indices[int(label)]) for place, label in enumerate(labels)]
+    return Listing(items, chosen, classes)
+
+
+def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download: bool) -> Any:
+    from torchvision import datasets
+
+    factory: Callable[..., Any] = getattr(datasets, entry.factory)
+    option: dict[str, Any] = {"split": split} if entry.by_word else {"train": split == "train"}
+    try:
+        return factory(str(root), download=False, **option)
+    except (RuntimeError, OSError) as error:  # absent or damaged
+        if not download:
+            raise FailureError(
+                f"{name} is not in {root}: {_remedy(entry)}, or allow the download"
+            ) from error
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with redirect_stdout(sys.stderr):  # torchvision prints; stdout is for results
+            return factory(str(root), download=True, **option)
+    except Exception as error:
+        raise FailureError(
+            f"{name} is not in {root} and cannot be downloaded ({one_line(error)}): "
+            f"{_remedy(entry)}"
+        ) from error
+
+
+def _remedy(entry: _Named) -> str:
+    return (
+        f"put the files of torchvision.datasets.{entry.factory} there, or name the folder that "
+        "holds them: --data-root DIR"
+    )

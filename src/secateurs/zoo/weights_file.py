@@ -1,0 +1,261 @@
+"""Read the weights of a file without running code, and fit them to a model or say why not."""
+
+import argparse
+import mmap
+import pickle
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, load_file
+from torch import Tensor, nn
+
+from secateurs._io.regular_files import read_regular
+from secateurs._io.text import shortened, storable
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
+from secateurs.zoo.state_dicts import find_state
+from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
+
+# The order in which timm looks for the weights inside a training checkpoint.
+AVERAGED_FIRST = ("state_dict_ema", "model_ema", "state_dict", "model")
+_WRAPPERS = ("module.", "_orig_mod.")
+# What torch.load(weights_only=True) says when a pickle would import or call something.
+_REFUSED = ("GLOBAL", "unsupported class", "unrecognized function")
+# Where what torch says of the file ends, and its advice begins.
+_ADVICE = (" This is an internal miniz error", " Please file an issue", " Check the documentation")
+_GROWS = b"\nbytearray\n"
+_SHOWN = 4
+
+State = dict[str, Tensor]
+
+
+def is_file(weights: str | None) -> bool:
+    """Whether ``weights`` names a file rather than a published set of weights."""
+    if weights is None:
+        return False
+    path = Path(weights).expanduser()
+    return suffix_of(path) in SUFFIXES or len(path.parts) > 1 or path.is_file()
+
+
+def read_weights(
+    file: str | Path, *, key: str | None = None, order: Sequence[str] = AVERAGED_FIRST
+) -> State:
+    """Read a state dict; never unpickles code.
+
+    The checkpoint of a training is unpacked: its weights are found by structure, under any name
+    (`secateurs.zoo.state_dicts.find_state`). Of the two sets that timm's own checkpoints hold, the
+    averaged weights are taken, as timm does.
+
+    Args:
+        file: ``.safetensors``, or any file that ``torch.save`` wrote.
+        key: where in it the weights are, if it holds several sets.
+        order: names of sets of which the first is taken.
+
+    Returns:
+        Tensors on the CPU by name.
+
+    Raises:
+        InvalidArgumentError: there is no such file, it holds code, no weights, or several sets.
+        FailureError: the file cannot be read, for instance because it is cut short.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InvalidArgumentError(
+            f"no weights file {path}; give a {', '.join(SUFFIXES)} file, or the name of weights"
+        )
+    try:
+        stored_as_safetensors = is_safetensors(path)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if stored_as_safetensors:
+        return _read_safetensors(path)
+    records = read_records(path) if is_archive(path) else None
+    check_checksums(path, records or ())
+    remedy = (
+        "save one alone, with safetensors.torch.save_file(secateurs.load_checkpoint(FILE, "
+        "key={!r}), OUT)"
+    )
+    return find_state(path, read_pickle(path, records), key=key, order=order, remedy=remedy)
+
+
+def fit_weights(
+    model: nn.Module,
+    state: State,
+    file: str | Path,
+    *,
+    rename: Callable[[State], State] | None = None,
+) -> None:
+    """Load ``state`` into ``model``, every key, in place.
+
+    Prefixes that DataParallel and ``torch.compile`` add are removed. ``num_batches_tracked`` may
+    be missing: checkpoints from before PyTorch 0.4.1 lack it.
+
+    Args:
+        model: the network that receives the weights.
+        state: what `read_weights` returned.
+        file: only for the error.
+        rename: translates the keys of older checkpoints, tried when the keys do not fit.
+
+    Raises:
+        InvalidArgumentError: keys are missing, unexpected or of the wrong shape; the first few are
+            listed.
+    """
+    state = _unwrap(model, state)
+    if rename is not None and state.keys() != model.state_dict().keys():
+        state = rename(state)
+    own = model.state_dict()
+    wrong = [key for key in state if key in own and own[key].shape != state[key].shape]
+    rest = {key: value for key, value in state.items() if key not in wrong}
+    try:
+        # Loaded before the check, since modules may translate old keys while they load.
+        result = model.load_state_dict(rest, strict=False)
+    except RuntimeError as error:
+        raise InvalidArgumentError(
+            f"the weights in {file} do not fit {type(model).__name__}: {one_line(error)}"
+        ) from error
+    missing = [
+        key
+        for key in result.missing_keys
+        if key not in wrong and not key.endswith("num_batches_tracked")
+    ]
+    shapes = [f"{key} {_shape(state[key])} instead of {_shape(own[key])}" for key in wrong]
+    refuse_misfit(type(model).__name__, file, missing, list(result.unexpected_keys), shapes)
+
+
+def refuse_misfit(
+    model: str, file: str | Path, missing: list[str], unexpected: list[str], shapes: list[str]
+) -> None:
+    """Raise if any of the lists has an entry.
+
+    Raises:
+        InvalidArgumentError: one line with each count and the first few names.
+    """
+    parts = [
+        f"{len(keys)} {label} ({_first(keys)})"
+        for label, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if parts:
+        only_shapes = bool(shapes) and not missing and not unexpected
+        remedy = (
+            "set num_classes if it was trained for other classes"
+            if only_shapes
+            else "name the architecture that the file was saved from"
+        )
+        raise InvalidArgumentError(
+            f"the weights in {file} do not fit {model}: {', '.join(parts)}; {remedy}"
+        )
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message that says something, or its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
+    """Load what ``torch.save`` wrote, on the CPU; never unpickles code.
+
+    Args:
+        path: the file.
+        records: those of the archive; None if it is in the format from before archives.
+
+    Raises:
+        InvalidArgumentError: it holds code.
+        FailureError: it is damaged.
+    """
+    _refuse_growth(path, records)
+    try:
+        # timm's training checkpoints carry their command line as a Namespace: data, not code.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what damaged bytes lead to is nowhere listed
+        text = str(error)
+        if isinstance(error, pickle.UnpicklingError) and any(word in text for word in _REFUSED):
+            raise InvalidArgumentError(
+                f"{path} contains code{_names_of_code(path)}, not only weights, and was not "
+                "loaded; save model.state_dict() as safetensors where you trust the file, then "
+                "give that"
+            ) from error
+        raise damaged(path, _reason(error)) from error
+
+
+def _refuse_growth(path: Path, records: Sequence[Record] | None) -> None:
+    """Of all that torch lets a pickle call, a bytearray alone takes any memory for a few bytes."""
+    places = None if records is None else [r for r in records if r.name.endswith(".pkl")]
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, 2):
+                return  # an empty file cannot be mapped
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                parts = (
+                    [(0, len(content))] if places is None else [(r.start, r.stop) for r in places]
+                )
+                found = any(content.find(_GROWS, *part) >= 0 for part in parts)
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    if found:
+        raise InvalidArgumentError(
+            f"{path} holds a bytearray, of which a small file can make any number of gigabytes, "
+            "and was not loaded; save model.state_dict() alone"
+        )
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        # The library opens paths in UTF-8 alone; any other file is read as a whole.
+        return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
+    except Exception as error:  # what damaged bytes lead to is nowhere listed
+        raise FailureError(
+            f"cannot read {path} as safetensors ({shortened(one_line(error))}): it is damaged or "
+            "of another format; get the file again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What torch says of the file, without its advice to load it in less safe ways."""
+    if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error):
+        _, found, text = str(error).partition("WeightsUnpickler error:")
+        lines = text.strip().splitlines()
+        return lines[0] if found and lines else "it is no pickle of weights"
+    line = one_line(error) if str(error) else "it ends too early or says too little"
+    for advice in _ADVICE:
+        line = line.partition(advice)[0]
+    return line
+
+
+def _names_of_code(path: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        return ""  # the old, non-zip format cannot be listed
+    return f" ({shortened(_first(sorted(names)))})" if names else ""
+
+
+def _unwrap(model: nn.Module, state: State) -> State:
+    own = tuple(model.state_dict())
+    again = True
+    while again:
+        again = False
+        for prefix in _WRAPPERS:
+            if all(key.startswith(prefix) for key in state) and not any(
+                key.startswith(prefix) for key in own
+            ):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                again = True
+    return state
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "scalar"

@@ -1,0 +1,59 @@
+"""JSON that somebody else wrote."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from secateurs import FailureError
+from secateurs._io.json_objects import BrokenJSONError, parse, parse_object, read_object_file
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a": 1, "a": 2}',
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": "\\ud800"}',
+    ],
+)
+def test_what_is_read_in_configurations_alone(text: bytes) -> None:
+    with pytest.raises(BrokenJSONError, match=r"^it (names|holds)"):
+        parse_object(text, strict=True)
+    assert list(parse_object(text)) == ["a"]
+
+
+def test_pairs_that_stand_for_one_character_are_whole() -> None:
+    assert parse(b'"\\ud83d\\ude00"', strict=True) == "\U0001f600"
+
+
+REFUSED = {
+    b"": "Expecting value",
+    b"[]": "is not an object",
+    b"{": "Expecting property name",
+    b'{"\xff": 1}': "byte 2 is no UTF-8",
+    b"9" * 9999: "thousands of digits",
+    b'{"a":' + b"[" * 99_999: "nested too deeply",
+    b'{"a":' + b"[" * 60 + b"]" * 60 + b"}": "nested too deeply",
+    b'{"a": [' + b"," * 4_000_001: "more than 4,000,000 parts",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_is_no_object(tmp_path: Path, text: bytes, strict: bool) -> None:
+    with pytest.raises(BrokenJSONError, match=REFUSED[text]):
+        parse_object(text, strict=strict)
+    (tmp_path / "c").write_bytes(text)
+    with pytest.raises(FailureError, match=f"c as a configuration: .*{REFUSED[text]}"):
+        read_object_file(tmp_path / "c", strict=strict)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    others = {"pipe": "it is a pipe", "absent": "No such file", ".": "it is a folder"}
+    for name, why in others.items():
+        with pytest.raises(FailureError, match=f"as an index: {why}"):
+            read_object_file(tmp_path / name, "as an index")

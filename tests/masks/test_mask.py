@@ -1,0 +1,249 @@
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from helpers import Case, every_case, every_granularity
+from secateurs import (
+    FailureError,
+    InvalidArgumentError,
+    Mask,
+    Masks,
+    apply_masks,
+    select,
+    sparsity,
+)
+from secateurs.masks.granularity import Units
+
+
+def masks_of(model: nn.Module, granularity: str = "weight") -> Masks:
+    return select(model, 0.6, granularity=granularity).draw(0.7, seed=0)
+
+
+@every_case
+@every_granularity
+def test_masks_are_a_mapping_in_the_model_s_order_and_shapes(case: Case, granularity: str) -> None:
+    model = case.model()
+    masks = masks_of(model, granularity)
+    assert tuple(masks) == case.targets
+    assert len(masks) == len(case.targets)
+    for name, mask in masks.items():
+        assert mask.dtype == torch.bool
+        assert mask.shape == model.get_parameter(name).shape
+    zeros = [int((~mask).sum()) for mask in masks.values()]
+    assert [layer.zeros for layer in masks.table] == zeros
+    assert [layer.name for layer in masks.table] == list(masks)
+    assert masks.sparsity == sum(zeros) / sum(mask.numel() for mask in masks.values())
+    assert masks.density == 1 - masks.sparsity
+
+
+@every_case
+@every_granularity
+def test_what_is_saved_is_loaded(case: Case, granularity: str, tmp_path: Path) -> None:
+    model = case.model()
+    masks = masks_of(model, granularity)
+    masks.save(tmp_path / "masks.safetensors")
+    loaded = Masks.load(tmp_path / "masks.safetensors")
+    assert list(loaded) == list(masks)  # in the model's order, not the file's
+    for name, mask in masks.units.items():
+        assert torch.equal(loaded.units[name].keep, mask.keep)
+        assert loaded.units[name].units == mask.units
+    apply_masks(model, loaded)
+    first = model.state_dict()
+    again = apply_masks(case.model(), masks).state_dict()
+    assert all(torch.equal(first[n].double(), again[n].double()) for n in first)
+
+
+def test_the_order_survives_where_it_is_not_alphabetical(tmp_path: Path) -> None:
+    masks = masks_of(nn.ModuleDict({"z": nn.Linear(2, 2), "a": nn.Linear(2, 2)}))
+    masks.save(tmp_path / "m")
+    assert list(Masks.load(str(tmp_path / "m"))) == ["z.weight", "a.weight"]
+
+
+def test_a_kernel_mask_takes_one_byte_a_kernel(tmp_path: Path) -> None:
+    masks_of(nn.Conv2d(8, 8, 5), "kernel").save(tmp_path / "m")
+    with safe_open(str(tmp_path / "m"), "pt") as file:
+        assert file.get_tensor("weight").numel() == 64
+    assert (tmp_path / "m").stat().st_size < 600
+
+
+def test_masks_of_one_s_own(tmp_path: Path) -> None:
+    keep = torch.tensor([[True, False], [False, True]])
+    masks = Masks.from_tensors({"0.weight": keep, "1.weight": keep})
+    assert masks.sparsity == 0.5
+    model = apply_masks(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), masks)
+    assert sparsity(model).zeros == 4
+    masks.save(tmp_path / "m")  # one tensor under two names
+    assert torch.equal(Masks.load(tmp_path / "m")["1.weight"], keep)
+    assert repr(masks) == "Masks(2 parameters, sparsity=0.5000)"
+
+
+def test_masks_of_transposed_layout_are_saved_in_flat_order(tmp_path: Path) -> None:
+    keep = torch.tensor([[True, False, False], [True, True, False]])
+    Masks.from_tensors({"weight": keep.t().contiguous().t()}).save(tmp_path / "m")
+    assert torch.equal(Masks.load(tmp_path / "m")["weight"], keep)
+
+
+def test_nothing_pruned_and_everything() -> None:
+    model = nn.Linear(3, 3)
+    assert select(model, 0).draw().sparsity == 0.0
+    assert select(model, 1).draw().density == 0.0
+    assert Masks({}).sparsity == 0.0
+
+
+def test_to_copies_to_a_device() -> None:
+    masks = masks_of(nn.Linear(3, 3))
+    moved = masks.to("meta")
+    assert moved["weight"].is_meta
+    assert not masks["weight"].is_meta
+    assert moved.units["weight"].units == masks.units["weight"].units
+
+
+def test_a_mask_checks_itself() -> None:
+    units = Units((2, 3), (2, 3), (2, 1))
+    with pytest.raises(
+        InvalidArgumentError, match=r"must be bool .* got torch\.float32; write mask"
+    ):
+        Mask(torch.ones(2, 1), units)
+    with pytest.raises(
+        InvalidArgumentError, match=r"of units \(2, 1\) cannot have the shape \(2, 3\)"
+    ):
+        Mask(torch.ones(2, 3, dtype=torch.bool), units)
+    with pytest.raises(InvalidArgumentError, match="must be bool"):
+        Masks.from_tensors({"weight": torch.ones(2, 3)})
+    with pytest.raises(KeyError):
+        masks_of(nn.Linear(2, 2))["bias"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cannot be read as masks"),
+        (b"not safetensors at all, but text", "cannot be read as masks"),
+        (b"\xff" * 64, "cannot be read as masks"),
+    ],
+)
+def test_a_file_that_is_not_safetensors(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "masks"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match=words) as error:
+        Masks.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_torn_file(tmp_path: Path) -> None:
+    path = tmp_path / "masks"
+    masks_of(nn.Linear(9, 9)).save(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InvalidArgumentError, match="cannot be read as masks"):
+        Masks.load(path)
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(2)}, tmp_path / "masks.pt")
+    with pytest.raises(InvalidArgumentError, match="cannot be read as masks"):
+        Masks.load(tmp_path / "masks.pt")
+
+
+UNITS = json.dumps({"weight": asdict(Units((2, 2), (2, 2), (2, 2)))})
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        {"format": "pt"},
+        {"format": "secateurs-masks-1", "units": "{}"},
+        {"format": "secateurs-masks-1", "units": "nonsense"},
+        {"format": "secateurs-masks-1"},
+        {"format": "secateurs-masks-1", "units": '{"weight": {"form": [2, 2]}}'},
+        {"format": "secateurs-masks-1", "units": '{"weight": 3}'},
+        {"format": "secateurs-masks-1", "units": "[]"},
+        {"format": "secateurs-masks-1", "units": '["weight"]'},
+        {"format": "secateurs-masks-1", "units": UNITS.replace("weight", "other")},
+        {"format": "secateurs-masks-1", "units": UNITS.replace("2", "3")},
+    ],
+)
+def test_other_safetensors_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(2, 2, dtype=torch.bool)}, str(tmp_path / "w"), metadata)
+    with pytest.raises(InvalidArgumentError, match=r"w cannot be read as masks: .") as error:
+        Masks.load(tmp_path / "w")
+    assert "\n" not in str(error.value)
+
+
+def described(shape: object, view: object, unit: object) -> str:
+    return json.dumps({"weight": {"shape": shape, "view": view, "unit": unit}})
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        described([2, 2], [2, 2], "22"),
+        described([2, 2], {"2": 2}, [2, 2]),
+        described(None, [2, 2], [2, 2]),
+        described([2.0, 2], [2.0, 2], [2, 2]),
+        described([True, 2], [2, 2], [2, 2]),
+        described([-2, -2], [-2, -2], [2, 2]),
+        described([5], [2, 2], [2, 2]),
+        described([8, 2], [2, 2, 2], [2, 2]),
+        described([4, 4], [4, 4], [2, 2]),
+        described([2, 2, 0], [2, 2, 2], [2, 2]),
+        described([0, 2**70], [2, 2], [2, 2]),
+        described([2, 2] + [1] * 100, [2, 2] + [1] * 100, [2, 2]),
+        described([10**400, 2], [10**400, 2], [2, 2]),
+        UNITS.replace("2", "1e999"),
+        UNITS.replace("2", "NaN"),
+        UNITS.replace("2", "9" * 10_000),
+        UNITS[:-1] + ',"weight":' + UNITS[11:],
+        '{"weight":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"weight": {"shape": "' + "x" * 100_000 + '"}}',
+        '{"' + "x" * 100_000 + '": 1}',
+        '{"weight": {"\\ud800": 1}}',
+    ],
+)
+def test_units_that_cannot_be_are_refused(units: str, tmp_path: Path) -> None:
+    metadata = {"format": "secateurs-masks-1", "units": units}
+    save_file({"weight": torch.ones(2, 2, dtype=torch.bool)}, str(tmp_path / "w"), metadata)
+    with pytest.raises(InvalidArgumentError, match=r"w cannot be read as masks: .") as error:
+        Masks.load(tmp_path / "w")
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+def test_weights_are_no_masks(tmp_path: Path) -> None:
+    save_file(nn.Linear(2, 2).state_dict(), str(tmp_path / "w"))
+    with pytest.raises(
+        InvalidArgumentError, match=r"it holds no masks: write them with masks\.save"
+    ):
+        Masks.load(tmp_path / "w")
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(InvalidArgumentError, match=r"there is no file .* to read masks from"):
+            Masks.load(path)
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FailureError, match=r"cannot write the masks to .*absent"):
+        masks_of(nn.Linear(2, 2)).save(tmp_path / "absent" / "masks")
+
+
+def test_masks_for_another_model() -> None:
+    masks = masks_of(nn.Linear(3, 2))
+    other, wide = nn.Sequential(nn.Linear(3, 2)), nn.Linear(4, 2)
+    for prune_type in ("global", "gradient"):
+        with pytest.raises(
+            InvalidArgumentError, match="another model: it has no parameter 'weight'"
+        ):
+            apply_masks(other, masks, prune_type)
+        with pytest.raises(
+            InvalidArgumentError,
+            match=r"another model: weight has shape \(2, 4\), its mask \(2, 3\)",
+        ):
+            apply_masks(wide, masks, prune_type)
+    assert not list(wide.buffers())

@@ -1,0 +1,211 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+from helpers import DTYPES, Case, every_case, every_granularity, every_scope, flags
+from secateurs import InvalidArgumentError, Target, find_targets, global_prune, restore, select
+from secateurs.criteria import OF_ELEMENTS, needs_gradients
+
+
+def with_gradients(case: Case) -> nn.Module:
+    """The case's model with made-up gradients, all kinds of sizes and signs."""
+    model = case.model()
+    for parameter in model.parameters():
+        grad = torch.randn(parameter.shape) * torch.randint(0, 3, parameter.shape)
+        parameter.grad = grad.to(parameter.dtype)
+    return model
+
+
+@every_case
+@every_granularity
+@every_scope
+@pytest.mark.parametrize("score", ["magnitude", "gradient", "taylor"])
+def test_candidates_are_those_of_the_oracle(
+    case: Case, granularity: str, scope: str, score: str
+) -> None:
+    model = with_gradients(case)
+    weights = case.weights(model)
+
+    def elements(name: str) -> list[float]:
+        values = weights[name].values
+        grads = model.get_parameter(name).grad.double().reshape(-1).tolist()
+        if score == "magnitude":
+            return values
+        if score == "gradient":
+            return grads
+        products = [v * g for v, g in zip(values, grads, strict=True)]
+        return products if weights[name].wide else [reference.to_float32(p) for p in products]
+
+    for p_prune in (0, 0.25, 0.5, 0.9, 1):
+        candidates = select(model, p_prune, granularity=granularity, scope=scope, score=score)
+        found = {name: flags(mask) for name, mask in candidates.chosen.items()}
+        assert found == reference.candidates(weights, p_prune, granularity, scope, elements)
+
+
+def line(values: list[float], grads: list[float] | None = None, dtype: torch.dtype = torch.float32):
+    model = nn.Linear(len(values), 1, bias=False)
+    model.weight = nn.Parameter(torch.tensor([values]).to(dtype))
+    if grads is not None:
+        model.weight.grad = torch.tensor([grads]).to(dtype)
+    return model
+
+
+def pruned(model: nn.Module, p_prune: float, score: object, **options: object) -> list[bool]:
+    chosen = select(model, p_prune, score=score, **options).chosen  # type: ignore[arg-type]
+    return flags(chosen["weight"])
+
+
+def test_what_the_scores_mean() -> None:
+    model = line([-3.0, 1.0, 2.0], grads=[0.5, -2.0, -0.1])
+    assert pruned(model, 1 / 3, "magnitude") == [False, True, False]
+    assert pruned(model, 1 / 3, "gradient") == [False, False, True]
+    assert pruned(model, 2 / 3, "gradient") == [True, False, True]
+    assert pruned(model, 2 / 3, "taylor") == [True, False, True]
+
+
+def test_a_product_of_halves_is_not_rounded_into_ties() -> None:
+    tiny = float(torch.finfo(torch.float16).smallest_normal)  # its square is zero in float16
+    model = line([2 * tiny, tiny], grads=[2 * tiny, tiny], dtype=torch.float16)
+    assert pruned(model, 0.5, "taylor") == [False, True]
+    first, second = 1 + 2**-7, 1 + 2**-6  # first**2 is second in bfloat16
+    model = line([first, second], grads=[first, 1.0], dtype=torch.bfloat16)
+    assert pruned(model, 0.5, "taylor") == [False, True]
+
+
+def test_original_weights_are_scored_while_the_model_is_pruned() -> None:
+    model = line([3.0, 2.0, -1.0], grads=[1.0, 1.0, 1.0])
+    for score in ("magnitude", "taylor", lambda target: target.weight.abs()):
+        global_prune(model, 2 / 3)  # where two are zero, the earlier would be taken
+        assert pruned(model, 1 / 3, score) == [False, False, True]
+        restore(model)
+
+
+def test_a_sparse_gradient_scores_like_a_dense_one() -> None:
+    def embedding(sparse: bool) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Embedding(6, 3, sparse=sparse)
+        model(torch.tensor([1, 4, 4])).square().sum().backward()
+        return model
+
+    for score in ("gradient", "taylor"):
+        dense, sparse = (pruned(embedding(s), 0.8, score, layers="all") for s in (False, True))
+        assert sparse == dense
+
+
+@pytest.mark.parametrize("score", ["gradient", "taylor"])
+def test_no_gradient_yet(score: str) -> None:
+    words = r"^weight has no gradient to score by: run loss\.backward\(\) first"
+    with pytest.raises(InvalidArgumentError, match=words):
+        select(nn.Linear(2, 2), 0.5, score=score)
+
+
+def test_random_scores_choose_any_subset() -> None:
+    model = line([0.0] * 6, dtype=torch.float16)
+    found = {tuple(pruned(model, 1 / 3, "random", seed=s)) for s in range(150)}
+    assert len(found) == math.comb(6, 2)
+    assert all(sum(f) == 2 for f in found)
+
+
+def test_random_scores_follow_the_seed_and_advance_the_generator() -> None:
+    model = nn.Linear(30, 30)
+    first, second, third = (pruned(model, 0.5, "random", seed=s) for s in (0, 0, 1))
+    assert first == second != third
+    generator = torch.Generator().manual_seed(0)
+    assert pruned(model, 0.5, "random", generator=generator) == first
+    assert pruned(model, 0.5, "random", generator=generator) != first
+
+
+def test_random_scores_ignore_the_global_seed_and_do_not_touch_it() -> None:
+    model = nn.Linear(30, 30)
+    state = torch.get_rng_state()
+    first = pruned(model, 0.5, "random", seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(123)
+    assert pruned(model, 0.5, "random", seed=0) == first
+
+
+def test_a_callable_gets_the_target_and_may_score_elements_or_units() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 3))
+    seen: list[str] = []
+
+    def elements(target: Target) -> Tensor:
+        seen.append(target.name)
+        assert target.parameter is target.module.weight
+        return target.weight.abs().requires_grad_()
+
+    def kernels(target: Target) -> Tensor:
+        return target.weight.abs().sum((2, 3), keepdim=True)
+
+    usual = select(model, 0.5, granularity="kernel").chosen
+    for score in (elements, kernels):
+        chosen = select(model, 0.5, granularity="kernel", score=score).chosen
+        assert all(torch.equal(chosen[name], usual[name]) for name in usual)
+    assert seen == ["0.weight", "1.weight"]
+
+
+def test_a_callable_may_score_below_zero_and_in_whole_numbers() -> None:
+    model = line([1.0, 2.0, 3.0, 4.0])
+    assert pruned(model, 0.5, lambda t: -t.weight) == [False, False, True, True]
+    assert pruned(model, 0.5, lambda t: torch.tensor([[5, -(2**60), 5, 5]])) == [
+        True, True, False, False,
+    ]  # fmt: skip
+    large = torch.tensor([[2**24 + 1, 2**24, 2**24 + 1, 2**24]])  # equal in float32
+    assert pruned(model, 0.5, lambda t: large) == [False, True, False, True]
+    assert pruned(model, 0.5, lambda t: t.weight > 1) == [True, True, False, False]
+    sums = select(
+        nn.Linear(2, 2), 0.5, granularity="filter", score=lambda t: torch.tensor([[1, 1], [-9, 5]])
+    )
+    assert flags(sums.chosen["weight"]) == [False, True]
+
+
+def test_a_callable_may_return_any_layout() -> None:
+    model = nn.Linear(3, 4)
+    row = torch.tensor([3.0, 1.0, 2.0])
+    chosen = pruned(model, 0.5, lambda t: row.expand(4, 3))
+    assert chosen == pruned(model, 0.5, lambda t: row.repeat(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        ("magnitud", r"score must be one of magnitude, .*; got 'magnitud'; did you mean magnitude"),
+        (None, r"score must be one of .*; got None"),
+        (lambda t: [1.0], "the score of weight must be a tensor, not list"),
+        (lambda t: torch.ones(3), r"score of weight has shape \(3,\); .* weight, \(2, 3\), or"),
+        (lambda t: torch.ones(2, 3, dtype=torch.complex64), "the score of weight is complex"),
+        (lambda t: t.weight * math.nan, "the score of weight is NaN in places"),
+    ],
+)
+def test_wrong_scores(score: object, words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        select(nn.Linear(3, 2), 0.5, score=score)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@every_granularity
+def test_nan_weights_are_refused_by_name(dtype: torch.dtype, granularity: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[1].weight[1, 0] = math.nan
+    model.to(dtype)
+    with pytest.raises(
+        InvalidArgumentError, match=r"score of 1\.weight is NaN.*exclude='1\.weight'"
+    ):
+        select(model, 0.5, granularity=granularity)
+    select(model, 0.5, granularity=granularity, exclude="1.weight")
+
+
+@pytest.mark.parametrize("score", OF_ELEMENTS)
+def test_those_that_read_gradients_say_so(score: str) -> None:
+    """A sweep that goes on is known by what the gradients gave, so it must know who reads them."""
+    layer = nn.Linear(2, 2)
+    target = find_targets(layer)[0]
+    try:
+        OF_ELEMENTS[score](target)  # the layer has no gradients
+    except InvalidArgumentError:
+        assert needs_gradients(score)
+    else:
+        assert not needs_gradients(score)
