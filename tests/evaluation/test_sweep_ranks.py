@@ -224,22 +224,25 @@ def test_results_that_rank_0_would_not_write_are_refused(
 
 
 def test_other_ranks_need_no_output(tmp_path: Path) -> None:
+    # Made before the threads, which share the generator that they are drawn from.
+    models, data = [network(), network()], loader()
+
     def run(ranks: Ranks) -> list[Row]:
         output = tmp_path if ranks.first else None
-        return sweep(network(), loader(), ranks=ranks, p_prune=[0.5], output=output)
+        return sweep(models[ranks.rank], data, ranks=ranks, p_prune=[0.5], output=output)
 
     first, second = on_ranks(2, run)
     assert first == second and (tmp_path / "results.csv").exists()
 
 
 def test_gradients_that_differ_between_ranks_are_noticed() -> None:
-    models = [network(), network()]
+    models, data = [network(), network()], loader()
     for rank, model in enumerate(models):
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
             parameter.grad[: len(parameter) // 2] += rank
     given: dict[str, Any] = {"p_prune": 0.5, "score": "taylor"}
-    found = on_ranks(2, lambda r: sweep(models[r.rank], loader(), ranks=r, **given))
+    found = on_ranks(2, lambda r: sweep(models[r.rank], data, ranks=r, **given))
     assert all("candidates.weight global taylor" in str(error) for error in found), found
 
 
