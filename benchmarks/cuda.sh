@@ -75,5 +75,6 @@ benchmark diversified 40 diversified
 benchmark diversified_memory 20 diversified --table memory
 benchmark gradient 30 gradient --batch-size 64
 make_images "$work/images"
-benchmark sweep 240 sweep --arch torchvision:resnet50 --data "$work/images" --repeat 4 --rounds 1
+benchmark sweep 240 sweep --arch torchvision:resnet50 --data "$work/images" --repeat 4 --rounds 1 \
+  --single-runs 1
 exit $failed

@@ -14,7 +14,7 @@ In turns, medians. At the end one more sweep with time stamps shows where its ti
 
     python benchmarks/sweep.py --arch torchvision:squeezenet1_1 --weights FILE --data FOLDER
         [--limit 300] [--rounds 3] [--batch-size 64] [--img-size 224] [--workers 1] [--device cpu]
-        [--repeat 1]
+        [--repeat 1] [--single-runs 8]
 
 Where decoding takes longer than a forward pass:
 
@@ -23,6 +23,8 @@ Where decoding takes longer than a forward pass:
 
 and any network on a GPU with ``--device cuda``, where the default of ``--workers`` is one a core,
 up to eight. ``--repeat`` reads every image of a folder with ``images.csv`` so many times.
+``--single-runs`` runs only the last so many of the eight commands, and counts their mean eight
+times.
 """
 
 import argparse
@@ -130,7 +132,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     program = [sys.executable, "-m", "secateurs"]
     finished = program + command(options, folder / "finished", "0")
     sweep = [*program, *command(options, folder / "sweep", *RATIOS), "--overwrite"]
-    single = [[*program, *command(options, folder / "1", r), "--overwrite"] for r in RATIOS]
+    chosen = RATIOS[-options.single_runs :]
+    single = [[*program, *command(options, folder / "1", r), "--overwrite"] for r in chosen]
     run(finished)
     parts = Parts(options, finished)
     print(f"{options.arch}, {parts.count} images, batches of {options.batch_size}; {machine()}\n")
@@ -140,7 +143,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
             {
                 SWEEP: timed(partial(run, sweep)),
                 **parts.measure(),
-                SINGLE: sum(timed(partial(run, words)) for words in single),
+                SINGLE: 8 * statistics.mean(timed(partial(run, words)) for words in single),
             }
         )
         said = ", ".join(f"{name} {took:.1f}" for name, took in seconds[-1].items())
@@ -247,6 +250,7 @@ def main() -> None:
     parser.add_argument("--img-size", type=int)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--single-runs", type=int, default=8, choices=range(1, 9), metavar="1..8")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
