@@ -33,6 +33,7 @@ from secateurs.pruning import (
 )
 from secateurs.selection._select import select, select_levels
 from secateurs.selection.candidates import Candidates, Levels
+from secateurs.selection.selection_options import SelectionOptions
 from secateurs.surrogates import Diversified, Ensemble, ensemble
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ __all__ = [
     "Mask",
     "Masks",
     "SecateursError",
+    "SelectionOptions",
     "Sparsity",
     "Target",
     "__version__",

@@ -1,11 +1,12 @@
 """Argument checks shared by all modules: each says what was wrong and what to write instead."""
 
 import difflib
+import inspect
 import math
 import numbers
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import SupportsIndex, cast
 
@@ -78,6 +79,28 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     raise InvalidArgumentError(
         f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}"
     )
+
+
+def check_keywords(
+    function: Callable[..., object], given: Iterable[str], taken: Collection[str]
+) -> None:
+    """Refuse keyword arguments that a function does not have.
+
+    Args:
+        function: the function.
+        given: the names of its ``**keywords``.
+        taken: those that it takes.
+
+    Raises:
+        InvalidArgumentError: it does not take one; the message lists its arguments.
+    """
+    for name in given:
+        if name not in taken:
+            known = list(inspect.signature(function).parameters)
+            raise InvalidArgumentError(
+                f"{function.__name__} has no argument {name}; it takes {', '.join(known)}"
+                f"{nearest(name, known)}"
+            )
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -115,7 +115,7 @@ def prune(
         seed=seed,
         key=key,
     )
-    found = coverage_of_plan(plan, include=include or None, exclude=exclude or None)
+    found = coverage_of_plan(plan)
     stays = coverage_line(found, include=include)
     if dry_run:
         with progress_bar("reading", plan.work, unit="bytes") as bar:
@@ -219,7 +219,8 @@ def _thresholds(plan: "Plan", decision: "Decision") -> list[str]:
     lines: list[str] = []
     for group in decision.groups:
         units = sum(weight.units for weight in group.weights)
-        what = printable(group.weights[0].entry.name) if plan.scope == "layer" else "threshold"
+        alone = plan.options.scope == "layer"
+        what = printable(group.weights[0].entry.name) if alone else "threshold"
         end = "no candidates" if group.score is None else f"{group.score:.9g}"
         lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
     return lines

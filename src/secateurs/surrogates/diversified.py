@@ -3,21 +3,22 @@
 import functools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, Self, Unpack
 
 import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, check_seed
-from secateurs.criteria import Score
 from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
-from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.parameters.target import Target
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection._select import SelectOptions, choose
+from secateurs.selection._select import choose
 from secateurs.selection.candidates import Candidates
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import record, watching
 from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
@@ -28,6 +29,7 @@ from secateurs.surrogates.turns import Turns
 from secateurs.surrogates.view import View, may_run_layers, run_under
 
 
+@shows(SelectionOptions)
 class Diversified(View):
     r"""A surrogate: its model, pruned by a fresh draw from the same candidates at every call.
 
@@ -55,15 +57,10 @@ class Diversified(View):
             K (K fixed draws in turn, the next one at each call).
         mode: ``"global"`` (the pruned weights act on the forward and the backward pass) or
             ``"gradient"`` (on the backward pass alone: the outputs are the model's).
-        granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `secateurs.select`.
-        scope: ``"global"`` or ``"layer"``; see `secateurs.select`.
-        score: see `secateurs.select`; ``"gradient"`` and ``"taylor"`` read the gradients that are
-            in the parameters now.
-        layers: which layers compete; see `secateurs.find_targets`.
-        include: only these names or types; see `secateurs.find_targets`.
-        exclude: not these names or types; see `secateurs.find_targets`.
-        seed: of the sequence of draws, and of random scores. Draws are made where the weights are:
-            a seed gives other masks on a GPU than on a CPU.
+        **options: the fields of `secateurs.SelectionOptions`. A score that needs
+            gradients reads those that are in the parameters now. The seed, by default 0, is that of
+            the sequence of draws. Draws are made where the weights are: a seed gives other masks on
+            a GPU than on a CPU.
 
     Raises:
         InvalidArgumentError: an argument is wrong, there is nothing to prune, or the model is
@@ -91,30 +88,22 @@ class Diversified(View):
         *,
         redraw: str | int = "forward",
         mode: str = "global",
-        granularity: str = "weight",
-        scope: str = "global",
-        score: Score = "magnitude",
-        layers: Layers | None = None,
-        include: Patterns | None = None,
-        exclude: Patterns | None = None,
-        seed: int = 0,
+        **options: Unpack[SelectionKeywords],
     ):
         check_model(model)
         super().__init__(model)
         self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
         self.redraw, self.mode = check_redraw(redraw), check_choice("mode", mode, PRUNE_TYPES)
-        self.options: SelectOptions = {
-            "granularity": granularity,
-            "scope": scope,
-            "score": score,
-            "layers": layers,
-            "include": include,
-            "exclude": exclude,
-        }
+        self.options = SelectionOptions.read(Diversified, options)
         self._turns = Turns()
         self._structure: Structure | None = None
-        self.restart(seed)
+        self.restart(0 if self.options.seed is None else self.options.seed)
         self.reselect()
+
+    @property
+    def seed(self) -> int:
+        """The seed of the sequence of draws."""
+        return self.options.seed or 0
 
     @property
     def candidates(self) -> Candidates:
@@ -151,7 +140,7 @@ class Diversified(View):
 
     def restart(self, seed: int) -> None:
         """Begin the sequence of draws of a seed, whatever was drawn before."""
-        self.seed = check_seed("seed", seed)
+        self.options = replace(self.options, seed=check_seed("seed", seed))
         self._turns.restart()
 
     def step(self) -> None:
@@ -273,8 +262,7 @@ class Diversified(View):
         return structure
 
     def _choose_candidates(self) -> None:
-        options: SelectOptions = {**self.options, "seed": self.seed}
-        self._candidates = choose(self.network, self.p_prune, barrier=self._barrier, **options)
+        self._candidates = choose(self.network, self.p_prune, self.options, barrier=self._barrier)
         self._turns.forget()
 
     def _make(self, number: int, structure: Structure, args: Any = (), kwargs: Any = None) -> Draw:
@@ -292,9 +280,9 @@ class Diversified(View):
 
     def extra_repr(self) -> str:
         """The settings, as ``repr`` shows them."""
-        options = {k: v for k, v in self.options.items() if v is not None}
+        options = {k: v for k, v in vars(self.options).items() if v is not None}
         said = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return (
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
-            f"mode={self.mode!r}, {said}, seed={self.seed}"
+            f"mode={self.mode!r}, {said}"
         )

@@ -11,8 +11,8 @@ from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunab
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.prunable_parameters import find_targets
 from secateurs.parameters.target import Target
-from secateurs.selection._select import SelectOptions
 from secateurs.selection.candidates import Candidates
+from secateurs.selection.selection_options import SelectionOptions
 from secateurs.surrogates.preconditions import check_unpruned
 from secateurs.surrogates.stand_ins import Place, parameters_of, places_for
 
@@ -41,13 +41,10 @@ class Structure:
     modules: list[nn.Module]
     fast: list[nn.Module]
 
-    def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
+    def __init__(self, network: nn.Module, options: SelectionOptions, mode: str):
         check_unpruned(network)
         self.targets = find_targets(
-            network,
-            layers=options.get("layers"),
-            include=options.get("include"),
-            exclude=options.get("exclude"),
+            network, layers=options.layers, include=options.include, exclude=options.exclude
         )
         _check_targets(self.targets, mode)
         self.places = places_for([target.places for target in self.targets])

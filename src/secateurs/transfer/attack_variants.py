@@ -8,7 +8,7 @@ from typing import Any
 from secateurs._validation import as_integer, check_choice, check_ratio
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
-from secateurs.selection._select import SCOPES
+from secateurs.selection.selection_options import SCOPES
 from secateurs.surrogates import RECIPES
 from secateurs.transfer.network import FromPixels, Network
 
