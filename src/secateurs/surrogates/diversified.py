@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, check_seed
+from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
@@ -49,18 +50,19 @@ class Diversified(View):
     inside of `pruned`. Outputs are the model's; one of transformers that holds nothing but logits
     becomes these. Where the model's layers are exchanged, the next call finds its weights anew.
 
+    Scores that need gradients read those that are in the parameters now. The seed, by default 0, is
+    that of the sequence of draws and of random scores. Draws are made where the weights are: a seed
+    gives other masks on a GPU than on a CPU.
+
     Args:
         model: the network, not pruned; it is shared, not copied.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned in a draw.
         redraw: ``"forward"`` (a fresh draw at each call), ``"step"`` (at each `step`), or a number
             K (K fixed draws in turn, the next one at each call).
-        mode: ``"global"`` (the pruned weights act on the forward and the backward pass) or
+        prune_type: ``"global"`` (the pruned weights act on the forward and the backward pass) or
             ``"gradient"`` (on the backward pass alone: the outputs are the model's).
-        **options: the fields of `secateurs.SelectionOptions`. A score that needs
-            gradients reads those that are in the parameters now. The seed, by default 0, is that of
-            the sequence of draws. Draws are made where the weights are: a seed gives other masks on
-            a GPU than on a CPU.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Raises:
         InvalidArgumentError: an argument is wrong, there is nothing to prune, or the model is
@@ -87,13 +89,16 @@ class Diversified(View):
         p_bern: float,
         *,
         redraw: str | int = "forward",
-        mode: str = "global",
+        prune_type: str = "global",
         **options: Unpack[SelectionKeywords],
     ):
+        if "mode" in options:
+            raise InvalidArgumentError("a surrogate has no option mode: write prune_type")
         check_model(model)
         super().__init__(model)
         self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
-        self.redraw, self.mode = check_redraw(redraw), check_choice("mode", mode, PRUNE_TYPES)
+        self.redraw = check_redraw(redraw)
+        self.prune_type = check_choice("prune_type", prune_type, PRUNE_TYPES)
         self.options = SelectionOptions.read(Diversified, options)
         self._turns = Turns()
         self._structure: Structure | None = None
@@ -135,7 +140,7 @@ class Diversified(View):
         self._structured()
 
     def _barrier(self, target: Target) -> str:
-        in_gradients = gradient_barrier(target) if self.mode == "gradient" else ""
+        in_gradients = gradient_barrier(target) if self.prune_type == "gradient" else ""
         return surrogate_barrier(target) or in_gradients
 
     def restart(self, seed: int) -> None:
@@ -244,7 +249,7 @@ class Diversified(View):
             yield
             return
         with (
-            pruned_by(self.network, turn, self.mode),
+            pruned_by(self.network, turn, self.prune_type),
             watching(turn.structure.modules, lambda: self._under(turn)),
         ):
             yield
@@ -254,7 +259,7 @@ class Diversified(View):
         structure = self._structure
         if structure is not None and structure.stands():
             return structure
-        structure = Structure(self.network, self.options, self.mode)
+        structure = Structure(self.network, self.options, self.prune_type)
         if structure.lasting:
             self._structure = structure
         if not structure.fits(self._candidates):
@@ -284,5 +289,5 @@ class Diversified(View):
         said = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return (
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
-            f"mode={self.mode!r}, {said}"
+            f"prune_type={self.prune_type!r}, {said}"
         )
