@@ -22,7 +22,7 @@ from secateurs.checkpoint.quantized_weights import (
 from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import Source, find_checkpoint
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.parameters.layer_names import is_apart
 from secateurs.selection._select import SCOPES
@@ -93,8 +93,8 @@ def plan_pruning(
     p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
     granularity = check_choice("granularity", granularity, GRANULARITIES)
     scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
-    needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
-    make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
+    needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
+    make_generator(None, seed, needed_for=Argument("score", score) if score == "random" else needed)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if is_compressed(file):

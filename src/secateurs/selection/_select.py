@@ -13,7 +13,7 @@ from secateurs._validation import check_choice, check_ratio, make_generator
 from secateurs.criteria import Score, check_score, score_units
 from secateurs.distributed.dtensor import local_of, part_like
 from secateurs.distributed.process_group import Team, parameters_of, team_of
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES, Units, units_of
 from secateurs.originals.restore_weights import look_closely
 from secateurs.parameters.coverage import Barrier, no_barrier, warn_of_coverage
@@ -230,7 +230,7 @@ def _scored(
     granularity = check_choice("granularity", granularity, GRANULARITIES)
     scope = check_choice("scope", scope, SCOPES)
     score = check_score(score)
-    needed = "score='random'" if score == "random" and team is None else None
+    needed = Argument("score", "random") if score == "random" and team is None else None
     source = make_generator(generator, seed, needed_for=needed)
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
     check_together(model, targets, layers, exclude)
