@@ -12,7 +12,7 @@ from typing import SupportsIndex, cast
 
 import torch
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 
 
 def check_ratio(name: str, value: float) -> float:
@@ -23,11 +23,15 @@ def check_ratio(name: str, value: float) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # also numpy's scalars
         raise InvalidArgumentError(
-            f"{name} must be a number from 0 to 1, got {value!r}; for a half write {name}=0.5"
+            Argument(name),
+            f" must be a number from 0 to 1, got {value!r}; for a half write ",
+            Argument(name, 0.5),
         )
     if math.isnan(value) or not 0 <= value <= 1:
         hint = f"; for {value:g} per cent write {value / 100:g}" if 1 < value <= 100 else ""
-        raise InvalidArgumentError(f"{name} must be from 0 to 1 inclusive, got {value!r}{hint}")
+        raise InvalidArgumentError(
+            Argument(name), f" must be from 0 to 1 inclusive, got {value!r}{hint}"
+        )
     return float(value)
 
 
@@ -52,7 +56,9 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     """
     count = as_integer(value)
     if count is None or count < least:
-        raise InvalidArgumentError(f"{name} must be a whole number from {least}, got {value!r}")
+        raise InvalidArgumentError(
+            Argument(name), f" must be a whole number from {least}, got {value!r}"
+        )
     return count
 
 
@@ -64,7 +70,7 @@ def check_seed(name: str, value: object) -> int:
     """
     seed = as_integer(value)
     if seed is None:
-        raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
+        raise InvalidArgumentError(Argument(name), f" must be an integer, got {value!r}")
     return seed
 
 
@@ -77,7 +83,8 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     if isinstance(value, str) and value in choices:
         return value
     raise InvalidArgumentError(
-        f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}"
+        Argument(name),
+        f" must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}",
     )
 
 
@@ -110,7 +117,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def make_generator(
-    generator: torch.Generator | None, seed: int | None, *, needed_for: str | None = None
+    generator: torch.Generator | None, seed: int | None, *, needed_for: Argument | None = None
 ) -> torch.Generator | None:
     """Turn the two ways to hand in randomness into one generator.
 
@@ -134,11 +141,15 @@ def make_generator(
     if seed is not None:
         number = check_seed("seed", seed)
         if not -(2**63) <= number < 2**64:
-            raise InvalidArgumentError(f"seed must fit into 64 bits, got {seed}")
+            raise InvalidArgumentError(Argument("seed"), f" must fit into 64 bits, got {seed}")
         return torch.Generator().manual_seed(number)
     if needed_for is not None:
         raise InvalidArgumentError(
-            f"{needed_for} draws random numbers: hand in seed=0 or generator=torch.Generator()"
+            needed_for,
+            " draws random numbers: ",
+            Advice("hand in ", "write "),
+            Argument("seed", 0),
+            Advice(" or generator=torch.Generator()"),
         )
     return None
 

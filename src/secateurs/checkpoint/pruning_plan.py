@@ -23,7 +23,7 @@ from secateurs.checkpoint.quantized_weights import (
 from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import Source, find_checkpoint
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.parameters.layer_names import is_apart
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
@@ -91,8 +91,8 @@ def plan_pruning(
     p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
     given = SelectionOptions.read(plan_pruning, options)
     check_choice("score", given.score, SCORES)
-    needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 else None
-    needed = "score='random'" if given.score == "random" else needed
+    needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
+    needed = Argument("score", given.score) if given.score == "random" else needed
     make_generator(None, given.seed, needed_for=needed)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:

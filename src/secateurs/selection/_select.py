@@ -13,7 +13,7 @@ from secateurs._validation import check_ratio, make_generator
 from secateurs.criteria import Score, score_units
 from secateurs.distributed.dtensor import local_of, part_like
 from secateurs.distributed.process_group import Team, parameters_of, team_of
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import Units, units_of
 from secateurs.originals.restore_weights import look_closely
 from secateurs.parameters.coverage import Barrier, no_barrier, warn_of_coverage
@@ -220,7 +220,7 @@ def _scored(
 ) -> tuple[dict[str, Units], list[list[Scores]]]:
     """Score the units, and group those that compete with each other; warn if given a barrier."""
     score = options.score
-    needed = "score='random'" if score == "random" and team is None else None
+    needed = Argument("score", score) if score == "random" and team is None else None
     source = make_generator(generator, options.seed, needed_for=needed)
     layers, include, exclude = options.layers, options.include, options.exclude
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
