@@ -8,11 +8,12 @@ import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import SupportsIndex, cast
-
-import torch
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
 from secateurs.errors import Advice, Argument, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_ratio(name: str, value: float) -> float:
@@ -40,7 +41,7 @@ def as_integer(value: object) -> int | None:
 
     What Python itself takes as an index is one (``operator.index``), but for True and False.
     """
-    if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(cast("SupportsIndex", value))
@@ -117,8 +118,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def make_generator(
-    generator: torch.Generator | None, seed: int | None, *, needed_for: Argument | None = None
-) -> torch.Generator | None:
+    generator: "torch.Generator | None", seed: int | None, *, needed_for: Argument | None = None
+) -> "torch.Generator | None":
     """Turn the two ways to hand in randomness into one generator.
 
     Args:
@@ -129,6 +130,8 @@ def make_generator(
     Raises:
         InvalidArgumentError: both were given, or neither although ``needed_for`` is set.
     """
+    import torch  # here alone, so that names and numbers are checked without it
+
     if generator is not None and seed is not None:
         raise InvalidArgumentError("give generator or seed, not both")
     if generator is not None:

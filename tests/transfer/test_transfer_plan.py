@@ -119,7 +119,7 @@ def test_the_options_reach_the_surrogate() -> None:
     made: Any = variant.surrogate(B, seed=5).model
     assert isinstance(made, Diversified)
     assert (made.p_prune, made.p_bern, made.redraw, made.prune_type) == (0.2, 0.7, 4, "gradient")
-    assert (made.options["granularity"], made.options["scope"]) == ("filter", "layer")
+    assert (made.options.granularity, made.options.scope) == ("filter", "layer")
     assert [target.name for target in made.targets] == ["0.weight"]
     assert made.seed == 5
 

@@ -1,21 +1,24 @@
 """Prune a checkpoint without building a model: two passes over its files, in bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
+
+import torch
 
 from secateurs._validation import check_path, make_generator
 from secateurs.checkpoint.block_masks import Group, Pruner, decide
 from secateurs.checkpoint.compressed_format import BITMASK, VALUES
 from secateurs.checkpoint.compression import write_compressed
+from secateurs.checkpoint.criterion_keys import CriterionKeys
 from secateurs.checkpoint.destination import (
     find_destination,
     open_file,
     open_publication,
     publish,
 )
-from secateurs.checkpoint.file_blocks import Advance, Buffers
+from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
 from secateurs.checkpoint.file_coverage import coverage_of_plan
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, RandomKeys, Scratch
@@ -102,17 +105,24 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
     buffers = Buffers(advance, plan.source.identities)
     generator = make_generator(None, plan.options.seed)
     apart = [(w,) for w in plan.weights] if plan.options.scope == "layer" else [plan.weights]
-    random: Keys | None = None
-    if plan.options.score == "random" and generator is not None:
-        random = RandomKeys(plan.weights, generator)
-    scratch = Scratch()  # not one a group: there may be thousands
-    groups = tuple(
-        decide(weights, random or MagnitudeKeys(weights, scratch), plan.p_prune, buffers)
-        for weights in apart
-    )
+    keys_of = _keys_for(plan, generator)
+    groups = tuple(decide(weights, keys_of(weights), plan.p_prune, buffers) for weights in apart)
     check_unchanged(plan.source.identities)
     some = 0 < plan.p_bern < 1 and generator is not None
     return Decision(groups, Coins(plan.p_bern, generator) if some and generator else None)
+
+
+def _keys_for(plan: Plan, generator: torch.Generator | None) -> Callable[[Sequence[Weight]], Keys]:
+    """What makes the keys of those weights that compete with each other."""
+    criterion = plan.options.criterion
+    if criterion.name == "magnitude":
+        scratch = Scratch()  # not one a group: there may be thousands
+        return lambda weights: MagnitudeKeys(weights, scratch)
+    if criterion.is_random and generator is not None:
+        random = RandomKeys(plan.weights, generator)
+        return lambda _: random
+    keys = CriterionKeys(criterion, plan.source.identities)
+    return lambda _: keys
 
 
 def write_pruned(
@@ -188,10 +198,11 @@ def prune_checkpoint(
     tensors compete; ties go to the tensor that comes first in the file. Everything else, metadata
     and untouched tensors among it, is the same to the byte.
 
-    Scores are those that need no data, ``"magnitude"`` and ``"random"``. Which tensors compete is
-    told by names and shapes, so ``layers`` takes fewer names and no types: see
-    `secateurs.checkpoint.choice.choose`. Nor does a file say which convolutions are transposed:
-    their filters are entries of the first dimension here.
+    A file holds no data, so ``score`` is a criterion that needs none: ``"magnitude"``,
+    ``"random"``, or one of yours in `secateurs.criteria.CRITERIA`; then a whole tensor at a time is
+    in memory. Which tensors compete is told by names and shapes, so ``layers`` takes fewer names
+    and no types: see `secateurs.checkpoint.choice.choose`. Nor does a file say which convolutions
+    are transposed: their filters are entries of the first dimension here.
 
     Args:
         source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,

@@ -23,12 +23,11 @@ from secateurs.checkpoint.quantized_weights import (
 from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import Source, find_checkpoint
+from secateurs.criteria import score_names
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.parameters.layer_names import is_apart
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
-
-SCORES = ("magnitude", "random")
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Plan:
         counted = sum(weight.entry.nbytes for weight in self.weights)
         written = sum(file.size for file in self.source.files)
         checked = sum(file.size for file in self.source.files if file.pickled)
-        return written + checked + (counted if self.options.score == "magnitude" else 0)
+        return written + checked + (0 if self.options.criterion.is_random else counted)
 
 
 @shows(SelectionOptions)
@@ -90,9 +89,9 @@ def plan_pruning(
     """
     p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
     given = SelectionOptions.read(plan_pruning, options)
-    check_choice("score", given.score, SCORES)
+    check_choice("score", given.score, score_names(data_free=True))
     needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
-    needed = Argument("score", given.score) if given.score == "random" else needed
+    needed = Argument("score", given.score) if given.criterion.is_random else needed
     make_generator(None, given.seed, needed_for=needed)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:

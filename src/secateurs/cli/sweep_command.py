@@ -20,7 +20,7 @@ from secateurs.cli.loading import (
 from secateurs.cli.options import numbers
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
-from secateurs.criteria import SCORES, needs_gradients
+from secateurs.criteria import criterion_of, score_names
 from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluation import Grid, Ranks
 from secateurs.evaluation import sweep as run_sweep
@@ -101,7 +101,7 @@ def sweep(
         list[str] | None, _several("global (default) or layer: who competes.", _PRUNE)
     ] = None,
     score: Annotated[
-        list[str] | None, _several(f"{', '.join(SCORES)}; default magnitude.", _PRUNE)
+        list[str] | None, _several(f"{', '.join(score_names())}; default magnitude.", _PRUNE)
     ] = None,
     layers: Annotated[
         list[str] | None,
@@ -211,7 +211,7 @@ def sweep(
     )
     model.model.to(place)
     scored_on = ""
-    if any(map(needs_gradients, score or ())):
+    if any(criterion_of(name).needs_gradients for name in score or ()):
         scored_on = from_rank_0(
             ranks,
             model.model,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
 from secateurs.criteria import Score
@@ -68,20 +68,36 @@ class Cell:
     variants: tuple[Variant, ...]
 
 
+class GridKeywords(TypedDict, total=False):
+    """The arguments of `Grid`, for functions that take them as keyword arguments."""
+
+    p_prune: float | Sequence[float]
+    p_bern: float | Sequence[float]
+    prune_type: str | Sequence[str]
+    granularity: str | Sequence[str]
+    scope: str | Sequence[str]
+    score: Score | Sequence[Score]
+    layers: Layers | None
+    include: Patterns | None
+    exclude: Patterns | None
+    draws: int
+    seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Every combination that a sweep measures.
+    """Every combination that a sweep measures: options of selections, one or several of each.
 
     Args:
-        p_prune: ratios, default 0 to 0.9 in tenths.
-        p_bern: probabilities, default 1.
+        p_prune: ratios of units that are candidates, default 0 to 0.9 in tenths.
+        p_bern: probabilities of each candidate, default 1.
         prune_type: ``"global"``, ``"gradient"``, or both.
-        granularity: ``"weight"``, ``"kernel"``, ``"filter"``, or several.
-        scope: ``"global"``, ``"layer"``, or both.
-        score: a name or a function, or several; see `secateurs.select`.
-        layers: see `secateurs.find_targets`.
-        include: see `secateurs.find_targets`.
-        exclude: see `secateurs.find_targets`.
+        granularity: one or several; see `secateurs.SelectionOptions`.
+        scope: one or several; see `secateurs.SelectionOptions`.
+        score: one or several; see `secateurs.SelectionOptions`.
+        layers: of all; see `secateurs.SelectionOptions`.
+        include: of all; see `secateurs.SelectionOptions`.
+        exclude: of all; see `secateurs.SelectionOptions`.
         draws: how often each p_bern between 0 and 1, and each random score, is drawn; draw i is
             what `secateurs.global_prune` does with the seed ``seed + i``.
         seed: of the first draw.
@@ -148,11 +164,11 @@ class Grid:
     def _settings(self) -> Iterator[Setting]:
         names = ("prune_type", "granularity", "scope", "score")
         shared = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
-        for values in product(*(_several(name, getattr(self, name)) for name in names)):
+        for values in product(*(getattr(self, name) for name in names)):
             yield Setting(**dict(zip(names, values, strict=True)), **shared)
 
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
-        random = p_prune > 0 and (0 < p_bern < 1 or (setting.score == "random" and p_bern > 0))
+        random = p_prune > 0 and (0 < p_bern < 1 or (setting.criterion.is_random and p_bern > 0))
         seeds = range(self.seed, self.seed + (self.draws if random else 1))
         variants = tuple(Variant(setting, p_prune, p_bern, seed) for seed in seeds)
         return Cell(setting, p_prune, p_bern, variants)
@@ -172,8 +188,9 @@ def _refuse_namesakes(settings: Sequence[Setting]) -> None:
     """Rows and saved progress tell scores apart by name."""
     scores: dict[str, Score] = {}
     for setting in settings:
-        if scores.setdefault(setting.score_name, setting.score) != setting.score:
+        name = setting.score_name
+        if scores.setdefault(name, setting.score) != setting.score:
             raise InvalidArgumentError(
-                f"two scores are called {setting.score_name!r}, so their rows could not be told "
+                f"two scores are called {name!r}, so their rows could not be told "
                 "apart: give each function a __name__ of its own"
             )

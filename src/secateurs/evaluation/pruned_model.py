@@ -87,7 +87,7 @@ class Variants:
 def _options(variant: Variant) -> SelectionOptions:
     """What the candidates depend on: where masks act is no part of it."""
     setting = variant.setting
-    seed = variant.seed if setting.score == "random" else None
+    seed = variant.seed if setting.criterion.is_random else None
     return replace(setting, prune_type="global", seed=seed)
 
 

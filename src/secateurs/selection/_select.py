@@ -10,7 +10,7 @@ from torch import nn
 from secateurs._tensors.float_keys import Scores
 from secateurs._tensors.memory_order import flattened, joined, side_by_side
 from secateurs._validation import check_ratio, make_generator
-from secateurs.criteria import Score, score_units
+from secateurs.criteria import Score
 from secateurs.distributed.dtensor import local_of, part_like
 from secateurs.distributed.process_group import Team, parameters_of, team_of
 from secateurs.errors import Argument, InvalidArgumentError
@@ -23,6 +23,7 @@ from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.shared_memory import refuse_overlaps
 from secateurs.parameters.target import Target, all_parameters
 from secateurs.selection.candidates import Candidates, Levels
+from secateurs.selection.raw_scores import score_units
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
@@ -219,8 +220,8 @@ def _scored(
     barrier: Barrier | None,
 ) -> tuple[dict[str, Units], list[list[Scores]]]:
     """Score the units, and group those that compete with each other; warn if given a barrier."""
-    score = options.score
-    needed = Argument("score", score) if score == "random" and team is None else None
+    score, random = options.score, options.criterion.is_random
+    needed = Argument("score", score) if random and team is None else None
     source = make_generator(generator, options.seed, needed_for=needed)
     layers, include, exclude = options.layers, options.include, options.exclude
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
@@ -233,7 +234,7 @@ def _scored(
         warn_of_coverage(
             model, targets, layers=layers, include=include, exclude=exclude, barrier=barrier
         )
-    if team is not None and score == "random":
+    if team is not None and random:
         with team.shared(source) as same:
             scores = _scores(targets, units, score, same, team)
     else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self, TypedDict, cast
 
 from secateurs._validation import check_choice, check_keywords, check_seed
-from secateurs.criteria import Score, check_score
+from secateurs.criteria import Criterion, Score, criterion_of
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.parameters.layer_choice import Layers, Patterns, pattern_list
 from secateurs.parameters.layer_kinds import LAYER_NAMES
@@ -68,7 +68,7 @@ class SelectionOptions:
     def __post_init__(self) -> None:
         check_choice("granularity", self.granularity, GRANULARITIES)
         check_choice("scope", self.scope, SCOPES)
-        check_score(self.score)
+        criterion_of(self.score)
         for name in ("layers", "include", "exclude"):
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
         if self.seed is not None:
@@ -90,10 +90,14 @@ class SelectionOptions:
         return cls(**cast("Any", keywords))
 
     @property
+    def criterion(self) -> Criterion:
+        """What ``score`` stands for."""
+        return criterion_of(self.score)
+
+    @property
     def score_name(self) -> str:
-        """The name of the criterion; that of the function if it is one."""
-        score = self.score
-        return score if isinstance(score, str) else getattr(score, "__name__", "callable")
+        """What result rows call the criterion: by its name, or that of the function."""
+        return self.criterion.name
 
     def __repr__(self) -> str:
         """Those that are not at their defaults."""

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from secateurs._validation import as_integer, check_choice, check_ratio
+from secateurs.criteria import score_names
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.pruning import PRUNE_TYPES
@@ -14,7 +15,6 @@ from secateurs.surrogates import RECIPES
 from secateurs.transfer.network import FromPixels, Network
 
 PLAIN, NOISE = "plain", "noise"
-_SCORES = ("magnitude", "random")
 # Not plain from the value.
 _NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
@@ -120,7 +120,7 @@ class Variants:
         for name, choices in (
             ("granularity", GRANULARITIES),
             ("scope", SCOPES),
-            ("score", _SCORES),
+            ("score", score_names(data_free=True)),
             ("prune_type", PRUNE_TYPES),
         ):
             for value in getattr(self, name):
