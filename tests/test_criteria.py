@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
@@ -232,11 +232,10 @@ def inverse(target: Target) -> Tensor:
 
 
 @pytest.fixture
-def registered() -> Iterator[str]:
-    """A criterion from outside, with what it needs to be told."""
+def registered() -> str:
+    """The name of a criterion from outside."""
     register()(inverse)
-    yield "inverse"
-    del CRITERIA["inverse"]
+    return "inverse"
 
 
 def largest_are_pruned(weight: Tensor) -> bool:
@@ -308,3 +307,9 @@ def test_a_name_belongs_to_one_function(registered: str) -> None:
         register(name="magnitude")(inverse)
     assert score_names() == ["magnitude", "gradient", "taylor", "random", registered]
     assert score_names(data_free=True) == ["magnitude", "random", registered]
+
+
+def test_the_pages_name_every_criterion() -> None:
+    page = Path(__file__).parents[1] / "docs" / "sweep.md"
+    (row,) = (row for row in page.read_text().splitlines() if row.startswith("| `--score`"))
+    assert re.findall("`([a-z]+)`", row.split("|")[2]) == score_names()
