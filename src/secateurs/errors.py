@@ -6,6 +6,7 @@ Python, as the command line does, can name its own option in their place.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,12 @@ class CoverageWarning(SecateursWarning):
             for name, given in (("layers", self.layers), ("include", self.include))
             if given
         ]
-        advice = [part for argument in arguments for part in (Advice(", ", " "), argument)][1:]
-        super().__init__(said, *(["; to prune them too write ", *advice] if advice else []))
+        advice: list[Advice | Argument] = [
+            part for argument in arguments for part in (Advice(", ", " "), argument)
+        ][1:]
+        if advice:
+            advice.insert(0, Advice("; to prune them too write ", "; to prune them write "))
+        super().__init__(said, *advice)
 
     def __reduce__(self) -> tuple[type["CoverageWarning"], tuple[object, ...]]:
         return type(self), (self.said, self.layers, self.include)
@@ -128,3 +133,23 @@ def _written(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_written, value))}]"
     return value.__name__ if isinstance(value, type) else repr(value)
+
+
+def require(module: str, needed_for: str, package: str = "") -> None:
+    """Import a module that the library by itself does without.
+
+    Args:
+        module: what is imported.
+        needed_for: what asks for it, for the error.
+        package: what to install, if it is called otherwise.
+
+    Raises:
+        FailureError: it is not installed.
+    """
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise  # it is there, and misses something itself
+        name = package or module.partition(".")[0]
+        raise FailureError(f"{needed_for} needs {name}: pip install {name}") from error
