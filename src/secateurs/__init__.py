@@ -5,6 +5,8 @@ the context managers `pruned` and `gradient_pruned`. The parts they are made of:
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
 Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
 ``rapa`` and ``mup`` in ``secateurs.surrogates``.
+
+Importing this package loads nothing else: torch, too, is imported when a name is first used.
 """
 
 from importlib import import_module
@@ -18,32 +20,40 @@ from secateurs.errors import (
     LostTrainingWarning,
     SecateursError,
 )
-from secateurs.masks._sparsity import Sparsity, sparsity
-from secateurs.masks.mask import Mask, Masks
-from secateurs.parameters.prunable_parameters import find_targets
-from secateurs.parameters.target import Target
-from secateurs.pruning import (
-    apply_masks,
-    global_prune,
-    gradient_prune,
-    gradient_pruned,
-    make_permanent,
-    pruned,
-    restore,
-)
-from secateurs.selection._select import select, select_levels
-from secateurs.selection.candidates import Candidates, Levels
-from secateurs.surrogates import Diversified, Ensemble, ensemble
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same while a program runs
     from secateurs import attacks as attacks
     from secateurs import checkpoint as checkpoint
+    from secateurs import criteria as criteria
     from secateurs import evaluation as evaluation
+    from secateurs import gradient_pruning as gradient_pruning
+    from secateurs import masks as masks
+    from secateurs import parameters as parameters
+    from secateurs import pruning as pruning
     from secateurs import report as report
     from secateurs import results as results
+    from secateurs import selection as selection
+    from secateurs import surrogates as surrogates
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
+    from secateurs.masks._sparsity import Sparsity, sparsity
+    from secateurs.masks.mask import Mask, Masks
+    from secateurs.parameters.prunable_parameters import find_targets
+    from secateurs.parameters.target import Target
+    from secateurs.pruning import (
+        apply_masks,
+        global_prune,
+        gradient_prune,
+        gradient_pruned,
+        make_permanent,
+        pruned,
+        restore,
+    )
+    from secateurs.selection._select import select, select_levels
+    from secateurs.selection.candidates import Candidates, Levels
+    from secateurs.selection.selection_options import SelectionOptions
+    from secateurs.surrogates import Diversified, Ensemble, ensemble
 
 __all__ = [
     "Candidates",
@@ -57,6 +67,7 @@ __all__ = [
     "Mask",
     "Masks",
     "SecateursError",
+    "SelectionOptions",
     "Sparsity",
     "Target",
     "__version__",
@@ -74,15 +85,61 @@ __all__ = [
     "sparsity",
 ]
 
-_ON_USE = ("attacks", "checkpoint", "evaluation", "report", "results", "transfer", "zoo")
+# The module that each name is imported from when it is first used.
+_HOME_OF = {
+    "Candidates": "selection.candidates",
+    "Diversified": "surrogates",
+    "Ensemble": "surrogates",
+    "Levels": "selection.candidates",
+    "Mask": "masks.mask",
+    "Masks": "masks.mask",
+    "SelectionOptions": "selection.selection_options",
+    "Sparsity": "masks._sparsity",
+    "Target": "parameters.target",
+    "apply_masks": "pruning",
+    "ensemble": "surrogates",
+    "find_targets": "parameters.prunable_parameters",
+    "global_prune": "pruning",
+    "gradient_prune": "pruning",
+    "gradient_pruned": "pruning",
+    "load_checkpoint": "checkpoint",
+    "make_permanent": "pruning",
+    "pruned": "pruning",
+    "restore": "pruning",
+    "select": "selection._select",
+    "select_levels": "selection._select",
+    "sparsity": "masks._sparsity",
+}
+_MODULES = (
+    "attacks",
+    "checkpoint",
+    "criteria",
+    "evaluation",
+    "gradient_pruning",
+    "masks",
+    "parameters",
+    "pruning",
+    "report",
+    "results",
+    "selection",
+    "surrogates",
+    "transfer",
+    "zoo",
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF, *_MODULES})
+
 
 # Not for type checkers, to which any misspelt name would be known by it.
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """Load `secateurs.evaluation` and its like when they are first asked for, not on import."""
-        if name == "load_checkpoint":
-            return import_module("secateurs.checkpoint").load_checkpoint
-        if name in _ON_USE:
+        """Import what a name stands for when it is first used (PEP 562)."""
+        if name in _HOME_OF:
+            found = getattr(import_module(f"secateurs.{_HOME_OF[name]}"), name)
+            return globals().setdefault(name, found)  # the next use does not come here
+        if name in _MODULES:
             return import_module(f"secateurs.{name}")
         raise AttributeError(f"module 'secateurs' has no attribute {name!r}")

@@ -5,12 +5,11 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.segment import SegmentLines
-
 from secateurs._io.text import printable
+from secateurs.errors import require
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 NARROWEST, WIDEST, USUAL = 20, 2000, 80
@@ -20,17 +19,23 @@ SIZES = ("COLUMNS", "LINES", "JUPYTER_COLUMNS", "JUPYTER_LINES", "TERMINAL_WIDTH
 """Variables in which a size may stand; the last one is that of the parser's help."""
 
 
-class _Console(Console):
-    """A console whose reader may leave: the work goes on, and the rest is not shown."""
+def make_console(*, stderr: bool = False) -> "Console":
+    """A console on stdout or stderr, 80 columns wide where the terminal reports no usable size.
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
+    Its reader may leave: the work goes on, and the rest is not shown.
 
+    Raises:
+        FailureError: rich is not installed.
+    """
+    require("rich", "text for a terminal")
+    from rich.console import Console
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console on stdout or stderr, 80 columns wide where the terminal reports no usable size."""
+    class LeavableConsole(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
     environment = {n: value for n, value in os.environ.items() if n not in unusable_sizes()}
-    console = _Console(stderr=stderr, _environ=environment)
+    console = LeavableConsole(stderr=stderr, _environ=environment)
     if not NARROWEST <= console.width <= WIDEST:
         console.width = USUAL
     return console
@@ -51,13 +56,15 @@ def say(line: str) -> None:
         sys.stderr.flush()
 
 
-def table_width(console: Console, table: "Table") -> int:
+def table_width(console: "Console", table: "Table") -> int:
     """The columns of a terminal that a table needs to show all of its text."""
     return console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
 
 
-def print_whole(console: Console, table: "Table") -> None:
+def print_whole(console: "Console", table: "Table") -> None:
     """Print a table with all of its digits: wider than the terminal where it has to be."""
+    from rich.segment import SegmentLines
+
     width = table_width(console, table)
     if width <= console.width:
         console.print(table)

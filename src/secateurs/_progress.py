@@ -4,25 +4,14 @@ import importlib.util
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Literal
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.text import Text
+from typing import TYPE_CHECKING, Literal
 
 from secateurs._console import make_console, say
 from secateurs._io.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 Unit = Literal["images", "image steps", "epochs", "bytes"]
 
@@ -48,13 +37,15 @@ class Bar:
 class _Drawn(Bar):
     """A bar that is drawn again and again in its place."""
 
-    def __init__(self, progress: Progress, task: TaskID):
+    def __init__(self, progress: "Progress", task: "TaskID"):
         self._progress, self._task = progress, task
 
     def advance(self, steps: int) -> None:
         self._progress.advance(self._task, steps)
 
     def say(self, text: str) -> None:
+        from rich.text import Text
+
         self._progress.console.print(Text(printable(text)))
 
 
@@ -109,8 +100,8 @@ def progress_bar(
 ) -> Generator[Bar]:
     """Show on stderr how far long work is.
 
-    In a terminal, and in a notebook that has ipywidgets, that is a bar; elsewhere a line with
-    what is done, the rate and the time left, about every half minute.
+    In a terminal, and in a notebook that has ipywidgets, that is a bar, drawn by rich; elsewhere a
+    line with what is done, the rate and the time left, about every half minute.
 
     Args:
         what: the text before it.
@@ -123,12 +114,15 @@ def progress_bar(
     Yields:
         What to report to.
     """
-    console = make_console(stderr=True)
     if show is False:
         yield Bar()
-    elif not _can_draw(console):
+        return
+    console = make_console(stderr=True) if importlib.util.find_spec("rich") else None
+    if console is None or not _can_draw(console):
         yield _Lines(what, total, unit, per, every)
     else:
+        from rich.progress import Progress
+
         with Progress(*_columns(unit), console=console, transient=True) as progress:
             yield _Drawn(progress, progress.add_task(what, total=total))
 
@@ -143,14 +137,24 @@ def bytes_text(size: float) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def _can_draw(console: Console) -> bool:
+def _can_draw(console: "Console") -> bool:
     """Whether there is something that can be drawn over: not in a file, a pipe, a dumb terminal."""
     if console.is_jupyter:
         return importlib.util.find_spec("ipywidgets") is not None
     return console.is_interactive
 
 
-def _columns(unit: Unit) -> list[ProgressColumn]:
+def _columns(unit: Unit) -> "list[ProgressColumn]":
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     counted = (
         [DownloadColumn(), TransferSpeedColumn()]
         if unit == "bytes"

@@ -1,17 +1,19 @@
 """Argument checks shared by all modules: each says what was wrong and what to write instead."""
 
 import difflib
+import inspect
 import math
 import numbers
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import SupportsIndex, cast
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
-import torch
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 
-from secateurs.errors import InvalidArgumentError
+if TYPE_CHECKING:
+    import torch
 
 
 def check_ratio(name: str, value: float) -> float:
@@ -22,11 +24,15 @@ def check_ratio(name: str, value: float) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # also numpy's scalars
         raise InvalidArgumentError(
-            f"{name} must be a number from 0 to 1, got {value!r}; for a half write {name}=0.5"
+            Argument(name),
+            f" must be a number from 0 to 1, got {value!r}; for a half write ",
+            Argument(name, 0.5),
         )
     if math.isnan(value) or not 0 <= value <= 1:
         hint = f"; for {value:g} per cent write {value / 100:g}" if 1 < value <= 100 else ""
-        raise InvalidArgumentError(f"{name} must be from 0 to 1 inclusive, got {value!r}{hint}")
+        raise InvalidArgumentError(
+            Argument(name), f" must be from 0 to 1 inclusive, got {value!r}{hint}"
+        )
     return float(value)
 
 
@@ -35,7 +41,7 @@ def as_integer(value: object) -> int | None:
 
     What Python itself takes as an index is one (``operator.index``), but for True and False.
     """
-    if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(cast("SupportsIndex", value))
@@ -51,7 +57,9 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     """
     count = as_integer(value)
     if count is None or count < least:
-        raise InvalidArgumentError(f"{name} must be a whole number from {least}, got {value!r}")
+        raise InvalidArgumentError(
+            Argument(name), f" must be a whole number from {least}, got {value!r}"
+        )
     return count
 
 
@@ -63,7 +71,7 @@ def check_seed(name: str, value: object) -> int:
     """
     seed = as_integer(value)
     if seed is None:
-        raise InvalidArgumentError(f"{name} must be an integer, got {value!r}")
+        raise InvalidArgumentError(Argument(name), f" must be an integer, got {value!r}")
     return seed
 
 
@@ -76,8 +84,31 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     if isinstance(value, str) and value in choices:
         return value
     raise InvalidArgumentError(
-        f"{name} must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}"
+        Argument(name),
+        f" must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}",
     )
+
+
+def check_keywords(
+    function: Callable[..., object], given: Iterable[str], taken: Collection[str]
+) -> None:
+    """Refuse keyword arguments that a function does not have.
+
+    Args:
+        function: the function.
+        given: the names of its ``**keywords``.
+        taken: those that it takes.
+
+    Raises:
+        InvalidArgumentError: it does not take one; the message lists its arguments.
+    """
+    for name in given:
+        if name not in taken:
+            known = list(inspect.signature(function).parameters)
+            raise InvalidArgumentError(
+                f"{function.__name__} has no argument {name}; it takes {', '.join(known)}"
+                f"{nearest(name, known)}"
+            )
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
@@ -87,8 +118,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def make_generator(
-    generator: torch.Generator | None, seed: int | None, *, needed_for: str | None = None
-) -> torch.Generator | None:
+    generator: "torch.Generator | None", seed: int | None, *, needed_for: Argument | None = None
+) -> "torch.Generator | None":
     """Turn the two ways to hand in randomness into one generator.
 
     Args:
@@ -99,6 +130,8 @@ def make_generator(
     Raises:
         InvalidArgumentError: both were given, or neither although ``needed_for`` is set.
     """
+    import torch  # here alone, so that names and numbers are checked without it
+
     if generator is not None and seed is not None:
         raise InvalidArgumentError("give generator or seed, not both")
     if generator is not None:
@@ -111,11 +144,15 @@ def make_generator(
     if seed is not None:
         number = check_seed("seed", seed)
         if not -(2**63) <= number < 2**64:
-            raise InvalidArgumentError(f"seed must fit into 64 bits, got {seed}")
+            raise InvalidArgumentError(Argument("seed"), f" must fit into 64 bits, got {seed}")
         return torch.Generator().manual_seed(number)
     if needed_for is not None:
         raise InvalidArgumentError(
-            f"{needed_for} draws random numbers: hand in seed=0 or generator=torch.Generator()"
+            needed_for,
+            " draws random numbers: ",
+            Advice("hand in ", "write "),
+            Argument("seed", 0),
+            Advice(" or generator=torch.Generator()"),
         )
     return None
 

@@ -9,6 +9,7 @@ from secateurs.cli import allocator
 
 COUNT = """
 import resource, sys, torch
+import secateurs.pruning  # as in a command: a larger heap holds what comes next
 from secateurs.cli.allocator import keep_freed_memory
 
 torch.set_num_threads(1)

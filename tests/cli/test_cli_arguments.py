@@ -1,46 +1,85 @@
+"""What people type, and what the commands are given."""
+
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
 import pytest
 from command_line import Run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs.cli.options import numbers, spelled_out
+from secateurs.cli import option_types
+from secateurs.cli.parser import make_app, options_of, parse
 from secateurs.errors import InvalidArgumentError
+from secateurs.masks.granularity import GRANULARITIES
+from secateurs.pruning import PRUNE_TYPES
+from secateurs.selection._select import SCOPES
+from secateurs.zoo.digits_family import FAMILY
+from secateurs.zoo.models import DIGITS_NAMES
 
-SEVERAL = {"--p-prune", "--include"}
+
+def read(*words: str) -> dict[str, Any]:
+    """The options that a command is given for some words, by name."""
+    _, bound, _ = make_app().parse_args(list(words), print_error=False, exit_on_error=False)
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        found |= asdict(value) if is_dataclass(value) else {name: value}
+    return found
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "name", "meant"),
     [
-        ("sweep", "sweep"),
-        ("sweep --p_prune 0 0.5", "sweep --p-prune 0 --p-prune 0.5"),
-        ("--p-prune 0,0.5 --limit 3", "--p-prune 0 --p-prune 0.5 --limit 3"),
-        ("--p-prune=0.5 0.7,0.9", "--p-prune 0.5 --p-prune 0.7 --p-prune 0.9"),
-        ("--p-prune 0 -b 3 0.5", "--p-prune 0 -b 3 0.5"),
-        ("--p-prune -0.5 -.5", "--p-prune -0.5 --p-prune -.5"),
-        ("-o=out -b=3 --p-prune 0 -o=a=b 1", "-o out -b 3 --p-prune 0 -o a=b 1"),
-        ("--include=-x*", "--include=-x*"),
-        ("--data_root my_data --a_b=c_d", "--data-root my_data --a-b=c_d"),
-        ("report my_folder", "report my_folder"),
-        ("--p-prune 1 -- --p_prune 0 1", "--p-prune 1 -- --p_prune 0 1"),
+        ("sweep --p-prune 0 0.1 0.2", "p_prune", (0, 0.1, 0.2)),
+        ("sweep --p_prune 0 0.5", "p_prune", (0, 0.5)),
+        ("sweep --p-prune 0,0.5 --limit 3", "p_prune", (0, 0.5)),
+        ("sweep --p-prune=0.5 0.7,0.9", "p_prune", (0.5, 0.7, 0.9)),
+        ("sweep --p-prune 0.5 -b 3 --p_prune 0.7", "p_prune", (0.5, 0.7)),
+        ("sweep --p-prune -0.5 -.5", "p_prune", (-0.5, -0.5)),
+        ("sweep --granularity weight,kernel filter", "granularity", ("weight", "kernel", "filter")),
+        ("sweep --include a,b c", "include", ("a", "b", "c")),
+        ("sweep --include=-x*", "include", ("-x*",)),
+        ("sweep --data_root my_data --title c_d", "data_root", Path("my_data")),
+        ("sweep -o=a=b -b=3", "output", Path("a=b")),
+        ("sweep -oout -b3", "batch_size", 3),
+        ("sweep --limit 3 --limit 4", "limit", 4),
+        ("sweep --amp --overwrite", "resume", False),
+        ("sweep --overwrite --resume", "resume", True),
+        ("sweep --amp", "amp", True),
+        ("sweep --title=", "title", ""),
+        ("transfer --models a b=c --seeds 0,3", "surrogates", ("a", "b=c")),
+        ("transfer --models a b=c --seeds 0,3", "seeds", (0, 3)),
+        ("transfer --redraw step 4", "redraw", ("step", "4")),
+        ("prune in.pt --p-prune 0.5", "p_prune", 0.5),
+        ("prune --p-prune 0.5 in.pt --layers conv linear", "layers", ("conv", "linear")),
+        ("prune -- --in.pt", "source", Path("--in.pt")),
+        ("report my_folder b", "folders", [Path("my_folder"), Path("b")]),
+        ("report a --x p-prune", "x", "p_prune"),
     ],
 )
-def test_spellings(typed: str, meant: str) -> None:
-    assert spelled_out(typed.split(), SEVERAL) == meant.split()
+def test_spellings(typed: str, name: str, meant: object) -> None:
+    assert read(*typed.split())[name] == meant
 
 
-def test_values_may_hold_spaces_and_empty_ones_are_left_to_their_reader() -> None:
-    assert spelled_out(["--p-prune", "0, 0.5"], SEVERAL) == ["--p-prune", "0", "--p-prune", "0.5"]
-    assert spelled_out(["--p-prune", ""], SEVERAL) == ["--p-prune", ""]
-    assert spelled_out(["--p-prune="], SEVERAL) == ["--p-prune", ""]
-    with pytest.raises(InvalidArgumentError, match=r"--p-prune takes numbers such as 0\.5, got ''"):
-        numbers("--p-prune", [""])
-
-
-@pytest.mark.parametrize("typed", ["--p-prune", "--p-prune --limit 3", "--p-prune 1 --include"])
-def test_an_option_without_values_is_refused(typed: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="needs at least one value"):
-        spelled_out(typed.split(), SEVERAL)
+@pytest.mark.parametrize(
+    ("typed", "complaint"),
+    [
+        ("sweep --p-prune", "--p-prune needs at least one value"),
+        ("sweep --p-prune --limit 3", "--p-prune needs at least one value"),
+        ("sweep --p-prune 1 --include", "--include needs at least one value"),
+        ("sweep --output", "--output needs a value"),
+        ("sweep --draws 1.5", "--draws takes whole numbers such as 3, got '1.5'"),
+        ("transfer --seeds 0 1.5", "--seeds takes whole numbers such as 3, got '1.5'"),
+        ("sweep --amp=maybe", "--amp takes no value, got 'maybe'"),
+        ("sweep --no-amp", "no such option: --no-amp; did you mean --amp?"),
+        ("report", "FOLDERS is missing"),
+    ],
+)
+def test_what_is_refused(typed: str, complaint: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        parse(typed.split())
+    assert str(caught.value) == f"{complaint}; see secateurs {typed.split()[0]} --help"
 
 
 WORDS = st.one_of(
@@ -53,22 +92,49 @@ WORDS = st.one_of(
 
 
 @given(st.lists(WORDS, max_size=8))
-def test_what_is_spelled_out_stays_as_it_is(words: list[str]) -> None:
+def test_whatever_is_typed_is_understood_or_refused_in_words(words: list[str]) -> None:
     try:
-        once = spelled_out(words, SEVERAL)
+        parse(["sweep", *words])
     except InvalidArgumentError as error:
-        assert "needs at least one value" in str(error)
-        return
-    assert spelled_out(once, SEVERAL) == once
+        assert str(error)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.sampled_from([" ", ",", ", "]))
 def test_any_list_of_numbers_arrives(values: list[float], between: str) -> None:
     typed = between.join(map(str, values)).split(" ")
-    words = spelled_out(["sweep", "--p_prune", *typed, "--limit", "3"], SEVERAL)
-    assert words[:1] + words[-2:] == ["sweep", "--limit", "3"]
-    assert set(words[1:-2:2]) == {"--p-prune"}
-    assert numbers("--p-prune", words[2:-2:2]) == values
+    found = read("sweep", "--p_prune", *typed, "--limit", "3")
+    assert found["p_prune"] == tuple(values) and found["limit"] == 3
+
+
+def test_what_is_not_written_is_left_to_the_library() -> None:
+    grid = option_types.PruningGrid(p_prune=(0.5,), scope=("layer",))
+    assert option_types.given(grid) == {"p_prune": [0.5], "scope": ["layer"]}
+    assert option_types.given(grid, "scope") == {"p_prune": [0.5]}
+
+
+@pytest.mark.parametrize(
+    ("choices", "known"),
+    [
+        (get_args(option_types.Granularity), GRANULARITIES),
+        (get_args(option_types.Scope), SCOPES),
+        (get_args(option_types.PruneType), PRUNE_TYPES),
+        (option_types.DIGITS_FAMILY, FAMILY),
+        (option_types.DIGITS_NETWORKS, DIGITS_NAMES),
+    ],
+)
+def test_the_choices_are_those_of_the_library(choices: Any, known: Any) -> None:
+    assert set(choices) == set(known)
+
+
+@pytest.mark.parametrize("command", ["sweep", "transfer", "prune", "report"])
+def test_every_option_is_explained(run: Run, command: str) -> None:
+    shown = run(command, "--help").out
+    assert "Usage: secateurs" in shown
+    for option in options_of(command):
+        assert option in shown or not option.startswith("-")
+    arguments = make_app()[command].assemble_argument_collection()
+    for argument in arguments:
+        assert argument.parameter.help or fields(argument.hint), argument.name
 
 
 def test_help_and_version_succeed(run: Run) -> None:

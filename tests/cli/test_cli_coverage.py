@@ -9,7 +9,8 @@ from command_line import LOADING, Outcome, Run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from secateurs.cli.coverage_text import coverage_line, coverage_warnings
+from secateurs.cli.coverage_text import coverage_line
+from secateurs.cli.wording import in_options, warnings_as_lines
 from secateurs.errors import CoverageWarning
 from secateurs.parameters.coverage import Coverage, Left
 
@@ -142,13 +143,16 @@ def test_a_line_for_whatever_is_worth_one() -> None:
     assert coverage_line(Coverage(10, 100, (), known=90)) == ""
 
 
-def test_each_warning_is_said_once_and_others_stay_warnings() -> None:
+def test_each_warning_is_a_line_and_what_competes_is_said_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     import warnings
 
-    said: list[str] = []
-    with pytest.warns(UserWarning, match="other") as others, coverage_warnings(said.append):
+    with warnings_as_lines(in_options):
         for _ in range(2):
             warnings.warn(CoverageWarning("low", ["conv"], ["*", "a b"]), stacklevel=1)
         warnings.warn("other", stacklevel=1)
-    assert said == ["low; to prune them write --layers conv --include '*' 'a b'"]
-    assert [str(w.message) for w in others] == ["other"]
+    assert capsys.readouterr().err.splitlines() == [
+        "secateurs: low; to prune them write --layers conv --include '*' 'a b'",
+        "UserWarning: other",
+    ]

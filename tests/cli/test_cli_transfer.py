@@ -187,9 +187,9 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--alpha", "2"), "alpha is a share of the pixel range"),
     (("--method", "mi-tii-logit"), "unknown component 'tii' in method 'mi-tii-logit'"),
     (("--recipe", "dpw"), "recipe must be one of plain, dwp, rapa, mup; got 'dpw'; did you mean"),
-    (("--p-prune", "30"), "p_prune must be from 0 to 1 inclusive, got 30.0; for 30 per cent"),
+    (("--p-prune", "30"), "--p-prune must be from 0 to 1 inclusive, got 30.0; for 30 per cent"),
     (("--p-bern", "half"), "--p-bern takes numbers such as 0.5, got 'half'"),
-    (("--seeds", "1.5"), "--seeds takes whole numbers such as 0 1 2, got '1.5'"),
+    (("--seeds", "1.5"), "--seeds takes whole numbers such as 3, got '1.5'"),
     (("--seeds", "2", "2"), "give at least one seed, and each once"),
     (("--steps", "0"), "steps must be a whole number from 1, got 0"),
     (("--limit", "0"), "--limit must be at least 1, got 0"),
@@ -204,7 +204,10 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--surrogates", NETS[0], "digit_nets:renamed"), "disagree on the classes (class 0 is '0'"),
     (("--surrogates", NETS[0], "digit_nets:wrong"), "of digits is classified correctly by every"),
     (("--surrogates", NETS[0], "=x.pt"), "a network is written NAME or NAME=WEIGHTS"),
-    (("--interpolation", "nearest"), "interpolation must be bilinear or bicubic; got 'nearest'"),
+    (
+        ("--interpolation", "nearest"),
+        "--interpolation must be one of bicubic, bilinear; got 'nearest'",
+    ),
     (("--data", "nowhere"), "no data 'nowhere'"),
 ]
 

@@ -75,18 +75,6 @@ def fitted_batch(
     return replace(protocol, batch_size=100 if small else 8 if device.type == "cpu" else 50)
 
 
-def whole_numbers(option: str, words: Sequence[str]) -> list[int]:
-    """Read the values of an option as whole numbers.
-
-    Raises:
-        InvalidArgumentError: one of them is none.
-    """
-    for word in words:
-        if not re.fullmatch(r"-?\d+", word):
-            raise InvalidArgumentError(f"{option} takes whole numbers such as 0 1 2, got {word!r}")
-    return [int(word) for word in words]
-
-
 def set_threads(threads: int | None, *, small: bool) -> None:
     """Use so many threads; one for small networks, whose threads mostly wait for each other.
 

@@ -1,40 +1,34 @@
-"""Entry point: one line for an error, exit code 0, 1 or 2."""
+"""Entry point: one line for an error, exit code 0, 1 or 2.
+
+Little is imported before signals are answered, so that Ctrl-C is one line also while torch loads.
+"""
 
 import errno
 import io
 import os
 import sys
 import traceback
-import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
-
-import torch
-import typer
+from typing import Any, NoReturn
 
 from secateurs._console import say, unusable_sizes
-from secateurs._validation import nearest
-from secateurs._version import __version__
-from secateurs.cli.coverage_text import coverage_warnings
 from secateurs.cli.interruption import Interruption
-from secateurs.cli.options import refuse_empty, spelled_out
-from secateurs.cli.prune_command import SEVERAL as SEVERAL_NAMES
-from secateurs.cli.prune_command import prune
-from secateurs.cli.report_command import report
-from secateurs.cli.standard_output import Stdout, drop_what_is_stuck
-from secateurs.cli.sweep_command import SEVERAL, sweep
-from secateurs.cli.torchrun import on_ranks
-from secateurs.cli.transfer_command import SEVERAL as SEVERAL_NETWORKS
-from secateurs.cli.transfer_command import transfer
-from secateurs.cli.wording import in_options
-from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.evaluation.ranks import Ranks, is_launched
+from secateurs.cli.processes import is_first, is_one_of_several
+from secateurs.cli.standard_output import drop_what_is_stuck
+from secateurs.cli.wording import in_options, warnings_as_lines
+from secateurs.errors import InvalidArgumentError, Message, require
 
-USAGE, FAILED = 2, 1
-_INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort
-_INTERRUPTED_TEXT = "interrupted"
+USAGE, FAILED, NOT_BEGUN = 2, 1, 130
+"""Exit codes; the last one is for Ctrl-C while there is no work yet that it could stop."""
+
+_INTERRUPTED = "interrupted"
+
+Work = Callable[..., None]
+Outcome = tuple[int, str]
+"""The exit code, and what to complain about."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -49,11 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # a stream may be broken already
                 stream.reconfigure(errors="replace")  # "±" where ASCII is all
-    with _surroundings():
-        if words[:1] == ["sweep"] and is_launched():
-            code, complaint = on_ranks(lambda ranks: _run(words, ranks))
-        else:
-            code, complaint = _run_alone(words, last=arguments is None)
+    several = words[:1] == ["sweep"] and is_one_of_several()
+    with _surroundings(words):
+        with Interruption(last=arguments is None and not several) as interruption:
+            (code, complaint), work = _prepare(words)
+            if work is not None and not several:
+                code, complaint = _carry_out(words, work)
+                work = None
+            if interruption.number is not None and complaint.startswith(_INTERRUPTED):
+                complaint = interruption.text + complaint.removeprefix(_INTERRUPTED)
+        if work is not None:
+            from secateurs.cli.torchrun import on_ranks
+
+            code, complaint = on_ranks(lambda ranks: _carry_out(words, partial(work, ranks=ranks)))
+        elif not is_first():
+            complaint = ""  # the first one says the same
         if complaint:
             say(f"secateurs: {' '.join(complaint.split())}")
     drop_what_is_stuck()
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 @contextmanager
-def _surroundings() -> Generator[None]:
+def _surroundings(words: Sequence[str]) -> Generator[None]:
     """Sizes of a terminal that are none do not count, and a warning is one line."""
     unusable = {name: os.environ.pop(name) for name in unusable_sizes()}
     try:
@@ -70,109 +74,54 @@ def _surroundings() -> Generator[None]:
                 if stream is None:  # it was closed by who started this; others write to it, too
                     nowhere = stack.enter_context(Path(os.devnull).open("w"))
                     stack.enter_context(redirect(nowhere))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.showwarning = _say_warning
+            stack.enter_context(warnings_as_lines(lambda message: _worded(message, words)))
             yield
     finally:
         os.environ.update(unusable)
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
-    say(f"{category.__name__}: {in_options(' '.join(str(message).split()))}")
-
-
-def _run_alone(words: list[str], *, last: bool) -> tuple[int, str]:
-    """Run a command in the one process that it has."""
-    with Interruption(last=last) as interruption:
-        try:
-            code, complaint = _run(words)
-        except KeyboardInterrupt:  # a later one than that which `_run` says
-            code, complaint = FAILED, _interrupted(words)
-        if interruption.number is not None and complaint.startswith(_INTERRUPTED_TEXT):
-            complaint = interruption.text + complaint.removeprefix(_INTERRUPTED_TEXT)
-        return code, complaint
-
-
-def _interrupted(words: list[str]) -> str:
-    resumes = words[:1] in (["sweep"], ["transfer"])
-    return _INTERRUPTED_TEXT + "; the same command goes on where it was" * resumes
-
-
-def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
-    """The exit code, and what to complain about."""
+def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
+    """Read the words, check what can be checked at once, and import what does the work."""
     try:
-        lists = {"prune": SEVERAL_NAMES, "transfer": SEVERAL_NETWORKS}
-        several = lists.get(words[0] if words else "", SEVERAL)
-        refuse_empty(words, several)
-        asked = spelled_out(words, several) or ["--help"]
-        with coverage_warnings(_say if ranks is None or ranks.first else _say_nothing):
-            code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
-        if code == _INTERRUPTED:
-            raise KeyboardInterrupt
-    except SecateursError as error:
-        code = USAGE if isinstance(error, InvalidArgumentError) else FAILED
-        return code, in_options(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        return FAILED, _interrupted(words)
-    except SystemExit:  # rich leaves like this where nobody reads the help
-        code = 0
+        require("cyclopts", "the command line")
+        from secateurs.cli.parser import parse
+
+        work = parse(words or ["--help"])()
+    except KeyboardInterrupt:
+        return (NOT_BEGUN, _INTERRUPTED), None
     except Exception as error:
-        return _unforeseen(error)
-    if not words:
-        return USAGE, ""  # help was printed, but nothing was done
-    return code if isinstance(code, int) else 0, ""
+        return _failure(error, words), None
+    # Where help was printed because nothing was asked for, nothing was done.
+    return (0 if words else USAGE, ""), work
 
 
-def _say(text: str) -> None:
-    say(f"secateurs: {text}")
+def _carry_out(words: Sequence[str], work: Work) -> Outcome:
+    resumes = words[0] in ("sweep", "transfer")
+    try:
+        work()
+    except KeyboardInterrupt:
+        return FAILED, _INTERRUPTED + "; the same command goes on where it was" * resumes
+    except Exception as error:
+        return _failure(error, words)
+    return 0, ""
 
 
-def _say_nothing(text: str) -> None:
-    """On ranks that leave it to the first one."""
+def _worded(message: Message, words: Sequence[str]) -> str:
+    """What an error or a warning says, with the options of the command that was asked for."""
+    from secateurs.cli.parser import options_of
+
+    return in_options(message, options_of(words[0]) if words else ())
 
 
-def _app() -> typer.Typer:
-    app = typer.Typer(
-        name="secateurs",
-        help="Exact weight pruning for PyTorch: sweeps, adversarial transfer, checkpoints.",
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_options)
-    app.command()(sweep)
-    app.command()(transfer)
-    app.command()(prune)
-    app.command()(report)
-    return app
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        with Stdout("the version") as stdout:
-            stdout.write(f"secateurs {__version__}\n")
-        raise typer.Exit
-
-
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
-    ] = False,
-) -> None:
-    """Options of the program itself."""
-
-
-def _unforeseen(error: Exception) -> tuple[int, str]:
-    """The parser's own errors, and what nobody foresaw."""
-    if hasattr(error, "format_message"):
-        return USAGE, _usage(error)
+def _failure(error: Exception, words: Sequence[str]) -> Outcome:
+    if isinstance(error, Message):
+        code = USAGE if isinstance(error, InvalidArgumentError) else FAILED
+        return code, _worded(error, words)
     if os.environ.get("SECATEURS_TRACEBACK"):
         for line in traceback.format_exc().splitlines():
             say(line)
-    if isinstance(error, torch.OutOfMemoryError):
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return FAILED, (
             "out of memory: write a smaller --batch-size or --img-size, or another --device"
         )
@@ -186,14 +135,3 @@ def _unforeseen(error: Exception) -> tuple[int, str]:
     return FAILED, (
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)"
     )
-
-
-def _usage(error: Any) -> str:
-    """What the parser did not understand, and where to look."""
-    possible = getattr(error, "possibilities", None)
-    if possible:
-        text = error.message + nearest(error.option_name, possible)
-    else:
-        text = error.format_message().rstrip(".")
-    command = error.ctx.command_path if getattr(error, "ctx", None) else "secateurs"
-    return f"{text}; see {command} --help"

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Self
 
 from secateurs._console import make_console, say
 from secateurs.errors import FailureError
-from secateurs.report.figure import DrawingError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Stdout:
@@ -31,7 +31,7 @@ class Stdout:
         self._lost: OSError | None = None
         self._what, self._written = what, written
 
-    def table(self, print_it: Callable[[Console], None]) -> None:
+    def table(self, print_it: "Callable[[Console], None]") -> None:
         """Print what a function prints on a console."""
         console = make_console()
         with console.capture() as captured:
@@ -79,6 +79,8 @@ def drop_what_is_stuck() -> None:
 
 def drawn(draw: Callable[[], list[Path]]) -> list[Path]:
     """The files of a plot; where it cannot be drawn a line says why, since rows are what counts."""
+    from secateurs.report.figure import DrawingError
+
     try:
         return draw()
     except DrawingError as error:

@@ -1,258 +1,135 @@
 """``secateurs sweep``: how accuracy falls as weights go."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
-import typer
+from cyclopts import Parameter
 
 from secateurs._console import say
-from secateurs.cli.allocator import keep_freed_memory
-from secateurs.cli.coverage_text import coverage_line
-from secateurs.cli.loading import (
-    check_loader_options,
-    default_output,
-    leave_gradients,
-    make_loader,
-    pick_device,
-    subject_of,
+from secateurs.cli.option_types import (
+    DIGITS_NETWORKS,
+    MaybeWhole,
+    PruningGrid,
+    Several,
+    Whole,
+    panel,
 )
-from secateurs.cli.options import numbers
-from secateurs.cli.standard_output import Stdout, drawn
-from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
-from secateurs.criteria import SCORES, needs_gradients
-from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.evaluation import Grid, Ranks
-from secateurs.evaluation import sweep as run_sweep
-from secateurs.evaluation.grid import P_PRUNE
-from secateurs.parameters.coverage import coverage_of
-from secateurs.parameters.prunable_parameters import find_targets
-from secateurs.report import plot_sweep, print_table
-from secateurs.results import Row, read_rows
-from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
-from secateurs.zoo.models import DIGITS_NAMES
-
-SEVERAL = frozenset(
-    f"--{name}"
-    for name in (
-        "p-prune", "p-bern", "prune-type", "granularity", "scope", "score", "layers", "include",
-        "exclude", "mean", "std",
-    )
-)  # fmt: skip
-"""Options that take several values."""
+from secateurs.cli.processes import is_first
+from secateurs.errors import InvalidArgumentError
 
 
-def _several(help_text: str, panel: str) -> Any:
-    return typer.Option(help=help_text, rich_help_panel=panel, metavar="VALUE ...")
+@panel("What to measure", 1)
+@dataclass(frozen=True, kw_only=True)
+class SweepImages:
+    """The network and the images.
+
+    Args:
+        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
+            package.module:function, or digits.
+        weights: A .safetensors or .pt file, or the name of published weights; torchvision models
+            have IMAGENET1K_V1 unless you say so.
+        num_classes: Classes of a weights FILE, if not the usual number.
+        data: A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), digits,
+            mnist, cifar10, ...
+        data_root: Where named data sets lie or are downloaded to.
+        split: Which part of the data: val, test, ...
+        limit: Use this many images, spread evenly over the data.
+        skip_corrupt: Count unreadable images and go on.
+    """
+
+    arch: Annotated[str, Parameter(alias="-a")] = "digits"
+    weights: str | None = None
+    num_classes: MaybeWhole = None
+    data: Annotated[str | None, Parameter(alias="-d")] = None
+    data_root: Path | None = None
+    split: str | None = None
+    limit: MaybeWhole = None
+    skip_corrupt: bool = False
 
 
-def _option(help_text: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_text, rich_help_panel=panel)
+@panel("How to prune", 2)
+@dataclass(frozen=True, kw_only=True)
+class SweepPruning(PruningGrid):
+    """What is compared; by default the ratios 0, 0.1, ..., 0.9 with p_bern 1.
+
+    Args:
+        p_prune: Ratios of units that are candidates, 0 to 1; default 0 to 0.9.
+        p_bern: Probability of each candidate; default 1.
+        draws: Draws to average where 0 < p_bern < 1 or the score is random.
+        seed: Of the first draw; draw i has seed + i.
+    """
+
+    draws: Whole = 1
+    seed: Whole = 0
 
 
-_WHAT, _PRUNE, _PREPROCESS, _RUN = "What to measure", "How to prune", "Preprocessing", "Running"
+@panel("Preprocessing", 3)
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to images otherwise than the network's own configuration says.
+
+    Args:
+        img_size: Input size in pixels.
+        crop_pct: Input size by resized size, such as 0.875.
+        crop_mode: center, squash or border, as timm names them.
+        interpolation: bilinear, bicubic, nearest, ...
+        mean: 1 or 3 numbers.
+        std: 1 or 3 numbers.
+    """
+
+    img_size: MaybeWhole = None
+    crop_pct: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
+    mean: Several[float] = ()
+    std: Several[float] = ()
+
+
+@panel("Running", 4)
+@dataclass(frozen=True, kw_only=True)
+class SweepRunning:
+    """Where it runs and where the rows go.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        batch_size: Images a batch; halved when memory runs out.
+        workers: Processes that decode images.
+        amp: Run under autocast.
+        output: Folder for results; default secateurs-results/NAME.
+        resume: Go on where this sweep was interrupted, or measure again.
+        title: Title of the plot.
+    """
+
+    device: str = "auto"
+    batch_size: Annotated[Whole, Parameter(alias="-b")] = 64
+    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
+    amp: bool = False
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
+    title: str | None = None
 
 
 def sweep(
-    context: typer.Context,
-    arch: Annotated[
-        str,
-        _option("torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:, "
-                "package.module:function, or digits.", _WHAT, "--arch", "-a"),
-    ] = "digits",
-    weights: Annotated[
-        str | None,
-        _option("A .safetensors or .pt file, or the name of published weights; torchvision models "
-                "have IMAGENET1K_V1 unless you say so.", _WHAT),
-    ] = None,
-    num_classes: Annotated[
-        int | None, _option("Classes of a weights FILE, if not the usual number.", _WHAT)
-    ] = None,
-    data: Annotated[
-        str | None,
-        _option("A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), "
-                "digits, mnist, cifar10, ...", _WHAT, "--data", "-d"),
-    ] = None,
-    data_root: Annotated[
-        Path | None, _option("Where named data sets lie or are downloaded to.", _WHAT)
-    ] = None,
-    split: Annotated[str | None, _option("Which part of the data: val, test, ...", _WHAT)] = None,
-    limit: Annotated[
-        int | None, _option("Use this many images, spread evenly over the data.", _WHAT)
-    ] = None,
-    skip_corrupt: Annotated[
-        bool, _option("Count unreadable images and go on.", _WHAT, "--skip-corrupt")
-    ] = False,
-    p_prune: Annotated[
-        list[str] | None,
-        _several("Ratios of units that are candidates, 0 to 1; default 0 to 0.9.", _PRUNE),
-    ] = None,
-    p_bern: Annotated[
-        list[str] | None, _several("Probability of each candidate; default 1.", _PRUNE)
-    ] = None,
-    prune_type: Annotated[
-        list[str] | None,
-        _several("global (forward and backward pass) or gradient (backward alone).", _PRUNE),
-    ] = None,
-    granularity: Annotated[
-        list[str] | None, _several("weight (default), kernel, filter.", _PRUNE)
-    ] = None,
-    scope: Annotated[
-        list[str] | None, _several("global (default) or layer: who competes.", _PRUNE)
-    ] = None,
-    score: Annotated[
-        list[str] | None, _several(f"{', '.join(SCORES)}; default magnitude.", _PRUNE)
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        _several("conv, conv2d, linear, attention, experts, all, ...; default conv, linear, "
-                 "attention and experts. conv2d is what the original method prunes.", _PRUNE),
-    ] = None,
-    include: Annotated[
-        list[str] | None, _several("Prune only these: globs on parameter or module names.", _PRUNE)
-    ] = None,
-    exclude: Annotated[list[str] | None, _several("Do not prune these.", _PRUNE)] = None,
-    draws: Annotated[
-        int, _option("Draws to average where 0 < p_bern < 1 or the score is random.", _PRUNE)
-    ] = 1,
-    seed: Annotated[int, _option("Of the first draw; draw i has seed + i.", _PRUNE)] = 0,
-    img_size: Annotated[int | None, _option("Input size in pixels.", _PREPROCESS)] = None,
-    crop_pct: Annotated[
-        float | None, _option("Input size by resized size, such as 0.875.", _PREPROCESS)
-    ] = None,
-    crop_mode: Annotated[
-        str | None, _option("center, squash or border, as timm names them.", _PREPROCESS)
-    ] = None,
-    interpolation: Annotated[
-        str | None, _option("bilinear, bicubic, nearest, ...", _PREPROCESS)
-    ] = None,
-    mean: Annotated[list[str] | None, _several("1 or 3 numbers.", _PREPROCESS)] = None,
-    std: Annotated[list[str] | None, _several("1 or 3 numbers.", _PREPROCESS)] = None,
-    device: Annotated[str, _option("auto, cpu, cuda, cuda:1, mps, ...", _RUN)] = "auto",
-    batch_size: Annotated[
-        int, _option("Images a batch; halved when memory runs out.", _RUN, "--batch-size", "-b")
-    ] = 64,
-    workers: Annotated[
-        int | None, _option("Processes that decode images.", _RUN, "--workers", "-j")
-    ] = None,
-    amp: Annotated[bool, _option("Run under autocast.", _RUN, "--amp")] = False,
-    output: Annotated[
-        Path | None,
-        _option("Folder for results; default secateurs-results/NAME.", _RUN, "--output", "-o"),
-    ] = None,
-    resume: Annotated[
-        bool,
-        _option("Go on where this sweep was interrupted.", _RUN, "--resume/--overwrite"),
-    ] = True,
-    title: Annotated[str | None, _option("Title of the plot.", _RUN)] = None,
-) -> None:  # fmt: skip
+    *,
+    images: SweepImages = SweepImages(),
+    pruning: SweepPruning = SweepPruning(),
+    preprocessing: Preprocessing = Preprocessing(),
+    running: SweepRunning = SweepRunning(),
+) -> Callable[..., None]:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
-    asked: dict[str, Any] = {
-        "p_prune": numbers("--p-prune", p_prune) if p_prune else P_PRUNE,
-        "p_bern": numbers("--p-bern", p_bern) if p_bern else 1.0,
-        "prune_type": prune_type or "global",
-        "granularity": granularity or "weight",
-        "scope": scope or "global",
-        "score": score or "magnitude",
-        "layers": layers or None,
-        "include": include or None,
-        "exclude": exclude or None,
-        "draws": draws,
-        "seed": seed,
-    }
-    grid = Grid(**asked)  # wrong values are refused before anything is loaded
-    ranks: Ranks | None = context.obj
-    place = pick_device(device)
-    if ranks is not None:
-        place = own_device(ranks, place)
-    check_loader_options(batch_size, workers, limit)
-    if data is None:
-        if arch not in DIGITS_NAMES:
-            raise InvalidArgumentError(
-                f"--arch {arch} needs images: write --data DIR, a folder in ImageNet layout"
-            )
-        data = "digits"
-    check_data(data)
-    keep_freed_memory()
-    if arch in DIGITS_NAMES:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
-    torch.manual_seed(seed)  # for --weights random
-    if ranks is None or ranks.first:
-        say(f"loading the network {arch} and the data {data} ...")
-
-    def load() -> tuple[LoadedModel, LoadedData]:
-        model = load_model(
-            arch,
-            weights=weights,
-            num_classes=num_classes,
-            img_size=img_size,
-            crop_pct=crop_pct,
-            interpolation=interpolation,
-            mean=numbers("--mean", mean) if mean else None,
-            std=numbers("--std", std) if std else None,
-            crop_mode=crop_mode,
+    if images.data is None and images.arch not in DIGITS_NETWORKS:
+        raise InvalidArgumentError(
+            f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
         )
-        images = load_data(
-            data,
-            model=model,
-            split=split,
-            data_root=data_root,
-            limit=limit,
-            skip_corrupt=skip_corrupt,
-        )
-        return model, images
+    data = images.data or "digits"
+    if is_first():
+        say(f"loading the network {images.arch} and the data {data} ...")
+    from secateurs.cli.sweep_run import run_sweep
 
-    model, images = in_turn(ranks, load)
-    loader = make_loader(
-        images, batch_size=batch_size, workers=workers, device=place, processes=ranks_here()
-    )
-    model.model.to(place)
-    scored_on = ""
-    if any(map(needs_gradients, score or ())):
-        scored_on = from_rank_0(
-            ranks,
-            model.model,
-            lambda: leave_gradients(
-                model, loader, data, data_root=data_root, skip_corrupt=skip_corrupt
-            ),
-        )
-    subject, count = subject_of(model, images, scored_on), len(images.dataset)
-    folder = output or default_output(model, subject, grid, count, place, amp)
-    earlier = _rows_in(folder) if resume else []
-    rows = run_sweep(
-        model.model,
-        loader,
-        subject=subject,
-        device=place,
-        amp=amp,
-        output=folder,
-        overwrite=not resume,
-        ranks=ranks,
-        **asked,
-    )
-    if ranks is not None and not ranks.first:
-        return
-    named = {"include": include or None, "exclude": exclude or None}
-    targets = find_targets(model.model, layers=layers or None, **named)
-    found = coverage_of(model.model, targets, **named, barrier=grid.barrier)
-    stays = coverage_line(found, layers, include)
-    with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_table(rows, console, note=stays))
-        if rows == earlier:
-            say("these results were there already; --overwrite measures again")
-        if rows[0].count < count:
-            say(f"skipped {count - rows[0].count} of {count} images that could not be read")
-        plots = drawn(lambda: plot_sweep(rows, folder / "sweep", title=title))
-        names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
-        say(f"wrote {', '.join(names)} to {folder}")
-
-
-def _rows_in(folder: Path) -> list[Row]:
-    """The finished rows in a folder; none where there is nothing that can be read."""
-    try:
-        return read_rows(folder)
-    except SecateursError:
-        return []
+    return partial(run_sweep, images, data, pruning, preprocessing, running)

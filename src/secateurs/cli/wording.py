@@ -1,40 +1,74 @@
-"""Errors of the library speak Python; the command line says the same with its options."""
+"""What errors and warnings of the library say, with options in the place of arguments."""
 
-import ast
-import re
 import shlex
+import warnings
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
+from typing import TextIO
 
-_OPTIONS = ("layers", "include", "exclude", "score")  # those of every command that prunes
-_TEXT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-# An argument with a value that can be written in a shell, or named alone; or quoted text, which is
-# somebody's own and stays. The apostrophe of "model's" begins none.
-_ARGUMENT = re.compile(
-    rf"(?<![\w.\-/])(?P<name>{'|'.join(_OPTIONS)})="
-    rf"(?:(?P<value>(?:{_TEXT})(?!\w)|\[(?:{_TEXT})(?:, (?:{_TEXT}))*\])|(?=[\s,;:)]|$))"
-    rf"|(?<!\w)(?:{_TEXT})(?!\w)"
-)
+from secateurs._console import say
+from secateurs.cli.processes import is_first
+from secateurs.errors import Argument, CoverageWarning, Message
+
+_CALLED = {"mode": "--prune-type", "seed": "--seeds", "source": "IN"}
+"""Arguments whose option has another name, in the commands that have that option."""
 
 
-def in_options(text: str) -> str:
-    """Write the arguments that an error names as options: ``exclude='head'`` as ``--exclude head``.
+def in_options(message: Message, options: Collection[str] = ()) -> str:
+    """An error or a warning with options in the place of arguments.
 
-    What has no form on the command line, such as a class, stays as it is, and so does quoted text.
+    Args:
+        message: what the library said.
+        options: those of the command.
 
     Example:
-        >>> in_options("write exclude=['*.up', 'head'], or name others with layers=")
-        "write --exclude '*.up' head, or name others with --layers"
+        >>> from secateurs.errors import InvalidArgumentError
+        >>> error = InvalidArgumentError("write ", Argument("exclude", ["*.up", "head"]))
+        >>> str(error), in_options(error)
+        ("write exclude=['*.up', 'head']", "write --exclude '*.up' head")
     """
-    return _ARGUMENT.sub(_as_option, text)
+    return message.worded(lambda argument: as_option(argument, options))
 
 
-def _as_option(found: re.Match[str]) -> str:
-    name, value = found["name"], found["value"]
-    if name is None:
-        return found.group()
-    if value is None:
-        return f"--{name}"
-    given = ast.literal_eval(value)
-    words = [given] if isinstance(given, str) else given
+def as_option(argument: Argument, options: Collection[str] = ()) -> str:
+    """An argument as one would write it in a shell."""
+    option, other = f"--{argument.name.replace('_', '-')}", _CALLED.get(argument.name)
+    if option not in options and other in options:
+        option = other
+    value = argument.value
+    if value is None or value is True:
+        return option
+    words = [str(word) for word in (value if isinstance(value, list | tuple) else [value])]
     if any(word.startswith("-") for word in words):  # taken for options, but for one behind "="
-        return " ".join(f"--{name}={shlex.quote(word)}" for word in words)
-    return " ".join((f"--{name}", *map(shlex.quote, words)))
+        return " ".join(f"{option}={shlex.quote(word)}" for word in words)
+    return " ".join((option, *map(shlex.quote, words)))
+
+
+@contextmanager
+def warnings_as_lines(worded: Callable[[Message], str]) -> Generator[None]:
+    """Say warnings in a line each, and what competes for pruning only once.
+
+    Args:
+        worded: says a message of the library in options.
+    """
+    said: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,  # noqa: ARG001
+        lineno: int,  # noqa: ARG001
+        file: TextIO | None = None,  # noqa: ARG001
+        line: str | None = None,  # noqa: ARG001
+    ) -> None:
+        text = worded(message) if isinstance(message, Message) else str(message)
+        if not isinstance(message, CoverageWarning):
+            say(f"{category.__name__}: {' '.join(text.split())}")
+        elif message.said not in said and is_first():
+            said.add(message.said)
+            say(f"secateurs: {text}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CoverageWarning)
+        warnings.showwarning = show
+        yield

@@ -9,7 +9,7 @@ from secateurs._tensors.memory_order import flattened, joined, same_order, side_
 from secateurs._validation import check_ratio, make_generator
 from secateurs.distributed.dtensor import local_of, part_like
 from secateurs.distributed.process_group import Team
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
 from secateurs.masks.bernoulli import draw_into
 from secateurs.masks.granularity import Units
@@ -89,7 +89,7 @@ class Candidates:
         if self.team is not None:
             self.team.agree("draw", {"p_bern": p_bern, "generator": generator, "seed": seed})
         p_bern = check_ratio("p_bern", p_bern)
-        needed = f"p_bern={p_bern:g}" if 0 < p_bern < 1 and self.team is None else None
+        needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 and self.team is None else None
         source = make_generator(generator, seed, needed_for=needed)
         masks = self._empty() if out is None else self._checked(out)
         keep = [masks.units[name].keep for name in self.chosen]

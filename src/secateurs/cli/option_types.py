@@ -1,0 +1,120 @@
+"""What options are made of: types of several values, panels of the help, and shared options.
+
+Nothing here, nor in the modules of the commands, imports torch: help and what was mistyped should
+not have to wait for it.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+
+from cyclopts import CoercionError, Group, Parameter, Token, convert
+
+from secateurs.criteria import score_names
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+
+DIGITS_FAMILY = ("digits-plain", "digits-wide", "digits-residual", "digits-patches")
+DIGITS_NETWORKS = ("digits", "digits-cnn", *DIGITS_FAMILY)
+"""The small networks on the digits of scikit-learn, as `secateurs.zoo.load_model` names them."""
+
+
+def panel(title: str, place: int) -> Callable[[T], T]:
+    """Decorates a dataclass: each field becomes an option, shown under a title in the help.
+
+    Args:
+        title: of the panel.
+        place: of the panel among the others, from 1.
+    """
+    options = Parameter(name="*", group=Group(title, sort_key=place))
+    return lambda declared: options(with_help(declared))
+
+
+def with_help(declared: T) -> T:
+    """Let each entry of a docstring be one line, which the help breaks where the terminal ends."""
+    declared.__doc__ = re.sub(r"\n {12}(?=\S)", " ", declared.__doc__ or "")
+    return declared
+
+
+def separated(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Read values with spaces or commas between them: ``0 0.1,0.2`` are three."""
+    parts = [part for token in tokens for part in _parts(token)]
+    if int in get_args(kind):
+        return tuple(whole(int, [part]) for part in parts)
+    return convert(kind, parts)
+
+
+def whole(kind: object, tokens: Sequence[Token]) -> int:  # noqa: ARG001
+    """Read a whole number; the parser by itself would round 1.5."""
+    if not re.fullmatch(r"[+-]?\d+", tokens[0].value):
+        raise CoercionError(token=tokens[0], target_type=int)
+    return int(tokens[0].value)
+
+
+Several = Annotated[tuple[T, ...], Parameter(converter=separated)]
+"""An option that takes any number of values."""
+Whole = Annotated[int, Parameter(converter=whole)]
+MaybeWhole = Annotated[int | None, Parameter(converter=whole)]
+
+Granularity = Literal["weight", "kernel", "filter"]
+Scope = Literal["global", "layer"]
+PruneType = Literal["global", "gradient"]
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class PruningGrid:
+    """How to prune, with any number of values each.
+
+    Args:
+        p_prune: Ratios of units that are candidates, 0 to 1.
+        p_bern: Probability of each candidate.
+        prune_type: global (forward and backward pass, default) or gradient (backward pass alone).
+        granularity: What is pruned as one unit; default weight.
+        scope: Who competes with whom, global (all units, default) or layer.
+        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...;
+            default conv, linear, attention and experts. conv2d is what the original method prunes.
+        include: Prune only these, globs on the names of parameters or of modules around them.
+        exclude: Do not prune these, globs on such names.
+    """
+
+    p_prune: Several[float] = ()
+    p_bern: Several[float] = ()
+    prune_type: Several[PruneType] = ()
+    granularity: Several[Granularity] = ()
+    scope: Several[Scope] = ()
+    score: Annotated[
+        Several[str],
+        Parameter(
+            help="The criterion, the least important are candidates: "
+            f"{', '.join(score_names())}; default magnitude."
+        ),
+    ] = ()
+    layers: Several[str] = ()
+    include: Several[str] = ()
+    exclude: Several[str] = ()
+
+
+def given(options: "DataclassInstance", *without: str) -> Mapping[str, Any]:
+    """The options that were written, by name; for the others the library has its defaults.
+
+    Args:
+        options: what was asked for.
+        without: names to leave out.
+    """
+    found = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+        if value not in (None, ()) and name not in without
+    }
+
+
+def _parts(token: Token) -> list[Token]:
+    """The values in a word; one without any stays as it is, so that its reader can refuse it."""
+    values = [part for part in map(str.strip, token.value.split(",")) if part] or [token.value]
+    return [token.evolve(value=value) for value in values]

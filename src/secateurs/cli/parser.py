@@ -1,0 +1,163 @@
+"""The commands and their options, and what is said of words that are none."""
+
+import difflib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, get_args, get_origin
+
+from cyclopts import (
+    App,
+    CoercionError,
+    ConsumeMultipleError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+
+from secateurs._console import make_console
+from secateurs._version import __version__
+from secateurs.cli.prune_command import prune
+from secateurs.cli.report_command import report
+from secateurs.cli.standard_output import Stdout
+from secateurs.cli.sweep_command import sweep
+from secateurs.cli.transfer_command import transfer
+from secateurs.errors import InvalidArgumentError
+
+_KINDS = {float: "numbers such as 0.5", int: "whole numbers such as 3"}
+
+
+def parse(words: Sequence[str]) -> Callable[[], Any]:
+    """The command that some words ask for, with its options.
+
+    Args:
+        words: those after the program's name.
+
+    Returns:
+        Called, it checks what can be checked at once, and returns what does the work, or None
+        where nothing is left to do, as after ``--help``.
+
+    Raises:
+        InvalidArgumentError: a word that is no command, option or value.
+    """
+    _refuse_empty(words)
+    app = make_app()
+    if list(words) == ["--version"]:
+        return _print_version
+    try:
+        command, bound, _ = app.parse_args(
+            list(words), console=make_console(), print_error=False, exit_on_error=False
+        )
+    except CycloptsError as error:
+        chain = " ".join(("secateurs", *(error.command_chain or ())))
+        raise InvalidArgumentError(f"{_complaint(error)}; see {chain} --help") from error
+    return lambda: command(*bound.args, **bound.kwargs)
+
+
+def make_app() -> App:
+    """The program as the parser sees it."""
+    app = App(
+        name="secateurs",
+        help="Exact weight pruning for PyTorch: sweeps, adversarial transfer, checkpoints.",
+        help_format="plaintext",
+        version=__version__,
+        version_flags=["--version"],
+        help_flags=["--help", "-h"],
+        default_parameter=Parameter(
+            negative=(),  # flags are switched off by leaving them out
+            consume_multiple=1,  # --p-prune 0 0.1 0.2
+            allow_repeating=True,  # the last one counts, as in a script that adds to a command
+            show_default=_shown,
+        ),
+    )
+    for command in (sweep, transfer, prune, report):
+        app.command(command)
+    return app
+
+
+def options_of(command: str) -> Collection[str]:
+    """The names of a command's options, ``--output`` as well as ``-o``."""
+    app = make_app()
+    arguments = app[command].assemble_argument_collection() if command in app else ()
+    return {name for argument in arguments for name in argument.names}
+
+
+def _print_version() -> None:
+    with Stdout("the version") as stdout:
+        stdout.write(f"secateurs {__version__}\n")
+
+
+def _shown(default: object) -> str | None:
+    """A default as it would be written; None for what is left out."""
+    if default is None or isinstance(default, bool):
+        return None
+    values = default if isinstance(default, tuple) else (default,)
+    return " ".join(map(str, values)) or None
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse empty words, which a path would take for the folder that one is in.
+
+    A title may be empty.
+
+    Raises:
+        InvalidArgumentError: there is one.
+    """
+    before = ""
+    for word in words:
+        name, equals, value = word.partition("=")
+        joined = bool(equals) and name.startswith("-")
+        option = name if joined else before
+        if not (value if joined else word) and option != "--title":
+            where = f"after {option}" if option else "first"
+            raise InvalidArgumentError(
+                f"the argument {where} is empty, as where a variable of the shell is not set: "
+                "write its value, or leave it out"
+            )
+        before = word
+
+
+def _complaint(error: CycloptsError) -> str:
+    """What was not understood, in one line."""
+    if isinstance(error, CoercionError) and error.token is not None:
+        name = error.argument.name if error.argument is not None else ""
+        return _of_value(error, error.token.keyword or name, error.token.value)
+    unused = error.unused_tokens or [""]
+    if isinstance(error, UnknownOptionError):
+        option = error.token.keyword or error.token.value
+        known = [name for argument in error.argument_collection for name in argument.names]
+        return f"no such option: {option}{_nearest(option, known)}"
+    if isinstance(error, UnknownCommandError):
+        what = "no such option: " if unused[0].startswith("-") else "no such command: "
+        return what + unused[0] + _nearest(unused[0], list(make_app()))
+    if isinstance(error, UnusedCliTokensError):
+        return f"unexpected extra argument {unused[0]!r}"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return _of_nothing(error, error.argument.name)
+    return str(error).rstrip(".")
+
+
+def _of_nothing(error: MissingArgumentError, name: str) -> str:
+    if not name.startswith("-"):
+        return f"{name} is missing"
+    return (
+        f"{name} needs {'at least one' if isinstance(error, ConsumeMultipleError) else 'a'} value"
+    )
+
+
+def _of_value(error: CoercionError, option: str, value: str) -> str:
+    kind: Any = error.target_type
+    if kind is bool:
+        return f"{option} takes no value, got {value!r}"
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return f"{option} must be one of {', '.join(choices)}; got {value!r}" + _nearest(
+            value, choices
+        )
+    return f"{option} takes {_KINDS.get(kind, 'other values')}, got {value!r}"
+
+
+def _nearest(word: str, choices: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

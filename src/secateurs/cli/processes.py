@@ -1,0 +1,14 @@
+"""Whether this process is one of several, as its environment says, without torch."""
+
+import os
+
+
+def is_one_of_several() -> bool:
+    """Whether a launcher such as torchrun has started this process as one of several."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return all(os.environ.get(name) for name in names) and os.environ["WORLD_SIZE"] != "1"
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks to the person."""
+    return not is_one_of_several() or os.environ["RANK"] == "0"

@@ -1,0 +1,144 @@
+"""What ``secateurs sweep`` does once its options are read."""
+
+from pathlib import Path
+
+import torch
+
+from secateurs._console import say
+from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.coverage_text import coverage_line
+from secateurs.cli.loading import (
+    check_loader_options,
+    default_output,
+    leave_gradients,
+    make_loader,
+    pick_device,
+    subject_of,
+)
+from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.cli.sweep_command import Preprocessing, SweepImages, SweepPruning, SweepRunning
+from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
+from secateurs.criteria import criterion_of
+from secateurs.errors import SecateursError
+from secateurs.evaluation import Grid, Ranks, sweep
+from secateurs.parameters.coverage import coverage_of
+from secateurs.parameters.prunable_parameters import find_targets
+from secateurs.report import plot_sweep, print_table
+from secateurs.results import Row, read_rows
+from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
+
+
+def run_sweep(
+    asked: SweepImages,
+    data: str,
+    pruning: SweepPruning,
+    preprocessing: Preprocessing,
+    running: SweepRunning,
+    ranks: Ranks | None = None,
+) -> None:
+    """Load, measure, and report; the first of several ranks reports alone.
+
+    Args:
+        asked: the network, and which images.
+        data: where these are.
+        pruning: what is compared.
+        preprocessing: what is done to the images.
+        running: where it runs and where the rows go.
+        ranks: the processes that share the images.
+    """
+    grid = Grid(**given(pruning))  # wrong values are refused before anything is loaded
+    place = pick_device(running.device)
+    if ranks is not None:
+        place = own_device(ranks, place)
+    check_loader_options(running.batch_size, running.workers, asked.limit)
+    check_data(data)
+    keep_freed_memory()
+    if asked.arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    torch.manual_seed(pruning.seed)  # for --weights random
+    model, images = in_turn(ranks, lambda: _load(asked, data, preprocessing))
+    loader = make_loader(
+        images,
+        batch_size=running.batch_size,
+        workers=running.workers,
+        device=place,
+        processes=ranks_here(),
+    )
+    model.model.to(place)
+    scored_on = ""
+    if any(criterion_of(name).needs_gradients for name in pruning.score):
+        scored_on = from_rank_0(
+            ranks,
+            model.model,
+            lambda: leave_gradients(
+                model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
+            ),
+        )
+    subject, count = subject_of(model, images, scored_on), len(images.dataset)
+    folder = running.output or default_output(model, subject, grid, count, place, running.amp)
+    earlier = _rows_in(folder) if running.resume else []
+    rows = sweep(
+        model.model,
+        loader,
+        subject=subject,
+        device=place,
+        amp=running.amp,
+        output=folder,
+        overwrite=not running.resume,
+        ranks=ranks,
+        **given(pruning),
+    )
+    if ranks is None or ranks.first:
+        stays = _what_stays(model, pruning, grid)
+        _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
+
+
+def _load(
+    asked: SweepImages, data: str, preprocessing: Preprocessing
+) -> tuple[LoadedModel, LoadedData]:
+    model = load_model(
+        asked.arch,
+        weights=asked.weights,
+        num_classes=asked.num_classes,
+        **given(preprocessing),
+    )
+    images = load_data(
+        data,
+        model=model,
+        split=asked.split,
+        data_root=asked.data_root,
+        limit=asked.limit,
+        skip_corrupt=asked.skip_corrupt,
+    )
+    return model, images
+
+
+def _what_stays(model: LoadedModel, pruning: SweepPruning, grid: Grid) -> str:
+    """A line on the weights that do not compete."""
+    patterns = {"include": pruning.include or None, "exclude": pruning.exclude or None}
+    targets = find_targets(model.model, layers=pruning.layers or None, **patterns)
+    found = coverage_of(model.model, targets, **patterns, barrier=grid.barrier)
+    return coverage_line(found, pruning.layers, pruning.include)
+
+
+def _report(
+    rows: list[Row], folder: Path, title: str | None, stays: str, *, count: int, measured: bool
+) -> None:
+    with Stdout(written=True) as stdout:
+        stdout.table(lambda console: print_table(rows, console, note=stays))
+        if not measured:
+            say("these results were there already; --overwrite measures again")
+        if rows[0].count < count:
+            say(f"skipped {count - rows[0].count} of {count} images that could not be read")
+        plots = drawn(lambda: plot_sweep(rows, folder / "sweep", title=title))
+        names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
+        say(f"wrote {', '.join(names)} to {folder}")
+
+
+def _rows_in(folder: Path) -> list[Row]:
+    """The finished rows in a folder; none where there is nothing that can be read."""
+    try:
+        return read_rows(folder)
+    except SecateursError:
+        return []

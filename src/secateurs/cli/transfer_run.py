@@ -1,0 +1,123 @@
+"""What ``secateurs transfer`` does once its options are read."""
+
+from collections.abc import Sequence
+
+import torch
+
+from secateurs._console import say
+from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.attack_options import (
+    DIGITS_LIMIT,
+    default_output,
+    fitted_batch,
+    load_images,
+    load_networks,
+    report_on,
+    say_images,
+    set_threads,
+    usual_protocol,
+)
+from secateurs.cli.loading import check_loader_options, pick_device
+from secateurs.cli.option_types import given
+from secateurs.cli.standard_output import Stdout
+from secateurs.cli.transfer_command import (
+    Attack,
+    DwpPruning,
+    Recipes,
+    Searching,
+    TransferImages,
+    TransferRunning,
+)
+from secateurs.transfer import Benchmark, Search, Variant, Variants, check_seeds, check_variants
+from secateurs.zoo import check_data
+
+SEARCHED = {"p_prune": (0.05, 0.1, 0.2, 0.3, 0.5), "p_bern": (0.1, 0.3, 0.5)}
+"""What ``--search`` tries where nothing else is asked for."""
+
+
+def run_transfer(
+    asked: TransferImages,
+    attack: Attack,
+    recipes: Recipes,
+    pruning: DwpPruning,
+    searching: Searching,
+    running: TransferRunning,
+) -> None:
+    """Load, attack, score, and report.
+
+    Args:
+        asked: the networks and the images, with defaults filled in.
+        attack: the attack.
+        recipes: how surrogates are diversified.
+        pruning: the settings of the recipe dwp.
+        searching: whether settings are chosen on images of their own.
+        running: where it runs and where the rows go.
+    """
+    protocol = usual_protocol(
+        asked.small,
+        batch_size=running.batch_size,
+        targeted=not attack.untargeted,
+        **{
+            name: getattr(attack, name)
+            for name in ("method", "eps", "alpha", "steps", "passes", "every")
+        },
+    )
+    variants = _variants(recipes, pruning, searching)
+    check_seeds(attack.seeds)
+    search = (
+        Search(images=searching.search_images, steps=searching.search_steps)
+        if searching.search
+        else None
+    )
+    place = pick_device(running.device)
+    check_loader_options(1 if running.batch_size is None else running.batch_size, None, asked.limit)
+    data = asked.data or "digits"
+    check_data(data)
+    keep_freed_memory()
+    set_threads(running.threads, small=asked.small)
+    torch.manual_seed(0)  # for NAME=random
+    networks = load_networks(
+        asked.surrogates,
+        asked.targets,
+        hold_one_out=asked.hold_one_out,
+        together=asked.ensemble,
+        device=place,
+    )
+    check_variants(networks.groups, variants)
+    images, subject = load_images(
+        data,
+        networks,
+        img_size=asked.img_size,
+        split=asked.split,
+        data_root=asked.data_root,
+        limit=asked.limit or (DIGITS_LIMIT if asked.small else None),
+        skip_corrupt=asked.skip_corrupt,
+        interpolation=asked.interpolation,
+        seed=asked.image_seed,
+    )
+    benchmark = Benchmark(
+        groups=networks.groups,
+        images=images,
+        variants=variants,
+        protocol=fitted_batch(protocol, running.batch_size, images, place),
+        seeds=list(attack.seeds),
+        search=search,
+        subject=subject,
+    )
+    folder = running.output or default_output(benchmark)
+    rows = benchmark.run(
+        output=folder,
+        overwrite=not running.resume,
+        save_images=folder / "images" if running.save_images else None,
+        started=lambda: say_images(images, subject, targeted=not attack.untargeted),
+    )
+    with Stdout(written=True) as stdout:
+        files = report_on(rows, folder, running.title, stdout)
+        say(f"wrote {', '.join(files)} to {folder}")
+
+
+def _variants(recipes: Recipes, pruning: DwpPruning, searching: Searching) -> Sequence[Variant]:
+    ratios = SEARCHED if searching.search else {}
+    options = {**ratios, **given(recipes), **given(pruning, "prune_type", "redraw")}
+    redraw = [int(word) if word.isdigit() else word for word in pruning.redraw or ["forward"]]
+    return Variants(redraw=redraw, prune_type=pruning.prune_type or ["global"], **options).all
