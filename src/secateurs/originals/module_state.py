@@ -53,7 +53,8 @@ class Kept:
             for attribute, original in standing.items():
                 parameter = parameter_of(module, attribute)  # some conversions make new ones
                 if parameter is not None:
-                    keep_original(module, attribute, Original(fn(original.values), parameter))
+                    original = original.moved(fn(original.values), parameter)
+                    keep_original(module, attribute, original)
         return module
 
 
