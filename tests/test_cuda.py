@@ -145,7 +145,24 @@ def test_measuring_what_was_trained_leaves_it(model: nn.Module) -> None:
         sc.restore(model)
 
 
-def test_a_redraw_beside_new_gradients_does_not_wait_for_the_device(model: nn.Module) -> None:
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+def test_zeros_in_the_place_of_kept_weights_are_not_lost(
+    model: nn.Module, granularity: str
+) -> None:
+    sc.global_prune(model.cuda(), 0.5, granularity=granularity, scope="layer")
+    with torch.no_grad():
+        model[0].weight.masked_fill_(model[0].weight == model[0].weight.max(), 0.0)
+        nn.init.zeros_(model[2].weight)
+    learned = {name: p.detach().clone() for name, p in model.named_parameters()}
+    sc.restore(sc.global_prune(model, 0.3))
+    for name in ("0.weight", "2.weight"):
+        assert torch.equal(model.get_parameter(name), learned[name])
+
+
+@pytest.mark.parametrize("overwritten", [True, False])
+def test_a_redraw_beside_new_gradients_does_not_wait_for_the_device(
+    model: nn.Module, overwritten: bool
+) -> None:
     model.cuda()
     candidates = sc.select(model, 0.5)
     generator = torch.Generator("cuda").manual_seed(0)
@@ -155,10 +172,11 @@ def test_a_redraw_beside_new_gradients_does_not_wait_for_the_device(model: nn.Mo
     model(torch.rand(2, 3, 16, 16, device="cuda")).square().sum().backward()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        sc.apply_masks(model, candidates.draw(0.3, generator=generator, out=masks))
+        drawn = candidates.draw(0.3, generator=generator, out=masks if overwritten else None)
+        sc.apply_masks(model, drawn)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for name, mask in masks.items():
+    for name, mask in drawn.items():
         assert torch.equal(model.get_parameter(name), before[name] * mask)
 
 

@@ -27,24 +27,22 @@ class _Weight:
         name: its qualified name.
         module: what holds it.
         attribute: its name there.
-        original: the values from before pruning.
-        parameter: the Parameter itself.
-        values: what it holds; None if that was not wanted.
+        original: what is kept of it.
+        values: what its Parameter holds; None if that was not wanted.
         trained: whether it was trained since it was pruned.
     """
 
     name: str
     module: nn.Module
     attribute: str
-    original: torch.Tensor
-    parameter: nn.Parameter
+    original: Original
     values: torch.Tensor | None
     trained: bool
 
     @property
     def stands(self) -> bool:
         """Whether the module still has this Parameter."""
-        return parameter_of(self.module, self.attribute) is self.parameter
+        return parameter_of(self.module, self.attribute) is self.original.parameter
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,7 @@ class Standing:
                 name,
                 module,
                 attribute,
-                original.values,
-                original.parameter,
+                original.moved(original.values, original.parameter),
                 original.parameter.detach().clone() if values else None,
                 values and original.trained,
             )
@@ -84,7 +81,7 @@ class Standing:
             kept = original_of(weight.module, weight.attribute)
             if kept is None:
                 continue
-            if copy_original(weight.module, weight.attribute, weight.original):
+            if copy_original(weight.module, weight.attribute, weight.original.values):
                 lost.setdefault(id(kept.parameter), weight.name)
         return list(lost.values())
 
@@ -100,13 +97,14 @@ class Standing:
         for weight in self.weights:
             if weight.values is None or not weight.stands:
                 continue
-            parameter = weight.parameter
-            dense = weight.values if weight.trained else weight.original
+            parameter, original = weight.original.parameter, weight.original.values
+            dense = weight.values if weight.trained else original
             if differs(parameter, dense) and differs(parameter, weight.values):
                 lost.setdefault(id(parameter), weight.name)
             copy_bits(parameter, weight.values)
-            original = weight.original.to(parameter.device, parameter.dtype)
-            keep_original(weight.module, weight.attribute, Original(original, parameter))
+            original = original.to(parameter.device, parameter.dtype)
+            moved = weight.original.moved(original, parameter)
+            keep_original(weight.module, weight.attribute, moved)
         standing = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
         install_gradient_masks(self.model, standing)
         return list(lost.values())

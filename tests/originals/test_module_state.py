@@ -191,6 +191,79 @@ def test_a_parametrization_put_on_after_pruning_is_named(put: Step, remove: Step
     assert torch.equal(bits(sc.restore(model)[0].weight), before)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore::secateurs.LostTrainingWarning")  # norms change the last bits
+@pytest.mark.parametrize("way", ["restore", "deepcopy", "a new head", "a head in between"])
+@pytest.mark.parametrize(("put", "remove"), ON_THE_WEIGHT.values(), ids=ON_THE_WEIGHT)
+def test_originals_outlast_a_parametrization(put: Step, remove: Step, way: str) -> None:
+    model, head = halve(network()), torch.full((4, 4), 7.0)
+    if way == "a new head":
+        model[0].weight = nn.Parameter(head)
+    elif way == "a head in between":
+        kept, model[0].weight = model[0].weight, nn.Parameter(head)
+        model[0].weight = kept
+    put(model)
+    remove(model)
+    if way == "deepcopy":
+        model = copy.deepcopy(model)
+    sc.restore(model)
+    if way == "a new head":
+        torch.testing.assert_close(model[0].weight, nn.Parameter(head))
+    else:
+        assert torch.equal(bits(model[0].weight), bits(network()[0].weight))
+
+
+USING_THE_NAME: dict[str, Callable[[nn.Module, str], object]] = {
+    "spectral_norm": nn.utils.spectral_norm,
+    "l1_unstructured": lambda layer, name: torch_prune.l1_unstructured(layer, name, 0.5),
+    "random_structured": lambda layer, name: torch_prune.random_structured(layer, name, 1, 0),
+    "custom": lambda layer, name: torch_prune.custom_from_mask(
+        layer, name, torch.ones_like(getattr(layer, name))
+    ),
+    "global": lambda layer, name: torch_prune.global_unstructured(
+        [(layer, name)], torch_prune.L1Unstructured, amount=2
+    ),
+}
+
+
+@either
+@pytest.mark.parametrize("put", USING_THE_NAME.values(), ids=USING_THE_NAME)
+def test_what_uses_the_name_of_an_original_is_refused_and_nothing_is_lost(
+    prune: Step, put: Callable[[nn.Module, str], object]
+) -> None:
+    model = prune(network().eval())
+    before, output, weight = snapshot(model), of_inputs(model), model[0].weight
+    with pytest.raises(sc.InvalidArgumentError, match=r"^weight of a Linear is .*restore\(model\)"):
+        put(model[0], "weight")
+    assert model[0].weight is weight
+    assert list(snapshot(model)) == list(before)  # in the same order
+    assert_same(snapshot(model), before)
+    assert torch.equal(of_inputs(model), output)
+    for step in (sc.restore, sc.restore, prune, sc.restore):
+        step(model)
+    assert_same(snapshot(model), snapshot(network()))
+    put(model[0], "weight")
+
+
+@either
+@pytest.mark.parametrize("put", USING_THE_NAME.values(), ids=USING_THE_NAME)
+def test_what_was_put_on_before_goes_on(
+    prune: Step, put: Callable[[nn.Module, str], object]
+) -> None:
+    model = network().eval()
+    put(model[0], "weight")
+    dense = of_inputs(model)
+    with pytest.raises(sc.InvalidArgumentError, match=r"0\.weight is not a parameter"):
+        prune(model)
+    pruning = sc.global_prune if prune is halve else sc.gradient_prune
+    pruning(model, 0.5, exclude="0")
+    assert not torch.equal(of_inputs(model), dense)
+    assert torch.equal(of_inputs(sc.restore(model)), dense)
+    surrogate = sc.Diversified(model, 0.5, 1.0, exclude="0")
+    assert not torch.equal(of_inputs(surrogate), dense)
+    assert torch.equal(of_inputs(model), dense)
+
+
 def test_a_parametrization_put_on_inside_a_block_is_named_when_it_ends() -> None:
     model = network()
     with pytest.raises(sc.InvalidArgumentError, match=r"^0\.weight: "), sc.pruned(model, 0.5):

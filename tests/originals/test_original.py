@@ -77,6 +77,28 @@ def one_value(model: nn.Module) -> None:
         model[3].weight[-1, -1] = -7.0
 
 
+def fill_with_zeros(model: nn.Module) -> None:
+    for module in (model[0], model[3]):
+        nn.init.zeros_(module.weight)
+
+
+def zero_the_data(model: nn.Module) -> None:
+    for module in (model[0], model[3]):
+        module.weight.data.zero_()
+
+
+def load_zeros(model: nn.Module) -> None:
+    model.load_state_dict({k: torch.zeros_like(v) for k, v in model.state_dict().items()})
+
+
+@torch.no_grad()
+def zero_the_largest(model: nn.Module) -> None:
+    """As who prunes by hand what is left."""
+    for module in (model[0], model[3]):
+        weight = module.weight
+        weight.masked_fill_(weight.abs() == weight.abs().max(), 0.0)
+
+
 CHANGES = {
     "SGD": step(torch.optim.SGD),
     "Adam": step(torch.optim.Adam, foreach=True),
@@ -87,6 +109,10 @@ CHANGES = {
     "fusion": fuse,
     "numpy": through_numpy,
     "one value": one_value,
+    "zeros_": fill_with_zeros,
+    "data.zero_": zero_the_data,
+    "zeros loaded": load_zeros,
+    "the largest": zero_the_largest,
 }
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 
@@ -174,6 +200,45 @@ def test_a_copy_knows_what_was_trained(way: str) -> None:
     model = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
     sc.global_prune(model.half(), 0.3)
     assert same(weights(model), weights(sc.global_prune(plain.half(), 0.3)))
+
+
+MOVES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+    "half": lambda model: model.half().float(),
+    "channels_last": lambda model: model.to(memory_format=torch.channels_last),
+    "a block": lambda model: after_a_block(model),
+}
+
+
+def after_a_block(model: nn.Module) -> nn.Module:
+    with sc.pruned(model, 0.2):
+        return model
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+def test_a_model_that_was_moved_knows_which_zeros_are_its_own(
+    move: Callable[[nn.Module], nn.Module], granularity: str
+) -> None:
+    model = move(sc.global_prune(network(), 0.5, granularity=granularity, scope="layer"))
+    assert not any(t.original.trained for t in sc.find_targets(model))
+    zero_the_largest(model)
+    learned = weights(model)
+    assert same(weights(sc.restore(sc.global_prune(model, 0.3))), learned)
+
+
+def test_masks_that_are_overwritten_say_nothing_of_the_weights() -> None:
+    """Zeros are its own, whatever the masks say now that the model was once pruned by."""
+    model, candidates = network(), sc.select(network(), 0.9)
+    masks = candidates.draw(0.5, seed=0)
+    for seed in range(1, 4):
+        sc.apply_masks(model, masks)
+        model[3].weight.grad = torch.zeros_like(model[3].weight)  # so that all values are read
+        candidates.draw(0.5, seed=seed, out=masks)
+    for name in masks:  # as numpy writes, which nobody counts
+        masks.units[name].keep.numpy()[:] = True
+    assert same(weights(sc.restore(sc.global_prune(model, 0.3))), weights(network()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.half, torch.bfloat16, torch.float8_e5m2])
@@ -331,15 +396,18 @@ def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
     for layout in (values, values.t().contiguous().t(), torch.zeros(400, 600)[:, ::2].to(dtype)):
         parameter = nn.Parameter(layout, requires_grad=False)
         original = Original(parameter.detach().clone(), parameter)
-        flat = parameter.numel()
+        flat, whole = parameter.numel(), torch.ones(parameter.shape, dtype=torch.bool)
         for place in (0, 1, flat // 3, flat - 2, flat - 1):
             row, column = divmod(place, 300)
             before = parameter[row, column].clone()
-            for value, trained in ((77.0, True), (0.0, False), (-0.0, False)):
-                parameter[row, column] = torch.tensor(value).to(dtype)
-                assert original.trained is trained
-            parameter[row, column] = before
-            assert not original.trained
+            for mask in (None, whole, whole[:, :1]):
+                original.written(mask)
+                lost = mask is not None and bool(before != 0)
+                for value, trained in ((77.0, True), (0.0, lost), (-0.0, lost)):
+                    parameter[row, column] = torch.tensor(value).to(dtype)
+                    assert original.trained is trained
+                parameter[row, column] = before
+                assert not original.trained
 
 
 def test_no_values_are_read_where_nothing_was_written() -> None:

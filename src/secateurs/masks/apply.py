@@ -6,7 +6,7 @@ follows ``.to()`` and ``.half()``, is copied by ``deepcopy`` and pickled, and is
 weights and compiled graphs do not notice.
 
 Originals belong to one Parameter, and count as long as it holds nothing but original values and
-zeros. What was trained since is where the next pruning starts.
+zeros where the mask says so. What was trained since is where the next pruning starts.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from secateurs.originals.module_state import (
     keeps_original,
     original_of,
 )
-from secateurs.originals.original import Original, differs, valid_of
+from secateurs.originals.original import Original, valid_of
 from secateurs.originals.restore_weights import check_releasable, release_weights
 from secateurs.parameters.shared_memory import refuse_overlaps
 from secateurs.parameters.target import Target, all_parameters
@@ -149,7 +149,7 @@ def _start(parameter: nn.Parameter, original: Original | None) -> torch.Tensor:
         return original.beside
     # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
     now, then = as_integers(parameter), as_integers(original.beside)
-    return torch.where(differs(parameter, original.values), now, then).view(parameter.dtype)
+    return torch.where(original.differs(), now, then).view(parameter.dtype)
 
 
 def _shares_memory(original: Original) -> bool:
@@ -192,20 +192,17 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 
 def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
+    kept = [local_mask(mask, target) for target, mask, _ in rows]
     multiply(
         [
-            Product(
-                local_of(originals[0].values),
-                local_mask(mask, target),
-                local_of(target.parameter.detach()),
-            )
-            for target, mask, originals in rows
+            Product(local_of(originals[0].values), keep, local_of(target.parameter.detach()))
+            for (target, _, originals), keep in zip(rows, kept, strict=True)
         ]
     )
-    for target, _, originals in rows:
+    for (target, _, originals), keep in zip(rows, kept, strict=True):
         parameter = target.parameter
         if parameter.device.type == "cpu" and not parameter.is_inference():
             # A pending backward pass that needs the old values must find out that they are gone.
             torch.autograd.graph.increment_version(parameter)
         for original in originals:
-            original.written()
+            original.written(keep)

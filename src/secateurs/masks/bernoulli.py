@@ -66,6 +66,8 @@ def draw_into(
             torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
     elif generator.device.type == "cpu":
         _draw_by_place(chosen, flats, Coins(p, generator))
+        # Written by numpy, which torch does not count: who knows these masks must find out.
+        torch.autograd.graph.increment_version([k for k in keep if not k.is_inference()])
     else:
         for candidates, kept in joined(flats):
             heads = _heads_on_device(candidates.numel(), p, generator).to(candidates.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.original import Original
@@ -18,12 +19,14 @@ from secateurs.originals.original import Original
 ORIGINAL_SUFFIX = "_orig"
 BACKWARD_SUFFIX = "_backward_mask"
 _PLACE = "_secateurs"
+_REPLACED = ("_apply", "register_parameter")  # methods of a module
 
 
 class Kept:
-    """All that is kept for one module; it stands in for the module's ``_apply`` meanwhile.
+    """All that is kept for one module; two methods of the module are replaced by its own meanwhile.
 
     ``.to()``, ``.half()`` and their like end in ``_apply``, which knows parameters and buffers.
+    What takes a weight apart, or puts it together again, calls ``register_parameter``.
 
     Args:
         module: whose parameters it is about.
@@ -37,24 +40,87 @@ class Kept:
         self.module = module
         self.originals: dict[str, Original] = {}
         self.masks: dict[str, None] = {}
-        self.before: Any = vars(module).get("_apply")
+        self._before = {name: vars(module).get(name) for name in _REPLACED}
+        self._order = tuple(module._parameters)
+        self._replaced: set[str] = set()
+        vars(module).update({name: getattr(self, name) for name in _REPLACED})
 
-    def __call__(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+    def give_back(self) -> None:
+        """Let the module have its own methods again."""
+        own = vars(self.module)
+        for name, before in self._before.items():
+            own.pop(name, None)
+            if before is not None:
+                own[name] = before
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
         """Do what ``_apply`` does, to original values too."""
         module = self.module
         standing = {
             a: o for a, o in self.originals.items() if o.belongs_to(parameter_of(module, a))
         }
-        if self.before is None:
-            type(module)._apply(module, fn, recurse)
-        else:
-            self.before(fn, recurse)
+        self._call("_apply", fn, recurse)
         with torch.no_grad():
             for attribute, original in standing.items():
                 parameter = parameter_of(module, attribute)  # some conversions make new ones
                 if parameter is not None:
-                    keep_original(module, attribute, Original(fn(original.values), parameter))
+                    original = original.moved(fn(original.values), parameter)
+                    keep_original(module, attribute, original)
         return module
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Do what ``register_parameter`` does, and see what becomes of pruned weights.
+
+        Raises:
+            InvalidArgumentError: the name is that of an original: torch's older ``spectral_norm``
+                and ``torch.nn.utils.prune`` use it themselves. The weight is where it was.
+        """
+        for attribute in (*self.originals, *self.masks):
+            if name == attribute + ORIGINAL_SUFFIX:
+                self._put_back(attribute, param)
+                raise InvalidArgumentError(_in_the_way(self.module, attribute))
+        module, original = self.module, self.originals.get(name)
+        away = name not in module._parameters
+        self._call("register_parameter", name, param)
+        if original is None or param is None:
+            return
+        if away and name not in self._replaced and _computes(module):
+            # What computed the weight is taken off, and leaves a new Parameter of its values.
+            keep_original(module, name, original.moved(original.values, param))
+        elif original.belongs_to(param):
+            self._replaced.discard(name)
+        else:
+            self._replaced.add(name)
+
+    def _put_back(self, attribute: str, param: nn.Parameter | None) -> None:
+        parameters = self.module._parameters
+        if attribute in parameters or param is None:
+            return
+        parameters[attribute] = param
+        for name in self._order:  # the order of parameters decides ties, and what optimizers load
+            if name in parameters:
+                parameters[name] = parameters.pop(name)
+
+    def _call(self, name: str, *args: Any) -> None:
+        before = self._before[name]
+        if before is None:
+            getattr(type(self.module), name)(self.module, *args)
+        else:
+            before(*args)
+
+
+def _computes(module: nn.Module) -> bool:
+    """Whether a parametrization or the older ``weight_norm`` computes weights of a module."""
+    hooks = module._forward_pre_hooks.values()
+    return "parametrizations" in module._modules or any(isinstance(h, WeightNorm) for h in hooks)
+
+
+def _in_the_way(module: nn.Module, attribute: str) -> str:
+    return (
+        f"{attribute} of a {module._get_name()} is pruned, and {attribute}{ORIGINAL_SUFFIX} is its "
+        "original: call secateurs.restore(model), or make_permanent(model), before "
+        "torch.nn.utils.spectral_norm or torch.nn.utils.prune"
+    )
 
 
 def originals_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Original]]:
@@ -186,16 +252,12 @@ def _kept_for(module: nn.Module) -> Kept:
     own = vars(module)
     kept = own.get(_PLACE)
     if kept is None:
-        kept = own[_PLACE] = own["_apply"] = Kept(module)
+        kept = own[_PLACE] = Kept(module)
     return kept
 
 
 def _tidy(kept: Kept) -> None:
     if kept.originals or kept.masks:
         return
-    own = vars(kept.module)
-    own.pop(_PLACE, None)
-    if own.get("_apply") is kept:
-        del own["_apply"]
-        if kept.before is not None:
-            own["_apply"] = kept.before
+    vars(kept.module).pop(_PLACE, None)
+    kept.give_back()

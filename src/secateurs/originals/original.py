@@ -1,8 +1,8 @@
 """`Original`: the values that a parameter had before it was pruned, and whether they still count.
 
-A pruned weight holds original values and zeros. If it holds anything else, it has been trained
-since, or loaded, or merged, or set afresh. To see that takes a look at every value; a look is saved
-where torch's own count of writes says that nobody wrote since we did.
+A pruned weight is its original times a mask. If it holds anything else, it has been trained since,
+or loaded, or merged, or set afresh. To see that takes a look at every value; a look is saved where
+torch's own count of writes says that nobody wrote since we did.
 """
 
 import weakref
@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from secateurs._tensors.blocks import in_threads, threads_for
-from secateurs._tensors.memory_order import as_integers, flattened, logical_pieces, same_order
+from secateurs._tensors.memory_order import as_integers
 from secateurs.distributed.dtensor import is_part, local_of
 from secateurs.distributed.process_group import Team
+from secateurs.originals.comparison import differs
 
 # Values that are compared where no write was counted: those of optimizers with ``fused=True`` and
 # those through ``.data`` are not, and they change nearly every value.
 _PROBES = 16
-_BLOCK_BYTES = 1 << 18
 _OF_NUMPY = (torch.float32, torch.float64, torch.float16)
 
 
@@ -36,17 +36,35 @@ class Original:
     def __init__(self, values: torch.Tensor, parameter: nn.Parameter):
         self.values = values
         self.parameter = parameter
+        self._note_mask(None)
         self._seen: tuple[Any, Any, Any] | None = None
         self._trained = False
         self._settled = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy's count of writes is its own.
-        return self.__dict__ | {"_seen": None}
+        # A copy's count of writes is its own. A mask lies in memory with others, all of which it
+        # would take along.
+        mask = None if self.mask is None else self.mask.clone()
+        return self.__dict__ | {"_seen": None, "_mask": mask}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._note_mask(self._mask)
 
     def belongs_to(self, parameter: torch.Tensor | None) -> bool:
         """Whether these are the values of a parameter, and not of one that stood there before."""
         return parameter is self.parameter and self.parameter.shape == self.values.shape
+
+    def moved(self, values: torch.Tensor, parameter: nn.Parameter) -> "Original":
+        """What is kept of a parameter that was moved or converted, or copied.
+
+        Args:
+            values: the original values, moved likewise.
+            parameter: the parameter now.
+        """
+        moved = Original(values, parameter)
+        moved._mask, moved._mask_version = self._mask, self._mask_version
+        return moved
 
     @property
     def beside(self) -> torch.Tensor:
@@ -54,8 +72,14 @@ class Original:
         return self.values.to(self.parameter.device, self.parameter.dtype)
 
     @property
+    def mask(self) -> torch.Tensor | None:
+        """The mask that the parameter was pruned by, if it is known and was not overwritten."""
+        mask = self._mask
+        return mask if mask is not None and _version(mask) == self._mask_version else None
+
+    @property
     def trained(self) -> bool:
-        """Whether the parameter holds anything but original values and zeros."""
+        """Whether the parameter holds anything but the original values times the mask."""
         return look([self])[0]
 
     @property
@@ -68,8 +92,27 @@ class Original:
         """Whether the last `look` found no trace of a write, neither in counts nor in values."""
         return self._settled
 
-    def written(self, trained: bool = False) -> None:
-        """Note that the parameter holds what pruning has just written or seen."""
+    def differs(self) -> torch.Tensor:
+        """The same as one bool, by a look at all values, without waiting for a GPU."""
+        return differs(self.parameter, self.values, self.mask)
+
+    def written(self, mask: torch.Tensor | None) -> None:
+        """Note that the parameter holds the original values times a mask now.
+
+        Args:
+            mask: True is kept; broadcasts to the part of the parameter that lies here. None if it
+                is not known: then zeros anywhere look like pruning.
+        """
+        self._note_mask(mask)
+        self.seen()
+
+    def _note_mask(self, mask: torch.Tensor | None) -> None:
+        # Not copied, which would slow a redraw: where it is overwritten, torch counts that.
+        self._mask = None if mask is None or mask.is_inference() else mask
+        self._mask_version = 0 if self._mask is None else _version(self._mask)
+
+    def seen(self, trained: bool = False) -> None:
+        """Note what a look at all values has found."""
         grad = self.parameter.grad
         self._trained = trained
         self._seen = (
@@ -116,7 +159,7 @@ def look(
     """
     asked = [o for o in originals if _in_doubt(o, wait) or closely]
     for original, trained in zip(asked, _compare(asked), strict=True):
-        original.written(trained)
+        original.seen(trained)
     found = [original._trained for original in originals]
     if team is None or not team.sharded or not originals:
         return found
@@ -124,42 +167,6 @@ def look(
     for original, trained in zip(originals, together, strict=True):
         original._trained = trained
     return together
-
-
-@torch.no_grad()
-def differs(parameter: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Whether a parameter holds anything but these values and zeros, without waiting for it."""
-    here, there = local_of(parameter.detach()), local_of(values.detach())
-    if here.is_meta:  # it has no values
-        return torch.zeros((), dtype=torch.bool)
-    now, then = as_integers(here), as_integers(there.to(here.device, here.dtype))
-    if here.is_cpu:
-        return torch.tensor(_differs_here(now, then))
-    found = torch.zeros((), dtype=torch.bool, device=here.device)
-    for some, others in logical_pieces(now, then):
-        # Twice the bits of a zero is zero, whatever its sign.
-        found = found | ((some != others) & (some + some != 0)).any()
-    return found
-
-
-def _differs_here(now: torch.Tensor, then: torch.Tensor) -> bool:
-    if not same_order(now, then):
-        then = torch.empty_like(now).copy_(then)
-    flats = [flattened(one).numpy() for one in (now, then)]
-    unsigned = np.dtype(f"u{flats[0].itemsize}")
-    now_bits, then_bits = (flat.view(unsigned) for flat in flats)
-    size = max(_BLOCK_BYTES // unsigned.itemsize, 1)
-    # The same memory for each block: to have it from the system afresh would take longest.
-    unlike, twice = (np.empty(min(size, len(now_bits)), unsigned) for _ in range(2))
-    for start in range(0, len(now_bits), size):
-        block = now_bits[start : start + size]
-        other, double = unlike[: len(block)], twice[: len(block)]
-        np.bitwise_xor(block, then_bits[start : start + size], out=other)
-        np.add(block, block, out=double)  # zero for a zero, whatever its sign
-        np.minimum(other, double, out=other)
-        if other.max():
-            return True
-    return False
 
 
 def _in_doubt(original: Original, wait: bool) -> bool:
@@ -172,15 +179,13 @@ def _in_doubt(original: Original, wait: bool) -> bool:
 
 def _compare(originals: Sequence[Original]) -> list[bool]:
     if not all(original.parameter.is_cpu for original in originals):
-        found = [differs(original.parameter, original.values) for original in originals]
+        found = [original.differs() for original in originals]
         if len({flag.device for flag in found}) == 1:
             return torch.stack(found).tolist()  # a GPU is waited for once
         return list(map(bool, found))
     count = threads_for(sum(original.parameter.numel() for original in originals))
     shares = [originals[first::count] for first in range(count)]
-    outcomes = in_threads(
-        lambda share: [bool(differs(o.parameter, o.values)) for o in share], shares
-    )
+    outcomes = in_threads(lambda share: [bool(o.differs()) for o in share], shares)
     return [outcomes[i % count][i // count] for i in range(len(originals))]
 
 
