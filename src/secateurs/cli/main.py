@@ -18,23 +18,22 @@ from secateurs._console import say, unusable_sizes
 from secateurs._validation import nearest
 from secateurs._version import __version__
 from secateurs.cli.coverage_text import coverage_warnings
-from secateurs.cli.interruption import Interruption
+from secateurs.cli.interruption import INTERRUPTED, Interruption
 from secateurs.cli.options import refuse_empty, spelled_out
 from secateurs.cli.prune_command import SEVERAL as SEVERAL_NAMES
 from secateurs.cli.prune_command import prune
 from secateurs.cli.report_command import report
 from secateurs.cli.standard_output import Stdout, drop_what_is_stuck
 from secateurs.cli.sweep_command import SEVERAL, sweep
-from secateurs.cli.torchrun import on_ranks
+from secateurs.cli.torchrun import is_launched, on_ranks
 from secateurs.cli.transfer_command import SEVERAL as SEVERAL_NETWORKS
 from secateurs.cli.transfer_command import transfer
 from secateurs.cli.wording import in_options
 from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.evaluation.ranks import Ranks, is_launched
+from secateurs.evaluation.ranks import Ranks
 
 USAGE, FAILED = 2, 1
 _INTERRUPTED = 130  # what newer versions of the parser turn Ctrl-C into; older ones raise Abort
-_INTERRUPTED_TEXT = "interrupted"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -88,14 +87,12 @@ def _run_alone(words: list[str], *, last: bool) -> tuple[int, str]:
             code, complaint = _run(words)
         except KeyboardInterrupt:  # a later one than that which `_run` says
             code, complaint = FAILED, _interrupted(words)
-        if interruption.number is not None and complaint.startswith(_INTERRUPTED_TEXT):
-            complaint = interruption.text + complaint.removeprefix(_INTERRUPTED_TEXT)
-        return code, complaint
+        return code, interruption.renamed(complaint)
 
 
 def _interrupted(words: list[str]) -> str:
     resumes = words[:1] in (["sweep"], ["transfer"])
-    return _INTERRUPTED_TEXT + "; the same command goes on where it was" * resumes
+    return INTERRUPTED + "; the same command goes on where it was" * resumes
 
 
 def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
@@ -105,7 +102,7 @@ def _run(words: list[str], ranks: Ranks | None = None) -> tuple[int, str]:
         several = lists.get(words[0] if words else "", SEVERAL)
         refuse_empty(words, several)
         asked = spelled_out(words, several) or ["--help"]
-        with coverage_warnings(_say if ranks is None or ranks.first else _say_nothing):
+        with coverage_warnings(_say if ranks is None or ranks.is_first else _say_nothing):
             code = _app()(asked, prog_name="secateurs", standalone_mode=False, obj=ranks)
         if code == _INTERRUPTED:
             raise KeyboardInterrupt

@@ -22,9 +22,10 @@ from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.criteria import SCORES, needs_gradients
 from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.evaluation import Grid, Ranks
+from secateurs.evaluation import Grid
 from secateurs.evaluation import sweep as run_sweep
 from secateurs.evaluation.grid import P_PRUNE
+from secateurs.evaluation.ranks import Ranks
 from secateurs.parameters.coverage import coverage_of
 from secateurs.parameters.prunable_parameters import find_targets
 from secateurs.report import plot_sweep, print_table
@@ -164,10 +165,8 @@ def sweep(
         "seed": seed,
     }
     grid = Grid(**asked)  # wrong values are refused before anything is loaded
-    ranks: Ranks | None = context.obj
-    place = pick_device(device)
-    if ranks is not None:
-        place = own_device(ranks, place)
+    ranks: Ranks = context.obj or Ranks()
+    place = own_device(ranks, pick_device(device))
     check_loader_options(batch_size, workers, limit)
     if data is None:
         if arch not in DIGITS_NAMES:
@@ -180,7 +179,7 @@ def sweep(
     if arch in DIGITS_NAMES:
         torch.set_num_threads(1)  # so little work that threads mostly wait for each other
     torch.manual_seed(seed)  # for --weights random
-    if ranks is None or ranks.first:
+    if ranks.is_first:
         say(f"loading the network {arch} and the data {data} ...")
 
     def load() -> tuple[LoadedModel, LoadedData]:
@@ -230,10 +229,10 @@ def sweep(
         amp=amp,
         output=folder,
         overwrite=not resume,
-        ranks=ranks,
+        process_group=ranks.group,
         **asked,
     )
-    if ranks is not None and not ranks.first:
+    if not ranks.is_first:
         return
     named = {"include": include or None, "exclude": exclude or None}
     targets = find_targets(model.model, layers=layers or None, **named)

@@ -10,8 +10,8 @@ from torch import nn
 
 from secateurs.criteria import needs_gradients
 from secateurs.evaluation.batches import length
-from secateurs.evaluation.data_pass import Progress
 from secateurs.evaluation.grid import Cell, Grid, Setting
+from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.pruned_model import Size, Variants
 from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.results import Row, wilson_interval
