@@ -15,7 +15,7 @@ from secateurs.cli.loading import (
     leave_gradients,
     make_loader,
     pick_device,
-    subject_of,
+    provenance_of,
 )
 from secateurs.cli.options import numbers
 from secateurs.cli.standard_output import Stdout, drawn
@@ -218,13 +218,13 @@ def sweep(
                 model, loader, data, data_root=data_root, skip_corrupt=skip_corrupt
             ),
         )
-    subject, count = subject_of(model, images, scored_on), len(images.dataset)
-    folder = output or default_output(model, subject, grid, count, place, amp)
+    provenance, count = provenance_of(model, images, scored_on), len(images.dataset)
+    folder = output or default_output(model, provenance, grid, count, place, amp)
     earlier = _rows_in(folder) if resume else []
     rows = run_sweep(
         model.model,
         loader,
-        subject=subject,
+        provenance=provenance,
         device=place,
         amp=amp,
         output=folder,

@@ -1,6 +1,6 @@
 """How accuracy falls as weights go: `sweep` a model over ratios in one loop over the data."""
 
-from secateurs.evaluation._sweep import Subject, sweep
+from secateurs.evaluation._sweep import Provenance, sweep
 from secateurs.evaluation.gradients import accumulate_gradients
 from secateurs.evaluation.grid import Grid
 from secateurs.evaluation.metrics import Tally, accuracy
@@ -8,7 +8,7 @@ from secateurs.outputs import logits_of
 
 __all__ = [
     "Grid",
-    "Subject",
+    "Provenance",
     "Tally",
     "accumulate_gradients",
     "accuracy",

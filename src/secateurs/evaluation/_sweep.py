@@ -23,7 +23,7 @@ from secateurs.evaluation.pruned_model import Variants
 from secateurs.evaluation.ranks import Ranks
 from secateurs.evaluation.runner import SweepRun
 from secateurs.evaluation.sweep_rows import (
-    Subject,
+    Provenance,
     alike_on_ranks,
     configuration,
     finished,
@@ -42,7 +42,7 @@ def sweep(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    subject: Subject | None = None,
+    provenance: Provenance | None = None,
     device: str | torch.device | None = None,
     amp: bool = False,
     output: str | os.PathLike[str] | None = None,
@@ -64,8 +64,8 @@ def sweep(
     progress between them is saved at least every minute, and a sweep that was interrupted goes on
     where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
     holds all the rows already gives them back without running the model. What was measured is
-    known by the model's weights, the names in ``subject``, and of the data by the number of images,
-    a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
+    known by the model's weights, the names in ``provenance``, and of the data by the number of
+    images, a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
     ``labels``, and checksums of up to four images, which are read for this. Of a loader that can be
     iterated once only the names are known: a warning says so.
 
@@ -78,7 +78,7 @@ def sweep(
             back.
         loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
             the device and to the dtype of the weights.
-        subject: names for the rows.
+        provenance: names for the rows.
         device: where to run; the model is moved there. Default where the model is.
         amp: whether to run under autocast.
         output: a folder for the results, default none.
@@ -120,7 +120,7 @@ def sweep(
             stack.enter_context(set_aside(model))
             where = _place(model, device)
             variants = Variants(model, plan)
-            columns = shared_columns(model, subject or Subject(), where, amp, loader)
+            columns = shared_columns(model, provenance or Provenance(), where, amp, loader)
             wanted = configuration(plan, columns, loader, variants)
             if output is not None or process_group is not None:
                 wanted[DATA] = fingerprint(loader)
