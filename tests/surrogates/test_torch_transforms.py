@@ -149,17 +149,18 @@ def test_mup_says_that_it_cannot_score_there() -> None:
 
 @pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize("record", [torch.jit.trace, torch.export.export])
+@pytest.mark.parametrize("record", [torch.jit.trace, torch.jit.script, torch.export.export])
 def test_a_graph_that_is_recorded_holds_no_draw(
     record: Any, wrapping: str, prune_type: str
 ) -> None:
-    model, x = blocks(), images()
+    model, x = nn.Sequential(*blocks().stem[:2], nn.Flatten()).eval(), images()
+    inputs = () if record is torch.jit.script else ((x,),)
     surrogate = sc.Diversified(model, 0.5, 0.5, prune_type=prune_type)
     with pytest.raises(sc.FailureError, match=r"exported or traced.*apply_masks"):
-        record(WRAPPINGS[wrapping](surrogate), (x,))
+        record(WRAPPINGS[wrapping](surrogate), *inputs)
     assert surrogate.draws == 0
     with surrogate.dense():
-        made = record(WRAPPINGS[wrapping](surrogate), (x,))
+        made = record(WRAPPINGS[wrapping](surrogate), *inputs)
     call = made.module() if record is torch.export.export else made
     torch.testing.assert_close(call(x), model(x))
     assert torch.equal(surrogate(x), oracle(model, surrogate.masks, prune_type)(x))

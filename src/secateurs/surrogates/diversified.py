@@ -291,6 +291,12 @@ class Diversified(View):
     def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
         return beside(self._candidates, structure.targets, structure.weights())
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` asks for: the model itself, where nothing is drawn."""
+        if not self._turns.is_dense:
+            refuse_recording(scripting=True)
+        return self.network
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_structure": None}  # found again where the copy is called
 
