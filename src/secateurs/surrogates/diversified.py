@@ -19,7 +19,10 @@ from secateurs.parameters.target import Target
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection._select import SelectOptions, choose
 from secateurs.selection.candidates import Candidates
-from secateurs.surrogates.activation_checkpointing import record, watching
+from secateurs.surrogates.activation_checkpointing import (
+    refuse_checkpoint,
+    refusing_checkpoints,
+)
 from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
 from secateurs.surrogates.pruned_call import Turn, pruned_by
@@ -38,9 +41,10 @@ class Diversified(View):
     .. math:: f(x;\, P \odot \theta), \qquad P = 1 - C \odot b
 
     (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). The backward pass of a call uses
-    the masks that its forward pass used, also when other calls came in between, and under
-    ``torch.utils.checkpoint``. The weights are never touched: the pruned ones are another tensor,
-    which lives as long as a pending backward pass needs it, and which no other thread sees.
+    the masks that its forward pass used, also when other calls came in between; what
+    ``torch.utils.checkpoint`` would compute again without them is refused. The weights are never
+    touched: the pruned ones are another tensor, which lives as long as a pending backward pass
+    needs it, and which no other thread sees.
 
     It is an ``nn.Module`` with the parameters, names, device, modes and ``state_dict`` of its
     model, so what takes a model takes it. ``eval()`` does not stop the draws. Other methods of the
@@ -238,20 +242,17 @@ class Diversified(View):
         """Recipes that need what ``forward`` is given can do nothing else."""
 
     def _recorded(self, args: Any = (), kwargs: Any = None) -> Turn | None:
-        """The turn of this call; a checkpointed call gets it again when it is computed again."""
-        if self._turns.replayed is not None:
-            return next(self._turns.replayed)
-        turn = None
-        if not self._turns.is_dense:
-            refuse_recording()
-            structure = self._structured()
+        """What prunes this call; None where it is dense."""
+        if self._turns.is_dense:
+            return None
+        refuse_recording()
+        refuse_checkpoint()
+        structure = self._structured()
 
-            def make(number: int) -> Draw:
-                return self._make(number, structure, args, kwargs)
+        def make(number: int) -> Draw:
+            return self._make(number, structure, args, kwargs)
 
-            turn = Turn(structure, lambda: self._turns.take(make, by_step=self.redraw == "step"))
-        record(self, turn, lambda turns: self._turns.here(replayed=iter(turns)))
-        return turn
+        return Turn(structure, lambda: self._turns.take(make, by_step=self.redraw == "step"))
 
     @contextmanager
     def _under(self, turn: Turn | None) -> Generator[None]:
@@ -260,7 +261,7 @@ class Diversified(View):
             return
         with (
             pruned_by(self.network, turn, self.prune_type),
-            watching(turn.structure.modules, lambda: self._under(turn)),
+            refusing_checkpoints(turn.structure.modules),
         ):
             yield
 

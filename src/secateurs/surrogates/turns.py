@@ -1,12 +1,11 @@
 """Which draw the next call gets, and what each thread said about that."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from secateurs.surrogates.numbered_draws import Draw
-from secateurs.surrogates.pruned_call import Turn
 
 
 class Turns:
@@ -49,11 +48,6 @@ class Turns:
         """The draw that this thread keeps, in a list that it is put into when it is made."""
         return getattr(self._here, "held", None)
 
-    @property
-    def replayed(self) -> Iterator[Turn | None] | None:
-        """The turns of calls that this thread computes again."""
-        return getattr(self._here, "replayed", None)
-
     def take(self, make: Callable[[int], Draw], *, by_step: bool) -> Draw:
         """The draw of a call: the one that stands, or the next one, made by its number.
 
@@ -93,7 +87,7 @@ class Turns:
 
     @contextmanager
     def here(self, **values: Any) -> Generator[None]:
-        """Let ``dense``, ``held`` or ``replayed`` be something else for this thread."""
+        """Let ``dense`` or ``held`` be something else for this thread."""
         before = {name: getattr(self._here, name, None) for name in values}
         self._here.__dict__.update(values)
         try:
