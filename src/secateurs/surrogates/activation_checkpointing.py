@@ -19,10 +19,10 @@ _MODULE = "torch.utils.checkpoint"
 _C: Any = torch._C
 
 NO_THREAD = 0
-"""The thread of what hears nothing: no thread has this number."""
+"""No thread has this number: hooks that were copied act in none."""
 
 
-def refuse_checkpoint() -> None:
+def refuse_around() -> None:
     """Refuse a call of a surrogate that a checkpointed function makes, the first time or again.
 
     Raises:
@@ -37,7 +37,7 @@ def refuse_checkpoint() -> None:
 
 
 @contextmanager
-def refusing_checkpoints(modules: Sequence[nn.Module]) -> Generator[None]:
+def refuse_inside(modules: Sequence[nn.Module]) -> Generator[None]:
     """For a ``with`` block, refuse checkpointed functions that call one of these modules.
 
     Args:

@@ -19,20 +19,17 @@ from secateurs.parameters.target import Target
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection._select import SelectOptions, choose
 from secateurs.selection.candidates import Candidates
-from secateurs.surrogates.activation_checkpointing import (
-    refuse_checkpoint,
-    refusing_checkpoints,
-)
+from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_inside
+from secateurs.surrogates.draw_sequence import DrawSequence
+from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
+from secateurs.surrogates.network_snapshot import NetworkSnapshot, surrogate_barrier
 from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
-from secateurs.surrogates.pruned_call import Turn, pruned_by
-from secateurs.surrogates.structure import Structure, surrogate_barrier
+from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
-from secateurs.surrogates.turns import Turns
-from secateurs.surrogates.view import View, may_run_layers, run_under
 
 
-class Diversified(View):
+class Diversified(ModuleProxy):
     r"""A surrogate: its model, pruned by a fresh draw from the same candidates at every call.
 
     With candidates :math:`C` (the ``p_prune`` of the units that have the smallest scores) and
@@ -57,7 +54,7 @@ class Diversified(View):
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned in a draw.
         redraw: ``"forward"`` (a fresh draw at each call), ``"step"`` (at each `step`), or a number
-            K (K fixed draws in turn, the next one at each call).
+            K (K fixed draws in lazy, the next one at each call).
         prune_type: ``"global"`` (the pruned weights act on the forward and the backward pass) or
             ``"gradient"`` (on the backward pass alone: the outputs are the model's).
         granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `secateurs.select`.
@@ -119,8 +116,8 @@ class Diversified(View):
             "include": include,
             "exclude": exclude,
         }
-        self._turns = Turns()
-        self._structure: Structure | None = None
+        self._sequence = DrawSequence()
+        self._snapshot: NetworkSnapshot | None = None
         self.restart(seed)
         self.reselect()
 
@@ -132,12 +129,12 @@ class Diversified(View):
     @property
     def targets(self) -> tuple[Target, ...]:
         """The weights that compete, as they are in the network now."""
-        return self._structured().targets
+        return self._current_snapshot().targets
 
     @property
     def draws(self) -> int:
         """How many draws were begun since the start."""
-        return self._turns.begun
+        return self._sequence.count
 
     @property
     def masks(self) -> Masks:
@@ -145,13 +142,13 @@ class Diversified(View):
 
         Before the first call since the start, those that it will use. They are made when asked for.
         """
-        return (self._turns.last or self._make(0, self._structured())).masks()
+        return (self._sequence.last or self._make(0, self._current_snapshot())).masks()
 
     def reselect(self) -> None:
         """Choose the candidates anew, by the weights as they are now: after training or loading."""
-        self._structure = None
+        self._snapshot = None
         self._choose_candidates()
-        self._structured()
+        self._current_snapshot()
 
     def _barrier(self, target: Target) -> str:
         in_gradients = gradient_barrier(target) if self.prune_type == "gradient" else ""
@@ -160,12 +157,12 @@ class Diversified(View):
     def restart(self, seed: int) -> None:
         """Begin the sequence of draws of a seed, whatever was drawn before."""
         self.seed = check_seed("seed", seed)
-        self._turns.restart()
+        self._sequence.restart()
 
     def step(self) -> None:
         """Say that one step of an attack is over: with ``redraw="step"`` the next call draws."""
-        if self.redraw == "step" and self._turns.held is None:
-            self._turns.forget()
+        if self.redraw == "step" and self._sequence.held is None:
+            self._sequence.forget()
 
     def aim(self, classes: torch.Tensor, targeted: bool = True) -> None:
         """Set the classes that an attack is about; for recipes whose masks depend on the loss."""
@@ -174,9 +171,9 @@ class Diversified(View):
     def dense(self) -> Generator[Self]:
         """For the length of a ``with`` block, be the model itself; nothing is drawn.
 
-        This, `frozen` and `pruned` hold for the thread that says it, as ``torch.no_grad`` does.
+        This, `frozen` and `pruned` act in the thread that enters them, as ``torch.no_grad`` does.
         """
-        with self._turns.here(dense=True):
+        with self._sequence.in_this_thread(dense=True):
             yield self
 
     @contextmanager
@@ -185,7 +182,7 @@ class Diversified(View):
 
         It is that of the last call, or the next one if `step`, `reselect` or `restart` came since.
         """
-        with self._turns.holding():
+        with self._sequence.keeping_one():
             yield self
 
     @contextmanager
@@ -195,7 +192,7 @@ class Diversified(View):
         It is for parts of it, as ``with surrogate.pruned() as network: network.features(x)``.
         """
         self._refuse_partly("pruned()")
-        with self._under(self._recorded()):
+        with self._under(self._lazy_draw()):
             yield self.network
 
     @between_graphs
@@ -222,84 +219,86 @@ class Diversified(View):
     @between_graphs
     def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         with Compiler() as compiler:
-            turn = self._recorded(args, kwargs)
-            if turn is not None:
-                turn.draw()
-            found = run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
+            lazy = self._lazy_draw(args, kwargs)
+            if lazy is not None:
+                lazy.make()
+            found = run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
             return plain_logits(found)
 
     @between_graphs
     def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what may or may not use weights: if it does, it begins a draw."""
         with Compiler() as compiler:
-            if self._turns.is_dense:
+            if self._sequence.is_dense:
                 return compiler.call(call, args, kwargs)
             self._refuse_partly(getattr(call, "__name__", "this"))
-            turn = self._recorded()
-            return run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
+            lazy = self._lazy_draw()
+            return run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
 
     def _refuse_partly(self, name: str) -> None:
         """Recipes that need what ``forward`` is given can do nothing else."""
 
-    def _recorded(self, args: Any = (), kwargs: Any = None) -> Turn | None:
+    def _lazy_draw(self, args: Any = (), kwargs: Any = None) -> LazyDraw | None:
         """What prunes this call; None where it is dense."""
-        if self._turns.is_dense:
+        if self._sequence.is_dense:
             return None
         refuse_recording()
-        refuse_checkpoint()
-        structure = self._structured()
+        refuse_around()
+        snapshot = self._current_snapshot()
 
         def make(number: int) -> Draw:
-            return self._make(number, structure, args, kwargs)
+            return self._make(number, snapshot, args, kwargs)
 
-        return Turn(structure, lambda: self._turns.take(make, by_step=self.redraw == "step"))
+        return LazyDraw(snapshot, lambda: self._sequence.take(make, by_step=self.redraw == "step"))
 
     @contextmanager
-    def _under(self, turn: Turn | None) -> Generator[None]:
-        if turn is None:
+    def _under(self, lazy: LazyDraw | None) -> Generator[None]:
+        if lazy is None:
             yield
             return
         with (
-            pruned_by(self.network, turn, self.prune_type),
-            refusing_checkpoints(turn.structure.modules),
+            pruned_by(self.network, lazy, self.prune_type),
+            refuse_inside(lazy.snapshot.modules),
         ):
             yield
 
-    def _structured(self) -> Structure:
+    def _current_snapshot(self) -> NetworkSnapshot:
         """The weights that compete; where the network was changed, found and chosen anew."""
-        structure = self._structure
-        if structure is not None and structure.stands():
-            return structure
-        structure = Structure(self.network, self.options, self.prune_type)
-        if structure.lasting:
-            self._structure = structure
-        if not structure.fits(self._candidates):
+        snapshot = self._snapshot
+        if snapshot is not None and snapshot.is_current():
+            return snapshot
+        snapshot = NetworkSnapshot(self.network, self.options, self.prune_type)
+        if snapshot.lasting:
+            self._snapshot = snapshot
+        if not snapshot.fits(self._candidates):
             self._choose_candidates()
-        return structure
+        return snapshot
 
     def _choose_candidates(self) -> None:
         options: SelectOptions = {**self.options, "seed": self.seed}
         self._candidates = choose(self.network, self.p_prune, barrier=self._barrier, **options)
-        self._turns.forget()
+        self._sequence.forget()
 
-    def _make(self, number: int, structure: Structure, args: Any = (), kwargs: Any = None) -> Draw:
+    def _make(
+        self, number: int, snapshot: NetworkSnapshot, args: Any = (), kwargs: Any = None
+    ) -> Draw:
         """Make a draw by its number; recipes may choose candidates by what the call is given."""
         if isinstance(self.redraw, int):
             number %= self.redraw
-        self._candidates = self._choose(structure, args, kwargs or {})
+        self._candidates = self._choose(snapshot, args, kwargs or {})
         return Draw(self._candidates, self.p_bern, seed_of(self.seed, number))
 
-    def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
-        return beside(self._candidates, structure.targets, structure.weights())
+    def _choose(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
+        return beside(self._candidates, snapshot.targets, snapshot.weights())
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` asks for: the model itself, where nothing is drawn."""
-        if not self._turns.is_dense:
+        if not self._sequence.is_dense:
             refuse_recording(scripting=True)
         return self.network
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_structure": None}  # found again where the copy is called
+        return {**self.__dict__, "_snapshot": None}  # found again where the copy is called
 
     def extra_repr(self) -> str:
         """The settings, as ``repr`` shows them."""
