@@ -1,7 +1,7 @@
 """`Diversified`: a model that is pruned afresh at every call."""
 
 import functools
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Never, Self
 
@@ -102,7 +102,10 @@ class Diversified(ModuleProxy):
         seed: int = 0,
         **unknown: Never,
     ):
-        _refuse(unknown)
+        if unknown:
+            name = next(iter(unknown))
+            remedy = "write prune_type" if name == "mode" else "see help(secateurs.Diversified)"
+            raise InvalidArgumentError(f"a surrogate has no option {name}: {remedy}")
         check_model(model)
         super().__init__(model)
         self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
@@ -245,10 +248,7 @@ class Diversified(ModuleProxy):
         refuse_recording()
         refuse_around()
         snapshot = self._current_snapshot()
-
-        def make(number: int) -> Draw:
-            return self._make(number, snapshot, args, kwargs)
-
+        make = functools.partial(self._make, snapshot=snapshot, args=args, kwargs=kwargs)
         return LazyDraw(snapshot, lambda: self._sequence.take(make, by_step=self.redraw == "step"))
 
     @contextmanager
@@ -256,10 +256,7 @@ class Diversified(ModuleProxy):
         if lazy is None:
             yield
             return
-        with (
-            pruned_by(self.network, lazy, self.prune_type),
-            refuse_inside(lazy.snapshot.modules),
-        ):
+        with pruned_by(self.network, lazy, self.prune_type), refuse_inside(lazy.snapshot.modules):
             yield
 
     def _current_snapshot(self) -> NetworkSnapshot:
@@ -308,9 +305,3 @@ class Diversified(ModuleProxy):
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
             f"prune_type={self.prune_type!r}, {said}, seed={self.seed}"
         )
-
-
-def _refuse(unknown: Mapping[str, object]) -> None:
-    for name in unknown:
-        remedy = "write prune_type" if name == "mode" else "see help(secateurs.Diversified)"
-        raise InvalidArgumentError(f"a surrogate has no option {name}: {remedy}")

@@ -25,10 +25,10 @@ from secateurs.surrogates.torch_transforms import is_transformed, outside_transf
 
 
 class LazyDraw:
-    """One call of a surrogate: under one draw, which is made when it is first asked for.
+    """The draw of one call of a surrogate, made when it is first asked for.
 
     Args:
-        snapshot: where the weights were at the time of the call.
+        snapshot: the weights that the call prunes.
         make: makes the draw.
     """
 
@@ -57,7 +57,7 @@ def pruned_by(network: nn.Module, lazy: LazyDraw, prune_type: str) -> Generator[
 
     Args:
         network: the model, unpruned.
-        lazy: whose draw.
+        lazy: the draw of the call.
         prune_type: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
     """
     if prune_type == "gradient":
