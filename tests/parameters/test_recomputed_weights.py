@@ -17,6 +17,20 @@ class Centred(nn.Linear):
         return F.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
 
 
+class Product(Centred):
+    """The same as a product of matrices."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (self.weight - self.weight.mean(1, keepdim=True)).t() + self.bias
+
+
+class PlainProduct(nn.Linear):
+    """Keeps zeros, whichever way the weight lies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, (2 * self.weight).t())
+
+
 class Hidden(nn.Conv2d):
     """A convolution that does it in another method."""
 
@@ -59,7 +73,14 @@ def timm_layers() -> list[nn.Module]:
 
 
 def standardised() -> list[nn.Module]:
-    found = [*timm_layers(), Centred(4, 4), Hidden(3, 4, 3), Counting(3, 4, 3)]
+    found = [
+        *timm_layers(),
+        Centred(4, 4),
+        Product(4, 4),
+        Product(4, 3),
+        Hidden(3, 4, 3),
+        Counting(3, 4, 3),
+    ]
     bit = pytest.importorskip("transformers.models.bit.modeling_bit")
     return [*found, bit.WeightStandardizedConv2d(3, 4, 3)]
 
@@ -67,7 +88,7 @@ def standardised() -> list[nn.Module]:
 @pytest.mark.parametrize("layer", standardised(), ids=lambda layer: type(layer).__name__)
 def test_layers_that_do_not_keep_zeros_are_refused_by_type(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Linear(2, 2), layer, layer, type(layer)(4, 4, 3) if isinstance(
-        layer, nn.modules.conv._ConvNd) else Centred(2, 2))  # fmt: skip
+        layer, nn.modules.conv._ConvNd) else type(layer)(2, 2))  # fmt: skip
     before = {name: value.clone() for name, value in model.state_dict().items()}
     words = (
         rf"^2 of type {type(layer).__name__} \(1\.weight, 3\.weight\): forward computes other "
@@ -117,7 +138,9 @@ def test_the_type_by_name_prunes_what_is_stored() -> None:
         global_prune(model, 0.5, layers=nn.Conv2d)  # a class above it does not mean it
 
 
-@pytest.mark.parametrize("layer", [Scaled(3, 4, 3), Broken(4, 4)])
+@pytest.mark.parametrize(
+    "layer", [Scaled(3, 4, 3), Broken(4, 4), PlainProduct(4, 4), PlainProduct(4, 6)]
+)
 def test_layers_that_keep_zeros_or_cannot_be_run_are_pruned(layer: nn.Module) -> None:
     global_prune(layer, 0.5)
     assert sc.sparsity(layer).ratio == 0.5

@@ -185,6 +185,15 @@ def test_a_broken_line_before_the_last_is_not_skipped(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
+def test_a_broken_last_line_with_a_newline_is_not_a_torn_one(tmp_path: Path) -> None:
+    with Results(tmp_path) as results:
+        results.add_all([make_row(0.1), make_row(0.2)])
+    file = tmp_path / "results.jsonl"
+    file.write_bytes(file.read_bytes()[:-30] + b"\n")
+    with pytest.raises(FailureError, match=r"row 2 of .*results\.jsonl is broken"):
+        read_rows(tmp_path)
+
+
 def test_columns_of_a_newer_version_are_kept(tmp_path: Path) -> None:
     values = make_row(0.1).as_dict() | {"invented_later": 7}
     (tmp_path / "results.jsonl").write_text(json.dumps(values) + "\n")

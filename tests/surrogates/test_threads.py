@@ -11,7 +11,6 @@ import pytest
 import torch
 from surrogate_cases import blocks, images, input_gradient, oracle
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 import secateurs as sc
 from secateurs.pruning import PRUNE_TYPES
@@ -89,7 +88,7 @@ def test_calls_of_one_surrogate_each_have_a_draw(prune_type: str) -> None:
 
 
 @pytest.mark.parametrize("prune_type", PRUNE_TYPES)
-def test_functions_of_the_dense_network_are_computed_again_dense(prune_type: str) -> None:
+def test_the_dense_network_may_checkpoint_while_a_surrogate_runs(prune_type: str) -> None:
     model, x = blocks(), images()
     model.reentrant = False
     wanted = input_gradient(model, x)
@@ -99,7 +98,12 @@ def test_functions_of_the_dense_network_are_computed_again_dense(prune_type: str
         for _ in range(8):
             assert torch.equal(input_gradient(model, x), wanted)
 
-    together(dense, lambda: [input_gradient(surrogate, x) for _ in range(8)])
+    def refused() -> None:
+        for _ in range(8):
+            with pytest.raises(sc.FailureError, match="switch checkpointing off"):
+                surrogate(x)
+
+    together(dense, refused)
 
 
 def test_what_a_thread_says_holds_for_it_alone() -> None:
@@ -212,22 +216,6 @@ def test_copies_of_a_surrogate_have_locks_of_their_own() -> None:
         assert each.draws == 1
         together(lambda each=each: each(x), lambda each=each: each(x))
         assert each.draws == 3
-
-
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_what_ran_dense_is_computed_again_dense(reentrant: bool) -> None:
-    model, leaf = blocks(), images().requires_grad_()
-    surrogate = sc.Diversified(model, 0.6, 0.5)
-    with surrogate.dense():
-        loss = checkpoint(surrogate, leaf, use_reentrant=reentrant).square().sum()
-    (found,) = torch.autograd.grad(loss, leaf) if not reentrant else _backward(loss, leaf)
-    torch.testing.assert_close(found, input_gradient(model, images()))
-    assert surrogate.draws == 0
-
-
-def _backward(loss: Tensor, leaf: Tensor) -> tuple[Tensor | None]:
-    loss.backward()
-    return (leaf.grad,)
 
 
 def test_data_parallel_is_refused() -> None:

@@ -47,14 +47,23 @@ def test_a_compiled_surrogate_draws_and_is_compiled_once(prune_type: str, wrappi
         assert torch.equal(compiled(x), plain(x))
 
 
-@pytest.mark.parametrize(("prune_type", "reentrant"), [("global", False), ("gradient", None)])
-def test_layers_that_are_compiled_by_themselves(prune_type: str, reentrant: bool | None) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_layers_that_are_compiled_by_themselves(prune_type: str) -> None:
     plain, model, x = sc.Diversified(blocks(), 0.6, 0.5, prune_type=prune_type), blocks(), images()
     model.block.compile(backend="eager")
-    model.reentrant = reentrant
     surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     for _ in range(3):
         torch.testing.assert_close(input_gradient(surrogate, x), input_gradient(plain, x))
+    model.reentrant = False
+    with pytest.raises(sc.FailureError, match="switch checkpointing off"):
+        surrogate(x)
+
+
+def test_a_compiled_network_may_checkpoint() -> None:
+    plain, model, x = sc.Diversified(blocks(), 0.6, 0.5), blocks(), images()
+    model.reentrant = False
+    compiled = torch.compile(sc.Diversified(model, 0.6, 0.5), backend="aot_eager")
+    torch.testing.assert_close(input_gradient(compiled, x), input_gradient(plain, x))
 
 
 def test_one_graph_is_that_of_the_network() -> None:
@@ -149,17 +158,18 @@ def test_mup_says_that_it_cannot_score_there() -> None:
 
 @pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
-@pytest.mark.parametrize("record", [torch.jit.trace, torch.export.export])
+@pytest.mark.parametrize("record", [torch.jit.trace, torch.jit.script, torch.export.export])
 def test_a_graph_that_is_recorded_holds_no_draw(
     record: Any, wrapping: str, prune_type: str
 ) -> None:
-    model, x = blocks(), images()
+    model, x = nn.Sequential(*blocks().stem[:2], nn.Flatten()).eval(), images()
+    inputs = () if record is torch.jit.script else ((x,),)
     surrogate = sc.Diversified(model, 0.5, 0.5, prune_type=prune_type)
     with pytest.raises(sc.FailureError, match=r"exported or traced.*apply_masks"):
-        record(WRAPPINGS[wrapping](surrogate), (x,))
+        record(WRAPPINGS[wrapping](surrogate), *inputs)
     assert surrogate.draws == 0
     with surrogate.dense():
-        made = record(WRAPPINGS[wrapping](surrogate), (x,))
+        made = record(WRAPPINGS[wrapping](surrogate), *inputs)
     call = made.module() if record is torch.export.export else made
     torch.testing.assert_close(call(x), model(x))
     assert torch.equal(surrogate(x), oracle(model, surrogate.masks, prune_type)(x))

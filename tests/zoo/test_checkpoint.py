@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from secateurs.checkpoint import plan_pruning
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.weights_file import fit_weights, is_file, read_weights
 
@@ -153,6 +154,16 @@ def test_damaged_files(tmp_path: Path, name: str, content: bytes) -> None:
     with pytest.raises(FailureError, match="damaged") as caught:
         read_weights(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_a_pointer_of_git_lfs_is_called_that(tmp_path: Path, name: str) -> None:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 102469840\n"
+    (tmp_path / name).write_text(text)
+    for read in (read_weights, lambda path: plan_pruning(path, 0.5)):
+        with pytest.raises(FailureError, match=r"pointer of Git LFS.*run git lfs pull") as caught:
+            read(tmp_path / name)
+        assert "damaged" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])

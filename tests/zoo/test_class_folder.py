@@ -109,8 +109,11 @@ def test_numbers_count_from_0_and_a_start_at_1_is_told(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         (tmp_path / "all" / "0").mkdir()  # then they count from 0
         assert labels_of(load_data(tmp_path / "all", model=model(4))) == [1, 2, 3]
-        imagenet(tmp_path / "some", ("2", "5"), 1)
-        assert labels_of(load_data(tmp_path / "some", model=model(1000))) == [2, 5]
+        imagenet(tmp_path / "some", ("1", "5"), 1)
+        assert labels_of(load_data(tmp_path / "some", model=model(1000))) == [1, 5]
+    imagenet(tmp_path / "gap", ("1", "2", "4"), 1)
+    with pytest.warns(UserWarning, match="numbered from 1 to 4"):
+        assert labels_of(load_data(tmp_path / "gap", model=model(1000))) == [1, 2, 4]
     imagenet(tmp_path / "twice", ("0", "1", "01"), 1)
     with pytest.raises(InvalidArgumentError, match="class folders '01', '1' are one class"):
         load_data(tmp_path / "twice", model=model(1000))

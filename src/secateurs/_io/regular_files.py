@@ -1,11 +1,13 @@
 """Opening files that somebody else may have put there."""
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
+_LFS = b"version https://git-lfs.github.com/spec/"
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -46,6 +48,14 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
     """
     with open_regular(path) as file:
         return file.read()
+
+
+def remedy_for(path: str | os.PathLike[str]) -> str:
+    """Why a file makes no sense, and what to do: the end of an error's sentence."""
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        if file.read(len(_LFS)) == _LFS:
+            return "it is a pointer of Git LFS, not the file itself: run git lfs pull where it lies"
+    return "it is damaged or of another format; get the file again"
 
 
 def _check(path: str | os.PathLike[str], found: os.stat_result) -> None:

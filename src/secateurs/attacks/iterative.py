@@ -12,7 +12,7 @@ from secateurs.attacks.loss_gradient import Objective
 from secateurs.attacks.method import Method, parse_method
 from secateurs.attacks.smoothing import smoothed
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.surrogates.wrappers import tell
+from secateurs.surrogates.wrappers import call_each
 
 Checkpoint = Callable[[int, Tensor], object]
 
@@ -109,7 +109,7 @@ def attack(
     with torch.inference_mode(False), torch.enable_grad():
         images = images.detach().clone()
         classes = classes.detach().clone().to(images.device, torch.int64)
-        tell(members, "aim", classes[:chunk], targeted)
+        call_each(members, "aim", classes[:chunk], targeted)
         objective = Objective(members, classes, targeted, method, passes, seed, chunk)
         return _climb(objective, images, eps, alpha, steps, every, on_checkpoint)
 
@@ -127,7 +127,7 @@ def _climb(
     low, high = (images - eps).clamp_(min=0), (images + eps).clamp_(max=1)
     momentum, found = torch.zeros_like(images), images
     for step in range(1, steps + 1):
-        tell(objective.members, "step")
+        call_each(objective.members, "step")
         ahead = alpha * method.momentum if method.nesterov else 0.0
         gradient = objective.gradient(found + ahead * momentum if ahead else found, step)
         momentum = method.momentum * momentum + _normalised(smoothed(gradient, method.ti), step)

@@ -14,7 +14,7 @@ from secateurs.attacks.method import Method
 from secateurs.attacks.transforms import DIVERSITY, mixed, others, scaled
 from secateurs.errors import FailureError
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
-from secateurs.surrogates.wrappers import holding
+from secateurs.surrogates.wrappers import entering
 
 Place = tuple[int, ...]
 """Step, pass, mixture, scale: what random numbers are drawn by."""
@@ -84,7 +84,7 @@ class Objective:
         with ExitStack() as held:
             for start in range(0, len(points), self.chunk):
                 if start:  # all parts of a batch meet the draw that the first part made
-                    held.enter_context(holding(self.members, "frozen"))
+                    held.enter_context(entering(self.members, "frozen"))
                 rows = slice(start, start + self.chunk)
                 more = None if added is None else added[rows]
                 total[rows] += self._part(points[rows], more, self.classes[rows], place)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.regular_files import remedy_for
 from secateurs._io.text import quoted
 from secateurs.checkpoint.contents import (
     BITS,
@@ -40,8 +41,7 @@ def read_header(path: Path) -> StoredFile:
             return parse_file(path, file)
     except MalformedError as error:
         raise FailureError(
-            f"cannot read {path} as safetensors: {error}; it is damaged or of another format, get "
-            "the file again"
+            f"cannot read {path} as safetensors: {error}; {remedy_for(path)}"
         ) from error
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error

@@ -244,11 +244,11 @@ def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
 def _kept_below(module: nn.Module) -> Kept | None:
     own = vars(module)
     # A surrogate is seen as its network, and what is kept lies there.
-    return vars(own["_viewed"][0]).get(_PLACE) if "_viewed" in own else own.get(_PLACE)
+    return vars(own["_proxied"][0]).get(_PLACE) if "_proxied" in own else own.get(_PLACE)
 
 
 def _kept_for(module: nn.Module) -> Kept:
-    module = vars(module)["_viewed"][0] if "_viewed" in vars(module) else module
+    module = vars(module)["_proxied"][0] if "_proxied" in vars(module) else module
     own = vars(module)
     kept = own.get(_PLACE)
     if kept is None:

@@ -3,7 +3,8 @@
 A convolution with weight standardisation subtracts the mean of each filter from its weights, so
 that a weight that was set to zero acts as another number. No attribute says so, only ``forward``
 does: one small layer of each class with a ``forward`` of its own is run on a copy, with some
-weights zero, and the weight that it hands to torch's convolution or linear function is looked at.
+weights zero, and the weight that it hands to a convolution, a linear function or a product of
+matrices is looked at.
 """
 
 import copy
@@ -27,6 +28,10 @@ _HANDED = frozenset(
         torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
     )
 )  # fmt: skip
+_PRODUCTS = frozenset(
+    {torch.matmul, torch.mm, torch.addmm, torch.einsum}
+    | {Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.addmm}
+)
 _FORWARDS = ("forward", "_conv_forward")
 
 
@@ -154,6 +159,18 @@ class _Looking(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _HANDED:
             weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            if isinstance(weight, Tensor) and weight.shape == self.zero.shape:
-                self.lost = self.lost or bool(weight[self.zero].any())
+            self._look(weight)
+        elif func in _PRODUCTS:
+            for factor in (*args, *kwargs.values()):
+                self._look(factor, self.zero, self.zero.mT)
         return func(*args, **kwargs)
+
+    def _look(self, weight: Any, *zeros: Tensor) -> None:
+        """See whether a weight that may lie as one of these lost its zeros, whichever it is."""
+        fitting = [
+            zero
+            for zero in zeros or (self.zero,)
+            if isinstance(weight, Tensor) and weight.shape == zero.shape
+        ]
+        if fitting and all(weight[zero].any() for zero in fitting):
+            self.lost = True

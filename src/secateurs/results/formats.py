@@ -26,8 +26,10 @@ _WORDS = {"NaN", "Infinity", "-Infinity"}  # numbers that JSON does not know
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON lines; [] without the file; a torn last line is left out.
 
+    Torn is what has no newline at its end.
+
     Raises:
-        FailureError: A line that is not the last one is broken, or the file cannot be read.
+        FailureError: Another line is broken, or the file cannot be read.
     """
     try:
         content = read_regular(path).removeprefix(_MARK)
@@ -41,7 +43,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         try:
             rows.append(parse_object(line))
         except BrokenJSONError as error:
-            if number < len(lines):
+            if number < len(lines) or content.endswith(b"\n"):
                 raise FailureError(
                     f"row {number} of {path} is broken ({error}); remove that line, or use another "
                     "--output"

@@ -11,7 +11,7 @@ from secateurs._validation import check_seed
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.surrogates.diversified import Diversified
-from secateurs.surrogates.wrappers import holding, surrogates_in, tell
+from secateurs.surrogates.wrappers import call_each, entering, surrogates_in
 
 
 class Ensemble(nn.Module):
@@ -70,11 +70,11 @@ class Ensemble(nn.Module):
 
     def step(self) -> None:
         """Tell the members that one step of an attack is over; see `Diversified.step`."""
-        tell(self.members, "step")
+        call_each(self.members, "step")
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:
         """Tell the members which classes an attack is about; see `Diversified.aim`."""
-        tell(self.members, "aim", classes, targeted)
+        call_each(self.members, "aim", classes, targeted)
 
     def restart(self, seed: int) -> None:
         """Begin the members' draws anew: seed, seed + 1, ..."""
@@ -85,13 +85,13 @@ class Ensemble(nn.Module):
     @contextmanager
     def dense(self) -> Generator[Self]:
         """For the length of a ``with`` block, prune no member."""
-        with holding(surrogates_in(self), "dense"):
+        with entering(surrogates_in(self), "dense"):
             yield self
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
-        """For the length of a ``with`` block, keep every member's draw that stands."""
-        with holding(self.members, "frozen"):
+        """For the length of a ``with`` block, keep every member's current draw."""
+        with entering(self.members, "frozen"):
             yield self
 
 

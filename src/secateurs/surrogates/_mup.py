@@ -15,8 +15,8 @@ from secateurs.parameters.target import Target
 from secateurs.selection._select import choose
 from secateurs.selection.candidates import Candidates
 from secateurs.surrogates.diversified import Diversified
-from secateurs.surrogates.stand_ins import standing_in
-from secateurs.surrogates.structure import Structure
+from secateurs.surrogates.network_snapshot import NetworkSnapshot
+from secateurs.surrogates.thread_parameters import replaced_in_thread
 from secateurs.surrogates.torch_transforms import in_transform
 
 
@@ -69,10 +69,10 @@ class MUP(Diversified):
             "call the surrogate itself, or run it dense, in a block of `with surrogate.dense():`"
         )
 
-    def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:
+    def _choose(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> Candidates:
         if not args and not kwargs:  # nothing was called yet: the candidates of the weights alone
-            return super()._choose(structure, args, kwargs)
-        found = self._gradients(structure, args, kwargs)
+            return super()._choose(snapshot, args, kwargs)
+        found = self._gradients(snapshot, args, kwargs)
 
         def importance(target: Target) -> Tensor:
             return (target.weight * found[target.name]).abs()
@@ -80,20 +80,20 @@ class MUP(Diversified):
         options = replace(self.options, score=importance)
         return choose(self.network, self.p_prune, options, warn=False)
 
-    def _gradients(self, structure: Structure, args: Any, kwargs: Any) -> dict[str, Tensor]:
+    def _gradients(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""
         if in_transform():
             raise InvalidArgumentError(
                 "mup cannot score weights inside of a transform of torch.func: call the surrogate "
                 "once before, and transform it in surrogate.frozen()"
             )
-        leaves = [weight.detach().requires_grad_() for weight in structure.weights()]
+        leaves = [weight.detach().requires_grad_() for weight in snapshot.weights()]
         inputs = [a.detach() if isinstance(a, Tensor) else a for a in args]
-        with torch.enable_grad(), standing_in(structure.places, leaves):
+        with torch.enable_grad(), replaced_in_thread(snapshot.holders, leaves):
             logits = logits_of(self.network(*inputs, **kwargs))
             loss = F.cross_entropy(logits, self._labels(logits), reduction="sum")
             grads: tuple[Any, ...] = torch.autograd.grad(loss, leaves, allow_unused=True)
-        pairs = zip(structure.targets, leaves, grads, strict=True)
+        pairs = zip(snapshot.targets, leaves, grads, strict=True)
         return {t.name: torch.zeros_like(leaf) if g is None else g for t, leaf, g in pairs}
 
     def _labels(self, logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.layer_kinds import Classes, Conv1D, Experts
 from secateurs.surrogates._mup import MUP
 from secateurs.surrogates.diversified import Diversified
-from secateurs.surrogates.view import View
+from secateurs.surrogates.module_proxy import ModuleProxy
 
 _NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _FULLY_CONNECTED = (nn.Linear, nn.MultiheadAttention)
@@ -120,7 +120,7 @@ RECIPES: dict[str, Callable[..., Diversified]] = {"dwp": dwp, "rapa": rapa, "mup
 
 
 def _normalisation_and_fully_connected(model: nn.Module) -> list[str | type[nn.Module]]:
-    model = model.network if isinstance(model, View) else model
+    model = model.network if isinstance(model, ModuleProxy) else model
     named = [(name, m) for name, m in model.named_modules() if _has_weights(m)]
     kinds = (*_NORMALISATIONS, *_FULLY_CONNECTED)
     present = [kind for kind in kinds if any(isinstance(m, kind) for _, m in named)]

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from secateurs.gradient_pruning.function_mode import MaskedWeights, without_our_mode
 from secateurs.gradient_pruning.modules import not_handed, wants_gradients
 from secateurs.surrogates.activation_checkpointing import NO_THREAD
-from secateurs.surrogates.structure import Structure
+from secateurs.surrogates.network_snapshot import NetworkSnapshot
 from secateurs.surrogates.torch_transforms import refuse_forward_mode
 
 Learn = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 
 
 @contextmanager
-def masked_backward(network: nn.Module, structure: Structure) -> Generator[Learn]:
+def masked_backward(network: nn.Module, snapshot: NetworkSnapshot) -> Generator[Learn]:
     """The backward pass of what runs inside is pruned by the masks that it is told.
 
     Args:
         network: the model.
-        structure: which weights there will be masks for.
+        snapshot: which weights there will be masks for.
 
     Yields:
         A function that takes the weights and their masks, each one for a target.
@@ -39,7 +39,7 @@ def masked_backward(network: nn.Module, structure: Structure) -> Generator[Learn
         yield _nothing
         return
     refuse_forward_mode()
-    call = _Call(network, structure)
+    call = _Call(network, snapshot)
     with call.mode, call.watching():
         yield call.learn
     call.check()
@@ -53,17 +53,17 @@ def _nothing(weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
 class _Call:
     """What one call of the network does with its masked weights."""
 
-    def __init__(self, network: nn.Module, structure: Structure):
+    def __init__(self, network: nn.Module, snapshot: NetworkSnapshot):
         self.mode = MaskedWeights(network)
         self._thread = threading.get_ident()
         self._weights: Sequence[Tensor] = ()
         self._ran: list[nn.Module] = []
         self._outside: list[AbstractContextManager[Any]] = []
         self._held: dict[nn.Module, list[int]] = {}
-        for number, target in enumerate(structure.targets):
+        for number, target in enumerate(snapshot.targets):
             for module, _ in target.places:
                 self._held.setdefault(module, []).append(number)
-        self._fast = structure.fast
+        self._fast = snapshot.fast
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A network that is copied or saved while it runs takes its hooks with it.
@@ -71,7 +71,7 @@ class _Call:
 
     @classmethod
     def _over(cls) -> Self:
-        """A call that hears nothing."""
+        """A call that acts in no thread."""
         call = cls.__new__(cls)
         call._thread = NO_THREAD
         return call
@@ -94,9 +94,9 @@ class _Call:
         for module in self._held:
             module._forward_pre_hooks[key] = self._note
         for module in self._fast:
-            module._forward_pre_hooks[key] = self._step_out
+            module._forward_pre_hooks[key] = self._leave_mode
             module._forward_pre_hooks_with_kwargs[key] = True
-            module._forward_hooks[key] = self._step_in
+            module._forward_hooks[key] = self._enter_mode
             module._forward_hooks_always_called[key] = True
         try:
             yield
@@ -115,7 +115,7 @@ class _Call:
         if not self._outside:
             self._ran.append(module)
 
-    def _step_out(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
+    def _leave_mode(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
         """Where no gradient is wanted, torch takes another path unless a mode is active.
 
         In another thread, torch may no longer find that this hook takes ``kwargs``.
@@ -128,6 +128,6 @@ class _Call:
         elif module in self._held:
             self._ran.append(module)
 
-    def _step_in(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
+    def _enter_mode(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
         if threading.get_ident() == self._thread and torch.is_grad_enabled() and self._outside:
             self._outside.pop().__exit__(None, None, None)

@@ -20,18 +20,18 @@ from secateurs.selection._select import choose
 from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
-from secateurs.surrogates.activation_checkpointing import record, watching
+from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_inside
+from secateurs.surrogates.draw_sequence import DrawSequence
+from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
+from secateurs.surrogates.network_snapshot import NetworkSnapshot, surrogate_barrier
 from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
-from secateurs.surrogates.pruned_call import Turn, pruned_by
-from secateurs.surrogates.structure import Structure, surrogate_barrier
+from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
-from secateurs.surrogates.turns import Turns
-from secateurs.surrogates.view import View, may_run_layers, run_under
 
 
 @shows(SelectionOptions)
-class Diversified(View):
+class Diversified(ModuleProxy):
     r"""A surrogate: its model, pruned by a fresh draw from the same candidates at every call.
 
     With candidates :math:`C` (the ``p_prune`` of the units that have the smallest scores) and
@@ -40,9 +40,10 @@ class Diversified(View):
     .. math:: f(x;\, P \odot \theta), \qquad P = 1 - C \odot b
 
     (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). The backward pass of a call uses
-    the masks that its forward pass used, also when other calls came in between, and under
-    ``torch.utils.checkpoint``. The weights are never touched: the pruned ones are another tensor,
-    which lives as long as a pending backward pass needs it, and which no other thread sees.
+    the masks that its forward pass used, also when other calls came in between; what
+    ``torch.utils.checkpoint`` would compute again without them is refused. The weights are never
+    touched: the pruned ones are another tensor, which lives as long as a pending backward pass
+    needs it, and which no other thread sees.
 
     It is an ``nn.Module`` with the parameters, names, device, modes and ``state_dict`` of its
     model, so what takes a model takes it. ``eval()`` does not stop the draws. Other methods of the
@@ -100,8 +101,8 @@ class Diversified(View):
         self.redraw = check_redraw(redraw)
         self.prune_type = check_choice("prune_type", prune_type, PRUNE_TYPES)
         self.options = SelectionOptions.read(Diversified, options)
-        self._turns = Turns()
-        self._structure: Structure | None = None
+        self._sequence = DrawSequence()
+        self._snapshot: NetworkSnapshot | None = None
         self.restart(0 if self.options.seed is None else self.options.seed)
         self.reselect()
 
@@ -118,12 +119,12 @@ class Diversified(View):
     @property
     def targets(self) -> tuple[Target, ...]:
         """The weights that compete, as they are in the network now."""
-        return self._structured().targets
+        return self._current_snapshot().targets
 
     @property
     def draws(self) -> int:
         """How many draws were begun since the start."""
-        return self._turns.begun
+        return self._sequence.count
 
     @property
     def masks(self) -> Masks:
@@ -131,13 +132,13 @@ class Diversified(View):
 
         Before the first call since the start, those that it will use. They are made when asked for.
         """
-        return (self._turns.last or self._make(0, self._structured())).masks()
+        return (self._sequence.last or self._make(0, self._current_snapshot())).masks()
 
     def reselect(self) -> None:
         """Choose the candidates anew, by the weights as they are now: after training or loading."""
-        self._structure = None
+        self._snapshot = None
         self._choose_candidates()
-        self._structured()
+        self._current_snapshot()
 
     def _barrier(self, target: Target) -> str:
         in_gradients = gradient_barrier(target) if self.prune_type == "gradient" else ""
@@ -146,12 +147,12 @@ class Diversified(View):
     def restart(self, seed: int) -> None:
         """Begin the sequence of draws of a seed, whatever was drawn before."""
         self.options = replace(self.options, seed=check_seed("seed", seed))
-        self._turns.restart()
+        self._sequence.restart()
 
     def step(self) -> None:
         """Say that one step of an attack is over: with ``redraw="step"`` the next call draws."""
-        if self.redraw == "step" and self._turns.held is None:
-            self._turns.forget()
+        if self.redraw == "step" and self._sequence.held is None:
+            self._sequence.forget()
 
     def aim(self, classes: torch.Tensor, targeted: bool = True) -> None:
         """Set the classes that an attack is about; for recipes whose masks depend on the loss."""
@@ -160,9 +161,9 @@ class Diversified(View):
     def dense(self) -> Generator[Self]:
         """For the length of a ``with`` block, be the model itself; nothing is drawn.
 
-        This, `frozen` and `pruned` hold for the thread that says it, as ``torch.no_grad`` does.
+        This, `frozen` and `pruned` act in the thread that enters them, as ``torch.no_grad`` does.
         """
-        with self._turns.here(dense=True):
+        with self._sequence.in_this_thread(dense=True):
             yield self
 
     @contextmanager
@@ -171,7 +172,7 @@ class Diversified(View):
 
         It is that of the last call, or the next one if `step`, `reselect` or `restart` came since.
         """
-        with self._turns.holding():
+        with self._sequence.keeping_one():
             yield self
 
     @contextmanager
@@ -181,7 +182,7 @@ class Diversified(View):
         It is for parts of it, as ``with surrogate.pruned() as network: network.features(x)``.
         """
         self._refuse_partly("pruned()")
-        with self._under(self._recorded()):
+        with self._under(self._lazy_draw()):
             yield self.network
 
     @between_graphs
@@ -208,80 +209,79 @@ class Diversified(View):
     @between_graphs
     def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         with Compiler() as compiler:
-            turn = self._recorded(args, kwargs)
-            if turn is not None:
-                turn.draw()
-            found = run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
+            lazy = self._lazy_draw(args, kwargs)
+            if lazy is not None:
+                lazy.make()
+            found = run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
             return plain_logits(found)
 
     @between_graphs
     def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what may or may not use weights: if it does, it begins a draw."""
         with Compiler() as compiler:
-            if self._turns.is_dense:
+            if self._sequence.is_dense:
                 return compiler.call(call, args, kwargs)
             self._refuse_partly(getattr(call, "__name__", "this"))
-            turn = self._recorded()
-            return run_under(lambda: self._under(turn), compiler.call, call, args, kwargs)
+            lazy = self._lazy_draw()
+            return run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
 
     def _refuse_partly(self, name: str) -> None:
         """Recipes that need what ``forward`` is given can do nothing else."""
 
-    def _recorded(self, args: Any = (), kwargs: Any = None) -> Turn | None:
-        """The turn of this call; a checkpointed call gets it again when it is computed again."""
-        if self._turns.replayed is not None:
-            return next(self._turns.replayed)
-        turn = None
-        if not self._turns.is_dense:
-            refuse_recording()
-            structure = self._structured()
-
-            def make(number: int) -> Draw:
-                return self._make(number, structure, args, kwargs)
-
-            turn = Turn(structure, lambda: self._turns.take(make, by_step=self.redraw == "step"))
-        record(self, turn, lambda turns: self._turns.here(replayed=iter(turns)))
-        return turn
+    def _lazy_draw(self, args: Any = (), kwargs: Any = None) -> LazyDraw | None:
+        """What prunes this call; None where it is dense."""
+        if self._sequence.is_dense:
+            return None
+        refuse_recording()
+        refuse_around()
+        snapshot = self._current_snapshot()
+        make = functools.partial(self._make, snapshot=snapshot, args=args, kwargs=kwargs)
+        return LazyDraw(snapshot, lambda: self._sequence.take(make, by_step=self.redraw == "step"))
 
     @contextmanager
-    def _under(self, turn: Turn | None) -> Generator[None]:
-        if turn is None:
+    def _under(self, lazy: LazyDraw | None) -> Generator[None]:
+        if lazy is None:
             yield
             return
-        with (
-            pruned_by(self.network, turn, self.prune_type),
-            watching(turn.structure.modules, lambda: self._under(turn)),
-        ):
+        with pruned_by(self.network, lazy, self.prune_type), refuse_inside(lazy.snapshot.modules):
             yield
 
-    def _structured(self) -> Structure:
+    def _current_snapshot(self) -> NetworkSnapshot:
         """The weights that compete; where the network was changed, found and chosen anew."""
-        structure = self._structure
-        if structure is not None and structure.stands():
-            return structure
-        structure = Structure(self.network, self.options, self.prune_type)
-        if structure.lasting:
-            self._structure = structure
-        if not structure.fits(self._candidates):
+        snapshot = self._snapshot
+        if snapshot is not None and snapshot.is_current():
+            return snapshot
+        snapshot = NetworkSnapshot(self.network, self.options, self.prune_type)
+        if snapshot.lasting:
+            self._snapshot = snapshot
+        if not snapshot.fits(self._candidates):
             self._choose_candidates()
-        return structure
+        return snapshot
 
     def _choose_candidates(self) -> None:
         self._candidates = choose(self.network, self.p_prune, self.options, barrier=self._barrier)
-        self._turns.forget()
+        self._sequence.forget()
 
-    def _make(self, number: int, structure: Structure, args: Any = (), kwargs: Any = None) -> Draw:
+    def _make(
+        self, number: int, snapshot: NetworkSnapshot, args: Any = (), kwargs: Any = None
+    ) -> Draw:
         """Make a draw by its number; recipes may choose candidates by what the call is given."""
         if isinstance(self.redraw, int):
             number %= self.redraw
-        self._candidates = self._choose(structure, args, kwargs or {})
+        self._candidates = self._choose(snapshot, args, kwargs or {})
         return Draw(self._candidates, self.p_bern, seed_of(self.seed, number))
 
-    def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
-        return beside(self._candidates, structure.targets, structure.weights())
+    def _choose(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
+        return beside(self._candidates, snapshot.targets, snapshot.weights())
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` asks for: the model itself, where nothing is drawn."""
+        if not self._sequence.is_dense:
+            refuse_recording(scripting=True)
+        return self.network
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_structure": None}  # found again where the copy is called
+        return {**self.__dict__, "_snapshot": None}  # found again where the copy is called
 
     def extra_repr(self) -> str:
         """The settings, as ``repr`` shows them."""

@@ -6,7 +6,7 @@ from secateurs._validation import as_integer
 from secateurs.distributed.process_group import team_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import is_pruned
-from secateurs.surrogates.view import View
+from secateurs.surrogates.module_proxy import ModuleProxy
 
 
 def check_redraw(redraw: object) -> str | int:
@@ -34,7 +34,7 @@ def check_model(model: object) -> None:
     """
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model must be an nn.Module, got {type(model).__name__}")
-    if isinstance(model, View):
+    if isinstance(model, ModuleProxy):
         raise InvalidArgumentError("the model is a surrogate already: give its .network")
     check_unpruned(model)
     team = team_of(model)

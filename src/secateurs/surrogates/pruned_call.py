@@ -18,31 +18,31 @@ from secateurs._tensors.multiply import Product, multiply
 from secateurs.gradient_pruning.function_mode import without_our_mode
 from secateurs.parameters.target import Target
 from secateurs.surrogates.backward_pass import masked_backward
+from secateurs.surrogates.network_snapshot import NetworkSnapshot
 from secateurs.surrogates.numbered_draws import Draw
-from secateurs.surrogates.stand_ins import standing_in
-from secateurs.surrogates.structure import Structure
+from secateurs.surrogates.thread_parameters import replaced_in_thread
 from secateurs.surrogates.torch_transforms import is_transformed, outside_transforms
 
 
-class Turn:
-    """One call of a surrogate: under one draw, which is made when it is first asked for.
+class LazyDraw:
+    """The draw of one call of a surrogate, made when it is first asked for.
 
     Args:
-        structure: where the weights were at the time of the call.
+        snapshot: the weights that the call prunes.
         make: makes the draw.
     """
 
-    def __init__(self, structure: Structure, make: Callable[[], Draw]):
-        self.structure = structure
+    def __init__(self, snapshot: NetworkSnapshot, make: Callable[[], Draw]):
+        self.snapshot = snapshot
         self._make = make
         self._draw: Draw | None = None
 
     @property
-    def is_drawn(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the draw was made."""
         return self._draw is not None
 
-    def draw(self) -> Draw:
+    def make(self) -> Draw:
         """The draw, the same each time."""
         if self._draw is None:
             self._draw = self._make()
@@ -50,20 +50,20 @@ class Turn:
 
 
 @contextmanager
-def pruned_by(network: nn.Module, turn: Turn, prune_type: str) -> Generator[None]:
+def pruned_by(network: nn.Module, lazy: LazyDraw, prune_type: str) -> Generator[None]:
     """The model as a call's draw prunes it, for this thread; afterwards it is as it was.
 
     A draw that was not made yet is made when the first weight is used.
 
     Args:
         network: the model, unpruned.
-        turn: whose draw.
+        lazy: the draw of the call.
         prune_type: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
     """
     if prune_type == "gradient":
         # Before the function mode is entered, which would look at all that a draw does.
-        found = _masked(turn) if turn.is_drawn else None
-        with masked_backward(network, turn.structure) as learn:
+        found = _masked(lazy) if lazy.is_made else None
+        with masked_backward(network, lazy.snapshot) as learn:
             if found is not None:
                 learn(*found)
                 yield
@@ -71,26 +71,26 @@ def pruned_by(network: nn.Module, turn: Turn, prune_type: str) -> Generator[None
 
             def weights() -> Sequence[Tensor]:
                 with without_our_mode():
-                    found = _masked(turn)
+                    found = _masked(lazy)
                 learn(*found)
                 return found[0]
 
-            with _when_used(turn.structure, weights):
+            with _when_used(lazy.snapshot, weights):
                 yield
-    elif turn.is_drawn:
-        with standing_in(turn.structure.places, products(turn.structure, turn.draw())):
+    elif lazy.is_made:
+        with replaced_in_thread(lazy.snapshot.holders, products(lazy.snapshot, lazy.make())):
             yield
     else:
-        with _when_used(turn.structure, lambda: products(turn.structure, turn.draw())):
+        with _when_used(lazy.snapshot, lambda: products(lazy.snapshot, lazy.make())):
             yield
 
 
-def _masked(turn: Turn) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    return turn.structure.weights(), keeps(turn.structure.targets, turn.draw())
+def _masked(lazy: LazyDraw) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    return lazy.snapshot.weights(), keeps(lazy.snapshot.targets, lazy.make())
 
 
 @contextmanager
-def _when_used(structure: Structure, make: Callable[[], Sequence[Tensor]]) -> Generator[None]:
+def _when_used(snapshot: NetworkSnapshot, make: Callable[[], Sequence[Tensor]]) -> Generator[None]:
     """Let modules find what ``make`` gives, which is called when the first of them looks."""
     made: list[Tensor] = []
     with_gradients = torch.is_grad_enabled()
@@ -101,18 +101,18 @@ def _when_used(structure: Structure, make: Callable[[], Sequence[Tensor]]) -> Ge
                 made.extend(make())
         return made[number]
 
-    values = [partial(value, number) for number in range(len(structure.targets))]
-    with standing_in(structure.places, values):
+    values = [partial(value, number) for number in range(len(snapshot.targets))]
+    with replaced_in_thread(snapshot.holders, values):
         yield
 
 
-def products(structure: Structure, draw: Draw) -> list[Tensor]:
+def products(snapshot: NetworkSnapshot, draw: Draw) -> list[Tensor]:
     """Each weight times its mask; gradients flow to weights that want them."""
-    weights = structure.weights()
-    keep = keeps(structure.targets, draw)
+    weights = snapshot.weights()
+    keep = keeps(snapshot.targets, draw)
     with outside_transforms():
         plain = [i for i, weight in enumerate(weights) if not is_transformed(weight)]
-        made: dict[int, Tensor] = _plain(structure.targets, weights, keep, plain, draw)
+        made: dict[int, Tensor] = _plain(snapshot.targets, weights, keep, plain, draw)
     for number, weight in enumerate(weights):
         if number not in made:  # of torch.func, which must see what is done with it
             mask = keep[number].to(weight.device)

@@ -92,16 +92,19 @@ def refuse_forward_mode() -> None:
         )
 
 
-def refuse_recording() -> None:
+def refuse_recording(*, scripting: bool = False) -> None:
     """Refuse to become part of a graph that is recorded once and run for ever after.
+
+    Args:
+        scripting: whether ``torch.jit.script`` asks, which nothing else tells.
 
     Raises:
         FailureError: one is being recorded, by ``torch.export`` or ``torch.jit.trace``.
     """
-    if _C._is_tracing() or torch.compiler.is_exporting():
+    if scripting or _C._is_tracing() or torch.compiler.is_exporting():
         raise FailureError(
-            "a surrogate draws at every call, which an exported or traced graph does not: export "
-            "surrogate.network, or one draw of it, which is "
+            "a surrogate draws at every call, which a scripted, exported or traced graph does not: "
+            "export surrogate.network, or one draw of it, which is "
             "secateurs.apply_masks(copy.deepcopy(surrogate.network), surrogate.masks)"
         )
 

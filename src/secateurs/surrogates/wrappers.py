@@ -20,7 +20,7 @@ def surrogates_in(*modules: nn.Module) -> list[Diversified]:
     return list(dict.fromkeys(_walk(modules, set())))
 
 
-def tell(members: Iterable[nn.Module], name: str, *values: object) -> None:
+def call_each(members: Iterable[nn.Module], name: str, *values: object) -> None:
     """Call a method of each member that has it; where one has not, of the surrogates in it.
 
     Args:
@@ -28,26 +28,26 @@ def tell(members: Iterable[nn.Module], name: str, *values: object) -> None:
         name: such as ``"step"``.
         values: the arguments.
     """
-    for hearer in _hearers(members, name):
-        getattr(hearer, name)(*values)
+    for receiver in _receivers(members, name):
+        getattr(receiver, name)(*values)
 
 
 @contextmanager
-def holding(members: Iterable[nn.Module], name: str) -> Generator[None]:
+def entering(members: Iterable[nn.Module], name: str) -> Generator[None]:
     """The same for a method that gives a context manager, such as ``"frozen"``."""
     with ExitStack() as stack:
-        for hearer in _hearers(members, name):
-            stack.enter_context(getattr(hearer, name)())
+        for receiver in _receivers(members, name):
+            stack.enter_context(getattr(receiver, name)())
         yield
 
 
-def _hearers(members: Iterable[nn.Module], name: str) -> list[nn.Module]:
+def _receivers(members: Iterable[nn.Module], name: str) -> list[nn.Module]:
     found: dict[nn.Module, None] = {}
     for member in members:
         own = getattr(member, name, None)
         # A layer of that name is no method: transformers call linear layers ``dense``.
-        hears = callable(own) and not isinstance(own, nn.Module)
-        found |= dict.fromkeys([member] if hears else surrogates_in(member))
+        receives = callable(own) and not isinstance(own, nn.Module)
+        found |= dict.fromkeys([member] if receives else surrogates_in(member))
     return list(found)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.provenance import weights_sha256
-from secateurs.surrogates.wrappers import tell
+from secateurs.surrogates.wrappers import call_each
 from secateurs.zoo import LoadedModel
 
 _SAME = 0.5  # share of class names at the same places from which two networks mean the same
@@ -62,15 +62,15 @@ class FromPixels(nn.Module):
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:
         """Hand the labels of the attacked batch on to a surrogate that asks for them."""
-        tell([self.model], "aim", classes, targeted)
+        call_each([self.model], "aim", classes, targeted)
 
     def step(self) -> None:
         """Tell a surrogate that the next step of the attack begins."""
-        tell([self.model], "step")
+        call_each([self.model], "step")
 
     def restart(self, seed: int) -> None:
         """Make a surrogate draw as if it were new and had this seed."""
-        tell([self.model], "restart", seed)
+        call_each([self.model], "restart", seed)
 
     @property
     def achieved(self) -> float:

@@ -9,6 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
+from secateurs._io.regular_files import remedy_for
 from secateurs._io.text import quoted, shortened
 from secateurs.errors import FailureError, InvalidArgumentError
 
@@ -132,8 +133,7 @@ def checksum(
 def damaged(path: Path, why: str) -> FailureError:
     """The error for a file that ``torch.save`` cannot have written so."""
     return FailureError(
-        f"cannot read {path} as a PyTorch checkpoint ({shortened(why)}): it is damaged or of "
-        "another format; get the file again"
+        f"cannot read {path} as a PyTorch checkpoint ({shortened(why)}): {remedy_for(path)}"
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
-from secateurs._io.regular_files import read_regular
+from secateurs._io.regular_files import read_regular, remedy_for
 from secateurs._io.text import shortened, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
@@ -214,8 +214,7 @@ def _read_safetensors(path: Path) -> State:
         return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
     except Exception as error:  # what damaged bytes lead to is nowhere listed
         raise FailureError(
-            f"cannot read {path} as safetensors ({shortened(one_line(error))}): it is damaged or "
-            "of another format; get the file again"
+            f"cannot read {path} as safetensors ({shortened(one_line(error))}): {remedy_for(path)}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which weights a surrogate is about, found anew when its network has changed."""
+"""Which weights a surrogate prunes, found anew when its network has changed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.surrogates.preconditions import check_unpruned
-from secateurs.surrogates.stand_ins import Place, parameters_of, places_for
+from secateurs.surrogates.thread_parameters import Holder, holders_of, parameters_of
 
 
-class Structure:
+class NetworkSnapshot:
     """The weights that compete in a network as it is now, and where they are.
 
     Attributes:
         targets: the weights, in order.
-        places: where the modules are that hold them.
+        holders: the modules that hold them.
         modules: all modules of the network, but for scripted ones.
         fast: those in which torch may take another path where no gradient is wanted.
 
@@ -37,7 +37,7 @@ class Structure:
     """
 
     targets: tuple[Target, ...]
-    places: list[Place]
+    holders: list[Holder]
     modules: list[nn.Module]
     fast: list[nn.Module]
 
@@ -47,7 +47,7 @@ class Structure:
             network, layers=options.layers, include=options.include, exclude=options.exclude
         )
         _check_targets(self.targets, prune_type)
-        self.places = places_for([target.places for target in self.targets])
+        self.holders = holders_of([target.places for target in self.targets])
         # A scripted module keeps its parts elsewhere, and takes no hooks.
         scripted = torch.jit.ScriptModule
         self.modules = [m for m in network.modules() if not isinstance(m, scripted)]
@@ -59,8 +59,8 @@ class Structure:
         """Whether these are the model's own parameters: torch.func lends it others for a call."""
         return all(isinstance(target.parameter, nn.Parameter) for target in self.targets)
 
-    def stands(self) -> bool:
-        """Whether the network still has the same modules and parameters at the same places."""
+    def is_current(self) -> bool:
+        """Whether the network still has the same modules and parameters in the same order."""
         return _parts_of(self.modules) == self._seen
 
     def fits(self, candidates: Candidates) -> bool:
@@ -71,13 +71,13 @@ class Structure:
         )
 
     def weights(self) -> list[Tensor]:
-        """The parameters that stand in the model now: ``.to()`` may have replaced those before."""
+        """The parameters that the model has now: ``.to()`` may have replaced those before."""
         return [parameters_of(target.module)[target.attribute] for target in self.targets]
 
 
 def _parts_of(modules: Sequence[nn.Module]) -> list[object]:
     # Numbers, since parameters that were replaced meanwhile should not be kept for this. In one
-    # loop and one list, since this is asked at every call.
+    # loop and one list, since it runs at every call.
     found: list[object] = []
     for module in modules:
         own: dict[str, Any] = module.__dict__
@@ -89,7 +89,7 @@ def _parts_of(modules: Sequence[nn.Module]) -> list[object]:
 
 
 def surrogate_barrier(target: Target) -> str:
-    """What stands against a weight in a surrogate by the kind of its layer, or nothing."""
+    """Why a weight cannot be pruned in a surrogate, by the kind of its layer, or nothing."""
     recurrent = any(isinstance(module, nn.RNNBase) for module, _ in target.places)
     return "cannot be pruned in a surrogate" if recurrent else ""
 

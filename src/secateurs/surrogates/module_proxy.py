@@ -1,4 +1,4 @@
-"""A module that is seen as another one: the same parameters, buffers and names below it."""
+"""A module that stands for another one: with the same parameters, buffers and submodules."""
 
 import functools
 import types
@@ -14,7 +14,7 @@ from secateurs.surrogates.torch_transforms import between_graphs
 _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
-class View(nn.Module):
+class ModuleProxy(nn.Module):
     """Shares everything that a network holds, and may do something else when it is called.
 
     ``parameters()``, ``named_modules()``, ``state_dict()``, ``.to()``, ``.eval()``, ``deepcopy``
@@ -22,28 +22,28 @@ class View(nn.Module):
     network's: who takes a ``Sequential`` apart to call its parts calls this one instead.
 
     Args:
-        network: the module to be seen as.
+        network: the module that it shares everything with.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
         # In a tuple, since a module's attributes that are modules become parts of it.
-        self.__dict__["_viewed"] = (network,)
+        self.__dict__["_proxied"] = (network,)
         for name in _SHARED:
             self.__dict__[name] = network.__dict__[name]
         self.training = network.training
 
     @property
     def network(self) -> nn.Module:
-        """The module that this one is seen as."""
-        return self.__dict__["_viewed"][0]
+        """The module that this one stands for."""
+        return self.__dict__["_proxied"][0]
 
     def __getattr__(self, name: str) -> Any:
         """What is not found here is the network's: its configuration, ``device``, ``classes``."""
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if "_viewed" not in self.__dict__:  # being copied or read from a file
+            if "_proxied" not in self.__dict__:  # being copied or read from a file
                 raise
         return getattr(self.network, name)
 

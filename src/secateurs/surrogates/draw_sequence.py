@@ -1,39 +1,37 @@
-"""Which draw the next call gets, and what each thread said about that."""
+"""Which draw the next call gets, in all threads and in single ones."""
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from secateurs.surrogates.numbered_draws import Draw
-from secateurs.surrogates.pruned_call import Turn
 
 
-class Turns:
+class DrawSequence:
     """The draws of a surrogate: counted for all threads, and kept or left out for single ones.
 
-    Copies and files keep the count and the last draws. They leave out the lock, and what threads
-    said.
+    Copies and files keep the count and the last draws, not the lock and the threads' settings.
 
     Attributes:
-        begun: how many draws were made.
-        standing: the draw that the next call uses again, if it asks for it; None for none.
+        count: how many draws were made.
+        current: the draw that the next call may use again, None for none.
         last: the draw of the last call.
     """
 
     def __init__(self) -> None:
-        self.begun = 0
-        self.standing: Draw | None = None
+        self.count = 0
+        self.current: Draw | None = None
         self.last: Draw | None = None
         self.reset()
 
     def reset(self) -> None:
-        """Make the lock, and forget what threads said."""
+        """Make the lock anew, and forget the settings of threads."""
         self.lock = threading.RLock()
         self._here = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"begun": self.begun, "standing": self.standing, "last": self.last}
+        return {"count": self.count, "current": self.current, "last": self.last}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -49,51 +47,46 @@ class Turns:
         """The draw that this thread keeps, in a list that it is put into when it is made."""
         return getattr(self._here, "held", None)
 
-    @property
-    def replayed(self) -> Iterator[Turn | None] | None:
-        """The turns of calls that this thread computes again."""
-        return getattr(self._here, "replayed", None)
-
     def take(self, make: Callable[[int], Draw], *, by_step: bool) -> Draw:
-        """The draw of a call: the one that stands, or the next one, made by its number.
+        """The draw of a call: the current one, or the next one, made by its number.
 
         Args:
             make: makes draw number i.
-            by_step: whether a draw stands for more than one call.
+            by_step: whether a draw serves more than one call.
         """
         with self.lock:
             held = self.held
-            draw = held[0] if held is not None else self.standing if by_step else None
+            draw = held[0] if held is not None else self.current if by_step else None
             if draw is None:
-                draw = make(self.begun)
-                self.begun += 1
-            self.standing = self.last = draw
+                draw = make(self.count)
+                self.count += 1
+            self.current = self.last = draw
             if held is not None:
                 held[0] = draw
         return draw
 
     def forget(self) -> None:
         """Let the next call make a draw."""
-        self.standing = None
+        self.current = None
         if self.held is not None:
             self.held[0] = None
 
     def restart(self) -> None:
         """Count from 0 again, as if nothing had been drawn."""
         with self.lock:
-            self.begun, self.last = 0, None
+            self.count, self.last = 0, None
             self.forget()
 
     @contextmanager
-    def holding(self) -> Generator[None]:
+    def keeping_one(self) -> Generator[None]:
         """For this thread, use one draw for all calls: the last one, or else the next."""
         held = self.held
-        with self.here(held=[self.standing] if held is None else held):
+        with self.in_this_thread(held=[self.current] if held is None else held):
             yield
 
     @contextmanager
-    def here(self, **values: Any) -> Generator[None]:
-        """Let ``dense``, ``held`` or ``replayed`` be something else for this thread."""
+    def in_this_thread(self, **values: Any) -> Generator[None]:
+        """Let ``dense`` or ``held`` be something else for this thread."""
         before = {name: getattr(self._here, name, None) for name in values}
         self._here.__dict__.update(values)
         try:

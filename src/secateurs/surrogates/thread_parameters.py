@@ -21,8 +21,8 @@ Value = Tensor | partial[Tensor]
 """A tensor, or what makes it when it is looked up."""
 
 
-class StandIns(dict[str, Any]):
-    """The parameters of a module, of which a thread may see others by name.
+class ThreadParameters(dict[str, Any]):
+    """The parameters of a module, by whose names a thread may find other tensors.
 
     A look-up (``module.weight``) gives what was put there for the thread, as a surrogate does for
     the length of a call. Going through all of them (``parameters()``, ``state_dict()``, ``to()``)
@@ -78,13 +78,13 @@ class StandIns(dict[str, Any]):
             return value
         return self.real.pop(name, *default)
 
-    def show(self, given: dict[str, Any]) -> tuple[Any, Any]:
+    def replace(self, given: dict[str, Any]) -> tuple[Any, Any]:
         """Let this thread see these values; returns what it saw before."""
         before = getattr(self.here, "given", None), getattr(self.here, "values", None)
         self.here.given, self.here.values = given, dict(given)
         return before
 
-    def show_again(self, before: tuple[Any, Any]) -> None:
+    def put_back(self, before: tuple[Any, Any]) -> None:
         """Let this thread see what it saw before, and keep the parameters that it left."""
         given, left = self.here.given, self.here.values
         self.here.given, self.here.values = before
@@ -129,69 +129,71 @@ class StandIns(dict[str, Any]):
 
 
 def parameters_of(module: nn.Module) -> dict[str, Any]:
-    """The dictionary of a module's parameters, whatever stands in its place now."""
+    """The dictionary of a module's parameters, whatever is there instead of it now."""
     found: dict[str, Any] = module.__dict__["_parameters"]
-    return found.real if isinstance(found, StandIns) else found
+    return found.real if isinstance(found, ThreadParameters) else found
 
 
-Place = tuple[nn.Module, StandIns, tuple[tuple[str, int], ...]]
-"""A module, what can stand for its parameters, and which values go to which of its names."""
+Holder = tuple[nn.Module, ThreadParameters, tuple[tuple[str, int], ...]]
+"""A module, what can replace its dictionary, and which values go to which of its names."""
 
 
-def places_for(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Place]:
+def holders_of(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Holder]:
     """Where to put some values, by module.
 
     Args:
         tensors: for each value, every (module, attribute) where it shall be found.
     """
     found: dict[nn.Module, list[tuple[str, int]]] = {}
-    for number, places in enumerate(tensors):
-        for module, attribute in places:
+    for number, found_at in enumerate(tensors):
+        for module, attribute in found_at:
             found.setdefault(module, []).append((attribute, number))
-    return [(m, StandIns(parameters_of(m)), tuple(names)) for m, names in found.items()]
+    return [(m, ThreadParameters(parameters_of(m)), tuple(names)) for m, names in found.items()]
 
 
 @contextmanager
-def standing_in(places: Sequence[Place], values: Sequence[Value]) -> Generator[None]:
+def replaced_in_thread(holders: Sequence[Holder], values: Sequence[Value]) -> Generator[None]:
     """For a ``with`` block, let this thread find values where modules have their parameters.
 
     Args:
-        places: from `places_for`.
-        values: one for each of the tensors that ``places`` were made for.
+        holders: from `holders_of`.
+        values: one for each of the tensors that ``holders`` were made for.
     """
-    used = _enter(places)
+    used = _enter(holders)
     before: list[tuple[Any, Any]] = []
     try:
-        for standing, (_, _, names) in zip(used, places, strict=True):
+        for shared, (_, _, names) in zip(used, holders, strict=True):
             given = {name: values[number] for name, number in names}
-            before.append(standing.show(given))
+            before.append(shared.replace(given))
         yield
     finally:
-        for standing, earlier in zip(used, before, strict=False):
-            standing.show_again(earlier)
-        _leave(places)
+        for shared, earlier in zip(used, before, strict=False):
+            shared.put_back(earlier)
+        _leave(holders)
 
 
-def _enter(places: Sequence[Place]) -> list[StandIns]:
-    used: list[StandIns] = []
+def _enter(holders: Sequence[Holder]) -> list[ThreadParameters]:
+    used: list[ThreadParameters] = []
     with _EXCHANGE:
-        for module, own, _ in places:
+        for module, own, _ in holders:
             present: Mapping[str, Any] = module.__dict__["_parameters"]
-            if isinstance(present, StandIns):
-                standing = present
+            if isinstance(present, ThreadParameters):
+                shared = present
             else:
-                standing = own if own.real is present else StandIns(module.__dict__["_parameters"])
-                dict.update(standing, standing.real)
-                module.__dict__["_parameters"] = standing
-            standing.users += 1
-            used.append(standing)
+                shared = (
+                    own if own.real is present else ThreadParameters(module.__dict__["_parameters"])
+                )
+                dict.update(shared, shared.real)
+                module.__dict__["_parameters"] = shared
+            shared.users += 1
+            used.append(shared)
     return used
 
 
-def _leave(places: Sequence[Place]) -> None:
+def _leave(holders: Sequence[Holder]) -> None:
     with _EXCHANGE:
-        for module, _, _ in places:
-            standing = module.__dict__["_parameters"]
-            standing.users -= 1
-            if not standing.users:
-                module.__dict__["_parameters"] = standing.real
+        for module, _, _ in holders:
+            shared = module.__dict__["_parameters"]
+            shared.users -= 1
+            if not shared.users:
+                module.__dict__["_parameters"] = shared.real
