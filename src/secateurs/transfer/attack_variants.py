@@ -16,7 +16,15 @@ from secateurs.transfer.network import FromPixels, Network
 
 PLAIN, NOISE = "plain", "noise"
 # From the slowest to the fastest in the order of variants.
-_OF_DWP = ("granularity", "scope", "score", "redraw", "prune_type", "p_prune", "p_bern")
+_OF_DWP: Sequence[str] = (
+    "granularity",
+    "scope",
+    "score",
+    "redraw",
+    "prune_type",
+    "p_prune",
+    "p_bern",
+)
 # Options whose values do not say which they are.
 _NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
