@@ -301,6 +301,21 @@ def test_the_command_line_knows_a_criterion_from_outside(
     assert "taylor, random, inverse; got 'invers'; did you mean inverse?" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scor": "random"}, r"^prune_checkpoint has no argument scor; .*; did you mean score"),
+        ({"score": "taylor"}, "score must be one of magnitude, random; got 'taylor'"),
+    ],
+)
+def test_files_hold_no_data_to_score_by(
+    options: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "in.safetensors")
+    with pytest.raises(InvalidArgumentError, match=words):
+        prune_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", 0.5, **options)
+
+
 def test_a_name_belongs_to_one_function(registered: str) -> None:
     register()(inverse)  # as a notebook does that runs a cell again
     with pytest.raises(InvalidArgumentError, match="there is a criterion 'magnitude' already"):

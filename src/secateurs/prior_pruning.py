@@ -8,6 +8,7 @@ from torch import nn
 
 from secateurs.errors import LostTrainingWarning
 from secateurs.gradient_pruning.modules import gradient_masks, install_gradient_masks
+from secateurs.originals.comparison import differs
 from secateurs.originals.module_state import (
     fits,
     keep_original,
@@ -15,12 +16,12 @@ from secateurs.originals.module_state import (
     originals_of,
     parameter_of,
 )
-from secateurs.originals.original import Original, differs
+from secateurs.originals.original import Original
 from secateurs.originals.restore_weights import copy_bits, copy_original
 
 
 @dataclass(frozen=True)
-class _Weight:
+class _NotedWeight:
     """One weight that is pruned.
 
     Attributes:
@@ -40,24 +41,35 @@ class _Weight:
     trained: bool
 
     @property
-    def stands(self) -> bool:
+    def is_in_place(self) -> bool:
         """Whether the module still has this Parameter."""
         return parameter_of(self.module, self.attribute) is self.original.parameter
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The pruning that a model was under at one moment."""
+class PriorPruning:
+    """The pruning that a model was under at one moment.
+
+    Attributes:
+        model: the network.
+        weights: those that were pruned.
+        masks: those on the backward pass: the module, the parameter's name in it, and the mask.
+    """
 
     model: nn.Module
-    weights: list[_Weight]
+    weights: list[_NotedWeight]
     masks: list[tuple[nn.Module, str, torch.Tensor]]
 
     @classmethod
-    def of(cls, model: nn.Module, *, values: bool = True) -> "Standing":
-        """Note it; with ``values`` so that it can be brought back, which takes a copy of them."""
+    def of(cls, model: nn.Module, *, values: bool = True) -> "PriorPruning":
+        """Note the pruning that a model is under.
+
+        Args:
+            model: the network.
+            values: whether it is to be brought back, for which the pruned values are copied.
+        """
         weights = [
-            _Weight(
+            _NotedWeight(
                 name,
                 module,
                 attribute,
@@ -71,7 +83,7 @@ class Standing:
         return cls(model, weights, gradient_masks(model))
 
     def end(self) -> list[str]:
-        """Put the original values back where the pruning of a weight still stands.
+        """Put the original values back, of weights that are still pruned.
 
         Returns:
             The names of those that were trained meanwhile.
@@ -95,7 +107,7 @@ class Standing:
         """
         lost: dict[int, str] = {}
         for weight in self.weights:
-            if weight.values is None or not weight.stands:
+            if weight.values is None or not weight.is_in_place:
                 continue
             parameter, original = weight.original.parameter, weight.original.values
             dense = weight.values if weight.trained else original
@@ -105,8 +117,8 @@ class Standing:
             original = original.to(parameter.device, parameter.dtype)
             moved = weight.original.moved(original, parameter)
             keep_original(weight.module, weight.attribute, moved)
-        standing = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
-        install_gradient_masks(self.model, standing)
+        fitting = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
+        install_gradient_masks(self.model, fitting)
         return list(lost.values())
 
 

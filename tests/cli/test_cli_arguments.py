@@ -14,7 +14,7 @@ from secateurs.cli.parser import make_app, options_of, parse
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection._select import SCOPES
+from secateurs.selection.selection_options import SCOPES
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.models import DIGITS_NAMES
 

@@ -24,7 +24,7 @@ from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_
 from secateurs.surrogates.draw_sequence import DrawSequence
 from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
 from secateurs.surrogates.network_snapshot import NetworkSnapshot, surrogate_barrier
-from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
+from secateurs.surrogates.numbered_draws import Draw, placed_like, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
 from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
@@ -272,7 +272,7 @@ class Diversified(ModuleProxy):
         return Draw(self._candidates, self.p_bern, seed_of(self.seed, number))
 
     def _choose(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
-        return beside(self._candidates, snapshot.targets, snapshot.weights())
+        return placed_like(self._candidates, snapshot.targets, snapshot.weights())
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` asks for: the model itself, where nothing is drawn."""
