@@ -43,7 +43,7 @@ class Forward:
         self._dtype = dtype_of(model)
         self._whole = device.type != "cpu" or any(map(_looks_at_the_batch, model.modules()))
 
-    def place(self, images: Tensor) -> Tensor:
+    def to_device(self, images: Tensor) -> Tensor:
         """Bring a batch to the device once for all variants, if there is room for all of it."""
         try:
             return moved(images, self.device, self._dtype)
