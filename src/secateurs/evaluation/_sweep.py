@@ -73,7 +73,7 @@ def sweep(
     those of one process.
 
     Args:
-        model: a classifier that returns scores (batch, classes), or an object with ``.logits``,
+        model: a classifier that returns logits (batch, classes), or an object with ``.logits``,
             or a tuple that starts with them; it is scored in ``eval()`` mode and gets its modes
             back.
         loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
