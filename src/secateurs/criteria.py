@@ -19,7 +19,6 @@ from secateurs._tensors.quantization_scales import (
     unknown_name,
 )
 from secateurs._validation import check_choice
-from secateurs.distributed.dtensor import is_part
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import Units
 from secateurs.parameters.target import Target
@@ -58,7 +57,7 @@ def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
     name, further = scale_name(attribute, beside), further_name(attribute, beside)
     if name is None:
         further = further or unknown_name(attribute, scaling_names(beside))
-    if further is not None or (name is not None and is_part(weight)):
+    if further is not None or (name is not None and target.group.is_sharded):
         raise InvalidArgumentError(
             f"{target.name} is quantised with {further or name} beside it, which is not applied "
             f"{'here' if further else 'over several ranks'}: dequantise it first, or write "

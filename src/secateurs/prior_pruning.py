@@ -68,10 +68,10 @@ class Standing:
                 original.parameter.detach().clone() if values else None,
                 values and original.trained,
             )
-            for name, module, attribute, original in originals_of(model)
+            for name, module, attribute, original in originals_of(model.named_modules())
             if original_of(module, attribute) is original
         ]
-        return cls(model, weights, gradient_masks(model))
+        return cls(model, weights, gradient_masks(model.modules()))
 
     def end(self) -> list[str]:
         """Put the original values back where the pruning of a weight still stands.
@@ -108,7 +108,7 @@ class Standing:
             original = weight.original.to(parameter.device, parameter.dtype)
             keep_original(weight.module, weight.attribute, Original(original, parameter))
         standing = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
-        install_gradient_masks(self.model, standing)
+        install_gradient_masks(list(self.model.modules()), standing)
         return list(lost.values())
 
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, make_generator
 from secateurs.criteria import Score
-from secateurs.distributed.process_group import team_of
 from secateurs.gradient_pruning.modules import gradient_barrier, prune_gradients, restore_gradients
 from secateurs.masks.apply import check_weights, prune_weights
 from secateurs.masks.mask import Masks
@@ -22,8 +21,9 @@ from secateurs.originals.restore_weights import (
 )
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.prior_pruning import Standing, warn_of_loss
-from secateurs.selection._select import SelectOptions, agree, choose
+from secateurs.selection._select import SelectOptions, choose
 
 PRUNE_TYPES = ("global", "gradient")
 
@@ -83,8 +83,9 @@ def global_prune(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
+    contents = ModelContents(model)
     masks = _draw(
-        model,
+        contents,
         p_prune,
         p_bern,
         granularity=granularity,
@@ -96,7 +97,8 @@ def global_prune(
         generator=generator,
         seed=seed,
     )
-    return apply_masks(model, masks, "global")
+    _apply(contents, masks, "global")
+    return model
 
 
 def gradient_prune(
@@ -132,8 +134,10 @@ def gradient_prune(
         >>> y.item(), x.grad
         (3.0, tensor([[0., 2.]]))
     """
-    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
-    return apply_masks(model, masks, "gradient")
+    contents = ModelContents(model)
+    masks = _draw(contents, p_prune, p_bern, gradient_barrier, **options)
+    _apply(contents, masks, "gradient")
+    return model
 
 
 def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model:
@@ -154,14 +158,8 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
     Raises:
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
-    if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        pairs = check_weights(model, masks)  # first: an error leaves the model as it is
-        restore_gradients(model)
-        prune_weights(model, pairs)
-    else:
-        check_releasable(model)
-        prune_gradients(model, masks)
-        release_weights(model)
+    check_choice("prune_type", prune_type, PRUNE_TYPES)
+    _apply(ModelContents(model), masks, prune_type)
     return model
 
 
@@ -183,9 +181,10 @@ def restore(model: Model) -> Model:
         InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
     """
     # Told before anything changes: where warnings are errors, nothing is lost.
-    restore_weights(model, lambda lost: warn_of_loss("restore", lost, frames=5))
-    restore_gradients(model)
-    check_releasable(model)
+    contents = ModelContents(model)
+    restore_weights(contents.modules, lambda lost: warn_of_loss("restore", lost, frames=5))
+    restore_gradients(module for _, module in contents.modules)
+    check_releasable(contents.modules)
     return model
 
 
@@ -198,8 +197,9 @@ def make_permanent(model: Model) -> Model:
     Returns:
         The same model, with its pruned weights and without ``weight_orig``.
     """
-    forget_originals(model)
-    restore_gradients(model)
+    contents = ModelContents(model)
+    forget_originals(contents.modules)
+    restore_gradients(module for _, module in contents.modules)
     return model
 
 
@@ -236,8 +236,9 @@ def pruned(
         ...     sc.sparsity(model).ratio
         0.25
     """
-    masks = _draw(model, p_prune, p_bern, **options)
-    with _under(model, masks, "global"):
+    contents = ModelContents(model)
+    masks = _draw(contents, p_prune, p_bern, **options)
+    with _under(contents, masks, "global"):
         yield model
 
 
@@ -262,46 +263,60 @@ def gradient_pruned(
     Raises:
         InvalidArgumentError: as `gradient_prune`.
     """
-    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
-    with _under(model, masks, "gradient"):
+    contents = ModelContents(model)
+    masks = _draw(contents, p_prune, p_bern, gradient_barrier, **options)
+    with _under(contents, masks, "gradient"):
         yield model
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
     """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
-    look_closely(model)
-    return _under(model, Masks({}), "global")
+    contents = ModelContents(model)
+    look_closely(contents.modules, contents.group)
+    return _under(contents, Masks({}), "global")
 
 
 @contextmanager
-def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
+def _under(contents: ModelContents, masks: Masks, prune_type: str) -> Generator[None]:
+    model = contents.model
     before = Standing.of(model)
-    apply_masks(model, masks, prune_type)
+    _apply(contents, masks, prune_type)
     inside = Standing.of(model, values=False)
     try:
         yield
     finally:
-        restore_gradients(model)
+        now = ModelContents(model)  # the block may have changed it
+        restore_gradients(module for _, module in now.modules)
         lost = inside.end()
-        lost += restore_weights(model)
+        lost += restore_weights(now.modules)
         lost += before.bring_back()
         warn_of_loss("the end of the block", lost, frames=6)
-        check_releasable(model)
+        check_releasable(now.modules)
+
+
+def _apply(contents: ModelContents, masks: Masks, prune_type: str) -> None:
+    if prune_type == "global":
+        pairs = check_weights(contents, masks)  # first: an error leaves the model as it is
+        restore_gradients(module for _, module in contents.modules)
+        prune_weights(contents, pairs)
+    else:
+        check_releasable(contents.modules)
+        prune_gradients(contents, masks)
+        release_weights(contents.modules, contents.group)
 
 
 def _draw(
-    model: nn.Module,
+    contents: ModelContents,
     p_prune: float,
     p_bern: float,
     barrier: Barrier = no_barrier,
     **options: Unpack[SelectOptions],
 ) -> Masks:
-    team = team_of(model)
-    if team is not None:
-        agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
+    given = {"model": contents, "p_prune": p_prune, "p_bern": p_bern, **options}
+    contents.group.agree("prune", given)
     p_bern = check_ratio("p_bern", p_bern)
     source = make_generator(options.get("generator"), options.get("seed"))
     # One source for both: random scores and draws must not repeat each other's numbers.
     options |= {"generator": source, "seed": None}
-    chosen = choose(model, p_prune, barrier=barrier, **options)
+    chosen = choose(contents, p_prune, barrier=barrier, **options)
     return chosen.draw(p_bern, generator=source)

@@ -25,8 +25,9 @@ from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluation import Grid, Ranks
 from secateurs.evaluation import sweep as run_sweep
 from secateurs.evaluation.grid import P_PRUNE
-from secateurs.parameters.coverage import coverage_of
-from secateurs.parameters.prunable_parameters import find_targets
+from secateurs.parameters.coverage_count import coverage_of
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.prunable_parameters import targets_in
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
@@ -236,8 +237,9 @@ def sweep(
     if ranks is not None and not ranks.first:
         return
     named = {"include": include or None, "exclude": exclude or None}
-    targets = find_targets(model.model, layers=layers or None, **named)
-    found = coverage_of(model.model, targets, **named, barrier=grid.barrier)
+    contents = ModelContents(model.model)
+    targets = targets_in(contents, layers=layers or None, **named)
+    found = coverage_of(contents, targets, **named, barrier=grid.barrier)
     stays = coverage_line(found, layers, include)
     with Stdout(written=True) as stdout:
         stdout.table(lambda console: print_table(rows, console, note=stays))

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import nearest
-from secateurs.distributed.process_group import team_of
+from secateurs.distributed.model_group import group_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.fingerprint import fingerprint
@@ -171,7 +171,7 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 def _check_ranks(model: nn.Module, loader: Iterable[Any]) -> None:
     """Refuse what cannot be split."""
-    if team_of(model) is not None:
+    if group_of(model).is_distributed:
         raise InvalidArgumentError(
             "ranks= splits the images over ranks that each have the whole model, but this model is "
             "divided among ranks or wrapped for them: leave ranks= out, so that all score all "

@@ -8,9 +8,12 @@ import torch
 from secateurs._tensors.blocks import Array, blocks_of, in_threads, ranges
 from secateurs._tensors.memory_order import flattened, joined, storage_order
 from secateurs._tensors.philox import Stream
+from secateurs.distributed.shard import Shard
 
 # With this many levels in the first comparison, one draw in 256 needs a second look.
 _LEVELS = 256
+# Where the units here lie scattered, up to so many numbers are made for one that is used.
+_WASTE = 32
 
 
 class Coins:
@@ -46,12 +49,13 @@ def draw_into(
     chosen: Sequence[torch.Tensor],
     p: float,
     generator: torch.Generator | None,
+    placements: Sequence[Shard | None] | None = None,
 ) -> None:
     """Keep every unit that is no candidate, and each candidate with probability ``1 - p``.
 
     With a generator on the CPU the outcome depends on the order of the tensors and on the flat
-    index, not on devices, memory layouts or threads. With one on another device the draw is made
-    there, in a few launches and without waiting for the host.
+    index, not on devices, memory layouts, threads or ranks. With one on another device the draw is
+    made there, in a few launches and without waiting for the host.
 
     Args:
         keep: bool, overwritten, one tensor for each of ``chosen``, in its shape, on its device and
@@ -59,42 +63,54 @@ def draw_into(
         chosen: bool, True is a candidate.
         p: the probability with which a candidate is pruned.
         generator: the source; not needed for p = 0 or 1.
+        placements: for each tensor, which part of the whole it is; None for a whole one. By default
+            all are whole.
     """
     flats = [(flattened(c), flattened(k)) for c, k in zip(chosen, keep, strict=True)]
+    parts = placements or [None] * len(chosen)
     if p in (0.0, 1.0) or generator is None:
         for candidates, kept in joined(flats):
             torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
-    elif generator.device.type == "cpu":
-        _draw_by_place(chosen, flats, Coins(p, generator))
+    elif generator.device.type == "cpu" or any(part is not None for part in parts):
+        _draw_by_index(list(zip(chosen, keep, parts, strict=True)), flats, Coins(p, generator))
     else:
         for candidates, kept in joined(flats):
             heads = _heads_on_device(candidates.numel(), p, generator).to(candidates.device)
             torch.logical_and(candidates, heads, out=kept).logical_not_()
 
 
-def _draw_by_place(
-    chosen: Sequence[torch.Tensor], flats: list[tuple[torch.Tensor, torch.Tensor]], coins: Coins
+_Row = tuple[torch.Tensor, torch.Tensor, Shard | None]
+
+
+def _draw_by_index(
+    rows: list[_Row], flats: list[tuple[torch.Tensor, torch.Tensor]], coins: Coins
 ) -> None:
     begin = 0
-    for run, by_flat_index in _runs(chosen):
+    for run, by_flat_index in _runs(rows):
         if by_flat_index:
             for candidates, kept in joined([flats[i] for i in run]):
                 _draw_here(candidates.numpy(), kept.numpy(), begin, coins)
                 begin += candidates.numel()
             continue
-        for tensor, (candidates, kept) in ((chosen[i], flats[i]) for i in run):
-            tails = torch.from_numpy(coins.tails(begin, begin + tensor.numel()))
-            tails = tails.view(tensor.shape).permute(storage_order(tensor)).reshape(-1)
+        for index in run:
+            chosen, keep, part = rows[index]
+            if part is not None:
+                _draw_part(chosen, keep, part, begin, coins)
+                begin += torch.Size(part.shape).numel()
+                continue
+            candidates, kept = flats[index]
+            tails = torch.from_numpy(coins.tails(begin, begin + chosen.numel()))
+            tails = tails.view(chosen.shape).permute(storage_order(chosen)).reshape(-1)
             torch.ge(tails.to(candidates.device), candidates, out=kept)
-            begin += tensor.numel()
+            begin += chosen.numel()
 
 
-def _runs(chosen: Sequence[torch.Tensor]) -> Iterator[tuple[list[int], bool]]:
-    """Runs of tensors on the CPU whose order of memory is that of the flat index, and of others."""
+def _runs(rows: Sequence[_Row]) -> Iterator[tuple[list[int], bool]]:
+    """Runs of whole tensors on the CPU in memory in the order of the flat index, and of others."""
     run: list[int] = []
     kind = True
-    for index, tensor in enumerate(chosen):
-        plain = tensor.device.type == "cpu" and tensor.is_contiguous()
+    for index, (chosen, _, part) in enumerate(rows):
+        plain = part is None and chosen.device.type == "cpu" and chosen.is_contiguous()
         if run and plain != kind:
             yield run, kind
             run = []
@@ -112,6 +128,40 @@ def _draw_here(candidates: Array, kept: Array, begin: int, coins: Coins) -> None
             np.greater_equal(tails, candidates[block], out=kept[block])
 
     in_threads(draw, ranges(len(candidates)))
+
+
+def _draw_part(
+    candidates: torch.Tensor, keep: torch.Tensor, part: Shard, begin: int, coins: Coins
+) -> None:
+    """Draw for the part of a tensor that lies here, by the units' numbers in the whole."""
+    here = keep.device.type == "cpu" and keep.is_contiguous() and candidates.is_contiguous()
+    drawn = keep.view(-1).numpy() if here else np.empty(candidates.numel(), bool)
+    among = candidates.view(-1).numpy() if here else np.zeros(1, bool)
+
+    def draw(elements: range) -> None:
+        for block in blocks_of(elements):
+            tails = _tails_of(part, block.start, block.stop, begin, coins)
+            np.greater_equal(tails, among[block] if here else among, out=drawn[block])
+
+    in_threads(draw, ranges(len(drawn)))
+    if not here:
+        shown = torch.from_numpy(drawn).view(candidates.shape).to(candidates.device)
+        torch.ge(shown, candidates, out=keep)
+
+
+def _tails_of(part: Shard, start: int, stop: int, begin: int, coins: Coins) -> Array:
+    """Whether the coins of the elements from ``start`` to ``stop`` of a part show tails."""
+    if part.first is not None:
+        first = begin + part.first
+        return coins.tails(first + start, first + stop)
+    indices = part.indices_of(np.arange(start, stop))
+    first, last = int(indices[0]), int(indices[-1]) + 1
+    if last - first <= _WASTE * len(indices):
+        return coins.tails(begin + first, begin + last)[indices - first]
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
+    return np.concatenate(
+        [coins.tails(begin + int(run[0]), begin + int(run[-1]) + 1) for run in runs]
+    )
 
 
 def _heads_on_device(count: int, p: float, generator: torch.Generator) -> torch.Tensor:

@@ -6,7 +6,7 @@ Masks are buffers, so that `torch.func.stack_module_state` stacks them. Neither 
 alone, which a module may use itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,10 @@ from secateurs.originals.original import Original
 ORIGINAL_SUFFIX = "_orig"
 BACKWARD_SUFFIX = "_backward_mask"
 _PLACE = "_secateurs"
+
+
+NamedModules = Iterable[tuple[str, nn.Module]]
+"""Modules, each once, with their qualified names: all of a model."""
 
 
 class Kept:
@@ -57,9 +61,9 @@ class Kept:
         return module
 
 
-def originals_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Original]]:
+def originals_of(modules: NamedModules) -> Iterator[tuple[str, nn.Module, str, Original]]:
     """Yield (name, module, attribute, original) of all that is kept, stale or not."""
-    for prefix, module in model.named_modules():
+    for prefix, module in modules:
         kept = _kept_below(module)
         for attribute, original in list(kept.originals.items()) if kept else ():
             yield f"{prefix}.{attribute}" if prefix else attribute, module, attribute, original
@@ -100,13 +104,6 @@ def forget_original(module: nn.Module, attribute: str) -> None:
     if kept is not None and kept.originals.pop(attribute, None) is not None:
         vars(kept.module).pop(attribute + ORIGINAL_SUFFIX, None)
         _tidy(kept)
-
-
-def backward_masks(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    """Yield (module, attribute, mask) of all masks of backward passes."""
-    for module in model.modules():
-        for attribute, mask in masks_of(module):
-            yield module, attribute, mask
 
 
 def masks_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from secateurs.distributed.dtensor import is_part
+from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
 
@@ -114,7 +114,7 @@ def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
 
 def _is_usable(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
-    return weight is not None and not is_part(weight) and weight[:1].numel() > 1
+    return weight is not None and not is_dtensor(weight) and weight[:1].numel() > 1
 
 
 def _copied(module: nn.Module, weight: Tensor) -> nn.Module:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from secateurs.distributed.dtensor import is_part
+from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
 
@@ -49,7 +49,7 @@ def refuse_unprunable(
 
 def why_not(module: nn.Module, parameter: nn.Parameter) -> tuple[str, str] | None:
     """What a parameter is that cannot be pruned, and what to do about it; None if it can be."""
-    if isinstance(parameter, UninitializedParameter):
+    if issubclass(type(parameter), UninitializedParameter):  # `isinstance` is slow for Parameters
         return "is not initialised yet", "run one forward pass of the lazy model first"
     if isinstance(module, torch.jit.ScriptModule):
         return (
@@ -101,10 +101,12 @@ def _of_values(parameter: torch.Tensor) -> tuple[str, str] | None:
 
 def _foreign(parameter: torch.Tensor) -> type[torch.Tensor] | None:
     """The class of a tensor whose operations are not torch's own; None for ordinary ones."""
-    if is_part(parameter):
+    cls = type(parameter)
+    if cls is nn.Parameter:  # the usual case, which is asked often
+        return None
+    if is_dtensor(parameter):
         local: torch.Tensor = getattr(parameter, "_local_tensor")  # noqa: B009
         return _foreign(local)
-    cls = type(parameter)
     # A class that does not override these two, such as a marker, behaves as its base does.
     function: object = getattr(cls.__torch_function__, "__func__", cls.__torch_function__)
     plain: object = getattr(torch.Tensor.__torch_function__, "__func__", None)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from secateurs.distributed.dtensor import is_part, local_of
+from secateurs.distributed.dtensor import is_dtensor, local_of
 from secateurs.errors import InvalidArgumentError
 
 
@@ -49,7 +49,7 @@ def _spans(parameters: Sequence[tuple[str, nn.Parameter]]) -> list[_Span]:
     spans: list[_Span] = []
     for name, parameter in parameters:
         try:
-            tensor = local_of(parameter.detach()) if is_part(parameter) else parameter
+            tensor = local_of(parameter.detach()) if is_dtensor(parameter) else parameter
             start = tensor.data_ptr()
         except Exception:  # noqa: S112 - sparse, packed or not initialised: no addresses
             continue

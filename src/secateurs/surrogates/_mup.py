@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from secateurs._io.text import quoted
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.selection._select import SelectOptions, choose
 from secateurs.selection.candidates import Candidates
@@ -77,7 +78,7 @@ class MUP(Diversified):
             return (target.weight * found[target.name]).abs()
 
         options: SelectOptions = {**self.options, "score": importance, "seed": self.seed}
-        return choose(self.network, self.p_prune, warn=False, **options)
+        return choose(ModelContents(self.network), self.p_prune, warn=False, **options)
 
     def _gradients(self, structure: Structure, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""

@@ -14,6 +14,7 @@ from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
 from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection._select import SelectOptions, choose
@@ -274,7 +275,8 @@ class Diversified(View):
 
     def _choose_candidates(self) -> None:
         options: SelectOptions = {**self.options, "seed": self.seed}
-        self._candidates = choose(self.network, self.p_prune, barrier=self._barrier, **options)
+        contents = ModelContents(self.network)
+        self._candidates = choose(contents, self.p_prune, barrier=self._barrier, **options)
         self._turns.forget()
 
     def _make(self, number: int, structure: Structure, args: Any = (), kwargs: Any = None) -> Draw:

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from secateurs._tensors.float_keys import Scores
-from secateurs.distributed.process_group import Team
-from secateurs.distributed.shard import Array
+from secateurs.distributed.process_group import Array, ProcessGroup
 from secateurs.errors import InvalidArgumentError
 from secateurs.selection.histogram import Range
 from secateurs.selection.key_counts import KeyCounts
@@ -29,16 +28,18 @@ class RankCounts:
             same tensors; those that another rank counts are empty.
         marks: as for `KeyCounts`.
         total: how many scores all ranks have together.
-        team: the ranks.
+        ranks: the ranks.
 
     Attributes:
         here: the counts of this rank.
     """
 
-    def __init__(self, scores: Sequence[Scores], marks: torch.Tensor, total: int, team: Team):
+    def __init__(
+        self, scores: Sequence[Scores], marks: torch.Tensor, total: int, ranks: ProcessGroup
+    ):
         self.here = KeyCounts(scores, marks)
         self.total, self.low, self.high = total, self.here.low, self.here.high
-        self._team = team
+        self._ranks = ranks
 
     def guess(self, k: int) -> tuple[int, int]:
         """A narrow range that likely holds the k-th smallest; see `KeyCounts.guess`.
@@ -46,8 +47,8 @@ class RankCounts:
         The sample stays where it was taken, and grows with the number of ranks: two rounds of
         counting narrow the range down.
         """
-        sample = self.here.sample(max(self.total // (_SAMPLE * self._team.size), 1))
-        taken = int(self._team.sum(np.array([len(sample)]))[0])
+        sample = self.here.sample(max(self.total // (_SAMPLE * self._ranks.size), 1))
+        taken = int(self._ranks.sum(np.array([len(sample)]))[0])
         quantile = (k - 1) / max(self.total - 1, 1)
         spread = 3 * (taken * quantile * (1 - quantile)) ** 0.5 + 2
         ranks = (int(quantile * (taken - 1)) - spread, int(quantile * (taken - 1)) + spread + 1)
@@ -57,7 +58,7 @@ class RankCounts:
             below = np.count_nonzero(sample < low)
             bins = Range(low, high, shift).histogram(sample[(sample >= low) & (sample <= high)])
             bins[0] += below
-            first, last = np.searchsorted(np.cumsum(self._team.sum(bins)), ranks, side="right")
+            first, last = np.searchsorted(np.cumsum(self._ranks.sum(bins)), ranks, side="right")
             last = min(int(last), len(bins) - 1)
             first = min(int(first), last)
             low, high = low + (first << shift), min(low + ((last + 1) << shift) - 1, high)
@@ -76,9 +77,9 @@ class RankCounts:
             counted[1], counted[2:] = below, bins.numpy()
         except InvalidArgumentError as nan:
             counted[0], error = 1, nan
-        together = self._team.sum(counted)
+        together = self._ranks.sum(counted)
         if together[0]:
-            self._team.fail(error)
+            self._ranks.fail(error)
         return int(together[1]), torch.from_numpy(together[2:])
 
 
@@ -89,12 +90,12 @@ class PlaceCounts:
         places: this rank's, ascending.
         total: how many there are on all ranks.
         size: the number of elements of the whole tensor.
-        team: the ranks.
+        ranks: the ranks.
     """
 
-    def __init__(self, places: Array, total: int, size: int, team: Team):
+    def __init__(self, places: Array, total: int, size: int, ranks: ProcessGroup):
         self.total, self.low, self.high = total, 0, size - 1
-        self._places, self._team = places, team
+        self._places, self._ranks = places, ranks
 
     def guess(self, k: int) -> tuple[int, int]:  # noqa: ARG002
         """All there are."""
@@ -106,5 +107,5 @@ class PlaceCounts:
         first, last = np.searchsorted(self._places, (low, high + 1))
         counted[0] = first
         counted[1:] = Range(low, high, shift).histogram(self._places[first:last])
-        together = self._team.sum(counted)
+        together = self._ranks.sum(counted)
         return int(together[0]), torch.from_numpy(together[1:])

@@ -7,37 +7,36 @@ import torch
 
 from secateurs._tensors.float_keys import Scores, key_of
 from secateurs._tensors.memory_order import pieces
-from secateurs.distributed.process_group import Team
-from secateurs.distributed.shard import Array
+from secateurs.distributed.process_group import Array, ProcessGroup
 from secateurs.selection.key_counts import KeyCounts
-from secateurs.selection.sharded.sharded_criteria import PartScores
 from secateurs.selection.sharded.sharded_histogram import BINS_LOG2, PlaceCounts, RankCounts
 from secateurs.selection.threshold import Threshold, find_threshold
 from secateurs.selection.tie_breaking import Marks, mark
+from secateurs.selection.unit_scores import ShardScores
 
 
 def choose_parts(
-    groups: Sequence[Sequence[Scores]], p_prune: float, team: Team
+    groups: Sequence[Sequence[Scores]], p_prune: float, ranks: ProcessGroup
 ) -> dict[str, torch.Tensor]:
     """Choose the candidates of every group: see `secateurs.select`.
 
     Args:
-        groups: from `secateurs.selection.sharded.sharded_criteria.score_parts`.
+        groups: from `secateurs.selection.unit_scores.score_all`.
         p_prune: the ratio of units.
-        team: the ranks.
+        ranks: those that hold the model.
 
     Returns:
-        For each name a bool tensor, one a unit; a DTensor where the parameter is one.
+        For each name a bool tensor, one for each unit that lies here.
     """
     chosen: dict[str, torch.Tensor] = {}
     for group in groups:
-        parts = [part for part in group if isinstance(part, PartScores)]
-        masks = _choose(parts, round(p_prune * _total(parts)), team)
-        chosen |= {part.name: part.wrap(m) for part, m in zip(parts, masks, strict=True)}
+        parts = [part for part in group if isinstance(part, ShardScores)]
+        masks = _choose(parts, round(p_prune * _total(parts)), ranks)
+        chosen |= {part.name: mask for part, mask in zip(parts, masks, strict=True)}
     return chosen
 
 
-def _choose(group: Sequence[PartScores], k: int, team: Team) -> list[torch.Tensor]:
+def _choose(group: Sequence[ShardScores], k: int, ranks: ProcessGroup) -> list[torch.Tensor]:
     """Mark the k smallest of all scores of all ranks together.
 
     Ties go to the earlier tensor, then to the smaller flat index in the whole tensor, however the
@@ -46,7 +45,7 @@ def _choose(group: Sequence[PartScores], k: int, team: Team) -> list[torch.Tenso
     Args:
         group: the scores that lie here, in the order in which ties are broken.
         k: how many, from 0 to the number of units.
-        team: the ranks, all of which must call.
+        ranks: all of which must call.
 
     Returns:
         For each tensor a bool tensor, one for each unit that lies here.
@@ -54,11 +53,11 @@ def _choose(group: Sequence[PartScores], k: int, team: Team) -> list[torch.Tenso
     Raises:
         InvalidArgumentError: on all ranks, if a score is NaN; the parameter is named.
     """
-    counted = [part for part in group if part.owned]
-    copies = [part for part in group if not part.owned]
+    counted = [part for part in group if part.shard.counted]
+    copies = [part for part in group if not part.shard.counted]
     marks, others = (Marks.empty([part.values for part in parts]) for parts in (counted, copies))
     # Every tensor stands in both, with or without elements, for all must agree on the keys' format.
-    counts = RankCounts(_with_empty(counted, copies), marks.here, _total(group), team)
+    counts = RankCounts(_with_empty(counted, copies), marks.here, _total(group), ranks)
     masks = dict(zip((part.name for part in counted), marks.masks, strict=True))
     masks |= zip((part.name for part in copies), others.masks, strict=True)
     if k == 0:
@@ -74,29 +73,29 @@ def _choose(group: Sequence[PartScores], k: int, team: Team) -> list[torch.Tenso
     made = [masks[part.name] for part in group]
     if not every:
         tied = _counted_places(counted, counts.here, threshold.key)
-        _mark_ties(group, made, tied, counts.here.dtype, threshold, team)
+        _mark_ties(group, made, tied, counts.here.dtype, threshold, ranks)
     return made
 
 
 def _mark_ties(
-    group: Sequence[PartScores],
+    group: Sequence[ShardScores],
     masks: Sequence[torch.Tensor],
     tied: Mapping[str, Array],
     dtype: torch.dtype,
     threshold: Threshold,
-    team: Team,
+    ranks: ProcessGroup,
 ) -> None:
     """Mark the earliest scores that equal the threshold, on whichever ranks they lie."""
-    totals = team.sum(np.array([len(tied.get(part.name, ())) for part in group])).tolist()
+    totals = ranks.sum(np.array([len(tied.get(part.name, ())) for part in group])).tolist()
     left = threshold.ties
     for part, mask, total in zip(group, masks, totals, strict=True):
         if left == 0:
             break
-        places = tied[part.name] if part.owned else _places(part, dtype, threshold.key)
+        places = tied[part.name] if part.shard.counted else _places(part, dtype, threshold.key)
         if total > left:
-            whole = part.shard.places_of(places)
+            whole = part.shard.indices_of(places)
             size = torch.Size(part.shard.shape).numel()
-            counts = PlaceCounts(whole if part.owned else whole[:0], total, size, team)
+            counts = PlaceCounts(whole if part.shard.counted else whole[:0], total, size, ranks)
             places = places[whole <= find_threshold(counts, left, BINS_LOG2).key]
         if len(places):
             index = torch.from_numpy(places).to(mask.device)
@@ -104,7 +103,9 @@ def _mark_ties(
         left -= min(total, left)
 
 
-def _counted_places(counted: Sequence[PartScores], counts: KeyCounts, key: int) -> dict[str, Array]:
+def _counted_places(
+    counted: Sequence[ShardScores], counts: KeyCounts, key: int
+) -> dict[str, Array]:
     """`_places` of all that this rank counts; mostly the last pass has met them."""
     inside = counts.inside
     if (
@@ -122,7 +123,7 @@ def _counted_places(counted: Sequence[PartScores], counts: KeyCounts, key: int) 
     return {part.name: mine - begin for part, mine, begin in parts}
 
 
-def _places(part: PartScores, dtype: torch.dtype, key: int) -> Array:
+def _places(part: ShardScores, dtype: torch.dtype, key: int) -> Array:
     """The flat indices, in the part that lies here, of the scores with this key."""
     flat = part.values.reshape(-1)
     found: list[Array] = []
@@ -132,10 +133,10 @@ def _places(part: PartScores, dtype: torch.dtype, key: int) -> Array:
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _with_empty(parts: Sequence[PartScores], others: Sequence[PartScores]) -> list[Scores]:
+def _with_empty(parts: Sequence[ShardScores], others: Sequence[ShardScores]) -> list[Scores]:
     empty = (Scores(o.name, o.values.reshape(-1)[:0], o.absolute) for o in others)
     return [*parts, *empty]
 
 
-def _total(group: Sequence[PartScores]) -> int:
+def _total(group: Sequence[ShardScores]) -> int:
     return sum(torch.Size(part.shard.shape).numel() for part in group)
