@@ -265,8 +265,7 @@ def check_gradient_prunable(targets: Sequence[Target]) -> None:
             "method of the module was replaced on the instance: undo that, or write "
             f"{_without(replaced, targets)}"
         )
-    places = [(t.name, module) for t in targets for module, a in t.places if a == "weight"]
-    refuse_recomputed(places, [t.name for t in targets], stored=False)
+    refuse_recomputed(targets, stored=False)
 
 
 def gradient_barrier(target: Target) -> str:

@@ -95,7 +95,7 @@ def check_weights(contents: ModelContents, masks: Masks) -> list[tuple[Target, M
     for target, mask in pairs:
         _check_writable(target)
         local_mask(mask, target)
-    refuse_overlaps([(target.name, target.parameter) for target, _ in pairs])
+    refuse_overlaps([target for target, _ in pairs])
     check_releasable(contents.modules)
     return pairs
 

@@ -168,7 +168,7 @@ def _only_by_name(target: Target, gates: set[str]) -> tuple[bool, str]:
 
 
 def _why_barred(target: Target) -> str:
-    reason = why_not(target.module, target.parameter)
+    reason = why_not(target)
     return reason[0] if reason else ""
 
 

@@ -141,12 +141,16 @@ def classes_of(layer: str | type[nn.Module]) -> Classes:
 def weights_of(everything: dict[str, Target], classes: Classes) -> set[str]:
     """The names of all targets for which `is_weight_of` holds."""
     is_kind, with_experts = KindOf(classes), Experts in classes
-    return {
-        name
-        for name, target in everything.items()
-        if any(is_kind[type(m)] and a in weight_attributes(m) for m, a in target.places)
-        or (with_experts and target.is_stack)
-    }
+    found: set[str] = set()
+    for name, target in everything.items():
+        for module, attribute in target.places:
+            if is_kind[type(module)] and attribute in weight_attributes(module):
+                found.add(name)
+                break
+        else:
+            if with_experts and target.is_stack:
+                found.add(name)
+    return found
 
 
 def is_weight_of(target: Target, classes: Classes) -> bool:

@@ -50,21 +50,23 @@ class ModelContents:
     @cached_property
     def targets(self) -> dict[str, Target]:
         """Every Parameter once, under its first name, with all the places that hold it."""
-        found: dict[int, Target] = {}
+        first: dict[int, str] = {}  # of each Parameter, its first name
+        found: dict[str, Target] = {}
         group = self.group.holders
         for prefix, module in self._names:
+            before = f"{prefix}." if prefix else ""
             for attribute, parameter in module._parameters.items():
                 if parameter is None:
                     continue
-                place, name = (module, attribute), f"{prefix}.{attribute}" if prefix else attribute
-                known = found.get(id(parameter))
-                if known is None:
-                    found[id(parameter)] = Target(name, parameter, (place,), (name,), group)
+                name, place = before + attribute, (module, attribute)
+                known = first.setdefault(id(parameter), name)
+                if known not in found:
+                    found[name] = Target(name, parameter, (place,), (name,), group)
                     continue
-                places = known.places if place in known.places else (*known.places, place)
-                names = (*known.names, name)
-                found[id(parameter)] = Target(known.name, parameter, places, names, group)
-        return {target.name: target for target in found.values()}
+                places, names = found[known].places, (*found[known].names, name)
+                places = places if place in places else (*places, place)
+                found[known] = Target(known, parameter, places, names, group)
+        return found
 
     def __repr__(self) -> str:
         return description_of((name, target.parameter) for name, target in self.targets.items())

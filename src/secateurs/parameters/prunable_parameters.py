@@ -97,7 +97,7 @@ def targets_in(
     refuse_absent(contents.targets, layers)
     if not targets:
         raise InvalidArgumentError(_nothing_left(contents, layers, include, exclude))
-    refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], {t.name for t in targets})
+    refuse_unprunable(targets)
     return targets
 
 
@@ -117,15 +117,13 @@ def separate_targets_in(
     """
     targets = targets_in(contents, layers=layers, include=include, exclude=exclude)
     asked = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else (layers,)
-    places = [(t.name, module) for t in targets for module, attribute in t.places
-              if attribute == "weight"]  # fmt: skip
-    refuse_recomputed(places, [t.name for t in targets], [one for one in asked if one is not None])
+    refuse_recomputed(targets, [one for one in asked if one is not None])
     kept: list[Target] = []
     if exclude is not None:
         patterns, chosen = pattern_list("exclude", exclude), {t.name for t in targets}
         others = (t for name, t in contents.targets.items() if name not in chosen)
         kept = [target for target in others if any(is_picked(target, p) for p in patterns)]
-    refuse_overlaps([(t.name, t.parameter) for t in (*targets, *kept)], len(targets))
+    refuse_overlaps(targets, kept)
     return targets
 
 
@@ -169,7 +167,7 @@ def _sources(contents: ModelContents) -> set[tuple[int, str]]:
 
 def is_prunable(target: Target) -> bool:
     """Whether the elements of a parameter can be set to zero one by one."""
-    return why_not(target.module, target.parameter) is None
+    return why_not(target) is None
 
 
 def _nothing_left(

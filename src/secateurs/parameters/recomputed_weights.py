@@ -7,7 +7,7 @@ weights zero, and the weight that it hands to torch's convolution or linear func
 """
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.target import Target
 
 _HANDED = frozenset(
     (
@@ -31,8 +32,7 @@ _FORWARDS = ("forward", "_conv_forward")
 
 
 def refuse_recomputed(
-    named: Iterable[tuple[str, nn.Module]],
-    chosen: Collection[str],
+    targets: Sequence[Target],
     asked: Sequence[str | type[nn.Module]] = (),
     *,
     stored: bool = True,
@@ -40,8 +40,7 @@ def refuse_recomputed(
     """Refuse the weights of layers that do not keep zeros, all of a class in one error.
 
     Args:
-        named: names and modules of the weights that compete.
-        chosen: the names of all that compete, which an exclusion must not match.
+        targets: all that compete.
         asked: what the caller gave as ``layers``; a class in it is pruned as it was asked for.
         stored: whether the stored weights can be pruned at all, if asked for.
 
@@ -49,14 +48,16 @@ def refuse_recomputed(
         InvalidArgumentError: there are some.
     """
     by_class: dict[type[nn.Module], list[tuple[str, nn.Module]]] = {}
-    for name, module in named:
-        cls = _own_class(module)
-        if _has_own_forward(cls) and not _is_asked_for(cls, asked):
-            by_class.setdefault(cls, []).append((name, module))
+    for target in targets:
+        for module, attribute in target.places:
+            if attribute == "weight":
+                by_class.setdefault(_own_class(module), []).append((target.name, module))
     lost = {
         cls: [name for name, _ in held]
         for cls, held in by_class.items()
-        if _loses_zeros(cls, [module for _, module in held])
+        if _has_own_forward(cls)
+        and not _is_asked_for(cls, asked)
+        and _loses_zeros(cls, [module for _, module in held])
     }
     if not lost:
         return
@@ -65,7 +66,7 @@ def refuse_recomputed(
     said = ", ".join(
         f"{len(held)} of type {cls.__name__} ({listed(held)})" for cls, held in lost.items()
     )
-    exclusion = excluding(names, set(chosen) - set(names))
+    exclusion = excluding(names, {target.name for target in targets} - set(names))
     given = ", ".join(one.__name__ if isinstance(one, type) else repr(one) for one in asked)
     nevertheless = (
         f", or, to prune the stored weights, layers=[{given or repr('default')}, {kinds}]"

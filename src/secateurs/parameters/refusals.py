@@ -1,6 +1,6 @@
 """Whether a tensor can be pruned element by element, and what to write where it cannot."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch.nn.parameter import UninitializedParameter
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.target import Target
 
 # Formats that hold scales or packed pairs: no zero, or more than one number an element.
 _WITHOUT_ZERO = frozenset(
@@ -23,35 +24,34 @@ _SPARSE = {
 }
 
 
-def refuse_unprunable(
-    named: Sequence[tuple[str, nn.Module, nn.Parameter]], chosen: Collection[str]
-) -> None:
+def refuse_unprunable(targets: Sequence[Target]) -> None:
     """Refuse parameters that cannot be pruned, all that share a reason in one error.
 
     Args:
-        named: name, module and parameter of all that compete.
-        chosen: the names of all that compete, which an exclusion must not match.
+        targets: all that compete.
 
     Raises:
         InvalidArgumentError: there are some.
     """
     reasons: dict[tuple[str, str], list[str]] = {}
-    for name, module, parameter in named:
-        reason = why_not(module, parameter)
+    for target in targets:
+        reason = why_not(target)
         if reason is not None:
-            reasons.setdefault(reason, []).append(name)
+            reasons.setdefault(reason, []).append(target.name)
+    refused = {name for several in reasons.values() for name in several}
+    others = {target.name for target in targets} - refused if refused else set[str]()
     for (what, remedy), names in reasons.items():
-        others = set(chosen) - {name for several in reasons.values() for name in several}
         said = names[0] if len(names) == 1 else f"each of {len(names)} parameters ({listed(names)})"
         exclusion = excluding(names, others)
         raise InvalidArgumentError(f"{said} {what}: {remedy.format(exclude=exclusion)}")
 
 
-def why_not(module: nn.Module, parameter: nn.Parameter) -> tuple[str, str] | None:
+def why_not(target: Target) -> tuple[str, str] | None:
     """What a parameter is that cannot be pruned, and what to do about it; None if it can be."""
+    parameter = target.parameter
     if issubclass(type(parameter), UninitializedParameter):  # `isinstance` is slow for Parameters
         return "is not initialised yet", "run one forward pass of the lazy model first"
-    if isinstance(module, torch.jit.ScriptModule):
+    if isinstance(target.module, torch.jit.ScriptModule):
         return (
             "is inside a scripted or traced module, whose weights cannot be replaced",
             "prune the network before torch.jit.script or torch.jit.trace, or write {exclude}",

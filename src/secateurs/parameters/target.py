@@ -49,15 +49,11 @@ class Target:
         names: tuple[str, ...],
         group: ProcessGroup | None = None,
     ):
-        # In one step: one is made for every parameter of a model, and field by field takes four
-        # times as long.
-        self.__dict__.update(
-            name=name,
-            parameter=parameter,
-            places=places,
-            names=names,
-            group=group or ProcessGroup(),
-        )
+        # One is made for every parameter of a model; what a frozen dataclass does by itself takes
+        # four times as long.
+        own = self.__dict__
+        own["name"], own["parameter"], own["places"], own["names"] = name, parameter, places, names
+        own["group"] = group or ProcessGroup()
 
     @property
     def module(self) -> nn.Module:
@@ -130,6 +126,9 @@ class Target:
     @property
     def is_stack(self) -> bool:
         """Whether it holds the matrices of several experts, one behind the other."""
+        # Most have other dimensions, and all of a model are asked. Other types may not say theirs.
+        if type(self.parameter) is nn.Parameter and self.parameter.dim() != 3:
+            return False
         if not is_stack(self.module, self.attribute, self.parameter):
             return False
         shape = tuple(self.parameter.shape)
