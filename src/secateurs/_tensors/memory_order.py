@@ -48,33 +48,42 @@ def flattened(values: torch.Tensor) -> torch.Tensor:
     return values.permute(storage_order(values)).reshape(-1)
 
 
-def pieces(flat: torch.Tensor) -> Iterator[slice]:
-    """Slices that cover a flat tensor, each of a size that suits the device."""
-    size = _piece(flat)
+def pieces(flat: torch.Tensor, block: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover a flat tensor, each of a size that suits the device.
+
+    Args:
+        flat: a one-dimensional tensor.
+        block: the elements of one slice if the tensor is on a CPU.
+    """
+    size = _piece(flat, block)
     return (slice(start, start + size) for start in range(0, flat.numel(), size))
 
 
-def logical_pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Cut tensors of one shape into the same parts, in the order of the flat index.
+def logical_pieces(
+    *tensors: torch.Tensor, block: int = BLOCK
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Cut tensors of one shape into the same pieces, in the order of the flat index.
 
     Args:
-        *tensors: any memory layout; the parts are views.
+        *tensors: any memory layout; the pieces are views.
+        block: the elements of one piece if the tensors are on a CPU.
 
     Yields:
-        One part of each, of a size that suits the device.
+        One piece of each, of a size that suits the device.
     """
     first = tensors[0]
-    if first.numel() <= _piece(first):
+    size = _piece(first, block)
+    if first.numel() <= size:
         yield tensors
     elif all(tensor.is_contiguous() for tensor in tensors):
         flats = [tensor.view(-1) for tensor in tensors]
-        for piece in pieces(flats[0]):
+        for piece in pieces(flats[0], block):
             yield tuple(flat[piece] for flat in flats)
     else:
-        rows = max(_piece(first) // first[0].numel(), 1)
-        for parts in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-            inner = (part[0] for part in parts) if rows == 1 else parts
-            yield from logical_pieces(*inner)
+        rows = max(size // first[0].numel(), 1)
+        for split in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+            inner = (piece[0] for piece in split) if rows == 1 else split
+            yield from logical_pieces(*inner, block=block)
 
 
 def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
@@ -130,8 +139,8 @@ def _empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor
     return torch.from_numpy(np.empty(count, np.uint8)).view(dtype)
 
 
-def _piece(tensor: torch.Tensor) -> int:
-    return BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+def _piece(tensor: torch.Tensor, block: int) -> int:
+    return block if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
 
 
 def _dense_strides(tensor: torch.Tensor) -> tuple[int, ...]:

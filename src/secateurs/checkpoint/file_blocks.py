@@ -38,6 +38,7 @@ class Weight:
         size: the elements of one unit.
         columns: 1 if they lie side by side, else the number of units whose elements alternate.
         scale: what its values are multiplied with to give the weight, if it is quantised.
+        block: elements looked at together, at most `BLOCK`.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Weight:
     size: int
     columns: int = 1
     scale: StoredScale | None = None
+    block: int = BLOCK
 
     @property
     def units(self) -> int:
@@ -54,27 +56,27 @@ class Weight:
     @property
     def step(self) -> int:
         """Elements looked at together where units are not wide: a whole number of units."""
-        return max(BLOCK // self.size, 1) * self.size
+        return max(self.block // self.size, 1) * self.size
 
     @property
     def is_wide(self) -> bool:
         """Whether the elements of a unit do not lie in one block."""
-        return self.size > BLOCK or self.columns > 1
+        return self.size > self.block or self.columns > 1
 
     def grids(self) -> Iterator["Grid"]:
         """Yield grids of at most a block, in order, that cover a weight whose units are wide."""
         across = self.columns
         for base in range(0, self.entry.count, self.size * across):
             unit = base // self.size
-            if across <= BLOCK:
-                step = BLOCK // across
+            if across <= self.block:
+                step = self.block // across
                 for row in range(0, self.size, step):
                     rows = min(step, self.size - row)
                     yield Grid(base + row * across, rows, across, unit)
                 continue
             for row in range(self.size):
-                for column in range(0, across, BLOCK):
-                    width = min(BLOCK, across - column)
+                for column in range(0, across, self.block):
+                    width = min(self.block, across - column)
                     yield Grid(base + row * across + column, 1, width, unit + column)
 
 

@@ -7,9 +7,9 @@ import torch
 from secateurs._tensors.device_keys import device_blocks, joined_keys
 from secateurs._tensors.float_keys import Scores, key_dtype, key_range
 from secateurs._tensors.memory_order import flattened
+from secateurs.selection.histogram import Sizes
 from secateurs.selection.key_counts import sampled_ranks
 
-_SAMPLE = 1 << 16
 # Keys inside the range are sorted on the device while they are so few.
 _FEW = 1 << 23
 
@@ -60,7 +60,7 @@ def _likely_range(
     scores: Sequence[Scores], dtype: torch.dtype, k: int, total: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Two keys, on the device, that the k-th smallest likely lies between."""
-    step, offset = max(total // _SAMPLE, 1), 0
+    step, offset = max(total // Sizes.sample, 1), 0
     taken: list[torch.Tensor] = []
     for one in scores:
         flat, first = flattened(one.values), -offset % step
