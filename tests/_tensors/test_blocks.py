@@ -3,19 +3,19 @@ import pytest
 import torch
 
 from secateurs._tensors import blocks
-from secateurs._tensors.blocks import Source, key_blocks, share_out
+from secateurs._tensors.blocks import TensorKeys, key_blocks, share_out
 from secateurs._tensors.float_keys import Scores, key_of
 
 SIZES = (5, 0, 1, 130, 64, 3)
 
 
-def sources(dtype: torch.dtype = torch.float32) -> tuple[list[Source], torch.Tensor]:
+def sources(dtype: torch.dtype = torch.float32) -> tuple[list[TensorKeys], torch.Tensor]:
     """Tensors of all kinds, and their keys one after the other."""
     scores = [Scores("", torch.randn(size).bfloat16(), i % 2 == 0) for i, size in enumerate(SIZES)]
     scores.append(Scores("", torch.randn(6, 5).to(dtype).t(), True))
     made = [key_of(s.values, dtype, absolute=s.absolute) for s in scores[:-1]]
     made.append(key_of(scores[-1].values.t().reshape(-1), dtype, absolute=True))
-    return [Source(s, dtype) for s in scores], torch.cat(made)
+    return [TensorKeys(s, dtype) for s in scores], torch.cat(made)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from helpers import DTYPES
-from secateurs._tensors.multiply import Product, _multiply_together, as_integers, multiply
+from secateurs._tensors.multiply import Product, as_integers, multiply, multiply_together
 
 
 @pytest.mark.parametrize("block", [3, 1 << 18])
@@ -51,6 +51,6 @@ def test_the_way_of_other_devices_does_the_same() -> None:
     sources[-1] = sources[-1].contiguous(memory_format=torch.channels_last)
     keeps = [torch.rand(shape) < 0.5 for shape in shapes]
     products = [Product(s, k, torch.empty_like(s)) for s, k in zip(sources, keeps, strict=True)]
-    _multiply_together(products)
+    multiply_together(products)
     for product in products:
         assert torch.equal(product.target, product.source * product.keep)

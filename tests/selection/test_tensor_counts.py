@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from helpers import DTYPES, exact
 from secateurs._tensors.float_keys import Scores, key_of
 from secateurs.errors import InvalidArgumentError
-from secateurs.selection.histogram import Pass, Range, Sizes
+from secateurs.selection.histogram import KeyPass, Range, Sizes
 from secateurs.selection.tensor_counts import TensorCounts
 
 
@@ -98,7 +98,7 @@ class Watched(TensorCounts):
 
     passes = 0
 
-    def show(self, counting: Pass) -> None:
+    def show(self, counting: KeyPass) -> None:
         self.passes += 1
         super().show(counting)
 
@@ -128,7 +128,7 @@ def test_the_way_of_other_devices_counts_the_same(dtype: torch.dtype, kept: int)
     keys = key_of(torch.randn(500).to(dtype), dtype, absolute=False)
     low, *_, high = keys.sort().values[100:401].tolist()
     wanted = Range(low, high, max((high - low).bit_length() - 10, 0))
-    here, there = (Pass(wanted, dtype, Sizes(kept=kept), signed=True) for _ in range(2))
+    here, there = (KeyPass(wanted, dtype, Sizes(kept=kept), signed=True) for _ in range(2))
     there.add_on_device(keys[:200])
     there.add_on_device(keys[200:])
     here.add([keys.numpy()])

@@ -15,7 +15,7 @@ from secateurs._tensors import float_keys
 from secateurs._tensors.float_keys import Scores, key_of
 from secateurs._tensors.memory_order import as_integers
 from secateurs.errors import InvalidArgumentError
-from secateurs.selection.histogram import Pass
+from secateurs.selection.histogram import KeyPass
 from secateurs.selection.tensor_counts import TensorCounts
 from secateurs.selection.threshold import candidate_masks, find_threshold, threshold_at
 
@@ -129,7 +129,7 @@ class Misled(TensorCounts):
     def guess(self, k: int) -> tuple[int, int]:
         return self.wrong
 
-    def show(self, counting: Pass) -> None:
+    def show(self, counting: KeyPass) -> None:
         self.passes += 1
         super().show(counting)
 

@@ -1,4 +1,4 @@
-"""Keys of many tensors in memory, block by block, through buffers that are used again."""
+"""Keys of many tensors in memory, block by block, in buffers that are used again."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +12,8 @@ from secateurs._tensors.float_keys import Scores, key_integer, key_of, magnitude
 from secateurs._tensors.memory_order import BLOCK, flattened
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Share = TypeVar("Share")
-Outcome = TypeVar("Outcome")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 _NUMPY = {
     torch.int64: np.dtype(np.int64),
@@ -21,11 +21,11 @@ _NUMPY = {
     torch.int16: np.dtype(np.int16),
 }
 _WORTH_A_THREAD = 1 << 20
-# More would wait for memory and for Python's lock, and each has buffers of its own.
+# More threads would wait for memory and for Python's lock, and each needs buffers of its own.
 _MOST_THREADS = 4
 
 
-class Source:
+class TensorKeys:
     """The keys of one tensor on the CPU, in the order of memory.
 
     Args:
@@ -69,7 +69,7 @@ class Source:
 class Span(NamedTuple):
     """The keys of one tensor from ``start`` to ``stop``."""
 
-    source: Source
+    source: TensorKeys
     start: int
     stop: int
 
@@ -90,17 +90,19 @@ class Chunk:
 
 
 def threads_for(elements: int) -> int:
-    """How many threads to give work of this size."""
+    """How many threads to use for so many elements."""
     most = min(torch.get_num_threads(), _MOST_THREADS)
     return max(1, min(most, elements // _WORTH_A_THREAD))
 
 
-def in_threads(function: Callable[[Share], Outcome], shares: Sequence[Share]) -> list[Outcome]:
-    """Call a function on each share, each in a thread of its own; in order."""
-    if len(shares) < 2:
-        return [function(share) for share in shares]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return list(pool.map(function, shares))
+def in_threads(
+    function: Callable[[Argument], Result], arguments: Sequence[Argument]
+) -> list[Result]:
+    """Call a function on each argument, each in a thread of its own; the results are in order."""
+    if len(arguments) < 2:
+        return [function(argument) for argument in arguments]
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(function, arguments))
 
 
 def ranges(total: int, block: int = BLOCK, threads: int | None = None) -> list[range]:
@@ -122,7 +124,7 @@ def blocks_of(elements: range, block: int = BLOCK) -> Iterator[slice]:
         yield slice(start, min(start + block, elements.stop))
 
 
-def share_out(sources: Sequence[Source], threads: int | None = None) -> list[Chunk]:
+def share_out(sources: Sequence[TensorKeys], threads: int | None = None) -> list[Chunk]:
     """Divide the keys of all tensors into chunks of about equal size, one for each thread.
 
     Args:
@@ -140,12 +142,12 @@ def share_out(sources: Sequence[Source], threads: int | None = None) -> list[Chu
     for source in sources:
         start = 0
         while start < source.size:
-            share = index // size
-            stop = min(source.size, start + (share + 1) * size - index)
-            spans[share].append(Span(source, start, stop))
+            number = index // size
+            stop = min(source.size, start + (number + 1) * size - index)
+            spans[number].append(Span(source, start, stop))
             index += stop - start
             start = stop
-    begins = [min(share * size, total) for share in range(count + 1)]
+    begins = [min(number * size, total) for number in range(count + 1)]
     return [Chunk(tuple(spans[i]), begins[i], begins[i + 1]) for i in range(count)]
 
 

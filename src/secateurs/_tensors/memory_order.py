@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 BLOCK = 1 << 19
-"""Elements looked at together on a CPU.
+"""Elements in one operation on a CPU.
 
-Small enough for the caches, large enough that the time goes into the arithmetic: each step on a
-block gives Python's lock away and must win it back from the other threads.
+Small enough for the caches; large enough that most time is spent on arithmetic, since each
+operation releases Python's lock and then waits for the other threads to take it again.
 """
 
-_BLOCK_ELSEWHERE = 1 << 24
+_DEVICE_BLOCK = 1 << 24
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -22,7 +22,7 @@ def as_integers(values: torch.Tensor) -> torch.Tensor:
 
 
 def storage_order(values: torch.Tensor) -> tuple[int, ...]:
-    """The order of dimensions in which ``values`` lies in memory.
+    """The dimensions of ``values``, from the one with the largest stride to the smallest.
 
     For a permuted tensor (``channels_last``, a transpose) ``values.permute(order).reshape(-1)`` is
     a view where ``values.reshape(-1)`` would be a copy.
@@ -36,7 +36,7 @@ def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def same_order(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two tensors of one shape lie in memory alike."""
+    """Whether two tensors of one shape have the same layout in memory."""
     strides = zip(first.shape, first.stride(), second.stride(), strict=True)
     return all(a == b for size, a, b in strides if size > 1)
 
@@ -87,7 +87,7 @@ def logical_pieces(
 
 
 def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Make uninitialised tensors that lie one after the other in memory.
+    """Make uninitialised tensors that follow each other in memory.
 
     Args:
         like: tensors that give shape, device and order of memory; overlapping ones are taken as if
@@ -95,7 +95,7 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
         dtype: what to make, of one byte an element: bool or uint8.
 
     Returns:
-        One tensor for each of ``like``; those on one device share one piece of memory.
+        One tensor for each of ``like``; those on one device share one allocation.
     """
     totals: dict[torch.device, int] = {}
     for tensor in like:
@@ -111,7 +111,7 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
 
 
 def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
-    """Join flat tensors that lie one after the other in memory.
+    """Join flat tensors that follow each other in memory.
 
     Args:
         rows: tuples of one-dimensional contiguous tensors, those of a tuple equally long.
@@ -135,12 +135,12 @@ def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor,
 def _empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.empty(count, dtype=dtype, device=device)
-    # numpy asks for huge pages: first touching ordinary ones takes longer than filling them.
+    # numpy asks for huge pages: the first access to ordinary ones costs more than filling them.
     return torch.from_numpy(np.empty(count, np.uint8)).view(dtype)
 
 
 def _piece(tensor: torch.Tensor, block: int) -> int:
-    return block if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+    return block if tensor.device.type == "cpu" else _DEVICE_BLOCK
 
 
 def _dense_strides(tensor: torch.Tensor) -> tuple[int, ...]:

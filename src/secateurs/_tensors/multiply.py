@@ -58,7 +58,7 @@ def multiply(
             torch.mul(bits.source, bits.keep, out=bits.target)
     _multiply_blocks(on_cpu, block, threads)
     for group in together.values():
-        _multiply_together(group)
+        multiply_together(group)
 
 
 def _flat(product: Product) -> tuple[Array, Array, Array] | None:
@@ -95,8 +95,8 @@ def _multiply_blocks(
     in_threads(multiply_range, ranges(int(ends[-1]) if len(ends) else 0, block, threads))
 
 
-def _multiply_together(group: Sequence[Product]) -> None:
-    """A few launches for any number of tensors: a copy, and a product of equal dtypes."""
+def multiply_together(group: Sequence[Product]) -> None:
+    """Multiply with a few operations for all tensors: a copy, then a product of equal dtypes."""
     targets = [product.target for product in group]
     torch._foreach_copy_(targets, [product.source for product in group])  # pyright: ignore[reportPrivateImportUsage]
     # One conversion of all the masks, since a product of two dtypes would be a launch a tensor.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs._validation import check_path, make_generator
-from secateurs.checkpoint.block_masks import Group, Pruner, decide
+from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
 from secateurs.checkpoint.compressed_format import BITMASK, VALUES
 from secateurs.checkpoint.compression import write_compressed
 from secateurs.checkpoint.destination import (
@@ -39,7 +39,7 @@ class Decision:
         coins: decide which candidates are pruned, unless all or none are.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[WeightGroup, ...]
     coins: Coins | None
 
 

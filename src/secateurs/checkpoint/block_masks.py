@@ -1,4 +1,4 @@
-"""Which units stay, and zeros where they do not, one block after another."""
+"""The pruning of stored weights, block after block."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from secateurs.selection.tie_breaking import Ties
 
 
 @dataclass(frozen=True)
-class Group:
+class WeightGroup:
     """Weights that compete with each other.
 
     Attributes:
@@ -38,7 +38,7 @@ class Group:
 
 def decide(
     weights: Sequence[Weight], keys: Keys, ratio: float, buffers: Buffers, sizes: Sizes = SIZES
-) -> Group:
+) -> WeightGroup:
     """Find where the ``round(ratio * units)`` candidates end.
 
     Raises:
@@ -46,7 +46,7 @@ def decide(
     """
     counts = FileCounts(weights, keys, buffers, sizes)
     k = round(ratio * counts.total)  # as secateurs.select
-    return Group(tuple(weights), keys, find_threshold(counts, k, sizes.bins_log2))
+    return WeightGroup(tuple(weights), keys, find_threshold(counts, k, sizes.bins_log2))
 
 
 class Pruner:
@@ -54,15 +54,15 @@ class Pruner:
 
     Args:
         groups: the weights, and where their candidates end.
-        coins: which candidates are pruned, by their number among all units; None prunes all, or
-            none if ``idle``.
+        coins: say which candidates are pruned, by their number among all units; None prunes all,
+            or none if ``idle``.
         idle: whether nothing is pruned, as with ``p_bern=0``.
 
     Attributes:
-        pruned: for each weight that was gone through, how many of its elements were pruned.
+        pruned: for each weight whose `blocks` were read, how many of its elements were pruned.
     """
 
-    def __init__(self, groups: Sequence[Group], coins: Coins | None, *, idle: bool = False):
+    def __init__(self, groups: Sequence[WeightGroup], coins: Coins | None, *, idle: bool = False):
         self.pruned: dict[str, int] = {}
         stay = np.empty(BLOCK, bool)  # one for all groups, of which there may be thousands
         self._choosers: Mapping[str, _Chooser] = {
@@ -78,7 +78,7 @@ class Pruner:
             begin += weight.units
 
     def remember(self, weight: Weight) -> Callable[[], None]:
-        """Return what to call before going through a weight's `blocks` a second time."""
+        """Return a function to call before a weight's `blocks` are read a second time."""
         chooser = self._choosers[weight.entry.name]
         left = chooser.ties.left
 
@@ -91,7 +91,7 @@ class Pruner:
         """Yield the weight's values, pruned, as integers of its element size.
 
         Yields:
-            The first element's place in the weight, and the values, valid until the next.
+            The flat index of the first element, and the values, which are valid until the next.
         """
         chooser, entry = self._choosers[weight.entry.name], weight.entry
         self.pruned[entry.name] = 0
@@ -132,7 +132,7 @@ class _Chooser:
     Args:
         group: the weights, and their threshold.
         coins: as for `Pruner`.
-        stay: room for the answers for a block, shared with others.
+        stay: a buffer of one block for the results, shared with others.
         idle: as for `Pruner`.
 
     Attributes:
@@ -140,14 +140,14 @@ class _Chooser:
         ties: takes the units at the threshold that are candidates.
     """
 
-    def __init__(self, group: Group, coins: Coins | None, stay: Array, *, idle: bool):
+    def __init__(self, group: WeightGroup, coins: Coins | None, stay: Array, *, idle: bool):
         self.keys, self._coins = group.keys, coins
         self._threshold = None if idle else group.threshold
         self.ties = Ties(0 if group.threshold is None else group.threshold.ties)
         self._stay = stay
 
     def keep(self, keys: Array, begin: int) -> Array:
-        """Which of the next units stay, from number ``begin``; valid until the next call."""
+        """Which units are not pruned, from number ``begin``; valid until the next call."""
         stay = self._stay[: len(keys)]
         if self._threshold is None:
             stay[:] = True
@@ -161,7 +161,7 @@ class _Chooser:
         return stay
 
     def of_wide(self, weight: Weight, reader: Reader, begin: int) -> Array:
-        """Which of all units of a weight stay, whose units are wide."""
+        """Which units of a weight are not pruned, if its units are wide."""
         keys = wide_keys(weight, self.keys, reader)
         step = weight.block
         starts = range(0, len(keys), step)

@@ -7,7 +7,7 @@ import numpy as np
 from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs.checkpoint.file_blocks import BLOCK, Buffers, Weight
 from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, key_stream
-from secateurs.selection.histogram import Pass, Sizes
+from secateurs.selection.histogram import KeyPass, Sizes
 from secateurs.selection.key_counts import KeyCounts, likely_range
 
 SIZES = Sizes(block=BLOCK, kept=1 << 20, crowd=BLOCK >> 3)
@@ -55,7 +55,7 @@ class FileCounts(KeyCounts):
         sample = clusters.reshape(-1)
         return likely_range(sample, k, self.total, deviations=4, deviation=deviation)
 
-    def show(self, counting: Pass) -> None:
+    def show(self, counting: KeyPass) -> None:
         """Add all keys to a pass."""
         if self._held is None:
             counting.add(keys for _, keys in self._stream())
@@ -68,7 +68,7 @@ class FileCounts(KeyCounts):
         for weight, keys in self._stream():
             if keys.size and int(keys.max()) > self.high:
                 return weight.entry.name
-        raise RuntimeError("no score is NaN any more: somebody else writes to the file")
+        raise RuntimeError("no score is NaN any more: something else writes to the file")
 
     def _stream(self) -> Iterator[tuple[Weight, Array]]:
         return key_stream(self._weights, self._keys, self._buffers)

@@ -113,7 +113,7 @@ class Counted:
         return below, np.add.reduceat(bins, np.arange(0, len(bins), 1 << wanted.shift))
 
 
-class Pass:
+class KeyPass:
     """Counts of one pass, added to by several threads.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 from secateurs._tensors.blocks import Array
 from secateurs._tensors.float_keys import key_range
 from secateurs.errors import InvalidArgumentError
-from secateurs.selection.histogram import Counted, Pass, Range, Sizes
+from secateurs.selection.histogram import Counted, KeyPass, Range, Sizes
 
 
 class KeyCounts(ABC):
@@ -62,7 +62,7 @@ class KeyCounts(ABC):
         wanted = Range(low, high, shift)
         found = None if self.last is None else self.last.count(wanted)
         if found is None:
-            counting = Pass(
+            counting = KeyPass(
                 wanted, self.dtype, self.sizes, signed=self.low < 0, threads=self.threads
             )
             self.show(counting)
@@ -81,7 +81,7 @@ class KeyCounts(ABC):
         return 1
 
     @abstractmethod
-    def show(self, counting: Pass) -> None:
+    def show(self, counting: KeyPass) -> None:
         """Add all keys to a pass."""
 
     @abstractmethod
@@ -100,7 +100,7 @@ def nan_error(name: str) -> InvalidArgumentError:
 def likely_range(
     sample: Array, k: int, total: int, *, deviations: float = 3, deviation: float = 0
 ) -> tuple[int, int]:
-    """Two keys that the k-th smallest of all likely lies between.
+    """Two keys, and the k-th smallest of all likely between them.
 
     Args:
         sample: some of the keys; partitioned in place.
@@ -117,13 +117,13 @@ def likely_range(
 def sampled_ranks(
     k: int, total: int, samples: int, deviations: float = 3, deviation: float = 0
 ) -> tuple[int, int]:
-    """The ranks in a sample that the k-th smallest of all likely lies between.
+    """Two ranks in a sample, and that of the k-th smallest of all likely between them.
 
     Args:
         k: from 1 to ``total``.
         total: how many there are.
         samples: how many of them were sampled, at least one.
-        deviations: how many standard deviations the ranks lie away from the expected one.
+        deviations: the distance of both ranks from the expected one, in standard deviations.
         deviation: the standard deviation of the ratio of samples below the k-th smallest, if it is
             known to be larger than that of independent samples.
     """

@@ -8,7 +8,7 @@ import torch
 from secateurs._tensors.blocks import (
     Array,
     Chunk,
-    Source,
+    TensorKeys,
     block_length,
     in_threads,
     key_blocks,
@@ -17,7 +17,7 @@ from secateurs._tensors.blocks import (
 from secateurs._tensors.device_keys import device_blocks, fetched
 from secateurs._tensors.float_keys import Scores, key_dtype, key_of
 from secateurs._tensors.memory_order import flattened, pieces
-from secateurs.selection.histogram import Pass, Sizes
+from secateurs.selection.histogram import KeyPass, Sizes
 from secateurs.selection.key_counts import KeyCounts, likely_range
 
 # Many weights want a larger sample and so a narrower range, so that what is inside stays little.
@@ -47,9 +47,9 @@ class TensorCounts(KeyCounts):
         total = sum(s.values.numel() for s in scores)
         super().__init__(dtype, total, signed=any(not s.absolute for s in scores), sizes=sizes)
         self._scores = scores
-        self._elsewhere = [one for one in scores if one.values.device.type != "cpu"]
-        self._sources = [Source(one, dtype) for one in scores if one.values.device.type == "cpu"]
-        self.chunks = share_out(self._sources, sizes.threads)
+        self._on_device = [one for one in scores if one.values.device.type != "cpu"]
+        self._on_cpu = [TensorKeys(one, dtype) for one in scores if one.values.device.type == "cpu"]
+        self.chunks = share_out(self._on_cpu, sizes.threads)
         self._marks = None if marks is None else marks.numpy()
 
     @property
@@ -61,12 +61,12 @@ class TensorCounts(KeyCounts):
         """The keys of a chunk, block by block; each valid until the next."""
         return key_blocks(chunk, self.dtype, block_length(self.dtype, self.sizes.block))
 
-    def show(self, counting: Pass) -> None:
+    def show(self, counting: KeyPass) -> None:
         """Add all keys to a pass."""
         in_threads(
             lambda chunk: counting.add(self.blocks(chunk), chunk.begin, self._marks), self.chunks
         )
-        for keys in device_blocks(self._elsewhere, self.dtype):
+        for keys in device_blocks(self._on_device, self.dtype):
             counting.add_on_device(keys)
 
     def guess(self, k: int) -> tuple[int, int]:
@@ -82,17 +82,17 @@ class TensorCounts(KeyCounts):
         offset = 0
         found: list[Array] = []
         on_device: list[torch.Tensor] = []
-        for source in self._sources:
+        for keys in self._on_cpu:
             first = -offset % step
-            if first < source.size:
-                found.append(source.keys(slice(first, None, step)))
-            offset += source.size
-        for scores in self._elsewhere:
+            if first < keys.size:
+                found.append(keys.keys(slice(first, None, step)))
+            offset += keys.size
+        for scores in self._on_device:
             flat, first = flattened(scores.values), -offset % step
             if first < flat.numel():
                 on_device.append(key_of(flat[first::step], self.dtype, absolute=scores.absolute))
             offset += flat.numel()
-        found += [keys.numpy() for keys in fetched(on_device)]
+        found += [tensor.numpy() for tensor in fetched(on_device)]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def name_of_nan(self) -> str:
@@ -101,4 +101,4 @@ class TensorCounts(KeyCounts):
             flat = flattened(scores.values)
             if any(bool(flat[piece].to(self.dtype).isnan().any()) for piece in pieces(flat)):
                 return scores.name
-        raise RuntimeError("no score is NaN any more: somebody else changes the weights")
+        raise RuntimeError("no score is NaN any more: something else changes the weights")

@@ -9,7 +9,7 @@ import torch
 from secateurs._tensors.blocks import (
     Array,
     Chunk,
-    Source,
+    TensorKeys,
     blocks_of,
     in_threads,
     numpy_integer,
@@ -42,7 +42,7 @@ class Ties:
         self.left = left
 
     def take(self, tied: Array) -> Array:
-        """Count the true flags off, and set those to false for which none is left; in place."""
+        """Take the true flags, earliest first, and set those to false that are too many; in place."""
         count = int(np.count_nonzero(tied))
         if count > self.left:
             tied[np.flatnonzero(tied)[self.left :]] = False
@@ -53,10 +53,10 @@ class Ties:
 
 @dataclass(frozen=True)
 class Marks:
-    """One mask for each of some scores; those on the CPU lie side by side in memory.
+    """One mask for each of some scores; those on the CPU follow each other in memory.
 
     Attributes:
-        masks: bool tensors in the scores' shapes, laid out in memory as they are.
+        masks: bool tensors with the shapes and memory layouts of the scores.
     """
 
     masks: list[torch.Tensor]
@@ -94,10 +94,10 @@ def mark(
         tied = last.indices[keys == below]
     elif last is None or last.range.low != below:  # else the last pass has marked what is below
         _mark_below(here, counts, below)
-    elsewhere = len(here) < counts.total
-    if elsewhere:
+    on_device = len(here) < counts.total
+    if on_device:
         _mark_on_devices(scores, marks, counts.dtype, below)
-    if ties and tied is not None and not elsewhere:
+    if ties and tied is not None and not on_device:
         _mark_earliest_indices(marks, tied, ties)
     elif ties:
         _mark_earliest_of_all(scores, marks, counts, below, ties)
@@ -127,7 +127,7 @@ def _mark_on_devices(
             masks.append(flattened(mask))
     for values, masks in kinds.values():
         rows = joined([(mask,) for mask in masks])
-        # In one piece of memory they are marked as one tensor, else each on its own.
+        # In one allocation they are marked as one tensor, else each on its own.
         whole = len(rows) == 1
         groups = (
             [(values, rows[0][0])]
@@ -212,7 +212,7 @@ def _mark_earliest(
 ) -> None:
     """Mark the scores that equal ``key`` by flat index, as long as ties are left."""
     if mask.device.type == "cpu" and scores.values.is_contiguous():
-        _mark_earliest_here(mask.view(-1).numpy(), Source(scores, dtype), key, ties, block)
+        _mark_earliest_here(mask.view(-1).numpy(), TensorKeys(scores, dtype), key, ties, block)
         return
     for values, flags in logical_pieces(scores.values, mask, block=block):
         if ties.left == 0:
@@ -227,7 +227,7 @@ def _mark_earliest(
         ties.left -= min(count, ties.left)
 
 
-def _mark_earliest_here(flags: Array, source: Source, key: int, ties: Ties, block: int) -> None:
+def _mark_earliest_here(flags: Array, source: TensorKeys, key: int, ties: Ties, block: int) -> None:
     keys = np.empty(min(block, source.size), source.dtype)
     tied = np.empty(len(keys), bool)
     for piece in blocks_of(range(source.size), block):

@@ -1,4 +1,4 @@
-"""The exact k smallest scores over all ranks: each marks those that lie with it."""
+"""The exact k smallest scores over all ranks: each rank marks its own."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,13 +46,13 @@ def _choose(group: Sequence[PartScores], k: int, team: Team, sizes: Sizes) -> li
     ranks divide it.
 
     Args:
-        group: the scores that lie here, in the order in which ties are broken.
+        group: the scores of this rank, in the order in which ties are broken.
         k: how many, from 0 to the number of units.
         team: the ranks, all of which must call.
         sizes: how much is looked at and kept at a time.
 
     Returns:
-        For each tensor a bool tensor, one for each unit that lies here.
+        For each tensor a bool tensor, one for each unit of this rank.
 
     Raises:
         InvalidArgumentError: on all ranks, if a score is NaN; the parameter is named.
