@@ -42,7 +42,7 @@ class Ties:
         self.left = left
 
     def take(self, tied: Array) -> Array:
-        """Take the true flags, earliest first, and set those to false that are too many; in place."""
+        """Keep as many true flags as are left to take, the earliest, and set the others to false."""
         count = int(np.count_nonzero(tied))
         if count > self.left:
             tied[np.flatnonzero(tied)[self.left :]] = False
