@@ -42,7 +42,7 @@ class Ties:
         self.left = left
 
     def take(self, tied: Array) -> Array:
-        """Keep as many true flags as are left to take, the earliest, and set the others to false."""
+        """Keep the earliest true flags, as many as are left to take, and clear the others."""
         count = int(np.count_nonzero(tied))
         if count > self.left:
             tied[np.flatnonzero(tied)[self.left :]] = False
