@@ -5,7 +5,7 @@ import torch
 
 import reference
 from helpers import flags
-from secateurs._tensors import blocks, memory_order
+from secateurs._tensors import memory_order
 from secateurs.masks.bernoulli import Coins, _heads_on_device, draw_into
 
 PROBABILITIES = [1 / 3, 0.5, 0.999, 0.05, 1 / 256, 255 / 256, 1 - 2**-10, 2**-20]
@@ -149,19 +149,15 @@ def shapes_and_layouts() -> list[torch.Tensor]:
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("p", [0.3, 0.5])
-def test_a_draw_depends_on_the_flat_index_alone(
-    monkeypatch: pytest.MonkeyPatch, p: float, threads: int, beside: bool
-) -> None:
+def test_a_draw_depends_on_the_flat_index_alone(p: float, threads: int, beside: bool) -> None:
     """Not on threads, blocks, memory layouts, nor on whether the masks lie side by side."""
-    monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 5)
-    monkeypatch.setattr(memory_order, "BLOCK", 7)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     chosen = [t < 0.6 for t in shapes_and_layouts()]
     if beside:
         made = memory_order.side_by_side(chosen, torch.bool)
         chosen = [a.copy_(b) for a, b in zip(made, chosen, strict=True)]
     keep = memory_order.side_by_side(chosen, torch.bool)
-    draw_into(keep, chosen, p, torch.Generator().manual_seed(8))
+    source = torch.Generator().manual_seed(8)
+    draw_into(keep, chosen, p, source, block=7, threads=threads)
     words = torch.empty(3, dtype=torch.int64)
     words.random_(-(2**63), None, generator=torch.Generator().manual_seed(8))
     coins = reference.coins(p, words.tolist(), sum(c.numel() for c in chosen))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from secateurs._tensors.blocks import Array, blocks_of, in_threads, ranges
-from secateurs._tensors.memory_order import flattened, joined, storage_order
+from secateurs._tensors.memory_order import BLOCK, flattened, joined, storage_order
 from secateurs._tensors.philox import Stream
 
 # With this many levels in the first comparison, one draw in 256 needs a second look.
@@ -46,6 +46,9 @@ def draw_into(
     chosen: Sequence[torch.Tensor],
     p: float,
     generator: torch.Generator | None,
+    *,
+    block: int = BLOCK,
+    threads: int | None = None,
 ) -> None:
     """Keep every unit that is no candidate, and each candidate with probability ``1 - p``.
 
@@ -59,13 +62,15 @@ def draw_into(
         chosen: bool, True is a candidate.
         p: the probability with which a candidate is pruned.
         generator: the source; not needed for p = 0 or 1.
+        block: units drawn together on a CPU.
+        threads: how many threads draw at most on a CPU; None chooses by the number of units.
     """
     flats = [(flattened(c), flattened(k)) for c, k in zip(chosen, keep, strict=True)]
     if p in (0.0, 1.0) or generator is None:
         for candidates, kept in joined(flats):
             torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
     elif generator.device.type == "cpu":
-        _draw_by_place(chosen, flats, Coins(p, generator))
+        _draw_by_place(chosen, flats, Coins(p, generator), block, threads)
     else:
         for candidates, kept in joined(flats):
             heads = _heads_on_device(candidates.numel(), p, generator).to(candidates.device)
@@ -73,13 +78,17 @@ def draw_into(
 
 
 def _draw_by_place(
-    chosen: Sequence[torch.Tensor], flats: list[tuple[torch.Tensor, torch.Tensor]], coins: Coins
+    chosen: Sequence[torch.Tensor],
+    flats: list[tuple[torch.Tensor, torch.Tensor]],
+    coins: Coins,
+    block: int,
+    threads: int | None,
 ) -> None:
     begin = 0
     for run, by_flat_index in _runs(chosen):
         if by_flat_index:
             for candidates, kept in joined([flats[i] for i in run]):
-                _draw_here(candidates.numpy(), kept.numpy(), begin, coins)
+                _draw_here(candidates.numpy(), kept.numpy(), begin, coins, block, threads)
                 begin += candidates.numel()
             continue
         for tensor, (candidates, kept) in ((chosen[i], flats[i]) for i in run):
@@ -104,14 +113,16 @@ def _runs(chosen: Sequence[torch.Tensor]) -> Iterator[tuple[list[int], bool]]:
         yield run, kind
 
 
-def _draw_here(candidates: Array, kept: Array, begin: int, coins: Coins) -> None:
-    def draw(part: range) -> None:
-        for block in blocks_of(part):
-            tails = coins.tails(begin + block.start, begin + block.stop)
+def _draw_here(
+    candidates: Array, kept: Array, begin: int, coins: Coins, block: int, threads: int | None
+) -> None:
+    def draw(units: range) -> None:
+        for piece in blocks_of(units, block):
+            tails = coins.tails(begin + piece.start, begin + piece.stop)
             # Of booleans, "at least" says: tails, or no candidate.
-            np.greater_equal(tails, candidates[block], out=kept[block])
+            np.greater_equal(tails, candidates[piece], out=kept[piece])
 
-    in_threads(draw, ranges(len(candidates)))
+    in_threads(draw, ranges(len(candidates), block, threads))
 
 
 def _heads_on_device(count: int, p: float, generator: torch.Generator) -> torch.Tensor:
