@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs._validation import check_path, make_generator
-from secateurs.checkpoint.block_masks import Group, Pruner, decide
+from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
 from secateurs.checkpoint.compressed_format import BITMASK, VALUES
 from secateurs.checkpoint.compression import write_compressed
 from secateurs.checkpoint.destination import (
@@ -16,6 +16,7 @@ from secateurs.checkpoint.destination import (
 )
 from secateurs.checkpoint.file_blocks import Advance, Buffers
 from secateurs.checkpoint.file_coverage import coverage_of_plan
+from secateurs.checkpoint.file_histogram import SIZES
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, RandomKeys, Scratch
 from secateurs.checkpoint.pickled import check_pickled
@@ -25,6 +26,7 @@ from secateurs.checkpoint.weight_files import Source
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
+from secateurs.selection.histogram import Sizes
 from secateurs.zoo.suffixes import suffix_of
 
 
@@ -37,7 +39,7 @@ class Decision:
         coins: decide which candidates are pruned, unless all or none are.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[WeightGroup, ...]
     coins: Coins | None
 
 
@@ -82,12 +84,13 @@ class Summary:
     were_links: tuple[str, ...] = ()
 
 
-def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
+def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes = SIZES) -> Decision:
     """The first pass: find where the candidates end, exactly.
 
     Args:
         plan: from `plan_pruning`.
         advance: told of every part that was read, in bytes.
+        sizes: how much is looked at and kept at a time.
 
     Raises:
         InvalidArgumentError: a score is NaN; the tensor is named.
@@ -104,7 +107,7 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
         random = RandomKeys(plan.weights, generator)
     scratch = Scratch()  # not one a group: there may be thousands
     groups = tuple(
-        decide(weights, random or MagnitudeKeys(weights, scratch), plan.p_prune, buffers)
+        decide(weights, random or MagnitudeKeys(weights, scratch), plan.p_prune, buffers, sizes)
         for weights in apart
     )
     check_unchanged(plan.source.identities)

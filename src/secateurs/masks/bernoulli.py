@@ -1,12 +1,13 @@
 """Bernoulli draws: which candidates are pruned this time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from secateurs._tensors.blocks import Array, blocks_of, in_threads, ranges
-from secateurs._tensors.memory_order import flattened, joined, storage_order
+from secateurs._tensors.memory_order import BLOCK, flattened, joined
 from secateurs._tensors.philox import Stream
 from secateurs.distributed.shard import Shard
 
@@ -50,6 +51,9 @@ def draw_into(
     p: float,
     generator: torch.Generator | None,
     placements: Sequence[Shard | None] | None = None,
+    *,
+    block: int = BLOCK,
+    threads: int | None = None,
 ) -> None:
     """Keep every unit that is no candidate, and each candidate with probability ``1 - p``.
 
@@ -65,6 +69,8 @@ def draw_into(
         generator: the source; not needed for p = 0 or 1.
         placements: for each tensor, which part of the whole it is; None for a whole one. By default
             all are whole.
+        block: units drawn together on a CPU.
+        threads: how many threads draw at most on a CPU; None chooses by the number of units.
     """
     flats = [(flattened(c), flattened(k)) for c, k in zip(chosen, keep, strict=True)]
     parts = placements or [None] * len(chosen)
@@ -72,7 +78,8 @@ def draw_into(
         for candidates, kept in joined(flats):
             torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
     elif generator.device.type == "cpu" or any(part is not None for part in parts):
-        _draw_by_index(list(zip(chosen, keep, parts, strict=True)), flats, Coins(p, generator))
+        rows = list(zip(chosen, keep, parts, strict=True))
+        _draw_by_index(rows, flats, Coins(p, generator), block, threads)
     else:
         for candidates, kept in joined(flats):
             heads = _heads_on_device(candidates.numel(), p, generator).to(candidates.device)
@@ -83,26 +90,26 @@ _Row = tuple[torch.Tensor, torch.Tensor, Shard | None]
 
 
 def _draw_by_index(
-    rows: list[_Row], flats: list[tuple[torch.Tensor, torch.Tensor]], coins: Coins
+    rows: list[_Row],
+    flats: list[tuple[torch.Tensor, torch.Tensor]],
+    coins: Coins,
+    block: int,
+    threads: int | None,
 ) -> None:
     begin = 0
     for run, by_flat_index in _runs(rows):
         if by_flat_index:
             for candidates, kept in joined([flats[i] for i in run]):
-                _draw_here(candidates.numpy(), kept.numpy(), begin, coins)
+                tails = partial(_tails, coins, begin, None)
+                _draw_blocks(tails, candidates.numpy(), kept.numpy(), block, threads)
                 begin += candidates.numel()
             continue
-        for index in run:
-            chosen, keep, part = rows[index]
-            if part is not None:
-                _draw_part(chosen, keep, part, begin, coins)
-                begin += torch.Size(part.shape).numel()
-                continue
-            candidates, kept = flats[index]
-            tails = torch.from_numpy(coins.tails(begin, begin + chosen.numel()))
-            tails = tails.view(chosen.shape).permute(storage_order(chosen)).reshape(-1)
-            torch.ge(tails.to(candidates.device), candidates, out=kept)
-            begin += chosen.numel()
+        for chosen, keep, part in (rows[index] for index in run):
+            shown = np.empty(chosen.numel(), bool)
+            tails = partial(_tails, coins, begin, part)
+            _draw_blocks(tails, np.broadcast_to(True, shown.shape), shown, block, threads)
+            torch.ge(torch.from_numpy(shown).view(chosen.shape).to(chosen.device), chosen, out=keep)
+            begin += chosen.numel() if part is None else torch.Size(part.shape).numel()
 
 
 def _runs(rows: Sequence[_Row]) -> Iterator[tuple[list[int], bool]]:
@@ -120,39 +127,37 @@ def _runs(rows: Sequence[_Row]) -> Iterator[tuple[list[int], bool]]:
         yield run, kind
 
 
-def _draw_here(candidates: Array, kept: Array, begin: int, coins: Coins) -> None:
-    def draw(part: range) -> None:
-        for block in blocks_of(part):
-            tails = coins.tails(begin + block.start, begin + block.stop)
-            # Of booleans, "at least" says: tails, or no candidate.
-            np.greater_equal(tails, candidates[block], out=kept[block])
-
-    in_threads(draw, ranges(len(candidates)))
-
-
-def _draw_part(
-    candidates: torch.Tensor, keep: torch.Tensor, part: Shard, begin: int, coins: Coins
+def _draw_blocks(
+    tails: Callable[[int, int], Array],
+    candidates: Array,
+    kept: Array,
+    block: int,
+    threads: int | None,
 ) -> None:
-    """Draw for the part of a tensor that lies here, by the units' numbers in the whole."""
-    here = keep.device.type == "cpu" and keep.is_contiguous() and candidates.is_contiguous()
-    drawn = keep.view(-1).numpy() if here else np.empty(candidates.numel(), bool)
-    among = candidates.view(-1).numpy() if here else np.zeros(1, bool)
+    """Keep what is no candidate, or whose coin shows tails."""
 
-    def draw(elements: range) -> None:
-        for block in blocks_of(elements):
-            tails = _tails_of(part, block.start, block.stop, begin, coins)
-            np.greater_equal(tails, among[block] if here else among, out=drawn[block])
+    def draw(units: range) -> None:
+        for piece in blocks_of(units, block):
+            # Of booleans, "at least" says: tails, or no candidate.
+            shown = tails(piece.start, piece.stop)
+            np.greater_equal(shown, candidates[piece], out=kept[piece])
 
-    in_threads(draw, ranges(len(drawn)))
-    if not here:
-        shown = torch.from_numpy(drawn).view(candidates.shape).to(candidates.device)
-        torch.ge(shown, candidates, out=keep)
+    in_threads(draw, ranges(len(candidates), block, threads))
 
 
-def _tails_of(part: Shard, start: int, stop: int, begin: int, coins: Coins) -> Array:
-    """Whether the coins of the elements from ``start`` to ``stop`` of a part show tails."""
-    if part.first is not None:
-        first = begin + part.first
+def _tails(coins: Coins, begin: int, part: Shard | None, start: int, stop: int) -> Array:
+    """Whether the coins of the units from ``start`` to ``stop`` of a tensor show tails.
+
+    Args:
+        coins: of the units of all tensors.
+        begin: how many units the tensors before have.
+        part: which units of the tensor are numbered here from 0; None for all.
+        start: the first unit.
+        stop: the one behind the last.
+    """
+    first = 0 if part is None else part.first
+    if part is None or first is not None:
+        first = begin + (first or 0)
         return coins.tails(first + start, first + stop)
     indices = part.indices_of(np.arange(start, stop))
     first, last = int(indices[0]), int(indices[-1]) + 1
