@@ -30,7 +30,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 import secateurs as sc
-from secateurs.distributed.process_group import Team
+from secateurs.distributed.collectives import DistributedGroup
 
 COLUMNS, LAYERS, ROUNDS = 4096, 8, 5
 RANKS, ELEMENTS = 1024, 10**12
@@ -79,13 +79,13 @@ def measure(rank: int, ranks: int, port: int, rows: int, dtype: torch.dtype, out
     model = divided(rows, dtype)
     single = alone(model)
     sent: list[int] = []
-    reduce = Team._reduce
+    reduce = DistributedGroup._reduce
 
-    def counted(self: Team, values: Any, operation: Any) -> Any:
+    def counted(self: DistributedGroup, values: Any, operation: Any) -> Any:
         sent.append(values.nbytes)
         return reduce(self, values, operation)
 
-    Team._reduce = counted  # pyright: ignore[reportAttributeAccessIssue]
+    DistributedGroup._reduce = counted  # pyright: ignore[reportAttributeAccessIssue]
     sc.global_prune(model, 0.5, 0.5, seed=0)
     bytes_each = list(sent)
     whole = sc.sparsity(model).ratio

@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from secateurs._tensors.float_keys import Scores, score_of
-from secateurs.selection.key_counts import KeyCounts
+from secateurs.selection.tensor_counts import TensorCounts
 from secateurs.selection.threshold import find_threshold
 
 COLOURS = {"below": "#7fb8b0", "inside": "#e0a030", "above": "#d9d9d9"}
@@ -20,10 +20,11 @@ COLOURS = {"below": "#7fb8b0", "inside": "#e0a030", "above": "#d9d9d9"}
 def main(path: str) -> None:
     torch.manual_seed(0)
     weights = [torch.randn(1 << 20) * scale for scale in (0.01, 0.02, 0.05)]
-    counts = KeyCounts([Scores(str(i), w, True) for i, w in enumerate(weights)])
+    counts = TensorCounts([Scores(str(i), w, True) for i, w in enumerate(weights)])
     k = counts.total // 2
     low, high = (score_of(key, counts.dtype) for key in counts.guess(k))
-    threshold = score_of(find_threshold(counts, k).key, counts.dtype)
+    found = find_threshold(counts, k)
+    threshold = score_of(found.key if found else 0, counts.dtype)
     magnitudes = torch.cat(weights).abs().numpy()
 
     figure, (whole, near) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
@@ -35,7 +36,7 @@ def main(path: str) -> None:
     )
     whole.annotate("above: nothing\nto do", (0.1, 0), (0.82, 0.62), textcoords="axes fraction")
     whole.annotate(
-        f"the range from\n{sample_size():,} samples",
+        f"the range from\n{counts.sizes.sample:,} samples",
         (threshold, whole.get_ylim()[1] * 0.98),
         (0.30, 0.84),
         textcoords="axes fraction",
@@ -67,12 +68,6 @@ def histogram(axes: Axes, values: np.ndarray, edges: np.ndarray, low: float, hig
     ):
         axes.bar(edges[:-1][part], counts[part], np.diff(edges)[part], align="edge",
                  color=COLOURS[name], linewidth=0)  # fmt: skip
-
-
-def sample_size() -> int:
-    from secateurs.selection import key_counts
-
-    return key_counts._SAMPLE
 
 
 if __name__ == "__main__":

@@ -77,10 +77,10 @@ class PriorPruning:
                 original.parameter.detach().clone() if values else None,
                 values and original.trained,
             )
-            for name, module, attribute, original in originals_of(model)
+            for name, module, attribute, original in originals_of(model.named_modules())
             if original_of(module, attribute) is original
         ]
-        return cls(model, weights, gradient_masks(model))
+        return cls(model, weights, gradient_masks(model.modules()))
 
     def end(self) -> list[str]:
         """Put the original values back, of weights that are still pruned.
@@ -118,7 +118,7 @@ class PriorPruning:
             moved = weight.original.moved(original, parameter)
             keep_original(weight.module, weight.attribute, moved)
         fitting = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
-        install_gradient_masks(self.model, fitting)
+        install_gradient_masks(list(self.model.modules()), fitting)
         return list(lost.values())
 
 

@@ -20,6 +20,7 @@ from secateurs.originals.restore_weights import (
     restore_weights,
 )
 from secateurs.parameters.coverage import Barrier, no_barrier
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.prior_pruning import PriorPruning, warn_of_loss
 from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
@@ -71,8 +72,10 @@ def global_prune(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
-    masks = _draw(global_prune, model, p_prune, p_bern, generator, options)
-    return apply_masks(model, masks, "global")
+    contents = ModelContents(model)
+    masks = _draw(global_prune, contents, p_prune, p_bern, generator, options)
+    _apply(contents, masks, "global")
+    return model
 
 
 @shows(SelectionOptions)
@@ -112,8 +115,10 @@ def gradient_prune(
         >>> y.item(), x.grad
         (3.0, tensor([[0., 2.]]))
     """
-    masks = _draw(gradient_prune, model, p_prune, p_bern, generator, options, gradient_barrier)
-    return apply_masks(model, masks, "gradient")
+    contents = ModelContents(model)
+    masks = _draw(gradient_prune, contents, p_prune, p_bern, generator, options, gradient_barrier)
+    _apply(contents, masks, "gradient")
+    return model
 
 
 def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model:
@@ -134,14 +139,8 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
     Raises:
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
-    if check_choice("prune_type", prune_type, PRUNE_TYPES) == "global":
-        pairs = check_weights(model, masks)  # first: an error leaves the model as it is
-        restore_gradients(model)
-        prune_weights(model, pairs)
-    else:
-        check_releasable(model)
-        prune_gradients(model, masks)
-        release_weights(model)
+    check_choice("prune_type", prune_type, PRUNE_TYPES)
+    _apply(ModelContents(model), masks, prune_type)
     return model
 
 
@@ -163,9 +162,10 @@ def restore(model: Model) -> Model:
         InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
     """
     # Told before anything changes: where warnings are errors, nothing is lost.
-    restore_weights(model, lambda lost: warn_of_loss("restore", lost, frames=5))
-    restore_gradients(model)
-    check_releasable(model)
+    contents = ModelContents(model)
+    restore_weights(contents.modules, lambda lost: warn_of_loss("restore", lost, frames=5))
+    restore_gradients(module for _, module in contents.modules)
+    check_releasable(contents.modules)
     return model
 
 
@@ -178,8 +178,9 @@ def make_permanent(model: Model) -> Model:
     Returns:
         The same model, with its pruned weights and without ``weight_orig``.
     """
-    forget_originals(model)
-    restore_gradients(model)
+    contents = ModelContents(model)
+    forget_originals(contents.modules)
+    restore_gradients(module for _, module in contents.modules)
     return model
 
 
@@ -220,8 +221,9 @@ def pruned(
         ...     sc.sparsity(model).ratio
         0.25
     """
-    masks = _draw(pruned, model, p_prune, p_bern, generator, options)
-    with _under(model, masks, "global"):
+    contents = ModelContents(model)
+    masks = _draw(pruned, contents, p_prune, p_bern, generator, options)
+    with _under(contents, masks, "global"):
         yield model
 
 
@@ -250,36 +252,51 @@ def gradient_pruned(
     Raises:
         InvalidArgumentError: as `gradient_prune`.
     """
-    masks = _draw(gradient_pruned, model, p_prune, p_bern, generator, options, gradient_barrier)
-    with _under(model, masks, "gradient"):
+    contents = ModelContents(model)
+    masks = _draw(gradient_pruned, contents, p_prune, p_bern, generator, options, gradient_barrier)
+    with _under(contents, masks, "gradient"):
         yield model
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
     """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
-    look_closely(model)
-    return _under(model, Masks({}), "global")
+    contents = ModelContents(model)
+    look_closely(contents.modules, contents.group)
+    return _under(contents, Masks({}), "global")
 
 
 @contextmanager
-def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
+def _under(contents: ModelContents, masks: Masks, prune_type: str) -> Generator[None]:
+    model = contents.model
     before = PriorPruning.of(model)
-    apply_masks(model, masks, prune_type)
+    _apply(contents, masks, prune_type)
     inside = PriorPruning.of(model, values=False)
     try:
         yield
     finally:
-        restore_gradients(model)
+        now = ModelContents(model)  # the block may have changed it
+        restore_gradients(module for _, module in now.modules)
         lost = inside.end()
-        lost += restore_weights(model)
+        lost += restore_weights(now.modules)
         lost += before.bring_back()
         warn_of_loss("the end of the block", lost, frames=6)
-        check_releasable(model)
+        check_releasable(now.modules)
+
+
+def _apply(contents: ModelContents, masks: Masks, prune_type: str) -> None:
+    if prune_type == "global":
+        pairs = check_weights(contents, masks)  # first: an error leaves the model as it is
+        restore_gradients(module for _, module in contents.modules)
+        prune_weights(contents, pairs)
+    else:
+        check_releasable(contents.modules)
+        prune_gradients(contents, masks)
+        release_weights(contents.modules, contents.group)
 
 
 def _draw(
     function: Callable[..., object],
-    model: nn.Module,
+    contents: ModelContents,
     p_prune: float,
     p_bern: float,
     generator: torch.Generator | None,
@@ -288,9 +305,9 @@ def _draw(
 ) -> Masks:
     """Make the masks of a call of one of the functions above."""
     ratios = {"p_prune": p_prune, "p_bern": p_bern}
-    options = read_options(function, model, keywords, **ratios, generator=generator)
+    options = read_options(function, contents, keywords, **ratios, generator=generator)
     p_bern = check_ratio("p_bern", p_bern)
     # One source for both: random scores and draws must not repeat each other's numbers.
     source = make_generator(generator, options.seed)
-    chosen = choose(model, p_prune, replace(options, seed=None), source, barrier=barrier)
+    chosen = choose(contents, p_prune, replace(options, seed=None), source, barrier=barrier)
     return chosen.draw(p_bern, generator=source)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers import FLOAT8, exact
 from secateurs._tensors.float_keys import Scores, key_dtype, key_of, score_of
-from secateurs.selection.key_counts import KeyCounts
+from secateurs.selection.tensor_counts import TensorCounts
 
 WIDE = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = {8: torch.uint8, 16: torch.int16}
@@ -67,7 +67,7 @@ def test_keys_of_wide_values_are_in_the_order_of_the_scores(
 @pytest.mark.parametrize("dtype", WIDE)
 def test_every_key_lies_in_the_range_that_counts_start_from(dtype: torch.dtype) -> None:
     ends = torch.tensor([-math.inf, -0.0, 0.0, math.inf], dtype=dtype)
-    signed, unsigned = (KeyCounts([Scores("", ends, a)]) for a in (False, True))
+    signed, unsigned = (TensorCounts([Scores("", ends, a)]) for a in (False, True))
     low, first_zero, second_zero, high = key_of(ends, dtype, absolute=False).tolist()
     assert (signed.low, signed.high) == (low, high)
     assert first_zero == second_zero == 0

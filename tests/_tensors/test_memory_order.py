@@ -29,11 +29,10 @@ def test_memory_order_is_a_permutation_and_a_view_where_it_can_be(values: Tensor
         assert values.permute(order).reshape(-1).data_ptr() == values.data_ptr()
 
 
-def test_pieces_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_order, "BLOCK", 4)
+def test_pieces_cover_everything_once() -> None:
     for length in (0, 1, 4, 5, 8):
         flat = torch.arange(length)
-        found = [flat[piece] for piece in memory_order.pieces(flat)]
+        found = [flat[piece] for piece in memory_order.pieces(flat, 4)]
         assert [x for f in found for x in f.tolist()] == list(range(length))
         assert all(1 <= len(f) <= 4 for f in found)
 
@@ -80,12 +79,9 @@ def test_only_neighbours_are_joined() -> None:
 
 @pytest.mark.parametrize("block", [1, 2, 4, 7, 1 << 18])
 @pytest.mark.parametrize("tensor", LIKE)
-def test_logical_pieces_follow_the_flat_index(
-    monkeypatch: pytest.MonkeyPatch, block: int, tensor: Tensor
-) -> None:
-    monkeypatch.setattr(memory_order, "BLOCK", block)
+def test_logical_pieces_follow_the_flat_index(block: int, tensor: Tensor) -> None:
     twin = tensor.clone()
-    found = list(memory_order.logical_pieces(tensor, twin))
+    found = list(memory_order.logical_pieces(tensor, twin, block=block))
     assert all(a.numel() <= block for a, _ in found)
     assert torch.equal(torch.cat([a.reshape(-1) for a, _ in found]), tensor.reshape(-1))
     for _, piece in found:

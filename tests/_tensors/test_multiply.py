@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from helpers import DTYPES
-from secateurs._tensors import blocks, memory_order
-from secateurs._tensors.multiply import Product, _multiply_together, as_integers, multiply
+from secateurs._tensors.multiply import Product, as_integers, multiply, multiply_together
 
 
 @pytest.mark.parametrize("block", [3, 1 << 18])
@@ -11,13 +10,8 @@ from secateurs._tensors.multiply import Product, _multiply_together, as_integers
 @pytest.mark.parametrize("shape", [(), (0, 2), (7,), (4, 3, 5, 2)])
 @pytest.mark.parametrize("kind", ["same", "broadcast", "channels_last", "strided"])
 def test_multiplying_by_blocks_is_multiplying(
-    monkeypatch: pytest.MonkeyPatch,
-    block: int,
-    integer: torch.dtype,
-    shape: tuple[int, ...],
-    kind: str,
+    block: int, integer: torch.dtype, shape: tuple[int, ...], kind: str
 ) -> None:
-    monkeypatch.setattr(memory_order, "BLOCK", block)
     source = torch.randint(1, 100, shape).to(integer)
     keep, target = torch.rand(shape) < 0.5, torch.full(shape, 77).to(integer)
     if kind == "broadcast" and shape:
@@ -26,19 +20,16 @@ def test_multiplying_by_blocks_is_multiplying(
         source, target = (t.to(memory_format=torch.channels_last) for t in (source, target))
     elif kind == "strided" and shape:
         target = torch.full((*shape, 2), 77).to(integer)[..., 0]
-    multiply([Product(source, keep, target)])
+    multiply([Product(source, keep, target)], block=block)
     assert torch.equal(target, source * keep)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_many_tensors_in_threads(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 10)
-    monkeypatch.setattr(memory_order, "BLOCK", 4)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+def test_many_tensors_in_threads(threads: int) -> None:
     sources = [torch.randn(size) for size in (5, 0, 1, 130, 64, 3)]
     keeps = [torch.rand(source.shape) < 0.5 for source in sources]
     products = [Product(s, k, torch.full_like(s, 7)) for s, k in zip(sources, keeps, strict=True)]
-    multiply(products)
+    multiply(products, block=4, threads=threads)
     for product in products:
         assert torch.equal(product.target, product.source * product.keep)
 
@@ -60,6 +51,6 @@ def test_the_way_of_other_devices_does_the_same() -> None:
     sources[-1] = sources[-1].contiguous(memory_format=torch.channels_last)
     keeps = [torch.rand(shape) < 0.5 for shape in shapes]
     products = [Product(s, k, torch.empty_like(s)) for s, k in zip(sources, keeps, strict=True)]
-    _multiply_together(products)
+    multiply_together(products)
     for product in products:
         assert torch.equal(product.target, product.source * product.keep)

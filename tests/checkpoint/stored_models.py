@@ -2,14 +2,24 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from secateurs.checkpoint import block_masks, file_blocks, file_histogram, file_scores
+from secateurs.checkpoint import (
+    Summary,
+    decide_pruning,
+    plan_pruning,
+    prune_checkpoint,
+    write_pruned,
+)
 from secateurs.checkpoint.contents import NAMES
 from secateurs.checkpoint.header import write_header
+from secateurs.selection.histogram import Sizes
 
 FLOAT8 = (
     torch.float8_e4m3fn,
@@ -67,13 +77,28 @@ def assert_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         assert raw(found[name]) == raw(tensor), name
 
 
-def small_blocks(monkeypatch) -> None:
-    """Have even small tensors take many blocks, and units be larger than one."""
-    for module in (file_histogram, block_masks, file_blocks, file_scores):
-        monkeypatch.setattr(module, "BLOCK", 32)
-    monkeypatch.setattr(file_histogram, "_KEPT", 16)
-    monkeypatch.setattr(file_histogram, "_CLUSTERS", 16)
-    monkeypatch.setattr(file_histogram, "_CLUSTER", 4)
-    monkeypatch.setattr(file_histogram, "_STRETCH", 64)
-    monkeypatch.setattr(file_histogram, "_PENDING", 8)
-    monkeypatch.setattr(file_histogram, "_FINE", 1 << 10)
+SMALL = Sizes(block=32, sample=256, kept=8, crowd=4, fine=1 << 10)
+"""Sizes with which even small tensors take many blocks."""
+
+
+def prune_in_small_blocks(
+    source: Path,
+    output: Path,
+    p_prune: float,
+    p_bern: float = 1.0,
+    *,
+    compress: bool = False,
+    **options: Any,
+) -> Summary:
+    """`prune_checkpoint`, with blocks so small that units are larger than one."""
+    plan = plan_pruning(source, p_prune, p_bern, **options)
+    small = tuple(replace(weight, block=SMALL.block) for weight in plan.weights)
+    plan = replace(plan, weights=small)
+    decision = decide_pruning(plan, sizes=SMALL)
+    return write_pruned(plan, decision, output, compress=compress)
+
+
+PRUNES = pytest.mark.parametrize(
+    "prune", [prune_checkpoint, prune_in_small_blocks], ids=["blocks", "small-blocks"]
+)
+"""For tests of both."""

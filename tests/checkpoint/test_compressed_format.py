@@ -8,27 +8,23 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from stored_models import DTYPES, Net, assert_same, raw, small_blocks, to_file
+from stored_models import DTYPES, PRUNES, Net, assert_same, raw, to_file
 
 import secateurs as sc
-from secateurs.checkpoint import decompress_checkpoint, decompression, prune_checkpoint
+from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
 
 MIXED = (torch.float32, torch.bfloat16, torch.float8_e5m2)
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
 @pytest.mark.parametrize("p_prune", [0.0, 0.02, 0.5, 0.9, 1.0])
 def test_it_gives_back_the_pruned_weights_bit_for_bit(
     tmp_path: Path,
     p_prune: float,
     granularity: str,
-    small: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    prune,
 ) -> None:
-    if small:
-        small_blocks(monkeypatch)
-        monkeypatch.setattr(decompression, "BLOCK", 32)
     source, dense = tmp_path / "in.safetensors", tmp_path / "dense.safetensors"
     small_file, back = tmp_path / "small.safetensors", tmp_path / "back.safetensors"
     state = Net(MIXED).state_dict()
@@ -36,8 +32,8 @@ def test_it_gives_back_the_pruned_weights_bit_for_bit(
     state["norm.weight"] = torch.tensor([-0.0, float("nan"), 0.0, 1, 2, 3, 4])
     to_file(source, state, {"format": "pt", "own": "words"})
     options = {"granularity": granularity, "seed": 1}
-    prune_checkpoint(source, dense, p_prune, 0.7, **options)
-    prune_checkpoint(source, small_file, p_prune, 0.7, compress=True, **options)
+    prune(source, dense, p_prune, 0.7, **options)
+    prune(source, small_file, p_prune, 0.7, compress=True, **options)
     assert_same(sc.load_checkpoint(small_file), load_file(dense))
     decompress_checkpoint(small_file, back)
     assert back.read_bytes() == dense.read_bytes()

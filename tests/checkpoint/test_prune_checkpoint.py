@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from stored_models import DTYPES, TARGETS, Net, assert_same, raw, small_blocks, to_file
+from stored_models import DTYPES, PRUNES, TARGETS, Net, assert_same, raw, to_file
 
 import secateurs as sc
 from secateurs.checkpoint import plan_pruning, prune_checkpoint
@@ -18,39 +18,34 @@ MIXED = (
 )
 
 
-def both_ways(folder: Path, dtypes, p_prune: float, p_bern: float, **options) -> None:
+def both_ways(
+    folder: Path, dtypes, p_prune: float, p_bern: float, prune=prune_checkpoint, **options
+) -> None:
     """Prune the model and its file, and compare all tensors, bit by bit."""
     model = Net(dtypes)
     source = to_file(folder / "in.safetensors", model.state_dict(), {"format": "pt"})
-    prune_checkpoint(source, folder / "out.safetensors", p_prune, p_bern, seed=3, **options)
+    prune(source, folder / "out.safetensors", p_prune, p_bern, seed=3, **options)
     sc.global_prune(model, p_prune, p_bern, seed=3, **options)
     assert_same(load_file(folder / "out.safetensors"), model.state_dict())
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
 @pytest.mark.parametrize("dtypes", [*[(d,) for d in DTYPES], *MIXED], ids=str)
-def test_a_file_is_pruned_as_its_model_is(
-    tmp_path: Path, dtypes, granularity: str, small: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if small:
-        small_blocks(monkeypatch)
-    both_ways(tmp_path, dtypes, 0.37, 1.0, granularity=granularity)
-    both_ways(tmp_path, dtypes, 0.6, 0.3, granularity=granularity, scope="layer")
+def test_a_file_is_pruned_as_its_model_is(tmp_path: Path, dtypes, granularity: str, prune) -> None:
+    both_ways(tmp_path, dtypes, 0.37, 1.0, prune, granularity=granularity)
+    both_ways(tmp_path, dtypes, 0.6, 0.3, prune, granularity=granularity, scope="layer")
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
 def test_random_scores_are_those_of_the_model(
-    tmp_path: Path, granularity: str, scope: str, small: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, granularity: str, scope: str, prune
 ) -> None:
-    if small:
-        small_blocks(monkeypatch)
     for p_bern in (1.0, 0.4):
-        both_ways(
-            tmp_path, DTYPES[1:2], 0.5, p_bern, granularity=granularity, scope=scope, score="random"
-        )
+        options = {"granularity": granularity, "scope": scope, "score": "random"}
+        both_ways(tmp_path, DTYPES[1:2], 0.5, p_bern, prune, **options)
 
 
 @pytest.mark.parametrize("p_prune", [0.0, 1e-9, 0.5, 1.0])
@@ -59,20 +54,16 @@ def test_ratios_at_the_ends(tmp_path: Path, p_prune: float, p_bern: float) -> No
     both_ways(tmp_path, (torch.float32, torch.float16), p_prune, p_bern)
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
-def test_ties_go_to_the_tensor_that_comes_first(
-    tmp_path: Path, granularity: str, small: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if small:
-        small_blocks(monkeypatch)
+def test_ties_go_to_the_tensor_that_comes_first(tmp_path: Path, granularity: str, prune) -> None:
     model = Net()
     with torch.no_grad():
         for name in TARGETS:
             model.get_parameter(name).fill_(-0.5)
     source = to_file(tmp_path / "in.safetensors", model.state_dict())
     for p_prune in (0.2, 0.5, 0.93):
-        prune_checkpoint(source, tmp_path / "out.safetensors", p_prune, granularity=granularity)
+        prune(source, tmp_path / "out.safetensors", p_prune, granularity=granularity)
         sc.global_prune(model, p_prune, granularity=granularity)
         assert_same(load_file(tmp_path / "out.safetensors"), model.state_dict())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stored_models import assert_same, small_blocks, to_file
+from stored_models import PRUNES, assert_same, to_file
 from torch import nn
 
 import secateurs as sc
@@ -60,13 +60,12 @@ def pruned(tensors: dict[str, torch.Tensor], factors: torch.Tensor, granularity:
 
 @pytest.mark.parametrize("granularity", ["weight", "filter"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("kind", KINDS)
 def test_magnitudes_count_with_their_scale(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     kind: str,
-    small: bool,
+    prune,
     granularity: str,
     dtype: torch.dtype,
 ) -> None:
@@ -74,12 +73,8 @@ def test_magnitudes_count_with_their_scale(
     tensors["a.weight_scale"] = tensors.pop("a.SCALE").to(dtype)
     factors = factor(tensors["a.weight_scale"], KINDS[kind][1])
     expected = pruned(tensors, factors, granularity)
-    if small:
-        small_blocks(monkeypatch)
     to_file(tmp_path / "in.safetensors", tensors)
-    prune_checkpoint(
-        tmp_path / "in.safetensors", tmp_path / "out.safetensors", 0.5, granularity=granularity
-    )
+    prune(tmp_path / "in.safetensors", tmp_path / "out.safetensors", 0.5, granularity=granularity)
     found = sc.load_checkpoint(tmp_path / "out.safetensors")
     for name, values in expected.items():
         assert torch.equal(found.pop(name).float(), values), name

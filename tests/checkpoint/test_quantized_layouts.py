@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from stored_models import small_blocks, to_file
+from stored_models import PRUNES, to_file
 
 import secateurs as sc
 from secateurs.checkpoint import prune_checkpoint
@@ -41,10 +41,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("granularity", ["weight", "filter"])
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("case", CASES)
 def test_magnitudes_count_with_their_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, small: bool, granularity: str
+    tmp_path: Path, case: str, prune, granularity: str
 ) -> None:
     """As the products themselves are pruned, in a file of the same names."""
     name, shape, others, scale_shape, broadcastable = CASES[case]
@@ -52,13 +52,11 @@ def test_magnitudes_count_with_their_scale(
     quantised, scale = (torch.randn(shape) * 50).to(FP8), torch.rand(scale_shape) + 0.01
     beside = {other: torch.randn(size) for other, size in others.items()}
     product = quantised.float() * scale.reshape(broadcastable)
-    if small:
-        small_blocks(monkeypatch)
     to_file(tmp_path / "dense.safetensors", {name: product, **beside})
     to_file(tmp_path / "in.safetensors", {name: quantised, f"{name}_scale": scale, **beside})
     for file in ("dense", "in"):
         source = tmp_path / f"{file}.safetensors"
-        prune_checkpoint(source, source, 0.5, granularity=granularity, scope="layer")
+        prune(source, source, 0.5, granularity=granularity, scope="layer")
     keep = sc.load_checkpoint(tmp_path / "dense.safetensors")[name] != 0
     found = sc.load_checkpoint(tmp_path / "in.safetensors")
     assert 0 < keep.count_nonzero() < keep.numel()

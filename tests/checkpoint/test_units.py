@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from stored_models import DTYPES, assert_same, small_blocks, to_file
+from stored_models import DTYPES, assert_same, prune_in_small_blocks, to_file
 from torch import nn
 
 import secateurs as sc
-from secateurs.checkpoint import load_checkpoint, plan_pruning, prune_checkpoint
+from secateurs.checkpoint import load_checkpoint, plan_pruning
 from secateurs.checkpoint.contents import Entry
 from secateurs.checkpoint.stored_units import Layouts
 
@@ -113,7 +113,7 @@ def network(dtype: torch.dtype) -> nn.Module:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_columns_are_pruned_as_those_of_the_model(tmp_path: Path, monkeypatch, dtype) -> None:
+def test_columns_are_pruned_as_those_of_the_model(tmp_path: Path, dtype) -> None:
     model = network(dtype)
     source = to_file(tmp_path / "in.safetensors", model.state_dict())
     output, small = tmp_path / "out.safetensors", tmp_path / "small.safetensors"
@@ -123,10 +123,8 @@ def test_columns_are_pruned_as_those_of_the_model(tmp_path: Path, monkeypatch, d
         {"score": "random", "seed": 2},
     ):
         options["granularity"] = "filter"
-        with monkeypatch.context() as patch:
-            small_blocks(patch)
-            found = prune_checkpoint(source, output, 0.4, **options)
-            prune_checkpoint(source, small, 0.4, compress=True, **options)
+        found = prune_in_small_blocks(source, output, 0.4, **options)
+        prune_in_small_blocks(source, small, 0.4, compress=True, **options)
         with sc.pruned(model, 0.4, **options):
             assert_same(load_checkpoint(output), model.state_dict())
             assert_same(load_checkpoint(small), model.state_dict())

@@ -294,7 +294,7 @@ def what_differs_between_ranks_is_named(rank: int, ranks: int, folder: Path) -> 
             sc.global_prune(model, **options)
     with pytest.raises(sc.InvalidArgumentError, match="what is called is"):
         sc.sparsity(model) if last else sc.select(model, 0.5)
-    with pytest.raises(sc.InvalidArgumentError, match="on rank 0 model is 'a model of 9 param"):
+    with pytest.raises(sc.InvalidArgumentError, match="on rank 0 model is a model of 9 param"):
         sc.select(model if last else nn.Sequential(model, model), 0.5)
 
 

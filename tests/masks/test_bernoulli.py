@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import reference
 from helpers import flags
-from secateurs._tensors import blocks, memory_order
+from secateurs._tensors import memory_order
+from secateurs.distributed.shard import Shard
 from secateurs.masks.bernoulli import Coins, _heads_on_device, draw_into
 
 PROBABILITIES = [1 / 3, 0.5, 0.999, 0.05, 1 / 256, 255 / 256, 1 - 2**-10, 2**-20]
@@ -149,19 +151,15 @@ def shapes_and_layouts() -> list[torch.Tensor]:
 @pytest.mark.parametrize("beside", [True, False])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("p", [0.3, 0.5])
-def test_a_draw_depends_on_the_flat_index_alone(
-    monkeypatch: pytest.MonkeyPatch, p: float, threads: int, beside: bool
-) -> None:
+def test_a_draw_depends_on_the_flat_index_alone(p: float, threads: int, beside: bool) -> None:
     """Not on threads, blocks, memory layouts, nor on whether the masks lie side by side."""
-    monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 5)
-    monkeypatch.setattr(memory_order, "BLOCK", 7)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     chosen = [t < 0.6 for t in shapes_and_layouts()]
     if beside:
         made = memory_order.side_by_side(chosen, torch.bool)
         chosen = [a.copy_(b) for a, b in zip(made, chosen, strict=True)]
     keep = memory_order.side_by_side(chosen, torch.bool)
-    draw_into(keep, chosen, p, torch.Generator().manual_seed(8))
+    source = torch.Generator().manual_seed(8)
+    draw_into(keep, chosen, p, source, block=7, threads=threads)
     words = torch.empty(3, dtype=torch.int64)
     words.random_(-(2**63), None, generator=torch.Generator().manual_seed(8))
     coins = reference.coins(p, words.tolist(), sum(c.numel() for c in chosen))
@@ -195,3 +193,21 @@ def test_another_device_compares_words_of_32_bits() -> None:
     words = torch.empty(count, dtype=torch.int32)
     words.random_(-(2**31), None, generator=torch.Generator().manual_seed(9))
     assert words.min() < -(2**31) + 2**14 < 2**31 - 2**14 < words.max()
+
+
+@pytest.mark.parametrize("lying", ["rows", "columns", "scattered", "turned"])
+def test_a_part_is_drawn_as_in_the_whole(lying: str) -> None:
+    """By the units' numbers in the whole, also where a part lies in memory in another order."""
+    first, second = torch.ones(5, dtype=torch.bool), torch.rand(6, 7) < 0.7
+    whole = [torch.empty_like(first), torch.empty_like(second)]
+    draw_into(whole, [first, second], 0.4, torch.Generator().manual_seed(3))
+    rows = {"rows": np.arange(2, 5), "scattered": np.array([0, 5])}.get(lying, np.arange(6))
+    columns = np.arange(7) if lying == "rows" else np.arange(1, 4)
+    shard = Shard((6, 7), (rows, columns))
+    part = shard.of(second).clone(memory_format=torch.contiguous_format)
+    if lying == "turned":
+        part = part.t().contiguous().t()
+    keep = [torch.empty_like(first), torch.empty_like(part)]
+    draw_into(keep, [first, part], 0.4, torch.Generator().manual_seed(3), [None, shard])
+    assert torch.equal(keep[0], whole[0])
+    assert torch.equal(keep[1], shard.of(whole[1]))

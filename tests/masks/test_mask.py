@@ -1,5 +1,4 @@
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -150,7 +149,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
         Masks.load(tmp_path / "masks.pt")
 
 
-UNITS = json.dumps({"weight": asdict(Units((2, 2), (2, 2), (2, 2)))})
+UNITS = json.dumps({"weight": Units((2, 2), (2, 2), (2, 2)).described})
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,23 @@
-"""The exact k smallest, against sorting in plain Python."""
+"""The exact k smallest, in memory, over ranks and in files, against sorting in plain Python."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
+from count_sources import SOURCES, marked
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
 from helpers import DTYPES, exact, flags
-from secateurs._tensors import blocks, float_keys, memory_order
+from secateurs._tensors import float_keys
 from secateurs._tensors.float_keys import Scores, key_of
+from secateurs._tensors.memory_order import as_integers
 from secateurs.errors import InvalidArgumentError
-from secateurs.selection import histogram, key_counts, threshold
-from secateurs.selection.key_counts import KeyCounts
-from secateurs.selection.threshold import candidate_masks, find_threshold
+from secateurs.selection.histogram import KeyPass
+from secateurs.selection.tensor_counts import TensorCounts
+from secateurs.selection.threshold import candidate_masks, find_threshold, threshold_at
 
 LAYOUTS = ("plain", "transposed", "gaps", "expanded", "channels_last", "zero-dim")
 
@@ -56,7 +57,7 @@ VALUES = st.one_of(
 def tensors(draw: st.DrawFn) -> list[Tensor]:
     dtypes = draw(st.one_of(st.sampled_from([[d] for d in DTYPES]), st.just(list(DTYPES))))
     rows = draw(st.lists(st.tuples(VALUES, st.sampled_from(LAYOUTS)), min_size=1, max_size=5))
-    made = [laid_out(v, draw(st.sampled_from(dtypes)), memory_order) for v, layout in rows]
+    made = [laid_out(v, draw(st.sampled_from(dtypes)), layout) for v, layout in rows]
     # Conversion makes NaN of what a format without infinities cannot hold.
     return [
         t if t.numel() == 0 or not t.float().isnan().any() else t.float().nan_to_num() for t in made
@@ -68,57 +69,56 @@ def expected(values: list[Tensor], k: int, absolute: bool) -> list[list[bool]]:
     return reference.smallest([[abs(x) for x in row] if absolute else row for row in rows], k)
 
 
-@pytest.fixture(params=["usual", "tiny", "spilling"])
-def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As it is; so small that a search takes many chunks, threads and bad guesses; and so that
-    what lies inside a range is too much to keep."""
-    threads = torch.get_num_threads()
-    if request.param == "spilling":
-        monkeypatch.setattr(histogram, "_FEW", 1)
-        monkeypatch.setattr(histogram, "_CROWD", 0)
-    if request.param != "usual":
-        torch.set_num_threads(3)
-        monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 5)
-        monkeypatch.setattr(memory_order, "BLOCK", 3)
-        monkeypatch.setattr(key_counts, "_SAMPLE", 4)
-        monkeypatch.setattr(threshold, "_MAX_BINS_LOG2", 3)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("sizes")
+@pytest.mark.parametrize("source", SOURCES)
 @given(values=tensors(), ratio=st.floats(0, 1), absolute=st.booleans())
-@exact(500)
+@exact(120)
 def test_exactly_the_k_smallest_the_earlier_of_ties(
-    values: list[Tensor], ratio: float, absolute: bool
+    source: str, values: list[Tensor], ratio: float, absolute: bool
 ) -> None:
+    """Every source of counts finds the same candidates, to the unit."""
+    absolute |= not SOURCES[source].signed
+    scores = [Scores(f"w{i}", value, absolute) for i, value in enumerate(values)]
     k = round(ratio * sum(v.numel() for v in values))
-    scores = [Scores(str(i), v, absolute) for i, v in enumerate(values)]
-    masks, threshold = candidate_masks(scores, k)
-    assert [flags(m) for m in masks] == expected(values, k, absolute)
-    assert [m.shape for m in masks] == [v.shape for v in values]
-    assert (threshold is None) == (k == 0)
+    found = SOURCES[source].pruned(scores, ratio)
+    for one, value, candidates in zip(found, values, expected(values, k, absolute), strict=True):
+        zeroed = marked(value, candidates)
+        assert one.shape == value.shape
+        assert torch.equal(as_integers(one), as_integers(zeroed))
 
 
-@pytest.mark.usefixtures("sizes")
+@pytest.mark.parametrize("source", [name for name, one in SOURCES.items() if one.signed])
 @given(
     values=st.lists(st.lists(TIED, max_size=9), min_size=1, max_size=6),
     absolute=st.lists(st.booleans(), min_size=6, max_size=6),
-    k=st.integers(0, 54),
+    ratio=st.floats(0, 1),
 )
-@exact(300)
+@exact(80)
 def test_signed_and_absolute_scores_compete(
-    values: list[list[float]], absolute: list[bool], k: int
+    source: str, values: list[list[float]], absolute: list[bool], ratio: float
 ) -> None:
-    made = [torch.tensor(v) for v in values]
-    k = min(k, sum(v.numel() for v in made))
-    masks, _ = candidate_masks([Scores("", v, a) for v, a in zip(made, absolute, strict=False)], k)
-    rows = [[abs(x) if a else x for x in v.tolist()] for v, a in zip(made, absolute, strict=False)]
-    assert [flags(m) for m in masks] == reference.smallest(rows, k)
+    rows = list(zip(map(torch.tensor, values), absolute, strict=False))
+    scores = [Scores(f"w{i}", value, ranked) for i, (value, ranked) in enumerate(rows)]
+    k = round(ratio * sum(value.numel() for value, _ in rows))
+    chosen = reference.smallest([v.abs().tolist() if a else v.tolist() for v, a in rows], k)
+    found = SOURCES[source].pruned(scores, ratio)
+    for one, (value, _), candidates in zip(found, rows, chosen, strict=True):
+        assert torch.equal(as_integers(one), as_integers(marked(value, candidates)))
 
 
-class Misled(KeyCounts):
-    """Counts whose guess is handed in, and which counts the passes."""
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_nan_is_refused_whatever_the_ratio(source: str, ratio: float) -> None:
+    values = [torch.ones(40), torch.linspace(0, 1, 200).sqrt()]
+    values[1][137] = math.nan
+    scores = [
+        Scores(name, value, True) for name, value in zip(("good", "bad"), values, strict=True)
+    ]
+    with pytest.raises(InvalidArgumentError, match=r"the score of bad is NaN.*exclude='bad'"):
+        SOURCES[source].pruned(scores, ratio)
+
+
+class Misled(TensorCounts):
+    """Counts whose guess is handed in, and which know how many passes they took."""
 
     passes = 0
 
@@ -129,9 +129,9 @@ class Misled(KeyCounts):
     def guess(self, k: int) -> tuple[int, int]:
         return self.wrong
 
-    def count(self, low: int, high: int, shift: int) -> tuple[int, Tensor]:
+    def show(self, counting: KeyPass) -> None:
         self.passes += 1
-        return super().count(low, high, shift)
+        super().show(counting)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
@@ -141,7 +141,7 @@ class Misled(KeyCounts):
     guess=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     place=st.floats(0, 1),
 )
-@exact(150)
+@exact(60)
 def test_a_wrong_guess_costs_passes_never_exactness(
     dtype: torch.dtype,
     absolute: bool,
@@ -151,15 +151,14 @@ def test_a_wrong_guess_costs_passes_never_exactness(
 ) -> None:
     tensor = torch.tensor(values, dtype=torch.float64).to(dtype)
     scores = [Scores("", tensor, absolute)]
-    right = KeyCounts(scores)
+    right = TensorCounts(scores)
     low, high = sorted(right.low + round(g * (right.high - right.low)) for g in guess)
     counts = Misled(scores, (max(low, right.low), min(high, right.high)))
     k = 1 + round(place * (len(values) - 1))
     threshold = find_threshold(counts, k)
     ranked = sorted(key_of(tensor, dtype, absolute=absolute).tolist())
-    assert threshold.key == ranked[k - 1]
-    assert threshold.tied == ranked.count(threshold.key)
-    assert threshold.ties == k - ranked.index(threshold.key)
+    key = ranked[k - 1]
+    assert threshold == threshold_at(key, k - ranked.index(key), ranked.count(key))
     assert counts.passes <= 6
 
 
@@ -169,7 +168,7 @@ def test_a_guess_that_misses_by_one() -> None:
     for low in range(right - 2, right + 3):
         for high in range(low, right + 3):
             counts = Misled([Scores("", values, True)], (low, high))
-            assert find_threshold(counts, 2) == threshold.Threshold(right, ties=1, tied=2)
+            assert find_threshold(counts, 2) == threshold_at(right, ties=1, tied=2)
             assert (counts.passes == 1) == (low <= right <= high)
 
 
@@ -235,13 +234,6 @@ def test_overlapping_scores_are_ranked_like_their_copies() -> None:
         (mask,), _ = candidate_masks([Scores("", values, True)], 17)
         (copied,), _ = candidate_masks([Scores("", values.clone(), True)], 17)
         assert torch.equal(mask, copied)
-
-
-def test_nan_is_refused_also_when_nothing_is_pruned() -> None:
-    scores = [Scores("bad", torch.tensor([1.0, math.nan]), True)]
-    for k in (0, 1, 2):
-        with pytest.raises(InvalidArgumentError, match="the score of bad is NaN"):
-            candidate_masks(scores, k)
 
 
 def test_all_or_none() -> None:

@@ -1,4 +1,4 @@
-"""Keys of many tensors in memory, block by block, through buffers that are used again."""
+"""Keys of many tensors in memory, block by block, in buffers that are used again."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from secateurs._tensors import memory_order
 from secateurs._tensors.float_keys import Scores, key_integer, key_of, magnitude_bits
-from secateurs._tensors.memory_order import flattened
+from secateurs._tensors.memory_order import BLOCK, flattened
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Share = TypeVar("Share")
-Outcome = TypeVar("Outcome")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 _NUMPY = {
     torch.int64: np.dtype(np.int64),
@@ -22,11 +21,11 @@ _NUMPY = {
     torch.int16: np.dtype(np.int16),
 }
 _WORTH_A_THREAD = 1 << 20
-# More would wait for memory and for Python's lock, and each has buffers of its own.
+# More threads would wait for memory and for Python's lock, and each needs buffers of its own.
 _MOST_THREADS = 4
 
 
-class Source:
+class TensorKeys:
     """The keys of one tensor on the CPU, in the order of memory.
 
     Args:
@@ -53,11 +52,11 @@ class Source:
         else:
             self._flat = flattened(values)
 
-    def keys(self, places: slice) -> Array:
-        """The keys at some places, as a new array."""
+    def keys(self, indices: slice) -> Array:
+        """The keys at some indices, as a new array."""
         if self._flat is None:
-            return self._bits[places] & self._magnitude
-        return key_of(self._flat[places], self._dtype, absolute=self._absolute).numpy()
+            return self._bits[indices] & self._magnitude
+        return key_of(self._flat[indices], self._dtype, absolute=self._absolute).numpy()
 
     def keys_into(self, start: int, stop: int, out: Array) -> None:
         """Write the keys from ``start`` to ``stop`` into an array."""
@@ -70,18 +69,18 @@ class Source:
 class Span(NamedTuple):
     """The keys of one tensor from ``start`` to ``stop``."""
 
-    source: Source
+    source: TensorKeys
     start: int
     stop: int
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one thread goes through: spans next to each other.
+class Chunk:
+    """The keys that one thread goes through: spans next to each other.
 
     Attributes:
         spans: in order.
-        begin: how many keys the parts before hold.
+        begin: how many keys the chunks before hold.
         end: ``begin`` and its own number of keys.
     """
 
@@ -91,79 +90,92 @@ class Part:
 
 
 def threads_for(elements: int) -> int:
-    """How many threads to give work of this size."""
+    """How many threads to use for so many elements."""
     most = min(torch.get_num_threads(), _MOST_THREADS)
     return max(1, min(most, elements // _WORTH_A_THREAD))
 
 
-def in_threads(function: Callable[[Share], Outcome], shares: Sequence[Share]) -> list[Outcome]:
-    """Call a function on each share, each in a thread of its own; in order."""
-    if len(shares) < 2:
-        return [function(share) for share in shares]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        return list(pool.map(function, shares))
+def in_threads(
+    function: Callable[[Argument], Result], arguments: Sequence[Argument]
+) -> list[Result]:
+    """Call a function on each argument, each in a thread of its own; the results are in order."""
+    if len(arguments) < 2:
+        return [function(argument) for argument in arguments]
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(function, arguments))
 
 
-def ranges(total: int) -> list[range]:
-    """Divide ``total`` elements into one range of full blocks for each thread."""
-    count = threads_for(total)
-    blocks = -(-total // memory_order.BLOCK)
-    size = max(-(-blocks // count), 1) * memory_order.BLOCK
+def ranges(total: int, block: int = BLOCK, threads: int | None = None) -> list[range]:
+    """Divide ``total`` elements into one range of full blocks for each thread.
+
+    Args:
+        total: how many elements there are.
+        block: the elements of one block.
+        threads: how many ranges to make at most; None chooses by ``total``.
+    """
+    count = threads or threads_for(total)
+    size = max(-(-total // block // count), 1) * block
     return [range(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def blocks_of(part: range) -> Iterator[slice]:
-    """Slices of at most `secateurs._tensors.memory_order.BLOCK` elements that cover a range."""
-    for start in range(part.start, part.stop, memory_order.BLOCK):
-        yield slice(start, min(start + memory_order.BLOCK, part.stop))
+def blocks_of(elements: range, block: int = BLOCK) -> Iterator[slice]:
+    """Slices of at most ``block`` elements that cover a range."""
+    for start in range(elements.start, elements.stop, block):
+        yield slice(start, min(start + block, elements.stop))
 
 
-def share_out(sources: Sequence[Source]) -> list[Part]:
-    """Divide the keys of all tensors into parts of about equal size, one for each thread.
+def share_out(sources: Sequence[TensorKeys], threads: int | None = None) -> list[Chunk]:
+    """Divide the keys of all tensors into chunks of about equal size, one for each thread.
+
+    Args:
+        sources: the keys, tensor by tensor.
+        threads: how many chunks to make; None chooses by the number of keys.
 
     Returns:
-        At least one part, which may be empty; in order, they cover all keys.
+        At least one chunk, which may be empty; in order, they cover all keys.
     """
     total = sum(source.size for source in sources)
-    count = threads_for(total)
+    count = threads or threads_for(total)
     size = max(-(-total // count), 1)
     spans: list[list[Span]] = [[] for _ in range(count)]
-    place = 0
+    index = 0
     for source in sources:
         start = 0
         while start < source.size:
-            share = place // size
-            stop = min(source.size, start + (share + 1) * size - place)
-            spans[share].append(Span(source, start, stop))
-            place += stop - start
+            number = index // size
+            stop = min(source.size, start + (number + 1) * size - index)
+            spans[number].append(Span(source, start, stop))
+            index += stop - start
             start = stop
-    begins = [min(share * size, total) for share in range(count + 1)]
-    return [Part(tuple(spans[i]), begins[i], begins[i + 1]) for i in range(count)]
+    begins = [min(number * size, total) for number in range(count + 1)]
+    return [Chunk(tuple(spans[i]), begins[i], begins[i + 1]) for i in range(count)]
 
 
-def block_length(dtype: torch.dtype) -> int:
+def block_length(dtype: torch.dtype, block: int = BLOCK) -> int:
     """How many keys of a float format go into one block: as many bytes for every format."""
-    return max(memory_order.BLOCK * 4 // numpy_integer(dtype).itemsize, 1)
+    return max(block * 4 // numpy_integer(dtype).itemsize, 1)
 
 
-def key_blocks(part: Part, dtype: torch.dtype) -> Iterator[Array]:
-    """Yield the keys of a part in full blocks, however the tensors divide them.
+def key_blocks(chunk: Chunk, dtype: torch.dtype, length: int | None = None) -> Iterator[Array]:
+    """Yield the keys of a chunk in full blocks, however the tensors divide them.
 
     Args:
-        part: what to go through.
+        chunk: what to go through.
         dtype: the float format of the keys.
+        length: how many keys go into one block; by default `block_length`.
 
     Yields:
-        Integer arrays of at most `block_length` keys, valid until the next one.
+        Integer arrays, valid until the next one.
     """
-    block = np.empty(min(block_length(dtype), part.end - part.begin), dtype=numpy_integer(dtype))
+    most = min(length or block_length(dtype), chunk.end - chunk.begin)
+    block = np.empty(most, dtype=numpy_integer(dtype))
     filled = 0
-    for span in part.spans:
-        place = span.start
-        while place < span.stop:
-            count = min(len(block) - filled, span.stop - place)
-            span.source.keys_into(place, place + count, block[filled : filled + count])
-            filled, place = filled + count, place + count
+    for span in chunk.spans:
+        start = span.start
+        while start < span.stop:
+            count = min(len(block) - filled, span.stop - start)
+            span.source.keys_into(start, start + count, block[filled : filled + count])
+            filled, start = filled + count, start + count
             if filled == len(block):
                 yield block
                 filled = 0

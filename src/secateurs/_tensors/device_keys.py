@@ -1,4 +1,4 @@
-"""Keys of tensors on an accelerator: few large operations, and few waits for the device."""
+"""Keys of tensors on an accelerator, with few large operations and few waits for the device."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -8,7 +8,7 @@ from secateurs._tensors.float_keys import Scores, key_of
 from secateurs._tensors.memory_order import flattened
 
 _BLOCK = 1 << 24
-"""Elements looked at together: launching an operation on few takes longer than the operation."""
+"""Elements in one operation: on few elements, launching it takes longer than the operation."""
 
 
 def device_blocks(
@@ -54,11 +54,11 @@ def joined_keys(
 
 def fetched(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Copy flat tensors of any devices and sizes to the CPU, waiting once for each device."""
-    places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
-        places.setdefault((tensor.device, tensor.dtype), []).append(index)
+        groups.setdefault((tensor.device, tensor.dtype), []).append(index)
     found: dict[int, torch.Tensor] = {}
-    for indices in places.values():
+    for indices in groups.values():
         sizes = [tensors[index].numel() for index in indices]
         together = torch.cat([tensors[index].reshape(-1) for index in indices]).cpu()
         found |= dict(zip(indices, together.split(sizes), strict=True))

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 BLOCK = 1 << 19
-"""Elements looked at together on a CPU.
+"""Elements in one operation on a CPU.
 
-Small enough for the caches, large enough that the time goes into the arithmetic: each step on a
-block gives Python's lock away and must win it back from the other threads.
+Small enough for the caches; large enough that most time is spent on arithmetic, since each
+operation releases Python's lock and then waits for the other threads to take it again.
 """
 
-_BLOCK_ELSEWHERE = 1 << 24
+_DEVICE_BLOCK = 1 << 24
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -22,7 +22,7 @@ def as_integers(values: torch.Tensor) -> torch.Tensor:
 
 
 def storage_order(values: torch.Tensor) -> tuple[int, ...]:
-    """The order of dimensions in which ``values`` lies in memory.
+    """The dimensions of ``values``, from the one with the largest stride to the smallest.
 
     For a permuted tensor (``channels_last``, a transpose) ``values.permute(order).reshape(-1)`` is
     a view where ``values.reshape(-1)`` would be a copy.
@@ -36,7 +36,7 @@ def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def same_order(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Whether two tensors of one shape lie in memory alike."""
+    """Whether two tensors of one shape have the same layout in memory."""
     strides = zip(first.shape, first.stride(), second.stride(), strict=True)
     return all(a == b for size, a, b in strides if size > 1)
 
@@ -48,37 +48,46 @@ def flattened(values: torch.Tensor) -> torch.Tensor:
     return values.permute(storage_order(values)).reshape(-1)
 
 
-def pieces(flat: torch.Tensor) -> Iterator[slice]:
-    """Slices that cover a flat tensor, each of a size that suits the device."""
-    size = _piece(flat)
+def pieces(flat: torch.Tensor, block: int = BLOCK) -> Iterator[slice]:
+    """Slices that cover a flat tensor, each of a size that suits the device.
+
+    Args:
+        flat: a one-dimensional tensor.
+        block: the elements of one slice if the tensor is on a CPU.
+    """
+    size = _piece(flat, block)
     return (slice(start, start + size) for start in range(0, flat.numel(), size))
 
 
-def logical_pieces(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Cut tensors of one shape into the same parts, in the order of the flat index.
+def logical_pieces(
+    *tensors: torch.Tensor, block: int = BLOCK
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Cut tensors of one shape into the same pieces, in the order of the flat index.
 
     Args:
-        *tensors: any memory layout; the parts are views.
+        *tensors: any memory layout; the pieces are views.
+        block: the elements of one piece if the tensors are on a CPU.
 
     Yields:
-        One part of each, of a size that suits the device.
+        One piece of each, of a size that suits the device.
     """
     first = tensors[0]
-    if first.numel() <= _piece(first):
+    size = _piece(first, block)
+    if first.numel() <= size:
         yield tensors
     elif all(tensor.is_contiguous() for tensor in tensors):
         flats = [tensor.view(-1) for tensor in tensors]
-        for piece in pieces(flats[0]):
+        for piece in pieces(flats[0], block):
             yield tuple(flat[piece] for flat in flats)
     else:
-        rows = max(_piece(first) // first[0].numel(), 1)
-        for parts in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-            inner = (part[0] for part in parts) if rows == 1 else parts
-            yield from logical_pieces(*inner)
+        rows = max(size // first[0].numel(), 1)
+        for split in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+            inner = (piece[0] for piece in split) if rows == 1 else split
+            yield from logical_pieces(*inner, block=block)
 
 
 def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Make uninitialised tensors that lie one after the other in memory.
+    """Make uninitialised tensors that follow each other in memory.
 
     Args:
         like: tensors that give shape, device and order of memory; overlapping ones are taken as if
@@ -86,7 +95,7 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
         dtype: what to make, of one byte an element: bool or uint8.
 
     Returns:
-        One tensor for each of ``like``; those on one device share one piece of memory.
+        One tensor for each of ``like``; those on one device share one allocation.
     """
     totals: dict[torch.device, int] = {}
     for tensor in like:
@@ -102,7 +111,7 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
 
 
 def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
-    """Join flat tensors that lie one after the other in memory.
+    """Join flat tensors that follow each other in memory.
 
     Args:
         rows: tuples of one-dimensional contiguous tensors, those of a tuple equally long.
@@ -126,12 +135,12 @@ def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor,
 def _empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.empty(count, dtype=dtype, device=device)
-    # numpy asks for huge pages: first touching ordinary ones takes longer than filling them.
+    # numpy asks for huge pages: the first access to ordinary ones costs more than filling them.
     return torch.from_numpy(np.empty(count, np.uint8)).view(dtype)
 
 
-def _piece(tensor: torch.Tensor) -> int:
-    return BLOCK if tensor.device.type == "cpu" else _BLOCK_ELSEWHERE
+def _piece(tensor: torch.Tensor, block: int) -> int:
+    return block if tensor.device.type == "cpu" else _DEVICE_BLOCK
 
 
 def _dense_strides(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from secateurs._tensors.blocks import Array, blocks_of, in_threads, ranges
-from secateurs._tensors.memory_order import as_integers, storage_order
+from secateurs._tensors.memory_order import BLOCK, as_integers, storage_order
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,18 @@ class Product:
     target: torch.Tensor
 
 
-def multiply(products: Sequence[Product]) -> None:
+def multiply(
+    products: Sequence[Product], *, block: int = BLOCK, threads: int | None = None
+) -> None:
     """Write the sources where they are kept, else +0: bit-exact for every float dtype.
 
     On a CPU, all threads go through all tensors block by block; on other devices, tensors whose
     masks need no broadcasting share their launches, however many they are.
+
+    Args:
+        products: what to multiply.
+        block: the elements of one block on a CPU.
+        threads: how many threads a CPU uses at most; None chooses by the number of elements.
     """
     on_cpu: list[tuple[Array, Array, Array]] = []
     together: dict[tuple[torch.device, torch.dtype], list[Product]] = {}
@@ -49,9 +56,9 @@ def multiply(products: Sequence[Product]) -> None:
             together.setdefault((bits.source.device, bits.source.dtype), []).append(bits)
         else:
             torch.mul(bits.source, bits.keep, out=bits.target)
-    _multiply_blocks(on_cpu)
+    _multiply_blocks(on_cpu, block, threads)
     for group in together.values():
-        _multiply_together(group)
+        multiply_together(group)
 
 
 def _flat(product: Product) -> tuple[Array, Array, Array] | None:
@@ -69,28 +76,31 @@ def _flat(product: Product) -> tuple[Array, Array, Array] | None:
     return source.numpy().reshape(-1), keep.numpy().reshape(-1), target.numpy().reshape(-1)
 
 
-def _multiply_blocks(flats: Sequence[tuple[Array, Array, Array]]) -> None:
+def _multiply_blocks(
+    flats: Sequence[tuple[Array, Array, Array]], block: int, threads: int | None
+) -> None:
     # numpy converts the mask in blocks, in the cache; torch goes element by element.
     ends = np.cumsum([len(source) for source, _, _ in flats])
 
-    def multiply_part(part: range) -> None:
-        first = int(np.searchsorted(ends, part.start, side="right"))
+    def multiply_range(elements: range) -> None:
+        first = int(np.searchsorted(ends, elements.start, side="right"))
         for (source, keep, target), end in zip(flats[first:], ends[first:].tolist(), strict=True):
             begin = end - len(source)
-            if begin >= part.stop:
+            if begin >= elements.stop:
                 break
-            for block in blocks_of(range(max(part.start - begin, 0), min(part.stop, end) - begin)):
-                np.multiply(source[block], keep[block], out=target[block])
+            mine = range(max(elements.start - begin, 0), min(elements.stop, end) - begin)
+            for piece in blocks_of(mine, block):
+                np.multiply(source[piece], keep[piece], out=target[piece])
 
-    in_threads(multiply_part, ranges(int(ends[-1]) if len(ends) else 0))
+    in_threads(multiply_range, ranges(int(ends[-1]) if len(ends) else 0, block, threads))
 
 
-def _multiply_together(group: Sequence[Product]) -> None:
-    """A few launches for any number of tensors: a copy, and a product of equal dtypes."""
+def multiply_together(group: Sequence[Product]) -> None:
+    """Multiply with a few operations for all tensors: a copy, then a product of equal dtypes."""
     targets = [product.target for product in group]
     torch._foreach_copy_(targets, [product.source for product in group])  # pyright: ignore[reportPrivateImportUsage]
     # One conversion of all the masks, since a product of two dtypes would be a launch a tensor.
     flat = torch.cat([product.keep.reshape(-1) for product in group]).to(targets[0].dtype)
-    parts = flat.split([target.numel() for target in targets])
-    factors = [part.view(target.shape) for part, target in zip(parts, targets, strict=True)]
+    pieces = flat.split([target.numel() for target in targets])
+    factors = [piece.view(target.shape) for piece, target in zip(pieces, targets, strict=True)]
     torch._foreach_mul_(targets, factors)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,6 +1,6 @@
-"""Random numbers by place: the number of a unit does not depend on when or where it is drawn.
+"""Random numbers by index: the number of a unit does not depend on when or where it is drawn.
 
-So threads, blocks and, elsewhere, ranks and files draw their own parts of one stream.
+So each thread, block, rank or file can draw only the numbers that it needs.
 """
 
 import numpy as np
@@ -41,9 +41,9 @@ class Stream:
         )
         return words.astype("<u8", copy=False).view(np.uint8)[skipped : skipped + stop - start]
 
-    def finer(self, places: Array) -> Array:
-        """Uniform numbers from [0, 1) for some places, float64 with 53 random bits."""
-        bits = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    def finer(self, indices: Array) -> Array:
+        """Uniform numbers from [0, 1) for some indices, float64 with 53 random bits."""
+        bits = (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         bits += self._finer
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

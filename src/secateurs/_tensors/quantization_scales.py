@@ -1,7 +1,8 @@
-"""Scales that lie beside quantised weights: a magnitude means nothing without its scale.
+"""Scales of quantised weights, found by their names.
 
-Quantised weights of one byte are stored divided by a scale, a tensor beside them: one number, one
-for each output channel, or one for each block. What such a weight is worth is the product.
+Quantised weights of one byte are stored divided by a scale, which is another tensor of the same
+module: one number, one for each output channel, or one for each block. The magnitude of such a
+weight is that of the product.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,13 +12,13 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from secateurs.errors import InvalidArgumentError
 
-# What is called so beside NAME is multiplied with it: compressed-tensors, fbgemm, DeepSeek, ...
+# Names of scales of the weight NAME: those of compressed-tensors, fbgemm, DeepSeek and others.
 _SCALES = ("{name}_scale", "{name}_scale_inv", "{name}.scale")
 _SCALES_OF_WEIGHT = ("{module}scale_weight", "{module}scale", "{module}scales", "{module}SCB")
-# With one of these the product is not all.
+# With one of these, the weight is not just the product with its scale.
 _FURTHER = ("{name}_scale_2", "{name}_global_scale", "{name}_zero_point", "{name}.absmax")
 _FURTHER_OF_WEIGHT = ("{module}qzeros", "{module}zeros")
-# What says that it is a scale, though of a kind that is not known, and of what else it may be one.
+# Words in names of scales of an unknown kind, and words that say that it is no scale of weights.
 _SCALING = ("scal", "amax", "absmax")
 _NOT_OF_WEIGHTS = (
     "input", "output", "act", "in_", "out_", "x_", "q_", "k_", "v_", "kv_", "prob", "logit", "bias",
@@ -26,17 +27,17 @@ _POWERS = tuple(2**i for i in range(3, 14))
 
 
 def scale_name(name: str, names: Collection[str]) -> str | None:
-    """The name of the scale that lies beside a weight, if there is one.
+    """The name of the scale of a weight, if there is one.
 
     Args:
         name: the weight.
-        names: everything beside it, under names of the same form.
+        names: all tensors of the model.
     """
     return _first(name, names, _SCALES, _SCALES_OF_WEIGHT)
 
 
 def further_name(name: str, names: Collection[str]) -> str | None:
-    """The name of what makes a weight more than itself times its scale, if there is such."""
+    """The name of a tensor by which a weight is not just the product with its scale, if any."""
     return _first(name, names, _FURTHER, _FURTHER_OF_WEIGHT)
 
 
@@ -49,7 +50,7 @@ def is_quantised(tensor: torch.Tensor | None) -> bool:
 
 
 def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Those of the names that say that they are scales of something, by what stands before them."""
+    """The names with a word for scales in them, grouped by the module's name before them."""
     found: dict[str, list[str]] = {}
     for name in names:
         module, dot, attribute = name.rpartition(".")
@@ -59,11 +60,11 @@ def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
-    """The name of what seems to be a weight's scale, of a kind that is not known.
+    """The name of a tensor that seems to be a weight's scale of an unknown kind, if any.
 
     Args:
-        name: the weight, which has no scale of a kind that is known.
-        scaling: what `scaling_names` gave for everything beside it.
+        name: the weight, which has no scale of a known kind.
+        scaling: `scaling_names` of all tensors.
     """
     module, dot, attribute = name.rpartition(".")
     for one in scaling.get(module + dot, ()):
@@ -75,11 +76,11 @@ def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def scales_of(weights: Iterable[str], names: Collection[str]) -> set[str]:
-    """All that are scales of quantised weights, of a known kind or not.
+    """The names of all scales of quantised weights, of a known kind or not.
 
     Args:
         weights: the quantised weights.
-        names: everything beside them, under names of the same form.
+        names: all tensors of the model.
     """
     scaling = scaling_names(names)
     found: set[str | None] = set()
@@ -96,7 +97,7 @@ def scale_steps(
     *,
     outputs_last: bool = False,
 ) -> tuple[int, ...]:
-    """For how many neighbours in each dimension one number of the scale holds.
+    """For how many neighbouring elements in each dimension one number of the scale is meant.
 
     Args:
         name: the weight, for the error.
@@ -107,7 +108,7 @@ def scale_steps(
             each output.
 
     Raises:
-        InvalidArgumentError: the shapes do not say it.
+        InvalidArgumentError: it does not follow from the shapes.
 
     Example:
         >>> scale_steps("fc.weight", (64, 32), (64, 1))

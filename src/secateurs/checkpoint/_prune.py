@@ -8,7 +8,7 @@ from typing import Unpack
 import torch
 
 from secateurs._validation import check_path, make_generator
-from secateurs.checkpoint.block_masks import Group, Pruner, decide
+from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
 from secateurs.checkpoint.compressed_format import BITMASK, VALUES
 from secateurs.checkpoint.compression import write_compressed
 from secateurs.checkpoint.criterion_keys import CriterionKeys
@@ -20,6 +20,7 @@ from secateurs.checkpoint.destination import (
 )
 from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
 from secateurs.checkpoint.file_coverage import coverage_of_plan
+from secateurs.checkpoint.file_histogram import SIZES
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, RandomKeys, Scratch
 from secateurs.checkpoint.pickled import check_pickled
@@ -29,6 +30,7 @@ from secateurs.checkpoint.weight_files import Source
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
+from secateurs.selection.histogram import Sizes
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.zoo.suffixes import suffix_of
@@ -43,7 +45,7 @@ class Decision:
         coins: decide which candidates are pruned, unless all or none are.
     """
 
-    groups: tuple[Group, ...]
+    groups: tuple[WeightGroup, ...]
     coins: Coins | None
 
 
@@ -88,12 +90,13 @@ class Summary:
     were_links: tuple[str, ...] = ()
 
 
-def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
+def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes = SIZES) -> Decision:
     """The first pass: find where the candidates end, exactly.
 
     Args:
         plan: from `plan_pruning`.
         advance: told of every part that was read, in bytes.
+        sizes: how much is looked at and kept at a time.
 
     Raises:
         InvalidArgumentError: a score is NaN; the tensor is named.
@@ -106,7 +109,9 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
     generator = make_generator(None, plan.options.seed)
     apart = [(w,) for w in plan.weights] if plan.options.scope == "layer" else [plan.weights]
     keys_of = _keys_for(plan, generator)
-    groups = tuple(decide(weights, keys_of(weights), plan.p_prune, buffers) for weights in apart)
+    groups = tuple(
+        decide(weights, keys_of(weights), plan.p_prune, buffers, sizes) for weights in apart
+    )
     check_unchanged(plan.source.identities)
     some = 0 < plan.p_bern < 1 and generator is not None
     return Decision(groups, Coins(plan.p_bern, generator) if some and generator else None)

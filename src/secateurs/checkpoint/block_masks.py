@@ -1,4 +1,4 @@
-"""Which units stay, and zeros where they do not, one block after another."""
+"""The pruning of stored weights, block after block."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,14 +8,16 @@ import numpy as np
 from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs._tensors.float_keys import score_of
 from secateurs.checkpoint.file_blocks import BLOCK, INTEGERS, Buffers, Reader, Weight
-from secateurs.checkpoint.file_histogram import FileCounts
+from secateurs.checkpoint.file_histogram import SIZES, FileCounts
 from secateurs.checkpoint.file_scores import Keys, wide_keys
 from secateurs.masks.bernoulli import Coins
+from secateurs.selection.histogram import Sizes
 from secateurs.selection.threshold import Threshold, find_threshold
+from secateurs.selection.tie_breaking import Ties
 
 
 @dataclass(frozen=True)
-class Group:
+class WeightGroup:
     """Weights that compete with each other.
 
     Attributes:
@@ -34,18 +36,17 @@ class Group:
         return None if self.threshold is None else score_of(self.threshold.key, self.keys.dtype)
 
 
-def decide(weights: Sequence[Weight], keys: Keys, ratio: float, buffers: Buffers) -> Group:
+def decide(
+    weights: Sequence[Weight], keys: Keys, ratio: float, buffers: Buffers, sizes: Sizes = SIZES
+) -> WeightGroup:
     """Find where the ``round(ratio * units)`` candidates end.
 
     Raises:
         InvalidArgumentError: a score is NaN.
     """
-    counts = FileCounts(weights, keys, buffers)
+    counts = FileCounts(weights, keys, buffers, sizes)
     k = round(ratio * counts.total)  # as secateurs.select
-    if k == 0:
-        counts.count(counts.low, counts.low, 0)  # for its refusal of NaN
-        return Group(tuple(weights), keys, None)
-    return Group(tuple(weights), keys, find_threshold(counts, k))
+    return WeightGroup(tuple(weights), keys, find_threshold(counts, k, sizes.bins_log2))
 
 
 class Pruner:
@@ -53,15 +54,15 @@ class Pruner:
 
     Args:
         groups: the weights, and where their candidates end.
-        coins: which candidates are pruned, by their number among all units; None prunes all, or
-            none if ``idle``.
+        coins: say which candidates are pruned, by their number among all units; None prunes all,
+            or none if ``idle``.
         idle: whether nothing is pruned, as with ``p_bern=0``.
 
     Attributes:
-        pruned: for each weight that was gone through, how many of its elements were pruned.
+        pruned: for each weight whose `blocks` were read, how many of its elements were pruned.
     """
 
-    def __init__(self, groups: Sequence[Group], coins: Coins | None, *, idle: bool = False):
+    def __init__(self, groups: Sequence[WeightGroup], coins: Coins | None, *, idle: bool = False):
         self.pruned: dict[str, int] = {}
         stay = np.empty(BLOCK, bool)  # one for all groups, of which there may be thousands
         self._choosers: Mapping[str, _Chooser] = {
@@ -77,12 +78,12 @@ class Pruner:
             begin += weight.units
 
     def remember(self, weight: Weight) -> Callable[[], None]:
-        """Return what to call before going through a weight's `blocks` a second time."""
+        """Return a function to call before a weight's `blocks` are read a second time."""
         chooser = self._choosers[weight.entry.name]
-        ties = chooser.ties
+        left = chooser.ties.left
 
         def go_back() -> None:
-            chooser.ties = ties
+            chooser.ties.left = left
 
         return go_back
 
@@ -90,7 +91,7 @@ class Pruner:
         """Yield the weight's values, pruned, as integers of its element size.
 
         Yields:
-            The first element's place in the weight, and the values, valid until the next.
+            The flat index of the first element, and the values, which are valid until the next.
         """
         chooser, entry = self._choosers[weight.entry.name], weight.entry
         self.pruned[entry.name] = 0
@@ -131,40 +132,37 @@ class _Chooser:
     Args:
         group: the weights, and their threshold.
         coins: as for `Pruner`.
-        stay: room for the answers for a block, shared with others.
+        stay: a buffer of one block for the results, shared with others.
         idle: as for `Pruner`.
 
     Attributes:
-        ties: how many of the units at the threshold are still to be candidates.
+        keys: what makes the keys.
+        ties: takes the units at the threshold that are candidates.
     """
 
-    def __init__(self, group: Group, coins: Coins | None, stay: Array, *, idle: bool):
+    def __init__(self, group: WeightGroup, coins: Coins | None, stay: Array, *, idle: bool):
         self.keys, self._coins = group.keys, coins
         self._threshold = None if idle else group.threshold
-        self.ties = 0 if group.threshold is None else group.threshold.ties
+        self.ties = Ties(0 if group.threshold is None else group.threshold.ties)
         self._stay = stay
 
     def keep(self, keys: Array, begin: int) -> Array:
-        """Which of the next units stay, from number ``begin``; valid until the next call."""
+        """Which units are not pruned, from number ``begin``; valid until the next call."""
         stay = self._stay[: len(keys)]
         if self._threshold is None:
             stay[:] = True
             return stay
-        key = numpy_integer(self.keys.dtype).type(self._threshold.key)
-        if self.ties and self._threshold.ties == self._threshold.tied:
-            np.greater(keys, key, out=stay)
-        else:
-            np.greater_equal(keys, key, out=stay)
-            if self.ties:
-                tied = np.flatnonzero(keys == key)[: self.ties]
-                stay[tied] = False
-                self.ties -= len(tied)
+        below = numpy_integer(self.keys.dtype).type(self._threshold.below)
+        np.greater_equal(keys, below, out=stay)
+        if self.ties.left:
+            stay ^= self.ties.take(keys == below)
         if self._coins is not None:
             np.logical_or(stay, self._coins.tails(begin, begin + len(keys)), out=stay)
         return stay
 
     def of_wide(self, weight: Weight, reader: Reader, begin: int) -> Array:
-        """Which of all units of a weight stay, whose units are wide."""
+        """Which units of a weight are not pruned, if its units are wide."""
         keys = wide_keys(weight, self.keys, reader)
-        starts = range(0, len(keys), BLOCK)
-        return np.concatenate([self.keep(keys[i : i + BLOCK], begin + i).copy() for i in starts])
+        step = weight.block
+        starts = range(0, len(keys), step)
+        return np.concatenate([self.keep(keys[i : i + step], begin + i).copy() for i in starts])

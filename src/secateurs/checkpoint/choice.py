@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint compete, told from names, shapes and dtypes alone."""
+"""Which tensors of a checkpoint compete, chosen by names, shapes and dtypes alone."""
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -31,19 +31,19 @@ def choose(
 
     By default those whose names and shapes say that they are the weight of a convolution, a linear
     layer, an attention projection or stacked experts: floating point, two dimensions or more,
-    called ``weight`` (or ``in_proj_weight`` and its like, or anything of three dimensions in a
-    module called ``experts``), and not of a module that is called as embeddings and normalisations
-    are, nor of a router. A convolution that embeds patches has more than two dimensions and counts.
+    called ``weight`` (or ``in_proj_weight`` and the like, or anything of three dimensions in a
+    module called ``experts``), and not of a module with the name of an embedding, a normalisation
+    or a router. A convolution that embeds patches has more than two dimensions and is chosen.
 
     Args:
         entries: all tensors.
         layers: one or more of `KINDS`: ``"conv2d"`` are weights of four dimensions, ``"linear"`` of
-            two; ``"recurrent"`` those called ``weight_ih`` and its like; ``"all"`` is every
+            two; ``"recurrent"`` those called ``weight_ih`` and the like; ``"all"`` is every
             floating-point tensor but running statistics.
-        include: globs on the names of tensors or of the modules around them: what they match of
-            ``layers``; if that is nothing, the weights of any kind that they match, or else all
-            that they match.
-        exclude: globs of what must not be pruned, applied last.
+        include: globs on the names of tensors or of the modules around them. Each chooses what it
+            matches among ``layers``; if that is nothing, among the weights of any kind; if that is
+            nothing either, among all tensors.
+        exclude: globs on the names of tensors or modules that are not pruned, applied last.
 
     Raises:
         InvalidArgumentError: a pattern matches nothing, nothing is left, or a chosen tensor has a
@@ -111,7 +111,7 @@ def _of(entries: Sequence[Entry], kinds: Sequence[str], attended: set[str]) -> s
 
 
 def _routers_and_embeddings(entries: Sequence[Entry], names: Sequence[str]) -> set[str]:
-    """Gates of experts, and embeddings, those among them that are an output layer as well."""
+    """Routers of experts, and embeddings, also if an output layer shares the weight."""
     gates = routers(names)
     biased = {n.removesuffix("bias") for n in names if n.rpartition(".")[2] == "bias"}
     return {
@@ -123,7 +123,7 @@ def _routers_and_embeddings(entries: Sequence[Entry], names: Sequence[str]) -> s
 
 
 def _embeds(name: str, biased: set[str]) -> bool:
-    """Whether a tensor is an embedding by its module's name; none has a bias, as layers have."""
+    """Whether a tensor is an embedding by its module's name; embeddings have no bias."""
     return is_embedding(layer_of(name)) and name.removesuffix("weight") not in biased
 
 

@@ -1,4 +1,4 @@
-"""What a file holds: tensors as ranges of its bytes."""
+"""What a file holds: tensors, each a range of its bytes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,13 +41,13 @@ DTYPES = {
     "C64": torch.complex64,
     **({"F8_E8M0": torch.float8_e8m0fnu} if hasattr(torch, "float8_e8m0fnu") else {}),
 }
-"""The dtypes that torch has too."""
+"""The dtypes that torch has as well."""
 
 LONGEST_NAME = 1000
 """Characters of a tensor's name; no model has longer ones, and errors quote them."""
 
 MOST_DIMENSIONS = 64
-"""Of a tensor, as in numpy."""
+"""The most dimensions that a tensor may have, as in numpy."""
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -60,11 +60,11 @@ class Entry:
         name: its name; the first one, where several names share it.
         dtype: as safetensors names it.
         shape: its shape.
-        start: the file's byte where its values begin; they lie densely.
-        stop: the byte behind them.
+        start: the offset of its first byte in the file; there are no gaps.
+        stop: the offset after its last byte.
         aliases: further names of the same bytes, which only ``torch.save`` can write.
-        strides: elements from one to the next in each dimension, where ``torch.save`` wrote another
-            order than that of the flat index; None otherwise.
+        strides: the strides in elements, if ``torch.save`` wrote the values in another order than
+            that of the flat index; None otherwise.
     """
 
     name: str
@@ -101,7 +101,7 @@ class StoredFile:
     """One file of a checkpoint.
 
     Attributes:
-        path: where it lies.
+        path: the file.
         size: its bytes.
         entries: its tensors, in the order in which ties are broken.
         metadata: the ``__metadata__`` of safetensors, None if there is none.

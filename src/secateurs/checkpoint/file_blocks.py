@@ -1,4 +1,4 @@
-"""Bytes of a file, a block at a time, into one buffer that is used again."""
+"""Bytes of files, read block by block into one buffer."""
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -17,13 +17,13 @@ from secateurs.checkpoint.quantized_weights import StoredScale
 from secateurs.errors import FailureError
 
 BLOCK = 1 << 18
-"""Elements looked at together."""
+"""Elements read and counted together."""
 
 INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
 """Integers by their size in bytes."""
 
 Advance = Callable[[int], object]
-"""Told of every part that was read, in bytes."""
+"""Called with the number of bytes after each read."""
 
 _AHEAD = 1 << 23  # bytes asked of the disk before they are needed
 
@@ -36,8 +36,10 @@ class Weight:
         path: the file that holds it.
         entry: where in the file.
         size: the elements of one unit.
-        columns: 1 if they lie side by side, else the number of units whose elements alternate.
-        scale: what its values are multiplied with to give the weight, if it is quantised.
+        columns: 1 if the elements of a unit follow each other in memory, else the number of units
+            whose elements alternate: units are then columns of matrices.
+        scale: the scale that its values are multiplied with, if it is quantised.
+        block: elements looked at together, at most `BLOCK`.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Weight:
     size: int
     columns: int = 1
     scale: StoredScale | None = None
+    block: int = BLOCK
 
     @property
     def units(self) -> int:
@@ -53,33 +56,33 @@ class Weight:
 
     @property
     def step(self) -> int:
-        """Elements looked at together where units are not wide: a whole number of units."""
-        return max(BLOCK // self.size, 1) * self.size
+        """Elements read together if units are not wide: a whole number of units."""
+        return max(self.block // self.size, 1) * self.size
 
     @property
     def is_wide(self) -> bool:
-        """Whether the elements of a unit do not lie in one block."""
-        return self.size > BLOCK or self.columns > 1
+        """Whether the elements of a unit are not all in one block."""
+        return self.size > self.block or self.columns > 1
 
-    def grids(self) -> Iterator["Grid"]:
+    def grids(self) -> Iterator["ElementGrid"]:
         """Yield grids of at most a block, in order, that cover a weight whose units are wide."""
         across = self.columns
         for base in range(0, self.entry.count, self.size * across):
             unit = base // self.size
-            if across <= BLOCK:
-                step = BLOCK // across
+            if across <= self.block:
+                step = self.block // across
                 for row in range(0, self.size, step):
                     rows = min(step, self.size - row)
-                    yield Grid(base + row * across, rows, across, unit)
+                    yield ElementGrid(base + row * across, rows, across, unit)
                 continue
             for row in range(self.size):
-                for column in range(0, across, BLOCK):
-                    width = min(BLOCK, across - column)
-                    yield Grid(base + row * across + column, 1, width, unit + column)
+                for column in range(0, across, self.block):
+                    width = min(self.block, across - column)
+                    yield ElementGrid(base + row * across + column, 1, width, unit + column)
 
 
-class Grid(NamedTuple):
-    """Elements next to each other, one of each unit in turn.
+class ElementGrid(NamedTuple):
+    """Elements that follow each other: rows, with one element of each unit in a row.
 
     Attributes:
         start: the first element.
@@ -95,7 +98,7 @@ class Grid(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """The element behind the last."""
+        """The element after the last."""
         return self.start + self.rows * self.columns
 
     @property
@@ -105,18 +108,18 @@ class Grid(NamedTuple):
 
 
 class Reader:
-    """Reads parts of one file.
+    """Reads one file.
 
     Args:
         path: the file.
         file: it, opened for reading without a buffer.
-        buffer: where to read into.
-        advance: told of every part.
+        buffer: what is read into.
+        advance: called with the number of bytes after each read.
     """
 
     def __init__(self, path: Path, file: FileIO, buffer: Array, advance: Advance | None):
         self._path, self._file, self._buffer, self._advance = path, file, buffer, advance
-        self._asked = 0
+        self._asked_until = 0
         self._ordered: tuple[Entry, Array] | None = None
 
     def elements(self, entry: Entry, start: int, stop: int) -> Array:
@@ -126,22 +129,22 @@ class Reader:
             return self.read(entry.start + start * size, entry.start + stop * size)
         if self._ordered is None or self._ordered[0] != entry:
             self._ordered = entry, self._in_order(entry)
-        part = self._buffer[: (stop - start) * size]
-        part[:] = self._ordered[1][start * size : stop * size]
-        return part
+        values = self._buffer[: (stop - start) * size]
+        values[:] = self._ordered[1][start * size : stop * size]
+        return values
 
     def element_blocks(
         self, entry: Entry, start: int, stop: int, step: int = BLOCK
     ) -> Iterator[tuple[int, Array]]:
         """Yield the bytes of each block of ``step`` elements, with the index of the first."""
-        for place in range(start, stop, step):
-            yield place, self.elements(entry, place, min(place + step, stop))
+        for index in range(start, stop, step):
+            yield index, self.elements(entry, index, min(index + step, stop))
 
     def _in_order(self, entry: Entry) -> Array:
-        """A tensor in the order of the flat index; such tensors are small enough to be held."""
+        """All bytes of a tensor with strides, in the order of the flat index; it is held whole."""
         values = np.empty(entry.nbytes, np.uint8)
-        for place, block in self.blocks(entry.start, entry.stop):
-            values[place - entry.start :][: len(block)] = block
+        for offset, block in self.blocks(entry.start, entry.stop):
+            values[offset - entry.start :][: len(block)] = block
         return np.ascontiguousarray(strided(values, entry)).reshape(-1).view(np.uint8)
 
     def read(self, start: int, stop: int, *, ahead: bool = True) -> Array:
@@ -149,7 +152,7 @@ class Reader:
 
         Args:
             start: the first byte.
-            stop: the byte behind the last; at most 8 * `BLOCK` bytes.
+            stop: the byte after the last; at most 8 * `BLOCK` bytes.
             ahead: whether what follows will be read next.
 
         Raises:
@@ -178,18 +181,18 @@ class Reader:
         return wanted
 
     def blocks(self, start: int, stop: int, step: int | None = None) -> Iterator[tuple[int, Array]]:
-        """Yield each block of ``step`` bytes, by default many, with the place where it begins."""
+        """Yield blocks of ``step`` bytes, by default of a full buffer, each with its offset."""
         step = len(self._buffer) if step is None else step
-        for place in range(start, stop, step):
-            yield place, self.read(place, min(place + step, stop))
+        for offset in range(start, stop, step):
+            yield offset, self.read(offset, min(offset + step, stop))
 
     def _ask(self, start: int, stop: int) -> None:
-        """Have the disk work on what comes next meanwhile."""
-        if self._asked < start or self._asked > stop + 2 * _AHEAD:
-            self._asked = stop
-        if hasattr(os, "posix_fadvise") and self._asked <= stop + _AHEAD:
-            os.posix_fadvise(self._file.fileno(), self._asked, _AHEAD, os.POSIX_FADV_WILLNEED)
-            self._asked += _AHEAD
+        """Ask the system to read ahead what comes next."""
+        if self._asked_until < start or self._asked_until > stop + 2 * _AHEAD:
+            self._asked_until = stop
+        if hasattr(os, "posix_fadvise") and self._asked_until <= stop + _AHEAD:
+            os.posix_fadvise(self._file.fileno(), self._asked_until, _AHEAD, os.POSIX_FADV_WILLNEED)
+            self._asked_until += _AHEAD
 
 
 def strided(values: Array, entry: Entry) -> Array:
@@ -203,8 +206,8 @@ class Buffers:
     """One buffer for all files.
 
     Args:
-        advance: told of every part that is read.
-        identities: which files are to be read; no other that has taken a name is.
+        advance: called with the number of bytes after each read.
+        identities: the identity of each file: another that has taken its name is refused.
     """
 
     def __init__(

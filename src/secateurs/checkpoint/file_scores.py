@@ -129,8 +129,8 @@ class RandomKeys:
         self._states: dict[tuple[str, str], torch.Tensor] = {}
         for weight in weights:
             self._states[_place(weight)] = generator.get_state()
-            for start in range(0, weight.units, BLOCK):
-                count = min(BLOCK, weight.units - start)
+            for start in range(0, weight.units, weight.block):
+                count = min(weight.block, weight.units - start)
                 torch.rand(count, generator=generator, out=self._numbers[:count])
 
     def begin(self, weight: Weight) -> None:
@@ -176,7 +176,8 @@ def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
 def _blocks(weight: Weight, keys: Keys, reader: Reader) -> Iterator[Array]:
     if weight.is_wide:
         found = wide_keys(weight, keys, reader)
-        yield from (found[start : start + BLOCK] for start in range(0, len(found), BLOCK))
+        starts = range(0, len(found), weight.block)
+        yield from (found[start : start + weight.block] for start in starts)
         return
     keys.begin(weight)
     if not isinstance(keys, MagnitudeKeys):
@@ -188,8 +189,8 @@ def _blocks(weight: Weight, keys: Keys, reader: Reader) -> Iterator[Array]:
 
 
 def _drawn(weight: Weight, keys: Keys) -> Iterator[Array]:
-    for start in range(0, weight.units, BLOCK):
-        yield keys.of(weight, None, min(BLOCK, weight.units - start))
+    for start in range(0, weight.units, weight.block):
+        yield keys.of(weight, None, min(weight.block, weight.units - start))
 
 
 def _score_dtype(weight: Weight) -> torch.dtype:

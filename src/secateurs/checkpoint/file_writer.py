@@ -1,29 +1,30 @@
-"""Writing large files, a part at a time."""
+"""Writing large files in steps."""
 
 import os
 from io import FileIO
 
-_WINDOW = 1 << 26  # bytes written before the disk is told to take them
+WINDOW = 1 << 26
+"""Bytes written before the system is asked to move them to the disk."""
 
 
-def write_all(file: FileIO, start: int, data: memoryview) -> None:
-    """Write bytes at a place, however many calls it takes."""
+def write_all(file: FileIO, start: int, data: memoryview, window: int = WINDOW) -> None:
+    """Write bytes at an offset, however many calls it takes."""
     file.seek(start)
     done = 0
     while done < len(data):
         done += file.write(data[done:])
-    _let_go(file, start, start + len(data))
+    _drop_cached(file, start, start + len(data), window)
 
 
-def _let_go(file: FileIO, start: int, stop: int) -> None:
-    """Keep what was written long ago out of the page cache; call it after every write.
+def _drop_cached(file: FileIO, start: int, stop: int, window: int) -> None:
+    """Keep what was written long ago out of the page cache; called after every write.
 
-    A file that is larger than the memory to spare would otherwise push out the very input that is
-    read next, and every page taken anew costs the kernel more than pruning what is on it. The call
-    starts writing pages that the disk does not have yet and drops those that it has, so a window
-    is handed to the disk when it is full and dropped with one of the next.
+    A file that is larger than the free memory would otherwise displace the input that is read next,
+    and every new page costs the kernel more than pruning the weights on it. The call starts to
+    write pages that are not on the disk yet and drops those that are, so a window is written when
+    it is full and dropped with one of the next.
     """
-    edge = stop // _WINDOW * _WINDOW
+    edge = stop // window * window
     if edge > start and hasattr(os, "posix_fadvise"):
-        first = max(start // _WINDOW - 2, 0) * _WINDOW
+        first = max(start // window - 2, 0) * window
         os.posix_fadvise(file.fileno(), first, edge - first, os.POSIX_FADV_DONTNEED)

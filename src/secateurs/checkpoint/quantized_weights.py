@@ -23,8 +23,8 @@ _PACKED = ("qweight", "weight_packed")
 _BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4: groups in a fourth dimension
 _SHOWN = 3
 
-Place = tuple[Path, Entry]
-"""A tensor, and the file that it lies in."""
+FileTensor = tuple[Path, Entry]
+"""A tensor, and the file that holds it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StoredScale:
         path: the file that holds it.
         entry: where in the file.
         shape: the weight's shape.
-        steps: for how many neighbours in each dimension one of its numbers holds.
+        steps: for how many neighbouring elements in each dimension one of its numbers is meant.
     """
 
     path: Path
@@ -62,18 +62,18 @@ class StoredScale:
         return numbers.reshape(self._sizes).numpy()
 
     def factors(self, numbers: Array, start: int, stop: int) -> Array:
-        """What the weight's elements from ``start`` to ``stop`` are multiplied with.
+        """The factors of the weight's elements from ``start`` to ``stop``.
 
         Args:
-            numbers: what `read` gave.
-            start: the flat index of the first.
-            stop: the index behind the last.
+            numbers: from `read`.
+            start: the flat index of the first element.
+            stop: the index after the last.
         """
         width = self.shape[-1] if self.shape else 1
         first = start // width
         rows = np.arange(first, -(-stop // width))
-        places = np.unravel_index(rows, self.shape[:-1]) if len(self.shape) > 1 else ()
-        picked = numbers[tuple(p // s for p, s in zip(places, self.steps, strict=False))]
+        indices = np.unravel_index(rows, self.shape[:-1]) if len(self.shape) > 1 else ()
+        picked = numbers[tuple(i // s for i, s in zip(indices, self.steps, strict=False))]
         wide = np.repeat(picked.reshape(-1, numbers.shape[-1]), self.steps[-1], axis=1)
         return wide[:, :width].reshape(-1)[start - first * width : stop - first * width]
 
@@ -83,26 +83,26 @@ class StoredScale:
 
 
 def find_scale(
-    place: Place,
-    everything: Mapping[str, Place],
+    weight: FileTensor,
+    everything: Mapping[str, FileTensor],
     scaling: Mapping[str, Sequence[str]],
     block_size: Callable[[], Sequence[int] | None],
     *,
     outputs_last: bool = False,
 ) -> StoredScale | None:
-    """The scale of a float8 weight; None if it has none, as weights that are not quantised.
+    """The scale of a float8 weight; None if it has none, or is not quantised.
 
     Args:
-        place: the weight.
+        weight: the weight.
         everything: all tensors, by name.
-        scaling: what `secateurs._tensors.quantization_scales.scaling_names` says of their names.
-        block_size: tells the size of a block, if the configuration does.
-        outputs_last: whether the weight's outputs lie in its last dimension.
+        scaling: `secateurs._tensors.quantization_scales.scaling_names` of their names.
+        block_size: returns the size of a block, None if the configuration does not say it.
+        outputs_last: whether the weight's outputs are its last dimension.
 
     Raises:
         InvalidArgumentError: it has a scale that cannot be applied.
     """
-    entry = place[1]
+    entry = weight[1]
     if BITS[entry.dtype] != 8 or entry.dtype not in FLOATS or not entry.shape:
         return None
     name, further = scale_name(entry.name, everything), further_name(entry.name, everything)
@@ -129,10 +129,10 @@ def find_scale(
 
 
 def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
-    """The tensors as they would be if integers with a scale beside them were floating point.
+    """The tensors, with quantised integers that have a scale taken for floating point.
 
     Returns:
-        The tensors, and the names of those integers, by the names that they have there.
+        The tensors; and for the new name of each such integer tensor the name that it has.
     """
     names = {name for entry in entries for name in entry.names}
     changed: dict[str, str] = {}
@@ -148,7 +148,7 @@ def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
 
 
 def scales_among(entries: Sequence[Entry]) -> set[str]:
-    """The tensors that are no weights, but scales of quantised weights."""
+    """The names of the tensors that are scales of quantised weights, not weights."""
     names = {name for entry in entries for name in entry.names}
     weights = [e.name for e in entries if BITS[e.dtype] == 8 and len(e.shape) > 1]
     weights += as_if_dense(entries)[1]
@@ -160,7 +160,7 @@ def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> Non
 
     Args:
         chosen: the tensors that compete, of those that `as_if_dense` gave.
-        changed: the names that it gave.
+        changed: the names that `as_if_dense` gave.
 
     Raises:
         InvalidArgumentError: there are some.
@@ -176,7 +176,7 @@ def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> Non
 
 
 def _dense(entry: Entry, names: set[str]) -> Entry | None:
-    """What a quantised integer weight would be if it were none; None for all else."""
+    """A quantised integer weight as floating point; None for every other tensor."""
     if entry.dtype in FLOATS or len(entry.shape) < 2:
         return None
     name, shape = entry.name, entry.shape

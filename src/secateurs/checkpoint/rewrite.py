@@ -1,4 +1,4 @@
-"""The writing pass: a file's bytes, with pruned values in the place of the old ones."""
+"""The second pass: a copy of a file, with pruned values instead of the old ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,15 +31,16 @@ class Written:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where what goes in a new file.
+    """Where everything is in a new file.
 
     Attributes:
         head: the bytes that it begins with.
-        copies: what is taken over as it is: first byte, byte behind the last, first byte there.
+        copies: what is copied as it is: its first byte, the byte after its last, and the first
+            byte of the copy.
         starts: where the values of a tensor begin, by name.
         size: all bytes of the new file.
-        ordered: the tensors whose values lie in another order in the old file.
-        keeps_order: whether values stay in that order.
+        ordered: the tensors whose values have another order in the old file.
+        keeps_order: whether values keep that order.
     """
 
     head: bytes
@@ -51,41 +52,41 @@ class Layout:
 
 
 def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """Every byte where it was."""
+    """The layout of the old file."""
     copies: list[tuple[int, int, int]] = []
-    place = 0
+    offset = 0
     for entry in sorted((weight.entry for weight in weights), key=lambda entry: entry.start):
-        if place < entry.start:
-            copies.append((place, entry.start, place))
-        place = max(place, entry.stop)
-    if place < stored.size:
-        copies.append((place, stored.size, place))
+        if offset < entry.start:
+            copies.append((offset, entry.start, offset))
+        offset = max(offset, entry.stop)
+    if offset < stored.size:
+        copies.append((offset, stored.size, offset))
     starts = {weight.entry.name: weight.entry.start for weight in weights}
     return Layout(b"", tuple(copies), starts, stored.size, keeps_order=True)
 
 
 def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """The tensors of any file as safetensors: the widest numbers first, so that all are aligned."""
+    """A layout as safetensors: the largest elements first, so that all are aligned."""
     ordered = sorted(stored.entries, key=lambda entry: -entry.itemsize)
     described: list[Described] = []
-    place = 0
+    size = 0
     for entry in ordered:
-        described.append((entry.name, entry.dtype, entry.shape, place, place + entry.nbytes))
-        place += entry.nbytes
+        described.append((entry.name, entry.dtype, entry.shape, size, size + entry.nbytes))
+        size += entry.nbytes
     head = write_header(described, shared_metadata(stored))
     starts = {name: len(head) + start for name, _, _, start, _ in described}
     pruned = {weight.entry.name for weight in weights}
     others = [entry for entry in ordered if entry.name not in pruned]
     copies = [(e.start, e.stop, starts[e.name]) for e in others if e.strides is None]
     strided_ones = tuple(entry for entry in others if entry.strides is not None)
-    return Layout(head, tuple(copies), starts, len(head) + place, strided_ones)
+    return Layout(head, tuple(copies), starts, len(head) + size, strided_ones)
 
 
 def shared_metadata(stored: StoredFile) -> dict[str, str]:
     """The metadata of a file as safetensors.
 
-    Names that share one tensor keep one, and the metadata says which, as
-    ``safetensors.torch.save_model`` does. Where there is none yet, it says that it is of PyTorch.
+    If several names share a tensor, the tensor has the first, and the metadata maps the others to
+    it, as ``safetensors.torch.save_model`` does. Files of ``torch.save`` get ``format: pt``.
     """
     metadata = {"format": "pt"} if stored.pickled else dict(stored.metadata or {})
     return metadata | {alias: entry.name for entry in stored.entries for alias in entry.aliases}
@@ -128,19 +129,19 @@ def _write(
     names: Sequence[str] | None = None,
 ) -> Written:
     write_all(target, 0, memoryview(layout.head))
-    for start, stop, there in layout.copies:
-        for place, values in reader.blocks(start, stop):
-            write_all(target, there + place - start, values.data)
+    for start, stop, target_start in layout.copies:
+        for offset, values in reader.blocks(start, stop):
+            write_all(target, target_start + offset - start, values.data)
     for entry in layout.ordered:
-        for place, values in reader.element_blocks(entry, 0, entry.count):
-            write_all(target, layout.starts[entry.name] + place * entry.itemsize, values.data)
+        for index, values in reader.element_blocks(entry, 0, entry.count):
+            write_all(target, layout.starts[entry.name] + index * entry.itemsize, values.data)
     for weight in weights:
         entry, start = weight.entry, layout.starts[weight.entry.name]
         if entry.strides is not None and layout.keeps_order:
             write_all(target, start, _reordered(weight, pruner, reader).data)
             continue
-        for place, values in pruner.blocks(weight, reader):
-            write_all(target, start + place * entry.itemsize, values.data.cast("B"))
+        for index, values in pruner.blocks(weight, reader):
+            write_all(target, start + index * entry.itemsize, values.data.cast("B"))
     return Written(names, layout.size - len(layout.head), layout.size)
 
 
@@ -148,9 +149,9 @@ def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> Array:
     """The bytes of a pruned weight in the order of the old file."""
     entry = weight.entry
     values = np.empty(entry.nbytes, np.uint8)
-    for place, block in pruner.blocks(weight, reader):
-        part = block.reshape(-1).view(np.uint8)
-        values[place * entry.itemsize :][: len(part)] = part
+    for index, block in pruner.blocks(weight, reader):
+        raw = block.reshape(-1).view(np.uint8)
+        values[index * entry.itemsize :][: len(raw)] = raw
     reordered = np.empty_like(values)
     numbers = values.view(INTEGERS[entry.itemsize])
     strided(reordered, entry)[...] = numbers.reshape(entry.shape)
@@ -158,7 +159,7 @@ def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> Array:
 
 
 def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:
-    """The names of a pruned weight and another tensor that share some of their bytes."""
+    """The names of a pruned weight and another tensor that share bytes; None if there are none."""
     pruned = {weight.entry.name for weight in weights}
     latest: Entry | None = None
     for entry in sorted((e for e in entries if e.nbytes), key=lambda e: (e.start, e.stop)):

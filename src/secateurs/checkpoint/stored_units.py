@@ -1,4 +1,4 @@
-"""Which elements of stored tensors are pruned together, told from names and shapes."""
+"""Which elements of stored tensors form one unit, found by names and shapes."""
 
 from collections.abc import Sequence
 
@@ -12,8 +12,8 @@ class Layouts:
     """How the tensors of a checkpoint fall into units.
 
     Args:
-        entries: all of them: biases and the other tensors of the same experts show where outputs
-            lie.
+        entries: all tensors: biases, and the other tensors of the same experts, show which
+            dimension the outputs are.
     """
 
     def __init__(self, entries: Sequence[Entry]):
@@ -23,20 +23,20 @@ class Layouts:
             holder = experts_in(entry.name, entry.shape)
             if holder is not None:
                 self._stacks.setdefault(holder, []).append(entry.shape)
-        told = [(layer_of(name), self._told(name)) for name in self._shapes]
-        rows = {layer for layer, columns in told if columns is False}
-        self._columns = {layer for layer, columns in told if columns} - rows
+        known = [(layer_of(name), self._known(name)) for name in self._shapes]
+        rows = {layer for layer, columns in known if columns is False}
+        self._columns = {layer for layer, columns in known if columns} - rows
 
     def unit(self, entry: Entry, granularity: str) -> tuple[int, int]:
-        """How many elements a unit has, and how many units take turns.
+        """How many elements a unit has, and whether its elements follow each other in memory.
 
         Args:
             entry: the tensor.
             granularity: ``weight``, ``kernel`` or ``filter``.
 
         Returns:
-            The elements of one unit; and 1 if they lie side by side, else the number of units
-            whose elements alternate, which is that of the columns.
+            The elements of one unit; and 1 if they follow each other, else the number of units
+            whose elements alternate, which is the number of columns.
         """
         shape = entry.shape
         stacked = experts_in(entry.name, shape) is not None
@@ -49,20 +49,20 @@ class Layouts:
         return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
 
     def is_guessed(self, entry: Entry) -> bool:
-        """Whether it is a stack of experts, and nothing shows where their outputs lie."""
+        """Whether it is a stack of experts, and nothing shows which dimension their outputs are."""
         stacked = experts_in(entry.name, entry.shape) is not None
-        return stacked and self._told(entry.name) is None
+        return stacked and self._known(entry.name) is None
 
     def outputs_last(self, entry: Entry) -> bool:
-        """Whether the outputs of a matrix, or of those of a stack, lie in the last dimension."""
-        told = self._told(entry.name)
-        if told is None and len(entry.shape) == 2 and entry.name.endswith("weight"):
-            # A square one lies as those of the same name in other blocks do.
+        """Whether the outputs of a matrix, or of a stack of matrices, are the last dimension."""
+        known = self._known(entry.name)
+        if known is None and len(entry.shape) == 2 and entry.name.endswith("weight"):
+            # A square matrix is taken to be as those of the same name in other blocks are.
             return layer_of(entry.name) in self._columns
-        return bool(told)
+        return bool(known)
 
-    def _told(self, name: str) -> bool | None:
-        """Whether a tensor's outputs lie in its last dimension; None if nothing shows it."""
+    def _known(self, name: str) -> bool | None:
+        """Whether a tensor's outputs are its last dimension; None if nothing shows it."""
         shape = self._shapes[name]
         holder = experts_in(name, shape)
         if holder is not None:

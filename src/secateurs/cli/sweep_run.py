@@ -23,8 +23,9 @@ from secateurs.criteria import criterion_of
 from secateurs.errors import SecateursError
 from secateurs.evaluation import Grid, sweep
 from secateurs.evaluation.ranks import Ranks
-from secateurs.parameters.coverage import coverage_of
-from secateurs.parameters.prunable_parameters import find_targets
+from secateurs.parameters.coverage_count import coverage_of
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.prunable_parameters import targets_in
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
@@ -117,8 +118,9 @@ def _load(
 def _what_stays(model: LoadedModel, pruning: SweepPruning, grid: Grid) -> str:
     """A line on the weights that do not compete."""
     patterns = {"include": pruning.include or None, "exclude": pruning.exclude or None}
-    targets = find_targets(model.model, layers=pruning.layers or None, **patterns)
-    found = coverage_of(model.model, targets, **patterns, barrier=grid.barrier)
+    contents = ModelContents(model.model)
+    targets = targets_in(contents, layers=pruning.layers or None, **patterns)
+    found = coverage_of(contents, targets, **patterns, barrier=grid.barrier)
     return coverage_line(found, pruning.layers, pruning.include)
 
 

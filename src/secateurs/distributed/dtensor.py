@@ -1,6 +1,10 @@
-"""Whether a tensor or a model is distributed, at no cost where nothing is."""
+"""What torch says of one tensor or module: whether it is a DTensor, or sharded by FSDP.
+
+At no cost where nothing is distributed.
+"""
 
 import sys
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -10,61 +14,60 @@ _DTENSOR = "torch.distributed.tensor"
 _FSDP = "torch.distributed.fsdp"
 
 
-def is_part(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a DTensor: one part of it lies here, others lie on other ranks."""
+def is_dtensor(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a DTensor: a part of it lies here, others lie on other ranks."""
     module: Any = sys.modules.get(_DTENSOR)  # who has a DTensor has imported it
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def local_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The part of a detached tensor that lies here: all of it, unless it is a DTensor."""
-    return cast(Any, tensor).to_local() if is_part(tensor) else tensor
+    """What lies here of a detached tensor: all of it, unless it is a DTensor."""
+    return cast(Any, tensor).to_local() if is_dtensor(tensor) else tensor
 
 
-def whole_of(tensor: torch.Tensor) -> torch.Tensor:
+def full_of(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a detached tensor, gathered from all ranks if it is a DTensor."""
-    return cast(Any, tensor).full_tensor() if is_part(tensor) else tensor
+    return cast(Any, tensor).full_tensor() if is_dtensor(tensor) else tensor
 
 
-def part_like(local: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """See a local tensor as a part of a whole, in the way that ``like`` is one."""
-    if not is_part(like):
-        return local
-    tensor: Any = like
+def dtensor_of(
+    local: torch.Tensor, mesh: Any, placements: tuple[Any, ...], shape: Iterable[int]
+) -> torch.Tensor:
+    """Make a DTensor of what lies here of it.
+
+    Args:
+        local: what lies here.
+        mesh: the device mesh of a DTensor beside it.
+        placements: how each dimension of the mesh divides the tensor.
+        shape: the shape of the whole.
+    """
     module: Any = sys.modules[_DTENSOR]
+    whole = torch.empty(tuple(shape), device="meta")
     return module.DTensor.from_local(
-        local,
-        tensor.device_mesh,
-        tensor.placements,
-        run_check=False,
-        shape=tensor.shape,
-        stride=_strides(tensor.shape),
+        local, mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride()
     )
 
 
-def replicated(whole: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
-    """See a tensor that every rank has whole as a DTensor, if ``beside`` is one."""
-    if not is_part(beside):
-        return whole
+def as_replica(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+    """A tensor that every rank has whole as a DTensor, if ``beside`` is one and it is none."""
+    if not is_dtensor(beside) or is_dtensor(tensor):
+        return tensor
     module: Any = sys.modules[_DTENSOR]
     mesh: Any = cast(Any, beside).device_mesh
     placements = [module.Replicate()] * mesh.ndim
-    return module.DTensor.from_local(whole, mesh, placements, run_check=False)
+    return module.DTensor.from_local(tensor, mesh, placements, run_check=False)
 
 
-def settle(model: nn.Module) -> None:
+def as_gathered(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+    """The whole of a tensor where ``beside`` is whole: FSDP gathers weights for a forward pass."""
+    return full_of(tensor) if is_dtensor(tensor) and not is_dtensor(beside) else tensor
+
+
+def reshard(modules: Iterable[nn.Module]) -> None:
     """Bring the parameters of FSDP modules back to shards: after a forward pass some are whole."""
     module: Any = sys.modules.get(_FSDP)
     if module is None or not torch.distributed.is_initialized():
         return
-    for child in model.modules():
-        if isinstance(child, module.FSDPModule):
-            cast(Any, child).reshard()
-
-
-def _strides(shape: torch.Size) -> tuple[int, ...]:
-    strides, step = [0] * len(shape), 1
-    for dimension in range(len(shape) - 1, -1, -1):
-        strides[dimension] = step
-        step *= max(shape[dimension], 1)
-    return tuple(strides)
+    for one in modules:
+        if isinstance(one, module.FSDPModule):
+            cast(Any, one).reshard()

@@ -1,70 +1,99 @@
-"""Where the part of a tensor that lies on this rank lies in the whole."""
+"""Which elements of a tensor lie on this rank, and where they lie in the whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from secateurs.distributed.dtensor import is_part
+from secateurs.distributed.dtensor import dtensor_of, full_of, is_dtensor
+from secateurs.distributed.process_group import Array, ProcessGroup
 from secateurs.errors import InvalidArgumentError
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
-    """The part of a tensor that lies here: some indices of each of its dimensions.
+    """The part of a tensor that lies here: some indices of each of its dimensions, mostly all.
 
     Attributes:
         shape: the shape of the whole.
-        rows: for each dimension, the indices that lie here, ascending.
+        rows: for each dimension, the indices that lie here, ascending; None where all of it is
+            here.
+        counted: whether this rank counts it; of several ranks that hold the same, one does.
+        mesh: the device mesh, None where the tensor is no DTensor.
+        placements: how each dimension of the mesh divides the tensor.
     """
 
     shape: tuple[int, ...]
-    rows: tuple[Array, ...]
+    rows: tuple[Array, ...] | None = None
+    counted: bool = True
+    mesh: Any = None
+    placements: tuple[Any, ...] = ()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     @property
     def local(self) -> tuple[int, ...]:
         """The shape of the part that lies here."""
-        return tuple(len(rows) for rows in self.rows)
+        return self.shape if self.rows is None else tuple(map(len, self.rows))
+
+    @property
+    def indices(self) -> tuple[Array, ...]:
+        """``rows``, also where all of it is here."""
+        return tuple(map(np.arange, self.shape)) if self.rows is None else self.rows
+
+    @property
+    def cut(self) -> list[int]:
+        """The dimensions that are divided over ranks."""
+        return [placement.dim for placement in self.placements if not placement.is_replicate()]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the tensor lies here."""
+        return self.local == self.shape
 
     @cached_property
     def first(self) -> int | None:
         """The flat index of the first element, if the part is one run of flat indices."""
-        cut = [d for d, rows in enumerate(self.rows) if len(rows) != self.shape[d]]
+        rows = self.indices
+        cut = [d for d, some in enumerate(rows) if len(some) != self.shape[d]]
         if not cut:
             return 0
         inner = cut[-1]
-        rows = self.rows[inner]
-        if any(len(self.rows[d]) != 1 for d in range(inner)) or not len(rows):
+        if any(len(rows[d]) != 1 for d in range(inner)) or not len(rows[inner]):
             return None
-        if int(rows[-1]) - int(rows[0]) + 1 != len(rows):
+        if int(rows[inner][-1]) - int(rows[inner][0]) + 1 != len(rows[inner]):
             return None
-        return int(self.places(0, 1)[0])
+        return int(self.indices_of(np.zeros(1, np.int64))[0])
 
-    def places(self, start: int, stop: int) -> Array:
-        """The flat indices in the whole of the elements ``start`` to ``stop`` of the part."""
-        return self.places_of(np.arange(start, stop))
-
-    def places_of(self, flat: Array) -> Array:
+    def indices_of(self, flat: Array) -> Array:
         """The flat indices in the whole of some flat indices in the part."""
-        if not self.shape:
+        if self.rows is None or not self.shape:
             return flat
-        places = np.zeros(len(flat), np.int64)
+        found = np.zeros(len(flat), np.int64)
         indices = np.unravel_index(flat, self.local) if len(flat) else [flat] * len(self.shape)
         step = 1
         for dimension in range(len(self.shape) - 1, -1, -1):
-            places += self.rows[dimension][indices[dimension]] * step
+            found += self.rows[dimension][indices[dimension]] * step
             step *= self.shape[dimension]
-        return places
+        return found
 
-    def of(self, whole: torch.Tensor) -> torch.Tensor:
-        """Take the part out of a whole tensor, or out of one that broadcasts to it."""
-        part = whole
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Take the part that lies here out of a tensor.
+
+        Args:
+            tensor: whole, or one that broadcasts to the whole, on every rank; or a DTensor of the
+                whole, divided in any way (all ranks must call together).
+        """
+        if is_dtensor(tensor):
+            return self._of_dtensor(tensor)
+        if self.rows is None:
+            return tensor
+        part = tensor
         for dimension, rows in enumerate(self.rows):
-            size = whole.shape[dimension]
+            size = tensor.shape[dimension]
             if size != self.shape[dimension] or len(rows) == size:
                 continue
             start, count = (int(rows[0]), len(rows)) if len(rows) else (0, 0)
@@ -75,27 +104,69 @@ class Shard:
                 part = part.index_select(dimension, index)
         return part
 
+    def _of_dtensor(self, tensor: Any) -> torch.Tensor:
+        if tuple(tensor.shape) != self.shape or self.mesh is None:
+            return self.of(full_of(tensor))
+        if tuple(tensor.placements) != self.placements:
+            tensor = tensor.redistribute(self.mesh, self.placements)
+        return tensor.to_local()
 
-def shard_of(tensor: torch.Tensor, name: str = "a tensor") -> Shard:
-    """Say where the part of a tensor that lies here lies in the whole.
+    def as_dtensor(self, local: torch.Tensor) -> torch.Tensor:
+        """See what lies here as a part of the whole: a DTensor where this is a part of one."""
+        if self.mesh is None:
+            return local
+        return dtensor_of(local, self.mesh, self.placements, self.shape)
+
+    def lies_along(self, other: "Shard") -> bool:
+        """Whether the same indices lie here of a larger tensor to which this one broadcasts."""
+        rows = zip(self.indices, other.indices, self.shape, strict=True)
+        return all(np.array_equal(mine, theirs) for mine, theirs, size in rows if size > 1)
+
+    def pooled(self, shape: tuple[int, ...]) -> Self:
+        """Where a tensor lies whose entries each stand for some dimensions of this one.
+
+        Args:
+            shape: with a one where an entry stands for a whole dimension, which is not divided.
+        """
+        pairs = zip(self.indices, shape, self.shape, strict=True)
+        rows = tuple(rows if size == full else rows[:1] for rows, size, full in pairs)
+        return replace(self, shape=shape, rows=rows)
+
+    def replicas(self, shape: tuple[int, ...], *, counted: bool) -> Self:
+        """A tensor of a shape that each rank of the mesh has whole."""
+        from torch.distributed.tensor import Replicate
+
+        placements = tuple(Replicate() for _ in self.placements)
+        return replace(self, shape=shape, rows=None, counted=counted, placements=placements)
+
+
+def shard_of(
+    tensor: torch.Tensor, name: str = "a tensor", group: ProcessGroup | None = None
+) -> Shard:
+    """Say which part of a tensor lies on this rank.
 
     Even and uneven shards, over any number of mesh dimensions, and strided ones (tensor parallel
     under ``fully_shard``).
+
+    Args:
+        tensor: a DTensor or an ordinary tensor.
+        name: what to call it in an error.
+        group: the ranks that hold the model; they settle which of them counts what several hold.
 
     Raises:
         InvalidArgumentError: a placement that is neither a shard nor a replica.
     """
     shape = tuple(tensor.shape)
-    rows = [np.arange(size) for size in shape]
-    if not is_part(tensor):
-        return Shard(shape, tuple(rows))
+    counted = group is None or group.counts(tensor)
+    if not is_dtensor(tensor):
+        return Shard(shape, counted=counted)
     dtensor: Any = tensor
-    coordinates = dtensor.device_mesh.get_coordinate()
+    mesh, placements = dtensor.device_mesh, tuple(dtensor.placements)
+    rows = [np.arange(size) for size in shape]
+    coordinates = mesh.get_coordinate()
     if coordinates is None:
-        return Shard(shape, tuple(r[:0] for r in rows))
-    for placement, coordinate, size in zip(
-        dtensor.placements, coordinates, dtensor.device_mesh.shape, strict=True
-    ):
+        return Shard(shape, tuple(r[:0] for r in rows), counted, mesh, placements)
+    for placement, coordinate, size in zip(placements, coordinates, mesh.shape, strict=True):
         if placement.is_replicate():
             continue
         dimension = getattr(placement, "dim", None)
@@ -107,7 +178,7 @@ def shard_of(tensor: torch.Tensor, name: str = "a tensor") -> Shard:
         factor = getattr(placement, "split_factor", 1)
         blocks = [_chunk(block, size, coordinate) for block in _chunks(rows[dimension], factor)]
         rows[dimension] = np.concatenate(blocks)
-    shard = Shard(shape, tuple(rows))
+    shard = Shard(shape, tuple(rows), counted, mesh, placements)
     if shard.local != tuple(dtensor._local_tensor.shape):
         raise InvalidArgumentError(
             f"{name} has a local part of shape {tuple(dtensor._local_tensor.shape)} where its "

@@ -12,7 +12,7 @@ from torch import nn
 
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import check_keywords
-from secateurs.distributed.process_group import team_of
+from secateurs.distributed.model_group import group_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
@@ -171,7 +171,7 @@ def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
 
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
     """Refuse what cannot be split over ranks."""
-    if team_of(model) is not None:
+    if group_of(model).is_distributed:
         raise InvalidArgumentError(
             "process_group= splits the images over ranks that each have the whole model, but this "
             "model is divided among ranks or wrapped for them: leave process_group= out, so that "

@@ -7,6 +7,7 @@ from torch import nn
 
 from secateurs._validation import make_generator
 from secateurs.evaluation.grid import Cell, Grid, Variant
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import apply_masks, restore
 from secateurs.selection._select import choose_levels
@@ -94,7 +95,7 @@ def _options(variant: Variant) -> SelectionOptions:
 def _choose(model: nn.Module, grid: Grid, options: SelectionOptions, *, warn: bool) -> _Choice:
     generator = make_generator(None, options.seed)
     levels = choose_levels(
-        model,
+        ModelContents(model),
         grid.p_prunes,
         replace(options, seed=None),
         generator,

@@ -16,7 +16,7 @@ from torch.overrides import (
     _pop_mode_temporarily,
 )
 
-from secateurs.distributed.dtensor import is_part, whole_of
+from secateurs.distributed.dtensor import as_gathered
 from secateurs.errors import FailureError
 from secateurs.gradient_pruning import functional, matrix_products
 from secateurs.originals.module_state import fits, masks_of
@@ -192,10 +192,8 @@ class MaskedWeights(TorchFunctionMode):
 
     def _dual(self, found: _Masked) -> functional.Dual:
         self.used.add(found.weight)
-        keep = found.keep
-        if is_part(keep) and not is_part(found.tensor):
-            # fully_shard has put the weight together for now: so must we the mask.
-            keep = whole_of(keep)
+        # Where fully_shard has put the weight together for now, so must we the mask.
+        keep = as_gathered(found.keep, found.tensor)
         return functional.Dual(found.tensor, keep.to(found.tensor.device))
 
     def _dual_or_same(self, value: Any) -> Any:

@@ -7,7 +7,7 @@ or attention function, by whichever module, the gradient to the input is compute
 weight. A masked weight that is handed to anything else is an error, never a dense gradient.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, wraps
 from typing import Any
 
@@ -26,7 +26,6 @@ from secateurs.masks.apply import mask_beside, matching_targets
 from secateurs.masks.mask import Masks
 from secateurs.originals.module_state import (
     ORIGINAL_SUFFIX,
-    backward_masks,
     check_mask_name,
     forget_mask,
     keep_mask,
@@ -36,6 +35,7 @@ from secateurs.originals.module_state import (
     parameter_of,
 )
 from secateurs.parameters.layer_kinds import KINDS
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.patterns import excluding, listed
 from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.target import Target
@@ -48,43 +48,56 @@ _ABOVE = "secateurs_above"  # where a class that has ours below remembers the on
 FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
-def prune_gradients(model: nn.Module, masks: Masks) -> None:
+def prune_gradients(contents: ModelContents, masks: Masks) -> None:
     """Put masks on the backward pass, in place of any that stand there.
+
+    Args:
+        contents: of the network, which is changed in place.
+        masks: one for each parameter.
 
     Raises:
         InvalidArgumentError: the masks do not fit, a parameter is not the weight of a
             convolution, linear or attention layer, or its module's ``forward`` was replaced.
     """
-    pairs = matching_targets(model, masks)
+    pairs = matching_targets(contents, masks)
     check_gradient_prunable([target for target, _ in pairs])
     for target, _ in pairs:
         for place in target.places:
             check_mask_name(*place)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
-    restore_gradients(model)
-    install_gradient_masks(model, [(*p, keep) for target, keep in masked for p in target.places])
+    modules = [module for _, module in contents.modules]
+    restore_gradients(modules)
+    placed = [(*place, keep) for target, keep in masked for place in target.places]
+    install_gradient_masks(modules, placed)
 
 
-def gradient_masks(model: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
-    """The masks that stand: (module, attribute, mask that broadcasts to the weight)."""
-    return list(backward_masks(model))
+def gradient_masks(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
+    """The masks of modules: (module, attribute, mask that broadcasts to the weight)."""
+    return [(module, *mask) for module in modules for mask in masks_of(module)]
 
 
-def install_gradient_masks(model: nn.Module, masks: list[tuple[nn.Module, str, Tensor]]) -> None:
-    """Put masks on a model without any; `gradient_masks` describes the argument."""
+def install_gradient_masks(
+    modules: Iterable[nn.Module], masks: Sequence[tuple[nn.Module, str, Tensor]]
+) -> None:
+    """Put masks on a model without any.
+
+    Args:
+        modules: all of the model's.
+        masks: from `gradient_masks`.
+    """
     for module, attribute, keep in masks:
         parameter = parameter_of(module, attribute)
         keep_mask(module, attribute, keep if parameter is None else keep.to(parameter.device))
-    for module in list(model.modules()) if masks else ():
+    for module in modules if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):
             own = _seen_names(module) if masked else ()
             object.__setattr__(module, "__class__", _pruned_class(module, own))
 
 
-def restore_gradients(model: nn.Module) -> None:
-    """Take all masks off the backward pass."""
-    for module in model.modules():
+def restore_gradients(modules: Iterable[nn.Module]) -> None:
+    """Take all masks off the backward pass of modules."""
+    for module in modules:
         if isinstance(module, _PrunedBackward):
             object.__setattr__(module, "__class__", _without_ours(type(module)))
         for attribute, _ in masks_of(module):
@@ -252,8 +265,7 @@ def check_gradient_prunable(targets: Sequence[Target]) -> None:
             "method of the module was replaced on the instance: undo that, or write "
             f"{_without(replaced, targets)}"
         )
-    places = [(t.name, module) for t in targets for module, a in t.places if a == "weight"]
-    refuse_recomputed(places, [t.name for t in targets], stored=False)
+    refuse_recomputed(targets, stored=False)
 
 
 def gradient_barrier(target: Target) -> str:

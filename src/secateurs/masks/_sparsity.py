@@ -8,12 +8,15 @@ import torch
 from torch import nn
 
 from secateurs._tensors.device_keys import fetched
-from secateurs.distributed.dtensor import local_of
-from secateurs.distributed.process_group import team_of, team_of_tensors
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.distributed.shard import Shard, shard_of
+from secateurs.masks.granularity import Units
 from secateurs.originals.module_state import fits, mask_of
-from secateurs.parameters.coverage import count_coverage
+from secateurs.parameters.coverage_count import count_coverage
 from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
+from secateurs.parameters.target import Target
 
 
 @dataclass(frozen=True)
@@ -152,43 +155,54 @@ def sparsity(
         >>> sparsity(model)
         Sparsity(ratio=0, zeros=0 of 90 in 1 parameters, overall=0 of the model's 399)
     """
-    team = team_of(model)
-    if team is not None and team.sharded:
-        team.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
-    targets = countable_targets(model, layers=layers, include=include, exclude=exclude)
-    counted: list[torch.Tensor] = []
-    for target in targets:
-        mask = mask_of(target.module, target.attribute)
-        if mask is None or not fits(mask, target.parameter):
-            mask = target.parameter.detach()
-        counted.append(mask)
-    rows = zip(targets, counted, count_nonzero(counted), strict=True)
-    layer_counts = tuple(
-        _layer(t.name, tuple(t.parameter.shape), one, kept) for t, one, kept in rows
-    )
-    return Sparsity(layer_counts, count_coverage(model, targets)[1])
+    contents = ModelContents(model)
+    holders = contents.group.holders
+    holders.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
+    targets = countable_targets(contents, layers=layers, include=include, exclude=exclude)
+    kept = count_nonzero([_local_zeros(target) for target in targets], holders)
+    rows = zip(targets, kept, strict=True)
+    counts = tuple(_layer(t.name, tuple(t.parameter.shape), *one) for t, one in rows)
+    return Sparsity(counts, count_coverage(contents, targets)[1])
 
 
-def count_masks(masks: Mapping[str, tuple[torch.Tensor, tuple[int, ...]]]) -> Sparsity:
+def _local_zeros(target: Target) -> tuple[torch.Tensor, Shard]:
+    """What to count of a parameter: its values, or the mask of its backward pass."""
+    mask = mask_of(target.module, target.attribute)
+    if mask is None or not fits(mask, target.parameter):
+        return target.local, target.shard
+    shard = shard_of(mask, target.name, target.group)
+    return shard.of(mask), shard
+
+
+def count_masks(masks: Mapping[str, tuple[torch.Tensor, Units]], group: ProcessGroup) -> Sparsity:
     """Count what masks set to zero.
 
     Args:
-        masks: for each name a mask, True where kept, and the shape that it broadcasts to.
+        masks: for each name True where a unit on this rank is kept, and the units.
+        group: the ranks that it takes to hold the model once; all must call together.
     """
-    kept = count_nonzero([mask for mask, _ in masks.values()])
+    kept = count_nonzero([(keep, units.shard) for keep, units in masks.values()], group)
     rows = zip(masks.items(), kept, strict=True)
-    return Sparsity(
-        tuple(_layer(name, shape, mask, count) for (name, (mask, shape)), count in rows)
-    )
+    return Sparsity(tuple(_layer(name, units.shape, *one) for (name, (_, units)), one in rows))
 
 
-def count_nonzero(tensors: Sequence[torch.Tensor]) -> list[int]:
-    """Count what is not zero in each tensor; of DTensors on all ranks, which must call together."""
-    team = team_of_tensors(tensors)
-    counts = [_nonzero(local_of(t)) for t in tensors if team is None or team.owns(t)]
-    found = map(int, fetched(counts))
-    here = [next(found) if team is None or team.owns(t) else 0 for t in tensors]
-    return here if team is None else team.sum(np.array(here)).tolist()
+def count_nonzero(
+    tensors: Sequence[tuple[torch.Tensor, Shard]], group: ProcessGroup
+) -> list[tuple[int, int]]:
+    """Count what is not zero in each tensor.
+
+    Args:
+        tensors: what lies here, and which part of the whole it is.
+        group: the ranks that it takes to hold the model once; all must call together.
+
+    Returns:
+        For each tensor as a whole how many are not zero, and of how many.
+    """
+    found = map(int, fetched([_nonzero(local) for local, shard in tensors if shard.counted]))
+    here = [next(found) if shard.counted else 0 for _, shard in tensors]
+    together = group.sum(np.array(here)).tolist()
+    sizes = [torch.Size(shard.shape).numel() for _, shard in tensors]
+    return list(zip(together, sizes, strict=True))
 
 
 def _nonzero(values: torch.Tensor) -> torch.Tensor:
@@ -196,8 +210,8 @@ def _nonzero(values: torch.Tensor) -> torch.Tensor:
     return torch.count_nonzero(values.float() if eight_bits else values)
 
 
-def _layer(name: str, shape: tuple[int, ...], counted: torch.Tensor, kept: int) -> LayerSparsity:
+def _layer(name: str, shape: tuple[int, ...], kept: int, counted: int) -> LayerSparsity:
     """The zeros of a parameter, of which each counted element stands for as many as it covers."""
     total = torch.Size(shape).numel()
-    zeros = total - kept * (total // counted.numel()) if total else 0
+    zeros = total - kept * (total // counted) if total else 0
     return LayerSparsity(name, shape, zeros, total)

@@ -9,14 +9,12 @@ Originals belong to one Parameter, and count as long as it holds nothing but ori
 zeros where the mask says so. What was trained since is where the next pruning starts.
 """
 
-import numpy as np
 import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
 from secateurs._tensors.multiply import Product, multiply
-from secateurs.distributed.dtensor import is_part, local_of, replicated
-from secateurs.distributed.shard import shard_of
+from secateurs.distributed.dtensor import as_replica, local_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Mask, Masks
 from secateurs.originals.module_state import (
@@ -27,24 +25,24 @@ from secateurs.originals.module_state import (
 )
 from secateurs.originals.original import Original, valid_of
 from secateurs.originals.restore_weights import check_releasable, release_weights
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.shared_memory import refuse_overlaps
-from secateurs.parameters.target import Target, all_parameters
+from secateurs.parameters.target import Target
 
 
-def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
+def matching_targets(contents: ModelContents, masks: Masks) -> list[tuple[Target, Mask]]:
     """Pair each mask with the parameter it is for.
 
     Raises:
         InvalidArgumentError: the model has no parameter of that name and shape.
     """
-    parameters = all_parameters(model)
     pairs: list[tuple[Target, Mask]] = []
     for name, mask in masks.units.items():
-        if name not in parameters:
+        target = contents.targets.get(name)
+        if target is None:
             raise InvalidArgumentError(
                 f"the masks are for another model: it has no parameter {name!r}"
             )
-        target = parameters[name]
         if tuple(target.parameter.shape) != mask.units.shape:
             raise InvalidArgumentError(
                 f"the masks are for another model: {name} has shape "
@@ -55,7 +53,7 @@ def matching_targets(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]
 
 
 def local_mask(mask: Mask, target: Target) -> torch.Tensor:
-    """The part of a mask that broadcasts to the part of the parameter that lies here.
+    """What of a mask broadcasts to the part of the parameter that lies here.
 
     Args:
         mask: whole, or divided over the ranks as the parameter is.
@@ -64,20 +62,12 @@ def local_mask(mask: Mask, target: Target) -> torch.Tensor:
     Raises:
         InvalidArgumentError: the mask is divided in another way than the parameter.
     """
-    keep, parameter = mask.broadcastable, target.parameter
-    if not is_part(keep):
-        return shard_of(parameter, target.name).of(keep) if is_part(parameter) else keep
-    shown = shard_of(parameter, target.name)
-    part = local_of(keep)
-    if tuple(part.shape) == tuple(keep.shape):  # this rank has all of it
-        return shown.of(part)
-    lying = shard_of(keep, target.name)
-    if all(
-        np.array_equal(rows, others)
-        for rows, others, size in zip(lying.rows, shown.rows, keep.shape, strict=True)
-        if size > 1
-    ):
-        return part
+    units = mask.units
+    if units.placement is None or units.placement.is_whole:
+        keep = units.broadcastable(mask.keep)
+        return target.shard.of(keep) if target.group.is_sharded else keep
+    if units.placement.lies_along(target.shard):
+        return mask.keep
     raise InvalidArgumentError(
         f"the mask of {target.name} is divided over the ranks in another way than the parameter: "
         "save the masks, and load them for this model"
@@ -91,38 +81,38 @@ def mask_beside(mask: Mask, target: Target) -> torch.Tensor:
         InvalidArgumentError: as `local_mask`.
     """
     local_mask(mask, target)
-    keep = mask.broadcastable
-    return replicated(keep, target.parameter) if not is_part(keep) else keep
+    return as_replica(mask.broadcastable, target.parameter)
 
 
-def check_weights(model: nn.Module, masks: Masks) -> list[tuple[Target, Mask]]:
+def check_weights(contents: ModelContents, masks: Masks) -> list[tuple[Target, Mask]]:
     """Pair each mask with its parameter, and check that it can be written into the weights.
 
     Raises:
         InvalidArgumentError: the masks do not fit, or a weight cannot be written in place, or one
             that was pruned before is computed now.
     """
-    pairs = matching_targets(model, masks)
+    pairs = matching_targets(contents, masks)
     for target, mask in pairs:
         _check_writable(target)
         local_mask(mask, target)
-    refuse_overlaps([(target.name, target.parameter) for target, _ in pairs])
-    check_releasable(model)
+    refuse_overlaps([target for target, _ in pairs])
+    check_releasable(contents.modules)
     return pairs
 
 
 @torch.no_grad()
-def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
+def prune_weights(contents: ModelContents, pairs: list[tuple[Target, Mask]]) -> None:
     """Set every masked-out weight to zero, starting from the original values.
 
     Where a weight was trained since it was pruned, its values now are the original ones from here
     on. What was pruned before and is not masked now is released.
 
     Args:
-        model: the network, without masks on the backward pass.
+        contents: of the network, without masks on the backward pass.
         pairs: what `check_weights` made of the masks.
     """
-    release_weights(model, keep={id(target.parameter) for target, _ in pairs})
+    again = {id(target.parameter) for target, _ in pairs}
+    release_weights(contents.modules, contents.group, keep=again)
     # All before the first write: two parameters may lie over one memory.
     _write([(target, mask, _save(target)) for target, mask in pairs])
 
@@ -130,7 +120,7 @@ def prune_weights(model: nn.Module, pairs: list[tuple[Target, Mask]]) -> None:
 def _save(target: Target) -> list[Original]:
     """See to it that each place keeps the values that pruning starts from."""
     standing = [original_of(*place) for place in target.places]
-    values = _start(target.parameter, valid_of([one for one in standing if one is not None]))
+    values = _start(target, valid_of([one for one in standing if one is not None]))
     originals: list[Original] = []
     for (module, attribute), kept in zip(target.places, standing, strict=True):
         if kept is None or kept.values is not values:
@@ -140,11 +130,12 @@ def _save(target: Target) -> list[Original]:
     return originals
 
 
-def _start(parameter: nn.Parameter, original: Original | None) -> torch.Tensor:
+def _start(target: Target, original: Original | None) -> torch.Tensor:
     """The values that pruning starts from; `release_weights` has seen whether it was trained."""
-    if original is None or original.was_trained or _shares_memory(original):
+    parameter = target.parameter
+    if original is None or original.was_trained or _shares_memory(target, original):
         return parameter.detach().clone()
-    known = original.was_settled or parameter.is_cpu or is_part(parameter)
+    known = original.was_settled or parameter.is_cpu or target.group.is_sharded
     if known or _recording(parameter):
         return original.beside
     # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
@@ -152,10 +143,10 @@ def _start(parameter: nn.Parameter, original: Original | None) -> torch.Tensor:
     return torch.where(original.differs(), now, then).view(parameter.dtype)
 
 
-def _shares_memory(original: Original) -> bool:
+def _shares_memory(target: Target, original: Original) -> bool:
     """Whether someone has put the original's own memory in the parameter's place."""
-    here, there = original.parameter, original.values
-    return not is_part(here) and there.data_ptr() == here.data_ptr() and here.data_ptr() != 0
+    address = target.local.data_ptr()
+    return address != 0 and local_of(original.values).data_ptr() == address
 
 
 def _recording(parameter: nn.Parameter) -> bool:
@@ -163,7 +154,7 @@ def _recording(parameter: nn.Parameter) -> bool:
 
 
 def _check_writable(target: Target) -> None:
-    if _overlaps(local_of(target.parameter.detach())):
+    if _overlaps(target.local):
         raise InvalidArgumentError(
             f"elements of {target.name} share memory (as after expand or unfold), so they cannot "
             "be pruned one by one: replace it by nn.Parameter(weight.detach().clone())"
@@ -195,7 +186,7 @@ def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
     kept = [local_mask(mask, target) for target, mask, _ in rows]
     multiply(
         [
-            Product(local_of(originals[0].values), keep, local_of(target.parameter.detach()))
+            Product(local_of(originals[0].values), keep, target.local)
             for (target, _, originals), keep in zip(rows, kept, strict=True)
         ]
     )

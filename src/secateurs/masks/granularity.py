@@ -10,11 +10,13 @@ An output is a row of a linear layer, a column of a ``Conv1D``, whose weight is 
 of a recurrent layer, where it is one gate of one hidden unit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.distributed.shard import Shard
 from secateurs.parameters.target import Target
 
 GRANULARITIES = ("weight", "kernel", "filter")
@@ -29,11 +31,23 @@ class Units:
         view: the shape to see the weight in; it differs only for grouped transposed convolutions,
             whose output channels cut across the first dimension.
         unit: ``view`` with a one in each dimension that a unit spans.
+        placement: which of the units lie on this rank; None if all do, in a single process.
     """
 
     shape: tuple[int, ...]
     view: tuple[int, ...]
     unit: tuple[int, ...]
+    placement: Shard | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def shard(self) -> Shard:
+        """Which of the units lie on this rank."""
+        return Shard(self.unit) if self.placement is None else self.placement
+
+    @property
+    def described(self) -> dict[str, tuple[int, ...]]:
+        """The shapes by name, the same on every rank, for files."""
+        return {"shape": self.shape, "view": self.view, "unit": self.unit}
 
     @property
     def pooled(self) -> tuple[int, ...]:
@@ -78,12 +92,40 @@ class Units:
 
 
 def units_of(target: Target, granularity: str) -> Units:
-    """Return how ``target``'s elements fall into units at this granularity.
+    """Return how ``target``'s elements fall into units at this granularity, and which lie here.
 
     Args:
         target: a parameter, with the module that holds it.
         granularity: ``weight``, ``kernel`` or ``filter``, already checked.
     """
+    units = _units_of_whole(target, granularity)
+    group = target.group
+    return (
+        replace(units, placement=_placement(units, target.shard, group))
+        if group.is_sharded
+        else units
+    )
+
+
+def are_cut(units: Units, elements: Shard) -> bool:
+    """Whether some units lie on several ranks, each of which has some of their elements."""
+    if units.view != units.shape:
+        return bool(elements.cut)
+    return any(units.unit[dimension] != units.shape[dimension] for dimension in elements.cut)
+
+
+def _placement(units: Units, elements: Shard, group: ProcessGroup) -> Shard:
+    """Where units lie whose elements lie as said: all on every rank, if ranks share one of them."""
+    if elements.mesh is None:
+        return Shard(units.unit, counted=elements.counted)
+    if are_cut(units, elements):
+        return elements.replicas(units.unit, counted=group.rank == 0)
+    if units.view != units.shape:
+        return replace(elements, shape=units.unit, rows=None)
+    return elements.pooled(units.unit)
+
+
+def _units_of_whole(target: Target, granularity: str) -> Units:
     shape = tuple(target.parameter.shape)
     if granularity == "weight" or len(shape) < 2:
         return Units(shape, shape, shape)

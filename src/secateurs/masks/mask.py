@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
 from secateurs._io.text import quoted, shortened
-from secateurs.distributed.dtensor import is_part, whole_of
-from secateurs.distributed.process_group import team_of_tensors
+from secateurs.distributed.dtensor import full_of
+from secateurs.distributed.model_group import group_of_tensors
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.distributed.shard import shard_of
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.masks._sparsity import Sparsity, count_masks
 from secateurs.masks.granularity import Units
@@ -28,7 +30,7 @@ class Mask:
     """The mask of one parameter; equal to another one of the same units and values.
 
     Attributes:
-        keep: bool, one a unit, in the shape ``units.unit``; True is kept.
+        keep: bool, one for each unit on this rank, which mostly has all; True is kept.
         units: how the parameter's elements fall into units.
     """
 
@@ -40,39 +42,60 @@ class Mask:
             raise InvalidArgumentError(
                 f"a mask must be bool with True for kept, got {self.keep.dtype}; write mask.bool()"
             )
-        if tuple(self.keep.shape) != self.units.unit:
+        unit = self.units.unit if self.units.placement is None else self.units.placement.local
+        if tuple(self.keep.shape) != unit:
             raise InvalidArgumentError(
-                f"a mask of units {self.units.unit} cannot have the shape {tuple(self.keep.shape)}"
+                f"a mask of units {unit} cannot have the shape {tuple(self.keep.shape)}"
             )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
         alike = self.units == other.units
-        return self is other or (alike and same_tensors([self.keep], [other.keep]))
+        return self is other or (alike and same_values([self], [other]))
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @property
     def broadcastable(self) -> torch.Tensor:
-        """The mask in a shape that broadcasts against the weight."""
-        return self.units.broadcastable(self.keep)
+        """The mask in a shape that broadcasts to the weight; a DTensor where the weight is one."""
+        return self.units.broadcastable(self.units.shard.as_dtensor(self.keep))
+
+    @property
+    def expanded(self) -> torch.Tensor:
+        """The mask in the weight's shape; a DTensor where the weight is one."""
+        return self.units.expand(self.units.shard.as_dtensor(self.keep))
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether the parameter is a DTensor, of which other ranks may have other parts."""
+        return self.units.shard.mesh is not None
 
 
-def same_tensors(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
-    """Whether tensors are equal one by one, on whatever devices.
+def same_values(first: Sequence[Mask], second: Sequence[Mask]) -> bool:
+    """Whether masks are equal one by one, element by element, on whatever devices.
 
     Raises:
-        InvalidArgumentError: a tensor is divided over ranks, of which none can tell alone.
+        InvalidArgumentError: one is divided over ranks, of which none can tell alone.
     """
-    if any(map(is_part, (*first, *second))):
-        raise InvalidArgumentError(
-            "what is divided over ranks cannot be compared with ==, since no rank has all of it: "
-            "save the masks and compare Masks.load(path), or compare the tensors' to_local()"
-        )
-    return all(
-        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b.to(a.device))
-        for a, b in zip(first, second, strict=True)
+    if any(mask.is_distributed for mask in (*first, *second)):
+        raise comparison_error()
+    return all(map(_same_elements, first, second))
+
+
+def _same_elements(first: Mask, second: Mask) -> bool:
+    if first.units == second.units:
+        return torch.equal(first.keep, second.keep.to(first.keep.device))
+    if first.units.shape != second.units.shape:
+        return False
+    return torch.equal(first.expanded, second.expanded.to(first.keep.device))
+
+
+def comparison_error() -> InvalidArgumentError:
+    """What to say where somebody compares what is divided over ranks."""
+    return InvalidArgumentError(
+        "what is divided over ranks cannot be compared with ==, since no rank has all of it: "
+        "save the masks and compare Masks.load(path), or compare the tensors' to_local()"
     )
 
 
@@ -85,6 +108,7 @@ class Masks(Mapping[str, torch.Tensor]):
 
     Args:
         masks: one `Mask` for each qualified name.
+        group: the ranks that it takes to hold the model once; by default this process alone.
 
     Example:
         >>> import torch, secateurs as sc
@@ -93,8 +117,9 @@ class Masks(Mapping[str, torch.Tensor]):
         (torch.Size([4, 4]), 0.5)
     """
 
-    def __init__(self, masks: Mapping[str, Mask]):
+    def __init__(self, masks: Mapping[str, Mask], group: ProcessGroup | None = None):
         self.units = dict(masks)
+        self._group = group or ProcessGroup()
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "Masks":
@@ -103,16 +128,16 @@ class Masks(Mapping[str, torch.Tensor]):
         Raises:
             InvalidArgumentError: one of them is not bool.
         """
-        return cls(
-            {
-                name: Mask(t, Units(tuple(t.shape), tuple(t.shape), tuple(t.shape)))
-                for name, t in tensors.items()
-            }
-        )
+        group = group_of_tensors(tensors.values())
+        masks: dict[str, Mask] = {}
+        for name, tensor in tensors.items():
+            shard = shard_of(tensor, name, group)
+            units = Units(shard.shape, shard.shape, shard.shape, shard)
+            masks[name] = Mask(shard.of(tensor), units)
+        return cls(masks, group)
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        mask = self.units[name]
-        return mask.units.expand(mask.keep)
+        return self.units[name].expanded
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.units)
@@ -126,16 +151,19 @@ class Masks(Mapping[str, torch.Tensor]):
         if not isinstance(other, Mapping):
             return NotImplemented
         theirs: Mapping[Any, Any] = other
-        if set(self) != set(theirs) or not all(
-            isinstance(t, torch.Tensor) for t in theirs.values()
-        ):
+        if set(self) != set(theirs):
             return False
-        return same_tensors([self[name] for name in self], [theirs[name] for name in self])
+        if not isinstance(theirs, Masks):
+            values = theirs.values()
+            if not all(isinstance(t, torch.Tensor) and t.dtype == torch.bool for t in values):
+                return False
+            theirs = Masks.from_tensors(theirs)
+        return same_values([self.units[n] for n in self], [theirs.units[n] for n in self])
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        if any(is_part(m.keep) for m in self.units.values()):  # no rank may count on its own
+        if self._group.is_sharded:  # no rank may count on its own
             return f"Masks({len(self)} parameters over several ranks)"
         return f"Masks({len(self)} parameters, sparsity={self.sparsity:.4f})"
 
@@ -145,7 +173,7 @@ class Masks(Mapping[str, torch.Tensor]):
 
         Of a sharded model on all ranks, which must ask together.
         """
-        return count_masks({n: (m.broadcastable, m.units.shape) for n, m in self.units.items()})
+        return count_masks({n: (m.keep, m.units) for n, m in self.units.items()}, self._group)
 
     @property
     def sparsity(self) -> float:
@@ -159,7 +187,8 @@ class Masks(Mapping[str, torch.Tensor]):
 
     def to(self, device: torch.device | str) -> "Masks":
         """Copy the masks to a device."""
-        return Masks({name: Mask(m.keep.to(device), m.units) for name, m in self.units.items()})
+        moved = {name: Mask(m.keep.to(device), m.units) for name, m in self.units.items()}
+        return Masks(moved, self._group)
 
     def save(self, path: str | Path) -> None:
         """Write the masks as safetensors: bool tensors of units, their shapes in the metadata.
@@ -169,22 +198,19 @@ class Masks(Mapping[str, torch.Tensor]):
         Raises:
             FailureError: the file cannot be written.
         """
-        team = team_of_tensors([m.keep for m in self.units.values()])
-        if team is None:
-            self._write(path, {name: m.keep for name, m in self.units.items()})
-            return
-        team.agree("Masks.save", {"path": str(path)})
+        group = self._group
+        group.agree("Masks.save", {"path": str(path)})
         whole: dict[str, torch.Tensor] = {}
         for name, m in self.units.items():
-            keep = whole_of(m.keep)  # on every rank for a moment, since all must take part
-            if team.rank == 0:
+            keep = full_of(m.units.shard.as_dtensor(m.keep))  # of which all ranks get a copy
+            if group.rank == 0:
                 whole[name] = keep
-        with team.together():
-            if team.rank == 0:
+        with group.together():
+            if group.rank == 0:
                 self._write(path, whole)
 
     def _write(self, path: str | Path, keep: Mapping[str, torch.Tensor]) -> None:
-        shapes = {name: asdict(m.units) for name, m in self.units.items()}
+        shapes = {name: m.units.described for name, m in self.units.items()}
         metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
         tensors = {  # copies, since a file cannot hold one tensor under two names
             name: mask.cpu().clone(memory_format=torch.contiguous_format)

@@ -6,7 +6,7 @@ Masks are buffers, so that `torch.func.stack_module_state` stacks them. Neither 
 alone, which a module may use itself.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,10 @@ ORIGINAL_SUFFIX = "_orig"
 BACKWARD_SUFFIX = "_backward_mask"
 _PLACE = "_secateurs"
 _REPLACED = ("_apply", "register_parameter")  # methods of a module
+
+
+NamedModules = Iterable[tuple[str, nn.Module]]
+"""Modules, each once, with their qualified names: all of a model."""
 
 
 class Kept:
@@ -123,9 +127,9 @@ def _in_the_way(module: nn.Module, attribute: str) -> str:
     )
 
 
-def originals_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Original]]:
+def originals_of(modules: NamedModules) -> Iterator[tuple[str, nn.Module, str, Original]]:
     """Yield (name, module, attribute, original) of all that is kept, stale or not."""
-    for prefix, module in model.named_modules():
+    for prefix, module in modules:
         kept = _kept_below(module)
         for attribute, original in list(kept.originals.items()) if kept else ():
             yield f"{prefix}.{attribute}" if prefix else attribute, module, attribute, original
@@ -166,13 +170,6 @@ def forget_original(module: nn.Module, attribute: str) -> None:
     if kept is not None and kept.originals.pop(attribute, None) is not None:
         vars(kept.module).pop(attribute + ORIGINAL_SUFFIX, None)
         _tidy(kept)
-
-
-def backward_masks(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
-    """Yield (module, attribute, mask) of all masks of backward passes."""
-    for module in model.modules():
-        for attribute, mask in masks_of(module):
-            yield module, attribute, mask
 
 
 def masks_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:

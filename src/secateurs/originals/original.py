@@ -15,8 +15,8 @@ from torch import nn
 
 from secateurs._tensors.blocks import in_threads, threads_for
 from secateurs._tensors.memory_order import as_integers
-from secateurs.distributed.dtensor import is_part, local_of
-from secateurs.distributed.process_group import Team
+from secateurs.distributed.dtensor import is_dtensor, local_of
+from secateurs.distributed.process_group import ProcessGroup
 from secateurs.originals.comparison import differs
 
 # Values that are compared where no write was counted: those of optimizers with ``fused=True`` and
@@ -143,7 +143,7 @@ def valid_of(originals: Sequence[Original]) -> Original | None:
 
 def look(
     originals: Sequence[Original],
-    team: Team | None = None,
+    group: ProcessGroup | None = None,
     *,
     closely: bool = False,
     wait: bool = True,
@@ -152,18 +152,19 @@ def look(
 
     Args:
         originals: what is kept of them.
-        team: the ranks among which the parameters are divided; all ranks must call together. What
-            was trained on one rank was trained.
+        group: the ranks that hold the model, by default this process alone; all ranks must call
+            together. What was trained on one rank was trained.
         closely: whether to compare all values, whatever torch counted.
         wait: whether to wait for a GPU where there is no more than a new gradient.
     """
     asked = [o for o in originals if _in_doubt(o, wait) or closely]
     for original, trained in zip(asked, _compare(asked), strict=True):
         original.seen(trained)
-    found = [original._trained for original in originals]
-    if team is None or not team.sharded or not originals:
-        return found
-    together = [count > 0 for count in team.sum(np.array(found, np.int64)).tolist()]
+    if not originals:
+        return []
+    holders = (group or ProcessGroup()).holders
+    found = np.array([original._trained for original in originals], np.int64)
+    together = [count > 0 for count in holders.sum(found).tolist()]
     for original, trained in zip(originals, together, strict=True):
         original._trained = trained
     return together
@@ -195,7 +196,7 @@ def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
     counts = _version(parameter)
     if here.is_cpu and type(here) is torch.Tensor:  # the usual case, with as little as it needs
         return counts, here.data_ptr(), _probe(here)
-    if is_part(here):
+    if is_dtensor(here):
         here = local_of(here)
         counts = (counts, _version(here))
     address = None if here.is_meta else here.data_ptr()

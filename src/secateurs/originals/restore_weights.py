@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
-from secateurs.distributed.dtensor import local_of, settle
-from secateurs.distributed.process_group import team_of
+from secateurs.distributed.dtensor import local_of
+from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import (
+    NamedModules,
     forget_original,
     original_of,
     originals_of,
@@ -18,38 +19,39 @@ from secateurs.originals.module_state import (
 from secateurs.originals.original import Original, differs, look, valid_of
 
 
-def check_releasable(model: nn.Module) -> None:
+def check_releasable(modules: NamedModules) -> None:
     """Check that every weight that is pruned now can get its original values back.
 
     Raises:
         InvalidArgumentError: one of them is computed now, as by ``weight_norm``.
     """
-    computed = [name for name, module, a, _ in originals_of(model) if _is_computed(module, a)]
+    computed = [name for name, module, a, _ in originals_of(modules) if _is_computed(module, a)]
     if computed:
         raise InvalidArgumentError(_what_is_computed(computed))
 
 
-def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
+def release_weights(
+    modules: NamedModules, group: ProcessGroup, keep: set[int] | None = None
+) -> None:
     """End the pruning of weights: put original values back, bit for bit.
 
     What was trained since stays as it is. All ranks of a sharded model must call together.
 
     Args:
-        model: the network.
+        modules: all of the model's.
+        group: the ranks that hold the model.
         keep: ids of the Parameters that are to be pruned again; here it is only seen whether they
             were trained.
     """
-    settle(model)
-    found = list(originals_of(model))
+    found = list(originals_of(modules))
     if not found:
         return
     standing = [o for _, module, attribute, o in found if _stands(module, attribute, o)]
     keep = keep or set()
     again = [o for o in standing if id(o.parameter) in keep]
     others = [o for o in standing if id(o.parameter) not in keep]
-    team = team_of(model) if standing else None
-    look(again, team, wait=team is not None)
-    trained = dict(zip(map(id, others), look(others, team), strict=True))
+    look(again, group, wait=group.is_distributed)
+    trained = dict(zip(map(id, others), look(others, group), strict=True))
     if len(again) == len(found):
         return
     for _, module, attribute, original in found:
@@ -60,33 +62,32 @@ def release_weights(model: nn.Module, keep: set[int] | None = None) -> None:
             forget_original(module, attribute)
 
 
-def look_closely(model: nn.Module) -> None:
+def look_closely(modules: NamedModules, group: ProcessGroup) -> None:
     """See of all pruned weights whether they were trained, also by writes that torch did not count.
 
     All ranks of a sharded model must call together.
     """
-    settle(model)
-    found = [o for _, module, attribute, o in originals_of(model) if _stands(module, attribute, o)]
-    look(found, team_of(model) if found else None, closely=True)
+    every = originals_of(modules)
+    found = [o for _, module, attribute, o in every if _stands(module, attribute, o)]
+    look(found, group, closely=True)
 
 
 def restore_weights(
-    model: nn.Module, before: Callable[[list[str]], None] | None = None
+    modules: NamedModules, before: Callable[[list[str]], None] | None = None
 ) -> list[str]:
     """Put the original values back, bit for bit, whatever became of the weights since.
 
     Weights that are computed now are left out; `check_releasable` names them.
 
     Args:
-        model: the network.
+        modules: all of the model's.
         before: called with the names that are returned before anything changes; what it raises
             leaves the model as it is.
 
     Returns:
         The names of the weights that were trained since, which is lost.
     """
-    settle(model)
-    found = [entry for entry in originals_of(model) if not _is_computed(*entry[1:3])]
+    found = [entry for entry in originals_of(modules) if not _is_computed(*entry[1:3])]
     standing: dict[int, list[Original]] = {}
     names: dict[int, str] = {}
     for name, module, attribute, original in found:
@@ -105,9 +106,9 @@ def restore_weights(
     return lost
 
 
-def forget_originals(model: nn.Module) -> None:
+def forget_originals(modules: NamedModules) -> None:
     """Drop the kept originals, so that the pruned weights are the weights."""
-    for _, module, attribute, _ in originals_of(model):
+    for _, module, attribute, _ in originals_of(modules):
         forget_original(module, attribute)
 
 

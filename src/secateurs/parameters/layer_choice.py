@@ -16,9 +16,11 @@ from secateurs.parameters.layer_kinds import (
     LAYER_NAMES,
     Classes,
     Experts,
+    KindOf,
     weight_attributes,
 )
 from secateurs.parameters.layer_names import is_embedding, layer_of, routers
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.patterns import name_matches
 from secateurs.parameters.target import Target
 
@@ -27,8 +29,7 @@ Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 
 
 def picked(
-    model: nn.Module,
-    everything: dict[str, Target],
+    contents: ModelContents,
     layers: Layers | None,
     include: Patterns | None,
     exclude: Patterns | None,
@@ -36,8 +37,7 @@ def picked(
     """What competes, prunable or not, in order.
 
     Args:
-        model: the network.
-        everything: all its parameters; see `secateurs.parameters.target.all_parameters`.
+        contents: of the network.
         layers: see `secateurs.parameters.prunable_parameters.find_targets`, as for the others.
         include: see ``layers``.
         exclude: see ``layers``.
@@ -45,16 +45,17 @@ def picked(
     Raises:
         InvalidArgumentError: a pattern matches nothing.
     """
+    everything = contents.targets
     of_layers = _of_layers(
         everything, pattern_list("layers", "default" if layers is None else layers)
     )
     chosen = of_layers
     if include is not None:
-        chosen = _included(model, everything, of_layers, pattern_list("include", include))
+        chosen = _included(contents, of_layers, pattern_list("include", include))
     for pattern in pattern_list("exclude", () if exclude is None else exclude):
         dropped = _matching(everything, pattern)
         if not dropped:
-            raise _unmatched("exclude", pattern, model)
+            raise _unmatched("exclude", pattern, contents)
         chosen = chosen - dropped
     return tuple(everything[name] for name in everything if name in chosen)
 
@@ -85,7 +86,7 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
             floats = {name for name, t in everything.items() if t.parameter.is_floating_point()}
             chosen |= floats - scales_in(everything)
             continue
-        found = {name for name, t in everything.items() if is_weight_of(t, classes_of(layer))}
+        found = weights_of(everything, classes_of(layer))
         if isinstance(layer, str):
             found = _without_routers_and_embeddings(everything, found)
         chosen |= found
@@ -137,6 +138,21 @@ def classes_of(layer: str | type[nn.Module]) -> Classes:
     return ATTENTION if layer is nn.MultiheadAttention else (layer,)
 
 
+def weights_of(everything: dict[str, Target], classes: Classes) -> set[str]:
+    """The names of all targets for which `is_weight_of` holds."""
+    is_kind, with_experts = KindOf(classes), Experts in classes
+    found: set[str] = set()
+    for name, target in everything.items():
+        for module, attribute in target.places:
+            if is_kind[type(module)] and attribute in weight_attributes(module):
+                found.add(name)
+                break
+        else:
+            if with_experts and target.is_stack:
+                found.add(name)
+    return found
+
+
 def is_weight_of(target: Target, classes: Classes) -> bool:
     """Whether one of the target's places is the weight of such a layer."""
     return (Experts in classes and target.is_stack) or any(
@@ -157,29 +173,29 @@ def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> 
 
 
 def _included(
-    model: nn.Module,
-    everything: dict[str, Target],
+    contents: ModelContents,
     of_layers: set[str],
     patterns: list[str | type[nn.Module]],
 ) -> set[str]:
     if not patterns:
         raise InvalidArgumentError("include is empty; leave it out to prune every target weight")
-    weights = {name for name, target in everything.items() if is_weight_of(target, EVERY_KIND)}
+    everything = contents.targets
+    weights = weights_of(everything, EVERY_KIND)
     chosen: set[str] = set()
     for pattern in patterns:
         matched = _matching(everything, pattern)
         if not matched:
-            raise _unmatched("include", pattern, model)
+            raise _unmatched("include", pattern, contents)
         chosen |= (matched & of_layers) or (matched & weights) or matched
     return chosen
 
 
 def _unmatched(
-    option: str, pattern: str | type[nn.Module], model: nn.Module
+    option: str, pattern: str | type[nn.Module], contents: ModelContents
 ) -> InvalidArgumentError:
     if isinstance(pattern, type):
         return InvalidArgumentError(f"{option}: the model has no {pattern.__name__} with weights")
-    names = [name for name, _ in model.named_parameters()] + [n for n, _ in model.named_modules()]
+    names = [*contents.targets, *(name for name, _ in contents.modules)]
     return InvalidArgumentError(
         f"{option}={pattern!r} matches no parameter and no module"
         f"{nearest(pattern, names)} (model.named_parameters() lists the names)"

@@ -65,11 +65,30 @@ KINDS: dict[str, Classes] = {
 LAYER_NAMES = (*KINDS, "all")
 EVERY_KIND: Classes = (*KINDS["default"], *_RECURRENT)
 _SINGLE: Classes = (*_ALL_CONVOLUTIONS, *_LINEAR, *ATTENTION, *_RECURRENT)
+_MOST: Classes = (*_ALL_CONVOLUTIONS, nn.Linear)
 EMBEDDINGS: Classes = (nn.Embedding, nn.EmbeddingBag)
+
+
+class KindOf(dict[type, bool]):
+    """Whether classes are among some kinds of layers, asked once for each class.
+
+    Args:
+        classes: the kinds.
+    """
+
+    def __init__(self, classes: Classes):
+        super().__init__()
+        self._classes = classes
+
+    def __missing__(self, cls: type) -> bool:
+        found = self[cls] = issubclass(cls, self._classes)
+        return found
 
 
 def weight_attributes(module: nn.Module) -> tuple[str, ...]:
     """The names of those parameters of a layer that are its weights, present or not."""
+    if isinstance(module, _MOST):
+        return ("weight",)
     if isinstance(module, nn.MultiheadAttention):
         return _ATTENTION_WEIGHTS
     if isinstance(module, RNNCellBase):

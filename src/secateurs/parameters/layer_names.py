@@ -79,7 +79,9 @@ def is_matrix(attribute: str) -> bool:
 
 def routers(names: Collection[str]) -> set[str]:
     """Those of the qualified names that belong to a router: a gate that stands beside experts."""
-    # A look at whole names first, since most models have no experts.
+    every = "\n".join(names)  # looked at in one piece first, since most models have no experts
+    if "experts" not in every.lower() and not any(stack in every for stack in _STACKS):
+        return set()
     some = [n for n in names if "experts" in n.lower() or any(stack in n for stack in _STACKS)]
     holders = {holder for name in some for holder in _experts_beside(name)}
     if not holders:

@@ -22,13 +22,17 @@ from secateurs.parameters.layer_kinds import (
     KINDS,
     Classes,
     Experts,
+    KindOf,
     is_stack,
     weight_attributes,
 )
 from secateurs.parameters.layer_names import experts_in, routers
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.patterns import touches
+from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.refusals import refuse_unprunable, why_not
-from secateurs.parameters.target import Target, all_parameters
+from secateurs.parameters.shared_memory import refuse_overlaps
+from secateurs.parameters.target import Target
 
 
 def find_targets(
@@ -77,18 +81,54 @@ def find_targets(
         >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
         ['0.weight', '1.weight', '2.weight']
     """
-    everything = all_parameters(model)
-    targets = picked(model, everything, layers, include, exclude)
-    _refuse_computed(model, targets, layers, include, exclude)
-    refuse_absent(everything, layers)
+    return targets_in(ModelContents(model), layers=layers, include=include, exclude=exclude)
+
+
+def targets_in(
+    contents: ModelContents,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[Target, ...]:
+    """`find_targets`, for a model that was walked over already."""
+    targets = picked(contents, layers, include, exclude)
+    _refuse_computed(contents, targets, layers, include, exclude)
+    refuse_absent(contents.targets, layers)
     if not targets:
-        raise InvalidArgumentError(_nothing_left(model, layers, include, exclude))
-    refuse_unprunable([(t.name, t.module, t.parameter) for t in targets], {t.name for t in targets})
+        raise InvalidArgumentError(_nothing_left(contents, layers, include, exclude))
+    refuse_unprunable(targets)
+    return targets
+
+
+def separate_targets_in(
+    contents: ModelContents,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> tuple[Target, ...]:
+    """`targets_in`, each of which can be pruned by a mask of its own that its layer keeps.
+
+    Raises:
+        InvalidArgumentError: also if a layer computes another weight from its own, or two weights
+            are views of one memory. A class that ``layers`` names is pruned in any case; memory of
+            what ``exclude`` names must not be written either.
+    """
+    targets = targets_in(contents, layers=layers, include=include, exclude=exclude)
+    asked = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else (layers,)
+    refuse_recomputed(targets, [one for one in asked if one is not None])
+    kept: list[Target] = []
+    if exclude is not None:
+        patterns, chosen = pattern_list("exclude", exclude), {t.name for t in targets}
+        others = (t for name, t in contents.targets.items() if name not in chosen)
+        kept = [target for target in others if any(is_picked(target, p) for p in patterns)]
+    refuse_overlaps(targets, kept)
     return targets
 
 
 def countable_targets(
-    model: nn.Module,
+    contents: ModelContents,
     *,
     layers: Layers | None = None,
     include: Patterns | None = None,
@@ -100,25 +140,25 @@ def countable_targets(
         InvalidArgumentError: as `find_targets`, if nothing is left.
     """
     for layer in pattern_list("layers", () if layers is None else layers):
-        if isinstance(layer, type) and not any(isinstance(m, layer) for m in model.modules()):
+        if isinstance(layer, type) and not any(isinstance(m, layer) for _, m in contents.modules):
             raise InvalidArgumentError(none_of(layer))
-    chosen = picked(model, all_parameters(model), layers, include, exclude)
-    inside = _sources(model) if "all" in pattern_list("layers", layers or "default") else set()
+    chosen = picked(contents, layers, include, exclude)
+    inside = _sources(contents) if "all" in pattern_list("layers", layers or "default") else set()
     targets = tuple(
         target for target in chosen if is_prunable(target) and inside.isdisjoint(_ids(target))
     )
-    return targets or find_targets(model, layers=layers, include=include, exclude=exclude)
+    return targets or targets_in(contents, layers=layers, include=include, exclude=exclude)
 
 
 def _ids(target: Target) -> set[tuple[int, str]]:
     return {(id(module), attribute) for module, attribute in target.places}
 
 
-def _sources(model: nn.Module) -> set[tuple[int, str]]:
+def _sources(contents: ModelContents) -> set[tuple[int, str]]:
     """Where the parameters are that weights are computed from."""
     return {
         (id(held), attribute)
-        for name, module in model.named_modules()
+        for name, module in contents.modules
         if may_compute(module)
         for one in computed_in(name, module)
         for held, attribute in one.sources
@@ -127,14 +167,17 @@ def _sources(model: nn.Module) -> set[tuple[int, str]]:
 
 def is_prunable(target: Target) -> bool:
     """Whether the elements of a parameter can be set to zero one by one."""
-    return why_not(target.module, target.parameter) is None
+    return why_not(target) is None
 
 
 def _nothing_left(
-    model: nn.Module, layers: Layers | None, include: Patterns | None, exclude: Patterns | None
+    contents: ModelContents,
+    layers: Layers | None,
+    include: Patterns | None,
+    exclude: Patterns | None,
 ) -> str:
-    kinds = sorted({type(m).__name__ for m in model.modules() if m._parameters})
-    if isinstance(model, torch.jit.ScriptModule):
+    kinds = sorted({type(m).__name__ for _, m in contents.modules if m._parameters})
+    if isinstance(contents.model, torch.jit.ScriptModule):
         return (
             "the model is scripted or traced, so its weights cannot be replaced: prune the network "
             "before torch.jit.script or torch.jit.trace"
@@ -152,7 +195,7 @@ def _nothing_left(
 
 
 def _refuse_computed(
-    model: nn.Module,
+    contents: ModelContents,
     targets: Sequence[Target],
     layers: Layers | None,
     include: Patterns | None,
@@ -163,14 +206,15 @@ def _refuse_computed(
     classes = tuple(cls for layer in kinds for cls in classes_of(layer))
     included = None if include is None else pattern_list("include", include)
     excluded = pattern_list("exclude", () if exclude is None else exclude)
-    pruned = {place for target in targets for place in _ids(target)}
+    pruned = {place for target in targets for place in _ids(target)} if "all" in kinds else set()
     found: list[Computed] = []
-    for name, module in model.named_modules():
+    is_layer = KindOf((*classes, *KINDS["recurrent"]))
+    for name, module in contents.modules:
+        if not may_compute(module) and not (is_layer[type(module)] and _lacks_a_weight(module)):
+            continue
         weights, wanted_by = _weights_in(name, module, classes), included
         if not weights and included is not None and isinstance(module, KINDS["recurrent"]):
             weights, wanted_by = weight_attributes(module), _naming_others(targets, included)
-        if not weights and not may_compute(module):
-            continue
         for one in computed_in(name, module, weights):
             wanted = one.attribute in weights
             wanted = wanted and not any(touches(one.name, module, p) for p in excluded)
@@ -182,11 +226,16 @@ def _refuse_computed(
                 wanted_by is None or any(touches(one.name, module, p) for p in wanted_by)
             ):
                 found.append(one)
-    found = _without_computed_routers(model, found, kinds) if found else found
+    found = _without_computed_routers(contents, found, kinds) if found else found
     if found:
         # A module's name excludes its other parameters too.
         around = tuple(f"{one.layer}." if one.layer else "" for one in found)
         raise computed_error(found, [t.name for t in targets if not t.name.startswith(around)])
+
+
+def _lacks_a_weight(module: nn.Module) -> bool:
+    """Whether a weight of a layer is none of its parameters."""
+    return any(attribute not in module._parameters for attribute in weight_attributes(module))
 
 
 def _weights_in(name: str, module: nn.Module, classes: Classes) -> tuple[str, ...]:
@@ -215,10 +264,10 @@ def _naming_others(
 
 
 def _without_computed_routers(
-    model: nn.Module, found: list[Computed], kinds: list[str | type[nn.Module]]
+    contents: ModelContents, found: list[Computed], kinds: list[str | type[nn.Module]]
 ) -> list[Computed]:
     """Leave out routers, as where they are parameters, unless their type was named."""
-    names = [*all_parameters(model), *(one.name for one in found)]
+    names = [*contents.targets, *(one.name for one in found)]
     gates = routers(names)
     types = tuple(kind for kind in kinds if isinstance(kind, type))
     return [one for one in found if one.name not in gates or isinstance(one.module, types)]

@@ -8,7 +8,7 @@ matrices is looked at.
 """
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from secateurs.distributed.dtensor import is_part
+from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.target import Target
 
 _HANDED = frozenset(
     (
@@ -36,8 +37,7 @@ _FORWARDS = ("forward", "_conv_forward")
 
 
 def refuse_recomputed(
-    named: Iterable[tuple[str, nn.Module]],
-    chosen: Collection[str],
+    targets: Sequence[Target],
     asked: Sequence[str | type[nn.Module]] = (),
     *,
     stored: bool = True,
@@ -45,8 +45,7 @@ def refuse_recomputed(
     """Refuse the weights of layers that do not keep zeros, all of a class in one error.
 
     Args:
-        named: names and modules of the weights that compete.
-        chosen: the names of all that compete, which an exclusion must not match.
+        targets: all that compete.
         asked: what the caller gave as ``layers``; a class in it is pruned as it was asked for.
         stored: whether the stored weights can be pruned at all, if asked for.
 
@@ -54,14 +53,16 @@ def refuse_recomputed(
         InvalidArgumentError: there are some.
     """
     by_class: dict[type[nn.Module], list[tuple[str, nn.Module]]] = {}
-    for name, module in named:
-        cls = _own_class(module)
-        if _has_own_forward(cls) and not _is_asked_for(cls, asked):
-            by_class.setdefault(cls, []).append((name, module))
+    for target in targets:
+        for module, attribute in target.places:
+            if attribute == "weight":
+                by_class.setdefault(_own_class(module), []).append((target.name, module))
     lost = {
         cls: [name for name, _ in held]
         for cls, held in by_class.items()
-        if _loses_zeros(cls, [module for _, module in held])
+        if _has_own_forward(cls)
+        and not _is_asked_for(cls, asked)
+        and _loses_zeros(cls, [module for _, module in held])
     }
     if not lost:
         return
@@ -70,7 +71,7 @@ def refuse_recomputed(
     said = ", ".join(
         f"{len(held)} of type {cls.__name__} ({listed(held)})" for cls, held in lost.items()
     )
-    exclusion = excluding(names, set(chosen) - set(names))
+    exclusion = excluding(names, {target.name for target in targets} - set(names))
     given = ", ".join(one.__name__ if isinstance(one, type) else repr(one) for one in asked)
     nevertheless = (
         f", or, to prune the stored weights, layers=[{given or repr('default')}, {kinds}]"
@@ -119,7 +120,7 @@ def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
 
 def _is_usable(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
-    return weight is not None and not is_part(weight) and weight[:1].numel() > 1
+    return weight is not None and not is_dtensor(weight) and weight[:1].numel() > 1
 
 
 def _copied(module: nn.Module, weight: Tensor) -> nn.Module:

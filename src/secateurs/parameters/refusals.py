@@ -1,14 +1,15 @@
 """Whether a tensor can be pruned element by element, and what to write where it cannot."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
-from secateurs.distributed.dtensor import is_part
+from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.target import Target
 
 # Formats that hold scales or packed pairs: no zero, or more than one number an element.
 _WITHOUT_ZERO = frozenset(
@@ -23,35 +24,34 @@ _SPARSE = {
 }
 
 
-def refuse_unprunable(
-    named: Sequence[tuple[str, nn.Module, nn.Parameter]], chosen: Collection[str]
-) -> None:
+def refuse_unprunable(targets: Sequence[Target]) -> None:
     """Refuse parameters that cannot be pruned, all that share a reason in one error.
 
     Args:
-        named: name, module and parameter of all that compete.
-        chosen: the names of all that compete, which an exclusion must not match.
+        targets: all that compete.
 
     Raises:
         InvalidArgumentError: there are some.
     """
     reasons: dict[tuple[str, str], list[str]] = {}
-    for name, module, parameter in named:
-        reason = why_not(module, parameter)
+    for target in targets:
+        reason = why_not(target)
         if reason is not None:
-            reasons.setdefault(reason, []).append(name)
+            reasons.setdefault(reason, []).append(target.name)
+    refused = {name for several in reasons.values() for name in several}
+    others = {target.name for target in targets} - refused if refused else set[str]()
     for (what, remedy), names in reasons.items():
-        others = set(chosen) - {name for several in reasons.values() for name in several}
         said = names[0] if len(names) == 1 else f"each of {len(names)} parameters ({listed(names)})"
         exclusion = excluding(names, others)
         raise InvalidArgumentError(f"{said} {what}: {remedy.format(exclude=exclusion)}")
 
 
-def why_not(module: nn.Module, parameter: nn.Parameter) -> tuple[str, str] | None:
+def why_not(target: Target) -> tuple[str, str] | None:
     """What a parameter is that cannot be pruned, and what to do about it; None if it can be."""
-    if isinstance(parameter, UninitializedParameter):
+    parameter = target.parameter
+    if issubclass(type(parameter), UninitializedParameter):  # `isinstance` is slow for Parameters
         return "is not initialised yet", "run one forward pass of the lazy model first"
-    if isinstance(module, torch.jit.ScriptModule):
+    if isinstance(target.module, torch.jit.ScriptModule):
         return (
             "is inside a scripted or traced module, whose weights cannot be replaced",
             "prune the network before torch.jit.script or torch.jit.trace, or write {exclude}",
@@ -101,10 +101,12 @@ def _of_values(parameter: torch.Tensor) -> tuple[str, str] | None:
 
 def _foreign(parameter: torch.Tensor) -> type[torch.Tensor] | None:
     """The class of a tensor whose operations are not torch's own; None for ordinary ones."""
-    if is_part(parameter):
+    cls = type(parameter)
+    if cls is nn.Parameter:  # the usual case, which is asked often
+        return None
+    if is_dtensor(parameter):
         local: torch.Tensor = getattr(parameter, "_local_tensor")  # noqa: B009
         return _foreign(local)
-    cls = type(parameter)
     # A class that does not override these two, such as a marker, behaves as its base does.
     function: object = getattr(cls.__torch_function__, "__func__", cls.__torch_function__)
     plain: object = getattr(torch.Tensor.__torch_function__, "__func__", None)

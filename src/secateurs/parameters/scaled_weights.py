@@ -10,7 +10,6 @@ from secateurs._tensors.quantization_scales import (
     spread,
     unknown_name,
 )
-from secateurs.distributed.dtensor import is_part
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.target import Target
 
@@ -29,7 +28,7 @@ def scaled_weight(target: Target) -> torch.Tensor:
     name, further = scale_name(attribute, beside), further_name(attribute, beside)
     if name is None:
         further = further or unknown_name(attribute, scaling_names(beside))
-    if further is not None or (name is not None and is_part(weight)):
+    if further is not None or (name is not None and target.group.is_sharded):
         raise InvalidArgumentError(
             f"{target.name} is quantised with {further or name} beside it, which is not applied "
             f"{'here' if further else 'over several ranks'}: dequantise it first, or write "

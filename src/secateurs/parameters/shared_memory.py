@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
-from secateurs.distributed.dtensor import is_part, local_of
 from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.target import Target
 
 
 class _Span(NamedTuple):
@@ -19,24 +18,21 @@ class _Span(NamedTuple):
     stop: int
 
 
-def refuse_overlaps(
-    parameters: Sequence[tuple[str, nn.Parameter]], competing: int | None = None
-) -> None:
+def refuse_overlaps(targets: Sequence[Target], kept: Sequence[Target] = ()) -> None:
     """Refuse two parameters that share elements, of which each would be pruned as if alone.
 
     Slices of one buffer that do not meet, as flattened optimizers and FSDP make them, are fine.
 
     Args:
-        parameters: those that compete, each Parameter once (one that has two names is one), and
-            after them those that must not be written to.
-        competing: how many compete, default all.
+        targets: the parameters that compete.
+        kept: those that must not be written to.
 
     Raises:
         InvalidArgumentError: two share elements.
     """
-    kept = {name for name, _ in parameters[competing:]} if competing is not None else set[str]()
-    for first, second in _meeting(_spans(parameters)):
-        if not {first.name, second.name} <= kept and _share(first, second):
+    names = {target.name for target in kept}
+    for first, second in _meeting(_spans((*targets, *kept))):
+        if not {first.name, second.name} <= names and _share(first, second):
             raise InvalidArgumentError(
                 f"{first.name} and {second.name} are views of the same memory, so one cannot be "
                 f"pruned without the other: give {second.name} memory of its own "
@@ -45,16 +41,16 @@ def refuse_overlaps(
             )
 
 
-def _spans(parameters: Sequence[tuple[str, nn.Parameter]]) -> list[_Span]:
+def _spans(targets: Sequence[Target]) -> list[_Span]:
     spans: list[_Span] = []
-    for name, parameter in parameters:
+    for target in targets:
         try:
-            tensor = local_of(parameter.detach()) if is_part(parameter) else parameter
+            tensor = target.local if target.group.is_sharded else target.parameter
             start = tensor.data_ptr()
         except Exception:  # noqa: S112 - sparse, packed or not initialised: no addresses
             continue
         if start and tensor.numel():
-            spans.append(_Span(name, tensor, start, start + _reach(tensor)))
+            spans.append(_Span(target.name, tensor, start, start + _reach(tensor)))
     return spans
 
 
@@ -69,9 +65,9 @@ def _reach(tensor: torch.Tensor) -> int:
 def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
     """Pairs whose ranges of addresses meet; few, where memory is used in the usual way."""
     spans.sort(key=lambda span: span.start)
-    for place, first in enumerate(spans):
-        for index in range(place + 1, len(spans)):
-            second = spans[index]
+    for index, first in enumerate(spans):
+        for later in range(index + 1, len(spans)):
+            second = spans[later]
             if second.start >= first.stop:
                 break
             if second.tensor.device == first.tensor.device:

@@ -1,11 +1,14 @@
-"""A parameter that competes for pruning, and all that a model has."""
+"""A parameter that competes for pruning."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import nn
 
-from secateurs.distributed.dtensor import settle
+from secateurs.distributed.dtensor import local_of
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.distributed.shard import Shard, shard_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import original_of
 from secateurs.originals.original import Original, valid_of
@@ -20,7 +23,7 @@ from secateurs.parameters.layer_kinds import (
 from secateurs.parameters.layer_names import experts_in
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Target:
     """One parameter that competes for pruning.
 
@@ -29,12 +32,28 @@ class Target:
         parameter: the ``nn.Parameter`` itself, pruned or not.
         places: every (module, attribute) that holds this parameter; tied weights have several.
         names: every qualified name, the first included; shared modules have several.
+        group: the ranks that hold the model.
     """
 
     name: str
     parameter: nn.Parameter = field(compare=False)  # the places say it; tensors have no truth value
     places: tuple[tuple[nn.Module, str], ...]
     names: tuple[str, ...]
+    group: ProcessGroup = field(compare=False, repr=False)
+
+    def __init__(
+        self,
+        name: str,
+        parameter: nn.Parameter,
+        places: tuple[tuple[nn.Module, str], ...],
+        names: tuple[str, ...],
+        group: ProcessGroup | None = None,
+    ):
+        # One is made for every parameter of a model; what a frozen dataclass does by itself takes
+        # four times as long.
+        own = self.__dict__
+        own["name"], own["parameter"], own["places"], own["names"] = name, parameter, places, names
+        own["group"] = group or ProcessGroup()
 
     @property
     def module(self) -> nn.Module:
@@ -46,9 +65,25 @@ class Target:
         """The parameter's name inside `module`."""
         return self.places[0][1]
 
+    @cached_property
+    def shard(self) -> Shard:
+        """Which part of the parameter lies on this rank.
+
+        Raises:
+            InvalidArgumentError: it is divided over ranks in a way that cannot be pruned.
+        """
+        return shard_of(self.parameter, self.name, self.group)
+
+    @property
+    def local(self) -> torch.Tensor:
+        """The values of the parameter that lie on this rank, detached: an ordinary tensor."""
+        return local_of(self.parameter.detach())
+
     @property
     def original(self) -> Original | None:
         """What is kept of this Parameter while it is pruned, else None."""
+        if len(self.places) == 1:
+            return original_of(*self.places[0])
         kept = [original_of(module, attribute) for module, attribute in self.places]
         return valid_of([original for original in kept if original is not None])
 
@@ -91,6 +126,9 @@ class Target:
     @property
     def is_stack(self) -> bool:
         """Whether it holds the matrices of several experts, one behind the other."""
+        # Most have other dimensions, and all of a model are asked. Other types may not say theirs.
+        if type(self.parameter) is nn.Parameter and self.parameter.dim() != 3:
+            return False
         if not is_stack(self.module, self.attribute, self.parameter):
             return False
         shape = tuple(self.parameter.shape)
@@ -103,23 +141,3 @@ class Target:
         if self.is_stack:
             return stack_outputs_last(self.module, self.attribute)
         return self.attribute == "weight" and isinstance(self.module, Conv1D)
-
-
-def all_parameters(model: nn.Module) -> dict[str, Target]:
-    """Every Parameter once, under its first name, with all the places that hold it."""
-    if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    settle(model)
-    found: dict[int, Target] = {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for attribute, parameter in module._parameters.items():
-            if parameter is None:
-                continue
-            place, name = (module, attribute), f"{prefix}.{attribute}" if prefix else attribute
-            known = found.get(id(parameter))
-            if known is None:
-                found[id(parameter)] = Target(name, parameter, (place,), (name,))
-                continue
-            places = known.places if place in known.places else (*known.places, place)
-            found[id(parameter)] = replace(known, places=places, names=(*known.names, name))
-    return {target.name: target for target in found.values()}

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from secateurs.parameters.model_contents import ModelContents
+
 _QUANTISED = "torch.ao.nn."
 # What torch's quantised recurrent layers keep is a script object.
 _SEALED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
@@ -14,34 +16,34 @@ _SCRIPTED = torch.jit.ScriptModule
 _INTEGERS = (torch.int8, torch.uint8, torch.int32)
 
 
-def float_elements(model: nn.Module) -> tuple[int, bool]:
+def float_elements(contents: ModelContents) -> tuple[int, bool]:
     """The elements of all floating-point parameters, and whether there may be other weights."""
-    parameters: dict[int, nn.Parameter] = {}
-    types: set[type[nn.Module]] = set()
-    special = False
-    for module in model.modules():
-        types.add(type(module))
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                parameters[id(parameter)] = parameter
-        for buffer in module._buffers.values():
-            special = special or (buffer is not None and buffer.dtype in _INTEGERS)
-    total = 0
-    for parameter in parameters.values():
+    total, special = 0, False
+    for target in contents.targets.values():
+        parameter = target.parameter
         if issubclass(type(parameter), UninitializedParameter):  # faster than `isinstance`
             special = True
         elif parameter.is_floating_point():
             total += parameter.numel()
         else:
             special = special or parameter.dtype in _INTEGERS
-    return total, special or any(
-        one.__module__.startswith(_QUANTISED) or issubclass(one, _SCRIPTED) for one in types
-    )
+    return total, special or _has_other_weights(contents)
 
 
-def integer_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:
+def _has_other_weights(contents: ModelContents) -> bool:
+    """Whether there may be weights that are no parameters."""
+    types: set[type[nn.Module]] = set()
+    for _, module in contents.modules:
+        types.add(type(module))
+        for buffer in module._buffers.values():
+            if buffer is not None and buffer.dtype in _INTEGERS:
+                return True
+    return any(one.__module__.startswith(_QUANTISED) or issubclass(one, _SCRIPTED) for one in types)
+
+
+def integer_weights(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str, int]]:
     """Name, layer, its type and the number of weights that are stored as integers."""
-    for name, module in model.named_modules():
+    for name, module in contents.modules:
         kind = type(module).__name__
         if type(module).__module__.startswith(_QUANTISED) and not module._parameters:
             held: Any = getattr(module, "weight", None)  # a method: its weight lies in an object
@@ -63,9 +65,9 @@ def elements_of(parameter: torch.Tensor) -> int:
     return 0 if isinstance(parameter, UninitializedParameter) else parameter.numel()
 
 
-def unseen_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+def unseen_parts(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str]]:
     """Name, module and kind of parts that hold weights where nobody sees them."""
-    for name, module in model.named_modules():
+    for name, module in contents.modules:
         kind = type(module).__name__
         if isinstance(module, _SCRIPTED):
             if not any(True for _ in module.state_dict()):

@@ -1,19 +1,19 @@
 """Candidates: the units with the smallest scores, from which draws choose what is pruned."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 
 from secateurs._tensors.memory_order import flattened, joined, same_order, side_by_side
 from secateurs._validation import check_ratio, make_generator
-from secateurs.distributed.dtensor import local_of, part_like
-from secateurs.distributed.process_group import Team
+from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
 from secateurs.masks.bernoulli import draw_into
 from secateurs.masks.granularity import Units
-from secateurs.masks.mask import Mask, Masks, same_tensors
+from secateurs.masks.mask import Mask, Masks, comparison_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,27 +24,33 @@ class Candidates:
 
     Attributes:
         units: for each parameter, how its elements fall into units.
-        chosen: for each parameter, a bool tensor, one a unit; True is a candidate. A DTensor where
-            the parameter is one.
-        team: the ranks that hold the model; None in a single process.
+        local: for each parameter a bool tensor, one for each unit on this rank, which mostly has
+            all; True is a candidate.
+        group: the ranks that hold the model.
     """
 
     units: Mapping[str, Units]
-    chosen: Mapping[str, torch.Tensor]
-    team: Team | None = field(default=None, repr=False)
+    local: Mapping[str, torch.Tensor]
+    group: ProcessGroup = field(default_factory=ProcessGroup, repr=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Candidates):
             return NotImplemented
         alike = self.units == other.units
-        return self is other or (alike and _same(self.chosen, other.chosen))
+        return self is other or (alike and _same(self, other))
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
     @property
+    def chosen(self) -> Mapping[str, torch.Tensor]:
+        """For each parameter a bool tensor, one a unit; a DTensor where the parameter is one."""
+        return _as_dtensors(self.local, self.units)
+
+    @property
     def count(self) -> int:
         """How many units are candidates: k. All ranks must ask for it together."""
-        return sum(count_nonzero(list(self.chosen.values())))
+        rows = [(local, self.units[name].shard) for name, local in self.local.items()]
+        return sum(count for count, _ in count_nonzero(rows, self.group.holders))
 
     @property
     def total(self) -> int:
@@ -86,47 +92,32 @@ class Candidates:
             >>> for _ in range(3):
             ...     masks = candidates.draw(0.5, generator=generator, out=masks)
         """
-        if self.team is not None:
-            self.team.agree("draw", {"p_bern": p_bern, "generator": generator, "seed": seed})
+        self.group.agree("draw", {"p_bern": p_bern, "generator": generator, "seed": seed})
         p_bern = check_ratio("p_bern", p_bern)
-        needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 and self.team is None else None
+        random = 0 < p_bern < 1
+        needed = Argument("p_bern", p_bern) if random and not self.group.is_distributed else None
         source = make_generator(generator, seed, needed_for=needed)
         masks = self._empty() if out is None else self._checked(out)
-        keep = [masks.units[name].keep for name in self.chosen]
-        if self.team is None or p_bern in (0.0, 1.0):
-            draw_into(list(map(local_of, keep)), self._here(), p_bern, source)
-        else:
-            with self.team.shared(source) as same:
-                self._draw_together(keep, p_bern, same, self.team)
+        keep = [masks.units[name].keep for name in self.local]
+        placements = [self.units[name].placement for name in self.local]
+        with self.group.shared(source) if random else nullcontext(source) as same:
+            draw_into(keep, list(self.local.values()), p_bern, same, placements)
         return masks
 
-    def _draw_together(
-        self, keep: list[torch.Tensor], p_bern: float, source: torch.Generator, team: Team
-    ) -> None:
-        if not team.sharded:
-            draw_into(keep, self._here(), p_bern, source)
-            return
-        from secateurs.selection.sharded.sharded_bernoulli import draw_parts
-
-        draw_parts(keep, list(self.chosen.values()), p_bern, source)
-
-    def _here(self) -> list[torch.Tensor]:
-        return [local_of(chosen) for chosen in self.chosen.values()]
-
     def _empty(self) -> Masks:
-        made = zip(self.chosen.items(), side_by_side(self._here(), torch.bool), strict=True)
-        return Masks({n: Mask(part_like(keep, c), self.units[n]) for (n, c), keep in made})
+        made = zip(self.local, side_by_side(list(self.local.values()), torch.bool), strict=True)
+        masks = {name: Mask(keep, self.units[name]) for name, keep in made}
+        return Masks(masks, self.group.holders)
 
     def _checked(self, out: Masks) -> Masks:
-        for name, chosen in self.chosen.items():
+        for name, chosen in self.local.items():
             mask = out.units.get(name)
             if mask is None or mask.units != self.units[name]:
                 raise InvalidArgumentError(
                     f"out holds no mask for the units of {name}: give masks of an earlier draw "
                     "from the same candidates, or leave out away"
                 )
-            here = local_of(mask.keep), local_of(chosen)
-            if mask.keep.device != chosen.device or not same_order(*here):
+            if mask.keep.device != chosen.device or not same_order(mask.keep, chosen):
                 raise InvalidArgumentError(
                     f"out holds the mask of {name} on another device or in another memory layout "
                     "than its candidates: leave out away"
@@ -144,23 +135,28 @@ class Levels:
     Attributes:
         ratios: the values of p_prune, ascending.
         units: for each parameter, how its elements fall into units.
-        level: for each parameter, a uint8 tensor, one a unit: the index of the first ratio at
-            which the unit is a candidate, ``len(ratios)`` if it never is.
-        team: the ranks that hold the model; None in a single process.
+        local: for each parameter a uint8 tensor, one for each unit on this rank: the index of the
+            first ratio at which the unit is a candidate, ``len(ratios)`` if it never is.
+        group: the ranks that hold the model.
     """
 
     ratios: tuple[float, ...]
     units: Mapping[str, Units]
-    level: Mapping[str, torch.Tensor]
-    team: Team | None = field(default=None, repr=False)
+    local: Mapping[str, torch.Tensor]
+    group: ProcessGroup = field(default_factory=ProcessGroup, repr=False)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Levels):
             return NotImplemented
         alike = (self.ratios, self.units) == (other.ratios, other.units)
-        return self is other or (alike and _same(self.level, other.level))
+        return self is other or (alike and _same(self, other))
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    @property
+    def level(self) -> Mapping[str, torch.Tensor]:
+        """``local`` for all units; a DTensor where the parameter is one."""
+        return _as_dtensors(self.local, self.units)
 
     def at(self, p_prune: float) -> Candidates:
         """The candidates of one of the ratios.
@@ -171,17 +167,27 @@ class Levels:
         if p_prune not in self.ratios:
             raise InvalidArgumentError(f"p_prune={p_prune} is not one of {list(self.ratios)}")
         index = self.ratios.index(p_prune)
-        levels = [local_of(level) for level in self.level.values()]
+        levels = list(self.local.values())
         made = side_by_side(levels, torch.bool)
         rows = zip(levels, made, strict=True)
         for level, chosen in joined([(flattened(lv), flattened(ch)) for lv, ch in rows]):
             torch.le(level, index, out=chosen)
-        parts = zip(self.level.items(), made, strict=True)
-        chosen = {name: part_like(here, level) for (name, level), here in parts}
-        return Candidates(self.units, chosen, self.team)
+        return Candidates(self.units, dict(zip(self.local, made, strict=True)), self.group)
 
 
-def _same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
-    return set(first) == set(second) and same_tensors(
-        list(first.values()), [second[name] for name in first]
-    )
+def _as_dtensors(
+    local: Mapping[str, torch.Tensor], units: Mapping[str, Units]
+) -> Mapping[str, torch.Tensor]:
+    return {name: units[name].shard.as_dtensor(tensor) for name, tensor in local.items()}
+
+
+def _same(first: Candidates | Levels, second: Candidates | Levels) -> bool:
+    """Whether what lies here of the same units is equal, on whatever devices.
+
+    Raises:
+        InvalidArgumentError: they are divided over ranks, of which none can tell alone.
+    """
+    if first.group.is_sharded or second.group.is_sharded:
+        raise comparison_error()
+    pairs = [(tensor, second.local[name]) for name, tensor in first.local.items()]
+    return all(torch.equal(mine, theirs.to(mine.device)) for mine, theirs in pairs)

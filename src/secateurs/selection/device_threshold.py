@@ -1,4 +1,8 @@
-"""The k-th smallest key of tensors that all lie on one accelerator, found there."""
+"""The k-th smallest key of tensors that are all on one accelerator, found there.
+
+Counting, as `secateurs.selection.threshold.find_threshold` does it, would wait for the device at
+every step; sorting the few keys of a likely range waits three times.
+"""
 
 from collections.abc import Sequence
 
@@ -7,10 +11,10 @@ import torch
 from secateurs._tensors.device_keys import device_blocks, joined_keys
 from secateurs._tensors.float_keys import Scores, key_dtype, key_range
 from secateurs._tensors.memory_order import flattened
+from secateurs.selection.histogram import Sizes
 from secateurs.selection.key_counts import sampled_ranks
 
-_SAMPLE = 1 << 16
-# Keys inside the range are sorted on the device while they are so few.
+# Keys inside the range are sorted on the device if they are at most so many.
 _FEW = 1 << 23
 
 
@@ -28,25 +32,25 @@ def find_threshold_on_device(
 
     Returns:
         The key, how many of its ties belong to the k smallest, and how many ties there are. None
-        where this way does not lead to it: the sample was unlucky, many keys are equal, or a score
-        is NaN.
+        if it is not found so: the k-th smallest is not in the likely range, there are too many keys
+        in it, or a score is NaN.
     """
     dtype, total = key_dtype(scores), sum(s.values.numel() for s in scores)
     low, high = _likely_range(scores, dtype, k, total)
     least, greatest = key_range(dtype, signed=not scores[0].absolute)
     inside: list[torch.Tensor] = []
     below: list[torch.Tensor] = []
-    foreign: list[torch.Tensor] = []  # keys beyond the infinities: NaN
+    nan: list[torch.Tensor] = []
     kept = 0
     for keys in device_blocks(scores, dtype):
         inside.append(keys[(keys >= low) & (keys <= high)])
         below.append((keys < low).sum())
-        foreign.append(((keys < least) | (keys > greatest)).sum())
+        nan.append(((keys < least) | (keys > greatest)).sum())  # beyond the infinities
         kept += len(inside[-1])
         if kept > few:
             return None
-    before, strange = torch.stack([sum(below[1:], below[0]), sum(foreign[1:], foreign[0])]).tolist()
-    if strange or not before < k <= before + kept:
+    before, nans = torch.stack([sum(below[1:], below[0]), sum(nan[1:], nan[0])]).tolist()
+    if nans or not before < k <= before + kept:
         return None
     ranked = torch.cat(inside).sort().values
     key = ranked[k - before - 1]
@@ -59,8 +63,8 @@ def find_threshold_on_device(
 def _likely_range(
     scores: Sequence[Scores], dtype: torch.dtype, k: int, total: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two keys, on the device, that the k-th smallest likely lies between."""
-    step, offset = max(total // _SAMPLE, 1), 0
+    """Two keys, on the device, and the k-th smallest likely between them."""
+    step, offset = max(total // Sizes.sample, 1), 0
     taken: list[torch.Tensor] = []
     for one in scores:
         flat, first = flattened(one.values), -offset % step

@@ -1,26 +1,34 @@
-"""The exact k smallest of any number of scores, without concatenating them.
+"""The exact k smallest of any number of scores, without sorting or concatenating them.
 
-`find_threshold` narrows a range of keys by counting until one key is left. Usually that is one pass
-over the scores, which marks what lies below the range on its way; `candidate_masks` then settles
-the few inside the range, and of the scores that equal the threshold takes the earliest.
+`find_threshold` is the algorithm: it narrows a range of keys by counting until one key is left. It
+sees the scores through counts alone, which add up, and so works wherever they are:
+
+* in memory, `secateurs.selection.tensor_counts`;
+* divided over ranks, `secateurs.selection.sharded.sharded_histogram`;
+* in files, `secateurs.checkpoint.file_histogram`.
+
+In memory, `candidate_masks` mostly needs one pass over the scores, which marks what is below the
+range on its way, and keeps the few inside, of which the earliest that equal the threshold are
+taken.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
+from secateurs._tensors.blocks import Array
 from secateurs._tensors.float_keys import Scores
 from secateurs.selection.device_threshold import find_threshold_on_device
-from secateurs.selection.key_counts import KeyCounts
+from secateurs.selection.histogram import Sizes
+from secateurs.selection.tensor_counts import TensorCounts
 from secateurs.selection.tie_breaking import Marks, mark
-
-_MAX_BINS_LOG2 = 18
 
 
 class Counts(Protocol):
-    """What the search needs: counts over ranges of keys, from wherever the scores are."""
+    """A source of counts: all that the search needs."""
 
     total: int
     low: int
@@ -30,7 +38,7 @@ class Counts(Protocol):
         """A range of keys that likely holds the k-th smallest; see `KeyCounts.guess`."""
         ...
 
-    def count(self, low: int, high: int, shift: int) -> tuple[int, torch.Tensor]:
+    def count(self, low: int, high: int, shift: int) -> tuple[int, Array]:
         """Counts below and in bins of a range; see `KeyCounts.count`."""
         ...
 
@@ -41,48 +49,61 @@ class Threshold:
 
     Attributes:
         key: the k-th smallest key.
-        ties: how many of the units with exactly this key are candidates, the earliest first.
-        tied: how many units have this key.
+        below: units with a smaller key than this one are candidates: ``key``, or the next one if
+            all that have ``key`` are candidates.
+        ties: how many of the units whose key is exactly ``below`` are candidates, the earliest
+            first.
     """
 
     key: int
+    below: int
     ties: int
-    tied: int
 
 
-def find_threshold(counts: Counts, k: int, bins_log2: int = _MAX_BINS_LOG2) -> Threshold:
+def find_threshold(counts: Counts, k: int, bins_log2: int = Sizes.bins_log2) -> Threshold | None:
     """Find the k-th smallest key exactly.
 
     Args:
         counts: the scores, seen through counts over ranges of keys.
-        k: from 1 to ``counts.total``.
+        k: from 0 to ``counts.total``.
         bins_log2: a range is counted in at most ``2**bins_log2`` bins at a time.
 
     Returns:
-        The key, and how many of its ties belong to the k smallest.
+        Where the k smallest end; None if k is 0.
+
+    Raises:
+        InvalidArgumentError: a score is NaN, whatever k is; the parameter is named.
     """
+    if k == 0:
+        counts.count(counts.low, counts.low, 0)  # looks at every score, and refuses NaN
+        return None
     low, high = counts.guess(k)
     while True:
         shift = max((high - low).bit_length() - bins_log2, 0)
         below, bins = counts.count(low, high, shift)
-        if below >= k:  # the guess lay too high
+        if below >= k:  # the guess was too high
             low, high = counts.low, low - 1
             continue
-        ends = bins.cumsum(0)
-        if below + int(ends[-1]) < k:  # the guess lay too low
+        ends = np.cumsum(bins)
+        if below + int(ends[-1]) < k:  # the guess was too low
             low, high = high + 1, counts.high
             continue
-        place = int(torch.searchsorted(ends, k - below))
-        tied = int(bins[place])
-        before = below + int(ends[place]) - tied
-        first = low + (place << shift)
+        index = int(np.searchsorted(ends, k - below))
+        tied = int(bins[index])
+        before = below + int(ends[index]) - tied
+        first = low + (index << shift)
         if shift == 0:
-            return Threshold(first, k - before, tied)
+            return threshold_at(first, k - before, tied)
         low, high = first, min(first + (1 << shift) - 1, high)
 
 
+def threshold_at(key: int, ties: int, tied: int) -> Threshold:
+    """The threshold of candidates that are ``ties`` of the ``tied`` units with a key, and below."""
+    return Threshold(key, key + 1, 0) if ties == tied else Threshold(key, key, ties)
+
+
 def candidate_masks(
-    scores: Sequence[Scores], k: int, marks: Marks | None = None
+    scores: Sequence[Scores], k: int, marks: Marks | None = None, sizes: Sizes | None = None
 ) -> tuple[list[torch.Tensor], Threshold | None]:
     """Mark the k smallest of all scores together.
 
@@ -91,6 +112,7 @@ def candidate_masks(
             within a tensor the smaller flat index.
         k: how many, from 0 to the number of scores.
         marks: where to mark them; made if None.
+        sizes: how much is looked at and kept at a time.
 
     Returns:
         One bool tensor for each of ``scores``, in its shape, with k true elements in all; and the
@@ -100,14 +122,14 @@ def candidate_masks(
         InvalidArgumentError: a score is NaN; the parameter is named.
     """
     marks = marks or Marks.empty([s.values for s in scores])
-    counts = KeyCounts(scores, marks.here)
-    if k == 0:
-        counts.count(counts.low, counts.low, 0)  # for its refusal of NaN
+    counts = TensorCounts(scores, marks.here, sizes)
+    threshold = _found_on_device(scores, k) if k else None
+    threshold = threshold or find_threshold(counts, k, counts.sizes.bins_log2)
+    if threshold is None:
         for mask in marks.masks:
             mask.fill_(False)
-        return marks.masks, None
-    threshold = _found_on_device(scores, k) or find_threshold(counts, k)
-    mark(scores, marks, counts, threshold.key, threshold.ties, threshold.tied)
+    else:
+        mark(scores, marks, counts, threshold.below, threshold.ties)
     return marks.masks, threshold
 
 
@@ -117,4 +139,4 @@ def _found_on_device(scores: Sequence[Scores], k: int) -> Threshold | None:
     if len(kinds) > 1 or next(iter(kinds))[0].type == "cpu":
         return None
     found = find_threshold_on_device(scores, k)
-    return None if found is None else Threshold(*found)
+    return None if found is None else threshold_at(*found)

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from secateurs._tensors import memory_order
 from secateurs._tensors.blocks import (
     Array,
-    Part,
-    Source,
+    Chunk,
+    TensorKeys,
     blocks_of,
     in_threads,
-    key_blocks,
     numpy_integer,
 )
 from secateurs._tensors.device_keys import device_blocks, fetched
@@ -27,15 +25,38 @@ from secateurs._tensors.memory_order import (
     side_by_side,
     storage_order,
 )
-from secateurs.selection.key_counts import KeyCounts
+from secateurs.selection.tensor_counts import TensorCounts
+
+
+class Ties:
+    """Takes the earliest of the units whose score equals the threshold, block after block.
+
+    Args:
+        left: how many to take.
+
+    Attributes:
+        left: how many are still to be taken.
+    """
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def take(self, tied: Array) -> Array:
+        """Keep the earliest true flags, as many as are left to take, and clear the others."""
+        count = int(np.count_nonzero(tied))
+        if count > self.left:
+            tied[np.flatnonzero(tied)[self.left :]] = False
+            count = self.left
+        self.left -= count
+        return tied
 
 
 @dataclass(frozen=True)
 class Marks:
-    """One mask for each of some scores; those on the CPU lie side by side in memory.
+    """One mask for each of some scores; those on the CPU follow each other in memory.
 
     Attributes:
-        masks: bool tensors in the scores' shapes, laid out in memory as they are.
+        masks: bool tensors with the shapes and memory layouts of the scores.
     """
 
     masks: list[torch.Tensor]
@@ -54,57 +75,50 @@ class Marks:
 
 
 def mark(
-    scores: Sequence[Scores], marks: Marks, counts: KeyCounts, key: int, ties: int, tied: int
+    scores: Sequence[Scores], marks: Marks, counts: TensorCounts, below: int, ties: int
 ) -> None:
-    """Mark the scores whose key is below ``key``, and the first ``ties`` that equal it.
+    """Mark the scores whose key is less than ``below``, and the first ``ties`` that equal it.
 
     Args:
         scores: the tensors, in the order in which ties are broken.
         marks: their masks, overwritten.
-        counts: made of these scores and marks, after its search for ``key``.
-        key: the threshold.
-        ties: how many of the scores that equal it to mark.
-        tied: how many equal it.
+        counts: made of these scores and marks.
+        below: as `secateurs.selection.threshold.Threshold` has it.
+        ties: as `secateurs.selection.threshold.Threshold` has it.
     """
-    inside, here = counts.inside, marks.here.numpy()
-    tied_places: Array | None = None
-    if inside is not None and inside.range.low <= key <= inside.range.high:
-        keys = inside.keys[: len(inside.places)]
-        here[inside.places[keys < key]] = True
-        tied_places = inside.places[keys == key]
-    elif counts.marked != key:
-        _mark_below(here, counts, key)
-    elsewhere = len(here) < counts.total
-    all_tied = ties == tied
-    if elsewhere:
-        _mark_on_devices(scores, marks, counts.dtype, key, equal=all_tied)
-    if all_tied and not len(here):
-        return
-    if all_tied and tied_places is not None:
-        here[tied_places] = True
-    elif tied_places is not None and not elsewhere:
-        _mark_earliest_places(marks, tied_places, ties)
-    else:
-        _mark_earliest_of_all(scores, marks, counts.dtype, key, ties)
+    last, here = counts.last, marks.here.numpy()
+    tied: Array | None = None
+    if last is not None and last.keys is not None and last.includes(below - (ties == 0)):
+        keys = last.keys[: len(last.indices)]
+        here[last.indices[keys < below]] = True
+        tied = last.indices[keys == below]
+    elif last is None or last.range.low != below:  # else the last pass has marked what is below
+        _mark_below(here, counts, below)
+    on_device = len(here) < counts.total
+    if on_device:
+        _mark_on_devices(scores, marks, counts.dtype, below)
+    if ties and tied is not None and not on_device:
+        _mark_earliest_indices(marks, tied, ties)
+    elif ties:
+        _mark_earliest_of_all(scores, marks, counts, below, ties)
 
 
-def _mark_below(out: Array, counts: KeyCounts, key: int) -> None:
-    threshold = numpy_integer(counts.dtype).type(key)
+def _mark_below(out: Array, counts: TensorCounts, below: int) -> None:
+    threshold = numpy_integer(counts.dtype).type(below)
 
-    def mark_part(part: Part) -> None:
-        place = part.begin
-        for keys in key_blocks(part, counts.dtype):
-            np.less(keys, threshold, out=out[place : place + len(keys)])
-            place += len(keys)
+    def mark_chunk(chunk: Chunk) -> None:
+        index = chunk.begin
+        for keys in counts.blocks(chunk):
+            np.less(keys, threshold, out=out[index : index + len(keys)])
+            index += len(keys)
 
-    in_threads(mark_part, counts.parts)
+    in_threads(mark_chunk, counts.chunks)
 
 
 def _mark_on_devices(
-    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int, *, equal: bool
+    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, below: int
 ) -> None:
-    """Mark what is below ``key``, or ``equal`` to it too, without waiting for any device."""
-    compare = torch.le if equal else torch.lt
+    """Mark the scores that are not on the CPU, without waiting for any device."""
     kinds: dict[tuple[torch.device, bool], tuple[list[Scores], list[torch.Tensor]]] = {}
     for tensor, mask in zip(scores, marks.masks, strict=True):
         if mask.device.type != "cpu":
@@ -113,7 +127,7 @@ def _mark_on_devices(
             masks.append(flattened(mask))
     for values, masks in kinds.values():
         rows = joined([(mask,) for mask in masks])
-        # In one piece of memory they are marked as one tensor, else each on its own.
+        # In one allocation they are marked as one tensor, else each on its own.
         whole = len(rows) == 1
         groups = (
             [(values, rows[0][0])]
@@ -121,30 +135,31 @@ def _mark_on_devices(
             else [([one], mask) for one, mask in zip(values, masks, strict=True)]
         )
         for group, out in groups:
-            place = 0
+            index = 0
             for keys in device_blocks(group, dtype):
-                compare(keys, key, out=out[place : place + len(keys)])
-                place += len(keys)
+                torch.lt(keys, below, out=out[index : index + len(keys)])
+                index += len(keys)
 
 
 def _mark_earliest_of_all(
-    scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, key: int, left: int
+    scores: Sequence[Scores], marks: Marks, counts: TensorCounts, key: int, most: int
 ) -> None:
-    """Mark the first ``left`` scores that equal ``key``, tensor by tensor."""
+    """Mark the first ``most`` scores that equal ``key``, tensor by tensor."""
+    dtype, ties = counts.dtype, Ties(most)
     pairs = list(zip(scores, marks.masks, strict=True))
     on_device = [i for i, (_, mask) in enumerate(pairs) if mask.device.type != "cpu"]
     # Counted before any is marked, so that a device is waited for once, not for each tensor.
-    counts = fetched([_tied(pairs[i][0], dtype, key) for i in on_device])
-    tied = dict(zip(on_device, map(int, counts), strict=True))
+    fetched_counts = fetched([_tied(pairs[i][0], dtype, key) for i in on_device])
+    tied = dict(zip(on_device, map(int, fetched_counts), strict=True))
     for index, (tensor, mask) in enumerate(pairs):
-        if left == 0:
+        if ties.left == 0:
             break
         count = tied.get(index)
-        if count is None or count > left:
-            left -= _mark_earliest(mask, tensor, dtype, key, left)
+        if count is None or count > ties.left:
+            _mark_earliest(mask, tensor, dtype, key, ties, counts.sizes.block)
         elif count:
             _mark_equal(tensor, mask, dtype, key)
-            left -= count
+            ties.left -= count
 
 
 def _tied(scores: Scores, dtype: torch.dtype, key: int) -> torch.Tensor:
@@ -163,70 +178,62 @@ def _mark_equal(scores: Scores, mask: torch.Tensor, dtype: torch.dtype, key: int
         out[piece] |= key_of(flat[piece], dtype, absolute=scores.absolute) == key
 
 
-def _mark_earliest_places(marks: Marks, places: Array, left: int) -> None:
-    """Mark the first ``left`` of some places: the earlier tensor, then the flat index.
+def _mark_earliest_indices(marks: Marks, indices: Array, left: int) -> None:
+    """Mark the first ``left`` of some elements: the earlier tensor, then the flat index.
 
-    ``places`` are in the order of memory, as if all masks were one.
+    ``indices`` are in the order of memory, as if all masks were one.
     """
     ends = np.cumsum([mask.numel() for mask in marks.masks])
-    bounds = np.searchsorted(places, ends)
-    for index in np.flatnonzero(np.diff(bounds, prepend=0)).tolist():
+    bounds = np.searchsorted(indices, ends)
+    for number in np.flatnonzero(np.diff(bounds, prepend=0)).tolist():
         if left == 0:
             break
-        mask = marks.masks[index]
-        first, last = bounds[index - 1] if index else 0, bounds[index]
-        mine = places[first:last] - (ends[index] - mask.numel())
+        mask = marks.masks[number]
+        first, last = bounds[number - 1] if number else 0, bounds[number]
+        mine = indices[first:last] - (ends[number] - mask.numel())
         if len(mine) > left:
             mine = _by_flat_index(mine, mask)[:left]
         flattened(mask).numpy()[mine] = True
         left -= len(mine)
 
 
-def _by_flat_index(places: Array, mask: torch.Tensor) -> Array:
-    """Sort places in the order of memory by flat index."""
+def _by_flat_index(indices: Array, mask: torch.Tensor) -> Array:
+    """Sort indices in the order of memory by flat index."""
     if mask.is_contiguous():
-        return places
+        return indices
     order = storage_order(mask)
-    inner = np.unravel_index(places, [mask.shape[dimension] for dimension in order])
+    inner = np.unravel_index(indices, [mask.shape[dimension] for dimension in order])
     outer = np.ravel_multi_index([inner[i] for i in inverse(order)], tuple(mask.shape))
-    return places[np.argsort(outer)]
+    return indices[np.argsort(outer)]
 
 
 def _mark_earliest(
-    mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, most: int
-) -> int:
-    """Mark the scores that equal ``key``, at most ``most``, by flat index; return how many."""
+    mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, ties: Ties, block: int
+) -> None:
+    """Mark the scores that equal ``key`` by flat index, as long as ties are left."""
     if mask.device.type == "cpu" and scores.values.is_contiguous():
-        return _mark_earliest_here(mask.view(-1).numpy(), Source(scores, dtype), key, most)
-    taken = 0
-    for values, flags in logical_pieces(scores.values, mask):
-        if taken == most:
+        _mark_earliest_here(mask.view(-1).numpy(), TensorKeys(scores, dtype), key, ties, block)
+        return
+    for values, flags in logical_pieces(scores.values, mask, block=block):
+        if ties.left == 0:
             break
         tied = key_of(values, dtype, absolute=scores.absolute) == key
         count = int(torch.count_nonzero(tied))
-        if count <= most - taken:
+        if count <= ties.left:
             flags.logical_or_(tied)
         else:
-            places = tied.reshape(-1).nonzero().reshape(-1)[: most - taken]
-            flags[torch.unravel_index(places, flags.shape)] = True
-        taken += min(count, most - taken)
-    return taken
+            indices = tied.reshape(-1).nonzero().reshape(-1)[: ties.left]
+            flags[torch.unravel_index(indices, flags.shape)] = True
+        ties.left -= min(count, ties.left)
 
 
-def _mark_earliest_here(flags: Array, source: Source, key: int, most: int) -> int:
-    keys = np.empty(min(memory_order.BLOCK, source.size), source.dtype)
+def _mark_earliest_here(flags: Array, source: TensorKeys, key: int, ties: Ties, block: int) -> None:
+    keys = np.empty(min(block, source.size), source.dtype)
     tied = np.empty(len(keys), bool)
-    taken = 0
-    for block in blocks_of(range(source.size)):
-        if taken == most:
+    for piece in blocks_of(range(source.size), block):
+        if ties.left == 0:
             break
-        size = block.stop - block.start
-        source.keys_into(block.start, block.stop, keys[:size])
+        size = piece.stop - piece.start
+        source.keys_into(piece.start, piece.stop, keys[:size])
         np.equal(keys[:size], key, out=tied[:size])
-        count = int(np.count_nonzero(tied[:size]))
-        if count <= most - taken:
-            np.logical_or(flags[block], tied[:size], out=flags[block])
-        else:
-            flags[block.start + np.flatnonzero(tied[:size])[: most - taken]] = True
-        taken += min(count, most - taken)
-    return taken
+        np.logical_or(flags[piece], ties.take(tied[:size]), out=flags[piece])

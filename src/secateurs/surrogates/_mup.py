@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateurs._io.text import quoted
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.selection._select import choose
 from secateurs.selection.candidates import Candidates
@@ -78,7 +79,7 @@ class MUP(Diversified):
             return (target.weight * found[target.name]).abs()
 
         options = replace(self.options, score=importance)
-        return choose(self.network, self.p_prune, options, warn=False)
+        return choose(ModelContents(self.network), self.p_prune, options, warn=False)
 
     def _gradients(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""

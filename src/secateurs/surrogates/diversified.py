@@ -14,6 +14,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection._select import choose
@@ -259,7 +260,8 @@ class Diversified(ModuleProxy):
         return snapshot
 
     def _choose_candidates(self) -> None:
-        self._candidates = choose(self.network, self.p_prune, self.options, barrier=self._barrier)
+        contents = ModelContents(self.network)
+        self._candidates = choose(contents, self.p_prune, self.options, barrier=self._barrier)
         self._sequence.forget()
 
     def _make(

@@ -3,7 +3,7 @@
 from torch import nn
 
 from secateurs._validation import as_integer
-from secateurs.distributed.process_group import team_of
+from secateurs.distributed.model_group import group_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import is_pruned
 from secateurs.surrogates.module_proxy import ModuleProxy
@@ -37,8 +37,7 @@ def check_model(model: object) -> None:
     if isinstance(model, ModuleProxy):
         raise InvalidArgumentError("the model is a surrogate already: give its .network")
     check_unpruned(model)
-    team = team_of(model)
-    if team is not None and team.sharded:
+    if group_of(model).is_sharded:
         raise InvalidArgumentError(
             "the model is divided over ranks, which surrogates are not made for: give each rank a "
             "whole model"

@@ -1,129 +1,137 @@
-"""The exact k smallest scores over all ranks: each marks those that lie with it."""
+"""The exact k smallest scores over all ranks: each rank marks its own."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from secateurs._tensors.blocks import Array
 from secateurs._tensors.float_keys import Scores, key_of
 from secateurs._tensors.memory_order import pieces
-from secateurs.distributed.process_group import Team
-from secateurs.distributed.shard import Array
-from secateurs.selection.key_counts import KeyCounts
-from secateurs.selection.sharded.sharded_criteria import PartScores
-from secateurs.selection.sharded.sharded_histogram import BINS_LOG2, PlaceCounts, RankCounts
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.selection.histogram import Sizes
+from secateurs.selection.sharded.sharded_histogram import SIZES, IndexCounts, RankCounts
+from secateurs.selection.tensor_counts import TensorCounts
 from secateurs.selection.threshold import Threshold, find_threshold
 from secateurs.selection.tie_breaking import Marks, mark
+from secateurs.selection.unit_scores import ShardScores
 
 
 def choose_parts(
-    groups: Sequence[Sequence[Scores]], p_prune: float, team: Team
+    groups: Sequence[Sequence[Scores]], p_prune: float, ranks: ProcessGroup, sizes: Sizes = SIZES
 ) -> dict[str, torch.Tensor]:
     """Choose the candidates of every group: see `secateurs.select`.
 
     Args:
-        groups: from `secateurs.selection.sharded.sharded_criteria.score_parts`.
+        groups: from `secateurs.selection.unit_scores.score_all`.
         p_prune: the ratio of units.
-        team: the ranks.
+        ranks: those that hold the model.
+        sizes: how much is looked at and kept at a time, the same on all ranks.
 
     Returns:
-        For each name a bool tensor, one a unit; a DTensor where the parameter is one.
+        For each name a bool tensor, one for each unit on this rank.
     """
     chosen: dict[str, torch.Tensor] = {}
     for group in groups:
-        parts = [part for part in group if isinstance(part, PartScores)]
-        masks = _choose(parts, round(p_prune * _total(parts)), team)
-        chosen |= {part.name: part.wrap(m) for part, m in zip(parts, masks, strict=True)}
+        parts = [part for part in group if isinstance(part, ShardScores)]
+        masks = _choose(parts, round(p_prune * _total(parts)), ranks, sizes)
+        chosen |= {part.name: mask for part, mask in zip(parts, masks, strict=True)}
     return chosen
 
 
-def _choose(group: Sequence[PartScores], k: int, team: Team) -> list[torch.Tensor]:
+def _choose(
+    group: Sequence[ShardScores], k: int, ranks: ProcessGroup, sizes: Sizes
+) -> list[torch.Tensor]:
     """Mark the k smallest of all scores of all ranks together.
 
     Ties go to the earlier tensor, then to the smaller flat index in the whole tensor, however the
     ranks divide it.
 
     Args:
-        group: the scores that lie here, in the order in which ties are broken.
+        group: the scores of this rank, in the order in which ties are broken.
         k: how many, from 0 to the number of units.
-        team: the ranks, all of which must call.
+        ranks: all of which must call.
+        sizes: how much is looked at and kept at a time.
 
     Returns:
-        For each tensor a bool tensor, one for each unit that lies here.
+        For each tensor a bool tensor, one for each unit of this rank.
 
     Raises:
         InvalidArgumentError: on all ranks, if a score is NaN; the parameter is named.
     """
-    counted = [part for part in group if part.owned]
-    copies = [part for part in group if not part.owned]
+    counted = [part for part in group if part.shard.counted]
+    copies = [part for part in group if not part.shard.counted]
     marks, others = (Marks.empty([part.values for part in parts]) for parts in (counted, copies))
-    # Every tensor stands in both, with or without elements, for all must agree on the keys' format.
-    counts = RankCounts(_with_empty(counted, copies), marks.here, _total(group), team)
     masks = dict(zip((part.name for part in counted), marks.masks, strict=True))
     masks |= zip((part.name for part in copies), others.masks, strict=True)
-    if k == 0:
-        counts.count(counts.low, counts.low, 0)  # for its refusal of NaN
-        for mask in masks.values():
-            mask.fill_(False)
-        return [masks[part.name] for part in group]
-    threshold = find_threshold(counts, k, BINS_LOG2)
-    every = threshold.ties == threshold.tied
-    key = threshold.key + every  # if all that equal the threshold are taken, they lie below
-    mark(counted, marks, counts.here, key, ties=0, tied=1)
-    mark(copies, others, KeyCounts(_with_empty(copies, counted), others.here), key, ties=0, tied=1)
+    # Every tensor is in both, with or without elements, for all must agree on the keys' format.
+    here = TensorCounts(_with_empty(counted, copies), marks.here, sizes)
+    counts = RankCounts(here, _total(group), ranks)
+    threshold = find_threshold(counts, k, sizes.bins_log2)
+    if threshold is None:
+        return [masks[part.name].fill_(False) for part in group]
+    copied = TensorCounts(_with_empty(copies, counted), others.here, sizes)
+    mark(counted, marks, here, threshold.below, ties=0)
+    mark(copies, others, copied, threshold.below, ties=0)
     made = [masks[part.name] for part in group]
-    if not every:
-        tied = _counted_places(counted, counts.here, threshold.key)
-        _mark_ties(group, made, tied, counts.here.dtype, threshold, team)
+    if threshold.ties:
+        tied = _counted_indices(counted, here, threshold.key)
+        _mark_ties(group, made, tied, here, threshold, ranks)
     return made
 
 
 def _mark_ties(
-    group: Sequence[PartScores],
+    group: Sequence[ShardScores],
     masks: Sequence[torch.Tensor],
     tied: Mapping[str, Array],
-    dtype: torch.dtype,
+    here: TensorCounts,
     threshold: Threshold,
-    team: Team,
+    ranks: ProcessGroup,
 ) -> None:
-    """Mark the earliest scores that equal the threshold, on whichever ranks they lie."""
-    totals = team.sum(np.array([len(tied.get(part.name, ())) for part in group])).tolist()
+    """Mark the earliest scores that equal the threshold, on whichever ranks they are."""
+    totals = ranks.sum(np.array([len(tied.get(part.name, ())) for part in group])).tolist()
     left = threshold.ties
     for part, mask, total in zip(group, masks, totals, strict=True):
         if left == 0:
             break
-        places = tied[part.name] if part.owned else _places(part, dtype, threshold.key)
+        indices = (
+            tied[part.name] if part.shard.counted else _indices(part, here.dtype, threshold.key)
+        )
         if total > left:
-            whole = part.shard.places_of(places)
+            whole = part.shard.indices_of(indices)
             size = torch.Size(part.shard.shape).numel()
-            counts = PlaceCounts(whole if part.owned else whole[:0], total, size, team)
-            places = places[whole <= find_threshold(counts, left, BINS_LOG2).key]
-        if len(places):
-            index = torch.from_numpy(places).to(mask.device)
+            counts = IndexCounts(whole if part.shard.counted else whole[:0], total, size, ranks)
+            last = find_threshold(counts, left, here.sizes.bins_log2)
+            indices = indices[whole <= last.key] if last is not None else indices[:0]
+        if len(indices):
+            index = torch.from_numpy(indices).to(mask.device)
             mask[torch.unravel_index(index, mask.shape)] = True
         left -= min(total, left)
 
 
-def _counted_places(counted: Sequence[PartScores], counts: KeyCounts, key: int) -> dict[str, Array]:
-    """`_places` of all that this rank counts; mostly the last pass has met them."""
-    inside = counts.inside
+def _counted_indices(
+    counted: Sequence[ShardScores], counts: TensorCounts, key: int
+) -> dict[str, Array]:
+    """`_indices` of all that this rank counts; mostly the last pass has found them."""
+    last = counts.last
     if (
-        inside is None
-        or not inside.range.low <= key <= inside.range.high
-        or len(inside.keys) != len(inside.places)  # some are on another device
+        last is None
+        or last.keys is None
+        or not last.includes(key)
+        or len(last.keys) != len(last.indices)  # some are on another device
         or not all(part.values.is_contiguous() for part in counted)
     ):
-        return {part.name: _places(part, counts.dtype, key) for part in counted}
-    places = inside.places[inside.keys == key].astype(np.int64)
+        return {part.name: _indices(part, counts.dtype, key) for part in counted}
+    indices = last.indices[last.keys == key].astype(np.int64)
     ends = np.cumsum([part.values.numel() for part in counted], dtype=np.int64)
-    bounds = np.searchsorted(places, ends)
+    bounds = np.searchsorted(indices, ends)
     begins = [0, *ends.tolist()]
-    parts = zip(counted, np.split(places, bounds), begins, strict=False)
+    parts = zip(counted, np.split(indices, bounds), begins, strict=False)
     return {part.name: mine - begin for part, mine, begin in parts}
 
 
-def _places(part: PartScores, dtype: torch.dtype, key: int) -> Array:
-    """The flat indices, in the part that lies here, of the scores with this key."""
+def _indices(part: ShardScores, dtype: torch.dtype, key: int) -> Array:
+    """The flat indices, in the part that this rank has, of the scores with this key."""
     flat = part.values.reshape(-1)
     found: list[Array] = []
     for piece in pieces(flat):
@@ -132,10 +140,10 @@ def _places(part: PartScores, dtype: torch.dtype, key: int) -> Array:
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _with_empty(parts: Sequence[PartScores], others: Sequence[PartScores]) -> list[Scores]:
+def _with_empty(parts: Sequence[ShardScores], others: Sequence[ShardScores]) -> list[Scores]:
     empty = (Scores(o.name, o.values.reshape(-1)[:0], o.absolute) for o in others)
     return [*parts, *empty]
 
 
-def _total(group: Sequence[PartScores]) -> int:
+def _total(group: Sequence[ShardScores]) -> int:
     return sum(torch.Size(part.shard.shape).numel() for part in group)

@@ -6,12 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import DTYPES, exact
-from secateurs._tensors import blocks, memory_order
 from secateurs._tensors.float_keys import Scores, key_of
 from secateurs.errors import InvalidArgumentError
-from secateurs.selection import histogram
-from secateurs.selection.histogram import Pass, Range
-from secateurs.selection.key_counts import KeyCounts
+from secateurs.selection.histogram import KeyPass, Range, Sizes
+from secateurs.selection.tensor_counts import TensorCounts
 
 
 @given(
@@ -21,7 +19,7 @@ from secateurs.selection.key_counts import KeyCounts
 )
 @exact(60)
 def test_counts_below_and_in_bins(values: list[float], ends: tuple[int, int], shift: int) -> None:
-    counts = KeyCounts([Scores("", torch.tensor(values), True)])
+    counts = TensorCounts([Scores("", torch.tensor(values), True)])
     low, high = sorted(ends)
     found = key_of(torch.tensor(values), torch.float32, absolute=True).tolist()
     below, bins = counts.count(low, high, shift)
@@ -34,19 +32,19 @@ def test_counts_below_and_in_bins(values: list[float], ends: tuple[int, int], sh
 
 def test_a_range_over_all_of_float64_does_not_overflow() -> None:
     values = torch.tensor([-1e308, -1.0, 0.0, 1e308, math.inf], dtype=torch.float64)
-    counts = KeyCounts([Scores("", values, False)])
+    counts = TensorCounts([Scores("", values, False)])
     shift = 50
     below, bins = counts.count(counts.low, counts.high, shift)
     assert below == 0
     expected = [
         (key - counts.low) >> shift for key in key_of(values, values.dtype, absolute=False).tolist()
     ]
-    assert bins.nonzero().reshape(-1).tolist() == expected
+    assert bins.nonzero()[0].tolist() == expected
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 1 << 16])
-def test_nan_is_refused_wherever_it_hides(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(memory_order, "BLOCK", chunk)
+@pytest.mark.parametrize("block", [1, 3, 1 << 16])
+def test_nan_is_refused_wherever_it_hides(block: int) -> None:
+    sizes = Sizes(block=block)
     for dtype in DTYPES:
         for place in (0, 4, 7):
             values = torch.ones(8)
@@ -56,24 +54,26 @@ def test_nan_is_refused_wherever_it_hides(monkeypatch: pytest.MonkeyPatch, chunk
             scores = [Scores("fine", torch.ones(2), True), Scores("layer.w", values, True)]
             words = r"score of layer\.w is NaN in places.* write exclude='layer\.w'"
             with pytest.raises(InvalidArgumentError, match=words):
-                KeyCounts(scores).count(0, 0, 0)
+                TensorCounts(scores, sizes=sizes).count(0, 0, 0)
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         negative = torch.tensor([1.0, -math.inf, math.nan, 2.0], dtype=dtype)
         negative[2].copysign_(torch.tensor(-1.0))  # a NaN may have a sign
         for absolute in (True, False):
             with pytest.raises(InvalidArgumentError, match="signed"):
-                KeyCounts([Scores("signed", negative, absolute)]).count(0, 0, 0)
+                TensorCounts([Scores("signed", negative, absolute)]).count(0, 0, 0)
     late = torch.ones(200_001)
     late[-1] = math.nan
     with pytest.raises(InvalidArgumentError, match="late"):
-        KeyCounts([Scores("late", late, True)]).count(0, 0, 0)
-    infinite = KeyCounts([Scores("inf", torch.tensor([math.inf, -math.inf]), False)])
+        TensorCounts([Scores("late", late, True)], sizes=Sizes(block=1000)).count(0, 0, 0)
+    infinite = TensorCounts([Scores("inf", torch.tensor([math.inf, -math.inf]), False)])
     assert infinite.count(0, 0, 0)[0] == 1
 
 
 def test_a_guess_is_near_the_rank_and_cheap() -> None:
     values = torch.randn(300_000)
-    counts = KeyCounts([Scores("a", values[:100_000], True), Scores("b", values[100_000:], True)])
+    counts = TensorCounts(
+        [Scores("a", values[:100_000], True), Scores("b", values[100_000:], True)]
+    )
     ranked = key_of(values, torch.float32, absolute=True).sort().values
     for k in (1000, 150_000, 299_000):
         low, high = counts.guess(k)
@@ -83,11 +83,9 @@ def test_a_guess_is_near_the_rank_and_cheap() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_count_the_same(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(blocks, "_WORTH_A_THREAD", 1000)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+def test_threads_count_the_same(threads: int) -> None:
     parts = [torch.randn(n) for n in (5000, 1, 0, 700, 3000)]
-    counts = KeyCounts([Scores("", p, True) for p in parts])
+    counts = TensorCounts([Scores("", p, True) for p in parts], sizes=Sizes(threads=threads))
     found = key_of(torch.cat(parts), torch.float32, absolute=True)
     low, high = counts.guess(4000)
     below, bins = counts.count(low, high, 4)
@@ -95,39 +93,50 @@ def test_threads_count_the_same(monkeypatch: pytest.MonkeyPatch, threads: int) -
     assert int(bins.sum()) == int(((found >= low) & (found <= high)).sum())
 
 
-def test_a_range_within_the_last_one_needs_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.randn(1000)
-    counts = KeyCounts([Scores("", values, True)])
-    ranked = key_of(values, torch.float32, absolute=True).sort().values.tolist()
+class Watched(TensorCounts):
+    """Counts that know how many passes they took."""
+
+    passes = 0
+
+    def show(self, counting: KeyPass) -> None:
+        self.passes += 1
+        super().show(counting)
+
+
+@pytest.mark.parametrize("kept", [1, 1 << 19])
+def test_a_range_within_the_last_one_needs_no_pass(kept: int) -> None:
+    """Its keys were kept, or counted one by one where they are too many to keep."""
+    values = torch.randn(1000).half()
+    counts = Watched([Scores("", values, True)], sizes=Sizes(kept=kept))
+    ranked = key_of(values, torch.float16, absolute=True).sort().values.tolist()
     low, high = ranked[300], ranked[600]
-    first = counts.count(low, high, 20)
-    monkeypatch.setattr(KeyCounts, "_count_all", None)
+    first = counts.count(low, high, 5)
     below, bins = counts.count(ranked[400], ranked[500], 0)
-    assert (below, int(bins.sum())) == (400, 101)
-    again = counts.count(low, high, 20)
+    assert below == sum(key < ranked[400] for key in ranked)
+    assert bins.tolist() == [ranked.count(key) for key in range(ranked[400], ranked[500] + 1)]
+    again = counts.count(low, high, 5)
     assert again[0] == first[0]
-    assert torch.equal(again[1], first[1])
-    with pytest.raises(TypeError):
-        counts.count(low - 1, high, 20)
+    assert again[1].tolist() == first[1].tolist()
+    assert counts.passes == 1
+    counts.count(low - 1, high, 5)
+    assert counts.passes == 2
 
 
-@pytest.mark.parametrize("few", [1, 7, 1 << 19])
+@pytest.mark.parametrize("kept", [1, 7, 1 << 19])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_way_of_other_devices_counts_the_same(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, few: int
-) -> None:
-    monkeypatch.setattr(histogram, "_FEW", few)
+def test_the_way_of_other_devices_counts_the_same(dtype: torch.dtype, kept: int) -> None:
     keys = key_of(torch.randn(500).to(dtype), dtype, absolute=False)
     low, *_, high = keys.sort().values[100:401].tolist()
     wanted = Range(low, high, max((high - low).bit_length() - 10, 0))
-    here, there = (Pass(wanted, dtype, signed=True, threads=1) for _ in range(2))
+    here, there = (KeyPass(wanted, dtype, Sizes(kept=kept), signed=True) for _ in range(2))
     there.add_on_device(keys[:200])
     there.add_on_device(keys[200:])
-    here.add_on_device(keys)
-    there.fetch_counts()
-    bins, inside = there.finish()
-    assert torch.equal(torch.from_numpy(bins), torch.from_numpy(here.finish()[0]))
-    assert there.below == int((keys < wanted.low).sum())
+    here.add([keys.numpy()])
+    found, expected = there.finish(), here.finish()
+    assert (found.keys is None) == (expected.keys is None) == (kept < 300)
+    (below, bins), (_, same) = found.count(wanted) or (0, None), expected.count(wanted) or (0, None)
+    assert bins is not None and same is not None
+    assert bins.tolist() == same.tolist()
+    assert below == int((keys < wanted.low).sum())
     assert int(bins.sum()) == int(((keys >= wanted.low) & (keys <= wanted.high)).sum())
     assert (there.least, there.greatest) == (int(keys.min()), int(keys.max()))
-    assert (inside is None) == (few < 300)

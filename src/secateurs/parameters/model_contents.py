@@ -1,0 +1,81 @@
+"""One walk over a model: its modules, its parameters, and the ranks that hold it."""
+
+from functools import cached_property
+
+from torch import nn
+
+from secateurs.distributed.dtensor import reshard
+from secateurs.distributed.model_group import description_of, group_of_parts
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.target import Target
+
+
+class ModelContents:
+    """What a model holds, found in one walk; what prunes a model hands this on.
+
+    Args:
+        model: the network. Parameters that FSDP has gathered for a forward pass are divided again.
+
+    Attributes:
+        model: the network.
+        modules: every module once, with its first qualified name, in the model's order.
+
+    Raises:
+        InvalidArgumentError: it is no module.
+    """
+
+    def __init__(self, model: nn.Module):
+        if not isinstance(model, nn.Module):
+            raise InvalidArgumentError(
+                f"model must be a torch.nn.Module, got {type(model).__name__}"
+            )
+        self.model = model
+        self._names = list(model.named_modules(remove_duplicate=False))
+        self.modules = _each_once(self._names)
+        reshard(module for _, module in self.modules)
+
+    @cached_property
+    def group(self) -> ProcessGroup:
+        """The ranks that hold the model.
+
+        Raises:
+            InvalidArgumentError: it is distributed in a way that cannot be pruned.
+        """
+        parameters = (
+            p for _, module in self.modules for p in module._parameters.values() if p is not None
+        )
+        return group_of_parts((module for _, module in self.modules), parameters)
+
+    @cached_property
+    def targets(self) -> dict[str, Target]:
+        """Every Parameter once, under its first name, with all the places that hold it."""
+        first: dict[int, str] = {}  # of each Parameter, its first name
+        found: dict[str, Target] = {}
+        group = self.group.holders
+        for prefix, module in self._names:
+            before = f"{prefix}." if prefix else ""
+            for attribute, parameter in module._parameters.items():
+                if parameter is None:
+                    continue
+                name, place = before + attribute, (module, attribute)
+                known = first.setdefault(id(parameter), name)
+                if known not in found:
+                    found[name] = Target(name, parameter, (place,), (name,), group)
+                    continue
+                places, names = found[known].places, (*found[known].names, name)
+                places = places if place in places else (*places, place)
+                found[known] = Target(known, parameter, places, names, group)
+        return found
+
+    def __repr__(self) -> str:
+        return description_of((name, target.parameter) for name, target in self.targets.items())
+
+
+def _each_once(named: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    if len(set(map(id, (module for _, module in named)))) == len(named):
+        return named
+    first: dict[int, tuple[str, nn.Module]] = {}
+    for name, module in named:
+        first.setdefault(id(module), (name, module))
+    return list(first.values())

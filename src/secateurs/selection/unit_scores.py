@@ -1,0 +1,132 @@
+"""Scores of the units that lie on this rank: in a single process, of all units."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from secateurs._tensors.float_keys import Scores
+from secateurs.criteria import Score, criterion_of
+from secateurs.distributed.process_group import Array, ProcessGroup
+from secateurs.distributed.shard import Shard
+from secateurs.masks.granularity import Units, are_cut
+from secateurs.parameters.target import Target
+from secateurs.selection.raw_scores import raw_scores, score_units
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class ShardScores(Scores):
+    """The scores of those units of one parameter that lie on this rank.
+
+    Attributes:
+        shard: which of all units these are.
+        sum_to: the dtype of the scores where ``values`` are sums over the elements that lie here,
+            to be added up over the ranks; None where they are the scores.
+    """
+
+    shard: Shard
+    sum_to: torch.dtype | None = None
+
+
+def score_all(
+    targets: Sequence[Target],
+    units: Sequence[Units],
+    score: Score,
+    generator: torch.Generator | None,
+    group: ProcessGroup,
+) -> list[Scores]:
+    """Score the units of every target that lie here.
+
+    Where several ranks have elements of one unit, their sums are added up, and each of these ranks
+    gets the score.
+
+    Args:
+        targets: the weights that compete.
+        units: of each of them.
+        score: see `secateurs.criteria.criterion_of`.
+        generator: where random scores come from; gives every rank the same numbers.
+        group: the ranks that hold the model; all call together.
+
+    Raises:
+        InvalidArgumentError: on all ranks, what `raw_scores` raises.
+    """
+    with group.together():
+        pairs = zip(targets, units, strict=True)
+        scored = [_score(target, its_units, score, generator) for target, its_units in pairs]
+    return [_added_up(one, group) for one in scored]
+
+
+def _score(target: Target, units: Units, score: Score, generator: torch.Generator | None) -> Scores:
+    shard = units.placement
+    if shard is None:
+        return score_units(target, units, score, generator)
+    criterion = criterion_of(score)
+    if criterion.is_random and generator is not None and generator.device.type == "cpu":
+        return _random(target, shard, generator)
+    # A function may fail on one rank alone, before the others wait in a collective below.
+    with nullcontext() if criterion.is_built_in else target.group.together():
+        raw = raw_scores(target, units, score, generator)
+    if tuple(raw.values.shape) != units.shape:
+        return ShardScores(raw.name, shard.of(raw.values), raw.absolute, shard)
+    elements = target.shard
+    values = elements.of(raw.values)
+    if not units.pooled:
+        return ShardScores(raw.name, values, raw.absolute, shard)
+    values = values.abs() if raw.absolute else values
+    if not are_cut(units, elements):
+        pooled = _local(units, shard, elements).pool(values)
+        return ShardScores(raw.name, pooled, raw.absolute, shard)
+    sums = np.zeros(units.unit)
+    if elements.counted:
+        _add_elements(sums, values, units, elements)
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    here = torch.from_numpy(sums).to(values.device)
+    return ShardScores(raw.name, here, raw.absolute, shard, sum_to=dtype)
+
+
+def _local(units: Units, shard: Shard, elements: Shard) -> Units:
+    """How the elements that lie here fall into units, none of which is cut."""
+    if elements.is_whole:
+        return units
+    return Units(elements.local, elements.local, shard.local)
+
+
+def _random(target: Target, shard: Shard, generator: torch.Generator) -> Scores:
+    """The numbers that one process would draw for all units; those of the units here are kept."""
+    drawn = np.empty(shard.local)
+    flat, taken, total = drawn.reshape(-1), 0, torch.Size(shard.shape).numel()
+    for start in range(0, total, _BLOCK):
+        stop = min(start + _BLOCK, total)
+        numbers = torch.rand(stop - start, generator=generator, dtype=torch.float64).numpy()
+        indices = shard.indices_of(np.arange(taken, min(taken + _BLOCK, len(flat))))
+        indices = indices[: np.searchsorted(indices, stop)]
+        flat[taken : taken + len(indices)] = numbers[indices - start]
+        taken += len(indices)
+    values = torch.from_numpy(drawn).to(target.parameter.device)
+    return ShardScores(target.name, values, absolute=False, shard=shard)
+
+
+def _added_up(one: Scores, group: ProcessGroup) -> Scores:
+    if not isinstance(one, ShardScores) or one.sum_to is None:
+        return one
+    # Added in float64 and rounded once, as in one process: see `Units.pool`.
+    together = torch.from_numpy(group.sum(one.values.cpu().numpy()))
+    return replace(one, values=together.to(one.values.device, one.sum_to), sum_to=None)
+
+
+def _add_elements(sums: Array, values: torch.Tensor, units: Units, elements: Shard) -> None:
+    """Add the elements that lie here to the sums of their units."""
+    rows = elements.indices
+    if units.view == units.shape:
+        pooled = values.sum(units.pooled, keepdim=True, dtype=torch.float64)
+        index = [np.zeros(1, np.int64) if d in units.pooled else r for d, r in enumerate(rows)]
+        sums[np.ix_(*index)] = pooled.cpu().numpy()
+        return
+    # Groups of a transposed convolution lie one after the other along its first dimension.
+    kernels = values.flatten(2).sum(2, dtype=torch.float64).cpu().numpy()
+    groups = rows[0] // units.view[1]
+    np.add.at(sums.reshape(units.view[0], units.view[2]), np.ix_(groups, rows[1]), kernels)
