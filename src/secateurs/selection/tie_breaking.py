@@ -227,13 +227,11 @@ def _mark_earliest(
         ties.left -= min(count, ties.left)
 
 
-def _mark_earliest_here(flags: Array, source: TensorKeys, key: int, ties: Ties, block: int) -> None:
-    keys = np.empty(min(block, source.size), source.dtype)
-    tied = np.empty(len(keys), bool)
-    for piece in blocks_of(range(source.size), block):
+def _mark_earliest_here(flags: Array, keys: TensorKeys, key: int, ties: Ties, block: int) -> None:
+    buffer = np.empty(min(block, keys.size), keys.dtype)
+    for piece in blocks_of(range(keys.size), block):
         if ties.left == 0:
             break
-        size = piece.stop - piece.start
-        source.keys_into(piece.start, piece.stop, keys[:size])
-        np.equal(keys[:size], key, out=tied[:size])
-        np.logical_or(flags[piece], ties.take(tied[:size]), out=flags[piece])
+        found = buffer[: piece.stop - piece.start]
+        keys.keys_into(piece.start, piece.stop, found)
+        flags[piece] |= ties.take(found == key)
