@@ -215,13 +215,16 @@ class KeyPass:
 
     def _count_ends(self, keys: Array, inside: Array) -> None:
         """Count the keys at the two ends of the range, and take them out of ``inside``."""
-        ends = dict.fromkeys([self._range.low, self._range.high])  # once if they are the same
+        low, high = self._range.low, self._range.high
         counts: list[int] = []
-        for end in ends:
+        for end in () if low == high else (low, high):
             equal = keys == end
             equal &= inside
             counts.append(int(np.count_nonzero(equal)))
             inside ^= equal
+        if low == high:  # all of them
+            counts.append(int(np.count_nonzero(inside)))
+            inside[:] = False
         with self._lock:
             bins = self._counts()
             bins[0] += counts[0]

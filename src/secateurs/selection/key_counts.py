@@ -26,7 +26,10 @@ class KeyCounts(ABC):
         low: the least key there can be.
         high: the greatest key there can be.
         last: what the last pass found in its range; None before the first.
+        threads: how many threads add keys to a pass.
     """
+
+    threads = 1
 
     def __init__(self, dtype: torch.dtype, total: int, *, signed: bool, sizes: Sizes):
         self.dtype, self.total, self.sizes = dtype, total, sizes
@@ -74,11 +77,6 @@ class KeyCounts(ABC):
         if found is None:
             raise RuntimeError("a pass does not know the counts of its own range")
         return found
-
-    @property
-    def threads(self) -> int:
-        """How many threads `show` adds keys from."""
-        return 1
 
     @abstractmethod
     def show(self, counting: KeyPass) -> None:

@@ -50,12 +50,8 @@ class TensorCounts(KeyCounts):
         self._on_device = [one for one in scores if one.values.device.type != "cpu"]
         self._on_cpu = [TensorKeys(one, dtype) for one in scores if one.values.device.type == "cpu"]
         self.chunks = share_out(self._on_cpu, sizes.threads)
+        self.threads = len(self.chunks)
         self._marks = None if marks is None else marks.numpy()
-
-    @property
-    def threads(self) -> int:
-        """How many threads count."""
-        return len(self.chunks)
 
     def blocks(self, chunk: Chunk) -> Iterator[Array]:
         """The keys of a chunk, block by block; each valid until the next."""

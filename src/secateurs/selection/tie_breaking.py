@@ -91,7 +91,7 @@ def mark(
     if last is not None and last.keys is not None and last.includes(below - (ties == 0)):
         keys = last.keys[: len(last.indices)]
         here[last.indices[keys < below]] = True
-        tied = last.indices[keys == below]
+        tied = last.indices[keys == below] if ties else None
     elif last is None or last.range.low != below:  # else the last pass has marked what is below
         _mark_below(here, counts, below)
     on_device = len(here) < counts.total
@@ -227,13 +227,13 @@ def _mark_earliest(
         ties.left -= min(count, ties.left)
 
 
-def _mark_earliest_here(flags: Array, source: TensorKeys, key: int, ties: Ties, block: int) -> None:
-    keys = np.empty(min(block, source.size), source.dtype)
-    tied = np.empty(len(keys), bool)
-    for piece in blocks_of(range(source.size), block):
+def _mark_earliest_here(flags: Array, keys: TensorKeys, key: int, ties: Ties, block: int) -> None:
+    buffer = np.empty(min(block, keys.size), keys.dtype)
+    tied = np.empty(len(buffer), bool)  # new memory for each block would cost more than the rest
+    for piece in blocks_of(range(keys.size), block):
         if ties.left == 0:
             break
         size = piece.stop - piece.start
-        source.keys_into(piece.start, piece.stop, keys[:size])
-        np.equal(keys[:size], key, out=tied[:size])
+        keys.keys_into(piece.start, piece.stop, buffer[:size])
+        np.equal(buffer[:size], key, out=tied[:size])
         np.logical_or(flags[piece], ties.take(tied[:size]), out=flags[piece])

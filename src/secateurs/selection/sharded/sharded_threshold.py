@@ -1,6 +1,6 @@
 """The exact k smallest scores over all ranks: each rank marks its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -75,28 +75,25 @@ def _choose(
     mark(copies, others, copied, threshold.below, ties=0)
     made = [masks[part.name] for part in group]
     if threshold.ties:
-        tied = _counted_indices(counted, here, threshold.key)
-        _mark_ties(group, made, tied, here, threshold, ranks)
+        _mark_ties(group, made, here, threshold, ranks)
     return made
 
 
 def _mark_ties(
     group: Sequence[ShardScores],
     masks: Sequence[torch.Tensor],
-    tied: Mapping[str, Array],
     here: TensorCounts,
     threshold: Threshold,
     ranks: ProcessGroup,
 ) -> None:
     """Mark the earliest scores that equal the threshold, on whichever ranks they are."""
-    totals = ranks.sum(np.array([len(tied.get(part.name, ())) for part in group])).tolist()
+    tied = [_indices(part, here.dtype, threshold.key) for part in group]
+    own = [len(i) if part.shard.counted else 0 for i, part in zip(tied, group, strict=True)]
     left = threshold.ties
-    for part, mask, total in zip(group, masks, totals, strict=True):
+    rows = zip(group, masks, tied, ranks.sum(np.array(own)).tolist(), strict=True)
+    for part, mask, indices, total in rows:
         if left == 0:
             break
-        indices = (
-            tied[part.name] if part.shard.counted else _indices(part, here.dtype, threshold.key)
-        )
         if total > left:
             whole = part.shard.indices_of(indices)
             size = torch.Size(part.shard.shape).numel()
@@ -107,27 +104,6 @@ def _mark_ties(
             index = torch.from_numpy(indices).to(mask.device)
             mask[torch.unravel_index(index, mask.shape)] = True
         left -= min(total, left)
-
-
-def _counted_indices(
-    counted: Sequence[ShardScores], counts: TensorCounts, key: int
-) -> dict[str, Array]:
-    """`_indices` of all that this rank counts; mostly the last pass has found them."""
-    last = counts.last
-    if (
-        last is None
-        or last.keys is None
-        or not last.includes(key)
-        or len(last.keys) != len(last.indices)  # some are on another device
-        or not all(part.values.is_contiguous() for part in counted)
-    ):
-        return {part.name: _indices(part, counts.dtype, key) for part in counted}
-    indices = last.indices[last.keys == key].astype(np.int64)
-    ends = np.cumsum([part.values.numel() for part in counted], dtype=np.int64)
-    bounds = np.searchsorted(indices, ends)
-    begins = [0, *ends.tolist()]
-    parts = zip(counted, np.split(indices, bounds), begins, strict=False)
-    return {part.name: mine - begin for part, mine, begin in parts}
 
 
 def _indices(part: ShardScores, dtype: torch.dtype, key: int) -> Array:
