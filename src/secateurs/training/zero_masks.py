@@ -34,17 +34,19 @@ def masks_from_zeros(
         A mask for each parameter that has a zero.
 
     Raises:
-        InvalidArgumentError: there is no zero, or a parameter has nothing else, which no training
-            would change.
+        InvalidArgumentError: there is no zero, or a parameter that is not pruned is nothing but
+            zeros, as some are at first, and would never learn.
     """
+    under = {name: t for name, t in all_parameters(model).items() if _is_pruned(t)}
     chosen: Sequence[Target] = ()
     if layers is None and include is None and exclude is None:
-        chosen = [t for t in all_parameters(model).values() if _is_pruned(t)]
+        chosen = list(under.values())
     chosen = chosen or countable_targets(model, layers=layers, include=include, exclude=exclude)
     kept = {t.name: part_like(nonzero(t.parameter), t.parameter) for t in chosen}
     every = Masks.from_tensors(kept)
     counts = every.table
-    empty = [layer.name for layer in counts if layer.total and layer.zeros == layer.total]
+    emptied = [layer.name for layer in counts if layer.total and layer.zeros == layer.total]
+    empty = [name for name in emptied if name not in under]
     if empty:
         raise InvalidArgumentError(
             f"all weights of {empty[0]} are zero, and would stay so: choose others by "
