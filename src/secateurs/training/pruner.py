@@ -1,6 +1,7 @@
 """One object that prunes a network while it trains."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -346,6 +347,13 @@ def _check_schedule(schedule: object, regrow: object) -> None:
             "schedule must be a Schedule, such as OneShot(0.9) or Cubic(0.9, end=1000), "
             f"got {schedule!r}"
         )
+    for (step, ratio), (later, lower) in pairwise(schedule.prunings):
+        if lower < ratio and not isinstance(regrow, MagnitudeRegrowth):
+            raise InvalidArgumentError(
+                f"the schedule goes down, from {ratio:g} at step {step} to {lower:g} at step "
+                f"{later}, and pruned weights do not come back: write one that does not, or "
+                "regrow=MagnitudeRegrowth()"
+            )
     if schedule.rewind is not None and isinstance(regrow, MagnitudeRegrowth):
         raise InvalidArgumentError(
             "rewind does not go with MagnitudeRegrowth, whose pruned weights go on learning: "
