@@ -228,7 +228,9 @@ def test_bad_input_is_named() -> None:
     pruner = Pruner(
         model, optimizer, Constant(0.5), regrow=GradientRegrowth(every=1, until=9), seed=0
     )
-    with pytest.raises(sc.InvalidArgumentError, match="0.weight has no gradient to grow by") as one:
+    with pytest.raises(
+        sc.InvalidArgumentError, match=r"0\.weight has no gradient to grow by"
+    ) as one:
         pruner.step()
     assert "before optimizer.zero_grad()" in str(one.value)
     lbfgs = optim.LBFGS(network().parameters())

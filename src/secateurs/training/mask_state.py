@@ -1,15 +1,21 @@
 """Masks as they are found in a model, and tensors of saved states brought beside those of today."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
 from secateurs.distributed.dtensor import is_part, local_of, part_like, whole_of
 from secateurs.distributed.shard import shard_of
+from secateurs.errors import InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
-from secateurs.masks.apply import matching_targets
+from secateurs.masks.apply import local_mask, matching_targets
 from secateurs.masks.mask import Mask, Masks
 from secateurs.originals.module_state import original_of
+from secateurs.training.score_changes import combined
+from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
 
 
 def pruned_now(model: nn.Module, every: Masks) -> Masks:
@@ -27,6 +33,44 @@ def pruned_now(model: nn.Module, every: Masks) -> Masks:
             keep = mask.units.pool(kept.float()) > 0
             found[target.name] = Mask(beside(keep, mask.keep), mask.units)
     return Masks(found)
+
+
+def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Check that a saved state of a `Pruner` is one of a `Pruner` such as the one that has another.
+
+    Raises:
+        InvalidArgumentError: it is of another schedule or another model.
+    """
+    for name in ("schedule", "regrow"):
+        if state.get(name) != mine[name]:
+            raise InvalidArgumentError(
+                f"the state was saved under {name} {state.get(name)}, and this Pruner has "
+                f"{mine[name]}: make it with the same to go on"
+            )
+    shapes = [
+        {name: tuple(keep.shape) for name, keep in one.get("masks", {}).items()}
+        for one in (state, mine)
+    ]
+    if shapes[0] != shapes[1] or not mine.keys() <= state.keys():
+        raise InvalidArgumentError(
+            "the state is of another model, or of other layers or granularity: it has masks of "
+            f"{len(shapes[0])} parameters that are not those of the {len(shapes[1])} here"
+        )
+
+
+@torch.no_grad()
+def zero_what_grew(model: nn.Module, before: Masks, masks: Masks) -> None:
+    """Set to zero what these masks keep and those before did not.
+
+    Grown weights begin at zero, also where original values lie untrained behind the mask.
+    """
+    rows: list[Masked] = []
+    for target, mask in matching_targets(model, masks):
+        pruned = Mask(mask.keep.logical_not(), mask.units)
+        stays = combined(before.units[target.name], pruned, both=False)
+        here = local_of(target.parameter.detach())
+        rows.append(Masked(same_shape_mask(local_mask(stays, target), here), [here]))
+    Zeroing()(rows)
 
 
 def nonzero(parameter: nn.Parameter) -> torch.Tensor:

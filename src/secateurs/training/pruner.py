@@ -1,32 +1,36 @@
 """One object that prunes a network while it trains."""
 
 from collections.abc import Mapping
-from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import nn, optim
 
 from secateurs._validation import check_ratio
 from secateurs.criteria import Score, check_score
-from secateurs.distributed.dtensor import local_of, settle
+from secateurs.distributed.dtensor import settle
 from secateurs.errors import InvalidArgumentError
-from secateurs.masks.apply import local_mask, matching_targets
+from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.pruning import apply_masks
 from secateurs.selection._select import SelectOptions, select
 from secateurs.training._hold import Averages, Hold
-from secateurs.training.gradients import all_finite, check_gradients
 from secateurs.training.mask_choice import MaskChoice
-from secateurs.training.mask_state import beside, pruned_now, pruned_units
+from secateurs.training.mask_state import (
+    beside,
+    check_state,
+    pruned_now,
+    pruned_units,
+    zero_what_grew,
+)
 from secateurs.training.optimizer_state import Optimizers, check_optimizers
+from secateurs.training.pruner_arguments import check_regrowth, check_schedule
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
+from secateurs.training.regrowth_gradients import all_finite, check_gradients
 from secateurs.training.schedules import Schedule
-from secateurs.training.score_changes import combined, favoured, filled
+from secateurs.training.score_changes import favoured, filled
 from secateurs.training.straight_through import StraightThrough
-from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
 
 _REMEDY = "call pruner.replace_optimizer(optimizer) with the new one"
 
@@ -48,12 +52,12 @@ class Pruner:
         optimizer: its optimizer, or a list of all its optimizers.
         schedule: when to prune and to which ratio of units: `OneShot`, `Iterative`, `Cubic`,
             `Constant`, or a `Schedule` of your own.
-        granularity: as for `secateurs.global_prune`.
-        scope: as for `secateurs.global_prune`.
-        score: as for `secateurs.global_prune`. Scores by gradients read those of the last step.
-        layers: as for `secateurs.global_prune`.
-        include: as for `secateurs.global_prune`.
-        exclude: as for `secateurs.global_prune`.
+        granularity: as for `secateurs.global_prune`, as are the next five.
+        scope: see ``granularity``.
+        score: see ``granularity``. Scores by gradients read those of the last step.
+        layers: see ``granularity``.
+        include: see ``granularity``.
+        exclude: see ``granularity``.
         regrow: how pruned weights come back: not at all, `MagnitudeRegrowth` (dynamic network
             surgery) or `GradientRegrowth` (RigL).
         floor: the share of its units that each layer keeps at least. With 0, a pruning that would
@@ -106,8 +110,8 @@ class Pruner:
         averaged: Averages = (),
     ):
         optimizers = check_optimizers(optimizer)
-        _check_schedule(schedule, regrow)
-        _check_regrowth(regrow, optimizers)
+        check_schedule(schedule, regrow)
+        check_regrowth(regrow, optimizers)
         self.schedule, self.regrow, self.steps = schedule, regrow, 0
         self._model, self._averaged = model, averaged
         self._put_off = False
@@ -135,12 +139,7 @@ class Pruner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.remove()
 
     def __repr__(self) -> str:
@@ -176,7 +175,7 @@ class Pruner:
             InvalidArgumentError: it does not hold the masked parameters.
         """
         optimizers = check_optimizers(optimizer)
-        _check_regrowth(self.regrow, optimizers)
+        check_regrowth(self.regrow, optimizers)
         held = self._new_hold(optimizers)
         self._held.remove()
         self._held = held
@@ -211,36 +210,15 @@ class Pruner:
         Raises:
             InvalidArgumentError: it was taken under another schedule or of another model.
         """
-        mine = self.state_dict()
-        for name in ("schedule", "regrow"):
-            if state.get(name) != mine[name]:
-                raise InvalidArgumentError(
-                    f"the state was saved under {name} {state.get(name)}, and this Pruner has "
-                    f"{mine[name]}: make it with the same to go on"
-                )
-        missing = [name for name in mine if name not in state]
-        saved = cast("Mapping[str, torch.Tensor]", state.get("masks", {}))
-        shapes = {name: tuple(mask.keep.shape) for name, mask in self.masks.units.items()}
-        if missing or {name: tuple(keep.shape) for name, keep in saved.items()} != shapes:
-            raise InvalidArgumentError(
-                "the state is of another model, or of other layers or granularity: it has masks of "
-                f"{len(saved)} parameters that are not those of the {len(shapes)} here"
-            )
-        masks = Masks(
-            {
-                n: Mask(beside(saved[n], mask.keep), mask.units)
-                for n, mask in self.masks.units.items()
-            }
-        )
-        if "rewind" in mine:
+        check_state(state, self.state_dict())
+        if self.schedule.rewind is not None:
             known = self._rewind
             self._rewind = {n: beside(t, known[n]).clone() for n, t in state["rewind"].items()}
         if isinstance(self._held, StraightThrough):
-            self._held.load_dense(
-                {n: beside(t, mine["dense"][n]) for n, t in state["dense"].items()}
-            )
+            self._held.load_dense(state["dense"])
         self.steps, self._ratio, self._put_off = state["steps"], state["ratio"], state["put_off"]
-        self._apply(masks)
+        units, saved = self.masks.units.items(), state["masks"]
+        self._apply(Masks({n: Mask(beside(saved[n], m.keep), m.units) for n, m in units}))
 
     def _new_hold(self, optimizers: list[optim.Optimizer]) -> Hold:
         kind = StraightThrough if isinstance(self.regrow, MagnitudeRegrowth) else Hold
@@ -302,9 +280,8 @@ class Pruner:
         before = self.masks
         self._apply(masks, states=states)
         if isinstance(self.regrow, GradientRegrowth):
-            self._zero_what_grew(before)
-        pruned = self.schedule.ratio_at(self.steps) is not None
-        if self._rewind and pruned:
+            zero_what_grew(self._model, before, masks)
+        if self._rewind and self.schedule.ratio_at(self.steps) is not None:
             self._go_back()
 
     def _apply(self, masks: Masks, *, states: bool = True) -> None:
@@ -312,18 +289,6 @@ class Pruner:
         self.masks = masks
         self.sparsity = masks.sparsity
         self._held.update(masks, states=states)
-
-    @torch.no_grad()
-    def _zero_what_grew(self, before: Masks) -> None:
-        """Grown weights begin at zero, also where the originals lay untrained behind the mask."""
-        rows: list[Masked] = []
-        for target, mask in matching_targets(self._model, self.masks):
-            old = before.units[target.name]
-            new = Mask(mask.keep.logical_not(), mask.units)
-            stays = combined(old, new, both=False)  # kept before, or pruned now
-            here = local_of(target.parameter.detach())
-            rows.append(Masked(same_shape_mask(local_mask(stays, target), here), [here]))
-        Zeroing()(rows)
 
     @torch.no_grad()
     def _snapshot(self) -> dict[str, torch.Tensor]:
@@ -339,38 +304,3 @@ class Pruner:
             now[name].copy_(value)
         self._held.forget_states()
         self._held.write_zeros()
-
-
-def _check_schedule(schedule: object, regrow: object) -> None:
-    if not isinstance(schedule, Schedule):
-        raise InvalidArgumentError(
-            "schedule must be a Schedule, such as OneShot(0.9) or Cubic(0.9, end=1000), "
-            f"got {schedule!r}"
-        )
-    for (step, ratio), (later, lower) in pairwise(schedule.prunings):
-        if lower < ratio and not isinstance(regrow, MagnitudeRegrowth):
-            raise InvalidArgumentError(
-                f"the schedule goes down, from {ratio:g} at step {step} to {lower:g} at step "
-                f"{later}, and pruned weights do not come back: write one that does not, or "
-                "regrow=MagnitudeRegrowth()"
-            )
-    if schedule.rewind is not None and isinstance(regrow, MagnitudeRegrowth):
-        raise InvalidArgumentError(
-            "rewind does not go with MagnitudeRegrowth, whose pruned weights go on learning: "
-            "leave one of them away"
-        )
-
-
-def _check_regrowth(regrow: object, optimizers: list[optim.Optimizer]) -> None:
-    if not isinstance(regrow, MagnitudeRegrowth | GradientRegrowth | None):
-        raise InvalidArgumentError(
-            "regrow must be None, MagnitudeRegrowth() or GradientRegrowth(every=100, until=1000), "
-            f"got {regrow!r}"
-        )
-    if isinstance(regrow, GradientRegrowth) and any(
-        isinstance(one, optim.LBFGS) for one in optimizers
-    ):
-        raise InvalidArgumentError(
-            "GradientRegrowth reads gradients of pruned weights, which LBFGS must not see: use "
-            "another optimizer, or regrow=None"
-        )

@@ -1,6 +1,6 @@
 """Pruned weights that go on learning behind the mask (dynamic network surgery)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from secateurs.originals.original import Original
 from secateurs.parameters.target import Target
 from secateurs.training._hold import Hold
 from secateurs.training.held_weights import HeldWeight, count_writes
+from secateurs.training.mask_state import beside
 from secateurs.training.optimizer_state import parameter_ids
 from secateurs.training.step_hooks import Step, with_closure
 from secateurs.training.zeroing import Masked, Zeroing
@@ -81,10 +82,11 @@ class StraightThrough(Hold):
         }
 
     @torch.no_grad()
-    def load_dense(self, values: dict[str, torch.Tensor]) -> None:
+    def load_dense(self, values: Mapping[str, torch.Tensor]) -> None:
         """Take dense weights into the Parameters, to be pruned by the caller."""
         for weight in self._weights:
-            weight.here.copy_(local_of(values[weight.target.name]))
+            here, value = weight.here, values[weight.target.name]
+            here.copy_(local_of(beside(value, weight.target.parameter.detach())))
 
     def _masked(self, ids: set[int], *, shown: bool) -> Iterator[HeldWeight]:
         for weight in self._weights:
