@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
-from secateurs.distributed.dtensor import is_part, local_of, part_like, whole_of
+from secateurs.distributed.dtensor import is_part, local_of, part_like, settle, whole_of
 from secateurs.distributed.shard import shard_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
@@ -91,3 +91,20 @@ def beside(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         return value if is_part(like) else whole_of(value).to(like.device)
     value = value.to(like.device)
     return part_like(shard_of(like).of(value).contiguous(), like) if is_part(like) else value
+
+
+@torch.no_grad()
+def copied_values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all tensors of a model's state dict."""
+    settle(model)
+    state = model.state_dict().items()
+    return {name: v.detach().clone() for name, v in state if isinstance(v, torch.Tensor)}
+
+
+@torch.no_grad()
+def write_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Write copied values back, into the same Parameters and buffers."""
+    settle(model)
+    now = model.state_dict()
+    for name, value in values.items():
+        now[name].copy_(value)

@@ -8,7 +8,6 @@ from torch import nn, optim
 
 from secateurs._validation import check_ratio
 from secateurs.criteria import Score, check_score
-from secateurs.distributed.dtensor import settle
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Mask, Masks
@@ -20,8 +19,10 @@ from secateurs.training.mask_choice import MaskChoice
 from secateurs.training.mask_state import (
     beside,
     check_state,
+    copied_values,
     pruned_now,
     pruned_units,
+    write_values,
     zero_what_grew,
 )
 from secateurs.training.optimizer_state import Optimizers, check_optimizers
@@ -129,7 +130,7 @@ class Pruner:
         self.sparsity = self.masks.sparsity
         self._units = sum(mask.units.count for mask in self.masks.units.values())
         self._ratio = pruned_units(self.masks) / self._units
-        self._rewind = self._snapshot() if schedule.rewind is not None else {}
+        self._rewind = copied_values(model) if schedule.rewind is not None else {}
         self._held = self._new_hold(optimizers)
         masks = self._next_masks()
         self._held.begin()
@@ -159,7 +160,7 @@ class Pruner:
         """
         self.steps += 1
         if self.steps == self.schedule.rewind:
-            self._rewind = self._snapshot()
+            self._rewind = copied_values(self._model)
         masks = self._next_masks()
         if masks is not None:
             self._put(masks)
@@ -281,26 +282,14 @@ class Pruner:
         self._apply(masks, states=states)
         if isinstance(self.regrow, GradientRegrowth):
             zero_what_grew(self._model, before, masks)
-        if self._rewind and self.schedule.ratio_at(self.steps) is not None:
-            self._go_back()
+        rewind = self.schedule.rewind
+        if rewind is not None and rewind < self.steps and self.schedule.ratio_at(self.steps):
+            write_values(self._model, self._rewind)
+            self._held.forget_states()
+            self._held.write_zeros()
 
     def _apply(self, masks: Masks, *, states: bool = True) -> None:
         apply_masks(self._model, masks)
         self.masks = masks
         self.sparsity = masks.sparsity
         self._held.update(masks, states=states)
-
-    @torch.no_grad()
-    def _snapshot(self) -> dict[str, torch.Tensor]:
-        settle(self._model)
-        state = self._model.state_dict().items()
-        return {name: v.detach().clone() for name, v in state if isinstance(v, torch.Tensor)}
-
-    @torch.no_grad()
-    def _go_back(self) -> None:
-        settle(self._model)
-        now = self._model.state_dict()
-        for name, value in self._rewind.items():
-            now[name].copy_(value)
-        self._held.forget_states()
-        self._held.write_zeros()
