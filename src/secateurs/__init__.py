@@ -4,7 +4,8 @@ Prune a model and put it back: `global_prune`, `gradient_prune`, `restore`, `mak
 the context managers `pruned` and `gradient_pruned`. The parts they are made of: `select` gives
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
 Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
-``rapa`` and ``mup`` in ``secateurs.surrogates``.
+``rapa`` and ``mup`` in ``secateurs.surrogates``. Masks that hold while an optimizer works, and
+schedules that prune further: ``secateurs.training``.
 """
 
 from importlib import import_module
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from secateurs import evaluation as evaluation
     from secateurs import report as report
     from secateurs import results as results
+    from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
@@ -74,7 +76,16 @@ __all__ = [
     "sparsity",
 ]
 
-_ON_USE = ("attacks", "checkpoint", "evaluation", "report", "results", "transfer", "zoo")
+_ON_USE = (
+    "attacks",
+    "checkpoint",
+    "evaluation",
+    "report",
+    "results",
+    "training",
+    "transfer",
+    "zoo",
+)
 
 # Not for type checkers, to which any misspelt name would be known by it.
 if not TYPE_CHECKING:
