@@ -37,7 +37,10 @@ def test_the_main_functions_have_an_example(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".attacks", ".transfer", ".evaluation", ".report", ".results", ".surrogates", ".zoo"],
+    [
+        *("", ".attacks", ".transfer", ".evaluation", ".report", ".results", ".surrogates"),
+        *(".training", ".zoo"),
+    ],
 )
 def test_everything_public_says_what_it_is(name: str) -> None:
     module = importlib.import_module(f"secateurs{name}")

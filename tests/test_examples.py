@@ -18,7 +18,10 @@ LONG = {"cifar10_networks", "train_cifar10"}
 EXAMPLES = sorted(each for each in (ROOT / "examples").glob("*.py") if each.stem not in LONG)
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Pages about other packages run where these are installed.
-NEEDS = {"integrations": ("torchattacks", "foolbox", "art")}
+NEEDS = {
+    "integrations": ("torchattacks", "foolbox", "art"),
+    "training": ("lightning", "transformers", "accelerate"),
+}
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What may not differ from one machine to the next.
@@ -27,6 +30,7 @@ EXACT = {
     "kernel_table": ["resnet18: 12.4% of the kernels", "417,850 of  1,392,832 units"],
     "own_score": ["| DigitsCNN | weight | global | relative |"],
     "prune_and_restore": ["40,208  50.00%", "inside the block: 90.0%", "as before: True"],
+    "retrain_with_accelerate": ["60 steps, and the zeros are held: 95.0%"],
     "sweep_your_model": ["| clouds | weight | layer |", "drawn: sweep.png, sweep.svg"],
 }
 

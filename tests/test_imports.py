@@ -27,6 +27,7 @@ ORDER = [
     {"pruning"},
     {"surrogates", "_console"},
     {"_progress", "report"},
+    {"training"},
     {"zoo"},
     {"evaluation", "attacks", "checkpoint"},
     {"transfer"},
@@ -34,7 +35,10 @@ ORDER = [
     {"__main__", "__init__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-HEAVY = ("torchvision", "timm", "transformers", "matplotlib", "sklearn", "typer", "rich", "scipy")
+HEAVY = (
+    *("torchvision", "timm", "transformers", "lightning", "accelerate"),
+    *("matplotlib", "sklearn", "typer", "rich", "scipy"),
+)
 
 # Distributions that are called otherwise than what is imported.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
@@ -134,7 +138,7 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    there = declared("hf")
+    there = declared("hf", "lightning")
     for name, path in files().items():
         for imported in imports(path):
             package = imported.split(".")[0]
@@ -145,7 +149,7 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_heavy_packages_load_on_use() -> None:
     code = (
-        "import sys, secateurs; secateurs.pruned, secateurs.select, secateurs.Masks; "
+        "import sys, secateurs, secateurs.training; secateurs.pruned, secateurs.training.hold; "
         f"print([m for m in {HEAVY} if m in sys.modules])"
     )
     found = subprocess.run(

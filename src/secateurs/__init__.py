@@ -4,7 +4,8 @@ Prune a model and put it back: `global_prune`, `gradient_prune`, `restore`, `mak
 the context managers `pruned` and `gradient_pruned`. The parts they are made of: `select` gives
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
 Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
-``rapa`` and ``mup`` in ``secateurs.surrogates``.
+``rapa`` and ``mup`` in ``secateurs.surrogates``. Masks that hold while an optimizer works, and
+schedules that prune further: ``secateurs.training``.
 
 Importing this package loads nothing else: torch, too, is imported when a name is first used.
 """
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import results as results
     from secateurs import selection as selection
     from secateurs import surrogates as surrogates
+    from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
@@ -123,6 +125,7 @@ _MODULES = (
     "results",
     "selection",
     "surrogates",
+    "training",
     "transfer",
     "zoo",
 )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import checks
 import pytest
+import training_checks
 from processes import Check, failures_of, run_on_ranks
 
 # Each process has its share of the machine, which may be busy.
@@ -26,6 +27,9 @@ ALIKE = [
     checks.what_differs_between_ranks_is_named,
     checks.an_error_on_one_rank_is_an_error_on_all,
     checks.a_score_that_fails_on_one_rank_says_so_on_all,
+    training_checks.a_held_training_is_that_of_one_process,
+    training_checks.every_pruner_does_what_it_does_in_one_process,
+    training_checks.a_checkpoint_goes_on_on_any_number_of_ranks,
 ]
 
 

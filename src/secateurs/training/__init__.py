@@ -1,0 +1,47 @@
+"""Masks that hold while a network trains, and schedules that prune it further.
+
+`hold` keeps the zeros of a pruned model through every step of an optimizer. `Pruner` prunes further
+by a schedule (`OneShot`, `Iterative`, `Cubic`, `Constant`), and lets pruned weights come back by
+their magnitude (`MagnitudeRegrowth`) or their gradient (`GradientRegrowth`). `LightningPruning` and
+`TrainerPruning` do it in Lightning and in transformers, which are imported when they are asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from secateurs.training._hold import Hold, hold
+from secateurs.training.erk import erk_ratios
+from secateurs.training.pruner import Pruner
+from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth
+from secateurs.training.schedules import Constant, Cubic, Iterative, OneShot, Schedule
+from secateurs.training.zero_masks import masks_from_zeros
+
+if TYPE_CHECKING:
+    from secateurs.training.lightning_callback import LightningPruning as LightningPruning
+    from secateurs.training.trainer_callback import TrainerPruning as TrainerPruning
+
+__all__ = [
+    "Constant",
+    "Cubic",
+    "GradientRegrowth",
+    "Hold",
+    "Iterative",
+    "MagnitudeRegrowth",
+    "OneShot",
+    "Pruner",
+    "Schedule",
+    "erk_ratios",
+    "hold",
+    "masks_from_zeros",
+]
+
+_ON_USE = {"LightningPruning": "lightning_callback", "TrainerPruning": "trainer_callback"}
+
+# Not for type checkers, to which any misspelt name would be known by it.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Import Lightning or transformers when a callback is first asked for."""
+        if name in _ON_USE:
+            return getattr(import_module(f"secateurs.training.{_ON_USE[name]}"), name)
+        raise AttributeError(f"module 'secateurs.training' has no attribute {name!r}")

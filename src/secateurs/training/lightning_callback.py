@@ -1,0 +1,100 @@
+"""Pruning in Lightning's Trainer; needs ``pip install 'secateurs[lightning]'``."""
+
+from typing import Any, Literal, Unpack
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from secateurs._validation import check_choice
+from secateurs.training.pruner import Pruner
+from secateurs.training.pruner_arguments import PrunerOptions
+from secateurs.training.schedules import Schedule
+
+
+class LightningPruning(Callback):
+    """Drives a `Pruner` in ``trainer.fit``, saves it with the checkpoints, and logs sparsity.
+
+    Several calls of ``fit`` go on with one schedule; each brings new optimizers, which are held.
+    A checkpoint of Lightning holds the masks and the place in the schedule, so that
+    ``fit(ckpt_path=...)`` goes on, also with a new callback. The logged name is ``sparsity``.
+
+    Args:
+        schedule: when to prune, see `Pruner`.
+        unit: what the schedule counts: "step" (of the optimizer, however many batches it
+            accumulates) or "epoch".
+        **options: the other arguments of `Pruner`.
+
+    Attributes:
+        pruner: the `Pruner`; None before the first ``fit``.
+
+    Example:
+        >>> from secateurs.training import Cubic, LightningPruning
+        >>> callback = LightningPruning(Cubic(0.9, end=10, every=1), unit="epoch")
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        unit: Literal["step", "epoch"] = "step",
+        **options: Unpack[PrunerOptions],
+    ):
+        self.pruner: Pruner | None = None
+        self._schedule = schedule
+        self._unit = check_choice("unit", unit, ("step", "epoch"))
+        self._options = options
+        self._module: nn.Module | None = None
+        self._saved: dict[str, Any] | None = None
+        self._seen = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prune, or go on with the optimizers of this call."""
+        optimizers = list(trainer.optimizers)
+        if self.pruner is None or self._module is not pl_module:
+            self.pruner = Pruner(pl_module, optimizers, self._schedule, **self._options)
+            self._module = pl_module
+        else:
+            self.pruner.replace_optimizer(optimizers)
+        if self._saved is not None:
+            self.pruner.load_state_dict(self._saved)
+            self._saved = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note where the count of steps begins."""
+        self._seen = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Count a step, if the optimizer made one."""
+        stepped, self._seen = trainer.global_step != self._seen, trainer.global_step
+        if stepped and self._unit == "step":
+            self._step(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count an epoch."""
+        if self._unit == "epoch":
+            self._step(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go; the weights stay pruned."""
+        if self.pruner is not None:
+            self.pruner.remove()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Lightning saves with a checkpoint."""
+        return self._saved or {} if self.pruner is None else self.pruner.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what was saved until there are a model and optimizers."""
+        if self.pruner is None:
+            self._saved = state_dict
+        else:
+            self.pruner.load_state_dict(state_dict)
+
+    def _step(self, module: LightningModule) -> None:
+        if self.pruner is None:
+            return
+        self.pruner.step()
+        steps = self._unit == "step"
+        module.log("sparsity", self.pruner.sparsity, on_step=steps, on_epoch=not steps)

@@ -1,0 +1,210 @@
+"""Which units are pruned while training: by score with a floor, at random, dropped and grown."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+
+from secateurs._validation import make_generator
+from secateurs.criteria import Score, ScoreFunction
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.masks.granularity import units_of
+from secateurs.masks.mask import Mask, Masks
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.target import Target
+from secateurs.selection._select import choose
+from secateurs.selection.raw_scores import raw_scores
+from secateurs.selection.selection_options import SelectionOptions
+from secateurs.training.erk import erk_counts
+from secateurs.training.mask_state import kept_units
+from secateurs.training.score_changes import Change, combined, filled
+
+
+@dataclass(frozen=True)
+class MaskChoice:
+    """What decides which units are pruned, apart from the ratio.
+
+    Attributes:
+        names: the parameters that compete, in order.
+        options: the criterion, granularity and scope, what competes, and the seed of everything
+            random.
+        floor: the share of its units that each parameter keeps at least.
+    """
+
+    names: tuple[str, ...]
+    options: SelectionOptions
+    floor: float
+
+    def by_score(
+        self, contents: ModelContents, ratio: float, step: int, change: Change | None = None
+    ) -> Masks:
+        """Prune the units with the smallest scores, as far as the floor lets.
+
+        Args:
+            contents: of the network.
+            ratio: of units, as for `secateurs.select`.
+            step: what is random depends on the seed and on this, so that nothing is to be saved.
+            change: applied to the scores.
+
+        Raises:
+            InvalidArgumentError: as `secateurs.select`, or a parameter would keep nothing, or the
+                floor leaves too little to prune.
+        """
+        score = self._score(step, change)
+        masks = self._select(contents, ratio, None, score)
+        short = self._short(contents, masks)
+        if not short:
+            return masks
+        if not self.floor:
+            name = next(iter(short))
+            raise InvalidArgumentError(
+                f"the ratio {ratio:g} prunes every weight of {name}, after which the network "
+                f"learns nothing: write floor=0.01, so that every layer keeps 1%, or "
+                f"exclude={name!r}, or scope='layer'"
+            )
+        if self.options.scope == "layer":
+            found = self._by_counts(contents, masks, short, score)
+            return Masks(masks.units | found.units, contents.group.holders)
+        return self._fill_up(contents, masks, ratio, short, score)
+
+    def at_random(self, contents: ModelContents, ratio: float, start: str, step: int) -> Masks:
+        """Random masks that prune the same share of each parameter (uniform), or one by ERK."""
+        source = self._source(step, Argument("start", start))
+        every = self._select(contents, 0.0, None, "magnitude")
+        sizes = {name: mask.units.count for name, mask in every.units.items()}
+        if start == "erk":
+            shapes = {name: mask.units.shape for name, mask in every.units.items()}
+            counts = erk_counts(shapes, sizes, ratio)
+        else:
+            counts = {name: round(ratio * size) for name, size in sizes.items()}
+        counts = {name: min(counts[name], max(sizes[name] - 1, 0)) for name in sizes}
+        return self._by_counts(contents, every, counts, "random", source)
+
+    def drop_and_grow(
+        self, contents: ModelContents, masks: Masks, share: float, step: int
+    ) -> Masks:
+        """Drop a share of each parameter's kept units, and grow as many; see `GradientRegrowth`."""
+        kept = kept_units(masks, contents.group.holders)
+        counts = {name: k for name, count in kept.items() if (k := round(share * count))}
+        smallest = self._score(step, filled(masks, math.inf, where_kept=False))
+        dropped = self._by_counts(contents, masks, counts, smallest).units
+        left = Masks({n: combined(masks.units[n], dropped[n], both=True) for n in counts})
+        growing = filled(left, math.inf, where_kept=True)
+
+        def gradient(target: Target) -> torch.Tensor:
+            return growing(target, target.grad.detach().abs().neg())
+
+        # The smallest of these scores are the largest gradients of what is not kept.
+        others = self._by_counts(contents, masks, counts, gradient).units
+        new = dict(masks.units)
+        for name in counts:
+            grown = Mask(others[name].keep.logical_not(), others[name].units)
+            new[name] = combined(left.units[name], grown, both=False)
+        return Masks(new, contents.group.holders)
+
+    def happens(self, probability: float, step: int) -> bool:
+        """Whether something happens at a step that does with a probability."""
+        if probability >= 1:
+            return True
+        source = self._source(step, Argument("gamma"))
+        return bool(torch.rand((), generator=source, dtype=torch.float64) < probability)
+
+    def _score(self, step: int, change: Change | None) -> ScoreFunction:
+        given, criterion = self.options, self.options.criterion
+        named = Argument("score", given.score)
+        source = self._source(step, named) if criterion.is_random else None
+
+        def score(target: Target) -> torch.Tensor:
+            # A function may fail on one rank alone, before the others wait for it in a collective.
+            with nullcontext() if criterion.is_built_in else target.group.together():
+                raw = raw_scores(target, units_of(target, given.granularity), given.score, source)
+            values = raw.values.float() if raw.values.element_size() == 1 else raw.values
+            values = values.abs() if raw.absolute else values
+            return values if change is None else change(target, values)
+
+        return score
+
+    def _source(self, step: int, needed_for: Argument) -> torch.Generator | None:
+        """A generator that the seed and the step determine."""
+        source = make_generator(None, self.options.seed, needed_for=needed_for)
+        digest = hashlib.blake2b(f"{self.options.seed}, {step}".encode(), digest_size=7).digest()
+        return source and source.manual_seed(int.from_bytes(digest, "big"))
+
+    def _least(self, mask: Mask) -> int:
+        return min(max(math.ceil(self.floor * mask.units.count), 1), mask.units.count)
+
+    def _short(self, contents: ModelContents, masks: Masks) -> dict[str, int]:
+        """How many units may be pruned at most, of the parameters of which more are pruned."""
+        kept = kept_units(masks, contents.group.holders)
+        return {
+            name: mask.units.count - self._least(mask)
+            for name, mask in masks.units.items()
+            if kept[name] < self._least(mask)
+        }
+
+    def _fill_up(
+        self,
+        contents: ModelContents,
+        masks: Masks,
+        ratio: float,
+        short: dict[str, int],
+        score: ScoreFunction,
+    ) -> Masks:
+        """Let those that are short keep their floor, and prune as much more of the others."""
+        sizes = {name: mask.units.count for name, mask in masks.units.items()}
+        total = round(ratio * sum(sizes.values()))
+        counts: dict[str, int] = {}
+        others = masks
+        while short:
+            counts |= short
+            rest = [name for name in self.names if name not in counts]
+            left, there = total - sum(counts.values()), sum(sizes[name] for name in rest)
+            if left > there or (left and not there):
+                least = sum(self._least(mask) for mask in masks.units.values())
+                most = 1 - least / sum(sizes.values())
+                raise InvalidArgumentError(
+                    f"with floor={self.floor:g} at most {most:.4g} can be pruned, not {ratio:g}: "
+                    "write a smaller floor or a smaller ratio"
+                )
+            others = self._select(contents, left / there, rest, score) if rest else Masks({})
+            short = self._short(contents, others)
+        found = self._by_counts(contents, masks, counts, score).units | others.units
+        return Masks({name: found[name] for name in masks}, contents.group.holders)
+
+    def _select(
+        self,
+        contents: ModelContents,
+        ratio: float,
+        names: Sequence[str] | None,
+        score: Score,
+        source: torch.Generator | None = None,
+    ) -> Masks:
+        """Prune a ratio of some parameters, or of all."""
+        options = replace(self.options, score=score, seed=None)
+        if names is not None:
+            include = tuple(_exactly(name) for name in names)
+            options = replace(options, include=include, exclude=None)
+        return choose(contents, ratio, options, source, warn=False).draw()
+
+    def _by_counts(
+        self,
+        contents: ModelContents,
+        like: Masks,
+        counts: Mapping[str, int],
+        score: Score,
+        source: torch.Generator | None = None,
+    ) -> Masks:
+        """Prune a number of units of each parameter."""
+        found: dict[str, Mask] = {}
+        for name, count in counts.items():
+            ratio = count / max(like.units[name].units.count, 1)
+            found |= self._select(contents, ratio, [name], score, source).units
+        return Masks(found, contents.group.holders)
+
+
+def _exactly(name: str) -> str:
+    """A pattern that matches a name and nothing else."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

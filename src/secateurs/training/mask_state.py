@@ -1,0 +1,121 @@
+"""Masks as they are found in a model, and tensors of saved states brought beside those of today."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs._tensors.memory_order import as_integers
+from secateurs.distributed.dtensor import full_of, reshard
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.distributed.shard import shard_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks._sparsity import count_nonzero
+from secateurs.masks.apply import local_mask, matching_targets
+from secateurs.masks.mask import Mask, Masks
+from secateurs.originals.module_state import original_of
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.target import Target
+from secateurs.training.score_changes import combined
+from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
+
+
+def pruned_now(contents: ModelContents, every: Masks) -> Masks:
+    """The masks that a model is under: a unit is pruned if all of its elements are zero.
+
+    Args:
+        contents: of the network.
+        every: masks that keep everything.
+    """
+    found: dict[str, Mask] = {}
+    for target, mask in matching_targets(contents, every):
+        found[target.name] = mask
+        if is_pruned(target):
+            units = mask.units
+            whole = full_of(target.shard.as_dtensor(nonzero(target)))  # a unit may be cut
+            found[target.name] = Mask(units.shard.of(units.pool(whole.float()) > 0), units)
+    return Masks(found, contents.group.holders)
+
+
+def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Check that a saved state of a `Pruner` is one of a `Pruner` such as the one that has another.
+
+    Raises:
+        InvalidArgumentError: it is of another schedule or another model.
+    """
+    for name in ("schedule", "regrow"):
+        if state.get(name) != mine[name]:
+            raise InvalidArgumentError(
+                f"the state was saved under {name} {state.get(name)}, and this Pruner has "
+                f"{mine[name]}: make it with the same to go on"
+            )
+    shapes = [
+        {name: tuple(keep.shape) for name, keep in one.get("masks", {}).items()}
+        for one in (state, mine)
+    ]
+    if shapes[0] != shapes[1] or not mine.keys() <= state.keys():
+        raise InvalidArgumentError(
+            "the state is of another model, or of other layers or granularity: it has masks of "
+            f"{len(shapes[0])} parameters that are not those of the {len(shapes[1])} here"
+        )
+
+
+@torch.no_grad()
+def zero_what_grew(contents: ModelContents, before: Masks, masks: Masks) -> None:
+    """Set to zero what these masks keep and those before did not.
+
+    Grown weights begin at zero, also where original values lie untrained behind the mask.
+    """
+    rows: list[Masked] = []
+    for target, mask in matching_targets(contents, masks):
+        pruned = Mask(mask.keep.logical_not(), mask.units)
+        stays = combined(before.units[target.name], pruned, both=False)
+        here = target.local
+        rows.append(Masked(same_shape_mask(local_mask(stays, target), here), [here]))
+    Zeroing()(rows)
+
+
+def is_pruned(target: Target) -> bool:
+    """Whether original values of a parameter are kept at any module that holds it."""
+    return any(original_of(module, attribute) is not None for module, attribute in target.places)
+
+
+def nonzero(target: Target) -> torch.Tensor:
+    """Where the part of a parameter that lies here is not zero, for any dtype."""
+    bits = as_integers(target.local)
+    return bits + bits != 0  # twice the bits of -0 are zero too
+
+
+def kept_units(masks: Masks, group: ProcessGroup) -> dict[str, int]:
+    """How many units of each parameter are kept.
+
+    Args:
+        masks: of the parameters.
+        group: the ranks that it takes to hold the model once; all must call together.
+    """
+    counts = count_nonzero([(m.keep, m.units.shard) for m in masks.units.values()], group)
+    return {name: kept for name, (kept, _) in zip(masks.units, counts, strict=True)}
+
+
+def beside(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor on the device of another one, and divided over the ranks as that is."""
+    shard = shard_of(like)
+    return shard.as_dtensor(shard.of(value).to(like.device).contiguous())
+
+
+@torch.no_grad()
+def copied_values(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all tensors of a model's state dict."""
+    reshard(model.modules())
+    state = model.state_dict().items()
+    return {name: v.detach().clone() for name, v in state if isinstance(v, torch.Tensor)}
+
+
+@torch.no_grad()
+def write_values(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Write copied values back, into the same Parameters and buffers."""
+    reshard(model.modules())
+    now = model.state_dict()
+    for name, value in values.items():
+        now[name].copy_(value)

@@ -1,0 +1,64 @@
+"""The arguments of a `Pruner`, and which of them go together."""
+
+from itertools import pairwise
+
+from torch import optim
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.selection.selection_options import SelectionKeywords
+from secateurs.training._hold import Averages
+from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
+from secateurs.training.schedules import Schedule
+
+
+class PrunerOptions(SelectionKeywords, total=False):
+    """The keyword arguments of `Pruner`, for what passes them on."""
+
+    regrow: Regrowth | None
+    floor: float
+    averaged: Averages
+
+
+def check_schedule(schedule: object, regrow: object) -> None:
+    """Check that a schedule is one, and does not go down.
+
+    Raises:
+        InvalidArgumentError: it is none, or does, or does not go with the regrowth.
+    """
+    if not isinstance(schedule, Schedule):
+        raise InvalidArgumentError(
+            "schedule must be a Schedule, such as OneShot(0.9) or Cubic(0.9, end=1000), "
+            f"got {schedule!r}"
+        )
+    for (step, ratio), (later, lower) in pairwise(schedule.prunings):
+        if lower < ratio and not isinstance(regrow, MagnitudeRegrowth):
+            raise InvalidArgumentError(
+                f"the schedule goes down, from {ratio:g} at step {step} to {lower:g} at step "
+                f"{later}, and pruned weights do not come back: write one that does not, or "
+                "regrow=MagnitudeRegrowth()"
+            )
+    if schedule.rewind is not None and isinstance(regrow, MagnitudeRegrowth):
+        raise InvalidArgumentError(
+            "rewind does not go with MagnitudeRegrowth, whose pruned weights go on learning: "
+            "leave one of them away"
+        )
+
+
+def check_regrowth(regrow: object, optimizers: list[optim.Optimizer]) -> None:
+    """Check that regrowth is one, and that the optimizers can do with it.
+
+    Raises:
+        InvalidArgumentError: it is none, or LBFGS would see gradients of pruned weights.
+    """
+    if not isinstance(regrow, MagnitudeRegrowth | GradientRegrowth | None):
+        raise InvalidArgumentError(
+            "regrow must be None, MagnitudeRegrowth() or GradientRegrowth(every=100, until=1000), "
+            f"got {regrow!r}"
+        )
+    if isinstance(regrow, GradientRegrowth) and any(
+        isinstance(one, optim.LBFGS) for one in optimizers
+    ):
+        raise InvalidArgumentError(
+            "GradientRegrowth reads gradients of pruned weights, which LBFGS must not see: use "
+            "another optimizer, or regrow=None"
+        )

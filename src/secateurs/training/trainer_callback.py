@@ -1,0 +1,150 @@
+"""Pruning in the Trainer of transformers; needs ``pip install 'secateurs[hf]'``."""
+
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from secateurs._validation import check_choice
+from secateurs.distributed.dtensor import full_of
+from secateurs.errors import FailureError
+from secateurs.training.pruner import Pruner
+from secateurs.training.pruner_arguments import PrunerOptions
+from secateurs.training.schedules import Schedule
+
+_FILE = "pruner.pt"
+
+
+class TrainerPruning(TrainerCallback):
+    """Drives a `Pruner` in ``trainer.train``, saves it with the checkpoints, and logs sparsity.
+
+    Each ``checkpoint-N`` gets a file ``pruner.pt``, from which ``resume_from_checkpoint`` goes on.
+    Sparsity is in every entry of ``trainer.state.log_history``. What reports to TensorBoard and
+    others stands before the callbacks of ``Trainer(callbacks=...)``; `add_to` puts this one first,
+    so that they log it too.
+
+    Args:
+        schedule: when to prune, see `Pruner`.
+        unit: what the schedule counts: "step" (of the optimizer) or "epoch".
+        **options: the other arguments of `Pruner`.
+
+    Attributes:
+        pruner: the `Pruner`; None before ``trainer.train``.
+
+    Example:
+        >>> from secateurs.training import OneShot, TrainerPruning
+        >>> callback = TrainerPruning(OneShot(0.5), scope="layer")
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        unit: Literal["step", "epoch"] = "step",
+        **options: Unpack[PrunerOptions],
+    ):
+        self.pruner: Pruner | None = None
+        self._schedule = schedule
+        self._unit = check_choice("unit", unit, ("step", "epoch"))
+        self._options = options
+        self._model: nn.Module | None = None
+
+    def add_to(self, trainer: Trainer) -> None:
+        """Add this callback to a Trainer, before all others."""
+        trainer.callback_handler.callbacks.insert(0, self)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Prune, or go on from a checkpoint or with the optimizer of this call."""
+        model, optimizer = kwargs["model"], kwargs["optimizer"]
+        if self.pruner is None or self._model is not model:
+            self.pruner = Pruner(model, optimizer, self._schedule, **self._options)
+            self._model = model
+        else:
+            self.pruner.replace_optimizer(optimizer)
+        if state.global_step:
+            self.pruner.load_state_dict(_saved(args, state))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count a step."""
+        if self.pruner is not None and self._unit == "step":
+            self.pruner.step()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count an epoch."""
+        if self.pruner is not None and self._unit == "epoch":
+            self.pruner.step()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the masks beside the model and the optimizer."""
+        if self.pruner is None:
+            return
+        whole = _gathered(self.pruner.state_dict())  # of a sharded model by all ranks
+        if state.is_world_process_zero:
+            folder = _folder(args, state)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                torch.save(whole, folder / f"{_FILE}.part")
+                (folder / f"{_FILE}.part").replace(folder / _FILE)
+            except (OSError, RuntimeError) as error:
+                raise FailureError(
+                    f"cannot write the masks to {folder / _FILE}: {error}"
+                ) from error
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Add the sparsity to what is logged."""
+        if self.pruner is None:
+            return
+        for logs in (kwargs.get("logs"), state.log_history[-1] if state.log_history else None):
+            if logs is not None:
+                logs["sparsity"] = self.pruner.sparsity
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Let go; the weights stay pruned."""
+        if self.pruner is not None:
+            self.pruner.remove()
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+
+
+def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
+    """What `TrainerPruning.on_save` wrote; a callback is not told from where a Trainer resumes."""
+    given = args.resume_from_checkpoint
+    folders = [_folder(args, state), *([Path(given)] if isinstance(given, str) else [])]
+    for folder in folders:
+        if (folder / _FILE).is_file():
+            return torch.load(folder / _FILE, map_location="cpu", weights_only=True)
+    raise FailureError(
+        f"the training goes on at step {state.global_step}, but there is no {folders[0] / _FILE}: "
+        "set output_dir to the folder of the checkpoints, or resume_from_checkpoint in the "
+        "TrainingArguments to the checkpoint"
+    )
+
+
+def _gathered(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _gathered(value) for name, value in state.items()}
+    return full_of(state.detach()) if isinstance(state, torch.Tensor) else state

@@ -1,0 +1,178 @@
+"""What every rank checks of training: masks hold, and all is as in one process.
+
+All ranks see the same images, so averages of gradients are those of one process bit for bit.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from placed import assert_equal, fsdp, gathered, inputs, whole
+from torch import nn, optim
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
+
+import secateurs as sc
+from secateurs.training import (
+    Constant,
+    Cubic,
+    GradientRegrowth,
+    Iterative,
+    MagnitudeRegrowth,
+    Pruner,
+    hold,
+)
+
+OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
+    "sgd": lambda parameters: optim.SGD(parameters, 0.1, momentum=0.9),
+    "adam": lambda parameters: optim.Adam(parameters, 0.01, amsgrad=True),
+}
+PRUNERS: dict[str, dict[str, Any]] = {
+    "cubic": {"schedule": Cubic(0.8, end=4, every=2), "granularity": "kernel", "scope": "layer"},
+    "floor": {"schedule": Iterative(0.85, 2, every=2), "floor": 0.1},
+    "rewound": {"schedule": Iterative(0.8, 2, every=2, rewind=1), "score": "random", "seed": 2},
+    "surgery": {"schedule": Constant(0.7), "regrow": MagnitudeRegrowth(margin=0)},
+    "rigl": {
+        "schedule": Constant(0.7),
+        "regrow": GradientRegrowth(every=1, until=9, fraction=0.6),
+        "seed": 1,
+    },
+    "rigl of filters": {
+        "schedule": Constant(0.4),
+        "regrow": GradientRegrowth(every=2, until=9, fraction=0.6, start="uniform"),
+        "granularity": "filter",
+        "seed": 1,
+    },
+}
+
+
+def train(
+    model: nn.Module, optimizer: optim.Optimizer, steps: int, after: Callable[[], object]
+) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model(inputs()).square().mean().backward()
+        optimizer.step()
+        after()
+
+
+def divided(ranks: int) -> dict[str, nn.Module]:
+    line = init_device_mesh("cpu", (ranks,))
+    found = {"ddp": DistributedDataParallel(whole()), "fsdp": fsdp(whole(), line)}
+    if ranks == 4:
+        found["hybrid fsdp"] = fsdp(
+            whole(), init_device_mesh("cpu", (2, 2), mesh_dim_names=("a", "b"))
+        )
+    return found
+
+
+def assert_states_equal(first: optim.Optimizer, second: optim.Optimizer, message: str) -> None:
+    for one, two in zip(first.state.values(), second.state.values(), strict=True):
+        for name, value in one.items():
+            assert torch.equal(gathered(value), gathered(two[name])), f"{message} {name}"
+
+
+def a_held_training_is_that_of_one_process(rank: int, ranks: int, folder: Path) -> None:
+    for kind, make in OPTIMIZERS.items():
+        for name, model in divided(ranks).items():
+            if kind == "adam" and name == "hybrid fsdp":
+                continue
+            reference = whole()
+            optimizer, other = make(model.parameters()), make(reference.parameters())
+            sc.global_prune(model, 0.6)
+            sc.global_prune(reference, 0.6)
+            with hold(model, optimizer), hold(reference, other):
+                train(model, optimizer, 3, lambda: None)
+                train(reference, other, 3, lambda: None)
+            assert_equal(model, reference, f"{name} {kind}")
+            assert_states_equal(optimizer, other, f"{name} {kind}")
+            assert sc.sparsity(model).zeros == sc.sparsity(reference).zeros > 0
+            for parameter, kept in optimizer.state.items():
+                zero = gathered(parameter.detach()) == 0
+                for state, value in kept.items():
+                    if zero.any() and value.shape == parameter.shape:
+                        assert not gathered(value)[zero].any(), f"{name} {kind} {state}"
+
+
+def every_pruner_does_what_it_does_in_one_process(rank: int, ranks: int, folder: Path) -> None:
+    # Starting networks takes the time, so only some kinds are tried on many ranks and in all ways.
+    for kind in PRUNERS if ranks == 2 else ("surgery", "rigl"):
+        options = PRUNERS[kind]
+        for name, model in divided(ranks).items():
+            if name != "fsdp" and kind != "rigl":
+                continue
+            reference = whole()
+            optimizer = OPTIMIZERS["sgd"](model.parameters())
+            other = OPTIMIZERS["sgd"](reference.parameters())
+            pruner = Pruner(model, optimizer, **options)
+            single = Pruner(reference, other, **options)
+            first = {n: gathered(mask).clone() for n, mask in pruner.masks.items()}
+            train(model, optimizer, 4, pruner.step)
+            train(reference, other, 4, single.step)
+            assert_equal(model, reference, f"{name} {kind}")
+            assert_states_equal(optimizer, other, f"{name} {kind}")
+            assert pruner.sparsity == single.sparsity > 0.3
+            rows = zip(pruner.masks.items(), single.masks.items(), strict=True)
+            for (parameter, mask), (_, expected) in rows:
+                assert torch.equal(gathered(mask), expected), f"{name} {kind} {parameter}"
+            changed = any((gathered(pruner.masks[n]) != mask).any() for n, mask in first.items())
+            assert changed, f"{name} {kind}"
+
+
+def a_checkpoint_goes_on_on_any_number_of_ranks(rank: int, ranks: int, folder: Path) -> None:
+    for kind in ("rewound", "surgery"):
+        reference = whole()
+        other = OPTIMIZERS["adam"](reference.parameters())
+        single = Pruner(reference, other, **PRUNERS[kind])
+        train(reference, other, 3, single.step)
+        if rank == 0:
+            save(folder / f"{kind}-1", reference, other, single, alone=True)
+        dist.barrier()
+        line = init_device_mesh("cpu", (ranks,))
+        model, optimizer, pruner = resumed(folder / f"{kind}-1", kind, line)
+        save(folder / f"{kind}-all", model, optimizer, pruner)
+        for part, steps in ((single, 3), (pruner, 3)):
+            networks = (reference, other) if part is single else (model, optimizer)
+            train(*networks, steps, part.step)
+        assert_equal(model, reference, f"{kind}: one process, {ranks} ranks")
+        assert pruner.steps == 6
+        dist.barrier()
+        if rank == 0:  # from all ranks to one process
+            again = resumed(folder / f"{kind}-all", kind, None)
+            train(*again[:2], 3, again[2].step)
+            assert_equal(again[0], reference, f"{kind}: {ranks} ranks, one process")
+        if ranks == 4:  # and to half of them
+            halves = init_device_mesh("cpu", (2, 2), mesh_dim_names=("all", "half"))["half"]
+            model, optimizer, pruner = resumed(folder / f"{kind}-all", kind, halves)
+            train(model, optimizer, 3, pruner.step)
+            assert_equal(model, reference, f"{kind}: 4 ranks, 2 ranks")
+
+
+def save(
+    path: Path, model: nn.Module, optimizer: optim.Optimizer, pruner: Pruner, alone: bool = False
+) -> None:
+    weights, state = get_state_dict(model, optimizer)
+    everything = {"model": weights, "optimizer": state, "pruner": pruner}
+    dcp.save(everything, checkpoint_id=path, no_dist=alone)
+
+
+def resumed(
+    path: Path, kind: str, mesh: DeviceMesh | None
+) -> tuple[nn.Module, optim.Optimizer, Pruner]:
+    model = copy.deepcopy(whole())
+    with torch.no_grad():
+        model[0].weight.mul_(-1)  # what is loaded is seen
+    model = model if mesh is None else fsdp(model, mesh)
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    pruner = Pruner(model, optimizer, **PRUNERS[kind])
+    weights, state = get_state_dict(model, optimizer)
+    everything = {"model": weights, "optimizer": state, "pruner": pruner}
+    group = None if mesh is None else mesh.get_group()
+    dcp.load(everything, checkpoint_id=path, process_group=group, no_dist=mesh is None)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
+    return model, optimizer, pruner
