@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn, optim
+from torch.optim.swa_utils import AveragedModel
 from training_cases import assert_held, images, loss_of, network, train
 
 import secateurs as sc
@@ -226,6 +227,18 @@ def test_a_floor_keeps_a_part_of_every_layer_and_the_count_exact() -> None:
         sc.InvalidArgumentError, match=r"with floor=0\.5 at most 0\.5 can be pruned"
     ):
         made(OneShot(0.6), floor=0.5)
+
+
+def test_averages_lose_what_is_pruned_on_the_way() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    average = AveragedModel(model)
+    pruner = Pruner(model, optimizer, Iterative(0.8, 3, every=1), averaged=average)
+    train(model, optimizer, 4, lambda: (average.update_parameters(model), pruner.step()))
+    for name, mask in pruner.masks.items():
+        weight = average.module.get_parameter(name)
+        assert not weight[~mask].any()
+        assert weight[mask].all()
 
 
 def test_a_replaced_optimizer_is_refused_until_it_is_handed_in() -> None:
