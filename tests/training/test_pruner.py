@@ -2,13 +2,13 @@
 
 import copy
 import io
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn, optim
+from torch.optim.swa_utils import AveragedModel
 from training_cases import assert_held, images, loss_of, network, train
 
 import secateurs as sc
@@ -228,6 +228,18 @@ def test_a_floor_keeps_a_part_of_every_layer_and_the_count_exact() -> None:
         made(OneShot(0.6), floor=0.5)
 
 
+def test_averages_lose_what_is_pruned_on_the_way() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    average = AveragedModel(model)
+    pruner = Pruner(model, optimizer, Iterative(0.8, 3, every=1), averaged=average)
+    train(model, optimizer, 4, lambda: (average.update_parameters(model), pruner.step()))
+    for name, mask in pruner.masks.items():
+        weight = average.module.get_parameter(name)
+        assert not weight[~mask].any()
+        assert weight[mask].all()
+
+
 def test_a_replaced_optimizer_is_refused_until_it_is_handed_in() -> None:
     model, optimizer, pruner = made(Iterative(0.8, 4, every=1))
     train(model, optimizer, 2, pruner.step)
@@ -240,55 +252,6 @@ def test_a_replaced_optimizer_is_refused_until_it_is_handed_in() -> None:
     train(model, other, 2, pruner.step)
     assert pruner.steps == 4
     assert_held(model, other, pruner.masks)
-
-
-class Down(Schedule):
-    last = 2
-
-    def ratio_at(self, step: int) -> float | None:
-        return {1: 0.6, 2: 0.3}.get(step)
-
-
-def test_bad_input_is_named_and_changes_nothing() -> None:
-    model = network()
-    before = snapshot(model)
-
-    def bad(said: str, *args: Any, **options: Any) -> None:
-        with pytest.raises(sc.InvalidArgumentError, match=re.escape(said)):
-            made(*args, model=model, **options)
-        assert_same(snapshot(model), before)
-        assert not model[4]._load_state_dict_post_hooks
-
-    bad("the schedule goes down, from 0.6 at step 1 to 0.3 at step 2", Down())
-    bad("schedule must be a Schedule, such as OneShot(0.9)", 0.5)
-    bad("regrow must be None, MagnitudeRegrowth()", OneShot(0.5), regrow="magnitude")
-    bad("score='random' draws random numbers", OneShot(0.5), score="random")
-    bad("start='erk' draws random", Constant(0.5), regrow=GradientRegrowth(every=1, until=9))
-    bad("prunes every weight of 0.weight", OneShot(1.0))
-    bad("granularity must be one of", OneShot(0.5), granularity="row")
-    rewound = Iterative(0.5, 2, every=1, rewind=0)
-    bad("rewind does not go with", rewound, regrow=MagnitudeRegrowth())
-
-
-def test_a_weight_that_is_not_a_number_is_named_and_nothing_is_pruned() -> None:
-    model, optimizer, pruner = made(OneShot(0.5, at=1))
-    train(model, optimizer, 1)
-    with torch.no_grad():
-        model[4].weight[0, 0] = torch.nan
-    before = snapshot(model)
-    with pytest.raises(sc.InvalidArgumentError, match=r"4\.weight"):
-        pruner.step()
-    assert_same(snapshot(model), before)
-
-
-def test_a_state_of_another_training_is_refused() -> None:
-    _, _, pruner = made(OneShot(0.5))
-    _, _, other = made(OneShot(0.6))
-    with pytest.raises(sc.InvalidArgumentError, match="the state was saved under schedule One"):
-        pruner.load_state_dict(other.state_dict())
-    _, _, other = made(OneShot(0.5), granularity="kernel")
-    with pytest.raises(sc.InvalidArgumentError, match="of another model, or of other layers"):
-        pruner.load_state_dict(other.state_dict())
 
 
 def test_erk_gives_small_layers_more() -> None:

@@ -1,6 +1,6 @@
 """Masks that stay in force while an optimizer works.
 
-Hooks of the optimizer itself write the zeros, so a training loop needs one line, and whatever calls
+Hooks of the optimizer itself write the zeros, so a training loop needs one call, and whatever calls
 ``optimizer.step()`` (a `GradScaler`, Lightning, transformers) is held as well.
 """
 
@@ -67,7 +67,7 @@ def hold(
             which pruned weights become zero too. They stay zero by being averaged with zeros.
 
     Returns:
-        A handle, which is a context manager too: `Hold.remove` or the end of the block lets go.
+        A handle, which is a context manager too: `Hold.remove` or the end of the block stops it.
 
     Raises:
         InvalidArgumentError: the masks are for another model, the model has no zeros, or a masked
@@ -145,7 +145,7 @@ class Hold:
         return f"Hold({self.masks!r} under {names}{'' if self._handles else ', removed'})"
 
     def remove(self) -> None:
-        """Let go: pruned weights stay as they are, zero, and the next step may change them."""
+        """Stop holding: pruned weights stay zero until a step changes them."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -77,7 +77,7 @@ class LightningPruning(Callback):
             self._step(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let go; the weights stay pruned."""
+        """Stop holding; the weights stay pruned."""
         if self.pruner is not None:
             self.pruner.remove()
 

@@ -205,7 +205,7 @@ class Cubic(Schedule):
     Attributes:
         ratio: s_f, the last ratio.
         end: the step of the last pruning, t_0 + n * dt.
-        every: dt, steps between two prunings; the last stretch may be shorter.
+        every: dt, steps between two prunings; the last interval may be shorter.
         begin: t_0, the step of the first.
         initial: s_i, the ratio at the first.
     """

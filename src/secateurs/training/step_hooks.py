@@ -17,7 +17,7 @@ class Holding(Protocol):
         """A module loaded parameters."""
 
     def remove(self) -> None:
-        """Let go."""
+        """Stop holding."""
 
     def refuse_unknown(self, optimizer: optim.Optimizer) -> None:
         """Any optimizer is about to step."""
@@ -30,7 +30,7 @@ class Holding(Protocol):
 
 
 class LoadHook:
-    """Tells a `Hold` that something was loaded; a copied or pickled module's tells nobody."""
+    """Tells a `Hold` that something was loaded; in a copied or pickled module it does nothing."""
 
     def __init__(self, held: Holding | None = None):
         self.held = held

@@ -121,7 +121,7 @@ class TrainerPruning(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Let go; the weights stay pruned."""
+        """Stop holding; the weights stay pruned."""
         if self.pruner is not None:
             self.pruner.remove()
 

@@ -1,0 +1,186 @@
+"""What a hold means for originals, what is loaded and copied, and what it refuses."""
+
+import copy
+import io
+import pickle
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn, optim
+from training_cases import (
+    assert_held,
+    assert_zeros,
+    loss_of,
+    network,
+    pruned,
+    train,
+)
+
+import secateurs as sc
+from helpers import assert_same, snapshot
+from secateurs.training import hold, masks_from_zeros
+
+
+def sgd(model: nn.Module, **options: Any) -> optim.Optimizer:
+    return optim.SGD(model.parameters(), **{"lr": 0.1, "momentum": 0.9, **options})
+
+
+def test_given_masks_are_applied_and_restore_keeps_its_meaning() -> None:
+    model = network()
+    before = snapshot(model)
+    masks = sc.select(model, 0.5).draw()
+    optimizer = sgd(model)
+    with hold(model, optimizer, masks):
+        assert_held(model, optimizer, masks)
+        dense = {name: model.get_parameter(name).detach().clone() for name in masks}
+        train(model, optimizer, 1)
+    assert torch.equal(
+        model[4].weight_orig[masks["4.weight"]], dense["4.weight"][masks["4.weight"]]
+    )
+    with pytest.warns(sc.LostTrainingWarning):
+        sc.restore(model)
+    after = snapshot(model)
+    assert all(torch.equal(after[name], before[name]) for name in masks)
+
+
+def test_after_the_block_pruned_weights_learn_again() -> None:
+    model = network()
+    masks, optimizer = pruned(model), sgd(model)
+    with hold(model, optimizer):
+        train(model, optimizer, 1)
+    assert_held(model, optimizer, masks)
+    train(model, optimizer, 1)
+    assert model[4].weight[~masks["4.weight"]].any()
+    assert not model._load_state_dict_post_hooks
+    assert not model[4]._load_state_dict_post_hooks
+
+
+def test_a_newer_hold_takes_the_place_of_an_older() -> None:
+    model = network()
+    masks = pruned(model)
+    first, second = sgd(model), sgd(model)
+    older = hold(model, first)
+    hold(model, second)
+    assert "removed" in repr(older)
+    train(model, second, 2)
+    assert_held(model, second, masks)
+
+
+def test_loading_keeps_a_model_held_and_loses_nothing() -> None:
+    model, dense = network(), network(1)
+    masks, optimizer = pruned(model), sgd(model)
+    with hold(model, optimizer):
+        train(model, optimizer, 1)
+        model.load_state_dict(dense.state_dict())
+        assert_held(model, optimizer, masks)
+        assert torch.equal(model[4].weight_orig, dense[4].weight)
+        model[4].load_state_dict(network(2)[4].state_dict())  # a part alone
+        assert_zeros(model[4].weight.detach()[~masks["4.weight"]], "4.weight")
+        other = sgd(dense)
+        train(dense, other, 2)
+        optimizer.load_state_dict(other.state_dict())
+        train(model, optimizer, 1)
+        assert_held(model, optimizer, masks)
+
+
+def test_what_is_saved_in_between_loads_into_a_plain_model() -> None:
+    model = network()
+    masks, optimizer = pruned(model), sgd(model)
+    hold(model, optimizer)
+    train(model, optimizer, 2)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    plain = network(1)
+    plain.load_state_dict(torch.load(file, weights_only=True))
+    assert_same(snapshot(plain), snapshot(model))
+    assert masks_from_zeros(plain) == masks
+    hold(plain, other := sgd(plain))  # taken from the zeros
+    train(plain, other, 1)
+    assert_held(plain, other, masks)
+
+
+def test_a_held_model_is_copied_and_pickled_without_its_hold() -> None:
+    model = network()
+    masks, optimizer = pruned(model), sgd(model)
+    hold(model, optimizer)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        other.load_state_dict(network(1).state_dict())
+        assert other[4].weight[~masks["4.weight"]].all()
+    train(model, optimizer, 1)
+    assert_held(model, optimizer, masks)
+
+
+def test_wrapped_optimizers_are_held() -> None:
+    class Twice(optim.Optimizer):
+        """Steps a base optimizer, and then moves every weight itself."""
+
+        def __init__(self, base: optim.Optimizer):
+            self.base = base
+            super().__init__(base.param_groups, {})
+
+        def step(self, closure: Any = None) -> None:
+            self.base.step()
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.add_(0.1)
+
+    for late in (False, True):
+        model = network()
+        masks, base = pruned(model), sgd(model)
+        outer = None if late else Twice(base)
+        with hold(model, outer or base):
+            loss_of(model).backward()
+            (outer or Twice(base)).step()
+            assert_held(model, base, masks)
+
+
+def bad(match: str) -> Any:
+    return pytest.raises(sc.InvalidArgumentError, match=re.escape(match))
+
+
+def test_bad_input_is_named_and_changes_nothing() -> None:
+    model = network()
+    optimizer = sgd(model)
+    before = snapshot(model)
+    masks = sc.select(model, 0.5).draw()
+    with bad("no weight is zero"):
+        hold(model, optimizer)
+    with bad("the masks are for another model: it has no parameter 'weight'"):
+        hold(model, optimizer, sc.select(nn.Linear(3, 3), 0.5).draw())
+    with bad("0.weight, 4.weight: masked, but in none of the optimizers"):
+        hold(model, sgd(network()), masks)
+    with bad("4.weight: masked, but in none"):
+        hold(model, optim.SGD(model[0].parameters()), masks)
+    with bad("must be a torch.optim.Optimizer or a list of them, got Sequential"):
+        hold(model, model)  # type: ignore[arg-type]
+    assert_same(snapshot(model), before)
+    assert not hasattr(model[4], "weight_orig")
+    nn.init.zeros_(model[4].weight)
+    with bad("all weights of 4.weight are zero"):
+        masks_from_zeros(model)
+
+
+def test_an_optimizer_that_was_replaced_is_refused_before_it_steps() -> None:
+    model = network()
+    pruned(model)
+    hold(model, sgd(model))
+    before = snapshot(model)
+    other = sgd(model)
+    loss_of(model).backward()
+    with bad("0.weight is held, but the SGD that is about to step it was not handed in"):
+        other.step()
+    after = snapshot(model)
+    assert all(torch.equal(after[n], before[n]) for n, _ in model.named_parameters())
+    sgd(network()).step()  # others go on
+
+
+def test_another_parameter_in_the_place_of_a_held_one_is_named() -> None:
+    model = network()
+    pruned(model)
+    hold(model, sgd(model))
+    with bad("0.weight was replaced by another Parameter (load_state_dict with assign=True)"):
+        model.load_state_dict(network(1).state_dict(), assign=True)

@@ -1,0 +1,78 @@
+"""What a Pruner refuses, by name, leaving the model as it was."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn, optim
+from training_cases import network, train
+
+import secateurs as sc
+from helpers import assert_same, snapshot
+from secateurs.training import (
+    Constant,
+    GradientRegrowth,
+    Iterative,
+    MagnitudeRegrowth,
+    OneShot,
+    Pruner,
+    Schedule,
+)
+
+
+def made(
+    schedule: Schedule, model: nn.Module | None = None, **options: Any
+) -> tuple[nn.Module, optim.Optimizer, Pruner]:
+    model = network() if model is None else model
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    return model, optimizer, Pruner(model, optimizer, schedule, **options)
+
+
+class Down(Schedule):
+    last = 2
+
+    def ratio_at(self, step: int) -> float | None:
+        return {1: 0.6, 2: 0.3}.get(step)
+
+
+def test_bad_input_is_named_and_changes_nothing() -> None:
+    model = network()
+    before = snapshot(model)
+
+    def bad(said: str, *args: Any, **options: Any) -> None:
+        with pytest.raises(sc.InvalidArgumentError, match=re.escape(said)):
+            made(*args, model=model, **options)
+        assert_same(snapshot(model), before)
+        assert not model[4]._load_state_dict_post_hooks
+
+    bad("the schedule goes down, from 0.6 at step 1 to 0.3 at step 2", Down())
+    bad("schedule must be a Schedule, such as OneShot(0.9)", 0.5)
+    bad("regrow must be None, MagnitudeRegrowth()", OneShot(0.5), regrow="magnitude")
+    bad("score='random' draws random numbers", OneShot(0.5), score="random")
+    bad("start='erk' draws random", Constant(0.5), regrow=GradientRegrowth(every=1, until=9))
+    bad("prunes every weight of 0.weight", OneShot(1.0))
+    bad("granularity must be one of", OneShot(0.5), granularity="row")
+    rewound = Iterative(0.5, 2, every=1, rewind=0)
+    bad("rewind does not go with", rewound, regrow=MagnitudeRegrowth())
+
+
+def test_a_weight_that_is_not_a_number_is_named_and_nothing_is_pruned() -> None:
+    model, optimizer, pruner = made(OneShot(0.5, at=1))
+    train(model, optimizer, 1)
+    with torch.no_grad():
+        model[4].weight[0, 0] = torch.nan
+    before = snapshot(model)
+    with pytest.raises(sc.InvalidArgumentError, match=r"4\.weight"):
+        pruner.step()
+    assert_same(snapshot(model), before)
+
+
+def test_a_state_of_another_training_is_refused() -> None:
+    _, _, pruner = made(OneShot(0.5))
+    _, _, other = made(OneShot(0.6))
+    with pytest.raises(sc.InvalidArgumentError, match="the state was saved under schedule One"):
+        pruner.load_state_dict(other.state_dict())
+    _, _, other = made(OneShot(0.5), granularity="kernel")
+    with pytest.raises(sc.InvalidArgumentError, match="of another model, or of other layers"):
+        pruner.load_state_dict(other.state_dict())
