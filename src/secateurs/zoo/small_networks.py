@@ -167,16 +167,10 @@ class CifarResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        inputs = 16
-        for stage, channels in enumerate((16, 32, 64), start=1):
-            outputs = channels * width
-            strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
-            layers: list[nn.Module] = []
-            for stride in strides:
-                layers.append(BasicBlock(inputs, outputs, stride))
-                inputs = outputs
-            setattr(self, f"layer{stage}", nn.Sequential(*layers))
-        self.fc = nn.Linear(inputs, num_classes)
+        self.layer1 = _stage(16, 16 * width, blocks, stride=1)
+        self.layer2 = _stage(16 * width, 32 * width, blocks, stride=2)
+        self.layer3 = _stage(32 * width, 64 * width, blocks, stride=2)
+        self.fc = nn.Linear(64 * width, num_classes)
         self.num_classes = num_classes
         self.classes = CIFAR10_CLASSES if num_classes == 10 else None
         self.preprocess = dict(CIFAR10_PREPROCESS)
@@ -187,6 +181,11 @@ class CifarResNet(nn.Module):
         for stage in (self.layer1, self.layer2, self.layer3):
             x = stage(x)
         return self.fc(x.mean((2, 3)))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 def resnet20(pretrained: bool = False, num_classes: int = 10) -> CifarResNet:
