@@ -148,7 +148,10 @@ def score(model: nn.Module, images: TrainingImages, *, amp: bool, ranks: Ranks) 
         ranks: each scores a share.
     """
     device, dtype = device_of(model), dtype_of(model)
-    loss, correct = torch.zeros((), device=device, dtype=torch.float64), torch.zeros((), device=device)
+    loss, correct = (
+        torch.zeros((), device=device, dtype=torch.float64),
+        torch.zeros((), device=device),
+    )
     count = 0
     with _evaluating(model):
         for batch, labels in _share(images, ranks):

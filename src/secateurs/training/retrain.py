@@ -74,7 +74,7 @@ class Retraining:
         row: RetrainRow,
         results: Results[RetrainRow] | None,
         folder: Path,
-        say: Callable[[RetrainRow], object] = lambda row: None,
+        say: Callable[[RetrainRow], object] = lambda _: None,
     ) -> None:
         self.model, self.data, self.plan = model, data, plan
         self.folder, self.say, self.ranks = folder, say, Ranks.here()
@@ -104,15 +104,13 @@ class Retraining:
         rows = self._phase("retrain", rows, state if state.get("phase") == "retrain" else {})
         return self._scores(rows)
 
-    def _phase(
-        self, phase: str, rows: list[RetrainRow], state: dict[str, Any]
-    ) -> list[RetrainRow]:
+    def _phase(self, phase: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
         """The epochs of a phase that are not in ``rows`` yet."""
         done = sum(row.phase == phase for row in rows)
         settings = self.plan.settings(phase)
         if done >= settings.epochs:
             return rows
-        steps = steps_of(self.data.train, settings.batch_size, self.ranks.count)
+        steps = self._steps(phase)
         optimizer = settings.make_optimizer(self.model)
         pruner = self.plan.make_pruner(self.model, optimizer, steps) if phase == "retrain" else None
         best = _Best(**state.get("best", {}))
@@ -128,7 +126,7 @@ class Retraining:
                 loss = self._train(phase, number, offset + number, optimizer, pruner, steps)
                 row = self._epoch_row(phase, number, loss, seconds)
                 rows = [*rows, row]
-                if self._counts(phase, row) and row.top1 > best.top1:
+                if self._counts(phase, row) and row.top1 >= best.top1:
                     best = _Best(row.top1, number)
                     self._write(DENSE if phase == "dense" else BEST)
                 self._save(phase, rows, best, optimizer, pruner)
@@ -160,7 +158,11 @@ class Retraining:
 
     def _counts(self, phase: str, row: RetrainRow) -> bool:
         """Whether an epoch may be the best one: those before the last pruning are not sparse."""
-        return phase == "dense" or row.kept <= self.plan.most_kept(row.prunable)
+        return phase == "dense" or self.plan.is_final(row.epoch, self._steps(phase))
+
+    def _steps(self, phase: str) -> int:
+        size = self.plan.settings(phase).batch_size
+        return steps_of(self.data.train, size, self.ranks.count)
 
     def _epoch_row(
         self, phase: str, number: int, train_loss: float, seconds: Callable[[], float]
@@ -175,11 +177,17 @@ class Retraining:
     def _row_of(
         self, phase: str, number: int, split: str, found: Any, **columns: Any
     ) -> RetrainRow:
-        counted = sparsity(self.model, **self.plan.which)
+        which = {name: self.plan.options.get(name) for name in ("layers", "include", "exclude")}
+        counted = sparsity(self.model, **which)
         settings = self.plan.settings("dense" if phase.endswith("dense") else "retrain")
         return replace(
             self._row,
-            **self.plan.columns(settings),
+            optimizer=settings.described,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            augment=settings.augment,
+            train_batch_size=settings.batch_size,
+            amp=settings.amp,
             phase=phase,
             epoch=number,
             split=split,
@@ -200,12 +208,12 @@ class Retraining:
         """The test images, once, with the dense network and with the best pruned one."""
         best = max(
             (row for row in rows if row.phase == "retrain" and self._counts("retrain", row)),
-            key=lambda row: (row.top1, -row.epoch),
+            key=lambda row: (row.top1, row.epoch),
             default=None,
         )
         dense = max(
             (row for row in rows if row.phase == "dense"),
-            key=lambda row: (row.top1, -row.epoch),
+            key=lambda row: (row.top1, row.epoch),
             default=None,
         )
         if self.data.test is None or any(row.phase == "test pruned" for row in rows):

@@ -3,14 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import nn, optim
 
 from secateurs._validation import as_integer, check_choice, check_ratio
 from secateurs.errors import InvalidArgumentError
+from secateurs.training.pruner import Pruner
+from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
+from secateurs.training.schedules import Cubic, Iterative, OneShot, Schedule
 from secateurs.training.settings import TrainingSettings
 
 SCHEDULES = ("one-shot", "iterative", "cubic")
 REGROWTHS = ("none", "magnitude", "gradient")
+_REGROWING = 0.75  # of the epochs, as in Evci et al. (2020), section 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,7 @@ class RetrainPlan:
             round (Frankle and Carbin 2019).
         ramp: of the cubic schedule: the part of the epochs over which the ratio grows.
         every: steps between two prunings of the cubic schedule, or two regrowths.
+        floor: the share of its units that each layer keeps at least.
         regrowth: one of `REGROWTHS`.
         options: keyword arguments of `secateurs.select`: granularity, scope, score, layers ...
         seed: of order, augmentation and draws.
@@ -43,6 +48,7 @@ class RetrainPlan:
     rewind: bool = False
     ramp: float = 0.5
     every: int = 100
+    floor: float = 0.0
     regrowth: str = "none"
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     seed: int = 0
@@ -50,6 +56,7 @@ class RetrainPlan:
     def __post_init__(self) -> None:
         check_ratio("ratio", self.ratio)
         check_ratio("ramp", self.ramp)
+        check_ratio("floor", self.floor)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("regrowth", self.regrowth, REGROWTHS)
         for name in ("rounds", "every"):
@@ -63,3 +70,76 @@ class RetrainPlan:
                 f"{self.rounds} rounds need at least as many epochs of retraining, got "
                 f"{self.retraining.epochs}: more epochs, or fewer rounds"
             )
+        if self.rewind and self.schedule != "iterative":
+            raise InvalidArgumentError(
+                "rewind returns weights at each round, and only the iterative schedule has rounds: "
+                'write schedule="iterative", or leave rewind out'
+            )
+
+    def settings(self, phase: str) -> TrainingSettings:
+        """How a phase is trained."""
+        return self.dense if phase == "dense" else self.retraining
+
+    def make_schedule(self, steps: int) -> Schedule:
+        """The schedule in steps of the optimizer.
+
+        Args:
+            steps: of an epoch.
+        """
+        epochs = self.retraining.epochs
+        if self.schedule == "one-shot":
+            return OneShot(self.ratio)
+        if self.schedule == "cubic":
+            end = max(round(self.ramp * epochs * steps), 1)
+            return Cubic(self.ratio, end=end, every=min(self.every, end))
+        return Iterative(
+            self.ratio, self.rounds, every=self._round_epochs * steps, begin=0,
+            rewind=0 if self.rewind else None,
+        )  # fmt: skip
+
+    def make_pruner(self, model: nn.Module, optimizer: optim.Optimizer, steps: int) -> Pruner:
+        """What prunes while the network is retrained, at first as the schedule says of step 0.
+
+        Args:
+            model: the network.
+            optimizer: of its parameters.
+            steps: of an epoch.
+        """
+        return Pruner(
+            model, optimizer, self.make_schedule(steps), regrow=self._regrow(steps),
+            floor=self.floor, seed=self.seed, **self.options,
+        )  # fmt: skip
+
+    def rate(self, phase: str, step: int, steps: int) -> float:
+        """The learning rate; it begins again with each round of the iterative schedule.
+
+        Args:
+            phase: "dense" or "retrain".
+            step: of the phase, from 0.
+            steps: of an epoch.
+        """
+        settings = self.settings(phase)
+        length = settings.epochs * steps
+        if phase == "retrain" and self.schedule == "iterative":
+            begin = min(step // (self._round_epochs * steps), self.rounds - 1)
+            begin *= self._round_epochs * steps
+            last = begin == (self.rounds - 1) * self._round_epochs * steps
+            length = length - begin if last else self._round_epochs * steps
+            step -= begin
+        return settings.rate(step, length, settings.warmup * steps)
+
+    def is_final(self, epoch: int, steps: int) -> bool:
+        """Whether everything has been pruned by the end of an epoch of retraining."""
+        return epoch * steps >= self.make_schedule(steps).last
+
+    @property
+    def _round_epochs(self) -> int:
+        return max(self.retraining.epochs // self.rounds, 1)
+
+    def _regrow(self, steps: int) -> Regrowth | None:
+        until = max(round(_REGROWING * self.retraining.epochs * steps), 1)
+        if self.regrowth == "magnitude":
+            return MagnitudeRegrowth(every=self.every, until=until)
+        if self.regrowth == "gradient":
+            return GradientRegrowth(every=self.every, until=until)
+        return None
