@@ -27,6 +27,7 @@ ORDER = [
     {"pruning"},
     {"surrogates", "_console"},
     {"_progress", "report"},
+    {"training"},
     {"zoo"},
     {"evaluation", "attacks", "checkpoint"},
     {"transfer"},

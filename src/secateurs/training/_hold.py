@@ -1,0 +1,297 @@
+"""Masks that stay in force while an optimizer works.
+
+Hooks of the optimizer itself write the zeros, so a training loop needs one line, and whatever calls
+``optimizer.step()`` (a `GradScaler`, Lightning, transformers) is held as well.
+"""
+
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn, optim
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.swa_utils import AveragedModel
+
+from secateurs.distributed.dtensor import local_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks.apply import prune_weights
+from secateurs.masks.mask import Mask, Masks
+from secateurs.originals.module_state import parameter_of
+from secateurs.parameters.target import Target
+from secateurs.pruning import apply_masks
+from secateurs.training.held_weights import count_writes, flat_mask, held_weights
+from secateurs.training.optimizer_state import (
+    Optimizers,
+    check_optimizers,
+    element_states,
+    flat_states,
+    parameter_ids,
+    treats_elements_alone,
+    with_inner,
+)
+from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, then, with_closure
+from secateurs.training.zero_masks import masks_from_zeros
+from secateurs.training.zeroing import Masked, Zeroing
+
+Averages = nn.Module | Sequence[nn.Module]
+
+
+def hold(
+    model: nn.Module,
+    optimizer: Optimizers,
+    masks: Masks | None = None,
+    *,
+    averaged: Averages = (),
+) -> "Hold":
+    """Keep pruned weights at zero through every step of an optimizer.
+
+    After each ``optimizer.step()`` a pruned weight is +0, and so is each value that the optimizer
+    keeps of it: momentum, both moments of Adam and their maximum, every float tensor of the
+    parameter's shape. Gradients stay dense (`Hold.mask_gradients` sets those of pruned weights to
+    zero, for instance before they are clipped by their norm), except for optimizers in which one
+    weight's gradient moves other weights, as LBFGS and Muon: these see only gradients of weights
+    that are kept. Frozen parameters may be masked without being in an optimizer.
+
+    ``load_state_dict`` on a held model keeps it held: what was loaded is pruned, and stays in
+    ``weight_orig``. A parameter that was held before is held by the newer call alone.
+
+    Args:
+        model: the network, wrapped by DistributedDataParallel or divided by ``fully_shard`` as it
+            is trained. Its state dict does not change.
+        optimizer: the optimizer of the masked parameters, or a list of all their optimizers.
+        masks: what to hold, which is applied as by `secateurs.apply_masks`. By default the zeros
+            that the weights have; see `masks_from_zeros`.
+        averaged: averages of the model (`torch.optim.swa_utils.AveragedModel`, or copies), in
+            which pruned weights become zero too. They stay zero by being averaged with zeros.
+
+    Returns:
+        A handle, which is a context manager too: `Hold.remove` or the end of the block lets go.
+
+    Raises:
+        InvalidArgumentError: the masks are for another model, the model has no zeros, or a masked
+            parameter is in none of the optimizers. The model is unchanged. Later, at the step: an
+            optimizer steps a held parameter, but was not handed in.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> from secateurs.training import hold
+        >>> model = sc.global_prune(torch.nn.Linear(4, 4), 0.5)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> with hold(model, optimizer):
+        ...     for _ in range(3):
+        ...         model(torch.ones(1, 4)).sum().backward()
+        ...         optimizer.step()
+        >>> sc.sparsity(model).ratio
+        0.5
+    """
+    optimizers = check_optimizers(optimizer)
+    found = masks_from_zeros(model) if masks is None else masks
+    held = Hold(model, optimizers, found, averaged=averaged)
+    if masks is not None:
+        apply_masks(model, masks)
+    held.begin()
+    held.write_zeros()
+    return held
+
+
+class Hold:
+    """What `hold` returns: masks in force, until it is removed.
+
+    Args:
+        model: the network.
+        optimizers: all that step the masked parameters.
+        masks: what is held.
+        averaged: averages of the model.
+        dense_gradients: whether optimizers see the gradients of pruned weights in any case.
+        remedy: what to do about an optimizer that was not handed in, for the error.
+
+    Attributes:
+        masks: what is held now.
+        steps: how many steps of the optimizers were held.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[optim.Optimizer],
+        masks: Masks,
+        *,
+        averaged: Averages = (),
+        dense_gradients: bool = False,
+        remedy: str = "call hold(model, optimizer) with the new one, or remove() the old handle",
+    ):
+        self.masks = masks
+        self.steps = 0
+        self._model = model
+        self._averaged = [averaged] if isinstance(averaged, nn.Module) else list(averaged)
+        self._dense_gradients = dense_gradients
+        self._remedy = remedy
+        self._optimizers = with_inner(optimizers)
+        self._zeroing: dict[int, Zeroing] = {}
+        self._handles: list[Any] = []
+        self._weights = held_weights(self._model, masks)
+        self._check_held()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        names = ", ".join(type(one).__name__ for one in self._optimizers)
+        return f"Hold({self.masks!r} under {names}{'' if self._handles else ', removed'})"
+
+    def remove(self) -> None:
+        """Let go: pruned weights stay as they are, zero, and the next step may change them."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def begin(self) -> None:
+        """Install the hooks; earlier holds of the same parameters end."""
+        modules = {id(m): m for w in self._weights for m, _ in w.target.places}
+        for module in modules.values():
+            for hook in list(module._load_state_dict_post_hooks.values()):
+                if isinstance(hook, LoadHook) and hook.held is not None:
+                    hook.held.remove()
+            handle = module.register_load_state_dict_post_hook(LoadHook(self))
+            self._handles.append(handle)
+        for optimizer in self._optimizers:
+            self._attach(optimizer)
+        self._handles.append(register_optimizer_step_pre_hook(refusal_by(weakref.ref(self))))
+
+    def update(self, masks: Masks, *, states: bool = True) -> None:
+        """Hold other masks from now on, which the model's weights are under already.
+
+        Args:
+            masks: what to hold.
+            states: whether to set what the optimizers keep to zero at once, or after their step.
+        """
+        self._weights = held_weights(self._model, masks)
+        self.masks = masks
+        self._zeroing = {}
+        self._check_held()
+        self.write_zeros(states=states)
+
+    def forget_states(self) -> None:
+        """Empty the state of the optimizers, which then begin as new ones."""
+        for optimizer in self._optimizers:
+            optimizer.state.clear()
+
+    @torch.no_grad()
+    def write_zeros(self, *, states: bool = True) -> None:
+        """Set what is pruned to +0: in the weights, the optimizers' states and the averages."""
+        for optimizer in self._optimizers if states else ():
+            self._write(optimizer)
+        rows = [w.row([w.here]) for w in self._weights if w.some_pruned]
+        for average in self._averaged:
+            inner = average.module if isinstance(average, AveragedModel) else average
+            rows += [w.row([w.here]) for w in held_weights(inner, self.masks) if w.some_pruned]
+        Zeroing()(rows)
+        count_writes(self._weights)
+
+    def mask_gradients(self) -> None:
+        """Set the gradients of pruned weights to zero, so that norms are those of the kept ones."""
+        self._mask_gradients({id(w.target.parameter) for w in self._weights})
+
+    def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
+        """Do what must be done before a step; returns other arguments for it, if any."""
+        if self._dense_gradients or treats_elements_alone(optimizer):
+            return None
+        ids = parameter_ids(optimizer)
+        masked = with_closure(step, lambda closure: then(closure, self._mask_gradients, ids))
+        if masked is None:
+            self._mask_gradients(ids)
+        return masked
+
+    def after_step(self, optimizer: optim.Optimizer) -> None:
+        """Write the zeros that a step may have changed."""
+        self.steps += 1
+        self._write(optimizer)
+
+    @torch.no_grad()
+    def loaded(self, module: nn.Module) -> None:
+        """Prune what ``load_state_dict`` put into the parameters of a module."""
+        pairs: list[tuple[Target, Mask]] = []
+        for weight in self._weights:
+            for place, attribute in weight.target.places:
+                if place is module:
+                    if parameter_of(module, attribute) is not weight.target.parameter:
+                        raise InvalidArgumentError(
+                            f"{weight.target.name} was replaced by another Parameter "
+                            "(load_state_dict with assign=True), so it is not held, nor has an "
+                            "optimizer it: load without assign, or make the optimizer again and "
+                            f"{self._remedy}"
+                        )
+                    pairs.append((weight.target, weight.mask))
+        prune_weights(module, pairs)
+
+    def _check_held(self) -> None:
+        known = set[int]().union(*map(parameter_ids, self._optimizers))
+        missing = [
+            w.target.name
+            for w in self._weights
+            if id(w.target.parameter) not in known and w.target.parameter.requires_grad
+        ]
+        if missing:
+            shown = ", ".join(missing[:3])
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise InvalidArgumentError(
+                f"{shown}{more}: masked, but in none of the optimizers: hand in all that train the "
+                "model, hold(model, [first, second]), made after the model was moved or wrapped, "
+                "or freeze what is not trained by requires_grad_(False)"
+            )
+
+    def _attach(self, optimizer: optim.Optimizer) -> None:
+        if "_optimizer_step_post_hooks" not in vars(optimizer):
+            return  # a wrapper that hands its steps on
+
+        before, after = step_hooks(self)
+        self._handles.append(optimizer.register_step_pre_hook(before))
+        self._handles.append(optimizer.register_step_post_hook(after))
+
+    def refuse_unknown(self, optimizer: optim.Optimizer) -> None:
+        """Stop an optimizer that was not handed in before it steps a held parameter."""
+        known = {id(one) for one in self._optimizers}
+        if id(optimizer) in known or not self._handles:
+            return
+        theirs = parameter_ids(optimizer)
+        stepped = [w.target.name for w in self._weights if id(w.target.parameter) in theirs]
+        if not stepped:
+            return
+        if any(id(one) in known for one in with_inner([optimizer])):  # wrapped since
+            self._optimizers.append(optimizer)
+            self._attach(optimizer)
+            return
+        raise InvalidArgumentError(
+            f"{stepped[0]} is held, but the {type(optimizer).__name__} that is about to step it "
+            f"was not handed in, so it would bring pruned weights back: {self._remedy}"
+        )
+
+    @torch.no_grad()
+    def _write(self, optimizer: optim.Optimizer) -> None:
+        ids = parameter_ids(optimizer)
+        weights = [w for w in self._weights if w.some_pruned and id(w.target.parameter) in ids]
+        rows = [w.row([w.here, *element_states(optimizer, w.target.parameter)]) for w in weights]
+        vectors = flat_states(optimizer)
+        if vectors:
+            rows.append(Masked(flat_mask(self._weights, optimizer), vectors))
+        self._zeroing.setdefault(id(optimizer), Zeroing())(rows)
+        count_writes(weights)
+
+    @torch.no_grad()
+    def _mask_gradients(self, ids: set[int]) -> None:
+        rows: list[Masked] = []
+        for weight in self._weights:
+            grad = weight.target.parameter.grad
+            if id(weight.target.parameter) in ids and grad is not None and not grad.is_sparse:
+                rows.append(weight.row([local_of(grad.detach())]))
+        Zeroing()(rows)

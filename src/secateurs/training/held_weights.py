@@ -1,0 +1,77 @@
+"""Parameters with the masks that hold them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn, optim
+
+from secateurs.distributed.dtensor import is_part, local_of
+from secateurs.masks.apply import check_weights, local_mask
+from secateurs.masks.mask import Mask, Masks
+from secateurs.parameters.target import Target
+from secateurs.training.zeroing import Masked, same_shape_mask
+
+
+@dataclass
+class HeldWeight:
+    """A parameter with its mask.
+
+    Attributes:
+        target: the parameter.
+        mask: its mask, as it was handed in.
+        keep: the local part of the mask in the shape of the local part of the parameter.
+        some_pruned: whether anything is to be written here.
+    """
+
+    target: Target
+    mask: Mask
+    keep: torch.Tensor
+    some_pruned: bool
+
+    @property
+    def here(self) -> torch.Tensor:
+        """The local part of the parameter, detached."""
+        return local_of(self.target.parameter.detach())
+
+    def row(self, tensors: Sequence[torch.Tensor]) -> Masked:
+        """The tensors with the mask, which follows the parameter to its device."""
+        device = tensors[0].device if tensors else self.keep.device
+        if self.keep.device != device:
+            self.keep = self.keep.to(device)
+        return Masked(self.keep, tensors)
+
+
+def held_weights(model: nn.Module, masks: Masks) -> list[HeldWeight]:
+    """Pair each mask with the parameter it is for.
+
+    Raises:
+        InvalidArgumentError: the masks are for another model.
+    """
+    weights: list[HeldWeight] = []
+    for target, mask in check_weights(model, masks):
+        keep = local_mask(mask, target)
+        full = same_shape_mask(keep, local_of(target.parameter.detach()))
+        weights.append(HeldWeight(target, mask, full, not bool(keep.all())))
+    return weights
+
+
+def count_writes(weights: Sequence[HeldWeight]) -> None:
+    """Count a write of each parameter on a CPU, as torch does not for those of numpy.
+
+    A pending backward pass that needs the old values must find out that they are gone.
+    """
+    here = [w.target.parameter for w in weights if w.target.parameter.device.type == "cpu"]
+    plain = [p for p in here if not is_part(p) and not p.is_inference()]
+    if plain:
+        torch.autograd.graph.increment_version(plain)
+
+
+def flat_mask(weights: Sequence[HeldWeight], optimizer: optim.Optimizer) -> torch.Tensor:
+    """The masks of all parameters of an optimizer's first group, one behind the other."""
+    masks = {id(w.target.parameter): w.keep for w in weights}
+    parts = [
+        masks.get(id(p), torch.ones_like(p, dtype=torch.bool)).reshape(-1)
+        for p in optimizer.param_groups[0]["params"]
+    ]
+    return torch.cat(parts)

@@ -1,0 +1,130 @@
+"""Pruned weights that go on learning behind the mask (dynamic network surgery)."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from secateurs.distributed.dtensor import local_of
+from secateurs.originals.module_state import keep_original, original_of, parameter_of
+from secateurs.originals.original import Original
+from secateurs.parameters.target import Target
+from secateurs.training._hold import Hold
+from secateurs.training.held_weights import HeldWeight, count_writes
+from secateurs.training.optimizer_state import parameter_ids
+from secateurs.training.step_hooks import Step, with_closure
+from secateurs.training.zeroing import Masked, Zeroing
+
+
+class StraightThrough(Hold):
+    """A `Hold` under which the optimizer steps the dense weights, which lie in ``weight_orig``.
+
+    Before a step the dense weights are put into the Parameters, whose gradients are those of the
+    masked ones; after it they are noted, and pruned again. So between steps pruned weights are
+    zero, and what the optimizer keeps of them goes on.
+    """
+
+    _shown: set[int]
+
+    def begin(self) -> None:
+        """As `Hold.begin`."""
+        self._shown = set()
+        super().begin()
+
+    def write_zeros(self, *, states: bool = True) -> None:
+        """As `Hold.write_zeros`, but what optimizers keep is not touched."""
+        del states
+        super().write_zeros(states=False)
+
+    def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
+        """Put the dense weights in, after the closure if there is one."""
+        ids = parameter_ids(optimizer)
+
+        def around(closure: Callable[[], Any]) -> Callable[[], Any]:
+            def evaluate() -> Any:
+                self._hide(ids)
+                loss = closure()
+                self._show(ids)
+                return loss
+
+            return evaluate
+
+        wrapped = with_closure(step, around)
+        if wrapped is None:
+            self._show(ids)
+        return wrapped
+
+    def after_step(self, optimizer: optim.Optimizer) -> None:
+        """Note what was learned, and prune again."""
+        self.steps += 1
+        self._hide(parameter_ids(optimizer))
+
+    @torch.no_grad()
+    def loaded(self, module: nn.Module) -> None:
+        """As `Hold.loaded`; where zeros were loaded, what is learned behind the mask stays."""
+        for weight in self._weights:
+            places = [m for m, a in weight.target.places if parameter_of(m, a) is not None]
+            if module in places and _originals_of(weight.target):
+                here = weight.here
+                known = weight.keep.to(here.device) | (here != 0)
+                here.copy_(torch.where(known, here, local_of(_dense_of(weight.target))))
+        super().loaded(module)
+
+    def dense(self) -> dict[str, torch.Tensor]:
+        """The dense weights by name, pruned or not; DTensors of a sharded model."""
+        return {
+            w.target.name: _dense_of(w.target)
+            if _originals_of(w.target)
+            else w.target.parameter.detach()
+            for w in self._weights
+        }
+
+    @torch.no_grad()
+    def load_dense(self, values: dict[str, torch.Tensor]) -> None:
+        """Take dense weights into the Parameters, to be pruned by the caller."""
+        for weight in self._weights:
+            weight.here.copy_(local_of(values[weight.target.name]))
+
+    def _masked(self, ids: set[int], *, shown: bool) -> Iterator[HeldWeight]:
+        for weight in self._weights:
+            key = id(weight.target.parameter)
+            if key in ids and (key in self._shown) == shown and _originals_of(weight.target):
+                yield weight
+
+    @torch.no_grad()
+    def _show(self, ids: set[int]) -> None:
+        for weight in self._masked(ids, shown=False):
+            here, dense = weight.here, local_of(_dense_of(weight.target))
+            here.copy_(torch.where(weight.keep.to(here.device), here, dense))
+            self._shown.add(id(weight.target.parameter))
+
+    @torch.no_grad()
+    def _hide(self, ids: set[int]) -> None:
+        rows: list[Masked] = []
+        weights = list(self._masked(ids, shown=True))
+        for weight in weights:
+            here = weight.here
+            local_of(_dense_of(weight.target)).copy_(here)
+            rows.append(weight.row([here]))
+            self._shown.discard(id(weight.target.parameter))
+        self._zeroing.setdefault(0, Zeroing())(rows)
+        count_writes(weights)
+        for weight in weights:
+            for original in _originals_of(weight.target):
+                original.written()
+
+
+def _originals_of(target: Target) -> list[Original]:
+    return [o for place in target.places if (o := original_of(*place)) is not None]
+
+
+def _dense_of(target: Target) -> torch.Tensor:
+    """What stands in ``weight_orig``; put there where nothing does, as after `make_permanent`."""
+    originals = _originals_of(target)
+    if len(originals) < len(target.places):
+        values = originals[0].values if originals else target.parameter.detach().clone()
+        for module, attribute in target.places:
+            keep_original(module, attribute, Original(values, target.parameter))
+        return values
+    return originals[0].beside.detach()
