@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.errors import FailureError
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
 from secateurs.training.labelled_images import TrainingImages, epoch, mixed, steps_of
 from secateurs.training.settings import TrainingSettings
@@ -105,7 +105,7 @@ def train_epoch(
     device, dtype = device_of(network), dtype_of(network)
     total = torch.zeros((), device=device)
     wrong = torch.full((), -1, device=device)
-    count = step = 0
+    count = 0
     batches = epoch(
         images, number, batch_size=settings.batch_size, seed=seed, augment=settings.augment,
         rank=ranks.rank, ranks=ranks.count,
@@ -117,16 +117,21 @@ def train_epoch(
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
             logits = logits_of(network(moved(batch, device, dtype)))
             loss = F.cross_entropy(logits.float(), labels.to(device))
-        loss.backward()
-        optimizer.step()
-        after_step()
         found = loss.detach()
-        total += found * len(labels)
         # On a GPU nothing waits here for the number.
         wrong = torch.where((wrong < 0) & ~found.isfinite(), step, wrong)
-        count += len(labels)
         if device.type == "cpu" and wrong >= 0:
             break
+        loss.backward()
+        optimizer.step()
+        try:
+            after_step()
+        except InvalidArgumentError:
+            if wrong >= 0:  # there is no ranking of weights that are NaN
+                break
+            raise
+        total += found * len(labels)
+        count += len(labels)
     summed, counted, first = ranks.sums(float(total), count, float(wrong >= 0))
     if first:
         raise DivergedError(

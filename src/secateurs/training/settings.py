@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,7 +78,7 @@ class TrainingSettings:
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer of a model's parameters that want gradients."""
         wanted = [p for p in model.parameters() if p.requires_grad]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in wanted if p.dim() > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in wanted if p.dim() <= 1], "weight_decay": 0.0},
         ]
@@ -89,19 +90,19 @@ class TrainingSettings:
         return f"sgd(momentum={MOMENTUM}, nesterov)" if self.optimizer == "sgd" else self.optimizer
 
 
-def _sgd(groups: Iterable[dict[str, object]], rate: float) -> torch.optim.Optimizer:
+def _sgd(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True)
 
 
-def _adam(groups: Iterable[dict[str, object]], rate: float) -> torch.optim.Optimizer:
+def _adam(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, lr=rate)
 
 
-def _adamw(groups: Iterable[dict[str, object]], rate: float) -> torch.optim.Optimizer:
+def _adamw(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate)
 
 
-_MAKERS: dict[str, Callable[[Iterable[dict[str, object]], float], torch.optim.Optimizer]] = {
+_MAKERS: dict[str, Callable[[Iterable[dict[str, Any]], float], torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
