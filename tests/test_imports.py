@@ -138,7 +138,7 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    there = declared("hf", "lightning")
+    there = declared("hf", "lightning", "parquet")
     for name, path in files().items():
         for imported in imports(path):
             package = imported.split(".")[0]

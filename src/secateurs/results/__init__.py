@@ -6,15 +6,18 @@ Needs the standard library only, so that results can be read where torch is not 
 from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
 from secateurs.results.record import Record
+from secateurs.results.retrain_row import RETRAIN_COLUMNS, RetrainRow
 from secateurs.results.row import COLUMNS, Row
 from secateurs.results.row_reader import kind_of_rows, read_rows, read_transfer_rows
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [
     "COLUMNS",
+    "RETRAIN_COLUMNS",
     "TRANSFER_COLUMNS",
     "Record",
     "Results",
+    "RetrainRow",
     "Row",
     "TransferRow",
     "digest_of",

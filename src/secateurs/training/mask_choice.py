@@ -62,8 +62,12 @@ class MaskChoice:
             name = next(iter(short))
             raise InvalidArgumentError(
                 f"the ratio {ratio:g} prunes every weight of {name}, after which the network "
-                f"learns nothing: write floor=0.01, so that every layer keeps 1%, or "
-                f"exclude={name!r}, or scope='layer'"
+                "learns nothing: write ",
+                Argument("floor", 0.01),
+                ", so that every layer keeps 1%, or ",
+                Argument("exclude", name),
+                ", or ",
+                Argument("scope", "layer"),
             )
         if self.options.scope == "layer":
             found = self._by_counts(contents, masks, short, score)
@@ -166,8 +170,10 @@ class MaskChoice:
                 least = sum(self._least(mask) for mask in masks.units.values())
                 most = 1 - least / sum(sizes.values())
                 raise InvalidArgumentError(
-                    f"with floor={self.floor:g} at most {most:.4g} can be pruned, not {ratio:g}: "
-                    "write a smaller floor or a smaller ratio"
+                    "with ",
+                    Argument("floor", self.floor),
+                    f" at most {most:.4g} can be pruned, not {ratio:g}: write a smaller one, or a "
+                    "smaller ratio",
                 )
             others = self._select(contents, left / there, rest, score) if rest else Masks({})
             short = self._short(contents, others)

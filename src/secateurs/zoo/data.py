@@ -6,7 +6,7 @@ from pathlib import Path
 
 from secateurs._validation import as_integer, nearest
 from secateurs.errors import InvalidArgumentError
-from secateurs.zoo import folder_layouts, named_data
+from secateurs.zoo import folder_layouts, label_table, named_data, parquet
 from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.folder_layouts import Listing
 from secateurs.zoo.images import ImageDataset
@@ -51,7 +51,9 @@ def load_data(
 
     Args:
         spec: a folder in ImageNet layout (``DIR/val/CLASS/*`` or ``DIR/CLASS/*``) or in
-            ImageNet-Compatible layout (``DIR/images.csv`` and ``DIR/images/ID.png``); or one of
+            ImageNet-Compatible layout (``DIR/images.csv`` and ``DIR/images/ID.png``), with a table
+            of labels (``DIR/labels.csv``: image, label), or of parquet files (``DIR/test.parquet``,
+            ``DIR/data/test-*.parquet``: columns image and label); or one of
             digits, mnist, fashion-mnist, kmnist, usps, cifar10, cifar100, svhn, stl10. A folder of
             such a name is written ``./digits``.
         preprocess: from an image to a tensor; default that of ``model``.
@@ -137,11 +139,16 @@ def _read(
     if _name(spec) in named_data.NAMES:
         return named_data.read_named(_name(spec), split, model, root, download=download)
     folder = Path(spec).expanduser()
-    if not folder_layouts.is_compatible(folder):
+    compatible, table = folder_layouts.is_compatible(folder), label_table.has_label_table(folder)
+    if not compatible and not table:
+        if parquet.has_parquet(folder):
+            return parquet.read_parquet(folder, split, model)
         return folder_layouts.read_class_folders(folder, split, model)
     if split not in (None, "test"):
-        raise InvalidArgumentError(f"{folder} (images.csv) is not divided: leave split out")
-    return folder_layouts.read_compatible(folder, model, skip_corrupt=skip_corrupt)
+        name = "images.csv" if compatible else label_table.TABLE
+        raise InvalidArgumentError(f"{folder} ({name}) is not divided: leave split out")
+    read = folder_layouts.read_compatible if compatible else label_table.read_label_table
+    return read(folder, model, skip_corrupt=skip_corrupt)
 
 
 def _name(spec: str | Path) -> str:

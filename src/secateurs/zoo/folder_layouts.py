@@ -18,8 +18,8 @@ from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.weights_file import one_line
 
 UNDERSTOOD = (
-    "understood are DIR/val/CLASS/*.JPEG, DIR/CLASS/*.JPEG, and DIR/images.csv with "
-    "DIR/images/ID.png"
+    "understood are DIR/val/CLASS/*.JPEG, DIR/CLASS/*.JPEG, DIR/images.csv with DIR/images/ID.png, "
+    "DIR/labels.csv (image,label), and DIR/test.parquet (image, label)"
 )
 _HELD_OUT = ("val", "validation")
 _SPLITS = {"train", "training", "test", "testing", "valid", "dev", "eval"}

@@ -9,6 +9,7 @@ from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import Overrides
+from secateurs.zoo.small_networks import SMALL_NETWORKS
 from secateurs.zoo.weights_file import is_file
 
 _DIGITS_SPECS = {
@@ -16,6 +17,9 @@ _DIGITS_SPECS = {
     **{name: f"{build.__module__}:{build.__name__}" for name, build in FAMILY.items()},
 }
 DIGITS_NAMES = tuple(_DIGITS_SPECS)
+_OWN_SPECS = _DIGITS_SPECS | {
+    name: f"{build.__module__}:{build.__name__}" for name, build in SMALL_NETWORKS.items()
+}
 _SOURCES = {
     "torchvision": from_torchvision.load,
     "timm": from_timm.load,
@@ -42,7 +46,8 @@ def load_model(
             (timm's ``local-dir:`` layout) and ``hf:FOLDER`` (written by ``save_pretrained``);
             ``package.module:function``, called without arguments; ``digits``, the small network
             that is trained on first use, or one of digits-plain, digits-wide, digits-residual,
-            digits-patches, see `secateurs.zoo.digits_family`.
+            digits-patches, see `secateurs.zoo.digits_family`; ``lenet300``, ``lenet5`` or
+            ``mlpnet`` for MNIST, ``resnet20`` for CIFAR-10, which have no published weights.
         weights: None for the usual ones (torchvision: ``IMAGENET1K_V1``), the name of published
             ones (``IMAGENET1K_V2``, ``DEFAULT``, a timm tag), a file (``.safetensors``, or one of
             ``torch.save``, read without running code), or ``random`` for an untrained model,
@@ -82,8 +87,13 @@ def load_model(
     if isinstance(weights, Path) and not is_file(chosen):
         raise InvalidArgumentError(f"no weights file {weights}")
     name = spec.strip()
-    if name in DIGITS_NAMES:
-        loaded = from_function.load(_DIGITS_SPECS[name], chosen, classes, overrides)
+    if name in SMALL_NETWORKS and chosen is None:
+        raise InvalidArgumentError(
+            f"{name} has no published weights: give a file as weights (`secateurs retrain` writes "
+            'one), or weights="random"'
+        )
+    if name in _OWN_SPECS:
+        loaded = from_function.load(_OWN_SPECS[name], chosen, classes, overrides)
         loaded.name = "digits-cnn" if name == "digits" else name
         return loaded
     source, colon, rest = name.partition(":")

@@ -1,0 +1,178 @@
+"""One epoch of training, and one pass of scoring."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateurs.distributed.process_group import ProcessGroup
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.outputs import device_of, dtype_of, logits_of, moved
+from secateurs.training.labelled_images import TrainingImages, epoch, mixed, steps_of
+from secateurs.training.settings import TrainingSettings
+
+SCORED_AT_ONCE = 512
+"""Images of a batch that is scored."""
+
+
+class DivergedError(FailureError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """What a network makes of a set of images.
+
+    Attributes:
+        count: images scored.
+        correct: images given their class.
+        loss: mean cross-entropy, nats.
+    """
+
+    count: int
+    correct: int
+    loss: float
+
+    @property
+    def top1(self) -> float:
+        """Accuracy in percent."""
+        return 100 * self.correct / max(self.count, 1)
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: TrainingImages,
+    settings: TrainingSettings,
+    *,
+    number: int,
+    seed: int,
+    rate_at: Callable[[int], float],
+    after_step: Callable[[], object],
+    ranks: ProcessGroup,
+) -> float:
+    """Train for one epoch.
+
+    Args:
+        network: the model, or the model in DistributedDataParallel.
+        optimizer: of its parameters.
+        images: to train on.
+        settings: batch size, augmentation, precision.
+        number: of the epoch, counted over all phases; with ``seed`` it decides order,
+            augmentation and dropout.
+        seed: of the training.
+        rate_at: the learning rate of each step of the epoch, counted from 0.
+        after_step: called after each step of the optimizer.
+        ranks: the processes that train together.
+
+    Returns:
+        The mean loss, in nats.
+
+    Raises:
+        DivergedError: the loss is NaN or infinite; it names the first such step.
+    """
+    torch.manual_seed(mixed(seed, number, ranks.rank))
+    network.train()
+    device, dtype = device_of(network), dtype_of(network)
+    total = torch.zeros((), device=device)
+    wrong = torch.full((), -1, device=device)
+    count, stopped = 0, None
+    batches = epoch(
+        images, number, batch_size=settings.batch_size, seed=seed, augment=settings.augment,
+        rank=ranks.rank, ranks=ranks.size,
+    )  # fmt: skip
+    for step, (batch, labels) in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
+            logits = logits_of(network(moved(batch, device, dtype)))
+            loss = F.cross_entropy(logits.float(), labels.to(device))
+        found = loss.detach()
+        # On a GPU nothing waits here for the number.
+        wrong = torch.where((wrong < 0) & ~found.isfinite(), step, wrong)
+        if ranks.size == 1 and device.type == "cpu" and wrong >= 0:
+            break  # several ranks go on together, since they wait for each other's gradients
+        loss.backward()
+        optimizer.step()
+        try:
+            after_step()
+        except InvalidArgumentError as error:
+            stopped = error  # there is no ranking of weights that are NaN, on any rank
+            break
+        total += found * len(labels)
+        count += len(labels)
+    summed, counted = _sums(ranks, float(total), count)
+    firsts = np.zeros(ranks.size, np.int64)
+    firsts[ranks.rank] = int(wrong) + 1
+    found_at = [step for step in ranks.sum(firsts).tolist() if step]
+    if found_at:
+        raise DivergedError(
+            f"the loss became NaN or infinite at step {min(found_at)} of "
+            f"{steps_of(images, settings.batch_size, ranks.size)} of the epoch: lower the "
+            "learning rate, or look for wrong images"
+        )
+    if stopped is not None:
+        raise stopped
+    return summed / max(counted, 1)
+
+
+@torch.no_grad()
+def score_images(
+    model: nn.Module, images: TrainingImages, *, amp: bool, ranks: ProcessGroup
+) -> ImageScore:
+    """Count right answers.
+
+    Args:
+        model: scored in eval mode; afterwards each module has its mode back.
+        images: all are scored once.
+        amp: whether to compute in bfloat16 where torch's autocast does.
+        ranks: each scores a share.
+    """
+    device, dtype = device_of(model), dtype_of(model)
+    loss, correct = (
+        torch.zeros((), device=device, dtype=torch.float64),
+        torch.zeros((), device=device),
+    )
+    count = 0
+    with _evaluating(model):
+        for batch, labels in _share(images, ranks):
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                logits = logits_of(model(moved(batch, device, dtype)))
+            labels = labels.to(device)
+            loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+            count += len(labels)
+    total, right, losses = _sums(ranks, count, float(correct), float(loss))
+    return ImageScore(int(total), int(right), losses / max(total, 1))
+
+
+def _sums(ranks: ProcessGroup, *numbers: float) -> list[float]:
+    """Each number added up over the ranks."""
+    return ranks.sum(np.array(numbers, np.float64)).tolist()
+
+
+def clock() -> Callable[[], float]:
+    """A function that says how many seconds ago this was called."""
+    began = time.perf_counter()
+    return lambda: time.perf_counter() - began
+
+
+def _share(images: TrainingImages, ranks: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
+    return images.batches(torch.arange(ranks.rank, len(images), ranks.size), SCORED_AT_ONCE)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,210 @@
+"""Images with labels, batch by batch, in an order that an epoch's number and a seed decide."""
+
+from collections.abc import Iterator, Sized
+from typing import Any, Protocol, Self, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.training.augmentation import AUGMENTATIONS
+
+
+class TrainingImages(Protocol):
+    """What a training reads: `LabelledImages`, or `StreamedImages` where those do not fit."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        ...
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of these numbers, in this order, so many at a time, with their labels."""
+        ...
+
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
+        """Divide at random, always in the same way for one seed."""
+        ...
+
+
+class LabelledImages:
+    """Images and labels in memory, as two tensors.
+
+    Args:
+        images: count x channels x height x width, as the network takes them.
+        labels: count; classes from 0.
+
+    Raises:
+        InvalidArgumentError: the numbers of images and labels differ, or there are none.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        if len(images) != len(labels) or not len(images):
+            raise InvalidArgumentError(
+                f"training needs as many labels as images, and at least one: got {len(images)} "
+                f"images and {len(labels)} labels"
+            )
+        self.images, self.labels = images, labels
+
+    @classmethod
+    def read(cls, dataset: Dataset[Any], *, workers: int = 0) -> "LabelledImages":
+        """Read a whole data set into memory.
+
+        Args:
+            dataset: pairs of an image (channels x height x width) and a class; the class -1 marks
+                an image that could not be read, which is left out.
+            workers: processes that decode.
+        """
+        loader: DataLoader[Any] = DataLoader(dataset, batch_size=256, num_workers=workers)
+        count = len(cast(Sized, dataset))
+        images: Tensor | None = None
+        labels: list[Tensor] = []
+        for read, classes in loader:
+            readable = classes >= 0
+            if images is None:
+                images = _room(count, read)
+            begin = sum(map(len, labels))
+            labels.append(classes[readable])
+            images[begin : begin + len(labels[-1])] = read[readable]
+        if images is None:
+            raise InvalidArgumentError("the training data are empty: give at least one image")
+        joined = torch.cat(labels)
+        return cls(images[: len(joined)], joined)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "LabelledImages":
+        """The same images on a device."""
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of these numbers, in this order, so many at a time, with their labels."""
+        for part in order.split(batch_size):
+            which = part.to(self.labels.device)
+            yield self.images[which], self.labels[which]
+
+    def split(self, fraction: float, *, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
+        """Divide at random, always in the same way for one seed.
+
+        Args:
+            fraction: of the images that the second part gets, above 0, below 1.
+            seed: of the division.
+
+        Returns:
+            The first part, and the second, which has ``round(fraction * count)`` images.
+
+        Raises:
+            InvalidArgumentError: a part would be empty.
+        """
+        first, second = (
+            LabelledImages(self.images[part], self.labels[part])
+            for part in _division(len(self), fraction, seed)
+        )
+        return first, second
+
+
+class StreamedImages:
+    """Images that are decoded whenever they are asked for.
+
+    Args:
+        dataset: pairs of an image (channels x height x width) and a class; the class -1 marks an
+            image that could not be read, which is left out.
+        workers: processes that decode.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, workers: int = 0) -> None:
+        self.dataset, self.workers = dataset, workers
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of these numbers, in this order, so many at a time, with their labels."""
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,
+            batch_sampler=[part.tolist() for part in order.split(batch_size)],
+            num_workers=self.workers,
+        )
+        for images, labels in loader:
+            readable = labels >= 0
+            yield images[readable], labels[readable]
+
+    def split(self, fraction: float, *, seed: int = 0) -> "tuple[StreamedImages, StreamedImages]":
+        """Divide as `LabelledImages.split` does."""
+        first, second = (
+            StreamedImages(Subset(self.dataset, part.tolist()), workers=self.workers)
+            for part in _division(len(self), fraction, seed)
+        )
+        return first, second
+
+
+def epoch(
+    images: TrainingImages,
+    number: int,
+    *,
+    batch_size: int,
+    seed: int,
+    augment: str = "none",
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch, shuffled and augmented.
+
+    The same number and seed give the same batches, whatever happened before: a training that was
+    interrupted repeats them.
+
+    Args:
+        images: to train on.
+        number: of the epoch.
+        batch_size: images a step, of all ranks together; a multiple of ``ranks``.
+        seed: of the training.
+        augment: one of `AUGMENTATIONS`.
+        rank: whose share of each batch.
+        ranks: how many shares; a rest of images that cannot be shared evenly is left out.
+
+    Yields:
+        Images and labels.
+    """
+    generator = torch.Generator().manual_seed(mixed(seed, number))
+    order = torch.randperm(len(images), generator=generator)
+    share = order[: len(images) // ranks * ranks][rank::ranks]
+    own = torch.Generator().manual_seed(mixed(seed, number, rank + 1))
+    for batch, labels in images.batches(share, batch_size // ranks):
+        yield AUGMENTATIONS[augment](batch, own), labels
+
+
+def steps_of(images: TrainingImages, batch_size: int, ranks: int = 1) -> int:
+    """How many batches `epoch` yields."""
+    return -(-(len(images) // ranks) // (batch_size // ranks))
+
+
+def mixed(*numbers: int) -> int:
+    """A seed out of several numbers; near ones give seeds that have nothing in common."""
+    seed = 0
+    for number in numbers:
+        seed = (seed ^ (number & (2**63 - 1))) * 6364136223846793005 + 1442695040888963407
+        seed = (seed ^ (seed >> 29)) % 2**63
+    return seed
+
+
+def _room(count: int, like: Tensor) -> Tensor:
+    try:
+        return torch.empty((count, *like.shape[1:]), dtype=like.dtype)
+    except RuntimeError as error:  # torch's out of memory on a CPU
+        size = count * like[0].numel() * like.element_size() / 2**30
+        raise FailureError(
+            f"the {count} training images need {size:.1f} GiB of memory, more than there is: use "
+            "StreamedImages, fewer images, or smaller ones"
+        ) from error
+
+
+def _division(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    size = round(fraction * count) if 0 < fraction < 1 else 0
+    if not 0 < size < count:
+        raise InvalidArgumentError(
+            f"{fraction!r} of {count} images for validation leaves a part empty: write a fraction "
+            "such as 0.1"
+        )
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[size:].sort().values, order[:size].sort().values

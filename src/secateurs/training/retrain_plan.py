@@ -1,0 +1,152 @@
+"""What a run of `secateurs.training.retrain` prunes, when, and how it trains."""
+
+from dataclasses import dataclass, field, replace
+
+from torch import nn, optim
+
+from secateurs._validation import as_integer, check_choice, check_ratio
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.selection.selection_options import SelectionOptions
+from secateurs.training.pruner import Pruner
+from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
+from secateurs.training.schedules import Cubic, Iterative, OneShot, Schedule
+from secateurs.training.settings import TrainingSettings
+
+SCHEDULES = ("one-shot", "iterative", "cubic")
+REGROWTHS = ("none", "magnitude", "gradient")
+_REGROWING = 0.75  # of the epochs, as in Evci et al. (2020), section 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainPlan:
+    """The settings of a run; checked once, when it is made.
+
+    Attributes:
+        ratio: of units that are pruned in the end, from 0 to 1.
+        dense: how the network is trained before it is pruned; with 0 epochs it is taken as it is.
+        retraining: how it is trained while it is pruned.
+        schedule: one of `SCHEDULES`.
+        rounds: of the iterative schedule; each has as many epochs as the others, give or take one.
+        rewind: whether the kept weights go back to what they were before the retraining at each
+            round (Frankle and Carbin 2019).
+        ramp: of the cubic schedule: the part of the epochs over which the ratio grows.
+        every: steps between two prunings of the cubic schedule, or two regrowths.
+        floor: the share of its units that each layer keeps at least.
+        regrowth: one of `REGROWTHS`.
+        options: what is one unit, which weights compete, and how they are scored; its seed is that
+            of the plan.
+        seed: of order, augmentation and draws.
+
+    Raises:
+        InvalidArgumentError: a value is unknown or out of range.
+    """
+
+    ratio: float
+    dense: TrainingSettings
+    retraining: TrainingSettings
+    schedule: str = "cubic"
+    rounds: int = 5
+    rewind: bool = False
+    ramp: float = 0.5
+    every: int = 100
+    floor: float = 0.0
+    regrowth: str = "none"
+    options: SelectionOptions = field(default_factory=SelectionOptions)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_ratio("ratio", self.ratio)
+        check_ratio("ramp", self.ramp)
+        check_ratio("floor", self.floor)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("regrowth", self.regrowth, REGROWTHS)
+        for name in ("rounds", "every"):
+            whole = as_integer(getattr(self, name))
+            if whole is None or whole < 1:
+                raise InvalidArgumentError(
+                    Argument(name),
+                    f" must be a whole number from 1 on, got {getattr(self, name)!r}",
+                )
+        if self.schedule == "iterative" and self.retraining.epochs < self.rounds:
+            raise InvalidArgumentError(
+                f"{self.rounds} rounds need at least as many epochs of retraining, got "
+                f"{self.retraining.epochs}: write more ",
+                Argument("epochs"),
+                ", or fewer ",
+                Argument("rounds"),
+            )
+        if self.rewind and self.schedule != "iterative":
+            raise InvalidArgumentError(
+                Argument("rewind"),
+                " returns weights at each round, and only the iterative schedule has rounds: write ",
+                Argument("schedule", "iterative"),
+                ", or leave it out",
+            )
+
+    def settings(self, phase: str) -> TrainingSettings:
+        """How a phase is trained."""
+        return self.dense if phase == "dense" else self.retraining
+
+    def make_schedule(self, steps: int) -> Schedule:
+        """The schedule in steps of the optimizer.
+
+        Args:
+            steps: of an epoch.
+        """
+        epochs = self.retraining.epochs
+        if self.schedule == "one-shot":
+            return OneShot(self.ratio)
+        if self.schedule == "cubic":
+            end = max(round(self.ramp * epochs * steps), 1)
+            return Cubic(self.ratio, end=end, every=min(self.every, end))
+        return Iterative(
+            self.ratio, self.rounds, every=self._round_epochs * steps, begin=0,
+            rewind=0 if self.rewind else None,
+        )  # fmt: skip
+
+    def make_pruner(self, model: nn.Module, optimizer: optim.Optimizer, steps: int) -> Pruner:
+        """What prunes while the network is retrained, at first as the schedule says of step 0.
+
+        Args:
+            model: the network.
+            optimizer: of its parameters.
+            steps: of an epoch.
+        """
+        return Pruner(
+            model, optimizer, self.make_schedule(steps), regrow=self._regrow(steps),
+            floor=self.floor, **vars(replace(self.options, seed=self.seed)),
+        )  # fmt: skip
+
+    def rate(self, phase: str, step: int, steps: int) -> float:
+        """The learning rate; it begins again with each round of the iterative schedule.
+
+        Args:
+            phase: "dense" or "retrain".
+            step: of the phase, from 0.
+            steps: of an epoch.
+        """
+        settings = self.settings(phase)
+        length = settings.epochs * steps
+        if phase == "retrain" and self.schedule == "iterative":
+            begin = min(step // (self._round_epochs * steps), self.rounds - 1)
+            begin *= self._round_epochs * steps
+            last = begin == (self.rounds - 1) * self._round_epochs * steps
+            length = length - begin if last else self._round_epochs * steps
+            step -= begin
+        return settings.rate(step, length, settings.warmup * steps)
+
+    def is_final(self, epoch: int, steps: int) -> bool:
+        """Whether everything has been pruned by the end of an epoch of retraining."""
+        return epoch * steps >= self.make_schedule(steps).last
+
+    @property
+    def _round_epochs(self) -> int:
+        return max(self.retraining.epochs // self.rounds, 1)
+
+    def _regrow(self, steps: int) -> Regrowth | None:
+        until = max(round(_REGROWING * self.retraining.epochs * steps), 1)
+        if self.regrowth == "magnitude":
+            return MagnitudeRegrowth(every=self.every, until=until)
+        if self.regrowth == "gradient":
+            return GradientRegrowth(every=self.every, until=until)
+        return None

@@ -1,0 +1,55 @@
+"""What a training needs to go on after its last finished epoch, in one file that is old or new."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateurs._io.regular_files import read_regular
+from secateurs.errors import FailureError
+from secateurs.results.durable import remove_leftovers, replace_files
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values so that a kill leaves the file old or new.
+
+    Args:
+        path: the file; its folder exists.
+        state: what `torch.load` reads with ``weights_only=True``.
+
+    Raises:
+        FailureError: the disk is full; the old file is intact.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    replace_files({path: content.getvalue()})
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Read what `save_state` wrote; None where there is no file.
+
+    Raises:
+        FailureError: the file is damaged, or no such state.
+    """
+    remove_leftovers(path.parent, (path.name,))
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise _damaged(path) from error
+    if not isinstance(state, dict):
+        raise _damaged(path)
+    return state
+
+
+def _damaged(path: Path) -> FailureError:
+    return FailureError(
+        f"{path} is damaged, so the training cannot go on from it: begin again with overwrite"
+    )

@@ -1,0 +1,112 @@
+"""How a network is trained: optimizer, learning rate, batches."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs._validation import as_integer, check_choice
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.training.augmentation import AUGMENTATIONS
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of one phase of a training; checked once, when it is made.
+
+    Attributes:
+        epochs: passes over the training images; 0 for none.
+        optimizer: ``"sgd"`` (Nesterov momentum 0.9), ``"adam"`` or ``"adamw"``.
+        learning_rate: the highest one; it falls to 0 along half a cosine (Loshchilov and Hutter
+            2017, equation 5, without restarts) after a linear rise over ``warmup`` epochs.
+        weight_decay: L2 penalty; of ``adamw``, decoupled; BatchNorm and biases have none.
+        batch_size: images a step.
+        warmup: epochs of the rise.
+        augment: one of `AUGMENTATIONS`.
+        amp: whether to compute in bfloat16 where torch's autocast does.
+
+    Raises:
+        InvalidArgumentError: a value is unknown or out of range.
+
+    Example:
+        >>> TrainingSettings(epochs=10).rate(step=50, steps=100)
+        0.05
+    """
+
+    epochs: int
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    warmup: float = 0.0
+    augment: str = "none"
+    amp: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("augment", self.augment, tuple(AUGMENTATIONS))
+        for name, least in (("epochs", 0), ("batch_size", 1)):
+            whole = as_integer(getattr(self, name))
+            if whole is None or whole < least:
+                raise InvalidArgumentError(
+                    Argument(name),
+                    f" must be a whole number from {least} on, got {getattr(self, name)!r}",
+                )
+        for name in ("learning_rate", "weight_decay", "warmup"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise InvalidArgumentError(
+                    Argument(name), f" must be a number from 0 on, got {value!r}"
+                )
+
+    def rate(self, step: float, steps: float, warmup: float = 0.0) -> float:
+        """The learning rate of one step.
+
+        Args:
+            step: from 0.
+            steps: how many there are.
+            warmup: how many of them rise.
+        """
+        if step < warmup:
+            return self.learning_rate * (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(steps - warmup, 1)
+        return self.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of a model's parameters that want gradients."""
+        wanted = [p for p in model.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in wanted if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in wanted if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        return _MAKERS[self.optimizer]([g for g in groups if g["params"]], self.learning_rate)
+
+    @property
+    def described(self) -> str:
+        """The optimizer with its settings, for result rows."""
+        return f"sgd(momentum={MOMENTUM}, nesterov)" if self.optimizer == "sgd" else self.optimizer
+
+
+def _sgd(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True)
+
+
+def _adam(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, lr=rate)
+
+
+def _adamw(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+_MAKERS: dict[str, Callable[[Iterable[dict[str, Any]], float], torch.optim.Optimizer]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+}

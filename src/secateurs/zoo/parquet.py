@@ -1,0 +1,141 @@
+"""Folders of parquet files with images and labels, as Hugging Face's data sets are published."""
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from secateurs._io.text import printable, quoted
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.zoo.classes import match_labels
+from secateurs.zoo.decoding import FORMATS
+from secateurs.zoo.folder_layouts import Listing
+from secateurs.zoo.images import Item
+from secateurs.zoo.loaded_model import LoadedModel
+from secateurs.zoo.weights_file import one_line
+
+_HELD_OUT = ("validation", "val", "test")
+_IMAGES, _LABELS = ("image", "img"), ("label", "labels", "fine_label")
+_SPLIT = re.compile(r"([A-Za-z]+)[-_.]?.*\.parquet")
+
+
+class EncodedImages:
+    """Image files that lie in memory, indexed like a torchvision data set.
+
+    Args:
+        contents: the bytes of one image file each.
+        labels: one for each.
+    """
+
+    def __init__(self, contents: Any, labels: list[int]) -> None:
+        self.contents, self.labels = contents, labels
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        content = self.contents[index].as_py()
+        if content is None:
+            raise FailureError("the file holds no bytes for it")
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image.load()
+        return image, self.labels[index]
+
+
+def has_parquet(folder: Path) -> bool:
+    """Whether ``folder``, or its ``data`` folder, holds parquet files."""
+    return any(_files(folder))
+
+
+def read_parquet(folder: Path, split: str | None, model: LoadedModel | None) -> Listing:
+    """List ``DIR/SPLIT.parquet`` or ``DIR/SPLIT-*.parquet`` (also in ``DIR/data``).
+
+    The images are a column ``image`` with the bytes of an image file in each row (``bytes`` of a
+    struct, or binary); the labels are whole numbers in a column ``label``.
+
+    Args:
+        folder: DIR.
+        split: which files; None for ``validation``, ``val`` or ``test`` where there is one, else
+            all of them.
+        model: must have as many answers as there are labels, where it says how many it has.
+
+    Raises:
+        InvalidArgumentError: no such split or column, or labels that are no classes of the model.
+        FailureError: pyarrow is not installed, or a file is damaged.
+    """
+    splits: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        match = _SPLIT.fullmatch(path.name)
+        splits.setdefault(match[1] if match else path.stem, []).append(path)
+    name = split or next((each for each in _HELD_OUT if each in splits), None)
+    if name is not None and name not in splits:
+        raise InvalidArgumentError(
+            f"{folder} has no parquet files of a split {name!r}: it has {', '.join(sorted(splits))}"
+        )
+    files = splits[name] if name else [path for paths in splits.values() for path in paths]
+    contents, labels = _columns(files)
+    if not labels:
+        raise InvalidArgumentError(f"no images in {folder}: its parquet files have no rows")
+    classes = [str(each) for each in range(max(labels) + 1)]
+    count = model.num_classes if model else None
+    if model is not None and count is not None and len(classes) < count:
+        classes = [str(each) for each in range(count)]  # the last classes may have no images
+    indices = match_labels(classes, model, str(folder))
+    images = EncodedImages(contents, labels)
+    items = [Item((images, place), indices[label]) for place, label in enumerate(labels)]
+    return Listing(items, name or "all", classes)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+
+
+def _columns(files: list[Path]) -> tuple[Any, list[int]]:
+    """The bytes of all images, as one column of pyarrow, and the labels."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise FailureError(
+            "reading parquet files needs pyarrow: pip install 'secateurs[parquet]'"
+        ) from error
+    contents: list[Any] = []
+    labels: list[int] = []
+    for path in files:
+        try:
+            table = parquet.read_table(path)
+            column = _column(path, table, _IMAGES)
+            values = _column(path, table, _LABELS).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise FailureError(
+                f"{printable(str(path))} cannot be read ({printable(one_line(error))}): get it "
+                "again"
+            ) from error
+        chunks = column.chunks
+        if pa.types.is_struct(column.type):
+            if column.type.get_field_index("bytes") < 0:
+                raise _unknown(path, "the images have no field 'bytes'")
+            chunks = [chunk.field("bytes") for chunk in chunks]
+        if not all(isinstance(each, int) and each >= 0 for each in values):
+            wrong = next(each for each in values if not isinstance(each, int) or each < 0)
+            raise _unknown(path, f"a label is {quoted(str(wrong))}, not a class counted from 0")
+        contents += chunks
+        labels += values
+    joined = pa.chunked_array(contents) if contents else pa.array([], pa.binary())
+    bytes_type = pa.types.is_binary(joined.type) or pa.types.is_large_binary(joined.type)
+    if labels and not bytes_type:
+        raise _unknown(files[0], f"the images are {joined.type}, not bytes of image files")
+    return joined, labels
+
+
+def _column(path: Path, table: Any, names: tuple[str, ...]) -> Any:
+    for name in names:
+        if name in table.column_names:
+            return table.column(name)
+    raise _unknown(path, f"it has no column {names[0]!r} (it has {', '.join(table.column_names)})")
+
+
+def _unknown(path: Path, what: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{printable(str(path))} is not understood: {what}; columns 'image' (bytes of image files) "
+        "and 'label' (whole numbers from 0) are"
+    )

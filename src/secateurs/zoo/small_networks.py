@@ -1,0 +1,220 @@
+"""The small networks of the pruning literature, for MNIST and CIFAR-10, without published weights.
+
+Each is called by a name of its own in `secateurs.zoo.load_model`; weights come from a file, or are
+drawn from the global generator (``weights="random"``).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateurs.errors import InvalidArgumentError
+
+MNIST_PREPROCESS: dict[str, Any] = {
+    "img_size": 28,
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (0.1307,),
+    "std": (0.3081,),
+}
+CIFAR10_PREPROCESS: dict[str, Any] = {
+    "img_size": 32,
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+}
+DIGITS = tuple(str(digit) for digit in range(10))
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+
+
+class MnistNetwork(nn.Sequential):
+    """Layers in a row for grey images (batch x 1 x 28 x 28), with 10 logits.
+
+    Attributes:
+        num_classes: 10.
+        classes: "0" to "9".
+        preprocess: the values of its preprocessing, by name.
+    """
+
+    def __init__(self, layers: "OrderedDict[str, nn.Module]") -> None:
+        super().__init__(layers)
+        self.num_classes = 10
+        self.classes = DIGITS
+        self.preprocess = dict(MNIST_PREPROCESS)
+
+
+def lenet300(pretrained: bool = False) -> MnistNetwork:
+    """LeNet-300-100 (LeCun et al. 1998): linear layers 784-300-100-10; 266,200 weights.
+
+    Args:
+        pretrained: must be False, since nobody published its weights.
+
+    Example:
+        >>> sum(p.numel() for p in lenet300().parameters())
+        266610
+    """
+    _refuse_pretrained("lenet300", pretrained)
+    return MnistNetwork(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(784, 300),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(300, 100),
+            relu2=nn.ReLU(),
+            fc3=nn.Linear(100, 10),
+        )
+    )
+
+
+def lenet5(pretrained: bool = False) -> MnistNetwork:
+    """LeNet-5 as Caffe has it, which Han et al. (2015) pruned; 430,500 weights.
+
+    Args:
+        pretrained: must be False, since nobody published its weights.
+
+    Example:
+        >>> sum(p.numel() for p in lenet5().parameters())
+        431080
+    """
+    _refuse_pretrained("lenet5", pretrained)
+    return MnistNetwork(
+        OrderedDict(
+            conv1=nn.Conv2d(1, 20, 5),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(20, 50, 5),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(800, 500),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(500, 10),
+        )
+    )
+
+
+def mlpnet(pretrained: bool = False) -> MnistNetwork:
+    """MLPNet of the one-shot pruning literature: linear layers 784-40-20-10 without biases.
+
+    Args:
+        pretrained: must be False, since nobody published its weights.
+
+    Example:
+        >>> sum(p.numel() for p in mlpnet().parameters())
+        32360
+    """
+    _refuse_pretrained("mlpnet", pretrained)
+    return MnistNetwork(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(784, 40, bias=False),
+            relu1=nn.ReLU(),
+            fc2=nn.Linear(40, 20, bias=False),
+            relu2=nn.ReLU(),
+            fc3=nn.Linear(20, 10, bias=False),
+        )
+    )
+
+
+class BasicBlock(nn.Module):
+    """relu(x + f(x)), f two 3 x 3 convolutions with BatchNorm (He et al. 2016, figure 2).
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        stride: of the first convolution; above 1, x is projected by a 1 x 1 convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = (
+            nn.Identity()
+            if stride == 1 and inputs == outputs
+            else nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Batch x outputs x height / stride x width / stride."""
+        inside = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(inside)) + self.downsample(x))
+
+
+class CifarResNet(nn.Module):
+    """ResNet for 32 x 32 images: three stages of 16, 32, 64 channels (He et al. 2016, section 4.2).
+
+    Args:
+        blocks: in each stage; 3 make ResNet-20.
+        width: channels are 16, 32 and 64 times this.
+        num_classes: length of the logits.
+
+    Attributes:
+        num_classes: as given.
+        classes: CIFAR-10's, for 10 classes.
+        preprocess: the values of its preprocessing, by name.
+    """
+
+    def __init__(self, blocks: int = 3, width: int = 1, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16 * width, blocks, stride=1)
+        self.layer2 = _stage(16 * width, 32 * width, blocks, stride=2)
+        self.layer3 = _stage(32 * width, 64 * width, blocks, stride=2)
+        self.fc = nn.Linear(64 * width, num_classes)
+        self.num_classes = num_classes
+        self.classes = CIFAR10_CLASSES if num_classes == 10 else None
+        self.preprocess = dict(CIFAR10_PREPROCESS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, batch x classes."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        for stage in (self.layer1, self.layer2, self.layer3):
+            x = stage(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def _stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def resnet20(pretrained: bool = False, num_classes: int = 10) -> CifarResNet:
+    """ResNet-20 for CIFAR (He et al. 2016, section 4.2), with projections; 270,896 weights.
+
+    Args:
+        pretrained: must be False, since nobody published its weights.
+        num_classes: length of the logits.
+
+    Example:
+        >>> model = resnet20()
+        >>> sum(p.numel() for p in model.parameters() if p.dim() > 1)
+        270896
+    """
+    _refuse_pretrained("resnet20", pretrained)
+    return CifarResNet(num_classes=num_classes)
+
+
+def _refuse_pretrained(name: str, pretrained: bool) -> None:
+    if pretrained:
+        raise InvalidArgumentError(
+            f"nobody published weights of {name}: leave pretrained out, and load a file"
+        )
+
+
+SMALL_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "lenet300": lenet300,
+    "lenet5": lenet5,
+    "mlpnet": mlpnet,
+    "resnet20": resnet20,
+}
+"""What `secateurs.zoo.load_model` calls them."""

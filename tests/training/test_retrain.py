@@ -1,0 +1,221 @@
+"""Runs that train, prune and retrain: what they leave on disk, and how they go on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.results import Results, RetrainRow
+from secateurs.training.epochs import DivergedError
+from secateurs.training.labelled_images import (
+    LabelledImages,
+    StreamedImages,
+    TrainingImages,
+    epoch,
+    steps_of,
+)
+from secateurs.training.retrain import BEST, DENSE, LAST, RetrainData, Retraining
+from secateurs.training.retrain_plan import RetrainPlan
+from secateurs.training.settings import TrainingSettings
+
+SETTINGS = TrainingSettings(epochs=3, learning_rate=0.1, batch_size=16, weight_decay=0.0)
+PLAN = RetrainPlan(ratio=0.75, dense=SETTINGS, retraining=SETTINGS, every=2)
+ROW = RetrainRow(
+    model="small", weights="random", data="made up", seed=0, granularity="weight", scope="global",
+    score="magnitude", layers="", include="", exclude="", p_prune=0.75, schedule="cubic",
+    regrowth="none", optimizer="", learning_rate=0.0, weight_decay=0.0, augment="",
+    train_batch_size=1, train_count=1, preprocess="", amp=False, phase="dense", epoch=0, split="",
+    count=0, train_loss=0.0, loss=0.0, top1=0.0, correct=0, achieved=0.0, kept=0, prunable=0,
+    param_count=0.0, duration=0.0, device="cpu", dtype="float32", ranks=1, weights_sha256="",
+    versions="",
+)  # fmt: skip
+MEASURED = ("duration",)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Dropout(0.2), nn.Linear(12, 3)
+    )
+
+
+def images(count: int, seed: int = 0) -> LabelledImages:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (count,), generator=generator)
+    noise = torch.randn(count, 1, 4, 4, generator=generator)
+    noise[torch.arange(count), 0, labels, :] += 2
+    return LabelledImages(noise, labels)
+
+
+DATA = RetrainData(images(64), images(32, 1), images(48, 2))
+
+
+def run(folder: Path, plan: RetrainPlan = PLAN, data: RetrainData = DATA) -> list[RetrainRow]:
+    with Results(folder, RetrainRow) as results:
+        results.open({"plan": repr(plan)})
+        return Retraining(small(), data, plan, row=ROW, results=results, folder=folder).run()
+
+
+def comparable(rows: list[RetrainRow]) -> list[dict[str, Any]]:
+    return [
+        {name: repr(v) for name, v in row.as_dict().items() if name not in MEASURED} for row in rows
+    ]
+
+
+class Stopping:
+    """Images that can be read so many batches long, and then the power goes."""
+
+    def __init__(self, inner: LabelledImages, batches: int):
+        self.inner, self.left = inner, batches
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.inner.batches(order, batch_size):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            yield batch
+
+    def split(self, fraction: float, *, seed: int = 0) -> tuple[Any, Any]:
+        return self.inner.split(fraction, seed=seed)
+
+
+@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "cubic"])
+@pytest.mark.parametrize("regrowth", ["none", "magnitude", "gradient"])
+def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, schedule: str, regrowth: str
+) -> None:
+    plan = replace(PLAN, schedule=schedule, regrowth=regrowth, rounds=3)
+    whole = run(tmp_path / "whole", plan)
+    stopped = tmp_path / "stopped"
+    for batches in (6, 7, 5):  # in the dense phase, and twice in the other
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped, plan, replace(DATA, train=Stopping(images(64), batches)))
+    assert comparable(run(stopped, plan)) == comparable(whole)
+    assert comparable(run(stopped, plan)) == comparable(whole)  # nothing is left to do
+    for name in (DENSE, BEST, LAST):
+        first, second = load_file(tmp_path / "whole" / name), load_file(stopped / name)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    with Results(stopped, RetrainRow) as results:
+        assert comparable(results.rows()) == comparable(whole)
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    rows = run(tmp_path)
+    assert [(row.phase, row.epoch) for row in rows[:6]] == [
+        *(("dense", number) for number in (1, 2, 3)),
+        *(("retrain", number) for number in (1, 2, 3)),
+    ]
+    dense, pruned = rows[6:]
+    assert (dense.phase, pruned.phase) == ("test dense", "test pruned")
+    assert (dense.achieved, pruned.achieved) == (0.0, 0.75)
+    assert {row.count for row in (dense, pruned)} == {48}
+    best = load_file(tmp_path / BEST)
+    assert sum(int((t == 0).sum()) for name, t in best.items() if "weight" in name) == 171
+    model = small()
+    model.load_state_dict(best)  # as it is, into a plain model
+    logits = model.eval()(DATA.test.images)  # type: ignore[union-attr]
+    right = logits.argmax(1) == DATA.test.labels  # type: ignore[union-attr]
+    assert int(right.sum()) == pruned.correct
+
+
+def test_the_best_epoch_is_one_after_the_last_pruning(tmp_path: Path) -> None:
+    rows = run(tmp_path, replace(PLAN, schedule="iterative", rounds=3))
+    assert rows[-1].epoch == 3
+    assert rows[-1].achieved == 0.75
+
+
+def test_epochs_before_the_pruning_may_be_left_out(tmp_path: Path) -> None:
+    plan = replace(PLAN, dense=replace(SETTINGS, epochs=0))
+    rows = run(tmp_path, plan)
+    assert [row.phase for row in rows] == ["retrain"] * 3 + ["test dense", "test pruned"]
+    assert comparable(run(tmp_path, plan)) == comparable(rows)
+
+
+def test_a_loss_that_is_none_stops_the_run_and_keeps_the_last_weights(tmp_path: Path) -> None:
+    run_whole = run(tmp_path / "whole")
+    spoiled = images(64)
+    wild = replace(PLAN, retraining=replace(SETTINGS, learning_rate=1e30))
+    with pytest.raises(DivergedError, match=r"retrain epoch 1: the loss became NaN .* at step \d+"):
+        run(tmp_path / "wild", wild)
+    kept = load_file(tmp_path / "wild" / LAST)
+    assert all(t.isfinite().all() for t in kept.values())
+    spoiled.images[3] = float("nan")
+    with pytest.raises(DivergedError, match="dense epoch 1"):
+        run(tmp_path / "spoiled", data=replace(DATA, train=spoiled))
+    assert run_whole[-1].top1 > 80
+
+
+@pytest.mark.parametrize("kind", [LabelledImages, StreamedImages])
+def test_shares_of_ranks_are_the_batches_of_one_process(kind: type) -> None:
+    inner = images(70)
+    some: TrainingImages = inner
+    if kind is StreamedImages:
+        some = StreamedImages(TensorDataset(inner.images, inner.labels))
+    whole = list(epoch(some, 3, batch_size=20, seed=5))
+    shares = [list(epoch(some, 3, batch_size=20, seed=5, rank=r, ranks=2)) for r in range(2)]
+    assert steps_of(some, 20) == len(whole) == 4
+    assert steps_of(some, 20, 2) == len(shares[0]) == 4
+    for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
+        rows = torch.cat([part[0] for part in parts]).flatten(1).tolist()
+        assert sorted(map(tuple, rows)) == sorted(map(tuple, batch[0].flatten(1).tolist()))
+
+
+@pytest.mark.parametrize("augment", ["none", "shift", "crop-flip"])
+def test_augmentation_repeats_itself(augment: str) -> None:
+    first, again, other = (
+        torch.cat(
+            [batch for batch, _ in epoch(images(40), n, batch_size=16, seed=1, augment=augment)]
+        )
+        for n in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == other.shape
+
+
+def test_crops_are_windows_of_the_padded_image() -> None:
+    from secateurs.training.augmentation import crop_flip
+
+    image = torch.arange(1.0, 17).view(1, 1, 4, 4)
+    padded = nn.functional.pad(torch.cat([image, image.flip(3)]), (1,) * 4)
+    windows = [padded[m, 0, r : r + 4, c : c + 4]
+               for m in range(2) for r in range(3) for c in range(3)]  # fmt: skip
+    found = crop_flip(image.expand(200, -1, -1, -1), torch.Generator().manual_seed(0))
+    seen = {next(i for i, w in enumerate(windows) if torch.equal(w, one[0])) for one in found}
+    assert seen == set(range(18))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"ratio": 1.5}, "ratio"),
+        ({"schedule": "linear"}, "schedule"),
+        ({"regrowth": "random"}, "regrowth"),
+        ({"schedule": "iterative", "rounds": 4}, "more epochs, or fewer rounds"),
+        ({"rewind": True}, "only the iterative schedule has rounds"),
+        ({"rounds": 0}, "rounds"),
+    ],
+)
+def test_plans_that_are_refused(changes: dict[str, Any], error: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=error):
+        replace(PLAN, **changes)
+
+
+def test_splits() -> None:
+    first, second = images(50).split(0.2)
+    again, _ = images(50).split(0.2)
+    assert (len(first), len(second)) == (40, 10)
+    assert torch.equal(first.images, again.images)
+    for fraction in (0.0, 1.0, 0.001):
+        with pytest.raises(InvalidArgumentError, match="validation"):
+            images(50).split(fraction)
