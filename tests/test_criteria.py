@@ -1,13 +1,28 @@
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import reference
 from helpers import DTYPES, Case, every_case, every_granularity, every_scope, flags
-from secateurs import InvalidArgumentError, Target, find_targets, global_prune, restore, select
-from secateurs.criteria import OF_ELEMENTS, needs_gradients
+from secateurs import (
+    Diversified,
+    InvalidArgumentError,
+    Target,
+    apply_masks,
+    find_targets,
+    global_prune,
+    restore,
+    select,
+)
+from secateurs.checkpoint import prune_checkpoint
+from secateurs.cli import main
+from secateurs.criteria import CRITERIA, Criterion, register, score_names
+from secateurs.evaluation import sweep
 
 
 def with_gradients(case: Case) -> nn.Module:
@@ -198,14 +213,98 @@ def test_nan_weights_are_refused_by_name(dtype: torch.dtype, granularity: str) -
     select(model, 0.5, granularity=granularity, exclude="1.weight")
 
 
-@pytest.mark.parametrize("score", OF_ELEMENTS)
-def test_those_that_read_gradients_say_so(score: str) -> None:
+@pytest.mark.parametrize("criterion", CRITERIA.values(), ids=list(CRITERIA))
+def test_those_that_read_gradients_say_so(criterion: Criterion) -> None:
     """A sweep that goes on is known by what the gradients gave, so it must know who reads them."""
-    layer = nn.Linear(2, 2)
-    target = find_targets(layer)[0]
+    if criterion.function is None:
+        return
     try:
-        OF_ELEMENTS[score](target)  # the layer has no gradients
+        criterion.function(find_targets(nn.Linear(2, 2))[0])  # the layer has no gradients
     except InvalidArgumentError:
-        assert needs_gradients(score)
+        assert criterion.needs_gradients
     else:
-        assert not needs_gradients(score)
+        assert not criterion.needs_gradients
+
+
+def inverse(target: Target) -> Tensor:
+    """The largest weights go first."""
+    return 1 / target.weight.abs()
+
+
+@pytest.fixture
+def registered() -> Iterator[str]:
+    """A criterion from outside, with what it needs to be told."""
+    register()(inverse)
+    yield "inverse"
+    del CRITERIA["inverse"]
+
+
+def largest_are_pruned(weight: Tensor) -> bool:
+    return weight.count_nonzero() == 6 and bool((weight[weight != 0] < 7).all())
+
+
+def ascending() -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 4, bias=False))
+    model[1].weight.data = torch.arange(1.0, 13.0).view(4, 3)
+    return model
+
+
+def test_a_criterion_from_outside_prunes_models(registered: str) -> None:
+    model = ascending()
+    assert (
+        flags(select(model, 0.5, score=registered).chosen["1.weight"]) == [False] * 6 + [True] * 6
+    )
+    assert largest_are_pruned(global_prune(model, 0.5, score=registered)[1].weight)
+    restore(model)
+    surrogate = Diversified(model, 0.5, 1.0, score=registered)
+    assert largest_are_pruned(surrogate(torch.eye(3)).T)
+
+
+def test_a_criterion_from_outside_is_swept(registered: str, tmp_path: Path) -> None:
+    data = [(torch.randn(3), i % 4) for i in range(8)]
+    loader = torch.utils.data.DataLoader(data, batch_size=4)
+    options = {"p_prune": 0.5, "output": tmp_path, "progress": False}
+    (row,) = sweep(ascending(), loader, score=registered, **options)
+    assert (row.score, row.achieved) == ("inverse", 0.5)
+    (again,) = sweep(ascending(), loader, score=registered, **options)
+    assert again == row
+    # Its name does not say what it computes, so another function of that name is another sweep.
+    CRITERIA[registered] = Criterion(name=registered, function=lambda target: target.weight)
+    with pytest.raises(InvalidArgumentError, match="candidates"):
+        sweep(ascending(), loader, score=registered, **options)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "filter"])
+def test_a_criterion_from_outside_prunes_files(
+    registered: str, granularity: str, tmp_path: Path
+) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.Conv2d(4, 3, 3, bias=False))
+    save_file(model.state_dict(), tmp_path / "in.safetensors")
+    options = {"score": registered, "granularity": granularity, "seed": 0}
+    prune_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", 0.4, 0.5, **options)
+    pruned_file = load_file(tmp_path / "out.safetensors")
+    masks = select(model, 0.4, **options).draw(0.5, seed=0)
+    apply_masks(model, masks)
+    assert all(torch.equal(pruned_file[name], values) for name, values in model.named_parameters())
+
+
+def test_the_command_line_knows_a_criterion_from_outside(
+    registered: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"1.weight": ascending()[1].weight.data}, tmp_path / "in.safetensors")
+    words = ["prune", f"{tmp_path}/in.safetensors", "-o", f"{tmp_path}/out.safetensors"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([*words, "--p-prune", "0.5", "--score", registered])
+    assert largest_are_pruned(load_file(tmp_path / "out.safetensors")["1.weight"])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main([*words, "--p-prune", "0.5", "--score", "invers"])
+    said = capsys.readouterr().err
+    assert "taylor, random, inverse; got 'invers'; did you mean inverse?" in said
+
+
+def test_a_name_belongs_to_one_function(registered: str) -> None:
+    register()(inverse)  # as a notebook does that runs a cell again
+    with pytest.raises(InvalidArgumentError, match="there is a criterion 'magnitude' already"):
+        register(name="magnitude")(inverse)
+    assert score_names() == ["magnitude", "gradient", "taylor", "random", registered]
+    assert score_names(data_free=True) == ["magnitude", "random", registered]

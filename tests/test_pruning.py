@@ -11,6 +11,7 @@ from torch import nn
 
 from helpers import Case, assert_same, bits, every_case, every_granularity, every_scope, snapshot
 from secateurs import (
+    Diversified,
     InvalidArgumentError,
     LostTrainingWarning,
     apply_masks,
@@ -23,7 +24,7 @@ from secateurs import (
     select,
     sparsity,
 )
-from secateurs.selection._select import SelectOptions
+from secateurs.selection.selection_options import SelectionOptions
 
 
 def network() -> nn.Sequential:
@@ -68,15 +69,21 @@ def test_the_line_is_made_of_the_parts() -> None:
 
 
 def test_the_arguments_are_the_same_everywhere() -> None:
-    names = list(inspect.signature(global_prune).parameters)
-    assert names[:3] == ["model", "p_prune", "p_bern"]
-    assert names[3:] == list(SelectOptions.__annotations__)
-    assert list(inspect.signature(select).parameters) == ["model", "p_prune", *names[3:]]
-    for function in (gradient_prune, pruned, gradient_pruned):
-        assert list(inspect.signature(function).parameters) == [*names[:3], "options"]
-    for name, parameter in list(inspect.signature(global_prune).parameters.items())[3:]:
-        assert parameter.default == inspect.signature(select).parameters[name].default
-        assert parameter.kind == parameter.KEYWORD_ONLY
+    options = inspect.signature(SelectionOptions).parameters
+    for function in (select, global_prune, gradient_prune, pruned, gradient_pruned):
+        shown = inspect.signature(function).parameters
+        ratios = ["p_prune"] if function is select else ["p_prune", "p_bern"]
+        assert list(shown) == ["model", *ratios, "generator", *options]
+        for name, parameter in options.items():
+            assert shown[name] == parameter
+            assert f"\n    {name}: " in inspect.getdoc(function)
+
+
+def test_a_misspelt_argument_is_told_the_nearest() -> None:
+    for function in (global_prune, gradient_prune, Diversified):
+        words = rf"^{function.__name__} has no argument granularty; .*; did you mean granularity\?$"
+        with pytest.raises(InvalidArgumentError, match=words):
+            function(network(), 0.5, 0.5, granularty="kernel")
 
 
 def test_all_and_none() -> None:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     )
     from secateurs.selection._select import select, select_levels
     from secateurs.selection.candidates import Candidates, Levels
+    from secateurs.selection.selection_options import SelectionOptions
     from secateurs.surrogates import Diversified, Ensemble, ensemble
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "Mask",
     "Masks",
     "SecateursError",
+    "SelectionOptions",
     "Sparsity",
     "Target",
     "__version__",
@@ -91,6 +93,7 @@ _HOME_OF = {
     "Levels": "selection.candidates",
     "Mask": "masks.mask",
     "Masks": "masks.mask",
+    "SelectionOptions": "selection.selection_options",
     "Sparsity": "masks._sparsity",
     "Target": "parameters.target",
     "apply_masks": "pruning",

@@ -1,17 +1,19 @@
 """Argument checks shared by all modules: each says what was wrong and what to write instead."""
 
 import difflib
+import inspect
 import math
 import numbers
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import SupportsIndex, cast
-
-import torch
+from typing import TYPE_CHECKING, SupportsIndex, cast
 
 from secateurs.errors import Advice, Argument, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def check_ratio(name: str, value: float) -> float:
@@ -39,7 +41,7 @@ def as_integer(value: object) -> int | None:
 
     What Python itself takes as an index is one (``operator.index``), but for True and False.
     """
-    if isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool:
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(cast("SupportsIndex", value))
@@ -87,6 +89,28 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     )
 
 
+def check_keywords(
+    function: Callable[..., object], given: Iterable[str], taken: Collection[str]
+) -> None:
+    """Refuse keyword arguments that a function does not have.
+
+    Args:
+        function: the function.
+        given: the names of its ``**keywords``.
+        taken: those that it takes.
+
+    Raises:
+        InvalidArgumentError: it does not take one; the message lists its arguments.
+    """
+    for name in given:
+        if name not in taken:
+            known = list(inspect.signature(function).parameters)
+            raise InvalidArgumentError(
+                f"{function.__name__} has no argument {name}; it takes {', '.join(known)}"
+                f"{nearest(name, known)}"
+            )
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean ...?"`` for the closest of ``choices``, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=3, cutoff=0.5)
@@ -94,8 +118,8 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def make_generator(
-    generator: torch.Generator | None, seed: int | None, *, needed_for: Argument | None = None
-) -> torch.Generator | None:
+    generator: "torch.Generator | None", seed: int | None, *, needed_for: Argument | None = None
+) -> "torch.Generator | None":
     """Turn the two ways to hand in randomness into one generator.
 
     Args:
@@ -106,6 +130,8 @@ def make_generator(
     Raises:
         InvalidArgumentError: both were given, or neither although ``needed_for`` is set.
     """
+    import torch  # here alone, so that names and numbers are checked without it
+
     if generator is not None and seed is not None:
         raise InvalidArgumentError("give generator or seed, not both")
     if generator is not None:

@@ -1,157 +1,178 @@
-"""How important a weight is. A new criterion is a new function of two or three lines here.
+"""The criteria: how important a weight is. The least important are pruned first.
 
-Each takes a `Target` and returns a tensor in the shape of the weight whose absolute value is the
-score of each element; `secateurs.masks.granularity` pools them into units. The smallest are pruned
-first.
+`CRITERIA` is the one list of them, from which selection, sweeps, surrogates, checkpoints and the
+command line read. A new one is a function of a few lines, under `register`: here, or in a program
+of yours.
+
+This module imports no torch, so that the command line knows the names without it.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from secateurs._tensors.float_keys import Scores
-from secateurs._tensors.quantization_scales import (
-    further_name,
-    scale_name,
-    scale_steps,
-    scaling_names,
-    spread,
-    unknown_name,
-)
 from secateurs._validation import check_choice
-from secateurs.distributed.dtensor import is_part
-from secateurs.errors import InvalidArgumentError
-from secateurs.masks.granularity import Units
-from secateurs.parameters.target import Target
+from secateurs.errors import Argument, InvalidArgumentError
 
-ScoreFunction = Callable[[Target], torch.Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateurs.parameters.target import Target
+
+    ScoreFunction = Callable[[Target], Tensor]
+else:
+    ScoreFunction = Callable[[Any], Any]
+
 Score = str | ScoreFunction
 
 
-def magnitude(target: Target) -> torch.Tensor:
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """A way to score weights.
+
+    Attributes:
+        name: what people write as ``score``.
+        function: takes a `Target` (its ``name``, ``weight``, ``grad``, ``module``) and returns a
+            score for each element, which are summed over a unit, or for each unit. None if scores
+            are random numbers.
+        needs_gradients: whether it reads ``target.grad``, so that there must be a backward pass
+            first.
+        needs_inputs: whether it reads what goes into the layers, so that there must be data.
+        absolute: whether the scores are the absolute values of what the function returns.
+    """
+
+    name: str
+    function: ScoreFunction | None
+    needs_gradients: bool = False
+    needs_inputs: bool = False
+    absolute: bool = False
+
+    @property
+    def is_random(self) -> bool:
+        """Whether its scores are random numbers, so that there must be a generator or a seed."""
+        return self.function is None
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the scores depend on more than the weights."""
+        return self.needs_gradients or self.needs_inputs
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the name alone says what is computed, since this package defines it."""
+        module = __name__ if self.function is None else self.function.__module__
+        return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+CRITERIA: dict[str, Criterion] = {}
+"""Every criterion, by its name."""
+
+
+def register(
+    *,
+    name: str | None = None,
+    needs_gradients: bool = False,
+    needs_inputs: bool = False,
+    absolute: bool = False,
+) -> Callable[[ScoreFunction], ScoreFunction]:
+    """Give a function a name in `CRITERIA`, under which all that takes ``score`` finds it.
+
+    A name belongs to one function. Defining that function again, as a notebook does, replaces it.
+
+    Args:
+        name: what people write as ``score``; default the function's name.
+        needs_gradients: whether it reads ``target.grad``.
+        needs_inputs: whether it reads what goes into the layers.
+        absolute: whether the scores are the absolute values of what it returns.
+
+    Returns:
+        A decorator that leaves the function as it is.
+
+    Raises:
+        InvalidArgumentError: another function has this name.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> @register()
+        ... def relative(target):
+        ...     return target.weight.abs() / target.weight.abs().mean()
+        >>> sc.select(torch.nn.Linear(4, 5), 0.3, score="relative").count
+        6
+        >>> _ = CRITERIA.pop("relative")
+    """
+
+    def decorate(function: ScoreFunction) -> ScoreFunction:
+        criterion = Criterion(
+            name=name or function.__name__,
+            function=function,
+            needs_gradients=needs_gradients,
+            needs_inputs=needs_inputs,
+            absolute=absolute,
+        )
+        known = CRITERIA.get(criterion.name)
+        if known is not None and _home_of(known.function) != _home_of(function):
+            raise InvalidArgumentError(
+                f"there is a criterion {criterion.name!r} already: give ",
+                Argument("name"),
+                " to register yours under another name",
+            )
+        CRITERIA[criterion.name] = criterion
+        return function
+
+    return decorate
+
+
+@register(absolute=True)
+def magnitude(target: "Target") -> "Tensor":
     """|w|; pooled, the L1 norm of the unit (Han et al. 2015, section 3).
 
     A weight in float8 with a scale beside it, as quantised models have, counts with its scale.
     """
-    weight = target.weight
-    return weight if weight.element_size() > 1 else _scaled(target, weight)
+    if target.weight.element_size() > 1:
+        return target.weight
+    from secateurs.parameters.scaled_weights import scaled_weight
+
+    return scaled_weight(target)
 
 
-def gradient(target: Target) -> torch.Tensor:
+@register(needs_gradients=True, absolute=True)
+def gradient(target: "Target") -> "Tensor":
     """|dL/dw|, from the gradient that the caller's backward passes left."""
     return target.grad.detach()
 
 
-def taylor(target: Target) -> torch.Tensor:
+@register(needs_gradients=True, absolute=True)
+def taylor(target: "Target") -> "Tensor":
     """|w * dL/dw|, the first-order change of the loss (Molchanov et al. 2017, equation 8)."""
-    weight, grad = target.weight, target.grad.detach()
-    # In float32 at least: a product of halves would underflow into ties.
-    dtype = torch.float64 if torch.float64 in (weight.dtype, grad.dtype) else torch.float32
-    return weight.to(dtype) * grad.to(dtype)
+    return _wide(target.weight) * _wide(target.grad.detach())
 
 
-def _scaled(target: Target, weight: torch.Tensor) -> torch.Tensor:
-    """The weight times the scale that its module holds beside it; itself if there is none."""
-    module, attribute = target.module, target.attribute
-    held = {**vars(module), **module._parameters, **module._buffers}
-    beside = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
-    name, further = scale_name(attribute, beside), further_name(attribute, beside)
-    if name is None:
-        further = further or unknown_name(attribute, scaling_names(beside))
-    if further is not None or (name is not None and is_part(weight)):
-        raise InvalidArgumentError(
-            f"{target.name} is quantised with {further or name} beside it, which is not applied "
-            f"{'here' if further else 'over several ranks'}: dequantise it first, or write "
-            f"exclude={target.name!r}"
-        )
-    if name is None:
-        return weight
-    scale, block = beside[name], getattr(module, "block_size", None)
-    known = tuple(block) if isinstance(block, tuple | list) else None
-    last = target.outputs_last
-    steps = scale_steps(target.name, weight.shape, scale.shape, known, outputs_last=last)
-    return weight.float() * spread(scale, weight.shape, steps).to(weight.device)
+CRITERIA["random"] = Criterion(name="random", function=None)
 
 
-OF_ELEMENTS: dict[str, ScoreFunction] = {
-    "magnitude": magnitude,
-    "gradient": gradient,
-    "taylor": taylor,
-}
-"""The criteria that score each element, by the name that people write."""
-
-NEED_GRADIENTS = frozenset({"gradient", "taylor"})
-"""Those that read ``target.grad``: what it is must be computed first, and a run is known by it."""
-
-SCORES = (*OF_ELEMENTS, "random")
+def score_names(*, data_free: bool = False) -> list[str]:
+    """The names of all criteria, or of those that need nothing but the weights."""
+    return [name for name, one in CRITERIA.items() if not (data_free and one.needs_data)]
 
 
-def needs_gradients(score: Score) -> bool:
-    """Whether a score reads gradients; a function may."""
-    return callable(score) or score in NEED_GRADIENTS
+def criterion_of(score: Score) -> Criterion:
+    """The criterion that a name or a function stands for.
 
-
-def check_score(score: Score) -> Score:
-    """Return ``score`` if it is a known name or a callable.
+    A function's own scores count, negative ones too, and it may read gradients.
 
     Raises:
-        InvalidArgumentError: it is neither.
+        InvalidArgumentError: it is neither a name in `CRITERIA` nor a function.
     """
-    return score if callable(score) else check_choice("score", score, SCORES)
-
-
-def score_units(
-    target: Target, units: Units, score: Score, generator: torch.Generator | None
-) -> Scores:
-    """Score every unit of ``target``; the arguments and errors are those of `raw_scores`."""
-    raw = raw_scores(target, units, score, generator)
-    if not units.pooled or tuple(raw.values.shape) != units.shape:
-        # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
-        return raw
-    return Scores(
-        raw.name, units.pool(raw.values.abs() if raw.absolute else raw.values), raw.absolute
-    )
-
-
-def raw_scores(
-    target: Target, units: Units, score: Score, generator: torch.Generator | None
-) -> Scores:
-    """Score every element or every unit of ``target``, whichever the score is made for.
-
-    Args:
-        target: the weight.
-        units: how its elements fall into units.
-        score: one of `SCORES`, or a function that takes the `Target` (its ``name``, ``weight``,
-            ``grad``, ``module``) and returns a score for each element (they are summed over the
-            unit) or for each unit.
-        generator: where ``random`` draws from.
-
-    Raises:
-        InvalidArgumentError: a callable gave a wrong shape or type, or ``gradient`` and ``taylor``
-            find no gradient.
-    """
-    if score == "random":
-        device = generator.device if generator is not None else torch.device("cpu")
-        drawn = torch.rand(units.unit, generator=generator, dtype=torch.float64, device=device)
-        return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
     if callable(score):
-        return Scores(target.name, _checked(score(target), target, units), absolute=False)
-    return Scores(target.name, OF_ELEMENTS[score](target), absolute=True)
+        name = getattr(score, "__name__", "callable")
+        return Criterion(name=name, function=score, needs_gradients=True)
+    return CRITERIA[check_choice("score", score, score_names())]
 
 
-def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
-    if not isinstance(scores, torch.Tensor):
-        raise InvalidArgumentError(
-            f"the score of {target.name} must be a tensor, not {type(scores).__name__}"
-        )
-    scores = scores.detach().to(target.parameter.device)
-    if scores.is_complex():
-        raise InvalidArgumentError(f"the score of {target.name} is complex; return real numbers")
-    if not scores.is_floating_point():
-        scores = scores.to(torch.float64)
-    if tuple(scores.shape) in (units.shape, units.unit):
-        return scores
-    raise InvalidArgumentError(
-        f"the score of {target.name} has shape {tuple(scores.shape)}; return one score for each "
-        f"weight, {units.shape}, or for each unit, {units.unit}"
-    )
+def _wide(values: "Tensor") -> "Tensor":
+    """In float32 at least: a product of halves would underflow into ties."""
+    return values if values.element_size() == 8 else values.float()
+
+
+def _home_of(function: ScoreFunction | None) -> tuple[str, str]:
+    return (function.__module__, function.__qualname__) if function is not None else ("", "")

@@ -1,15 +1,14 @@
 """The one-liners: prune a model, put it back, or do both around a block of code."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import TypeVar, Unpack
 
 import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, make_generator
-from secateurs.criteria import Score
-from secateurs.distributed.process_group import team_of
 from secateurs.gradient_pruning.modules import gradient_barrier, prune_gradients, restore_gradients
 from secateurs.masks.apply import check_weights, prune_weights
 from secateurs.masks.mask import Masks
@@ -21,28 +20,24 @@ from secateurs.originals.restore_weights import (
     restore_weights,
 )
 from secateurs.parameters.coverage import Barrier, no_barrier
-from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.prior_pruning import Standing, warn_of_loss
-from secateurs.selection._select import SelectOptions, agree, choose
+from secateurs.selection._select import choose, read_options
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
 
 PRUNE_TYPES = ("global", "gradient")
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
+@shows(SelectionOptions)
 def global_prune(
     model: Model,
     p_prune: float,
     p_bern: float = 1.0,
     *,
-    granularity: str = "weight",
-    scope: str = "global",
-    score: Score = "magnitude",
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
     generator: torch.Generator | None = None,
-    seed: int | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Model:
     """Prune a model's weights in place, for the forward and the backward pass.
 
@@ -57,16 +52,9 @@ def global_prune(
         model: the network; its Parameters stay the same objects.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned.
-        granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `select`.
-        scope: ``"global"`` or ``"layer"``; see `select`.
-        score: ``"magnitude"``, ``"gradient"``, ``"taylor"``, ``"random"`` or a function; see
-            `select`.
-        layers: which layers compete, by default every convolution, linear layer, attention
-            projection and stack of experts; see `secateurs.find_targets`.
-        include: only these names or types; see `secateurs.find_targets`.
-        exclude: not these names or types; see `secateurs.find_targets`.
-        generator: the source of randomness for ``p_bern`` between 0 and 1 and random scores.
-        seed: instead of a generator; gives the same masks on every device.
+        generator: for random scores and for ``p_bern`` between 0 and 1, instead of a seed; its
+            state advances.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
         The same model.
@@ -83,27 +71,18 @@ def global_prune(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
-    masks = _draw(
-        model,
-        p_prune,
-        p_bern,
-        granularity=granularity,
-        scope=scope,
-        score=score,
-        layers=layers,
-        include=include,
-        exclude=exclude,
-        generator=generator,
-        seed=seed,
-    )
+    masks = _draw(global_prune, model, p_prune, p_bern, generator, options)
     return apply_masks(model, masks, "global")
 
 
+@shows(SelectionOptions)
 def gradient_prune(
     model: Model,
     p_prune: float,
     p_bern: float = 1.0,
-    **options: Unpack[SelectOptions],
+    *,
+    generator: torch.Generator | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Model:
     """Prune the backward pass alone.
 
@@ -114,7 +93,8 @@ def gradient_prune(
         model: the network, changed in place.
         p_prune: as for `global_prune`.
         p_bern: as for `global_prune`.
-        **options: the keyword arguments of `global_prune`.
+        generator: as for `global_prune`.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
         The same model.
@@ -132,7 +112,7 @@ def gradient_prune(
         >>> y.item(), x.grad
         (3.0, tensor([[0., 2.]]))
     """
-    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
+    masks = _draw(gradient_prune, model, p_prune, p_bern, generator, options, gradient_barrier)
     return apply_masks(model, masks, "gradient")
 
 
@@ -203,12 +183,15 @@ def make_permanent(model: Model) -> Model:
     return model
 
 
+@shows(SelectionOptions)
 @contextmanager
 def pruned(
     model: Model,
     p_prune: float,
     p_bern: float = 1.0,
-    **options: Unpack[SelectOptions],
+    *,
+    generator: torch.Generator | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Generator[Model]:
     """`global_prune` for the length of a ``with`` block.
 
@@ -221,7 +204,8 @@ def pruned(
         model: the network.
         p_prune: as for `global_prune`.
         p_bern: as for `global_prune`.
-        **options: the keyword arguments of `global_prune`.
+        generator: as for `global_prune`.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Yields:
         The same model, pruned.
@@ -236,17 +220,20 @@ def pruned(
         ...     sc.sparsity(model).ratio
         0.25
     """
-    masks = _draw(model, p_prune, p_bern, **options)
+    masks = _draw(pruned, model, p_prune, p_bern, generator, options)
     with _under(model, masks, "global"):
         yield model
 
 
+@shows(SelectionOptions)
 @contextmanager
 def gradient_pruned(
     model: Model,
     p_prune: float,
     p_bern: float = 1.0,
-    **options: Unpack[SelectOptions],
+    *,
+    generator: torch.Generator | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Generator[Model]:
     """`gradient_prune` for the length of a ``with`` block; see `pruned`.
 
@@ -254,7 +241,8 @@ def gradient_pruned(
         model: the network.
         p_prune: as for `global_prune`.
         p_bern: as for `global_prune`.
-        **options: the keyword arguments of `global_prune`.
+        generator: as for `global_prune`.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Yields:
         The same model, its backward pass pruned.
@@ -262,7 +250,7 @@ def gradient_pruned(
     Raises:
         InvalidArgumentError: as `gradient_prune`.
     """
-    masks = _draw(model, p_prune, p_bern, gradient_barrier, **options)
+    masks = _draw(gradient_pruned, model, p_prune, p_bern, generator, options, gradient_barrier)
     with _under(model, masks, "gradient"):
         yield model
 
@@ -290,18 +278,19 @@ def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
 
 
 def _draw(
+    function: Callable[..., object],
     model: nn.Module,
     p_prune: float,
     p_bern: float,
+    generator: torch.Generator | None,
+    keywords: SelectionKeywords,
     barrier: Barrier = no_barrier,
-    **options: Unpack[SelectOptions],
 ) -> Masks:
-    team = team_of(model)
-    if team is not None:
-        agree(team, model, "prune", p_prune=p_prune, p_bern=p_bern, **options)
+    """Make the masks of a call of one of the functions above."""
+    ratios = {"p_prune": p_prune, "p_bern": p_bern}
+    options = read_options(function, model, keywords, **ratios, generator=generator)
     p_bern = check_ratio("p_bern", p_bern)
-    source = make_generator(options.get("generator"), options.get("seed"))
     # One source for both: random scores and draws must not repeat each other's numbers.
-    options |= {"generator": source, "seed": None}
-    chosen = choose(model, p_prune, barrier=barrier, **options)
+    source = make_generator(generator, options.seed)
+    chosen = choose(model, p_prune, replace(options, seed=None), source, barrier=barrier)
     return chosen.draw(p_bern, generator=source)

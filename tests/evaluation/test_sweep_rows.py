@@ -257,8 +257,11 @@ def test_scores_that_need_gradients_say_so(score: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"p_prunes": 0.5}, r"no argument p_prunes; did you mean p_prune.*takes those of .*Grid: "),
-        ({"cells": ()}, r"no argument cells; .*: p_prune, .*, seed$"),
+        (
+            {"p_prunes": 0.5},
+            r"^sweep has no argument p_prunes; it takes model, .*; did you mean p_prune",
+        ),
+        ({"cells": ()}, r"^sweep has no argument cells; it takes model, .*, seed"),
         ({"p_prune": 1.2}, "p_prune must be from 0 to 1 inclusive, got 1.2"),
         ({"layers": "conv3d"}, "nothing to prune with layers='conv3d'"),
         ({"include": "heads"}, "include='heads' matches no parameter.*did you mean head"),

@@ -1,30 +1,36 @@
 """Prune a checkpoint without building a model: two passes over its files, in bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
+
+import torch
 
 from secateurs._validation import check_path, make_generator
 from secateurs.checkpoint.block_masks import Group, Pruner, decide
 from secateurs.checkpoint.compressed_format import BITMASK, VALUES
 from secateurs.checkpoint.compression import write_compressed
+from secateurs.checkpoint.criterion_keys import CriterionKeys
 from secateurs.checkpoint.destination import (
     find_destination,
     open_file,
     open_publication,
     publish,
 )
-from secateurs.checkpoint.file_blocks import Advance, Buffers
+from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
 from secateurs.checkpoint.file_coverage import coverage_of_plan
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, RandomKeys, Scratch
 from secateurs.checkpoint.pickled import check_pickled
-from secateurs.checkpoint.pruning_plan import Names, Plan, plan_pruning
+from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
 from secateurs.checkpoint.rewrite import Written, write_safetensors, write_same
 from secateurs.checkpoint.weight_files import Source
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
 from secateurs.zoo.suffixes import suffix_of
 
 
@@ -97,19 +103,26 @@ def decide_pruning(plan: Plan, advance: Advance | None = None) -> Decision:
         if stored.pickled:
             check_pickled(stored, advance)
     buffers = Buffers(advance, plan.source.identities)
-    generator = make_generator(None, plan.seed)
-    apart = [(w,) for w in plan.weights] if plan.scope == "layer" else [plan.weights]
-    random: Keys | None = None
-    if plan.score == "random" and generator is not None:
-        random = RandomKeys(plan.weights, generator)
-    scratch = Scratch()  # not one a group: there may be thousands
-    groups = tuple(
-        decide(weights, random or MagnitudeKeys(weights, scratch), plan.p_prune, buffers)
-        for weights in apart
-    )
+    generator = make_generator(None, plan.options.seed)
+    apart = [(w,) for w in plan.weights] if plan.options.scope == "layer" else [plan.weights]
+    keys_of = _keys_for(plan, generator)
+    groups = tuple(decide(weights, keys_of(weights), plan.p_prune, buffers) for weights in apart)
     check_unchanged(plan.source.identities)
     some = 0 < plan.p_bern < 1 and generator is not None
     return Decision(groups, Coins(plan.p_bern, generator) if some and generator else None)
+
+
+def _keys_for(plan: Plan, generator: torch.Generator | None) -> Callable[[Sequence[Weight]], Keys]:
+    """What makes the keys of those weights that compete with each other."""
+    criterion = plan.options.criterion
+    if criterion.name == "magnitude":
+        scratch = Scratch()  # not one a group: there may be thousands
+        return lambda weights: MagnitudeKeys(weights, scratch)
+    if criterion.is_random and generator is not None:
+        random = RandomKeys(plan.weights, generator)
+        return lambda _: random
+    keys = CriterionKeys(criterion, plan.source.identities)
+    return lambda _: keys
 
 
 def write_pruned(
@@ -167,28 +180,29 @@ def write_pruned(
     )
 
 
+@shows(SelectionOptions)
 def prune_checkpoint(
     source: str | Path,
     output: str | Path,
     p_prune: float,
     p_bern: float = 1.0,
     *,
-    granularity: str = "weight",
-    scope: str = "global",
-    score: str = "magnitude",
-    layers: Names | None = None,
-    include: Names | None = None,
-    exclude: Names | None = None,
-    seed: int | None = None,
     key: str | None = None,
     compress: bool = False,
     advance: Callable[[int], object] | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Summary:
     """Prune the weights in a file or a folder, however large, and write them to another.
 
     The outcome is that of `secateurs.global_prune` on the model with these weights, if the same
     tensors compete; ties go to the tensor that comes first in the file. Everything else, metadata
     and untouched tensors among it, is the same to the byte.
+
+    A file holds no data, so ``score`` is a criterion that needs none: ``"magnitude"``,
+    ``"random"``, or one of yours in `secateurs.criteria.CRITERIA`; then a whole tensor at a time is
+    in memory. Which tensors compete is told by names and shapes, so ``layers`` takes fewer names
+    and no types: see `secateurs.checkpoint.choice.choose`. Nor does a file say which convolutions
+    are transposed: their filters are entries of the first dimension here.
 
     Args:
         source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,
@@ -199,20 +213,12 @@ def prune_checkpoint(
             be the source.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned.
-        granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `secateurs.select`. A file does
-            not say which convolutions are transposed: their filters are entries of the first
-            dimension here.
-        scope: ``"global"`` or ``"layer"``.
-        score: ``"magnitude"`` or ``"random"``.
-        layers: which tensors compete; see `secateurs.checkpoint.choice.choose`.
-        include: only these names; see `secateurs.checkpoint.choice.choose`.
-        exclude: not these names; see `secateurs.checkpoint.choice.choose`.
-        seed: for ``p_bern`` between 0 and 1 and random scores.
         key: where the weights are in a checkpoint of a training that holds several sets of them:
             ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
         compress: write pruned tensors as a bitmask and the values that stay, where that is smaller:
             `secateurs.load_checkpoint` and `decompress_checkpoint` read it.
         advance: told of every part that was read, in bytes.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
         What was pruned, tensor by tensor.
@@ -233,22 +239,10 @@ def prune_checkpoint(
         tensor([[0., 0.],
                 [3., 4.]])
     """
-    plan = plan_pruning(
-        source,
-        p_prune,
-        p_bern,
-        granularity=granularity,
-        scope=scope,
-        score=score,
-        layers=layers,
-        include=include,
-        exclude=exclude,
-        seed=seed,
-        key=key,
-    )
+    plan = plan_pruning(source, p_prune, p_bern, key=key, **options)
     # Refused before the first pass, if at all.
     find_destination(plan.source, check_path("output", output), as_safetensors=compress)
-    warn_if_low(coverage_of_plan(plan, include=include, exclude=exclude), include=include)
+    warn_if_low(coverage_of_plan(plan), include=plan.options.include)
     decision = decide_pruning(plan, advance)
     return write_pruned(plan, decision, output, compress=compress, advance=advance)
 

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from secateurs._validation import check_choice, nearest
 from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.layer_choice import Patterns
 from secateurs.parameters.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
 
 KINDS = (
@@ -22,9 +23,9 @@ _STATISTICS = ("running_mean", "running_var")
 def choose(
     entries: Sequence[Entry],
     *,
-    layers: str | Sequence[str] | None = None,
-    include: str | Sequence[str] | None = None,
-    exclude: str | Sequence[str] | None = None,
+    layers: Patterns | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
 ) -> list[Entry]:
     """Choose the tensors that compete, in the order given.
 
@@ -78,15 +79,14 @@ def choose(
     return found
 
 
-def _as_list(
-    option: str, value: str | Sequence[str] | None, otherwise: str | None = None
-) -> list[str]:
+def _as_list(option: str, value: Patterns | None, otherwise: str | None = None) -> list[str]:
     if value is None:
         return [] if otherwise is None else [otherwise]
-    values = [value] if isinstance(value, str) else list(value)
-    if not values or not all(isinstance(item, str) for item in values):
+    values = [value] if isinstance(value, str | type) else list(value)
+    names = [item for item in values if isinstance(item, str)]
+    if not names or len(names) < len(values):
         raise InvalidArgumentError(f"{option} takes one or more names, got {value!r}")
-    return values
+    return names
 
 
 def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:

@@ -1,9 +1,10 @@
 """How much of a checkpoint competes for pruning, and what the largest parts are that do not."""
 
 from secateurs.checkpoint.contents import FLOATS
-from secateurs.checkpoint.pruning_plan import Names, Plan
+from secateurs.checkpoint.pruning_plan import Plan
 from secateurs.checkpoint.quantized_weights import scales_among
 from secateurs.parameters.coverage import QUANTISED, Coverage, grouped
+from secateurs.parameters.layer_choice import Patterns, pattern_list
 from secateurs.parameters.patterns import name_matches
 
 # How quantised weights are stored; larger integers are indices.
@@ -11,19 +12,14 @@ _INTEGERS = ("I8", "U8", "I32")
 _STATISTICS = ("running_mean", "running_var")
 
 
-def coverage_of_plan(
-    plan: Plan, *, include: Names | None = None, exclude: Names | None = None
-) -> Coverage:
+def coverage_of_plan(plan: Plan) -> Coverage:
     """Say which weights compete and which stay.
 
     Weights are the elements of all floating-point tensors but running statistics, and matrices of
-    small integers, as quantisers store them.
-
-    Args:
-        plan: which tensors compete.
-        include: what the caller gave; what it does not mention was left out on purpose.
-        exclude: what the caller gave; what it drops was left out on purpose.
+    small integers, as quantisers store them. What ``exclude`` drops, or ``include`` does not
+    mention, was left out on purpose.
     """
+    include, exclude = plan.options.include, plan.options.exclude
     wanted, dropped = _several(include), _several(exclude)
     scales = scales_among([entry for file in plan.source.files for entry in file.entries])
     floats: dict[str, int] = {}
@@ -47,8 +43,8 @@ def coverage_of_plan(
     return Coverage(competing, total, tuple(left), known=known)
 
 
-def _several(given: Names | None) -> list[str]:
-    return [given] if isinstance(given, str) else list(given or ())
+def _several(given: Patterns | None) -> list[str]:
+    return [one for one in pattern_list("", given or ()) if isinstance(one, str)]
 
 
 def _is_named(names: tuple[str, ...], patterns: list[str]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
@@ -22,13 +23,11 @@ from secateurs.checkpoint.quantized_weights import (
 from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import Source, find_checkpoint
+from secateurs.criteria import score_names
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.masks.granularity import GRANULARITIES
 from secateurs.parameters.layer_names import is_apart
-from secateurs.selection._select import SCOPES
-
-SCORES = ("magnitude", "random")
-Names = str | Sequence[str]
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,7 @@ class Plan:
         weights: the tensors that compete, in the order in which ties are broken.
         p_prune: the ratio of units that are candidates.
         p_bern: the probability with which a candidate is pruned.
-        scope: ``global`` or ``layer``.
-        score: ``magnitude`` or ``random``.
-        seed: of random scores and draws.
+        options: what was asked for.
         notes: what a person should know of how the file was understood.
     """
 
@@ -50,9 +47,7 @@ class Plan:
     weights: tuple[Weight, ...]
     p_prune: float
     p_bern: float
-    scope: str
-    score: str
-    seed: int | None
+    options: SelectionOptions
     notes: tuple[str, ...] = ()
 
     @property
@@ -67,34 +62,37 @@ class Plan:
         counted = sum(weight.entry.nbytes for weight in self.weights)
         written = sum(file.size for file in self.source.files)
         checked = sum(file.size for file in self.source.files if file.pickled)
-        return written + checked + (counted if self.score == "magnitude" else 0)
+        return written + checked + (0 if self.options.criterion.is_random else counted)
 
 
+@shows(SelectionOptions)
 def plan_pruning(
     source: str | Path,
     p_prune: float,
     p_bern: float = 1.0,
     *,
-    granularity: str = "weight",
-    scope: str = "global",
-    score: str = "magnitude",
-    layers: Names | None = None,
-    include: Names | None = None,
-    exclude: Names | None = None,
-    seed: int | None = None,
     key: str | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Plan:
     """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
+
+    Args:
+        source: as for `prune_checkpoint`.
+        p_prune: as for `prune_checkpoint`.
+        p_bern: as for `prune_checkpoint`.
+        key: as for `prune_checkpoint`.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Raises:
         InvalidArgumentError: something asked for cannot be.
         FailureError: a file is damaged or missing.
     """
     p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
-    granularity = check_choice("granularity", granularity, GRANULARITIES)
-    scope, score = check_choice("scope", scope, SCOPES), check_choice("score", score, SCORES)
+    given = SelectionOptions.read(plan_pruning, options)
+    check_choice("score", given.score, score_names(data_free=True))
     needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
-    make_generator(None, seed, needed_for=Argument("score", score) if score == "random" else needed)
+    needed = Argument("score", given.score) if given.criterion.is_random else needed
+    make_generator(None, given.seed, needed_for=needed)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if is_compressed(file):
@@ -103,10 +101,10 @@ def plan_pruning(
             )
     named = [entry for file in found.files for entry in _named(file)]
     dense, integers = as_if_dense(named)
-    chosen = choose(dense, layers=layers, include=include, exclude=exclude)
+    chosen = choose(dense, layers=given.layers, include=given.include, exclude=given.exclude)
     refuse_quantized(chosen, integers)
     names = {entry.name for entry in chosen}
-    if include is None:
+    if given.include is None:
         names -= scales_among(named)  # layers="all" means weights
     layouts = Layouts(named)
     scales = _Scales(found, layouts)
@@ -114,8 +112,8 @@ def plan_pruning(
         Weight(
             file.path,
             entry,
-            *layouts.unit(entry, granularity),
-            scales.of(file.path, entry) if score == "magnitude" else None,
+            *layouts.unit(entry, given.granularity),
+            scales.of(file.path, entry) if given.score == "magnitude" else None,
         )
         for file in found.files
         for entry in file.entries
@@ -123,22 +121,20 @@ def plan_pruning(
     )
     _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
-    notes = _notes([weight.entry for weight in weights], layouts, granularity, scope)
-    return Plan(found, weights, p_prune, p_bern, scope, score, seed, notes)
+    notes = _notes([weight.entry for weight in weights], layouts, given)
+    return Plan(found, weights, p_prune, p_bern, given, notes)
 
 
-def _notes(
-    chosen: Sequence[Entry], layouts: Layouts, granularity: str, scope: str
-) -> tuple[str, ...]:
+def _notes(chosen: Sequence[Entry], layouts: Layouts, options: SelectionOptions) -> tuple[str, ...]:
     found: list[str] = []
     apart = [entry.name for entry in chosen if is_apart(entry.name)]
-    if scope == "layer" and apart:
+    if options.scope == "layer" and apart:
         found.append(
             f"each expert ({apart[0]}, ...) is a layer of its own, as the file holds them; where a "
             "model stacks them in one parameter, global_prune takes that for one layer"
         )
     guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
-    if granularity == "filter" and guessed:
+    if options.granularity == "filter" and guessed:
         found.append(
             f"nothing shows where the outputs of {len(guessed):,} stacks of experts lie "
             f"({guessed[0]}, ...): taken for (experts, out, in)"

@@ -10,7 +10,7 @@ from secateurs._console import say
 from secateurs.cli.processes import is_first
 from secateurs.errors import Argument, CoverageWarning, Message
 
-_CALLED = {"mode": "--prune-type", "seed": "--seeds", "source": "IN"}
+_CALLED = {"seed": "--seeds", "source": "IN"}
 """Arguments whose option has another name, in the commands that have that option."""
 
 

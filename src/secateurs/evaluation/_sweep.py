@@ -2,21 +2,21 @@
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import fields
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
 from secateurs._io.json_objects import BrokenJSONError
-from secateurs._validation import nearest
+from secateurs._validation import check_keywords
 from secateurs.distributed.process_group import team_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.fingerprint import fingerprint
-from secateurs.evaluation.grid import Grid
+from secateurs.evaluation.grid import Grid, GridKeywords
 from secateurs.evaluation.partial_results import Progress, read_progress
 from secateurs.evaluation.pruned_model import Variants
 from secateurs.evaluation.ranks import Ranks
@@ -32,11 +32,13 @@ from secateurs.evaluation.sweep_rows import (
 from secateurs.outputs import device_of
 from secateurs.pruning import restore, set_aside
 from secateurs.results import Results, Row
+from secateurs.selection.shown_keywords import shows
 
 DATA = "image_samples"
 """What the configuration calls the checksums of the data."""
 
 
+@shows(Grid)
 def sweep(
     model: nn.Module,
     loader: Iterable[Any],
@@ -48,7 +50,7 @@ def sweep(
     overwrite: bool = False,
     progress: bool | None = None,
     ranks: Ranks | None = None,
-    **grid: Any,
+    **grid: Unpack[GridKeywords],
 ) -> list[Row]:
     """Measure how accuracy falls as weights go.
 
@@ -88,9 +90,7 @@ def sweep(
             Rank 0 shows the bar and writes; all get the rows. The others may leave out ``output``,
             but not name another. Default none: this process sees
             all images, also where a process group is there.
-        **grid: what to measure, the arguments of `Grid`: ``p_prune``, ``p_bern``,
-            ``prune_type``, ``granularity``, ``scope``, ``score``, ``layers``, ``include``,
-            ``exclude``, ``draws``, ``seed``.
+        **grid: what to measure: the arguments of `Grid`.
 
     Returns:
         One row for each combination, draws averaged.
@@ -110,7 +110,8 @@ def sweep(
         [(0.0, 0.0, 8), (0.5, 0.5, 8)]
     """
     with _together(ranks), ExitStack() as stack:
-        plan = _grid(grid)
+        check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
+        plan = Grid(**grid)
         stack.enter_context(set_aside(model))
         where = _place(model, device)
         variants = Variants(model, plan)
@@ -140,17 +141,6 @@ def sweep(
         if ranks is not None:
             ranks.done()
         return rows
-
-
-def _grid(arguments: Mapping[str, Any]) -> Grid:
-    known = [field.name for field in fields(Grid) if field.init]
-    unknown = sorted(set(arguments) - set(known))
-    if unknown:
-        raise InvalidArgumentError(
-            f"sweep has no argument {', '.join(unknown)}{nearest(unknown[0], known)}; "
-            f"it takes those of secateurs.evaluation.Grid: {', '.join(known)}"
-        )
-    return Grid(**arguments)
 
 
 def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:

@@ -1,37 +1,36 @@
 """What a sweep measures: every combination of settings, ratios and probabilities."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, TypedDict
 
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
-from secateurs.criteria import Score, check_score
+from secateurs.criteria import Score
 from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import gradient_barrier
-from secateurs.masks.granularity import GRANULARITIES
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection._select import SCOPES
+from secateurs.selection.selection_options import SelectionOptions
 
 P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How units are chosen and where masks act; each needs a selection of its own."""
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Setting(SelectionOptions):
+    """How units are chosen, and on which pass their masks act.
 
-    prune_type: str
-    granularity: str
-    scope: str
-    score: Score
+    Args:
+        prune_type: ``"global"`` or ``"gradient"``.
+        **options: the fields of `SelectionOptions`.
+    """
 
-    @property
-    def score_name(self) -> str:
-        """The score's name; that of the function if it is one."""
-        score = self.score
-        return score if isinstance(score, str) else getattr(score, "__name__", "callable")
+    prune_type: str = "global"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("prune_type", self.prune_type, PRUNE_TYPES)
 
 
 @dataclass(frozen=True)
@@ -69,20 +68,36 @@ class Cell:
     variants: tuple[Variant, ...]
 
 
+class GridKeywords(TypedDict, total=False):
+    """The arguments of `Grid`, for functions that take them as keyword arguments."""
+
+    p_prune: float | Sequence[float]
+    p_bern: float | Sequence[float]
+    prune_type: str | Sequence[str]
+    granularity: str | Sequence[str]
+    scope: str | Sequence[str]
+    score: Score | Sequence[Score]
+    layers: Layers | None
+    include: Patterns | None
+    exclude: Patterns | None
+    draws: int
+    seed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Every combination that a sweep measures.
+    """Every combination that a sweep measures: options of selections, one or several of each.
 
     Args:
-        p_prune: ratios, default 0 to 0.9 in tenths.
-        p_bern: probabilities, default 1.
+        p_prune: ratios of units that are candidates, default 0 to 0.9 in tenths.
+        p_bern: probabilities of each candidate, default 1.
         prune_type: ``"global"``, ``"gradient"``, or both.
-        granularity: ``"weight"``, ``"kernel"``, ``"filter"``, or several.
-        scope: ``"global"``, ``"layer"``, or both.
-        score: a name or a function, or several; see `secateurs.select`.
-        layers: see `secateurs.find_targets`.
-        include: see `secateurs.find_targets`.
-        exclude: see `secateurs.find_targets`.
+        granularity: one or several; see `secateurs.SelectionOptions`.
+        scope: one or several; see `secateurs.SelectionOptions`.
+        score: one or several; see `secateurs.SelectionOptions`.
+        layers: of all; see `secateurs.SelectionOptions`.
+        include: of all; see `secateurs.SelectionOptions`.
+        exclude: of all; see `secateurs.SelectionOptions`.
         draws: how often each p_bern between 0 and 1, and each random score, is drawn; draw i is
             what `secateurs.global_prune` does with the seed ``seed + i``.
         seed: of the first draw.
@@ -113,21 +128,7 @@ class Grid:
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
             # An iterator is read once.
             object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))
-        settings = [
-            Setting(
-                check_choice("prune_type", prune_type, PRUNE_TYPES),
-                check_choice("granularity", granularity, GRANULARITIES),
-                check_choice("scope", scope, SCOPES),
-                check_score(score),
-            )
-            for prune_type, granularity, scope, score in product(
-                _several("prune_type", self.prune_type),
-                _several("granularity", self.granularity),
-                _several("scope", self.scope),
-                _several("score", self.score),
-            )
-        ]
-        settings = list(dict.fromkeys(settings))
+        settings = list(dict.fromkeys(self._settings()))
         _refuse_namesakes(settings)
         cells = tuple(
             self._cell(setting, p_prune, p_bern)
@@ -160,8 +161,14 @@ class Grid:
         gradient = any(cell.setting.prune_type == "gradient" for cell in self.cells)
         return gradient_barrier if gradient else no_barrier
 
+    def _settings(self) -> Iterator[Setting]:
+        names = ("prune_type", "granularity", "scope", "score")
+        shared = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
+        for values in product(*(getattr(self, name) for name in names)):
+            yield Setting(**dict(zip(names, values, strict=True)), **shared)
+
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
-        random = p_prune > 0 and (0 < p_bern < 1 or (setting.score == "random" and p_bern > 0))
+        random = p_prune > 0 and (0 < p_bern < 1 or (setting.criterion.is_random and p_bern > 0))
         seeds = range(self.seed, self.seed + (self.draws if random else 1))
         variants = tuple(Variant(setting, p_prune, p_bern, seed) for seed in seeds)
         return Cell(setting, p_prune, p_bern, variants)
@@ -181,8 +188,9 @@ def _refuse_namesakes(settings: Sequence[Setting]) -> None:
     """Rows and saved progress tell scores apart by name."""
     scores: dict[str, Score] = {}
     for setting in settings:
-        if scores.setdefault(setting.score_name, setting.score) != setting.score:
+        name = setting.score_name
+        if scores.setdefault(name, setting.score) != setting.score:
             raise InvalidArgumentError(
-                f"two scores are called {setting.score_name!r}, so their rows could not be told "
+                f"two scores are called {name!r}, so their rows could not be told "
                 "apart: give each function a __name__ of its own"
             )

@@ -1,16 +1,17 @@
 """Making a model into each of a grid's variants, with one byte a unit for each setting."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from secateurs._validation import make_generator
 from secateurs.evaluation.grid import Cell, Grid, Variant
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import apply_masks, restore
-from secateurs.selection._select import select_levels
+from secateurs.selection._select import choose_levels
 from secateurs.selection.candidates import Levels
+from secateurs.selection.selection_options import SelectionOptions
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,22 @@ class Variants:
 
     def __init__(self, model: nn.Module, grid: Grid):
         self.model = model
-        self._choices: dict[tuple[Any, ...], _Choice] = {}
+        self._choices: dict[Variant, _Choice] = {}
         self._achieved: dict[str, float] = {}
+        made: dict[SelectionOptions, _Choice] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
-            if _key(variant) not in self._choices:
-                first = not self._choices  # of which one warning is enough
-                self._choices[_key(variant)] = _choose(model, grid, variant, warn=first)
+            options = _options(variant)
+            if options not in made:
+                # Of all choices one warning is enough.
+                made[options] = _choose(model, grid, options, warn=not made)
+            self._choices[variant] = made[options]
 
     def become(self, variant: Variant) -> float:
         """Make the model this variant; returns the ratio of target weights that are pruned."""
         if variant.is_dense:
             restore(self.model)
             return 0.0
-        choice = self._choices[_key(variant)]
+        choice = self._choices[variant]
         # Whatever the batch, the same draw; and the one that `global_prune` makes with this seed.
         generator = torch.Generator().manual_seed(variant.seed)
         if choice.state is not None:
@@ -72,36 +76,29 @@ class Variants:
 
     def size(self, cell: Cell) -> Size:
         """How many elements and units compete in a cell."""
-        units = self._choices[_key(cell.variants[0])].levels.units.values()
+        units = self._choices[cell.variants[0]].levels.units.values()
         return Size(sum(torch.Size(u.shape).numel() for u in units), sum(u.count for u in units))
 
     def fingerprint(self, cell: Cell) -> str:
         """A hash of the candidates of a cell's setting, at all ratios."""
-        return tensors_sha256(self._choices[_key(cell.variants[0])].levels.level)
+        return tensors_sha256(self._choices[cell.variants[0]].levels.level)
 
 
-def _key(variant: Variant) -> tuple[Any, ...]:
-    """What the candidates depend on."""
+def _options(variant: Variant) -> SelectionOptions:
+    """What the candidates depend on: where masks act is no part of it."""
     setting = variant.setting
-    seed = variant.seed if setting.score == "random" else None
-    return setting.granularity, setting.scope, setting.score, seed
+    seed = variant.seed if setting.criterion.is_random else None
+    return replace(setting, prune_type="global", seed=seed)
 
 
-def _choose(model: nn.Module, grid: Grid, variant: Variant, *, warn: bool) -> _Choice:
-    setting, generator = variant.setting, None
-    if setting.score == "random":
-        generator = torch.Generator().manual_seed(variant.seed)
-    levels = select_levels(
+def _choose(model: nn.Module, grid: Grid, options: SelectionOptions, *, warn: bool) -> _Choice:
+    generator = make_generator(None, options.seed)
+    levels = choose_levels(
         model,
         grid.p_prunes,
+        replace(options, seed=None),
+        generator,
         warn=warn,
         barrier=grid.barrier,
-        granularity=setting.granularity,
-        scope=setting.scope,
-        score=setting.score,
-        layers=grid.layers,
-        include=grid.include,
-        exclude=grid.exclude,
-        generator=generator,
     )
     return _Choice(levels, None if generator is None else generator.get_state())

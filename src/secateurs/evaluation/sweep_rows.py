@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs.criteria import needs_gradients
 from secateurs.evaluation.batches import length
 from secateurs.evaluation.data_pass import Progress
 from secateurs.evaluation.grid import Cell, Grid, Setting
@@ -117,9 +116,9 @@ def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
 
     They do not hold a function's code, nor gradients that the caller left in the model.
     """
-    return not callable(setting.score) and (
-        not needs_gradients(setting.score) or bool(columns["score_data"])
-    )
+    criterion = setting.criterion
+    known = not criterion.needs_data or bool(columns["score_data"])
+    return criterion.is_built_in and known
 
 
 def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
@@ -144,7 +143,7 @@ def make_row(
 ) -> Row:
     """Average the draws of one cell into a row."""
     shared: dict[str, Any] = dict(columns)
-    if not needs_gradients(cell.setting.score):
+    if not cell.setting.criterion.needs_data:
         shared["score_data"] = ""
     found = [progress[variant.key] for variant in cell.variants]
     tallies = [each.tally for each in found]

@@ -1,20 +1,20 @@
 """From a model to its candidates: find what competes, score it, choose the smallest."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import nn
 
 from secateurs._tensors.float_keys import Scores
 from secateurs._tensors.memory_order import flattened, joined, side_by_side
-from secateurs._validation import check_choice, check_ratio, make_generator
-from secateurs.criteria import Score, check_score, score_units
+from secateurs._validation import check_ratio, make_generator
+from secateurs.criteria import Score
 from secateurs.distributed.dtensor import local_of, part_like
 from secateurs.distributed.process_group import Team, parameters_of, team_of
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.masks.granularity import GRANULARITIES, Units, units_of
+from secateurs.masks.granularity import Units, units_of
 from secateurs.originals.restore_weights import look_closely
 from secateurs.parameters.coverage import Barrier, no_barrier, warn_of_coverage
 from secateurs.parameters.layer_choice import Layers, Patterns, is_picked, pattern_list
@@ -23,37 +23,20 @@ from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.shared_memory import refuse_overlaps
 from secateurs.parameters.target import Target, all_parameters
 from secateurs.selection.candidates import Candidates, Levels
+from secateurs.selection.raw_scores import score_units
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.tie_breaking import Marks
 
-SCOPES = ("global", "layer")
 
-
-class SelectOptions(TypedDict, total=False):
-    """The keyword arguments of `select`, for the functions that pass them on."""
-
-    granularity: str
-    scope: str
-    score: Score
-    layers: Layers | None
-    include: Patterns | None
-    exclude: Patterns | None
-    generator: torch.Generator | None
-    seed: int | None
-
-
+@shows(SelectionOptions)
 def select(
     model: nn.Module,
     p_prune: float,
     *,
-    granularity: str = "weight",
-    scope: str = "global",
-    score: Score = "magnitude",
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
     generator: torch.Generator | None = None,
-    seed: int | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Candidates:
     """Choose the ``k = round(p_prune * n)`` units with the smallest scores, exactly.
 
@@ -64,16 +47,8 @@ def select(
     Args:
         model: the network; it is not changed.
         p_prune: the ratio of units, from 0 to 1 inclusive.
-        granularity: ``"weight"`` (one element), ``"kernel"`` (one 2-D kernel of a convolution) or
-            ``"filter"`` (one output channel).
-        scope: ``"global"`` (all units compete) or ``"layer"`` (each parameter on its own).
-        score: ``"magnitude"`` (L1 norm), ``"gradient"``, ``"taylor"``, ``"random"``, or a function
-            that takes a `Target` and returns a tensor of scores.
-        layers: which layers compete; see `secateurs.find_targets`.
-        include: only these; see `secateurs.find_targets`.
-        exclude: not these; see `secateurs.find_targets`.
-        generator: for ``score="random"``; its state advances.
-        seed: for ``score="random"``, instead of a generator.
+        generator: for random scores, instead of a seed; its state advances.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
         The candidates; `Candidates.draw` turns them into masks.
@@ -94,61 +69,25 @@ def select(
         >>> candidates.count, candidates.total
         (6, 20)
     """
-    return choose(
-        model,
-        p_prune,
-        granularity=granularity,
-        scope=scope,
-        score=score,
-        layers=layers,
-        include=include,
-        exclude=exclude,
-        generator=generator,
-        seed=seed,
-    )
+    given = read_options(select, model, options, p_prune=p_prune, generator=generator)
+    return choose(model, p_prune, given, generator)
 
 
-def choose(
-    model: nn.Module,
-    p_prune: float,
-    *,
-    warn: bool = True,
-    barrier: Barrier = no_barrier,
-    **options: Unpack[SelectOptions],
-) -> Candidates:
-    """`select`, for those who prune in other ways.
-
-    Args:
-        model: the network; it is not changed.
-        p_prune: the ratio of units.
-        warn: whether to warn if less than one half of the weights competes.
-        barrier: what the warning must not advise; see `secateurs.parameters.coverage.Barrier`.
-        **options: the other arguments of `select`.
-    """
-    team = team_of(model)
-    if team is not None:
-        agree(team, model, "select", p_prune=p_prune, **options)
-    p_prune = check_ratio("p_prune", p_prune)
-    units, groups = _scored(model, team, barrier if warn else None, **options)
-    return Candidates(units, _chosen(groups, p_prune, team), team)
-
-
+@shows(SelectionOptions)
 def select_levels(
     model: nn.Module,
     ratios: Sequence[float],
     *,
-    warn: bool = True,
-    barrier: Barrier = no_barrier,
-    **options: Unpack[SelectOptions],
+    generator: torch.Generator | None = None,
+    **options: Unpack[SelectionKeywords],
 ) -> Levels:
     """Choose the candidates of several ratios at once.
 
     Args:
         model: the network; it is not changed.
         ratios: values of p_prune, at most 255 different ones.
-        warn: whether to warn if less than one half of the weights competes.
-        barrier: what the warning must not advise; see `secateurs.parameters.coverage.Barrier`.
-        **options: the keyword arguments of `select`.
+        generator: for random scores, instead of a seed; its state advances.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
         One byte a unit, from which the candidates of each ratio follow by one comparison.
@@ -156,15 +95,76 @@ def select_levels(
     Raises:
         InvalidArgumentError: as `select`, or no ratio, or more than 255.
     """
-    team = team_of(model)
-    if team is not None:
-        agree(team, model, "select_levels", ratios=list(ratios), **options)
     if not isinstance(ratios, Iterable):
         raise InvalidArgumentError(f"ratios must be several values of p_prune; write [{ratios!r}]")
+    ratios = list(ratios)
+    given = read_options(select_levels, model, options, ratios=ratios, generator=generator)
+    return choose_levels(model, ratios, given, generator)
+
+
+def read_options(
+    function: Callable[..., object],
+    model: nn.Module,
+    keywords: SelectionKeywords,
+    **others: object,
+) -> SelectionOptions:
+    """The options of a call, which must be alike on all ranks that hold a model.
+
+    Args:
+        function: what is called, for the error.
+        model: the network.
+        keywords: the function's keyword arguments.
+        **others: its other arguments.
+
+    Raises:
+        InvalidArgumentError: an option is unknown or wrong, or the ranks' arguments differ.
+    """
+    team = team_of(model)
+    if team is not None:
+        agree(team, model, function.__name__, **others, **keywords)
+    return SelectionOptions.read(function, keywords)
+
+
+def choose(
+    model: nn.Module,
+    p_prune: float,
+    options: SelectionOptions,
+    generator: torch.Generator | None = None,
+    *,
+    warn: bool = True,
+    barrier: Barrier = no_barrier,
+) -> Candidates:
+    """`select`, for those who prune in other ways.
+
+    Args:
+        model: the network; it is not changed.
+        p_prune: the ratio of units.
+        options: the options, alike on all ranks.
+        generator: as for `select`.
+        warn: whether to warn if less than one half of the weights competes.
+        barrier: what the warning must not advise; see `secateurs.parameters.coverage.Barrier`.
+    """
+    p_prune = check_ratio("p_prune", p_prune)
+    team = team_of(model)
+    units, groups = _scored(model, team, options, generator, barrier if warn else None)
+    return Candidates(units, _chosen(groups, p_prune, team), team)
+
+
+def choose_levels(
+    model: nn.Module,
+    ratios: Sequence[float],
+    options: SelectionOptions,
+    generator: torch.Generator | None = None,
+    *,
+    warn: bool = True,
+    barrier: Barrier = no_barrier,
+) -> Levels:
+    """`select_levels`, for those who prune in other ways; the arguments are those of `choose`."""
     ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
-    units, groups = _scored(model, team, barrier if warn else None, **options)
+    team = team_of(model)
+    units, groups = _scored(model, team, options, generator, barrier if warn else None)
     scores = [scores for group in groups for scores in group]
     level = side_by_side([s.values for s in scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
@@ -215,39 +215,31 @@ def check_together(
 def _scored(
     model: nn.Module,
     team: Team | None,
+    options: SelectionOptions,
+    generator: torch.Generator | None,
     barrier: Barrier | None,
-    *,
-    granularity: str = "weight",
-    scope: str = "global",
-    score: Score = "magnitude",
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
-    generator: torch.Generator | None = None,
-    seed: int | None = None,
 ) -> tuple[dict[str, Units], list[list[Scores]]]:
-    """Check the arguments, score the units, and group those that compete with each other."""
-    granularity = check_choice("granularity", granularity, GRANULARITIES)
-    scope = check_choice("scope", scope, SCOPES)
-    score = check_score(score)
-    needed = Argument("score", "random") if score == "random" and team is None else None
-    source = make_generator(generator, seed, needed_for=needed)
+    """Score the units, and group those that compete with each other; warn if given a barrier."""
+    score, random = options.score, options.criterion.is_random
+    needed = Argument("score", score) if random and team is None else None
+    source = make_generator(generator, options.seed, needed_for=needed)
+    layers, include, exclude = options.layers, options.include, options.exclude
     targets = find_targets(model, layers=layers, include=include, exclude=exclude)
     check_together(model, targets, layers, exclude)
     look_closely(model)
-    units = {target.name: units_of(target, granularity) for target in targets}
+    units = {target.name: units_of(target, options.granularity) for target in targets}
     if not any(u.count for u in units.values()):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
     if barrier is not None:
         warn_of_coverage(
             model, targets, layers=layers, include=include, exclude=exclude, barrier=barrier
         )
-    if team is not None and score == "random":
+    if team is not None and random:
         with team.shared(source) as same:
             scores = _scores(targets, units, score, same, team)
     else:
         scores = _scores(targets, units, score, source, team)
-    return units, [[s] for s in scores] if scope == "layer" else [scores]
+    return units, [[s] for s in scores] if options.scope == "layer" else [scores]
 
 
 def _scores(

@@ -1,6 +1,7 @@
 """`MUP`: a surrogate whose candidates are the weights that matter least for the input of a call."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from secateurs._io.text import quoted
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.parameters.target import Target
-from secateurs.selection._select import SelectOptions, choose
+from secateurs.selection._select import choose
 from secateurs.selection.candidates import Candidates
 from secateurs.surrogates.diversified import Diversified
 from secateurs.surrogates.stand_ins import standing_in
@@ -76,8 +77,8 @@ class MUP(Diversified):
         def importance(target: Target) -> Tensor:
             return (target.weight * found[target.name]).abs()
 
-        options: SelectOptions = {**self.options, "score": importance, "seed": self.seed}
-        return choose(self.network, self.p_prune, warn=False, **options)
+        options = replace(self.options, score=importance)
+        return choose(self.network, self.p_prune, options, warn=False)
 
     def _gradients(self, structure: Structure, args: Any, kwargs: Any) -> dict[str, Tensor]:
         """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""

@@ -3,21 +3,23 @@
 import functools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, Self, Unpack
 
 import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, check_seed
-from secateurs.criteria import Score
+from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
-from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.parameters.target import Target
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection._select import SelectOptions, choose
+from secateurs.selection._select import choose
 from secateurs.selection.candidates import Candidates
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import record, watching
 from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
@@ -28,6 +30,7 @@ from secateurs.surrogates.turns import Turns
 from secateurs.surrogates.view import View, may_run_layers, run_under
 
 
+@shows(SelectionOptions)
 class Diversified(View):
     r"""A surrogate: its model, pruned by a fresh draw from the same candidates at every call.
 
@@ -47,23 +50,19 @@ class Diversified(View):
     inside of `pruned`. Outputs are the model's; one of transformers that holds nothing but logits
     becomes these. Where the model's layers are exchanged, the next call finds its weights anew.
 
+    Scores that need gradients read those that are in the parameters now. The seed, by default 0, is
+    that of the sequence of draws and of random scores. Draws are made where the weights are: a seed
+    gives other masks on a GPU than on a CPU.
+
     Args:
         model: the network, not pruned; it is shared, not copied.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned in a draw.
         redraw: ``"forward"`` (a fresh draw at each call), ``"step"`` (at each `step`), or a number
             K (K fixed draws in turn, the next one at each call).
-        mode: ``"global"`` (the pruned weights act on the forward and the backward pass) or
+        prune_type: ``"global"`` (the pruned weights act on the forward and the backward pass) or
             ``"gradient"`` (on the backward pass alone: the outputs are the model's).
-        granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `secateurs.select`.
-        scope: ``"global"`` or ``"layer"``; see `secateurs.select`.
-        score: see `secateurs.select`; ``"gradient"`` and ``"taylor"`` read the gradients that are
-            in the parameters now.
-        layers: which layers compete; see `secateurs.find_targets`.
-        include: only these names or types; see `secateurs.find_targets`.
-        exclude: not these names or types; see `secateurs.find_targets`.
-        seed: of the sequence of draws, and of random scores. Draws are made where the weights are:
-            a seed gives other masks on a GPU than on a CPU.
+        **options: the fields of `secateurs.SelectionOptions`.
 
     Raises:
         InvalidArgumentError: an argument is wrong, there is nothing to prune, or the model is
@@ -90,31 +89,26 @@ class Diversified(View):
         p_bern: float,
         *,
         redraw: str | int = "forward",
-        mode: str = "global",
-        granularity: str = "weight",
-        scope: str = "global",
-        score: Score = "magnitude",
-        layers: Layers | None = None,
-        include: Patterns | None = None,
-        exclude: Patterns | None = None,
-        seed: int = 0,
+        prune_type: str = "global",
+        **options: Unpack[SelectionKeywords],
     ):
+        if "mode" in options:
+            raise InvalidArgumentError("a surrogate has no option mode: write prune_type")
         check_model(model)
         super().__init__(model)
         self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
-        self.redraw, self.mode = check_redraw(redraw), check_choice("mode", mode, PRUNE_TYPES)
-        self.options: SelectOptions = {
-            "granularity": granularity,
-            "scope": scope,
-            "score": score,
-            "layers": layers,
-            "include": include,
-            "exclude": exclude,
-        }
+        self.redraw = check_redraw(redraw)
+        self.prune_type = check_choice("prune_type", prune_type, PRUNE_TYPES)
+        self.options = SelectionOptions.read(Diversified, options)
         self._turns = Turns()
         self._structure: Structure | None = None
-        self.restart(seed)
+        self.restart(0 if self.options.seed is None else self.options.seed)
         self.reselect()
+
+    @property
+    def seed(self) -> int:
+        """The seed of the sequence of draws."""
+        return self.options.seed or 0
 
     @property
     def candidates(self) -> Candidates:
@@ -146,12 +140,12 @@ class Diversified(View):
         self._structured()
 
     def _barrier(self, target: Target) -> str:
-        in_gradients = gradient_barrier(target) if self.mode == "gradient" else ""
+        in_gradients = gradient_barrier(target) if self.prune_type == "gradient" else ""
         return surrogate_barrier(target) or in_gradients
 
     def restart(self, seed: int) -> None:
         """Begin the sequence of draws of a seed, whatever was drawn before."""
-        self.seed = check_seed("seed", seed)
+        self.options = replace(self.options, seed=check_seed("seed", seed))
         self._turns.restart()
 
     def step(self) -> None:
@@ -255,7 +249,7 @@ class Diversified(View):
             yield
             return
         with (
-            pruned_by(self.network, turn, self.mode),
+            pruned_by(self.network, turn, self.prune_type),
             watching(turn.structure.modules, lambda: self._under(turn)),
         ):
             yield
@@ -265,7 +259,7 @@ class Diversified(View):
         structure = self._structure
         if structure is not None and structure.stands():
             return structure
-        structure = Structure(self.network, self.options, self.mode)
+        structure = Structure(self.network, self.options, self.prune_type)
         if structure.lasting:
             self._structure = structure
         if not structure.fits(self._candidates):
@@ -273,8 +267,7 @@ class Diversified(View):
         return structure
 
     def _choose_candidates(self) -> None:
-        options: SelectOptions = {**self.options, "seed": self.seed}
-        self._candidates = choose(self.network, self.p_prune, barrier=self._barrier, **options)
+        self._candidates = choose(self.network, self.p_prune, self.options, barrier=self._barrier)
         self._turns.forget()
 
     def _make(self, number: int, structure: Structure, args: Any = (), kwargs: Any = None) -> Draw:
@@ -292,9 +285,9 @@ class Diversified(View):
 
     def extra_repr(self) -> str:
         """The settings, as ``repr`` shows them."""
-        options = {k: v for k, v in self.options.items() if v is not None}
+        options = {k: v for k, v in vars(self.options).items() if v is not None}
         said = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return (
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
-            f"mode={self.mode!r}, {said}, seed={self.seed}"
+            f"prune_type={self.prune_type!r}, {said}"
         )

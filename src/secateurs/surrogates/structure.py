@@ -11,8 +11,8 @@ from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunab
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.prunable_parameters import find_targets
 from secateurs.parameters.target import Target
-from secateurs.selection._select import SelectOptions
 from secateurs.selection.candidates import Candidates
+from secateurs.selection.selection_options import SelectionOptions
 from secateurs.surrogates.preconditions import check_unpruned
 from secateurs.surrogates.stand_ins import Place, parameters_of, places_for
 
@@ -29,7 +29,7 @@ class Structure:
     Args:
         network: the model.
         options: which weights compete, as for `secateurs.select`.
-        mode: ``"global"`` or ``"gradient"``.
+        prune_type: ``"global"`` or ``"gradient"``.
 
     Raises:
         InvalidArgumentError: the network is pruned, nothing competes, or a weight cannot be pruned
@@ -41,15 +41,12 @@ class Structure:
     modules: list[nn.Module]
     fast: list[nn.Module]
 
-    def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
+    def __init__(self, network: nn.Module, options: SelectionOptions, prune_type: str):
         check_unpruned(network)
         self.targets = find_targets(
-            network,
-            layers=options.get("layers"),
-            include=options.get("include"),
-            exclude=options.get("exclude"),
+            network, layers=options.layers, include=options.include, exclude=options.exclude
         )
-        _check_targets(self.targets, mode)
+        _check_targets(self.targets, prune_type)
         self.places = places_for([target.places for target in self.targets])
         # A scripted module keeps its parts elsewhere, and takes no hooks.
         scripted = torch.jit.ScriptModule
@@ -97,11 +94,11 @@ def surrogate_barrier(target: Target) -> str:
     return "cannot be pruned in a surrogate" if recurrent else ""
 
 
-def _check_targets(targets: Sequence[Target], mode: str) -> None:
+def _check_targets(targets: Sequence[Target], prune_type: str) -> None:
     for target in targets:
         for module, _ in target.places:
             _check_holder(target.name, module)
-    if mode == "gradient":
+    if prune_type == "gradient":
         check_gradient_prunable(targets)
 
 

@@ -10,12 +10,13 @@ import torch
 from torch.distributed.tensor import DTensor, Replicate
 
 from secateurs._tensors.float_keys import Scores
-from secateurs.criteria import Score, raw_scores
+from secateurs.criteria import Score, criterion_of
 from secateurs.distributed.dtensor import is_part, whole_of
 from secateurs.distributed.process_group import Team
 from secateurs.distributed.shard import Array, Shard, shard_of
 from secateurs.masks.granularity import Units
 from secateurs.parameters.target import Target
+from secateurs.selection.raw_scores import raw_scores
 
 _BLOCK = 1 << 20
 
@@ -60,18 +61,19 @@ def score_parts(
     generator: torch.Generator | None,
     team: Team,
 ) -> list[Scores]:
-    """Score the units that lie here, of every target; see `secateurs.criteria.score_units`.
+    """Score the units that lie here, of every target; see `secateurs.selection.raw_scores`.
 
     Where ranks hold parts of one unit, their sums are added up, and each of them gets all units.
     """
     parts: list[PartScores] = []
+    criterion = criterion_of(score)
     with team.together():
         for target in targets:
-            if score == "random" and generator is not None and generator.device.type == "cpu":
+            if criterion.is_random and generator is not None and generator.device.type == "cpu":
                 parts.append(_random(target, units[target.name], generator, team))
                 continue
             # A function may fail on one rank alone, before the others wait in a collective below.
-            with nullcontext() if isinstance(score, str) else team.together():
+            with nullcontext() if criterion.is_built_in else team.together():
                 raw = raw_scores(target, units[target.name], score, generator)
             score_part = _of_cut_units if _is_cut(target, units[target.name]) else _of_whole_units
             parts.append(score_part(raw, target, units[target.name], team))

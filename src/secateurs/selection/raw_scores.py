@@ -1,0 +1,62 @@
+"""Scores of the elements or units of one weight, by a criterion."""
+
+import torch
+
+from secateurs._tensors.float_keys import Scores
+from secateurs.criteria import Score, criterion_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks.granularity import Units
+from secateurs.parameters.target import Target
+
+
+def score_units(
+    target: Target, units: Units, score: Score, generator: torch.Generator | None
+) -> Scores:
+    """Score every unit of ``target``; the arguments and errors are those of `raw_scores`."""
+    raw = raw_scores(target, units, score, generator)
+    if not units.pooled or tuple(raw.values.shape) != units.shape:
+        # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
+        return raw
+    values = raw.values.abs() if raw.absolute else raw.values
+    return Scores(raw.name, units.pool(values), raw.absolute)
+
+
+def raw_scores(
+    target: Target, units: Units, score: Score, generator: torch.Generator | None
+) -> Scores:
+    """Score every element or every unit of ``target``, whichever the criterion is made for.
+
+    Args:
+        target: the weight.
+        units: how its elements fall into units.
+        score: see `secateurs.criteria.criterion_of`.
+        generator: where random scores come from.
+
+    Raises:
+        InvalidArgumentError: the criterion gave a wrong shape or type, or finds no gradient.
+    """
+    criterion = criterion_of(score)
+    if criterion.function is None:
+        device = generator.device if generator is not None else torch.device("cpu")
+        drawn = torch.rand(units.unit, generator=generator, dtype=torch.float64, device=device)
+        return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
+    values = _checked(criterion.function(target), target, units)
+    return Scores(target.name, values, criterion.absolute)
+
+
+def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
+    if not isinstance(scores, torch.Tensor):
+        raise InvalidArgumentError(
+            f"the score of {target.name} must be a tensor, not {type(scores).__name__}"
+        )
+    scores = scores.detach().to(target.parameter.device)
+    if scores.is_complex():
+        raise InvalidArgumentError(f"the score of {target.name} is complex; return real numbers")
+    if not scores.is_floating_point():
+        scores = scores.to(torch.float64)
+    if tuple(scores.shape) in (units.shape, units.unit):
+        return scores
+    raise InvalidArgumentError(
+        f"the score of {target.name} has shape {tuple(scores.shape)}; return one score for each "
+        f"weight, {units.shape}, or for each unit, {units.unit}"
+    )

@@ -1,0 +1,121 @@
+"""The options of a selection: what is one unit, which weights compete, and how they are scored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self, TypedDict, cast
+
+from secateurs._validation import check_choice, check_keywords, check_seed
+from secateurs.criteria import Criterion, Score, criterion_of
+from secateurs.masks.granularity import GRANULARITIES
+from secateurs.parameters.layer_choice import Layers, Patterns, pattern_list
+from secateurs.parameters.layer_kinds import LAYER_NAMES
+
+SCOPES = ("global", "layer")
+
+
+class SelectionKeywords(TypedDict, total=False):
+    """The fields of `SelectionOptions`, for functions that take them as keyword arguments."""
+
+    granularity: str
+    scope: str
+    score: Score
+    layers: Layers | None
+    include: Patterns | None
+    exclude: Patterns | None
+    seed: int | None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SelectionOptions:
+    """How a selection chooses its candidates, whatever their ratio.
+
+    Every function that selects takes these as keyword arguments. The first sentence on each is also
+    what the command line says of the option.
+
+    Args:
+        granularity: what is pruned as one unit: ``"weight"`` (one element), ``"kernel"`` (one 2-D
+            kernel of a convolution) or ``"filter"`` (one output channel).
+        scope: who competes with whom: ``"global"`` (all units) or ``"layer"`` (the units of each
+            parameter among themselves).
+        score: the criterion, how important a unit is: the least important are candidates. A name
+            in `secateurs.criteria.CRITERIA`, such as ``"magnitude"`` (the L1 norm), ``"gradient"``,
+            ``"taylor"`` and ``"random"``, or a function that takes a `Target` and returns a tensor
+            of scores, one for each element or for each unit.
+        layers: which kinds of layers compete, by default every convolution, linear layer, attention
+            projection and stack of experts. Names or module types; see `secateurs.find_targets`.
+        include: prune only these: globs on the names of parameters or of modules around them.
+            Module types, too; see `secateurs.find_targets`.
+        exclude: do not prune these: globs on the names of parameters or of modules around them.
+            Module types, too; see `secateurs.find_targets`.
+        seed: of random scores and draws. It gives the same candidates on every device.
+
+    Raises:
+        InvalidArgumentError: an unknown name, or what is neither a name nor a module type.
+
+    Example:
+        >>> SelectionOptions(granularity="kernel", exclude=["conv1", "fc"])
+        SelectionOptions(granularity='kernel', exclude=('conv1', 'fc'))
+    """
+
+    granularity: str = "weight"
+    scope: str = "global"
+    score: Score = "magnitude"
+    layers: Layers | None = None
+    include: Patterns | None = None
+    exclude: Patterns | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("granularity", self.granularity, GRANULARITIES)
+        check_choice("scope", self.scope, SCOPES)
+        criterion_of(self.score)
+        for name in ("layers", "include", "exclude"):
+            object.__setattr__(self, name, _checked(name, getattr(self, name)))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", check_seed("seed", self.seed))
+
+    @classmethod
+    def read(cls, function: Callable[..., object], keywords: Mapping[str, object]) -> Self:
+        """Make them of the keyword arguments that a function was given.
+
+        Args:
+            function: whose arguments they are, for the error.
+            keywords: the arguments.
+
+        Raises:
+            InvalidArgumentError: there is no such argument (the nearest one is told), or a value is
+                wrong.
+        """
+        check_keywords(function, keywords, [field.name for field in fields(cls)])
+        return cls(**cast("Any", keywords))
+
+    @property
+    def criterion(self) -> Criterion:
+        """What ``score`` stands for."""
+        return criterion_of(self.score)
+
+    @property
+    def score_name(self) -> str:
+        """What result rows call the criterion: by its name, or that of the function."""
+        return self.criterion.name
+
+    def __repr__(self) -> str:
+        """Those that are not at their defaults."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        said = (
+            f"{field.name}={getattr(value, '__name__', repr(value))}"
+            for field, value in values
+            if value != field.default
+        )
+        return f"{type(self).__name__}({', '.join(said)})"
+
+
+def _checked(option: str, value: Patterns | None) -> Patterns | None:
+    """Names and types of an option, checked; several in a tuple, since an iterator is read once."""
+    if value is None:
+        return None
+    items = pattern_list(option, value)
+    for item in items:
+        if option == "layers" and isinstance(item, str):
+            check_choice(option, item, LAYER_NAMES)
+    return value if isinstance(value, str | type) else tuple(items)
