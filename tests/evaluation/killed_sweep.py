@@ -7,16 +7,16 @@ from typing import Any
 
 from small_nets import Images, loader, network
 
-from secateurs.evaluation import data_pass, sweep
+from secateurs.evaluation import sweep
 
 GRID: dict[str, Any] = {"p_prune": [0, 0.5, 0.9], "p_bern": [1, 0.5], "draws": 2, "seed": 3}
 
 if __name__ == "__main__":
-    data_pass.SAVE_EVERY_SECONDS = 0.0
     images = Images(before=lambda index: time.sleep(0.05))
     sweep(
         network(),
         loader(images, batch_size=4, num_workers=int(sys.argv[2])),
         output=Path(sys.argv[1]),
+        save_every=0.0,
         **GRID,
     )

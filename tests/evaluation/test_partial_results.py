@@ -68,9 +68,9 @@ def test_what_cannot_be_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_more_than_there_is_has_not_been_seen() -> None:
-    assert set(read_progress({"a": GOOD, "other": 3}, ["a", "b"], 24)) == {"a"}
+    assert set(read_progress([{"a": GOOD, "other": 3}], ["a", "b"], 24)) == {"a"}
     with pytest.raises(BrokenJSONError, match="seen 24 of 23 images"):
-        read_progress({"a": GOOD}, ["a"], 23)
+        read_progress([{"a": GOOD}], ["a"], 23)
 
 
 def test_a_null_among_the_seconds_does_not_block_later_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from small_nets import GRID, SAMPLES, Images, Net, Stop, Stopping, loader, netwo
 from torch import Tensor
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation import Subject, accumulate_gradients, sweep
+from secateurs.evaluation import Provenance, accumulate_gradients, sweep
 from secateurs.parameters.target import Target
 from secateurs.results import Results, read_rows
 
@@ -56,7 +56,7 @@ def changed_weights() -> Net:
         ({"exclude": "head"}, 'exclude: there "", now "head"'),
         ({"model": changed_weights()}, "weights_sha256: there"),
         ({"loader": loader(Images(30))}, "images: there 46, now 30"),
-        ({"subject": Subject(data="other")}, 'data: there "", now "other"'),
+        ({"provenance": Provenance(data="other")}, 'data: there "", now "other"'),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
@@ -68,7 +68,11 @@ def test_another_sweep_in_the_folder_is_refused(
         sweep(**given, output=tmp_path)
     else:
         with pytest.raises(Stop):
-            sweep(**(given | {"model": Stopping(7)}), output=tmp_path, subject=Subject(model="Net"))
+            sweep(
+                **(given | {"model": Stopping(7)}),
+                output=tmp_path,
+                provenance=Provenance(model="Net"),
+            )
     held = sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir())
     with pytest.raises(InvalidArgumentError, match=message) as caught:
         sweep(**(given | change), output=tmp_path)
@@ -103,12 +107,12 @@ def test_gradients_that_the_subject_names_need_not_be_equal_to_the_bit(tmp_path:
     model = network()
     accumulate_gradients(model, loader())
     given: dict[str, Any] = {"p_prune": 0.5, "score": "taylor", "output": tmp_path}
-    sweep(model, loader(), subject=Subject(score_data="46 images"), **given)
+    sweep(model, loader(), provenance=Provenance(score_data="46 images"), **given)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
-    sweep(model, loader(), subject=Subject(score_data="46 images"), **given)
+    sweep(model, loader(), provenance=Provenance(score_data="46 images"), **given)
     with pytest.raises(InvalidArgumentError, match="score_data: there"):
-        sweep(model, loader(), subject=Subject(score_data="20 images"), **given)
+        sweep(model, loader(), provenance=Provenance(score_data="20 images"), **given)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,42 @@ from torch.utils.data import DataLoader
 from secateurs._progress import Bar
 from secateurs.distributed.process_group import LostRankError
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
-from secateurs.evaluation import Ranks, sweep
+from secateurs.evaluation import runner, sweep
+from secateurs.parameters.target import Target
 from secateurs.results import Row, read_rows
 
 
-def on_ranks(size: int, work: Callable[[Ranks], Any], present: int | None = None) -> list[Any]:
-    """What each rank returned or raised."""
+def joined(store: Any, rank: int, size: int) -> Any:
+    """A process group as ``init_process_group("gloo")`` makes it, which a process has once."""
+    group: Any = dist.ProcessGroup(store, rank, size)
+    backend: Any = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=60))
+    gloo: Any = dist.ProcessGroup.BackendType.GLOO
+    group._register_backend(torch.device("cpu"), gloo, backend)
+    group._set_default_backend(gloo)
+    return group
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """An error that holds nothing alive, such as the connections of a process group."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
+
+
+def on_ranks(size: int, work: Callable[[Any], Any]) -> list[Any]:
+    """What each rank returned or raised; one that raised has left, as a process that ends."""
     store: Any = dist.HashStore()
     found: list[Any] = [None] * size
 
     def run(rank: int) -> None:
         try:
-            found[rank] = work(Ranks(store, rank, size))
+            found[rank] = work(joined(store, rank, size))
         except BaseException as error:
-            found[rank] = error
+            found[rank] = without_frames(error)
 
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(present or size)]
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -62,7 +83,9 @@ def swept(size: int, models: list[Stopping], output: Path | None = None, **given
     given = GRID | given
     return on_ranks(
         size,
-        lambda ranks: sweep(models[ranks.rank], batches, ranks=ranks, output=output, **given),
+        lambda group: sweep(
+            models[group.rank()], batches, process_group=group, output=output, **given
+        ),
     )
 
 
@@ -103,8 +126,9 @@ def test_several_sweeps_one_after_another() -> None:
     images = [Images(count) for count in (30, 46)]
     found = on_ranks(
         2,
-        lambda ranks: [
-            sweep(models[ranks.rank], loader(each), ranks=ranks, p_prune=0.5) for each in images
+        lambda group: [
+            sweep(models[group.rank()], loader(each), process_group=group, p_prune=0.5)
+            for each in images
         ],
     )
     assert [[rows[0].count for rows in each] for each in found] == [[30, 46], [30, 46]]
@@ -114,21 +138,59 @@ def test_several_sweeps_one_after_another() -> None:
 def test_it_goes_on_with_any_number_of_ranks(tmp_path: Path, error: type[BaseException]) -> None:
     expected = sweep(Stopping(), loader(), **GRID)
     steps = 0
-    for size in (2, 1, 3, 2):
+    for size in (4, 1, 3, 2):
         models = [Stopping(2 if rank == size - 1 else 4, error) for rank in range(size)]
         if size == 1:
             with pytest.raises(error):
                 sweep(models[0], loader(), output=tmp_path, **GRID)
         else:
             found = swept(size, models, tmp_path)
-            assert any(type(each) is error for each in found), found
-            assert all(isinstance(each, error | FailureError) for each in found), found
-        assert (tmp_path / "progress.json").exists()
+            assert type(found[-1]) is error
+            assert all(isinstance(each, error | LostRankError) for each in found), found
+        files = {path.name for path in tmp_path.glob("progress*.json")}
+        assert files == {"progress.json", *(f"progress-{rank}.json" for rank in range(1, size))}
         steps += sum(model.passes for model in models)
-    models = [Stopping() for _ in range(4)]
-    found = swept(4, models, tmp_path)
+    models = [Stopping() for _ in range(3)]
+    found = swept(3, models, tmp_path)
     check_same(found[0], expected)
     assert steps + sum(model.passes for model in models) == STEPS  # none was lost or run twice
+    assert not list(tmp_path.glob("progress*"))
+
+
+def test_progress_that_was_summed_when_the_run_was_killed_counts_once(tmp_path: Path) -> None:
+    swept(2, [Stopping(3), Stopping(3)], tmp_path)
+    part = tmp_path / "progress-1.json"
+    kept = part.read_bytes()
+    with pytest.raises(Stop):
+        sweep(Stopping(0), loader(), output=tmp_path, **GRID)
+    assert not part.exists()
+    part.write_bytes(kept)  # as if it had not come to remove this one
+    (tmp_path / ".progress-7.json.123.tmp").write_bytes(kept)
+    rows = swept(2, [Stopping(), Stopping()], tmp_path)[0]
+    check_same(rows, sweep(Stopping(), loader(), **GRID))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".jsonl", ".csv"}
+
+
+def test_progress_of_one_rank_keeps_another_sweep_out_of_the_folder(tmp_path: Path) -> None:
+    swept(2, [Stopping(0), Stopping(3)], tmp_path)
+    assert not (tmp_path / "progress.json").exists()  # rank 0 had done nothing yet
+    with pytest.raises(InvalidArgumentError, match="draws: there 2, now 1"):
+        sweep(network(), loader(), output=tmp_path, **(GRID | {"draws": 1}))
+    sweep(network(), loader(), output=tmp_path, overwrite=True, **(GRID | {"draws": 1}))
+    assert not list(tmp_path.glob("progress*"))
+
+
+def test_progress_of_a_rank_that_is_broken_is_left_aside(tmp_path: Path) -> None:
+    swept(3, [Stopping(3) for _ in range(3)], tmp_path)
+    for broken in ("{", '{"dense": 3}'):
+        (tmp_path / "progress-2.json").write_text(broken)
+        with (
+            pytest.warns(UserWarning, match=r"progress.*\.json cannot be used"),
+            pytest.raises(Stop),
+        ):
+            sweep(Stopping(3), loader(), output=tmp_path, **GRID)
+    rows = sweep(Stopping(), loader(), output=tmp_path, **GRID)
+    check_same(rows, sweep(Stopping(), loader(), **GRID))
 
 
 def test_other_batches_may_go_on(tmp_path: Path) -> None:
@@ -142,23 +204,43 @@ def test_other_batches_may_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 1, 2])
-def test_an_error_on_one_rank_is_an_error_on_all(failing: int) -> None:
+def test_a_rank_that_fails_among_the_images_ends_the_others(failing: int) -> None:
     models = [Stopping(2 if rank == failing else None) for rank in range(3)]
     found = swept(3, models)
     assert type(found.pop(failing)) is Stop
     for error in found:
-        assert isinstance(error, FailureError)
-        assert str(error) == f"Stop:  (rank {failing})"
+        assert isinstance(error, LostRankError)
+        assert "of 3 has lost another rank" in str(error) and "\n" not in str(error)
 
 
-def test_an_image_that_cannot_be_read_is_named_on_all_ranks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InvalidArgumentError("no"), [(InvalidArgumentError, "no (rank 1)")] * 2),
+        (ValueError("no"), [(FailureError, "ValueError: no (rank 1)"), (ValueError, "no")]),
+    ],
+)
+def test_a_score_that_raises_on_one_rank_is_named_on_all(error: Exception, expected: Any) -> None:
+    def work(group: Any) -> Any:
+        def mine(target: Target) -> Tensor:
+            if group.rank() == 1:
+                raise error
+            return target.weight.abs()
+
+        return sweep(models[group.rank()], data, process_group=group, p_prune=0.5, score=mine)
+
+    models, data = [network(), network()], loader()
+    assert [(type(each), str(each)) for each in on_ranks(2, work)] == expected
+
+
+def test_an_image_that_cannot_be_read_is_named_with_the_rank(tmp_path: Path) -> None:
     def fail(index: int) -> None:
         if index == 40:
             raise FailureError("cannot read 40.png")
 
     images = Images(before=fail)
     found = swept(2, [Stopping(), Stopping()], tmp_path, batches=loader(images))
-    assert [str(error) for error in found] == ["cannot read 40.png (rank 1)", "cannot read 40.png"]
+    assert isinstance(found[0], LostRankError) and str(found[1]) == "cannot read 40.png (rank 1)"
     images.before = None
     models = [Stopping(), Stopping()]
     rows = swept(2, models, tmp_path, batches=loader(images))[1]
@@ -183,12 +265,12 @@ def test_what_differs_between_ranks_is_named(tmp_path: Path) -> None:
     models = [network(), network(seed=4)]
     found = on_ranks(
         2,
-        lambda r: sweep(
-            models[r.rank],
+        lambda group: sweep(
+            models[group.rank()],
             loader(),
-            ranks=r,
+            process_group=group,
             output=tmp_path,
-            p_prune=[0.5, 0.3 + r.rank] if r.rank == 0 else [0.5],
+            p_prune=[0.5] if group.rank() else [0.5, 0.3],
         ),
     )
     for error in found:
@@ -212,10 +294,10 @@ def test_results_that_rank_0_would_not_write_are_refused(
     # Made here, not in the threads, which share torch's random numbers.
     models, data = [network(), network()], loader()
 
-    def run(ranks: Ranks) -> list[Row]:
-        options = {"output": "a"} if ranks.first else dict(given)
+    def run(group: Any) -> list[Row]:
+        options = dict(given) if group.rank() else {"output": "a"}
         options["output"] = tmp_path / options["output"]
-        return sweep(models[ranks.rank], data, ranks=ranks, p_prune=[0.5], **options)
+        return sweep(models[group.rank()], data, process_group=group, p_prune=[0.5], **options)
 
     for error in on_ranks(2, run):
         assert isinstance(error, InvalidArgumentError)
@@ -227,9 +309,9 @@ def test_other_ranks_need_no_output(tmp_path: Path) -> None:
     # Made before the threads, which share the generator that they are drawn from.
     models, data = [network(), network()], loader()
 
-    def run(ranks: Ranks) -> list[Row]:
-        output = tmp_path if ranks.first else None
-        return sweep(models[ranks.rank], data, ranks=ranks, p_prune=[0.5], output=output)
+    def run(group: Any) -> list[Row]:
+        output = None if group.rank() else tmp_path
+        return sweep(models[group.rank()], data, process_group=group, p_prune=[0.5], output=output)
 
     first, second = on_ranks(2, run)
     assert first == second and (tmp_path / "results.csv").exists()
@@ -242,30 +324,8 @@ def test_gradients_that_differ_between_ranks_are_noticed() -> None:
             parameter.grad = torch.ones_like(parameter)
             parameter.grad[: len(parameter) // 2] += rank
     given: dict[str, Any] = {"p_prune": 0.5, "score": "taylor"}
-    found = on_ranks(2, lambda r: sweep(models[r.rank], data, ranks=r, **given))
+    found = on_ranks(2, lambda g: sweep(models[g.rank()], data, process_group=g, **given))
     assert all("candidates.weight global taylor" in str(error) for error in found), found
-
-
-def test_a_rank_that_never_comes_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECATEURS_TIMEOUT", "1")
-    model = network()
-    found = on_ranks(2, lambda r: sweep(model, loader(), ranks=r, p_prune=0.5), present=1)
-    assert isinstance(found[0], LostRankError)
-    assert "rank 0 of 2 waited for rank 1 in vain" in str(found[0])
-
-
-def test_a_slow_rank_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SECATEURS_TIMEOUT", "4")
-
-    class Slow(Stopping):
-        def forward(self, images: Tensor) -> Any:
-            if not self.after:
-                threading.Event().wait(1.0)
-            return super().forward(images)
-
-    models: list[Stopping] = [Slow(1000), Slow()]
-    rows = swept(2, models, p_prune=[0.2, 0.4], p_bern=1.0)
-    assert [row.count for row in rows[0]] == [IMAGES] * 2
 
 
 @pytest.mark.parametrize(
@@ -278,7 +338,7 @@ def test_a_slow_rank_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_loader_that_cannot_be_split_is_refused(batches: Any, message: str) -> None:
     model = network()
-    found = on_ranks(2, lambda r: sweep(model, batches, ranks=r, p_prune=0.5))
+    found = on_ranks(2, lambda g: sweep(model, batches, process_group=g, p_prune=0.5))
     assert all(isinstance(error, SecateursError) and message in str(error) for error in found)
 
 
@@ -287,40 +347,28 @@ def test_a_model_that_ranks_share_is_not_split(tmp_path: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         model = nn.parallel.DistributedDataParallel(network())
-        found = on_ranks(1, lambda r: sweep(model, loader(), ranks=r, p_prune=0.5))
+        found = on_ranks(1, lambda g: sweep(model, loader(), process_group=g, p_prune=0.5))
         assert isinstance(found[0], InvalidArgumentError)
         assert "hand in model.module" in str(found[0])
-        # Without ranks= it is scored whole, on this process.
+        # Without process_group= it is scored whole, on this process.
         assert sweep(model, loader(), p_prune=0.5)[0].count == IMAGES
     finally:
         dist.destroy_process_group()
 
 
-def test_one_bar_counts_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    advanced: dict[str, int] = {}
-
-    def advance(self: Bar, steps: int) -> None:
-        name = threading.current_thread().name
-        advanced[name] = advanced.get(name, 0) + steps
-
-    monkeypatch.setattr(Bar, "advance", advance)
-    shown: list[bool | None] = []
-    from secateurs.evaluation import runner
-
+def test_rank_0_shows_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int | None, bool | None]] = []
     original = runner.progress_bar
 
     @contextmanager
     def bar(what: str, total: int | None, *, show: bool | None, **others: Any) -> Generator[Bar]:
-        shown.append(show)
+        shown.append((what, total, show))
         with original(what, total, show=False, **others) as quiet:
             yield quiet
 
     monkeypatch.setattr(runner, "progress_bar", bar)
-    swept(3, [Stopping() for _ in range(3)])
-    assert sorted(shown, key=str) == [False, False, None]
-    assert max(advanced.values()) == IMAGES * VARIANTS
-
-
-def test_alone_there_are_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    assert Ranks.from_environment() is None
+    swept(2, [Stopping(), Stopping()])
+    assert sorted(shown) == [
+        ("Sweeping (rank 0 of 2)", 24 * VARIANTS, None),
+        ("Sweeping (rank 1 of 2)", 22 * VARIANTS, False),
+    ]

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from secateurs.errors import FailureError
-from secateurs.evaluation import Tally, data_pass, sweep
+from secateurs.evaluation import Tally, evaluation_loop, sweep
 from secateurs.results import Results, Row, read_rows
 
 
@@ -165,10 +165,9 @@ def test_ctrl_c_while_counting_or_saving(
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(data_pass, "SAVE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(Tally, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sweep(Stopping(), loader(), output=tmp_path, **GRID)
+        sweep(Stopping(), loader(), output=tmp_path, save_every=0.0, **GRID)
     check_same(sweep(Stopping(), loader(), output=tmp_path, **GRID), tmp_path)
 
 
@@ -244,18 +243,17 @@ def test_a_full_disk_ends_the_sweep_and_keeps_what_was_saved(
 ) -> None:
     original, saves = Results.save_progress, 0
 
-    def full(self: Results, progress: Any) -> None:
+    def full(self: Results, progress: Any, **of: Any) -> None:
         nonlocal saves
         saves += 1
         if saves > 9:
             raise FailureError("the disk is full")
-        original(self, progress)
+        original(self, progress, **of)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_pass, "SAVE_EVERY_SECONDS", 0.0)
         patch.setattr(Results, "save_progress", full)
         with pytest.raises(FailureError, match="the disk is full"):
-            sweep(Stopping(), loader(), output=tmp_path, **GRID)
+            sweep(Stopping(), loader(), output=tmp_path, save_every=0.0, **GRID)
     model = Stopping()
     check_same(sweep(model, loader(), output=tmp_path, **GRID), tmp_path)
     assert model.passes == STEPS - 9
@@ -269,9 +267,9 @@ def test_progress_is_saved_at_least_every_minute(
     now, saves = 0.0, [0.0]
     original = Results.save_progress
 
-    def save(self: Results, progress: Any) -> None:
+    def save(self: Results, progress: Any, **of: Any) -> None:
         saves.append(now)
-        original(self, progress)
+        original(self, progress, **of)
 
     class Slow(Net):
         def forward(self, images: Tensor) -> Any:
@@ -281,11 +279,11 @@ def test_progress_is_saved_at_least_every_minute(
 
     monkeypatch.setattr(Results, "save_progress", save)
     clock = SimpleNamespace(monotonic=lambda: now, perf_counter=lambda: now)
-    monkeypatch.setattr(data_pass, "time", clock)
+    monkeypatch.setattr(evaluation_loop, "time", clock)
     sweep(Slow(), loader(), output=tmp_path, **GRID)
     gaps = [after - before for before, after in pairwise(saves)]
-    assert max(gaps) <= max(data_pass.SAVE_EVERY_SECONDS, step) < 60
-    assert len(saves) - 2 <= now / max(step, data_pass.SAVE_EVERY_SECONDS - step)
+    assert max(gaps) <= max(evaluation_loop.SAVE_EVERY_SECONDS, step) < 60
+    assert len(saves) - 2 <= now / max(step, evaluation_loop.SAVE_EVERY_SECONDS - step)
 
 
 def test_images_that_become_readable_in_between_are_noticed(tmp_path: Path) -> None:

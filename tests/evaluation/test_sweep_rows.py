@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation import Subject, accumulate_gradients, accuracy, sweep
+from secateurs.evaluation import Provenance, accumulate_gradients, accuracy, sweep
 from secateurs.parameters.target import Target
 from secateurs.results import Row, wilson_interval
 
@@ -114,11 +114,11 @@ def test_gradient_rows_are_dense_with_the_ratio_of_the_mask() -> None:
 
 def test_the_columns_say_what_was_measured() -> None:
     model = network()
-    subject = Subject(model="net", weights="w", data="noise", split="test", img_size=8)
+    provenance = Provenance(model="net", weights="w", data="noise", split="test", img_size=8)
     rows = sweep(
         model,
         loader(),
-        subject=subject,
+        provenance=provenance,
         p_prune=0.5,
         granularity="kernel",
         layers="conv2d",
@@ -214,8 +214,8 @@ class Returning(Net):
     "wrap", [lambda s: SimpleNamespace(logits=s), lambda s: (s, None), lambda s: [s]]
 )
 def test_outputs_as_models_return_them(wrap: Any) -> None:
-    plain = sweep(network(), loader(), p_prune=[0, 0.5], subject=Subject(model="n"))
-    wrapped = sweep(Returning(wrap), loader(), p_prune=[0, 0.5], subject=Subject(model="n"))
+    plain = sweep(network(), loader(), p_prune=[0, 0.5], provenance=Provenance(model="n"))
+    wrapped = sweep(Returning(wrap), loader(), p_prune=[0, 0.5], provenance=Provenance(model="n"))
     assert outcome(wrapped) == outcome(plain)
 
 

@@ -10,7 +10,7 @@ from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs._tensors.float_keys import key_range
 from secateurs.checkpoint.file_blocks import BLOCK, Buffers, Weight
 from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, key_stream
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 
 # So many keys are kept instead of read again.
 _KEPT = 1 << 22
@@ -111,7 +111,8 @@ class FileCounts:
             name = weight.entry.name
             raise InvalidArgumentError(
                 f"the score of {name} is NaN in places, so it has no rank: check the weights, or "
-                f"write exclude={name!r}"
+                "write ",
+                Argument("exclude", name),
             )
 
     def _sample(self) -> Array:

@@ -7,7 +7,10 @@ import time
 from types import FrameType, TracebackType
 from typing import Self
 
-AGAIN_SECONDS = 0.1
+INTERRUPTED = "interrupted"
+"""How a complaint about an interrupt begins."""
+
+_AGAIN_SECONDS = 0.1
 _QUICK_SECONDS = 1.0
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 _AT_FORK = ("logging", "random", "secateurs.results.lock")  # who registers callbacks
@@ -21,24 +24,29 @@ class Interruption:
 
     Args:
         last: whether the process ends afterwards: then nothing is raised any more on its way out.
+        launched: whether torchrun has started this process. It repeats signals, however long
+            clearing up takes, and sends them to the processes that read images as well: so later
+            signals change nothing, and a reader that ends is overlooked.
 
     Attributes:
         number: the signal that came first, None if none did.
     """
 
-    def __init__(self, *, last: bool):
+    def __init__(self, *, last: bool, launched: bool = False):
         self.number: int | None = None
-        self._last = last
+        self._last, self._launched = last, launched
         self._since = 0.0
         self._process = os.getpid()
         self._before: dict[int, object] = {}
 
-    @property
-    def text(self) -> str:
-        """What to say of it."""
-        if self.number is None or self.number == signal.SIGINT:
-            return "interrupted"
-        return f"ended by {signal.Signals(self.number).name}"
+    def renamed(self, complaint: str) -> str:
+        """A complaint, which begins with the signal that came instead of "interrupted"."""
+        if self.number in (None, signal.SIGINT) or not complaint.startswith(INTERRUPTED):
+            return complaint
+        name = f"ended by {signal.Signals(self.number).name}"
+        if self._launched:
+            name += ", which torchrun also sends when another rank has ended"
+        return name + complaint.removeprefix(INTERRUPTED)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -66,20 +74,27 @@ class Interruption:
 
     def _strike(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            _strike_worker(number)
+            if not self._launched:
+                _strike_worker(number)
             return
-        if would_be_lost(frame):
-            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        if _would_be_lost(frame):
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
             return
         now = time.monotonic()
-        if self.number is not None and now - self._since < _QUICK_SECONDS:
+        if self.number is not None and (self._launched or now - self._since < _QUICK_SECONDS):
             return
         self.number = number if self.number is None else self.number
         self._since = now
+        if self._launched and hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, _overlook)
         raise KeyboardInterrupt
 
 
-def would_be_lost(frame: FrameType | None) -> bool:
+def _overlook(number: int, frame: FrameType | None) -> None:
+    """For a signal that does not matter any more."""
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
     """Whether Python prints and drops what is raised here: it does while a process is forked."""
     return frame is not None and frame.f_globals.get("__name__") in _AT_FORK
 

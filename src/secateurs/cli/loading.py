@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs._progress import Bar, progress_bar
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation import Grid, Subject, accumulate_gradients
+from secateurs.evaluation import Grid, Provenance, accumulate_gradients
+from secateurs.evaluation.batches import loader_of
 from secateurs.provenance import device_name, weights_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 
@@ -118,9 +119,8 @@ def leave_gradients(
         scored: Any = loader.dataset
         step = max(1.0, len(scored) / SCORE_IMAGES)
         images = Subset(scored, [int(i * step) for i in range(min(SCORE_IMAGES, len(scored)))])
-    batches = DataLoader(images, batch_size=loader.batch_size, collate_fn=readable)
     with progress_bar("Computing gradients", len(images)) as bar:
-        count = accumulate_gradients(model.model, _watched(batches, bar))
+        count = accumulate_gradients(model.model, _watched(loader_of(images, loader), bar))
     return f"{count} images {which}"
 
 
@@ -130,10 +130,10 @@ def _watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
         bar.advance(len(batch[1]))
 
 
-def subject_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Subject:
+def provenance_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Provenance:
     """Name what is measured, for the result rows."""
     pre = model.preprocess
-    return Subject(
+    return Provenance(
         model=model.name,
         weights=model.weights,
         data=images.name,
@@ -147,15 +147,28 @@ def subject_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Subjec
 
 
 def default_output(
-    model: LoadedModel, subject: Subject, grid: Grid, images: int, device: torch.device, amp: bool
+    model: LoadedModel,
+    provenance: Provenance,
+    grid: Grid,
+    images: int,
+    device: torch.device,
+    amp: bool,
 ) -> Path:
     """A folder for each different sweep, so that the same command finds its own results again."""
     ratios = (grid.p_prunes, grid.p_berns)  # whatever order they were given in
     others = replace(grid, p_prune=0.0, p_bern=1.0)
-    asked = (subject, weights_sha256(model.model), images, ratios, others, device_name(device), amp)
+    asked = (
+        provenance,
+        weights_sha256(model.model),
+        images,
+        ratios,
+        others,
+        device_name(device),
+        amp,
+    )
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
     name = "_".join(
-        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (subject.model, subject.data)
+        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (provenance.model, provenance.data)
     )
     return Path("secateurs-results") / f"{name}_{digest}"
 

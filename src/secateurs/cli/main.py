@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from secateurs._console import say, unusable_sizes
-from secateurs.cli.interruption import Interruption
+from secateurs.cli.interruption import INTERRUPTED, Interruption
 from secateurs.cli.processes import is_first, is_one_of_several
 from secateurs.cli.standard_output import drop_what_is_stuck
 from secateurs.cli.wording import in_options, warnings_as_lines
@@ -23,8 +23,6 @@ from secateurs.errors import InvalidArgumentError, Message, require
 
 USAGE, FAILED, NOT_BEGUN = 2, 1, 130
 """Exit codes; the last one is for Ctrl-C while there is no work yet that it could stop."""
-
-_INTERRUPTED = "interrupted"
 
 Work = Callable[..., None]
 Outcome = tuple[int, str]
@@ -50,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             if work is not None and not several:
                 code, complaint = _carry_out(words, work)
                 work = None
-            if interruption.number is not None and complaint.startswith(_INTERRUPTED):
-                complaint = interruption.text + complaint.removeprefix(_INTERRUPTED)
+            complaint = interruption.renamed(complaint)
         if work is not None:
             from secateurs.cli.torchrun import on_ranks
 
@@ -88,7 +85,7 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 
         work = parse(words or ["--help"])()
     except KeyboardInterrupt:
-        return (NOT_BEGUN, _INTERRUPTED), None
+        return (NOT_BEGUN, INTERRUPTED), None
     except Exception as error:
         return _failure(error, words), None
     # Where help was printed because nothing was asked for, nothing was done.
@@ -100,7 +97,7 @@ def _carry_out(words: Sequence[str], work: Work) -> Outcome:
     try:
         work()
     except KeyboardInterrupt:
-        return FAILED, _INTERRUPTED + "; the same command goes on where it was" * resumes
+        return FAILED, INTERRUPTED + "; the same command goes on where it was" * resumes
     except Exception as error:
         return _failure(error, words)
     return 0, ""

@@ -13,7 +13,7 @@ from secateurs.cli.loading import (
     leave_gradients,
     make_loader,
     pick_device,
-    subject_of,
+    provenance_of,
 )
 from secateurs.cli.option_types import DIGITS_NETWORKS, given
 from secateurs.cli.standard_output import Stdout, drawn
@@ -21,7 +21,8 @@ from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning
 from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.criteria import criterion_of
 from secateurs.errors import SecateursError
-from secateurs.evaluation import Grid, Ranks, sweep
+from secateurs.evaluation import Grid, sweep
+from secateurs.evaluation.ranks import Ranks
 from secateurs.parameters.coverage import coverage_of
 from secateurs.parameters.prunable_parameters import find_targets
 from secateurs.report import plot_sweep, print_table
@@ -47,10 +48,9 @@ def run_sweep(
         running: where it runs and where the rows go.
         ranks: the processes that share the images.
     """
+    ranks = ranks or Ranks()
     grid = Grid(**given(pruning))  # wrong values are refused before anything is loaded
-    place = pick_device(running.device)
-    if ranks is not None:
-        place = own_device(ranks, place)
+    place = own_device(ranks, pick_device(running.device))
     check_loader_options(running.batch_size, running.workers, asked.limit)
     check_data(data)
     keep_freed_memory()
@@ -75,21 +75,21 @@ def run_sweep(
                 model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
             ),
         )
-    subject, count = subject_of(model, images, scored_on), len(images.dataset)
-    folder = running.output or default_output(model, subject, grid, count, place, running.amp)
+    provenance, count = provenance_of(model, images, scored_on), len(images.dataset)
+    folder = running.output or default_output(model, provenance, grid, count, place, running.amp)
     earlier = _rows_in(folder) if running.resume else []
     rows = sweep(
         model.model,
         loader,
-        subject=subject,
+        provenance=provenance,
         device=place,
         amp=running.amp,
         output=folder,
         overwrite=not running.resume,
-        ranks=ranks,
+        process_group=ranks.group,
         **given(pruning),
     )
-    if ranks is None or ranks.first:
+    if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
         _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
 

@@ -1,124 +1,117 @@
-"""One command in several processes: who prints, who loads first, where each runs."""
+"""One command on the ranks that torchrun starts: who prints, who loads first, where each runs."""
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed
 from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import record
 
-from secateurs.cli.interruption import AGAIN_SECONDS, would_be_lost
-from secateurs.distributed.process_group import TIMEOUT
+from secateurs.cli.interruption import Interruption
+from secateurs.distributed.process_group import LostRankError
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.evaluation import Ranks
+from secateurs.evaluation.ranks import Ranks
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HEARING_SECONDS = 15.0
+_LONGEST_WAIT = timedelta(days=1)
+"""For a slower rank; one that has ended is noticed at once."""
+
+_dist: Any = torch.distributed  # much of it is public, but not declared so
 
 
 def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
-    """Run a command as one of several processes, of which one complains for all.
+    """Run a command on this rank; one rank complains for all.
+
+    A rank that fails tells torchrun why, which then ends the others with SIGTERM.
 
     Args:
         run: the command; returns its exit code and what it has to complain about.
 
     Returns:
-        The exit code, and what this process should print: as a rule nothing, except on rank 0.
+        The exit code, and what this process should print: nothing if another rank says why.
     """
-    struck: list[int] = []
-    ranks: Ranks | None = None
-    process = os.getpid()
-
-    def strike(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != process:
-            return  # a worker that was forked a moment ago: the rank was struck too, and ends it
-        if would_be_lost(frame):
-            threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
-            return
-        # Once: torchrun may send another while this one is dealt with.
-        if not struck and (ranks is None or ranks.ended is None):
-            struck.append(number)
-            if hasattr(signal, "SIGCHLD"):  # the workers were struck too; no need to say so
-                signal.signal(signal.SIGCHLD, _overlook)
-            raise KeyboardInterrupt
-
-    for each in _SIGNALS:
-        signal.signal(each, strike)
     try:
-        ranks = Ranks.from_environment()
-        if ranks is None:
-            raise FailureError("torch.distributed is not available in this build of torch")
-        ranks.say("here")
-        code, complaint = run(ranks)
-    except KeyboardInterrupt:
-        code, complaint = 1, "interrupted"
+        store, rank = _join()
     except FailureError as error:
-        code, complaint = 1, str(error)
-    finally:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-    return (code, complaint) if ranks is None else _settled(ranks, code, complaint, struck)
+        return 1, str(error)
+    except KeyboardInterrupt:
+        return 1, "interrupted"
+    with Interruption(last=True, launched=True) as interruption:
+        try:
+            code, complaint = _recorded(run, interruption)
+        except KeyboardInterrupt:
+            code, complaint = 1, "interrupted"
+    complaint = interruption.renamed(complaint)
+    return code, complaint if complaint and _is_first_to_complain(store, rank) else ""
 
 
-def _overlook(number: int, frame: object) -> None:
-    """For a signal that does not matter any more."""
+def _recorded(
+    run: Callable[[Ranks], tuple[int, str]], interruption: Interruption
+) -> tuple[int, str]:
+    """Run a command, and leave its complaint where torchrun looks for the cause."""
+    code, complaint = 0, ""
 
+    def recorded() -> None:
+        nonlocal code, complaint
+        code, complaint = run(Ranks(_dist.group.WORLD))
+        if complaint and interruption.number is None:
+            raise FailureError(complaint)
 
-def _settled(ranks: Ranks, code: int, complaint: str, struck: list[int]) -> tuple[int, str]:
-    """Agree on who prints what."""
-    if not complaint:
-        return code, ""
-    error = InvalidArgumentError if code == 2 else FailureError
-    ranks.end(KeyboardInterrupt() if struck else error(complaint))
-    ending = ranks.ended
-    if not ranks.first:
-        _wait_for_rank_0(ranks)
-        return code, complaint if ending is not None and ending.kind == "lost" else ""
     with suppress(FailureError):
-        ranks.say("heard")
-    if struck and ending is not None and ending.kind != "interrupted":
-        # Another rank has failed, and torchrun ended this one before it took notice.
-        return 2 if ending.kind == "wrong" else 1, str(ending.error())
-    if struck == [signal.SIGTERM]:
-        complaint = (
-            "ended by SIGTERM, which torchrun also sends when a rank has died; the same command "
-            "goes on where it was"
-        )
+        record(recorded)()
     return code, complaint
 
 
-def _wait_for_rank_0(ranks: Ranks) -> None:
-    """Who leaves with an error before rank 0 has heard of it may take it along, under torchrun."""
-    began = time.monotonic()
-    limit = float(os.environ.get("SECATEURS_TIMEOUT", TIMEOUT))
-    with suppress(FailureError):
-        while not ranks.heard("here", 0) and time.monotonic() - began < limit:
-            time.sleep(0.05)
-        began = time.monotonic()
-        while not ranks.heard("heard", 0) and time.monotonic() - began < _HEARING_SECONDS:
-            time.sleep(0.05)
+def _join() -> tuple[Any, int]:
+    """Meet the other ranks; returns the store that all reach, and the number of this rank.
+
+    Raises:
+        FailureError: they cannot be reached, or torch was built without them.
+    """
+    if not _dist.is_available():
+        raise FailureError("torch.distributed is not available in this build of torch")
+    try:
+        store, rank, size = next(_dist.rendezvous("env://"))
+        _dist.init_process_group(
+            "gloo", store=store, rank=rank, world_size=size, timeout=_LONGEST_WAIT
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise LostRankError(
+            f"rank {os.environ['RANK']} cannot reach the others at "
+            f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {reason}"
+        ) from error
+    return store, rank
 
 
-def in_turn(ranks: Ranks | None, load: Callable[[], T]) -> T:
-    """Load what may be downloaded or trained on first use: one process a machine, rank 0 first."""
-    if ranks is None:
-        return load()
-    leader = ranks.rank - local_rank(ranks)
-    if not ranks.first:
-        ranks.hear("loaded", 0 if leader == ranks.rank else leader)
-    loaded = load()
-    ranks.say("loaded")
-    return loaded
+def _is_first_to_complain(store: Any, rank: int) -> bool:
+    try:
+        return store.compare_set("secateurs/complaint", "", str(rank)) == str(rank).encode()
+    except _dist.DistError:  # torchrun has ended
+        return True
 
 
-def local_rank(ranks: Ranks) -> int:
+def in_turn(ranks: Ranks, load: Callable[[], T]) -> T:
+    """Load what may be downloaded or trained on first use: rank 0, one a machine, the others.
+
+    Raises:
+        SecateursError: loading failed, on any rank.
+    """
+    mine = 0 if ranks.is_first else 1 if _local_rank(ranks) == 0 else 2
+    loaded: list[T] = []
+    for phase in range(3):
+        with ranks.together():
+            if phase == mine:
+                loaded.append(load())
+    return loaded[0]
+
+
+def _local_rank(ranks: Ranks) -> int:
     """Number of this process on its machine."""
     return int(os.environ.get("LOCAL_RANK", ranks.rank))
 
@@ -134,9 +127,9 @@ def own_device(ranks: Ranks, device: torch.device) -> torch.device:
     Raises:
         InvalidArgumentError: there are more ranks than accelerators on this machine.
     """
-    if device.type == "cpu" or str(device) != device.type:
+    if ranks.size == 1 or device.type == "cpu" or str(device) != device.type:
         return device
-    number, there = local_rank(ranks), torch.accelerator.device_count()
+    number, there = _local_rank(ranks), torch.accelerator.device_count()
     if number >= there:
         raise InvalidArgumentError(
             f"{ranks_here()} ranks on a machine with {there} {device.type} device(s): write "
@@ -147,46 +140,26 @@ def own_device(ranks: Ranks, device: torch.device) -> torch.device:
     return torch.device(device.type, number)
 
 
-def from_rank_0(ranks: Ranks | None, model: nn.Module, differentiate: Callable[[], str]) -> str:
+def from_rank_0(ranks: Ranks, model: nn.Module, differentiate: Callable[[], str]) -> str:
     """Gradients that are the same on all ranks: rank 0 computes them, the others receive them.
 
     Args:
-        ranks: the ranks, if any.
+        ranks: the ranks.
         model: gets them.
         differentiate: leaves gradients in the model and says where they come from.
 
     Returns:
         What ``differentiate`` said.
     """
-    if ranks is None:
-        return differentiate()
+    text, names = "", list[str]()
     named = dict(model.named_parameters())
-    if ranks.first:
-        text = differentiate()
-        ranks.say("gradients", [text, [n for n, p in named.items() if p.grad is not None]])
-        for rank in range(1, ranks.size):
-            ranks.hear("ready for gradients", rank)
-    text, names = ranks.hear("gradients", 0)
-    ranks.say("ready for gradients")
-    dist: Any = torch.distributed
-    try:
-        dist.init_process_group(
-            "gloo", store=ranks.shelf("gloo"), rank=ranks.rank, world_size=ranks.size
-        )
-        for name in names:
-            _broadcast(named[name])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise FailureError(f"cannot send the gradients from rank 0 to others: {reason}") from error
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    with ranks.together():
+        if ranks.is_first:
+            text = differentiate()
+            names = [name for name, each in named.items() if each.grad is not None]
+    text, names = ranks.gather([text, names])[0]
+    for name in names if ranks.size > 1 else ():
+        parameter = named[name]
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad.copy_(ranks.broadcast(parameter.grad.contiguous()))
     return text
-
-
-def _broadcast(parameter: nn.Parameter) -> None:
-    dist: Any = torch.distributed
-    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    here = parameter.grad.cpu().contiguous()
-    dist.broadcast(here, 0)
-    parameter.grad.copy_(here)

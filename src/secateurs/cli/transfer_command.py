@@ -1,6 +1,7 @@
 """``secateurs transfer``: attacks on some networks, scored on others, with and without pruning."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -118,6 +119,6 @@ def run_transfer(
 
 def _variants(recipes: Recipes, pruning: DwpPruning, searching: Searching) -> Sequence[Variant]:
     ratios = SEARCHED if searching.search else {}
-    options = {**ratios, **given(recipes), **given(pruning, "redraw")}
+    options: dict[str, Any] = {**ratios, **given(recipes), **given(pruning, "redraw")}
     redraw = [int(word) if word.isdigit() else word for word in pruning.redraw or ["forward"]]
     return Variants(redraw=redraw, **options).all

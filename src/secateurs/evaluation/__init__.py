@@ -1,16 +1,14 @@
-"""How accuracy falls as weights go: `sweep` a model over ratios in one pass over the data."""
+"""How accuracy falls as weights go: `sweep` a model over ratios in one loop over the data."""
 
-from secateurs.evaluation._sweep import Subject, sweep
+from secateurs.evaluation._sweep import Provenance, sweep
 from secateurs.evaluation.gradients import accumulate_gradients
 from secateurs.evaluation.grid import Grid
 from secateurs.evaluation.metrics import Tally, accuracy
-from secateurs.evaluation.ranks import Ranks
 from secateurs.outputs import logits_of
 
 __all__ = [
     "Grid",
-    "Ranks",
-    "Subject",
+    "Provenance",
     "Tally",
     "accumulate_gradients",
     "accuracy",

@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from typing import Any, Unpack
 
@@ -13,16 +13,17 @@ from torch import nn
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import check_keywords
 from secateurs.distributed.process_group import team_of
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
+from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
-from secateurs.evaluation.partial_results import Progress, read_progress
+from secateurs.evaluation.partial_results import Progress, as_json, from_json, read_progress
 from secateurs.evaluation.pruned_model import Variants
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.runner import Work
+from secateurs.evaluation.runner import SweepRun
 from secateurs.evaluation.sweep_rows import (
-    Subject,
+    Provenance,
     alike_on_ranks,
     configuration,
     finished,
@@ -43,35 +44,35 @@ def sweep(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    subject: Subject | None = None,
+    provenance: Provenance | None = None,
     device: str | torch.device | None = None,
     amp: bool = False,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
-    ranks: Ranks | None = None,
+    save_every: float = SAVE_EVERY_SECONDS,
+    process_group: Any = None,
     **grid: Unpack[GridKeywords],
 ) -> list[Row]:
     """Measure how accuracy falls as weights go.
 
-    All variants share one pass over ``loader``: each image is read and decoded once. The memory
-    for weights is two copies, whatever the number of ratios, and one byte a unit for each
+    All variants are scored in one loop over ``loader``: each image is read and decoded once. The
+    memory for weights is two copies, whatever the number of ratios, and one byte a unit for each
     combination of granularity, scope and score. A model that is pruned already is measured from its
     original weights; where it was trained since, from the weights as they are. Afterwards it is as
     it was, its pruning included.
 
     With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
-    progress inside the pass is saved at least every minute, and a sweep that was interrupted goes
-    on where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
+    progress between them is saved at least every minute, and a sweep that was interrupted goes on
+    where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
     holds all the rows already gives them back without running the model. What was measured is
-    known by the model's weights, the names in ``subject``, and of the data by the number of images,
-    a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
+    known by the model's weights, the names in ``provenance``, and of the data by the number of
+    images, a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
     ``labels``, and checksums of up to four images, which are read for this. Of a loader that can be
     iterated once only the names are known: a warning says so.
 
-    With ``ranks`` (write ``Ranks.from_environment()`` under torchrun) each process scores a part
-    of the images, in whole batches. The rows are those of one process. An error on one rank is an
-    error on all.
+    With ``process_group`` each rank scores a part of the images, in whole batches. The rows are
+    those of one process.
 
     Args:
         model: a classifier that returns scores (batch, classes), or an object with ``.logits``,
@@ -79,17 +80,20 @@ def sweep(
             back.
         loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
             the device and to the dtype of the weights.
-        subject: names for the rows.
+        provenance: names for the rows.
         device: where to run; the model is moved there. Default where the model is.
         amp: whether to run under autocast.
         output: a folder for the results, default none.
         overwrite: throw away what ``output`` holds.
         progress: False says nothing about the progress; by default there is a bar in a terminal,
             and a line about every half minute elsewhere, on stderr.
-        ranks: the processes that split the images, each with the whole model; all of them call.
-            Rank 0 shows the bar and writes; all get the rows. The others may leave out ``output``,
-            but not name another. Default none: this process sees
-            all images, also where a process group is there.
+        save_every: seconds between two saves of the progress.
+        process_group: a ``torch.distributed.ProcessGroup`` whose ranks split the images, each
+            with the whole model, such as ``torch.distributed.group.WORLD`` (which is None in a
+            process that is alone); all of them call. Rank 0 shows its own progress and writes the
+            rows; each rank keeps its progress beside them; all return the rows. Ranks other than 0
+            may leave out ``output``, but not name another. Default none: this process scores all
+            images, even where there is a process group.
         **grid: what to measure: the arguments of `Grid`.
 
     Returns:
@@ -109,38 +113,45 @@ def sweep(
         >>> [(row.p_prune, row.achieved, row.count) for row in rows]
         [(0.0, 0.0, 8), (0.5, 0.5, 8)]
     """
-    with _together(ranks), ExitStack() as stack:
-        check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
-        plan = Grid(**grid)
-        stack.enter_context(set_aside(model))
-        where = _place(model, device)
-        variants = Variants(model, plan)
-        columns = shared_columns(model, subject or Subject(), where, amp, loader)
-        wanted = configuration(plan, columns, loader, variants)
-        if output is not None or ranks is not None:
-            wanted[DATA] = fingerprint(loader)
-        if ranks is not None:
-            _check_ranks(model, loader)
-            ranks.agree(alike_on_ranks(wanted, plan, columns, variants))
-            ranks.agree_on_output(output, overwrite=overwrite)
-        results = None
-        if output is not None and (ranks is None or ranks.first):
-            results = stack.enter_context(Results(output))
-            results.open(wanted, overwrite=overwrite, optional=(DATA,))
-            _warn_of_unknown_data(results)
-        rows, before = _begin(results, plan, length(loader), ranks)
-        if not rows:
-            stack.enter_context(_evaluating(model))
-            work = Work(loader, plan.variants, variants, where, amp, results, ranks, before)
-            reached = work.run(progress)
-
-            def rows_of_all() -> list[Row]:
-                return [make_row(c, reached, variants.size(c), plan, columns) for c in plan.cells]
-
-            rows = _finish(results, rows_of_all, ranks)
-        if ranks is not None:
-            ranks.done()
-        return rows
+    ranks = Ranks(process_group)
+    with ExitStack() as stack:
+        with ranks.together():
+            check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
+            plan = Grid(**grid)
+            stack.enter_context(set_aside(model))
+            where = _place(model, device)
+            variants = Variants(model, plan)
+            columns = shared_columns(model, provenance or Provenance(), where, amp, loader)
+            wanted = configuration(plan, columns, loader, variants)
+            if output is not None or process_group is not None:
+                wanted[DATA] = fingerprint(loader)
+            if process_group is not None:
+                _check_can_be_split(model, loader)
+        ranks.check_alike(alike_on_ranks(wanted, plan, columns, variants))
+        folder = ranks.check_output(output, overwrite=overwrite)
+        results, rows, before = None, list[Row](), dict[str, Progress]()
+        with ranks.together():
+            if folder is not None and ranks.is_first:
+                results = stack.enter_context(Results(folder))
+                results.open(wanted, overwrite=overwrite, optional=(DATA,))
+                _warn_of_unknown_data(results)
+                rows, before = _begin(results, plan, length(loader))
+        if ranks.size > 1:
+            rows, before = _of_rank_0(ranks, rows, before)
+        if rows:
+            return rows
+        if folder is not None and not ranks.is_first:
+            results = Results(folder)
+        stack.enter_context(_evaluating(model))
+        run = SweepRun(
+            loader, plan.variants, variants, where, amp, results, ranks, before, save_every
+        )
+        reached = run.run(progress)
+        with ranks.together():
+            if ranks.is_first:
+                rows = [make_row(c, reached, variants.size(c), plan, columns) for c in plan.cells]
+                _finish(results, rows)
+        return _of_rank_0(ranks, rows, {})[0] if ranks.size > 1 else rows
 
 
 def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
@@ -153,25 +164,27 @@ def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidArgumentError(
-            f"no device {str(device)!r} here ({reason}): write device='cpu' or another one"
+            f"no device {str(device)!r} here ({reason}): write ",
+            Argument("device", "cpu"),
+            " or another one",
         ) from error
     model.to(where)
     return where
 
 
-def _check_ranks(model: nn.Module, loader: Iterable[Any]) -> None:
-    """Refuse what cannot be split."""
+def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
+    """Refuse what cannot be split over ranks."""
     if team_of(model) is not None:
         raise InvalidArgumentError(
-            "ranks= splits the images over ranks that each have the whole model, but this model is "
-            "divided among ranks or wrapped for them: leave ranks= out, so that all score all "
-            "images together (for DistributedDataParallel, hand in model.module)"
+            "process_group= splits the images over ranks that each have the whole model, but this "
+            "model is divided among ranks or wrapped for them: leave process_group= out, so that "
+            "all score all images together (for DistributedDataParallel, hand in model.module)"
         )
     if not is_sequential(loader):
         raise InvalidArgumentError(
-            "ranks= needs a torch DataLoader that reads a data set in order and leaves nothing "
-            "out, which can be split: write DataLoader(data, batch_size=...), without a sampler, "
-            "shuffle or drop_last"
+            "process_group= needs a torch DataLoader that reads a data set in order and leaves "
+            "nothing out, which can be split: write DataLoader(data, batch_size=...), without a "
+            "sampler, shuffle or drop_last"
         )
 
 
@@ -186,51 +199,37 @@ def _warn_of_unknown_data(results: Results[Row]) -> None:
 
 
 def _begin(
-    results: Results[Row] | None, plan: Grid, total: int | None, ranks: Ranks | None
+    results: Results[Row], plan: Grid, total: int | None
 ) -> tuple[list[Row], dict[str, Progress]]:
-    """The rows, if all are there, and else what earlier runs have done; on all ranks the same."""
-    rows = finished(results.rows(), plan) if results is not None else []
-    if results is not None and rows:
+    """The rows, if all are there, and else what the ranks of earlier runs have done."""
+    rows = finished(results.rows(), plan)
+    if rows:
         results.clear_progress()
-    before = _load(results, plan, total)
-    if ranks is None:
-        return rows, before
-    done = {key: each.to_dict() for key, each in before.items()}
-    said = ranks.from_first("start", {"rows": [row.as_dict() for row in rows], "before": done})
-    return (
-        [Row.from_dict(values) for values in said["rows"]],
-        {key: Progress.from_dict(values) for key, values in said["before"].items()},
-    )
-
-
-def _load(results: Results[Row] | None, plan: Grid, total: int | None) -> dict[str, Progress]:
-    """What was saved for this plan; nothing if another version or tool wrote it."""
-    saved = (results.load_progress() if results else None) or {}
+        return rows, {}
+    saved = results.load_progress_of_ranks()
     try:
-        return read_progress(saved, [variant.key for variant in plan.variants], total)
-    except BrokenJSONError as error:
-        if results is not None:
-            results.distrust_progress(error)
-        return {}
+        before = read_progress(saved, [variant.key for variant in plan.variants], total)
+    except BrokenJSONError as error:  # another version or tool wrote it
+        results.distrust_progress(error)
+        before = {}
+    results.merge_progress(as_json(before))
+    return rows, before
 
 
-def _finish(
-    results: Results[Row] | None, make: Callable[[], list[Row]], ranks: Ranks | None
-) -> list[Row]:
-    """Make the rows and put them on disk; with ranks, rank 0 does, and tells the others."""
-    if ranks is not None and not ranks.first:
-        return [Row.from_dict(values) for values in ranks.from_first("rows")]
-    rows = make()
+def _of_rank_0(
+    ranks: Ranks, rows: list[Row], before: dict[str, Progress]
+) -> tuple[list[Row], dict[str, Progress]]:
+    """What rank 0 hands in, on all ranks."""
+    handed = {"rows": [row.as_dict() for row in rows], "before": as_json(before)}
+    found = ranks.gather(handed if ranks.is_first else None)[0]
+    return [Row.from_dict(values) for values in found["rows"]], from_json(found["before"])
+
+
+def _finish(results: Results[Row] | None, rows: list[Row]) -> None:
+    """Put the rows on disk, after which no progress is needed."""
     if results is not None:
         results.add_all(rows)
         results.clear_progress()
-    if ranks is not None:
-        ranks.from_first("rows", [row.as_dict() for row in rows])
-    return rows
-
-
-def _together(ranks: Ranks | None) -> AbstractContextManager[None]:
-    return nullcontext() if ranks is None else ranks.together()
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler, Subset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Advice, FailureError, InvalidArgumentError
 
 # What torch says of a worker that was killed or crashed, and of memory or descriptors that ran out
 # between processes.
@@ -38,30 +38,31 @@ def is_sequential(loader: Iterable[Any]) -> bool:
 def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[int, Any]]:
     """Read the images from ``start`` to ``stop`` without touching those before.
 
-    Positions are counted in the data set, so they hold where a loader leaves images out of its
-    batches.
+    Indices are those of the data set, so they hold where a loader leaves images out of its batches.
 
     Args:
         loader: batches of (images, labels); see `is_sequential` if ``start`` is not 0.
-        start: position of the first image in the data set.
-        stop: position behind the last one, None for the end.
+        start: index of the first image in the data set.
+        stop: index behind the last one, None for the end.
 
     Yields:
-        The position behind the batch, and the batch.
+        The index behind the batch, and the batch.
 
     Raises:
         InvalidArgumentError: a batch is not a pair of tensors.
     """
     if not isinstance(loader, DataLoader) or not is_sequential(loader):
-        position = 0
+        index = 0
         for batch in map(checked, loader):
-            position += len(batch[1])
-            yield position, batch
+            index += len(batch[1])
+            yield index, batch
         return
     total = length(loader) or 0
     end = total if stop is None else min(stop, total)
     size: int = loader.batch_size or 1
-    for number, batch in enumerate(map(checked, _part(loader, start, end, total)), start=1):
+    if (start, end) != (0, total):
+        loader = loader_of(Subset(loader.dataset, range(start, end)), loader)
+    for number, batch in enumerate(map(checked, loader), start=1):
         yield min(start + number * size, end), batch
 
 
@@ -82,8 +83,8 @@ def workers_watched() -> Generator[None]:
             raise
         why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(told) else "it died"
         raise FailureError(
-            f"a process that reads images cannot go on ({why}): read without such processes, with "
-            "num_workers=0 (--workers 0)"
+            f"a process that reads images cannot go on ({why}): read without such processes, with ",
+            Advice("num_workers=0", "--workers 0"),
         ) from error
 
 
@@ -139,18 +140,17 @@ def none_given(loader: Iterable[Any]) -> str:
     return "the loader gave no images"
 
 
-def _part(loader: "DataLoader[Any]", start: int, end: int, total: int) -> Iterable[Any]:
-    if (start, end) == (0, total):
-        return loader
+def loader_of(dataset: Dataset[Any], like: "DataLoader[Any]") -> "DataLoader[Any]":
+    """A loader that reads another data set in order, in the way of a given loader."""
     return DataLoader(
-        Subset(loader.dataset, range(start, end)),
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-        multiprocessing_context=loader.multiprocessing_context,
-        generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor,
+        dataset,
+        batch_size=like.batch_size,
+        num_workers=like.num_workers,
+        collate_fn=like.collate_fn,
+        pin_memory=like.pin_memory,
+        timeout=like.timeout,
+        worker_init_fn=like.worker_init_fn,
+        multiprocessing_context=like.multiprocessing_context,
+        generator=like.generator,
+        prefetch_factor=like.prefetch_factor,
     )

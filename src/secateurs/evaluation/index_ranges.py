@@ -1,4 +1,4 @@
-"""Which images are left to see, and who sees which."""
+"""Which images are left to score, and how they are split over ranks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,13 @@ from secateurs.evaluation.partial_results import Progress
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Images that some variants have not seen.
+class IndexRange:
+    """Images that some variants have not been scored on.
 
     Attributes:
-        start: position of the first one in the data set.
-        stop: position behind the last one, None for whatever a loader gives.
-        keys: the variants that have not seen them.
+        start: index of the first one in the data set.
+        stop: index behind the last one, None for whatever a loader gives.
+        keys: the variants that have not been scored on them.
     """
 
     start: int
@@ -22,10 +22,12 @@ class Stretch:
     keys: frozenset[str]
 
 
-def left(progress: Mapping[str, Progress], keys: Iterable[str], total: int) -> list[Stretch]:
+def remaining(
+    progress: Mapping[str, Progress], keys: Iterable[str], total: int
+) -> list[IndexRange]:
     """What is left of a data set of ``total`` images.
 
-    A pass that broke off inside a batch has left some variants ahead.
+    A loop that broke off inside a batch has left some variants ahead.
 
     Args:
         progress: what is done, by variant.
@@ -33,11 +35,11 @@ def left(progress: Mapping[str, Progress], keys: Iterable[str], total: int) -> l
         total: length of the data set.
 
     Returns:
-        Stretches in the order of the data set, as few as can be.
+        Ranges in the order of the data set, as few as possible.
     """
     done = {key: progress[key].done if key in progress else () for key in keys}
-    ends = {end for stretches in done.values() for pair in stretches for end in pair}
-    result: list[Stretch] = []
+    ends = {end for ranges in done.values() for pair in ranges for end in pair}
+    result: list[IndexRange] = []
     for start, stop in pairwise(sorted({0, total} | {end for end in ends if 0 < end < total})):
         missing = frozenset(
             key for key, seen in done.items() if not any(a <= start and stop <= b for a, b in seen)
@@ -45,26 +47,26 @@ def left(progress: Mapping[str, Progress], keys: Iterable[str], total: int) -> l
         if result and (result[-1].stop, result[-1].keys) == (start, missing):
             result[-1] = replace(result[-1], stop=stop)
         elif missing:
-            result.append(Stretch(start, stop, missing))
+            result.append(IndexRange(start, stop, missing))
     return result
 
 
-def share(stretches: Sequence[Stretch], ranks: int, batch_size: int) -> list[list[Stretch]]:
-    """Divide stretches among ranks, in order, in whole batches, so that all have as much to do.
+def split(ranges: Sequence[IndexRange], ranks: int, batch_size: int) -> list[list[IndexRange]]:
+    """Split ranges over ranks, in order and in whole batches, so that all have as much to do.
 
-    Cut where one process cuts its batches, so that the same images are scored together.
+    They are cut where one process cuts its batches, so that the same images are scored together.
 
     Returns:
-        For each rank its stretches; none where there are more ranks than batches.
+        For each rank its ranges; none where there are more ranks than batches.
     """
     batches = [
-        Stretch(start, min(start + batch_size, stretch.stop), stretch.keys)
-        for stretch in stretches
-        if stretch.stop is not None
-        for start in range(stretch.start, stretch.stop, batch_size)
+        IndexRange(start, min(start + batch_size, each.stop), each.keys)
+        for each in ranges
+        if each.stop is not None
+        for start in range(each.start, each.stop, batch_size)
     ]
     sizes = [((batch.stop or 0) - batch.start) * len(batch.keys) for batch in batches]
-    result: list[list[Stretch]] = [[] for _ in range(ranks)]
+    result: list[list[IndexRange]] = [[] for _ in range(ranks)]
     before, total = 0, sum(sizes)
     for batch, size in zip(batches, sizes, strict=True):
         mine = result[before * ranks // total]

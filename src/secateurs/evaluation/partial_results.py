@@ -1,6 +1,6 @@
 """How far a sweep has come, in a form from which any number of ranks can go on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from secateurs._io.json_objects import BrokenJSONError, as_list, as_number, as_w
 from secateurs.evaluation.metrics import Tally
 
 Done = tuple[tuple[int, int], ...]
-"""Stretches of positions in the data set: ascending, apart from each other."""
+"""Ranges of indices in the data set, [start, stop): ascending, apart from each other."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Progress:
     """How far one variant has come.
 
     Attributes:
-        done: the stretches of positions in the data set that it has seen.
-        achieved: ratio of target weights that are pruned in it.
+        done: the ranges of indices in the data set that it was scored on.
+        achieved: ratio of prunable weights that are pruned in it.
         seconds: time spent on it, on all ranks together.
         tally: its counts.
     """
@@ -29,13 +29,13 @@ class Progress:
 
     @property
     def seen(self) -> int:
-        """How many positions it has seen."""
+        """How many indices are done."""
         return sum(stop - start for start, stop in self.done)
 
     def plus(self, other: "Progress") -> "Progress":
         """This and what the same variant did on other images."""
         return Progress(
-            done=united((*self.done, *other.done)),
+            done=merged((*self.done, *other.done)),
             achieved=max(self.achieved, other.achieved),  # 0 where it has not been made yet
             seconds=self.seconds + other.seconds,
             tally=self.tally.plus(other.tally),
@@ -54,7 +54,7 @@ class Progress:
                 scored than seen.
         """
         progress = cls(
-            done=_stretches(member(values, "done")),
+            done=_ranges(member(values, "done")),
             achieved=as_number(member(values, "achieved"), most=1.0),
             seconds=as_number(member(values, "seconds")),
             tally=Tally.from_dict(member(values, "tally")),
@@ -63,7 +63,7 @@ class Progress:
         return progress
 
 
-def _stretches(value: Any) -> Done:
+def _ranges(value: Any) -> Done:
     result: list[tuple[int, int]] = []
     for start, stop in (two(pair) for pair in as_list(value)):
         first = as_whole(start, least=result[-1][1] if result else 0)
@@ -71,44 +71,65 @@ def _stretches(value: Any) -> Done:
     return tuple(result)
 
 
-def united(stretches: Iterable[tuple[int, int]]) -> Done:
-    """The same positions in as few stretches as can be.
+def merged(ranges: Iterable[tuple[int, int]]) -> Done:
+    """The same indices in as few ranges as possible.
 
     Example:
-        >>> united([(8, 16), (0, 8), (24, 32)])
+        >>> merged([(8, 16), (0, 8), (24, 32)])
         ((0, 16), (24, 32))
     """
     result: list[tuple[int, int]] = []
-    for start, stop in sorted(stretches):
+    for start, stop in sorted(ranges):
         if result and start <= result[-1][1]:
             start, stop = result[-1][0], max(stop, result.pop()[1])
         result.append((start, stop))
     return tuple(result)
 
 
-def added(parts: Iterable[Mapping[str, Progress]]) -> dict[str, Progress]:
-    """What several ranks, or several runs, have done together, by variant."""
+def summed(several: Iterable[Mapping[str, Progress]]) -> dict[str, Progress]:
+    """What several ranks, or several runs, have done together, by variant.
+
+    What is there already is not counted again: a run that was killed while it brought the files of
+    an earlier one together has left both the sum and its parts, and the sum comes first.
+    """
     result: dict[str, Progress] = {}
-    for part in parts:
-        for key, progress in part.items():
-            result[key] = result[key].plus(progress) if key in result else progress
+    for progress in several:
+        for key, each in progress.items():
+            together = result[key].plus(each) if key in result else each
+            if key not in result or together.seen == result[key].seen + each.seen:
+                result[key] = together
     return result
 
 
+def as_json(progress: Mapping[str, Progress]) -> dict[str, Any]:
+    """Progress by variant, as JSON can hold it."""
+    return {key: each.to_dict() for key, each in progress.items()}
+
+
+def from_json(values: Mapping[str, Any]) -> dict[str, Progress]:
+    """Bring back what `as_json` gave.
+
+    Raises:
+        BrokenJSONError: it is something else.
+    """
+    return {key: Progress.from_dict(each) for key, each in values.items()}
+
+
 def read_progress(
-    saved: Mapping[str, Any], keys: Iterable[str], total: int | None
+    saved: Sequence[Mapping[str, Any]], keys: Iterable[str], total: int | None
 ) -> dict[str, Progress]:
-    """What was saved for these variants, those that have begun.
+    """What the ranks of earlier runs saved for these variants, those that have begun.
 
     Args:
-        saved: what the file holds.
+        saved: what the files hold, that of rank 0 first.
         keys: the variants.
         total: how many images there are, if that is known.
 
     Raises:
         BrokenJSONError: another version or another tool wrote it.
     """
-    found = {key: Progress.from_dict(saved[key]) for key in keys if key in saved}
+    wanted = list(keys)
+    found = summed(from_json({key: each[key] for key in wanted if key in each}) for each in saved)
     for each in found.values():
         if total is not None and each.done and each.done[-1][1] > total:
             raise BrokenJSONError(f"it has seen {each.done[-1][1]} of {total} images")

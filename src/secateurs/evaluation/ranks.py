@@ -1,175 +1,176 @@
-"""Processes that share the images of a sweep."""
+"""The ranks of a process group that split the images of a sweep; each holds the whole model."""
 
+import json
 import os
+import re
+import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, Self
+from contextlib import contextmanager
+from typing import Any
 
-import torch.distributed
+import torch
+from torch import Tensor
 
-from secateurs._io.json_objects import plain
+from secateurs._io.json_objects import parse, plain
 from secateurs.distributed.process_group import LostRankError
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.evaluation.coordination import Line, Store
-from secateurs.evaluation.partial_results import Progress
+from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.results.config import differences
 
-_dist: Any = torch.distributed  # its rendezvous is public, but not declared so
+_POLL_SECONDS = 0.005
+_SOURCE_LINE = re.compile(r"^\[[^\]]*\] ")  # with which gloo's errors begin
 
 
-class Ranks(Line):
-    """The processes that split the images of a sweep, of which this one is number ``rank``.
+class Ranks:
+    """The ranks of a process group; a single process where there is none.
 
-    Each holds the whole model. Hand one to `sweep` in every process; see `from_environment`. It
-    serves any number of sweeps, until one of them ends with an error.
+    All ranks call `gather`, `together`, `check_alike` and `check_output` in the same order. A rank
+    that ends is noticed by those that wait for it; how long a slow one is waited for is the
+    timeout of the process group.
 
     Args:
-        store: a ``torch.distributed.Store`` that all processes reach.
-        rank: number of this process, from 0.
+        group: a ``torch.distributed.ProcessGroup``, or None.
+
+    Attributes:
+        group: the process group.
+        rank: number of this process in it, from 0.
         size: how many there are.
     """
 
-    def __init__(self, store: Store, rank: int, size: int):
-        super().__init__(store, rank, size)
-        self._sweep = 0
-        self._unsaid = self._known = 0
-        self._told: dict[int, dict[str, Progress]] = {}
+    def __init__(self, group: Any = None):
+        self.group = group
+        self.rank: int = 0 if group is None else group.rank()
+        self.size: int = 1 if group is None else group.size()
 
-    @classmethod
-    def from_environment(cls) -> Self | None:
-        """The ranks that torchrun, or another launcher with its variables, has started.
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0, which writes and prints for all."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank hands in, on all ranks.
+
+        Args:
+            value: anything that JSON can hold.
 
         Returns:
-            None where this process is the only one.
+            The values by rank.
 
         Raises:
-            LostRankError: rank 0 cannot be reached.
+            LostRankError: a rank has ended, or did not come within the group's timeout.
         """
-        if not is_launched():
-            return None
+        if self.size == 1:
+            return [value]
+        data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [int(each) for each in self._all_gather(torch.tensor([len(data)]))]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(data)] = data
+        gathered = zip(self._all_gather(padded), lengths, strict=True)
+        return [parse(each[:length].numpy().tobytes()) for each, length in gathered]
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Raise on all ranks what the block raises on one of them, with the number of that rank.
+
+        Raises:
+            InvalidArgumentError: an error of this kind in the block, on any rank.
+            FailureError: another error in the block, on another rank.
+            LostRankError: a rank is missing.
+        """
+        failure: Exception | None = None
         try:
-            store, rank, size = next(_dist.rendezvous("env://"))
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise LostRankError(
-                f"rank {os.environ['RANK']} cannot reach the others at "
-                f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}: {reason}"
-            ) from error
-        return cls(store, rank, size)
+            yield
+        except LostRankError:
+            raise
+        except Exception as error:
+            failure = error
+        failures = self.gather(None if failure is None else _described(failure))
+        if all(each == failures[0] for each in failures):  # also where none has failed
+            if failure is not None:
+                raise failure
+            return
+        if failure is not None and not isinstance(failure, SecateursError):
+            raise failure
+        failing = next(rank for rank, each in enumerate(failures) if each is not None)
+        wrong, text = failures[failing]
+        kind = InvalidArgumentError if wrong else FailureError
+        raise kind(f"{text} (rank {failing})") from failure
 
-    def from_first(self, name: str, value: Any = None) -> Any:
-        """What rank 0 says; it hands in the value."""
-        if self.first:
-            self.say_here(name, value)
-            return value
-        return self.hear(f"{self._sweep} {name}", 0)
-
-    def agree(self, given: Mapping[str, Any]) -> None:
-        """Start a sweep: check that all ranks were called with the same.
+    def check_alike(self, given: Mapping[str, Any]) -> None:
+        """Check that all ranks were called with the same.
 
         Raises:
             InvalidArgumentError: on all ranks, if not; it says what differs.
         """
-        self._sweep += 1
-        self._unsaid = self._known = 0
-        self._told.clear()
-        mine = plain(dict(given))
-        differing = differences(self.from_first("given", mine), mine)
-        if differing:
-            raise InvalidArgumentError(
-                f"the ranks were not called alike ({'; '.join(differing)}; there is rank 0, now is "
-                f"rank {self.rank}): call all with the same arguments"
-            )
-        self.say_here("agreed")
-        self.wait_for_all("agreed")
+        gathered = self.gather(plain(dict(given)))
+        for rank, others in enumerate(gathered):
+            differing = differences(gathered[0], others)
+            if differing:
+                raise InvalidArgumentError(
+                    f"the ranks were not called alike ({'; '.join(differing)}; there is rank 0, "
+                    f"now is rank {rank}): call all with the same arguments"
+                )
 
-    def agree_on_output(
+    def check_output(
         self, output: str | os.PathLike[str] | None, *, overwrite: bool = False
-    ) -> None:
-        """Check that no rank wants its results where rank 0, which writes, does not write them.
+    ) -> str | None:
+        """Check that no rank wants its results elsewhere than rank 0, which writes them.
+
+        Returns:
+            Rank 0's output folder; None if it has none.
 
         Raises:
             InvalidArgumentError: on all ranks, if one does.
         """
-        mine = {"output": None if output is None else os.fspath(output), "overwrite": overwrite}
-        first = self.from_first("output", mine)
-        if output is not None and differences(first, mine):
-            raise InvalidArgumentError(
-                f"rank 0 writes the results, to {first['output']!r} (overwrite="
-                f"{first['overwrite']}), and rank {self.rank} was told {mine['output']!r} "
-                f"(overwrite={overwrite}): give all ranks the same output"
-            )
-        self.say_here("agreed on output")
-        self.wait_for_all("agreed on output")
+        name = None if output is None else os.fspath(output)
+        gathered = self.gather([name, overwrite])
+        for rank, told in enumerate(gathered):
+            if told[0] is not None and told != gathered[0]:
+                (first, first_overwrites), (other, other_overwrites) = gathered[0], told
+                raise InvalidArgumentError(
+                    f"rank 0 writes the results, to {first!r} (overwrite={first_overwrites}), and "
+                    f"rank {rank} was told {other!r} (overwrite={other_overwrites}): give all "
+                    "ranks the same output"
+                )
+        return gathered[0][0]
 
-    def say_here(self, name: str, value: Any = None) -> None:
-        """As `say`, about this sweep."""
-        self.say(f"{self._sweep} {name}", value)
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Rank 0's tensor, on all ranks; the others hand in one of its shape and dtype."""
+        if self.size == 1:
+            return tensor
+        tensor = tensor.to(self._device())
+        self._wait_for(self.group.broadcast, tensor, 0)
+        return tensor
 
-    def wait_for_all(self, name: str, idle: Callable[[], None] = lambda: None) -> None:
-        """On rank 0, wait until every other rank has said this in this sweep."""
-        for rank in range(1, self.size if self.first else 0):
-            self.hear(f"{self._sweep} {name}", rank, idle)
+    def _all_gather(self, tensor: Tensor) -> list[Tensor]:
+        tensor = tensor.to(self._device())
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        self._wait_for(self.group.allgather, [gathered], [tensor])
+        return [each.cpu() for each in gathered]
 
-    def tell(self, progress: Mapping[str, Progress]) -> None:
-        """Let rank 0 know what this rank has done so far."""
-        if not self.first:
-            told = {key: each.to_dict() for key, each in progress.items()}
-            self.say_here("progress", told)
+    def _device(self) -> torch.device:
+        """Where the tensors must be that the group's backend sends."""
+        cpu = torch.device("cpu")
+        if cpu in self.group._device_types:
+            return cpu
+        return torch.accelerator.current_accelerator() or cpu
 
-    def told(self) -> list[dict[str, Progress]]:
-        """What the others have done, as far as rank 0 knows."""
-        for rank in range(1, self.size):
-            with suppress(LostRankError):  # what was heard before stays true
-                for said in self.heard(f"{self._sweep} progress", rank):
-                    self._told[rank] = {k: Progress.from_dict(each) for k, each in said.items()}
-        return list(self._told.values())
-
-    def advance(self, images: int) -> int:
-        """Count images that this rank has seen.
-
-        Returns:
-            How many all ranks have seen since this was last called; 0 where that is not known yet.
-
-        Raises:
-            InvalidArgumentError, FailureError, KeyboardInterrupt: another rank ended so.
-        """
-        self._unsaid += images
-        if not self.is_time():
-            return 0
-        self.raise_if_ended()
-        return self.advanced()
-
-    def advanced(self) -> int:
-        """What `advance` returns, at once, and without looking whether another rank has ended."""
-        known = self.count(f"{self._sweep} images", self._unsaid)
-        self._unsaid, before, self._known = 0, self._known, known
-        return known - before
-
-    def done(self) -> None:
-        """Say that this rank needs nothing more in this sweep; rank 0 leaves last."""
-        self.say_here("done")
-        if self.first:
-            self.wait_for_last_words(f"{self._sweep} done")
-
-    @contextmanager
-    def together(self) -> Generator[None]:
-        """An error in the block on one rank is an error on all."""
+    def _wait_for(self, collective: Callable[..., Any], *arguments: Any) -> None:
         try:
-            yield
-        except BaseException as error:
-            self.end(error)
-            with suppress(FailureError):
-                self.say("over")
-            raise
+            work = collective(*arguments)
+            # Python deals with signals between its own instructions, so not inside of wait().
+            while not work.is_completed():
+                time.sleep(_POLL_SECONDS)
+            work.wait()
+        except RuntimeError as error:
+            reason = _SOURCE_LINE.sub("", str(error).splitlines()[0]).partition(". ")[0]
+            raise LostRankError(
+                f"rank {self.rank} of {self.size} has lost another rank, which has ended or did "
+                f"not come within the timeout of the process group ({reason})"
+            ) from error
 
-    def wait_for_last_progress(self) -> None:
-        """After an error, give the others some seconds to tell how far they came."""
-        self.wait_for_last_words("over")
 
-
-def is_launched() -> bool:
-    """Whether a launcher such as torchrun has started this process as one of several."""
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    several = all(os.environ.get(name) for name in names) and os.environ["WORLD_SIZE"] != "1"
-    return several and torch.distributed.is_available()
+def _described(error: Exception) -> list[Any]:
+    """Whether an argument was wrong, and what to say."""
+    if isinstance(error, SecateursError):
+        return [isinstance(error, InvalidArgumentError), str(error)]
+    return [False, f"{type(error).__name__}: {error}"]

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from secateurs.evaluation.batches import length
-from secateurs.evaluation.data_pass import Progress
 from secateurs.evaluation.grid import Cell, Grid, Setting
+from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.pruned_model import Size, Variants
 from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.results import Row, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Provenance:
     """What is measured, as the rows name it.
 
     Attributes:
@@ -44,12 +44,12 @@ class Subject:
 
 
 def shared_columns(
-    model: nn.Module, subject: Subject, device: torch.device, amp: bool, loader: Iterable[Any]
+    model: nn.Module, provenance: Provenance, device: torch.device, amp: bool, loader: Iterable[Any]
 ) -> dict[str, Any]:
     """The columns that all rows of a sweep share."""
     floats = [p for p in model.parameters() if p.is_floating_point()]
-    return asdict(subject) | {
-        "model": subject.model or type(model).__name__,
+    return asdict(provenance) | {
+        "model": provenance.model or type(model).__name__,
         "weights_sha256": weights_sha256(model),
         "param_count": round(sum(p.numel() for p in model.parameters()) / 1e6, 6),
         "dtype": str(floats[0].dtype).removeprefix("torch.") if floats else "",

@@ -44,7 +44,10 @@ def refuse_unprunable(
         others = set(chosen) - {name for several in reasons.values() for name in several}
         said = names[0] if len(names) == 1 else f"each of {len(names)} parameters ({listed(names)})"
         exclusion = excluding(names, others)
-        raise InvalidArgumentError(f"{said} {what}: {remedy.format(exclude=exclusion)}")
+        before, named_there, after = remedy.partition("{exclude}")
+        raise InvalidArgumentError(
+            f"{said} {what}: {before}", exclusion if named_there else "", after
+        )
 
 
 def why_not(module: nn.Module, parameter: nn.Parameter) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from secateurs.distributed.dtensor import settle
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.originals.module_state import original_of
 from secateurs.originals.original import Original, valid_of
 from secateurs.parameters.layer_kinds import (
@@ -73,8 +73,9 @@ class Target:
         grad = self.parameter.grad
         if grad is None:
             raise InvalidArgumentError(
-                f"{self.name} has no gradient to score by: run loss.backward() first, "
-                "or exclude it, or use score='magnitude'"
+                f"{self.name} has no gradient to score by: ",
+                Advice("run loss.backward() first, or exclude it, or use ", "exclude it, or use "),
+                Argument("score", "magnitude"),
             )
         return grad.to_dense() if grad.is_sparse else grad
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Generic, Self, overload
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object, plain
 from secateurs._io.regular_files import read_regular
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
@@ -23,6 +24,8 @@ CSV = "results.csv"
 CONFIG = "config.json"
 PROGRESS = "progress.json"
 LOCK = ".lock"
+_OF_RANK = re.compile(r"progress-[1-9][0-9]*\.json")
+_LEFT_BY_RANK = re.compile(rf"\.({_OF_RANK.pattern})\.[0-9]+\.tmp")
 
 
 class Results(Generic[R]):
@@ -66,13 +69,15 @@ class Results(Generic[R]):
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise FailureError(
-                f"cannot write results to {self.folder}: it is a file; give a folder as --output"
+                f"cannot write results to {self.folder}: it is a file; give a folder as ",
+                Argument("output"),
             ) from None
         except OSError as error:
             raise write_failure(self.folder, error) from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise FailureError(
-                f"cannot write results to {self.folder}: permission denied; give another --output"
+                f"cannot write results to {self.folder}: permission denied; give another ",
+                Argument("output"),
             )
         self._lock = FolderLock(self.folder / LOCK)
 
@@ -104,7 +109,9 @@ class Results(Generic[R]):
             FailureError: Another process writes here, or the disk is full.
         """
         self._lock.acquire()
-        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS))
+        left = filter(None, (_LEFT_BY_RANK.fullmatch(each.name) for each in self.folder.iterdir()))
+        names = (JSONL, CSV, CONFIG, PROGRESS, *(each[1] for each in left))
+        remove_leftovers(self.folder, names)
         wanted = plain(dict(config))
         if overwrite:
             self._clear()
@@ -147,41 +154,61 @@ class Results(Generic[R]):
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
 
-    def save_progress(self, progress: Mapping[str, Any]) -> None:
-        """Keep what an unfinished pass has counted so far, in place of what was kept before.
+    def save_progress(self, progress: Mapping[str, Any], *, rank: int = 0) -> None:
+        """Keep what an unfinished run has counted so far, in place of what was kept before.
+
+        Args:
+            progress: what was counted.
+            rank: whose it is. Each rank of a run has a file of its own, in the folder that rank 0
+                has opened and locked for all.
 
         Raises:
             FailureError: The disk is full, or the folder cannot be written; the earlier progress
                 is intact.
         """
-        self._lock.acquire()
+        if rank == 0:
+            self._lock.acquire()
         text = json.dumps(progress)
-        replace_files({self.folder / PROGRESS: text.encode()})
+        name = f"progress-{rank}.json" if rank else PROGRESS
+        replace_files({self.folder / name: text.encode()})
 
     def load_progress(self) -> dict[str, Any] | None:
         """What `save_progress` kept, or None; also None when another tool broke the file.
 
-        Progress only saves time: without it the pass starts again and gives the same rows. A broken
+        Progress only saves time: without it the run starts again and gives the same rows. A broken
         file is told of in a warning.
         """
-        try:
-            return self._read_progress()
-        except (OSError, BrokenJSONError) as error:
-            self.distrust_progress(error)
-            return None
+        return self._load_progress(PROGRESS)
 
-    def distrust_progress(self, reason: OSError | ValueError) -> None:
+    def load_progress_of_ranks(self) -> list[dict[str, Any]]:
+        """What `save_progress` kept, rank 0's first; of broken files as `load_progress`."""
+        found = (self._load_progress(name) for name in (PROGRESS, *self._progress_of_ranks()))
+        return [each for each in found if each is not None]
+
+    def merge_progress(self, progress: Mapping[str, Any]) -> None:
+        """Keep this in the place of what several ranks had counted, if several had.
+
+        A kill on the way leaves both the sum and its parts, of which the sum is loaded first.
+        """
+        others = self._progress_of_ranks()
+        if others:
+            self.save_progress(progress)
+        for name in others:
+            self._remove(name)
+
+    def distrust_progress(self, reason: OSError | ValueError, name: str = PROGRESS) -> None:
         """Warn that the progress cannot be used, so that the pass starts again."""
         warnings.warn(
-            f"{self.folder / PROGRESS} cannot be used ({getattr(reason, 'strerror', reason)}): "
+            f"{self.folder / name} cannot be used ({getattr(reason, 'strerror', reason)}): "
             "what had not become a row is measured again",
             stacklevel=3,
         )
 
     def clear_progress(self) -> None:
-        """Forget the progress: the pass has ended and its rows are on disk."""
+        """Forget the progress of all ranks: the run has ended and its rows are on disk."""
         self._lock.acquire()
-        self._remove(PROGRESS)
+        for name in (PROGRESS, *self._progress_of_ranks()):
+            self._remove(name)
 
     def close(self) -> None:
         """Let others write here; safe to call twice."""
@@ -206,7 +233,10 @@ class Results(Generic[R]):
             if (self.folder / JSONL).exists():
                 raise InvalidArgumentError(
                     f"{self.folder} holds results without {CONFIG}, so they cannot be continued;"
-                    " give another --output, or --overwrite"
+                    " give another ",
+                    Argument("output"),
+                    ", or ",
+                    Argument("overwrite", True),
                 )
             return False
         differing = differences(present, wanted, growing, optional)
@@ -215,27 +245,42 @@ class Results(Generic[R]):
         if differing:
             raise InvalidArgumentError(
                 f"{self.folder} holds results of another configuration ({'; '.join(differing)});"
-                " give another --output, or --overwrite"
+                " give another ",
+                Argument("output"),
+                ", or ",
+                Argument("overwrite", True),
             )
         self.unverified = [name for name in optional if not compared(present, wanted, name)]
         return True
 
     def _has_work(self) -> bool:
-        progress = None
-        with contextlib.suppress(OSError, BrokenJSONError):
-            progress = self._read_progress()
-        return progress is not None or bool(read_jsonl(self.folder / JSONL))
+        for name in (PROGRESS, *self._progress_of_ranks()):
+            with contextlib.suppress(OSError, BrokenJSONError):
+                if self._read_progress(name) is not None:
+                    return True
+        return bool(read_jsonl(self.folder / JSONL))
 
-    def _read_progress(self) -> dict[str, Any] | None:
-        path = self.folder / PROGRESS
+    def _load_progress(self, name: str) -> dict[str, Any] | None:
         try:
-            return parse_object(read_regular(path))
+            return self._read_progress(name)
+        except (OSError, BrokenJSONError) as error:
+            self.distrust_progress(error, name)
+            return None
+
+    def _read_progress(self, name: str) -> dict[str, Any] | None:
+        try:
+            return parse_object(read_regular(self.folder / name))
         except FileNotFoundError:
             return None
 
+    def _progress_of_ranks(self) -> list[str]:
+        """The names of the files that ranks other than 0 have left."""
+        names = (path.name for path in self.folder.iterdir())
+        return sorted(name for name in names if _OF_RANK.fullmatch(name))
+
     def _clear(self) -> None:
         # The configuration goes last: rows never lie beside a configuration that is not theirs.
-        for name in (PROGRESS, CSV, JSONL, CONFIG):
+        for name in (PROGRESS, *self._progress_of_ranks(), CSV, JSONL, CONFIG):
             self._remove(name)
 
     def _remove(self, name: str) -> None:

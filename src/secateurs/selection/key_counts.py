@@ -9,7 +9,7 @@ from secateurs._tensors.blocks import Array, Source, in_threads, share_out
 from secateurs._tensors.device_keys import device_blocks, fetched
 from secateurs._tensors.float_keys import Scores, key_dtype, key_of, key_range
 from secateurs._tensors.memory_order import flattened, pieces
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.selection.histogram import Inside, Pass, Range
 
 _SAMPLE = 1 << 16
@@ -124,7 +124,8 @@ class KeyCounts:
             if any(bool(flat[piece].to(self.dtype).isnan().any()) for piece in pieces(flat)):
                 raise InvalidArgumentError(
                     f"the score of {scores.name} is NaN in places, so it has no rank: check the "
-                    f"weights and gradients, or write exclude={scores.name!r}"
+                    "weights and gradients, or write ",
+                    Argument("exclude", scores.name),
                 )
 
 

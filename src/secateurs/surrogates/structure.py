@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunable
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.prunable_parameters import find_targets
@@ -112,5 +112,7 @@ def _check_holder(name: str, module: nn.Module) -> None:
         return
     raise InvalidArgumentError(
         f"{name} belongs to {kind}, which keeps its weights where a surrogate cannot prune them "
-        f"for one call: write exclude={out}, which leaves out all of that kind"
+        "for one call: write ",
+        Argument("exclude", name),
+        Advice(f", or exclude={out} for all of that kind"),
     )

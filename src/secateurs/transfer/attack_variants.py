@@ -7,7 +7,7 @@ from typing import Any
 
 from secateurs._validation import as_integer, check_choice, check_ratio
 from secateurs.criteria import score_names
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection.selection_options import SCOPES
@@ -63,8 +63,10 @@ class Variant:
             made = RECIPES[self.recipe](network.inner, seed=seed, **dict(self.options))
         except InvalidArgumentError as error:
             raise InvalidArgumentError(
-                f"{self.recipe} does not fit {network.name}: {error}; leave the network or the "
-                f"recipe out, or write another recipe ({_others(self.recipe)})"
+                f"{self.recipe} does not fit {network.name}: ",
+                error,
+                "; leave the network or the recipe out, or write another recipe "
+                f"({_others(self.recipe)})",
             ) from error
         return network.member(made)
 
@@ -184,7 +186,7 @@ def _redraw(value: object) -> str | int:
     if isinstance(value, str) and value in ("forward", "step"):
         return value
     raise InvalidArgumentError(
-        f"redraw must be forward, step, or a number of draws from 1; got {value!r}"
+        Argument("redraw"), f" must be forward, step, or a number of draws from 1; got {value!r}"
     )
 
 

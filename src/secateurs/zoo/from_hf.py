@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import printable
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
@@ -158,8 +158,10 @@ def _load_model(
     if weights is None:
         if num_classes not in (None, config.num_labels):
             raise InvalidArgumentError(
-                f"the weights of hf:{name} have {config.num_labels} classes, not {num_classes}: "
-                "leave num_classes out, or give a weights file of that many classes"
+                f"the weights of hf:{name} have {config.num_labels} classes, not "
+                f"{num_classes}: leave ",
+                Argument("num_classes"),
+                " out, or give a weights file of that many classes",
             )
         return _checked(name, AutoModelForImageClassification, place, config, None), ("pretrained")
     if num_classes is not None and num_classes != config.num_labels:
@@ -231,8 +233,9 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
     if overrides.given():
         if abs(float(getattr(processor, "rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
             raise InvalidArgumentError(
-                f"{source} scales pixels in its own way and cannot be overridden; leave img_size, "
-                "crop_pct, interpolation, mean, std and crop_mode out"
+                f"{source} scales pixels in its own way and cannot be overridden; leave ",
+                *(part for name in overrides.given() for part in (Argument(name), " ")),
+                "out",
             )
         return build(base, overrides, source)
     size = base.pop("img_size")

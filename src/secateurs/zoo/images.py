@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from secateurs._io.text import printable
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.zoo.decoding import check_shape, read_image, to_mode
 from secateurs.zoo.preprocess import Preprocess
 from secateurs.zoo.weights_file import one_line
 
 SKIPPED = -1
 """The label that stands for an image that could not be read and was skipped."""
+
+_GO_ON = Argument("skip_corrupt", True)
 
 
 class CorruptImageError(FailureError):
@@ -29,7 +31,12 @@ class CorruptImageError(FailureError):
 
     def __init__(self, message: str) -> None:
         last = message.strip().rsplit("\n", 1)[-1]
-        super().__init__(last.removeprefix(f"{type(self).__module__}.{type(self).__name__}: "))
+        said = last.removeprefix(f"{type(self).__module__}.{type(self).__name__}: ")
+        before, option, after = said.partition(str(_GO_ON))
+        super().__init__(before, _GO_ON if option else "", after)
+
+    def __reduce__(self) -> tuple[type["CorruptImageError"], tuple[str]]:
+        return type(self), (str(self),)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
                 return self._blank(), SKIPPED
             raise CorruptImageError(
                 f"cannot read the image {self.name_of(index)} ({printable(one_line(error))}): mend "
-                "or remove it, or go on without it: --skip-corrupt"
+                f"or remove it, or go on without it: {_GO_ON}"
             ) from error
         try:
             return self.preprocess(image), item.label

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from secateurs._validation import check_choice
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.zoo.classes import match_labels
 from secateurs.zoo.digits import digits_images
 from secateurs.zoo.folder_layouts import Listing
@@ -108,7 +108,7 @@ def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download:
     except (RuntimeError, OSError) as error:  # absent or damaged
         if not download:
             raise FailureError(
-                f"{name} is not in {root}: {_remedy(entry)}, or allow the download"
+                f"{name} is not in {root}: ", *_remedy(entry), ", or allow the download"
             ) from error
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -116,13 +116,14 @@ def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download:
             return factory(str(root), download=True, **option)
     except Exception as error:
         raise FailureError(
-            f"{name} is not in {root} and cannot be downloaded ({one_line(error)}): "
-            f"{_remedy(entry)}"
+            f"{name} is not in {root} and cannot be downloaded ({one_line(error)}): ",
+            *_remedy(entry),
         ) from error
 
 
-def _remedy(entry: _Named) -> str:
+def _remedy(entry: _Named) -> tuple[object, ...]:
     return (
         f"put the files of torchvision.datasets.{entry.factory} there, or name the folder that "
-        "holds them: --data-root DIR"
+        "holds them: ",
+        Argument("data_root", "DIR"),
     )

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from secateurs._validation import as_integer, check_choice
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.zoo.decoding import to_mode
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -198,7 +198,8 @@ def _checked_size(size: object) -> int:
     number = as_integer(size)
     if number is None or number < 1:
         raise InvalidArgumentError(
-            f"img_size must be a positive whole number of pixels, such as 224; got {size!r}"
+            Argument("img_size"),
+            f" must be a positive whole number of pixels, such as 224; got {size!r}",
         )
     return number
 
@@ -206,7 +207,8 @@ def _checked_size(size: object) -> int:
 def _check_crop(crop: object) -> None:
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
         raise InvalidArgumentError(
-            f"crop_pct must be above 0 and at most 1, such as 0.875; got {crop!r}"
+            Argument("crop_pct"),
+            f" must be above 0 and at most 1, such as 0.875; got {crop!r}",
         )
 
 

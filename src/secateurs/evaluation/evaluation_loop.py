@@ -1,4 +1,4 @@
-"""One pass over the data for all variants, which can stop anywhere and go on there."""
+"""One loop over the images for all variants, which can stop anywhere and go on there."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,44 +11,46 @@ from secateurs.errors import SecateursError
 from secateurs.evaluation.batches import read, workers_watched
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.grid import Variant
-from secateurs.evaluation.index_ranges import Stretch
-from secateurs.evaluation.partial_results import Progress, united
+from secateurs.evaluation.index_ranges import IndexRange
+from secateurs.evaluation.partial_results import Progress, merged
 from secateurs.evaluation.pruned_model import Variants
 
 SAVE_EVERY_SECONDS = 20.0
 
 
 @dataclass
-class Pass:
-    """One pass over the data, or over a part of it.
+class EvaluationLoop:
+    """Scores all variants on every batch of the images, or of some of them.
 
     Attributes:
         loader: batches of (images, labels).
-        stretches: which images to read, and which variants see them.
-        variants: the networks to evaluate on every batch.
+        ranges: which images to read, and which variants are scored on them.
+        variants: the networks to score.
         model: becomes each of them.
         forward: runs it.
-        save: called every now and then, and when the pass ends or breaks off.
-        advance: called with the number of images that one more variant has seen.
-        progress: what each variant has done in this pass, by its key; filled by `run`.
+        save: called every now and then, and when the loop ends or breaks off.
+        advance: called with the number of images that one more variant was scored on.
+        save_every: seconds between two saves.
+        progress: what each variant has done in this loop, by its key; filled by `run`.
     """
 
     loader: Iterable[Any]
-    stretches: Sequence[Stretch]
+    ranges: Sequence[IndexRange]
     variants: Sequence[Variant]
     model: Variants
     forward: Forward
     save: Callable[[], None]
     advance: Callable[[int], None]
+    save_every: float = SAVE_EVERY_SECONDS
     progress: dict[str, Progress] = field(default_factory=dict[str, Progress])
 
     def run(self) -> None:
-        """See all images of all stretches."""
-        saver = Saver(self.save)
+        """Score the variants on all images of all ranges."""
+        self._saved = self._stepped = time.monotonic()
         with workers_watched():
             try:
-                for stretch in self.stretches:
-                    self._see(stretch, saver)
+                for each in self.ranges:
+                    self._score_range(each)
             finally:
                 if any(each.seen for each in self.progress.values()):
                     self._save_surely()
@@ -62,18 +64,26 @@ class Pass:
             self.save()
             raise
 
-    def _see(self, stretch: Stretch, saver: "Saver") -> None:
-        behind = [variant for variant in self.variants if variant.key in stretch.keys]
-        start = stretch.start
-        for stop, (images, labels) in read(self.loader, start, stretch.stop):
-            placed = self.forward.place(images)
+    def _save_in_time(self) -> None:
+        """Save if a step that takes as long as the last one would end too late."""
+        now = time.monotonic()
+        took, self._stepped = now - self._stepped, now
+        if now - self._saved + took > self.save_every:
+            self.save()
+            self._saved = now
+
+    def _score_range(self, images: IndexRange) -> None:
+        behind = [variant for variant in self.variants if variant.key in images.keys]
+        start = images.start
+        for stop, (batch, labels) in read(self.loader, start, images.stop):
+            placed = self.forward.place(batch)
             for variant in behind:
                 self._score(variant, (start, stop), placed, labels)
-                saver.step()
+                self._save_in_time()
             start = stop
 
     def _score(
-        self, variant: Variant, where: tuple[int, int], images: Tensor, labels: Tensor
+        self, variant: Variant, indices: tuple[int, int], images: Tensor, labels: Tensor
     ) -> None:
         began = time.perf_counter()
         before = self.progress.get(variant.key, Progress())
@@ -82,23 +92,7 @@ class Pass:
             achieved = self.model.become(variant)
             tally.add(self.forward(images), labels)
         seconds = before.seconds + time.perf_counter() - began
-        done = united((*before.done, where))
+        done = merged((*before.done, indices))
         # One assignment: an interrupt leaves a batch counted or not, never half.
         self.progress[variant.key] = Progress(done, achieved, seconds, tally)
-        self.advance(where[1] - where[0])
-
-
-class Saver:
-    """Saves in time: a step that takes as long as the last one still fits before the next save."""
-
-    def __init__(self, save: Callable[[], None]):
-        self._save = save
-        self._saved = self._stepped = time.monotonic()
-
-    def step(self) -> None:
-        """Save if it is time."""
-        now = time.monotonic()
-        took, self._stepped = now - self._stepped, now
-        if now - self._saved + took > SAVE_EVERY_SECONDS:
-            self._save()
-            self._saved = now
+        self.advance(indices[1] - indices[0])
