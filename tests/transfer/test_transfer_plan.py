@@ -72,7 +72,7 @@ def test_together() -> None:
     ("surrogates", "targets", "options", "words"),
     [
         ([A], [], {"hold_one_out": True}, "but hidden is the only one: name two or more"),
-        ([A], [], {}, "nothing to score: name --targets beside hidden"),
+        ([A], [], {}, "nothing to score: name targets beside hidden"),
         ([A, B], [], {"together": True}, "leave nothing to score"),
         ([], [A], {}, "no surrogates"),
         ([A, B], [B], {}, "convolved is named twice"),

@@ -100,7 +100,7 @@ def test_torchvision_without_a_network(no_network: None) -> None:
         load_model("resnet18", weights="IMAGENET1K_V1")
     text = str(caught.value)
     assert text.startswith("cannot get the weights IMAGENET1K_V1 of torchvision:resnet18 (")
-    assert text.endswith("--weights FILE")
+    assert text.endswith("weights='FILE'")
     assert "\n" not in text
     with pytest.raises(FailureError, match="the weights IMAGENET1K_V2 of torchvision:resnet50"):
         load_model("resnet50", weights="DEFAULT")

@@ -5,9 +5,8 @@ import pickle
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -20,6 +19,9 @@ from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 from secateurs.zoo.weights_file import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
 
@@ -39,7 +41,7 @@ class ProcessorTransform:
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: "Image.Image") -> Tensor:
         """Return the pixel values, C x H x W."""
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 

@@ -10,7 +10,7 @@ from torch import nn
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import printable, quoted
 from secateurs._validation import nearest
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
@@ -90,6 +90,7 @@ def _check_folder(folder: Path) -> None:
 
 def _check_name(name: str, weights: str | None) -> str:
     """Check the name and return it with the pretrained tag that ``weights`` asks for."""
+    require("timm", "a model of timm")
     import timm
 
     architecture, _, tag = name.partition(".")

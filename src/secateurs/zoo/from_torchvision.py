@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateurs._validation import nearest
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError, require
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
@@ -56,6 +56,7 @@ def load(
 
 
 def _check_name(name: str) -> None:
+    require("torchvision", "a model of torchvision")
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)

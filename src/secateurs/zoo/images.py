@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,6 +14,9 @@ from secateurs.errors import Argument, FailureError
 from secateurs.zoo.decoding import check_shape, read_image, to_mode
 from secateurs.zoo.preprocess import Preprocess
 from secateurs.zoo.weights_file import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SKIPPED = -1
 """The label that stands for an image that could not be read and was skipped."""
@@ -103,6 +105,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def _blank(self) -> Tensor:
         """Zeros of the right shape, found by transforming an empty image."""
+        from PIL import Image
+
         return torch.zeros_like(self.preprocess(Image.new(self.preprocess.image_mode, (64, 64))))
 
 
@@ -127,7 +131,7 @@ def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     return (images[keep], labels[keep], skipped) if skipped else (images, labels, 0)
 
 
-def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> Image.Image:
+def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> "Image.Image":
     mode = preprocess.image_mode
     if isinstance(source, Path):
         image = read_image(source, mode)
