@@ -128,5 +128,5 @@ def test_wrong_names(spec: str, weights: str | Path | None, words: str) -> None:
 
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_wrong_number_of_classes(count: int) -> None:
-    with pytest.raises(InvalidArgumentError, match="num_classes must be a positive integer"):
+    with pytest.raises(InvalidArgumentError, match="num_classes must be a positive whole number"):
         load_model("resnet18", weights="random", num_classes=count)

@@ -1,12 +1,13 @@
 """Which weights a surrogate is about, found anew when its network has changed."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import Advice, Argument, InvalidArgumentError
+from secateurs.errors import Advice, InvalidArgumentError
 from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunable
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.prunable_parameters import find_targets
@@ -113,6 +114,7 @@ def _check_holder(name: str, module: nn.Module) -> None:
     raise InvalidArgumentError(
         f"{name} belongs to {kind}, which keeps its weights where a surrogate cannot prune them "
         "for one call: write ",
-        Argument("exclude", name),
-        Advice(f", or exclude={out} for all of that kind"),
+        Advice(
+            f"exclude={out}, which leaves out all of that kind", f"--exclude {shlex.quote(name)}"
+        ),
     )
