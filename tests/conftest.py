@@ -1,11 +1,14 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from secateurs.criteria import CRITERIA
 
 BESIDE = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -34,6 +37,15 @@ settings.register_profile("secateurs", derandomize=True, deadline=None)
 settings.load_profile("secateurs")
 # Several test processes share few cores: threads that wait for each other cost more than they give.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _registry() -> Iterator[None]:
+    """What a test registers is gone after it."""
+    before = dict(CRITERIA)
+    yield
+    CRITERIA.clear()
+    CRITERIA.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
@@ -232,11 +232,10 @@ def inverse(target: Target) -> Tensor:
 
 
 @pytest.fixture
-def registered() -> Iterator[str]:
-    """A criterion from outside, with what it needs to be told."""
+def registered() -> str:
+    """The name of a criterion from outside."""
     register()(inverse)
-    yield "inverse"
-    del CRITERIA["inverse"]
+    return "inverse"
 
 
 def largest_are_pruned(weight: Tensor) -> bool:
@@ -302,9 +301,30 @@ def test_the_command_line_knows_a_criterion_from_outside(
     assert "taylor, random, inverse; got 'invers'; did you mean inverse?" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"scor": "random"}, r"^prune_checkpoint has no argument scor; .*; did you mean score"),
+        ({"score": "taylor"}, "score must be one of magnitude, random; got 'taylor'"),
+    ],
+)
+def test_files_hold_no_data_to_score_by(
+    options: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "in.safetensors")
+    with pytest.raises(InvalidArgumentError, match=words):
+        prune_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", 0.5, **options)
+
+
 def test_a_name_belongs_to_one_function(registered: str) -> None:
     register()(inverse)  # as a notebook does that runs a cell again
     with pytest.raises(InvalidArgumentError, match="there is a criterion 'magnitude' already"):
         register(name="magnitude")(inverse)
     assert score_names() == ["magnitude", "gradient", "taylor", "random", registered]
     assert score_names(data_free=True) == ["magnitude", "random", registered]
+
+
+def test_the_pages_name_every_criterion() -> None:
+    page = Path(__file__).parents[1] / "docs" / "sweep.md"
+    (row,) = (row for row in page.read_text().splitlines() if row.startswith("| `--score`"))
+    assert re.findall("`([a-z]+)`", row.split("|")[2]) == score_names()

@@ -128,8 +128,9 @@ def magnitude(target: "Target") -> "Tensor":
 
     A weight in float8 with a scale beside it, as quantised models have, counts with its scale.
     """
-    if target.weight.element_size() > 1:
-        return target.weight
+    weight = target.weight  # asked for once: it is looked up whether it was trained
+    if weight.element_size() > 1:
+        return weight
     from secateurs.parameters.scaled_weights import scaled_weight
 
     return scaled_weight(target)

@@ -20,7 +20,7 @@ from secateurs.originals.restore_weights import copy_bits, copy_original
 
 
 @dataclass(frozen=True)
-class _Weight:
+class _NotedWeight:
     """One weight that is pruned.
 
     Attributes:
@@ -42,24 +42,35 @@ class _Weight:
     trained: bool
 
     @property
-    def stands(self) -> bool:
+    def is_in_place(self) -> bool:
         """Whether the module still has this Parameter."""
         return parameter_of(self.module, self.attribute) is self.parameter
 
 
 @dataclass(frozen=True)
-class Standing:
-    """The pruning that a model was under at one moment."""
+class PriorPruning:
+    """The pruning that a model was under at one moment.
+
+    Attributes:
+        model: the network.
+        weights: those that were pruned.
+        masks: those on the backward pass: the module, the parameter's name in it, and the mask.
+    """
 
     model: nn.Module
-    weights: list[_Weight]
+    weights: list[_NotedWeight]
     masks: list[tuple[nn.Module, str, torch.Tensor]]
 
     @classmethod
-    def of(cls, model: nn.Module, *, values: bool = True) -> "Standing":
-        """Note it; with ``values`` so that it can be brought back, which takes a copy of them."""
+    def of(cls, model: nn.Module, *, values: bool = True) -> "PriorPruning":
+        """Note the pruning that a model is under.
+
+        Args:
+            model: the network.
+            values: whether it is to be brought back, for which the pruned values are copied.
+        """
         weights = [
-            _Weight(
+            _NotedWeight(
                 name,
                 module,
                 attribute,
@@ -74,7 +85,7 @@ class Standing:
         return cls(model, weights, gradient_masks(model))
 
     def end(self) -> list[str]:
-        """Put the original values back where the pruning of a weight still stands.
+        """Put the original values back, of weights that are still pruned.
 
         Returns:
             The names of those that were trained meanwhile.
@@ -98,7 +109,7 @@ class Standing:
         """
         lost: dict[int, str] = {}
         for weight in self.weights:
-            if weight.values is None or not weight.stands:
+            if weight.values is None or not weight.is_in_place:
                 continue
             parameter = weight.parameter
             dense = weight.values if weight.trained else weight.original
@@ -107,8 +118,8 @@ class Standing:
             copy_bits(parameter, weight.values)
             original = weight.original.to(parameter.device, parameter.dtype)
             keep_original(weight.module, weight.attribute, Original(original, parameter))
-        standing = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
-        install_gradient_masks(self.model, standing)
+        fitting = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
+        install_gradient_masks(self.model, fitting)
         return list(lost.values())
 
 

@@ -20,7 +20,7 @@ from secateurs.originals.restore_weights import (
     restore_weights,
 )
 from secateurs.parameters.coverage import Barrier, no_barrier
-from secateurs.prior_pruning import Standing, warn_of_loss
+from secateurs.prior_pruning import PriorPruning, warn_of_loss
 from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
@@ -263,9 +263,9 @@ def set_aside(model: nn.Module) -> AbstractContextManager[None]:
 
 @contextmanager
 def _under(model: nn.Module, masks: Masks, prune_type: str) -> Generator[None]:
-    before = Standing.of(model)
+    before = PriorPruning.of(model)
     apply_masks(model, masks, prune_type)
-    inside = Standing.of(model, values=False)
+    inside = PriorPruning.of(model, values=False)
     try:
         yield
     finally:

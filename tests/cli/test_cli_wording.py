@@ -90,7 +90,7 @@ NETS = ("--surrogates", "digit_nets:hidden", "digit_nets:convolved")
         (("transfer", *DIGITS, *NETS, "--eps", "16"), "--eps is a share of the pixel range"),
         (("transfer", *DIGITS, *NETS, "--steps", "0"), "--steps must be a whole number from 1"),
         (("transfer", *DIGITS, *NETS, "--recipe", "dpw"), "--recipe must be one of"),
-        (("transfer", *DIGITS, *NETS, "--redraw", "0"), "--redraw must be forward, step"),
+        (("transfer", *DIGITS, *NETS, "--redraw", "0"), "--redraw must be"),
         (("transfer", *DIGITS, *NETS, "--seeds", "2", "2"), "give at least one seed"),
         (("transfer", *DIGITS, *NETS, "--search", "--search-images", "0"), "--search-images must"),
         (("transfer", *DIGITS, *NETS, "--search", "--search-images", "6"), "fewer --search-images"),

@@ -153,8 +153,8 @@ def test_a_surrogate_with_nothing_to_prune_is_named() -> None:
         ({"rapa_p_bern": [-0.1]}, "rapa_p_bern must be from 0 to 1"),
         ({"granularity": ["neuron"]}, "granularity must be one of weight, kernel, filter"),
         ({"score": ["taylor"]}, "score must be one of magnitude, random"),
-        ({"redraw": ["sometimes"]}, "redraw must be forward, step, or a number of draws"),
-        ({"redraw": [0]}, "redraw must be forward, step, or a number of draws"),
+        ({"redraw": ["sometimes"]}, 'redraw must be "forward", "step", or how many draws'),
+        ({"redraw": [0]}, 'redraw must be "forward", "step", or how many draws'),
     ],
 )
 def test_variants_that_cannot_be(options: dict[str, Any], words: str) -> None:

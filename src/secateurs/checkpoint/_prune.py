@@ -239,6 +239,7 @@ def prune_checkpoint(
         tensor([[0., 0.],
                 [3., 4.]])
     """
+    SelectionOptions.read(prune_checkpoint, options)  # so that an error names this function
     plan = plan_pruning(source, p_prune, p_bern, key=key, **options)
     # Refused before the first pass, if at all.
     find_destination(plan.source, check_path("output", output), as_safetensors=compress)

@@ -22,8 +22,8 @@ class Setting(SelectionOptions):
     """How units are chosen, and on which pass their masks act.
 
     Args:
-        prune_type: ``"global"`` or ``"gradient"``.
-        **options: the fields of `SelectionOptions`.
+        prune_type: ``"global"`` or ``"gradient"``; the other arguments are those of
+            `SelectionOptions`.
     """
 
     prune_type: str = "global"

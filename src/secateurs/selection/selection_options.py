@@ -29,8 +29,7 @@ class SelectionKeywords(TypedDict, total=False):
 class SelectionOptions:
     """How a selection chooses its candidates, whatever their ratio.
 
-    Every function that selects takes these as keyword arguments. The first sentence on each is also
-    what the command line says of the option.
+    Every function that selects takes these as keyword arguments.
 
     Args:
         granularity: what is pruned as one unit: ``"weight"`` (one element), ``"kernel"`` (one 2-D

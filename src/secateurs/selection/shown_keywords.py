@@ -45,16 +45,6 @@ def shows(options: type) -> Callable[[_Taker], _Taker]:
     return decorate
 
 
-def argument_help(options: type) -> dict[str, str]:
-    """The first sentence that a class's docstring says of each argument, for a command line."""
-    found: dict[str, str] = {}
-    for name, text in _argument_docs(options).items():
-        words = " ".join(text.partition(":")[2].split()).replace("``", "").replace('"', "")
-        sentence = words.split(". ")[0].rstrip(".")
-        found[name] = f"{sentence[:1].upper()}{sentence[1:]}."
-    return found
-
-
 def _argument_docs(documented: object) -> dict[str, str]:
     """The entries under ``Args:`` in a docstring, by name, as they are written."""
     lines = (inspect.getdoc(documented) or "").splitlines()

@@ -21,7 +21,7 @@ from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import record, watching
-from secateurs.surrogates.numbered_draws import Draw, beside, seed_of
+from secateurs.surrogates.numbered_draws import Draw, placed_like, seed_of
 from secateurs.surrogates.preconditions import check_model, check_redraw
 from secateurs.surrogates.pruned_call import Turn, pruned_by
 from secateurs.surrogates.structure import Structure, surrogate_barrier
@@ -278,7 +278,7 @@ class Diversified(View):
         return Draw(self._candidates, self.p_bern, seed_of(self.seed, number))
 
     def _choose(self, structure: Structure, args: Any, kwargs: Any) -> Candidates:  # noqa: ARG002
-        return beside(self._candidates, structure.targets, structure.weights())
+        return placed_like(self._candidates, structure.targets, structure.weights())
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_structure": None}  # found again where the copy is called

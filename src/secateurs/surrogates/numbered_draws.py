@@ -1,4 +1,4 @@
-"""One draw: which candidates are pruned in one forward pass, made again whenever it is needed."""
+"""Draws by their numbers: which candidates a forward pass prunes, made again when needed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from secateurs.surrogates.torch_transforms import is_transformed
 
 @dataclass(frozen=True)
 class Draw:
-    """A draw by its number, so that it need not be kept: the same number gives the same masks.
+    """One draw, from which the same masks can be made again, so that they need not be kept.
 
     Attributes:
-        candidates: what is drawn from.
-        p_bern: the probability with which a candidate is pruned.
+        candidates: which units may be pruned.
+        p_bern: the probability with which each of them is.
         seed: of this draw alone.
     """
 
@@ -28,7 +28,7 @@ class Draw:
     seed: int
 
     def masks(self) -> Masks:
-        """Draw, where the candidates are: a GPU need not wait for the CPU."""
+        """Make the masks on the device of the candidates: a GPU need not wait for the CPU."""
         devices = {chosen.device for chosen in self.candidates.chosen.values()}
         device = devices.pop() if len(devices) == 1 else torch.device("cpu")
         generator = torch.Generator(device if device.type == "cuda" else "cpu")
@@ -41,12 +41,18 @@ def seed_of(seed: int, number: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def beside(
+def placed_like(
     candidates: Candidates, targets: Sequence[Target], weights: Sequence[torch.Tensor]
 ) -> Candidates:
-    """Bring candidates to the devices and into the orders of memory of their weights."""
+    """Bring candidates to the devices and into the memory order of their weights.
+
+    Args:
+        candidates: which are returned as they are, if nothing is to be done.
+        targets: the weights that compete.
+        weights: the tensors that hold their values now.
+    """
     if any(map(is_transformed, weights)):
-        return candidates  # torch.func lends what has no memory of its own, and broadcasts
+        return candidates  # inside of torch.func's transforms tensors have no memory of their own
     of = {t.name: weight.detach() for t, weight in zip(targets, weights, strict=True)}
     if all(_fits(chosen, of[name]) for name, chosen in candidates.chosen.items()):
         return candidates

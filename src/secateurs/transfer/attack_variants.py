@@ -1,21 +1,31 @@
 """What is compared: the plain attack, noise, and the recipes that diversify the surrogate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from secateurs._validation import as_integer, check_choice, check_ratio
+from secateurs._validation import check_choice, check_ratio
 from secateurs.criteria import score_names
-from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.masks.granularity import GRANULARITIES
+from secateurs.errors import InvalidArgumentError
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection.selection_options import SCOPES
+from secateurs.selection.selection_options import SelectionOptions
 from secateurs.surrogates import RECIPES
+from secateurs.surrogates.preconditions import check_redraw
 from secateurs.transfer.network import FromPixels, Network
 
 PLAIN, NOISE = "plain", "noise"
-# Not plain from the value.
+# From the slowest to the fastest in the order of variants.
+_OF_DWP: Sequence[str] = (
+    "granularity",
+    "scope",
+    "score",
+    "redraw",
+    "prune_type",
+    "p_prune",
+    "p_bern",
+)
+# Options whose values do not say which they are.
 _NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
 
@@ -80,14 +90,14 @@ class Variants:
             nothing.
         p_prune: of dwp, default 0.3.
         p_bern: of dwp, default 0.5.
-        granularity: of dwp: ``weight``, ``kernel``, ``filter``.
-        scope: of dwp: ``global`` or ``layer``.
-        score: of dwp: ``magnitude`` or ``random``.
+        granularity: of dwp; see `secateurs.SelectionOptions`.
+        scope: of dwp; see `secateurs.SelectionOptions`.
+        score: of dwp, a criterion that needs no data: ``magnitude``, ``random``, or one of yours.
         redraw: of dwp: ``forward``, ``step``, or a number of draws to take in turn.
         prune_type: of dwp: ``global``, or ``gradient`` for the backward pass alone.
-        layers: of dwp: kinds of layers that compete, see `secateurs.find_targets`.
-        include: of dwp: globs on parameter names.
-        exclude: of dwp: globs on parameter names.
+        layers: of dwp; see `secateurs.SelectionOptions`.
+        include: of dwp; see `secateurs.SelectionOptions`.
+        exclude: of dwp; see `secateurs.SelectionOptions`.
         rapa_p_bern: of rapa, default 0.05.
         mup_p_prune: of mup, default 0.15.
 
@@ -114,20 +124,19 @@ class Variants:
     mup_p_prune: Sequence[float] = (0.15,)
 
     def __post_init__(self) -> None:
-        for name in self.recipe:
-            check_choice("recipe", name, (PLAIN, *RECIPES))
-        for name in ("p_prune", "p_bern", "rapa_p_bern", "mup_p_prune"):
-            for value in getattr(self, name):
-                check_ratio(name, value)
         for name, choices in (
-            ("granularity", GRANULARITIES),
-            ("scope", SCOPES),
+            ("recipe", (PLAIN, *RECIPES)),
             ("score", score_names(data_free=True)),
             ("prune_type", PRUNE_TYPES),
         ):
             for value in getattr(self, name):
-                check_choice(name, value, tuple(choices))
-        object.__setattr__(self, "redraw", tuple(map(_redraw, self.redraw)))
+                check_choice(name, value, choices)
+        for name in ("p_prune", "p_bern", "rapa_p_bern", "mup_p_prune"):
+            for value in getattr(self, name):
+                check_ratio(name, value)
+        for granularity, scope in product(self.granularity, self.scope):
+            SelectionOptions(granularity=granularity, scope=scope, **self._chosen)
+        object.__setattr__(self, "redraw", tuple(map(check_redraw, self.redraw)))
 
     @property
     def all(self) -> list[Variant]:
@@ -141,53 +150,23 @@ class Variants:
             return [Variant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern]
         if recipe == "mup":
             return [Variant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune]
-        grid = product(
-            self.granularity,
-            self.scope,
-            self.score,
-            self.redraw,
-            self.prune_type,
-            self.p_prune,
-            self.p_bern,
-        )
-        return [self._diversified(recipe, *values) for values in grid]
+        grid = product(*(getattr(self, name) for name in _OF_DWP))
+        named = (dict(zip(_OF_DWP, values, strict=True)) for values in grid)
+        return [self._diversified(recipe, values) for values in named]
 
-    def _diversified(
-        self,
-        recipe: str,
-        granularity: str,
-        scope: str,
-        score: str,
-        redraw: str | int,
-        prune_type: str,
-        p_prune: float,
-        p_bern: float,
-    ) -> Variant:
+    def _diversified(self, recipe: str, values: Mapping[str, Any]) -> Variant:
         """Options at their defaults are left out: they need no room in a table."""
-        options: list[tuple[str, Any]] = [("p_prune", p_prune), ("p_bern", p_bern)]
-        for name, value, usual in (
-            ("granularity", granularity, "weight"),
-            ("scope", scope, "global"),
-            ("score", score, "magnitude"),
-            ("redraw", redraw, "forward"),
-            ("prune_type", prune_type, "global"),
-        ):
-            options += [(name, value)] if value != usual else []
-        for name in ("layers", "include", "exclude"):
-            value = getattr(self, name)
-            options += [(name, tuple(value))] if value else []
-        return Variant(recipe=recipe, options=tuple(options))
+        usual = Variant(recipe=recipe).defaults
+        options = {name: values[name] for name in ("p_prune", "p_bern")}
+        others = {n: value for n, value in values.items() if n not in options and value != usual[n]}
+        options |= others | self._chosen
+        return Variant(recipe=recipe, options=tuple(options.items()))
 
-
-def _redraw(value: object) -> str | int:
-    count = as_integer(value)
-    if count is not None and count >= 1:
-        return count
-    if isinstance(value, str) and value in ("forward", "step"):
-        return value
-    raise InvalidArgumentError(
-        Argument("redraw"), f" must be forward, step, or a number of draws from 1; got {value!r}"
-    )
+    @property
+    def _chosen(self) -> dict[str, Any]:
+        """What says which weights compete."""
+        given = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
+        return {name: tuple(value) for name, value in given.items() if value}
 
 
 def _text(value: Any) -> str:
