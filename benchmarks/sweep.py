@@ -209,7 +209,7 @@ def stamp(words: list[str]) -> None:
     evaluation_loop.read, EvaluationLoop.run = waited, whole
     watch(Variants, "__init__", "selecting candidates")
     watch(Variants, "become", "putting masks on weights")
-    watch(Forward, "place", "forward passes and counting")
+    watch(Forward, "to_device", "forward passes and counting")
     watch(Forward, "__call__", "forward passes and counting")
     watch(Tally, "add", "forward passes and counting")
     try:

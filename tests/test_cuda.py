@@ -218,7 +218,7 @@ def test_running_out_of_memory_halves_the_batch() -> None:
         room / torch.cuda.get_device_properties(device).total_memory
     )
     try:
-        logits = forward(forward.place(images))
+        logits = forward(forward.to_device(images))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()

@@ -372,3 +372,5 @@ def test_rank_0_shows_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> No
         ("Sweeping (rank 0 of 2)", 24 * VARIANTS, None),
         ("Sweeping (rank 1 of 2)", 22 * VARIANTS, False),
     ]
+    sweep(network(), iter([*loader()]), p_prune=0.5)
+    assert shown[-1] == ("Sweeping", None, None)

@@ -55,7 +55,7 @@ class Interruption:
             before = signal.getsignal(number)
             if before in (signal.SIG_DFL, signal.default_int_handler):
                 self._before[number] = before
-                signal.signal(number, self._strike)
+                signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -72,10 +72,10 @@ class Interruption:
             else:
                 signal.signal(number, signal.SIG_DFL)
 
-    def _strike(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             if not self._launched:
-                _strike_worker(number)
+                _end_worker(number)
             return
         if _would_be_lost(frame):
             threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
@@ -99,7 +99,7 @@ def _would_be_lost(frame: FrameType | None) -> bool:
     return frame is not None and frame.f_globals.get("__name__") in _AT_FORK
 
 
-def _strike_worker(number: int) -> None:
+def _end_worker(number: int) -> None:
     """What a forked worker would do by itself, which has the handler from its parent."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from torch import nn
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from secateurs.cli.interruption import Interruption
 from secateurs.distributed.process_group import LostRankError
@@ -54,6 +53,8 @@ def _recorded(
     run: Callable[[Ranks], tuple[int, str]], interruption: Interruption
 ) -> tuple[int, str]:
     """Run a command, and leave its complaint where torchrun looks for the cause."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
     code, complaint = 0, ""
 
     def recorded() -> None:

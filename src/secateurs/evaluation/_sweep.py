@@ -75,7 +75,7 @@ def sweep(
     those of one process.
 
     Args:
-        model: a classifier that returns scores (batch, classes), or an object with ``.logits``,
+        model: a classifier that returns logits (batch, classes), or an object with ``.logits``,
             or a tuple that starts with them; it is scored in ``eval()`` mode and gets its modes
             back.
         loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
@@ -119,7 +119,7 @@ def sweep(
             check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
             plan = Grid(**grid)
             stack.enter_context(set_aside(model))
-            where = _place(model, device)
+            where = _moved(model, device)
             variants = Variants(model, plan)
             columns = shared_columns(model, provenance or Provenance(), where, amp, loader)
             wanted = configuration(plan, columns, loader, variants)
@@ -127,21 +127,20 @@ def sweep(
                 wanted[DATA] = fingerprint(loader)
             if process_group is not None:
                 _check_can_be_split(model, loader)
-        ranks.check_alike(alike_on_ranks(wanted, plan, columns, variants))
-        folder = ranks.check_output(output, overwrite=overwrite)
+        if process_group is not None:
+            ranks.check_alike(alike_on_ranks(wanted, plan, columns, variants))
         results, rows, before = None, list[Row](), dict[str, Progress]()
-        with ranks.together():
-            if folder is not None and ranks.is_first:
+        folder = ranks.check_output(output, overwrite=overwrite)
+        if folder is not None:
+            with ranks.together():
                 results = stack.enter_context(Results(folder))
-                results.open(wanted, overwrite=overwrite, optional=(DATA,))
-                _warn_of_unknown_data(results)
-                rows, before = _begin(results, plan, length(loader))
-        if ranks.size > 1:
+                if ranks.is_first:
+                    results.open(wanted, overwrite=overwrite, optional=(DATA,))
+                    _warn_of_unknown_data(results)
+                    rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
             return rows
-        if folder is not None and not ranks.is_first:
-            results = Results(folder)
         stack.enter_context(_evaluating(model))
         run = SweepRun(
             loader, plan.variants, variants, where, amp, results, ranks, before, save_every
@@ -151,10 +150,10 @@ def sweep(
             if ranks.is_first:
                 rows = [make_row(c, reached, variants.size(c), plan, columns) for c in plan.cells]
                 _finish(results, rows)
-        return _of_rank_0(ranks, rows, {})[0] if ranks.size > 1 else rows
+        return _of_rank_0(ranks, rows, {})[0]
 
 
-def _place(model: nn.Module, device: str | torch.device | None) -> torch.device:
+def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
     """Move the model to ``device``; without one it stays, also where its parts lie apart."""
     if device is None:
         return device_of(model)
@@ -220,6 +219,8 @@ def _of_rank_0(
     ranks: Ranks, rows: list[Row], before: dict[str, Progress]
 ) -> tuple[list[Row], dict[str, Progress]]:
     """What rank 0 hands in, on all ranks."""
+    if ranks.size == 1:
+        return rows, before
     handed = {"rows": [row.as_dict() for row in rows], "before": as_json(before)}
     found = ranks.gather(handed if ranks.is_first else None)[0]
     return [Row.from_dict(values) for values in found["rows"]], from_json(found["before"])

@@ -76,9 +76,9 @@ class EvaluationLoop:
         behind = [variant for variant in self.variants if variant.key in images.keys]
         start = images.start
         for stop, (batch, labels) in read(self.loader, start, images.stop):
-            placed = self.forward.place(batch)
+            on_device = self.forward.to_device(batch)
             for variant in behind:
-                self._score(variant, (start, stop), placed, labels)
+                self._score(variant, (start, stop), on_device, labels)
                 self._save_in_time()
             start = stop
 

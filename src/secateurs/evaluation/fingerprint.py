@@ -31,7 +31,7 @@ def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
         loader: batches of (images, labels).
 
     Returns:
-        A checksum for each position, and for the labels; None for what cannot be read, or is not
+        A checksum for each index, and for the labels; None for what cannot be read, or is not
         known without reading all.
     """
     dataset = getattr(loader, "dataset", None)
@@ -44,13 +44,13 @@ def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
 
 
 def _readers(loader: Iterable[Any], dataset: Any) -> list[tuple[str, Callable[[], Any]]]:
-    """What to read, and how, by the name of its position."""
+    """What to read, and how, by the name of its index."""
     images = length(loader)
     if images is not None and hasattr(dataset, "__getitem__"):
         last = min(_SAMPLES, images) - 1
-        places = [place * (images - 1) // max(last, 1) for place in range(last + 1)]
+        indices = [number * (images - 1) // max(last, 1) for number in range(last + 1)]
         return [
-            (str(place), lambda place=place: _sample(loader, dataset[place])) for place in places
+            (str(index), lambda index=index: _sample(loader, dataset[index])) for index in indices
         ]
     if isinstance(loader, Sequence) and loader:
         return [("first", lambda: _cut(loader[0], 0)), ("last", lambda: _cut(loader[-1], -1))]
@@ -75,16 +75,16 @@ def _first(again: Iterable[Any]) -> Any:
     return next(iterator)
 
 
-def _cut(batch: Any, place: int) -> Any:
+def _cut(batch: Any, index: int) -> Any:
     """One image of a batch, with its label."""
-    return [part[place] for part in batch]
+    return [each[index] for each in batch]
 
 
 def _labels(dataset: Any) -> Any:
     """All labels of a data set that has them at hand."""
     if isinstance(dataset, Subset):
-        places = torch.as_tensor(list(dataset.indices))
-        return torch.as_tensor(_labels(dataset.dataset))[places]
+        indices = torch.as_tensor(list(dataset.indices))
+        return torch.as_tensor(_labels(dataset.dataset))[indices]
     if isinstance(dataset, TensorDataset):
         at_hand = iter(dataset.tensors[1:2])
     else:
@@ -96,7 +96,7 @@ def _labels(dataset: Any) -> Any:
 
 
 def _checksum(read: Callable[[], Any]) -> str | None:
-    """Of what ``read`` gives; None where it gives an error, which is met again in the pass."""
+    """Of what ``read`` gives; None where it raises, as it will again in the sweep itself."""
     digest = hashlib.sha256()
     try:
         _update(digest.update, read())
@@ -118,8 +118,8 @@ def _update(update: Callable[[bytes], None], value: Any) -> None:
             _update(update, value[name])
     elif isinstance(value, list | tuple):
         update(f"list {len(value)}\n".encode())
-        for part in value:
-            _update(update, part)
+        for each in value:
+            _update(update, each)
     elif isinstance(value, bytes):
         update(value)
     elif value is None or isinstance(value, bool | int | float | str):

@@ -9,7 +9,7 @@ from secateurs.errors import Argument, FailureError
 from secateurs.outputs import dtype_of, logits_of, moved
 
 # What allocators and GPU libraries say, for which torch has no exception of its own.
-_COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
+_NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
 
 # Numbers of input a core: 3 or 4 images of 224 pixels. Beyond that, what lies between two layers
 # of a usual network leaves the caches, and the C library asks the system for fresh pages for every
@@ -41,9 +41,9 @@ class Forward:
         # the caller is under autocast already.
         self._autocast = torch.autocast(device.type, dtype=dtype, enabled=amp, cache_enabled=False)
         self._dtype = dtype_of(model)
-        self._whole = device.type != "cpu" or any(map(_looks_at_the_batch, model.modules()))
+        self._whole = device.type != "cpu" or any(map(_uses_batch_statistics, model.modules()))
 
-    def place(self, images: Tensor) -> Tensor:
+    def to_device(self, images: Tensor) -> Tensor:
         """Bring a batch to the device once for all variants, if there is room for all of it."""
         try:
             return moved(images, self.device, self._dtype)
@@ -53,22 +53,22 @@ class Forward:
         return images
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the class scores (batch, classes) of ``images`` (batch, ...).
+        """Return the logits (batch, classes) of ``images`` (batch, ...).
 
         Raises:
             FailureError: not even one image fits.
         """
         while True:
-            size = min(self.largest or self._comfortable(images), len(images))
+            size = min(self.largest or self._usual_size(images), len(images))
             try:
-                return torch.cat([self._part(part) for part in images.split(size)])
+                return torch.cat([self._logits(some) for some in images.split(size)])
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
             # Outside the handler: the exception holds the frames, and with them the activations.
             self._halve(size)
 
-    def _comfortable(self, images: Tensor) -> int:
+    def _usual_size(self, images: Tensor) -> int:
         """How many images to run at once, while nothing has run out of memory."""
         if self._whole:
             return len(images)
@@ -77,7 +77,7 @@ class Forward:
 
     # Not inference_mode: a tensor that a module keeps for later could not be differentiated then.
     @torch.no_grad()
-    def _part(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> Tensor:
         images = moved(images, self.device, self._dtype)
         with self._autocast:
             return logits_of(self.model(images))
@@ -98,7 +98,7 @@ class Forward:
         self.warn(f"out of memory with {size} images at once; going on with {self.largest}")
 
 
-def _looks_at_the_batch(module: nn.Module) -> bool:
+def _uses_batch_statistics(module: nn.Module) -> bool:
     """Whether it normalises by the statistics of the batch, also in ``eval()`` mode."""
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
 
@@ -106,4 +106,4 @@ def _looks_at_the_batch(module: nn.Module) -> bool:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether this is torch's way to say that memory ran out, on a GPU or on the CPU."""
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _COMPLAINTS)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _NO_MEMORY)

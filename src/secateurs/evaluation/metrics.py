@@ -13,7 +13,8 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import checked
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
 
-_GRAINS = 2**30
+_UNITS = 2**30
+"""In which losses are counted, to a nat."""
 
 
 @dataclass
@@ -22,8 +23,8 @@ class Tally:
 
     Attributes:
         count: images scored.
-        correct1: images whose label had the highest score.
-        correct5: images whose label was among the five highest scores.
+        correct1: images whose label had the highest logit.
+        correct5: images whose label was among the five highest logits.
         loss_sum: sum of the cross-entropies, in nats; each batch's is rounded to a multiple of
             2^-30 (1e-9), so that the order in which batches are added makes no difference, up
             to a sum of 2^23 nats.
@@ -37,7 +38,7 @@ class Tally:
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count one batch.
 
-        A label whose own score is NaN counts as wrong, whatever the other scores are.
+        A label whose own logit is NaN counts as wrong, whatever the other logits are.
 
         Args:
             logits: (batch, classes), any float dtype, on any device.
@@ -76,7 +77,7 @@ class Tally:
 
     @property
     def top5(self) -> float:
-        """Accuracy among the five highest scores, in per cent; 0.0 before the first image."""
+        """Accuracy among the five highest logits, in per cent; 0.0 before the first image."""
         return 100.0 * self.correct5 / self.count if self.count else 0.0
 
     @property
@@ -105,7 +106,7 @@ class Tally:
 
 
 def _rounded(loss: float) -> float:
-    return round(loss * _GRAINS) / _GRAINS if abs(loss) < _GRAINS else loss  # also for NaN
+    return round(loss * _UNITS) / _UNITS if abs(loss) < _UNITS else loss  # also for NaN
 
 
 def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
@@ -131,14 +132,14 @@ def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:
-    """Refuse scores and labels that do not belong together.
+    """Refuse logits and labels that do not belong together.
 
     Raises:
         InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
     """
     if logits.shape[0] != labels.numel():
         raise InvalidArgumentError(
-            f"{logits.shape[0]} rows of scores for {labels.numel()} labels: "
+            f"{logits.shape[0]} rows of logits for {labels.numel()} labels: "
             "the model must return one row an image"
         )
     low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)

@@ -165,7 +165,8 @@ class Ranks:
             reason = _SOURCE_LINE.sub("", str(error).splitlines()[0]).partition(". ")[0]
             raise LostRankError(
                 f"rank {self.rank} of {self.size} has lost another rank, which has ended or did "
-                f"not come within the timeout of the process group ({reason})"
+                f"not come within the timeout of the process group ({reason}); what has an output "
+                "folder goes on where it was"
             ) from error
 
 

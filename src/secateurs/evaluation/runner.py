@@ -94,9 +94,11 @@ class SweepRun:
     def _length_of(self, ranges: list[IndexRange]) -> int | None:
         """How many images there are in them, counted for each variant; None if not known."""
         images = length(self.loader)
+        if images is None:
+            return None
         stops = [images if each.stop is None else each.stop for each in ranges]
         pairs = zip(stops, ranges, strict=True)
-        return sum(((stop or 0) - each.start) * len(each.keys) for stop, each in pairs)
+        return sum((stop - each.start) * len(each.keys) for stop, each in pairs)
 
     def _title(self) -> str:
         ranks = self.ranks
