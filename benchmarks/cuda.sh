@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that is promised of CUDA, on a machine with one GPU, in under 8 minutes and without a
 # network: the tests marked `cuda`, then selection, redraws, surrogates, gradient pruning and a sweep
-# beside their peers. Needs Python with torch >= 2.11, torchvision, timm, typer, rich, pytest,
+# beside their peers. Needs Python with torch >= 2.11, torchvision, timm, cyclopts, rich, pytest,
 # pytest-timeout, pytest-xdist and hypothesis; secateurs itself need not be installed.
 #
 #     OUT=FOLDER bash benchmarks/cuda.sh        a log for each part, and summary.txt

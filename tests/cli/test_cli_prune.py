@@ -172,7 +172,7 @@ def test_a_set_of_weights_is_chosen_by_key(run: Run) -> None:
     torch.save({"net": net().state_dict(), "ema": net().state_dict(), "epoch": 3}, "in.pth.tar")
     words = ("prune", "in.pth.tar", "-o", "out.pth.tar", "--p-prune", "0.5")
     refused = run(*words)
-    assert refused.code == 2 and "key='net' for one of them" in refused.err
+    assert refused.code == 2 and "--key net for one of them" in refused.err
     assert not Path("out.pth.tar").exists()
     done = run(*words, "--key", "ema")
     assert done.code == 0

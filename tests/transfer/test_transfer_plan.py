@@ -72,7 +72,7 @@ def test_together() -> None:
     ("surrogates", "targets", "options", "words"),
     [
         ([A], [], {"hold_one_out": True}, "but hidden is the only one: name two or more"),
-        ([A], [], {}, "nothing to score: name --targets beside hidden"),
+        ([A], [], {}, "nothing to score: name targets beside hidden"),
         ([A, B], [], {"together": True}, "leave nothing to score"),
         ([], [A], {}, "no surrogates"),
         ([A, B], [B], {}, "convolved is named twice"),
@@ -193,7 +193,7 @@ def test_a_search_takes_the_first_images_and_leaves_the_rest() -> None:
 def test_a_search_that_leaves_nothing() -> None:
     with pytest.raises(InvalidArgumentError, match="leaves none to report on: write fewer"):
         Search(images=10).split(some_images(10))
-    with pytest.raises(InvalidArgumentError, match="search images must be a whole number from 1"):
+    with pytest.raises(InvalidArgumentError, match="search_images must be a whole number from 1"):
         Search(images=0)
 
 

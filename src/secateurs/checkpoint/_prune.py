@@ -27,7 +27,7 @@ from secateurs.checkpoint.pickled import check_pickled
 from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
 from secateurs.checkpoint.rewrite import Written, write_safetensors, write_same
 from secateurs.checkpoint.weight_files import Source
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
 from secateurs.selection.histogram import Sizes
@@ -265,5 +265,7 @@ def _refuse_shadows(source: Source) -> None:
     for name in (entry.name for file in source.files for entry in file.entries):
         if name.endswith((BITMASK, VALUES)):
             raise InvalidArgumentError(
-                f"a tensor is called {name}, as parts of compressed tensors are: leave --compress"
+                f"a tensor is called {name}, as parts of compressed tensors are: leave ",
+                Argument("compress"),
+                " out",
             )

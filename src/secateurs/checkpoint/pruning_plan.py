@@ -24,7 +24,7 @@ from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import Source, find_checkpoint
 from secateurs.criteria import score_names
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_names import is_apart
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
@@ -97,7 +97,9 @@ def plan_pruning(
     for file in found.files:
         if is_compressed(file):
             raise InvalidArgumentError(
-                f"{file.path} is compressed: run secateurs prune --decompress on it first"
+                f"{file.path} is compressed: ",
+                Advice("call decompress_checkpoint", "run secateurs prune --decompress"),
+                " on it first",
             )
     named = [entry for file in found.files for entry in _named(file)]
     dense, integers = as_if_dense(named)
@@ -193,7 +195,9 @@ def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
             name = weight.entry.name
             raise InvalidArgumentError(
                 f"{quoted(name)} lies in {weight.path.name} and {source.index.name} does not name "
-                f"it: add it to the index, or write exclude={quoted(name)} to copy it as it is"
+                "it: add it to the index, or write ",
+                Argument("exclude", name),
+                " to copy it as it is",
             )
 
 

@@ -11,7 +11,7 @@ from secateurs.checkpoint.file_identity import Identity, check_unchanged, identi
 from secateurs.checkpoint.header import read_header
 from secateurs.checkpoint.main_file import main_file
 from secateurs.checkpoint.shard_index import check_agreement, is_index, read_index
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
 from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, is_safetensors, suffix_of
 
@@ -116,7 +116,9 @@ def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
         return read_pickled(path, key=key, order=order)
     if key is not None:
         raise InvalidArgumentError(
-            f"{path} is safetensors, which holds one set of weights: leave key={key!r} out"
+            f"{path} is safetensors, which holds one set of weights: leave ",
+            Argument("key", key),
+            " out",
         )
     return read_header(path)
 

@@ -105,9 +105,8 @@ def _carry_out(words: Sequence[str], work: Work) -> Outcome:
 
 def _worded(message: Message, words: Sequence[str]) -> str:
     """What an error or a warning says, with the options of the command that was asked for."""
-    from secateurs.cli.parser import options_of
-
-    return in_options(message, options_of(words[0]) if words else ())
+    parser: Any = sys.modules.get("secateurs.cli.parser")  # absent where its parser is
+    return in_options(message, parser.options_of(words[0]) if parser and words else ())
 
 
 def _failure(error: Exception, words: Sequence[str]) -> Outcome:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from secateurs.errors import require
 from secateurs.report.series import Series, describe, split_series
 from secateurs.results import Row
 
@@ -35,6 +36,7 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
     Raises:
         InvalidArgumentError: There are no rows.
     """
+    require("rich", "a table in a terminal")
     from rich.text import Text
 
     from secateurs._console import make_console, print_whole

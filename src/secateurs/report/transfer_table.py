@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from secateurs.errors import require
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.names import break_name
 from secateurs.report.table import empty_table, markdown_lines
@@ -57,6 +58,7 @@ def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" 
     Raises:
         InvalidArgumentError: There are no rows.
     """
+    require("rich", "a table in a terminal")
     from rich.text import Text
 
     from secateurs._console import make_console, print_whole

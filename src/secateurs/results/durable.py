@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.results.file_access import create, keep_access
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -73,7 +73,8 @@ def write_failure(path: Path, error: OSError) -> FailureError:
         )
     return FailureError(
         f"cannot write {path}: {error.strerror or error}. Check that the folder may be written,"
-        " or give another --output"
+        " or give another ",
+        Argument("output"),
     )
 
 

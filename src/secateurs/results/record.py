@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
 from secateurs._io.text import printable, quoted, storable
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
@@ -74,7 +74,8 @@ class Record:
         if missing:
             raise FailureError(
                 f"a result row lacks {', '.join(missing)}; it was not written by this version:"
-                f" run the {cls.KIND} again with another --output"
+                f" run the {cls.KIND} again with another ",
+                Argument("output"),
             )
         row = cls(**{name: _read(name, kind, values[name]) for name, kind in types.items()})
         for name in types:

@@ -82,7 +82,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
         return []
     if not file.is_file():
         raise InvalidArgumentError(
-            f"no results at {file}; give the --output folder of a sweep or of a transfer, or its"
+            f"no results at {file}; give the output folder of a sweep or of a transfer, or its"
             f" {JSONL} or {CSV}"
         )
     return read_csv(file) if file.suffix == ".csv" else read_jsonl(file)

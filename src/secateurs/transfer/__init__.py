@@ -1,5 +1,9 @@
 """The transfer benchmark: attack with some networks, score on others."""
 
+from secateurs.errors import require
+
+require("PIL", "secateurs.transfer", "pillow")
+
 from secateurs.transfer.attack_rows import Subject
 from secateurs.transfer.attack_variants import Variant, Variants
 from secateurs.transfer.benchmark import Benchmark, check_seeds, check_variants

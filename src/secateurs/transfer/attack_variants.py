@@ -73,8 +73,10 @@ class Variant:
             made = RECIPES[self.recipe](network.inner, seed=seed, **dict(self.options))
         except InvalidArgumentError as error:
             raise InvalidArgumentError(
-                f"{self.recipe} does not fit {network.name}: {error}; leave the network or the "
-                f"recipe out, or write another recipe ({_others(self.recipe)})"
+                f"{self.recipe} does not fit {network.name}: ",
+                error,
+                "; leave the network or the recipe out, or write another recipe "
+                f"({_others(self.recipe)})",
             ) from error
         return network.member(made)
 

@@ -11,7 +11,7 @@ import torch
 
 from secateurs._progress import progress_bar
 from secateurs._validation import as_integer
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import device_of
 from secateurs.provenance import device_name, tensors_sha256
 from secateurs.results import Results, TransferRow
@@ -62,7 +62,9 @@ class Benchmark:
         if self.search is not None:
             self.search.split(self.images)
             if not self.variants:
-                raise InvalidArgumentError("nothing to search: name a --recipe beside plain")
+                raise InvalidArgumentError(
+                    "nothing to search: name a ", Argument("recipe"), " beside plain"
+                )
         check_variants(self.groups, self.variants)
 
     @property

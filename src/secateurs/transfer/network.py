@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.provenance import weights_sha256
 from secateurs.surrogates.wrappers import call_each
@@ -197,7 +197,8 @@ def _accept(network: Network, size: int) -> int:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise InvalidArgumentError(
                     f"{network.name} takes images neither of {size} nor of {tried} pixels "
-                    f"({reason}): write another --img-size"
+                    f"({reason}): write another ",
+                    Argument("img_size"),
                 ) from error
     raise AssertionError("unreachable")
 

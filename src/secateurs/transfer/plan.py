@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from secateurs._validation import check_count
 from secateurs.attacks.method import Method
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.transfer.attack_variants import Variant
 from secateurs.transfer.network import Network
 
@@ -110,8 +110,11 @@ def make_groups(
     if hold_one_out:
         if len(surrogates) < 2:
             raise InvalidArgumentError(
-                f"hold-one-out takes turns over the surrogates, but {surrogates[0].name} is the "
-                "only one: name two or more, or name --targets instead"
+                Argument("hold_one_out"),
+                f" takes turns over the surrogates, but {surrogates[0].name} is the only one: name "
+                "two or more, or name ",
+                Argument("targets"),
+                " instead",
             )
         return [
             Group([each for each in surrogates if each is not held], [held, *targets])
@@ -120,13 +123,17 @@ def make_groups(
     if together:
         if not targets:
             raise InvalidArgumentError(
-                "all surrogates together leave nothing to score: name --targets, or write "
-                "--hold-one-out"
+                "all surrogates together leave nothing to score: name ",
+                Argument("targets"),
+                ", or write ",
+                Argument("hold_one_out", True),
             )
         return [Group(list(surrogates), list(targets))]
     if not targets and len(surrogates) < 2:
         raise InvalidArgumentError(
-            f"nothing to score: name --targets beside {surrogates[0].name}, or more surrogates"
+            "nothing to score: name ",
+            Argument("targets"),
+            f" beside {surrogates[0].name}, or more surrogates",
         )
     return [
         Group([each], list(targets) or [other for other in surrogates if other is not each])

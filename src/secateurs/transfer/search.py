@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from secateurs._validation import check_count
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.results import TransferRow
 from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
 from secateurs.transfer.image_choice import ImageSet
@@ -28,7 +28,7 @@ class Search:
         for name in ("images", "steps"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, check_count(f"search {name}", value))
+                object.__setattr__(self, name, check_count(f"search_{name}", value))
 
     def split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """The images to choose on, and the rest, which the outcome is measured on.
@@ -40,7 +40,10 @@ class Search:
         if count >= len(images):
             raise InvalidArgumentError(
                 f"a search on {count} of {len(images)} image(s) leaves none to report on: write "
-                "fewer --search-images, or a larger --limit"
+                "fewer ",
+                Argument("search_images"),
+                ", or a larger ",
+                Argument("limit"),
             )
         return images.part(0, count), images.part(count, len(images))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs._validation import as_integer, nearest
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo import folder_layouts, named_data
 from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.folder_layouts import Listing
@@ -93,6 +93,7 @@ def load_data(
         root = cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_answers(model))
+    require("PIL", "reading images", "pillow")
     listing = _read(spec, split, model, root, skip_corrupt, download)
     places = _spread(len(listing.items), wanted)
     return LoadedData(

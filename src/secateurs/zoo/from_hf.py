@@ -5,21 +5,23 @@ import pickle
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import printable
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 from secateurs.zoo.weights_file import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
 
@@ -39,7 +41,7 @@ class ProcessorTransform:
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: "Image.Image") -> Tensor:
         """Return the pixel values, C x H x W."""
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
@@ -158,8 +160,10 @@ def _load_model(
     if weights is None:
         if num_classes not in (None, config.num_labels):
             raise InvalidArgumentError(
-                f"the weights of hf:{name} have {config.num_labels} classes, not {num_classes}: "
-                "leave num_classes out, or give a weights file of that many classes"
+                f"the weights of hf:{name} have {config.num_labels} classes, not "
+                f"{num_classes}: leave ",
+                Argument("num_classes"),
+                " out, or give a weights file of that many classes",
             )
         return _checked(name, AutoModelForImageClassification, place, config, None), ("pretrained")
     if num_classes is not None and num_classes != config.num_labels:
@@ -231,8 +235,9 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
     if overrides.given():
         if abs(float(getattr(processor, "rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
             raise InvalidArgumentError(
-                f"{source} scales pixels in its own way and cannot be overridden; leave img_size, "
-                "crop_pct, interpolation, mean, std and crop_mode out"
+                f"{source} scales pixels in its own way and cannot be overridden; leave ",
+                *(part for name in overrides.given() for part in (Argument(name), " ")),
+                "out",
             )
         return build(base, overrides, source)
     size = base.pop("img_size")

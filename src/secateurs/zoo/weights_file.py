@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from secateurs._io.regular_files import read_regular, remedy_for
 from secateurs._io.text import shortened, storable
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Advice, FailureError, InvalidArgumentError
 from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
 from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
@@ -74,8 +74,8 @@ def read_weights(
     records = read_records(path) if is_archive(path) else None
     check_checksums(path, records or ())
     remedy = (
-        "save one alone, with safetensors.torch.save_file(secateurs.load_checkpoint(FILE, "
-        "key={!r}), OUT)"
+        Advice("save one alone, with ", "save one alone, in Python with "),
+        "safetensors.torch.save_file(secateurs.load_checkpoint(FILE, key=NAME), OUT)",
     )
     return find_state(path, read_pickle(path, records), key=key, order=order, remedy=remedy)
 
