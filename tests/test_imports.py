@@ -34,7 +34,10 @@ ORDER = [
     {"__main__", "__init__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-HEAVY = ("torchvision", "timm", "transformers", "matplotlib", "sklearn", "typer", "rich", "scipy")
+HEAVY = (
+    "torchvision", "timm", "transformers", "matplotlib", "sklearn", "typer", "rich", "scipy",
+    "zstandard",
+)  # fmt: skip
 
 # Distributions that are called otherwise than what is imported.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}

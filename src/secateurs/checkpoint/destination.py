@@ -20,7 +20,7 @@ from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
 from secateurs.checkpoint.weight_files import Source, is_weights
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.suffixes import SUFFIXES, stem_of, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, stem_of, suffix_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _index(source: Source, destination: Destination, written: Sequence[Written])
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def find_destination(source: Source, output: Path, *, as_safetensors: bool = False) -> Destination:
+def find_destination(source: Source, output: Path, *, compress: bool = False) -> Destination:
     """Decide where the pruned files go.
 
     A folder that exists keeps its old files until the new index, written last, names the new ones:
@@ -119,22 +119,22 @@ def find_destination(source: Source, output: Path, *, as_safetensors: bool = Fal
     Args:
         source: the checkpoint.
         output: a file if the source is one, else a folder.
-        as_safetensors: whether only safetensors can hold the result.
+        compress: whether the result is compressed.
 
     Raises:
         InvalidArgumentError: the output is of another kind than the source, or a folder that holds
             another checkpoint.
     """
     if source.folder is None:
-        return _single(source, output, as_safetensors)
-    if suffix_of(output) in SUFFIXES and not output.is_dir():
+        return _single(source, output, compress)
+    if suffix_of(output) in CHECKPOINTS and not output.is_dir():
         raise InvalidArgumentError(
             f"{source.folder} is a folder, and so must be the output: {output} is a file's name"
         )
     if output.exists() and not output.is_dir():
         raise InvalidArgumentError(f"{output} is a file, and the output must be a folder")
-    names = tuple(_renamed(f.path.name, as_safetensors) for f in source.files)
-    index = None if source.index is None else _renamed(source.index.name, as_safetensors)
+    names = tuple(_renamed(f.path.name, compress) for f in source.files)
+    index = None if source.index is None else _renamed(source.index.name, compress)
     in_place = output.exists() and output.samefile(source.folder)
     copied = NOTHING if in_place else companions(source, source.folder, output)
     if not output.exists():
@@ -177,32 +177,43 @@ def _linked(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(p.name for p in paths if p.is_symlink() or p.lstat().st_nlink > 1)
 
 
-def _single(source: Source, output: Path, as_safetensors: bool) -> Destination:
+def _single(source: Source, output: Path, compress: bool) -> Destination:
     stored = source.files[0]
     if output.is_dir():
-        output = output / _renamed(stored.path.name, as_safetensors)
-    if suffix_of(output) not in (*SUFFIXES, suffix_of(stored.path)):
+        output = output / _renamed(stored.path.name, compress)
+    suffix = suffix_of(output)
+    stem = output.with_name(stem_of(output.name))
+    if compress and suffix != COMPRESSED:
         raise InvalidArgumentError(
-            f"the output {output} must be a {', '.join(SUFFIXES)} file, as the input is a file"
+            f"what is compressed is a {COMPRESSED} file, and {output} is none: write "
+            f"{stem}{COMPRESSED}"
         )
-    if suffix_of(output) != ".safetensors" and (
-        as_safetensors or (not stored.pickled and suffix_of(output) in SUFFIXES)
-    ):
-        why = "compressed weights are" if as_safetensors else f"{stored.path.name} is"
+    if not compress and suffix == COMPRESSED:
         raise InvalidArgumentError(
-            f"{why} safetensors, and so must be the output: write "
-            f"{output.with_name(stem_of(output.name))}.safetensors"
+            f"{output} is the name of a compressed file: ask for compression too, or write "
+            f"{stem}.safetensors"
+        )
+    if suffix not in (*CHECKPOINTS, suffix_of(stored.path)):
+        raise InvalidArgumentError(
+            f"the output {output} must be a {', '.join(CHECKPOINTS)} file, as the input is a file"
+        )
+    if suffix not in (".safetensors", COMPRESSED) and suffix in CHECKPOINTS and not stored.pickled:
+        raise InvalidArgumentError(
+            f"{stored.path.name} is safetensors, and so must be the output: write "
+            f"{stem}.safetensors"
         )
     links = _linked(output.parent, (output.name,))
     return Destination(output.parent, (output.name,), were_links=links)
 
 
-def _renamed(name: str, as_safetensors: bool) -> str:
-    """The name that Hugging Face gives to the same file as safetensors."""
-    if not as_safetensors or ".safetensors" in name:
-        return name
-    stem, index = (name[: -len(INDEX)], INDEX) if is_index(name) else (name, "")
-    return f"{stem_of(stem)}.safetensors".removeprefix("pytorch_") + index
+def _renamed(name: str, compress: bool) -> str:
+    """The name that a file has in its new format: that of Hugging Face, where it was of pickles."""
+    if is_index(name):
+        return _renamed(name[: -len(INDEX)], compress).removesuffix(".zst") + INDEX
+    suffix, stem = suffix_of(name), stem_of(name)
+    if not compress:
+        return f"{stem}.safetensors" if suffix == COMPRESSED else name
+    return (stem if "safetensors" in suffix else stem.removeprefix("pytorch_")) + COMPRESSED
 
 
 def _replaced(folder: Path, index: str) -> tuple[str, ...]:
@@ -222,7 +233,7 @@ def _refuse_others(folder: Path, ours: set[str], source: Source, in_place: bool)
 
 def _fresh(folder: Path, name: str, left: Collection[str]) -> str:
     """The name, or one beside it that is not taken, or only by what will be removed."""
-    stem, suffix = Path(_plain(name)).stem, Path(name).suffix
+    stem, suffix = stem_of(_plain(name)), name[len(stem_of(name)) :]
     number = 0
     while os.path.lexists(folder / name) and name not in left:
         number += 1
@@ -231,6 +242,6 @@ def _fresh(folder: Path, name: str, left: Collection[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """The name that a shard has where none is in its way."""
-    stem, suffix = Path(name).stem, Path(name).suffix
-    return re.sub(r"\.r\d+$", "", stem) + suffix
+    """The name that a shard has where none is in its way, and that it has decompressed."""
+    stem = stem_of(name)
+    return re.sub(r"\.r\d+$", "", stem) + name[len(stem) :].removesuffix(".zst")

@@ -9,7 +9,6 @@ from secateurs._io.text import quoted
 from secateurs._tensors.quantization_scales import scaling_names
 from secateurs._validation import check_choice, check_path, check_ratio, make_generator
 from secateurs.checkpoint.choice import choose
-from secateurs.checkpoint.compressed_format import is_compressed
 from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_blocks import Weight
 from secateurs.checkpoint.quantized_weights import (
@@ -97,7 +96,7 @@ def plan_pruning(
     make_generator(None, seed, needed_for="score='random'" if score == "random" else needed)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
-        if is_compressed(file):
+        if file.compressed:
             raise InvalidArgumentError(
                 f"{file.path} is compressed: run secateurs prune --decompress on it first"
             )

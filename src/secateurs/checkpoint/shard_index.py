@@ -9,7 +9,7 @@ from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.errors import FailureError
-from secateurs.zoo.suffixes import SUFFIXES, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, suffix_of
 
 INDEX = ".index.json"
 _LONGEST_FILE_NAME = 255
@@ -98,5 +98,5 @@ def _may_be_tied(index: Path, name: str) -> bool:
 
 def is_shard_name(name: str) -> bool:
     """Whether this can be the name of a file of a checkpoint, in the folder of the index."""
-    known = suffix_of(name) in SUFFIXES and len(name.encode()) <= _LONGEST_FILE_NAME
+    known = suffix_of(name) in CHECKPOINTS and len(name.encode()) <= _LONGEST_FILE_NAME
     return known and not set(name) & set('/\\\0:"') and name.isprintable() and name[0] != "."

@@ -79,8 +79,8 @@ def prune(
     ] = None,
     compress: Annotated[
         bool,
-        _option("Write pruned tensors as a bitmask and values, where that is smaller; "
-                "secateurs.load_checkpoint and --decompress read it.", _RUN, "--compress"),
+        _option("Write zstd streams, NAME.safetensors.zst, that any zstd tool opens; "
+                "secateurs.load_checkpoint and --decompress read them.", _RUN, "--compress"),
     ] = False,
     decompress: Annotated[
         bool, _option("Write what --compress wrote as ordinary files.", _RUN, "--decompress")
@@ -124,7 +124,7 @@ def prune(
             stdout.write("\n".join((_plan_table(plan, decision, stays), *plan.notes, "")))
         return
     target = _needed(output)
-    find_destination(plan.source, target, as_safetensors=compress)
+    find_destination(plan.source, target, compress=compress)
     for line in (_outline(plan), *plan.notes):
         say(line)
     with progress_bar("pruning", plan.work, unit="bytes") as bar:

@@ -16,7 +16,7 @@ from secateurs._io.text import shortened, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
-from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, SUFFIXES, is_safetensors, suffix_of
 
 # The order in which timm looks for the weights inside a training checkpoint.
 AVERAGED_FIRST = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -36,7 +36,7 @@ def is_file(weights: str | None) -> bool:
     if weights is None:
         return False
     path = Path(weights).expanduser()
-    return suffix_of(path) in SUFFIXES or len(path.parts) > 1 or path.is_file()
+    return suffix_of(path) in CHECKPOINTS or len(path.parts) > 1 or path.is_file()
 
 
 def read_weights(
@@ -64,6 +64,11 @@ def read_weights(
     if not path.is_file():
         raise InvalidArgumentError(
             f"no weights file {path}; give a {', '.join(SUFFIXES)} file, or the name of weights"
+        )
+    if suffix_of(path) == COMPRESSED:
+        raise InvalidArgumentError(
+            f"{path} is compressed: write it as an ordinary file first, with zstd -d or secateurs "
+            "prune --decompress"
         )
     try:
         stored_as_safetensors = is_safetensors(path)
