@@ -37,7 +37,7 @@ def in_a_step(arguments: argparse.Namespace) -> None:
     for name, model in networks().items():
         model = model.eval().requires_grad_(False).to(arguments.device)
         for recipe in arguments.recipes:
-            surrogate = RECIPES[recipe](model, mode=arguments.mode)
+            surrogate = RECIPES[recipe](model, prune_type=arguments.prune_type)
             seen: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
             for number in range(arguments.rounds + 1):
                 with surrogate.dense():
@@ -48,7 +48,7 @@ def in_a_step(arguments: argparse.Namespace) -> None:
                     seen[False].append(diversified)
             rows.append((name, recipe, *columns(seen[True], seen[False])))
     head = ("network", "recipe", "dense, ms", "diversified, ms", "wall", "processor time")
-    print(f"Batch 16 at 224 px, {arguments.mode} mode; {machine()}\n")
+    print(f"Batch 16 at 224 px, {arguments.prune_type} pruning; {machine()}\n")
     print(markdown(head, rows))
 
 
@@ -105,7 +105,7 @@ def main() -> None:
     )
     parser.add_argument("--table", choices=TABLES, default="step")
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["dwp", "rapa"])
-    parser.add_argument("--mode", choices=("global", "gradient"), default="global")
+    parser.add_argument("--prune-type", choices=("global", "gradient"), default="global")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()

@@ -269,7 +269,7 @@ def test_a_surrogate_on_the_device_is_the_network_under_its_masks(
         assert inputs.grad is not None
         return inputs.grad
 
-    surrogate = sc.Diversified(model, 0.5, 0.5, mode=prune_type, seed=3)
+    surrogate = sc.Diversified(model, 0.5, 0.5, prune_type=prune_type, seed=3)
     first, second = gradient(surrogate), gradient(surrogate)
     oracle = sc.apply_masks(copy.deepcopy(model), surrogate.masks, prune_type)
     torch.testing.assert_close(second, gradient(oracle))

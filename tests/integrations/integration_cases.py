@@ -73,7 +73,7 @@ SURROGATES: dict[str, Callable[[nn.Module], Any]] = {
     "forward": lambda model: sc.Diversified(model, 0.5, 0.5),
     "step": lambda model: sc.Diversified(model, 0.5, 0.5, redraw="step"),
     "in-turn": lambda model: sc.Diversified(model, 0.5, 0.5, redraw=K),
-    "gradient": lambda model: sc.Diversified(model, 0.8, 0.5, mode="gradient"),
+    "gradient": lambda model: sc.Diversified(model, 0.8, 0.5, prune_type="gradient"),
     "mup": lambda model: mup(model, 0.3),
     "rapa": lambda model: rapa(model, 0.05),
     "ensemble": _ensemble,
@@ -101,11 +101,11 @@ class Replay(nn.Module):
 
     def __init__(self, member: sc.Diversified, masks: list[Masks]):
         super().__init__()
-        self.network, self.mode, self.left = member.network, member.mode, list(masks)
+        self.network, self.prune_type, self.left = member.network, member.prune_type, list(masks)
 
     def forward(self, x: Tensor) -> Tensor:
         masks = self.left.pop(0)
-        return sc.apply_masks(copy.deepcopy(self.network), masks, self.mode)(x)
+        return sc.apply_masks(copy.deepcopy(self.network), masks, self.prune_type)(x)
 
 
 class Recorder:
@@ -192,8 +192,8 @@ def check(
 def check_nothing_pruned(attack: Callable[[nn.Module, bool], Tensor]) -> None:
     """Without candidates a surrogate is its network, bit for bit, for either kind of mask."""
     expected = _seeded(attack, network(), True)
-    for mode in ("global", "gradient"):
-        surrogate = sc.Diversified(network(), 0.0, 1.0, mode=mode)
+    for prune_type in ("global", "gradient"):
+        surrogate = sc.Diversified(network(), 0.0, 1.0, prune_type=prune_type)
         assert torch.equal(_seeded(attack, surrogate, True), expected)
         assert surrogate.draws > 0
 

@@ -125,7 +125,7 @@ BARRED: list[tuple[Callable[..., object], str, str]] = [
     (sc.gradient_prune,
      "; {rnn}, part.table.weight cannot be pruned in the backward pass alone", ""),
     (sc.Diversified, "; {rnn} cannot be pruned in a surrogate", "'part.table.weight'"),
-    (lambda m, p, **o: sc.Diversified(m, p, 1.0, mode="gradient", **o),
+    (lambda m, p, **o: sc.Diversified(m, p, 1.0, prune_type="gradient", **o),
      "; {rnn} cannot be pruned in a surrogate; part.table.weight cannot be pruned in the", ""),
     (lambda m, p, **o: sweep(m, [], p_prune=p, prune_type=["global", "gradient"], **o),
      "; {rnn}, part.table.weight cannot be pruned in the backward pass alone", ""),

@@ -42,9 +42,9 @@ def images(count: int = 2) -> Tensor:
     return torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(2))
 
 
-def oracle(model: nn.Module, masks: Masks, mode: str = "global") -> nn.Module:
+def oracle(model: nn.Module, masks: Masks, prune_type: str = "global") -> nn.Module:
     """A copy of the model under these masks, by the functions that surrogates do not use."""
-    return sc.apply_masks(copy.deepcopy(model), masks, mode)
+    return sc.apply_masks(copy.deepcopy(model), masks, prune_type)
 
 
 def input_gradient(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

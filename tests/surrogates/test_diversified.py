@@ -16,9 +16,8 @@ from surrogate_cases import blocks, images, input_gradient, oracle
 from torch import nn
 
 import secateurs as sc
+from secateurs.pruning import PRUNE_TYPES
 from secateurs.surrogates import dwp, mup
-
-MODES = ("global", "gradient")
 
 
 def values(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -30,14 +29,18 @@ def same(model: nn.Module, before: dict[str, torch.Tensor]) -> bool:
     return list(after) == list(before) and all(torch.equal(after[n], before[n]) for n in before)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
-def test_each_call_is_the_model_under_the_masks_of_its_draw(mode: str, granularity: str) -> None:
+def test_each_call_is_the_model_under_the_masks_of_its_draw(
+    prune_type: str, granularity: str
+) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode, granularity=granularity, seed=3)
+    surrogate = sc.Diversified(
+        model, 0.6, 0.5, prune_type=prune_type, granularity=granularity, seed=3
+    )
     for _ in range(3):
         logits, gradient = surrogate(x), input_gradient(surrogate, x)
-        wanted = oracle(model, surrogate.masks, mode)
+        wanted = oracle(model, surrogate.masks, prune_type)
         assert torch.equal(gradient, input_gradient(wanted, x))
         with surrogate.frozen():
             logits = surrogate(x)
@@ -46,17 +49,17 @@ def test_each_call_is_the_model_under_the_masks_of_its_draw(mode: str, granulari
 
 def test_the_outputs_of_gradient_mode_are_those_of_the_model() -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode="gradient")
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type="gradient")
     assert torch.equal(surrogate(x), model(x))
     assert not torch.equal(input_gradient(surrogate, x), input_gradient(model, x))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_model_is_as_it_was_also_after_an_error(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_the_model_is_as_it_was_also_after_an_error(prune_type: str) -> None:
     model, x = blocks(), images()
     before, modules = values(model), [type(m) for m in model.modules()]
     parameters = {name: id(p) for name, p in model.named_parameters()}
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     surrogate(x).sum().backward()
     with pytest.raises(RuntimeError):
         surrogate(torch.zeros(1, 4, 8, 8))
@@ -179,29 +182,29 @@ def test_dense_and_frozen_end_with_their_block() -> None:
     assert not torch.equal(surrogate(x), model(x))
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_backward_passes_see_the_masks_of_their_forward_passes(
-    mode: str, order: tuple[int, ...]
+    prune_type: str, order: tuple[int, ...]
 ) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode, seed=7)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type, seed=7)
     leaf = x.clone().requires_grad_()
     passes, wanted = [], []
     for _ in range(3):
         passes.append(surrogate(leaf).square().sum())
-        wanted.append(oracle(model, surrogate.masks, mode))
+        wanted.append(oracle(model, surrogate.masks, prune_type))
     for number in order:
         (found,) = torch.autograd.grad(passes[number], leaf, retain_graph=True)
         assert torch.equal(found, input_gradient(wanted[number], x))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_weights_get_the_gradients_that_the_masks_leave(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_weights_get_the_gradients_that_the_masks_leave(prune_type: str) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     surrogate(x).square().sum().backward()
-    wanted = oracle(model, surrogate.masks, mode)
+    wanted = oracle(model, surrogate.masks, prune_type)
     wanted.zero_grad()
     wanted(x).square().sum().backward()
     for (name, found), (_, other) in zip(
@@ -212,7 +215,7 @@ def test_weights_get_the_gradients_that_the_masks_leave(mode: str) -> None:
         # Pruning in place leaves the gradient of a pruned weight; as a function of it, it is 0.
         grad = (
             other.grad * surrogate.masks[name]
-            if mode == "global" and name in surrogate.masks
+            if prune_type == "global" and name in surrogate.masks
             else other.grad
         )
         torch.testing.assert_close(found.grad, grad)
@@ -267,10 +270,10 @@ def test_loading_weights_reaches_the_model_and_reselect_follows() -> None:
     assert torch.equal(surrogate(images()), wanted(images()))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_copies_go_on_by_themselves(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_copies_go_on_by_themselves(prune_type: str, tmp_path: Path) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     surrogate(x)
     torch.save(surrogate, tmp_path / "surrogate.pt")
     copies = [
@@ -380,7 +383,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"redraw": "often"}, 'redraw must be "forward", "step"'),
     ({"redraw": 0}, "how many draws"),
     ({"redraw": True}, "redraw must be"),
-    ({"mode": "backward"}, "mode must be one of global, gradient"),
+    ({"prune_type": "backward"}, "prune_type must be one of global, gradient"),
     ({"redraw": np.bool_(True)}, "redraw must be"),
     ({"redraw": 2.0}, "redraw must be"),
     ({"seed": 0.5}, "seed must be an integer"),
@@ -388,7 +391,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seed": torch.tensor([1, 2])}, "seed must be an integer"),
     ({"granularity": "row"}, "granularity must be one of"),
     ({"layers": "attention"}, "nothing to prune"),
-    ({"mode": "gradient", "layers": "all"}, "gradient pruning works on"),
+    ({"mode": "gradient"}, "has no option mode: write prune_type"),
+    ({"prune_type": "gradient", "layers": "all"}, "gradient pruning works on"),
 ]
 
 
@@ -413,5 +417,5 @@ def test_models_that_cannot_be_surrogates() -> None:
 
 def test_it_shows_its_settings() -> None:
     surrogate = sc.Diversified(blocks(), 0.3, 0.5, redraw=4, seed=9)
-    assert "p_prune=0.3, p_bern=0.5, redraw=4, mode='global'" in repr(surrogate)
+    assert "p_prune=0.3, p_bern=0.5, redraw=4, prune_type='global'" in repr(surrogate)
     assert "seed=9" in repr(surrogate)

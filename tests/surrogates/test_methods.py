@@ -12,9 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import ModelOutput
 
 import secateurs as sc
+from secateurs.pruning import PRUNE_TYPES
 from secateurs.surrogates import mup
-
-MODES = ("global", "gradient")
 
 
 class Encoder(Blocks):
@@ -88,10 +87,10 @@ def test_methods_that_use_weights_run_under_one_draw(name: str) -> None:
     assert surrogate.draws == 2
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_results_that_come_one_by_one_are_those_of_one_draw(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_results_that_come_one_by_one_are_those_of_one_draw(prune_type: str) -> None:
     model, x = encoder(), images(4).requires_grad_()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
 
     def both(network: Any) -> list[Tensor]:
         stream = network.stream(x)
@@ -103,7 +102,7 @@ def test_results_that_come_one_by_one_are_those_of_one_draw(mode: str) -> None:
         return [first, second, torch.autograd.grad((first + second).sum(), x)[0], dense]
 
     found = both(surrogate)
-    wanted = both(oracle(model, surrogate.masks, mode))
+    wanted = both(oracle(model, surrogate.masks, prune_type))
     assert surrogate.draws == 1
     torch.testing.assert_close(found, wanted)
     with surrogate.dense():
@@ -124,16 +123,16 @@ def test_methods_that_use_no_weights_are_the_models() -> None:
     assert surrogate.draws == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_gradients_of_methods(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_gradients_of_methods(prune_type: str) -> None:
     model, x = blocks(), images()
     model.__class__ = type(
         "Own", (Blocks,), {"score": lambda self, v: self.head(self.stem(v).mean((2, 3)))}
     )
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     found = input_gradient(surrogate.score, x)
-    assert torch.equal(found, input_gradient(oracle(model, surrogate.masks, mode).score, x))
-    again = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    assert torch.equal(found, input_gradient(oracle(model, surrogate.masks, prune_type).score, x))
+    again = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
 
     def checked(v: Tensor) -> Tensor:
         return checkpoint(again.score, v, use_reentrant=False)
@@ -142,17 +141,17 @@ def test_gradients_of_methods(mode: str) -> None:
     assert surrogate.draws == again.draws == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_layers_run_pruned_where_it_is_said(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_layers_run_pruned_where_it_is_said(prune_type: str) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     assert torch.equal(input_gradient(surrogate.stem, x), input_gradient(model.stem, x))
     with surrogate.pruned() as network:
         assert network is model
         found = input_gradient(network.stem, x)
         assert torch.equal(input_gradient(network.stem, x), found)
     assert surrogate.draws == 1
-    wanted = oracle(model, surrogate.masks, mode)
+    wanted = oracle(model, surrogate.masks, prune_type)
     assert torch.equal(found, input_gradient(wanted.stem, x))
     with surrogate.dense(), surrogate.pruned():
         assert torch.equal(model.stem(x), blocks().stem(x))

@@ -148,7 +148,7 @@ def test_mup_has_its_own_score() -> None:
 
 def test_every_recipe_takes_seed_and_options() -> None:
     for recipe in RECIPES.values():
-        surrogate = recipe(blocks(), seed=5, redraw="step", mode="global")
+        surrogate = recipe(blocks(), seed=5, redraw="step", prune_type="global")
         assert surrogate.seed == 5
         assert surrogate.redraw == "step"
         surrogate.aim(torch.tensor([0, 1]))

@@ -15,10 +15,10 @@ ORDERS = [(0, 1, 2), (2, 0, 1)]
 
 
 def gradients(
-    model: Blocks, mode: str, order: tuple[int, ...], around: bool | None, *, same_input: bool
+    model: Blocks, prune_type: str, order: tuple[int, ...], around: bool | None, *, same_input: bool
 ) -> list[Tensor]:
     """Three calls, three backward passes in some order: what reaches inputs and weights."""
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode, seed=3)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type, seed=3)
     leaves = [images().requires_grad_() for _ in range(1 if same_input else 3)]
     call: Callable[[Tensor], Tensor] = surrogate
     if around is not None:
@@ -34,7 +34,7 @@ def gradients(
     return [f.grad for f in found if f.grad is not None]
 
 
-@pytest.mark.parametrize("mode", ["global", "gradient"])
+@pytest.mark.parametrize("prune_type", ["global", "gradient"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("trainable", [False, True])
 @pytest.mark.parametrize("same_input", [False, True])
@@ -43,7 +43,7 @@ def gradients(
     [(False, None), (True, None), (None, False), (None, True), (False, False), (True, True)],
 )
 def test_checkpoints_do_not_change_gradients(
-    mode: str,
+    prune_type: str,
     order: tuple[int, ...],
     trainable: bool,
     same_input: bool,
@@ -53,8 +53,8 @@ def test_checkpoints_do_not_change_gradients(
     plain = blocks().requires_grad_(trainable)
     checked = copy.deepcopy(plain)
     checked.reentrant = inside
-    wanted = gradients(plain, mode, order, None, same_input=same_input)
-    found = gradients(checked, mode, order, around, same_input=same_input)
+    wanted = gradients(plain, prune_type, order, None, same_input=same_input)
+    found = gradients(checked, prune_type, order, around, same_input=same_input)
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)

@@ -62,14 +62,14 @@ CHANGES: list[Callable[[Blocks], None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["global", "gradient"])
+@pytest.mark.parametrize("prune_type", ["global", "gradient"])
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("anew", [True, False])
 def test_the_next_call_prunes_what_is_there(
-    mode: str, change: Callable[[Blocks], None], anew: bool
+    prune_type: str, change: Callable[[Blocks], None], anew: bool
 ) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 1.0, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 1.0, prune_type=prune_type)
     surrogate(x)
     change(model)
     if anew:
@@ -79,9 +79,9 @@ def test_the_next_call_prunes_what_is_there(
         assert surrogate.candidates.count == wanted.count
     gradient = input_gradient(surrogate, x)
     # Only what competed when the candidates were chosen is pruned, and all of that.
-    assert torch.equal(gradient, input_gradient(oracle(model, surrogate.masks, mode), x))
+    assert torch.equal(gradient, input_gradient(oracle(model, surrogate.masks, prune_type), x))
     with surrogate.frozen():
-        assert torch.equal(surrogate(x), oracle(model, surrogate.masks, mode)(x))
+        assert torch.equal(surrogate(x), oracle(model, surrogate.masks, prune_type)(x))
     assert "head.weight" in surrogate.masks or change is wrapped
     assert all(model.get_parameter(t.name) is t.parameter for t in surrogate.targets)
 

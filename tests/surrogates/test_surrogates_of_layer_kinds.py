@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import secateurs as sc
 from language_models import EXPERTS, language_model
 
-both_modes = pytest.mark.parametrize("mode", ["global", "gradient"])
+both_prune_types = pytest.mark.parametrize("prune_type", ["global", "gradient"])
 IMPLEMENTATIONS = [
     ("gpt2", ""),
     ("llama4", ""),
@@ -28,27 +28,27 @@ def logits(model: Any) -> Any:
     return call
 
 
-@both_modes
+@both_prune_types
 @pytest.mark.parametrize(("name", "implementation"), IMPLEMENTATIONS)
 def test_linear_layers_and_experts_of_transformers(
-    name: str, implementation: str, mode: str
+    name: str, implementation: str, prune_type: str
 ) -> None:
     pytest.importorskip("transformers")
     model: Any = language_model(name).requires_grad_()
     if implementation:
         model.set_experts_implementation(implementation)
     x = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
-    surrogate = sc.Diversified(model, 0.5, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.5, 0.5, prune_type=prune_type)
     others = [t for t in surrogate.targets if not isinstance(t.module, nn.Linear)]
     assert len(others) == (4 if name == "gpt2" else 2)
     gradient = input_gradient(logits(surrogate), x)
     masks = surrogate.masks
     assert all(0 < masks[t.name].float().mean() < 1 for t in others)
-    assert torch.equal(gradient, input_gradient(logits(oracle(model, masks, mode)), x))
+    assert torch.equal(gradient, input_gradient(logits(oracle(model, masks, prune_type)), x))
     with surrogate.frozen():
         output = logits(surrogate)(x)
-    assert torch.equal(output, logits(oracle(model, masks, mode))(x))
-    assert torch.equal(output, logits(model)(x)) == (mode == "gradient")
+    assert torch.equal(output, logits(oracle(model, masks, prune_type))(x))
+    assert torch.equal(output, logits(model)(x)) == (prune_type == "gradient")
     assert not torch.equal(gradient, input_gradient(logits(model), x))
 
 
@@ -88,25 +88,31 @@ def test_recurrent_cells(cls: Any) -> None:
 @pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN, *CELLS])
 def test_recurrent_weights_are_refused_by_name(cls: Any) -> None:
     model, x = recurrent(cls)
-    for mode in ("gradient",) if cls in CELLS else ("global", "gradient"):
+    for prune_type in ("gradient",) if cls in CELLS else ("global", "gradient"):
         with pytest.raises(sc.InvalidArgumentError, match=r"core\.weight_ih") as refused:
-            sc.Diversified(model, 0.5, 0.5, mode=mode, include=["*", "core"])
+            sc.Diversified(model, 0.5, 0.5, prune_type=prune_type, include=["*", "core"])
         assert cls.__name__ in str(refused.value)
-        surrogate = sc.Diversified(model, 0.5, 0.5, mode=mode)  # by default they do not compete
+        # By default they do not compete.
+        surrogate = sc.Diversified(model, 0.5, 0.5, prune_type=prune_type)
         gradient = input_gradient(surrogate, x)
         assert [t.name for t in surrogate.targets] == ["head.weight"]
-        assert torch.equal(gradient, input_gradient(oracle(model, surrogate.masks, mode), x))
+        assert torch.equal(gradient, input_gradient(oracle(model, surrogate.masks, prune_type), x))
 
 
-@both_modes
+@both_prune_types
 @pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 4))])
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-def test_scripted_parts(make: Any, mode: str) -> None:
+def test_scripted_parts(make: Any, prune_type: str) -> None:
     model = nn.Sequential(nn.Linear(4, 4), make(nn.Linear(4, 4)))
     with pytest.raises(sc.InvalidArgumentError, match=r"1\.weight.*scripted or traced.*exclude="):
-        sc.Diversified(model, 0.5, 0.5, mode=mode, layers="all", include="1.weight")
+        sc.Diversified(model, 0.5, 0.5, prune_type=prune_type, layers="all", include="1.weight")
     surrogate = sc.Diversified(
-        model, 0.5, 0.5, mode=mode, layers="all", exclude=[torch.jit.ScriptModule, "0.bias"]
+        model,
+        0.5,
+        0.5,
+        prune_type=prune_type,
+        layers="all",
+        exclude=[torch.jit.ScriptModule, "0.bias"],
     )
     surrogate(torch.ones(1, 4))
     assert [t.name for t in surrogate.targets] == ["0.weight"]

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import secateurs as sc
-
-MODES = ("global", "gradient")
+from secateurs.pruning import PRUNE_TYPES
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +51,13 @@ def untouched(model: nn.Module, ids: dict[str, int]) -> bool:
     )
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_network_is_dense_for_whoever_calls_it_itself(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_a_network_is_dense_for_whoever_calls_it_itself(prune_type: str) -> None:
     model, x = blocks(), images()
     ids = {name: id(p) for name, p in model.named_parameters()}
-    surrogate, other = (sc.Diversified(model, 0.6, 0.5, mode=mode, seed=s) for s in (0, 1))
+    surrogate, other = (
+        sc.Diversified(model, 0.6, 0.5, prune_type=prune_type, seed=s) for s in (0, 1)
+    )
     logits, gradient = model(x), input_gradient(model, x)
 
     def surrogates() -> None:
@@ -75,24 +76,24 @@ def test_a_network_is_dense_for_whoever_calls_it_itself(mode: str) -> None:
     assert untouched(model, ids)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_calls_of_one_surrogate_each_have_a_draw(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_calls_of_one_surrogate_each_have_a_draw(prune_type: str) -> None:
     model, x = blocks(), images()
-    alone = sc.Diversified(model, 0.6, 0.5, mode=mode, seed=3)
+    alone = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type, seed=3)
     wanted = {tuple(input_gradient(alone, x).flatten().tolist()) for _ in range(16)}
-    shared = sc.Diversified(model, 0.6, 0.5, mode=mode, seed=3)
+    shared = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type, seed=3)
     found: list[Tensor] = []
     job = lambda: [found.append(input_gradient(shared, x)) for _ in range(4)]  # noqa: E731
     together(job, job, job, job)
     assert {tuple(gradient.flatten().tolist()) for gradient in found} == wanted
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_functions_of_the_dense_network_are_computed_again_dense(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_functions_of_the_dense_network_are_computed_again_dense(prune_type: str) -> None:
     model, x = blocks(), images()
     model.reentrant = False
     wanted = input_gradient(model, x)
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
 
     def dense() -> None:
         for _ in range(8):
@@ -138,13 +139,13 @@ def test_the_network_is_copied_and_saved_as_it_is_while_a_surrogate_runs() -> No
     assert torch.equal(copied.weight, wanted["head.weight"])
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_a_copy_that_is_made_while_a_surrogate_runs_is_the_dense_network(
-    copied: Callable[[nn.Module], nn.Module], mode: str
+    copied: Callable[[nn.Module], nn.Module], prune_type: str
 ) -> None:
     model, x = blocks(), torch.rand(2, 6, 8, 8)
-    surrogate = sc.Diversified(model, 0.6, 1.0, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 1.0, prune_type=prune_type)
     made: list[nn.Module] = []
     handle = model.head.register_forward_hook(lambda *_: made.append(copied(model.block)))
     surrogate(images())
@@ -158,7 +159,7 @@ def test_a_copy_that_is_made_while_a_surrogate_runs_is_the_dense_network(
 
 def test_another_thread_may_meet_a_hook_of_attention_that_is_being_taken_away() -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
-    surrogate, x = sc.Diversified(layer, 0.6, 1.0, mode="gradient"), torch.rand(1, 3, 4)
+    surrogate, x = sc.Diversified(layer, 0.6, 1.0, prune_type="gradient"), torch.rand(1, 3, 4)
     started = threading.Event()
     wanted = layer(x)
 

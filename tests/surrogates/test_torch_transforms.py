@@ -12,9 +12,9 @@ from torch._dynamo.testing import CompileCounter
 from torch.autograd import forward_ad
 
 import secateurs as sc
+from secateurs.pruning import PRUNE_TYPES
 from secateurs.surrogates import mup
 
-MODES = ("global", "gradient")
 WRAPPINGS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "alone": lambda surrogate: surrogate,
     "behind a layer": lambda surrogate: nn.Sequential(nn.Identity(), surrogate),
@@ -31,10 +31,10 @@ def fresh_compiler() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("mode", "wrapping"), [("global", "alone"), ("gradient", "behind a layer")]
+    ("prune_type", "wrapping"), [("global", "alone"), ("gradient", "behind a layer")]
 )
-def test_a_compiled_surrogate_draws_and_is_compiled_once(mode: str, wrapping: str) -> None:
-    plain, surrogate = (sc.Diversified(blocks(), 0.6, 0.5, mode=mode) for _ in range(2))
+def test_a_compiled_surrogate_draws_and_is_compiled_once(prune_type: str, wrapping: str) -> None:
+    plain, surrogate = (sc.Diversified(blocks(), 0.6, 0.5, prune_type=prune_type) for _ in range(2))
     counter, x = CompileCounter(), images()
     compiled = torch.compile(WRAPPINGS[wrapping](surrogate), backend=counter)
     assert torch.equal(input_gradient(compiled, x), input_gradient(plain, x))
@@ -47,12 +47,12 @@ def test_a_compiled_surrogate_draws_and_is_compiled_once(mode: str, wrapping: st
         assert torch.equal(compiled(x), plain(x))
 
 
-@pytest.mark.parametrize(("mode", "reentrant"), [("global", False), ("gradient", None)])
-def test_layers_that_are_compiled_by_themselves(mode: str, reentrant: bool | None) -> None:
-    plain, model, x = sc.Diversified(blocks(), 0.6, 0.5, mode=mode), blocks(), images()
+@pytest.mark.parametrize(("prune_type", "reentrant"), [("global", False), ("gradient", None)])
+def test_layers_that_are_compiled_by_themselves(prune_type: str, reentrant: bool | None) -> None:
+    plain, model, x = sc.Diversified(blocks(), 0.6, 0.5, prune_type=prune_type), blocks(), images()
     model.block.compile(backend="eager")
     model.reentrant = reentrant
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     for _ in range(3):
         torch.testing.assert_close(input_gradient(surrogate, x), input_gradient(plain, x))
 
@@ -87,25 +87,25 @@ def dual(call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor | None:
         return forward_ad.unpack_dual(found).tangent
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_transforms_see_one_draw(mode: str, name: str) -> None:
+def test_transforms_see_one_draw(prune_type: str, name: str) -> None:
     model, x, transform = blocks(), images(), TRANSFORMS[name]
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
-    if mode == "gradient" and name in ("jvp", "jacfwd", "forward_ad"):
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
+    if prune_type == "gradient" and name in ("jvp", "jacfwd", "forward_ad"):
         with pytest.raises(sc.FailureError, match="use reverse mode"):
             transform(surrogate, x)
         return
     found = transform(surrogate, x)
-    wanted = transform(oracle(model, surrogate.masks, mode), x)
+    wanted = transform(oracle(model, surrogate.masks, prune_type), x)
     assert surrogate.draws == 1
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_functional_call_prunes_what_it_is_given(mode: str) -> None:
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
+def test_functional_call_prunes_what_it_is_given(prune_type: str) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.6, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     ids = {name: id(p) for name, p in model.named_parameters()}
     given = {name: p.detach() * 2 for name, p in surrogate.named_parameters()}
 
@@ -117,12 +117,12 @@ def test_functional_call_prunes_what_it_is_given(mode: str) -> None:
     with torch.no_grad():
         for name, parameter in wanted.named_parameters():
             parameter.copy_(given[name])
-    wanted = oracle(wanted, surrogate.masks, mode)
+    wanted = oracle(wanted, surrogate.masks, prune_type)
     wanted(x).square().sum().backward()
     for name, parameter in wanted.named_parameters():
         grad = parameter.grad
         assert grad is not None
-        if mode == "global" and name in surrogate.masks:
+        if prune_type == "global" and name in surrogate.masks:
             grad = grad * surrogate.masks[name]
         torch.testing.assert_close(found[name], grad)
     assert {name: id(p) for name, p in model.named_parameters()} == ids
@@ -147,12 +147,14 @@ def test_mup_says_that_it_cannot_score_there() -> None:
         assert func.jacrev(surrogate)(x).shape == (2, 5, *x.shape)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prune_type", PRUNE_TYPES)
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("record", [torch.jit.trace, torch.export.export])
-def test_a_graph_that_is_recorded_holds_no_draw(record: Any, wrapping: str, mode: str) -> None:
+def test_a_graph_that_is_recorded_holds_no_draw(
+    record: Any, wrapping: str, prune_type: str
+) -> None:
     model, x = blocks(), images()
-    surrogate = sc.Diversified(model, 0.5, 0.5, mode=mode)
+    surrogate = sc.Diversified(model, 0.5, 0.5, prune_type=prune_type)
     with pytest.raises(sc.FailureError, match=r"exported or traced.*apply_masks"):
         record(WRAPPINGS[wrapping](surrogate), (x,))
     assert surrogate.draws == 0
@@ -160,4 +162,4 @@ def test_a_graph_that_is_recorded_holds_no_draw(record: Any, wrapping: str, mode
         made = record(WRAPPINGS[wrapping](surrogate), (x,))
     call = made.module() if record is torch.export.export else made
     torch.testing.assert_close(call(x), model(x))
-    assert torch.equal(surrogate(x), oracle(model, surrogate.masks, mode)(x))
+    assert torch.equal(surrogate(x), oracle(model, surrogate.masks, prune_type)(x))

@@ -112,13 +112,13 @@ def test_the_options_reach_the_surrogate() -> None:
         granularity=["filter"],
         scope=["layer"],
         redraw=[4],
-        mode=["gradient"],
+        prune_type=["gradient"],
         include=["0.*"],
     ).all
-    assert str(variant) == "dwp 0.2 0.7 filter layer redraw=4 mode=gradient include=0.*"
+    assert str(variant) == "dwp 0.2 0.7 filter layer redraw=4 prune_type=gradient include=0.*"
     made: Any = variant.surrogate(B, seed=5).model
     assert isinstance(made, Diversified)
-    assert (made.p_prune, made.p_bern, made.redraw, made.mode) == (0.2, 0.7, 4, "gradient")
+    assert (made.p_prune, made.p_bern, made.redraw, made.prune_type) == (0.2, 0.7, 4, "gradient")
     assert (made.options["granularity"], made.options["scope"]) == ("filter", "layer")
     assert [target.name for target in made.targets] == ["0.weight"]
     assert made.seed == 5

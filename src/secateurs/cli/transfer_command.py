@@ -229,7 +229,7 @@ def transfer(
         scope=scope or ["global"],
         score=score or ["magnitude"],
         redraw=[int(word) if word.isdigit() else word for word in redraw or ["forward"]],
-        mode=prune_type or ["global"],
+        prune_type=prune_type or ["global"],
         layers=layers,
         include=include,
         exclude=exclude,

@@ -80,7 +80,8 @@ def rapa(model: nn.Module, p_bern: float = 0.05, *, seed: int = 0, **options: An
     """
     if "include" not in options:
         options["include"] = _normalisation_and_fully_connected(model)
-    return Diversified(model, 1.0, p_bern, seed=seed, **({"layers": "all"} | options))
+    options.setdefault("layers", "all")
+    return Diversified(model, 1.0, p_bern, seed=seed, **options)
 
 
 def mup(
@@ -110,7 +111,8 @@ def mup(
     Raises:
         InvalidArgumentError: as `Diversified`.
     """
-    return MUP(model, p_prune, p_bern, seed=seed, **({"scope": "layer"} | options))
+    options.setdefault("scope", "layer")
+    return MUP(model, p_prune, p_bern, seed=seed, **options)
 
 
 RECIPES: dict[str, Callable[..., Diversified]] = {"dwp": dwp, "rapa": rapa, "mup": mup}

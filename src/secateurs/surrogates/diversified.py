@@ -1,15 +1,16 @@
 """`Diversified`: a model that is pruned afresh at every call."""
 
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, check_seed
 from secateurs.criteria import Score
+from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
@@ -53,7 +54,7 @@ class Diversified(View):
         p_bern: the probability with which a candidate is pruned in a draw.
         redraw: ``"forward"`` (a fresh draw at each call), ``"step"`` (at each `step`), or a number
             K (K fixed draws in turn, the next one at each call).
-        mode: ``"global"`` (the pruned weights act on the forward and the backward pass) or
+        prune_type: ``"global"`` (the pruned weights act on the forward and the backward pass) or
             ``"gradient"`` (on the backward pass alone: the outputs are the model's).
         granularity: ``"weight"``, ``"kernel"`` or ``"filter"``; see `secateurs.select`.
         scope: ``"global"`` or ``"layer"``; see `secateurs.select`.
@@ -90,7 +91,7 @@ class Diversified(View):
         p_bern: float,
         *,
         redraw: str | int = "forward",
-        mode: str = "global",
+        prune_type: str = "global",
         granularity: str = "weight",
         scope: str = "global",
         score: Score = "magnitude",
@@ -98,11 +99,14 @@ class Diversified(View):
         include: Patterns | None = None,
         exclude: Patterns | None = None,
         seed: int = 0,
+        **unknown: Never,
     ):
+        _refuse(unknown)
         check_model(model)
         super().__init__(model)
         self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
-        self.redraw, self.mode = check_redraw(redraw), check_choice("mode", mode, PRUNE_TYPES)
+        self.redraw = check_redraw(redraw)
+        self.prune_type = check_choice("prune_type", prune_type, PRUNE_TYPES)
         self.options: SelectOptions = {
             "granularity": granularity,
             "scope": scope,
@@ -146,7 +150,7 @@ class Diversified(View):
         self._structured()
 
     def _barrier(self, target: Target) -> str:
-        in_gradients = gradient_barrier(target) if self.mode == "gradient" else ""
+        in_gradients = gradient_barrier(target) if self.prune_type == "gradient" else ""
         return surrogate_barrier(target) or in_gradients
 
     def restart(self, seed: int) -> None:
@@ -255,7 +259,7 @@ class Diversified(View):
             yield
             return
         with (
-            pruned_by(self.network, turn, self.mode),
+            pruned_by(self.network, turn, self.prune_type),
             watching(turn.structure.modules, lambda: self._under(turn)),
         ):
             yield
@@ -265,7 +269,7 @@ class Diversified(View):
         structure = self._structure
         if structure is not None and structure.stands():
             return structure
-        structure = Structure(self.network, self.options, self.mode)
+        structure = Structure(self.network, self.options, self.prune_type)
         if structure.lasting:
             self._structure = structure
         if not structure.fits(self._candidates):
@@ -296,5 +300,11 @@ class Diversified(View):
         said = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return (
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
-            f"mode={self.mode!r}, {said}, seed={self.seed}"
+            f"prune_type={self.prune_type!r}, {said}, seed={self.seed}"
         )
+
+
+def _refuse(unknown: Mapping[str, object]) -> None:
+    for name in unknown:
+        remedy = "write prune_type" if name == "mode" else "see help(secateurs.Diversified)"
+        raise InvalidArgumentError(f"a surrogate has no option {name}: {remedy}")

@@ -1,7 +1,7 @@
 """Putting a draw on a model for the length of one call, without touching its weights.
 
-In global mode the modules find other tensors in the place of their parameters: the products of
-weights and masks, which live as long as the graph of the call needs them. In gradient mode the
+In global pruning the modules find other tensors in the place of their parameters: the products of
+weights and masks, which live as long as the graph of the call needs them. In gradient pruning the
 functions that are handed a weight find its mask, and save it with the graph. Both hold for the
 thread that calls, and for no other.
 """
@@ -50,7 +50,7 @@ class Turn:
 
 
 @contextmanager
-def pruned_by(network: nn.Module, turn: Turn, mode: str) -> Generator[None]:
+def pruned_by(network: nn.Module, turn: Turn, prune_type: str) -> Generator[None]:
     """The model as a call's draw prunes it, for this thread; afterwards it is as it was.
 
     A draw that was not made yet is made when the first weight is used.
@@ -58,9 +58,9 @@ def pruned_by(network: nn.Module, turn: Turn, mode: str) -> Generator[None]:
     Args:
         network: the model, unpruned.
         turn: whose draw.
-        mode: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
+        prune_type: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
     """
-    if mode == "gradient":
+    if prune_type == "gradient":
         # Before the function mode is entered, which would look at all that a draw does.
         found = _masked(turn) if turn.is_drawn else None
         with masked_backward(network, turn.structure) as learn:

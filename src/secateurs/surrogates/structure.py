@@ -29,7 +29,7 @@ class Structure:
     Args:
         network: the model.
         options: which weights compete, as for `secateurs.select`.
-        mode: ``"global"`` or ``"gradient"``.
+        prune_type: ``"global"`` or ``"gradient"``.
 
     Raises:
         InvalidArgumentError: the network is pruned, nothing competes, or a weight cannot be pruned
@@ -41,7 +41,7 @@ class Structure:
     modules: list[nn.Module]
     fast: list[nn.Module]
 
-    def __init__(self, network: nn.Module, options: SelectOptions, mode: str):
+    def __init__(self, network: nn.Module, options: SelectOptions, prune_type: str):
         check_unpruned(network)
         self.targets = find_targets(
             network,
@@ -49,7 +49,7 @@ class Structure:
             include=options.get("include"),
             exclude=options.get("exclude"),
         )
-        _check_targets(self.targets, mode)
+        _check_targets(self.targets, prune_type)
         self.places = places_for([target.places for target in self.targets])
         # A scripted module keeps its parts elsewhere, and takes no hooks.
         scripted = torch.jit.ScriptModule
@@ -97,11 +97,11 @@ def surrogate_barrier(target: Target) -> str:
     return "cannot be pruned in a surrogate" if recurrent else ""
 
 
-def _check_targets(targets: Sequence[Target], mode: str) -> None:
+def _check_targets(targets: Sequence[Target], prune_type: str) -> None:
     for target in targets:
         for module, _ in target.places:
             _check_holder(target.name, module)
-    if mode == "gradient":
+    if prune_type == "gradient":
         check_gradient_prunable(targets)
 
 

@@ -87,7 +87,7 @@ def refuse_forward_mode() -> None:
         found = any(kind == _C._functorch.TransformType.Jvp for kind in kinds)
     if found:
         raise FailureError(
-            'mode="gradient" is about the backward pass, which derivatives in forward mode '
+            'prune_type="gradient" is about the backward pass, which derivatives in forward mode '
             "(jvp, jacfwd, forward_ad) do not have: use reverse mode (vjp, grad, jacrev)"
         )
 

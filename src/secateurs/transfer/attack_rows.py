@@ -101,10 +101,11 @@ def _variant_columns(variant: Variant) -> dict[str, Any]:
     """Nothing is pruned in plain attacks and in noise."""
     pruned = variant.recipe not in (PLAIN, NOISE)
     options = variant.defaults | dict(variant.options) if pruned else {}
-    texts = ("mode", "redraw", "granularity", "scope", "score", "layers", "include", "exclude")
+    texts = ("redraw", "granularity", "scope", "score", "layers", "include", "exclude")
     return {
         "variant": str(variant),
         "recipe": "" if variant.recipe == PLAIN else variant.recipe,
+        "mode": options.get("prune_type", ""),
         **{name: _text(options.get(name, "")) for name in texts},
         **{name: options.get(name, 0.0) for name in ("p_prune", "p_bern")},
     }

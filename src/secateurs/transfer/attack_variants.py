@@ -8,14 +8,15 @@ from typing import Any
 from secateurs._validation import as_integer, check_choice, check_ratio
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
+from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection._select import SCOPES
 from secateurs.surrogates import RECIPES
 from secateurs.transfer.network import FromPixels, Network
 
 PLAIN, NOISE = "plain", "noise"
 _SCORES = ("magnitude", "random")
-_MODES = ("global", "gradient")
-_NAMED = ("score", "redraw", "mode", "layers", "include", "exclude")  # not plain from the value
+# Not plain from the value.
+_NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Variant:
     def defaults(self) -> dict[str, Any]:
         """What the recipe takes where its options say nothing."""
         return {
-            "mode": "global",
+            "prune_type": "global",
             "redraw": "forward",
             "granularity": "weight",
             "scope": "layer" if self.recipe == "mup" else "global",
@@ -81,7 +82,7 @@ class Variants:
         scope: of dwp: ``global`` or ``layer``.
         score: of dwp: ``magnitude`` or ``random``.
         redraw: of dwp: ``forward``, ``step``, or a number of draws to take in turn.
-        mode: of dwp: ``global``, or ``gradient`` for the backward pass alone.
+        prune_type: of dwp: ``global``, or ``gradient`` for the backward pass alone.
         layers: of dwp: kinds of layers that compete, see `secateurs.find_targets`.
         include: of dwp: globs on parameter names.
         exclude: of dwp: globs on parameter names.
@@ -103,7 +104,7 @@ class Variants:
     scope: Sequence[str] = ("global",)
     score: Sequence[str] = ("magnitude",)
     redraw: Sequence[str | int] = ("forward",)
-    mode: Sequence[str] = ("global",)
+    prune_type: Sequence[str] = ("global",)
     layers: Sequence[str] | None = None
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
@@ -120,7 +121,7 @@ class Variants:
             ("granularity", GRANULARITIES),
             ("scope", SCOPES),
             ("score", _SCORES),
-            ("mode", _MODES),
+            ("prune_type", PRUNE_TYPES),
         ):
             for value in getattr(self, name):
                 check_choice(name, value, tuple(choices))
@@ -143,7 +144,7 @@ class Variants:
             self.scope,
             self.score,
             self.redraw,
-            self.mode,
+            self.prune_type,
             self.p_prune,
             self.p_bern,
         )
@@ -156,7 +157,7 @@ class Variants:
         scope: str,
         score: str,
         redraw: str | int,
-        mode: str,
+        prune_type: str,
         p_prune: float,
         p_bern: float,
     ) -> Variant:
@@ -167,7 +168,7 @@ class Variants:
             ("scope", scope, "global"),
             ("score", score, "magnitude"),
             ("redraw", redraw, "forward"),
-            ("mode", mode, "global"),
+            ("prune_type", prune_type, "global"),
         ):
             options += [(name, value)] if value != usual else []
         for name in ("layers", "include", "exclude"):
