@@ -78,7 +78,7 @@ def test_comes_back_from_a_dict() -> None:
     [
         ([0, 9], r"labels run from 0 to 9, but the model knows classes 0 to 6"),
         ([-1, 3], r"-1 marks an unreadable image: see secateurs.zoo.drop_skipped"),
-        ([0, 1, 2], r"2 rows of scores for 3 labels"),
+        ([0, 1, 2], r"2 rows of logits for 3 labels"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels: list[int], message: str) -> None:

@@ -18,7 +18,7 @@ from secateurs.checkpoint.journal import abandoned
 from secateurs.checkpoint.publication import Publication
 from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
-from secateurs.checkpoint.weight_files import Source, is_weights
+from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, stem_of, suffix_of
 
@@ -46,13 +46,13 @@ class Destination:
     were_links: tuple[str, ...] = ()
 
 
-def open_publication(source: Source, destination: Destination) -> Publication:
+def open_publication(source: StoredCheckpoint, destination: Destination) -> Publication:
     """Where the files are written."""
     return Publication(destination.folder, like=source.folder, index=destination.index)
 
 
 def open_file(
-    publication: Publication, source: Source, destination: Destination, number: int
+    publication: Publication, source: StoredCheckpoint, destination: Destination, number: int
 ) -> AbstractContextManager[FileIO]:
     """Open the new file for the file of this number of the source."""
     name, stored = destination.names[number], source.files[number]
@@ -61,7 +61,10 @@ def open_file(
 
 
 def publish(
-    source: Source, destination: Destination, publication: Publication, written: Sequence[Written]
+    source: StoredCheckpoint,
+    destination: Destination,
+    publication: Publication,
+    written: Sequence[Written],
 ) -> None:
     """Copy what else the folder holds, write the index, and give all files their names.
 
@@ -90,7 +93,7 @@ def _opened(path: Path) -> FileIO:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _index(source: Source, destination: Destination, written: Sequence[Written]) -> bytes:
+def _index(source: StoredCheckpoint, destination: Destination, written: Sequence[Written]) -> bytes:
     """What the new index says."""
     if source.index is None or source.content is None:
         raise ValueError("there is no index to rewrite")
@@ -110,7 +113,9 @@ def _index(source: Source, destination: Destination, written: Sequence[Written])
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def find_destination(source: Source, output: Path, *, compress: bool = False) -> Destination:
+def find_destination(
+    source: StoredCheckpoint, output: Path, *, compress: bool = False
+) -> Destination:
     """Decide where the pruned files go.
 
     A folder that exists keeps its old files until the new index, written last, names the new ones:
@@ -177,7 +182,7 @@ def _linked(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(p.name for p in paths if p.is_symlink() or p.lstat().st_nlink > 1)
 
 
-def _single(source: Source, output: Path, compress: bool) -> Destination:
+def _single(source: StoredCheckpoint, output: Path, compress: bool) -> Destination:
     stored = source.files[0]
     if output.is_dir():
         output = output / _renamed(stored.path.name, compress)
@@ -221,7 +226,7 @@ def _replaced(folder: Path, index: str) -> tuple[str, ...]:
     return tuple(read_index(folder / index)[1]) if (folder / index).is_file() else ()
 
 
-def _refuse_others(folder: Path, ours: set[str], source: Source, in_place: bool) -> None:
+def _refuse_others(folder: Path, ours: set[str], source: StoredCheckpoint, in_place: bool) -> None:
     """A loader may take other weights in the folder for the result."""
     known = ours | ({str(path) for path in source.left_out} if in_place else set[str]())
     for path in sorted(folder.iterdir()):

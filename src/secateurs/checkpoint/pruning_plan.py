@@ -20,7 +20,7 @@ from secateurs.checkpoint.quantized_weights import (
 )
 from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
-from secateurs.checkpoint.weight_files import Source, find_checkpoint
+from secateurs.checkpoint.weight_files import StoredCheckpoint, find_checkpoint
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.parameters.layer_names import is_apart
@@ -45,7 +45,7 @@ class Plan:
         notes: what a person should know of how the file was understood.
     """
 
-    source: Source
+    source: StoredCheckpoint
     weights: tuple[Weight, ...]
     p_prune: float
     p_bern: float
@@ -158,7 +158,7 @@ def _named(file: StoredFile) -> list[Entry]:
 class _Scales:
     """Finds the scale of each weight, if it is quantised."""
 
-    def __init__(self, source: Source, layouts: Layouts):
+    def __init__(self, source: StoredCheckpoint, layouts: Layouts):
         self._layouts = layouts
         self._everything = {
             name: (file.path, entry)
@@ -186,7 +186,7 @@ class _Scales:
         return block if all(type(size) is int and size > 0 for size in block) else None
 
 
-def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
+def _refuse_unnamed(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
     """Loaders differ in whether they load what the index does not name: it would stay dense."""
     if source.index is None or source.content is None:
         return
@@ -200,7 +200,7 @@ def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
             )
 
 
-def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:
+def _refuse_overlaps(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
     for file in source.files:
         shared = overlapping([w for w in weights if w.path == file.path], file.entries)
         if shared is not None:

@@ -29,7 +29,7 @@ _BITMASKS = "secateurs.compressed"  # what the metadata of an older compressed f
 
 
 @dataclass(frozen=True)
-class Source:
+class StoredCheckpoint:
     """A checkpoint as it lies on disk.
 
     Attributes:
@@ -63,7 +63,9 @@ class Source:
         return {path: state for path, state in found.items() if state is not None}
 
 
-def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> Source:
+def find_checkpoint(
+    path: Path, *, key: str | None = None, order: Sequence[str] = ()
+) -> StoredCheckpoint:
     """Find and check the files of a checkpoint, without reading values.
 
     Args:
@@ -88,7 +90,7 @@ def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] 
         )
     if is_index(path.name):
         return _in_folder(path.parent, path, key, order)
-    return Source(path, (read_file(path, key=key, order=order),))
+    return StoredCheckpoint(path, (read_file(path, key=key, order=order),))
 
 
 def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
@@ -146,11 +148,11 @@ def is_weights(name: str) -> bool:
     return is_index(name) or is_named_as_weights(name) or suffix_of(name) in _OTHER_WEIGHTS
 
 
-def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> Source:
+def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> StoredCheckpoint:
     if not is_index(main.name):
         others, left_out = _others(folder, {main.name})
         files = (read_file(main, key=key, order=order),)
-        return Source(folder, files, None, None, folder, others, left_out)
+        return StoredCheckpoint(folder, files, None, None, folder, others, left_out)
     state = identify(main)
     content, names = read_index(main)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -162,7 +164,7 @@ def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) 
     files = tuple(read_file(folder / name, key=key, order=order) for name in names)
     tied = check_agreement(main, content["weight_map"], files)
     others, left_out = _others(folder, {main.name, *names})
-    return Source(folder, files, main, content, folder, others, left_out, tied, state)
+    return StoredCheckpoint(folder, files, main, content, folder, others, left_out, tied, state)
 
 
 def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

@@ -26,7 +26,7 @@ from secateurs.cli.options import numbers
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 from secateurs.surrogates import RECIPES
-from secateurs.transfer import Benchmark, Search, Variants, check_seeds, check_variants
+from secateurs.transfer import AttackVariants, Benchmark, Search, check_seeds, check_variants
 from secateurs.zoo import check_data
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.models import DIGITS_NAMES
@@ -221,7 +221,7 @@ def transfer(
         batch_size=batch_size,
         targeted=not untargeted,
     )
-    variants = Variants(
+    variants = AttackVariants(
         recipe=recipe or ["dwp"],
         p_prune=_numbers("--p-prune", p_prune, SEARCHED_P_PRUNE if search else (0.3,)),
         p_bern=_numbers("--p-bern", p_bern, SEARCHED_P_BERN if search else (0.5,)),
@@ -256,7 +256,7 @@ def transfer(
         surrogates, targets or (), hold_one_out=hold_one_out, together=together, device=place
     )
     check_variants(networks.groups, variants)
-    images, subject = load_images(
+    images, origin = load_images(
         data,
         networks,
         img_size=img_size,
@@ -274,14 +274,14 @@ def transfer(
         protocol=fitted_batch(protocol, batch_size, images, place),
         seeds=chosen_seeds,
         search=searching,
-        subject=subject,
+        origin=origin,
     )
     folder = output or default_output(benchmark)
     rows = benchmark.run(
         output=folder,
         overwrite=not resume,
         save_images=folder / "images" if save_images else None,
-        started=lambda: say_images(images, subject, targeted=not untargeted),
+        started=lambda: say_images(images, origin, targeted=not untargeted),
     )
     with Stdout(written=True) as stdout:
         files = report_on(rows, folder, title, stdout)

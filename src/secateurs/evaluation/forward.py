@@ -53,7 +53,7 @@ class Forward:
         return images
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the class scores (batch, classes) of ``images`` (batch, ...).
+        """Return the logits (batch, classes) of ``images`` (batch, ...).
 
         Raises:
             FailureError: not even one image fits.

@@ -23,7 +23,7 @@ class Tally:
     Attributes:
         count: images scored.
         correct1: images whose label had the highest score.
-        correct5: images whose label was among the five highest scores.
+        correct5: images whose label was among the five highest logits.
         loss_sum: sum of the cross-entropies, in nats; each batch's is rounded to a multiple of
             2^-30 (1e-9), so that the order in which batches are added makes no difference, up
             to a sum of 2^23 nats.
@@ -76,7 +76,7 @@ class Tally:
 
     @property
     def top5(self) -> float:
-        """Accuracy among the five highest scores, in per cent; 0.0 before the first image."""
+        """Accuracy among the five highest logits, in per cent; 0.0 before the first image."""
         return 100.0 * self.correct5 / self.count if self.count else 0.0
 
     @property
@@ -138,7 +138,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     """
     if logits.shape[0] != labels.numel():
         raise InvalidArgumentError(
-            f"{logits.shape[0]} rows of scores for {labels.numel()} labels: "
+            f"{logits.shape[0]} rows of logits for {labels.numel()} labels: "
             "the model must return one row an image"
         )
     low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)

@@ -20,7 +20,7 @@ _NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class AttackVariant:
     """One way to make the surrogate, and so one line of the result table.
 
     Attributes:
@@ -70,7 +70,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variants:
+class AttackVariants:
     """Every combination of recipes and options, without plain and noise.
 
     Args:
@@ -93,7 +93,8 @@ class Variants:
         InvalidArgumentError: an unknown name, or a value out of range.
 
     Example:
-        >>> [str(variant) for variant in Variants(recipe=["dwp", "mup"], p_bern=[0.2, 0.5]).all]
+        >>> variants = AttackVariants(recipe=["dwp", "mup"], p_bern=[0.2, 0.5])
+        >>> [str(variant) for variant in variants.all]
         ['dwp 0.3 0.2', 'dwp 0.3 0.5', 'mup 0.15']
     """
 
@@ -128,17 +129,21 @@ class Variants:
         object.__setattr__(self, "redraw", tuple(map(_redraw, self.redraw)))
 
     @property
-    def all(self) -> list[Variant]:
+    def all(self) -> list[AttackVariant]:
         """Each variant once, in the order of the recipes."""
         recipes = [name for name in self.recipe if name != PLAIN]
         found = [variant for name in recipes for variant in self._of(name)]
         return list(dict.fromkeys(found))
 
-    def _of(self, recipe: str) -> list[Variant]:
+    def _of(self, recipe: str) -> list[AttackVariant]:
         if recipe == "rapa":
-            return [Variant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern]
+            return [
+                AttackVariant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern
+            ]
         if recipe == "mup":
-            return [Variant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune]
+            return [
+                AttackVariant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune
+            ]
         grid = product(
             self.granularity,
             self.scope,
@@ -160,7 +165,7 @@ class Variants:
         prune_type: str,
         p_prune: float,
         p_bern: float,
-    ) -> Variant:
+    ) -> AttackVariant:
         """Options at their defaults are left out: they need no room in a table."""
         options: list[tuple[str, Any]] = [("p_prune", p_prune), ("p_bern", p_bern)]
         for name, value, usual in (
@@ -174,7 +179,7 @@ class Variants:
         for name in ("layers", "include", "exclude"):
             value = getattr(self, name)
             options += [(name, tuple(value))] if value else []
-        return Variant(recipe=recipe, options=tuple(options))
+        return AttackVariant(recipe=recipe, options=tuple(options))
 
 
 def _redraw(value: object) -> str | int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateurs._io.regular_files import read_regular
 from secateurs._io.text import shortened, storable
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
+from secateurs.zoo.archive import ArchiveRecord, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
 from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, SUFFIXES, is_safetensors, suffix_of
 
@@ -164,7 +164,7 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
+def read_pickle(path: Path, records: Sequence[ArchiveRecord] | None) -> object:
     """Load what ``torch.save`` wrote, on the CPU; never unpickles code.
 
     Args:
@@ -192,7 +192,7 @@ def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
         raise damaged(path, _reason(error)) from error
 
 
-def _refuse_growth(path: Path, records: Sequence[Record] | None) -> None:
+def _refuse_growth(path: Path, records: Sequence[ArchiveRecord] | None) -> None:
     """Of all that torch lets a pickle call, a bytearray alone takes any memory for a few bytes."""
     places = None if records is None else [r for r in records if r.name.endswith(".pkl")]
     try:
