@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.checkpoint import file_writer
 from secateurs.checkpoint.file_writer import write_all
 
 needs_fadvise = pytest.mark.skipif(
@@ -24,14 +23,13 @@ def test_full_windows_are_let_go_and_what_is_behind_them_is_not(
         assert advice == os.POSIX_FADV_DONTNEED
         advised.append((start, start + length))
 
-    monkeypatch.setattr(file_writer, "_WINDOW", 64)
     monkeypatch.setattr(os, "posix_fadvise", note)
     data = bytes(range(256)) * 4
     written, so_far = bytearray(), 0
     with (tmp_path / "file").open("wb", buffering=0) as file:
         while written != data:
             part = data[len(written) : len(written) + size]
-            write_all(file, len(written), memoryview(part))
+            write_all(file, len(written), memoryview(part), window=64)
             written += part
             # Nothing but what is written, in full windows.
             assert all(stop <= len(written) and stop % 64 == 0 for _, stop in advised)
@@ -56,8 +54,7 @@ def test_small_files_stay_where_they_are(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_system_without_advice_writes_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_writer, "_WINDOW", 8)
     monkeypatch.delattr(os, "posix_fadvise", raising=False)
     with (tmp_path / "file").open("wb", buffering=0) as file:
-        write_all(file, 0, memoryview(b"secateurs" * 10))
+        write_all(file, 0, memoryview(b"secateurs" * 10), window=8)
     assert (tmp_path / "file").read_bytes() == b"secateurs" * 10
