@@ -51,8 +51,8 @@ def _go_through(
     Returns:
         What to call before pruning a weight for the file; empty where the order is the same.
     """
-    places = [starts[weight.entry.name] for weight in weights]
-    if places == sorted(places):
+    new_order = [starts[weight.entry.name] for weight in weights]
+    if new_order == sorted(new_order):
         return {}
     go_back: dict[str, Callable[[], None]] = {}
     for weight in weights:

@@ -93,10 +93,10 @@ def decompress_checkpoint(
         publication.check_room(sum(stored.size for stored in found.files))
         for number, stored in enumerate(found.files):
             with open_file(publication, found, destination, number) as file:
-                place = 0
+                offset = 0
                 for values in _blocks(stored, buffers, advance):
-                    write_all(file, place, values.data)
-                    place += values.nbytes
+                    write_all(file, offset, values.data)
+                    offset += values.nbytes
             written.append(Written(None, stored.size, stored.size))
         publish(found, destination, publication, written)
     return destination.folder
@@ -124,8 +124,8 @@ def _read(stored: StoredFile, buffers: Buffers) -> Mapping[str, Tensor]:
     with buffers.reader(stored.path) as reader:
 
         def fill(entry: Entry, target: Array) -> None:
-            for place, values in reader.blocks(entry.start, entry.stop):
-                target[place - entry.start :][: len(values)] = values
+            for start, values in reader.blocks(entry.start, entry.stop):
+                target[start - entry.start :][: len(values)] = values
 
         return {entry.name: _filled(stored.path, entry, fill) for entry in stored.entries}
 

@@ -33,8 +33,8 @@ class Destination:
         index: the index's name, if there is one.
         copied: what goes along.
         replaced: files of an older checkpoint in the folder, that the new index no longer names.
-        instead: for each of the names, the file whose place it takes, if there is one.
-        were_links: what the result takes the place of and is a link, or one of several hard links.
+        instead: for each of the names, the file that it replaces, if there is one.
+        were_links: what the result replaces and is a link, or one of several hard links.
     """
 
     folder: Path
@@ -102,11 +102,11 @@ def _index(source: StoredCheckpoint, destination: Destination, written: Sequence
     if same and list(destination.names) == old:
         return source.index.read_bytes()
     renamed = dict(zip(old, destination.names, strict=True))
-    places = {name: renamed[file] for name, file in source.content["weight_map"].items()}
+    weight_map = {name: renamed[file] for name, file in source.content["weight_map"].items()}
     if not same:
         held = zip(destination.names, written, strict=True)
-        places = {name: file for file, one in held for name in one.names or ()}
-    content: dict[str, Any] = {**source.content, "weight_map": places}
+        weight_map = {name: file for file, one in held for name in one.names or ()}
+    content: dict[str, Any] = {**source.content, "weight_map": weight_map}
     if isinstance(content.get("metadata"), dict):
         total = sum(one.nbytes for one in written)
         content["metadata"] = {**content["metadata"]} | ({} if same else {"total_size": total})
