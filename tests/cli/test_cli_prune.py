@@ -86,9 +86,9 @@ def test_a_dry_run_prints_the_plan_and_the_threshold_only(run: Run, stored: Path
 
 def test_compress_and_back(run: Run, stored: Path) -> None:
     assert run("prune", stored, "--p-prune", "0.9", "-o", "dense.safetensors").code == 0
-    done = run("prune", stored, "--p-prune", "0.9", "--compress", "-o", "small.safetensors")
+    done = run("prune", stored, "--p-prune", "0.9", "--compress", "-o", "small.safetensors.zst")
     assert done.code == 0
-    done = run("prune", "small.safetensors", "--decompress", "-o", "back.safetensors")
+    done = run("prune", "small.safetensors.zst", "--decompress", "-o", "back.safetensors")
     assert done.code == 0 and done.err == "wrote back.safetensors to .\n"
     assert Path("back.safetensors").read_bytes() == Path("dense.safetensors").read_bytes()
 

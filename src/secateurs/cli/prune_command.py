@@ -42,7 +42,7 @@ def prune_file(
     plan = plan_pruning(source, **given(asked))
     stays = _what_stays(plan, asked)
     output = _needed(given_output)
-    find_destination(plan.source, output, as_safetensors=compress)
+    find_destination(plan.source, output, compress=compress)
     for line in (_outline(plan), *plan.notes):
         say(line)
     with progress_bar("pruning", plan.work, unit="bytes") as bar:

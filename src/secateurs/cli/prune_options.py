@@ -48,8 +48,8 @@ class Writing:
 
     Args:
         output: A file, or a folder if IN is one; it may be IN.
-        compress: Write pruned tensors as a bitmask and values, where that is smaller;
-            secateurs.load_checkpoint and --decompress read it.
+        compress: Write zstd streams, NAME.safetensors.zst, which any zstd tool opens;
+            secateurs.load_checkpoint and --decompress read them.
         decompress: Write what --compress wrote as ordinary files.
         dry_run: Print what would be pruned and the threshold; write nothing.
     """

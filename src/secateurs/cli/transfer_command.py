@@ -29,7 +29,14 @@ from secateurs.cli.transfer_options import (
     TransferImages,
     TransferRunning,
 )
-from secateurs.transfer import Benchmark, Search, Variant, Variants, check_seeds, check_variants
+from secateurs.transfer import (
+    AttackVariant,
+    AttackVariants,
+    Benchmark,
+    Search,
+    check_seeds,
+    check_variants,
+)
 from secateurs.zoo import check_data
 
 SEARCHED = {"p_prune": (0.05, 0.1, 0.2, 0.3, 0.5), "p_bern": (0.1, 0.3, 0.5)}
@@ -85,7 +92,7 @@ def run_transfer(
         device=place,
     )
     check_variants(networks.groups, variants)
-    images, subject = load_images(
+    images, origin = load_images(
         data,
         networks,
         img_size=asked.img_size,
@@ -103,22 +110,24 @@ def run_transfer(
         protocol=fitted_batch(protocol, running.batch_size, images, place),
         seeds=list(attack.seeds),
         search=search,
-        subject=subject,
+        origin=origin,
     )
     folder = running.output or default_output(benchmark)
     rows = benchmark.run(
         output=folder,
         overwrite=not running.resume,
         save_images=folder / "images" if running.save_images else None,
-        started=lambda: say_images(images, subject, targeted=not attack.untargeted),
+        started=lambda: say_images(images, origin, targeted=not attack.untargeted),
     )
     with Stdout(written=True) as stdout:
         files = report_on(rows, folder, running.title, stdout)
         say(f"wrote {', '.join(files)} to {folder}")
 
 
-def _variants(recipes: Recipes, pruning: DwpPruning, searching: Searching) -> Sequence[Variant]:
+def _variants(
+    recipes: Recipes, pruning: DwpPruning, searching: Searching
+) -> Sequence[AttackVariant]:
     ratios = SEARCHED if searching.search else {}
     options: dict[str, Any] = {**ratios, **given(recipes), **given(pruning, "redraw")}
     redraw = [int(word) if word.isdigit() else word for word in pruning.redraw or ["forward"]]
-    return Variants(redraw=redraw, **options).all
+    return AttackVariants(redraw=redraw, **options).all

@@ -172,7 +172,7 @@ def head(figure: "Figure", title: str | None, lines: Sequence[str]) -> None:
 
 
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """Axes at a place given in points from the figure's lower left."""
+    """Axes at a position given in points from the figure's lower left."""
     across, up = 72 * figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 

@@ -93,12 +93,15 @@ def remove_leftovers(folder: Path, names: tuple[str, ...], *, of_running: bool =
         for path, match in found:
             if match is None or match["name"] not in wanted:
                 continue
-            if of_running or int(match["pid"]) == os.getpid() or not _runs(int(match["pid"])):
+            if of_running or not is_another_process(int(match["pid"])):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
 
-def _runs(pid: int) -> bool:
+def is_another_process(pid: int) -> bool:
+    """Whether a process of this number runs that is not this one."""
+    if pid == os.getpid():
+        return False  # in a container, numbers are few and come again
     if os.name != "posix":
         return True  # elsewhere os.kill asks nothing, it kills
     try:

@@ -119,7 +119,7 @@ class Results(Generic[R]):
         if resumed:
             # A kill between the two renames, or another tool's torn line, leaves the two files
             # one row apart: bring them together.
-            rows = read_jsonl(self.folder / JSONL)
+            rows = [self._row.renamed(each) for each in read_jsonl(self.folder / JSONL)]
             if rows or (self.folder / CSV).exists():
                 self._write(rows)
         text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
@@ -150,7 +150,7 @@ class Results(Generic[R]):
         path = self.folder / JSONL
         values = read_jsonl(path)
         keys = [row.key for row in to_rows(self._row, values, path)]
-        held = dict(zip(keys, values, strict=True))
+        held = dict(zip(keys, map(self._row.renamed, values), strict=True))
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
 
@@ -228,7 +228,8 @@ class Results(Generic[R]):
     def _holds(
         self, wanted: dict[str, Any], growing: Collection[str], optional: Collection[str]
     ) -> bool:
-        present = read_config(self.folder / CONFIG)
+        found = read_config(self.folder / CONFIG)
+        present = None if found is None else self._row.renamed(found)
         if present is None:
             if (self.folder / JSONL).exists():
                 raise InvalidArgumentError(

@@ -60,6 +60,11 @@ class Record:
         return type(self)(**safe)
 
     @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What an earlier version wrote, a row or a configuration, under today's names."""
+        return dict(values)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make a row from a line of results.jsonl or of results.csv (where all is text).
 
@@ -69,7 +74,7 @@ class Record:
             FailureError: A column is missing, holds something of the wrong kind or out of range, or
                 disagrees with another one.
         """
-        types = _types(cls)
+        types, values = _types(cls), cls.renamed(values)
         missing = [name for name in types if name not in values]
         if missing:
             raise FailureError(

@@ -73,7 +73,7 @@ def _read(path: Path, kind: type[R]) -> list[R]:
 
 
 def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
-    return all(name in values for name in kind.columns())
+    return kind.renamed(values).keys() >= set(kind.columns())
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

@@ -220,10 +220,10 @@ def _check_names(first: Network, other: Network) -> None:
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
     if same == len(ours) or (set(ours) != set(theirs) and same >= _SAME * len(ours)):
         return
-    place = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+    index = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
     raise InvalidArgumentError(
-        f"{first.name} and {other.name} disagree on the classes (class {place} is "
-        f"{first.classes[place]!r} in one and {other.classes[place]!r} in the other): name networks"
+        f"{first.name} and {other.name} disagree on the classes (class {index} is "
+        f"{first.classes[index]!r} in one and {other.classes[index]!r} in the other): name networks"
         " that were trained on the same classes in the same order"
     )
 

@@ -7,7 +7,7 @@ from statistics import mean
 from secateurs._validation import check_count
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.results import TransferRow
-from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
 from secateurs.transfer.image_choice import ImageSet
 
 
@@ -49,8 +49,8 @@ class Search:
 
 
 def best_variants(
-    variants: Sequence[Variant], rows: Sequence[TransferRow]
-) -> list[tuple[Variant, float]]:
+    variants: Sequence[AttackVariant], rows: Sequence[TransferRow]
+) -> list[tuple[AttackVariant, float]]:
     """Of each recipe the variant with the highest mean success, and that success.
 
     The mean is over networks that the attack did not see, surrogates and seeds, after the last
@@ -61,7 +61,7 @@ def best_variants(
         variants: what was tried.
         rows: what came out.
     """
-    found: dict[str, tuple[Variant, float]] = {}
+    found: dict[str, tuple[AttackVariant, float]] = {}
     for variant in variants:
         if variant.recipe in (PLAIN, NOISE):
             continue
@@ -71,7 +71,7 @@ def best_variants(
     return list(found.values())
 
 
-def mean_success(variant: Variant, rows: Sequence[TransferRow]) -> float:
+def mean_success(variant: AttackVariant, rows: Sequence[TransferRow]) -> float:
     """Mean success on networks that the attack did not see, after the last step, in percent."""
     return mean(
         row.untargeted if row.targeted is None else row.targeted

@@ -95,15 +95,15 @@ def load_data(
         model = replace(model, num_classes=count_answers(model))
     require("PIL", "reading images", "pillow")
     listing = _read(spec, split, model, root, skip_corrupt, download)
-    places = _spread(len(listing.items), wanted)
+    indices = _spread(len(listing.items), wanted)
     return LoadedData(
         dataset=ImageDataset(
-            [listing.items[place] for place in places], transform, skip_corrupt=skip_corrupt
+            [listing.items[index] for index in indices], transform, skip_corrupt=skip_corrupt
         ),
         name=_name(spec),
         split=listing.split,
         classes=listing.classes,
-        targets=[listing.targets[place] for place in places] if listing.targets else None,
+        targets=[listing.targets[index] for index in indices] if listing.targets else None,
     )
 
 
@@ -155,4 +155,4 @@ def _name(spec: str | Path) -> str:
 def _spread(count: int, limit: int | None) -> range | list[int]:
     if limit is None or limit >= count:
         return range(count)
-    return [place * count // limit for place in range(limit)]
+    return [index * count // limit for index in range(limit)]

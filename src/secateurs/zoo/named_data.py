@@ -97,7 +97,7 @@ def read_named(
         images = _torchvision_set(name, entry, chosen, root, download)
         labels, classes = getattr(images, entry.labels), list(entry.classes or images.classes)
     indices = match_labels(classes, model, name)
-    items = [Item((images, place), indices[int(label)]) for place, label in enumerate(labels)]
+    items = [Item((images, index), indices[int(label)]) for index, label in enumerate(labels)]
     return Listing(items, chosen, classes)
 
 
