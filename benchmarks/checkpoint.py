@@ -119,6 +119,8 @@ def measure(name: str, source: Path, output: Path) -> None:
 
 
 def run(name: str, source: Path, output: Path) -> list[float]:
+    if name == "prune --compress":
+        output = output.with_name(f"{output.name}.zst")
     output.unlink(missing_ok=True)
     forget(source)
     words = [sys.executable, __file__, "--measure", name, str(source), str(output)]
@@ -129,15 +131,16 @@ def run(name: str, source: Path, output: Path) -> list[float]:
 def compare(names: list[str], source: Path, folder: Path, rounds: int) -> dict[str, np.ndarray]:
     output = folder / "output.safetensors"
     found: dict[str, list[list[float]]] = {name: [] for name in names}
-    compressed = folder / "compressed.safetensors"
+    compressed = folder / "compressed.safetensors.zst"
     if "prune --decompress" in names:
         prune_checkpoint(source, compressed, 0.5, compress=True)
     for _ in range(rounds):
         for name in names:
             given = compressed if name == "prune --decompress" else source
             found[name].append(run(name, given, output))
-    for path in (output, compressed):
-        path.unlink(missing_ok=True)
+    if compressed.exists():
+        ratio = compressed.stat().st_size / source.stat().st_size
+        print(f"compressed at a half: {100 * ratio:.1f}% of the input's size")
     return {name: np.median(np.array(rows), axis=0) for name, rows in found.items()}
 
 

@@ -114,25 +114,16 @@ def test_the_python_on_a_page_runs_from_top_to_bottom(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_the_commands_on_a_page_name_options_that_exist(page: Path) -> None:
-    from typer.main import get_command
+    from secateurs.cli.parser import make_app, options_of
 
-    from secateurs.cli.main import _app
-
-    commands = get_command(_app()).commands  # type: ignore[attr-defined]
-    known = {
-        name: {option for parameter in command.params for option in _spellings(parameter)}
-        for name, command in commands.items()
-    }
+    commands = [name for name in make_app() if not name.startswith("-")]
+    known = {name: {*options_of(name), "--help", "-h"} for name in commands}
     for _, text in fenced(page, "console", "bash"):
         for line in text.replace("\\\n", " ").splitlines():
             match = re.search(r"\bsecateurs (\w+)(.*)", line)
             if match:
                 options = set(re.findall(r"(?<=\s)--?[a-z][\w-]*", match[2]))
                 assert {o.replace("_", "-") for o in options} <= known[match[1]], line
-
-
-def _spellings(parameter: object) -> list[str]:
-    return [*parameter.opts, *parameter.secondary_opts, "--help", "-h"]  # type: ignore[attr-defined]
 
 
 def test_the_results_page_explains_every_column() -> None:

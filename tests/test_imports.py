@@ -9,7 +9,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import secateurs
+from result_rows import make_row
+from secateurs.results import Results
 
 SOURCE = Path(secateurs.__file__).parent
 # Each part may import those above it; evaluation and transfer do not import each other.
@@ -35,9 +39,19 @@ ORDER = [
     {"__main__", "__init__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-HEAVY = (
-    *("torchvision", "timm", "transformers", "lightning", "accelerate"),
-    *("matplotlib", "sklearn", "typer", "rich", "scipy"),
+OPTIONAL = (
+    *(
+        "PIL",
+        "torchvision",
+        "timm",
+        "transformers",
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "platformdirs",
+    ),
+    *("cyclopts", "attrs", "rich", "zstandard", "tabulate"),
+    *("lightning", "accelerate", "pyarrow"),
 )
 
 # Distributions that are called otherwise than what is imported.
@@ -147,12 +161,121 @@ def test_what_is_imported_is_declared() -> None:
             assert DISTRIBUTIONS.get(package, package) in there, f"{name} imports {imported}"
 
 
-def test_heavy_packages_load_on_use() -> None:
-    code = (
-        "import sys, secateurs, secateurs.training; secateurs.pruned, secateurs.training.hold; "
-        f"print([m for m in {HEAVY} if m in sys.modules])"
+BLOCKED = f"""
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {OPTIONAL}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name.partition(".")[0])
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def run(program: str, folder: Path) -> str:
+    """What a program prints in a process where none of the optional packages is installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED + program],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_imports_nothing_else(tmp_path: Path) -> None:
+    assert run("import secateurs; print('torch' in sys.modules)", tmp_path) == "False\n"
+
+
+def test_the_library_alone_needs_torch_numpy_and_safetensors(tmp_path: Path) -> None:
+    program = """
+import pickle, torch, secateurs as sc
+from safetensors.torch import save_file
+from secateurs import *
+
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+assert sc.select(net, 0.5).count == 32
+assert pickle.loads(pickle.dumps(sc.select(net, 0.5).draw(1.0))) is not None
+with pruned(net, 0.5):
+    assert sparsity(net).ratio == 0.5
+assert sc.training.OneShot(0.5).last == 0
+surrogate = sc.surrogates.dwp(net, p_prune=0.5, p_bern=0.5, seed=0)
+assert surrogate(torch.rand(2, 16)).shape == (2, 4)
+save_file(net.state_dict(), "in.safetensors")
+sc.checkpoint.prune_checkpoint("in.safetensors", "out.safetensors", 0.5)
+assert set(sc.load_checkpoint("out.safetensors")) == {"1.weight", "1.bias"}
+data = [(torch.rand(8, 16), torch.randint(4, (8,)))]
+assert len(sc.evaluation.sweep(net, data, p_prune=[0, 0.5], output="rows")) == 2
+print("done")
+"""
+    assert run(program, tmp_path) == "done\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            "sc.zoo.load_data('here', preprocess=print)",
+            "reading images needs pillow: pip install pillow",
+        ),
+        (
+            "sc.zoo.load_model('resnet18', weights='random')",
+            "a model of torchvision needs torchvision: pip install torchvision",
+        ),
+        ("sc.transfer", "secateurs.transfer needs pillow: pip install pillow"),
+        (
+            "sc.report.plot_sweep(sc.results.read_rows('rows'), 'plot')",
+            "cannot draw plot: a plot needs matplotlib: pip install matplotlib",
+        ),
+        (
+            "sc.report.print_table(sc.results.read_rows('rows'))",
+            "a table in a terminal needs rich: pip install rich",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named(tmp_path: Path, program: str, said: str) -> None:
+    with Results(tmp_path / "rows") as results:
+        results.add_all([make_row(0.0), make_row(0.5)])
+    tried = f"""
+import secateurs as sc
+try: {program}
+except sc.FailureError as error: print(error)
+"""
+    assert run(tried, tmp_path) == f"{said}\n"
+
+
+def test_the_command_line_says_what_it_needs(tmp_path: Path) -> None:
+    tried = """
+from secateurs.cli import main
+sys.stderr = sys.stdout
+try: main(["sweep"])
+except SystemExit as end: assert end.code == 1
+"""
+    said = "secateurs: the command line needs cyclopts: pip install cyclopts\n"
+    assert run(tried, tmp_path) == said
+
+
+def test_names_are_loaded_from_where_type_checkers_read_them() -> None:
+    tree = ast.parse((SOURCE / "__init__.py").read_text())
+    guarded = next(
+        node.body
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     )
-    assert found.stdout.strip() == "[]"
+    homes = {
+        alias.name: node.module.partition(".")[2]
+        for node in guarded
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    assert {name: home for name, home in homes.items() if home} == secateurs._HOME_OF
+    assert {name for name, home in homes.items() if not home} == set(secateurs._MODULES)
+    assert set(secateurs.__all__) <= set(dir(secateurs))
+    for name in {*secateurs.__all__, *homes}:
+        assert getattr(secateurs, name) is getattr(secateurs, name)
+    with pytest.raises(AttributeError, match="no attribute 'prunedd'"):
+        secateurs.prunedd  # type: ignore[attr-defined]  # noqa: B018

@@ -14,7 +14,7 @@ BASE: dict[str, Any] = {
     "role": "holdout",
     "variant": "plain",
     "recipe": "",
-    "mode": "",
+    "prune_type": "",
     "redraw": "",
     "granularity": "",
     "scope": "",
@@ -49,7 +49,7 @@ BASE: dict[str, Any] = {
     "versions": "secateurs=0.1.0;torch=2.14.1",
 }
 PRUNED: dict[str, Any] = {
-    "mode": "global",
+    "prune_type": "global",
     "redraw": "forward",
     "granularity": "weight",
     "scope": "global",

@@ -3,11 +3,12 @@
 import importlib.util
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 from secateurs._console import make_console, say
 from secateurs._io.text import printable
+from secateurs.errors import FailureError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,7 +118,9 @@ def progress_bar(
     if show is False:
         yield Bar()
         return
-    console = make_console(stderr=True) if importlib.util.find_spec("rich") else None
+    console = None
+    with suppress(FailureError):  # rich is not installed
+        console = make_console(stderr=True)
     if console is None or not _can_draw(console):
         yield _Lines(what, total, unit, per, every)
     else:

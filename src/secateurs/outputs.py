@@ -10,7 +10,7 @@ from secateurs.errors import InvalidArgumentError
 
 
 def logits_of(output: Any) -> Tensor:
-    """The class scores in what a model returned: a tensor, ``.logits``, or the first of a tuple.
+    """The logits in what a model returned: a tensor, ``.logits``, or the first of a tuple.
 
     Raises:
         InvalidArgumentError: there is no tensor of shape (batch, classes) in it.
@@ -22,7 +22,7 @@ def logits_of(output: Any) -> Tensor:
         return found
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
     raise InvalidArgumentError(
-        f"the model must return scores of shape (batch, classes), got {shape}: "
+        f"the model must return logits of shape (batch, classes), got {shape}: "
         "wrap it in a module that does"
     )
 

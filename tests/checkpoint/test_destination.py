@@ -64,7 +64,7 @@ def test_a_file_in_place_keeps_its_mode(tmp_path: Path, bits: int) -> None:
 @pytest.mark.parametrize(("bits", "new"), [(0o600, 0o600), (0o755, 0o755), (0o664, 0o644)])
 def test_a_new_file_is_like_its_input(tmp_path: Path, bits: int, new: int) -> None:
     source, seen = net(tmp_path / "in.safetensors", bits), set[int]()
-    small, out = tmp_path / "small.safetensors", tmp_path / "to" / "out.safetensors"
+    small, out = tmp_path / "small.safetensors.zst", tmp_path / "to" / "out.safetensors"
     prune_checkpoint(source, small, 0.5, compress=True, advance=watching(tmp_path, seen))
     decompress_checkpoint(small, out, advance=watching(tmp_path, seen))
     assert mode(small) == mode(out) == new and mode(tmp_path / "to") == 0o755

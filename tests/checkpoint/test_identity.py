@@ -117,7 +117,7 @@ def test_a_folder_that_a_trainer_saves_over(
 
 def test_compressing_and_expanding_look_too(tmp_path: Path) -> None:
     source = saved(tmp_path / "in.safetensors")
-    small = tmp_path / "small.safetensors"
+    small = tmp_path / "small.safetensors.zst"
     with pytest.raises(sc.FailureError, match=COMPLAINT):
         prune_checkpoint(source, small, 0.5, compress=True, advance=during(source, in_place, 5))
     prune_checkpoint(source, small, 0.5, compress=True)

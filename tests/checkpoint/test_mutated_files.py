@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
+from secateurs.zoo.suffixes import suffix_of
 from secateurs.zoo.weights_file import read_weights
 
 LONGEST = 400
@@ -95,7 +96,7 @@ def seeds() -> dict[str, bytes]:
     state["q.weight"] = torch.randn(8, 8).to(torch.float8_e4m3fn)
     save_file(state | {"q.weight_scale": torch.rand(8, 1)}, "scaled.safetensors")
     save_file({"a.weight": torch.randn(40, 16)}, "large.safetensors")
-    prune_checkpoint("large.safetensors", "small.safetensors", 0.7, compress=True)
+    prune_checkpoint("large.safetensors", "small.safetensors.zst", 0.7, compress=True)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Linear(4, 3))
     sc.select(model, 0.5, granularity="filter").draw().save("masks.safetensors")
     return {path.name: path.read_bytes() for path in Path().iterdir()}
@@ -126,8 +127,8 @@ def try_pruning(name: str) -> bool:
 
 
 def try_decompressing(name: str) -> bool:
-    loaded = outcome(lambda: sc.load_checkpoint("in.safetensors"))
-    done = outcome(lambda: decompress_checkpoint("in.safetensors", "out.safetensors"))
+    loaded = outcome(lambda: sc.load_checkpoint("in.safetensors.zst"))
+    done = outcome(lambda: decompress_checkpoint("in.safetensors.zst", "out.safetensors"))
     if done is not None:
         found = load("out.safetensors")
         assert loaded is not None and all(raw(found[n]) == raw(loaded[n]) for n in found)
@@ -150,7 +151,7 @@ TRIALS = {
     "old.pt": (try_pruning, 80),
     "plain.safetensors": (try_pruning, 80),
     "scaled.safetensors": (try_pruning, 50),
-    "small.safetensors": (try_decompressing, 60),
+    "small.safetensors.zst": (try_decompressing, 60),
     "masks.safetensors": (try_masks, 80),
 }
 
@@ -160,7 +161,7 @@ def test_mutated_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: st
     monkeypatch.chdir(tmp_path)
     whole = seeds()[name]
     trial, count = TRIALS[name]
-    target = Path(f"in{Path(name).suffix}")
+    target = Path(f"in{suffix_of(name)}")
     target.write_bytes(whole)
     assert trial(name) is (name != "old.pt")  # that format is refused, with the remedy
     rng = random.Random(0)

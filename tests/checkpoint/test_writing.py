@@ -29,7 +29,7 @@ def test_full_windows_are_let_go_and_what_is_behind_them_is_not(
     with (tmp_path / "file").open("wb", buffering=0) as file:
         while written != data:
             part = data[len(written) : len(written) + size]
-            write_all(file, len(written), memoryview(part), 64)
+            write_all(file, len(written), memoryview(part), window=64)
             written += part
             # Nothing but what is written, in full windows.
             assert all(stop <= len(written) and stop % 64 == 0 for _, stop in advised)
@@ -56,5 +56,5 @@ def test_a_system_without_advice_writes_all_the_same(
 ) -> None:
     monkeypatch.delattr(os, "posix_fadvise", raising=False)
     with (tmp_path / "file").open("wb", buffering=0) as file:
-        write_all(file, 0, memoryview(b"secateurs" * 10), 8)
+        write_all(file, 0, memoryview(b"secateurs" * 10), window=8)
     assert (tmp_path / "file").read_bytes() == b"secateurs" * 10

@@ -5,5 +5,5 @@ from functools import partial
 
 from secateurs.cli import main, sweep_command
 
-sweep_command.run_sweep = partial(sweep_command.run_sweep, save_every=0.0)
+sweep_command.sweep = partial(sweep_command.sweep, save_every=0.0)
 main(sys.argv[1:])

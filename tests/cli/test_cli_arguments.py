@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from secateurs.cli import option_types
 from secateurs.cli.parser import make_app, options_of, parse
+from secateurs.criteria import score_names
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection.selection_options import SCOPES
+from secateurs.selection.selection_options import SCOPES, SelectionOptions
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.models import DIGITS_NAMES
 
@@ -126,15 +127,28 @@ def test_the_choices_are_those_of_the_library(choices: Any, known: Any) -> None:
     assert set(choices) == set(known)
 
 
+@pytest.mark.parametrize("command", ["sweep", "transfer", "prune"])
+def test_commands_have_all_options_of_a_selection(command: str) -> None:
+    known = {f"--{field.name}" for field in fields(SelectionOptions)} - {"--seed"}
+    assert known <= set(options_of(command))
+
+
+@pytest.mark.parametrize(
+    ("command", "data_free"), [("sweep", False), ("transfer", True), ("prune", True)]
+)
+def test_help_names_the_criteria(run: Run, command: str, data_free: bool) -> None:
+    shown = " ".join(run(command, "--help").out.replace("│", " ").split())
+    assert f"candidates: {', '.join(score_names(data_free=data_free))}." in shown
+
+
 @pytest.mark.parametrize("command", ["sweep", "transfer", "prune", "report"])
 def test_every_option_is_explained(run: Run, command: str) -> None:
     shown = run(command, "--help").out
     assert "Usage: secateurs" in shown
     for option in options_of(command):
         assert option in shown or not option.startswith("-")
-    arguments = make_app()[command].assemble_argument_collection()
-    for argument in arguments:
-        assert argument.parameter.help or fields(argument.hint), argument.name
+    for argument in make_app()[command].assemble_argument_collection(parse_docstring=True):
+        assert argument.parameter.help or is_dataclass(argument.hint), argument.name
 
 
 def test_help_and_version_succeed(run: Run) -> None:

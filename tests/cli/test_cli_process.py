@@ -3,32 +3,37 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from command_line import RANDOM
+from command_line import LOADING, RANDOM
 
 from result_rows import make_row
 from secateurs.cli import main
 from secateurs.results import Results
 
 
-def test_help_and_version_load_no_more_than_torch(tmp_path: Path) -> None:
+def test_help_and_what_is_mistyped_load_no_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from secateurs.cli import main\n"
-        "for words in (['--version'], ['--help'], ['sweep', '--help'], ['report', '--help']):\n"
+        "commands = [[name, '--help'] for name in ('sweep', 'transfer', 'prune', 'report')]\n"
+        "for words in (['--version'], ['--help'], *commands):\n"
         "    try: main(words)\n"
         "    except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torchvision', 'timm', 'transformers', 'matplotlib', 'sklearn'}\n"
+        "try: main(['sweep', '--p-prune', 'half'])\n"
+        "except SystemExit as end: assert end.code == 2\n"
+        "heavy = {'torch', 'numpy', 'torchvision', 'timm', 'matplotlib', 'sklearn', 'PIL'}\n"
         "print('loaded:', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.endswith("loaded: []\n") and done.stderr == ""
+    assert done.stdout.endswith("loaded: []\n") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("words", [[], ["--markdown"]])
@@ -93,3 +98,26 @@ def test_an_output_that_knows_only_ascii(tmp_path: Path, monkeypatch: pytest.Mon
             main([*RANDOM, "--p-prune", "0.5", "--scope", "layer", "global"])
     assert caught.value.code == 0
     assert b"layer" in said.getvalue() and b"?" in said.getvalue()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "secateurs", *RANDOM],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background makes its children deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert process.stderr is not None
+        assert LOADING.match(process.stderr.readline())  # torch is imported after this line
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (130, "", "secateurs: interrupted\n")
+    assert not list(tmp_path.iterdir())

@@ -110,7 +110,7 @@ def test_a_sweep_and_a_transfer_do_not_mix(
 ) -> None:
     said = run("report", folders[0], transfers[0])
     assert said.code == 2 and "give folders of one kind" in said.complaint
-    assert f"{folders[0]} is a sweep and {transfers[0]} a transfer" in said.complaint
+    assert f"{folders[0]} is a sweep and {transfers[0]} is a transfer" in said.complaint
 
 
 @pytest.mark.parametrize("output", [".", "..", "/", "weight/.."])

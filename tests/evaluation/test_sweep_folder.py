@@ -76,7 +76,7 @@ def test_another_sweep_in_the_folder_is_refused(
     held = sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir())
     with pytest.raises(InvalidArgumentError, match=message) as caught:
         sweep(**(given | change), output=tmp_path)
-    assert "give another --output, or --overwrite" in str(caught.value)
+    assert "give another output, or overwrite=True" in str(caught.value)
     assert sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir()) == held
 
 

@@ -6,7 +6,7 @@ import pytest
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks, split_benchmarks
 from secateurs.report.names import break_name, short_names
-from secateurs.report.transfer_groups import Benchmark, Line
+from secateurs.report.transfer_groups import BenchmarkRows, VariantRows
 from secateurs.results import TransferRow
 from secateurs.results.compare import paired_test, success_interval
 from transfer_rows import make_transfer_row
@@ -15,12 +15,12 @@ A, B, C = "timm:a", "timm:b", "torchvision:c"
 DWP = "dwp 0.3 0.5"
 
 
-def only(rows: list[TransferRow]) -> Benchmark:
+def only(rows: list[TransferRow]) -> BenchmarkRows:
     (found,) = split_benchmarks(rows)
     return found
 
 
-def line(benchmark: Benchmark, variant: str, surrogates: str | None = A) -> Line:
+def line(benchmark: BenchmarkRows, variant: str, surrogates: str | None = A) -> VariantRows:
     return next(
         one for one in benchmark.lines if (one.label, one.surrogates) == (variant, surrogates)
     )

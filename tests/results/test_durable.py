@@ -137,7 +137,7 @@ def test_adding_rows_that_fail_to_write_names_the_cause(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.open({})
         (tmp_path / "results.csv").mkdir()
-        with pytest.raises(FailureError, match=r"cannot write .*results\.csv: .*--output"):
+        with pytest.raises(FailureError, match=r"cannot write .*results\.csv: .*output"):
             results.add(make_row())
 
 

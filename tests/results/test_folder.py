@@ -56,7 +56,7 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
     assert "data.n: there 300, now not set" in message
     assert "p_prune: there [0.0, 0.5], now [0.1]" in message
     assert "model:" not in message and "data.name" not in message
-    assert "another --output, or --overwrite" in message and "\n" not in message
+    assert "another output, or overwrite=True" in message and "\n" not in message
 
 
 def test_lists_that_may_grow_do_and_nothing_else_does(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_one_writer_a_folder(tmp_path: Path) -> None:
             lambda: second.save_progress({}),
             second.clear_progress,
         ):
-            with pytest.raises(FailureError, match=r"another run is writing in .*--output"):
+            with pytest.raises(FailureError, match=r"another run is writing in .*output"):
                 write()
         assert second.rows() == []
         first.add(make_row())
@@ -279,16 +279,16 @@ def test_a_forked_worker_does_not_keep_the_lock(tmp_path: Path) -> None:
 
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FailureError, match=r"it is a file; give a folder as --output"):
+    with pytest.raises(FailureError, match=r"it is a file; give a folder as output"):
         Results(tmp_path / "file")
-    with pytest.raises(FailureError, match=r"cannot write .*another --output"):
+    with pytest.raises(FailureError, match=r"cannot write .*another output"):
         Results(tmp_path / "file" / "below")
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(FailureError, match="permission denied; give another --output"):
+    with pytest.raises(FailureError, match="permission denied; give another output"):
         Results(tmp_path)
 
 

@@ -92,5 +92,5 @@ def test_a_cell_of_the_wrong_kind_is_named(column: str, value: str, words: str) 
 def test_a_missing_column_is_named() -> None:
     values = make_row().as_dict()
     del values["achieved"]
-    with pytest.raises(FailureError, match=r"lacks achieved;.*another --output"):
+    with pytest.raises(FailureError, match=r"lacks achieved;.*another output"):
         Row.from_dict(values)

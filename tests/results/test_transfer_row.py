@@ -54,6 +54,27 @@ def test_a_folder_of_transfer_rows_continues_and_replaces(tmp_path: Path) -> Non
     assert dict(zip(header, first, strict=True))["targeted_hits"] == "1111"
 
 
+def test_a_folder_that_calls_the_prune_type_mode_goes_on(tmp_path: Path) -> None:
+    row = make_transfer_row(
+        "0110", variant="dwp 0.3 0.5 prune_type=gradient", prune_type="gradient"
+    )
+    wanted = {"variants": [row.variant], "run": 1}
+    with Results(tmp_path, TransferRow) as results:
+        results.open(wanted)
+        results.add(row)
+    for path in tmp_path.glob("[rc]*"):  # as they were written then
+        path.write_text(path.read_text().replace("prune_type", "mode"))
+    for name in FILES:
+        assert read_transfer_rows(tmp_path / name) == [row]
+        assert kind_of_rows(tmp_path / name) is TransferRow
+    with Results(tmp_path, TransferRow) as results:
+        assert results.open(wanted) is True
+        results.add(make_transfer_row("1110", seed=1))
+        assert results.rows()[0] == row
+    for name in ("results.csv", "results.jsonl", "config.json"):
+        assert "mode" not in (tmp_path / name).read_text()
+
+
 def test_hits_keep_their_leading_zeros(tmp_path: Path) -> None:
     with Results(tmp_path, TransferRow) as results:
         results.add(make_transfer_row("0001"))

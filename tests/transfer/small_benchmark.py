@@ -12,10 +12,10 @@ from digit_nets import networks
 from secateurs.attacks import parse_method
 from secateurs.results import TransferRow
 from secateurs.transfer import (
+    AttackVariants,
     Benchmark,
+    ImageOrigin,
     Protocol,
-    Subject,
-    Variants,
     choose_images,
     fit_size,
     make_groups,
@@ -43,9 +43,9 @@ def benchmark(
     return Benchmark(
         groups=make_groups(nets, hold_one_out=True),
         images=choose_images(digits(), nets, limit=limit),
-        variants=options.pop("variants", None) or Variants(recipe=recipe, p_bern=[0.5]).all,
+        variants=options.pop("variants", None) or AttackVariants(recipe=recipe, p_bern=[0.5]).all,
         protocol=Protocol(**protocol | given),
-        subject=Subject(data="digits", split="test", interpolation="bicubic"),
+        origin=ImageOrigin(data="digits", split="test", interpolation="bicubic"),
         **options,
     )
 

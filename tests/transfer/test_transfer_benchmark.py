@@ -12,8 +12,8 @@ from digit_nets import networks
 from secateurs.attacks import attack, noise, parse_method
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow, digest_of, read_transfer_rows
-from secateurs.transfer import Group, Search, Variants, batch
-from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer import AttackGroup, AttackVariants, Search, batch
+from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
 from secateurs.transfer.batch import attack_batch, make_members, rounded
 from secateurs.transfer.image_choice import predict
 from secateurs.transfer.plan import Job
@@ -63,7 +63,7 @@ def test_noise_needs_no_network(rows: list[TransferRow]) -> None:
 
 
 def test_rows_say_what_pruned(rows: list[TransferRow]) -> None:
-    columns = "recipe", "mode", "redraw", "granularity", "scope", "p_prune", "p_bern"
+    columns = "recipe", "prune_type", "redraw", "granularity", "scope", "p_prune", "p_bern"
     said = {row.variant: tuple(getattr(row, name) for name in columns) for row in rows}
     assert said == {
         "noise": ("noise", "", "", "", "", 0.0, 0.0),
@@ -90,7 +90,7 @@ def test_a_row_is_what_the_attack_gives_by_hand(rows: list[TransferRow]) -> None
     """Plain, first group and seed: attack and score without the benchmark."""
     bench = benchmark()
     group, images = bench.groups[0], bench.images
-    job = Job(group, Variant(recipe=PLAIN), 1)
+    job = Job(group, AttackVariant(recipe=PLAIN), 1)
     hits = ""
     for start in range(0, 13, 4):
         stop = min(start + 4, 13)
@@ -113,7 +113,7 @@ def test_a_row_is_what_the_attack_gives_by_hand(rows: list[TransferRow]) -> None
 def test_a_batch_is_attacked_by_the_mean_of_all_surrogates() -> None:
     bench = benchmark()
     bench = replace(bench, protocol=replace(bench.protocol, batch_size=13))
-    job = Job(bench.groups[0], Variant(recipe=PLAIN), 0)
+    job = Job(bench.groups[0], AttackVariant(recipe=PLAIN), 0)
     _, levels = attack_batch(job, make_members(job), bench.images, 0, bench.protocol, device=CPU)
     by_hand = attack(
         [network.dense for network in bench.groups[0].surrogates],
@@ -148,20 +148,20 @@ def test_diversification_and_seeds_change_the_outcome() -> None:
     bench = benchmark()
     (dwp,) = bench.variants
 
-    def levels(variant: Variant, seed: int) -> bytes:
+    def levels(variant: AttackVariant, seed: int) -> bytes:
         job = Job(bench.groups[0], variant, seed)
         members = make_members(job)
         batch = attack_batch(job, members, bench.images, 0, bench.protocol, device=CPU)
         return batch[1].numpy().tobytes()
 
-    plain = Variant(recipe=PLAIN)
+    plain = AttackVariant(recipe=PLAIN)
     assert len({levels(plain, 0), levels(plain, 1), levels(dwp, 0), levels(dwp, 1)}) == 4
 
 
 def test_noise_is_the_noise_of_the_attacks() -> None:
     bench = benchmark()
     bench = replace(bench, protocol=replace(bench.protocol, batch_size=13))
-    job = Job(bench.groups[0], Variant(recipe=NOISE), 0)
+    job = Job(bench.groups[0], AttackVariant(recipe=NOISE), 0)
     _, levels = attack_batch(job, [], bench.images, 0, bench.protocol, device=CPU)
     by_hand = noise(bench.images.levels.float() / 255, 64 / 255, seed=0)
     assert torch.equal(levels, (by_hand * 255).round().byte())
@@ -200,7 +200,7 @@ def test_rounding_stays_within_epsilon(eps: float) -> None:
 
 
 def test_search_chooses_on_images_that_are_not_reported() -> None:
-    variants = Variants(recipe=["dwp", "rapa"], p_prune=[0.1, 0.9], p_bern=[0.9]).all
+    variants = AttackVariants(recipe=["dwp", "rapa"], p_prune=[0.1, 0.9], p_bern=[0.9]).all
     bench = benchmark(variants=variants, limit=16, search=Search(images=6, steps=3), seeds=(4, 5))
     found = bench.run()
     searched = [row for row in found if row.search_part == "search"]
@@ -217,7 +217,7 @@ def test_search_chooses_on_images_that_are_not_reported() -> None:
 
 
 def test_the_best_is_chosen_by_success_on_networks_held_out(rows: list[TransferRow]) -> None:
-    first, second = Variants(p_prune=[0.1, 0.2]).all
+    first, second = AttackVariants(p_prune=[0.1, 0.2]).all
     (row,) = [
         row
         for row in rows
@@ -246,9 +246,9 @@ def test_seeds_that_cannot_be(seeds: tuple[int, ...]) -> None:
 def test_a_recipe_that_does_not_fit_one_of_an_ensemble_is_known_at_once() -> None:
     bench = benchmark()
     (bare,) = networks("bare")
-    group = Group([bench.groups[0].surrogates[0], bare], bench.groups[0].targets)
+    group = AttackGroup([bench.groups[0].surrogates[0], bare], bench.groups[0].targets)
     with pytest.raises(InvalidArgumentError, match="rapa does not fit bare: "):
-        replace(bench, groups=[group], variants=Variants(recipe=["rapa"]).all)
+        replace(bench, groups=[group], variants=AttackVariants(recipe=["rapa"]).all)
 
 
 def test_results_on_disk_are_the_rows(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from secateurs.attacks import parse_method
 from secateurs.errors import InvalidArgumentError
 from secateurs.surrogates import MUP, Diversified
 from secateurs.transfer import (
+    AttackVariants,
     Protocol,
     Search,
-    Variants,
     check_seeds,
     fit_size,
     make_groups,
@@ -72,7 +72,7 @@ def test_together() -> None:
     ("surrogates", "targets", "options", "words"),
     [
         ([A], [], {"hold_one_out": True}, "but hidden is the only one: name two or more"),
-        ([A], [], {}, "nothing to score: name --targets beside hidden"),
+        ([A], [], {}, "nothing to score: name targets beside hidden"),
         ([A, B], [], {"together": True}, "leave nothing to score"),
         ([], [A], {}, "no surrogates"),
         ([A, B], [B], {}, "convolved is named twice"),
@@ -86,7 +86,7 @@ def test_groups_that_cannot_be(
 
 
 def test_variants_are_a_grid_of_their_own_for_each_recipe() -> None:
-    variants = Variants(
+    variants = AttackVariants(
         recipe=["dwp", "rapa", "mup"],
         p_prune=[0.1, 0.3],
         p_bern=[0.5],
@@ -106,7 +106,7 @@ def test_variants_are_a_grid_of_their_own_for_each_recipe() -> None:
 
 
 def test_the_options_reach_the_surrogate() -> None:
-    (variant,) = Variants(
+    (variant,) = AttackVariants(
         p_prune=[0.2],
         p_bern=[0.7],
         granularity=["filter"],
@@ -125,7 +125,7 @@ def test_the_options_reach_the_surrogate() -> None:
 
 
 def test_recipes_are_those_of_the_surrogates() -> None:
-    rapa, mup = Variants(recipe=["rapa", "mup"], rapa_p_bern=[0.1], mup_p_prune=[0.25]).all
+    rapa, mup = AttackVariants(recipe=["rapa", "mup"], rapa_p_bern=[0.1], mup_p_prune=[0.25]).all
     made: Any = rapa.surrogate(A, seed=0).model
     assert (made.p_prune, made.p_bern) == (1.0, 0.1)
     other: Any = mup.surrogate(A, seed=0).model
@@ -133,12 +133,12 @@ def test_recipes_are_those_of_the_surrogates() -> None:
 
 
 def test_plain_adds_nothing() -> None:
-    assert Variants(recipe=["plain"]).all == []
+    assert AttackVariants(recipe=["plain"]).all == []
 
 
 def test_a_surrogate_with_nothing_to_prune_is_named() -> None:
     (bare,) = networks("bare")
-    (variant,) = Variants(recipe=["rapa"]).all
+    (variant,) = AttackVariants(recipe=["rapa"]).all
     with pytest.raises(InvalidArgumentError) as caught:
         variant.surrogate(bare, seed=0)
     assert str(caught.value).startswith("rapa does not fit bare: ")
@@ -159,7 +159,7 @@ def test_a_surrogate_with_nothing_to_prune_is_named() -> None:
 )
 def test_variants_that_cannot_be(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
-        Variants(**options)
+        AttackVariants(**options)
 
 
 def test_success_is_measured_at_these_steps() -> None:
@@ -193,7 +193,7 @@ def test_a_search_takes_the_first_images_and_leaves_the_rest() -> None:
 def test_a_search_that_leaves_nothing() -> None:
     with pytest.raises(InvalidArgumentError, match="leaves none to report on: write fewer"):
         Search(images=10).split(some_images(10))
-    with pytest.raises(InvalidArgumentError, match="search images must be a whole number from 1"):
+    with pytest.raises(InvalidArgumentError, match="search_images must be a whole number from 1"):
         Search(images=0)
 
 
@@ -202,7 +202,7 @@ def test_integers_of_any_kind(kind: Any) -> None:
     protocol = Protocol(method=parse_method("mi-logit"), steps=kind(6), every=kind(4))
     assert protocol.checkpoints == [4, 6]
     assert asdict(Search(images=kind(2), steps=kind(3))) == {"images": 2, "steps": 3}
-    assert Variants(redraw=[kind(4), "step"]).all == Variants(redraw=[4, "step"]).all
+    assert AttackVariants(redraw=[kind(4), "step"]).all == AttackVariants(redraw=[4, "step"]).all
     seeds = check_seeds([kind(0), kind(7)])
     assert seeds == [0, 7]
     assert {type(seed) for seed in seeds} == {int}

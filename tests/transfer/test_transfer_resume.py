@@ -17,7 +17,7 @@ from small_benchmark import benchmark, outcome
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import read_transfer_rows
-from secateurs.transfer import Variants, attack_runner
+from secateurs.transfer import AttackVariants, attack_runner
 from secateurs.transfer.outcomes import Outcome
 
 HERE = Path(__file__).parent
@@ -84,7 +84,7 @@ def test_broken_progress_costs_time_alone(
         ({"limit": 6}, "images.count: there 5, now 6"),
         ({"steps": 6}, "protocol.steps: there 5, now 6"),
         ({"seeds": (1,)}, r"seeds: there \[0\], now \[1\]"),
-        ({"variants": Variants(p_prune=[0.4]).all}, "variants: there"),
+        ({"variants": AttackVariants(p_prune=[0.4]).all}, "variants: there"),
     ],
 )
 def test_a_folder_of_another_run(tmp_path: Path, options: dict[str, Any], words: str) -> None:
@@ -97,7 +97,7 @@ def test_a_folder_of_another_run(tmp_path: Path, options: dict[str, Any], words:
 
 
 def test_variants_and_seeds_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few, many = Variants(p_prune=[0.3]).all, Variants(p_prune=[0.6, 0.3]).all
+    few, many = AttackVariants(p_prune=[0.3]).all, AttackVariants(p_prune=[0.6, 0.3]).all
     first = benchmark(limit=5, variants=few).run(output=tmp_path)
     with monkeypatch.context() as patch:
         attacked = stop_after(1000, patch)

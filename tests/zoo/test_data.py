@@ -70,7 +70,7 @@ NAMED = ["mnist", "fashion-mnist", "kmnist", "usps", "cifar10", "cifar100", "svh
 
 @pytest.mark.parametrize("name", NAMED)
 def test_an_absent_set_that_may_not_be_downloaded(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FailureError, match=f"{name} is not in .*--data-root DIR, or allow"):
+    with pytest.raises(FailureError, match=f"{name} is not in .*data_root='DIR', or allow"):
         load_data(name, preprocess=preprocess(), data_root=tmp_path, download=False)
 
 
@@ -78,7 +78,7 @@ def test_an_absent_set_that_may_not_be_downloaded(tmp_path: Path, name: str) -> 
 def test_no_network_for_a_set(
     tmp_path: Path, no_network: None, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    words = f"{name} is not in .* cannot be downloaded.*--data-root DIR"
+    words = f"{name} is not in .* cannot be downloaded.*data_root='DIR'"
     with pytest.raises(FailureError, match=words) as caught:
         load_data(name, preprocess=preprocess(), data_root=tmp_path / "new")
     assert "\n" not in str(caught.value)

@@ -125,6 +125,6 @@ def test_timm_without_published_weights() -> None:
 
 @pytest.mark.parametrize(("spec", "weights"), [(TIMM, None), ("timm:resnet18", "tv_in1k")])
 def test_timm_without_a_network(no_network: None, spec: str, weights: str | None) -> None:
-    with pytest.raises(FailureError, match=r"cannot get the weights of timm:.*--weights FILE") as e:
+    with pytest.raises(FailureError, match=r"cannot get the weights of timm:.*weights='FILE'") as e:
         load_model(spec, weights=weights)
     assert "\n" not in str(e.value)

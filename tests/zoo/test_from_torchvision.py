@@ -100,7 +100,7 @@ def test_torchvision_without_a_network(no_network: None) -> None:
         load_model("resnet18", weights="IMAGENET1K_V1")
     text = str(caught.value)
     assert text.startswith("cannot get the weights IMAGENET1K_V1 of torchvision:resnet18 (")
-    assert text.endswith("--weights FILE")
+    assert text.endswith("weights='FILE'")
     assert "\n" not in text
     with pytest.raises(FailureError, match="the weights IMAGENET1K_V2 of torchvision:resnet50"):
         load_model("resnet50", weights="DEFAULT")
@@ -128,5 +128,5 @@ def test_wrong_names(spec: str, weights: str | Path | None, words: str) -> None:
 
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_wrong_number_of_classes(count: int) -> None:
-    with pytest.raises(InvalidArgumentError, match="num_classes must be a positive integer"):
+    with pytest.raises(InvalidArgumentError, match="num_classes must be a positive whole number"):
         load_model("resnet18", weights="random", num_classes=count)

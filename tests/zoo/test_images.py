@@ -28,7 +28,7 @@ def test_corrupt_images_are_named(tmp_path: Path, kind: str, suffix: str) -> Non
         Image.fromarray(noise).save(tmp_path / name / f"1{suffix}")
     damage(tmp_path / "b" / f"1{suffix}", kind)
     data = load_data(tmp_path, model=model(2))
-    with pytest.raises(FailureError, match=f"cannot read the image .*b/1{suffix}.*--skip-corrupt"):
+    with pytest.raises(FailureError, match=f"cannot read the image .*b/1{suffix}.*skip_corrupt"):
         data.dataset[1]
     skipping = load_data(tmp_path, model=model(2), skip_corrupt=True)
     image, label = skipping.dataset[1]
@@ -46,7 +46,7 @@ def test_corrupt_images_reach_the_caller_through_workers(tmp_path: Path, workers
         list(DataLoader(data.dataset, batch_size=2, num_workers=workers))
     text = str(caught.value)
     assert text.startswith(f"cannot read the image {broken}")
-    assert text.endswith("--skip-corrupt")
+    assert text.endswith("skip_corrupt=True")
     assert "\n" not in text
     data = load_data(tmp_path, model=model(1000), skip_corrupt=True)
     kept, skipped = [], 0

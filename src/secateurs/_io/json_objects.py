@@ -1,4 +1,4 @@
-"""The one place where JSON is read that another program, or another hand, may have written."""
+"""Reads JSON that another program, or a person, has written."""
 
 import json
 import math

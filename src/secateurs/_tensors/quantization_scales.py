@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import torch
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 
 # Names of scales of the weight NAME: those of compressed-tensors, fbgemm, DeepSeek and others.
 _SCALES = ("{name}_scale", "{name}_scale_inv", "{name}.scale")
@@ -177,5 +177,6 @@ def _unclear(name: str, shape: Sequence[int], scale: Sequence[int]) -> InvalidAr
     return InvalidArgumentError(
         f"{name[:80]} of shape {tuple(shape)} has a scale of shape {tuple(scale)}, which is not "
         "one number, nor one for each row, nor one for each block of a known size: dequantise it "
-        f"first, or write exclude={name[:80]!r}"
+        "first, or write ",
+        Argument("exclude", name),
     )

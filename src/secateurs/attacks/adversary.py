@@ -84,8 +84,8 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
     return found
 
 
-def check_scores(logits: Tensor, rows: int, highest: int, others: int) -> None:
-    """Refuse a member's scores that do not fit the images, the classes or the other members.
+def check_logits(logits: Tensor, rows: int, highest: int, others: int) -> None:
+    """Refuse a member's logits that do not fit the images, the classes or the other members.
 
     Args:
         logits: what it returned.
@@ -98,7 +98,7 @@ def check_scores(logits: Tensor, rows: int, highest: int, others: int) -> None:
     """
     if len(logits) != rows:
         raise InvalidArgumentError(
-            f"a member returned {len(logits)} rows of scores for {rows} images: "
+            f"a member returned {len(logits)} rows of logits for {rows} images: "
             "it must return one row an image"
         )
     count = logits.shape[1]

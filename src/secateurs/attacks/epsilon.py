@@ -4,7 +4,7 @@ import math
 import numbers
 import re
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 
 # With 0.5 every image can become the same flat grey: beyond, success says nothing of a network.
 _LARGEST = 0.5
@@ -45,19 +45,22 @@ def parse_epsilon(value: float | str, *, name: str = "eps") -> float:
     if number >= 1:
         levels = f"; for {number:g} of 255 grey levels write {number:g}/255" if number < 255 else ""
         raise InvalidArgumentError(
-            f"{name} is a share of the pixel range, which runs from 0 to 1, got {value}{levels}"
+            Argument(name),
+            f" is a share of the pixel range, which runs from 0 to 1, got {value}{levels}",
         )
     if number <= 0:
-        raise InvalidArgumentError(f"{name} must be above 0, such as 16/255; got {value}")
+        raise InvalidArgumentError(Argument(name), f" must be above 0, such as 16/255; got {value}")
     if number > _LARGEST:
         raise InvalidArgumentError(
-            f"{name} must be at most {_LARGEST}, with which every image can become the same flat "
-            f"grey, got {value}; the field's usual value is 16/255"
+            Argument(name),
+            f" must be at most {_LARGEST}, with which every image can become the same flat "
+            f"grey, got {value}; the field's usual value is 16/255",
         )
     if name == "eps" and number < _SMALLEST_EPSILON:
         raise InvalidArgumentError(
-            f"eps is less than half of one of 255 grey levels, got {value}: is it divided by 255 "
-            "twice? Write such as 16/255 or 0.06"
+            Argument("eps"),
+            f" is less than half of one of 255 grey levels, got {value}: is it divided by 255 "
+            "twice? Write such as 16/255 or 0.06",
         )
     return number
 
@@ -76,6 +79,6 @@ def _number(value: object, name: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise InvalidArgumentError(
-            f"{name} must be a number or a fraction such as 16/255, got {value!r}"
+            Argument(name), f" must be a number or a fraction such as 16/255, got {value!r}"
         )
     return number

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from secateurs.attacks.adversary import check_scores
+from secateurs.attacks.adversary import check_logits
 from secateurs.attacks.attack_seeds import generator_at
 from secateurs.attacks.losses import LINEAR, LOSSES
 from secateurs.attacks.method import Method
@@ -16,7 +16,7 @@ from secateurs.errors import FailureError
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
 from secateurs.surrogates.wrappers import entering
 
-Place = tuple[int, ...]
+DrawIndex = tuple[int, ...]
 """Step, pass, mixture, scale: what random numbers are drawn by."""
 
 
@@ -62,23 +62,23 @@ class Objective:
             FailureError: a member's logits do not depend on the images.
         """
         total = torch.zeros_like(points)
-        for turn in range(self.passes):
-            for mixture, added in enumerate(self._added(points, step, turn)):
+        for index in range(self.passes):
+            for mixture, added in enumerate(self._added(points, step, index)):
                 for scale in range(self.method.si):
-                    place = (step, turn, mixture, scale)
-                    self._add_gradient(total, points, added, place)
+                    draw = (step, index, mixture, scale)
+                    self._add_gradient(total, points, added, draw)
         return total
 
-    def _added(self, points: Tensor, step: int, turn: int) -> Iterator[Tensor | None]:
+    def _added(self, points: Tensor, step: int, index: int) -> Iterator[Tensor | None]:
         """For each mixture the images to mix in; None for nothing."""
         if not self.method.admix:
             yield None
         for mixture in range(self.method.admix):
-            other = others(len(points), generator_at(self.seed, step, turn, mixture))
+            other = others(len(points), generator_at(self.seed, step, index, mixture))
             yield points[other.to(points.device)]
 
     def _add_gradient(
-        self, total: Tensor, points: Tensor, added: Tensor | None, place: Place
+        self, total: Tensor, points: Tensor, added: Tensor | None, draw: DrawIndex
     ) -> None:
         """Add the gradient of one forward pass of every member."""
         with ExitStack() as held:
@@ -87,9 +87,11 @@ class Objective:
                     held.enter_context(entering(self.members, "frozen"))
                 rows = slice(start, start + self.chunk)
                 more = None if added is None else added[rows]
-                total[rows] += self._part(points[rows], more, self.classes[rows], place)
+                total[rows] += self._part(points[rows], more, self.classes[rows], draw)
 
-    def _part(self, points: Tensor, added: Tensor | None, classes: Tensor, place: Place) -> Tensor:
+    def _part(
+        self, points: Tensor, added: Tensor | None, classes: Tensor, draw: DrawIndex
+    ) -> Tensor:
         """The gradient of some of the images."""
         images = points.detach().requires_grad_()
         numbers = range(len(self.members))
@@ -98,22 +100,22 @@ class Objective:
         total = torch.zeros_like(points)
         for group in groups:
             seen = images if added is None else mixed(images, added)
-            logits = self._logits(scaled(seen, place[-1]), group, place)
+            logits = self._logits(scaled(seen, draw[-1]), group, draw)
             values = LOSSES[self.method.loss](logits, classes)
             total += _input_gradient(values.sum() if self.targeted else -values.sum(), images)
         return total
 
-    def _logits(self, seen: Tensor, group: Sequence[int], place: Place) -> Tensor:
+    def _logits(self, seen: Tensor, group: Sequence[int], draw: DrawIndex) -> Tensor:
         """What some of the members give to the mean of the logits of all."""
         given: list[Tensor] = []
         for number in group:
             member, inputs = self.members[number], seen
             if self.method.di is not None:
-                generator = generator_at(self.seed, *place, number)
+                generator = generator_at(self.seed, *draw, number)
                 inputs = DIVERSITY[self.method.di](seen, generator)
             logits = logits_of(member(moved(inputs, device_of(member), dtype_of(member))))
             self._count = self._count or logits.shape[1]
-            check_scores(logits, len(seen), self._highest, self._count)
+            check_logits(logits, len(seen), self._highest, self._count)
             given.append(logits.to(seen.device, torch.promote_types(seen.dtype, torch.float32)))
         return torch.stack(given).sum(0) / len(self.members)
 

@@ -9,8 +9,6 @@ import torch
 
 from secateurs._validation import check_path, make_generator
 from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
-from secateurs.checkpoint.compressed_format import BITMASK, VALUES
-from secateurs.checkpoint.compression import write_compressed
 from secateurs.checkpoint.criterion_keys import CriterionKeys
 from secateurs.checkpoint.destination import (
     find_destination,
@@ -26,8 +24,6 @@ from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, RandomKeys, Sc
 from secateurs.checkpoint.pickled import check_pickled
 from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
 from secateurs.checkpoint.rewrite import Written, write_safetensors, write_same
-from secateurs.checkpoint.weight_files import Source
-from secateurs.errors import InvalidArgumentError
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
 from secateurs.selection.histogram import Sizes
@@ -153,9 +149,7 @@ def write_pruned(
             made; nothing is written.
     """
     source = plan.source
-    if compress:
-        _refuse_shadows(source)
-    destination = find_destination(source, check_path("output", output), as_safetensors=compress)
+    destination = find_destination(source, check_path("output", output), compress=compress)
     pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
     buffers = Buffers(advance, source.identities)
     written: list[Written] = []
@@ -166,6 +160,8 @@ def write_pruned(
             weights = [weight for weight in plan.weights if weight.path == stored.path]
             write = write_same
             if compress:
+                from secateurs.checkpoint.compression import write_compressed
+
                 write = write_compressed
             elif stored.pickled and suffix_of(destination.names[number]) == ".safetensors":
                 write = write_safetensors
@@ -214,14 +210,14 @@ def prune_checkpoint(
             ``.ckpt``, ``.th``, ``.pth.tar``), or a folder with such files as Hugging Face writes
             it, with an index or a single file. In the checkpoint of a training the weights are
             found by its structure (`secateurs.zoo.state_dicts.find_state`), and all else stays.
-        output: a file of the same kind, or ``.safetensors``; a folder if the source is one. It may
-            be the source.
+        output: a file of the same kind, or ``.safetensors``; with ``compress``
+            ``.safetensors.zst``; a folder if the source is one. It may be the source.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned.
         key: where the weights are in a checkpoint of a training that holds several sets of them:
             ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
-        compress: write pruned tensors as a bitmask and the values that stay, where that is smaller:
-            `secateurs.load_checkpoint` and `decompress_checkpoint` read it.
+        compress: write safetensors as zstd streams, ``.safetensors.zst``, which any zstd tool
+            opens; `secateurs.load_checkpoint` and `decompress_checkpoint` read them.
         advance: told of every part that was read, in bytes.
         **options: the fields of `secateurs.SelectionOptions`.
 
@@ -247,7 +243,7 @@ def prune_checkpoint(
     SelectionOptions.read(prune_checkpoint, options)  # so that an error names this function
     plan = plan_pruning(source, p_prune, p_bern, key=key, **options)
     # Refused before the first pass, if at all.
-    find_destination(plan.source, check_path("output", output), as_safetensors=compress)
+    find_destination(plan.source, check_path("output", output), compress=compress)
     warn_if_low(coverage_of_plan(plan), include=plan.options.include)
     decision = decide_pruning(plan, advance)
     return write_pruned(plan, decision, output, compress=compress, advance=advance)
@@ -259,11 +255,3 @@ def summarize(plan: Plan, pruner: Pruner) -> tuple[PrunedWeight, ...]:
     return tuple(
         PrunedWeight(e.name, e.dtype, e.shape, pruner.pruned[e.name], e.count) for e in entries
     )
-
-
-def _refuse_shadows(source: Source) -> None:
-    for name in (entry.name for file in source.files for entry in file.entries):
-        if name.endswith((BITMASK, VALUES)):
-            raise InvalidArgumentError(
-                f"a tensor is called {name}, as parts of compressed tensors are: leave --compress"
-            )

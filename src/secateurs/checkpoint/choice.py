@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from secateurs._validation import check_choice, nearest
 from secateurs.checkpoint.contents import FLOATS, Entry
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_choice import Patterns
 from secateurs.parameters.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
 
@@ -69,12 +69,16 @@ def choose(
         if entry.dtype not in FLOATS:
             raise InvalidArgumentError(
                 f"{entry.name} has dtype {entry.dtype}, which cannot be pruned: only "
-                f"floating-point weights with a zero can; write exclude={entry.name!r}"
+                f"floating-point weights with a zero can; write ",
+                Argument("exclude", entry.name),
             )
     if not any(entry.count for entry in found):
         raise InvalidArgumentError(
             f"nothing to prune among {len(entries)} tensors: no weight of a convolution or a "
-            "linear layer by its name and shape; name others with include= or layers='all'"
+            "linear layer by its name and shape; name others with ",
+            Argument("include"),
+            " or ",
+            Argument("layers", "all"),
         )
     return found
 
@@ -85,7 +89,7 @@ def _as_list(option: str, value: Patterns | None, otherwise: str | None = None) 
     values = [value] if isinstance(value, str | type) else list(value)
     names = [item for item in values if isinstance(item, str)]
     if not names or len(names) < len(values):
-        raise InvalidArgumentError(f"{option} takes one or more names, got {value!r}")
+        raise InvalidArgumentError(Argument(option), f" takes one or more names, got {value!r}")
     return names
 
 
@@ -94,8 +98,9 @@ def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:
     if not found:
         names = [name for entry in entries for name in entry.names]
         raise InvalidArgumentError(
-            f"{option}={pattern!r} matches no tensor and no module{nearest(pattern, names[:2000])} "
-            "(--dry-run lists the names)"
+            Argument(option, pattern),
+            f" matches no tensor and no module{nearest(pattern, names[:2000])}",
+            Advice("", " (--dry-run lists the names)"),
         )
     return found
 

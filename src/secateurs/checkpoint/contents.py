@@ -102,11 +102,12 @@ class StoredFile:
 
     Attributes:
         path: the file.
-        size: its bytes.
+        size: its bytes; where it is compressed, those of the stream.
         entries: its tensors, in the order in which ties are broken.
         metadata: the ``__metadata__`` of safetensors, None if there is none.
         header: the names in the order in which a safetensors file itself lists them.
         pickled: whether ``torch.save`` wrote it.
+        compressed: whether it is a zstd stream of safetensors, so that offsets are the stream's.
         identity: which file it was, and in what state, when this was found out.
     """
 
@@ -116,6 +117,7 @@ class StoredFile:
     metadata: dict[str, str] | None = None
     header: tuple[str, ...] = ()
     pickled: bool = False
+    compressed: bool = False
     identity: Identity | None = None
 
     @cached_property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs.checkpoint.journal import OURS
-from secateurs.checkpoint.weight_files import Source, is_weights
+from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights
 from secateurs.errors import InvalidArgumentError
 
 
@@ -27,7 +27,7 @@ class Companions:
 NOTHING = Companions()
 
 
-def companions(source: Source, folder: Path, output: Path) -> Companions:
+def companions(source: StoredCheckpoint, folder: Path, output: Path) -> Companions:
     """Choose what of a folder is copied to the output.
 
     An older output inside the folder is no part of it.

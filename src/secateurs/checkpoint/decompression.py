@@ -1,6 +1,6 @@
-"""From the compressed form back: into memory, or into ordinary files."""
+"""Checkpoints into memory, and compressed ones back into ordinary files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +9,6 @@ from torch import Tensor
 
 from secateurs._tensors.blocks import Array
 from secateurs._validation import check_path
-from secateurs.checkpoint.compressed_format import (
-    KEY,
-    Compressed,
-    compressed_tensors,
-    is_compressed,
-    padded,
-)
 from secateurs.checkpoint.contents import DTYPES, Entry, StoredFile
 from secateurs.checkpoint.destination import (
     find_destination,
@@ -23,10 +16,9 @@ from secateurs.checkpoint.destination import (
     open_publication,
     publish,
 )
-from secateurs.checkpoint.file_blocks import BLOCK, INTEGERS, Advance, Buffers, Reader
+from secateurs.checkpoint.file_blocks import BLOCK, Advance, Buffers
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_writer import write_all
-from secateurs.checkpoint.header import Described, write_header
 from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.weight_files import find_checkpoint
 from secateurs.errors import FailureError, InvalidArgumentError
@@ -37,7 +29,8 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
     """Load the tensors of a checkpoint, compressed or not; never unpickles code.
 
     Args:
-        source: a file or a folder, as for `secateurs.checkpoint.prune_checkpoint`.
+        source: a file or a folder, as for `secateurs.checkpoint.prune_checkpoint`, or what it has
+            compressed.
         key: where the weights are in a checkpoint of a training that holds several sets of them.
             Of ``state_dict`` and ``state_dict_ema``, or ``model`` and ``model_ema``, the averaged
             ones are taken by default, as timm does.
@@ -54,8 +47,8 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
         >>> from safetensors.torch import save_file
         >>> from secateurs.checkpoint import prune_checkpoint
         >>> save_file({"fc.weight": torch.ones(16, 16)}, "dense.safetensors")
-        >>> _ = prune_checkpoint("dense.safetensors", "small.safetensors", 0.5, compress=True)
-        >>> load_checkpoint("small.safetensors")["fc.weight"].count_nonzero()
+        >>> _ = prune_checkpoint("dense.safetensors", "small.safetensors.zst", 0.5, compress=True)
+        >>> load_checkpoint("small.safetensors.zst")["fc.weight"].count_nonzero()
         tensor(128)
     """
     found = find_checkpoint(check_path("source", source), key=key, order=AVERAGED_FIRST)
@@ -65,9 +58,7 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
         if stored.pickled:
             loaded |= read_weights(stored.path, key=key)
             continue
-        with buffers.reader(stored.path) as reader:
-            for name, dtype, shape, blocks in _tensors(stored, reader):
-                loaded[name] = _filled(stored.path, name, dtype, shape, blocks)
+        loaded |= _decompressed(stored) if stored.compressed else _read(stored, buffers)
         for alias, name in (stored.metadata or {}).items():
             if name in loaded and alias not in loaded:
                 loaded[alias] = loaded[name]
@@ -78,7 +69,7 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
 def decompress_checkpoint(
     source: str | Path, output: str | Path, *, advance: Advance | None = None
 ) -> Path:
-    """Write a compressed checkpoint as ordinary safetensors, bit for bit the pruned weights.
+    """Write a compressed checkpoint as ordinary safetensors, as the zstd tool does with each file.
 
     Args:
         source: what `secateurs.checkpoint.prune_checkpoint` wrote with ``compress=True``.
@@ -93,112 +84,78 @@ def decompress_checkpoint(
         FailureError: a file is damaged, or cannot be written; nothing has changed.
     """
     found = find_checkpoint(check_path("source", source))
-    if not any(is_compressed(stored) for stored in found.files):
+    if not any(stored.compressed for stored in found.files):
         raise InvalidArgumentError(f"{found.path} is not compressed: it can be loaded as it is")
     destination = find_destination(found, check_path("output", output))
     buffers = Buffers(advance, found.identities)
     written: list[Written] = []
     with open_publication(found, destination) as publication:
-        publication.check_room(sum(_expanded_size(stored) for stored in found.files))
+        publication.check_room(sum(stored.size for stored in found.files))
         for number, stored in enumerate(found.files):
-            described = _described(stored)
-            metadata = {k: v for k, v in (stored.metadata or {}).items() if k != KEY}
-            head = write_header(described, metadata or None)
-            starts = {tensor[0]: len(head) + tensor[3] for tensor in described}
-            with (
-                open_file(publication, found, destination, number) as file,
-                buffers.reader(stored.path) as reader,
-            ):
-                write_all(file, 0, memoryview(head))
-                for tensor, _, _, blocks in _tensors(stored, reader):
-                    place = starts[tensor]
-                    for values in blocks:
-                        write_all(file, place, values.data.cast("B"))
-                        place += values.nbytes
-            size = _expanded_size(stored)
-            written.append(Written([one[0] for one in described], size, len(head) + size))
+            with open_file(publication, found, destination, number) as file:
+                offset = 0
+                for values in _blocks(stored, buffers, advance):
+                    write_all(file, offset, values.data)
+                    offset += values.nbytes
+            written.append(Written(None, stored.size, stored.size))
         publish(found, destination, publication, written)
     return destination.folder
 
 
-def _tensors(
-    stored: StoredFile, reader: Reader
-) -> Iterator[tuple[str, str, tuple[int, ...], Iterator[Array]]]:
-    """Each tensor's name, dtype, shape, and its values block by block, in the order of the file."""
-    compressed = compressed_tensors(stored)
-    parts = {e.name for c in compressed.values() for e in (c.bitmask, c.values)}
-    for entry in stored.entries:
-        if entry.name not in parts:
-            blocks = (values for _, values in reader.blocks(entry.start, entry.stop))
-            yield entry.name, entry.dtype, entry.shape, blocks
-    for one in compressed.values():
-        yield one.name, one.values.dtype, one.shape, _expanded(stored, one, reader)
+def _blocks(stored: StoredFile, buffers: Buffers, advance: Advance | None) -> Iterator[Array]:
+    """The bytes of a file, decompressed, a block at a time; each is valid until the next."""
+    if not stored.compressed:
+        with buffers.reader(stored.path) as reader:
+            yield from (values for _, values in reader.blocks(0, stored.size))
+        return
+    from secateurs.checkpoint.zstd_frame import open_frame
+
+    block = np.empty(8 * BLOCK, np.uint8)
+    with open_frame(stored.path, stored.identity, advance) as frame:
+        for start in range(0, stored.size, len(block)):
+            part = block[: stored.size - start]
+            frame.readinto(part.data)
+            yield part
+        frame.check_end()
 
 
-def _expanded(stored: StoredFile, tensor: Compressed, reader: Reader) -> Iterator[Array]:
-    """The values of a compressed tensor, zeros among them, block by block."""
-    size = tensor.values.itemsize
-    place = tensor.values.start
-    for start in range(0, tensor.count, BLOCK):
-        count = min(BLOCK, tensor.count - start)
-        first = tensor.bitmask.start + start // 8
-        bits = reader.read(first, first + -(-count // 8))
-        here = np.flatnonzero(np.unpackbits(bits, bitorder="little", count=count))
-        end = place + len(here) * size
-        if end > tensor.values.stop:
-            raise _disagreement(stored, tensor)
-        block = np.zeros(count, INTEGERS[size])
-        block[here] = reader.read(place, end).view(block.dtype)
-        place = end
-        yield block
-    if padded(place - tensor.values.start) != tensor.values.nbytes:
-        raise _disagreement(stored, tensor)
+def _read(stored: StoredFile, buffers: Buffers) -> Mapping[str, Tensor]:
+    """The tensors of an ordinary file."""
+    with buffers.reader(stored.path) as reader:
+
+        def fill(entry: Entry, target: Array) -> None:
+            for start, values in reader.blocks(entry.start, entry.stop):
+                target[start - entry.start :][: len(values)] = values
+
+        return {entry.name: _filled(stored.path, entry, fill) for entry in stored.entries}
 
 
-def _disagreement(stored: StoredFile, tensor: Compressed) -> FailureError:
-    return FailureError(
-        f"cannot read {stored.path}: {tensor.name[:80]!r} has not as many bits as values; it is "
-        "damaged, get it again"
-    )
+def _decompressed(stored: StoredFile) -> Mapping[str, Tensor]:
+    """The tensors of a compressed file."""
+    from secateurs.checkpoint.zstd_frame import open_frame
+
+    with open_frame(stored.path, stored.identity) as frame:
+        frame.take(stored.entries[0].start if stored.entries else stored.size)
+
+        def fill(_: Entry, target: Array) -> None:
+            frame.readinto(target.data)
+
+        tensors = {entry.name: _filled(stored.path, entry, fill) for entry in stored.entries}
+        frame.check_end()
+    return tensors
 
 
-def _filled(
-    path: Path, name: str, dtype: str, shape: tuple[int, ...], blocks: Iterator[Array]
-) -> Tensor:
-    if dtype not in DTYPES:
-        raise FailureError(f"{name} in {path} has dtype {dtype}, which torch does not have")
-    tensor = torch.empty(shape, dtype=DTYPES[dtype])
-    flat = tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else None
-    place = 0
-    for values in blocks:
-        if flat is not None:
-            flat[place : place + values.nbytes] = values.view(np.uint8)
-            place += values.nbytes
+def _filled(path: Path, entry: Entry, fill: Callable[[Entry, Array], None]) -> Tensor:
+    """A tensor, its bytes from ``fill``."""
+    if entry.dtype not in DTYPES:
+        raise FailureError(f"{entry.name} in {path} has dtype {entry.dtype}, which torch has not")
+    try:
+        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+    except RuntimeError as error:
+        raise FailureError(
+            f"cannot load {path}: {entry.name} needs {entry.nbytes:,} bytes of memory, which "
+            "cannot be had"
+        ) from error
+    if tensor.numel():
+        fill(entry, tensor.reshape(-1).view(torch.uint8).numpy())
     return tensor
-
-
-def _described(stored: StoredFile) -> list[Described]:
-    """What the header says of the tensors once none is compressed, in the file's own order."""
-    compressed = compressed_tensors(stored)
-    of_bitmask = {c.bitmask.name: c for c in compressed.values()}
-    values = {c.values.name for c in compressed.values()}
-    found: list[Described] = []
-    place = 0
-    for name in stored.header:
-        if name in values:
-            continue
-        one = of_bitmask.get(name)
-        entry = stored.entry(name) if one is None else _dense(one)
-        found.append((entry.name, entry.dtype, entry.shape, place, place + entry.nbytes))
-        place += entry.nbytes
-    return found
-
-
-def _dense(tensor: Compressed) -> Entry:
-    size = tensor.count * tensor.values.itemsize
-    return Entry(tensor.name, tensor.values.dtype, tensor.shape, 0, size)
-
-
-def _expanded_size(stored: StoredFile) -> int:
-    described = _described(stored)
-    return described[-1][4] if described else 0

@@ -18,9 +18,9 @@ from secateurs.checkpoint.journal import abandoned
 from secateurs.checkpoint.publication import Publication
 from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
-from secateurs.checkpoint.weight_files import Source, is_weights
+from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.suffixes import SUFFIXES, stem_of, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, stem_of, suffix_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Destination:
         index: the index's name, if there is one.
         copied: what goes along.
         replaced: files of an older checkpoint in the folder, that the new index no longer names.
-        instead: for each of the names, the file whose place it takes, if there is one.
-        were_links: what the result takes the place of and is a link, or one of several hard links.
+        instead: for each of the names, the file that it replaces, if there is one.
+        were_links: what the result replaces and is a link, or one of several hard links.
     """
 
     folder: Path
@@ -46,13 +46,13 @@ class Destination:
     were_links: tuple[str, ...] = ()
 
 
-def open_publication(source: Source, destination: Destination) -> Publication:
+def open_publication(source: StoredCheckpoint, destination: Destination) -> Publication:
     """Where the files are written."""
     return Publication(destination.folder, like=source.folder, index=destination.index)
 
 
 def open_file(
-    publication: Publication, source: Source, destination: Destination, number: int
+    publication: Publication, source: StoredCheckpoint, destination: Destination, number: int
 ) -> AbstractContextManager[FileIO]:
     """Open the new file for the file of this number of the source."""
     name, stored = destination.names[number], source.files[number]
@@ -61,7 +61,10 @@ def open_file(
 
 
 def publish(
-    source: Source, destination: Destination, publication: Publication, written: Sequence[Written]
+    source: StoredCheckpoint,
+    destination: Destination,
+    publication: Publication,
+    written: Sequence[Written],
 ) -> None:
     """Copy what else the folder holds, write the index, and give all files their names.
 
@@ -90,7 +93,7 @@ def _opened(path: Path) -> FileIO:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _index(source: Source, destination: Destination, written: Sequence[Written]) -> bytes:
+def _index(source: StoredCheckpoint, destination: Destination, written: Sequence[Written]) -> bytes:
     """What the new index says."""
     if source.index is None or source.content is None:
         raise ValueError("there is no index to rewrite")
@@ -99,18 +102,20 @@ def _index(source: Source, destination: Destination, written: Sequence[Written])
     if same and list(destination.names) == old:
         return source.index.read_bytes()
     renamed = dict(zip(old, destination.names, strict=True))
-    places = {name: renamed[file] for name, file in source.content["weight_map"].items()}
+    weight_map = {name: renamed[file] for name, file in source.content["weight_map"].items()}
     if not same:
         held = zip(destination.names, written, strict=True)
-        places = {name: file for file, one in held for name in one.names or ()}
-    content: dict[str, Any] = {**source.content, "weight_map": places}
+        weight_map = {name: file for file, one in held for name in one.names or ()}
+    content: dict[str, Any] = {**source.content, "weight_map": weight_map}
     if isinstance(content.get("metadata"), dict):
         total = sum(one.nbytes for one in written)
         content["metadata"] = {**content["metadata"]} | ({} if same else {"total_size": total})
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def find_destination(source: Source, output: Path, *, as_safetensors: bool = False) -> Destination:
+def find_destination(
+    source: StoredCheckpoint, output: Path, *, compress: bool = False
+) -> Destination:
     """Decide where the pruned files go.
 
     A folder that exists keeps its old files until the new index, written last, names the new ones:
@@ -119,22 +124,22 @@ def find_destination(source: Source, output: Path, *, as_safetensors: bool = Fal
     Args:
         source: the checkpoint.
         output: a file if the source is one, else a folder.
-        as_safetensors: whether only safetensors can hold the result.
+        compress: whether the result is compressed.
 
     Raises:
         InvalidArgumentError: the output is of another kind than the source, or a folder that holds
             another checkpoint.
     """
     if source.folder is None:
-        return _single(source, output, as_safetensors)
-    if suffix_of(output) in SUFFIXES and not output.is_dir():
+        return _single(source, output, compress)
+    if suffix_of(output) in CHECKPOINTS and not output.is_dir():
         raise InvalidArgumentError(
             f"{source.folder} is a folder, and so must be the output: {output} is a file's name"
         )
     if output.exists() and not output.is_dir():
         raise InvalidArgumentError(f"{output} is a file, and the output must be a folder")
-    names = tuple(_renamed(f.path.name, as_safetensors) for f in source.files)
-    index = None if source.index is None else _renamed(source.index.name, as_safetensors)
+    names = tuple(_renamed(f.path.name, compress) for f in source.files)
+    index = None if source.index is None else _renamed(source.index.name, compress)
     in_place = output.exists() and output.samefile(source.folder)
     copied = NOTHING if in_place else companions(source, source.folder, output)
     if not output.exists():
@@ -177,32 +182,43 @@ def _linked(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(p.name for p in paths if p.is_symlink() or p.lstat().st_nlink > 1)
 
 
-def _single(source: Source, output: Path, as_safetensors: bool) -> Destination:
+def _single(source: StoredCheckpoint, output: Path, compress: bool) -> Destination:
     stored = source.files[0]
     if output.is_dir():
-        output = output / _renamed(stored.path.name, as_safetensors)
-    if suffix_of(output) not in (*SUFFIXES, suffix_of(stored.path)):
+        output = output / _renamed(stored.path.name, compress)
+    suffix = suffix_of(output)
+    stem = output.with_name(stem_of(output.name))
+    if compress and suffix != COMPRESSED:
         raise InvalidArgumentError(
-            f"the output {output} must be a {', '.join(SUFFIXES)} file, as the input is a file"
+            f"what is compressed is a {COMPRESSED} file, and {output} is none: write "
+            f"{stem}{COMPRESSED}"
         )
-    if suffix_of(output) != ".safetensors" and (
-        as_safetensors or (not stored.pickled and suffix_of(output) in SUFFIXES)
-    ):
-        why = "compressed weights are" if as_safetensors else f"{stored.path.name} is"
+    if not compress and suffix == COMPRESSED:
         raise InvalidArgumentError(
-            f"{why} safetensors, and so must be the output: write "
-            f"{output.with_name(stem_of(output.name))}.safetensors"
+            f"{output} is the name of a compressed file: ask for compression too, or write "
+            f"{stem}.safetensors"
+        )
+    if suffix not in (*CHECKPOINTS, suffix_of(stored.path)):
+        raise InvalidArgumentError(
+            f"the output {output} must be a {', '.join(CHECKPOINTS)} file, as the input is a file"
+        )
+    if suffix not in (".safetensors", COMPRESSED) and suffix in CHECKPOINTS and not stored.pickled:
+        raise InvalidArgumentError(
+            f"{stored.path.name} is safetensors, and so must be the output: write "
+            f"{stem}.safetensors"
         )
     links = _linked(output.parent, (output.name,))
     return Destination(output.parent, (output.name,), were_links=links)
 
 
-def _renamed(name: str, as_safetensors: bool) -> str:
-    """The name that Hugging Face gives to the same file as safetensors."""
-    if not as_safetensors or ".safetensors" in name:
-        return name
-    stem, index = (name[: -len(INDEX)], INDEX) if is_index(name) else (name, "")
-    return f"{stem_of(stem)}.safetensors".removeprefix("pytorch_") + index
+def _renamed(name: str, compress: bool) -> str:
+    """The name that a file has in its new format: that of Hugging Face, where it was of pickles."""
+    if is_index(name):
+        return _renamed(name[: -len(INDEX)], compress).removesuffix(".zst") + INDEX
+    suffix, stem = suffix_of(name), stem_of(name)
+    if not compress:
+        return f"{stem}.safetensors" if suffix == COMPRESSED else name
+    return (stem if "safetensors" in suffix else stem.removeprefix("pytorch_")) + COMPRESSED
 
 
 def _replaced(folder: Path, index: str) -> tuple[str, ...]:
@@ -210,7 +226,7 @@ def _replaced(folder: Path, index: str) -> tuple[str, ...]:
     return tuple(read_index(folder / index)[1]) if (folder / index).is_file() else ()
 
 
-def _refuse_others(folder: Path, ours: set[str], source: Source, in_place: bool) -> None:
+def _refuse_others(folder: Path, ours: set[str], source: StoredCheckpoint, in_place: bool) -> None:
     """A loader may take other weights in the folder for the result."""
     known = ours | ({str(path) for path in source.left_out} if in_place else set[str]())
     for path in sorted(folder.iterdir()):
@@ -222,7 +238,7 @@ def _refuse_others(folder: Path, ours: set[str], source: Source, in_place: bool)
 
 def _fresh(folder: Path, name: str, left: Collection[str]) -> str:
     """The name, or one beside it that is not taken, or only by what will be removed."""
-    stem, suffix = Path(_plain(name)).stem, Path(name).suffix
+    stem, suffix = stem_of(_plain(name)), name[len(stem_of(name)) :]
     number = 0
     while os.path.lexists(folder / name) and name not in left:
         number += 1
@@ -231,6 +247,6 @@ def _fresh(folder: Path, name: str, left: Collection[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    """The name that a shard has where none is in its way."""
-    stem, suffix = Path(name).stem, Path(name).suffix
-    return re.sub(r"\.r\d+$", "", stem) + suffix
+    """The name that a shard has where none is in its way, and that it has decompressed."""
+    stem = stem_of(name)
+    return re.sub(r"\.r\d+$", "", stem) + name[len(stem) :].removesuffix(".zst")

@@ -4,11 +4,18 @@ import os
 from io import FileIO
 
 WINDOW = 1 << 26
-"""Bytes written before the system is asked to move them to the disk."""
+"""Bytes written before the disk is told to take them."""
 
 
-def write_all(file: FileIO, start: int, data: memoryview, window: int = WINDOW) -> None:
-    """Write bytes at an offset, however many calls it takes."""
+def write_all(file: FileIO, start: int, data: memoryview, *, window: int = WINDOW) -> None:
+    """Write bytes from the byte ``start`` on, however many calls it takes.
+
+    Args:
+        file: open for writing.
+        start: where the first byte goes.
+        data: what to write.
+        window: bytes written before the disk is told to take them.
+    """
     file.seek(start)
     done = 0
     while done < len(data):

@@ -1,7 +1,7 @@
 """The header of a safetensors file: read with distrust, written as the format's own writer does."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -55,19 +55,34 @@ def parse_file(path: Path, file: BinaryIO) -> StoredFile:
     """
     size = file.seek(0, 2)
     file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > min(_LONGEST, size - 8):
-        raise MalformedError(_no_header(size, length))
-    return parse_header(path, file.read(length), size)
+    return parse_stream(path, file.read, size)
 
 
-def parse_header(path: Path, text: bytes, size: int) -> StoredFile:
+def parse_stream(path: Path, read: Callable[[int], bytes], size: int | None) -> StoredFile:
+    """Read and check the header of what is read from its beginning to its end.
+
+    Args:
+        path: the file, for the result.
+        read: gives the next bytes, as many as asked for unless there are fewer.
+        size: all bytes there are; None if nobody knows.
+
+    Raises:
+        MalformedError: something in it cannot be.
+    """
+    start = read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(_LONGEST, _MOST_BYTES if size is None else size - 8):
+        raise MalformedError(_no_header(len(start) if size is None else size, length))
+    return parse_header(path, read(length), size)
+
+
+def parse_header(path: Path, text: bytes, size: int | None) -> StoredFile:
     """Read and check the JSON of a header.
 
     Args:
         path: the file, for the result.
         text: the header's bytes, without its length.
-        size: the size of the whole file in bytes.
+        size: the size of the whole file in bytes; None if the header alone says it.
 
     Raises:
         MalformedError: something in it cannot be.
@@ -80,28 +95,25 @@ def parse_header(path: Path, text: bytes, size: int) -> StoredFile:
     origin = 8 + len(text)
     entries = [_entry(name, described, origin) for name, described in parsed.items()]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
-    _check_cover(entries, origin, size)
-    return StoredFile(path, size, tuple(entries), metadata, tuple(parsed))
+    end = _end_of(entries, origin)
+    if size is not None and end > size:
+        raise MalformedError(f"its tensors need {end:,} bytes, the file has {size:,}")
+    if size is not None and end < size:
+        raise MalformedError(f"{size - end:,} of its bytes belong to no tensor")
+    return StoredFile(path, end, tuple(entries), metadata, tuple(parsed))
 
 
-def write_header(
-    tensors: Iterable[Described],
-    metadata: Mapping[str, str] | None,
-    *,
-    length: int = 0,
-) -> bytes:
+def write_header(tensors: Iterable[Described], metadata: Mapping[str, str] | None) -> bytes:
     """Write a header, with its length, as the format's own writer does.
 
     Args:
         tensors: what it says of each.
         metadata: the ``__metadata__``, if any.
-        length: bytes that the result must have at least; spaces fill it up.
     """
     content: dict[str, Any] = {} if metadata is None else {METADATA: dict(metadata)}
     for name, dtype, shape, start, stop in tensors:
         content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
-    text = text.ljust(length - 8)
     text += b" " * (-len(text) % 8)  # so that values are aligned
     return len(text).to_bytes(8, "little") + text
 
@@ -155,15 +167,12 @@ def _counts(found: Any) -> tuple[int, ...] | None:
     return tuple(found) if right else None
 
 
-def _check_cover(entries: list[Entry], origin: int, size: int) -> None:
-    """Tensors lie side by side, from the header's end to the file's."""
-    place = origin
+def _end_of(entries: list[Entry], origin: int) -> int:
+    """The byte behind the last tensor; tensors lie side by side from the header's end."""
+    end = origin
     for entry in entries:
-        if entry.start != place:
-            what = "overlaps another" if entry.start < place else "lies behind a gap"
+        if entry.start != end:
+            what = "overlaps another" if entry.start < end else "lies behind a gap"
             raise MalformedError(f"tensor {quoted(entry.name)} {what}")
-        place = entry.stop
-    if place > size:
-        raise MalformedError(f"its tensors need {place:,} bytes, the file has {size:,}")
-    if place < size:
-        raise MalformedError(f"{size - place:,} of its bytes belong to no tensor")
+        end = entry.stop
+    return end

@@ -7,13 +7,17 @@ from pathlib import Path
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
-from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, stem_of, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, is_named_as_weights, stem_of, suffix_of
 
 # In the order in which loaders look for them. Those of one format can be only one checkpoint.
 _USUAL = (
-    ("model.safetensors", f"model.safetensors{INDEX}"),
+    ("model.safetensors", "model.safetensors.zst", f"model.safetensors{INDEX}"),
     ("pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
-    ("diffusion_pytorch_model.safetensors", f"diffusion_pytorch_model.safetensors{INDEX}"),
+    (
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.safetensors.zst",
+        f"diffusion_pytorch_model.safetensors{INDEX}",
+    ),
     ("diffusion_pytorch_model.bin", f"diffusion_pytorch_model.bin{INDEX}"),
 )
 # What trainers write beside the weights: by their names, these hold none.
@@ -37,7 +41,9 @@ def main_file(folder: Path) -> Path:
     found = [p for p in files if _is_checkpoint(p)]
     weights = [p for p in found if not holds_state(p.name)]
     if not found:
-        raise InvalidArgumentError(f"{folder} holds no checkpoint: no {', '.join(SUFFIXES)} file")
+        raise InvalidArgumentError(
+            f"{folder} holds no checkpoint: no {', '.join(CHECKPOINTS)} file"
+        )
     if not weights:
         raise InvalidArgumentError(
             f"{folder} holds no weights, only the state of a training ({_listed(found)}): give "
@@ -57,7 +63,7 @@ def holds_state(name: str) -> bool:
 
 def _is_checkpoint(path: Path) -> bool:
     if is_index(path.name):
-        return suffix_of(path.name[: -len(INDEX)]) in SUFFIXES
+        return suffix_of(path.name[: -len(INDEX)]) in CHECKPOINTS
     return is_named_as_weights(path.name) or (suffix_of(path) == ".tar" and is_archive(path))
 
 

@@ -17,7 +17,7 @@ from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_writer import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import (
-    Record,
+    ArchiveRecord,
     check_checksums,
     checksum,
     damaged,
@@ -115,7 +115,7 @@ def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
                 write_all(target, place, memoryview(found))
 
 
-def _refuse_repacked(path: Path, records: Sequence[Record]) -> None:
+def _refuse_repacked(path: Path, records: Sequence[ArchiveRecord]) -> None:
     """Refuse a file of another order or alignment than torch writes, by which it tells places.
 
     ``torch.load`` reads such files right, but where their tensors lie it would tell wrong.
@@ -138,7 +138,7 @@ def _refuse_repacked(path: Path, records: Sequence[Record]) -> None:
 
 
 def _without_values(
-    path: Path, records: Sequence[Record], key: str | None, order: Sequence[str]
+    path: Path, records: Sequence[ArchiveRecord], key: str | None, order: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Tensors without values: they know where in the file these lie."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -151,7 +151,7 @@ def _without_values(
         raise
 
 
-def _refuse_unusual(path: Path, records: Sequence[Record]) -> None:
+def _refuse_unusual(path: Path, records: Sequence[ArchiveRecord]) -> None:
     """What torch reads with values alone: none of it can be pruned where it lies."""
     with path.open("rb") as file:
         for record in records:
@@ -167,7 +167,7 @@ def _refuse_unusual(path: Path, records: Sequence[Record]) -> None:
 
 
 def _place(
-    path: Path, name: str, tensor: torch.Tensor, records: Mapping[int, Record]
+    path: Path, name: str, tensor: torch.Tensor, records: Mapping[int, ArchiveRecord]
 ) -> _Place | None:
     """The bytes of a tensor; None for what cannot be pruned and has no name in safetensors."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:

@@ -10,7 +10,6 @@ from secateurs._io.text import quoted
 from secateurs._tensors.quantization_scales import scaling_names
 from secateurs._validation import check_choice, check_path, check_ratio, make_generator
 from secateurs.checkpoint.choice import choose
-from secateurs.checkpoint.compressed_format import is_compressed
 from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_blocks import Weight
 from secateurs.checkpoint.quantized_weights import (
@@ -22,9 +21,9 @@ from secateurs.checkpoint.quantized_weights import (
 )
 from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
-from secateurs.checkpoint.weight_files import Source, find_checkpoint
+from secateurs.checkpoint.weight_files import StoredCheckpoint, find_checkpoint
 from secateurs.criteria import score_names
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_names import is_apart
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
@@ -43,7 +42,7 @@ class Plan:
         notes: what a person should know of how the file was understood.
     """
 
-    source: Source
+    source: StoredCheckpoint
     weights: tuple[Weight, ...]
     p_prune: float
     p_bern: float
@@ -95,9 +94,11 @@ def plan_pruning(
     make_generator(None, given.seed, needed_for=needed)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
-        if is_compressed(file):
+        if file.compressed:
             raise InvalidArgumentError(
-                f"{file.path} is compressed: run secateurs prune --decompress on it first"
+                f"{file.path} is compressed: ",
+                Advice("call decompress_checkpoint", "run secateurs prune --decompress"),
+                " on it first",
             )
     named = [entry for file in found.files for entry in _named(file)]
     dense, integers = as_if_dense(named)
@@ -155,7 +156,7 @@ def _named(file: StoredFile) -> list[Entry]:
 class _Scales:
     """Finds the scale of each weight, if it is quantised."""
 
-    def __init__(self, source: Source, layouts: Layouts):
+    def __init__(self, source: StoredCheckpoint, layouts: Layouts):
         self._layouts = layouts
         self._everything = {
             name: (file.path, entry)
@@ -183,7 +184,7 @@ class _Scales:
         return block if all(type(size) is int and size > 0 for size in block) else None
 
 
-def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
+def _refuse_unnamed(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
     """Loaders differ in whether they load what the index does not name: it would stay dense."""
     if source.index is None or source.content is None:
         return
@@ -193,11 +194,13 @@ def _refuse_unnamed(source: Source, weights: Sequence[Weight]) -> None:
             name = weight.entry.name
             raise InvalidArgumentError(
                 f"{quoted(name)} lies in {weight.path.name} and {source.index.name} does not name "
-                f"it: add it to the index, or write exclude={quoted(name)} to copy it as it is"
+                "it: add it to the index, or write ",
+                Argument("exclude", name),
+                " to copy it as it is",
             )
 
 
-def _refuse_overlaps(source: Source, weights: Sequence[Weight]) -> None:
+def _refuse_overlaps(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
     for file in source.files:
         shared = overlapping([w for w in weights if w.path == file.path], file.entries)
         if shared is not None:

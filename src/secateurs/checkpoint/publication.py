@@ -14,7 +14,7 @@ from secateurs.checkpoint.temporary_files import (
     remove_leftovers,
     temporary_name,
 )
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.results.durable import sync_folder, write_failure
 from secateurs.results.file_access import create, keep_access, make_folder
 from secateurs.results.lock import FolderLock
@@ -90,7 +90,8 @@ class Publication:
         if free < size:
             raise FailureError(
                 f"cannot write {self._folder}: the disk is full, {size:,} bytes are needed and "
-                f"{free:,} are free; make room, or give another --output"
+                f"{free:,} are free; make room, or give another ",
+                Argument("output"),
             )
 
     @contextmanager

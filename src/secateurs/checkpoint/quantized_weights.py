@@ -17,7 +17,7 @@ from secateurs._tensors.quantization_scales import (
     unknown_name,
 )
 from secateurs.checkpoint.contents import BITS, DTYPES, FLOATS, Entry
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 
 _PACKED = ("qweight", "weight_packed")
 _BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4: groups in a fourth dimension
@@ -111,7 +111,8 @@ def find_scale(
     if further is not None:
         raise InvalidArgumentError(
             f"{quoted(entry.name)} is quantised with {quoted(further)} beside it, which is not "
-            f"applied here: dequantise it first, or write exclude={quoted(entry.name)}"
+            f"applied here: dequantise it first, or write ",
+            Argument("exclude", entry.name),
         )
     if name is None:
         return None
@@ -120,7 +121,8 @@ def find_scale(
     if not known or scale.dtype not in DTYPES or scale.strides is not None:
         raise InvalidArgumentError(
             f"{quoted(entry.name)} has the scale {quoted(name)} of dtype {scale.dtype}, which is "
-            f"not applied here: dequantise it first, or write exclude={quoted(entry.name)}"
+            f"not applied here: dequantise it first, or write ",
+            Argument("exclude", entry.name),
         )
     blocks = scale.count > 1 and len(scale.shape) > 1
     block = block_size() if blocks else None
@@ -170,8 +172,9 @@ def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> Non
         more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
         raise InvalidArgumentError(
             f"{', '.join(quoted(name) for name in found[:_SHOWN])}{more} are quantised integers, "
-            "which cannot be pruned: prune the checkpoint before it is quantised, or write "
-            "include= with what is floating point in this one"
+            "which cannot be pruned: prune the checkpoint before it is quantised, or write ",
+            Argument("include"),
+            " with what is floating point in this one",
         )
 
 

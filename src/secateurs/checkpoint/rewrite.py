@@ -1,7 +1,8 @@
 """The second pass: a copy of a file, with pruned values instead of the old ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 
 import numpy as np
@@ -104,12 +105,13 @@ def write_same(
         reader: reads the old file.
         target: the new file.
     """
-    written = _write(same_layout(stored, weights), weights, pruner, reader, target)
+    layout = same_layout(stored, weights)
+    _write(pieces_of(layout, weights, pruner, reader), target)
     if stored.pickled:
         from secateurs.checkpoint.pickled import mend_checksums
 
         mend_checksums(stored.path, [weight.entry for weight in weights], target)
-    return written
+    return Written(None, layout.size, layout.size)
 
 
 def write_safetensors(
@@ -117,35 +119,57 @@ def write_safetensors(
 ) -> Written:
     """Write the tensors of any file as safetensors; the arguments are those of `write_same`."""
     layout = safetensors_layout(stored, weights)
-    return _write(layout, weights, pruner, reader, target, [e.name for e in stored.entries])
-
-
-def _write(
-    layout: Layout,
-    weights: Sequence[Weight],
-    pruner: Pruner,
-    reader: Reader,
-    target: FileIO,
-    names: Sequence[str] | None = None,
-) -> Written:
-    write_all(target, 0, memoryview(layout.head))
-    for start, stop, target_start in layout.copies:
-        for offset, values in reader.blocks(start, stop):
-            write_all(target, target_start + offset - start, values.data)
-    for entry in layout.ordered:
-        for index, values in reader.element_blocks(entry, 0, entry.count):
-            write_all(target, layout.starts[entry.name] + index * entry.itemsize, values.data)
-    for weight in weights:
-        entry, start = weight.entry, layout.starts[weight.entry.name]
-        if entry.strides is not None and layout.keeps_order:
-            write_all(target, start, _reordered(weight, pruner, reader).data)
-            continue
-        for index, values in pruner.blocks(weight, reader):
-            write_all(target, start + index * entry.itemsize, values.data.cast("B"))
+    _write(pieces_of(layout, weights, pruner, reader), target)
+    names = [entry.name for entry in stored.entries]
     return Written(names, layout.size - len(layout.head), layout.size)
 
 
-def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> Array:
+@dataclass(frozen=True)
+class Piece:
+    """Bytes that lie next to each other in the new file.
+
+    Attributes:
+        start: the first byte.
+        blocks: makes them, a block at a time; each is valid until the next.
+        pruned: the name of the weight that is pruned meanwhile, if one is.
+    """
+
+    start: int
+    blocks: Callable[[], Iterable[Array]]
+    pruned: str | None = None
+
+
+def pieces_of(
+    layout: Layout, weights: Sequence[Weight], pruner: Pruner, reader: Reader
+) -> Iterator[Piece]:
+    """The bytes of the new file, the pruned weights in the order in which ties are broken."""
+    if layout.head:
+        yield Piece(0, lambda: [np.frombuffer(layout.head, np.uint8)])
+    for start, stop, there in layout.copies:
+        yield Piece(there, partial(_values, reader.blocks(start, stop)))
+    for entry in layout.ordered:
+        blocks = reader.element_blocks(entry, 0, entry.count)
+        yield Piece(layout.starts[entry.name], partial(_values, blocks))
+    for weight in weights:
+        name, blocks = weight.entry.name, partial(_values, pruner.blocks(weight, reader))
+        if weight.entry.strides is not None and layout.keeps_order:
+            blocks = partial(_reordered, weight, pruner, reader)
+        yield Piece(layout.starts[name], blocks, name)
+
+
+def _values(blocks: Iterable[tuple[int, Array]]) -> Iterator[Array]:
+    return (values for _, values in blocks)
+
+
+def _write(pieces: Iterable[Piece], target: FileIO) -> None:
+    for piece in pieces:
+        place = piece.start
+        for values in piece.blocks():
+            write_all(target, place, values.data.cast("B"))
+            place += values.nbytes
+
+
+def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> list[Array]:
     """The bytes of a pruned weight in the order of the old file."""
     entry = weight.entry
     values = np.empty(entry.nbytes, np.uint8)
@@ -155,7 +179,7 @@ def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> Array:
     reordered = np.empty_like(values)
     numbers = values.view(INTEGERS[entry.itemsize])
     strided(reordered, entry)[...] = numbers.reshape(entry.shape)
-    return reordered
+    return [reordered]
 
 
 def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:

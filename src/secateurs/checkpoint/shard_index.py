@@ -9,7 +9,7 @@ from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.errors import FailureError
-from secateurs.zoo.suffixes import SUFFIXES, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, suffix_of
 
 INDEX = ".index.json"
 _LONGEST_FILE_NAME = 255
@@ -34,26 +34,26 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
         FailureError: it is damaged, or names a file outside its folder.
     """
     content = read_object_file(path, "as an index", strict=True)
-    places = content.get("weight_map")
-    if not isinstance(places, dict) or not places:
+    weight_map = content.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
         raise FailureError(f"cannot read {path} as an index: it has no weight_map; get it again")
-    for name, file in places.items():
+    for name, file in weight_map.items():
         if not isinstance(file, str) or not is_shard_name(file):
             raise FailureError(
                 f"{path} says that {quoted(name)} lies in {quoted(file)}, which is no file name "
                 "in its folder; get it again"
             )
-    return content, sorted(set(places.values()))
+    return content, sorted(set(weight_map.values()))
 
 
 def check_agreement(
-    index: Path, places: dict[str, str], files: Sequence[StoredFile]
+    index: Path, weight_map: dict[str, str], files: Sequence[StoredFile]
 ) -> tuple[str, ...]:
     """Compare what an index says with what the files hold.
 
     Args:
         index: its path.
-        places: the name of a file for each tensor.
+        weight_map: the name of a file for each tensor.
         files: all the files that it names.
 
     Returns:
@@ -76,7 +76,7 @@ def check_agreement(
         # Names that share a tensor: the metadata says which of them has it.
         held |= {alias: file.path.name for alias, name in shared.items() if name in held}
     tied: list[str] = []
-    for name, file in places.items():
+    for name, file in weight_map.items():
         if name not in held and _may_be_tied(index, name):
             tied.append(name)
         elif held.get(name) != file and not name.startswith("__"):
@@ -98,5 +98,5 @@ def _may_be_tied(index: Path, name: str) -> bool:
 
 def is_shard_name(name: str) -> bool:
     """Whether this can be the name of a file of a checkpoint, in the folder of the index."""
-    known = suffix_of(name) in SUFFIXES and len(name.encode()) <= _LONGEST_FILE_NAME
+    known = suffix_of(name) in CHECKPOINTS and len(name.encode()) <= _LONGEST_FILE_NAME
     return known and not set(name) & set('/\\\0:"') and name.isprintable() and name[0] != "."

@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from secateurs.checkpoint.weight_files import is_weights
+from secateurs.results.durable import is_another_process
 
 _TEMPORARY = ".{name}.{pid}.tmp"
 _PATTERN = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 
 
 def temporary_name(path: Path) -> Path:
-    """The name beside a path under which this process writes what will take its place."""
+    """The name beside a path under which this process writes what will replace it."""
     return path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
 
 
@@ -39,25 +40,10 @@ def _remove(folder: Path, wanted: Callable[[str], bool]) -> None:
     with os.scandir(folder) as found:
         left = [(Path(e.path), match) for e in found if (match := _PATTERN.fullmatch(e.name))]
     for leftover, match in left:
-        if not wanted(match[1]) or _runs(int(match[2])):
+        if not wanted(match[1]) or is_another_process(int(match[2])):
             continue
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 leftover.unlink()
-
-
-def _runs(pid: int) -> bool:
-    """Whether another process of this number runs."""
-    if pid == os.getpid():
-        return False  # in a container, numbers are few and come again
-    if os.name != "posix":
-        return True  # elsewhere os.kill asks nothing, it kills
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

@@ -11,18 +11,25 @@ from secateurs.checkpoint.file_identity import Identity, check_unchanged, identi
 from secateurs.checkpoint.header import read_header
 from secateurs.checkpoint.main_file import main_file
 from secateurs.checkpoint.shard_index import check_agreement, is_index, read_index
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
-from secateurs.zoo.suffixes import SUFFIXES, is_named_as_weights, is_safetensors, suffix_of
+from secateurs.zoo.suffixes import (
+    CHECKPOINTS,
+    COMPRESSED,
+    is_named_as_weights,
+    is_safetensors,
+    suffix_of,
+)
 
 # Weights in any form: those that are not pruned must not be taken for those that are.
 _OTHER_WEIGHTS = (
     ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl", ".distcp",
 )  # fmt: skip
+_BITMASKS = "secateurs.compressed"  # what the metadata of an older compressed format had
 
 
 @dataclass(frozen=True)
-class Source:
+class StoredCheckpoint:
     """A checkpoint as it lies on disk.
 
     Attributes:
@@ -56,12 +63,14 @@ class Source:
         return {path: state for path, state in found.items() if state is not None}
 
 
-def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> Source:
+def find_checkpoint(
+    path: Path, *, key: str | None = None, order: Sequence[str] = ()
+) -> StoredCheckpoint:
     """Find and check the files of a checkpoint, without reading values.
 
     Args:
-        path: a ``.safetensors`` file, what ``torch.save`` wrote, a folder, or the
-            ``.index.json`` in one.
+        path: a ``.safetensors`` or ``.safetensors.zst`` file, what ``torch.save`` wrote, a folder,
+            or the ``.index.json`` in one.
         key: where the weights are in a file of ``torch.save`` that holds several sets of them.
         order: names of sets of which the first is taken, where there are several.
 
@@ -77,11 +86,11 @@ def find_checkpoint(path: Path, *, key: str | None = None, order: Sequence[str] 
         return _in_folder(path, main, key, order)
     if not path.is_file():
         raise InvalidArgumentError(
-            f"there is no checkpoint {path}; give a {', '.join(SUFFIXES)} file, or a folder"
+            f"there is no checkpoint {path}; give a {', '.join(CHECKPOINTS)} file, or a folder"
         )
     if is_index(path.name):
         return _in_folder(path.parent, path, key, order)
-    return Source(path, (read_file(path, key=key, order=order),))
+    return StoredCheckpoint(path, (read_file(path, key=key, order=order),))
 
 
 def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
@@ -104,21 +113,36 @@ def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) 
 
 
 def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
+    compressed = suffix_of(path) == COMPRESSED
     try:
-        plain = is_safetensors(path)
+        plain = compressed or is_safetensors(path)
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    if not plain and suffix_of(path) not in SUFFIXES and not is_archive(path):
-        raise InvalidArgumentError(f"{path} is no checkpoint: give a {', '.join(SUFFIXES)} file")
+    if not plain and suffix_of(path) not in CHECKPOINTS and not is_archive(path):
+        raise InvalidArgumentError(f"{path} is no checkpoint: give a {', '.join(CHECKPOINTS)} file")
     if not plain:
         from secateurs.checkpoint.pickled import read_pickled
 
         return read_pickled(path, key=key, order=order)
     if key is not None:
         raise InvalidArgumentError(
-            f"{path} is safetensors, which holds one set of weights: leave key={key!r} out"
+            f"{path} is safetensors, which holds one set of weights: leave ",
+            Argument("key", key),
+            " out",
         )
-    return read_header(path)
+    stored = _read_compressed(path) if compressed else read_header(path)
+    if _BITMASKS in (stored.metadata or {}):
+        raise InvalidArgumentError(
+            f"{path} holds bitmasks and values, which secateurs wrote before it wrote zstd: write "
+            "it as an ordinary file with the version that made it, as CHANGELOG.md says"
+        )
+    return stored
+
+
+def _read_compressed(path: Path) -> StoredFile:
+    from secateurs.checkpoint.zstd_frame import read_compressed
+
+    return read_compressed(path)
 
 
 def is_weights(name: str) -> bool:
@@ -126,11 +150,11 @@ def is_weights(name: str) -> bool:
     return is_index(name) or is_named_as_weights(name) or suffix_of(name) in _OTHER_WEIGHTS
 
 
-def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> Source:
+def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) -> StoredCheckpoint:
     if not is_index(main.name):
         others, left_out = _others(folder, {main.name})
         files = (read_file(main, key=key, order=order),)
-        return Source(folder, files, None, None, folder, others, left_out)
+        return StoredCheckpoint(folder, files, None, None, folder, others, left_out)
     state = identify(main)
     content, names = read_index(main)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -142,7 +166,7 @@ def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) 
     files = tuple(read_file(folder / name, key=key, order=order) for name in names)
     tied = check_agreement(main, content["weight_map"], files)
     others, left_out = _others(folder, {main.name, *names})
-    return Source(folder, files, main, content, folder, others, left_out, tied, state)
+    return StoredCheckpoint(folder, files, main, content, folder, others, left_out, tied, state)
 
 
 def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

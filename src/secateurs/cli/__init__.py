@@ -1,4 +1,4 @@
-"""The command line: ``secateurs sweep``, ``secateurs prune`` and ``secateurs report``."""
+"""The command line: ``secateurs sweep``, ``transfer``, ``prune`` and ``report``."""
 
 from secateurs.cli.main import main
 

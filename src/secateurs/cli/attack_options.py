@@ -18,12 +18,12 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
 from secateurs.transfer import (
+    AttackGroup,
     Benchmark,
-    Group,
+    ImageOrigin,
     ImageSet,
     Network,
     Protocol,
-    Subject,
     as_network,
     choose_images,
     fit_size,
@@ -99,7 +99,7 @@ class Networks:
 
     loaded: Sequence[LoadedModel]
     all: Sequence[Network]
-    groups: Sequence[Group]
+    groups: Sequence[AttackGroup]
 
 
 def load_networks(
@@ -152,7 +152,7 @@ def load_images(
     skip_corrupt: bool,
     interpolation: str,
     seed: int,
-) -> tuple[ImageSet, Subject]:
+) -> tuple[ImageSet, ImageOrigin]:
     """Bring all networks to one size, and find images that all of them classify correctly.
 
     Raises:
@@ -175,12 +175,12 @@ def load_images(
     total = len(found.dataset) if limit is None else None  # else nobody knows how many it takes
     with progress_bar("Choosing images", total) as bar:
         images = choose_images(found, networks.all, limit=limit, seed=seed, advance=bar.advance)
-    return images, Subject(
+    return images, ImageOrigin(
         data=found.name, split=found.split, image_seed=seed, interpolation=interpolation
     )
 
 
-def say_images(images: ImageSet, subject: Subject, *, targeted: bool) -> None:
+def say_images(images: ImageSet, origin: ImageOrigin, *, targeted: bool) -> None:
     """State how many images count, and where their target classes come from."""
     each = ", ".join(f"{name} {right}" for name, right in images.accuracy.items())
     say(
@@ -189,8 +189,8 @@ def say_images(images: ImageSet, subject: Subject, *, targeted: bool) -> None:
     )
     if targeted and images.drawn:
         say(
-            f"{subject.data} names no target classes: they were drawn with seed "
-            f"{subject.image_seed}, never the true class"
+            f"{origin.data} names no target classes: they were drawn with seed "
+            f"{origin.image_seed}, never the true class"
         )
 
 
@@ -198,7 +198,7 @@ def default_output(benchmark: Benchmark) -> Path:
     """A folder for each different run, so that the same command finds its own results again."""
     text = json.dumps(benchmark.configuration(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    data = re.sub(r"[^\w.-]+", "-", benchmark.subject.data).strip("-.")
+    data = re.sub(r"[^\w.-]+", "-", benchmark.origin.data).strip("-.")
     return Path("secateurs-results") / f"transfer_{data}_{digest}"
 
 

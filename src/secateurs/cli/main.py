@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # a stream may be broken already
                 stream.reconfigure(errors="replace")  # "±" where ASCII is all
-    several = words[:1] == ["sweep"] and is_one_of_several()
+    several = words[:1] in (["sweep"], ["retrain"]) and is_one_of_several()
     with _surroundings(words):
         with Interruption(last=arguments is None and not several) as interruption:
             (code, complaint), work = _prepare(words)
@@ -93,7 +93,7 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 
 
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
-    resumes = words[0] in ("sweep", "transfer")
+    resumes = words[0] in ("sweep", "transfer", "retrain")
     try:
         work()
     except KeyboardInterrupt:
@@ -105,9 +105,8 @@ def _carry_out(words: Sequence[str], work: Work) -> Outcome:
 
 def _worded(message: Message, words: Sequence[str]) -> str:
     """What an error or a warning says, with the options of the command that was asked for."""
-    from secateurs.cli.parser import options_of
-
-    return in_options(message, options_of(words[0]) if words else ())
+    parser: Any = sys.modules.get("secateurs.cli.parser")  # absent where its parser is
+    return in_options(message, parser.options_of(words[0]) if parser and words else ())
 
 
 def _failure(error: Exception, words: Sequence[str]) -> Outcome:

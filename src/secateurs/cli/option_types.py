@@ -1,20 +1,13 @@
-"""What options are made of: types of several values, panels of the help, and shared options.
-
-Nothing here, nor in the modules of the commands, imports torch: help and what was mistyped should
-not have to wait for it.
-"""
+"""What options are made of: types of several values, panels of the help, and shared options."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import CoercionError, Group, Parameter, Token, convert
 
 from secateurs.criteria import score_names
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
@@ -60,6 +53,17 @@ Several = Annotated[tuple[T, ...], Parameter(converter=separated)]
 Whole = Annotated[int, Parameter(converter=whole)]
 MaybeWhole = Annotated[int | None, Parameter(converter=whole)]
 
+
+def scores(*, data_free: bool = False) -> Parameter:
+    """Explains ``--score`` with the names in `secateurs.criteria.CRITERIA`.
+
+    Args:
+        data_free: whether only criteria count that need nothing but the weights.
+    """
+    names = ", ".join(score_names(data_free=data_free))
+    return Parameter(help=f"The criterion, the least important are candidates: {names}.")
+
+
 Granularity = Literal["weight", "kernel", "filter"]
 Scope = Literal["global", "layer"]
 PruneType = Literal["global", "gradient"]
@@ -76,6 +80,7 @@ class PruningGrid:
         prune_type: global (forward and backward pass, default) or gradient (backward pass alone).
         granularity: What is pruned as one unit; default weight.
         scope: Who competes with whom, global (all units, default) or layer.
+        score: Names of criteria; default magnitude.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...;
             default conv, linear, attention and experts. conv2d is what the original method prunes.
         include: Prune only these, globs on the names of parameters or of modules around them.
@@ -87,23 +92,17 @@ class PruningGrid:
     prune_type: Several[PruneType] = ()
     granularity: Several[Granularity] = ()
     scope: Several[Scope] = ()
-    score: Annotated[
-        Several[str],
-        Parameter(
-            help="The criterion, the least important are candidates: "
-            f"{', '.join(score_names())}; default magnitude."
-        ),
-    ] = ()
+    score: Annotated[Several[str], scores()] = ()
     layers: Several[str] = ()
     include: Several[str] = ()
     exclude: Several[str] = ()
 
 
-def given(options: "DataclassInstance", *without: str) -> Mapping[str, Any]:
+def given(options: Any, *without: str) -> Mapping[str, Any]:
     """The options that were written, by name; for the others the library has its defaults.
 
     Args:
-        options: what was asked for.
+        options: a dataclass of what was asked for.
         without: names to leave out.
     """
     found = {field.name: getattr(options, field.name) for field in fields(options)}

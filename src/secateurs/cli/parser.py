@@ -18,11 +18,8 @@ from cyclopts import (
 
 from secateurs._console import make_console
 from secateurs._version import __version__
-from secateurs.cli.prune_command import prune
-from secateurs.cli.report_command import report
+from secateurs.cli.commands import prune, report, retrain, sweep, transfer
 from secateurs.cli.standard_output import Stdout
-from secateurs.cli.sweep_command import sweep
-from secateurs.cli.transfer_command import transfer
 from secateurs.errors import InvalidArgumentError
 
 _KINDS = {float: "numbers such as 0.5", int: "whole numbers such as 3"}
@@ -59,7 +56,7 @@ def make_app() -> App:
     """The program as the parser sees it."""
     app = App(
         name="secateurs",
-        help="Exact weight pruning for PyTorch: sweeps, adversarial transfer, checkpoints.",
+        help="Exact weight pruning for PyTorch: sweeps, retraining, transfer, checkpoints.",
         help_format="plaintext",
         version=__version__,
         version_flags=["--version"],
@@ -71,7 +68,7 @@ def make_app() -> App:
             show_default=_shown,
         ),
     )
-    for command in (sweep, transfer, prune, report):
+    for command in (sweep, retrain, transfer, prune, report):
         app.command(command)
     return app
 
@@ -79,7 +76,9 @@ def make_app() -> App:
 def options_of(command: str) -> Collection[str]:
     """The names of a command's options, ``--output`` as well as ``-o``."""
     app = make_app()
-    arguments = app[command].assemble_argument_collection() if command in app else ()
+    if command not in app:
+        return ()
+    arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
     return {name for argument in arguments for name in argument.names}
 
 

@@ -1,96 +1,169 @@
 """``secateurs prune``: checkpoints of any size, without building a model."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from secateurs.cli.option_types import Granularity, MaybeWhole, Scope, Several, panel
-from secateurs.criteria import score_names
+from secateurs._console import say
+from secateurs._io.text import printable
+from secateurs._progress import bytes_text, progress_bar
+from secateurs.checkpoint import (
+    Decision,
+    Plan,
+    Summary,
+    decide_pruning,
+    decompress_checkpoint,
+    plan_pruning,
+    write_pruned,
+)
+from secateurs.checkpoint.destination import find_destination
+from secateurs.checkpoint.file_coverage import coverage_of_plan
+from secateurs.cli.coverage_text import coverage_line
+from secateurs.cli.option_types import given
+from secateurs.cli.prune_options import FilePruning
+from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 
-
-@panel("How to prune", 1)
-@dataclass(frozen=True, kw_only=True)
-class FilePruning:
-    """How to prune the weights in a file.
-
-    Args:
-        p_prune: Ratio of units that are candidates, 0 to 1.
-        p_bern: Probability of each candidate.
-        granularity: What is pruned as one unit.
-        scope: Who competes with whom: global (all units) or layer.
-        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...; by
-            default the weights of convolutions, linear layers and experts, told by name and shape.
-        include: Prune only these, globs on the names of tensors or of modules around them.
-        exclude: Do not prune these, globs on such names.
-        seed: For a p_bern between 0 and 1, and for random scores.
-        key: Where the weights are in a checkpoint of a training that holds several sets:
-            state_dict_ema, generator, ...
-    """
-
-    p_prune: float | None = None
-    p_bern: float = 1.0
-    granularity: Granularity = "weight"
-    scope: Scope = "global"
-    score: Annotated[
-        str,
-        Parameter(
-            help="The criterion, the least important are candidates: "
-            f"{', '.join(score_names(data_free=True))}."
-        ),
-    ] = "magnitude"
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
-    seed: MaybeWhole = None
-    key: str | None = None
+_NAMED = 6
 
 
-@panel("What to write", 2)
-@dataclass(frozen=True, kw_only=True)
-class Writing:
-    """What becomes of the result.
-
-    Args:
-        output: A file, or a folder if IN is one; it may be IN.
-        compress: Write pruned tensors as a bitmask and values, where that is smaller;
-            secateurs.load_checkpoint and --decompress read it.
-        decompress: Write what --compress wrote as ordinary files.
-        dry_run: Print what would be pruned and the threshold; write nothing.
-    """
-
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    compress: bool = False
-    decompress: bool = False
-    dry_run: bool = False
+def plan_only(source: Path, asked: FilePruning) -> None:
+    """Print what would be pruned, and the threshold."""
+    plan = plan_pruning(source, **given(asked))
+    with progress_bar("reading", plan.work, unit="bytes") as bar:
+        decision = decide_pruning(plan, bar.advance)
+    with Stdout() as stdout:
+        table = _plan_table(plan, decision, _what_stays(plan, asked))
+        stdout.write("\n".join((table, *plan.notes, "")))
 
 
-def prune(
-    source: Annotated[
-        Path,
-        Parameter(
-            name="IN",
-            help="A .safetensors, .pt or .bin file, or a folder as Hugging Face writes it.",
-        ),
-    ],
-    /,
-    *,
-    pruning: FilePruning = FilePruning(),
-    writing: Writing = Writing(),
-) -> Callable[[], None]:
-    """Prune the weights in a file or folder, however large, in two passes over it."""
-    if writing.decompress and (pruning.p_prune is not None or writing.compress or writing.dry_run):
-        raise InvalidArgumentError("--decompress goes with IN and --output alone")
-    if pruning.p_prune is None and not writing.decompress:
-        raise InvalidArgumentError("--p-prune is missing: write --p-prune 0.5 for half")
-    from secateurs.cli.prune_run import decompress, plan_only, prune_file
+def prune_file(
+    source: Path, given_output: Path | None, asked: FilePruning, *, compress: bool
+) -> None:
+    """Prune a file or folder, and say what was done."""
+    plan = plan_pruning(source, **given(asked))
+    stays = _what_stays(plan, asked)
+    output = _needed(given_output)
+    find_destination(plan.source, output, compress=compress)
+    for line in (_outline(plan), *plan.notes):
+        say(line)
+    with progress_bar("pruning", plan.work, unit="bytes") as bar:
+        decision = decide_pruning(plan, bar.advance)
+        summary = write_pruned(plan, decision, output, compress=compress, advance=bar.advance)
+    with Stdout(written=True) as stdout:
+        stdout.write("\n".join(filter(None, (_summary_table(summary), stays))) + "\n")
+        for line in (*_thresholds(plan, decision), *_others(plan, summary)):
+            say(line)
+        files = _first(list(summary.names))
+        say(f"wrote {files} ({bytes_text(summary.size)}) to {summary.folder}")
 
-    if writing.dry_run:
-        return partial(plan_only, source, pruning)
-    if writing.decompress:
-        return partial(decompress, source, writing.output)
-    return partial(prune_file, source, writing.output, pruning, compress=writing.compress)
+
+def decompress(source: Path, given_output: Path | None) -> None:
+    """Write what ``--compress`` wrote as ordinary files."""
+    output = _needed(given_output)
+    with progress_bar("decompressing", None, unit="bytes") as bar:
+        folder = decompress_checkpoint(source, output, advance=bar.advance)
+    say(f"wrote {output.name or folder.resolve().name} to {folder}")
+
+
+def _needed(output: Path | None) -> Path:
+    if output is None:
+        raise InvalidArgumentError("--output is missing: write -o PATH (it may be the input)")
+    return output
+
+
+def _what_stays(plan: Plan, asked: FilePruning) -> str:
+    """A line on the weights that do not compete."""
+    found = coverage_of_plan(plan)
+    return coverage_line(found, include=asked.include)
+
+
+def _others(plan: Plan, summary: Summary) -> list[str]:
+    """What went along, and what did not."""
+    lines: list[str] = []
+    left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
+    if plan.source.tied:
+        tied = _first(list(plan.source.tied))
+        lines.append(f"in the index and in no file, so taken for tied to other weights: {tied}")
+    if left_out:
+        lines.append(f"left out, other weights or the state of a training: {_first(left_out)}")
+    if summary.copied:
+        lines.append(f"copied along: {_first(list(summary.copied))}")
+    if summary.were_links:
+        lines.append(
+            f"what {_first(list(summary.were_links))} led to as links has stayed as it was; the "
+            "result is a file of its own"
+        )
+    return lines
+
+
+def _outline(plan: Plan) -> str:
+    """What will be pruned, in a line."""
+    count = len(plan.weights) + len(plan.untouched)
+    elements = sum(weight.entry.count for weight in plan.weights)
+    size = sum(weight.entry.nbytes for weight in plan.weights)
+    by_size = sorted(plan.untouched, key=lambda entry: -entry.count)
+    others = _first([entry.name for entry in by_size])
+    rest = f"; the others stay: {others}" if others else ""
+    return (
+        f"pruning {len(plan.weights):,} of {count:,} tensors ({elements:,} weights, "
+        f"{bytes_text(size)}){rest}"
+    )
+
+
+def _plan_table(plan: Plan, decision: Decision, stays: str) -> str:
+    """Every tensor, and whether it competes."""
+    rows = [("tensor", "dtype", "shape", "elements", "")]
+    chosen = {weight.entry.name for weight in plan.weights}
+    for file in plan.source.files:
+        rows += [
+            (
+                printable(e.name),
+                e.dtype,
+                _shape(e.shape),
+                f"{e.count:,}",
+                "prune" * (e.name in chosen),
+            )
+            for e in file.entries
+        ]
+    return "\n".join(filter(None, (_aligned(rows), stays, *_thresholds(plan, decision))))
+
+
+def _summary_table(summary: Summary) -> str:
+    rows = [("tensor", "dtype", "shape", "pruned", "of", "ratio")]
+    for one in summary.weights:
+        ratio = one.pruned / one.total
+        numbers_of = f"{one.pruned:,}", f"{one.total:,}", f"{ratio:.2%}"
+        rows.append((printable(one.name), one.dtype, _shape(one.shape), *numbers_of))
+    pruned, total = (sum(getattr(w, a) for w in summary.weights) for a in ("pruned", "total"))
+    rows.append(("total", "", "", f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"))
+    return _aligned(rows)
+
+
+def _thresholds(plan: Plan, decision: Decision) -> list[str]:
+    """Where the candidates end; a line for each tensor where each has its own."""
+    lines: list[str] = []
+    for group in decision.groups:
+        units = sum(weight.units for weight in group.weights)
+        alone = plan.options.scope == "layer"
+        what = printable(group.weights[0].entry.name) if alone else "threshold"
+        end = "no candidates" if group.score is None else f"{group.score:.9g}"
+        lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
+    return lines
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as what is in them; the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(f"{cell:{'>' if i else '<'}{w}}" for i, (cell, w) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(map(printable, names[:_NAMED])) + (f" and {more:,} more" if more > 0 else "")

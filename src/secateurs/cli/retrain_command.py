@@ -1,189 +1,276 @@
 """``secateurs retrain``: train, prune, and train what is left."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+import os
+import re
+from contextlib import ExitStack
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any
 
-from cyclopts import Parameter
+import torch
 
-from secateurs._console import say
-from secateurs.cli.option_types import (
-    DIGITS_NETWORKS,
-    Granularity,
-    MaybeWhole,
-    Scope,
-    Several,
-    Whole,
-    panel,
+from secateurs.cli.loading import check_loader_options, pick_device
+from secateurs.cli.option_types import DIGITS_NETWORKS
+from secateurs.cli.retrain_options import (
+    RetrainImages,
+    RetrainPruning,
+    RetrainRunning,
+    RetrainTraining,
 )
-from secateurs.cli.processes import is_first
+from secateurs.cli.retrain_summary import clear, report, say_row, write_masks
+from secateurs.cli.torchrun import in_turn, own_device
 from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation.ranks import Ranks
+from secateurs.outputs import dtype_of
+from secateurs.provenance import device_name, tensors_sha256, versions, weights_sha256
+from secateurs.results import Results, RetrainRow
+from secateurs.selection.selection_options import SelectionOptions
+from secateurs.training.labelled_images import LabelledImages, StreamedImages, TrainingImages
+from secateurs.training.retrain import RetrainData, Retraining
+from secateurs.training.retrain_plan import RetrainPlan
+from secateurs.training.settings import TrainingSettings
+from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
+from secateurs.zoo.weights_file import read_weights
 
-_MNIST, _CIFAR10 = ("lenet300", "lenet5", "mlpnet"), ("resnet20",)
-
-
-@panel("What to train", 1)
-@dataclass(frozen=True, kw_only=True)
-class RetrainImages:
-    """The network and the images.
-
-    Args:
-        arch: lenet300, lenet5 or mlpnet (MNIST), resnet20 (CIFAR-10), digits, torchvision:NAME,
-            timm:NAME, hf:NAME, or package.module:function.
-        weights: A .safetensors or .pt file, or the name of published weights, to begin with;
-            without it the network is trained first.
-        num_classes: Classes of the network, if not the usual number.
-        data: mnist, fashion-mnist, cifar10, digits, ..., or a folder: DIR/train/CLASS/*, or
-            DIR/train.parquet with columns image and label.
-        data_root: Where named data sets lie or are downloaded to.
-        split: Which part of the data is trained on.
-        test_split: Which part is scored at the end; default test, or val for folders.
-        test_data: Other data for the score at the end; default --data.
-        validation: Ratio of the training images that choose the best epoch instead.
-        limit: Train on this many images, spread evenly over the data.
-        img_size: Input size in pixels, if not the network's own.
-    """
-
-    arch: Annotated[str, Parameter(alias="-a")] = "digits"
-    weights: str | None = None
-    num_classes: MaybeWhole = None
-    data: Annotated[str | None, Parameter(alias="-d")] = None
-    data_root: Path | None = None
-    split: str = "train"
-    test_split: str | None = None
-    test_data: str | None = None
-    validation: float = 0.1
-    limit: MaybeWhole = None
-    img_size: MaybeWhole = None
+_IN_MEMORY = 4 * 2**30
+"""Bytes of decoded images that are kept in memory; more are decoded anew in each epoch."""
 
 
-@panel("How to prune", 2)
-@dataclass(frozen=True, kw_only=True)
-class RetrainPruning:
-    """How much is pruned, when, and what may come back.
+def run_retrain(
+    asked: RetrainImages,
+    pruning: RetrainPruning,
+    training: RetrainTraining,
+    running: RetrainRunning,
+    ranks: Ranks | None = None,
+) -> None:
+    """Load, train, prune, retrain, and report; the first of several ranks reports alone.
 
     Args:
-        ratio: Ratio of units that are pruned in the end; default 0.9.
-        compression: Instead of a ratio: how many times fewer, 12 for a ratio of 11/12.
-        schedule: one-shot (at once), iterative (in rounds, Han et al. 2015), or cubic (fast at
-            first, Zhu and Gupta 2017).
-        rounds: Of the iterative schedule.
-        rewind: Go back to the weights before the pruning at each round (Frankle and Carbin 2019).
-        ramp: Part of the epochs over which the cubic schedule prunes.
-        every: Steps between two prunings of the cubic schedule, or two regrowths.
-        regrow: Let pruned weights come back: none, magnitude (dynamic network surgery, Guo et al.
-            2016) or gradient (RigL, Evci et al. 2020).
-        keep_at_least: Ratio of its units that each layer keeps at least.
-        granularity: What is pruned as one unit.
-        scope: Who competes with whom: global (all units) or layer.
-        score: The criterion, the least important are pruned.
-        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
-        include: Prune only these, globs on the names of parameters or of modules around them.
-        exclude: Do not prune these, globs on such names.
+        asked: the network, and which images.
+        pruning: how much is pruned, and when.
+        training: how it is trained.
+        running: where it runs and where the results go.
+        ranks: the processes that train together.
     """
-
-    ratio: float | None = None
-    compression: float | None = None
-    schedule: Literal["one-shot", "iterative", "cubic"] = "cubic"
-    rounds: Whole = 5
-    rewind: bool = False
-    ramp: float = 0.5
-    every: Whole = 100
-    regrow: Literal["none", "magnitude", "gradient"] = "none"
-    keep_at_least: float = 0.0
-    granularity: Granularity = "weight"
-    scope: Scope = "global"
-    score: str = "magnitude"
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
-
-
-@panel("How to train", 3)
-@dataclass(frozen=True, kw_only=True)
-class RetrainTraining:
-    """Epochs, optimizer and batches.
-
-    Args:
-        dense_epochs: Epochs before any pruning; default 20 (digits 10), with --weights 0.
-        epochs: Epochs of retraining; default 40 (digits 20).
-        optimizer: sgd (Nesterov momentum 0.9), adam or adamw.
-        dense_lr: Highest learning rate before any pruning.
-        lr: Highest learning rate of the retraining.
-        weight_decay: L2 penalty of weights, not of biases and normalisation.
-        warmup: Epochs over which the learning rate rises.
-        batch_size: Images a step.
-        augment: none, shift (by up to two pixels) or crop-flip.
-        seed: Of weights, order, augmentation and draws.
-        seeds: Several runs, one a seed.
-    """
-
-    dense_epochs: MaybeWhole = None
-    epochs: MaybeWhole = None
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    dense_lr: float = 0.05
-    lr: float = 0.05
-    weight_decay: float = 5e-4
-    warmup: float = 0.0
-    batch_size: Annotated[Whole, Parameter(alias="-b")] = 128
-    augment: Literal["none", "shift", "crop-flip"] = "none"
-    seed: Whole = 0
-    seeds: Several[int] = ()
+    ranks = ranks or Ranks()
+    seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
+    plans = {seed: make_plan(asked, pruning, training, seed, amp=running.amp) for seed in seeds}
+    plans[seeds[0]].check_ranks(ranks.size)
+    device = own_device(ranks, pick_device(running.device))
+    check_loader_options(training.batch_size, running.workers, asked.limit)
+    check_data(_name_of(asked))
+    if asked.arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    model = in_turn(ranks, lambda: _load_model(asked, seeds[0]))
+    images, label = in_turn(ranks, lambda: _images(asked, model, device, running.workers or 0))
+    config = _config(asked, pruning, training, running, label)
+    folder = running.output or _default_output(asked, config)
+    rows: list[RetrainRow] = []
+    with ExitStack() as stack:
+        results = None
+        with ranks.together():
+            if ranks.is_first:
+                results = stack.enter_context(Results(folder, RetrainRow))
+                goes_on = results.open(config, overwrite=not running.resume, growing=("seeds",))
+                for seed in () if goes_on else seeds:
+                    clear(_folder_of(folder, seed, seeds))
+        for seed in seeds:
+            own = _folder_of(folder, seed, seeds)
+            own.mkdir(parents=True, exist_ok=True)
+            model = _load_model(asked, seed)
+            model.model.to(device)
+            run = Retraining(
+                model.model,
+                images,
+                plans[seed],
+                row=_row(model, label, device, plans[seed]),
+                results=results,
+                folder=own,
+                say=say_row if ranks.is_first else lambda _: None,
+                process_group=ranks.group,
+            )
+            rows += run.run()
+            with ranks.together():
+                if ranks.is_first:
+                    write_masks(model.model, own, plans[seed].options)
+    if ranks.is_first:
+        last = _folder_of(folder, seeds[-1], seeds)
+        report(rows, folder, last, model.model, plans[seeds[-1]].options, running.title)
 
 
-@panel("Running", 4)
-@dataclass(frozen=True, kw_only=True)
-class RetrainRunning:
-    """Where it runs and where the results go.
-
-    Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
-        workers: Processes that decode images.
-        amp: Compute in bfloat16 where autocast does.
-        output: Folder for results; default secateurs-results/NAME.
-        resume: Go on where this run was interrupted, or begin again.
-        title: Title of the plot.
-    """
-
-    device: str = "auto"
-    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
-    amp: bool = False
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
-    title: str | None = None
+def _folder_of(folder: Path, seed: int, seeds: list[int]) -> Path:
+    """Where the weights of one seed go."""
+    return folder / f"seed-{seed}" if len(seeds) > 1 else folder
 
 
-def retrain(
+def make_plan(
+    asked: RetrainImages,
+    pruning: RetrainPruning,
+    training: RetrainTraining,
+    seed: int,
     *,
-    images: RetrainImages = RetrainImages(),
-    pruning: RetrainPruning = RetrainPruning(),
-    training: RetrainTraining = RetrainTraining(),
-    running: RetrainRunning = RetrainRunning(),
-) -> Callable[..., None]:
-    """Train a classifier, prune it, and train what is left.
-
-    With no options: a small network on the digits of scikit-learn, in under a minute.
-    """
-    if pruning.ratio is not None and pruning.compression is not None:
-        raise InvalidArgumentError("give --ratio or --compression, not both")
-    if pruning.compression is not None and not pruning.compression >= 1:
-        raise InvalidArgumentError(
-            f"--compression must be at least 1, got {pruning.compression:g}; 12 keeps a twelfth"
-        )
-    data = images.data or _usual_data(images.arch)
-    if is_first():
-        say(f"loading the network {images.arch} and the data {data} ...")
-    from secateurs.cli.retrain_run import run_retrain
-
-    return partial(run_retrain, images, data, pruning, training, running)
-
-
-def _usual_data(arch: str) -> str:
-    for names, data in ((DIGITS_NETWORKS, "digits"), (_MNIST, "mnist"), (_CIFAR10, "cifar10")):
-        if arch in names:
-            return data
-    raise InvalidArgumentError(
-        f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
+    amp: bool,
+) -> RetrainPlan:
+    """The options as the library takes them; wrong values are refused before anything is loaded."""
+    digits = asked.arch in DIGITS_NETWORKS
+    dense = training.dense_epochs
+    if dense is None:
+        dense = 0 if asked.weights is not None else 10 if digits else 20
+    epochs = training.epochs if training.epochs is not None else 20 if digits else 40
+    common: dict[str, Any] = {
+        "optimizer": training.optimizer,
+        "weight_decay": training.weight_decay,
+        "batch_size": training.batch_size,
+        "warmup": training.warmup,
+        "augment": training.augment,
+        "amp": amp,
+    }
+    ratio = 0.9 if pruning.ratio is None else pruning.ratio
+    if pruning.compression is not None:
+        ratio = 1 - 1 / pruning.compression
+    which = {field.name: getattr(pruning, field.name, None) for field in fields(SelectionOptions)}
+    return RetrainPlan(
+        ratio=ratio,
+        dense=TrainingSettings(epochs=dense, learning_rate=training.dense_lr, **common),
+        retraining=TrainingSettings(epochs=epochs, learning_rate=training.lr, **common),
+        schedule=pruning.schedule,
+        rounds=pruning.rounds,
+        rewind=pruning.rewind,
+        ramp=pruning.ramp,
+        every=pruning.every,
+        floor=pruning.keep_at_least,
+        regrowth=pruning.regrow,
+        options=SelectionOptions(**{name: value for name, value in which.items() if value}),
+        seed=seed,
     )
+
+
+def _load_model(asked: RetrainImages, seed: int) -> LoadedModel:
+    torch.manual_seed(seed)  # of weights that are drawn
+    return load_model(
+        asked.arch,
+        weights=asked.weights or "random",
+        num_classes=asked.num_classes,
+        img_size=asked.img_size,
+    )
+
+
+def _images(
+    asked: RetrainImages, model: LoadedModel, device: torch.device, workers: int
+) -> tuple[RetrainData, str]:
+    """The images, and what the rows call them."""
+    load = partial(
+        load_data, model=model, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
+    )
+    data = _name_of(asked)
+    train = load(data, split=asked.split, limit=asked.limit)
+    test = load(asked.test_data or data, split=asked.test_split)
+    if asked.test_data is None and test.split == train.split:
+        raise InvalidArgumentError(
+            f"--split {train.split} is trained on and would be scored, too: write --test-split or "
+            "--test-data with other images"
+        )
+    own, validation = _in_memory(train, device, workers).split(asked.validation)
+    name = train.name if asked.test_data is None else f"{train.name};{test.name}"
+    return RetrainData(own, validation, _in_memory(test, device, workers), test.split), name
+
+
+def _name_of(asked: RetrainImages) -> str:
+    return asked.data or "digits"
+
+
+def _in_memory(data: LoadedData, device: torch.device, workers: int) -> TrainingImages:
+    first, _ = data.dataset[0]
+    if len(data.dataset) * first.numel() * first.element_size() > _IN_MEMORY:
+        return StreamedImages(data.dataset, workers=workers)
+    return LabelledImages.read(data.dataset, workers=workers).to(device)
+
+
+def _config(
+    asked: RetrainImages,
+    pruning: RetrainPruning,
+    training: RetrainTraining,
+    running: RetrainRunning,
+    label: str,
+) -> dict[str, Any]:
+    """What decides the results; where they go and what draws them does not."""
+    seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
+    config = asdict(asked) | asdict(pruning) | asdict(training)
+    config |= {"data_name": label, "amp": running.amp, "seeds": seeds}
+    del config["seed"]
+    if asked.weights is not None and Path(asked.weights).is_file():
+        config["weights_sha256"] = tensors_sha256(read_weights(asked.weights))
+    return {name: str(v) if isinstance(v, os.PathLike) else v for name, v in config.items()}
+
+
+def _default_output(asked: RetrainImages, config: dict[str, Any]) -> Path:
+    """A folder for each different run, so that the same command finds its own results again."""
+    others = {name: value for name, value in config.items() if name != "seeds"}
+    text = json.dumps(others, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = "_".join(
+        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (asked.arch, _name_of(asked))
+    )
+    return Path("secateurs-results") / f"retrain_{name}_{digest}"
+
+
+def _row(
+    model: LoadedModel,
+    data: str,
+    device: torch.device,
+    plan: RetrainPlan,
+) -> RetrainRow:
+    """What all rows of a run have in common; what they measure is filled in by the run."""
+    schedule = {
+        "one-shot": "one-shot",
+        "iterative": f"iterative, {plan.rounds} rounds" + ", rewound" * plan.rewind,
+        "cubic": f"cubic over {plan.ramp:g} of the epochs",
+    }[plan.schedule]
+    return RetrainRow(
+        model=model.name,
+        weights=model.weights,
+        data=data,
+        seed=plan.seed,
+        granularity=plan.options.granularity,
+        scope=plan.options.scope,
+        score=plan.options.score_name,
+        layers=_joined(plan.options.layers),
+        include=_joined(plan.options.include),
+        exclude=_joined(plan.options.exclude),
+        p_prune=plan.ratio,
+        schedule=schedule,
+        regrowth=plan.regrowth,
+        optimizer="",
+        learning_rate=0.0,
+        weight_decay=0.0,
+        augment="",
+        train_batch_size=0,
+        train_count=0,
+        preprocess=str(model.preprocess),
+        amp=False,
+        phase="dense",
+        epoch=0,
+        split="",
+        count=0,
+        train_loss=0.0,
+        loss=0.0,
+        top1=0.0,
+        correct=0,
+        achieved=0.0,
+        kept=0,
+        prunable=0,
+        param_count=sum(p.numel() for p in model.model.parameters()) / 1e6,
+        duration=0.0,
+        device=device_name(device),
+        dtype=str(dtype_of(model.model)).removeprefix("torch."),
+        ranks=1,
+        weights_sha256=weights_sha256(model.model),
+        versions=versions(),
+    )
+
+
+def _joined(patterns: Any) -> str:
+    return ";".join(patterns or ())

@@ -1,135 +1,146 @@
 """``secateurs sweep``: how accuracy falls as weights go."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+import torch
 
 from secateurs._console import say
-from secateurs.cli.option_types import (
-    DIGITS_NETWORKS,
-    MaybeWhole,
-    PruningGrid,
-    Several,
-    Whole,
-    panel,
+from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.coverage_text import coverage_line
+from secateurs.cli.loading import (
+    check_loader_options,
+    default_output,
+    leave_gradients,
+    make_loader,
+    pick_device,
+    provenance_of,
 )
-from secateurs.cli.processes import is_first
-from secateurs.errors import InvalidArgumentError
+from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
+from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
+from secateurs.criteria import criterion_of
+from secateurs.errors import SecateursError
+from secateurs.evaluation import Grid, sweep
+from secateurs.evaluation.ranks import Ranks
+from secateurs.parameters.coverage_count import coverage_of
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.prunable_parameters import targets_in
+from secateurs.report import plot_sweep, print_table
+from secateurs.results import Row, read_rows
+from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 
 
-@panel("What to measure", 1)
-@dataclass(frozen=True, kw_only=True)
-class SweepImages:
-    """The network and the images.
-
-    Args:
-        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
-            package.module:function, or digits.
-        weights: A .safetensors or .pt file, or the name of published weights; torchvision models
-            have IMAGENET1K_V1 unless you say so.
-        num_classes: Classes of a weights FILE, if not the usual number.
-        data: A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), digits,
-            mnist, cifar10, ...
-        data_root: Where named data sets lie or are downloaded to.
-        split: Which part of the data: val, test, ...
-        limit: Use this many images, spread evenly over the data.
-        skip_corrupt: Count unreadable images and go on.
-    """
-
-    arch: Annotated[str, Parameter(alias="-a")] = "digits"
-    weights: str | None = None
-    num_classes: MaybeWhole = None
-    data: Annotated[str | None, Parameter(alias="-d")] = None
-    data_root: Path | None = None
-    split: str | None = None
-    limit: MaybeWhole = None
-    skip_corrupt: bool = False
-
-
-@panel("How to prune", 2)
-@dataclass(frozen=True, kw_only=True)
-class SweepPruning(PruningGrid):
-    """What is compared; by default the ratios 0, 0.1, ..., 0.9 with p_bern 1.
+def run_sweep(
+    asked: SweepImages,
+    data: str,
+    pruning: SweepPruning,
+    preprocessing: Preprocessing,
+    running: SweepRunning,
+    ranks: Ranks | None = None,
+) -> None:
+    """Load, measure, and report; the first of several ranks reports alone.
 
     Args:
-        p_prune: Ratios of units that are candidates, 0 to 1; default 0 to 0.9.
-        p_bern: Probability of each candidate; default 1.
-        draws: Draws to average where 0 < p_bern < 1 or the score is random.
-        seed: Of the first draw; draw i has seed + i.
+        asked: the network, and which images.
+        data: where these are.
+        pruning: what is compared.
+        preprocessing: what is done to the images.
+        running: where it runs and where the rows go.
+        ranks: the processes that share the images.
     """
-
-    draws: Whole = 1
-    seed: Whole = 0
-
-
-@panel("Preprocessing", 3)
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """What is done to images otherwise than the network's own configuration says.
-
-    Args:
-        img_size: Input size in pixels.
-        crop_pct: Input size by resized size, such as 0.875.
-        crop_mode: center, squash or border, as timm names them.
-        interpolation: bilinear, bicubic, nearest, ...
-        mean: 1 or 3 numbers.
-        std: 1 or 3 numbers.
-    """
-
-    img_size: MaybeWhole = None
-    crop_pct: float | None = None
-    crop_mode: str | None = None
-    interpolation: str | None = None
-    mean: Several[float] = ()
-    std: Several[float] = ()
-
-
-@panel("Running", 4)
-@dataclass(frozen=True, kw_only=True)
-class SweepRunning:
-    """Where it runs and where the rows go.
-
-    Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
-        batch_size: Images a batch; halved when memory runs out.
-        workers: Processes that decode images.
-        amp: Run under autocast.
-        output: Folder for results; default secateurs-results/NAME.
-        resume: Go on where this sweep was interrupted, or measure again.
-        title: Title of the plot.
-    """
-
-    device: str = "auto"
-    batch_size: Annotated[Whole, Parameter(alias="-b")] = 64
-    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
-    amp: bool = False
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
-    title: str | None = None
-
-
-def sweep(
-    *,
-    images: SweepImages = SweepImages(),
-    pruning: SweepPruning = SweepPruning(),
-    preprocessing: Preprocessing = Preprocessing(),
-    running: SweepRunning = SweepRunning(),
-) -> Callable[..., None]:
-    """Prune a classifier at a list of ratios and report how accuracy falls.
-
-    With no options: a small network on the digits of scikit-learn, in seconds.
-    """
-    if images.data is None and images.arch not in DIGITS_NETWORKS:
-        raise InvalidArgumentError(
-            f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
+    ranks = ranks or Ranks()
+    grid = Grid(**given(pruning))  # wrong values are refused before anything is loaded
+    place = own_device(ranks, pick_device(running.device))
+    check_loader_options(running.batch_size, running.workers, asked.limit)
+    check_data(data)
+    keep_freed_memory()
+    if asked.arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    torch.manual_seed(pruning.seed)  # for --weights random
+    model, images = in_turn(ranks, lambda: _load(asked, data, preprocessing))
+    loader = make_loader(
+        images,
+        batch_size=running.batch_size,
+        workers=running.workers,
+        device=place,
+        processes=ranks_here(),
+    )
+    model.model.to(place)
+    scored_on = ""
+    if any(criterion_of(name).needs_gradients for name in pruning.score):
+        scored_on = from_rank_0(
+            ranks,
+            model.model,
+            lambda: leave_gradients(
+                model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
+            ),
         )
-    data = images.data or "digits"
-    if is_first():
-        say(f"loading the network {images.arch} and the data {data} ...")
-    from secateurs.cli.sweep_run import run_sweep
+    provenance, count = provenance_of(model, images, scored_on), len(images.dataset)
+    folder = running.output or default_output(model, provenance, grid, count, place, running.amp)
+    earlier = _rows_in(folder) if running.resume else []
+    rows = sweep(
+        model.model,
+        loader,
+        provenance=provenance,
+        device=place,
+        amp=running.amp,
+        output=folder,
+        overwrite=not running.resume,
+        process_group=ranks.group,
+        **given(pruning),
+    )
+    if ranks.is_first:
+        stays = _what_stays(model, pruning, grid)
+        _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
 
-    return partial(run_sweep, images, data, pruning, preprocessing, running)
+
+def _load(
+    asked: SweepImages, data: str, preprocessing: Preprocessing
+) -> tuple[LoadedModel, LoadedData]:
+    model = load_model(
+        asked.arch,
+        weights=asked.weights,
+        num_classes=asked.num_classes,
+        **given(preprocessing),
+    )
+    images = load_data(
+        data,
+        model=model,
+        split=asked.split,
+        data_root=asked.data_root,
+        limit=asked.limit,
+        skip_corrupt=asked.skip_corrupt,
+    )
+    return model, images
+
+
+def _what_stays(model: LoadedModel, pruning: SweepPruning, grid: Grid) -> str:
+    """A line on the weights that do not compete."""
+    patterns = {"include": pruning.include or None, "exclude": pruning.exclude or None}
+    contents = ModelContents(model.model)
+    targets = targets_in(contents, layers=pruning.layers or None, **patterns)
+    found = coverage_of(contents, targets, **patterns, barrier=grid.barrier)
+    return coverage_line(found, pruning.layers, pruning.include)
+
+
+def _report(
+    rows: list[Row], folder: Path, title: str | None, stays: str, *, count: int, measured: bool
+) -> None:
+    with Stdout(written=True) as stdout:
+        stdout.table(lambda console: print_table(rows, console, note=stays))
+        if not measured:
+            say("these results were there already; --overwrite measures again")
+        if rows[0].count < count:
+            say(f"skipped {count - rows[0].count} of {count} images that could not be read")
+        plots = drawn(lambda: plot_sweep(rows, folder / "sweep", title=title))
+        names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
+        say(f"wrote {', '.join(names)} to {folder}")
+
+
+def _rows_in(folder: Path) -> list[Row]:
+    """The finished rows in a folder; none where there is nothing that can be read."""
+    try:
+        return read_rows(folder)
+    except SecateursError:
+        return []

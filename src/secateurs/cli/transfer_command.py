@@ -1,204 +1,133 @@
 """``secateurs transfer``: attacks on some networks, scored on others, with and without pruning."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Any
 
-from cyclopts import Parameter
+import torch
 
 from secateurs._console import say
-from secateurs.cli.option_types import (
-    DIGITS_FAMILY,
-    DIGITS_NETWORKS,
-    MaybeWhole,
-    PruningGrid,
-    Several,
-    Whole,
-    panel,
+from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.attack_options import (
+    DIGITS_LIMIT,
+    default_output,
+    fitted_batch,
+    load_images,
+    load_networks,
+    report_on,
+    say_images,
+    set_threads,
+    usual_protocol,
 )
-from secateurs.errors import InvalidArgumentError
+from secateurs.cli.loading import check_loader_options, pick_device
+from secateurs.cli.option_types import given
+from secateurs.cli.standard_output import Stdout
+from secateurs.cli.transfer_options import (
+    Attack,
+    DwpPruning,
+    Recipes,
+    Searching,
+    TransferImages,
+    TransferRunning,
+)
+from secateurs.transfer import (
+    AttackVariant,
+    AttackVariants,
+    Benchmark,
+    Search,
+    check_seeds,
+    check_variants,
+)
+from secateurs.zoo import check_data
+
+SEARCHED = {"p_prune": (0.05, 0.1, 0.2, 0.3, 0.5), "p_bern": (0.1, 0.3, 0.5)}
+"""What ``--search`` tries where nothing else is asked for."""
 
 
-@panel("Networks and images", 1)
-@dataclass(frozen=True, kw_only=True)
-class TransferImages:
-    """The networks that take part, and the images that are attacked.
-
-    Args:
-        surrogates: Networks to attack with: torchvision:NAME, timm:NAME, hf:NAME,
-            package.module:function; NAME=FILE or NAME=WEIGHTS says which weights.
-        targets: Networks that are scored only; default the surrogates that an attack does not use.
-        hold_one_out: Attack with all surrogates but one, score the one left out, for each.
-        ensemble: Attack with all surrogates together instead of each alone.
-        data: A folder (DIR/images.csv with DIR/images/, DIR/val/CLASS/*, or DIR/CLASS/*), or
-            digits, mnist, cifar10, ...
-        data_root: Where named data sets lie or are downloaded to.
-        split: Which part of the data: val, test, ...
-        limit: Use this many images of those that all networks classify correctly.
-        skip_corrupt: Leave out unreadable images.
-        image_seed: Of the images' order, and of target classes where the data has none.
-        img_size: Side of the attacked images, for all networks; default what the networks share,
-            else 224.
-        interpolation: How images are squashed to that size.
-    """
-
-    surrogates: Annotated[Several[str], Parameter(alias="--models")] = ()
-    targets: Several[str] = ()
-    hold_one_out: bool = False
-    ensemble: bool = False
-    data: Annotated[str | None, Parameter(alias="-d")] = None
-    data_root: Path | None = None
-    split: str | None = None
-    limit: MaybeWhole = None
-    skip_corrupt: bool = False
-    image_seed: Whole = 0
-    img_size: MaybeWhole = None
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-
-    @property
-    def small(self) -> bool:
-        """Whether this is about the embedded digits and their networks: all is smaller then."""
-        networks = (*self.surrogates, *self.targets)
-        return self.data in (None, "digits") and all(n in DIGITS_NETWORKS for n in networks)
-
-
-@panel("How to attack", 2)
-@dataclass(frozen=True, kw_only=True)
-class Attack:
-    """The iterative attack, the same on all surrogates; smaller defaults for the digits.
+def run_transfer(
+    asked: TransferImages,
+    attack: Attack,
+    recipes: Recipes,
+    pruning: DwpPruning,
+    searching: Searching,
+    running: TransferRunning,
+) -> None:
+    """Load, attack, score, and report.
 
     Args:
-        method: Parts joined by -: mi ni ti di rdi si admix, and one loss of ce logit margin;
-            default mi-ti-di-logit.
-        eps: The most that a pixel may change: 16/255 (default) or 0.0627.
-        alpha: What a pixel changes in a step; default 2/255.
-        steps: Steps of an attack; default 300.
-        passes: Gradient passes, so draws, that are averaged in a step; one where nothing is drawn.
-        every: Measure success every so many steps.
-        untargeted: Attack away from the true class instead of towards a target class.
-        seeds: Of attacks and draws; each is a repetition.
+        asked: the networks and the images, with defaults filled in.
+        attack: the attack.
+        recipes: how surrogates are diversified.
+        pruning: the settings of the recipe dwp.
+        searching: whether settings are chosen on images of their own.
+        running: where it runs and where the rows go.
     """
-
-    method: str | None = None
-    eps: str | None = None
-    alpha: str | None = None
-    steps: MaybeWhole = None
-    passes: Whole = 1
-    every: Whole = 20
-    untargeted: bool = False
-    seeds: Several[int] = (0,)
-
-
-@panel("How to diversify", 3)
-@dataclass(frozen=True, kw_only=True)
-class Recipes:
-    """Ways to make a surrogate that is pruned afresh at every call.
-
-    Args:
-        recipe: dwp, rapa, mup, or plain for nothing else; default dwp.
-        rapa_p_bern: Of rapa: probability of each parameter; default 0.05.
-        mup_p_prune: Of mup: ratio of each layer's weights; default 0.15.
-    """
-
-    recipe: Several[str] = ()
-    rapa_p_bern: Several[float] = ()
-    mup_p_prune: Several[float] = ()
-
-
-@panel("How dwp prunes", 4)
-@dataclass(frozen=True, kw_only=True)
-class DwpPruning(PruningGrid):
-    """The settings of the recipe dwp.
-
-    Args:
-        p_prune: Ratios of units that are candidates, 0 to 1; default 0.3.
-        p_bern: Probability of each candidate; default 0.5.
-        redraw: forward (default), step, or a number of draws to take one after the other.
-    """
-
-    redraw: Several[str] = ()
-
-
-@panel("Choosing settings", 5)
-@dataclass(frozen=True, kw_only=True)
-class Searching:
-    """Whether each recipe's setting is chosen on images of its own.
-
-    Args:
-        search: Choose each recipe's best setting on a part of the images, report on the rest.
-        search_images: How many images to choose on; default a quarter.
-        search_steps: Steps of the attacks that choose; default --steps.
-    """
-
-    search: bool = False
-    search_images: MaybeWhole = None
-    search_steps: MaybeWhole = None
-
-
-@panel("Running", 6)
-@dataclass(frozen=True, kw_only=True)
-class TransferRunning:
-    """Where it runs and where the rows go.
-
-    Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
-        batch_size: Images that are attacked together.
-        threads: Threads of the CPU.
-        output: Folder for results; default secateurs-results/transfer_NAME.
-        resume: Go on where this run stopped, also with more settings or seeds, or start anew.
-        save_images: Keep the attacked images as PNG, as TransferAttack's evaluation reads them.
-        title: Title of the plots.
-    """
-
-    device: str = "auto"
-    batch_size: Annotated[MaybeWhole, Parameter(alias="-b")] = None
-    threads: MaybeWhole = None
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
-    save_images: bool = False
-    title: str | None = None
+    protocol = usual_protocol(
+        asked.small,
+        batch_size=running.batch_size,
+        targeted=not attack.untargeted,
+        **{
+            name: getattr(attack, name)
+            for name in ("method", "eps", "alpha", "steps", "passes", "every")
+        },
+    )
+    variants = _variants(recipes, pruning, searching)
+    check_seeds(attack.seeds)
+    search = (
+        Search(images=searching.search_images, steps=searching.search_steps)
+        if searching.search
+        else None
+    )
+    place = pick_device(running.device)
+    check_loader_options(1 if running.batch_size is None else running.batch_size, None, asked.limit)
+    data = asked.data or "digits"
+    check_data(data)
+    keep_freed_memory()
+    set_threads(running.threads, small=asked.small)
+    torch.manual_seed(0)  # for NAME=random
+    networks = load_networks(
+        asked.surrogates,
+        asked.targets,
+        hold_one_out=asked.hold_one_out,
+        together=asked.ensemble,
+        device=place,
+    )
+    check_variants(networks.groups, variants)
+    images, origin = load_images(
+        data,
+        networks,
+        img_size=asked.img_size,
+        split=asked.split,
+        data_root=asked.data_root,
+        limit=asked.limit or (DIGITS_LIMIT if asked.small else None),
+        skip_corrupt=asked.skip_corrupt,
+        interpolation=asked.interpolation,
+        seed=asked.image_seed,
+    )
+    benchmark = Benchmark(
+        groups=networks.groups,
+        images=images,
+        variants=variants,
+        protocol=fitted_batch(protocol, running.batch_size, images, place),
+        seeds=list(attack.seeds),
+        search=search,
+        origin=origin,
+    )
+    folder = running.output or default_output(benchmark)
+    rows = benchmark.run(
+        output=folder,
+        overwrite=not running.resume,
+        save_images=folder / "images" if running.save_images else None,
+        started=lambda: say_images(images, origin, targeted=not attack.untargeted),
+    )
+    with Stdout(written=True) as stdout:
+        files = report_on(rows, folder, running.title, stdout)
+        say(f"wrote {', '.join(files)} to {folder}")
 
 
-def transfer(
-    *,
-    images: TransferImages = TransferImages(),
-    attack: Attack = Attack(),
-    recipes: Recipes = Recipes(),
-    pruning: DwpPruning = DwpPruning(),
-    searching: Searching = Searching(),
-    running: TransferRunning = TransferRunning(),
-) -> Callable[[], None]:
-    """Attack some networks, plain and diversified by pruning, and score on others.
-
-    With no options: four small networks on the digits of scikit-learn, in about two minutes.
-    """
-    _refuse_search_options(searching)
-    asked = _with_defaults(images)
-    names = ", ".join((*asked.surrogates, *asked.targets))
-    say(f"loading the networks {names} and the data {asked.data} ...")
-    from secateurs.cli.transfer_run import run_transfer
-
-    return partial(run_transfer, asked, attack, recipes, pruning, searching, running)
-
-
-def _with_defaults(images: TransferImages) -> TransferImages:
-    """The digits and their networks where nothing else was asked for."""
-    if images.small and not images.surrogates:
-        alone = images.hold_one_out or not (images.targets or images.ensemble)
-        images = replace(images, surrogates=DIGITS_FAMILY, hold_one_out=alone)
-    if not images.surrogates:
-        raise InvalidArgumentError("no networks to attack with: write --surrogates NAME NAME")
-    if images.data is None and not images.small:
-        raise InvalidArgumentError("no images: write --data DIR, a folder, or --data digits")
-    return replace(images, data=images.data or "digits")
-
-
-def _refuse_search_options(searching: Searching) -> None:
-    for option, value in (
-        ("--search-images", searching.search_images),
-        ("--search-steps", searching.search_steps),
-    ):
-        if value is not None and not searching.search:
-            raise InvalidArgumentError(f"{option} belongs to a search: write --search too")
+def _variants(
+    recipes: Recipes, pruning: DwpPruning, searching: Searching
+) -> Sequence[AttackVariant]:
+    ratios = SEARCHED if searching.search else {}
+    options: dict[str, Any] = {**ratios, **given(recipes), **given(pruning, "redraw")}
+    redraw = [int(word) if word.isdigit() else word for word in pruning.redraw or ["forward"]]
+    return AttackVariants(redraw=redraw, **options).all

@@ -10,7 +10,12 @@ from secateurs._console import say
 from secateurs.cli.processes import is_first
 from secateurs.errors import Argument, CoverageWarning, Message
 
-_CALLED = {"mode": "--prune-type", "seed": "--seeds", "source": "IN"}
+_CALLED = {
+    "seed": "--seeds",
+    "source": "IN",
+    "floor": "--keep-at-least",
+    "learning_rate": "--lr",
+}
 """Arguments whose option has another name, in the commands that have that option."""
 
 
@@ -33,7 +38,7 @@ def in_options(message: Message, options: Collection[str] = ()) -> str:
 def as_option(argument: Argument, options: Collection[str] = ()) -> str:
     """An argument as one would write it in a shell."""
     option, other = f"--{argument.name.replace('_', '-')}", _CALLED.get(argument.name)
-    if option not in options and other in options:
+    if other is not None and other in options and option not in options:
         option = other
     value = argument.value
     if value is None or value is True:

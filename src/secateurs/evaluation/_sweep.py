@@ -13,7 +13,7 @@ from torch import nn
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import check_keywords
 from secateurs.distributed.model_group import group_of
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
@@ -163,7 +163,9 @@ def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidArgumentError(
-            f"no device {str(device)!r} here ({reason}): write device='cpu' or another one"
+            f"no device {str(device)!r} here ({reason}): write ",
+            Argument("device", "cpu"),
+            " or another one",
         ) from error
     model.to(where)
     return where

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Advice, FailureError, InvalidArgumentError
 
 # What torch says of a worker that was killed or crashed, and of memory or descriptors that ran out
 # between processes.
@@ -83,8 +83,8 @@ def workers_watched() -> Generator[None]:
             raise
         why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(told) else "it died"
         raise FailureError(
-            f"a process that reads images cannot go on ({why}): read without such processes, with "
-            "num_workers=0 (--workers 0)"
+            f"a process that reads images cannot go on ({why}): read without such processes, with ",
+            Advice("num_workers=0", "--workers 0"),
         ) from error
 
 

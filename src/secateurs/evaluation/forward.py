@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.outputs import dtype_of, logits_of, moved
 
 # What allocators and GPU libraries say, for which torch has no exception of its own.
@@ -85,8 +85,12 @@ class Forward:
     def _halve(self, size: int) -> None:
         if size == 1:
             raise FailureError(
-                f"out of memory on {self.device} with a single image: use a smaller --img-size, "
-                "--amp, or another --device"
+                f"out of memory on {self.device} with a single image: use a smaller ",
+                Argument("img_size"),
+                ", ",
+                Argument("amp", True),
+                ", or another ",
+                Argument("device"),
             )
         self.largest = size // 2
         if self.device.type == "cuda":

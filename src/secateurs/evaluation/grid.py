@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
 from secateurs.criteria import Score
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
@@ -124,7 +124,7 @@ class Grid:
         object.__setattr__(self, "draws", check_count("draws", self.draws))
         object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if not -(2**63) <= self.seed < 2**63 - self.draws:
-            raise InvalidArgumentError(f"seed must fit into 64 bits, got {self.seed}")
+            raise InvalidArgumentError(Argument("seed"), f" must fit into 64 bits, got {self.seed}")
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
             # An iterator is read once.
             object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))

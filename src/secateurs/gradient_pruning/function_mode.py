@@ -17,7 +17,7 @@ from torch.overrides import (
 )
 
 from secateurs.distributed.dtensor import as_gathered
-from secateurs.errors import FailureError
+from secateurs.errors import Advice, Argument, FailureError
 from secateurs.gradient_pruning import functional, matrix_products
 from secateurs.originals.module_state import fits, masks_of
 
@@ -214,7 +214,9 @@ class MaskedWeights(TorchFunctionMode):
         more = f", or exclude={kind.__name__} for all layers of that type" if own else ""
         return FailureError(
             f"{self.module._get_name()} hands {name} to {function.__name__}, where the gradient to "
-            f"the input cannot be pruned: write exclude='*{name}'{more}"
+            f"the input cannot be pruned: write ",
+            Argument("exclude", f"*{name}"),
+            Advice(more),
         )
 
 

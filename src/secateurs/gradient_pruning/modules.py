@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.gradient_pruning.function_mode import (
     MaskedWeights,
     active_mode,
@@ -256,14 +256,15 @@ def check_gradient_prunable(targets: Sequence[Target]) -> None:
     if others:
         raise InvalidArgumentError(
             "gradient pruning works on the weights of convolutions, linear layers, attention and "
-            f"experts; {_named(others)}: write {_without(others, targets)}"
+            f"experts; {_named(others)}: write ",
+            _without(others, targets),
         )
     replaced = [t for t in targets if any("forward" in vars(module) for module, _ in t.places)]
     if replaced:
         raise InvalidArgumentError(
             f"{listed(t.name for t in replaced)} cannot be gradient-pruned, since the forward "
-            "method of the module was replaced on the instance: undo that, or write "
-            f"{_without(replaced, targets)}"
+            "method of the module was replaced on the instance: undo that, or write ",
+            _without(replaced, targets),
         )
     refuse_recomputed(targets, stored=False)
 
@@ -284,7 +285,7 @@ def _named(targets: Sequence[Target]) -> str:
     return f"{len(targets)} parameters are none: {said}"
 
 
-def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> str:
+def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> Argument:
     names = [target.name for target in targets]
     return excluding(names, {t.name for t in chosen} - set(names))
 

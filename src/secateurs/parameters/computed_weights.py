@@ -99,12 +99,14 @@ def computed_error(found: Sequence[Computed], others: Collection[str]) -> Invali
     if len(found) == 1:
         return InvalidArgumentError(
             f"{found[0].name} is not a parameter but computed by {found[0].way}: make it "
-            f"permanent with {calls}, or write {exclusion}"
+            f"permanent with {calls}, or write ",
+            exclusion,
         )
     said = "; ".join(f"by {way} {_names(group)}" for way, group in by_way.items())
     return InvalidArgumentError(
         f"{len(found)} weights are not parameters but computed ({said}): make each permanent with "
-        f"{calls}, or write {exclusion}"
+        f"{calls}, or write ",
+        exclusion,
     )
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from secateurs._tensors.quantization_scales import is_quantised, scales_of
 from secateurs._validation import check_choice, nearest
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_kinds import (
     ATTENTION,
     EMBEDDINGS,
@@ -79,7 +79,9 @@ def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
 
 def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]]) -> set[str]:
     if not layers:
-        raise InvalidArgumentError(f"layers is empty; write one of {', '.join(LAYER_NAMES)}")
+        raise InvalidArgumentError(
+            Argument("layers"), f" is empty; write one of {', '.join(LAYER_NAMES)}"
+        )
     chosen: set[str] = set()
     for layer in layers:
         if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
@@ -178,7 +180,9 @@ def _included(
     patterns: list[str | type[nn.Module]],
 ) -> set[str]:
     if not patterns:
-        raise InvalidArgumentError("include is empty; leave it out to prune every target weight")
+        raise InvalidArgumentError(
+            Argument("include"), " is empty; leave it out to prune every target weight"
+        )
     everything = contents.targets
     weights = weights_of(everything, EVERY_KIND)
     chosen: set[str] = set()
@@ -197,8 +201,9 @@ def _unmatched(
         return InvalidArgumentError(f"{option}: the model has no {pattern.__name__} with weights")
     names = [*contents.targets, *(name for name, _ in contents.modules)]
     return InvalidArgumentError(
-        f"{option}={pattern!r} matches no parameter and no module"
-        f"{nearest(pattern, names)} (model.named_parameters() lists the names)"
+        Argument(option, pattern),
+        f" matches no parameter and no module{nearest(pattern, names)}",
+        Advice(" (model.named_parameters() lists the names)"),
     )
 
 

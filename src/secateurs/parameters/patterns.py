@@ -6,6 +6,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from secateurs.errors import Argument
+
 _SHOWN = 3
 
 
@@ -54,19 +56,15 @@ def globs(names: Sequence[str], others: Collection[str] = ()) -> dict[str, list[
     return {members[0] if len(members) == 1 else glob: members for glob, members in found.items()}
 
 
-def excluding(names: Sequence[str], others: Collection[str]) -> str:
+def excluding(names: Sequence[str], others: Collection[str]) -> Argument:
     """The argument that excludes ``names`` and none of ``others``, in few globs."""
     found = globs(names, others)
     for glob in list(found):
         rest = [other for other in found if other != glob]
         if all(any(name_matches(name, other) for other in rest) for name in found[glob]):
             del found[glob]
-    return written("exclude", list(found))
-
-
-def written(option: str, patterns: Sequence[str]) -> str:
-    """An argument as people write it: ``exclude='head'``, ``exclude=['*.up', 'head']``."""
-    return f"{option}={patterns[0]!r}" if len(patterns) == 1 else f"{option}={list(patterns)}"
+    patterns = list(found)
+    return Argument("exclude", patterns[0] if len(patterns) == 1 else patterns)
 
 
 def listed(names: Iterable[str], shown: int = _SHOWN) -> str:

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from secateurs.distributed.dtensor import is_dtensor
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.patterns import excluding, listed
 from secateurs.parameters.target import Target
 
@@ -67,19 +67,17 @@ def refuse_recomputed(
     if not lost:
         return
     names = [name for held in lost.values() for name in held]
-    kinds = ", ".join(cls.__name__ for cls in lost)
     said = ", ".join(
         f"{len(held)} of type {cls.__name__} ({listed(held)})" for cls, held in lost.items()
     )
     exclusion = excluding(names, {target.name for target in targets} - set(names))
-    given = ", ".join(one.__name__ if isinstance(one, type) else repr(one) for one in asked)
-    nevertheless = (
-        f", or, to prune the stored weights, layers=[{given or repr('default')}, {kinds}]"
-    )
+    stored_too = Argument("layers", [*(asked or ["default"]), *lost])
     raise InvalidArgumentError(
         f"{said}: forward computes other weights from these, in which a zero does not stay zero "
         "(as in weight standardisation): replace the layers by ordinary ones that hold the "
-        f"computed weights, or write {exclusion}{nevertheless if stored else ''}"
+        "computed weights, or write ",
+        exclusion,
+        Advice(f", or, to prune the stored weights, {stored_too}" if stored else ""),
     )
 
 

@@ -43,7 +43,10 @@ def refuse_unprunable(targets: Sequence[Target]) -> None:
     for (what, remedy), names in reasons.items():
         said = names[0] if len(names) == 1 else f"each of {len(names)} parameters ({listed(names)})"
         exclusion = excluding(names, others)
-        raise InvalidArgumentError(f"{said} {what}: {remedy.format(exclude=exclusion)}")
+        before, named_there, after = remedy.partition("{exclude}")
+        raise InvalidArgumentError(
+            f"{said} {what}: {before}", exclusion if named_there else "", after
+        )
 
 
 def why_not(target: Target) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from secateurs._tensors.quantization_scales import (
     spread,
     unknown_name,
 )
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.parameters.target import Target
 
 
@@ -31,8 +31,8 @@ def scaled_weight(target: Target) -> torch.Tensor:
     if further is not None or (name is not None and target.group.is_sharded):
         raise InvalidArgumentError(
             f"{target.name} is quantised with {further or name} beside it, which is not applied "
-            f"{'here' if further else 'over several ranks'}: dequantise it first, or write "
-            f"exclude={target.name!r}"
+            f"{'here' if further else 'over several ranks'}: dequantise it first, or write ",
+            Argument("exclude", target.name),
         )
     if name is None:
         return weight

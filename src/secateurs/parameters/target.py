@@ -9,7 +9,7 @@ from torch import nn
 from secateurs.distributed.dtensor import local_of
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import Shard, shard_of
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.originals.module_state import original_of
 from secateurs.originals.original import Original, valid_of
 from secateurs.parameters.layer_kinds import (
@@ -108,8 +108,9 @@ class Target:
         grad = self.parameter.grad
         if grad is None:
             raise InvalidArgumentError(
-                f"{self.name} has no gradient to score by: run loss.backward() first, "
-                "or exclude it, or use score='magnitude'"
+                f"{self.name} has no gradient to score by: ",
+                Advice("run loss.backward() first, or exclude it, or use ", "exclude it, or use "),
+                Argument("score", "magnitude"),
             )
         return grad.to_dense() if grad.is_sparse else grad
 

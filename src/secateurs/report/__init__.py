@@ -1,6 +1,8 @@
 """Tables and plots of result rows; rich and matplotlib load on use."""
 
 from secateurs.report.plot import plot_sweep
+from secateurs.report.retrain_curves import plot_retrain
+from secateurs.report.retrain_table import retrain_table
 from secateurs.report.table import markdown_table, print_table
 from secateurs.report.transfer_curves import plot_transfer_curves
 from secateurs.report.transfer_heatmap import plot_transfer_heatmap
@@ -8,10 +10,12 @@ from secateurs.report.transfer_table import print_transfer_table, transfer_table
 
 __all__ = [
     "markdown_table",
+    "plot_retrain",
     "plot_sweep",
     "plot_transfer_curves",
     "plot_transfer_heatmap",
     "print_table",
     "print_transfer_table",
+    "retrain_table",
     "transfer_table_markdown",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
 from secateurs.report.style import RC, Look
@@ -105,6 +105,7 @@ def _matplotlib() -> Any:
         return sys.modules["matplotlib"]
     backend = os.environ.pop("MPLBACKEND", None)
     try:
+        require("matplotlib", "a plot")
         mpl = importlib.import_module("matplotlib")
     except BaseException:
         # What is half imported would make the next import fail in another way.
@@ -171,7 +172,7 @@ def head(figure: "Figure", title: str | None, lines: Sequence[str]) -> None:
 
 
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """Axes at a place given in points from the figure's lower left."""
+    """Axes at a position given in points from the figure's lower left."""
     across, up = 72 * figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 

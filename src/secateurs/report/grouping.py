@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import short_names
 from secateurs.report.series import varying_fields
-from secateurs.report.transfer_groups import NOISE, PLAIN, Benchmark, Line, Outcome
+from secateurs.report.transfer_groups import NOISE, PLAIN, BenchmarkRows, Goal, VariantRows
 from secateurs.results import TransferRow
 
 # Rows that differ here say nothing about each other: they are shown apart.
@@ -19,13 +19,23 @@ _PROTOCOL = (
 )
 # What else may tell two lines of one name apart.
 _SETTINGS = (
-    *("recipe", "p_prune", "p_bern", "granularity", "scope", "score", "mode", "redraw", "layers"),
+    *(
+        "recipe",
+        "p_prune",
+        "p_bern",
+        "granularity",
+        "scope",
+        "score",
+        "prune_type",
+        "redraw",
+        "layers",
+    ),
     *("include", "exclude", "passes", "batch_size", "img_size", "surrogates_weights"),
 )
 _TEXT: dict[str, Callable[[str], str]] = {
     "p_prune": lambda value: f"p_prune {value}",
     "p_bern": lambda value: f"p_bern {value}",
-    "mode": lambda value: f"{value} pruning",
+    "prune_type": lambda value: f"{value} pruning",
     "redraw": lambda value: f"{value} draws" if value.isdigit() else f"a draw a {value}",
     "scope": lambda value: "per layer" if value == "layer" else value,
     "include": lambda value: f"include {value}",
@@ -37,7 +47,7 @@ _TEXT: dict[str, Callable[[str], str]] = {
 }
 
 
-def split_benchmarks(rows: Sequence[TransferRow]) -> list[Benchmark]:
+def split_benchmarks(rows: Sequence[TransferRow]) -> list[BenchmarkRows]:
     """Part rows of different protocols or images, in the order in which they first appear.
 
     Raises:
@@ -52,8 +62,8 @@ def split_benchmarks(rows: Sequence[TransferRow]) -> list[Benchmark]:
 
 
 def shown_benchmarks(
-    rows: Sequence[TransferRow], stem: str | os.PathLike[str], outcome: Outcome | None
-) -> list[tuple[Path, Benchmark, Outcome]]:
+    rows: Sequence[TransferRow], stem: str | os.PathLike[str], outcome: Goal | None
+) -> list[tuple[Path, BenchmarkRows, Goal]]:
     """What is drawn: a path, the rows of one protocol, and the outcome, for each figure.
 
     Rows that settings were searched on are left out where there are others.
@@ -79,7 +89,7 @@ def shown_benchmarks(
     ]
 
 
-def describe_benchmark(benchmark: Benchmark) -> str:
+def describe_benchmark(benchmark: BenchmarkRows) -> str:
     """One line about what all rows share: images, attack, seeds."""
     row = benchmark.rows[0]
     split = f" ({row.split})" if row.split else ""
@@ -97,7 +107,7 @@ def describe_benchmark(benchmark: Benchmark) -> str:
     )
 
 
-def part_title(benchmark: Benchmark) -> str:
+def part_title(benchmark: BenchmarkRows) -> str:
     """What a search calls these images, or ""."""
     return {
         "search": "part that settings are chosen on",
@@ -110,7 +120,7 @@ def _of_255(value: float) -> str:
     return f"{nearest}/255" if abs(nearest / 255 - value) < 1e-6 and nearest > 0 else f"{value:g}"
 
 
-def _benchmark(rows: Sequence[TransferRow]) -> Benchmark:
+def _benchmark(rows: Sequence[TransferRow]) -> BenchmarkRows:
     rows = _named_apart(rows)
     kinds = [row for row in rows if row.variant != NOISE] or list(rows)
     varying = varying_fields(kinds, ("surrogates", "variant", *_SETTINGS))
@@ -124,7 +134,7 @@ def _benchmark(rows: Sequence[TransferRow]) -> Benchmark:
         groups.setdefault((row.surrogates, row.variant, label), []).append(row)
     lines = [_line(names, variant, label, part) for (names, variant, label), part in groups.items()]
     networks = [name for row in rows for name in (row.target, *row.surrogates.split(";")) if name]
-    return Benchmark(
+    return BenchmarkRows(
         rows=tuple(rows),
         lines=tuple(_ordered([*lines, *_together(lines)])),
         targets=tuple(dict.fromkeys(row.target for row in rows)),
@@ -151,13 +161,15 @@ def _setting(row: TransferRow, name: str) -> str:
     return _TEXT[name](value) if value and name in _TEXT else value
 
 
-def _line(surrogates: str | None, variant: str, label: str, rows: Iterable[TransferRow]) -> Line:
+def _line(
+    surrogates: str | None, variant: str, label: str, rows: Iterable[TransferRow]
+) -> VariantRows:
     # Where two rows are of one pair, seed and step, the later one counts.
     held = {(row.surrogates, row.target, row.seed, row.step): row for row in rows}
-    return Line(surrogates, variant, label, next(iter(held.values())).passes, held)
+    return VariantRows(surrogates, variant, label, next(iter(held.values())).passes, held)
 
 
-def _together(lines: Sequence[Line]) -> list[Line]:
+def _together(lines: Sequence[VariantRows]) -> list[VariantRows]:
     """Each variant that every group of surrogates has, over all groups."""
     groups = {line.surrogates for line in lines if line.surrogates}
     if len(groups) < 2:
@@ -171,7 +183,7 @@ def _together(lines: Sequence[Line]) -> list[Line]:
     ]
 
 
-def _ordered(lines: Sequence[Line]) -> list[Line]:
+def _ordered(lines: Sequence[VariantRows]) -> list[VariantRows]:
     """Group by group, plain first in each; all groups together and noise last."""
     groups = list(dict.fromkeys(line.surrogates for line in lines if line.surrogates))
     places: dict[str | None, int] = {name: i for i, name in enumerate(groups)}

@@ -90,7 +90,7 @@ class _Scale:
 def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    if title is None and not any(series.subject for series in every):
+    if title is None and not any(series.dense_names for series in every):
         title = every[0].model
     drawn = list(zip(every, looks(every), strict=True))
     scale = _scale(every, x)
@@ -122,7 +122,7 @@ def _scale(every: Sequence[Series], x: str) -> _Scale:
     low = min(row.top1_low for row in rows)
     low = 0.0 if low < 25 else 5 * math.floor(low / 5)
     high = min(100.0, 5 * math.ceil(max(row.top1_high for row in rows) / 5))
-    count = len(every) + len({series.subject_label for series in every})
+    count = len(every) + len({series.dense_label for series in every})
     return _Scale(_WIDTH, max(_HEIGHT, 1.5 * LINE * count), right, low, high)
 
 
@@ -160,7 +160,7 @@ def _dense_labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale) -> list[L
 
 def _dense(drawn: Sequence[tuple[Series, Look]]) -> list[tuple[Row, str, str]]:
     """The dense row, text and colour of each model that has one."""
-    models = {series.subject_label: (series, look) for series, look in reversed(drawn)}
+    models = {series.dense_label: (series, look) for series, look in reversed(drawn)}
     found: list[tuple[Row, str, str]] = []
     for model, (series, look) in reversed(models.items()):
         if series.dense:

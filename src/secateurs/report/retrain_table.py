@@ -10,7 +10,7 @@ from secateurs.results import RetrainRow
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RetrainOutcome:
     """What a run came to on the images that chose nothing; several seeds as mean and deviation.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outcome:
         return self.prunable / mean if mean else float("inf")
 
 
-def outcome_of(rows: Sequence[RetrainRow]) -> Outcome:
+def outcome_of(rows: Sequence[RetrainRow]) -> RetrainOutcome:
     """The outcome of the seeds that are finished.
 
     Raises:
@@ -52,7 +52,7 @@ def outcome_of(rows: Sequence[RetrainRow]) -> Outcome:
     if not seeds:
         raise InvalidArgumentError("no seed has been scored on test images yet: let a run finish")
     some = pruned[seeds[0]]
-    return Outcome(
+    return RetrainOutcome(
         model=some.model,
         split=some.split,
         count=some.count,
@@ -64,22 +64,30 @@ def outcome_of(rows: Sequence[RetrainRow]) -> Outcome:
     )
 
 
-def retrain_table(rows: Sequence[RetrainRow]) -> str:
-    """The outcome as a Markdown table with one line, and a line that says what it is.
+def retrain_table(runs: Sequence[Sequence[RetrainRow]]) -> str:
+    """The outcomes as a Markdown table with a line for each run, and a line that says what it is.
+
+    Args:
+        runs: The rows of each run; those of a run differ in their seed.
 
     Raises:
-        InvalidArgumentError: No seed is finished.
+        InvalidArgumentError: Of one of them no seed is finished.
     """
-    found = outcome_of(rows)
-    head = ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"]
-    kept = round(statistics.fmean(found.kept))
-    line = [
-        found.model, f"{found.prunable:,}", f"{kept:,}", f"{found.compression:.1f}x",
-        spread(found.dense), spread(found.pruned),
-    ]  # fmt: skip
-    table = markdown_lines([head, ["---"] + ["---:"] * 5, line])
-    of_seeds = "one seed" if found.seeds == 1 else f"mean and deviation of {found.seeds} seeds"
-    return f"{table}\n\nError in percent on {found.count} images ({found.split}), {of_seeds}.\n"
+    found = [outcome_of(rows) for rows in runs]
+    lines = [
+        ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"],
+        ["---"] + ["---:"] * 5,
+    ]
+    for one in found:
+        kept = round(statistics.fmean(one.kept))
+        counts = [f"{one.prunable:,}", f"{kept:,}", f"{one.compression:.1f}x"]
+        lines.append([one.model, *counts, spread(one.dense), spread(one.pruned)])
+    said = dict.fromkeys(f"{one.count} images ({one.split}), {_of_seeds(one)}" for one in found)
+    return f"{markdown_lines(lines)}\n\nError in percent on {'; '.join(said)}.\n"
+
+
+def _of_seeds(one: RetrainOutcome) -> str:
+    return "one seed" if one.seeds == 1 else f"mean and deviation of {one.seeds} seeds"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -98,4 +106,15 @@ def layer_table(layers: Sequence[tuple[str, int, int]]) -> str:
     totals = ("all", sum(total for _, total, _ in layers), sum(kept for _, _, kept in layers))
     for name, total, kept in (*layers, totals):
         lines.append([name, f"{total:,}", f"{kept:,}", f"{100 * kept / max(total, 1):.2f}"])
+    return markdown_lines(lines)
+
+
+def size_table(files: Sequence[tuple[str, int, int]]) -> str:
+    """What files take on disk, as a Markdown table.
+
+    Args:
+        files: Name, bytes, and bytes when it is compressed.
+    """
+    lines = [["file", "bytes", "compressed"], ["---", "---:", "---:"]]
+    lines += [[name, f"{size:,}", f"{compressed:,}"] for name, size, compressed in files]
     return markdown_lines(lines)

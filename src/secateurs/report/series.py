@@ -10,7 +10,7 @@ from secateurs.report.names import short_names
 from secateurs.results import Record, Row
 
 # What was measured on, in the order in which it is named: these share one dense accuracy.
-_SUBJECT = (
+_OF_DENSE = (
     "model",
     "weights",
     "weights_sha256",
@@ -55,7 +55,7 @@ class Series:
 
     Attributes:
         model: Short name of the model.
-        subject: What tells its dense model from the others', field to text, such as
+        dense_names: What tells its dense model from the others', field to text, such as
             {"model": "resnet18"}; empty where there is one.
         method: What else tells this series from the others, such as {"granularity": "kernel"}.
         rows: The rows, by rising p_prune, with the dense row first where there is one.
@@ -63,7 +63,7 @@ class Series:
     """
 
     model: str
-    subject: dict[str, str]
+    dense_names: dict[str, str]
     method: dict[str, str]
     rows: tuple[Row, ...]
     dense: Row | None
@@ -71,7 +71,7 @@ class Series:
     @property
     def names(self) -> tuple[str, ...]:
         """All that tells the series from the others, the most important first."""
-        return (*self.subject.values(), *self.method.values())
+        return (*self.dense_names.values(), *self.method.values())
 
     @property
     def label(self) -> str:
@@ -79,9 +79,9 @@ class Series:
         return ", ".join(self.names) or self.model
 
     @property
-    def subject_label(self) -> str:
+    def dense_label(self) -> str:
         """What its dense model is called."""
-        return ", ".join(self.subject.values()) or self.model
+        return ", ".join(self.dense_names.values()) or self.model
 
 
 def split_series(rows: Sequence[Row]) -> list[Series]:
@@ -96,13 +96,13 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
     if not rows:
         raise InvalidArgumentError("there are no rows to show; run a sweep first")
     rows = [row.printable() for row in rows]
-    dense = {_values(row, _SUBJECT): row for row in reversed(rows) if row.p_prune == 0}
+    dense = {_values(row, _OF_DENSE): row for row in reversed(rows) if row.p_prune == 0}
     pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())
-    varying = varying_fields(pruned, (*_SUBJECT, *_METHOD))
+    varying = varying_fields(pruned, (*_OF_DENSE, *_METHOD))
     short = short_names(row.model for row in pruned)
     groups: dict[tuple[str, ...], dict[float, Row]] = {}
     for row in pruned:
-        first = dense.get(_values(row, _SUBJECT))
+        first = dense.get(_values(row, _OF_DENSE))
         start = {0.0: first} if first else {}
         groups.setdefault(_values(row, varying), start)[row.p_prune] = row
     found: list[Series] = []
@@ -113,10 +113,10 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
         found.append(
             Series(
                 model=short[one.model],
-                subject={name: text for name, text in names.items() if name in _SUBJECT},
+                dense_names={name: text for name, text in names.items() if name in _OF_DENSE},
                 method={name: text for name, text in names.items() if name in _METHOD},
                 rows=ordered,
-                dense=dense.get(_values(one, _SUBJECT)),
+                dense=dense.get(_values(one, _OF_DENSE)),
             )
         )
     return found

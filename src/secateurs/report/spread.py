@@ -17,8 +17,8 @@ def spread(
     Args:
         positions: Where each would like to be.
         gap: The smallest distance between two.
-        low: The lowest place.
-        high: The highest place. Where there is not room for all between `low` and `high`, they
+        low: The lowest position.
+        high: The highest position. Where there is not room for all between `low` and `high`, they
             stand `gap` apart around the middle and reach beyond both ends.
 
     Returns:

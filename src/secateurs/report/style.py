@@ -67,9 +67,9 @@ def variant_looks(variants: Sequence[str]) -> dict[str, Look]:
     others = [name for name in dict.fromkeys(variants) if name not in found]
     colours = _COLOURS[:-1]  # the grey one is near to plain
     for number, name in enumerate(others):
-        colour, turn = colours[number % len(colours)], number // len(colours)
-        dash, marker = _DASHES[turn % len(_DASHES)], _MARKERS[(number + 1) % len(_MARKERS)]
-        found[name] = Look(colour, _darker(colour), marker, filled=turn % 2 == 0, dash=dash)
+        colour, cycle = colours[number % len(colours)], number // len(colours)
+        dash, marker = _DASHES[cycle % len(_DASHES)], _MARKERS[(number + 1) % len(_MARKERS)]
+        found[name] = Look(colour, _darker(colour), marker, filled=cycle % 2 == 0, dash=dash)
     return found
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from secateurs.errors import require
 from secateurs.report.series import Series, describe, split_series
 from secateurs.results import Row
 
@@ -35,6 +36,7 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
     Raises:
         InvalidArgumentError: There are no rows.
     """
+    require("rich", "a table in a terminal")
     from rich.text import Text
 
     from secateurs._console import make_console, print_whole
@@ -49,8 +51,8 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
         if note:
             console.print(Text(note))
         return
-    for model in dict.fromkeys(series.subject_label for series in every):
-        group = [series for series in every if series.subject_label == model]
+    for model in dict.fromkeys(series.dense_label for series in every):
+        group = [series for series in every if series.dense_label == model]
         for part in _parts(group, console.width):
             print_whole(console, _compared(model, part))
     said = f"top-1 in percent, ± half of its 95% interval; {said}"
@@ -78,7 +80,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
         by_ratio = {row.p_prune: row for row in series.rows}
         lines.append(
             [
-                *(series.subject_label, one.granularity, one.scope),
+                *(series.dense_label, one.granularity, one.scope),
                 *([", ".join(_rest(series))] if extra else []),
                 *(accuracy(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in ratios),
             ]

@@ -22,7 +22,7 @@ from secateurs.report.figure import (
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
 from secateurs.report.labels import LABEL, LINE, Label, place, text_width
 from secateurs.report.style import Look, variant_looks
-from secateurs.report.transfer_groups import NOISE, Benchmark, Line, Outcome, Pair
+from secateurs.report.transfer_groups import NOISE, BenchmarkRows, Goal, Pair, VariantRows
 from secateurs.results import TransferRow
 from secateurs.results.compare import success_interval
 
@@ -54,7 +54,7 @@ def plot_transfer_curves(
     path_stem: str | os.PathLike[str],
     *,
     title: str | None = None,
-    outcome: Outcome | None = None,
+    outcome: Goal | None = None,
 ) -> list[Path]:
     """Draw success against the steps of the attack, as PNG and as SVG.
 
@@ -84,7 +84,7 @@ def plot_transfer_curves(
     return paths
 
 
-def _panels(benchmark: Benchmark, outcome: Outcome) -> list[_Panel]:
+def _panels(benchmark: BenchmarkRows, outcome: Goal) -> list[_Panel]:
     """The mean first; no others where it is over one pair."""
     looks = variant_looks([line.label for line in benchmark.lines])
     pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
@@ -119,11 +119,11 @@ def _panels(benchmark: Benchmark, outcome: Outcome) -> list[_Panel]:
     return panels
 
 
-def _of_target(benchmark: Benchmark, line: Line, target: str) -> set[Pair]:
+def _of_target(benchmark: BenchmarkRows, line: VariantRows, target: str) -> set[Pair]:
     return {pair for pair in benchmark.holdouts_of(line) if pair[1] == target}
 
 
-def _pair_title(benchmark: Benchmark, pair: Pair) -> list[str]:
+def _pair_title(benchmark: BenchmarkRows, pair: Pair) -> list[str]:
     name, by = benchmark.short[pair[1]], benchmark.surrogates_text(pair[0])
     if len(benchmark.groups) < 2 or not by:
         return [name]
@@ -131,9 +131,9 @@ def _pair_title(benchmark: Benchmark, pair: Pair) -> list[str]:
 
 
 def _curves(
-    benchmark: Benchmark,
-    lines: Sequence[tuple[Line, set[Pair]]],
-    outcome: Outcome,
+    benchmark: BenchmarkRows,
+    lines: Sequence[tuple[VariantRows, set[Pair]]],
+    outcome: Goal,
     looks: dict[str, Look],
 ) -> list[tuple[str, Look, Points]]:
     found: list[tuple[str, Look, Points]] = []
@@ -153,7 +153,7 @@ def _curves(
 
 
 def _figure(
-    benchmark: Benchmark, panels: Sequence[_Panel], outcome: Outcome, title: str | None
+    benchmark: BenchmarkRows, panels: Sequence[_Panel], outcome: Goal, title: str | None
 ) -> "Figure":
     from matplotlib.figure import Figure
 

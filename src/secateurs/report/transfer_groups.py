@@ -8,7 +8,7 @@ from typing import Literal
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate, holm, paired_test, success_interval
 
-Outcome = Literal["targeted", "untargeted"]
+Goal = Literal["targeted", "untargeted"]
 Pair = tuple[str, str]
 """Surrogates and a target."""
 
@@ -17,7 +17,7 @@ HOLDOUT, WHITE = "holdout", "whitebox"
 
 
 @dataclass(frozen=True)
-class Line:
+class VariantRows:
     """One variant on one group of surrogates, or on all groups together.
 
     Attributes:
@@ -40,7 +40,7 @@ class Line:
         return {(names, target): row.role for (names, target, _, _), row in self.rows.items()}
 
     def hits(
-        self, outcome: Outcome, pairs: Iterable[Pair], step: int, seeds: Iterable[int] | None = None
+        self, outcome: Goal, pairs: Iterable[Pair], step: int, seeds: Iterable[int] | None = None
     ) -> list[str]:
         """The outcomes, one text for each pair and each seed that all pairs have; [] without."""
         pairs = sorted(pairs)
@@ -61,7 +61,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchmarkRows:
     """Rows of one protocol on the same images.
 
     Attributes:
@@ -73,7 +73,7 @@ class Benchmark:
     """
 
     rows: tuple[TransferRow, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[VariantRows, ...]
     targets: tuple[str, ...]
     short: dict[str, str]
 
@@ -105,11 +105,11 @@ class Benchmark:
         return "white-box" if known else "hold-outs"
 
     @property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[Goal, ...]:
         """What there is to show: an untargeted attack has no targeted success."""
         return ("targeted", "untargeted") if self.rows[0].targeted_attack else ("untargeted",)
 
-    def holdouts_of(self, line: Line) -> set[Pair]:
+    def holdouts_of(self, line: VariantRows) -> set[Pair]:
         """The pairs over which a line's mean runs."""
         if line.surrogates is None:
             return self.holdouts
@@ -127,7 +127,7 @@ class Benchmark:
             return f"all but {self.short[left[0]]}"
         return " + ".join(self.short[name] for name in names)
 
-    def cell(self, line: Line, target: str, outcome: Outcome) -> tuple[Estimate, str] | None:
+    def cell(self, line: VariantRows, target: str, outcome: Goal) -> tuple[Estimate, str] | None:
         """Success on one target at the last step, and the target's role; None without rows."""
         pairs = [pair for pair in line.pairs if pair[1] == target]
         if line.surrogates is None:
@@ -137,12 +137,12 @@ class Benchmark:
         hits = line.hits(outcome, pairs, self.steps[-1])
         return (success_interval(hits), line.pairs[pairs[0]]) if hits else None
 
-    def mean(self, line: Line, outcome: Outcome, step: int | None = None) -> Estimate | None:
+    def mean(self, line: VariantRows, outcome: Goal, step: int | None = None) -> Estimate | None:
         """Mean success over the hold-outs; None unless all of them were measured."""
         hits = line.hits(outcome, self.holdouts_of(line), step or self.steps[-1])
         return success_interval(hits) if hits else None
 
-    def baseline(self, line: Line) -> Line | None:
+    def baseline(self, line: VariantRows) -> VariantRows | None:
         """The plain line of the same surrogates, with as many passes where there is one."""
         if line.variant in (PLAIN, NOISE):
             return None
@@ -154,7 +154,7 @@ class Benchmark:
         same = [other for other in plain if other.passes == line.passes]
         return next(iter([*same, *plain]), None)
 
-    def compare(self, line: Line, outcome: Outcome) -> Comparison | None:
+    def compare(self, line: VariantRows, outcome: Goal) -> Comparison | None:
         """A line with its baseline over the hold-outs, with the seeds that both have."""
         plain, pairs, step = self.baseline(line), self.holdouts_of(line), self.steps[-1]
         if plain is None:
@@ -165,7 +165,7 @@ class Benchmark:
         ours, theirs = (one.hits(outcome, pairs, step, seeds) for one in (line, plain))
         return paired_test(ours, theirs)
 
-    def comparisons(self, outcome: Outcome) -> dict[int, tuple[Comparison, float]]:
+    def comparisons(self, outcome: Goal) -> dict[int, tuple[Comparison, float]]:
         """By number of the line: with against without, and Holm's p among its surrogates' lines."""
         found = {i: self.compare(line, outcome) for i, line in enumerate(self.lines)}
         result: dict[int, tuple[Comparison, float]] = {}

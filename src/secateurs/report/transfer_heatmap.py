@@ -11,7 +11,7 @@ from secateurs.report.figure import EDGE, add_axes, head, head_height, wrap, wri
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
-from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
+from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
 from secateurs.results import TransferRow
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def plot_transfer_heatmap(
     path_stem: str | os.PathLike[str],
     *,
     title: str | None = None,
-    outcome: Outcome | None = None,
+    outcome: Goal | None = None,
 ) -> list[Path]:
     """Draw the success from each group of surrogates on each target, as PNG and as SVG.
 
@@ -82,7 +82,7 @@ def plot_transfer_heatmap(
     return paths
 
 
-def _figure(benchmark: Benchmark, outcome: Outcome, title: str | None) -> "Figure":
+def _figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
     from matplotlib.figure import Figure
 
     lines = [line for line in benchmark.lines if line.variant != NOISE] or list(benchmark.lines)
@@ -111,7 +111,7 @@ def _figure(benchmark: Benchmark, outcome: Outcome, title: str | None) -> "Figur
     return figure
 
 
-def _notes(benchmark: Benchmark, outcome: Outcome, highest: float) -> list[str]:
+def _notes(benchmark: BenchmarkRows, outcome: Goal, highest: float) -> list[str]:
     notes = [f"{outcome.capitalize()} success in percent, colours from 0 to {highest:g}"]
     if any(line.variant not in (PLAIN, NOISE) for line in benchmark.lines):
         notes.append("below it: points more than plain")
@@ -120,7 +120,7 @@ def _notes(benchmark: Benchmark, outcome: Outcome, highest: float) -> list[str]:
     return [*notes, describe_benchmark(benchmark)]
 
 
-def _layout(benchmark: Benchmark) -> _Layout:
+def _layout(benchmark: BenchmarkRows) -> _Layout:
     groups = benchmark.groups or [""]
     names = [
         break_name(benchmark.surrogates_text(group) or "no surrogate", _DOWN) for group in groups
@@ -132,7 +132,7 @@ def _layout(benchmark: Benchmark) -> _Layout:
     return _Layout(groups, names, heads, (max(_CELL_WIDTH, widest + 6), height), left)
 
 
-def _highest(benchmark: Benchmark, lines: Sequence[Line], outcome: Outcome) -> float:
+def _highest(benchmark: BenchmarkRows, lines: Sequence[VariantRows], outcome: Goal) -> float:
     """The end of the colours: the highest success on a hold-out, up to the next ten."""
     cells = [
         benchmark.cell(line, target, outcome) for line in lines for target in benchmark.targets
@@ -143,9 +143,9 @@ def _highest(benchmark: Benchmark, lines: Sequence[Line], outcome: Outcome) -> f
 
 def _fill(
     axes: "Axes",
-    benchmark: Benchmark,
-    lines: Sequence[Line | None],
-    outcome: Outcome,
+    benchmark: BenchmarkRows,
+    lines: Sequence[VariantRows | None],
+    outcome: Goal,
     highest: float,
 ) -> None:
     from matplotlib.patches import Rectangle

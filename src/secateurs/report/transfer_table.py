@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from secateurs.errors import require
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.names import break_name
 from secateurs.report.table import empty_table, markdown_lines
-from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, Benchmark, Line, Outcome
+from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_TITLES: dict[Outcome, str] = {"targeted": "Targeted success", "untargeted": "Untargeted success"}
+_TITLES: dict[Goal, str] = {"targeted": "Targeted success", "untargeted": "Untargeted success"}
 _HEAD = 14  # letters of a line of a column's head
 _LABEL = 24
 
@@ -57,6 +58,7 @@ def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" 
     Raises:
         InvalidArgumentError: There are no rows.
     """
+    require("rich", "a table in a terminal")
     from rich.text import Text
 
     from secateurs._console import make_console, print_whole
@@ -76,14 +78,14 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _title(benchmark: Benchmark, outcome: Outcome) -> str:
+def _title(benchmark: BenchmarkRows, outcome: Goal) -> str:
     part = part_title(benchmark)
     names = [benchmark.surrogates_text(group) for group in benchmark.groups]
     by = f", surrogates {names[0]}" if len(names) == 1 else ""
     return f"{_TITLES[outcome]} in percent{by}{f' ({part})' if part else ''}"
 
 
-def _notes(benchmark: Benchmark) -> str:
+def _notes(benchmark: BenchmarkRows) -> str:
     lines = benchmark.lines
     parts = [describe_benchmark(benchmark), "95% intervals over images, seeds averaged in an image"]
     if any(row.role == WHITE for row in benchmark.rows):
@@ -106,7 +108,7 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + "."
 
 
-def _has_mean(benchmark: Benchmark) -> bool:
+def _has_mean(benchmark: BenchmarkRows) -> bool:
     """Whether the mean over hold-outs says more than the columns of the targets."""
     return len({target for _, target in benchmark.holdouts}) > 1
 
@@ -119,7 +121,7 @@ def _signed(one: Comparison) -> str:
     return f"{one.low:+.1f} to {one.high:+.1f}"
 
 
-def _markdown(benchmark: Benchmark, outcome: Outcome) -> list[list[str]]:
+def _markdown(benchmark: BenchmarkRows, outcome: Goal) -> list[list[str]]:
     several, mean = len(benchmark.groups) > 1, _has_mean(benchmark)
     compared = benchmark.comparisons(outcome)
     heads = ["surrogates"] * several + ["variant"]
@@ -152,7 +154,7 @@ class _Column:
     cells: list["Text"]
 
 
-def _tables(benchmark: Benchmark, outcome: Outcome, console: "Console") -> list["Table"]:
+def _tables(benchmark: BenchmarkRows, outcome: Goal, console: "Console") -> list["Table"]:
     """One table, or several with some of the columns each."""
     from secateurs._console import table_width
 
@@ -169,7 +171,7 @@ def _tables(benchmark: Benchmark, outcome: Outcome, console: "Console") -> list[
     return tables
 
 
-def _columns(benchmark: Benchmark, outcome: Outcome) -> list[_Column]:
+def _columns(benchmark: BenchmarkRows, outcome: Goal) -> list[_Column]:
     """What is compared first, then the targets one by one."""
     lines, compared = benchmark.lines, benchmark.comparisons(outcome)
     columns: list[_Column] = []
@@ -188,7 +190,7 @@ def _columns(benchmark: Benchmark, outcome: Outcome) -> list[_Column]:
     return columns
 
 
-def _table(benchmark: Benchmark, columns: Sequence[_Column]) -> "Table":
+def _table(benchmark: BenchmarkRows, columns: Sequence[_Column]) -> "Table":
     table = empty_table()
     heads = ["variant", *(column.head for column in columns)]
     deepest = max(head.count("\n") for head in heads)
@@ -206,7 +208,7 @@ def _table(benchmark: Benchmark, columns: Sequence[_Column]) -> "Table":
     return table
 
 
-def _heading(benchmark: Benchmark, line: Line) -> "Text":
+def _heading(benchmark: BenchmarkRows, line: VariantRows) -> "Text":
     from rich.text import Text
 
     name = benchmark.surrogates_text(line.surrogates) or "no surrogate"

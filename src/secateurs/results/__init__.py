@@ -8,7 +8,12 @@ from secateurs.results.interval import wilson_interval
 from secateurs.results.record import Record
 from secateurs.results.retrain_row import RETRAIN_COLUMNS, RetrainRow
 from secateurs.results.row import COLUMNS, Row
-from secateurs.results.row_reader import kind_of_rows, read_rows, read_transfer_rows
+from secateurs.results.row_reader import (
+    kind_of_rows,
+    read_retrain_rows,
+    read_rows,
+    read_transfer_rows,
+)
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [
@@ -23,6 +28,7 @@ __all__ = [
     "digest_of",
     "hit_columns",
     "kind_of_rows",
+    "read_retrain_rows",
     "read_rows",
     "read_transfer_rows",
     "wilson_interval",

@@ -13,9 +13,11 @@ from statistics import fmean
 from secateurs.errors import InvalidArgumentError
 from secateurs.results.interval import wilson_interval
 
-# Above this many bytes of additions the exact distribution takes longer than a second, and its
-# normal limit differs from it by less than 0.001.
-_EXACT = 4_000_000_000
+EXACT = 4_000_000_000
+"""Bytes of additions that the exact distribution takes about a second for.
+
+Where it takes more, its normal limit differs from it by less than 0.001.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,11 @@ def success_interval(hits: str | Sequence[str], confidence: float = 0.95) -> Est
 
 
 def paired_test(
-    with_hits: str | Sequence[str], without_hits: str | Sequence[str], confidence: float = 0.95
+    with_hits: str | Sequence[str],
+    without_hits: str | Sequence[str],
+    confidence: float = 0.95,
+    *,
+    exact: int = EXACT,
 ) -> Comparison:
     r"""Whether success with a method differs from success without it, on the same images.
 
@@ -114,6 +120,7 @@ def paired_test(
         without_hits: The same without the method: the same images, seeds and targets in the same
             order.
         confidence: Coverage of the interval, strictly between 0 and 1.
+        exact: The most bytes of additions for the exact p, see `EXACT`.
 
     Raises:
         InvalidArgumentError: There are no images, or the two do not pair.
@@ -138,7 +145,7 @@ def paired_test(
         difference=a.value - b.value,
         low=a.value - b.value - _joined(a.value - a.low, b.high - b.value, r),
         high=a.value - b.value + _joined(a.high - a.value, b.value - b.low, r),
-        p=_sign_flip(differences),
+        p=_sign_flip(differences, exact),
         discordant=sum(map(bool, differences)),
         count=len(ours),
     )
@@ -213,13 +220,13 @@ def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
     return sum((i - a) * (j - b) for i, j in zip(x, y, strict=True)) / scale if scale else 0.0
 
 
-def _sign_flip(differences: Sequence[int]) -> float:
+def _sign_flip(differences: Sequence[int], exact: int) -> float:
     """Share of the choices of signs whose sum is as far from zero, or farther."""
     sizes = [abs(difference) for difference in differences if difference]
     observed, total, n = abs(sum(differences)), sum(sizes), len(sizes)
     if observed == 0:
         return 1.0
-    if n * n * total / 8 > _EXACT:
+    if n * n * total / 8 > exact:
         # The sum moves in steps of 2: half a step is the correction for continuity.
         return math.erfc((observed - 1) / math.sqrt(2 * sum(size * size for size in sizes)))
     # The product of (1 + x^size) has at x^t the number of choices whose positive part is t. As one

@@ -8,7 +8,7 @@ from typing import Any, cast
 from secateurs._io.json_objects import BrokenJSONError, parse_object
 from secateurs._io.regular_files import read_regular
 from secateurs._io.text import printable
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 
 _ABSENT = "not set"
 _LONGEST = 60
@@ -30,7 +30,10 @@ def read_config(path: Path) -> dict[str, Any] | None:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     except BrokenJSONError as error:
         raise InvalidArgumentError(
-            f"{path} is not a configuration ({error}); give another --output, or --overwrite"
+            f"{path} is not a configuration ({error}); give another ",
+            Argument("output"),
+            ", or ",
+            Argument("overwrite", True),
         ) from error
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.results.file_access import create, keep_access
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -73,7 +73,8 @@ def write_failure(path: Path, error: OSError) -> FailureError:
         )
     return FailureError(
         f"cannot write {path}: {error.strerror or error}. Check that the folder may be written,"
-        " or give another --output"
+        " or give another ",
+        Argument("output"),
     )
 
 
@@ -92,12 +93,15 @@ def remove_leftovers(folder: Path, names: tuple[str, ...], *, of_running: bool =
         for path, match in found:
             if match is None or match["name"] not in wanted:
                 continue
-            if of_running or int(match["pid"]) == os.getpid() or not _runs(int(match["pid"])):
+            if of_running or not is_another_process(int(match["pid"])):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
 
-def _runs(pid: int) -> bool:
+def is_another_process(pid: int) -> bool:
+    """Whether a process of this number runs that is not this one."""
+    if pid == os.getpid():
+        return False  # in a container, numbers are few and come again
     if os.name != "posix":
         return True  # elsewhere os.kill asks nothing, it kills
     try:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, overload
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object, plain
 from secateurs._io.regular_files import read_regular
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
@@ -69,13 +69,15 @@ class Results(Generic[R]):
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise FailureError(
-                f"cannot write results to {self.folder}: it is a file; give a folder as --output"
+                f"cannot write results to {self.folder}: it is a file; give a folder as ",
+                Argument("output"),
             ) from None
         except OSError as error:
             raise write_failure(self.folder, error) from error
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise FailureError(
-                f"cannot write results to {self.folder}: permission denied; give another --output"
+                f"cannot write results to {self.folder}: permission denied; give another ",
+                Argument("output"),
             )
         self._lock = FolderLock(self.folder / LOCK)
 
@@ -117,7 +119,7 @@ class Results(Generic[R]):
         if resumed:
             # A kill between the two renames, or another tool's torn line, leaves the two files
             # one row apart: bring them together.
-            rows = read_jsonl(self.folder / JSONL)
+            rows = [self._row.renamed(each) for each in read_jsonl(self.folder / JSONL)]
             if rows or (self.folder / CSV).exists():
                 self._write(rows)
         text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
@@ -148,7 +150,7 @@ class Results(Generic[R]):
         path = self.folder / JSONL
         values = read_jsonl(path)
         keys = [row.key for row in to_rows(self._row, values, path)]
-        held = dict(zip(keys, values, strict=True))
+        held = dict(zip(keys, map(self._row.renamed, values), strict=True))
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
 
@@ -226,12 +228,16 @@ class Results(Generic[R]):
     def _holds(
         self, wanted: dict[str, Any], growing: Collection[str], optional: Collection[str]
     ) -> bool:
-        present = read_config(self.folder / CONFIG)
+        found = read_config(self.folder / CONFIG)
+        present = None if found is None else self._row.renamed(found)
         if present is None:
             if (self.folder / JSONL).exists():
                 raise InvalidArgumentError(
                     f"{self.folder} holds results without {CONFIG}, so they cannot be continued;"
-                    " give another --output, or --overwrite"
+                    " give another ",
+                    Argument("output"),
+                    ", or ",
+                    Argument("overwrite", True),
                 )
             return False
         differing = differences(present, wanted, growing, optional)
@@ -240,7 +246,10 @@ class Results(Generic[R]):
         if differing:
             raise InvalidArgumentError(
                 f"{self.folder} holds results of another configuration ({'; '.join(differing)});"
-                " give another --output, or --overwrite"
+                " give another ",
+                Argument("output"),
+                ", or ",
+                Argument("overwrite", True),
             )
         self.unverified = [name for name in optional if not compared(present, wanted, name)]
         return True

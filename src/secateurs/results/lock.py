@@ -6,7 +6,7 @@ import sys
 import weakref
 from pathlib import Path
 
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.results.durable import write_failure
 
 
@@ -57,7 +57,8 @@ class FolderLock:
             if not free:
                 raise FailureError(
                     f"another run is writing in {self._path.parent}; wait until it ends, or give"
-                    " another --output"
+                    " another ",
+                    Argument("output"),
                 )
 
     def release(self) -> None:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
 from secateurs._io.text import printable, quoted, storable
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
@@ -60,6 +60,11 @@ class Record:
         return type(self)(**safe)
 
     @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What an earlier version wrote, a row or a configuration, under today's names."""
+        return dict(values)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make a row from a line of results.jsonl or of results.csv (where all is text).
 
@@ -69,12 +74,13 @@ class Record:
             FailureError: A column is missing, holds something of the wrong kind or out of range, or
                 disagrees with another one.
         """
-        types = _types(cls)
+        types, values = _types(cls), cls.renamed(values)
         missing = [name for name in types if name not in values]
         if missing:
             raise FailureError(
                 f"a result row lacks {', '.join(missing)}; it was not written by this version:"
-                f" run the {cls.KIND} again with another --output"
+                f" run the {cls.KIND} again with another ",
+                Argument("output"),
             )
         row = cls(**{name: _read(name, kind, values[name]) for name, kind in types.items()})
         for name in types:

@@ -59,7 +59,7 @@ class RetrainRow(Record):
         versions: What it ran with: "secateurs=..;torch=..;python=..".
     """
 
-    KIND: ClassVar[str] = "retrain"
+    KIND: ClassVar[str] = "retraining"
 
     model: str
     weights: str

@@ -43,10 +43,10 @@ class Row(Record):
         top1_low: Lower end of the 95% interval of top1, percent.
         top1_high: Upper end of the 95% interval of top1, percent.
         top1_std: Standard deviation of top1 over the draws, percent; 0.0 for one draw.
-        top5: Accuracy among the five highest scores, percent.
+        top5: Accuracy among the five highest logits, percent.
         top5_err: 100 - top5.
         loss: Mean cross-entropy in nats; may be NaN or infinite where pruning broke the network.
-        correct1: Images right at the first place, one count a draw, joined by ";".
+        correct1: Images whose true class has the highest logit, one count a draw, joined by ";".
         correct5: Images right among the first five, one count a draw, joined by ";".
         param_count: Parameters of the model in millions.
         img_size: Side of the input in pixels.

@@ -8,10 +8,17 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.results.folder import CONFIG, CSV, JSONL
 from secateurs.results.formats import R, read_csv, read_jsonl, to_rows
 from secateurs.results.record import Record
+from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
 from secateurs.results.transfer_row import TransferRow
 
-_READERS: dict[type[Record], str] = {Row: "read_rows", TransferRow: "read_transfer_rows"}
+Kind = type[Row] | type[TransferRow] | type[RetrainRow]
+
+_READERS: dict[Kind, str] = {
+    Row: "read_rows",
+    TransferRow: "read_transfer_rows",
+    RetrainRow: "read_retrain_rows",
+}
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
@@ -48,8 +55,25 @@ def read_transfer_rows(path: str | os.PathLike[str]) -> list[TransferRow]:
     return _read(Path(path), TransferRow)
 
 
-def kind_of_rows(path: str | os.PathLike[str]) -> type[Row] | type[TransferRow] | None:
-    """Which of the two wrote the rows of a folder or file; None where there are none yet.
+def read_retrain_rows(path: str | os.PathLike[str]) -> list[RetrainRow]:
+    """Read the results of a retraining without touching the folder they lie in.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Returns:
+        The rows, in the order in which they were added; none from the folder of a run that has
+        not finished a row yet.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`, or they are of another command.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    return _read(Path(path), RetrainRow)
+
+
+def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
+    """Which command wrote the rows of a folder or file; None where there are none yet.
 
     Raises:
         InvalidArgumentError: There are no results at `path`.
@@ -58,7 +82,7 @@ def kind_of_rows(path: str | os.PathLike[str]) -> type[Row] | type[TransferRow] 
     values = _load(Path(path))
     if not values:
         return None
-    return TransferRow if _holds(TransferRow, values[0]) else Row
+    return next((kind for kind in (TransferRow, RetrainRow) if _holds(kind, values[0])), Row)
 
 
 def _read(path: Path, kind: type[R]) -> list[R]:
@@ -73,7 +97,7 @@ def _read(path: Path, kind: type[R]) -> list[R]:
 
 
 def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
-    return all(name in values for name in kind.columns())
+    return kind.renamed(values).keys() >= set(kind.columns())
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
@@ -82,7 +106,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
         return []
     if not file.is_file():
         raise InvalidArgumentError(
-            f"no results at {file}; give the --output folder of a sweep or of a transfer, or its"
-            f" {JSONL} or {CSV}"
+            f"no results at {file}; give the output folder of a sweep, a transfer or a retraining,"
+            f" or its {JSONL} or {CSV}"
         )
     return read_csv(file) if file.suffix == ".csv" else read_jsonl(file)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,8 +30,8 @@ class TransferRow(Record):
         variant: What the row is called in tables: "plain" (the surrogates as they are), "noise",
             or a recipe with its ratios, such as "dwp 0.3 0.5". Differences are taken from "plain".
         recipe: "dwp", "rapa", "mup", "noise", or "" for plain.
-        mode: "global" (the masks act on both passes) or "gradient" (on the backward pass alone);
-            "" where nothing is pruned.
+        prune_type: "global" (the masks act on both passes) or "gradient" (on the backward pass
+            alone); "" where nothing is pruned.
         redraw: When masks are drawn: "forward", "step", or a number of fixed draws such as "8"; ""
             where nothing is pruned.
         granularity: "weight", "kernel" or "filter"; "" where nothing is pruned.
@@ -90,7 +90,7 @@ class TransferRow(Record):
     role: str
     variant: str
     recipe: str
-    mode: str
+    prune_type: str
     redraw: str
     granularity: str
     scope: str
@@ -133,6 +133,16 @@ class TransferRow(Record):
     device: str
     versions: str
 
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What an earlier version wrote; it called the prune type the mode."""
+        found = {_RENAMED.get(name, name): value for name, value in values.items()}
+        if isinstance(found.get("variant"), str):
+            found["variant"] = _renamed_variant(found["variant"])
+        if isinstance(found.get("variants"), list):  # of a configuration
+            found["variants"] = [_renamed_variant(each) for each in found["variants"]]
+        return found
+
     def check(self) -> None:
         """Compare the hits with the number of images, and the percentages with the hits.
 
@@ -152,6 +162,13 @@ class TransferRow(Record):
                     f"column {name} of a result row holds {quoted(percent)}, but the hits give "
                     f"{expected}"
                 )
+
+
+_RENAMED = {"mode": "prune_type"}
+
+
+def _renamed_variant(name: Any) -> Any:
+    return name.replace(" mode=", " prune_type=") if isinstance(name, str) else name
 
 
 TRANSFER_COLUMNS: tuple[str, ...] = TransferRow.columns()

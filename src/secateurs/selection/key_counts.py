@@ -6,7 +6,7 @@ import torch
 
 from secateurs._tensors.blocks import Array
 from secateurs._tensors.float_keys import key_range
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.selection.histogram import Counted, KeyPass, Range, Sizes
 
 
@@ -91,7 +91,8 @@ def nan_error(name: str) -> InvalidArgumentError:
     """Say that a parameter has a score that is NaN."""
     return InvalidArgumentError(
         f"the score of {name} is NaN in places, so it has no rank: check the weights and what else "
-        f"the score is made of, or write exclude={name!r}"
+        "the score is made of, or write ",
+        Argument("exclude", name),
     )
 
 

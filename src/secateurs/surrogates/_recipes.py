@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.parameters.layer_kinds import Classes, Conv1D, Experts
 from secateurs.surrogates._mup import MUP
 from secateurs.surrogates.diversified import Diversified
@@ -131,7 +131,9 @@ def _normalisation_and_fully_connected(model: nn.Module) -> list[str | type[nn.M
         return [f"{named[-1][0]}.*" if named[-1][0] else "*"]
     raise InvalidArgumentError(
         f"{type(model).__name__} has no normalisation and no fully connected layer for rapa to "
-        "prune: name parameters with include=, or use dwp"
+        "prune: name parameters with ",
+        Argument("include"),
+        ", or use dwp",
     )
 
 

@@ -1,12 +1,13 @@
 """Which weights a surrogate prunes, found anew when its network has changed."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Advice, InvalidArgumentError
 from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunable
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.prunable_parameters import find_targets
@@ -112,5 +113,8 @@ def _check_holder(name: str, module: nn.Module) -> None:
         return
     raise InvalidArgumentError(
         f"{name} belongs to {kind}, which keeps its weights where a surrogate cannot prune them "
-        f"for one call: write exclude={out}, which leaves out all of that kind"
+        "for one call: write ",
+        Advice(
+            f"exclude={out}, which leaves out all of that kind", f"--exclude {shlex.quote(name)}"
+        ),
     )

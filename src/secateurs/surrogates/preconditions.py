@@ -4,7 +4,7 @@ from torch import nn
 
 from secateurs._validation import as_integer
 from secateurs.distributed.model_group import group_of
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.originals.module_state import is_pruned
 from secateurs.surrogates.module_proxy import ModuleProxy
 
@@ -21,8 +21,9 @@ def check_redraw(redraw: object) -> str | int:
     if count is not None and count >= 1:
         return count
     raise InvalidArgumentError(
-        f'redraw must be "forward", "step", or how many draws to go through in turn, such as 4; '
-        f"got {redraw!r}"
+        Argument("redraw"),
+        f' must be "forward", "step", or how many draws to go through in turn, such as 4; '
+        f"got {redraw!r}",
     )
 
 

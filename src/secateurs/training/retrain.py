@@ -5,21 +5,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
-from secateurs.errors import FailureError
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import weights_sha256
 from secateurs.results import Results, RetrainRow
-from secateurs.results.durable import replace_files
 from secateurs.training.epochs import DivergedError, clock, score_images, train_epoch
 from secateurs.training.labelled_images import TrainingImages, steps_of
 from secateurs.training.retrain_plan import RetrainPlan
-from secateurs.training.run_state import load_state, save_state
+from secateurs.training.run_state import load_state, load_weights, save_state, save_weights
 
 STATE = "state.pt"
 DENSE, BEST, LAST = "dense.safetensors", "best.safetensors", "last.safetensors"
@@ -84,10 +82,12 @@ class Retraining:
         self.model, self.data, self.plan = model, data, plan
         self.folder, self.say = folder, say
         self._row, self._results = row, results
+        self._process_group = process_group
         self.ranks, self._network = ProcessGroup(), model
         if process_group is not None:
             self.ranks = DistributedGroup(process_group, sharded=False)
             self._network = DistributedDataParallel(model, process_group=process_group)
+        plan.check_ranks(self.ranks.size)
 
     def run(self) -> list[RetrainRow]:
         """Train, prune and retrain; or go on where that was stopped.
@@ -109,7 +109,9 @@ class Retraining:
         elif not state:
             self._write(DENSE)
         rows = self._phase("retrain", rows, state if state.get("phase") == "retrain" else {})
-        return self._scores(rows)
+        rows = self._scores(rows)
+        self.model.load_state_dict(self._read(BEST))
+        return rows
 
     def _phase(self, phase: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
         """The epochs of a phase that are not in ``rows`` yet."""
@@ -149,7 +151,7 @@ class Retraining:
     ) -> float:
         settings = self.plan.settings(phase)
         try:
-            return train_epoch(
+            loss = train_epoch(
                 self._network,
                 optimizer,
                 self.data.train,
@@ -163,6 +165,11 @@ class Retraining:
         except DivergedError as error:
             kept = f"; the weights of epoch {number - 1} are in {self.folder}" if number > 1 else ""
             raise DivergedError(f"{phase} epoch {number}: {error}{kept}") from None
+        if self._process_group is not None:  # each rank has seen other images last
+            first = dist.get_global_rank(self._process_group, 0)
+            for buffer in self.model.buffers():
+                dist.broadcast(buffer, first, group=self._process_group)
+        return loss
 
     def _counts(self, phase: str, row: RetrainRow) -> bool:
         """Whether an epoch may be the best one: those before the last pruning are not sparse."""
@@ -270,30 +277,9 @@ class Retraining:
             self._results.add_all(rows)
 
     def _write(self, name: str) -> None:
-        """The weights as anybody can load them; of a pruned epoch, its masks beside them."""
-        if self.ranks.rank:
-            return
-        tensors = {key: value.detach().cpu().contiguous() for key, value in
-                   self.model.state_dict().items() if isinstance(value, Tensor)}  # fmt: skip
-        replace_files({self.folder / name: save(_unshared(tensors))})
+        """The weights as anybody can load them."""
+        if self.ranks.rank == 0:
+            save_weights(self.folder / name, self.model)
 
     def _read(self, name: str) -> dict[str, Tensor]:
-        path = self.folder / name
-        try:
-            return load_file(path)
-        except Exception as error:  # safetensors has errors of its own
-            raise FailureError(
-                f"{path} is missing or damaged, so the training cannot go on from it: begin again "
-                "with overwrite"
-            ) from error
-
-
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of what lies in the memory of an earlier tensor, which safetensors does not take."""
-    seen: set[int] = set()
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        found[name] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return found
+        return load_weights(self.folder / name)

@@ -30,7 +30,8 @@ class RetrainPlan:
         rewind: whether the kept weights go back to what they were before the retraining at each
             round (Frankle and Carbin 2019).
         ramp: of the cubic schedule: the part of the epochs over which the ratio grows.
-        every: steps between two prunings of the cubic schedule, or two regrowths.
+        every: steps between two prunings of the cubic schedule, which prunes at least ten times
+            where there are as many steps, or between two regrowths.
         floor: the share of its units that each layer keeps at least.
         regrowth: one of `REGROWTHS`.
         options: what is one unit, which weights compete, and how they are scored; its seed is that
@@ -67,6 +68,10 @@ class RetrainPlan:
                     Argument(name),
                     f" must be a whole number from 1 on, got {getattr(self, name)!r}",
                 )
+        if self.retraining.epochs < 1:
+            raise InvalidArgumentError(
+                Argument("epochs"), " of the retraining must be at least 1, got 0"
+            )
         if self.schedule == "iterative" and self.retraining.epochs < self.rounds:
             raise InvalidArgumentError(
                 f"{self.rounds} rounds need at least as many epochs of retraining, got "
@@ -78,10 +83,24 @@ class RetrainPlan:
         if self.rewind and self.schedule != "iterative":
             raise InvalidArgumentError(
                 Argument("rewind"),
-                " returns weights at each round, and only the iterative schedule has rounds: write ",
+                " returns weights at each round, and only the iterative schedule has rounds: ",
+                "write ",
                 Argument("schedule", "iterative"),
                 ", or leave it out",
             )
+
+    def check_ranks(self, ranks: int) -> None:
+        """Check that so many processes can share each batch.
+
+        Raises:
+            InvalidArgumentError: the batch size is no multiple of their number.
+        """
+        for settings in (self.dense, self.retraining):
+            if settings.batch_size % ranks:
+                raise InvalidArgumentError(
+                    Argument("batch_size", settings.batch_size),
+                    f" cannot be shared by {ranks} ranks: write a multiple of their number",
+                )
 
     def settings(self, phase: str) -> TrainingSettings:
         """How a phase is trained."""
@@ -98,7 +117,7 @@ class RetrainPlan:
             return OneShot(self.ratio)
         if self.schedule == "cubic":
             end = max(round(self.ramp * epochs * steps), 1)
-            return Cubic(self.ratio, end=end, every=min(self.every, end))
+            return Cubic(self.ratio, end=end, every=min(self.every, max(end // 10, 1)))
         return Iterative(
             self.ratio, self.rounds, every=self._round_epochs * steps, begin=0,
             rewind=0 if self.rewind else None,

@@ -1,4 +1,4 @@
-"""What a training needs to go on after its last finished epoch, in one file that is old or new."""
+"""Weights, and what a training needs to go on after an epoch, in files that are old or new."""
 
 import io
 import pickle
@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
 
 from secateurs._io.regular_files import read_regular
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.results.durable import remove_leftovers, replace_files
 
 
@@ -49,7 +52,36 @@ def load_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def _damaged(path: Path) -> FailureError:
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a model's state dict as safetensors, so that a kill leaves the file old or new.
+
+    Raises:
+        FailureError: the disk is full; the old file is intact.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        address = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if address in seen else tensor  # none may share memory
+        seen.add(address)
+    replace_files({path: save(tensors)})
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read what `save_weights` wrote.
+
+    Raises:
+        FailureError: the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, "missing or damaged") from error
+
+
+def _damaged(path: Path, how: str = "damaged") -> FailureError:
     return FailureError(
-        f"{path} is damaged, so the training cannot go on from it: begin again with overwrite"
+        f"{path} is {how}, so the training cannot go on from it: begin again with ",
+        Argument("overwrite", True),
     )

@@ -1,7 +1,11 @@
 """The transfer benchmark: attack with some networks, score on others."""
 
-from secateurs.transfer.attack_rows import Subject
-from secateurs.transfer.attack_variants import Variant, Variants
+from secateurs.errors import require
+
+require("PIL", "secateurs.transfer", "pillow")
+
+from secateurs.transfer.attack_rows import ImageOrigin
+from secateurs.transfer.attack_variants import AttackVariant, AttackVariants
 from secateurs.transfer.benchmark import Benchmark, check_seeds, check_variants
 from secateurs.transfer.image_choice import ImageSet, choose_images, pixel_preprocess
 from secateurs.transfer.network import (
@@ -11,21 +15,21 @@ from secateurs.transfer.network import (
     fit_size,
     shared_size,
 )
-from secateurs.transfer.plan import Group, Protocol, make_groups
+from secateurs.transfer.plan import AttackGroup, Protocol, make_groups
 from secateurs.transfer.saved_images import check_saved
 from secateurs.transfer.search import Search
 
 __all__ = [
+    "AttackGroup",
+    "AttackVariant",
+    "AttackVariants",
     "Benchmark",
     "FromPixels",
-    "Group",
+    "ImageOrigin",
     "ImageSet",
     "Network",
     "Protocol",
     "Search",
-    "Subject",
-    "Variant",
-    "Variants",
     "as_network",
     "check_saved",
     "check_seeds",

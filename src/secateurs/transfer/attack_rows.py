@@ -9,16 +9,16 @@ import torch
 from secateurs.outputs import dtype_of
 from secateurs.provenance import device_name, versions
 from secateurs.results import TransferRow, digest_of, hit_columns
-from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
 from secateurs.transfer.image_choice import ImageSet
 from secateurs.transfer.network import Network
 from secateurs.transfer.outcomes import Hits, Outcome
-from secateurs.transfer.plan import Group, Job, Protocol
+from secateurs.transfer.plan import AttackGroup, Job, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """What is attacked, as the rows name it.
+class ImageOrigin:
+    """Where the attacked images come from, as the rows name it.
 
     Attributes:
         data: name of the data set or folder.
@@ -34,7 +34,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageSubset:
     """Images that one row is about, and how they are attacked.
 
     Attributes:
@@ -49,11 +49,11 @@ class Part:
 
 
 def make_rows(
-    job: Job, part: Part, outcome: Outcome, subject: Subject, device: torch.device
+    job: Job, part: ImageSubset, outcome: Outcome, origin: ImageOrigin, device: torch.device
 ) -> list[TransferRow]:
     """One row for every checkpoint and every network that was scored."""
     shared = {
-        **_attack_columns(job, part, subject),
+        **_attack_columns(job, part, origin),
         **_variant_columns(job.variant),
         "achieved": outcome.achieved,
         "candidates_count": part.images.seen,
@@ -63,7 +63,7 @@ def make_rows(
     return [
         TransferRow(
             **shared,
-            **_network_columns(job.group, network, subject),
+            **_network_columns(job.group, network, origin),
             **_hits(networks[network.name], part.protocol),
             step=step,
             seconds=round(outcome.seconds[step], 3),
@@ -73,9 +73,9 @@ def make_rows(
     ]
 
 
-def _attack_columns(job: Job, part: Part, subject: Subject) -> dict[str, Any]:
+def _attack_columns(job: Job, part: ImageSubset, origin: ImageOrigin) -> dict[str, Any]:
     protocol, images = part.protocol, part.images
-    drawn = f"drawn, seed {subject.image_seed}" if images.drawn else "given"
+    drawn = f"drawn, seed {origin.image_seed}" if images.drawn else "given"
     return {
         "surrogates": job.group.name,
         "surrogates_weights": ";".join(network.sha256 for network in job.group.surrogates),
@@ -87,8 +87,8 @@ def _attack_columns(job: Job, part: Part, subject: Subject) -> dict[str, Any]:
         "seed": job.seed,
         "targeted_attack": protocol.targeted,
         "target_classes": drawn if protocol.targeted else "",
-        "data": subject.data,
-        "split": subject.split,
+        "data": origin.data,
+        "split": origin.split,
         "images": digest_of(images.names),
         "search_part": part.name,
         "img_size": images.levels.shape[-1],
@@ -97,23 +97,31 @@ def _attack_columns(job: Job, part: Part, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _variant_columns(variant: Variant) -> dict[str, Any]:
+def _variant_columns(variant: AttackVariant) -> dict[str, Any]:
     """Nothing is pruned in plain attacks and in noise."""
     pruned = variant.recipe not in (PLAIN, NOISE)
     options = variant.defaults | dict(variant.options) if pruned else {}
-    texts = ("redraw", "granularity", "scope", "score", "layers", "include", "exclude")
+    texts = (
+        "prune_type",
+        "redraw",
+        "granularity",
+        "scope",
+        "score",
+        "layers",
+        "include",
+        "exclude",
+    )
     return {
         "variant": str(variant),
         "recipe": "" if variant.recipe == PLAIN else variant.recipe,
-        "mode": options.get("prune_type", ""),
         **{name: _text(options.get(name, "")) for name in texts},
         **{name: options.get(name, 0.0) for name in ("p_prune", "p_bern")},
     }
 
 
-def _network_columns(group: Group, network: Network, subject: Subject) -> dict[str, Any]:
+def _network_columns(group: AttackGroup, network: Network, origin: ImageOrigin) -> dict[str, Any]:
     seen = network in group.surrogates
-    squashed = f"squashed ({subject.interpolation}), " if subject.interpolation else ""
+    squashed = f"squashed ({origin.interpolation}), " if origin.interpolation else ""
     return {
         "target": network.name,
         "target_sha256": network.sha256,

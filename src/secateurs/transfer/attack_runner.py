@@ -9,11 +9,11 @@ import torch
 from secateurs._io.json_objects import BrokenJSONError, member
 from secateurs._progress import Bar
 from secateurs.results import Results, TransferRow, digest_of
-from secateurs.transfer.attack_rows import Part, Subject, make_rows
-from secateurs.transfer.attack_variants import NOISE, Variant
+from secateurs.transfer.attack_rows import ImageOrigin, ImageSubset, make_rows
+from secateurs.transfer.attack_variants import NOISE, AttackVariant
 from secateurs.transfer.batch import attack_batch, make_members
 from secateurs.transfer.outcomes import Outcome
-from secateurs.transfer.plan import Group, Job, noise_group
+from secateurs.transfer.plan import AttackGroup, Job, noise_group
 from secateurs.transfer.saved_images import SavedImages
 
 
@@ -22,19 +22,19 @@ class Runner:
     """Runs jobs one after the other and keeps what they gave.
 
     Attributes:
-        subject: names for the rows.
+        origin: where the images come from.
         device: where the networks are.
         results: the folder that keeps rows and progress, None for none.
         bar: what progress is reported to.
     """
 
-    subject: Subject
+    origin: ImageOrigin
     device: torch.device
     results: Results[TransferRow] | None
     bar: Bar
 
     def run(
-        self, jobs: Sequence[Job], part: Part, saved: SavedImages | None = None
+        self, jobs: Sequence[Job], part: ImageSubset, saved: SavedImages | None = None
     ) -> list[TransferRow]:
         """Finish the jobs, from wherever each of them is.
 
@@ -64,7 +64,7 @@ class Runner:
             found.setdefault(key, []).append(row)
         return found
 
-    def _run(self, job: Job, part: Part, saved: SavedImages | None) -> list[TransferRow]:
+    def _run(self, job: Job, part: ImageSubset, saved: SavedImages | None) -> list[TransferRow]:
         outcome = self._load(job, part)
         self.bar.skip(work(job, part) * outcome.seen // len(part.images))
         members = make_members(job)
@@ -85,18 +85,18 @@ class Runner:
                 saved.save(job, start, levels)  # before the progress, which says it is done
             outcome.add(batch)
             self._save(job, part, outcome)
-        rows = make_rows(job, part, outcome, self.subject, self.device)
+        rows = make_rows(job, part, outcome, self.origin, self.device)
         if self.results is not None:
             self.results.add_all(rows)
             self.results.clear_progress()
         return rows
 
-    def _save(self, job: Job, part: Part, outcome: Outcome) -> None:
+    def _save(self, job: Job, part: ImageSubset, outcome: Outcome) -> None:
         if self.results is not None:
             progress = {"job": f"{part.name} | {job.key}", "outcome": outcome.to_dict()}
             self.results.save_progress(progress)
 
-    def _load(self, job: Job, part: Part) -> Outcome:
+    def _load(self, job: Job, part: ImageSubset) -> Outcome:
         """What was saved for this job; nothing if another version or tool wrote it."""
         saved = (self.results.load_progress() if self.results else None) or {}
         if self.results is None or saved.get("job") != f"{part.name} | {job.key}":
@@ -117,7 +117,7 @@ class Runner:
 
 
 def make_jobs(
-    groups: Sequence[Group], variants: Sequence[Variant], seeds: Sequence[int]
+    groups: Sequence[AttackGroup], variants: Sequence[AttackVariant], seeds: Sequence[int]
 ) -> list[Job]:
     """Every variant with every group and seed; noise once a seed, since it needs no network.
 
@@ -125,8 +125,8 @@ def make_jobs(
     """
     jobs: list[Job] = []
     for seed in seeds:
-        if Variant(recipe=NOISE) in variants:
-            jobs.append(Job(noise_group(groups), Variant(recipe=NOISE), seed))
+        if AttackVariant(recipe=NOISE) in variants:
+            jobs.append(Job(noise_group(groups), AttackVariant(recipe=NOISE), seed))
         jobs += [
             Job(group, variant, seed)
             for group in groups
@@ -136,21 +136,21 @@ def make_jobs(
     return jobs
 
 
-def work(job: Job, part: Part) -> int:
+def work(job: Job, part: ImageSubset) -> int:
     """Image steps of a job, for the progress bar; noise takes one step."""
     return len(part.images) * (1 if job.variant.recipe == NOISE else part.protocol.steps)
 
 
-def _id(job: Job, part: Part) -> tuple[Any, ...]:
+def _id(job: Job, part: ImageSubset) -> tuple[Any, ...]:
     return part.name, job.group.name, str(job.variant), job.seed
 
 
-def _steps(job: Job, part: Part) -> list[int]:
+def _steps(job: Job, part: ImageSubset) -> list[int]:
     """The steps after which a job is scored; noise takes one."""
     return part.protocol.checkpoints[-1 if job.variant.recipe == NOISE else 0 :]
 
 
-def _complete(rows: Sequence[TransferRow], job: Job, part: Part) -> list[TransferRow]:
+def _complete(rows: Sequence[TransferRow], job: Job, part: ImageSubset) -> list[TransferRow]:
     """The rows of a job in order, if all of them are there and about these images; else none."""
     about = len(part.images), digest_of(part.images.names)
     found = {(row.step, row.target): row for row in rows if (row.count, row.images) == about}

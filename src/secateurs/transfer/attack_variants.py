@@ -30,7 +30,7 @@ _NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class AttackVariant:
     """One way to make the surrogate, and so one line of the result table.
 
     Attributes:
@@ -73,14 +73,16 @@ class Variant:
             made = RECIPES[self.recipe](network.inner, seed=seed, **dict(self.options))
         except InvalidArgumentError as error:
             raise InvalidArgumentError(
-                f"{self.recipe} does not fit {network.name}: {error}; leave the network or the "
-                f"recipe out, or write another recipe ({_others(self.recipe)})"
+                f"{self.recipe} does not fit {network.name}: ",
+                error,
+                "; leave the network or the recipe out, or write another recipe "
+                f"({_others(self.recipe)})",
             ) from error
         return network.member(made)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variants:
+class AttackVariants:
     """Every combination of recipes and options, without plain and noise.
 
     Args:
@@ -103,7 +105,8 @@ class Variants:
         InvalidArgumentError: an unknown name, or a value out of range.
 
     Example:
-        >>> [str(variant) for variant in Variants(recipe=["dwp", "mup"], p_bern=[0.2, 0.5]).all]
+        >>> variants = AttackVariants(recipe=["dwp", "mup"], p_bern=[0.2, 0.5])
+        >>> [str(variant) for variant in variants.all]
         ['dwp 0.3 0.2', 'dwp 0.3 0.5', 'mup 0.15']
     """
 
@@ -137,28 +140,32 @@ class Variants:
         object.__setattr__(self, "redraw", tuple(map(check_redraw, self.redraw)))
 
     @property
-    def all(self) -> list[Variant]:
+    def all(self) -> list[AttackVariant]:
         """Each variant once, in the order of the recipes."""
         recipes = [name for name in self.recipe if name != PLAIN]
         found = [variant for name in recipes for variant in self._of(name)]
         return list(dict.fromkeys(found))
 
-    def _of(self, recipe: str) -> list[Variant]:
+    def _of(self, recipe: str) -> list[AttackVariant]:
         if recipe == "rapa":
-            return [Variant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern]
+            return [
+                AttackVariant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern
+            ]
         if recipe == "mup":
-            return [Variant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune]
+            return [
+                AttackVariant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune
+            ]
         grid = product(*(getattr(self, name) for name in _OF_DWP))
         named = (dict(zip(_OF_DWP, values, strict=True)) for values in grid)
         return [self._diversified(recipe, values) for values in named]
 
-    def _diversified(self, recipe: str, values: Mapping[str, Any]) -> Variant:
+    def _diversified(self, recipe: str, values: Mapping[str, Any]) -> AttackVariant:
         """Options at their defaults are left out: they need no room in a table."""
-        usual = Variant(recipe=recipe).defaults
+        usual = AttackVariant(recipe=recipe).defaults
         options = {name: values[name] for name in ("p_prune", "p_bern")}
         others = {n: value for n, value in values.items() if n not in options and value != usual[n]}
         options |= others | self._chosen
-        return Variant(recipe=recipe, options=tuple(options.items()))
+        return AttackVariant(recipe=recipe, options=tuple(options.items()))
 
     @property
     def _chosen(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def attack_batch(
         job: who attacks whom.
         members: what `make_members` returned.
         images: all images of the job.
-        start: place of the first image.
+        start: index of the first image.
         protocol: how images are attacked.
         device: where the networks are.
         advance: told how many image steps are done.
@@ -141,8 +141,8 @@ def _digits(outcomes: Tensor) -> str:
     return "".join("1" if each else "0" for each in outcomes.tolist())
 
 
-def _derived(seed: int, place: int) -> int:
-    return (seed * _STRIDE + place) % _SEEDS
+def _derived(seed: int, index: int) -> int:
+    return (seed * _STRIDE + index) % _SEEDS
 
 
 class _Clock:

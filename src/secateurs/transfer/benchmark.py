@@ -11,19 +11,19 @@ import torch
 
 from secateurs._progress import progress_bar
 from secateurs._validation import as_integer
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import device_of
 from secateurs.provenance import device_name, tensors_sha256
 from secateurs.results import Results, TransferRow
-from secateurs.transfer.attack_rows import Part, Subject
+from secateurs.transfer.attack_rows import ImageOrigin, ImageSubset
 from secateurs.transfer.attack_runner import Runner, make_jobs, work
-from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
 from secateurs.transfer.image_choice import ImageSet
-from secateurs.transfer.plan import Group, Job, Protocol, all_networks
+from secateurs.transfer.plan import AttackGroup, Job, Protocol, all_networks
 from secateurs.transfer.saved_images import SavedImages
 from secateurs.transfer.search import Search, best_variants
 
-_PLAIN, _NOISE = Variant(recipe=PLAIN), Variant(recipe=NOISE)
+_PLAIN, _NOISE = AttackVariant(recipe=PLAIN), AttackVariant(recipe=NOISE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,32 +37,34 @@ class Benchmark:
     Attributes:
         groups: who attacks whom, see `make_groups`; networks that `fit_size` has seen.
         images: what `choose_images` found.
-        variants: what is compared with plain and noise, see `Variants`.
+        variants: what is compared with plain and noise, see `AttackVariants`.
         protocol: how images are attacked.
         seeds: of the attack and of the masks; each is a repetition.
         search: choose of each recipe the best variant on a part of the images, with the first
             seed, and report on the rest; None reports on all variants and images.
-        subject: names for the rows.
+        origin: where the images come from.
 
     Raises:
         InvalidArgumentError: a seed is none, a recipe does not fit a network, or a search would
             leave no images.
     """
 
-    groups: Sequence[Group]
+    groups: Sequence[AttackGroup]
     images: ImageSet
-    variants: Sequence[Variant]
+    variants: Sequence[AttackVariant]
     protocol: Protocol
     seeds: Sequence[int] = (0,)
     search: Search | None = None
-    subject: Subject = field(default_factory=Subject)
+    origin: ImageOrigin = field(default_factory=ImageOrigin)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", check_seeds(self.seeds))
         if self.search is not None:
             self.search.split(self.images)
             if not self.variants:
-                raise InvalidArgumentError("nothing to search: name a --recipe beside plain")
+                raise InvalidArgumentError(
+                    "nothing to search: name a ", Argument("recipe"), " beside plain"
+                )
         check_variants(self.groups, self.variants)
 
     @property
@@ -82,7 +84,7 @@ class Benchmark:
             "groups": {
                 group.name: [target.name for target in group.targets] for group in self.groups
             },
-            "data": asdict(self.subject),
+            "data": asdict(self.origin),
             "images": {"count": len(images), "sha256": tensors_sha256(pixels)},
             "variants": [str(variant) for variant in self.variants],
             "protocol": {**asdict(self.protocol), "method": str(self.protocol.method)},
@@ -135,29 +137,31 @@ class Benchmark:
                 started()
             shown = progress_bar("Attacking", self._work(), show=progress, unit="image steps")
             bar = stack.enter_context(shown)
-            runner = Runner(subject=self.subject, device=self.device, results=results, bar=bar)
+            runner = Runner(origin=self.origin, device=self.device, results=results, bar=bar)
             part, rows, variants = self._search(runner)
             saved = None
             if save_images is not None:
                 saved = SavedImages(Path(save_images), part.images, self.protocol.eps)
             return [*rows, *runner.run(self._jobs(variants), part, saved)]
 
-    def _jobs(self, variants: Sequence[Variant]) -> list[Job]:
+    def _jobs(self, variants: Sequence[AttackVariant]) -> list[Job]:
         return make_jobs(self.groups, [_NOISE, _PLAIN, *variants], self.seeds)
 
     def _search_jobs(self) -> list[Job]:
         return make_jobs(self.groups, [_PLAIN, *self.variants], self.seeds[:1])
 
-    def _parts(self, search: Search) -> tuple[Part, Part]:
+    def _parts(self, search: Search) -> tuple[ImageSubset, ImageSubset]:
         """What settings are chosen on, and what is reported."""
         some, rest = search.split(self.images)
         quick = replace(self.protocol, steps=search.steps or self.protocol.steps)
-        return Part("search", some, quick), Part("report", rest, self.protocol)
+        return ImageSubset("search", some, quick), ImageSubset("report", rest, self.protocol)
 
-    def _search(self, runner: Runner) -> tuple[Part, list[TransferRow], Sequence[Variant]]:
+    def _search(
+        self, runner: Runner
+    ) -> tuple[ImageSubset, list[TransferRow], Sequence[AttackVariant]]:
         """What is to be reported, the rows of the search, and the variants that won it."""
         if self.search is None:
-            return Part("", self.images, self.protocol), [], self.variants
+            return ImageSubset("", self.images, self.protocol), [], self.variants
         some, rest = self._parts(self.search)
         rows = runner.run(self._search_jobs(), some)
         best = best_variants(self.variants, rows)
@@ -171,7 +175,7 @@ class Benchmark:
     def _work(self) -> int:
         """Image steps in all, for the progress bar."""
         if self.search is None:
-            part = Part("", self.images, self.protocol)
+            part = ImageSubset("", self.images, self.protocol)
             return sum(work(job, part) for job in self._jobs(self.variants))
         some, rest = self._parts(self.search)
         winners = list({variant.recipe: variant for variant in self.variants}.values())
@@ -180,7 +184,7 @@ class Benchmark:
         )
 
 
-def check_variants(groups: Sequence[Group], variants: Sequence[Variant]) -> None:
+def check_variants(groups: Sequence[AttackGroup], variants: Sequence[AttackVariant]) -> None:
     """Make every surrogate once: what cannot be made is known before hours of attacks.
 
     Raises:

@@ -137,15 +137,15 @@ def choose_images(
     right = dict.fromkeys((network.name for network in networks), 0)
     seen = 0
     for start in range(0, total, _CHUNK):
-        places = order[start : start + _CHUNK]
-        pairs = [data.dataset[place] for place in places]
+        indices = order[start : start + _CHUNK]
+        pairs = [data.dataset[index] for index in indices]
         kept = [i for i, (_, label) in enumerate(pairs) if label != SKIPPED]
         if not kept:
             continue
-        places, pixels = [places[i] for i in kept], torch.stack([pairs[i][0] for i in kept])
+        indices, pixels = [indices[i] for i in kept], torch.stack([pairs[i][0] for i in kept])
         good = torch.ones(len(kept), dtype=torch.bool)
         for network in networks:
-            correct = predict(network, pixels) == labels[places]
+            correct = predict(network, pixels) == labels[indices]
             right[network.name] += int(correct.sum())
             good &= correct
         seen += len(kept)
@@ -153,7 +153,7 @@ def choose_images(
             advance(len(kept))
         found = good.nonzero().flatten().tolist()
         levels.append((pixels[found] * 255).round().to(torch.uint8))
-        chosen += [places[i] for i in found]
+        chosen += [indices[i] for i in found]
         if limit is not None and len(chosen) >= limit:
             break
     if not chosen:
@@ -218,8 +218,8 @@ def _none_counts(data: LoadedData, right: dict[str, int], seen: int) -> InvalidA
     )
 
 
-def _file_names(data: LoadedData, places: Sequence[int]) -> list[str]:
-    """The image's own name with ``.png``; its place before it where the data has it twice.
+def _file_names(data: LoadedData, indices: Sequence[int]) -> list[str]:
+    """The image's own name with ``.png``; its index before it where the data has it twice.
 
     The names also stand in a csv file, which is UTF-8, and where spreadsheets run formulas.
     """
@@ -230,8 +230,8 @@ def _file_names(data: LoadedData, places: Sequence[int]) -> list[str]:
     ]
     times = Counter(stems)
     return [
-        f"{place:06d}_{stems[place]}.png" if times[stems[place]] > 1 else f"{stems[place]}.png"
-        for place in places
+        f"{index:06d}_{stems[index]}.png" if times[stems[index]] > 1 else f"{stems[index]}.png"
+        for index in indices
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.provenance import weights_sha256
 from secateurs.surrogates.wrappers import call_each
@@ -197,7 +197,8 @@ def _accept(network: Network, size: int) -> int:
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise InvalidArgumentError(
                     f"{network.name} takes images neither of {size} nor of {tried} pixels "
-                    f"({reason}): write another --img-size"
+                    f"({reason}): write another ",
+                    Argument("img_size"),
                 ) from error
     raise AssertionError("unreachable")
 
@@ -219,10 +220,10 @@ def _check_names(first: Network, other: Network) -> None:
     same = sum(a == b for a, b in zip(ours, theirs, strict=True))
     if same == len(ours) or (set(ours) != set(theirs) and same >= _SAME * len(ours)):
         return
-    place = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
+    index = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b)
     raise InvalidArgumentError(
-        f"{first.name} and {other.name} disagree on the classes (class {place} is "
-        f"{first.classes[place]!r} in one and {other.classes[place]!r} in the other): name networks"
+        f"{first.name} and {other.name} disagree on the classes (class {index} is "
+        f"{first.classes[index]!r} in one and {other.classes[index]!r} in the other): name networks"
         " that were trained on the same classes in the same order"
     )
 

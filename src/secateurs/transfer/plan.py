@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from secateurs._validation import check_count
 from secateurs.attacks.method import Method
-from secateurs.errors import InvalidArgumentError
-from secateurs.transfer.attack_variants import Variant
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.transfer.attack_variants import AttackVariant
 from secateurs.transfer.network import Network
 
 
@@ -48,7 +48,7 @@ class Protocol:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class AttackGroup:
     """Networks that are attacked together, and those that the outcome is scored on.
 
     Attributes:
@@ -74,8 +74,8 @@ class Group:
 class Job:
     """One attack on all images: what becomes a row for every network and checkpoint."""
 
-    group: Group
-    variant: Variant
+    group: AttackGroup
+    variant: AttackVariant
     seed: int
 
     @property
@@ -90,7 +90,7 @@ def make_groups(
     *,
     hold_one_out: bool = False,
     together: bool = False,
-) -> list[Group]:
+) -> list[AttackGroup]:
     """Say who attacks whom.
 
     Args:
@@ -110,36 +110,45 @@ def make_groups(
     if hold_one_out:
         if len(surrogates) < 2:
             raise InvalidArgumentError(
-                f"hold-one-out takes turns over the surrogates, but {surrogates[0].name} is the "
-                "only one: name two or more, or name --targets instead"
+                Argument("hold_one_out"),
+                f" takes turns over the surrogates, but {surrogates[0].name} is the only one: name "
+                "two or more, or name ",
+                Argument("targets"),
+                " instead",
             )
         return [
-            Group([each for each in surrogates if each is not held], [held, *targets])
+            AttackGroup([each for each in surrogates if each is not held], [held, *targets])
             for held in surrogates
         ]
     if together:
         if not targets:
             raise InvalidArgumentError(
-                "all surrogates together leave nothing to score: name --targets, or write "
-                "--hold-one-out"
+                "all surrogates together leave nothing to score: name ",
+                Argument("targets"),
+                ", or write ",
+                Argument("hold_one_out", True),
             )
-        return [Group(list(surrogates), list(targets))]
+        return [AttackGroup(list(surrogates), list(targets))]
     if not targets and len(surrogates) < 2:
         raise InvalidArgumentError(
-            f"nothing to score: name --targets beside {surrogates[0].name}, or more surrogates"
+            "nothing to score: name ",
+            Argument("targets"),
+            f" beside {surrogates[0].name}, or more surrogates",
         )
     return [
-        Group([each], list(targets) or [other for other in surrogates if other is not each])
+        AttackGroup([each], list(targets) or [other for other in surrogates if other is not each])
         for each in surrogates
     ]
 
 
-def noise_group(groups: Sequence[Group]) -> Group:
+def noise_group(groups: Sequence[AttackGroup]) -> AttackGroup:
     """Everything that is scored as a target, each once."""
-    return Group([], list(dict.fromkeys(target for group in groups for target in group.targets)))
+    return AttackGroup(
+        [], list(dict.fromkeys(target for group in groups for target in group.targets))
+    )
 
 
-def all_networks(groups: Sequence[Group]) -> list[Network]:
+def all_networks(groups: Sequence[AttackGroup]) -> list[Network]:
     """Every network, each once."""
     return list(dict.fromkeys(network for group in groups for network in group.scored))
 

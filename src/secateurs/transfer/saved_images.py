@@ -54,7 +54,7 @@ class SavedImages:
 
         Args:
             job: which attack.
-            start: place of the first image.
+            start: index of the first image.
             levels: 8-bit pixels, N x C x H x W.
 
         Raises:

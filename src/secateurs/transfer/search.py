@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 from secateurs._validation import check_count
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.results import TransferRow
-from secateurs.transfer.attack_variants import NOISE, PLAIN, Variant
+from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
 from secateurs.transfer.image_choice import ImageSet
 
 
@@ -28,7 +28,7 @@ class Search:
         for name in ("images", "steps"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, check_count(f"search {name}", value))
+                object.__setattr__(self, name, check_count(f"search_{name}", value))
 
     def split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
         """The images to choose on, and the rest, which the outcome is measured on.
@@ -40,14 +40,17 @@ class Search:
         if count >= len(images):
             raise InvalidArgumentError(
                 f"a search on {count} of {len(images)} image(s) leaves none to report on: write "
-                "fewer --search-images, or a larger --limit"
+                "fewer ",
+                Argument("search_images"),
+                ", or a larger ",
+                Argument("limit"),
             )
         return images.part(0, count), images.part(count, len(images))
 
 
 def best_variants(
-    variants: Sequence[Variant], rows: Sequence[TransferRow]
-) -> list[tuple[Variant, float]]:
+    variants: Sequence[AttackVariant], rows: Sequence[TransferRow]
+) -> list[tuple[AttackVariant, float]]:
     """Of each recipe the variant with the highest mean success, and that success.
 
     The mean is over networks that the attack did not see, surrogates and seeds, after the last
@@ -58,7 +61,7 @@ def best_variants(
         variants: what was tried.
         rows: what came out.
     """
-    found: dict[str, tuple[Variant, float]] = {}
+    found: dict[str, tuple[AttackVariant, float]] = {}
     for variant in variants:
         if variant.recipe in (PLAIN, NOISE):
             continue
@@ -68,7 +71,7 @@ def best_variants(
     return list(found.values())
 
 
-def mean_success(variant: Variant, rows: Sequence[TransferRow]) -> float:
+def mean_success(variant: AttackVariant, rows: Sequence[TransferRow]) -> float:
     """Mean success on networks that the attack did not see, after the last step, in percent."""
     return mean(
         row.untargeted if row.targeted is None else row.targeted

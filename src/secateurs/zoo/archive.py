@@ -22,7 +22,7 @@ _FOLDER = 0x10
 
 
 @dataclass(frozen=True)
-class Record:
+class ArchiveRecord:
     """One record of the archive.
 
     Attributes:
@@ -58,7 +58,7 @@ def is_archive(path: Path) -> bool:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[ArchiveRecord]:
     """List the records, and check what the archive says of each.
 
     Raises:
@@ -70,10 +70,10 @@ def read_records(path: Path) -> list[Record]:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             listed = archive.infolist()
             _refuse_code(path, listed)
-            place = archive.start_dir
-            found: list[Record] = []
+            position = archive.start_dir
+            found: list[ArchiveRecord] = []
             for info in listed:
-                record, place = _record(file, info, place)
+                record, position = _record(file, info, position)
                 found.append(record)
             _check_places(found, archive.start_dir)
             check_checksums(path, (record for record in found if "/data/" not in record.name))
@@ -88,7 +88,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def check_checksums(
-    path: Path, records: Iterable[Record], advance: Callable[[int], object] | None = None
+    path: Path, records: Iterable[ArchiveRecord], advance: Callable[[int], object] | None = None
 ) -> None:
     """Read records and compare them with their checksums.
 
@@ -137,8 +137,8 @@ def damaged(path: Path, why: str) -> FailureError:
     )
 
 
-def _record(file: BinaryIO, info: zipfile.ZipInfo, place: int) -> tuple[Record, int]:
-    """Read what stands before a record, and in the directory at ``place``; and where to go on."""
+def _record(file: BinaryIO, info: zipfile.ZipInfo, position: int) -> tuple[ArchiveRecord, int]:
+    """Read what stands before a record, and in the directory at ``position``, and where next."""
     name = quoted(info.filename)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
         raise zipfile.BadZipFile(f"{name} is compressed, which torch.save never does")
@@ -158,11 +158,11 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo, place: int) -> tuple[Record, 
         raise zipfile.BadZipFile(f"{name} is described in two ways")
     if not behind and (first != info.CRC or size not in (info.file_size, 0xFFFFFFFF)):
         raise zipfile.BadZipFile(f"{name} is described in two ways")
-    file.seek(place)
+    file.seek(position)
     central = file.read(46)
     if central[:4] != _IN_DIRECTORY:
         raise zipfile.BadZipFile("its directory points elsewhere")
-    checksums = [place + 16]
+    checksums = [position + 16]
     if behind:
         file.seek(start + info.file_size)
         described = file.read(8)
@@ -171,8 +171,8 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo, place: int) -> tuple[Record, 
         checksums.append(start + info.file_size + 4)
     else:
         checksums.append(info.header_offset + 14)
-    record = Record(info.filename, start, info.file_size, info.CRC, tuple(checksums))
-    return record, place + 46 + sum(struct.unpack("<HHH", central[28:34]))
+    record = ArchiveRecord(info.filename, start, info.file_size, info.CRC, tuple(checksums))
+    return record, position + 46 + sum(struct.unpack("<HHH", central[28:34]))
 
 
 def _refuse_code(path: Path, listed: list[zipfile.ZipInfo]) -> None:
@@ -187,19 +187,19 @@ def _encoded(info: zipfile.ZipInfo) -> bytes:
     return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
 
 
-def _check_places(records: list[Record], end: int) -> None:
+def _check_places(records: list[ArchiveRecord], end: int) -> None:
     names: set[str] = set()
-    place = 0
+    position = 0
     for record in sorted(records, key=lambda one: (one.start, one.stop)):
         if record.name in names:
             raise zipfile.BadZipFile(f"{quoted(record.name)} is there twice")
         names.add(record.name)
-        if record.start < place or record.stop > end:
+        if record.start < position or record.stop > end:
             raise zipfile.BadZipFile(f"{quoted(record.name)} overlaps another part of the file")
-        place = record.stop
+        position = record.stop
 
 
-def _check_byte_order(path: Path, records: list[Record], file: BinaryIO) -> None:
+def _check_byte_order(path: Path, records: list[ArchiveRecord], file: BinaryIO) -> None:
     for record in records:
         if record.name.endswith("/byteorder") and record.size < 16:
             file.seek(record.start)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from secateurs.errors import FailureError
+from secateurs.errors import FailureError, require
 
 _OF_OTHERS = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE")
 
@@ -21,7 +21,8 @@ def cache_folder() -> Path:
             return Path(override).expanduser()
         except RuntimeError:
             raise _without_home("keep files in", "SECATEURS_CACHE") from None
-    import platformdirs  # on use: nothing else needs it
+    require("platformdirs", "the folder of cached networks")
+    import platformdirs
 
     try:
         folder = Path(platformdirs.user_cache_dir("secateurs"))

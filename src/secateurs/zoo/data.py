@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateurs._validation import as_integer, nearest
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo import folder_layouts, label_table, named_data, parquet
 from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.folder_layouts import Listing
@@ -95,16 +95,17 @@ def load_data(
         root = cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_answers(model))
+    require("PIL", "reading images", "pillow")
     listing = _read(spec, split, model, root, skip_corrupt, download)
-    places = _spread(len(listing.items), wanted)
+    indices = _spread(len(listing.items), wanted)
     return LoadedData(
         dataset=ImageDataset(
-            [listing.items[place] for place in places], transform, skip_corrupt=skip_corrupt
+            [listing.items[index] for index in indices], transform, skip_corrupt=skip_corrupt
         ),
         name=_name(spec),
         split=listing.split,
         classes=listing.classes,
-        targets=[listing.targets[place] for place in places] if listing.targets else None,
+        targets=[listing.targets[index] for index in indices] if listing.targets else None,
     )
 
 
@@ -161,4 +162,4 @@ def _name(spec: str | Path) -> str:
 def _spread(count: int, limit: int | None) -> range | list[int]:
     if limit is None or limit >= count:
         return range(count)
-    return [place * count // limit for place in range(limit)]
+    return [index * count // limit for index in range(limit)]

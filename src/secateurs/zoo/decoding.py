@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from secateurs._io.regular_files import open_regular
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 """What is read, whatever the suffix says; for others that PIL knows it runs programs."""
@@ -22,7 +24,7 @@ _WHITE, _SIGNED = 0, 2
 _SIXTEEN_BITS = ("PNG", "PPM")  # whose mode "I" holds 16 bits; that of TIFF holds anything
 
 
-def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> "Image.Image":
     """Read an image file.
 
     As torchvision and timm do, the orientation that a camera wrote beside the pixels (EXIF) is not
@@ -37,6 +39,8 @@ def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> Ima
         OSError: the file cannot be read, or is of no such format.
         Exception: whatever PIL makes of a damaged file.
     """
+    from PIL import Image, UnidentifiedImageError
+
     with open_regular(path) as file:
         try:
             image = Image.open(file, formats=formats)
@@ -46,7 +50,7 @@ def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> Ima
             return to_mode(image, mode)
 
 
-def to_mode(image: Image.Image, mode: str) -> Image.Image:
+def to_mode(image: "Image.Image", mode: str) -> "Image.Image":
     """Convert an image to 8 bits a channel, where PIL would cut off what is above 255.
 
     Of 16 (in TIFF also 12) bits the upper 8 are taken, as PIL does with 16-bit RGB.
@@ -69,6 +73,8 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         )
     if not sixteen:
         return image.convert(mode)
+    from PIL import Image
+
     levels: Any = np.asarray(image)
     upper = (levels >> _numbers(tags.get(_BITS, 16))[0] - 8).astype(np.uint8)
     # PIL turns 8-bit pixels round where 0 is white, but not these.
@@ -80,7 +86,7 @@ def _numbers(tag: Any) -> tuple[int, ...]:
     return tuple(tag) if isinstance(tag, tuple | list) else (tag,)
 
 
-def check_shape(image: Image.Image, edge: float) -> None:
+def check_shape(image: "Image.Image", edge: float) -> None:
     """Refuse an image that would become enormous when its shorter side is resized.
 
     Args:

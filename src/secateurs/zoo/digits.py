@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from secateurs._io.json_objects import as_object, parse_object
 from secateurs._io.regular_files import read_regular
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.results.durable import replace_files
 from secateurs.zoo.cache import cache_folder
 
@@ -107,11 +107,13 @@ def digits_images(split: str = "test") -> tuple[NDArray[np.uint8], NDArray[np.in
     Raises:
         InvalidArgumentError: an unknown split.
     """
+    require("sklearn.datasets", "the data digits", "scikit-learn")
     from sklearn.datasets import load_digits
 
     if split not in SPLITS:
         raise InvalidArgumentError(
-            f"digits has the splits {' and '.join(SPLITS)}; got split={split!r}"
+            f"digits has the splits {' and '.join(SPLITS)}; got ",
+            Argument("split", split),
         )
     bunch: Any = load_digits()
     labels = np.asarray(bunch.target, dtype=np.int64)

@@ -14,14 +14,14 @@ _NETWORK_PACKAGES = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib
 
 
 @contextmanager
-def downloading(what: str, remedy: str, *, on_disk: bool = False) -> Generator[None]:
+def downloading(what: str, *remedy: object, on_disk: bool = False) -> Generator[None]:
     """Turn a failed download in the body into a `FailureError` of one line.
 
     What the body prints goes to stderr, since stdout is for results.
 
     Args:
         what: what was to be fetched, such as "weights IMAGENET1K_V1 of resnet18".
-        remedy: what to do without a network.
+        *remedy: what to do without a network, in parts of a `Message`.
         on_disk: whether it is a folder of the caller's, so that nothing needs to be kept.
 
     Raises:
@@ -36,7 +36,7 @@ def downloading(what: str, remedy: str, *, on_disk: bool = False) -> Generator[N
     except Exception as error:
         if not _from_network(error):
             raise
-        raise FailureError(f"cannot get {what} ({one_line(error)}); {remedy}") from error
+        raise FailureError(f"cannot get {what} ({one_line(error)}); ", *remedy) from error
 
 
 def _from_network(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from secateurs._io.regular_files import read_regular
 from secateurs._io.text import printable, quoted
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.zoo.class_folder import IMAGE_SUFFIXES, ClassFolder, look_into
 from secateurs.zoo.classes import class_indices, imagenet_offset
 from secateurs.zoo.images import Item
@@ -258,5 +258,6 @@ def _check_present(table: Path, items: list[Item]) -> None:
     if absent:
         raise FailureError(
             f"{len(absent)} of the {len(items)} images in {table} are missing, first {absent[0]}: "
-            "get them, or go on without them: --skip-corrupt"
+            "get them, or go on without them: ",
+            Argument("skip_corrupt", True),
         )

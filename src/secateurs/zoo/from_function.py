@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from secateurs._validation import nearest
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Overrides, Preprocess, build
@@ -147,8 +147,10 @@ def _check_weights(spec: str, weights: str | None, parameters: Mapping[str, Any]
         )
     if "pretrained" not in parameters:
         raise InvalidArgumentError(
-            f"weights=random is unknown to {spec}, whose weights are what it returns: leave "
-            "weights out, or give the function a parameter pretrained"
+            Argument("weights", "random"),
+            f" is unknown to {spec}, whose weights are what it returns: leave ",
+            Argument("weights"),
+            " out, or give the function a parameter pretrained",
         )
 
 

@@ -5,21 +5,23 @@ import pickle
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import printable
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 from secateurs.zoo.weights_file import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
 
@@ -39,7 +41,7 @@ class ProcessorTransform:
     def __init__(self, processor: Any) -> None:
         self.processor = processor
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: "Image.Image") -> Tensor:
         """Return the pixel values, C x H x W."""
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
@@ -64,11 +66,11 @@ def load(
         raise InvalidArgumentError(
             f"there is no weights file {weights!r}: for hf: models give a file, random, or nothing"
         )
-    place = str(Path(name).expanduser()) if is_folder_name(name) else name
-    _check_folder(name, place)
+    source = str(Path(name).expanduser()) if is_folder_name(name) else name
+    _check_folder(name, source)
     with _quiet(), _from_hub(name):
-        model, label = _load_model(name, place, weights, num_classes)
-        processor = _load_processor(place)
+        model, label = _load_model(name, source, weights, num_classes)
+        processor = _load_processor(source)
         labels = {int(index): str(label) for index, label in model.config.id2label.items()}
         preprocess = _preprocess(processor, overrides)
     classes = [labels[index] for index in sorted(labels)]
@@ -92,16 +94,16 @@ def _check_installed() -> None:
         ) from error
 
 
-def _check_folder(name: str, place: str) -> None:
+def _check_folder(name: str, source: str) -> None:
     if not is_folder_name(name):
         return
-    check_path(Path(place), "transformers")
-    files = [(Path(place) / file).is_file() for file in ("config.json", *_PROCESSORS)]
+    check_path(Path(source), "transformers")
+    files = [(Path(source) / file).is_file() for file in ("config.json", *_PROCESSORS)]
     if not files[0] or not any(files[1:]):
-        raise InvalidArgumentError(f"{place} is no transformers folder: {_FOLDER}")
+        raise InvalidArgumentError(f"{source} is no transformers folder: {_FOLDER}")
     for file in ("config.json", *_PROCESSORS):
-        if (Path(place) / file).exists():
-            read_object_file(Path(place) / file)
+        if (Path(source) / file).exists():
+            read_object_file(Path(source) / file)
 
 
 @contextmanager
@@ -149,19 +151,21 @@ def _from_hub(name: str) -> Generator[None]:
 
 
 def _load_model(
-    name: str, place: str, weights: str | None, num_classes: int | None
+    name: str, source: str, weights: str | None, num_classes: int | None
 ) -> tuple[Any, str]:
     from transformers import AutoConfig, AutoModelForImageClassification
 
-    config: Any = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     _check_kind(name, config)
     if weights is None:
         if num_classes not in (None, config.num_labels):
             raise InvalidArgumentError(
-                f"the weights of hf:{name} have {config.num_labels} classes, not {num_classes}: "
-                "leave num_classes out, or give a weights file of that many classes"
+                f"the weights of hf:{name} have {config.num_labels} classes, not "
+                f"{num_classes}: leave ",
+                Argument("num_classes"),
+                " out, or give a weights file of that many classes",
             )
-        return _checked(name, AutoModelForImageClassification, place, config, None), ("pretrained")
+        return _checked(name, AutoModelForImageClassification, source, config, None), ("pretrained")
     if num_classes is not None and num_classes != config.num_labels:
         config.num_labels = num_classes
     model: Any = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
@@ -183,18 +187,18 @@ def _check_kind(name: str, config: Any) -> None:
         )
 
 
-def _checked(what: str, factory: Any, place: str | None, config: Any, state: Any) -> nn.Module:
+def _checked(what: str, factory: Any, source: str | None, config: Any, state: Any) -> nn.Module:
     """Load, and refuse what transformers only warns about: weights that stayed random."""
     try:
         model, info = factory.from_pretrained(
-            place,
+            source,
             config=config,
             state_dict=state,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     except pickle.UnpicklingError as error:
-        for file in sorted(Path(place or "").glob("*.bin")):
+        for file in sorted(Path(source or "").glob("*.bin")):
             weights_file.read_weights(file)  # the same refusal, with the remedy
         raise InvalidArgumentError(
             f"the weights of {what} contain code and were not loaded; name a model with "
@@ -219,10 +223,10 @@ def _mismatch(entry: Any) -> str:
     return f"{name} {sizes[0]} instead of {sizes[1]}"
 
 
-def _load_processor(place: str) -> Any:
+def _load_processor(source: str) -> Any:
     from transformers import AutoImageProcessor
 
-    return AutoImageProcessor.from_pretrained(place, trust_remote_code=False)
+    return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
 
 
 def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
@@ -231,8 +235,9 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
     if overrides.given():
         if abs(float(getattr(processor, "rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
             raise InvalidArgumentError(
-                f"{source} scales pixels in its own way and cannot be overridden; leave img_size, "
-                "crop_pct, interpolation, mean, std and crop_mode out"
+                f"{source} scales pixels in its own way and cannot be overridden; leave ",
+                *(part for name in overrides.given() for part in (Argument(name), " ")),
+                "out",
             )
         return build(base, overrides, source)
     size = base.pop("img_size")

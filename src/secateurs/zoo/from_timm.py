@@ -10,7 +10,7 @@ from torch import nn
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import printable, quoted
 from secateurs._validation import nearest
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
@@ -90,6 +90,7 @@ def _check_folder(folder: Path) -> None:
 
 def _check_name(name: str, weights: str | None) -> str:
     """Check the name and return it with the pretrained tag that ``weights`` asks for."""
+    require("timm", "a model of timm")
     import timm
 
     architecture, _, tag = name.partition(".")
@@ -157,8 +158,9 @@ def _pretrained(
     own = getattr(model, "num_classes", None)
     if num_classes not in (None, own):
         raise InvalidArgumentError(
-            f"the weights of timm:{name} have {own} classes, not {num_classes}: leave num_classes "
-            "out, or give a weights file of that many classes"
+            f"the weights of timm:{name} have {own} classes, not {num_classes}: leave ",
+            Argument("num_classes"),
+            " out, or give a weights file of that many classes",
         )
     return model
 
@@ -168,10 +170,13 @@ def _download(name: str, options: dict[str, Any]) -> nn.Module:
 
     if not timm.models.is_model_pretrained(name):
         raise InvalidArgumentError(
-            f"timm publishes no weights for {name}: give weights=FILE or weights=random"
+            f"timm publishes no weights for {name}: give ",
+            Argument("weights", "FILE"),
+            " or ",
+            Argument("weights", "random"),
         )
-    remedy = "without a network give a file that you have: --weights FILE"
-    with downloading(f"the weights of timm:{name}", remedy):
+    remedy = ("without a network give a file that you have: ", Argument("weights", "FILE"))
+    with downloading(f"the weights of timm:{name}", *remedy):
         return _create(name, None, pretrained=True, **options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateurs._validation import nearest
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError, require
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import downloading
 from secateurs.zoo.loaded_model import LoadedModel
@@ -56,6 +56,7 @@ def load(
 
 
 def _check_name(name: str) -> None:
+    require("torchvision", "a model of torchvision")
     import torchvision
 
     known = torchvision.models.list_models(module=torchvision.models)
@@ -95,11 +96,12 @@ def _published(
     classes = entry.meta["categories"]
     if num_classes not in (None, len(classes)):
         raise InvalidArgumentError(
-            f"the weights {entry.name} have {len(classes)} classes, not {num_classes}: leave "
-            "num_classes out, or give a weights file of that many classes"
+            f"the weights {entry.name} have {len(classes)} classes, not {num_classes}: leave ",
+            Argument("num_classes"),
+            " out, or give a weights file of that many classes",
         )
-    remedy = "without a network give a file that you have: --weights FILE"
-    with downloading(f"the weights {entry.name} of torchvision:{name}", remedy):
+    remedy = ("without a network give a file that you have: ", Argument("weights", "FILE"))
+    with downloading(f"the weights {entry.name} of torchvision:{name}", *remedy):
         model = get_model(name, weights=entry, progress=sys.stderr.isatty())
     return LoadedModel(
         model=model.eval(),

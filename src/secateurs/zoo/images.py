@@ -3,21 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from secateurs._io.text import printable
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
 from secateurs.zoo.decoding import check_shape, read_image, to_mode
 from secateurs.zoo.preprocess import Preprocess
 from secateurs.zoo.weights_file import one_line
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SKIPPED = -1
 """The label that stands for an image that could not be read and was skipped."""
+
+_GO_ON = Argument("skip_corrupt", True)
 
 
 class CorruptImageError(FailureError):
@@ -29,7 +33,12 @@ class CorruptImageError(FailureError):
 
     def __init__(self, message: str) -> None:
         last = message.strip().rsplit("\n", 1)[-1]
-        super().__init__(last.removeprefix(f"{type(self).__module__}.{type(self).__name__}: "))
+        said = last.removeprefix(f"{type(self).__module__}.{type(self).__name__}: ")
+        before, option, after = said.partition(str(_GO_ON))
+        super().__init__(before, _GO_ON if option else "", after)
+
+    def __reduce__(self) -> tuple[type["CorruptImageError"], tuple[str]]:
+        return type(self), (str(self),)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
                 return self._blank(), SKIPPED
             raise CorruptImageError(
                 f"cannot read the image {self.name_of(index)} ({printable(one_line(error))}): mend "
-                "or remove it, or go on without it: --skip-corrupt"
+                f"or remove it, or go on without it: {_GO_ON}"
             ) from error
         try:
             return self.preprocess(image), item.label
@@ -96,6 +105,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def _blank(self) -> Tensor:
         """Zeros of the right shape, found by transforming an empty image."""
+        from PIL import Image
+
         return torch.zeros_like(self.preprocess(Image.new(self.preprocess.image_mode, (64, 64))))
 
 
@@ -120,7 +131,7 @@ def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     return (images[keep], labels[keep], skipped) if skipped else (images, labels, 0)
 
 
-def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> Image.Image:
+def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> "Image.Image":
     mode = preprocess.image_mode
     if isinstance(source, Path):
         image = read_image(source, mode)

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from secateurs._io.regular_files import read_regular
 from secateurs._io.text import quoted
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.zoo.classes import match_labels
 from secateurs.zoo.folder_layouts import Listing
 from secateurs.zoo.images import Item
@@ -54,7 +54,8 @@ def read_label_table(
     if absent:
         raise FailureError(
             f"{len(absent)} of the {len(paths)} images in {table} are missing, first {absent[0]}: "
-            "get them, or go on without them: --skip-corrupt"
+            "get them, or go on without them: ",
+            Argument("skip_corrupt", True),
         )
     count = model.num_classes if model is not None else None
     classes = [str(each) for each in range(max(count or 0, max(paths.values()) + 1))]

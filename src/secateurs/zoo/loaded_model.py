@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import nn
 
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
@@ -45,6 +44,8 @@ def count_answers(model: LoadedModel) -> int | None:
         return model.num_classes
     pre = model.preprocess
     try:
+        from PIL import Image
+
         black = pre(Image.new(pre.image_mode, (64, 64)))[None]
         images = moved(black, device_of(model.model), dtype_of(model.model))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

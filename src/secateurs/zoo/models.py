@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from secateurs._validation import as_integer
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.loaded_model import LoadedModel
@@ -81,7 +81,9 @@ def load_model(
         raise InvalidArgumentError(f"a model is named by text such as resnet18; got {spec!r}")
     classes = None if num_classes is None else as_integer(num_classes)
     if num_classes is not None and (classes is None or classes < 1):
-        raise InvalidArgumentError(f"num_classes must be a positive integer, got {num_classes!r}")
+        raise InvalidArgumentError(
+            Argument("num_classes"), f" must be a positive whole number, got {num_classes!r}"
+        )
     overrides = Overrides(img_size, crop_pct, interpolation, mean, std, crop_mode)
     chosen = str(weights) if weights is not None else None
     if isinstance(weights, Path) and not is_file(chosen):

@@ -5,18 +5,19 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from secateurs._validation import check_choice
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError, require
 from secateurs.zoo.classes import match_labels
 from secateurs.zoo.digits import digits_images
 from secateurs.zoo.folder_layouts import Listing
 from secateurs.zoo.images import Item
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.weights_file import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SPLITS = ("train", "test")
 _DIGITS = [str(digit) for digit in range(10)]
@@ -65,7 +66,9 @@ class ArrayImages:
     def __init__(self, arrays: Any, labels: Any) -> None:
         self.arrays, self.labels = arrays, labels
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
+        from PIL import Image
+
         return Image.fromarray(self.arrays[index]), int(self.labels[index])
 
 
@@ -94,11 +97,12 @@ def read_named(
         images = _torchvision_set(name, entry, chosen, root, download)
         labels, classes = getattr(images, entry.labels), list(entry.classes or images.classes)
     indices = match_labels(classes, model, name)
-    items = [Item((images, place), indices[int(label)]) for place, label in enumerate(labels)]
+    items = [Item((images, index), indices[int(label)]) for index, label in enumerate(labels)]
     return Listing(items, chosen, classes)
 
 
 def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download: bool) -> Any:
+    require("torchvision", "a data set of torchvision")
     from torchvision import datasets
 
     factory: Callable[..., Any] = getattr(datasets, entry.factory)
@@ -108,7 +112,7 @@ def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download:
     except (RuntimeError, OSError) as error:  # absent or damaged
         if not download:
             raise FailureError(
-                f"{name} is not in {root}: {_remedy(entry)}, or allow the download"
+                f"{name} is not in {root}: ", *_remedy(entry), ", or allow the download"
             ) from error
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -116,13 +120,14 @@ def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download:
             return factory(str(root), download=True, **option)
     except Exception as error:
         raise FailureError(
-            f"{name} is not in {root} and cannot be downloaded ({one_line(error)}): "
-            f"{_remedy(entry)}"
+            f"{name} is not in {root} and cannot be downloaded ({one_line(error)}): ",
+            *_remedy(entry),
         ) from error
 
 
-def _remedy(entry: _Named) -> str:
+def _remedy(entry: _Named) -> tuple[object, ...]:
     return (
         f"put the files of torchvision.datasets.{entry.factory} there, or name the folder that "
-        "holds them: --data-root DIR"
+        "holds them: ",
+        Argument("data_root", "DIR"),
     )

@@ -3,18 +3,19 @@
 import io
 import re
 from pathlib import Path
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable, quoted
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.zoo.classes import match_labels
 from secateurs.zoo.decoding import FORMATS
 from secateurs.zoo.folder_layouts import Listing
 from secateurs.zoo.images import Item
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.weights_file import one_line
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _HELD_OUT = ("validation", "val", "test")
 _IMAGES, _LABELS = ("image", "img"), ("label", "labels", "fine_label")
@@ -32,7 +33,9 @@ class EncodedImages:
     def __init__(self, contents: Any, labels: list[int]) -> None:
         self.contents, self.labels = contents, labels
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
+        from PIL import Image
+
         content = self.contents[index].as_py()
         if content is None:
             raise FailureError("the file holds no bytes for it")
@@ -91,13 +94,10 @@ def _files(folder: Path) -> list[Path]:
 
 def _columns(files: list[Path]) -> tuple[Any, list[int]]:
     """The bytes of all images, as one column of pyarrow, and the labels."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise FailureError(
-            "reading parquet files needs pyarrow: pip install 'secateurs[parquet]'"
-        ) from error
+    require("pyarrow", "reading parquet files", "'secateurs[parquet]'")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     contents: list[Any] = []
     labels: list[int] = []
     for path in files:

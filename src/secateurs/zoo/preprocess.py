@@ -3,21 +3,23 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from torch import Tensor
 
 from secateurs._validation import as_integer, check_choice
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError, require
 from secateurs.zoo.decoding import to_mode
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[["Image.Image"], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Preprocess:
         """The PIL mode that images are converted to: ``RGB``, or ``L`` for one channel."""
         return "L" if len(self.mean) == 1 else "RGB"
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: "Image.Image") -> Tensor:
         """Convert ``image`` to this model's mode and transform it to a tensor C x H x W."""
         return self.transform(to_mode(image, self.image_mode))
 
@@ -122,6 +124,7 @@ def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preproc
     Raises:
         InvalidArgumentError: mean or std has neither one number nor one a channel.
     """
+    require("timm", "preprocessing")
     from timm.data.transforms_factory import create_transform
 
     given = overrides.given()
@@ -198,7 +201,8 @@ def _checked_size(size: object) -> int:
     number = as_integer(size)
     if number is None or number < 1:
         raise InvalidArgumentError(
-            f"img_size must be a positive whole number of pixels, such as 224; got {size!r}"
+            Argument("img_size"),
+            f" must be a positive whole number of pixels, such as 224; got {size!r}",
         )
     return number
 
@@ -206,7 +210,8 @@ def _checked_size(size: object) -> int:
 def _check_crop(crop: object) -> None:
     if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
         raise InvalidArgumentError(
-            f"crop_pct must be above 0 and at most 1, such as 0.875; got {crop!r}"
+            Argument("crop_pct"),
+            f" must be above 0 and at most 1, such as 0.875; got {crop!r}",
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from secateurs._io.text import quoted
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 
 TOP = "."
 """How the tensors at the top are called, where there are other sets of weights as well."""
@@ -29,7 +29,7 @@ def find_state(
     *,
     key: str | None = None,
     order: Sequence[str] = (),
-    remedy: str = "write key={!r} for one of them",
+    remedy: Sequence[object] = (),
 ) -> dict[str, Tensor]:
     """Return the weights of what was loaded, by name.
 
@@ -44,7 +44,7 @@ def find_state(
         key: where the weights are: ``"ema"``, ``"model.state_dict"``, or `TOP`.
         order: the names of which the first is taken if there are several sets and all are listed
             here.
-        remedy: what to do about several sets, with a place for the name of one.
+        remedy: what to do about several sets, in parts of a `Message`; default to write ``key``.
 
     Raises:
         InvalidArgumentError: there are no weights, or several sets of them.
@@ -61,7 +61,9 @@ def find_state(
         if not tensors:
             others = _listed(_candidates(mappings))
             hint = f": weights are under {others}" if others else ""
-            raise InvalidArgumentError(f"{path} holds no weights under key={quoted(key)}{hint}")
+            raise InvalidArgumentError(
+                f"{path} holds no weights under ", Argument("key", key), hint
+            )
         return tensors
     if "param_groups" in loaded and "state" in loaded:
         raise InvalidArgumentError(
@@ -76,7 +78,8 @@ def find_state(
     if len(names) > 1 and not set(names) <= set(order):
         raise InvalidArgumentError(
             f"{path} holds several sets of weights, {_listed(names)}, and loaders differ in which "
-            f"they take: {remedy.format(names[0][:40])}"
+            "they take: ",
+            *(remedy or ("write ", Argument("key", names[0][:40]), " for one of them")),
         )
     return _tensors(mappings[min(names, key=lambda n: order.index(n) if n in order else -1)])
 

@@ -8,22 +8,29 @@ PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".tar")
 """What people call files of ``torch.save``; the last stands for ``.pth.tar`` and its like."""
 
 SUFFIXES = (".safetensors", *PICKLED)
-"""The files that can be read: safetensors, and what ``torch.save`` wrote."""
+"""The files of weights that fit into memory: safetensors, and what ``torch.save`` wrote."""
+
+COMPRESSED = ".safetensors.zst"
+"""safetensors as one zstd stream."""
+
+CHECKPOINTS = (".safetensors", COMPRESSED, *PICKLED)
+"""All files of weights that `secateurs.checkpoint` reads."""
 
 
 def suffix_of(path: str | Path) -> str:
-    """The suffix in small letters, as it stands in `SUFFIXES`, or another."""
-    return Path(path).suffix.lower()
+    """The suffix in small letters, as it stands in `CHECKPOINTS`, or another."""
+    name = Path(path).name.lower()
+    return COMPRESSED if name.endswith(COMPRESSED) else Path(name).suffix
 
 
 def stem_of(name: str) -> str:
     """The file's name without its suffix; ``.pth.tar`` and its like are one suffix.
 
     Example:
-        >>> stem_of("model_best.pth.tar"), stem_of("model.v2.PT")
-        ('model_best', 'model.v2')
+        >>> stem_of("model_best.pth.tar"), stem_of("model.v2.PT"), stem_of("model.safetensors.zst")
+        ('model_best', 'model.v2', 'model')
     """
-    stem = Path(name).stem if suffix_of(name) in SUFFIXES else name
+    stem = name[: -len(suffix_of(name))] if suffix_of(name) in CHECKPOINTS else name
     doubled = suffix_of(name) == ".tar" and suffix_of(stem) in PICKLED
     return Path(stem).stem if doubled else stem
 
@@ -31,7 +38,7 @@ def stem_of(name: str) -> str:
 def is_named_as_weights(name: str) -> bool:
     """Whether a file among others is one of weights, by its name: not any ``.tar`` is."""
     doubled = suffix_of(name) != ".tar" or suffix_of(Path(name).stem) in PICKLED
-    return suffix_of(name) in SUFFIXES and doubled
+    return suffix_of(name) in CHECKPOINTS and doubled
 
 
 def is_safetensors(path: Path) -> bool:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from secateurs._io.regular_files import read_regular, remedy_for
 from secateurs._io.text import shortened, storable
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.zoo.archive import Record, check_checksums, damaged, is_archive, read_records
+from secateurs.errors import Advice, FailureError, InvalidArgumentError
+from secateurs.zoo.archive import ArchiveRecord, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
-from secateurs.zoo.suffixes import SUFFIXES, is_safetensors, suffix_of
+from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, SUFFIXES, is_safetensors, suffix_of
 
 # The order in which timm looks for the weights inside a training checkpoint.
 AVERAGED_FIRST = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -36,7 +36,7 @@ def is_file(weights: str | None) -> bool:
     if weights is None:
         return False
     path = Path(weights).expanduser()
-    return suffix_of(path) in SUFFIXES or len(path.parts) > 1 or path.is_file()
+    return suffix_of(path) in CHECKPOINTS or len(path.parts) > 1 or path.is_file()
 
 
 def read_weights(
@@ -65,6 +65,11 @@ def read_weights(
         raise InvalidArgumentError(
             f"no weights file {path}; give a {', '.join(SUFFIXES)} file, or the name of weights"
         )
+    if suffix_of(path) == COMPRESSED:
+        raise InvalidArgumentError(
+            f"{path} is compressed: write it as an ordinary file first, with zstd -d or secateurs "
+            "prune --decompress"
+        )
     try:
         stored_as_safetensors = is_safetensors(path)
     except OSError as error:
@@ -74,8 +79,8 @@ def read_weights(
     records = read_records(path) if is_archive(path) else None
     check_checksums(path, records or ())
     remedy = (
-        "save one alone, with safetensors.torch.save_file(secateurs.load_checkpoint(FILE, "
-        "key={!r}), OUT)"
+        Advice("save one alone, with ", "save one alone, in Python with "),
+        "safetensors.torch.save_file(secateurs.load_checkpoint(FILE, key=NAME), OUT)",
     )
     return find_state(path, read_pickle(path, records), key=key, order=order, remedy=remedy)
 
@@ -159,7 +164,7 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
+def read_pickle(path: Path, records: Sequence[ArchiveRecord] | None) -> object:
     """Load what ``torch.save`` wrote, on the CPU; never unpickles code.
 
     Args:
@@ -187,7 +192,7 @@ def read_pickle(path: Path, records: Sequence[Record] | None) -> object:
         raise damaged(path, _reason(error)) from error
 
 
-def _refuse_growth(path: Path, records: Sequence[Record] | None) -> None:
+def _refuse_growth(path: Path, records: Sequence[ArchiveRecord] | None) -> None:
     """Of all that torch lets a pickle call, a bytearray alone takes any memory for a few bytes."""
     places = None if records is None else [r for r in records if r.name.endswith(".pkl")]
     try:

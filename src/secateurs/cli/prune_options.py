@@ -1,0 +1,60 @@
+"""``secateurs prune``: checkpoints of any size, without building a model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from secateurs.cli.option_types import Granularity, MaybeWhole, Scope, Several, panel, scores
+
+
+@panel("How to prune", 1)
+@dataclass(frozen=True, kw_only=True)
+class FilePruning:
+    """How to prune the weights in a file.
+
+    Args:
+        p_prune: Ratio of units that are candidates, 0 to 1.
+        p_bern: Probability of each candidate.
+        granularity: What is pruned as one unit.
+        scope: Who competes with whom: global (all units) or layer.
+        score: The name of a criterion.
+        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...; by
+            default the weights of convolutions, linear layers and experts, told by name and shape.
+        include: Prune only these, globs on the names of tensors or of modules around them.
+        exclude: Do not prune these, globs on such names.
+        seed: For a p_bern between 0 and 1, and for random scores.
+        key: Where the weights are in a checkpoint of a training that holds several sets:
+            state_dict_ema, generator, ...
+    """
+
+    p_prune: float | None = None
+    p_bern: float = 1.0
+    granularity: Granularity = "weight"
+    scope: Scope = "global"
+    score: Annotated[str, scores(data_free=True)] = "magnitude"
+    layers: Several[str] = ()
+    include: Several[str] = ()
+    exclude: Several[str] = ()
+    seed: MaybeWhole = None
+    key: str | None = None
+
+
+@panel("What to write", 2)
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """What becomes of the result.
+
+    Args:
+        output: A file, or a folder if IN is one; it may be IN.
+        compress: Write zstd streams, NAME.safetensors.zst, which any zstd tool opens;
+            secateurs.load_checkpoint and --decompress read them.
+        decompress: Write what --compress wrote as ordinary files.
+        dry_run: Print what would be pruned and the threshold; write nothing.
+    """
+
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    compress: bool = False
+    decompress: bool = False
+    dry_run: bool = False

@@ -1,0 +1,151 @@
+"""``secateurs retrain``: train, prune, and train what is left."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from secateurs.cli.option_types import (
+    Granularity,
+    MaybeWhole,
+    Scope,
+    Several,
+    Whole,
+    panel,
+    scores,
+)
+
+
+@panel("What to train", 1)
+@dataclass(frozen=True, kw_only=True)
+class RetrainImages:
+    """The network and the images.
+
+    Args:
+        arch: lenet300, lenet5 or mlpnet (MNIST), resnet20 (CIFAR-10), digits, torchvision:NAME,
+            timm:NAME, hf:NAME, or package.module:function.
+        weights: A .safetensors or .pt file, or the name of published weights, to begin with;
+            without it the network is trained first.
+        num_classes: Classes of the network, if not the usual number.
+        data: mnist, fashion-mnist, cifar10, digits, ..., or a folder: DIR/train/CLASS/*, or
+            DIR/train.parquet with columns image and label.
+        data_root: Where named data sets lie or are downloaded to.
+        split: Which part of the data is trained on.
+        test_split: Which part is scored at the end; default test, or val for folders.
+        test_data: Other data for the score at the end; default --data.
+        validation: Ratio of the training images that choose the best epoch instead.
+        limit: Train on this many images, spread evenly over the data.
+        img_size: Input size in pixels, if not the network's own.
+        skip_corrupt: Leave out images that cannot be read, and go on.
+    """
+
+    arch: Annotated[str, Parameter(alias="-a")] = "digits"
+    weights: str | None = None
+    num_classes: MaybeWhole = None
+    data: Annotated[str | None, Parameter(alias="-d")] = None
+    data_root: Path | None = None
+    split: str = "train"
+    test_split: str | None = None
+    test_data: str | None = None
+    validation: float = 0.1
+    limit: MaybeWhole = None
+    img_size: MaybeWhole = None
+    skip_corrupt: bool = False
+
+
+@panel("How to prune", 2)
+@dataclass(frozen=True, kw_only=True)
+class RetrainPruning:
+    """How much is pruned, when, and what may come back.
+
+    Args:
+        ratio: Ratio of units that are pruned in the end; default 0.9.
+        compression: Instead of a ratio: how many times fewer, 12 for a ratio of 11/12.
+        schedule: one-shot (at once), iterative (in rounds, Han et al. 2015), or cubic (fast at
+            first, Zhu and Gupta 2017).
+        rounds: Of the iterative schedule.
+        rewind: Go back to the weights before the pruning at each round (Frankle and Carbin 2019).
+        ramp: Part of the epochs over which the cubic schedule prunes.
+        every: Steps between two prunings of the cubic schedule, of which there are at least ten,
+            or between two regrowths.
+        regrow: Let pruned weights come back: none, magnitude (dynamic network surgery, Guo et al.
+            2016) or gradient (RigL, Evci et al. 2020).
+        keep_at_least: Ratio of its units that each layer keeps at least.
+        granularity: What is pruned as one unit.
+        scope: Who competes with whom: global (all units) or layer.
+        score: The criterion.
+        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
+        include: Prune only these, globs on the names of parameters or of modules around them.
+        exclude: Do not prune these, globs on such names.
+    """
+
+    ratio: float | None = None
+    compression: float | None = None
+    schedule: Literal["one-shot", "iterative", "cubic"] = "cubic"
+    rounds: Whole = 5
+    rewind: bool = False
+    ramp: float = 0.5
+    every: Whole = 100
+    regrow: Literal["none", "magnitude", "gradient"] = "none"
+    keep_at_least: float = 0.0
+    granularity: Granularity = "weight"
+    scope: Scope = "global"
+    score: Annotated[str, scores()] = "magnitude"
+    layers: Several[str] = ()
+    include: Several[str] = ()
+    exclude: Several[str] = ()
+
+
+@panel("How to train", 3)
+@dataclass(frozen=True, kw_only=True)
+class RetrainTraining:
+    """Epochs, optimizer and batches.
+
+    Args:
+        dense_epochs: Epochs before any pruning; default 20 (digits 10), with --weights 0.
+        epochs: Epochs of retraining; default 40 (digits 20).
+        optimizer: sgd (Nesterov momentum 0.9), adam or adamw.
+        dense_lr: Highest learning rate before any pruning.
+        lr: Highest learning rate of the retraining.
+        weight_decay: L2 penalty of weights, not of biases and normalisation.
+        warmup: Epochs over which the learning rate rises.
+        batch_size: Images a step.
+        augment: none, shift (by up to two pixels) or crop-flip.
+        seed: Of weights, order, augmentation and draws.
+        seeds: Several runs, one a seed.
+    """
+
+    dense_epochs: MaybeWhole = None
+    epochs: MaybeWhole = None
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    dense_lr: float = 0.05
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    warmup: float = 0.0
+    batch_size: Annotated[Whole, Parameter(alias="-b")] = 128
+    augment: Literal["none", "shift", "crop-flip"] = "none"
+    seed: Whole = 0
+    seeds: Several[int] = ()
+
+
+@panel("Running", 4)
+@dataclass(frozen=True, kw_only=True)
+class RetrainRunning:
+    """Where it runs and where the results go.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        workers: Processes that decode images.
+        amp: Compute in bfloat16 where autocast does.
+        output: Folder for results; default secateurs-results/NAME.
+        resume: Go on where this run was interrupted, or begin again.
+        title: Title of the plot.
+    """
+
+    device: str = "auto"
+    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
+    amp: bool = False
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
+    title: str | None = None

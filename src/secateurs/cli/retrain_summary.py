@@ -1,0 +1,88 @@
+"""What ``secateurs retrain`` says and writes once networks are trained: tables, masks, curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from torch import nn
+
+from secateurs._console import say
+from secateurs.checkpoint.compression import LEVEL
+from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.masks._sparsity import sparsity
+from secateurs.report.retrain_curves import plot_retrain
+from secateurs.report.retrain_table import layer_table, retrain_table, size_table
+from secateurs.results import RetrainRow
+from secateurs.results.durable import replace_files
+from secateurs.selection.selection_options import SelectionOptions
+from secateurs.training.retrain import BEST, DENSE, LAST, MASKS, STATE
+from secateurs.training.zero_masks import masks_from_zeros
+
+
+def say_row(row: RetrainRow) -> None:
+    """Tell of a finished epoch, or of a score on test images."""
+    is_epoch = row.split == "validation"
+    what = f"{row.phase} epoch {row.epoch}" if is_epoch else row.phase
+    loss = f"loss {row.train_loss:.3f}, " if is_epoch else ""
+    say(
+        f"seed {row.seed}, {what}: {loss}top-1 {row.top1:.2f} ({row.split}), "
+        f"{100 * row.achieved:.1f}% pruned, {row.duration:.1f} s"
+    )
+
+
+def clear(folder: Path) -> None:
+    """Remove what another run left in a folder."""
+    for name in (STATE, DENSE, BEST, LAST, MASKS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_masks(model: nn.Module, folder: Path, options: SelectionOptions) -> None:
+    """Write the masks of the best network, which the model is after its run."""
+    which = _which(options)
+    if sparsity(model, **which).zeros:
+        masks_from_zeros(model, **which).save(folder / MASKS)
+
+
+def report(
+    rows: Sequence[RetrainRow],
+    folder: Path,
+    last: Path,
+    model: nn.Module,
+    options: SelectionOptions,
+    title: str | None,
+) -> None:
+    """Print and write the tables, and draw the curves.
+
+    Args:
+        rows: of all seeds.
+        folder: of the run.
+        last: where the weights of the last seed are.
+        model: the best network of that seed.
+        options: which of its weights compete.
+        title: of the plot.
+    """
+    counted = sparsity(model, **_which(options))
+    layers = layer_table([(x.name, x.total, x.total - x.zeros) for x in counted.layers])
+    sizes = size_table([(name, *_sizes(last / name)) for name in (DENSE, BEST)])
+    of_seed = "" if last == folder else f", of the last seed ({last.name})"
+    text = (
+        f"{retrain_table([rows])}\nWeights kept in each layer{of_seed}:\n\n{layers}\n\n"
+        f"Size on disk, as it is and as one zstd stream{of_seed}:\n\n{sizes}\n"
+    )
+    with Stdout(written=True) as stdout:
+        stdout.write(text)
+        replace_files({folder / "table.md": text.encode()})
+        plots = drawn(lambda: plot_retrain(rows, folder / "curves", title=title))
+        names = ["results.csv", "results.jsonl", "table.md", *(plot.name for plot in plots)]
+        say(f"wrote {', '.join(names)} to {folder}; {DENSE}, {BEST} and {MASKS} are in {last}")
+
+
+def _sizes(path: Path) -> tuple[int, int]:
+    """Bytes of a file, as it is and compressed as `secateurs prune --compress` does."""
+    content = path.read_bytes()
+    return len(content), len(zstandard.ZstdCompressor(level=LEVEL).compress(content))
+
+
+def _which(options: SelectionOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("layers", "include", "exclude")}

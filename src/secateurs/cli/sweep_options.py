@@ -1,0 +1,106 @@
+"""``secateurs sweep``: how accuracy falls as weights go."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from secateurs.cli.option_types import (
+    MaybeWhole,
+    PruningGrid,
+    Several,
+    Whole,
+    panel,
+)
+
+
+@panel("What to measure", 1)
+@dataclass(frozen=True, kw_only=True)
+class SweepImages:
+    """The network and the images.
+
+    Args:
+        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
+            package.module:function, or digits.
+        weights: A .safetensors or .pt file, or the name of published weights; torchvision models
+            have IMAGENET1K_V1 unless you say so.
+        num_classes: Classes of a weights FILE, if not the usual number.
+        data: A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), digits,
+            mnist, cifar10, ...
+        data_root: Where named data sets lie or are downloaded to.
+        split: Which part of the data: val, test, ...
+        limit: Use this many images, spread evenly over the data.
+        skip_corrupt: Count unreadable images and go on.
+    """
+
+    arch: Annotated[str, Parameter(alias="-a")] = "digits"
+    weights: str | None = None
+    num_classes: MaybeWhole = None
+    data: Annotated[str | None, Parameter(alias="-d")] = None
+    data_root: Path | None = None
+    split: str | None = None
+    limit: MaybeWhole = None
+    skip_corrupt: bool = False
+
+
+@panel("How to prune", 2)
+@dataclass(frozen=True, kw_only=True)
+class SweepPruning(PruningGrid):
+    """What is compared; by default the ratios 0, 0.1, ..., 0.9 with p_bern 1.
+
+    Args:
+        p_prune: Ratios of units that are candidates, 0 to 1; default 0 to 0.9.
+        p_bern: Probability of each candidate; default 1.
+        draws: Draws to average where 0 < p_bern < 1 or the score is random.
+        seed: Of the first draw; draw i has seed + i.
+    """
+
+    draws: Whole = 1
+    seed: Whole = 0
+
+
+@panel("Preprocessing", 3)
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What is done to images otherwise than the network's own configuration says.
+
+    Args:
+        img_size: Input size in pixels.
+        crop_pct: Input size by resized size, such as 0.875.
+        crop_mode: center, squash or border, as timm names them.
+        interpolation: bilinear, bicubic, nearest, ...
+        mean: 1 or 3 numbers.
+        std: 1 or 3 numbers.
+    """
+
+    img_size: MaybeWhole = None
+    crop_pct: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
+    mean: Several[float] = ()
+    std: Several[float] = ()
+
+
+@panel("Running", 4)
+@dataclass(frozen=True, kw_only=True)
+class SweepRunning:
+    """Where it runs and where the rows go.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        batch_size: Images a batch; halved when memory runs out.
+        workers: Processes that decode images.
+        amp: Run under autocast.
+        output: Folder for results; default secateurs-results/NAME.
+        resume: Go on where this sweep was interrupted, or measure again.
+        title: Title of the plot.
+    """
+
+    device: str = "auto"
+    batch_size: Annotated[Whole, Parameter(alias="-b")] = 64
+    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
+    amp: bool = False
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
+    title: str | None = None

@@ -1,0 +1,158 @@
+"""``secateurs transfer``: attacks on some networks, scored on others, with and without pruning."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from secateurs.cli.option_types import (
+    DIGITS_NETWORKS,
+    MaybeWhole,
+    PruningGrid,
+    Several,
+    Whole,
+    panel,
+    scores,
+)
+
+
+@panel("Networks and images", 1)
+@dataclass(frozen=True, kw_only=True)
+class TransferImages:
+    """The networks that take part, and the images that are attacked.
+
+    Args:
+        surrogates: Networks to attack with: torchvision:NAME, timm:NAME, hf:NAME,
+            package.module:function; NAME=FILE or NAME=WEIGHTS says which weights.
+        targets: Networks that are scored only; default the surrogates that an attack does not use.
+        hold_one_out: Attack with all surrogates but one, score the one left out, for each.
+        ensemble: Attack with all surrogates together instead of each alone.
+        data: A folder (DIR/images.csv with DIR/images/, DIR/val/CLASS/*, or DIR/CLASS/*), or
+            digits, mnist, cifar10, ...
+        data_root: Where named data sets lie or are downloaded to.
+        split: Which part of the data: val, test, ...
+        limit: Use this many images of those that all networks classify correctly.
+        skip_corrupt: Leave out unreadable images.
+        image_seed: Of the images' order, and of target classes where the data has none.
+        img_size: Side of the attacked images, for all networks; default what the networks share,
+            else 224.
+        interpolation: How images are squashed to that size.
+    """
+
+    surrogates: Annotated[Several[str], Parameter(alias="--models")] = ()
+    targets: Several[str] = ()
+    hold_one_out: bool = False
+    ensemble: bool = False
+    data: Annotated[str | None, Parameter(alias="-d")] = None
+    data_root: Path | None = None
+    split: str | None = None
+    limit: MaybeWhole = None
+    skip_corrupt: bool = False
+    image_seed: Whole = 0
+    img_size: MaybeWhole = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    @property
+    def small(self) -> bool:
+        """Whether this is about the embedded digits and their networks: all is smaller then."""
+        networks = (*self.surrogates, *self.targets)
+        return self.data in (None, "digits") and all(n in DIGITS_NETWORKS for n in networks)
+
+
+@panel("How to attack", 2)
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """The iterative attack, the same on all surrogates; smaller defaults for the digits.
+
+    Args:
+        method: Parts joined by -: mi ni ti di rdi si admix, and one loss of ce logit margin;
+            default mi-ti-di-logit.
+        eps: The most that a pixel may change: 16/255 (default) or 0.0627.
+        alpha: What a pixel changes in a step; default 2/255.
+        steps: Steps of an attack; default 300.
+        passes: Gradient passes, so draws, that are averaged in a step; one where nothing is drawn.
+        every: Measure success every so many steps.
+        untargeted: Attack away from the true class instead of towards a target class.
+        seeds: Of attacks and draws; each is a repetition.
+    """
+
+    method: str | None = None
+    eps: str | None = None
+    alpha: str | None = None
+    steps: MaybeWhole = None
+    passes: Whole = 1
+    every: Whole = 20
+    untargeted: bool = False
+    seeds: Several[int] = (0,)
+
+
+@panel("How to diversify", 3)
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """Ways to make a surrogate that is pruned afresh at every call.
+
+    Args:
+        recipe: dwp, rapa, mup, or plain for nothing else; default dwp.
+        rapa_p_bern: Of rapa: probability of each parameter; default 0.05.
+        mup_p_prune: Of mup: ratio of each layer's weights; default 0.15.
+    """
+
+    recipe: Several[str] = ()
+    rapa_p_bern: Several[float] = ()
+    mup_p_prune: Several[float] = ()
+
+
+@panel("How dwp prunes", 4)
+@dataclass(frozen=True, kw_only=True)
+class DwpPruning(PruningGrid):
+    """The settings of the recipe dwp.
+
+    Args:
+        p_prune: Ratios of units that are candidates, 0 to 1; default 0.3.
+        p_bern: Probability of each candidate; default 0.5.
+        redraw: forward (default), step, or a number of draws to take one after the other.
+    """
+
+    score: Annotated[Several[str], scores(data_free=True)] = ()
+    redraw: Several[str] = ()
+
+
+@panel("Choosing settings", 5)
+@dataclass(frozen=True, kw_only=True)
+class Searching:
+    """Whether each recipe's setting is chosen on images of its own.
+
+    Args:
+        search: Choose each recipe's best setting on a part of the images, report on the rest.
+        search_images: How many images to choose on; default a quarter.
+        search_steps: Steps of the attacks that choose; default --steps.
+    """
+
+    search: bool = False
+    search_images: MaybeWhole = None
+    search_steps: MaybeWhole = None
+
+
+@panel("Running", 6)
+@dataclass(frozen=True, kw_only=True)
+class TransferRunning:
+    """Where it runs and where the rows go.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        batch_size: Images that are attacked together.
+        threads: Threads of the CPU.
+        output: Folder for results; default secateurs-results/transfer_NAME.
+        resume: Go on where this run stopped, also with more settings or seeds, or start anew.
+        save_images: Keep the attacked images as PNG, as TransferAttack's evaluation reads them.
+        title: Title of the plots.
+    """
+
+    device: str = "auto"
+    batch_size: Annotated[MaybeWhole, Parameter(alias="-b")] = None
+    threads: MaybeWhole = None
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
+    save_images: bool = False
+    title: str | None = None
