@@ -295,7 +295,7 @@ def tensors(tree: Any) -> list[Tensor]:
 @pytest.mark.parametrize("prune_type", ["global", "gradient"])
 @pytest.mark.parametrize("scopes", [["global"], ["global", "layer"]])
 @pytest.mark.parametrize("ratios", [[0.5], [i / 8 for i in range(8)]])
-def test_memory_is_two_copies_and_a_byte_a_unit_for_each_setting(
+def test_memory_is_two_copies_a_mask_and_a_byte_a_unit_for_each_setting(
     monkeypatch: pytest.MonkeyPatch, ratios: list[float], scopes: list[str], prune_type: str
 ) -> None:
     empty = memory_order._empty
@@ -334,7 +334,7 @@ def test_memory_is_two_copies_and_a_byte_a_unit_for_each_setting(
         gc.collect()
         assert allocations.now == 0
     levels, slack = len(scopes) * (elements + filters), 1 << 16
-    second_copy = weights if prune_type == "global" else elements  # the mask of the backward pass
-    assert levels + elements <= model.during <= levels + second_copy + slack
+    mask, second_copy = elements, weights if prune_type == "global" else 0
+    assert levels + mask <= model.during <= levels + mask + second_copy + slack
     # While a variant is made, for a moment: candidates, masks, and what a layer's product takes.
     assert allocations.most <= levels + second_copy + 3 * elements + slack

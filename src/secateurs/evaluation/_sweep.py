@@ -57,10 +57,10 @@ def sweep(
     """Measure how accuracy falls as weights go.
 
     All variants are scored in one loop over ``loader``: each image is read and decoded once. The
-    memory for weights is two copies, whatever the number of ratios, and one byte a unit for each
-    combination of granularity, scope and score. A model that is pruned already is measured from its
-    original weights; where it was trained since, from the weights as they are. Afterwards it is as
-    it was, its pruning included.
+    memory for weights is two copies and a mask, whatever the number of ratios, and one byte a unit
+    for each combination of granularity, scope and score. A model that is pruned already is measured
+    from its original weights; where it was trained since, from the weights as they are. Afterwards
+    it is as it was, its pruning included.
 
     With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
     progress between them is saved at least every minute, and a sweep that was interrupted goes on

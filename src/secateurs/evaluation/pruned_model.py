@@ -37,7 +37,7 @@ class Variants:
     Holds the candidates of all ratios of a setting in one byte a unit, so that any variant is one
     comparison away. Settings that differ only in where masks act share it; each draw of random
     scores needs its own. The model's weights and the originals that pruning keeps are the only
-    copies.
+    copies, with the mask of the moment.
 
     Args:
         model: the network, not pruned.
