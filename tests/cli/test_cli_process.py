@@ -21,7 +21,8 @@ from secateurs.results import Results
 def test_help_and_what_is_mistyped_load_no_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from secateurs.cli import main\n"
-        "commands = [[name, '--help'] for name in ('sweep', 'transfer', 'prune', 'report')]\n"
+        "names = ('sweep', 'retrain', 'transfer', 'prune', 'report')\n"
+        "commands = [[name, '--help'] for name in names]\n"
         "for words in (['--version'], ['--help'], *commands):\n"
         "    try: main(words)\n"
         "    except SystemExit as end: assert end.code == 0\n"

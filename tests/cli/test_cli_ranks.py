@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from command_line import LOADING, Run
 
+from secateurs.results import read_retrain_rows
+
 HERE = Path(__file__).parent
 SLOW = (
     *("sweep", "--arch", "slow_network:build", "--data", "pictures", "--batch-size", "4"),
@@ -199,3 +201,16 @@ def test_a_rank_that_is_killed_takes_the_others_along(slow: Path) -> None:
     assert (code, out, len(said)) == (1, "", 1), said
     assert "when another rank has ended; the same command goes on where it was" in said[0]
     assert seen(slow / "here") > 0
+
+
+def test_ranks_train_and_prune_together(tmp_path: Path) -> None:
+    words = ("retrain", "--dense-epochs", 1, "--epochs", 1, "--limit", 300, "--output", "here")
+    code, out, said = ended(torchrun(2, tmp_path, *words))
+    assert code == 0 and out.count("| digits-cnn |") == 1, said
+    assert len(said) == 5 and said[-1].startswith("wrote results.csv"), said
+    rows = read_retrain_rows(tmp_path / "here")
+    assert [(row.phase, row.ranks, row.count) for row in rows] == [
+        ("dense", 2, 30), ("retrain", 2, 30), ("test dense", 2, 896), ("test pruned", 2, 896)
+    ]  # fmt: skip
+    assert rows[-1].kept == 4021
+    assert ended(torchrun(2, tmp_path, *words))[:2] == (0, out)

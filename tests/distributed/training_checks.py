@@ -5,6 +5,8 @@ All ranks see the same images, so averages of gradients are those of one process
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 import secateurs as sc
+from retrain_rows import ROW
+from secateurs.results import Results, RetrainRow
 from secateurs.training import (
     Constant,
     Cubic,
@@ -27,6 +31,11 @@ from secateurs.training import (
     Pruner,
     hold,
 )
+from secateurs.training.epochs import DivergedError
+from secateurs.training.labelled_images import LabelledImages
+from secateurs.training.retrain import RetrainData, Retraining
+from secateurs.training.retrain_plan import RetrainPlan
+from secateurs.training.settings import TrainingSettings
 
 OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
     "sgd": lambda parameters: optim.SGD(parameters, 0.1, momentum=0.9),
@@ -178,3 +187,39 @@ def resumed(
     dcp.load(everything, checkpoint_id=path, process_group=group, no_dist=mesh is None)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
     return model, optimizer, pruner
+
+
+def a_retraining_is_that_of_one_process(rank: int, ranks: int, folder: Path) -> None:
+    drawn = torch.Generator().manual_seed(3)
+    images = LabelledImages(
+        torch.randn(32, 3, 6, 6, generator=drawn), torch.randint(7, (32,), generator=drawn)
+    )
+    settings = TrainingSettings(epochs=2, learning_rate=0.05, batch_size=8)
+    plan = RetrainPlan(ratio=0.8, dense=settings, retraining=settings, every=1)
+    data = RetrainData(images, images, images)
+
+    def run(name: str, group: Any) -> list[RetrainRow]:
+        own = folder / name
+        own.mkdir(parents=True, exist_ok=True)
+        writes = rank == 0 or group is None
+        with Results(own, RetrainRow) if writes else nullcontext() as results:
+            return Retraining(
+                whole(), data, plan, row=ROW, results=results, folder=own, process_group=group
+            ).run()
+
+    together, alone = run("together", dist.group.WORLD), run(f"alone-{rank}", None)
+    for one, other in zip(together, alone, strict=True):
+        assert (one.phase, one.achieved, one.count) == (other.phase, other.achieved, other.count)
+        assert abs(one.loss - other.loss) < 1e-3 and one.ranks == ranks
+    assert together[-1].achieved == 0.8
+    again = run("together", dist.group.WORLD)  # finished: nothing is trained again
+    pairs = zip(again, together, strict=True)
+    assert all(repr(replace(one, duration=other.duration)) == repr(other) for one, other in pairs)
+    spoiled = replace(data, train=LabelledImages(images.images.clone(), images.labels))
+    spoiled.train.images[5] = torch.nan  # in the share of one rank
+    data = spoiled
+    try:
+        run("spoiled", dist.group.WORLD)
+        raise AssertionError("the loss is no number")
+    except DivergedError as error:
+        assert "dense epoch 1: the loss became NaN or infinite at step" in str(error)

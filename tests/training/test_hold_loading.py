@@ -184,3 +184,14 @@ def test_another_parameter_in_the_place_of_a_held_one_is_named() -> None:
     hold(model, sgd(model))
     with bad("0.weight was replaced by another Parameter (load_state_dict with assign=True)"):
         model.load_state_dict(network(1).state_dict(), assign=True)
+
+
+def test_a_layer_inside_of_another_stays_held_when_both_load() -> None:
+    model = nn.MultiheadAttention(8, 2)
+    masks = sc.select(model, 0.5).draw()
+    assert set(masks) == {"in_proj_weight", "out_proj.weight"}
+    dense = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    with hold(model, sgd(model), masks):
+        model.load_state_dict(dense)
+        for name, mask in masks.items():
+            assert torch.equal(model.get_parameter(name).detach() != 0, mask)

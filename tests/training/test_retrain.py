@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from retrain_rows import ROW
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import Results, RetrainRow
 from secateurs.training.epochs import DivergedError
@@ -27,15 +28,6 @@ from secateurs.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=3, learning_rate=0.1, batch_size=16, weight_decay=0.0)
 PLAN = RetrainPlan(ratio=0.75, dense=SETTINGS, retraining=SETTINGS, every=2)
-ROW = RetrainRow(
-    model="small", weights="random", data="made up", seed=0, granularity="weight", scope="global",
-    score="magnitude", layers="", include="", exclude="", p_prune=0.75, schedule="cubic",
-    regrowth="none", optimizer="", learning_rate=0.0, weight_decay=0.0, augment="",
-    train_batch_size=1, train_count=1, preprocess="", amp=False, phase="dense", epoch=0, split="",
-    count=0, train_loss=0.0, loss=0.0, top1=0.0, correct=0, achieved=0.0, kept=0, prunable=0,
-    param_count=0.0, duration=0.0, device="cpu", dtype="float32", ranks=1, weights_sha256="",
-    versions="",
-)  # fmt: skip
 MEASURED = ("duration",)
 
 

@@ -76,9 +76,9 @@ def run_retrain(
                 results = stack.enter_context(Results(folder, RetrainRow))
                 goes_on = results.open(config, overwrite=not running.resume, growing=("seeds",))
                 for seed in () if goes_on else seeds:
-                    clear(_folder_of(folder, seed, seeds))
+                    clear(_folder_of(folder, seed, training))
         for seed in seeds:
-            own = _folder_of(folder, seed, seeds)
+            own = _folder_of(folder, seed, training)
             own.mkdir(parents=True, exist_ok=True)
             model = _load_model(asked, seed)
             model.model.to(device)
@@ -97,13 +97,13 @@ def run_retrain(
                 if ranks.is_first:
                     write_masks(model.model, own, plans[seed].options)
     if ranks.is_first:
-        last = _folder_of(folder, seeds[-1], seeds)
+        last = _folder_of(folder, seeds[-1], training)
         report(rows, folder, last, model.model, plans[seeds[-1]].options, running.title)
 
 
-def _folder_of(folder: Path, seed: int, seeds: list[int]) -> Path:
+def _folder_of(folder: Path, seed: int, training: RetrainTraining) -> Path:
     """Where the weights of one seed go."""
-    return folder / f"seed-{seed}" if len(seeds) > 1 else folder
+    return folder / f"seed-{seed}" if training.seeds else folder
 
 
 def make_plan(
@@ -200,6 +200,7 @@ def _config(
     seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
     config = asdict(asked) | asdict(pruning) | asdict(training)
     config |= {"data_name": label, "amp": running.amp, "seeds": seeds}
+    config["folder_for_each_seed"] = bool(training.seeds)
     del config["seed"]
     if asked.weights is not None and Path(asked.weights).is_file():
         config["weights_sha256"] = tensors_sha256(read_weights(asked.weights))

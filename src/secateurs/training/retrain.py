@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import weights_sha256
 from secateurs.results import Results, RetrainRow
 from secateurs.training.epochs import DivergedError, clock, score_images, train_epoch
 from secateurs.training.labelled_images import TrainingImages, steps_of
+from secateurs.training.pruner import Pruner
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.run_state import load_state, load_weights, save_state, save_weights
 
@@ -121,7 +123,7 @@ class Retraining:
             return rows
         steps = self._steps(phase)
         optimizer = settings.make_optimizer(self.model)
-        pruner = self.plan.make_pruner(self.model, optimizer, steps) if phase == "retrain" else None
+        pruner = self._pruner(optimizer, steps) if phase == "retrain" else None
         best = _Best(**state.get("best", {}))
         if state:
             self.model.load_state_dict(state["model"])
@@ -146,6 +148,17 @@ class Retraining:
                 pruner.remove()
         return rows
 
+    def _pruner(self, optimizer: optim.Optimizer, steps: int) -> Pruner:
+        try:
+            return self.plan.make_pruner(self.model, optimizer, steps)
+        except InvalidArgumentError as error:
+            raise self._with_dense(error) from error
+
+    def _with_dense(self, error: InvalidArgumentError) -> InvalidArgumentError:
+        """The error, and where the dense network is, whose training is not lost."""
+        dense = Argument("weights", str(self.folder / DENSE))
+        return InvalidArgumentError(error, "; the trained dense network is ", dense)
+
     def _train(
         self, phase: str, number: int, overall: int, optimizer: Any, pruner: Any, steps: int
     ) -> float:
@@ -163,8 +176,11 @@ class Retraining:
                 ranks=self.ranks,
             )
         except DivergedError as error:
-            kept = f"; the weights of epoch {number - 1} are in {self.folder}" if number > 1 else ""
+            last = self.folder / LAST
+            kept = f"; the weights of the epoch before are in {last}" if last.exists() else ""
             raise DivergedError(f"{phase} epoch {number}: {error}{kept}") from None
+        except InvalidArgumentError as error:
+            raise self._with_dense(error) from error
         if self._process_group is not None:  # each rank has seen other images last
             first = dist.get_global_rank(self._process_group, 0)
             for buffer in self.model.buffers():
@@ -223,36 +239,30 @@ class Retraining:
 
     def _scores(self, rows: list[RetrainRow]) -> list[RetrainRow]:
         """The test images, once, with the dense network and with the best pruned one."""
-        best = max(
-            (row for row in rows if row.phase == "retrain" and self._counts("retrain", row)),
-            key=lambda row: (row.top1, row.epoch),
-            default=None,
-        )
-        dense = max(
-            (row for row in rows if row.phase == "dense"),
-            key=lambda row: (row.top1, row.epoch),
-            default=None,
-        )
         if self.data.test is None or any(row.phase == "test pruned" for row in rows):
             return rows
         amp = self.plan.retraining.amp
-        for phase, name, epoch in (
-            ("test dense", DENSE, dense.epoch if dense else 0),
-            ("test pruned", BEST, best.epoch if best else 0),
-        ):
-            if phase == "test pruned" and best is None:
-                continue
+        for phase, name in (("test dense", DENSE), ("test pruned", BEST)):
             self.model.load_state_dict(self._read(name))
             seconds = clock()
             found = score_images(self.model, self.data.test, amp=amp, ranks=self.ranks)
-            row = self._row_of(
-                phase, epoch, self.data.test_split, found,
-                train_loss=float("nan"), duration=seconds(),
-            )  # fmt: skip
+            columns = {"train_loss": float("nan"), "duration": seconds()}
+            epoch = self._best_epoch("dense" if name == DENSE else "retrain", rows)
+            row = self._row_of(phase, epoch, self.data.test_split, found, **columns)
             rows = [*rows, row]
             self.say(row)
-        self._publish(rows)
+        with self.ranks.together():
+            if self.ranks.rank == 0:
+                state = load_state(self.folder / STATE) or {}
+                state["rows"] = [row.as_dict() for row in rows]
+                save_state(self.folder / STATE, state)
+            self._publish(rows)
         return rows
+
+    def _best_epoch(self, phase: str, rows: list[RetrainRow]) -> int:
+        """The last of those with the highest accuracy; 0 where there was none."""
+        found = [row for row in rows if row.phase == phase and self._counts(phase, row)]
+        return max(((row.top1, row.epoch) for row in found), default=(0.0, 0))[1]
 
     def _save(
         self, phase: str, rows: list[RetrainRow], best: _Best, optimizer: Any, pruner: Any

@@ -1,0 +1,192 @@
+"""Train, prune and retrain from the command line."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Run
+from safetensors.torch import load_file
+
+import secateurs as sc
+from secateurs.results import RetrainRow
+from secateurs.results.row_reader import read_retrain_rows
+from secateurs.training import masks_from_zeros
+from secateurs.zoo import load_model
+
+SHORT = ("retrain", "--dense-epochs", 2, "--epochs", 3)
+WROTE = "wrote results.csv, results.jsonl, table.md, curves.png, curves.svg to "
+
+
+def comparable(rows: list[RetrainRow]) -> list[dict[str, str]]:
+    return [{name: repr(v) for name, v in row.as_dict().items() if name != "duration"}
+            for row in rows]  # fmt: skip
+
+
+def test_a_run_leaves_rows_tables_curves_weights_and_masks(run: Run) -> None:
+    said = run(*SHORT, "--compression", 5, "--granularity", "kernel", "--output", "here")
+    assert said.code == 0, said.err
+    lines = said.err.splitlines()
+    assert lines[0] == "loading the network digits and the data digits ..."
+    assert lines[1].startswith("seed 0, dense epoch 1: loss ") and len(lines) == 9
+    assert lines[-1] == f"{WROTE}here; dense.safetensors, best.safetensors and masks.safetensors" \
+        " are in here"  # fmt: skip
+    table = Path("here/table.md").read_text()
+    assert said.out == table
+    rows = read_retrain_rows("here")
+    dense, pruned = rows[-2:]
+    assert (dense.phase, pruned.phase, pruned.p_prune) == ("test dense", "test pruned", 0.8)
+    assert f"| all | 40,208 | {pruned.kept:,} | {100 * (1 - pruned.achieved):.2f} |" in table
+    assert f"| {100 - dense.top1:.2f} | {100 - pruned.top1:.2f} |" in table
+    size = Path("here/best.safetensors").stat().st_size
+    assert f"| dense.safetensors | {size:,} |" in table
+    assert f"| best.safetensors | {size:,} |" in table
+    # The weights as they are, in a plain network, and the masks beside them.
+    model = load_model("digits", weights="here/best.safetensors").model
+    assert sc.sparsity(model).zeros == pruned.prunable - pruned.kept
+    masks = sc.Masks.load("here/masks.safetensors")
+    assert all(torch.equal(masks[name], mask) for name, mask in masks_from_zeros(model).items())
+    swept = run("sweep", "--weights", "here/best.safetensors", "--p-prune", 0, "--output", "sweep")
+    assert swept.rows[0]["correct1"] == str(pruned.correct)
+
+
+def test_the_same_command_reports_and_other_options_are_refused(run: Run) -> None:
+    first = run(*SHORT, "--output", "here")
+    rows = Path("here/results.jsonl").read_bytes()
+    again = run(*SHORT, "--output", "here")
+    assert (again.code, again.out) == (0, first.out)
+    assert again.err.count("\n") == 2 and Path("here/results.jsonl").read_bytes() == rows
+    other = run(*SHORT, "--ratio", 0.5, "--output", "here")
+    assert other.code == 2 and "another configuration" in other.err.splitlines()[-1]
+    over = run(*SHORT, "--ratio", 0.5, "--output", "here", "--overwrite")
+    assert over.code == 0 and over.err.count("epoch") == 5
+    assert read_retrain_rows("here")[-1].p_prune == 0.5
+
+
+def test_several_seeds_have_a_folder_each_and_more_can_follow(run: Run) -> None:
+    words = ("retrain", "--dense-epochs", 1, "--epochs", 1, "--limit", 200, "--output", "here")
+    assert run(*words, "--seeds", 3).code == 0
+    said = run(*words, "--seeds", 3, 1)
+    assert said.code == 0 and "seed 3" not in said.err and "±" in said.out
+    assert {row.seed for row in read_retrain_rows("here")} == {1, 3}
+    first, second = (load_file(f"here/seed-{seed}/best.safetensors") for seed in (1, 3))
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def test_a_run_that_is_killed_goes_on(run: Run, tmp_path: Path) -> None:
+    words = ("retrain", "--dense-epochs", 4, "--epochs", 6, "--schedule", "iterative",
+             "--rounds", 3, "--regrow", "magnitude", "--limit", 300)  # fmt: skip
+    assert run(*words, "--output", "whole").code == 0
+    command = [sys.executable, "-m", "secateurs", *map(str, words), "--output", "here"]
+    cache = {"SECATEURS_CACHE": os.environ["SECATEURS_CACHE"], "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | cache, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    limit = time.monotonic() + 120
+    while not (tmp_path / "here/best.safetensors").exists() and process.poll() is None:
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    done = len(read_retrain_rows("here"))
+    said = run(*words, "--output", "here")
+    assert said.code == 0, said.err
+    assert done < 12 and said.err.count("epoch") == 10 - done
+    assert comparable(read_retrain_rows("here")) == comparable(read_retrain_rows("whole"))
+    for name in ("dense", "best", "last", "masks"):
+        first, second = (load_file(f"{folder}/{name}.safetensors") for folder in ("here", "whole"))
+        assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+
+
+@contextmanager
+def no_file_above(size: int) -> Generator[None]:
+    """A stand-in for a full disk: writing more than ``size`` bytes to a file fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> None:
+    assert run(*SHORT, "--output", "whole").code == 0
+    with no_file_above(300_000):  # the weights fit, the state of the training does not
+        said = run(*SHORT, "--output", "here")
+    assert said.code == 1 and "the disk is full" in said.complaint
+    assert "run the same command again to continue" in said.complaint
+    assert run(*SHORT, "--output", "here").code == 0
+    assert comparable(read_retrain_rows("here")) == comparable(read_retrain_rows("whole"))
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--data", "nowhere"), "no data 'nowhere'"),
+        (("--arch", "torchvision:resnet18"), "needs images: write --data DIR"),
+        (("--ratio", 0.9, "--compression", 9), "give --ratio or --compression, not both"),
+        (("--compression", 0.5), "--compression must be at least 1, got 0.5"),
+        (("--ratio", 1.5), "--ratio must be from 0 to 1"),
+        (("--schedule", "iterative"), "write more --epochs, or fewer --rounds"),
+        (("--rewind",), "write --schedule iterative, or leave it out"),
+        (("--epochs", 0), "--epochs of the retraining must be at least 1"),
+        (("--lr", -1), "--lr must be a number from 0 on, got -1.0"),
+        (("--batch-size", 0), "--batch-size must be a whole number from 1 on, got 0"),
+        (("--keep-at-least", 2), "--keep-at-least must be from 0 to 1"),
+        (("--validation", 1), "write a fraction such as 0.1"),
+        (("--split", "test"), "write --test-split or --test-data"),
+        (("--score", "nothing"), "--score must be one of magnitude"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(
+    run: Run, words: tuple[Any, ...], complaint: str
+) -> None:
+    said = run("retrain", "--epochs", 3, *words)
+    assert said.code == 2 and complaint in said.complaint
+    assert not list(Path().glob("secateurs-results/*/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (("--dense-lr", 1e30), 1, "dense epoch 1: the loss became NaN or infinite at step "),
+        (("--lr", 1e30), 1, "; the weights of the epoch before are in here/last.safetensors"),
+        (
+            ("--ratio", 0.9999),
+            2,
+            " prunes every weight of conv2.weight, after which the network learns nothing: write "
+            "--keep-at-least 0.01, so that every layer keeps 1%, or --exclude conv2.weight, or "
+            "--scope layer; the trained dense network is --weights here/dense.safetensors",
+        ),
+    ],
+)
+def test_a_training_that_fails_says_where_and_keeps_what_was_good(
+    run: Run, words: tuple[Any, ...], code: int, complaint: str
+) -> None:
+    said = run("retrain", "--dense-epochs", 1, "--epochs", 2, "--warmup", 1, *words, "-o", "here")
+    assert said.code == code and complaint in said.err.splitlines()[-1]
+    for path in Path("here").glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+
+def test_reports(run: Run) -> None:
+    for folder in ("a", "b"):
+        words = ("--dense-epochs", 1, "--epochs", 1, "--limit", 200, "--output", folder)
+        assert run("retrain", *words).code == 0
+    one = run("report", "a", "--output", "plot")
+    assert (one.code, one.err) == (0, "wrote plot.png\nwrote plot.svg\n")
+    assert one.out.count("| digits-cnn |") == 1
+    both = run("report", "a", "b/results.csv", "--output", "plot", "--title", "Ours")
+    assert both.out.count("| digits-cnn |") == 2 and "Ours" in Path("plot-a.svg").read_text()
+    assert run("sweep", "--limit", 10, "--p-prune", 0, "--output", "sweep").code == 0
+    mixed = run("report", "a", "sweep")
+    assert "a is a retraining and sweep is a sweep; give folders of one kind" in mixed.complaint
