@@ -225,7 +225,7 @@ class Hold:
         for weight in self._weights:
             for place, attribute in weight.target.places:
                 if id(place) in inside:
-                    if parameter_of(module, attribute) is not weight.target.parameter:
+                    if parameter_of(place, attribute) is not weight.target.parameter:
                         raise InvalidArgumentError(
                             f"{weight.target.name} was replaced by another Parameter "
                             "(load_state_dict with assign=True), so it is not held, nor has an "
