@@ -1,32 +1,27 @@
 """Compressed files: zstd streams of what pruning writes without compression."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import zstandard
 from safetensors.torch import load_file, save, save_file
-from stored_models import DTYPES, Net, assert_same, small_blocks, to_file
+from stored_models import DTYPES, PRUNES, Net, assert_same, to_file
 
 import secateurs as sc
-from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
+from secateurs.checkpoint import Summary, decompress_checkpoint, prune_checkpoint
 
 MIXED = (torch.float32, torch.bfloat16, torch.float8_e5m2)
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["blocks", "small-blocks"])
+@PRUNES
 @pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
 @pytest.mark.parametrize("p_prune", [0.0, 0.5, 1.0])
 def test_the_stream_holds_the_pruned_file_byte_for_byte(
-    tmp_path: Path,
-    p_prune: float,
-    granularity: str,
-    small: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, p_prune: float, granularity: str, prune: Callable[..., Summary]
 ) -> None:
-    if small:
-        small_blocks(monkeypatch)
     source, dense = tmp_path / "in.safetensors", tmp_path / "dense.safetensors"
     small_file, back = tmp_path / "small.safetensors.zst", tmp_path / "back.safetensors"
     state = Net(MIXED).state_dict()
@@ -35,8 +30,8 @@ def test_the_stream_holds_the_pruned_file_byte_for_byte(
     state["none"] = torch.empty(0, 3)
     to_file(source, state, {"format": "pt", "own": "words"})
     options = {"granularity": granularity, "seed": 1}
-    prune_checkpoint(source, dense, p_prune, 0.7, **options)
-    summary = prune_checkpoint(source, small_file, p_prune, 0.7, compress=True, **options)
+    prune(source, dense, p_prune, 0.7, **options)
+    summary = prune(source, small_file, p_prune, 0.7, compress=True, **options)
     assert summary.size == small_file.stat().st_size and summary.names == (small_file.name,)
     contents = zstandard.ZstdDecompressor().stream_reader(small_file.read_bytes()).read()
     assert contents == dense.read_bytes()
@@ -121,7 +116,7 @@ def test_compressing_twice_or_decompressing_what_is_not_compressed(tmp_path: Pat
     source = to_file(tmp_path / "in.safetensors", Net().state_dict())
     small = tmp_path / "small.safetensors.zst"
     prune_checkpoint(source, small, 0.5, compress=True)
-    with pytest.raises(sc.InvalidArgumentError, match="is compressed: run secateurs prune --decom"):
+    with pytest.raises(sc.InvalidArgumentError, match="is compressed: call decompress_checkpoint"):
         prune_checkpoint(small, tmp_path / "again.safetensors", 0.5)
     with pytest.raises(sc.InvalidArgumentError, match="is not compressed"):
         decompress_checkpoint(source, tmp_path / "again.safetensors")

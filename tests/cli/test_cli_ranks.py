@@ -21,7 +21,7 @@ SLOW = (
     *("sweep", "--arch", "slow_network:build", "--data", "pictures", "--batch-size", "4"),
     *("--p-prune", "0", "0.4", "0.8", "--p-bern", "1", "0.5", "--draws", "3", "--output", "here"),
 )
-"""Eight batches, nine networks: 1.4 seconds of sleep."""
+"""Eight batches, nine networks: 3.6 seconds of sleep."""
 EXACT = ("p_prune", "score", "count", "correct1", "correct5", "achieved", "loss")
 
 # Each process has its share of the machine, which may be busy.
@@ -185,7 +185,7 @@ def test_an_image_that_one_rank_cannot_read_ends_all(slow: Path) -> None:
 def test_what_cannot_be_is_said_once(tmp_path: Path) -> None:
     code, out, said = ended(torchrun(2, tmp_path, "sweep", "--p-prune", "1.2"))
     assert (code, out, len(said)) == (1, "", 1), said  # torchrun's code; that of the ranks is 2
-    assert said[0].startswith("secateurs: p_prune") and "1.2" in said[0]
+    assert said[0].startswith("secateurs: --p-prune") and "1.2" in said[0]
 
 
 def test_a_rank_that_is_killed_takes_the_others_along(slow: Path) -> None:

@@ -107,7 +107,7 @@ def test_a_model_of_timm_by_function() -> None:
         ("needy", None, InvalidArgumentError, r"needs arguments \(width, depth\)"),
         ("number", None, InvalidArgumentError, r"returned a int, not a torch\.nn\.Module"),
         ("raising", None, FailureError, "raised KeyError: 'no such thing'"),
-        ("plain", "random", InvalidArgumentError, "weights=random is unknown to"),
+        ("plain", "random", InvalidArgumentError, "weights='random' is unknown to"),
         ("plain", "IMAGENET1K_V1", InvalidArgumentError, "no weights file 'IMAGENET1K_V1'"),
     ],
 )

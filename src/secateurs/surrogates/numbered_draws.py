@@ -54,16 +54,16 @@ def placed_like(
     if any(map(is_transformed, weights)):
         return candidates  # inside of torch.func's transforms tensors have no memory of their own
     of = {t.name: weight.detach() for t, weight in zip(targets, weights, strict=True)}
-    if all(_fits(chosen, of[name]) for name, chosen in candidates.chosen.items()):
+    if all(_fits(chosen, of[name]) for name, chosen in candidates.local.items()):
         return candidates
     like = [
         of[name] if chosen.shape == of[name].shape else chosen.to(of[name].device)
-        for name, chosen in candidates.chosen.items()
+        for name, chosen in candidates.local.items()
     ]
-    made = dict(zip(candidates.chosen, side_by_side(like, torch.bool), strict=True))
-    for name, chosen in candidates.chosen.items():
+    made = dict(zip(candidates.local, side_by_side(like, torch.bool), strict=True))
+    for name, chosen in candidates.local.items():
         made[name].copy_(chosen)
-    return replace(candidates, chosen=made)
+    return replace(candidates, local=made)
 
 
 def _fits(chosen: torch.Tensor, weight: torch.Tensor) -> bool:
