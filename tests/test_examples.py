@@ -3,13 +3,15 @@
 import doctest
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from secateurs.results import COLUMNS
+from secateurs.cli import main
+from secateurs.results import COLUMNS, RETRAIN_COLUMNS
 from secateurs.results.transfer_row import TRANSFER_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +24,8 @@ NEEDS = {
     "integrations": ("torchattacks", "foolbox", "art"),
     "training": ("lightning", "transformers", "accelerate"),
 }
+RUN_IN_SHELL = ("retrain",)
+"""Pages whose commands (blocks marked `console`) run in between their Python."""
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What may not differ from one machine to the next.
@@ -101,8 +105,12 @@ def test_the_python_on_a_page_runs_from_top_to_bottom(page: Path) -> None:
     names: dict[str, object] = {"__name__": "__main__"}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []
-    for number, (language, text) in enumerate(fenced(page, "python", "pycon"), start=1):
+    languages = ("python", "pycon", *(("console",) if page.stem in RUN_IN_SHELL else ()))
+    for number, (language, text) in enumerate(fenced(page, *languages), start=1):
         where = f"{page.name}, block {number}"
+        if language == "console":
+            run_commands(text)
+            continue
         if language == "python":
             exec(compile(text, where, "exec"), names)
             continue
@@ -110,6 +118,15 @@ def test_the_python_on_a_page_runs_from_top_to_bottom(page: Path) -> None:
         runner.run(session, out=report.append, clear_globs=False)
         names |= session.globs
         assert not runner.failures, "".join(report)
+
+
+def run_commands(text: str) -> None:
+    for line in text.splitlines():
+        program, *words = shlex.split(line.removeprefix("$ "))
+        assert program == "secateurs", line
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
@@ -129,5 +146,5 @@ def test_the_commands_on_a_page_name_options_that_exist(page: Path) -> None:
 def test_the_results_page_explains_every_column() -> None:
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     explained = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.*?) \|", text, re.M))))
-    known = {*COLUMNS, *TRANSFER_COLUMNS}
+    known = {*COLUMNS, *TRANSFER_COLUMNS, *RETRAIN_COLUMNS}
     assert known <= explained, sorted(known - explained)

@@ -67,6 +67,7 @@ def run_retrain(
     model = in_turn(ranks, lambda: _load_model(asked, seeds[0]))
     images, label = in_turn(ranks, lambda: _images(asked, model, device, running.workers or 0))
     config = _config(asked, pruning, training, running, label)
+    config["images"] = [len(images.train), len(images.validation)]
     folder = running.output or _default_output(asked, config)
     rows: list[RetrainRow] = []
     with ExitStack() as stack:
