@@ -98,9 +98,9 @@ class Watched(TensorCounts):
 
     passes = 0
 
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         self.passes += 1
-        super().show(counting)
+        super().add_keys_to(counting)
 
 
 @pytest.mark.parametrize("kept", [1, 1 << 19])

@@ -129,9 +129,9 @@ class Misled(TensorCounts):
     def guess(self, k: int) -> tuple[int, int]:
         return self.wrong
 
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         self.passes += 1
-        super().show(counting)
+        super().add_keys_to(counting)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
