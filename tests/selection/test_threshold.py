@@ -221,7 +221,7 @@ def test_ties_over_a_chunk_and_a_tensor_boundary() -> None:
     assert int(masks[2].sum()) == 2
 
 
-def test_masks_lie_in_memory_as_the_scores_do() -> None:
+def test_masks_have_the_memory_layout_of_the_scores() -> None:
     values = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     (mask,), _ = candidate_masks([Scores("", values, True)], 10)
     assert mask.stride() == values.stride()

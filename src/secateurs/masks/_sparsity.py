@@ -195,10 +195,10 @@ def count_nonzero(
         For each whole tensor, how many elements are not zero, and how many it has.
     """
     found = map(int, fetched([_nonzero(local) for local, shard in tensors if shard.counted]))
-    here = [next(found) if shard.counted else 0 for _, shard in tensors]
-    together = group.sum(np.array(here)).tolist()
+    counts = [next(found) if shard.counted else 0 for _, shard in tensors]
+    sums = group.sum(np.array(counts)).tolist()
     sizes = [torch.Size(shard.shape).numel() for _, shard in tensors]
-    return list(zip(together, sizes, strict=True))
+    return list(zip(sums, sizes, strict=True))
 
 
 def _nonzero(values: torch.Tensor) -> torch.Tensor:

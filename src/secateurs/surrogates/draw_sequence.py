@@ -28,7 +28,7 @@ class DrawSequence:
     def reset(self) -> None:
         """Make a new lock, and forget the settings of threads."""
         self.lock = threading.RLock()
-        self._here = threading.local()
+        self._thread = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"count": self.count, "current": self.current, "last": self.last}
@@ -40,12 +40,12 @@ class DrawSequence:
     @property
     def is_dense(self) -> bool:
         """Whether this thread prunes nothing."""
-        return getattr(self._here, "dense", False)
+        return getattr(self._thread, "dense", False)
 
     @property
     def held(self) -> list[Draw | None] | None:
         """A list of the draw that this thread keeps (None until it is made), if it keeps one."""
-        return getattr(self._here, "held", None)
+        return getattr(self._thread, "held", None)
 
     def take(self, make: Callable[[int], Draw], *, by_step: bool) -> Draw:
         """The draw of a call: the current one, or a new one, made by its number.
@@ -87,9 +87,9 @@ class DrawSequence:
     @contextmanager
     def in_this_thread(self, **values: Any) -> Generator[None]:
         """For a ``with`` block, set ``dense`` or ``held`` for this thread."""
-        before = {name: getattr(self._here, name, None) for name in values}
-        self._here.__dict__.update(values)
+        before = {name: getattr(self._thread, name, None) for name in values}
+        self._thread.__dict__.update(values)
         try:
             yield
         finally:
-            self._here.__dict__.update(before)
+            self._thread.__dict__.update(before)

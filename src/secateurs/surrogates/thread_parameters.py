@@ -39,10 +39,10 @@ class ThreadParameters(dict[str, Any]):
         self.real = real
         self.users = 0
         # Not a dictionary of threads: torch.compile supports this, and compiles once for all draws.
-        self.here = threading.local()
+        self.thread = threading.local()
 
     def __getitem__(self, name: str) -> Any:
-        values = getattr(self.here, "values", None)
+        values = getattr(self.thread, "values", None)
         if values is not None and name in values:
             value = values[name]
             return value() if isinstance(value, partial) else value
@@ -53,21 +53,21 @@ class ThreadParameters(dict[str, Any]):
         return self[name] if name in self.real else default
 
     def __setitem__(self, name: str, value: Any) -> None:
-        values: dict[str, Any] | None = getattr(self.here, "values", None)
+        values: dict[str, Any] | None = getattr(self.thread, "values", None)
         if values is None or name not in self.real:
             self._write(name, value)
         elif value is not self.real[name]:
             values[name] = value
-        elif name in self.here.given:  # the parameter itself: the pruned one again
-            values[name] = self.here.given[name]
+        elif name in self.thread.given:  # the parameter itself: the pruned one again
+            values[name] = self.thread.given[name]
         else:
             values.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
         del self.real[name]
         super().__delitem__(name)
-        if getattr(self.here, "values", None) is not None:
-            self.here.values.pop(name, None)
+        if getattr(self.thread, "values", None) is not None:
+            self.thread.values.pop(name, None)
 
     def pop(self, name: str, *default: Any) -> Any:
         """Remove a parameter and return it."""
@@ -79,14 +79,14 @@ class ThreadParameters(dict[str, Any]):
 
     def replace(self, given: dict[str, Any]) -> tuple[Any, Any]:
         """Let this thread find these values; returns its earlier ones, for `put_back`."""
-        before = getattr(self.here, "given", None), getattr(self.here, "values", None)
-        self.here.given, self.here.values = given, dict(given)
+        before = getattr(self.thread, "given", None), getattr(self.thread, "values", None)
+        self.thread.given, self.thread.values = given, dict(given)
         return before
 
     def put_back(self, before: tuple[Any, Any]) -> None:
         """Let this thread find its earlier values, and keep the new parameters that it set."""
-        given, left = self.here.given, self.here.values
-        self.here.given, self.here.values = before
+        given, left = self.thread.given, self.thread.values
+        self.thread.given, self.thread.values = before
         for name, value in left.items():
             new = name not in given or value is not given[name]
             if new and name in self.real and (value is None or isinstance(value, nn.Parameter)):
