@@ -54,7 +54,7 @@ def test_a_second_pruning_starts_from_the_originals(
     assert_same(snapshot(restore(twice)), snapshot(case.model()))
 
 
-def test_the_line_is_made_of_the_parts() -> None:
+def test_global_prune_is_select_and_draw_and_apply() -> None:
     for options in (
         {},
         {"granularity": "kernel", "layers": "conv2d"},
@@ -79,7 +79,7 @@ def test_the_arguments_are_the_same_everywhere() -> None:
             assert f"\n    {name}: " in inspect.getdoc(function)
 
 
-def test_a_misspelt_argument_is_told_the_nearest() -> None:
+def test_a_misspelt_argument_gets_the_nearest_as_advice() -> None:
     for function in (global_prune, gradient_prune, Diversified):
         words = rf"^{function.__name__} has no argument granularty; .*; did you mean granularity\?$"
         with pytest.raises(InvalidArgumentError, match=words):
@@ -170,7 +170,7 @@ def test_what_a_block_does_to_the_weights_is_dropped() -> None:
 
 @CONTEXTS
 @pytest.mark.parametrize("outer", [None, "global", "gradient"])
-def test_a_block_that_trains_goes_back_and_says_so(
+def test_a_block_that_trains_is_undone_with_a_warning(
     context: Callable[..., object], outer: str | None
 ) -> None:
     model = on_top(outer)
@@ -245,7 +245,7 @@ def on_top(outer: str | None) -> nn.Module:
 
 @pytest.mark.parametrize("outer", [None, "global", "gradient"])
 @pytest.mark.parametrize("inner", [pruned, gradient_pruned])
-def test_a_block_puts_back_the_pruning_that_stood_before(
+def test_a_block_restores_the_earlier_pruning(
     outer: str | None, inner: Callable[..., object]
 ) -> None:
     model = on_top(outer)

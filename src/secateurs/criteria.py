@@ -1,8 +1,8 @@
 """The criteria: how important a weight is. The least important are pruned first.
 
-`CRITERIA` is the one list of them, from which selection, sweeps, surrogates, checkpoints and the
-command line read. A new one is a function of a few lines, under `register`: here, or in a program
-of yours.
+`CRITERIA` is the list of them that selection, sweeps, surrogates, checkpoints and the command line
+read. A new criterion is a function of a few lines with the decorator `register`, here or in a
+program of yours.
 
 This module imports no torch, so that the command line knows the names without it.
 """
@@ -31,13 +31,12 @@ class Criterion:
     """A way to score weights.
 
     Attributes:
-        name: what people write as ``score``.
-        function: takes a `Target` (its ``name``, ``weight``, ``grad``, ``module``) and returns a
-            score for each element, which are summed over a unit, or for each unit. None if scores
-            are random numbers.
-        needs_gradients: whether it reads ``target.grad``, so that there must be a backward pass
-            first.
-        needs_inputs: whether it reads what goes into the layers, so that there must be data.
+        name: the value of the option ``score`` that selects it.
+        function: takes a `Target` (its ``name``, ``weight``, ``grad``, ``module``) and returns one
+            score for each element, to be summed over each unit, or one for each unit. None if the
+            scores are random numbers.
+        needs_gradients: whether it reads ``target.grad``, which needs a backward pass first.
+        needs_inputs: whether it reads the layers' inputs, which needs data.
         absolute: whether the scores are the absolute values of what the function returns.
     """
 
@@ -49,7 +48,7 @@ class Criterion:
 
     @property
     def is_random(self) -> bool:
-        """Whether its scores are random numbers, so that there must be a generator or a seed."""
+        """Whether its scores are random numbers, which need a generator or a seed."""
         return self.function is None
 
     @property
@@ -59,7 +58,7 @@ class Criterion:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether the name alone says what is computed, since this package defines it."""
+        """Whether this package defines it, so that its name alone says what is computed."""
         module = __name__ if self.function is None else self.function.__module__
         return module.partition(".")[0] == __name__.partition(".")[0]
 
@@ -75,15 +74,15 @@ def register(
     needs_inputs: bool = False,
     absolute: bool = False,
 ) -> Callable[[ScoreFunction], ScoreFunction]:
-    """Give a function a name in `CRITERIA`, under which all that takes ``score`` finds it.
+    """Add a function to `CRITERIA`, so that the option ``score`` accepts its name.
 
     A name belongs to one function. Defining that function again, as a notebook does, replaces it.
 
     Args:
-        name: what people write as ``score``; default the function's name.
-        needs_gradients: whether it reads ``target.grad``.
-        needs_inputs: whether it reads what goes into the layers.
-        absolute: whether the scores are the absolute values of what it returns.
+        name: as for `Criterion`; default the function's name.
+        needs_gradients: as for `Criterion`.
+        needs_inputs: as for `Criterion`.
+        absolute: as for `Criterion`.
 
     Returns:
         A decorator that leaves the function as it is.
@@ -110,7 +109,7 @@ def register(
             absolute=absolute,
         )
         known = CRITERIA.get(criterion.name)
-        if known is not None and _home_of(known.function) != _home_of(function):
+        if known is not None and _defined_as(known.function) != _defined_as(function):
             raise InvalidArgumentError(
                 f"there is a criterion {criterion.name!r} already: give ",
                 Argument("name"),
@@ -126,9 +125,9 @@ def register(
 def magnitude(target: "Target") -> "Tensor":
     """|w|; pooled, the L1 norm of the unit (Han et al. 2015, section 3).
 
-    A weight in float8 with a scale beside it, as quantised models have, counts with its scale.
+    A float8 weight of a quantised model is multiplied by its scale.
     """
-    weight = target.weight  # asked for once: it is looked up whether it was trained
+    weight = target.weight  # read once: the property checks whether the weight was trained
     if weight.element_size() > 1:
         return weight
     from secateurs.parameters.scaled_weights import scaled_weight
@@ -152,14 +151,14 @@ CRITERIA["random"] = Criterion(name="random", function=None)
 
 
 def score_names(*, data_free: bool = False) -> list[str]:
-    """The names of all criteria, or of those that need nothing but the weights."""
+    """The names of all criteria, or only of those that need nothing but the weights."""
     return [name for name, one in CRITERIA.items() if not (data_free and one.needs_data)]
 
 
 def criterion_of(score: Score) -> Criterion:
-    """The criterion that a name or a function stands for.
+    """The criterion of a name, or of a function.
 
-    A function's own scores count, negative ones too, and it may read gradients.
+    The scores of a function may be negative, and it may read gradients.
 
     Raises:
         InvalidArgumentError: it is neither a name in `CRITERIA` nor a function.
@@ -171,9 +170,9 @@ def criterion_of(score: Score) -> Criterion:
 
 
 def _wide(values: "Tensor") -> "Tensor":
-    """In float32 at least: a product of halves would underflow into ties."""
+    """Values in float32 or wider: a product in float16 would underflow, and so make ties."""
     return values if values.element_size() == 8 else values.float()
 
 
-def _home_of(function: ScoreFunction | None) -> tuple[str, str]:
+def _defined_as(function: ScoreFunction | None) -> tuple[str, str]:
     return (function.__module__, function.__qualname__) if function is not None else ("", "")

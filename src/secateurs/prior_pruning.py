@@ -1,13 +1,22 @@
-"""The pruning that a model is under, noted so that it can be brought back."""
+"""The pruning that a model is under: exchanged for another, saved, and brought back."""
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from secateurs.errors import LostTrainingWarning
-from secateurs.gradient_pruning.modules import gradient_masks, install_gradient_masks
+from secateurs.gradient_pruning.modules import (
+    gradient_masks,
+    install_gradient_masks,
+    prune_gradients,
+    restore_gradients,
+)
+from secateurs.masks.apply import check_weights, prune_weights
+from secateurs.masks.mask import Masks
 from secateurs.originals.comparison import differs
 from secateurs.originals.module_state import (
     fits,
@@ -17,20 +26,62 @@ from secateurs.originals.module_state import (
     parameter_of,
 )
 from secateurs.originals.original import Original
-from secateurs.originals.restore_weights import copy_bits, copy_original
+from secateurs.originals.restore_weights import (
+    check_releasable,
+    copy_bits,
+    copy_original,
+    release_weights,
+    restore_weights,
+)
+from secateurs.parameters.model_contents import ModelContents
+
+
+def put_masks(contents: ModelContents, masks: Masks, prune_type: str) -> None:
+    """Put masks on a model instead of the pruning that it is under; after an error it keeps that.
+
+    Args:
+        contents: of the network, which is changed in place.
+        masks: one for each parameter to prune.
+        prune_type: ``"global"`` or ``"gradient"``.
+    """
+    if prune_type == "global":
+        pairs = check_weights(contents, masks)
+        restore_gradients(module for _, module in contents.modules)
+        prune_weights(contents, pairs)
+    else:
+        check_releasable(contents.modules)
+        prune_gradients(contents, masks)
+        release_weights(contents.modules, contents.group)
+
+
+@contextmanager
+def masked_block(contents: ModelContents, masks: Masks, prune_type: str) -> Generator[None]:
+    """`put_masks` for a ``with`` block; afterwards the model is under its earlier pruning again."""
+    model = contents.model
+    before = PriorPruning.of(model)
+    put_masks(contents, masks, prune_type)
+    inside = PriorPruning.of(model, values=False)
+    try:
+        yield
+    finally:
+        now = ModelContents(model)  # the block may have changed it
+        restore_gradients(module for _, module in now.modules)
+        lost = inside.end() + restore_weights(now.modules) + before.bring_back()
+        warn_of_loss("the end of the block", lost, frames=6)
+        check_releasable(now.modules)
 
 
 @dataclass(frozen=True)
-class _NotedWeight:
-    """One weight that is pruned.
+class _PrunedWeight:
+    """One weight that was pruned when its state was saved.
 
     Attributes:
         name: its qualified name.
-        module: what holds it.
-        attribute: its name there.
-        original: what is kept of it.
-        values: what its Parameter holds; None if that was not wanted.
-        trained: whether it was trained since it was pruned.
+        module: the module that has it.
+        attribute: its name in the module.
+        original: its original values.
+        values: a copy of its pruned values; None if it is not to be pruned again.
+        trained: whether it had been trained since it was pruned.
     """
 
     name: str
@@ -40,36 +91,31 @@ class _NotedWeight:
     values: torch.Tensor | None
     trained: bool
 
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the module still has this Parameter."""
-        return parameter_of(self.module, self.attribute) is self.original.parameter
-
 
 @dataclass(frozen=True)
 class PriorPruning:
-    """The pruning that a model was under at one moment.
+    """The pruning that a model was under when this was made.
 
     Attributes:
         model: the network.
-        weights: those that were pruned.
-        masks: those on the backward pass: the module, the parameter's name in it, and the mask.
+        weights: the weights that were pruned.
+        masks: the masks of the backward pass: the module, the parameter's name in it, and the mask.
     """
 
     model: nn.Module
-    weights: list[_NotedWeight]
+    weights: list[_PrunedWeight]
     masks: list[tuple[nn.Module, str, torch.Tensor]]
 
     @classmethod
     def of(cls, model: nn.Module, *, values: bool = True) -> "PriorPruning":
-        """Note the pruning that a model is under.
+        """Save the pruning that a model is under.
 
         Args:
             model: the network.
-            values: whether it is to be brought back, for which the pruned values are copied.
+            values: whether to copy the pruned values, which `bring_back` needs.
         """
         weights = [
-            _NotedWeight(
+            _PrunedWeight(
                 name,
                 module,
                 attribute,
@@ -83,10 +129,10 @@ class PriorPruning:
         return cls(model, weights, gradient_masks(model.modules()))
 
     def end(self) -> list[str]:
-        """Put the original values back, of weights that are still pruned.
+        """Put the original values back into weights that are still pruned.
 
         Returns:
-            The names of those that were trained meanwhile.
+            The names of the weights that had been trained since, whose training is lost.
         """
         lost: dict[int, str] = {}
         for weight in self.weights:
@@ -98,18 +144,20 @@ class PriorPruning:
         return list(lost.values())
 
     def bring_back(self) -> list[str]:
-        """Put a model that is not pruned under this pruning again.
+        """Prune a model that is not pruned as it was before.
 
-        A new Parameter in the place of one that was noted is left as it is.
+        A Parameter that was replaced since is left as it is.
 
         Returns:
-            The names of weights that had been trained meanwhile.
+            The names of the weights that had been trained since, whose training is lost.
         """
         lost: dict[int, str] = {}
         for weight in self.weights:
-            if weight.values is None or not weight.is_in_place:
-                continue
             parameter, original = weight.original.parameter, weight.original.values
+            if weight.values is None or (
+                parameter_of(weight.module, weight.attribute) is not parameter
+            ):
+                continue
             dense = weight.values if weight.trained else original
             if differs(parameter, dense) and differs(parameter, weight.values):
                 lost.setdefault(id(parameter), weight.name)
@@ -123,13 +171,13 @@ class PriorPruning:
 
 
 def warn_of_loss(what: str, names: list[str], *, frames: int) -> None:
-    """Warn that learned values are gone, if there are names; the caller is ``frames`` away."""
+    """Warn that training of these weights is lost, if any; ``frames`` is the ``stacklevel``."""
     if not names:
         return
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     warnings.warn(
-        f"{what} puts back the values that {shown} had before pruning, though training or loading "
-        "changed them since, which is lost now: to keep it, call make_permanent(model) first",
+        f"{what} puts back the values that {shown} had before pruning, so what training or loading "
+        "changed since is lost: to keep it, call make_permanent(model) first",
         LostTrainingWarning,
         stacklevel=frames,
     )

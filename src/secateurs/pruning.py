@@ -1,4 +1,4 @@
-"""The one-liners: prune a model, put it back, or do both around a block of code."""
+"""Prune a model in one call, restore it, or do both around a block of code."""
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,19 +9,17 @@ import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, make_generator
-from secateurs.gradient_pruning.modules import gradient_barrier, prune_gradients, restore_gradients
-from secateurs.masks.apply import check_weights, prune_weights
+from secateurs.gradient_pruning.modules import gradient_barrier, restore_gradients
 from secateurs.masks.mask import Masks
 from secateurs.originals.restore_weights import (
     check_releasable,
     forget_originals,
     look_closely,
-    release_weights,
     restore_weights,
 )
-from secateurs.parameters.coverage import Barrier, no_barrier
+from secateurs.parameters.coverage import no_barrier
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.prior_pruning import PriorPruning, warn_of_loss
+from secateurs.prior_pruning import masked_block, put_masks, warn_of_loss
 from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
@@ -45,9 +43,9 @@ def global_prune(
     The smallest ``p_prune`` of the units are candidates, and each is set to zero with probability
     ``p_bern`` (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). While a weight is
     pruned, ``module.weight_orig`` holds its original values; `restore` puts them back bit for bit.
-    A pruned model is pruned afresh from its original weights: 0.7 and then 0.5 is 0.5. Weights that
-    were trained meanwhile are pruned from what they are now, which `restore` then puts back; so
-    pruning and training in turns prunes iteratively.
+    Pruning a pruned model starts from its original weights: 0.7 and then 0.5 is 0.5. Weights that
+    were trained in between are pruned from their current values, which `restore` then puts back;
+    so alternating pruning and training is iterative pruning.
 
     Args:
         model: the network; its Parameters stay the same objects.
@@ -72,9 +70,8 @@ def global_prune(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
-    contents = ModelContents(model)
-    masks = _draw(global_prune, contents, p_prune, p_bern, generator, options)
-    _apply(contents, masks, "global")
+    contents, masks = _draw(global_prune, "global", model, p_prune, p_bern, generator, options)
+    put_masks(contents, masks, "global")
     return model
 
 
@@ -115,18 +112,18 @@ def gradient_prune(
         >>> y.item(), x.grad
         (3.0, tensor([[0., 2.]]))
     """
-    contents = ModelContents(model)
-    masks = _draw(gradient_prune, contents, p_prune, p_bern, generator, options, gradient_barrier)
-    _apply(contents, masks, "gradient")
+    contents, masks = _draw(gradient_prune, "gradient", model, p_prune, p_bern, generator, options)
+    put_masks(contents, masks, "gradient")
     return model
 
 
 def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model:
-    """Put masks on a model, replacing whatever pruning it is under.
+    """Put masks on a model, replacing any pruning that it is under.
 
-    Masks act on the original weights; on weights that were trained since they were pruned, as they
-    are. Of writes that torch does not count (``.data``, optimizers with ``fused=True``) a few
-    values tell on a CPU and a new gradient anywhere; `select` and `global_prune` see all of them.
+    Masks act on the original weights, or on the current values of weights that were trained since
+    they were pruned. Some writes do not raise torch's version counter (``.data``, optimizers with
+    ``fused=True``). They are recognised here by a new gradient, and on a CPU also by comparing a
+    few values; `select` and `global_prune` compare all values.
 
     Args:
         model: the network, changed in place.
@@ -140,16 +137,16 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
         InvalidArgumentError: the masks are for another model. The model is unchanged.
     """
     check_choice("prune_type", prune_type, PRUNE_TYPES)
-    _apply(ModelContents(model), masks, prune_type)
+    put_masks(ModelContents(model), masks, prune_type)
     return model
 
 
 def restore(model: Model) -> Model:
     """Put the original weights back, bit for bit, and take masks off the backward pass.
 
-    Whatever happened to the pruned weights since, such as training, is dropped, with a
-    `LostTrainingWarning` that names them; to keep it, call `make_permanent` instead. A new
-    Parameter in the place of a pruned one is left as it is. Safe to call on a model that is not
+    If pruned weights were changed since, as by training, the changes are lost, with a
+    `LostTrainingWarning` that names the weights; to keep them, call `make_permanent` instead. A new
+    Parameter that replaced a pruned one is left as it is. Safe to call on a model that is not
     pruned, and to call twice.
 
     Args:
@@ -161,7 +158,7 @@ def restore(model: Model) -> Model:
     Raises:
         InvalidArgumentError: a weight is computed now (``weight_norm``); the others are restored.
     """
-    # Told before anything changes: where warnings are errors, nothing is lost.
+    # It warns before anything changes: where warnings are errors, nothing is lost.
     contents = ModelContents(model)
     restore_weights(contents.modules, lambda lost: warn_of_loss("restore", lost, frames=5))
     restore_gradients(module for _, module in contents.modules)
@@ -197,9 +194,8 @@ def pruned(
     """`global_prune` for the length of a ``with`` block.
 
     Afterwards, also when the block raises, the model is as it was before: with its original
-    weights, or under the pruning it was under. What the block taught the weights is dropped, with
-    a `LostTrainingWarning`. A weight that `make_permanent` or `restore` ended the pruning of inside
-    the block stays as they left it.
+    weights, or pruned as before. Training inside the block is lost, with a `LostTrainingWarning`.
+    A weight on which the block called `make_permanent` or `restore` keeps the values it has then.
 
     Args:
         model: the network.
@@ -221,9 +217,8 @@ def pruned(
         ...     sc.sparsity(model).ratio
         0.25
     """
-    contents = ModelContents(model)
-    masks = _draw(pruned, contents, p_prune, p_bern, generator, options)
-    with _under(contents, masks, "global"):
+    contents, masks = _draw(pruned, "global", model, p_prune, p_bern, generator, options)
+    with masked_block(contents, masks, "global"):
         yield model
 
 
@@ -252,62 +247,34 @@ def gradient_pruned(
     Raises:
         InvalidArgumentError: as `gradient_prune`.
     """
-    contents = ModelContents(model)
-    masks = _draw(gradient_pruned, contents, p_prune, p_bern, generator, options, gradient_barrier)
-    with _under(contents, masks, "gradient"):
+    contents, masks = _draw(gradient_pruned, "gradient", model, p_prune, p_bern, generator, options)
+    with masked_block(contents, masks, "gradient"):
         yield model
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
-    """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
+    """Lift the pruning of a model for a ``with`` block; trained weights keep their values."""
     contents = ModelContents(model)
     look_closely(contents.modules, contents.group)
-    return _under(contents, Masks({}), "global")
-
-
-@contextmanager
-def _under(contents: ModelContents, masks: Masks, prune_type: str) -> Generator[None]:
-    model = contents.model
-    before = PriorPruning.of(model)
-    _apply(contents, masks, prune_type)
-    inside = PriorPruning.of(model, values=False)
-    try:
-        yield
-    finally:
-        now = ModelContents(model)  # the block may have changed it
-        restore_gradients(module for _, module in now.modules)
-        lost = inside.end()
-        lost += restore_weights(now.modules)
-        lost += before.bring_back()
-        warn_of_loss("the end of the block", lost, frames=6)
-        check_releasable(now.modules)
-
-
-def _apply(contents: ModelContents, masks: Masks, prune_type: str) -> None:
-    if prune_type == "global":
-        pairs = check_weights(contents, masks)  # first: an error leaves the model as it is
-        restore_gradients(module for _, module in contents.modules)
-        prune_weights(contents, pairs)
-    else:
-        check_releasable(contents.modules)
-        prune_gradients(contents, masks)
-        release_weights(contents.modules, contents.group)
+    return masked_block(contents, Masks({}), "global")
 
 
 def _draw(
     function: Callable[..., object],
-    contents: ModelContents,
+    prune_type: str,
+    model: nn.Module,
     p_prune: float,
     p_bern: float,
     generator: torch.Generator | None,
     keywords: SelectionKeywords,
-    barrier: Barrier = no_barrier,
-) -> Masks:
-    """Make the masks of a call of one of the functions above."""
+) -> tuple[ModelContents, Masks]:
+    """Draw the masks for the arguments of one of the functions above."""
+    contents = ModelContents(model)
     ratios = {"p_prune": p_prune, "p_bern": p_bern}
     options = read_options(function, contents, keywords, **ratios, generator=generator)
     p_bern = check_ratio("p_bern", p_bern)
     # One source for both: random scores and draws must not repeat each other's numbers.
     source = make_generator(generator, options.seed)
+    barrier = gradient_barrier if prune_type == "gradient" else no_barrier
     chosen = choose(contents, p_prune, replace(options, seed=None), source, barrier=barrier)
-    return chosen.draw(p_bern, generator=source)
+    return contents, chosen.draw(p_bern, generator=source)

@@ -196,7 +196,7 @@ def test_a_checkpoint_loads_into_a_pruned_model() -> None:
     assert torch.equal(fresh(images()), model(images()))
 
 
-def test_hooks_of_modules_see_what_they_saw() -> None:
+def test_hooks_of_modules_see_outputs_and_pruned_gradients() -> None:
     model, x = network().eval(), images()
     seen: list[Tensor] = []
     model.stem.register_forward_hook(lambda module, args, output: seen.append(output))

@@ -65,7 +65,7 @@ def test_restored_bit_for_bit_once_and_twice(case: Case, granularity: str) -> No
 
 
 @every_case
-def test_weight_orig_stands_beside_every_pruned_parameter(case: Case) -> None:
+def test_every_pruned_parameter_has_a_weight_orig(case: Case) -> None:
     model = case.model()
     originals = {t.name: bits(t.parameter) for t in find_targets(model)}
     apply_masks(model, half_of(case, model))

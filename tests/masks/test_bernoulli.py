@@ -36,7 +36,7 @@ def test_the_frequency_approaches_the_probability(p: float) -> None:
 
 
 @pytest.mark.parametrize("p", [1 / 3, 0.7, 1 / 512])
-def test_the_second_look_has_its_own_frequency(p: float) -> None:
+def test_further_bits_have_the_right_frequency(p: float) -> None:
     """A coarse p would be off by less than one part in 256: look closer than that."""
     count = 1 << 24
     found = int(draw(count, p, seed=1).sum())
@@ -64,7 +64,7 @@ def test_draws_are_independent_of_the_draw_before(p: float) -> None:
     assert sigmas(int((first & second).sum()), p * p, count) < 4
 
 
-def test_each_place_has_the_frequency() -> None:
+def test_each_unit_has_the_frequency() -> None:
     """All eight bytes of a word, and each bit of them, count."""
     generator = torch.Generator().manual_seed(4)
     draws = 6_000
@@ -196,7 +196,7 @@ def test_another_device_compares_words_of_32_bits() -> None:
 
 
 @pytest.mark.parametrize("lying", ["rows", "columns", "scattered", "turned"])
-def test_a_part_is_drawn_as_in_the_whole(lying: str) -> None:
+def test_a_shard_is_drawn_as_in_the_whole_tensor(lying: str) -> None:
     """By the units' numbers in the whole, also where a part lies in memory in another order."""
     first, second = torch.ones(5, dtype=torch.bool), torch.rand(6, 7) < 0.7
     whole = [torch.empty_like(first), torch.empty_like(second)]

@@ -71,7 +71,7 @@ def test_a_kernel_mask_takes_one_byte_a_kernel(tmp_path: Path) -> None:
     assert (tmp_path / "m").stat().st_size < 600
 
 
-def test_masks_of_one_s_own(tmp_path: Path) -> None:
+def test_masks_from_tensors(tmp_path: Path) -> None:
     keep = torch.tensor([[True, False], [False, True]])
     masks = Masks.from_tensors({"0.weight": keep, "1.weight": keep})
     assert masks.sparsity == 0.5

@@ -23,7 +23,7 @@ from secateurs.checkpoint.header import Described, read_header, write_header
 from secateurs.distributed.shard import Shard
 from secateurs.errors import InvalidArgumentError
 from secateurs.selection.histogram import Sizes
-from secateurs.selection.sharded.sharded_threshold import choose_parts
+from secateurs.selection.sharded.sharded_threshold import choose_sharded
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.unit_scores import ShardScores
 
@@ -116,7 +116,7 @@ def over_ranks(sizes: Sizes) -> CountSource:
             here = shard(number, one.values, ranks.rank)
             local = here.of(one.values.reshape(-1))
             parts.append(ShardScores(one.name, local, one.absolute, here))
-        return list(choose_parts([parts], ratio, ranks, sizes).values())
+        return choose_sharded([parts], ratio, ranks, sizes)
 
     def pruned(scores: Sequence[Scores], ratio: float) -> list[Tensor]:
         threads = Threads()

@@ -36,7 +36,7 @@ def test_samples_of_many_scores_lead_to_the_key() -> None:
     assert find_threshold_on_device(scores, 100_000) is not None
 
 
-def test_what_this_way_cannot_settle_is_left_to_the_other() -> None:
+def test_what_cannot_be_found_on_the_device_is_none() -> None:
     equal = [Scores("", torch.ones(100), True)]
     assert find_threshold_on_device(equal, 50, few=99) is None
     assert find_threshold_on_device(equal, 50, few=100) == (ranked(equal)[0], 50, 100)

@@ -98,9 +98,9 @@ class Watched(TensorCounts):
 
     passes = 0
 
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         self.passes += 1
-        super().show(counting)
+        super().add_keys_to(counting)
 
 
 @pytest.mark.parametrize("kept", [1, 1 << 19])
@@ -124,7 +124,7 @@ def test_a_range_within_the_last_one_needs_no_pass(kept: int) -> None:
 
 @pytest.mark.parametrize("kept", [1, 7, 1 << 19])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_the_way_of_other_devices_counts_the_same(dtype: torch.dtype, kept: int) -> None:
+def test_counting_on_a_device_gives_the_same(dtype: torch.dtype, kept: int) -> None:
     keys = key_of(torch.randn(500).to(dtype), dtype, absolute=False)
     low, *_, high = keys.sort().values[100:401].tolist()
     wanted = Range(low, high, max((high - low).bit_length() - 10, 0))

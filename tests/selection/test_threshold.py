@@ -129,9 +129,9 @@ class Misled(TensorCounts):
     def guess(self, k: int) -> tuple[int, int]:
         return self.wrong
 
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         self.passes += 1
-        super().show(counting)
+        super().add_keys_to(counting)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
@@ -221,7 +221,7 @@ def test_ties_over_a_chunk_and_a_tensor_boundary() -> None:
     assert int(masks[2].sum()) == 2
 
 
-def test_masks_lie_in_memory_as_the_scores_do() -> None:
+def test_masks_have_the_memory_layout_of_the_scores() -> None:
     values = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     (mask,), _ = candidate_masks([Scores("", values, True)], 10)
     assert mask.stride() == values.stride()

@@ -157,7 +157,7 @@ def test_a_step_means_nothing_where_every_call_draws() -> None:
         assert torch.equal(one(x), other(x))
 
 
-def test_a_number_of_draws_comes_round() -> None:
+def test_a_number_of_draws_repeats() -> None:
     surrogate, x = sc.Diversified(blocks(), 0.6, 0.5, redraw=3), images()
     seen = [surrogate(x) for _ in range(9)]
     assert all(torch.equal(seen[i], seen[i % 3]) for i in range(9))

@@ -20,7 +20,7 @@ def test_the_mean_of_diversified_members() -> None:
     assert len(list(both.parameters())) == len(list(first.parameters())) + 2
 
 
-def test_members_are_told() -> None:
+def test_calls_of_the_ensemble_reach_its_members() -> None:
     stepwise = sc.Diversified(blocks(), 0.6, 0.5, redraw="step")
     both, x = sc.Ensemble([stepwise, mup(blocks(), redraw="step"), blocks()]), images()
     both.aim(torch.tensor([0, 1]))

@@ -138,7 +138,7 @@ def test_gradients_of_methods(prune_type: str) -> None:
 
 
 @pytest.mark.parametrize("prune_type", PRUNE_TYPES)
-def test_layers_run_pruned_where_it_is_said(prune_type: str) -> None:
+def test_layers_are_pruned_inside_pruned(prune_type: str) -> None:
     model, x = blocks(), images()
     surrogate = sc.Diversified(model, 0.6, 0.5, prune_type=prune_type)
     assert torch.equal(input_gradient(surrogate.stem, x), input_gradient(model.stem, x))

@@ -65,7 +65,7 @@ CHANGES: list[Callable[[Blocks], None]] = [
 @pytest.mark.parametrize("prune_type", ["global", "gradient"])
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("anew", [True, False])
-def test_the_next_call_prunes_what_is_there(
+def test_the_next_call_prunes_the_current_layers(
     prune_type: str, change: Callable[[Blocks], None], anew: bool
 ) -> None:
     model, x = blocks(), images()
@@ -100,7 +100,7 @@ def test_weights_that_are_tied_or_untied_later(change: str) -> None:
     assert torch.equal(surrogate(x), oracle(model, surrogate.masks)(x))
 
 
-def test_candidates_stand_while_their_weights_do() -> None:
+def test_candidates_stay_as_long_as_their_weights() -> None:
     model, x = blocks(), images()
     surrogate = sc.Diversified(model, 0.5, 1.0)
     before = surrogate.candidates
@@ -111,7 +111,7 @@ def test_candidates_stand_while_their_weights_do() -> None:
     assert not torch.equal(surrogate.candidates.chosen["head.weight"], before.chosen["head.weight"])
 
 
-def test_nothing_left_to_prune_is_said() -> None:
+def test_nothing_left_to_prune_is_an_error() -> None:
     model = nn.Sequential(nn.Linear(4, 4))
     surrogate = sc.Diversified(model, 0.5, 0.5)
     model[0] = nn.Identity()

@@ -77,7 +77,7 @@ def taylor_masks(model: nn.Module, x: torch.Tensor, classes: torch.Tensor, p: fl
     return keep
 
 
-def test_mup_masks_what_matters_least_at_the_input() -> None:
+def test_mup_masks_the_least_important_weights_at_the_input() -> None:
     model, classes = blocks(), torch.tensor([1, 3])
     surrogate = mup(model, 0.3)
     assert isinstance(surrogate, MUP)
@@ -94,27 +94,27 @@ def test_mup_masks_what_matters_least_at_the_input() -> None:
 
 def test_mup_without_classes_takes_those_that_the_model_names() -> None:
     model, x = blocks(), images(3)
-    named, told = mup(model), mup(model)
-    told.aim(model(x).argmax(1), targeted=False)
-    assert torch.equal(named(x), told(x))
+    named, aimed = mup(model), mup(model)
+    aimed.aim(model(x).argmax(1), targeted=False)
+    assert torch.equal(named(x), aimed(x))
     # Copies of a batch, as SI and Admix make them.
-    twice = told(torch.cat([x, x]))
+    twice = aimed(torch.cat([x, x]))
     torch.testing.assert_close(twice[:3], twice[3:])
-    with pytest.raises(sc.InvalidArgumentError, match="aim was told 3 classes, but 2 images"):
-        told(x[:2])
+    with pytest.raises(sc.InvalidArgumentError, match="aim was given 3 classes for 2 images"):
+        aimed(x[:2])
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.IntTensor])
 def test_mup_takes_classes_of_any_kind(kind: Callable[[list[int]], Any]) -> None:
     model, x, classes = blocks(), images(), [1, 3]
-    told, wanted = mup(model, 0.3), mup(model, 0.3)
-    told.aim(kind(classes))
+    aimed, wanted = mup(model, 0.3), mup(model, 0.3)
+    aimed.aim(kind(classes))
     wanted.aim(torch.tensor(classes))
-    assert torch.equal(told(x), wanted(x))
+    assert torch.equal(aimed(x), wanted(x))
 
 
 @pytest.mark.parametrize("classes", [None, "cat", 3, [0.5, 1.0], [True, False], [[1], [2]]])
-def test_mup_refuses_what_are_no_classes_when_it_is_told(classes: Any) -> None:
+def test_aim_refuses_what_are_no_classes(classes: Any) -> None:
     with pytest.raises(sc.InvalidArgumentError, match="one class for each image"):
         mup(blocks()).aim(classes)
 

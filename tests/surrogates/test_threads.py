@@ -106,7 +106,7 @@ def test_the_dense_network_may_checkpoint_while_a_surrogate_runs(prune_type: str
     together(dense, refused)
 
 
-def test_what_a_thread_says_holds_for_it_alone() -> None:
+def test_settings_of_a_thread_act_in_it_alone() -> None:
     model, x = blocks(), images()
     surrogate = sc.Diversified(model, 0.6, 0.5)
     logits = model(x)
@@ -161,7 +161,7 @@ def test_a_copy_that_is_made_while_a_surrogate_runs_is_the_dense_network(
     assert all(hook.__self__._thread == 0 for hook in hooks)  # those of no thread
 
 
-def test_another_thread_may_meet_a_hook_of_attention_that_is_being_taken_away() -> None:
+def test_another_thread_may_run_a_hook_of_attention_while_it_is_removed() -> None:
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
     surrogate, x = sc.Diversified(layer, 0.6, 1.0, prune_type="gradient"), torch.rand(1, 3, 4)
     started = threading.Event()

@@ -79,7 +79,7 @@ def attacked(member: nn.Module, **options: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_attacks_tell_it_of_steps_and_parts(name: str) -> None:
+def test_steps_of_attacks_reach_wrapped_surrogates(name: str) -> None:
     def surrogate() -> sc.Diversified:
         return sc.Diversified(blocks(), 0.6, 0.5, redraw="step", seed=2)
 
@@ -95,14 +95,14 @@ def test_attacks_tell_it_of_steps_and_parts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_attacks_tell_it_of_the_classes(name: str) -> None:
+def test_classes_of_attacks_reach_wrapped_surrogates(name: str) -> None:
     inner, alone = mup(blocks(), 0.3), mup(blocks(), 0.3)
     assert torch.equal(attacked(WRAPPERS[name](inner)), attacked(alone))
     assert inner._classes is not None
 
 
 @pytest.mark.parametrize("name", WRAPPERS)
-def test_ensembles_tell_it(name: str) -> None:
+def test_calls_of_the_ensemble_reach_wrapped_surrogates(name: str) -> None:
     inner, x = sc.Diversified(blocks(), 0.6, 0.5, redraw="step"), images()
     both = sc.Ensemble([WRAPPERS[name](inner), blocks()])
     first = both(x)
@@ -119,13 +119,13 @@ def test_ensembles_tell_it(name: str) -> None:
     assert torch.equal(both(x), first)
 
 
-def test_a_surrogate_in_two_places_is_told_once() -> None:
+def test_a_surrogate_that_two_members_hold_is_called_once() -> None:
     inner = mup(blocks(), 0.3, redraw="step")
     members = [nn.Sequential(inner), nn.Sequential(nn.Identity(), inner)]
     assert surrogates_in(*members) == [inner]
 
 
-def test_a_member_that_hears_is_told_itself() -> None:
+def test_a_member_with_the_method_itself_is_called_itself() -> None:
     inner = sc.Diversified(blocks(), 0.6, 0.5, redraw="step")
     told = Told(inner)
     attacked(told)

@@ -55,7 +55,7 @@ class FileCounts(KeyCounts):
         sample = clusters.reshape(-1)
         return likely_range(sample, k, self.total, deviations=4, deviation=deviation)
 
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         """Add all keys to a pass."""
         if self._held is None:
             counting.add(keys for _, keys in self._stream())

@@ -1,6 +1,7 @@
 """The function mode under which gradient-pruned modules run.
 
-It knows masked weights by identity, and decides what becomes of each function that is handed one.
+It recognises masked weights by identity. A function that is called with one is replaced, let
+through, or refused.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,20 +41,20 @@ _PRODUCTS: dict[Any, Callable[..., Any]] = {
         (Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), matrix_products.matmul
     ),
 }
-# Their result is a part of their first argument, or the same in another order: so is its mask.
+# Views of their first argument: the same function of the mask is the result's mask.
 _VIEWS = frozenset(
     {torch.transpose, torch.t, Tensor.transpose, Tensor.t, Tensor.__getitem__}
     | {Tensor.T.__get__, Tensor.mT.__get__}  # pyright: ignore[reportAttributeAccessIssue]
 )
-# The rows of an embedding with a tied weight: its input has no gradient.
+# Embeddings, which may share a linear layer's weight: their input has no gradient to prune.
 _LOOKUPS = frozenset({F.embedding, F.embedding_bag})
-# Their result has the values of their first argument, so it has the same mask.
+# Copies of their first argument, which have the same mask.
 _COPIES = frozenset(
     {torch.clone, torch.detach, Tensor.data.__get__}  # pyright: ignore[reportAttributeAccessIssue]
     | {getattr(Tensor, name) for name in ("bfloat16", "clone", "contiguous", "cpu", "cuda")}
     | {getattr(Tensor, name) for name in ("detach", "double", "float", "half", "to", "type_as")}
 )
-# Their result is a tensor, but does not depend on the weight's values.
+# These return a tensor that does not depend on the weight's values.
 _LIKE = frozenset(
     {getattr(torch, f"{name}_like") for name in ("empty", "full", "ones", "rand", "randn", "zeros")}
     | {getattr(Tensor, f"new_{name}") for name in ("empty", "full", "ones", "tensor", "zeros")}
@@ -62,7 +63,7 @@ _LIKE = frozenset(
 
 
 class _Masked(NamedTuple):
-    """What a mode knows of a masked weight, or of a copy of it that a module made on its way."""
+    """A masked weight, or a copy or view of one that a module made, and its mask."""
 
     tensor: Tensor
     keep: Tensor
@@ -70,60 +71,66 @@ class _Masked(NamedTuple):
 
 
 class MaskedWeights(TorchFunctionMode):
-    """Replaces the functions that are handed a masked weight of a module or of one below it.
+    """Replaces the functions that are called with a masked weight of a module or its submodules.
 
     Attributes:
-        used: the ids of the weights that were handed to a function that could be replaced.
+        used: the ids of the weights that a replaced function was called with.
     """
 
     def __init__(self, module: nn.Module):
         super().__init__()
         self.module = module
         self.used: set[int] = set()
-        self.seen: set[int] = set()  # ids of modules
-        # An entry keeps its tensor, so that no other tensor can take over its id.
+        self.modules: set[int] = set()  # the ids of those whose weights were added
+        # An entry keeps its tensor alive, so that no other tensor can get its id.
         self.masked: dict[int, _Masked] = {}
-        self.learn(module)
+        self.add_module(module)
 
-    def learn(self, module: nn.Module) -> None:
-        """Take in the masked weights of a module and of those below it, if some are new.
+    def add_module(self, module: nn.Module) -> None:
+        """Add the masked weights of a module and its submodules, if they are not known.
 
-        There is one mode of ours at a time, since a second one's work would be seen by the first.
-        Modules from elsewhere may be called under it, and weights be exchanged on the way.
+        Only one of these modes is active at a time, since a first would see what a second calls.
+        A module of another model may be called under it, and weights may be replaced meanwhile.
         """
-        if id(module) in self.seen and self._knows(module):
+        if id(module) in self.modules and self._knows(module):
             return
         for holder in module.modules():
-            self.seen.add(id(holder))
-            for attribute, keep in masked_attributes(holder):
+            self.modules.add(id(holder))
+            for attribute, keep in masks_of(holder):
                 weight = getattr(holder, attribute)
                 if not fits(keep, weight):
-                    raise _stale(holder, attribute)
+                    raise FailureError(
+                        f"{attribute} of a {holder._get_name()} has another shape than when its "
+                        "backward pass was pruned: call gradient_prune again, or restore(model)"
+                    )
                 self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
-    def take(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
-        """Take in weights with masks that no module holds: those of one call of a surrogate."""
+    def add_weights(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
+        """Add weights whose masks no module holds: those of one call of a surrogate."""
         for weight, keep in zip(weights, keeps, strict=True):
             self.masked[id(weight)] = _Masked(weight, keep, id(weight))
 
     def _known(self, value: Any) -> _Masked | None:
-        """What is known of a value, if it is a masked weight or a copy of one."""
+        """The entry of a value, if it is a masked weight, or a copy or view of one."""
         if not torch.compiler.is_compiling():
             return self.masked.get(id(value))
-        # The compiler of torch 2.11 has no ids of what is computed on the way.
+        # The compiler of torch 2.11 has no ids of intermediate tensors.
         return next((entry for entry in self.masked.values() if entry.tensor is value), None)
 
     def _knows(self, module: nn.Module) -> bool:
-        """Whether the weights that a module most likely uses, its own and its children's, stand."""
+        """Whether the current weights of a module and its children are known.
+
+        They are the weights that it most likely uses; to check all submodules would take too long.
+        """
         return all(
             id(getattr(holder, attribute)) in self.masked
             for holder in (module, *module.children())
-            for attribute, _ in masked_attributes(holder)
+            for attribute, _ in masks_of(holder)
         )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # Inside our own functions gradients are off: there the dense operation is meant.
+        # Inside the replacements gradients are off: they call the dense operation.
         if not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
@@ -163,7 +170,7 @@ class MaskedWeights(TorchFunctionMode):
         return result
 
     def _followed(self, func: Any, found: _Masked, args: Any, kwargs: Any, result: Any) -> Any:
-        """Let through what asks for properties, looks up rows, copies the weight or views it."""
+        """Let through functions that read properties, look up rows, or copy or view the weight."""
         if func in _LOOKUPS:
             self.used.add(found.weight)
         elif func in _COPIES:
@@ -177,7 +184,7 @@ class MaskedWeights(TorchFunctionMode):
         return result
 
     def _note(self, entry: _Masked) -> None:
-        # Any key will do for the compiler, which looks for the tensor itself: see `_known`.
+        # While compiling any unused key will do, since `_known` compares the tensors.
         key = -len(self.masked) if torch.compiler.is_compiling() else id(entry.tensor)
         self.masked[key] = entry
 
@@ -192,7 +199,7 @@ class MaskedWeights(TorchFunctionMode):
 
     def _dual(self, found: _Masked) -> functional.Dual:
         self.used.add(found.weight)
-        # Where fully_shard has put the weight together for now, so must we the mask.
+        # If fully_shard has gathered the weight for this call, the mask is gathered too.
         keep = as_gathered(found.keep, found.tensor)
         return functional.Dual(found.tensor, keep.to(found.tensor.device))
 
@@ -201,7 +208,7 @@ class MaskedWeights(TorchFunctionMode):
         if found is None:
             return value
         weight, keep = self._dual(found)
-        return functional.Dual(weight, keep.expand_as(weight))  # both will be sliced
+        return functional.Dual(weight, keep.expand_as(weight))  # both may be sliced
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
         function = func.__self__ if func.__name__ == "__get__" else func
@@ -214,45 +221,33 @@ class MaskedWeights(TorchFunctionMode):
         more = f", or exclude={kind.__name__} for all layers of that type" if own else ""
         return FailureError(
             f"{self.module._get_name()} hands {name} to {function.__name__}, where the gradient to "
-            f"the input cannot be pruned: write ",
+            "the input cannot be pruned: write ",
             Argument("exclude", f"*{name}"),
             Advice(more),
         )
 
 
 def active_mode(module: nn.Module) -> MaskedWeights | None:
-    """The mode of a pruned module around this one, which from now on knows this one's weights."""
+    """The active mode of a pruned module that called this one; this one's weights are added."""
     for mode in _get_current_function_mode_stack():
         if isinstance(mode, MaskedWeights):
-            mode.learn(module)
+            mode.add_module(module)
             return mode
     return None
 
 
 def without_our_mode() -> AbstractContextManager[Any]:
-    """Leave our mode for a while, if it is the innermost one."""
+    """For a ``with`` block, leave our mode, if it is the innermost one."""
     stack = _get_current_function_mode_stack()
     ours = len(stack) > 0 and isinstance(stack[-1], MaskedWeights)
     return _pop_mode_temporarily() if ours else nullcontext()
-
-
-def masked_attributes(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the mask of each of a module's own masked weights."""
-    yield from masks_of(module)
-
-
-def _stale(module: nn.Module, attribute: str) -> FailureError:
-    return FailureError(
-        f"{attribute} of a {module._get_name()} has another shape than when its backward pass was "
-        "pruned: call gradient_prune again, or restore(model)"
-    )
 
 
 def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor, type[nn.Module]]]:
     """The masked weights of a module: name, weight, and the class of the layer that holds it."""
     for prefix, holder in module.named_modules():
         kind: type[nn.Module] = getattr(holder, "secateurs_base", type(holder))
-        for attribute, _ in masked_attributes(holder):
+        for attribute, _ in masks_of(holder):
             name = f"{prefix}.{attribute}" if prefix else attribute
             yield name, getattr(holder, attribute), kind
 

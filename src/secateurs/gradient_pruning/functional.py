@@ -6,8 +6,8 @@ For ``y = f(x, w) + b``, linear in x and in w, with a mask ``keep``:
     dL/dx  = f^T(dL/dy, keep * w)       computed with the masked weight
     dL/dw  = dense                      as if nothing were masked
 
-The mask is saved with the graph, so later masks do not change an earlier forward pass. The masked
-weight is made in the backward pass, where it lives for one layer at a time.
+The mask is saved in the graph, so later masks do not change the backward pass of an earlier forward
+pass. The masked weight is computed in the backward pass, for one layer at a time.
 """
 
 import inspect
@@ -85,14 +85,14 @@ class _Convolution(torch.autograd.Function):
         return grad_x, grad_weight, None, grad_bias, None, None, None
 
 
-# ``apply`` looks up the signature on every call, which takes longer than a small layer.
+# ``apply`` reads the signature in every call: without this it takes longer than a small layer.
 for _function in (_Linear, _Convolution):
     _function.forward.__signature__ = inspect.signature(_function.forward)
 
 
 def masked(weight: Tensor, keep: Tensor) -> Tensor:
-    """The weight with zeros where it is not kept."""
-    # Not `torch.where`: on a CPU its branches take ten times as long as the product.
+    """The weight with zeros where it is pruned."""
+    # Not `torch.where`, which takes ten times as long on a CPU.
     return weight * keep
 
 
@@ -123,7 +123,7 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         the weight.
     """
 
-    def forward(
+    def masked_conv(
         x: Tensor,
         weight: Tensor,
         keep: Tensor,
@@ -138,7 +138,7 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         options = (step, sides, wide, [0] * dims)
         return _convolve(x, weight, keep, bias, False, options, groups)
 
-    def backward(
+    def masked_conv_transpose(
         x: Tensor,
         weight: Tensor,
         keep: Tensor,
@@ -152,7 +152,7 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         options = tuple(_each(v, dims) for v in (stride, padding, dilation, output_padding))
         return _convolve(x, weight, keep, bias, True, options, groups)
 
-    return backward if transposed else forward
+    return masked_conv_transpose if transposed else masked_conv
 
 
 def _convolve(
@@ -187,7 +187,7 @@ def _padded(
     stride: list[int],
     dilation: list[int],
 ) -> tuple[Tensor, list[int]]:
-    """Turn ``padding`` into a number for each side; pad here what is uneven, as torch does."""
+    """Turn ``padding`` into one number for each dimension; pad ``x`` if its sides differ."""
     if not isinstance(padding, str):
         return x, _each(padding, len(kernel))
     if padding == "valid":
@@ -206,7 +206,7 @@ def _padded(
 def autocast(
     x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Cast as autocast would: a Function must see what its backward pass computes on."""
+    """Cast as autocast does, outside of the Function: it saves its inputs for the backward pass."""
     device = x.device.type
     if not torch.is_autocast_enabled(device):
         return x, weight, keep, bias
@@ -222,7 +222,7 @@ def autocast(
 class Dual(NamedTuple):
     """A weight for the forward pass and its mask for the gradient to the input.
 
-    `attention` takes it in the place of a weight; it can do what torch's code does with one.
+    `attention` takes it as a weight; it has the methods that torch's code calls on one.
     """
 
     weight: Tensor
@@ -257,16 +257,16 @@ def _with_globals(function: Any, names: dict[str, Any]) -> Callable[..., Any]:
 def _dual_attention() -> Callable[..., Any]:
     """Torch's own attention function, except that ``linear`` accepts a `Dual`.
 
-    The same code runs, in whatever version of torch is installed, so the outputs are the same bit
-    for bit; only the name ``linear`` means something else in it and in its two helpers.
+    It runs the code of the installed torch, so the outputs are the same bit for bit; only the
+    global name ``linear`` is another function, in it and in its two helpers.
     """
     names = dict(vars(F))
     names["linear"] = _dual_linear
-    # The function itself too: under someone else's function mode it calls itself by name.
+    # The function itself too: under another function mode it calls itself by name.
     for name in ("_in_projection_packed", "_in_projection", "multi_head_attention_forward"):
         names[name] = _with_globals(getattr(F, name), names)
     return names["multi_head_attention_forward"]
 
 
-# Built on import, since a compiler that traces a call of it cannot build functions.
+# Built on import, since torch.compile cannot build functions in a call that it traces.
 attention = _dual_attention()

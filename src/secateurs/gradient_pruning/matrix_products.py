@@ -1,8 +1,8 @@
 """Matrix products whose input gradient uses another weight than their forward pass.
 
-As in `secateurs.gradient_pruning.functional`: ``y = x @ w`` bit for bit as the dense product gives
-it, the gradient to x computed with ``keep * w``, the gradient to w dense. For layers that multiply
-by themselves instead of calling a linear function: transformers' ``Conv1D`` and experts.
+As in `secateurs.gradient_pruning.functional`: ``y = x @ w`` equals the dense product bit for bit,
+the gradient to x is computed with ``keep * w``, and the gradient to w is dense. They are for layers
+that call a matrix product instead of a linear function: transformers' ``Conv1D`` and experts.
 """
 
 import inspect
@@ -74,7 +74,7 @@ class _Grouped(torch.autograd.Function):
         return grad_x, grad_weight, None, None
 
 
-# ``apply`` looks up the signature on every call, which takes longer than a small layer.
+# As in `secateurs.gradient_pruning.functional`.
 for _function in (_Product, _Grouped):
     _function.forward.__signature__ = inspect.signature(_function.forward)
 
@@ -85,7 +85,7 @@ def matmul(
     *,
     mat2: Operand | None = None,
 ) -> Tensor | None:
-    """`torch.matmul`, ``mm`` or ``bmm`` of a weight and its input, either of which may come first.
+    """`torch.matmul`, ``mm`` or ``bmm`` of a weight and its input, in either order.
 
     Returns:
         None where neither or both are weights, or an operand is a vector.
@@ -109,7 +109,7 @@ def addmm(
     beta: Any = 1,
     alpha: Any = 1,
 ) -> Tensor | None:
-    """`torch.addmm`, the last operand of which is a weight; None where another one is."""
+    """`torch.addmm` whose last operand is a weight; None if another one is."""
     if isinstance(input, Dual) or isinstance(mat1, Dual) or not isinstance(mat2, Dual):
         return None
     x, values, keep, added = autocast(mat1, *mat2, input)

@@ -1,10 +1,10 @@
 """Gradient pruning: the forward pass stays dense, the gradient to each layer's input is pruned.
 
-A module with masked weights, and every module around it, becomes an instance of a subclass of its
-own class. The outermost of them that is called runs its ``forward`` under a function mode that
-knows all masked weights below it by identity: where one of them is handed to a convolution, linear
-or attention function, by whichever module, the gradient to the input is computed with the masked
-weight. A masked weight that is handed to anything else is an error, never a dense gradient.
+A module with masked weights, and every module that contains it, becomes an instance of a subclass
+of its own class. The outermost of them that is called runs its ``forward`` under a function mode
+that recognises all masked weights in it by identity. When a convolution, linear or attention
+function is called with one of them, the gradient to the input is computed with the masked weight.
+Any other function of a masked weight is an error, never a dense gradient.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,6 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.gradient_pruning.function_mode import (
     MaskedWeights,
     active_mode,
-    masked_attributes,
     without_our_mode,
 )
 from secateurs.masks.apply import mask_beside, matching_targets
@@ -40,16 +39,16 @@ from secateurs.parameters.patterns import excluding, listed
 from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.target import Target
 
-# These never use a weight themselves, and people compare their types.
+# These never use a weight themselves, and other code compares their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_ABOVE = "secateurs_above"  # where a class that has ours below remembers the one it replaces
-# In these, torch takes another path, with other rounding, when no gradient is wanted and no
-# function mode is active.
+_REPLACED = "secateurs_replaced"  # the attribute of a `_with_our_base` class for the one before it
+# In these, torch runs other code, with other rounding, if no gradient is wanted and no function
+# mode is active.
 FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 def prune_gradients(contents: ModelContents, masks: Masks) -> None:
-    """Put masks on the backward pass, in place of any that stand there.
+    """Put masks on the backward pass, instead of any that are on it.
 
     Args:
         contents: of the network, which is changed in place.
@@ -67,8 +66,9 @@ def prune_gradients(contents: ModelContents, masks: Masks) -> None:
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     modules = [module for _, module in contents.modules]
     restore_gradients(modules)
-    placed = [(*place, keep) for target, keep in masked for place in target.places]
-    install_gradient_masks(modules, placed)
+    install_gradient_masks(
+        modules, [(*place, keep) for target, keep in masked for place in target.places]
+    )
 
 
 def gradient_masks(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
@@ -79,10 +79,10 @@ def gradient_masks(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, T
 def install_gradient_masks(
     modules: Iterable[nn.Module], masks: Sequence[tuple[nn.Module, str, Tensor]]
 ) -> None:
-    """Put masks on a model without any.
+    """Put masks on a model that has none.
 
     Args:
-        modules: all of the model's.
+        modules: all modules of the model.
         masks: from `gradient_masks`.
     """
     for module, attribute, keep in masks:
@@ -91,7 +91,7 @@ def install_gradient_masks(
     for module in modules if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):
-            own = _seen_names(module) if masked else ()
+            own = _names_with_property(module) if masked else ()
             object.__setattr__(module, "__class__", _pruned_class(module, own))
 
 
@@ -113,7 +113,7 @@ class _PrunedBackward:
 
 @cache
 def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
-    @wraps(base.forward)  # for those who inspect its signature
+    @wraps(base.forward)  # keeps its signature, which other code inspects
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return _forward(self, base.forward, args, kwargs)
 
@@ -123,16 +123,16 @@ def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
     namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: _original(name) for name in own}
     namespace |= {"secateurs_base": base, "secateurs_own": own, "__reduce_ex__": reduce}
     namespace |= {"forward": forward, "__module__": base.__module__}
-    # Its own class first: who takes a parametrization off a module goes back to the first base.
+    # Its own class first: removing a parametrization gives the module the first base.
     return type(base.__name__, (base, _PrunedBackward), namespace)
 
 
-def _seen_names(module: nn.Module) -> tuple[str, ...]:
-    """The masked weights that show a ``NAME_orig``: where the module has none of its own."""
+def _names_with_property(module: nn.Module) -> tuple[str, ...]:
+    """The masked weights that get a property ``NAME_orig``: the module has no such attribute."""
     return tuple(
         attribute
         for attribute, _ in masks_of(module)
-        # Between pruning in the weights and in the backward pass, both stand for a moment.
+        # Between global and gradient pruning, a module may keep originals and masks for a moment.
         if keeps_original(module, attribute) or not hasattr(module, attribute + ORIGINAL_SUFFIX)
     )
 
@@ -146,31 +146,31 @@ def _original(attribute: str) -> property:
 
 
 def _pruned_class(module: nn.Module, own: tuple[str, ...]) -> type:
-    """What a module becomes an instance of.
+    """The class that a module becomes an instance of.
 
-    A parametrization makes a class of its own for each module, adds and removes properties there,
-    and in the end goes back to that class's first base: so that one is ours.
+    A parametrization makes a class for its module, adds properties to it, and when it is removed
+    gives the module that class's first base. So there our class becomes the first base.
     """
     cls = type(module)
-    # As torch.nn.utils.parametrize.is_parametrized, which takes longer for those that are not.
+    # As torch.nn.utils.parametrize.is_parametrized, but faster if there is none.
     parametrized = "parametrizations" in module._modules
     if parametrized and cls.__name__.startswith("Parametrized") and len(cls.__bases__) == 1:
-        return _with_ours_below(cls, tuple(vars(cls)), own)
+        return _with_our_base(cls, tuple(vars(cls)), own)
     return _subclass(cls, own)
 
 
 @cache
-def _with_ours_below(cls: type, names: tuple[str, ...], own: tuple[str, ...]) -> type:  # noqa: ARG001
-    namespace = _namespace(cls) | {_ABOVE: cls}
+def _with_our_base(cls: type, names: tuple[str, ...], own: tuple[str, ...]) -> type:  # noqa: ARG001
+    namespace = _namespace(cls) | {_REPLACED: cls}
     return type(cls.__name__, (_subclass(cls.__bases__[0], own),), namespace)
 
 
 def _without_ours(cls: type) -> type:
-    """The class that a module had, with what others derived since, such as a parametrization."""
+    """A module's class without our bases; it may have been derived since, by a parametrization."""
     if "secateurs_base" in vars(cls):
         return vars(cls)["secateurs_base"]
     own = _namespace(cls)
-    before = own.pop(_ABOVE, None)
+    before = own.pop(_REPLACED, None)
     if before is not None and own == _namespace(before):
         return before
     bases = tuple(_without_ours(b) if issubclass(b, _PrunedBackward) else b for b in cls.__bases__)
@@ -182,13 +182,13 @@ def _namespace(cls: type) -> dict[str, Any]:
 
 
 def _rebuild(base: type[nn.Module], own: tuple[str, ...]) -> nn.Module:
-    """Make an empty instance for ``copy`` and ``pickle`` to fill."""
+    """Make an instance whose state ``copy`` or ``pickle`` sets."""
     cls = _subclass(base, own)
     return cls.__new__(cls)
 
 
 def _forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Run a module's own ``forward``, under a mode that knows the masked weights it may use."""
+    """Run a module's own ``forward`` under a mode that knows the masked weights that it may use."""
     if not torch.is_grad_enabled():
         return forward(module, *args, **kwargs)
     if isinstance(module, FAST_PATHS) and not wants_gradients(module, args, kwargs):
@@ -205,8 +205,8 @@ def _forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: 
 def _checked(
     module: nn.Module, mode: MaskedWeights, forward: Callable[..., Any], args: Any, kwargs: Any
 ) -> Any:
-    """Run ``forward``, and see that it handed the module's masked weights to our functions."""
-    own = [id(getattr(module, attribute)) for attribute, _ in masked_attributes(module)]
+    """Run ``forward``, and check that it passed its masked weights to functions we replace."""
+    own = [id(getattr(module, attribute)) for attribute, _ in masks_of(module)]
     for weight in own:
         mode.used.discard(weight)
     output = forward(module, *args, **kwargs)
@@ -217,8 +217,8 @@ def _checked(
 
 
 def not_handed(module: nn.Module) -> FailureError:
-    """The error for a module that used its masked weight in a way which nobody saw."""
-    for attribute, _ in masked_attributes(module):
+    """The error for a module whose ``forward`` used its masked weight in no function we replace."""
+    for attribute, _ in masks_of(module):
         if parametrize.is_parametrized(module, attribute):
             return FailureError(
                 f"{attribute} of a {module._get_name()} is computed by a parametrization that was "
@@ -232,7 +232,7 @@ def not_handed(module: nn.Module) -> FailureError:
 
 
 def wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether a call of a module computes something that a gradient may be asked of."""
+    """Whether the output of a call of a module can have a gradient."""
     tensors = (*args, *kwargs.values(), *module.parameters())
     return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
 
@@ -240,17 +240,18 @@ def wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
 def _may_use_others(module: nn.Module) -> bool:
     """Whether a module without masks of its own may hand masked weights to functions."""
     if isinstance(module, _CONTAINERS) or "forward" in vars(module):
-        return False  # the latter runs something else than its class's ``forward``
-    below = any(True for child in module.modules() for _ in masked_attributes(child))
-    return below or isinstance(module, FAST_PATHS)
+        return False  # a ``forward`` of the instance hides that of the class
+    inside = any(masks_of(child) for child in module.modules())
+    return inside or isinstance(module, FAST_PATHS)
 
 
 def check_gradient_prunable(targets: Sequence[Target]) -> None:
-    """Refuse weights whose use cannot be told from others', all that share a reason in one error.
+    """Refuse weights that cannot be gradient-pruned; one error names all that share a reason.
 
     Raises:
         InvalidArgumentError: one is not the weight of a convolution, linear or attention layer or
-            of experts, or its module's ``forward`` was replaced, or makes another weight of it.
+            of experts, or its module's ``forward`` was replaced, or computes another weight from
+            it.
     """
     others = [t for t in targets if gradient_barrier(t)]
     if others:
@@ -270,7 +271,7 @@ def check_gradient_prunable(targets: Sequence[Target]) -> None:
 
 
 def gradient_barrier(target: Target) -> str:
-    """What stands against gradient pruning of a weight by the kind of its layer, or nothing."""
+    """Why a weight cannot be gradient-pruned because of the kind of its layer; empty if it can."""
     linear = any(_is_linear(module, attribute) for module, attribute in target.places)
     return "" if linear or target.is_stack else "cannot be pruned in the backward pass alone"
 
@@ -281,8 +282,8 @@ def _named(targets: Sequence[Target]) -> str:
     kinds: dict[str, list[str]] = {}
     for target in targets:
         kinds.setdefault(type(target.module).__name__, []).append(target.name)
-    said = ", ".join(f"{len(names)} of {kind} ({listed(names)})" for kind, names in kinds.items())
-    return f"{len(targets)} parameters are none: {said}"
+    counts = ", ".join(f"{len(names)} of {kind} ({listed(names)})" for kind, names in kinds.items())
+    return f"{len(targets)} parameters are none: {counts}"
 
 
 def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> Argument:

@@ -103,19 +103,15 @@ class Sparsity:
         return len(self.layers)
 
     def __str__(self) -> str:
-        rows = [(layer.name, layer.shape, layer) for layer in self.layers]
-        rows.append(("total", (), LayerSparsity("total", (), self.zeros, self.total)))
+        rows = [*self.layers, LayerSparsity("total", (), self.zeros, self.total)]
         if self.model_total is not None and self.model_total != self.total:
-            model = LayerSparsity("whole model", (), self.zeros, self.model_total)
-            rows.append((model.name, (), model))
-        width = max(len(name) for name, _, _ in rows)
+            rows.append(LayerSparsity("whole model", (), self.zeros, self.model_total))
+        width = max(len(row.name) for row in rows)
         lines = [f"{'':{width}}  {'shape':>20} {'zero':>12} {'of':>12} {'ratio':>7}"]
-        for name, shape, layer in rows:
-            dims = " x ".join(map(str, shape))
-            lines.append(
-                f"{name:{width}}  {dims:>20} {layer.zeros:>12,} {layer.total:>12,} "
-                f"{layer.ratio:>7.2%}"
-            )
+        for row in rows:
+            shape = " x ".join(map(str, row.shape))
+            counts = f"{row.zeros:>12,} {row.total:>12,} {row.ratio:>7.2%}"
+            lines.append(f"{row.name:{width}}  {shape:>20} {counts}")
         return "\n".join(lines)
 
 
@@ -126,10 +122,10 @@ def sparsity(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> Sparsity:
-    """Count the zeros of a model's target weights, and say what share of the model these are.
+    """Count the zeros of a model's prunable parameters, and their share of the model.
 
-    Zeros of weights that do not compete are not counted. For a layer under gradient pruning it
-    counts what the backward pass takes as zero. All ranks of a sharded model must call together,
+    Zeros of other parameters are not counted. Of a layer under gradient pruning, the weights that
+    the backward pass takes as zero are counted. All ranks of a sharded model must call together,
     and get the counts of the whole model. Layers of a chosen kind whose weights cannot be pruned
     (computed ones, integers, scripted ones, lazy layers that never ran) are left out.
 
@@ -140,7 +136,7 @@ def sparsity(
         exclude: see ``layers``.
 
     Returns:
-        The counts for each target weight and in total.
+        The counts for each prunable parameter and in total.
 
     Raises:
         InvalidArgumentError: the options select nothing.
@@ -159,14 +155,14 @@ def sparsity(
     holders = contents.group.holders
     holders.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
     targets = countable_targets(contents, layers=layers, include=include, exclude=exclude)
-    kept = count_nonzero([_local_zeros(target) for target in targets], holders)
+    kept = count_nonzero([_local_counted(target) for target in targets], holders)
     rows = zip(targets, kept, strict=True)
     counts = tuple(_layer(t.name, tuple(t.parameter.shape), *one) for t, one in rows)
     return Sparsity(counts, count_coverage(contents, targets)[1])
 
 
-def _local_zeros(target: Target) -> tuple[torch.Tensor, Shard]:
-    """What to count of a parameter: its values, or the mask of its backward pass."""
+def _local_counted(target: Target) -> tuple[torch.Tensor, Shard]:
+    """The tensor whose zeros are counted: the parameter, or the mask of its backward pass."""
     mask = mask_of(target.module, target.attribute)
     if mask is None or not fits(mask, target.parameter):
         return target.local, target.shard
@@ -175,11 +171,11 @@ def _local_zeros(target: Target) -> tuple[torch.Tensor, Shard]:
 
 
 def count_masks(masks: Mapping[str, tuple[torch.Tensor, Units]], group: ProcessGroup) -> Sparsity:
-    """Count what masks set to zero.
+    """Count the elements that masks prune.
 
     Args:
-        masks: for each name True where a unit on this rank is kept, and the units.
-        group: the ranks that it takes to hold the model once; all must call together.
+        masks: for each name, a bool for each unit on this rank, True if it is kept; and the units.
+        group: the ranks that together hold one copy of the model; all must call together.
     """
     kept = count_nonzero([(keep, units.shard) for keep, units in masks.values()], group)
     rows = zip(masks.items(), kept, strict=True)
@@ -189,29 +185,29 @@ def count_masks(masks: Mapping[str, tuple[torch.Tensor, Units]], group: ProcessG
 def count_nonzero(
     tensors: Sequence[tuple[torch.Tensor, Shard]], group: ProcessGroup
 ) -> list[tuple[int, int]]:
-    """Count what is not zero in each tensor.
+    """Count the elements of each tensor that are not zero.
 
     Args:
-        tensors: what lies here, and which part of the whole it is.
-        group: the ranks that it takes to hold the model once; all must call together.
+        tensors: the elements on this rank, and which of the whole tensor's they are.
+        group: the ranks that together hold one copy of the model; all must call together.
 
     Returns:
-        For each tensor as a whole how many are not zero, and of how many.
+        For each whole tensor, how many elements are not zero, and how many it has.
     """
     found = map(int, fetched([_nonzero(local) for local, shard in tensors if shard.counted]))
-    here = [next(found) if shard.counted else 0 for _, shard in tensors]
-    together = group.sum(np.array(here)).tolist()
+    counts = [next(found) if shard.counted else 0 for _, shard in tensors]
+    sums = group.sum(np.array(counts)).tolist()
     sizes = [torch.Size(shard.shape).numel() for _, shard in tensors]
-    return list(zip(together, sizes, strict=True))
+    return list(zip(sums, sizes, strict=True))
 
 
 def _nonzero(values: torch.Tensor) -> torch.Tensor:
-    eight_bits = values.element_size() == 1 and values.is_floating_point()
-    return torch.count_nonzero(values.float() if eight_bits else values)
+    float8 = values.element_size() == 1 and values.is_floating_point()
+    return torch.count_nonzero(values.float() if float8 else values)
 
 
 def _layer(name: str, shape: tuple[int, ...], kept: int, counted: int) -> LayerSparsity:
-    """The zeros of a parameter, of which each counted element stands for as many as it covers."""
+    """The zeros of a parameter of which ``counted`` units, all of one size, were counted."""
     total = torch.Size(shape).numel()
     zeros = total - kept * (total // counted) if total else 0
     return LayerSparsity(name, shape, zeros, total)

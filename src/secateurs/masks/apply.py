@@ -1,16 +1,15 @@
-"""Masks into weights, in place and restorable.
+"""Pruning of weights by masks: in place, and so that the original values can be restored.
 
-While a parameter NAME is pruned, an attribute NAME_orig beside it holds its original values: it
-follows ``.to()`` and ``.half()``, is copied by ``deepcopy`` and pickled, and is neither in the
+While a parameter NAME is pruned, the attribute NAME_orig of its module holds its original values.
+It follows ``.to()`` and ``.half()``, ``deepcopy`` and ``pickle`` copy it, and it is neither in the
 ``state_dict`` nor among the buffers. The Parameter stays the same object, so optimizers, DDP, tied
 weights and compiled graphs do not notice.
 
-Originals belong to one Parameter, and count as long as it holds nothing but original values and
-zeros where the mask says so. What was trained since is where the next pruning starts.
+Pruning again starts from the original values, as long as the Parameter equals them times the mask.
+If it was trained since, pruning starts from its current values.
 """
 
 import torch
-from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
 from secateurs._tensors.multiply import Product, multiply
@@ -53,11 +52,11 @@ def matching_targets(contents: ModelContents, masks: Masks) -> list[tuple[Target
 
 
 def local_mask(mask: Mask, target: Target) -> torch.Tensor:
-    """What of a mask broadcasts to the part of the parameter that lies here.
+    """The part of a mask that broadcasts to this rank's elements of the parameter.
 
     Args:
         mask: whole, or divided over the ranks as the parameter is.
-        target: the parameter it is for.
+        target: the parameter that the mask is for.
 
     Raises:
         InvalidArgumentError: the mask is divided in another way than the parameter.
@@ -75,7 +74,7 @@ def local_mask(mask: Mask, target: Target) -> torch.Tensor:
 
 
 def mask_beside(mask: Mask, target: Target) -> torch.Tensor:
-    """A mask that broadcasts to the parameter: a DTensor if the parameter is one.
+    """The mask in a shape that broadcasts to the parameter; a DTensor if the parameter is one.
 
     Raises:
         InvalidArgumentError: as `local_mask`.
@@ -88,7 +87,7 @@ def check_weights(contents: ModelContents, masks: Masks) -> list[tuple[Target, M
     """Pair each mask with its parameter, and check that it can be written into the weights.
 
     Raises:
-        InvalidArgumentError: the masks do not fit, or a weight cannot be written in place, or one
+        InvalidArgumentError: the masks do not fit, a weight cannot be written in place, or a weight
             that was pruned before is computed now.
     """
     pairs = matching_targets(contents, masks)
@@ -104,8 +103,8 @@ def check_weights(contents: ModelContents, masks: Masks) -> list[tuple[Target, M
 def prune_weights(contents: ModelContents, pairs: list[tuple[Target, Mask]]) -> None:
     """Set every masked-out weight to zero, starting from the original values.
 
-    Where a weight was trained since it was pruned, its values now are the original ones from here
-    on. What was pruned before and is not masked now is released.
+    The current values of a weight that was trained since it was pruned become its original values.
+    Weights that were pruned before and have no mask now are no longer pruned.
 
     Args:
         contents: of the network, without masks on the backward pass.
@@ -113,16 +112,16 @@ def prune_weights(contents: ModelContents, pairs: list[tuple[Target, Mask]]) -> 
     """
     again = {id(target.parameter) for target, _ in pairs}
     release_weights(contents.modules, contents.group, keep=again)
-    # All before the first write: two parameters may lie over one memory.
+    # All originals are saved before the first write: two parameters may share memory.
     _write([(target, mask, _save(target)) for target, mask in pairs])
 
 
 def _save(target: Target) -> list[Original]:
-    """See to it that each place keeps the values that pruning starts from."""
-    standing = [original_of(*place) for place in target.places]
-    values = _start(target, valid_of([one for one in standing if one is not None]))
+    """Save the values that pruning starts from, in every module that has the parameter."""
+    earlier = [original_of(*place) for place in target.places]
+    values = _values_to_prune(target, valid_of([one for one in earlier if one is not None]))
     originals: list[Original] = []
-    for (module, attribute), kept in zip(target.places, standing, strict=True):
+    for (module, attribute), kept in zip(target.places, earlier, strict=True):
         if kept is None or kept.values is not values:
             kept = Original(values, target.parameter)
             keep_original(module, attribute, kept)
@@ -130,27 +129,23 @@ def _save(target: Target) -> list[Original]:
     return originals
 
 
-def _start(target: Target, original: Original | None) -> torch.Tensor:
-    """The values that pruning starts from; `release_weights` has seen whether it was trained."""
+def _values_to_prune(target: Target, original: Original | None) -> torch.Tensor:
+    """The original values, or the current ones if `release_weights` found them trained."""
     parameter = target.parameter
     if original is None or original.was_trained or _shares_memory(target, original):
         return parameter.detach().clone()
     known = original.was_settled or parameter.is_cpu or target.group.is_sharded
-    if known or _recording(parameter):
+    if known or (parameter.is_cuda and torch.cuda.is_current_stream_capturing()):
         return original.beside
-    # On a GPU, where some optimizers leave no trace but the gradient: decided over there.
+    # On a GPU a new gradient may be the only sign of training; the device decides, without waiting.
     now, then = as_integers(parameter), as_integers(original.beside)
     return torch.where(original.differs(), now, then).view(parameter.dtype)
 
 
 def _shares_memory(target: Target, original: Original) -> bool:
-    """Whether someone has put the original's own memory in the parameter's place."""
+    """Whether the parameter was set to the memory of the original itself."""
     address = target.local.data_ptr()
     return address != 0 and local_of(original.values).data_ptr() == address
-
-
-def _recording(parameter: nn.Parameter) -> bool:
-    return parameter.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _check_writable(target: Target) -> None:
@@ -161,9 +156,9 @@ def _check_writable(target: Target) -> None:
         )
     for module, attribute in target.places:
         name = attribute + ORIGINAL_SUFFIX
-        # Pruned in the backward pass, its class shows one of ours.
-        shown: tuple[str, ...] = getattr(type(module), "secateurs_own", ())
-        ours = attribute in shown or keeps_original(module, attribute)
+        # Under gradient pruning, the module's class has a property of this name.
+        properties: tuple[str, ...] = getattr(type(module), "secateurs_own", ())
+        ours = attribute in properties or keeps_original(module, attribute)
         if not ours and hasattr(module, name):
             raise InvalidArgumentError(
                 f"{target.name} cannot be pruned: its module already has an attribute {name}"
@@ -171,14 +166,14 @@ def _check_writable(target: Target) -> None:
 
 
 def _overlaps(tensor: torch.Tensor) -> bool:
-    """Whether two elements may lie at one address: each dimension must step over the inner ones."""
+    """Whether two elements may share an address: a stride is within the span of smaller ones."""
     if tensor.is_contiguous():
         return False
-    reach = 0
+    span = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1 and stride <= reach:
+        if size > 1 and stride <= span:
             return True
-        reach += stride * (size - 1)
+        span += stride * (size - 1)
     return False
 
 
@@ -193,7 +188,7 @@ def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
     for (target, _, originals), keep in zip(rows, kept, strict=True):
         parameter = target.parameter
         if parameter.device.type == "cpu" and not parameter.is_inference():
-            # A pending backward pass that needs the old values must find out that they are gone.
+            # So that a pending backward pass that needs the old values raises an error.
             torch.autograd.graph.increment_version(parameter)
         for original in originals:
             original.written(keep)

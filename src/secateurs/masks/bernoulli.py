@@ -1,7 +1,8 @@
 """Bernoulli draws: which candidates are pruned this time."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -11,18 +12,18 @@ from secateurs._tensors.memory_order import BLOCK, flattened, joined
 from secateurs._tensors.philox import Stream
 from secateurs.distributed.shard import Shard
 
-# With this many levels in the first comparison, one draw in 256 needs a second look.
+# The values of the first random byte: about one draw in 256 needs further bits.
 _LEVELS = 256
-# Where the units here lie scattered, up to so many numbers are made for one that is used.
+# Where this rank's units are not adjacent, at most so many numbers are made for each that is used.
 _WASTE = 32
 
 
 class Coins:
     """Independent Bernoulli(p) variables, one for each unit, by the unit's number.
 
-    A uniform number is compared with p eight bits at a time: almost every draw is decided by one
-    random byte, and the few that tie with p's first byte are decided by 53 further bits, so the
-    probability is exact to 2**-61 at an eighth of the random numbers that floats would take.
+    One random byte is compared with the first eight bits of p, which decides almost every draw. If
+    they are equal, 53 further random bits are compared. So the probability is exact to 2**-61, for
+    an eighth of the random bits that floats would take.
 
     Args:
         p: the probability of heads, strictly between 0 and 1.
@@ -57,30 +58,29 @@ def draw_into(
 ) -> None:
     """Keep every unit that is no candidate, and each candidate with probability ``1 - p``.
 
-    With a generator on the CPU the outcome depends on the order of the tensors and on the flat
+    With a generator on the CPU the result depends on the order of the tensors and on the flat
     index, not on devices, memory layouts, threads or ranks. With one on another device the draw is
-    made there, in a few launches and without waiting for the host.
+    made there, in a few kernel launches and without waiting for the host.
 
     Args:
-        keep: bool, overwritten, one tensor for each of ``chosen``, in its shape, on its device and
-            in its order of memory. Those that lie side by side are gone through together.
+        keep: bool, overwritten; one tensor for each of ``chosen``, with its shape, device and
+            memory layout. Tensors that are adjacent in memory are drawn together.
         chosen: bool, True is a candidate.
         p: the probability with which a candidate is pruned.
         generator: the source; not needed for p = 0 or 1.
-        placements: for each tensor, which part of the whole it is; None for a whole one. By default
-            all are whole.
-        block: units drawn together on a CPU.
-        threads: how many threads draw at most on a CPU; None chooses by the number of units.
+        placements: for each tensor its shard; None for a whole tensor. By default all are whole.
+        block: how many units a CPU draws at a time.
+        threads: the most threads that draw on a CPU; None chooses by the number of units.
     """
     flats = [(flattened(c), flattened(k)) for c, k in zip(chosen, keep, strict=True)]
-    parts = placements or [None] * len(chosen)
+    shards = placements or [None] * len(chosen)
     if p in (0.0, 1.0) or generator is None:
         for candidates, kept in joined(flats):
             torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
-    elif generator.device.type == "cpu" or any(part is not None for part in parts):
-        rows = list(zip(chosen, keep, parts, strict=True))
+    elif generator.device.type == "cpu" or any(shard is not None for shard in shards):
+        rows = list(zip(chosen, keep, shards, strict=True))
         _draw_by_index(rows, flats, Coins(p, generator), block, threads)
-        # Written by numpy, which torch does not count: who knows these masks must find out.
+        # numpy wrote them, which does not raise torch's version counter.
         torch.autograd.graph.increment_version([k for k in keep if not k.is_inference()])
     else:
         for candidates, kept in joined(flats):
@@ -99,34 +99,25 @@ def _draw_by_index(
     threads: int | None,
 ) -> None:
     begin = 0
-    for run, by_flat_index in _runs(rows):
-        if by_flat_index:
-            for candidates, kept in joined([flats[i] for i in run]):
+    for contiguous, run in groupby(range(len(rows)), lambda index: _is_contiguous(rows[index])):
+        if contiguous:
+            for candidates, kept in joined([flats[index] for index in run]):
                 tails = partial(_tails, coins, begin, None)
                 _draw_blocks(tails, candidates.numpy(), kept.numpy(), block, threads)
                 begin += candidates.numel()
             continue
-        for chosen, keep, part in (rows[index] for index in run):
-            shown = np.empty(chosen.numel(), bool)
-            tails = partial(_tails, coins, begin, part)
-            _draw_blocks(tails, np.broadcast_to(True, shown.shape), shown, block, threads)
-            torch.ge(torch.from_numpy(shown).view(chosen.shape).to(chosen.device), chosen, out=keep)
-            begin += chosen.numel() if part is None else torch.Size(part.shape).numel()
+        for chosen, keep, shard in (rows[index] for index in run):
+            drawn = np.empty(chosen.numel(), bool)
+            tails = partial(_tails, coins, begin, shard)
+            _draw_blocks(tails, np.broadcast_to(True, drawn.shape), drawn, block, threads)
+            torch.ge(torch.from_numpy(drawn).view(chosen.shape).to(chosen.device), chosen, out=keep)
+            begin += chosen.numel() if shard is None else torch.Size(shard.shape).numel()
 
 
-def _runs(rows: Sequence[_Row]) -> Iterator[tuple[list[int], bool]]:
-    """Runs of whole tensors on the CPU in memory in the order of the flat index, and of others."""
-    run: list[int] = []
-    kind = True
-    for index, (chosen, _, part) in enumerate(rows):
-        plain = part is None and chosen.device.type == "cpu" and chosen.is_contiguous()
-        if run and plain != kind:
-            yield run, kind
-            run = []
-        run.append(index)
-        kind = plain
-    if run:
-        yield run, kind
+def _is_contiguous(row: _Row) -> bool:
+    """Whether a whole tensor is on the CPU, with its memory in the order of the flat index."""
+    chosen, _, shard = row
+    return shard is None and chosen.device.type == "cpu" and chosen.is_contiguous()
 
 
 def _draw_blocks(
@@ -136,32 +127,31 @@ def _draw_blocks(
     block: int,
     threads: int | None,
 ) -> None:
-    """Keep what is no candidate, or whose coin shows tails."""
+    """Keep the units that are no candidates, or whose coins show tails."""
 
     def draw(units: range) -> None:
         for piece in blocks_of(units, block):
-            # Of booleans, "at least" says: tails, or no candidate.
-            shown = tails(piece.start, piece.stop)
-            np.greater_equal(shown, candidates[piece], out=kept[piece])
+            # Of two booleans, >= means: tails, or no candidate.
+            np.greater_equal(tails(piece.start, piece.stop), candidates[piece], out=kept[piece])
 
     in_threads(draw, ranges(len(candidates), block, threads))
 
 
-def _tails(coins: Coins, begin: int, part: Shard | None, start: int, stop: int) -> Array:
+def _tails(coins: Coins, begin: int, shard: Shard | None, start: int, stop: int) -> Array:
     """Whether the coins of the units from ``start`` to ``stop`` of a tensor show tails.
 
     Args:
         coins: of the units of all tensors.
-        begin: how many units the tensors before have.
-        part: which units of the tensor are numbered here from 0; None for all.
+        begin: how many units the earlier tensors have.
+        shard: this rank's units of the tensor, which ``start`` and ``stop`` count; None for all.
         start: the first unit.
-        stop: the one behind the last.
+        stop: the unit after the last.
     """
-    first = 0 if part is None else part.first
-    if part is None or first is not None:
-        first = begin + (first or 0)
-        return coins.tails(first + start, first + stop)
-    indices = part.indices_of(np.arange(start, stop))
+    offset = 0 if shard is None else shard.first
+    if shard is None or offset is not None:
+        offset = begin + (offset or 0)
+        return coins.tails(offset + start, offset + stop)
+    indices = shard.indices_of(np.arange(start, stop))
     first, last = int(indices[0]), int(indices[-1]) + 1
     if last - first <= _WASTE * len(indices):
         return coins.tails(begin + first, begin + last)[indices - first]
@@ -172,10 +162,10 @@ def _tails(coins: Coins, begin: int, part: Shard | None, start: int, stop: int) 
 
 
 def _heads_on_device(count: int, p: float, generator: torch.Generator) -> torch.Tensor:
-    """Bernoulli(p) to 32 bits, without a choice that would have to wait for the device."""
+    """Bernoulli(p) exact to 32 bits, without waiting for the device."""
     words = torch.empty(count, dtype=torch.int32, device=generator.device)
     words.random_(-(2**31), None, generator=generator)
-    last = round(p * 2**32) - 1 - 2**31  # at most 2**31 - 1, so it fits where the bound may not
+    last = round(p * 2**32) - 1 - 2**31  # the largest word that shows heads; p * 2**32 may not fit
     if last < -(2**31):
         return torch.zeros_like(words, dtype=torch.bool)
     return words <= last

@@ -1,4 +1,4 @@
-"""Units: which elements are pruned together, how scores are pooled, how unit masks reach weights.
+"""Units: the elements that are pruned together, their pooled scores, and the masks of weights.
 
 | granularity | convolution | linear, attention, recurrent | stacked experts | other parameters |
 |---|---|---|---|---|
@@ -28,10 +28,10 @@ class Units:
 
     Attributes:
         shape: the weight's own shape.
-        view: the shape to see the weight in; it differs only for grouped transposed convolutions,
-            whose output channels cut across the first dimension.
+        view: the weight's shape, but for grouped transposed convolutions: there the first dimension
+            is split into groups, since an output channel has elements in one group only.
         unit: ``view`` with a one in each dimension that a unit spans.
-        placement: which of the units lie on this rank; None if all do, in a single process.
+        placement: which of the units are on this rank; None if the model is not divided over ranks.
     """
 
     shape: tuple[int, ...]
@@ -41,12 +41,12 @@ class Units:
 
     @property
     def shard(self) -> Shard:
-        """Which of the units lie on this rank."""
+        """Which of the units are on this rank."""
         return Shard(self.unit) if self.placement is None else self.placement
 
     @property
     def described(self) -> dict[str, tuple[int, ...]]:
-        """The shapes by name, the same on every rank, for files."""
+        """The shapes by name, as files hold them; the same on every rank."""
         return {"shape": self.shape, "view": self.view, "unit": self.unit}
 
     @property
@@ -70,8 +70,8 @@ class Units:
     def pool(self, scores: torch.Tensor) -> torch.Tensor:
         """Sum element scores (of ``shape``) over each unit; returns ``unit``'s shape.
 
-        Summed in float64 and rounded once, so that the order of the sum, and with it the number
-        of threads, ranks or chunks, does not decide who is pruned. The result is float64 for
+        They are summed in float64 and rounded once, so that the candidates do not depend on the
+        order of summation: on the number of threads, ranks or chunks. The result is float64 for
         float64 scores, else float32. Units of one element keep their score and its dtype.
         """
         if not self.pooled:
@@ -87,35 +87,32 @@ class Units:
         return mask.expand(self.view).reshape(self.shape)
 
     def expand(self, mask: torch.Tensor) -> torch.Tensor:
-        """Spread a unit mask over the elements: ``unit``'s shape to ``shape``."""
+        """Expand a unit mask (of ``unit``'s shape) to the elements, in ``shape``."""
         return self.broadcastable(mask).expand(self.shape)
 
 
 def units_of(target: Target, granularity: str) -> Units:
-    """Return how ``target``'s elements fall into units at this granularity, and which lie here.
+    """Group ``target``'s elements into units, and say which of the units are on this rank.
 
     Args:
         target: a parameter, with the module that holds it.
         granularity: ``weight``, ``kernel`` or ``filter``, already checked.
     """
-    units = _units_of_whole(target, granularity)
-    group = target.group
-    return (
-        replace(units, placement=_placement(units, target.shard, group))
-        if group.is_sharded
-        else units
-    )
+    units, group = _units_of_whole(target, granularity), target.group
+    if not group.is_sharded:
+        return units
+    return replace(units, placement=_placement(units, target.shard, group))
 
 
 def are_cut(units: Units, elements: Shard) -> bool:
-    """Whether some units lie on several ranks, each of which has some of their elements."""
+    """Whether some units have elements on several ranks."""
     if units.view != units.shape:
         return bool(elements.cut)
     return any(units.unit[dimension] != units.shape[dimension] for dimension in elements.cut)
 
 
 def _placement(units: Units, elements: Shard, group: ProcessGroup) -> Shard:
-    """Where units lie whose elements lie as said: all on every rank, if ranks share one of them."""
+    """Which units a rank has that has these elements: all, if units are divided over ranks."""
     if elements.mesh is None:
         return Shard(units.unit, counted=elements.counted)
     if are_cut(units, elements):
@@ -127,9 +124,7 @@ def _placement(units: Units, elements: Shard, group: ProcessGroup) -> Shard:
 
 def _units_of_whole(target: Target, granularity: str) -> Units:
     shape = tuple(target.parameter.shape)
-    if granularity == "weight" or len(shape) < 2:
-        return Units(shape, shape, shape)
-    if granularity == "kernel" and target.is_stack:
+    if granularity == "weight" or len(shape) < 2 or (granularity == "kernel" and target.is_stack):
         return Units(shape, shape, shape)
     if granularity == "kernel":
         return Units(shape, shape, (*shape[:2], *(1 for _ in shape[2:])))

@@ -1,4 +1,4 @@
-"""Masks: which units are kept, as a value that checked itself once."""
+"""Masks: which units are kept. A mask checks itself once, on creation."""
 
 import json
 import math
@@ -30,7 +30,7 @@ class Mask:
     """The mask of one parameter; equal to another one of the same units and values.
 
     Attributes:
-        keep: bool, one for each unit on this rank, which mostly has all; True is kept.
+        keep: bool, one for each unit on this rank (in a single process, all); True is kept.
         units: how the parameter's elements fall into units.
     """
 
@@ -68,15 +68,15 @@ class Mask:
 
     @property
     def is_distributed(self) -> bool:
-        """Whether the parameter is a DTensor, of which other ranks may have other parts."""
+        """Whether the parameter is a DTensor, which may be divided over ranks."""
         return self.units.shard.mesh is not None
 
 
 def same_values(first: Sequence[Mask], second: Sequence[Mask]) -> bool:
-    """Whether masks are equal one by one, element by element, on whatever devices.
+    """Whether each mask equals its counterpart in every element; devices may differ.
 
     Raises:
-        InvalidArgumentError: one is divided over ranks, of which none can tell alone.
+        InvalidArgumentError: a mask is divided over ranks, so that no rank can compare it alone.
     """
     if any(mask.is_distributed for mask in (*first, *second)):
         raise comparison_error()
@@ -92,9 +92,9 @@ def _same_elements(first: Mask, second: Mask) -> bool:
 
 
 def comparison_error() -> InvalidArgumentError:
-    """What to say where somebody compares what is divided over ranks."""
+    """The error for a comparison of masks or candidates that are divided over ranks."""
     return InvalidArgumentError(
-        "what is divided over ranks cannot be compared with ==, since no rank has all of it: "
+        "masks and candidates divided over ranks cannot be compared with ==, as no rank has all: "
         "save the masks and compare Masks.load(path), or compare the tensors' to_local()"
     )
 
@@ -102,13 +102,13 @@ def comparison_error() -> InvalidArgumentError:
 class Masks(Mapping[str, torch.Tensor]):
     """The outcome of a draw: for each parameter, a bool tensor in its shape, True where kept.
 
-    A mapping from qualified names, equal to another one that says the same of the same names, at
-    whatever granularity and on whatever device. Units are kept compactly: a kernel or filter mask
-    takes one byte a unit until you look at it.
+    A mapping from qualified names. It is equal to another one if both prune the same elements;
+    granularity and device may differ. A kernel or filter mask takes one byte for each unit; it is
+    expanded to the parameter's shape when it is read.
 
     Args:
         masks: one `Mask` for each qualified name.
-        group: the ranks that it takes to hold the model once; by default this process alone.
+        group: the ranks that together hold one copy of the model; default this process alone.
 
     Example:
         >>> import torch, secateurs as sc
@@ -171,13 +171,13 @@ class Masks(Mapping[str, torch.Tensor]):
     def table(self) -> Sparsity:
         """Pruned elements for each parameter and in total.
 
-        Of a sharded model on all ranks, which must ask together.
+        All ranks of a sharded model must read it together.
         """
         return count_masks({n: (m.keep, m.units) for n, m in self.units.items()}, self._group)
 
     @property
     def sparsity(self) -> float:
-        """The ratio of target weights (elements) that are pruned, from 0.0 to 1.0."""
+        """The ratio of the masks' elements that are pruned, from 0.0 to 1.0."""
         return self.table.ratio
 
     @property
@@ -191,7 +191,7 @@ class Masks(Mapping[str, torch.Tensor]):
         return Masks(moved, self._group)
 
     def save(self, path: str | Path) -> None:
-        """Write the masks as safetensors: bool tensors of units, their shapes in the metadata.
+        """Write a safetensors file: a bool for each unit, and the units' shapes in the metadata.
 
         Masks of a sharded model are gathered; rank 0 writes, and all ranks wait for it.
 
@@ -202,7 +202,7 @@ class Masks(Mapping[str, torch.Tensor]):
         group.agree("Masks.save", {"path": str(path)})
         whole: dict[str, torch.Tensor] = {}
         for name, m in self.units.items():
-            keep = full_of(m.units.shard.as_dtensor(m.keep))  # of which all ranks get a copy
+            keep = full_of(m.units.shard.as_dtensor(m.keep))  # a collective: all ranks call it
             if group.rank == 0:
                 whole[name] = keep
         with group.together():
@@ -212,7 +212,7 @@ class Masks(Mapping[str, torch.Tensor]):
     def _write(self, path: str | Path, keep: Mapping[str, torch.Tensor]) -> None:
         shapes = {name: m.units.described for name, m in self.units.items()}
         metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
-        tensors = {  # copies, since a file cannot hold one tensor under two names
+        tensors = {  # cloned, since safetensors refuses tensors that share memory
             name: mask.cpu().clone(memory_format=torch.contiguous_format)
             for name, mask in keep.items()
         }
@@ -226,7 +226,7 @@ class Masks(Mapping[str, torch.Tensor]):
         """Read masks that `save` wrote.
 
         Raises:
-            InvalidArgumentError: the file does not exist, or is not one of ours.
+            InvalidArgumentError: the file does not exist, or does not hold masks.
         """
         if not Path(path).is_file():
             raise InvalidArgumentError(f"there is no file {path} to read masks from")
@@ -236,35 +236,35 @@ class Masks(Mapping[str, torch.Tensor]):
                 if metadata.get("format") != _FORMAT:
                     raise ValueError("it holds no masks: write them with masks.save(path)")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            # The header sorts names; the metadata remembers the model's order.
+            # The file sorts the tensors by name; the metadata has the model's order.
             shapes = parse_object(metadata.get("units", ""), strict=True)
             if set(shapes) != set(tensors):
                 raise BrokenJSONError("its metadata names other parameters than it holds")
             units = {name: _units(name, described) for name, described in shapes.items()}
             return cls({name: Mask(tensors[name], u) for name, u in units.items()})
-        except (OSError, SafetensorError, ValueError) as error:  # our own are ValueErrors
+        except (OSError, SafetensorError, ValueError) as error:  # as BrokenJSONError is
             raise InvalidArgumentError(
                 f"{path} cannot be read as masks: {shortened(str(error))}"
             ) from error
 
 
 def _units(name: str, described: object) -> Units:
-    """What metadata that we may not have written says of a parameter's units."""
+    """Read a parameter's units from a file's metadata, which may be wrong or hostile."""
     if not isinstance(described, dict) or set(described) != {"shape", "view", "unit"}:
         raise BrokenJSONError(f"it does not describe the units of {quoted(name)}")
     shape, view, unit = (_sizes(name, described[part]) for part in ("shape", "view", "unit"))
     # As `units_of` makes them: units span whole dimensions of the shape, or of the shape with its
-    # first dimension cut in two.
-    cut = len(view) == len(shape) + 1 and (math.prod(view[:2]), *view[2:]) == shape
+    # first dimension split into two.
+    split = len(view) == len(shape) + 1 and (math.prod(view[:2]), *view[2:]) == shape
     whole = len(unit) == len(view) and all(u in (1, v) for u, v in zip(unit, view, strict=True))
-    if not whole or not (view == shape or cut):
+    if not whole or not (view == shape or split):
         raise BrokenJSONError(f"the units of {quoted(name)} do not fit into its shape")
     return Units(shape, view, unit)
 
 
 def _sizes(name: str, found: Any) -> tuple[int, ...]:
-    right = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
-    if not right or not all(type(size) is int and size >= 0 for size in found):
+    valid = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
+    if not valid or not all(type(size) is int and size >= 0 for size in found):
         raise BrokenJSONError(f"the shape of {quoted(name)} is no list of sizes")
     if math.prod(size or 1 for size in found) > _MOST_ELEMENTS:
         raise BrokenJSONError(f"{quoted(name)} is larger than any parameter")

@@ -1,4 +1,4 @@
-"""From a model to its candidates: find what competes, score it, choose the smallest."""
+"""Selection: find the prunable parameters of a model, score them, and choose the candidates."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import separate_targets_in
 from secateurs.selection.candidates import Candidates, Levels
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
-from secateurs.selection.sharded.sharded_threshold import choose_parts
+from secateurs.selection.sharded.sharded_threshold import choose_sharded
 from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.tie_breaking import Marks
@@ -106,13 +106,13 @@ def read_options(
     keywords: SelectionKeywords,
     **others: object,
 ) -> SelectionOptions:
-    """The options of a call, which must be alike on all ranks that hold a model.
+    """Read the options of a call, and check that all ranks were called with the same arguments.
 
     Args:
-        function: what is called, for the error.
+        function: the function that was called, for the error.
         contents: of the network.
-        keywords: the function's keyword arguments.
-        **others: its other arguments.
+        keywords: the options, as keyword arguments.
+        **others: the other arguments.
 
     Raises:
         InvalidArgumentError: an option is unknown or wrong, or the ranks' arguments differ.
@@ -130,15 +130,16 @@ def choose(
     warn: bool = True,
     barrier: Barrier = no_barrier,
 ) -> Candidates:
-    """`select`, for those who prune in other ways.
+    """`select` for callers inside the library, whose options are read already.
 
     Args:
         contents: of the network; it is not changed.
         p_prune: the ratio of units.
-        options: the options, alike on all ranks.
+        options: the options, the same on all ranks.
         generator: as for `select`.
         warn: whether to warn if less than one half of the weights competes.
-        barrier: what the warning must not advise; see `secateurs.parameters.coverage.Barrier`.
+        barrier: why the caller cannot prune a parameter, so that the warning does not advise to
+            include it; see `secateurs.parameters.coverage.Barrier`.
     """
     p_prune = check_ratio("p_prune", p_prune)
     units, competing = _scored(contents, options, generator, barrier if warn else None)
@@ -155,7 +156,7 @@ def choose_levels(
     warn: bool = True,
     barrier: Barrier = no_barrier,
 ) -> Levels:
-    """`select_levels`, for those who prune in other ways; the arguments are those of `choose`."""
+    """`select_levels` for callers inside the library; the arguments are those of `choose`."""
     ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
@@ -177,7 +178,7 @@ def _scored(
     generator: torch.Generator | None,
     barrier: Barrier | None,
 ) -> tuple[dict[str, Units], list[list[Scores]]]:
-    """Score the units, and group those that compete with each other; warn if given a barrier."""
+    """Score the units, and group those that compete with each other; a barrier makes it warn."""
     group, score, random = contents.group, options.score, options.criterion.is_random
     needed = Argument("score", score) if random and not group.is_distributed else None
     source = make_generator(generator, options.seed, needed_for=needed)
@@ -203,10 +204,10 @@ def _scored(
 def _chosen(
     competing: Sequence[Sequence[Scores]], p_prune: float, group: ProcessGroup
 ) -> list[torch.Tensor]:
-    """Mark the candidates among those units of each parameter that lie on this rank."""
+    """Mark the candidates among this rank's units of each parameter."""
     if group.is_sharded:
-        return list(choose_parts(competing, p_prune, group).values())
-    # All masks in one piece of memory, so that draws need not care for the number of tensors.
+        return choose_sharded(competing, p_prune, group)
+    # The masks are adjacent in memory, so that a draw goes through all of them as one tensor.
     masks = Marks.empty([scores.values for several in competing for scores in several]).masks
     first = 0
     with group.together():
@@ -223,7 +224,7 @@ def _chosen(
 
 
 def _sum(masks: Sequence[torch.Tensor]) -> int:
-    """A number that hardly two sets of masks have in common; made at the speed of reading them."""
+    """A checksum of masks, as fast as reading them."""
     total = 0
     for (flat,) in joined([(flattened(mask),) for mask in masks]):
         words = flat.numel() // 8 * 8 if flat.data_ptr() % 8 == 0 else 0

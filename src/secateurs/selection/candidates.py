@@ -1,4 +1,4 @@
-"""Candidates: the units with the smallest scores, from which draws choose what is pruned."""
+"""Candidates: the units with the smallest scores, from which draws choose the pruned ones."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,14 +18,14 @@ from secateurs.masks.mask import Mask, Masks, comparison_error
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Which units are candidates, ready to be drawn from any number of times.
+    """Which units are candidates; any number of masks can be drawn from them.
 
-    Equal to others of the same units and values.
+    Equal to other candidates of the same units and values.
 
     Attributes:
         units: for each parameter, how its elements fall into units.
-        local: for each parameter a bool tensor, one for each unit on this rank, which mostly has
-            all; True is a candidate.
+        local: for each parameter a bool tensor, one for each unit on this rank (in a single
+            process, all); True is a candidate.
         group: the ranks that hold the model.
     """
 
@@ -48,7 +48,7 @@ class Candidates:
 
     @property
     def count(self) -> int:
-        """How many units are candidates: k. All ranks must ask for it together."""
+        """How many units are candidates: k. All ranks must read it together."""
         rows = [(local, self.units[name].shard) for name, local in self.local.items()]
         return sum(count for count, _ in count_nonzero(rows, self.group.holders))
 
@@ -74,15 +74,15 @@ class Candidates:
             generator: the source of randomness; its state advances. One on the CPU gives the same
                 masks on every device; one on another device draws there, without waiting for it.
             seed: seeds a fresh CPU generator instead.
-            out: the masks of an earlier draw from these candidates, to be overwritten; then the
-                draw takes no new memory that lasts.
+            out: the masks of an earlier draw from these candidates, which are overwritten instead
+                of allocating new ones.
 
         Returns:
             The masks; ``out`` if it was given.
 
         Raises:
-            InvalidArgumentError: ``p_bern`` lies outside [0, 1], or it is neither 0 nor 1 and
-                there is no generator and no seed, or ``out`` is of other candidates.
+            InvalidArgumentError: ``p_bern`` is outside [0, 1], or neither 0 nor 1 without a
+                generator or a seed; or ``out`` is from other candidates.
 
         Example:
             >>> import torch, secateurs as sc
@@ -97,14 +97,14 @@ class Candidates:
         random = 0 < p_bern < 1
         needed = Argument("p_bern", p_bern) if random and not self.group.is_distributed else None
         source = make_generator(generator, seed, needed_for=needed)
-        masks = self._empty() if out is None else self._checked(out)
+        masks = self._empty_masks() if out is None else self._checked(out)
         keep = [masks.units[name].keep for name in self.local]
         placements = [self.units[name].placement for name in self.local]
         with self.group.shared(source) if random else nullcontext(source) as same:
             draw_into(keep, list(self.local.values()), p_bern, same, placements)
         return masks
 
-    def _empty(self) -> Masks:
+    def _empty_masks(self) -> Masks:
         made = zip(self.local, side_by_side(list(self.local.values()), torch.bool), strict=True)
         masks = {name: Mask(keep, self.units[name]) for name, keep in made}
         return Masks(masks, self.group.holders)
@@ -127,17 +127,18 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The candidates of several ratios at once, in one byte a unit; equal to others alike.
+    """The candidates of several ratios at once, in one byte for each unit.
 
-    Candidates are nested: those of a small ratio are candidates of every larger one. So the index
-    of the first ratio at which a unit becomes a candidate says it all.
+    Candidates are nested: those of a small ratio are candidates of every larger one. So it suffices
+    to keep, for each unit, the index of the first ratio at which it is a candidate. Equal to other
+    levels of the same ratios, units and values.
 
     Attributes:
         ratios: the values of p_prune, ascending.
-        units: for each parameter, how its elements fall into units.
+        units: as for `Candidates`.
         local: for each parameter a uint8 tensor, one for each unit on this rank: the index of the
             first ratio at which the unit is a candidate, ``len(ratios)`` if it never is.
-        group: the ranks that hold the model.
+        group: as for `Candidates`.
     """
 
     ratios: tuple[float, ...]
@@ -155,7 +156,7 @@ class Levels:
 
     @property
     def level(self) -> Mapping[str, torch.Tensor]:
-        """``local`` for all units; a DTensor where the parameter is one."""
+        """``local``, as a DTensor where the parameter is one."""
         return _as_dtensors(self.local, self.units)
 
     def at(self, p_prune: float) -> Candidates:
@@ -182,10 +183,10 @@ def _as_dtensors(
 
 
 def _same(first: Candidates | Levels, second: Candidates | Levels) -> bool:
-    """Whether what lies here of the same units is equal, on whatever devices.
+    """Whether two sets of the same units have equal values; devices may differ.
 
     Raises:
-        InvalidArgumentError: they are divided over ranks, of which none can tell alone.
+        InvalidArgumentError: they are divided over ranks, so that no rank can compare them alone.
     """
     if first.group.is_sharded or second.group.is_sharded:
         raise comparison_error()

@@ -1,7 +1,7 @@
-"""The k-th smallest key of tensors that are all on one accelerator, found there.
+"""The k-th smallest key of tensors that are all on one accelerator, found on the device.
 
-Counting, as `secateurs.selection.threshold.find_threshold` does it, would wait for the device at
-every step; sorting the few keys of a likely range waits three times.
+`secateurs.selection.threshold.find_threshold` counts, and would wait for the device at every step.
+Sorting the few keys in a likely range waits three times.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from secateurs._tensors.memory_order import flattened
 from secateurs.selection.histogram import Sizes
 from secateurs.selection.key_counts import sampled_ranks
 
-# Keys inside the range are sorted on the device if they are at most so many.
+# The most keys in the range that are sorted on the device.
 _FEW = 1 << 23
 
 
 def find_threshold_on_device(
     scores: Sequence[Scores], k: int, few: int = _FEW
 ) -> tuple[int, int, int] | None:
-    """Find the k-th smallest key by sampling a range and sorting what lies in it.
+    """Find the k-th smallest key: guess a range from a sample, and sort the keys in it.
 
-    The device is waited for three times, whatever the number of tensors.
+    It waits for the device three times, whatever the number of tensors.
 
     Args:
         scores: at least one, all on one device, and all absolute or none.
         k: from 1 to the number of scores.
-        few: how many keys may lie in the range.
+        few: the most keys that may be in the range.
 
     Returns:
-        The key, how many of its ties belong to the k smallest, and how many ties there are. None
-        if it is not found so: the k-th smallest is not in the likely range, there are too many keys
-        in it, or a score is NaN.
+        The key, how many of the scores that have it belong to the k smallest, and how many have it.
+        None if the k-th smallest is not in the likely range, too many keys are in it, or a score is
+        NaN.
     """
     dtype, total = key_dtype(scores), sum(s.values.numel() for s in scores)
     low, high = _likely_range(scores, dtype, k, total)
@@ -63,7 +63,7 @@ def find_threshold_on_device(
 def _likely_range(
     scores: Sequence[Scores], dtype: torch.dtype, k: int, total: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two keys, on the device, and the k-th smallest likely between them."""
+    """Two keys, on the device, that likely have the k-th smallest between them."""
     step, offset = max(total // Sizes.sample, 1), 0
     taken: list[torch.Tensor] = []
     for one in scores:

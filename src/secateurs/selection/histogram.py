@@ -1,4 +1,4 @@
-"""One pass over keys: how many are below a range, and how many are in each bin of it."""
+"""One pass over keys: counts how many are below a range, and how many are in each of its bins."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -14,17 +14,18 @@ from secateurs._tensors.memory_order import BLOCK
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a search looks at and keeps at a time: what it finds does not depend on them.
+    """How many keys a search reads and keeps at a time. Its result does not depend on these.
 
     Attributes:
-        block: elements looked at together on a CPU.
-        sample: keys from which the first range is guessed.
-        kept: keys inside a range are kept while they are fewer; then nothing is read twice.
-        crowd: when a block has more keys inside a range, those at its two ends are counted instead
-            of kept: in a narrow range they are mostly one or two values, over and over.
-        fine: a range of fewer possible keys is counted key by key, so that no narrower range within
-            it needs another pass.
-        bins_log2: at most ``2**bins_log2`` bins are summed up at a time.
+        block: how many elements a CPU compares at a time.
+        sample: how many keys the first range is guessed from.
+        kept: the most keys in a range that are kept, so that they need not be read again; more are
+            only counted.
+        crowd: if a block has more keys in the range, those equal to its two ends are counted, not
+            kept: in a narrow range most keys repeat one or two values.
+        fine: a range of fewer possible keys gets a bin for each key, so that a narrower range
+            inside it needs no further pass.
+        bins_log2: a range has at most ``2**bins_log2`` bins.
         threads: how many threads count; None chooses by the number of scores.
     """
 
@@ -51,13 +52,13 @@ class Range:
         return ((self.high - self.low) >> self.shift) + 1
 
     def histogram(self, keys: Array) -> Array:
-        """Count keys that all lie in the range, bin by bin; int64."""
+        """Count keys that are all in the range, bin by bin; int64."""
         counts = np.zeros(self.bins, np.int64)
         self.add_to(counts, keys)
         return counts
 
     def add_to(self, counts: Array, keys: Array) -> None:
-        """Add the counts of keys that all lie in the range to ``counts``, one a bin."""
+        """Add the counts of keys that are all in the range to ``counts``, one for each bin."""
         # Unsigned, since the keys of signed float64 scores span more than an int64 holds.
         offsets = keys.astype(np.int64).view(np.uint64)
         offsets -= np.uint64(self.low % 2**64)
@@ -71,15 +72,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Counted:
-    """What one pass found in its range: the keys themselves if they were few, else their counts.
+    """The result of one pass: the keys in its range if they are few, else their counts.
 
     Attributes:
         range: the range.
         below: how many keys are less than its ``low``.
         keys: the keys in the range, those on the CPU first; None if they were too many to keep.
-        indices: for each of those on the CPU its index among all elements on the CPU, in the order
-            of memory; ascending.
-        bins: the counts, one a bin of the range; None if the keys were kept.
+        indices: for each of the keys on the CPU, its index among all elements on the CPU in the
+            order of memory; ascending.
+        bins: the counts, one for each bin of the range; None if the keys were kept.
     """
 
     range: Range
@@ -93,7 +94,7 @@ class Counted:
         return self.range.low <= key <= self.range.high
 
     def count(self, wanted: Range) -> tuple[int, Array] | None:
-        """Counts below and in bins of another range; None if they do not follow from this pass."""
+        """Counts below and in the bins of another range; None if that needs another pass."""
         own = self.range
         if not (self.includes(wanted.low) and self.includes(wanted.high)):
             return None
@@ -114,12 +115,12 @@ class Counted:
 
 
 class KeyPass:
-    """Counts of one pass, added to by several threads.
+    """One pass over keys, to which several threads add their blocks.
 
     Args:
-        wanted: the range that is looked at closely.
+        wanted: the range to count in.
         dtype: the float format of the keys.
-        sizes: how much is kept.
+        sizes: how many keys to keep.
         signed: whether keys may be negative.
         threads: how many threads add blocks.
 
@@ -140,7 +141,7 @@ class KeyPass:
         self._crowd = sizes.crowd
         self._lock = threading.Lock()
         self._bins: Array | None = None  # made when there are too many keys to keep
-        self._found: dict[int, _Found] = {}
+        self._found: dict[int, _KeptKeys] = {}
         self._device_keys: list[torch.Tensor] = []
         self._device_counts: list[torch.Tensor] = []
 
@@ -148,13 +149,13 @@ class KeyPass:
         """Count keys on the CPU.
 
         Args:
-            blocks: the keys, in arrays that may be overwritten once the next is asked for.
-            begin: the index of the first among all elements on the CPU.
-            marks: bool, one for each of these elements; set where the key is below the range.
+            blocks: the keys, in arrays that may be overwritten when the next one is read.
+            begin: the index of the first key among all elements on the CPU.
+            marks: bool, one for each element on the CPU; set where the key is below the range.
         """
         low, high = self._integer(self._range.low), self._integer(self._range.high)
         inside = less = np.empty(0, bool)
-        found = _Found()
+        found = _KeptKeys()
         below = least = greatest = 0
         index = begin
         for keys in blocks:
@@ -176,13 +177,13 @@ class KeyPass:
             index += size
             if found.count >= self._most:
                 self._stop_keeping(found.keys)
-                found = _Found()
+                found = _KeptKeys()
         with self._lock:
             self._note(below, least, greatest)
             self._found[begin] = found
 
     def add_on_device(self, keys: torch.Tensor) -> None:
-        """Count keys where they are; only those inside the range are fetched, all together."""
+        """Count keys on their device; `finish` fetches those inside the range, all together."""
         low, high = self._range.low, self._range.high
         self._device_keys.append(keys[(keys >= low) & (keys <= high)])
         self._device_counts.append(
@@ -193,7 +194,7 @@ class KeyPass:
             self._device_keys = []
 
     def finish(self) -> Counted:
-        """What was found; waits for the devices."""
+        """The result of the pass; waits for the devices."""
         for counts in fetched(self._device_counts):
             self._note(*counts.tolist())
         found = [self._found[begin] for begin in sorted(self._found)]
@@ -209,12 +210,12 @@ class KeyPass:
         self.least, self.greatest = min(self.least, least), max(self.greatest, greatest)
 
     def _stop_keeping(self, keys: Sequence[Array]) -> None:
-        """From now on the keys in the range are counted only, these as well."""
+        """Count these keys in the range, and from now on keep none."""
         with self._lock:
             self._range.add_to(self._counts(), _joined(keys))
 
     def _count_ends(self, keys: Array, inside: Array) -> None:
-        """Count the keys at the two ends of the range, and take them out of ``inside``."""
+        """Count the keys equal to the ends of the range, and clear their flags in ``inside``."""
         low, high = self._range.low, self._range.high
         counts: list[int] = []
         for end in () if low == high else (low, high):
@@ -236,8 +237,8 @@ class KeyPass:
         return self._bins
 
 
-class _Found:
-    """What one thread found in the range since it last had too much of it."""
+class _KeptKeys:
+    """The keys in the range that one thread keeps."""
 
     def __init__(self) -> None:
         self.keys: list[Array] = []
@@ -253,9 +254,9 @@ class _Found:
 
 
 def _indices(flags: Array, size: int) -> Array:
-    """The indices of the true flags among the first ``size``, where few are.
+    """The indices of the true flags among the first ``size``, if few are true.
 
-    Twice as fast as numpy's flatnonzero, since whole words of eight flags are passed over.
+    Twice as fast as numpy's flatnonzero, since it skips eight false flags at once.
     """
     flags[size:] = False
     words = flags.view(np.uint64)

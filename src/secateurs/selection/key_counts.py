@@ -1,4 +1,4 @@
-"""Counts of keys in ranges, from any source: all that a search for a threshold needs to know."""
+"""Counts of keys in ranges, from any source: all that the search for a threshold reads."""
 
 from abc import ABC, abstractmethod
 
@@ -11,21 +11,21 @@ from secateurs.selection.histogram import Counted, KeyPass, Range, Sizes
 
 
 class KeyCounts(ABC):
-    """Counts of keys in ranges. A source says how to sample its keys, and how to go through them.
+    """Counts of keys in ranges. A subclass samples the keys of its source, and reads all of them.
 
     Args:
-        dtype: the float format that the keys are of.
+        dtype: the float format of the keys.
         total: how many scores there are.
         signed: whether keys may be negative.
-        sizes: how much is looked at and kept at a time.
+        sizes: how many keys are read and kept at a time.
 
     Attributes:
         dtype: as given.
         total: as given.
         sizes: as given.
-        low: the least key there can be.
-        high: the greatest key there can be.
-        last: what the last pass found in its range; None before the first.
+        low: the least possible key.
+        high: the greatest possible key.
+        last: the result of the last pass; None before the first.
         threads: how many threads add keys to a pass.
     """
 
@@ -40,7 +40,7 @@ class KeyCounts(ABC):
     def guess(self, k: int) -> tuple[int, int]:
         """A narrow range of keys, both ends included, that likely holds the k-th smallest.
 
-        Taken from a sample; a wrong guess costs another pass, never exactness.
+        It comes from a sample. A wrong guess costs another pass; the result is exact all the same.
 
         Args:
             k: from 1 to ``total``.
@@ -49,7 +49,7 @@ class KeyCounts(ABC):
     def count(self, low: int, high: int, shift: int) -> tuple[int, Array]:
         """Count the keys below ``low``, and those from ``low`` to ``high`` in bins.
 
-        A pass over the scores, unless what the last pass found says it.
+        It makes a pass over the scores, unless the last pass has found these counts already.
 
         Args:
             low: the first key of the first bin.
@@ -57,7 +57,7 @@ class KeyCounts(ABC):
             shift: each bin holds 2**shift consecutive keys.
 
         Returns:
-            The number of keys below ``low``, and an int64 array of counts, one a bin.
+            The number of keys below ``low``, and an int64 array of counts, one for each bin.
 
         Raises:
             InvalidArgumentError: a score is NaN; the parameter is named.
@@ -68,27 +68,26 @@ class KeyCounts(ABC):
             counting = KeyPass(
                 wanted, self.dtype, self.sizes, signed=self.low < 0, threads=self.threads
             )
-            self.show(counting)
+            self.add_keys_to(counting)
             self.last = counting.finish()
             if counting.least < self.low or counting.greatest > self.high:
-                # Beyond the infinities are the keys of NaN.
-                raise nan_error(self.name_of_nan())
+                # The keys of NaN are beyond those of the infinities.
+                raise _nan_error(self.name_of_nan())
             found = self.last.count(wanted)
         if found is None:
-            raise RuntimeError("a pass does not know the counts of its own range")
+            raise RuntimeError("a pass has no counts of its own range")
         return found
 
     @abstractmethod
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         """Add all keys to a pass."""
 
     @abstractmethod
     def name_of_nan(self) -> str:
-        """The name of a parameter with a score that is NaN; there is one."""
+        """The name of a parameter with a score that is NaN; called when there is one."""
 
 
-def nan_error(name: str) -> InvalidArgumentError:
-    """Say that a parameter has a score that is NaN."""
+def _nan_error(name: str) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"the score of {name} is NaN in places, so it has no rank: check the weights and what else "
         "the score is made of, or write ",
@@ -99,7 +98,7 @@ def nan_error(name: str) -> InvalidArgumentError:
 def likely_range(
     sample: Array, k: int, total: int, *, deviations: float = 3, deviation: float = 0
 ) -> tuple[int, int]:
-    """Two keys, and the k-th smallest of all likely between them.
+    """Two keys that likely have the k-th smallest of all between them.
 
     Args:
         sample: some of the keys; partitioned in place.
@@ -116,15 +115,15 @@ def likely_range(
 def sampled_ranks(
     k: int, total: int, samples: int, deviations: float = 3, deviation: float = 0
 ) -> tuple[int, int]:
-    """Two ranks in a sample, and that of the k-th smallest of all likely between them.
+    """Two ranks in a sorted sample that likely have the k-th smallest of all between them.
 
     Args:
         k: from 1 to ``total``.
-        total: how many there are.
+        total: how many keys there are.
         samples: how many of them were sampled, at least one.
         deviations: the distance of both ranks from the expected one, in standard deviations.
         deviation: the standard deviation of the ratio of samples below the k-th smallest, if it is
-            known to be larger than that of independent samples.
+            larger than that of independent samples.
     """
     last = samples - 1
     quantile = (k - 1) / max(total - 1, 1)

@@ -15,7 +15,7 @@ def score_units(
     """Score every unit of ``target``; the arguments and errors are those of `raw_scores`."""
     raw = raw_scores(target, units, score, generator)
     if not units.pooled or tuple(raw.values.shape) != units.shape:
-        # One element a unit: rank the tensor where it lies, without a copy of its absolute values.
+        # The scores are per unit already: `Scores.absolute` spares a copy of absolute values.
         return raw
     values = raw.values.abs() if raw.absolute else raw.values
     return Scores(raw.name, units.pool(values), raw.absolute)
@@ -24,7 +24,7 @@ def score_units(
 def raw_scores(
     target: Target, units: Units, score: Score, generator: torch.Generator | None
 ) -> Scores:
-    """Score every element or every unit of ``target``, whichever the criterion is made for.
+    """Score every element or every unit of ``target``, as the criterion does.
 
     Args:
         target: the weight.
@@ -33,7 +33,7 @@ def raw_scores(
         generator: where random scores come from.
 
     Raises:
-        InvalidArgumentError: the criterion gave a wrong shape or type, or finds no gradient.
+        InvalidArgumentError: the criterion returns a wrong shape or type, or finds no gradient.
     """
     criterion = criterion_of(score)
     if criterion.function is None:

@@ -1,4 +1,4 @@
-"""The options of a selection: what is one unit, which weights compete, and how they are scored."""
+"""The options of a selection: units, scope, criterion, and which weights compete."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -42,14 +42,14 @@ class SelectionOptions:
             of scores, one for each element or for each unit.
         layers: which kinds of layers compete, by default every convolution, linear layer, attention
             projection and stack of experts. Names or module types; see `secateurs.find_targets`.
-        include: prune only these: globs on the names of parameters or of modules around them.
-            Module types, too; see `secateurs.find_targets`.
-        exclude: do not prune these: globs on the names of parameters or of modules around them.
-            Module types, too; see `secateurs.find_targets`.
+        include: prune only these: globs on the names of parameters or of the modules that contain
+            them, or module types; see `secateurs.find_targets`.
+        exclude: do not prune these: globs or module types, as for ``include``.
         seed: of random scores and draws. It gives the same candidates on every device.
 
     Raises:
-        InvalidArgumentError: an unknown name, or what is neither a name nor a module type.
+        InvalidArgumentError: an unknown name, or something that is neither a name nor a module
+            type.
 
     Example:
         >>> SelectionOptions(granularity="kernel", exclude=["conv1", "fc"])
@@ -75,42 +75,42 @@ class SelectionOptions:
 
     @classmethod
     def read(cls, function: Callable[..., object], keywords: Mapping[str, object]) -> Self:
-        """Make them of the keyword arguments that a function was given.
+        """Make options of the keyword arguments of a call.
 
         Args:
-            function: whose arguments they are, for the error.
+            function: the function that was called, for the error.
             keywords: the arguments.
 
         Raises:
-            InvalidArgumentError: there is no such argument (the nearest one is told), or a value is
-                wrong.
+            InvalidArgumentError: there is no such argument (the error suggests the nearest one), or
+                a value is wrong.
         """
         check_keywords(function, keywords, [field.name for field in fields(cls)])
         return cls(**cast("Any", keywords))
 
     @property
     def criterion(self) -> Criterion:
-        """What ``score`` stands for."""
+        """The criterion that ``score`` names or is."""
         return criterion_of(self.score)
 
     @property
     def score_name(self) -> str:
-        """What result rows call the criterion: by its name, or that of the function."""
+        """The criterion's name in result rows: for a function, that of the function."""
         return self.criterion.name
 
     def __repr__(self) -> str:
-        """Those that are not at their defaults."""
+        """The options that differ from their defaults."""
         values = ((field, getattr(self, field.name)) for field in fields(self))
-        said = (
+        shown = (
             f"{field.name}={getattr(value, '__name__', repr(value))}"
             for field, value in values
             if value != field.default
         )
-        return f"{type(self).__name__}({', '.join(said)})"
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def _checked(option: str, value: Patterns | None) -> Patterns | None:
-    """Names and types of an option, checked; several in a tuple, since an iterator is read once."""
+    """Check an option's names and types; several become a tuple, as iterators are read once."""
     if value is None:
         return None
     items = pattern_list(option, value)

@@ -1,4 +1,4 @@
-"""Keyword arguments that are declared once, as a dataclass, and shown wherever they are taken."""
+"""Keyword arguments that are declared once, in a dataclass, and documented in many functions."""
 
 import inspect
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from dataclasses import fields
 from itertools import takewhile
 from typing import Any, TypeVar
 
-_Taker = TypeVar("_Taker", bound=Callable[..., object])
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 
-def shows(options: type) -> Callable[[_Taker], _Taker]:
-    """Let ``help()`` show the fields of a dataclass where a function takes them as ``**keywords``.
+def shows(options: type) -> Callable[[_Function], _Function]:
+    """Let ``help()`` show the fields of a dataclass that a function takes as ``**keywords``.
 
-    The signature that ``inspect.signature`` gives has one keyword argument for each field, with its
-    default, and the entry ``**keywords`` in the docstring becomes what the dataclass's docstring
-    says of each. The function is not wrapped, so its calls cost no more.
+    ``inspect.signature`` then gives one keyword argument for each field, with its default, and the
+    docstring has the dataclass's entries for the fields instead of that for ``**keywords``. The
+    function is not wrapped, so calls are not slower.
 
     Args:
         options: the dataclass.
@@ -23,8 +23,8 @@ def shows(options: type) -> Callable[[_Taker], _Taker]:
         A decorator for functions, and for classes whose ``__init__`` takes them.
     """
 
-    def decorate(taker: _Taker) -> _Taker:
-        function: Any = vars(taker).get("__init__", taker)  # that of a class
+    def decorate(function_or_class: _Function) -> _Function:
+        function: Any = vars(function_or_class).get("__init__", function_or_class)
         signature = inspect.signature(function)
         given = list(signature.parameters.values())
         keywords = given.pop()
@@ -34,19 +34,19 @@ def shows(options: type) -> Callable[[_Taker], _Taker]:
             for f in fields(options) if f.init
         ]  # fmt: skip
         function.__signature__ = signature.replace(parameters=given)
-        documented = inspect.getdoc(taker)
+        documented = inspect.getdoc(function_or_class)
         if documented is not None:  # python -OO leaves docstrings out
             shown = _argument_docs(options)
-            said = "\n".join(shown[f.name] for f in fields(options) if f.init)
-            own = _argument_docs(taker)[f"**{keywords.name}"]
-            taker.__doc__ = documented.replace(own, said)
-        return taker
+            entries = "\n".join(shown[f.name] for f in fields(options) if f.init)
+            own = _argument_docs(function_or_class)[f"**{keywords.name}"]
+            function_or_class.__doc__ = documented.replace(own, entries)
+        return function_or_class
 
     return decorate
 
 
 def _argument_docs(documented: object) -> dict[str, str]:
-    """The entries under ``Args:`` in a docstring, by name, as they are written."""
+    """The entries under ``Args:`` in a docstring, by name, with their indentation."""
     lines = (inspect.getdoc(documented) or "").splitlines()
     found: dict[str, str] = {}
     name = ""

@@ -1,4 +1,4 @@
-"""Counts of keys over tensors in memory, at about the speed of reading them."""
+"""Counts of keys of tensors in memory, about as fast as reading the tensors."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,18 +20,18 @@ from secateurs._tensors.memory_order import flattened, pieces
 from secateurs.selection.histogram import KeyPass, Sizes
 from secateurs.selection.key_counts import KeyCounts, likely_range
 
-# Many weights want a larger sample and so a narrower range, so that what is inside stays little.
+# From _MANY scores on, the sample is larger, so that the range is narrower and has few keys in it.
 _MANY, _LARGER = 1 << 25, 4
 
 
 class TensorCounts(KeyCounts):
-    """Counts of keys over tensors in memory.
+    """Counts of keys of tensors in memory.
 
     Args:
         scores: the tensors, in the order in which ties are broken.
         marks: a flat bool tensor on the CPU, one element for each score on the CPU in the order of
-            memory. Each pass leaves there which keys are below its range.
-        sizes: how much is looked at and kept at a time.
+            memory. Each pass sets the elements whose keys are below its range.
+        sizes: how many keys are read and kept at a time.
 
     Attributes:
         chunks: the scores on the CPU, one chunk for each thread.
@@ -54,10 +54,10 @@ class TensorCounts(KeyCounts):
         self._marks = None if marks is None else marks.numpy()
 
     def blocks(self, chunk: Chunk) -> Iterator[Array]:
-        """The keys of a chunk, block by block; each valid until the next."""
+        """The keys of a chunk, block by block; the next block overwrites the last."""
         return key_blocks(chunk, self.dtype, block_length(self.dtype, self.sizes.block))
 
-    def show(self, counting: KeyPass) -> None:
+    def add_keys_to(self, counting: KeyPass) -> None:
         """Add all keys to a pass."""
         in_threads(
             lambda chunk: counting.add(self.blocks(chunk), chunk.begin, self._marks), self.chunks
@@ -66,11 +66,11 @@ class TensorCounts(KeyCounts):
             counting.add_on_device(keys)
 
     def guess(self, k: int) -> tuple[int, int]:
-        """From keys at equal distances in all tensors together; see `KeyCounts.guess`."""
+        """A range from every n-th key of all tensors together; see `KeyCounts.guess`."""
         return likely_range(self.every(self.sample_step(self.total)), k, self.total)
 
     def sample_step(self, total: int) -> int:
-        """At which distance to sample if there are so many keys in all."""
+        """The n of a sample of every n-th key, if there are ``total`` keys."""
         return max(total // (self.sizes.sample * (1 if total < _MANY else _LARGER)), 1)
 
     def every(self, step: int) -> Array:

@@ -1,15 +1,15 @@
 """The exact k smallest of any number of scores, without sorting or concatenating them.
 
 `find_threshold` is the algorithm: it narrows a range of keys by counting until one key is left. It
-sees the scores through counts alone, which add up, and so works wherever they are:
+reads nothing but counts, which can be added up, so it works for all sources of scores:
 
 * in memory, `secateurs.selection.tensor_counts`;
 * divided over ranks, `secateurs.selection.sharded.sharded_histogram`;
 * in files, `secateurs.checkpoint.file_histogram`.
 
-In memory, `candidate_masks` mostly needs one pass over the scores, which marks what is below the
-range on its way, and keeps the few inside, of which the earliest that equal the threshold are
-taken.
+In memory, `candidate_masks` usually needs one pass over the scores. The pass marks the scores below
+a range that likely holds the threshold, and keeps the few keys inside the range. From these come
+the threshold and the earliest of the scores that equal it.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from secateurs.selection.tie_breaking import Marks, mark
 
 
 class Counts(Protocol):
-    """A source of counts: all that the search needs."""
+    """A source of counts: all that the search reads."""
 
     total: int
     low: int
@@ -39,20 +39,19 @@ class Counts(Protocol):
         ...
 
     def count(self, low: int, high: int, shift: int) -> tuple[int, Array]:
-        """Counts below and in bins of a range; see `KeyCounts.count`."""
+        """Counts below and in the bins of a range; see `KeyCounts.count`."""
         ...
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where the candidates end.
+    """The threshold up to which units are candidates.
 
     Attributes:
         key: the k-th smallest key.
-        below: units with a smaller key than this one are candidates: ``key``, or the next one if
-            all that have ``key`` are candidates.
-        ties: how many of the units whose key is exactly ``below`` are candidates, the earliest
-            first.
+        below: units with a smaller key than ``below`` are candidates. It is ``key``, or the next
+            key if all units that have ``key`` are candidates.
+        ties: how many of the units with the key ``below`` are candidates, the earliest first.
     """
 
     key: int
@@ -64,18 +63,18 @@ def find_threshold(counts: Counts, k: int, bins_log2: int = Sizes.bins_log2) -> 
     """Find the k-th smallest key exactly.
 
     Args:
-        counts: the scores, seen through counts over ranges of keys.
+        counts: the source of counts.
         k: from 0 to ``counts.total``.
         bins_log2: a range is counted in at most ``2**bins_log2`` bins at a time.
 
     Returns:
-        Where the k smallest end; None if k is 0.
+        The threshold of the k smallest; None if k is 0.
 
     Raises:
         InvalidArgumentError: a score is NaN, whatever k is; the parameter is named.
     """
     if k == 0:
-        counts.count(counts.low, counts.low, 0)  # looks at every score, and refuses NaN
+        counts.count(counts.low, counts.low, 0)  # reads every score, and refuses NaN
         return None
     low, high = counts.guess(k)
     while True:
@@ -98,7 +97,7 @@ def find_threshold(counts: Counts, k: int, bins_log2: int = Sizes.bins_log2) -> 
 
 
 def threshold_at(key: int, ties: int, tied: int) -> Threshold:
-    """The threshold of candidates that are ``ties`` of the ``tied`` units with a key, and below."""
+    """The threshold of all units below a key, and ``ties`` of the ``tied`` units that have it."""
     return Threshold(key, key + 1, 0) if ties == tied else Threshold(key, key, ties)
 
 
@@ -111,8 +110,8 @@ def candidate_masks(
         scores: the tensors, in the order in which ties are broken: an earlier tensor first, and
             within a tensor the smaller flat index.
         k: how many, from 0 to the number of scores.
-        marks: where to mark them; made if None.
-        sizes: how much is looked at and kept at a time.
+        marks: the masks to write to; None makes new ones.
+        sizes: how many keys are read and kept at a time.
 
     Returns:
         One bool tensor for each of ``scores``, in its shape, with k true elements in all; and the
@@ -122,7 +121,7 @@ def candidate_masks(
         InvalidArgumentError: a score is NaN; the parameter is named.
     """
     marks = marks or Marks.empty([s.values for s in scores])
-    counts = TensorCounts(scores, marks.here, sizes)
+    counts = TensorCounts(scores, marks.on_cpu, sizes)
     threshold = _found_on_device(scores, k) if k else None
     threshold = threshold or find_threshold(counts, k, counts.sizes.bins_log2)
     if threshold is None:

@@ -1,4 +1,4 @@
-"""Masks of the candidates: the scores below a threshold, and the earliest that equal it."""
+"""Masks of the candidates: scores below a threshold, and the earliest of those equal to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,20 +29,20 @@ from secateurs.selection.tensor_counts import TensorCounts
 
 
 class Ties:
-    """Takes the earliest of the units whose score equals the threshold, block after block.
+    """Chooses the earliest of the units whose score equals the threshold, block after block.
 
     Args:
-        left: how many to take.
+        left: how many to choose.
 
     Attributes:
-        left: how many are still to be taken.
+        left: how many are still to be chosen.
     """
 
     def __init__(self, left: int):
         self.left = left
 
     def take(self, tied: Array) -> Array:
-        """Keep the earliest true flags, as many as are left to take, and clear the others."""
+        """Keep the earliest ``left`` of the true flags, and clear the others."""
         count = int(np.count_nonzero(tied))
         if count > self.left:
             tied[np.flatnonzero(tied)[self.left :]] = False
@@ -53,7 +53,7 @@ class Ties:
 
 @dataclass(frozen=True)
 class Marks:
-    """One mask for each of some scores; those on the CPU follow each other in memory.
+    """One mask for each tensor of scores; those on the CPU are adjacent in memory.
 
     Attributes:
         masks: bool tensors with the shapes and memory layouts of the scores.
@@ -67,11 +67,11 @@ class Marks:
         return cls(side_by_side(values, torch.bool))
 
     @property
-    def here(self) -> torch.Tensor:
+    def on_cpu(self) -> torch.Tensor:
         """All masks on the CPU as one flat tensor, in the order of memory."""
-        here = [mask for mask in self.masks if mask.device.type == "cpu" and mask.numel()]
-        total = sum(mask.numel() for mask in here)
-        return here[0].as_strided((total,), (1,)) if here else torch.empty(0, dtype=torch.bool)
+        masks = [mask for mask in self.masks if mask.device.type == "cpu" and mask.numel()]
+        total = sum(mask.numel() for mask in masks)
+        return masks[0].as_strided((total,), (1,)) if masks else torch.empty(0, dtype=torch.bool)
 
 
 def mark(
@@ -83,18 +83,18 @@ def mark(
         scores: the tensors, in the order in which ties are broken.
         marks: their masks, overwritten.
         counts: made of these scores and marks.
-        below: as `secateurs.selection.threshold.Threshold` has it.
-        ties: as `secateurs.selection.threshold.Threshold` has it.
+        below: see `secateurs.selection.threshold.Threshold`.
+        ties: see `secateurs.selection.threshold.Threshold`.
     """
-    last, here = counts.last, marks.here.numpy()
+    last, on_cpu = counts.last, marks.on_cpu.numpy()
     tied: Array | None = None
     if last is not None and last.keys is not None and last.includes(below - (ties == 0)):
         keys = last.keys[: len(last.indices)]
-        here[last.indices[keys < below]] = True
+        on_cpu[last.indices[keys < below]] = True
         tied = last.indices[keys == below] if ties else None
-    elif last is None or last.range.low != below:  # else the last pass has marked what is below
-        _mark_below(here, counts, below)
-    on_device = len(here) < counts.total
+    elif last is None or last.range.low != below:  # else the last pass has marked them already
+        _mark_below(on_cpu, counts, below)
+    on_device = len(on_cpu) < counts.total
     if on_device:
         _mark_on_devices(scores, marks, counts.dtype, below)
     if ties and tied is not None and not on_device:
@@ -118,7 +118,7 @@ def _mark_below(out: Array, counts: TensorCounts, below: int) -> None:
 def _mark_on_devices(
     scores: Sequence[Scores], marks: Marks, dtype: torch.dtype, below: int
 ) -> None:
-    """Mark the scores that are not on the CPU, without waiting for any device."""
+    """Mark scores below a key that are not on the CPU, without waiting for any device."""
     kinds: dict[tuple[torch.device, bool], tuple[list[Scores], list[torch.Tensor]]] = {}
     for tensor, mask in zip(scores, marks.masks, strict=True):
         if mask.device.type != "cpu":
@@ -127,13 +127,9 @@ def _mark_on_devices(
             masks.append(flattened(mask))
     for values, masks in kinds.values():
         rows = joined([(mask,) for mask in masks])
-        # In one allocation they are marked as one tensor, else each on its own.
-        whole = len(rows) == 1
-        groups = (
-            [(values, rows[0][0])]
-            if whole
-            else [([one], mask) for one, mask in zip(values, masks, strict=True)]
-        )
+        groups = [([one], mask) for one, mask in zip(values, masks, strict=True)]
+        if len(rows) == 1:  # all adjacent in memory: they are marked as one tensor
+            groups = [(values, rows[0][0])]
         for group, out in groups:
             index = 0
             for keys in device_blocks(group, dtype):
@@ -148,9 +144,9 @@ def _mark_earliest_of_all(
     dtype, ties = counts.dtype, Ties(most)
     pairs = list(zip(scores, marks.masks, strict=True))
     on_device = [i for i, (_, mask) in enumerate(pairs) if mask.device.type != "cpu"]
-    # Counted before any is marked, so that a device is waited for once, not for each tensor.
-    fetched_counts = fetched([_tied(pairs[i][0], dtype, key) for i in on_device])
-    tied = dict(zip(on_device, map(int, fetched_counts), strict=True))
+    # All are counted before any is marked, to wait for a device once, not for each tensor.
+    device_counts = fetched([_tied(pairs[i][0], dtype, key) for i in on_device])
+    tied = dict(zip(on_device, map(int, device_counts), strict=True))
     for index, (tensor, mask) in enumerate(pairs):
         if ties.left == 0:
             break
@@ -163,7 +159,7 @@ def _mark_earliest_of_all(
 
 
 def _tied(scores: Scores, dtype: torch.dtype, key: int) -> torch.Tensor:
-    """How many scores equal ``key``, as a tensor where they are."""
+    """How many scores equal ``key``, as a tensor on their device."""
     flat = flattened(scores.values)
     counts = [
         torch.count_nonzero(key_of(flat[piece], dtype, absolute=scores.absolute) == key)
@@ -179,9 +175,9 @@ def _mark_equal(scores: Scores, mask: torch.Tensor, dtype: torch.dtype, key: int
 
 
 def _mark_earliest_indices(marks: Marks, indices: Array, left: int) -> None:
-    """Mark the first ``left`` of some elements: the earlier tensor, then the flat index.
+    """Mark the first ``left`` of these elements: by tensor, then by flat index.
 
-    ``indices`` are in the order of memory, as if all masks were one.
+    ``indices`` are in the order of memory, counted through all masks.
     """
     ends = np.cumsum([mask.numel() for mask in marks.masks])
     bounds = np.searchsorted(indices, ends)
@@ -190,15 +186,15 @@ def _mark_earliest_indices(marks: Marks, indices: Array, left: int) -> None:
             break
         mask = marks.masks[number]
         first, last = bounds[number - 1] if number else 0, bounds[number]
-        mine = indices[first:last] - (ends[number] - mask.numel())
-        if len(mine) > left:
-            mine = _by_flat_index(mine, mask)[:left]
-        flattened(mask).numpy()[mine] = True
-        left -= len(mine)
+        own = indices[first:last] - (ends[number] - mask.numel())
+        if len(own) > left:
+            own = _by_flat_index(own, mask)[:left]
+        flattened(mask).numpy()[own] = True
+        left -= len(own)
 
 
 def _by_flat_index(indices: Array, mask: torch.Tensor) -> Array:
-    """Sort indices in the order of memory by flat index."""
+    """Sort indices into memory by their flat indices."""
     if mask.is_contiguous():
         return indices
     order = storage_order(mask)
@@ -210,9 +206,11 @@ def _by_flat_index(indices: Array, mask: torch.Tensor) -> Array:
 def _mark_earliest(
     mask: torch.Tensor, scores: Scores, dtype: torch.dtype, key: int, ties: Ties, block: int
 ) -> None:
-    """Mark the scores that equal ``key`` by flat index, as long as ties are left."""
+    """Mark the first scores that equal ``key``, by flat index, while ties are left."""
     if mask.device.type == "cpu" and scores.values.is_contiguous():
-        _mark_earliest_here(mask.view(-1).numpy(), TensorKeys(scores, dtype), key, ties, block)
+        _mark_earliest_contiguous(
+            mask.view(-1).numpy(), TensorKeys(scores, dtype), key, ties, block
+        )
         return
     for values, flags in logical_pieces(scores.values, mask, block=block):
         if ties.left == 0:
@@ -227,9 +225,13 @@ def _mark_earliest(
         ties.left -= min(count, ties.left)
 
 
-def _mark_earliest_here(flags: Array, keys: TensorKeys, key: int, ties: Ties, block: int) -> None:
+def _mark_earliest_contiguous(
+    flags: Array, keys: TensorKeys, key: int, ties: Ties, block: int
+) -> None:
     buffer = np.empty(min(block, keys.size), keys.dtype)
-    tied = np.empty(len(buffer), bool)  # new memory for each block would cost more than the rest
+    tied = np.empty(
+        len(buffer), bool
+    )  # once: allocating for each block would take longer than the rest
     for piece in blocks_of(range(keys.size), block):
         if ties.left == 0:
             break

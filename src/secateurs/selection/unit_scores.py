@@ -1,4 +1,4 @@
-"""Scores of the units that lie on this rank: in a single process, of all units."""
+"""Scores of the units on this rank: in a single process, of all units."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,12 +20,12 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class ShardScores(Scores):
-    """The scores of those units of one parameter that lie on this rank.
+    """The scores of this rank's units of one parameter.
 
     Attributes:
         shard: which of all units these are.
-        sum_to: the dtype of the scores where ``values`` are sums over the elements that lie here,
-            to be added up over the ranks; None where they are the scores.
+        sum_to: if ``values`` are sums over this rank's elements, which are still to be added up
+            over the ranks: the dtype of the scores. Else None.
     """
 
     shard: Shard
@@ -39,24 +39,24 @@ def score_all(
     generator: torch.Generator | None,
     group: ProcessGroup,
 ) -> list[Scores]:
-    """Score the units of every target that lie here.
+    """Score this rank's units of every target.
 
-    Where several ranks have elements of one unit, their sums are added up, and each of these ranks
+    If several ranks have elements of one unit, their sums are added up, and each of these ranks
     gets the score.
 
     Args:
         targets: the weights that compete.
-        units: of each of them.
+        units: those of each target.
         score: see `secateurs.criteria.criterion_of`.
-        generator: where random scores come from; gives every rank the same numbers.
+        generator: the source of random scores, in the same state on every rank.
         group: the ranks that hold the model; all call together.
 
     Raises:
-        InvalidArgumentError: on all ranks, what `raw_scores` raises.
+        InvalidArgumentError: as `raw_scores`, on all ranks.
     """
     with group.together():
         pairs = zip(targets, units, strict=True)
-        scored = [_score(target, its_units, score, generator) for target, its_units in pairs]
+        scored = [_score(target, own_units, score, generator) for target, own_units in pairs]
     return [_added_up(one, group) for one in scored]
 
 
@@ -67,7 +67,7 @@ def _score(target: Target, units: Units, score: Score, generator: torch.Generato
     criterion = criterion_of(score)
     if criterion.is_random and generator is not None and generator.device.type == "cpu":
         return _random(target, shard, generator)
-    # A function may fail on one rank alone, before the others wait in a collective below.
+    # A function may fail on one rank alone; then all ranks must fail before the next collective.
     with nullcontext() if criterion.is_built_in else target.group.together():
         raw = raw_scores(target, units, score, generator)
     if tuple(raw.values.shape) != units.shape:
@@ -78,25 +78,19 @@ def _score(target: Target, units: Units, score: Score, generator: torch.Generato
         return ShardScores(raw.name, values, raw.absolute, shard)
     values = values.abs() if raw.absolute else values
     if not are_cut(units, elements):
-        pooled = _local(units, shard, elements).pool(values)
+        local = Units(elements.local, elements.local, shard.local)
+        pooled = (units if elements.is_whole else local).pool(values)
         return ShardScores(raw.name, pooled, raw.absolute, shard)
     sums = np.zeros(units.unit)
     if elements.counted:
         _add_elements(sums, values, units, elements)
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    here = torch.from_numpy(sums).to(values.device)
-    return ShardScores(raw.name, here, raw.absolute, shard, sum_to=dtype)
-
-
-def _local(units: Units, shard: Shard, elements: Shard) -> Units:
-    """How the elements that lie here fall into units, none of which is cut."""
-    if elements.is_whole:
-        return units
-    return Units(elements.local, elements.local, shard.local)
+    local_sums = torch.from_numpy(sums).to(values.device)
+    return ShardScores(raw.name, local_sums, raw.absolute, shard, sum_to=dtype)
 
 
 def _random(target: Target, shard: Shard, generator: torch.Generator) -> Scores:
-    """The numbers that one process would draw for all units; those of the units here are kept."""
+    """Draw the numbers of all units, as one process would; keep those of this rank's units."""
     drawn = np.empty(shard.local)
     flat, taken, total = drawn.reshape(-1), 0, torch.Size(shard.shape).numel()
     for start in range(0, total, _BLOCK):
@@ -114,19 +108,19 @@ def _added_up(one: Scores, group: ProcessGroup) -> Scores:
     if not isinstance(one, ShardScores) or one.sum_to is None:
         return one
     # Added in float64 and rounded once, as in one process: see `Units.pool`.
-    together = torch.from_numpy(group.sum(one.values.cpu().numpy()))
-    return replace(one, values=together.to(one.values.device, one.sum_to), sum_to=None)
+    sums = torch.from_numpy(group.sum(one.values.cpu().numpy()))
+    return replace(one, values=sums.to(one.values.device, one.sum_to), sum_to=None)
 
 
 def _add_elements(sums: Array, values: torch.Tensor, units: Units, elements: Shard) -> None:
-    """Add the elements that lie here to the sums of their units."""
+    """Add this rank's elements to the sums of their units."""
     rows = elements.indices
     if units.view == units.shape:
         pooled = values.sum(units.pooled, keepdim=True, dtype=torch.float64)
         index = [np.zeros(1, np.int64) if d in units.pooled else r for d, r in enumerate(rows)]
         sums[np.ix_(*index)] = pooled.cpu().numpy()
         return
-    # Groups of a transposed convolution lie one after the other along its first dimension.
+    # The groups of a transposed convolution are adjacent along its first dimension.
     kernels = values.flatten(2).sum(2, dtype=torch.float64).cpu().numpy()
     groups = rows[0] // units.view[1]
     np.add.at(sums.reshape(units.view[0], units.view[2]), np.ix_(groups, rows[1]), kernels)

@@ -1,4 +1,4 @@
-"""Surrogates: models that are pruned afresh at every call, and leave their weights as they are."""
+"""Surrogates: models that are pruned anew at every call, without a change of their weights."""
 
 from secateurs.surrogates._ensemble import Ensemble, ensemble
 from secateurs.surrogates._mup import MUP

@@ -18,16 +18,16 @@ class Ensemble(nn.Module):
     r"""The mean of the logits of its members, :math:`f(x) = \frac1m \sum_i f_i(x)`.
 
     Members take the same input: put each one's own normalisation before it, as in
-    ``nn.Sequential(normalisation, surrogate)``. What is said to the ensemble (`step`, `aim`,
-    `dense`, `frozen`) is said to every surrogate in it, at any depth: also to those that members
-    hold in a list, a dictionary or a function rather than as a submodule. A member with a method of
-    that name is told itself, and has to tell those in it.
+    ``nn.Sequential(normalisation, surrogate)``. A call of `step`, `aim`, `dense` or `frozen` calls
+    that method of every surrogate in it, at any depth: also of those that members hold in a list, a
+    dictionary or a function rather than as a submodule. If a member has a method of that name
+    itself, only that is called, and has to call those of the surrogates in the member.
 
     Args:
         members: modules from images to logits of the same classes.
 
     Raises:
-        InvalidArgumentError: there is no member, or one of them is no module.
+        InvalidArgumentError: there is no member, or one that is no module.
     """
 
     def __init__(self, members: Sequence[nn.Module]):
@@ -73,24 +73,24 @@ class Ensemble(nn.Module):
         call_each(self.members, "step")
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:
-        """Tell the members which classes an attack is about; see `Diversified.aim`."""
+        """Set the classes of an attack in all members; see `Diversified.aim`."""
         call_each(self.members, "aim", classes, targeted)
 
     def restart(self, seed: int) -> None:
-        """Begin the members' draws anew: seed, seed + 1, ..."""
+        """Restart the draws of the surrogates, with seed, seed + 1, ..."""
         seed = check_seed("seed", seed)
         for number, member in enumerate(surrogates_in(self)):
             member.restart(seed + number)
 
     @contextmanager
     def dense(self) -> Generator[Self]:
-        """For the length of a ``with`` block, prune no member."""
+        """For a ``with`` block, prune no member."""
         with entering(surrogates_in(self), "dense"):
             yield self
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
-        """For the length of a ``with`` block, keep every member's current draw."""
+        """For a ``with`` block, keep every member's current draw."""
         with entering(self.members, "frozen"):
             yield self
 

@@ -1,4 +1,4 @@
-"""`MUP`: a surrogate whose candidates are the weights that matter least for the input of a call."""
+"""`MUP`: a surrogate whose candidates are the weights least important for the input of a call."""
 
 import contextlib
 from dataclasses import replace
@@ -20,11 +20,13 @@ from secateurs.surrogates.network_snapshot import NetworkSnapshot
 from secateurs.surrogates.thread_parameters import replaced_in_thread
 from secateurs.surrogates.torch_transforms import in_transform
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 class MUP(Diversified):
     r"""Masking Unimportant Parameters (Yang et al. 2023, arXiv 2304.06908): see `mup`.
 
-    A `Diversified` whose candidates are chosen anew for each draw, by the scores
+    A `Diversified` that chooses its candidates anew for each draw, by the scores
     :math:`|\theta \cdot \partial J / \partial \theta|` of the dense model at the input of the call.
     This takes one more forward and backward pass of the model for each draw.
 
@@ -48,7 +50,7 @@ class MUP(Diversified):
         super().__init__(model, p_prune, p_bern, **options)
 
     def restart(self, seed: int) -> None:
-        """Begin the sequence of draws of a seed, and forget the classes that `aim` told."""
+        """Restart the draws with a seed, and forget the classes that `aim` set."""
         super().restart(seed)
         self._classes = None
 
@@ -56,8 +58,8 @@ class MUP(Diversified):
         """Set the classes of the loss J; scores are absolute, so its sign does not matter.
 
         Args:
-            classes: (batch,), integers, of the images that come next.
-            targeted: whether they are targets or true labels.
+            classes: (batch,), integers, of the images of the next calls.
+            targeted: whether they are target classes, not true labels.
 
         Raises:
             InvalidArgumentError: they are not one integer for each image.
@@ -71,7 +73,7 @@ class MUP(Diversified):
         )
 
     def _choose(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> Candidates:
-        if not args and not kwargs:  # nothing was called yet: the candidates of the weights alone
+        if not args and not kwargs:  # there was no call yet: scores of the weights alone
             return super()._choose(snapshot, args, kwargs)
         found = self._gradients(snapshot, args, kwargs)
 
@@ -82,7 +84,7 @@ class MUP(Diversified):
         return choose(ModelContents(self.network), self.p_prune, options, warn=False)
 
     def _gradients(self, snapshot: NetworkSnapshot, args: Any, kwargs: Any) -> dict[str, Tensor]:
-        """dJ/dw of the dense model, without a trace in ``grad`` or ``requires_grad``."""
+        """dJ/dw of the dense model; its parameters keep their ``grad`` and ``requires_grad``."""
         if in_transform():
             raise InvalidArgumentError(
                 "mup cannot score weights inside of a transform of torch.func: call the surrogate "
@@ -100,11 +102,11 @@ class MUP(Diversified):
     def _labels(self, logits: Tensor) -> Tensor:
         if self._classes is None:
             return logits.detach().argmax(1)
-        told = len(self._classes)
-        copies, rest = divmod(len(logits), max(told, 1))
+        given = len(self._classes)
+        copies, rest = divmod(len(logits), max(given, 1))
         if rest or not copies:
             raise InvalidArgumentError(
-                f"aim was told {told} classes, but {len(logits)} images came: "
+                f"aim was given {given} classes for {len(logits)} images: "
                 "give aim the classes of the batch"
             )
         return self._classes.to(logits.device).repeat(copies)
@@ -120,6 +122,3 @@ def _checked(classes: Any) -> Tensor:
             f"got {quoted(classes)}"
         )
     return found.to(torch.int64)
-
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

@@ -1,4 +1,4 @@
-"""Surrogates by name: the settings of published methods, each with its source and its formula."""
+"""Recipes: the settings of published methods, each with its source and its equation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +14,8 @@ from secateurs.surrogates.module_proxy import ModuleProxy
 
 _NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _FULLY_CONNECTED = (nn.Linear, nn.MultiheadAttention)
-# Classes of others, which are known by their names and so named one by one.
-_OF_OTHERS: Classes = (Conv1D, Experts)
+# Classes of other packages are recognised by name, so their actual types are listed one by one.
+_OTHER_PACKAGES: Classes = (Conv1D, Experts)
 
 
 def dwp(
@@ -58,13 +58,13 @@ def rapa(model: nn.Module, p_bern: float = 0.05, *, seed: int = 0, **options: An
     .. math:: g = \nabla_x J(f(x;\, (1 - b) \odot \theta_S,\ \theta_{\bar S})), \quad
               b \sim \mathrm{Bernoulli}(p_{bern})
 
-    where S are all parameters of normalisation and fully connected layers, weights and biases:
-    every one of them is a candidate (p_prune = 1), whatever its size, and few are pruned. The paper
-    takes p_bern = 0.05 for ResNet-50, 0.04 for DenseNet-121, 0.02 for Inception-v3 and 0.01 for
-    vision transformers, and the mean gradient of several draws a step.
+    where S are all parameters of normalisation and fully connected layers, weights and biases. Each
+    is a candidate (p_prune = 1), whatever its magnitude, and few are pruned. The paper takes
+    p_bern = 0.05 for ResNet-50, 0.04 for DenseNet-121, 0.02 for Inception-v3 and 0.01 for vision
+    transformers, and in each step the mean gradient of several draws.
 
-    Beyond the paper: in a network that has neither kind of layer and whose scores come from a 1 x 1
-    convolution, as SqueezeNet's, that convolution is its fully connected layer.
+    Beyond the paper: if a network has neither kind of layer and its logits come from a 1 x 1
+    convolution, as in SqueezeNet, that convolution counts as its fully connected layer.
 
     Args:
         model: the network.
@@ -94,14 +94,14 @@ def mup(
               \right| \text{ among the } p\,n_l \text{ smallest of layer } l\,\right]
 
     The candidates are chosen anew for each draw, at the input of the call, and all are pruned. J is
-    the cross-entropy of the classes that `Diversified.aim` was told, else of the class that the
-    dense model names. The paper's score is that of one image; here it is summed over the batch, so
-    a batch of one image gives the paper's.
+    the cross-entropy of the classes that `MUP.aim` set, else of the classes that the dense model
+    predicts. The paper scores weights by one image; here scores are summed over the batch, so a
+    batch of one image gives those of the paper.
 
     Args:
         model: the network.
         p_prune: the ratio of each layer's weights that are masked; 0.15 in the paper.
-        p_bern: below 1, only a part of the candidates is pruned, drawn anew each time.
+        p_bern: the probability with which a candidate is pruned; 1 in the paper.
         seed: of the draws.
         **options: the other arguments of `Diversified`, without ``score``.
 
@@ -124,7 +124,7 @@ def _normalisation_and_fully_connected(model: nn.Module) -> list[str | type[nn.M
     named = [(name, m) for name, m in model.named_modules() if _has_weights(m)]
     kinds = (*_NORMALISATIONS, *_FULLY_CONNECTED)
     present = [kind for kind in kinds if any(isinstance(m, kind) for _, m in named)]
-    others = dict.fromkeys(type(m) for _, m in named if isinstance(m, _OF_OTHERS))
+    others = dict.fromkeys(type(m) for _, m in named if isinstance(m, _OTHER_PACKAGES))
     if present or others:
         return [*present, *others]
     if named and isinstance(named[-1][1], nn.Conv2d) and named[-1][1].kernel_size == (1, 1):

@@ -1,7 +1,7 @@
 """Activation checkpointing, which surrogates refuse.
 
-`torch.utils.checkpoint` runs a function once without keeping what lies between, and again in the
-backward pass: the masks of the call are gone then, and what is computed again would be dense.
+`torch.utils.checkpoint` runs a function without keeping its intermediate results, and runs it again
+in the backward pass. The call of the surrogate is over then, so the second run would be dense.
 """
 
 import sys
@@ -19,14 +19,14 @@ _MODULE = "torch.utils.checkpoint"
 _C: Any = torch._C
 
 NO_THREAD = 0
-"""No thread has this number: hooks that were copied act in none."""
+"""No thread has this number: copied hooks, which get it, do nothing."""
 
 
 def refuse_around() -> None:
-    """Refuse a call of a surrogate that a checkpointed function makes, the first time or again.
+    """Refuse a call of a surrogate inside a checkpointed function, in its first or second run.
 
     Raises:
-        FailureError: it is one.
+        FailureError: it is such a call.
     """
     if _in_checkpoint() or _C._current_graph_task_id() >= 0:
         raise FailureError(
@@ -58,7 +58,7 @@ def _in_checkpoint() -> bool:
 
 
 def _in_reentrant_checkpoint() -> bool:
-    """The same for ``use_reentrant=True``, which runs the function without gradients."""
+    """`_in_checkpoint` for ``use_reentrant=True``, which runs the function without gradients."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "forward" and frame.f_globals.get("__name__") == _MODULE:
@@ -68,34 +68,34 @@ def _in_reentrant_checkpoint() -> bool:
 
 
 class _Watch:
-    """Looks for checkpointed functions before each module's forward, in one thread.
+    """Detects checkpointed functions before each module's forward, in one thread.
 
     Args:
-        thread: the one to look in.
+        thread: the thread's number.
     """
 
     def __init__(self, thread: int):
         self._thread = thread
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A network that is copied or saved while it runs takes its hooks with it.
+        # If the network is copied or saved during the call, so are its hooks.
         return _Watch, (NO_THREAD,)
 
     @contextmanager
     def before_each(self, modules: Sequence[nn.Module]) -> Generator[None]:
-        """Entered by hand, since a handle for each module would take longer than a small layer."""
-        key, look, look_outside = id(self), self._look, self._look_outside
+        """Hook the modules, faster than by one hook handle for each."""
+        key, check, check_uncompiled = id(self), self._check, self._check_uncompiled
         for module in modules:
-            # What calls a module that is compiled by itself is not compiled.
+            # A module compiled on its own (``module.compile()``) is called by uncompiled code.
             alone = module._compiled_call_impl is not None
-            module._forward_pre_hooks[key] = look if alone else look_outside
+            module._forward_pre_hooks[key] = check if alone else check_uncompiled
         try:
             yield
         finally:
             for module in modules:
                 module._forward_pre_hooks.pop(key, None)
 
-    def _look(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
+    def _check(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
         if threading.get_ident() == self._thread and _in_checkpoint():
             raise FailureError(
                 f"the network runs {module._get_name()} under torch.utils.checkpoint, which "
@@ -104,7 +104,7 @@ class _Watch:
                 "model.set_grad_checkpointing(False)"
             )
 
-    def _look_outside(self, module: nn.Module, args: Any) -> None:
-        # Compiled code keeps what it computes again; a look would cut its graph in two.
+    def _check_uncompiled(self, module: nn.Module, args: Any) -> None:
+        # Compiled code keeps the masks for the second run, and a check would break its graph.
         if not torch.compiler.is_compiling():
-            self._look(module, args)
+            self._check(module, args)

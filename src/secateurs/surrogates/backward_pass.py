@@ -1,7 +1,7 @@
-"""Gradient pruning for the length of one call, and for one thread: no module is changed.
+"""Gradient pruning for one call in one thread, without a change of the modules.
 
-`secateurs.gradient_pruning.modules` prunes a model until it is restored, and so for whoever calls
-it. Here the function mode that it works with is entered around the call, and told the masks.
+`secateurs.gradient_pruning.modules` prunes a model for all its callers, until it is restored. Here
+the same function mode is entered around one call, and is given the masks.
 """
 
 import threading
@@ -18,40 +18,35 @@ from secateurs.surrogates.activation_checkpointing import NO_THREAD
 from secateurs.surrogates.network_snapshot import NetworkSnapshot
 from secateurs.surrogates.torch_transforms import refuse_forward_mode
 
-Learn = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
+AddWeights = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 
 
 @contextmanager
-def masked_backward(network: nn.Module, snapshot: NetworkSnapshot) -> Generator[Learn]:
-    """The backward pass of what runs inside is pruned by the masks that it is told.
+def masked_backward(network: nn.Module, snapshot: NetworkSnapshot) -> Generator[AddWeights]:
+    """For a ``with`` block, prune the backward pass of calls of the network by given masks.
 
     Args:
         network: the model.
-        snapshot: which weights there will be masks for.
+        snapshot: the weights that there will be masks for.
 
     Yields:
-        A function that takes the weights and their masks, each one for a target.
+        A function to give the weights and their masks to, one of each for each target.
 
     Raises:
-        FailureError: a module did not hand its weight to a function that can be replaced.
+        FailureError: a module used its weight in a function that is not replaced.
     """
     if not torch.is_grad_enabled():
-        yield _nothing
+        yield lambda weights, keeps: None  # noqa: ARG005 - no backward pass, no masks
         return
     refuse_forward_mode()
     call = _Call(network, snapshot)
-    with call.mode, call.watching():
-        yield call.learn
+    with call.mode, call.hooks():
+        yield call.add_weights
     call.check()
 
 
-def _nothing(weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
-    """Without gradients there is nothing to learn."""
-    del weights, keeps
-
-
 class _Call:
-    """What one call of the network does with its masked weights."""
+    """One call of the network: which modules with masked weights ran, and what they used."""
 
     def __init__(self, network: nn.Module, snapshot: NetworkSnapshot):
         self.mode = MaskedWeights(network)
@@ -66,33 +61,33 @@ class _Call:
         self._fast = snapshot.fast
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A network that is copied or saved while it runs takes its hooks with it.
-        return _Call._over, ()
+        # If the network is copied or saved during the call, so are its hooks.
+        return _Call._ended, ()
 
     @classmethod
-    def _over(cls) -> Self:
-        """A call that acts in no thread."""
+    def _ended(cls) -> Self:
+        """A call whose hooks do nothing, in any thread."""
         call = cls.__new__(cls)
         call._thread = NO_THREAD
         return call
 
-    def learn(self, weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
+    def add_weights(self, weights: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
         self._weights = weights
-        self.mode.take(weights, keeps)
+        self.mode.add_weights(weights, keeps)
 
     def check(self) -> None:
-        """Refuse a module that ran, but not by the functions that know the masks."""
+        """Raise an error if a module ran, but passed its weight to no function that we replace."""
         for module in self._ran:
             for number in self._held[module]:
                 if self._weights and id(self._weights[number]) not in self.mode.used:
                     raise not_handed(module)
 
     @contextmanager
-    def watching(self) -> Generator[None]:
-        """Hear which modules run. Entered by hand: a handle for each would take longer."""
+    def hooks(self) -> Generator[None]:
+        """For a ``with`` block, hook the modules; faster than one hook handle for each."""
         key = id(self)
         for module in self._held:
-            module._forward_pre_hooks[key] = self._note
+            module._forward_pre_hooks[key] = self._record
         for module in self._fast:
             module._forward_pre_hooks[key] = self._leave_mode
             module._forward_pre_hooks_with_kwargs[key] = True
@@ -107,8 +102,8 @@ class _Call:
                 module._forward_hooks.pop(key, None)
                 module._forward_hooks_always_called.pop(key, None)
 
-    def _note(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
-        if torch.compiler.is_compiling():  # there the mode sees all functions
+    def _record(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
+        if torch.compiler.is_compiling():  # then the mode sees all functions
             return
         if threading.get_ident() != self._thread or not torch.is_grad_enabled():
             return
@@ -116,9 +111,9 @@ class _Call:
             self._ran.append(module)
 
     def _leave_mode(self, module: nn.Module, args: Any, kwargs: Any = None) -> None:
-        """Where no gradient is wanted, torch takes another path unless a mode is active.
+        """Leave the mode if no gradient is wanted, where torch then runs other code without a mode.
 
-        In another thread, torch may no longer find that this hook takes ``kwargs``.
+        In another thread, torch may call this hook without ``kwargs`` when the call has ended.
         """
         if threading.get_ident() != self._thread or not torch.is_grad_enabled():
             return

@@ -1,4 +1,4 @@
-"""`Diversified`: a model that is pruned afresh at every call."""
+"""`Diversified`: a model that is pruned anew at every call."""
 
 import functools
 from collections.abc import Callable, Generator
@@ -41,27 +41,28 @@ class Diversified(ModuleProxy):
     .. math:: f(x;\, P \odot \theta), \qquad P = 1 - C \odot b
 
     (Diversified Weight Pruning, arXiv 2208.08677, section 3.2). The backward pass of a call uses
-    the masks that its forward pass used, also when other calls came in between; what
-    ``torch.utils.checkpoint`` would compute again without them is refused. The weights are never
-    touched: the pruned ones are another tensor, which lives as long as a pending backward pass
-    needs it, and which no other thread sees.
+    the masks of its forward pass, also if other calls came in between. Activation checkpointing
+    (``torch.utils.checkpoint``) would compute again without these masks, so it is refused. The
+    weights never change: the pruned weights are other tensors, which are freed after the backward
+    pass and which no other thread sees.
 
     It is an ``nn.Module`` with the parameters, names, device, modes and ``state_dict`` of its
-    model, so what takes a model takes it. ``eval()`` does not stop the draws. Other methods of the
-    model (``generate``) run pruned too, one draw a call; its layers, called by themselves, only
-    inside of `pruned`. Outputs are the model's; one of transformers that holds nothing but logits
-    becomes these. Where the model's layers are exchanged, the next call finds its weights anew.
+    model, so it can be used as a model. ``eval()`` does not stop the draws. Other methods of the
+    model (``generate``) are pruned too, with one draw for each call; its layers, called on their
+    own, only inside `pruned`. It returns what the model returns; an output of transformers that
+    holds nothing but logits becomes these. If layers of the model are replaced, the next call
+    chooses the candidates anew.
 
-    Scores that need gradients read those that are in the parameters now. The seed, by default 0, is
-    that of the sequence of draws and of random scores. Draws are made where the weights are: a seed
+    Criteria that need gradients read the current ones of the parameters. The seed, by default 0, is
+    that of the draws and of random scores. Draws are made on the device of the weights: a seed
     gives other masks on a GPU than on a CPU.
 
     Args:
         model: the network, not pruned; it is shared, not copied.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned in a draw.
-        redraw: ``"forward"`` (a fresh draw at each call), ``"step"`` (at each `step`), or a number
-            K (K fixed draws in turn, the next one at each call).
+        redraw: ``"forward"`` (a new draw at each call), ``"step"`` (at each `step`), or a number K
+            (K fixed draws, one at each call, over and over).
         prune_type: ``"global"`` (the pruned weights act on the forward and the backward pass) or
             ``"gradient"`` (on the backward pass alone: the outputs are the model's).
         **options: the fields of `secateurs.SelectionOptions`.
@@ -119,24 +120,24 @@ class Diversified(ModuleProxy):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The weights that compete, as they are in the network now."""
+        """The weights that compete in the network now."""
         return self._current_snapshot().targets
 
     @property
     def draws(self) -> int:
-        """How many draws were begun since the start."""
+        """How many draws were made since the last `restart`."""
         return self._sequence.count
 
     @property
     def masks(self) -> Masks:
-        """The masks of the draw that the last call used, also after `step` or `reselect`.
+        """The masks of the last call, also after `step` or `reselect`; made when they are read.
 
-        Before the first call since the start, those that it will use. They are made when asked for.
+        Before the first call, and after `restart`, those of the next call.
         """
         return (self._sequence.last or self._make(0, self._current_snapshot())).masks()
 
     def reselect(self) -> None:
-        """Choose the candidates anew, by the weights as they are now: after training or loading."""
+        """Choose the candidates anew by the current weights, as after training or loading."""
         self._snapshot = None
         self._choose_candidates()
         self._current_snapshot()
@@ -146,7 +147,7 @@ class Diversified(ModuleProxy):
         return surrogate_barrier(target) or in_gradients
 
     def restart(self, seed: int) -> None:
-        """Begin the sequence of draws of a seed, whatever was drawn before."""
+        """Restart the sequence of draws with a seed."""
         self.options = replace(self.options, seed=check_seed("seed", seed))
         self._sequence.restart()
 
@@ -156,31 +157,31 @@ class Diversified(ModuleProxy):
             self._sequence.forget()
 
     def aim(self, classes: torch.Tensor, targeted: bool = True) -> None:
-        """Set the classes that an attack is about; for recipes whose masks depend on the loss."""
+        """Set the classes of an attack, for recipes whose masks depend on the loss, as `MUP`."""
 
     @contextmanager
     def dense(self) -> Generator[Self]:
-        """For the length of a ``with`` block, be the model itself; nothing is drawn.
+        """For a ``with`` block, prune nothing, and make no draw.
 
-        This, `frozen` and `pruned` act in the thread that enters them, as ``torch.no_grad`` does.
+        Like ``torch.no_grad``, `dense`, `frozen` and `pruned` act in the thread that enters them.
         """
         with self._sequence.in_this_thread(dense=True):
             yield self
 
     @contextmanager
     def frozen(self) -> Generator[Self]:
-        """For the length of a ``with`` block, all calls use one draw.
+        """For a ``with`` block, use one draw for all calls.
 
-        It is that of the last call, or the next one if `step`, `reselect` or `restart` came since.
+        It is that of the last call, or a new one if `step`, `reselect` or `restart` came since.
         """
         with self._sequence.keeping_one():
             yield self
 
     @contextmanager
     def pruned(self) -> Generator[nn.Module]:
-        """For the length of a ``with`` block, one draw prunes the network itself and its layers.
+        """For a ``with`` block, prune the network itself by one draw, and so each of its layers.
 
-        It is for parts of it, as ``with surrogate.pruned() as network: network.features(x)``.
+        To run some of its layers: ``with surrogate.pruned() as network: network.features(x)``.
         """
         self._refuse_partly("pruned()")
         with self._under(self._lazy_draw()):
@@ -188,11 +189,11 @@ class Diversified(ModuleProxy):
 
     @between_graphs
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model as the next draw prunes it."""
+        """Call the model, pruned by the next draw."""
         return self._run(self.network, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Other ways to run the model, such as ``forward_features``, ``generate``, are pruned."""
+        """Prune other methods that run the model, such as ``forward_features`` or ``generate``."""
         found = super().__getattr__(name)
         if name.startswith("forward") and callable(found):
             run = self._run
@@ -218,7 +219,7 @@ class Diversified(ModuleProxy):
 
     @between_graphs
     def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run what may or may not use weights: if it does, it begins a draw."""
+        """Run a function that may use weights: when it uses the first, a draw is made."""
         with Compiler() as compiler:
             if self._sequence.is_dense:
                 return compiler.call(call, args, kwargs)
@@ -227,10 +228,10 @@ class Diversified(ModuleProxy):
             return run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
 
     def _refuse_partly(self, name: str) -> None:
-        """Recipes that need what ``forward`` is given can do nothing else."""
+        """Overridden by recipes that need the arguments of ``forward``, to raise an error."""
 
     def _lazy_draw(self, args: Any = (), kwargs: Any = None) -> LazyDraw | None:
-        """What prunes this call; None where it is dense."""
+        """The draw of this call, to be made later; None if the call is dense."""
         if self._sequence.is_dense:
             return None
         refuse_recording()
@@ -248,7 +249,7 @@ class Diversified(ModuleProxy):
             yield
 
     def _current_snapshot(self) -> NetworkSnapshot:
-        """The weights that compete; where the network was changed, found and chosen anew."""
+        """The weights that compete; found anew, with new candidates, if the network has changed."""
         snapshot = self._snapshot
         if snapshot is not None and snapshot.is_current():
             return snapshot
@@ -267,7 +268,7 @@ class Diversified(ModuleProxy):
     def _make(
         self, number: int, snapshot: NetworkSnapshot, args: Any = (), kwargs: Any = None
     ) -> Draw:
-        """Make a draw by its number; recipes may choose candidates by what the call is given."""
+        """Make a draw by its number; recipes may choose candidates by the arguments of the call."""
         if isinstance(self.redraw, int):
             number %= self.redraw
         self._candidates = self._choose(snapshot, args, kwargs or {})
@@ -277,19 +278,18 @@ class Diversified(ModuleProxy):
         return placed_like(self._candidates, snapshot.targets, snapshot.weights())
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script`` asks for: the model itself, where nothing is drawn."""
+        """The module that ``torch.jit.script`` compiles: the model itself, if nothing is drawn."""
         if not self._sequence.is_dense:
             refuse_recording(scripting=True)
         return self.network
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_snapshot": None}  # found again where the copy is called
+        return {**self.__dict__, "_snapshot": None}  # found anew in the copy's first call
 
     def extra_repr(self) -> str:
         """The settings, as ``repr`` shows them."""
-        options = {k: v for k, v in vars(self.options).items() if v is not None}
-        said = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        options = [f"{k}={v!r}" for k, v in vars(self.options).items() if v is not None]
         return (
             f"p_prune={self.p_prune:g}, p_bern={self.p_bern:g}, redraw={self.redraw!r}, "
-            f"prune_type={self.prune_type!r}, {said}"
+            f"prune_type={self.prune_type!r}, {', '.join(options)}"
         )

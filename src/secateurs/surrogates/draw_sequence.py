@@ -1,4 +1,4 @@
-"""Which draw the next call gets, in all threads and in single ones."""
+"""The draws of a surrogate: which one the next call uses, in each thread."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -9,13 +9,13 @@ from secateurs.surrogates.numbered_draws import Draw
 
 
 class DrawSequence:
-    """The draws of a surrogate: counted for all threads, and kept or left out for single ones.
+    """The draws of a surrogate, numbered over all threads; a thread may keep one, or be dense.
 
-    Copies and files keep the count and the last draws, not the lock and the threads' settings.
+    Copies and pickles have the count and the last draws, not the lock and the threads' settings.
 
     Attributes:
         count: how many draws were made.
-        current: the draw that the next call may use again, None for none.
+        current: the draw that the next call may use again, or None.
         last: the draw of the last call.
     """
 
@@ -26,9 +26,9 @@ class DrawSequence:
         self.reset()
 
     def reset(self) -> None:
-        """Make the lock anew, and forget the settings of threads."""
+        """Make a new lock, and forget the settings of threads."""
         self.lock = threading.RLock()
-        self._here = threading.local()
+        self._thread = threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"count": self.count, "current": self.current, "last": self.last}
@@ -39,20 +39,20 @@ class DrawSequence:
 
     @property
     def is_dense(self) -> bool:
-        """Whether this thread wants the model itself."""
-        return getattr(self._here, "dense", False)
+        """Whether this thread prunes nothing."""
+        return getattr(self._thread, "dense", False)
 
     @property
     def held(self) -> list[Draw | None] | None:
-        """The draw that this thread keeps, in a list that it is put into when it is made."""
-        return getattr(self._here, "held", None)
+        """A list of the draw that this thread keeps (None until it is made), if it keeps one."""
+        return getattr(self._thread, "held", None)
 
     def take(self, make: Callable[[int], Draw], *, by_step: bool) -> Draw:
-        """The draw of a call: the current one, or the next one, made by its number.
+        """The draw of a call: the current one, or a new one, made by its number.
 
         Args:
-            make: makes draw number i.
-            by_step: whether a draw serves more than one call.
+            make: makes the draw of a number.
+            by_step: whether calls share a draw until the next step.
         """
         with self.lock:
             held = self.held
@@ -66,30 +66,30 @@ class DrawSequence:
         return draw
 
     def forget(self) -> None:
-        """Let the next call make a draw."""
+        """Let the next call make a new draw."""
         self.current = None
         if self.held is not None:
             self.held[0] = None
 
     def restart(self) -> None:
-        """Count from 0 again, as if nothing had been drawn."""
+        """Number the draws from 0 again."""
         with self.lock:
             self.count, self.last = 0, None
             self.forget()
 
     @contextmanager
     def keeping_one(self) -> Generator[None]:
-        """For this thread, use one draw for all calls: the last one, or else the next."""
+        """For a ``with`` block, use one draw in this thread: the current one, or else the next."""
         held = self.held
         with self.in_this_thread(held=[self.current] if held is None else held):
             yield
 
     @contextmanager
     def in_this_thread(self, **values: Any) -> Generator[None]:
-        """Let ``dense`` or ``held`` be something else for this thread."""
-        before = {name: getattr(self._here, name, None) for name in values}
-        self._here.__dict__.update(values)
+        """For a ``with`` block, set ``dense`` or ``held`` for this thread."""
+        before = {name: getattr(self._thread, name, None) for name in values}
+        self._thread.__dict__.update(values)
         try:
             yield
         finally:
-            self._here.__dict__.update(before)
+            self._thread.__dict__.update(before)

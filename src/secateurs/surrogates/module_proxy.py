@@ -1,4 +1,4 @@
-"""A module that stands for another one: with the same parameters, buffers and submodules."""
+"""A module with the parameters, buffers and submodules of another one."""
 
 import functools
 import types
@@ -15,19 +15,19 @@ _SHARED = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 class ModuleProxy(nn.Module):
-    """Shares everything that a network holds, and may do something else when it is called.
+    """Shares the content of a network, and may do something else when it is called.
 
     ``parameters()``, ``named_modules()``, ``state_dict()``, ``.to()``, ``.eval()``, ``deepcopy``
-    and ``pickle`` do what they do for the network, without a name more. Its class is none of the
-    network's: who takes a ``Sequential`` apart to call its parts calls this one instead.
+    and ``pickle`` do the same as for the network, with the same names. It is no instance of the
+    network's class: code that calls the layers of a ``Sequential`` one by one calls this instead.
 
     Args:
-        network: the module that it shares everything with.
+        network: the module whose content it shares.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        # In a tuple, since a module's attributes that are modules become parts of it.
+        # In a tuple, since an attribute that is a module becomes a submodule.
         self.__dict__["_proxied"] = (network,)
         for name in _SHARED:
             self.__dict__[name] = network.__dict__[name]
@@ -35,11 +35,11 @@ class ModuleProxy(nn.Module):
 
     @property
     def network(self) -> nn.Module:
-        """The module that this one stands for."""
+        """The module whose content this one shares."""
         return self.__dict__["_proxied"][0]
 
     def __getattr__(self, name: str) -> Any:
-        """What is not found here is the network's: its configuration, ``device``, ``classes``."""
+        """Attributes that are not found here are the network's: its ``config``, ``device``, ..."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -48,7 +48,7 @@ class ModuleProxy(nn.Module):
         return getattr(self.network, name)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the network and of all below it."""
+        """Set the mode of the network and of its submodules."""
         self.network.train(mode)
         self.training = mode
         return self
@@ -73,7 +73,7 @@ class ModuleProxy(nn.Module):
 
 
 def may_run_layers(name: str, found: object) -> bool:
-    """Whether something of a network, by its name, is a function that may use its weights."""
+    """Whether an attribute of a network is a function that may use its weights."""
     return isinstance(found, _FUNCTIONS) and not name.startswith(_NOT_RUNNING)
 
 
@@ -81,7 +81,7 @@ def may_run_layers(name: str, found: object) -> bool:
 def run_under(
     under: Callable[[], AbstractContextManager[Any]], run: Callable[..., Any], *args: Any
 ) -> Any:
-    """Call a function inside of ``under()``, and if it gives a generator, run that so as well."""
+    """Call a function inside ``under()``; if it returns a generator, run that inside it too."""
     with under():
         found = run(*args)
     return _resumed(under, found) if isinstance(found, Generator) else found
@@ -90,7 +90,7 @@ def run_under(
 def _resumed(
     under: Callable[[], AbstractContextManager[Any]], running: Generator[Any, Any, Any]
 ) -> Generator[Any, Any, Any]:
-    # Nothing of a generator runs when it is made, and between its values others may run.
+    # A generator runs only when a value is requested, and other code runs between its values.
     sent = None
     while True:
         with under():
@@ -102,8 +102,8 @@ def _resumed(
 
 
 _FUNCTIONS = (types.MethodType, types.FunctionType, functools.partial)
-# The methods of many models that set, store or describe them: these are the model's, as are those
-# of nn.Module. Whatever else is called may run layers.
+# Methods of many models and of nn.Module that set, save or describe a model, by the beginnings of
+# their names. Any other method may run layers.
 _NOT_RUNNING = (
     "_", "add_", "delete_", "disable_", "enable_", "from_", "gradient_checkpointing_", "init_",
     "load_", "post_init", "prune_", "push_to_", "register_", "requires_", "reset_", "resize_",

@@ -1,4 +1,4 @@
-"""Which weights a surrogate prunes, found anew when its network has changed."""
+"""The weights that a surrogate prunes, found anew when its network has changed."""
 
 import shlex
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from secateurs.surrogates.thread_parameters import Holder, holders_of, parameter
 
 
 class NetworkSnapshot:
-    """The weights that compete in a network as it is now, and where they are.
+    """The weights that compete in a network as it is now, and the modules that have them.
 
     Attributes:
         targets: the weights, in order.
-        holders: the modules that hold them.
+        holders: the modules that have them.
         modules: all modules of the network, but for scripted ones.
-        fast: those in which torch may take another path where no gradient is wanted.
+        fast: the modules in which torch may run other code if no gradient is wanted.
 
     Args:
         network: the model.
-        options: which weights compete, as for `secateurs.select`.
+        options: the options that say which weights compete.
         prune_type: ``"global"`` or ``"gradient"``.
 
     Raises:
@@ -47,25 +47,29 @@ class NetworkSnapshot:
         self.targets = find_targets(
             network, layers=options.layers, include=options.include, exclude=options.exclude
         )
-        _check_targets(self.targets, prune_type)
+        for target in self.targets:
+            for module, _ in target.places:
+                _check_holder(target.name, module)
+        if prune_type == "gradient":
+            check_gradient_prunable(self.targets)
         self.holders = holders_of([target.places for target in self.targets])
-        # A scripted module keeps its parts elsewhere, and takes no hooks.
+        # A scripted module has no ordinary submodules, and takes no hooks.
         scripted = torch.jit.ScriptModule
         self.modules = [m for m in network.modules() if not isinstance(m, scripted)]
         self.fast = [module for module in self.modules if isinstance(module, FAST_PATHS)]
-        self._seen = _parts_of(self.modules)
+        self._seen = _ids_of(self.modules)
 
     @property
     def lasting(self) -> bool:
-        """Whether these are the model's own parameters: torch.func lends it others for a call."""
+        """Whether these are the model's parameters, not tensors that torch.func sets for a call."""
         return all(isinstance(target.parameter, nn.Parameter) for target in self.targets)
 
     def is_current(self) -> bool:
         """Whether the network still has the same modules and parameters in the same order."""
-        return _parts_of(self.modules) == self._seen
+        return _ids_of(self.modules) == self._seen
 
     def fits(self, candidates: Candidates) -> bool:
-        """Whether candidates are about weights that compete here, of the same shapes."""
+        """Whether candidates are those of these weights, with the same names and shapes."""
         weights = {t.name: w for t, w in zip(self.targets, self.weights(), strict=True)}
         return weights.keys() == candidates.units.keys() and all(
             units.shape == tuple(weights[name].shape) for name, units in candidates.units.items()
@@ -76,35 +80,27 @@ class NetworkSnapshot:
         return [parameters_of(target.module)[target.attribute] for target in self.targets]
 
 
-def _parts_of(modules: Sequence[nn.Module]) -> list[object]:
-    # Numbers, since parameters that were replaced meanwhile should not be kept for this. In one
-    # loop and one list, since it runs at every call.
+def _ids_of(modules: Sequence[nn.Module]) -> list[object]:
+    # Ids, so as not to keep replaced parameters alive. One loop and one list, since every call runs
+    # it.
     found: list[object] = []
     for module in modules:
         own: dict[str, Any] = module.__dict__
         found.extend(map(id, own["_modules"].values()))
-        found.append(None)  # so that nothing moves from one kind to the other unseen
+        found.append(None)  # separates the submodules from the parameters
         found.extend(map(id, own["_parameters"].values()))
         found.append(is_pruned(module))
     return found
 
 
 def surrogate_barrier(target: Target) -> str:
-    """Why a weight cannot be pruned in a surrogate, by the kind of its layer, or nothing."""
+    """Why a weight cannot be pruned in a surrogate because of its layer; empty if it can."""
     recurrent = any(isinstance(module, nn.RNNBase) for module, _ in target.places)
     return "cannot be pruned in a surrogate" if recurrent else ""
 
 
-def _check_targets(targets: Sequence[Target], prune_type: str) -> None:
-    for target in targets:
-        for module, _ in target.places:
-            _check_holder(target.name, module)
-    if prune_type == "gradient":
-        check_gradient_prunable(targets)
-
-
 def _check_holder(name: str, module: nn.Module) -> None:
-    """Refuse weights that a module does not look up among its parameters when it is called."""
+    """Refuse a weight that its module does not look up in its parameters when it is called."""
     if isinstance(module, nn.RNNBase):
         kind, out = f"a recurrent layer ({type(module).__name__})", "nn.RNNBase"
     elif isinstance(module, torch.jit.ScriptModule):

@@ -1,4 +1,4 @@
-"""Draws by their numbers: which candidates a forward pass prunes, made again when needed."""
+"""Draws by number, whose masks can be made again instead of being kept."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from secateurs.surrogates.torch_transforms import is_transformed
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw, from which the same masks can be made again, so that they need not be kept.
+    """One draw. It makes the same masks each time, so that they need not be kept.
 
     Attributes:
-        candidates: which units may be pruned.
-        p_bern: the probability with which each of them is.
-        seed: of this draw alone.
+        candidates: the candidates.
+        p_bern: the probability with which a candidate is pruned.
+        seed: the seed of this draw alone.
     """
 
     candidates: Candidates
@@ -44,15 +44,15 @@ def seed_of(seed: int, number: int) -> int:
 def placed_like(
     candidates: Candidates, targets: Sequence[Target], weights: Sequence[torch.Tensor]
 ) -> Candidates:
-    """Bring candidates to the devices and into the memory order of their weights.
+    """Bring candidates to the devices and memory layouts of their weights.
 
     Args:
-        candidates: which are returned as they are, if nothing is to be done.
+        candidates: the candidates; returned as they are if that is where they are.
         targets: the weights that compete.
-        weights: the tensors that hold their values now.
+        weights: their current tensors.
     """
     if any(map(is_transformed, weights)):
-        return candidates  # inside of torch.func's transforms tensors have no memory of their own
+        return candidates  # inside torch.func's transforms tensors have no memory of their own
     of = {t.name: weight.detach() for t, weight in zip(targets, weights, strict=True)}
     if all(_fits(chosen, of[name]) for name, chosen in candidates.local.items()):
         return candidates

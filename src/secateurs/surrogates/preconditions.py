@@ -1,4 +1,4 @@
-"""Which models a surrogate can be made of, and which ``redraw`` it takes."""
+"""Checks of the model and of ``redraw`` that a surrogate is given."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from secateurs.surrogates.module_proxy import ModuleProxy
 
 
 def check_redraw(redraw: object) -> str | int:
-    """When to draw: ``"forward"``, ``"step"``, or a number of draws.
+    """Check ``redraw``: ``"forward"``, ``"step"``, or a number of draws.
 
     Raises:
         InvalidArgumentError: it is none of these.
@@ -28,7 +28,7 @@ def check_redraw(redraw: object) -> str | int:
 
 
 def check_model(model: object) -> None:
-    """Refuse what no surrogate can be made of.
+    """Check that a surrogate can be made of a model.
 
     Raises:
         InvalidArgumentError: it is no module, a surrogate, pruned, or divided over ranks.
@@ -46,10 +46,10 @@ def check_model(model: object) -> None:
 
 
 def check_unpruned(model: nn.Module) -> None:
-    """Refuse a model that is pruned, of which a surrogate would prune what is left.
+    """Check that a model is not pruned: a surrogate would prune it further.
 
     Raises:
-        InvalidArgumentError: it is.
+        InvalidArgumentError: the model is pruned.
     """
     if any(map(is_pruned, model.modules())):
         raise InvalidArgumentError(

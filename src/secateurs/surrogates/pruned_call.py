@@ -1,9 +1,8 @@
-"""Putting a draw on a model for the length of one call, without touching its weights.
+"""Pruning a model by a draw for the length of one call, without a change of its weights.
 
-In global pruning the modules find other tensors in the place of their parameters: the products of
-weights and masks, which live as long as the graph of the call needs them. In gradient pruning the
-functions that are handed a weight find its mask, and save it with the graph. Both hold for the
-thread that calls, and for no other.
+In global pruning the modules find other tensors instead of their parameters: the products of
+weights and masks, which are freed with the graph of the call. In gradient pruning the functions
+that use a weight find its mask, and save it in the graph. Other threads see neither.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -25,7 +24,7 @@ from secateurs.surrogates.torch_transforms import is_transformed, outside_transf
 
 
 class LazyDraw:
-    """The draw of one call of a surrogate, made when it is first asked for.
+    """The draw of one call of a surrogate, made when it is first needed.
 
     Args:
         snapshot: the weights that the call prunes.
@@ -51,7 +50,7 @@ class LazyDraw:
 
 @contextmanager
 def pruned_by(network: nn.Module, lazy: LazyDraw, prune_type: str) -> Generator[None]:
-    """The model as a call's draw prunes it, for this thread; afterwards it is as it was.
+    """For a ``with`` block, prune the model by the draw of a call, for this thread alone.
 
     A draw that was not made yet is made when the first weight is used.
 
@@ -61,18 +60,18 @@ def pruned_by(network: nn.Module, lazy: LazyDraw, prune_type: str) -> Generator[
         prune_type: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
     """
     if prune_type == "gradient":
-        # Before the function mode is entered, which would look at all that a draw does.
-        found = _masked(lazy) if lazy.is_made else None
-        with masked_backward(network, lazy.snapshot) as learn:
+        # Outside of the function mode, which would otherwise see all operations of a draw.
+        found = _weights_and_masks(lazy) if lazy.is_made else None
+        with masked_backward(network, lazy.snapshot) as add_weights:
             if found is not None:
-                learn(*found)
+                add_weights(*found)
                 yield
                 return
 
             def weights() -> Sequence[Tensor]:
                 with without_our_mode():
-                    found = _masked(lazy)
-                learn(*found)
+                    found = _weights_and_masks(lazy)
+                add_weights(*found)
                 return found[0]
 
             with _when_used(lazy.snapshot, weights):
@@ -85,13 +84,13 @@ def pruned_by(network: nn.Module, lazy: LazyDraw, prune_type: str) -> Generator[
             yield
 
 
-def _masked(lazy: LazyDraw) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+def _weights_and_masks(lazy: LazyDraw) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     return lazy.snapshot.weights(), keeps(lazy.snapshot.targets, lazy.make())
 
 
 @contextmanager
 def _when_used(snapshot: NetworkSnapshot, make: Callable[[], Sequence[Tensor]]) -> Generator[None]:
-    """Let modules find what ``make`` gives, which is called when the first of them looks."""
+    """Let modules find the tensors of ``make``, which is called at the first look-up."""
     made: list[Tensor] = []
     with_gradients = torch.is_grad_enabled()
 
@@ -107,14 +106,14 @@ def _when_used(snapshot: NetworkSnapshot, make: Callable[[], Sequence[Tensor]]) 
 
 
 def products(snapshot: NetworkSnapshot, draw: Draw) -> list[Tensor]:
-    """Each weight times its mask; gradients flow to weights that want them."""
+    """Each weight times its mask; gradients flow to weights that require them."""
     weights = snapshot.weights()
     keep = keeps(snapshot.targets, draw)
     with outside_transforms():
         plain = [i for i, weight in enumerate(weights) if not is_transformed(weight)]
         made: dict[int, Tensor] = _plain(snapshot.targets, weights, keep, plain, draw)
     for number, weight in enumerate(weights):
-        if number not in made:  # of torch.func, which must see what is done with it
+        if number not in made:  # of a transform of torch.func, which must see the operations
             mask = keep[number].to(weight.device)
             made[number] = torch.where(mask, weight, torch.zeros((), dtype=weight.dtype))
     return [made[number] for number in range(len(weights))]
@@ -130,12 +129,12 @@ def _plain(
     made = {i: torch.empty_like(weights[i], requires_grad=False) for i in chosen}
     with torch.no_grad():
         multiply([Product(weights[i].detach(), keep[i], made[i]) for i in chosen])
-    wanted = [i for i in chosen if weights[i].requires_grad] if torch.is_grad_enabled() else []
-    if wanted:
-        # The masks are not kept for the backward pass: they are drawn again where it needs them.
-        about, done = [targets[i] for i in wanted], [made[i] for i in wanted]
-        linked = _Linked.apply(draw, about, done, *(weights[i] for i in wanted))
-        made |= dict(zip(wanted, linked, strict=True))
+    learned = [i for i in chosen if weights[i].requires_grad] if torch.is_grad_enabled() else []
+    if learned:
+        # The masks are not kept for the backward pass, which draws them again if it needs them.
+        of, values = [targets[i] for i in learned], [made[i] for i in learned]
+        linked = _Linked.apply(draw, of, values, *(weights[i] for i in learned))
+        made |= dict(zip(learned, linked, strict=True))
     return made
 
 
@@ -147,7 +146,7 @@ def keeps(targets: Sequence[Target], draw: Draw) -> list[Tensor]:
 
 
 class _Linked(torch.autograd.Function):
-    """Products that exist already, as functions of the weights: dL/dw = keep * dL/d(keep * w)."""
+    """Links computed products to their weights: dL/dw = keep * dL/d(keep * w)."""
 
     @staticmethod
     def forward(

@@ -1,49 +1,48 @@
-"""Other tensors in the place of a module's parameters, for one thread alone.
+"""Other tensors instead of a module's parameters, for one thread alone.
 
-Nothing is exchanged that other threads can see: while a surrogate runs, the dictionary of a
-module's parameters is one that answers each thread for itself. Whoever runs the network elsewhere
-at that time finds the parameters, and so does another surrogate, which finds its own tensors.
+While a surrogate runs, the dictionary of a module's parameters is one whose look-ups depend on the
+thread. Another thread that runs the network at that time finds the parameters, and if it runs
+another surrogate of the network, the tensors of that one.
 """
 
 import threading
-from collections.abc import Generator, ItemsView, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Generator, ItemsView, Iterator, KeysView, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
-# Held while a dictionary is put in place or taken away, never while a network runs. A lock is no
-# state, and surrogates of one network must share it.
+# Held while dictionaries are exchanged, never while a network runs. It is global, since surrogates
+# of one network must share it.
 _EXCHANGE = threading.Lock()
 
 Value = Tensor | partial[Tensor]
-"""A tensor, or what makes it when it is looked up."""
+"""A tensor, or a function that makes it when it is looked up."""
 
 
 class ThreadParameters(dict[str, Any]):
-    """The parameters of a module, by whose names a thread may find other tensors.
+    """The parameters of a module, of which a thread may replace some for itself.
 
-    A look-up (``module.weight``) gives what was put there for the thread, as a surrogate does for
-    the length of a call. Going through all of them (``parameters()``, ``state_dict()``, ``to()``)
-    gives the parameters. What a thread writes during such a call is seen by itself alone: a network
-    may put tensors in the place of parameters for a while and put back what it found
-    (``torch.func.functional_call``). A new parameter that is still there at the end of the call
-    becomes the module's.
+    A look-up (``module.weight``) gives the thread's tensor, if a surrogate has set one for the
+    length of a call. Iteration (``parameters()``, ``state_dict()``, ``to()``) gives the parameters.
+    What a thread writes during such a call only this thread sees: a network may replace parameters
+    for a while and then restore what it found (``torch.func.functional_call``). A new parameter
+    that is still there at the end of the call becomes the module's.
 
     Args:
-        real: the module's own dictionary, where parameters are kept and changed.
+        real: the module's own dictionary of parameters.
     """
 
     def __init__(self, real: dict[str, Any]):
         super().__init__(real)
         self.real = real
         self.users = 0
-        # Not a dictionary by thread: torch.compile knows this, and compiles once for all draws.
-        self.here = threading.local()
+        # Not a dictionary of threads: torch.compile supports this, and compiles once for all draws.
+        self.thread = threading.local()
 
     def __getitem__(self, name: str) -> Any:
-        values = getattr(self.here, "values", None)
+        values = getattr(self.thread, "values", None)
         if values is not None and name in values:
             value = values[name]
             return value() if isinstance(value, partial) else value
@@ -54,24 +53,24 @@ class ThreadParameters(dict[str, Any]):
         return self[name] if name in self.real else default
 
     def __setitem__(self, name: str, value: Any) -> None:
-        values: dict[str, Any] | None = getattr(self.here, "values", None)
+        values: dict[str, Any] | None = getattr(self.thread, "values", None)
         if values is None or name not in self.real:
             self._write(name, value)
         elif value is not self.real[name]:
             values[name] = value
-        elif name in self.here.given:  # the parameter itself: pruned, as the draw says
-            values[name] = self.here.given[name]
+        elif name in self.thread.given:  # the parameter itself: the pruned one again
+            values[name] = self.thread.given[name]
         else:
             values.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
         del self.real[name]
         super().__delitem__(name)
-        if getattr(self.here, "values", None) is not None:
-            self.here.values.pop(name, None)
+        if getattr(self.thread, "values", None) is not None:
+            self.thread.values.pop(name, None)
 
     def pop(self, name: str, *default: Any) -> Any:
-        """Take one of the parameters away."""
+        """Remove a parameter and return it."""
         if name in self.real:
             value = self.real[name]
             del self[name]
@@ -79,15 +78,15 @@ class ThreadParameters(dict[str, Any]):
         return self.real.pop(name, *default)
 
     def replace(self, given: dict[str, Any]) -> tuple[Any, Any]:
-        """Let this thread see these values; returns what it saw before."""
-        before = getattr(self.here, "given", None), getattr(self.here, "values", None)
-        self.here.given, self.here.values = given, dict(given)
+        """Let this thread find these values; returns its earlier ones, for `put_back`."""
+        before = getattr(self.thread, "given", None), getattr(self.thread, "values", None)
+        self.thread.given, self.thread.values = given, dict(given)
         return before
 
     def put_back(self, before: tuple[Any, Any]) -> None:
-        """Let this thread see what it saw before, and keep the parameters that it left."""
-        given, left = self.here.given, self.here.values
-        self.here.given, self.here.values = before
+        """Let this thread find its earlier values, and keep the new parameters that it set."""
+        given, left = self.thread.given, self.thread.values
+        self.thread.given, self.thread.values = before
         for name, value in left.items():
             new = name not in given or value is not given[name]
             if new and name in self.real and (value is None or isinstance(value, nn.Parameter)):
@@ -97,7 +96,7 @@ class ThreadParameters(dict[str, Any]):
         self.real[name] = value
         super().__setitem__(name, value)
 
-    # What goes through all entries asks the real dictionary, which other threads may have changed.
+    # Iteration reads the real dictionary, which other threads may have changed.
     def __iter__(self) -> Iterator[str]:
         return iter(self.real)
 
@@ -124,36 +123,36 @@ class ThreadParameters(dict[str, Any]):
         return dict(self.real)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copy of the network is one of its parameters, also while it runs elsewhere."""
+        """A copy of the network has the parameters, also if it is made during a call."""
         return type(self.real), (), None, None, iter(self.real.items())
 
 
 def parameters_of(module: nn.Module) -> dict[str, Any]:
-    """The dictionary of a module's parameters, whatever is there instead of it now."""
+    """A module's own dictionary of parameters, also if it is replaced now."""
     found: dict[str, Any] = module.__dict__["_parameters"]
     return found.real if isinstance(found, ThreadParameters) else found
 
 
 Holder = tuple[nn.Module, ThreadParameters, tuple[tuple[str, int], ...]]
-"""A module, what can replace its dictionary, and which values go to which of its names."""
+"""A module, a replacement for its dictionary, and (name, number of the value) pairs."""
 
 
 def holders_of(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Holder]:
-    """Where to put some values, by module.
+    """The modules whose parameters some values replace.
 
     Args:
-        tensors: for each value, every (module, attribute) where it shall be found.
+        tensors: for each value, every (module, attribute) that it replaces.
     """
-    found: dict[nn.Module, list[tuple[str, int]]] = {}
-    for number, found_at in enumerate(tensors):
-        for module, attribute in found_at:
-            found.setdefault(module, []).append((attribute, number))
-    return [(m, ThreadParameters(parameters_of(m)), tuple(names)) for m, names in found.items()]
+    names: dict[nn.Module, list[tuple[str, int]]] = {}
+    for number, attributes in enumerate(tensors):
+        for module, attribute in attributes:
+            names.setdefault(module, []).append((attribute, number))
+    return [(m, ThreadParameters(parameters_of(m)), tuple(own)) for m, own in names.items()]
 
 
 @contextmanager
 def replaced_in_thread(holders: Sequence[Holder], values: Sequence[Value]) -> Generator[None]:
-    """For a ``with`` block, let this thread find values where modules have their parameters.
+    """For a ``with`` block, let this thread find values instead of modules' parameters.
 
     Args:
         holders: from `holders_of`.
@@ -176,13 +175,11 @@ def _enter(holders: Sequence[Holder]) -> list[ThreadParameters]:
     used: list[ThreadParameters] = []
     with _EXCHANGE:
         for module, own, _ in holders:
-            present: Mapping[str, Any] = module.__dict__["_parameters"]
+            present: dict[str, Any] = module.__dict__["_parameters"]
             if isinstance(present, ThreadParameters):
                 shared = present
             else:
-                shared = (
-                    own if own.real is present else ThreadParameters(module.__dict__["_parameters"])
-                )
+                shared = own if own.real is present else ThreadParameters(present)
                 dict.update(shared, shared.real)
                 module.__dict__["_parameters"] = shared
             shared.users += 1

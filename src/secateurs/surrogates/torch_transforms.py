@@ -1,4 +1,4 @@
-"""Beside torch's transforms: its compiler, and ``torch.func``."""
+"""What surrogates need of torch's transforms: the compiler, and those of ``torch.func``."""
 
 import sys
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def between_graphs(function: _Function) -> _Function:
 
 
 class Compiler:
-    """For a ``with`` block, keep the compiler out; ``with compiler.back():`` lets it in again."""
+    """For a ``with`` block, switch torch.compile off; `call` calls a function with it."""
 
     @between_graphs
     def __enter__(self) -> "Compiler":
@@ -51,13 +51,13 @@ class Compiler:
             _EVAL.set_eval_frame(self._callback)
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Call a function with the compiler as it was before the block."""
+        """Call a function with torch.compile as it was before the block."""
         if not self._loaded:
             return function(*args, **kwargs)
-        return self._let_in(function, args, kwargs)
+        return self._call_compiled(function, args, kwargs)
 
     @between_graphs
-    def _let_in(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _call_compiled(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         _EVAL.set_eval_frame(self._callback)
         try:
             return function(*args, **kwargs)
@@ -66,7 +66,7 @@ class Compiler:
 
 
 def is_transformed(tensor: Tensor) -> bool:
-    """Whether a tensor stands for others inside of a transform of ``torch.func``."""
+    """Whether a tensor is a wrapper that a transform of ``torch.func`` made."""
     return _C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
@@ -76,7 +76,7 @@ def in_transform() -> bool:
 
 
 def refuse_forward_mode() -> None:
-    """Refuse derivatives in forward mode, which have no backward pass to prune.
+    """Refuse forward-mode derivatives, which have no backward pass to prune.
 
     Raises:
         FailureError: one is being computed, by ``torch.func`` or ``torch.autograd.forward_ad``.
@@ -93,10 +93,10 @@ def refuse_forward_mode() -> None:
 
 
 def refuse_recording(*, scripting: bool = False) -> None:
-    """Refuse to become part of a graph that is recorded once and run for ever after.
+    """Refuse to be recorded in a graph, which would use one draw for ever.
 
     Args:
-        scripting: whether ``torch.jit.script`` asks, which nothing else tells.
+        scripting: whether ``torch.jit.script`` calls, which cannot be detected otherwise.
 
     Raises:
         FailureError: one is being recorded, by ``torch.export`` or ``torch.jit.trace``.
@@ -110,5 +110,5 @@ def refuse_recording(*, scripting: bool = False) -> None:
 
 
 def outside_transforms() -> AbstractContextManager[Any]:
-    """For a ``with`` block, compute beside the transforms of ``torch.func``: they see constants."""
+    """For a ``with`` block, hide operations from ``torch.func``: their results are constants."""
     return temporarily_clear_interpreter_stack() if in_transform() else nullcontext()

@@ -1,4 +1,4 @@
-"""Finding the surrogates in a module, however it is wrapped, and calling their methods."""
+"""Find the surrogates in a module, however they are wrapped, and call their methods."""
 
 import functools
 import types
@@ -14,18 +14,18 @@ from secateurs.surrogates.diversified import Diversified
 def surrogates_in(*modules: nn.Module) -> list[Diversified]:
     """The surrogates in some modules, each once.
 
-    Found are submodules, and what attributes hold in a list, tuple, dictionary, function, partial
-    or method. What an object of another kind holds is not found.
+    It searches submodules, and lists, tuples, sets, dictionaries, functions, partials and methods
+    in attributes, but no objects of other kinds.
     """
     return list(dict.fromkeys(_walk(modules, set())))
 
 
 def call_each(members: Iterable[nn.Module], name: str, *values: object) -> None:
-    """Call a method of each member that has it; where one has not, of the surrogates in it.
+    """Call a method of each member that has it; of the others, that of the surrogates in them.
 
     Args:
-        members: networks, some of which are or hold surrogates.
-        name: such as ``"step"``.
+        members: networks, some of which are or contain surrogates.
+        name: the method's, such as ``"step"``.
         values: the arguments.
     """
     for receiver in _receivers(members, name):
@@ -34,7 +34,7 @@ def call_each(members: Iterable[nn.Module], name: str, *values: object) -> None:
 
 @contextmanager
 def entering(members: Iterable[nn.Module], name: str) -> Generator[None]:
-    """The same for a method that gives a context manager, such as ``"frozen"``."""
+    """`call_each` for a method that returns a context manager, such as ``"frozen"``."""
     with ExitStack() as stack:
         for receiver in _receivers(members, name):
             stack.enter_context(getattr(receiver, name)())
@@ -45,7 +45,7 @@ def _receivers(members: Iterable[nn.Module], name: str) -> list[nn.Module]:
     found: dict[nn.Module, None] = {}
     for member in members:
         own = getattr(member, name, None)
-        # A layer of that name is no method: transformers call linear layers ``dense``.
+        # A layer of that name is not a method: transformers has linear layers called ``dense``.
         receives = callable(own) and not isinstance(own, nn.Module)
         found |= dict.fromkeys([member] if receives else surrogates_in(member))
     return list(found)
@@ -64,7 +64,7 @@ def _walk(values: Iterable[Any], seen: set[int]) -> Iterator[Diversified]:
 
 def _within(value: Any) -> Iterable[Any]:
     if isinstance(value, nn.Module):
-        own = (v for k, v in vars(value).items() if k not in _PARTS)
+        own = (v for k, v in vars(value).items() if k not in _MODULE_ATTRIBUTES)
         return [*value.children(), *own]
     if isinstance(value, list | tuple | set):
         return value
@@ -82,10 +82,9 @@ def _within(value: Any) -> Iterable[Any]:
 def _content(cell: types.CellType) -> list[Any]:
     try:
         return [cell.cell_contents]
-    except ValueError:  # not filled yet
+    except ValueError:  # the variable is not assigned yet
         return []
 
 
-# Of these, children are gone through by themselves; tensors hold nothing, and hooks run nothing
-# that an attack asks.
-_PARTS = frozenset(vars(nn.Module()))
+# Not searched: `_within` lists the children itself, and no surrogate is in tensors or in hooks.
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))

@@ -1,1 +1,1 @@
-"""Selection and draws over the ranks that hold one model, each with its own part of it."""
+"""Selection in a model that is divided over ranks, each of which has a shard."""

@@ -1,4 +1,4 @@
-"""Counts over ranks: each counts its own keys, and the counts are added up."""
+"""Counts over ranks: each rank counts its own keys, and the counts are added up."""
 
 import numpy as np
 
@@ -10,27 +10,27 @@ from secateurs.selection.key_counts import likely_range
 from secateurs.selection.tensor_counts import TensorCounts
 
 SIZES = Sizes(bins_log2=12)
-"""32 KiB of counts in one exchange, and one or two exchanges more than with the usual bins."""
+"""Fewer bins than usual: 32 KiB in each exchange, for one or two exchanges more."""
 
 
 class RankCounts:
     """Counts of keys in ranges over all ranks; see `secateurs.selection.threshold.Counts`.
 
-    Every method is called by all ranks together and gives all of them the same.
+    All ranks call every method together, and get the same result.
 
     Args:
-        here: the counts of this rank. Ranks agree on the format of the keys.
+        local: the counts of this rank. All ranks have keys of the same format.
         total: how many scores all ranks have together.
         ranks: the ranks.
     """
 
-    def __init__(self, here: TensorCounts, total: int, ranks: ProcessGroup):
-        self.total, self.low, self.high = total, here.low, here.high
-        self._here, self._ranks = here, ranks
+    def __init__(self, local: TensorCounts, total: int, ranks: ProcessGroup):
+        self.total, self.low, self.high = total, local.low, local.high
+        self._local, self._ranks = local, ranks
 
     def guess(self, k: int) -> tuple[int, int]:
         """A narrow range that likely holds the k-th smallest; see `KeyCounts.guess`."""
-        sample = self._here.every(self._here.sample_step(self.total))
+        sample = self._local.every(self._local.sample_step(self.total))
         sizes = np.zeros(self._ranks.size, np.int64)
         sizes[self._ranks.rank] = len(sample)
         ends = np.cumsum(self._ranks.sum(sizes))
@@ -40,7 +40,7 @@ class RankCounts:
         return likely_range(self._ranks.sum(samples), k, self.total)
 
     def count(self, low: int, high: int, shift: int) -> tuple[int, Array]:
-        """Counts below and in bins of a range; see `KeyCounts.count`.
+        """Counts below and in the bins of a range; see `KeyCounts.count`.
 
         Raises:
             InvalidArgumentError: on all ranks, if a score is NaN; the parameter is named.
@@ -48,13 +48,13 @@ class RankCounts:
         counted = np.zeros(2 + Range(low, high, shift).bins, np.int64)
         error: Exception | None = None
         try:
-            counted[1], counted[2:] = self._here.count(low, high, shift)
+            counted[1], counted[2:] = self._local.count(low, high, shift)
         except InvalidArgumentError as nan:
             counted[0], error = 1, nan
-        together = self._ranks.sum(counted)
-        if together[0]:
+        sums = self._ranks.sum(counted)
+        if sums[0]:
             self._ranks.fail(error)
-        return int(together[1]), together[2:]
+        return int(sums[1]), sums[2:]
 
 
 class IndexCounts:
@@ -63,7 +63,7 @@ class IndexCounts:
     Args:
         indices: this rank's, ascending.
         total: how many there are on all ranks.
-        size: the number of elements of the whole tensor.
+        size: how many elements the whole tensor has.
         ranks: the ranks.
     """
 
@@ -72,12 +72,12 @@ class IndexCounts:
         self._indices, self._ranks = indices, ranks
 
     def guess(self, k: int) -> tuple[int, int]:  # noqa: ARG002
-        """All there are."""
+        """The range of all indices."""
         return self.low, self.high
 
     def count(self, low: int, high: int, shift: int) -> tuple[int, Array]:
-        """Counts below and in bins of a range; see `KeyCounts.count`."""
+        """Counts below and in the bins of a range; see `KeyCounts.count`."""
         first, last = np.searchsorted(self._indices, (low, high + 1))
         bins = Range(low, high, shift).histogram(self._indices[first:last])
-        together = self._ranks.sum(np.concatenate([[first], bins]))
-        return int(together[0]), together[1:]
+        sums = self._ranks.sum(np.concatenate([[first], bins]))
+        return int(sums[0]), sums[1:]

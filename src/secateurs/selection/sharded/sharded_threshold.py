@@ -1,4 +1,4 @@
-"""The exact k smallest scores over all ranks: each rank marks its own."""
+"""The exact k smallest scores of all ranks together: each rank marks its own."""
 
 from collections.abc import Sequence
 
@@ -17,25 +17,24 @@ from secateurs.selection.tie_breaking import Marks, mark
 from secateurs.selection.unit_scores import ShardScores
 
 
-def choose_parts(
+def choose_sharded(
     groups: Sequence[Sequence[Scores]], p_prune: float, ranks: ProcessGroup, sizes: Sizes = SIZES
-) -> dict[str, torch.Tensor]:
-    """Choose the candidates of every group: see `secateurs.select`.
+) -> list[torch.Tensor]:
+    """Choose the candidates of every group of competing parameters; see `secateurs.select`.
 
     Args:
-        groups: from `secateurs.selection.unit_scores.score_all`.
+        groups: scores from `secateurs.selection.unit_scores.score_all`.
         p_prune: the ratio of units.
-        ranks: those that hold the model.
-        sizes: how much is looked at and kept at a time, the same on all ranks.
+        ranks: the ranks that hold the model.
+        sizes: how many keys are read and kept at a time, the same on all ranks.
 
     Returns:
-        For each name a bool tensor, one for each unit on this rank.
+        For each parameter a bool tensor, one for each unit on this rank.
     """
-    chosen: dict[str, torch.Tensor] = {}
+    chosen: list[torch.Tensor] = []
     for group in groups:
-        parts = [part for part in group if isinstance(part, ShardScores)]
-        masks = _choose(parts, round(p_prune * _total(parts)), ranks, sizes)
-        chosen |= {part.name: mask for part, mask in zip(parts, masks, strict=True)}
+        shards = [one for one in group if isinstance(one, ShardScores)]
+        chosen += _choose(shards, round(p_prune * _total(shards)), ranks, sizes)
     return chosen
 
 
@@ -50,8 +49,8 @@ def _choose(
     Args:
         group: the scores of this rank, in the order in which ties are broken.
         k: how many, from 0 to the number of units.
-        ranks: all of which must call.
-        sizes: how much is looked at and kept at a time.
+        ranks: the ranks that hold the model, which must call together.
+        sizes: how many keys are read and kept at a time.
 
     Returns:
         For each tensor a bool tensor, one for each unit of this rank.
@@ -59,46 +58,46 @@ def _choose(
     Raises:
         InvalidArgumentError: on all ranks, if a score is NaN; the parameter is named.
     """
-    counted = [part for part in group if part.shard.counted]
-    copies = [part for part in group if not part.shard.counted]
-    marks, others = (Marks.empty([part.values for part in parts]) for parts in (counted, copies))
-    masks = dict(zip((part.name for part in counted), marks.masks, strict=True))
-    masks |= zip((part.name for part in copies), others.masks, strict=True)
-    # Every tensor is in both, with or without elements, for all must agree on the keys' format.
-    here = TensorCounts(_with_empty(counted, copies), marks.here, sizes)
-    counts = RankCounts(here, _total(group), ranks)
+    counted = [one for one in group if one.shard.counted]
+    copies = [one for one in group if not one.shard.counted]
+    marks, others = (Marks.empty([one.values for one in shards]) for shards in (counted, copies))
+    masks = dict(zip((one.name for one in counted), marks.masks, strict=True))
+    masks |= zip((one.name for one in copies), others.masks, strict=True)
+    # Both have every tensor, if need be without elements, so that they use one format of keys.
+    local = TensorCounts(_with_empty(counted, copies), marks.on_cpu, sizes)
+    counts = RankCounts(local, _total(group), ranks)
     threshold = find_threshold(counts, k, sizes.bins_log2)
     if threshold is None:
-        return [masks[part.name].fill_(False) for part in group]
-    copied = TensorCounts(_with_empty(copies, counted), others.here, sizes)
-    mark(counted, marks, here, threshold.below, ties=0)
+        return [masks[one.name].fill_(False) for one in group]
+    copied = TensorCounts(_with_empty(copies, counted), others.on_cpu, sizes)
+    mark(counted, marks, local, threshold.below, ties=0)
     mark(copies, others, copied, threshold.below, ties=0)
-    made = [masks[part.name] for part in group]
+    made = [masks[one.name] for one in group]
     if threshold.ties:
-        _mark_ties(group, made, here, threshold, ranks)
+        _mark_ties(group, made, local, threshold, ranks)
     return made
 
 
 def _mark_ties(
     group: Sequence[ShardScores],
     masks: Sequence[torch.Tensor],
-    here: TensorCounts,
+    local: TensorCounts,
     threshold: Threshold,
     ranks: ProcessGroup,
 ) -> None:
-    """Mark the earliest scores that equal the threshold, on whichever ranks they are."""
-    tied = [_indices(part, here.dtype, threshold.key) for part in group]
-    own = [len(i) if part.shard.counted else 0 for i, part in zip(tied, group, strict=True)]
+    """Mark the earliest scores that equal the threshold, over all ranks."""
+    tied = [_indices(one, local.dtype, threshold.key) for one in group]
+    own = [len(i) if one.shard.counted else 0 for i, one in zip(tied, group, strict=True)]
     left = threshold.ties
     rows = zip(group, masks, tied, ranks.sum(np.array(own)).tolist(), strict=True)
-    for part, mask, indices, total in rows:
+    for one, mask, indices, total in rows:
         if left == 0:
             break
         if total > left:
-            whole = part.shard.indices_of(indices)
-            size = torch.Size(part.shard.shape).numel()
-            counts = IndexCounts(whole if part.shard.counted else whole[:0], total, size, ranks)
-            last = find_threshold(counts, left, here.sizes.bins_log2)
+            whole = one.shard.indices_of(indices)
+            size = torch.Size(one.shard.shape).numel()
+            counts = IndexCounts(whole if one.shard.counted else whole[:0], total, size, ranks)
+            last = find_threshold(counts, left, local.sizes.bins_log2)
             indices = indices[whole <= last.key] if last is not None else indices[:0]
         if len(indices):
             index = torch.from_numpy(indices).to(mask.device)
@@ -106,20 +105,20 @@ def _mark_ties(
         left -= min(total, left)
 
 
-def _indices(part: ShardScores, dtype: torch.dtype, key: int) -> Array:
-    """The flat indices, in the part that this rank has, of the scores with this key."""
-    flat = part.values.reshape(-1)
+def _indices(scores: ShardScores, dtype: torch.dtype, key: int) -> Array:
+    """The flat indices, in this rank's shard, of the scores with this key."""
+    flat = scores.values.reshape(-1)
     found: list[Array] = []
     for piece in pieces(flat):
-        tied = key_of(flat[piece], dtype, absolute=part.absolute) == key
+        tied = key_of(flat[piece], dtype, absolute=scores.absolute) == key
         found.append(tied.nonzero().reshape(-1).cpu().numpy() + piece.start)
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _with_empty(parts: Sequence[ShardScores], others: Sequence[ShardScores]) -> list[Scores]:
+def _with_empty(shards: Sequence[ShardScores], others: Sequence[ShardScores]) -> list[Scores]:
     empty = (Scores(o.name, o.values.reshape(-1)[:0], o.absolute) for o in others)
-    return [*parts, *empty]
+    return [*shards, *empty]
 
 
 def _total(group: Sequence[ShardScores]) -> int:
-    return sum(torch.Size(part.shard.shape).numel() for part in group)
+    return sum(torch.Size(one.shard.shape).numel() for one in group)
