@@ -142,7 +142,7 @@ def test_mistakes_are_one_line(
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
 
-def test_what_went_along_is_said(run: Run, stored: Path) -> None:
+def test_copied_files_are_named(run: Run, stored: Path) -> None:
     base, store = stored.parent / "base", stored.parent / "store"
     base.mkdir()
     store.mkdir()

@@ -171,7 +171,7 @@ def test_what_an_older_version_wrote_goes_on_with_a_warning(tmp_path: Path) -> N
             sweep(network(), loader(changed(pixel=True)), output=tmp_path, **SMALL)
 
 
-def test_a_loader_that_can_be_used_once_is_not_looked_into(tmp_path: Path) -> None:
+def test_a_loader_that_can_be_iterated_once_has_no_fingerprint(tmp_path: Path) -> None:
     assert not any(fingerprint(Batches(Images(), once=True)).values())
     rows = sweep(network(), Batches(Images(), once=True), output=tmp_path, **SMALL)
     assert rows[0].count == IMAGES

@@ -132,7 +132,7 @@ def length(loader: Iterable[Any]) -> int | None:
         return None
 
 
-def none_given(loader: Iterable[Any]) -> str:
+def why_no_images(loader: Iterable[Any]) -> str:
     """Why there are no images, for an error: none could be read, or the loader gave none."""
     images = length(loader)
     if images and isinstance(loader, DataLoader) and len(loader):

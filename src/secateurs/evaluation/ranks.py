@@ -128,7 +128,7 @@ class Ranks:
             if other is not None and (other, other_overwrites) != (first, first_overwrites):
                 raise InvalidArgumentError(
                     f"rank 0 writes the results, to {first!r} (overwrite={first_overwrites}), and "
-                    f"rank {rank} was told {other!r} (overwrite={other_overwrites}): give all "
+                    f"rank {rank} was given {other!r} (overwrite={other_overwrites}): give all "
                     "ranks the same output"
                 )
         return first

@@ -8,7 +8,7 @@ import torch
 
 from secateurs._progress import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
-from secateurs.evaluation.batches import is_sequential, length, none_given
+from secateurs.evaluation.batches import is_sequential, length, why_no_images
 from secateurs.evaluation.evaluation_loop import EvaluationLoop
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.grid import Variant
@@ -144,7 +144,7 @@ class SweepRun:
         if self.results is not None and self.ranks.is_first:
             self.results.clear_progress()  # a run that continues from it would fail again
         if counts == {0}:
-            raise InvalidArgumentError(f"{none_given(self.loader)}: there is nothing to score")
+            raise InvalidArgumentError(f"{why_no_images(self.loader)}: there is nothing to score")
         raise FailureError(
             f"some variants saw {min(counts)} images and others {max(counts)}: images became "
             "readable or unreadable between two runs; run the sweep again"

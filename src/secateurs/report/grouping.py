@@ -91,8 +91,8 @@ def describe_benchmark(benchmark: BenchmarkRows) -> str:
         [
             f"{row.count:,} images of {PurePath(row.data).name}{split} that all networks classify"
             f" correctly, of {row.candidates_count:,} looked at{classes}",
-            f"{row.method}, eps {_of_255(row.eps)}, alpha {_of_255(row.alpha)}{averaged}, step"
-            f" {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
+            f"{row.method}, eps {_grey_levels(row.eps)}, alpha {_grey_levels(row.alpha)}{averaged},"
+            f" step {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
         ]
     )
 
@@ -105,13 +105,13 @@ def part_title(benchmark: BenchmarkRows) -> str:
     }.get(benchmark.rows[0].search_part, "")
 
 
-def _of_255(value: float) -> str:
+def _grey_levels(value: float) -> str:
     nearest = Fraction(value * 255).limit_denominator(4)
     return f"{nearest}/255" if abs(nearest / 255 - value) < 1e-6 and nearest > 0 else f"{value:g}"
 
 
 def _benchmark(rows: Sequence[TransferRow]) -> BenchmarkRows:
-    rows = _named_apart(rows)
+    rows = _with_distinct_names(rows)
     kinds = [row for row in rows if row.variant != NOISE] or list(rows)
     varying = varying_fields(kinds, ("surrogates", "variant", *_SETTINGS))
     extra = [name for name in varying if name not in ("surrogates", "variant")]
@@ -132,7 +132,7 @@ def _benchmark(rows: Sequence[TransferRow]) -> BenchmarkRows:
     )
 
 
-def _named_apart(rows: Sequence[TransferRow]) -> list[TransferRow]:
+def _with_distinct_names(rows: Sequence[TransferRow]) -> list[TransferRow]:
     """The rows, with targets of one name but different weights or dtypes renamed."""
     kinds: dict[str, set[tuple[str, str]]] = {}
     for row in rows:

@@ -75,7 +75,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     """
     every = split_series(rows)
     ratios = sorted({row.p_prune for series in every for row in series.rows})
-    extra = ["setting"] if any(_rest(series) for series in every) else []
+    extra = ["setting"] if any(_other_fields(series) for series in every) else []
     header = ["model", "granularity", "scope", *extra, *map(percent, ratios)]
     lines = [header, ["---"] * (len(header) - len(ratios)) + ["---:"] * len(ratios)]
     for series in every:
@@ -84,12 +84,12 @@ def markdown_table(rows: Sequence[Row]) -> str:
         lines.append(
             [
                 *(series.dense_label, one.granularity, one.scope),
-                *([", ".join(_rest(series))] if extra else []),
+                *([", ".join(_other_fields(series))] if extra else []),
                 *(accuracy(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in ratios),
             ]
         )
     table = markdown_lines(lines)
-    widest = max(_half(row) for series in every for row in series.rows)
+    widest = max(_half_width(row) for series in every for row in series.rows)
     said = "; ".join(filter(None, (describe(rows), _coverage(rows))))
     note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {said}."
     return f"{table}\n\n{note}\n"
@@ -105,7 +105,7 @@ def accuracy(row: Row) -> str:
     return f"{row.top1:.{2 if row.count >= _FINE else 1}f}"
 
 
-def _rest(series: Series) -> list[str]:
+def _other_fields(series: Series) -> list[str]:
     """The fields in which the series differs, besides model, granularity and scope."""
     return [text for name, text in series.method.items() if name not in ("granularity", "scope")]
 
@@ -117,7 +117,7 @@ def _coverage(rows: Sequence[Row]) -> str:
     return f"{100 * share:.2g}% of the weights compete" if share < _NEARLY_ALL else ""
 
 
-def _half(row: Row) -> float:
+def _half_width(row: Row) -> float:
     return (row.top1_high - row.top1_low) / 2
 
 
@@ -220,7 +220,7 @@ def _cell(row: Row | None) -> "Text":
 
     if row is None:
         return Text("")
-    return Text.assemble(accuracy(row), (f" ±{_half(row):.1f}", "dim"))
+    return Text.assemble(accuracy(row), (f" ±{_half_width(row):.1f}", "dim"))
 
 
 def _parts(group: list[Series], width: int) -> list[list[Series]]:

@@ -106,8 +106,8 @@ def make_groups(
         if len(surrogates) < 2:
             raise InvalidArgumentError(
                 Argument("hold_one_out"),
-                f" takes turns over the surrogates, but {surrogates[0].name} is the only one: name "
-                "two or more, or name ",
+                f" leaves out one of the surrogates, but {surrogates[0].name} is the only one: "
+                "name two or more, or name ",
                 Argument("targets"),
                 " instead",
             )

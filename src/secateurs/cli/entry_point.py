@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # a stream may be broken already
-                stream.reconfigure(errors="replace")  # such as "±" in ASCII
+                stream.reconfigure(errors="replace")  # "±" where ASCII is all
     several = words[:1] == ["sweep"] and is_one_of_several()
     with _surroundings(words):
         with Interruption(last=arguments is None and not several) as interruption:
