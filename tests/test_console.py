@@ -14,7 +14,7 @@ NO_SIZES = ["0", "-3", "abc", "", "1", "19", "2001", "99999999999", "²", "٨٠"
 
 
 @pytest.mark.parametrize("columns", NO_SIZES)
-def test_a_size_that_is_none_is_80(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_size_is_80(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setenv("LINES", columns)
     assert make_console().width == make_console(stderr=True).width == 80

@@ -29,7 +29,7 @@ def test_without_a_terminal_a_line_says_how_far_it_is(capsys: pytest.CaptureFixt
         ("images", None, r"Work: 3 images, \S+ a second\n"),
     ],
 )
-def test_it_counts_what_it_is_told(
+def test_it_counts_in_its_unit(
     capsys: pytest.CaptureFixture[str], unit: str, total: int | None, pattern: str
 ) -> None:
     with progress_bar("Work", total, unit=unit, every=0.0) as bar:  # type: ignore[arg-type]

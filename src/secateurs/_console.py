@@ -1,4 +1,4 @@
-"""Where text for people goes: a terminal of any size, a file, or a pipe that nobody reads."""
+"""Text for people, on a terminal of any size, in a file, or in a pipe that nobody reads."""
 
 import os
 import sys
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NARROWEST, WIDEST, USUAL = 20, 2000, 80
-"""Columns: what is below the first or above the second is no size, and is taken for the third."""
+"""Columns: a reported width below the first or above the second is replaced by the third."""
 
 SIZES = ("COLUMNS", "LINES", "JUPYTER_COLUMNS", "JUPYTER_LINES", "TERMINAL_WIDTH")
-"""Variables in which a size may stand; the last one is that of the parser's help."""
+"""Environment variables for the size of a terminal; the last one is read by the parser's help."""
 
 
 def make_console(*, stderr: bool = False) -> "Console":
     """A console on stdout or stderr, 80 columns wide where the terminal reports no usable size.
 
-    Its reader may leave: the work goes on, and the rest is not shown.
+    When the reader of a pipe has closed it, later text is dropped, and the work goes on.
 
     Raises:
         FailureError: rich is not installed.
@@ -30,39 +30,39 @@ def make_console(*, stderr: bool = False) -> "Console":
     require("rich", "text for a terminal")
     from rich.console import Console
 
-    class LeavableConsole(Console):
+    class PipeConsole(Console):
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
     environment = {n: value for n, value in os.environ.items() if n not in unusable_sizes()}
-    console = LeavableConsole(stderr=stderr, _environ=environment)
+    console = PipeConsole(stderr=stderr, _environ=environment)
     if not NARROWEST <= console.width <= WIDEST:
         console.width = USUAL
     return console
 
 
 def unusable_sizes() -> list[str]:
-    """The variables of the environment in which something stands that is no size."""
+    """The environment variables of `SIZES` whose value is not a size."""
     return [name for name in SIZES if name in os.environ and not _is_size(name, os.environ[name])]
 
 
 def say(line: str) -> None:
-    """Print one line on stderr, unbroken whatever the terminal's width; names in it are made safe.
+    """Print one line on stderr, not wrapped; unprintable characters in it are escaped.
 
-    What cannot be printed (a full disk under a log file, a closed pipe) stops nothing.
+    A failure to print (a closed pipe, a log file on a full disk) is ignored.
     """
-    with suppress(OSError, ValueError, AttributeError):  # closed; there is none
+    with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or None
         sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
 
 
 def table_width(console: "Console", table: "Table") -> int:
-    """The columns of a terminal that a table needs to show all of its text."""
+    """The width of a terminal, in columns, at which a table shows all of its text."""
     return console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
 
 
 def print_whole(console: "Console", table: "Table") -> None:
-    """Print a table with all of its digits: wider than the terminal where it has to be."""
+    """Print a table with all of its digits, wider than the terminal if needed."""
     from rich.segment import SegmentLines
 
     width = table_width(console, table)

@@ -1,4 +1,4 @@
-"""What long work reports to: a bar in a terminal, a line now and then elsewhere."""
+"""The progress of long work: a bar in a terminal, elsewhere a line about every half minute."""
 
 import importlib.util
 import time
@@ -21,22 +21,22 @@ EVERY = 30.0
 
 
 class Bar:
-    """What long work reports to; this one shows nothing but what is said."""
+    """Shows the progress of long work; this base class shows messages only."""
 
     def advance(self, steps: int) -> None:
-        """Move on by so many steps."""
+        """Add steps that were done."""
 
     def skip(self, steps: int) -> None:
-        """Move on by so many steps that were done earlier, which say nothing about the speed."""
+        """Add steps that were done in an earlier run, which do not count for the speed."""
         self.advance(steps)
 
     def say(self, text: str) -> None:
-        """Print a line on stderr, above the bar where there is one; names in it are made safe."""
+        """Print a line on stderr, above the bar if there is one; escape what is not printable."""
         say(text)
 
 
 class _Drawn(Bar):
-    """A bar that is drawn again and again in its place."""
+    """A bar that is redrawn in a terminal or notebook."""
 
     def __init__(self, progress: "Progress", task: "TaskID"):
         self._progress, self._task = progress, task
@@ -51,7 +51,7 @@ class _Drawn(Bar):
 
 
 class _Lines(Bar):
-    """A line about every half minute: how much is done, how fast, how long it will still take."""
+    """A line about every half minute: what is done, the speed, and the time left."""
 
     def __init__(self, what: str, total: int | None, unit: Unit, per: int, every: float):
         self._what, self._total, self._unit, self._per = what, total, unit, per
@@ -99,21 +99,21 @@ def progress_bar(
     per: int = 1,
     every: float = EVERY,
 ) -> Generator[Bar]:
-    """Show on stderr how far long work is.
+    """Show the progress of long work on stderr.
 
-    In a terminal, and in a notebook that has ipywidgets, that is a bar, drawn by rich; elsewhere a
-    line with what is done, the rate and the time left, about every half minute.
+    In a terminal, and in a notebook that has ipywidgets, it is a bar, drawn by rich; elsewhere a
+    line with what is done, the speed and the time left, about every half minute.
 
     Args:
         what: the text before it.
-        total: steps to the end, None if unknown.
-        show: False for nothing.
-        unit: what is counted.
-        per: steps that make one of it.
+        total: the number of steps, None if unknown.
+        show: False shows no progress.
+        unit: the unit of the numbers that are shown.
+        per: steps for each unit.
         every: seconds between two lines.
 
     Yields:
-        What to report to.
+        The bar, to be called after each step.
     """
     if show is False:
         yield Bar()
@@ -141,7 +141,7 @@ def bytes_text(size: float) -> str:
 
 
 def _can_draw(console: "Console") -> bool:
-    """Whether there is something that can be drawn over: not in a file, a pipe, a dumb terminal."""
+    """Whether a line can be redrawn: not in a file, a pipe, or a dumb terminal."""
     if console.is_jupyter:
         return importlib.util.find_spec("ipywidgets") is not None
     return console.is_interactive

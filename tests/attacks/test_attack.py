@@ -57,7 +57,7 @@ def test_the_loop_is_the_obvious_one(name: str, targeted: bool) -> None:
     ("name", "least"),
     [("mi-logit", 0.8), ("mi-ce", 0.95), ("mi-margin", 0.95), ("mi-ti3-di-logit", 0.7)],
 )
-def test_a_trained_network_sees_what_it_is_told_to(name: str, least: float) -> None:
+def test_a_trained_network_predicts_the_target_classes(name: str, least: float) -> None:
     model, images, labels = digits(28)
     targets = (labels + 1 + torch.arange(len(labels)) % 9) % 10
     options = {"eps": 0.3, "alpha": 0.03, "steps": 30, "method": name}
@@ -67,7 +67,7 @@ def test_a_trained_network_sees_what_it_is_told_to(name: str, least: float) -> N
     assert (model(away).argmax(1) != labels).double().mean() >= 0.95
 
 
-def test_a_trained_network_sees_through_noise() -> None:
+def test_noise_does_not_fool_a_trained_network() -> None:
     model, images, labels = digits()
     targets = (labels + 1 + torch.arange(len(labels)) % 9) % 10
     seen = model(noise(images, 0.3)).argmax(1)
@@ -181,7 +181,7 @@ def test_the_last_checkpoint_comes_once() -> None:
     assert steps == [3, 6]
 
 
-def test_members_are_told_the_classes_once_and_every_step() -> None:
+def test_aim_is_called_once_and_step_before_every_step() -> None:
     images, classes = batch(2)
     member = Noting(network())
     options = {**OPTIONS, "steps": 2}
@@ -190,7 +190,7 @@ def test_members_are_told_the_classes_once_and_every_step() -> None:
     assert member.told == [(classes.tolist(), False), *steps]
 
 
-def test_an_image_at_a_flat_place_stays() -> None:
+def test_an_image_with_zero_gradient_stays() -> None:
     class Flat(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return images.mean((1, 2, 3))[:, None].expand(-1, CLASSES) * 0 + images[:1, 0, 0, :1]

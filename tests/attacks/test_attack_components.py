@@ -113,7 +113,7 @@ def test_mixing_adds_a_fifth_and_differentiates_the_image_alone() -> None:
     assert torch.equal(gradient, torch.ones_like(images))
 
 
-def test_places_draw_independently() -> None:
+def test_indices_draw_independently() -> None:
     def numbers(seed: int, *place: int) -> Tensor:
         return torch.rand(8, generator=generator_at(seed, *place))
 

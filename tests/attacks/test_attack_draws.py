@@ -98,7 +98,7 @@ def test_parts_of_a_batch_meet_the_same_masks(redraw: str | int) -> None:
     assert not torch.allclose(whole, dense, atol=1e-3)
 
 
-def test_each_pass_has_a_fresh_mask_and_each_step_is_told() -> None:
+def test_each_pass_has_a_fresh_mask_and_each_step_calls_step() -> None:
     images, classes = batch()
     fresh = Diversified(network(), 0.7, 0.5, seed=0)
     attack([fresh], images, classes, method="ce", passes=3, chunk=2, **OPTIONS)
@@ -108,7 +108,7 @@ def test_each_pass_has_a_fresh_mask_and_each_step_is_told() -> None:
     assert stepped.draws == 4
 
 
-def test_recipes_that_need_the_classes_are_told_those_of_the_part_they_see() -> None:
+def test_recipes_that_need_the_classes_get_those_of_their_chunk() -> None:
     images, classes = batch()
     for chunk in (None, 2):
         member = mup(network(), p_prune=0.3, seed=0)

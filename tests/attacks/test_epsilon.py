@@ -33,7 +33,7 @@ def test_plausible_numbers_stay_what_they_are(value: float) -> None:
 
 
 @given(st.integers(1, 254))
-def test_grey_levels_alone_are_not_guessed_at(levels: int) -> None:
+def test_grey_levels_alone_are_refused(levels: int) -> None:
     for written in (levels, float(levels), str(levels)):
         with pytest.raises(InvalidArgumentError, match=f"grey levels write {levels}/255$"):
             parse_epsilon(written)

@@ -162,7 +162,7 @@ def test_data_that_may_not_be_read(run: Run, tmp_path: Path) -> None:
     assert said.code == 1 and "ermission denied" in said.complaint and "closed" in said.complaint
 
 
-def test_what_nobody_foresaw_is_one_line_too(
+def test_an_unforeseen_error_is_one_line_too(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "odd_network.py").write_text(

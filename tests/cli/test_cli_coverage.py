@@ -132,7 +132,7 @@ def test_python_is_warned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert c[0].filename == __file__
 
 
-def test_a_line_for_whatever_is_worth_one() -> None:
+def test_a_line_names_the_weights_that_stay_unless_they_are_few() -> None:
     left = Left("embed", 20), Left("lin", 10, "Linear", "linear")
     line = coverage_line(Coverage(70, 100, left), ["conv2d"], ["*", "x"])
     assert line == (

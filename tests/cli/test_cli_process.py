@@ -38,7 +38,7 @@ def test_help_and_what_is_mistyped_load_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["--markdown"]])
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path, words: list[str]) -> None:
+def test_a_closed_pipe_is_no_traceback(tmp_path: Path, words: list[str]) -> None:
     with Results(tmp_path) as results:
         results.add_all(make_row(n / 3) for n in range(3))
     process = subprocess.Popen(
@@ -89,7 +89,7 @@ def read_all(descriptor: int, into: bytearray) -> None:
     os.close(descriptor)
 
 
-def test_an_output_that_knows_only_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stdout_in_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     said = io.BytesIO()
     narrow = io.TextIOWrapper(said, encoding="ascii", write_through=True)

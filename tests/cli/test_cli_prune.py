@@ -142,7 +142,7 @@ def test_mistakes_are_one_line(
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
 
-def test_what_went_along_is_said(run: Run, stored: Path) -> None:
+def test_copied_files_are_named(run: Run, stored: Path) -> None:
     base, store = stored.parent / "base", stored.parent / "store"
     base.mkdir()
     store.mkdir()
@@ -156,7 +156,7 @@ def test_what_went_along_is_said(run: Run, stored: Path) -> None:
     assert "left out, other weights or the state of a training: training_args.bin\n" in said
     assert "copied along: config.json\n" in run(*words, ".").err
     said = run(*words, "base").err
-    assert "what model.safetensors led to as links has stayed as it was" in said
+    assert "the target of a link has not changed (model.safetensors)" in said
     assert "copied" not in said and not (base / "model.safetensors").is_symlink()
 
 

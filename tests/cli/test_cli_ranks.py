@@ -164,7 +164,7 @@ print(on_ranks(run), flush=True)
 """
 
 
-def test_a_worker_that_is_struck_as_it_is_forked_says_nothing(tmp_path: Path) -> None:
+def test_a_signal_during_a_fork_prints_nothing(tmp_path: Path) -> None:
     (tmp_path / "struck.py").write_text(STRUCK_WORKER)
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
     code, out, said = ended(start(tmp_path, *launcher, "struck.py"))
@@ -188,7 +188,7 @@ def test_what_cannot_be_is_said_once(tmp_path: Path) -> None:
     assert said[0].startswith("secateurs: --p-prune") and "1.2" in said[0]
 
 
-def test_a_rank_that_is_killed_takes_the_others_along(slow: Path) -> None:
+def test_a_rank_that_is_killed_ends_the_others(slow: Path) -> None:
     def kill_a_rank(pid: int) -> None:
         listed = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=True

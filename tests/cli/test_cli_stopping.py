@@ -73,7 +73,7 @@ def test_a_broken_stream_loses_nothing(cases: dict[str, Case]) -> None:
     assert said.splitlines()[-1] == f"secateurs: {complaint}"
 
 
-def test_handlers_are_given_back() -> None:
+def test_handlers_are_restored() -> None:
     outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
     try:
         _handlers_are_given_back()
@@ -90,7 +90,7 @@ def _handlers_are_given_back() -> None:
     assert after == before
 
 
-def test_other_threads_hear_of_no_signals() -> None:
+def test_other_threads_handle_no_signals() -> None:
     failed: list[BaseException] = []
 
     def enter() -> None:

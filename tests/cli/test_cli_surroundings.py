@@ -67,7 +67,7 @@ def test_a_broken_stdout_loses_neither_rows_nor_plots(
     )
 
 
-def test_a_plot_that_cannot_be_drawn_costs_a_line(tmp_path: Path) -> None:
+def test_a_plot_that_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
     """In a process of its own, since the settings are read when matplotlib is imported."""
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe is no UTF-8")
     done = subprocess.run(
@@ -98,7 +98,7 @@ def test_what_a_killed_run_left_goes_when_it_is_repeated(run: Run, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_names_are_shown_and_not_obeyed(run: Run, tmp_path: Path, name: str) -> None:
+def test_markup_in_names_is_shown_as_text(run: Run, tmp_path: Path, name: str) -> None:
     commands: list[tuple[object, ...]] = [
         ("sweep", "--arch", name),
         ("sweep", "--data", name),

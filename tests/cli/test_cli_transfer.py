@@ -200,7 +200,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--img-size", "0"), "--img-size must be at least 1, got 0"),
     (("--search-images", "3"), "--search-images belongs to a search: write --search too"),
     (("--search", "--search-images", "6"), "leaves none to report on"),
-    (("--surrogates", NETS[0], "--hold-one-out"), "--hold-one-out takes turns over the surrogates"),
+    (("--surrogates", NETS[0], "--hold-one-out"), "--hold-one-out leaves out one of"),
     (("--surrogates", NETS[0]), "nothing to score: name --targets"),
     (("--surrogates", NETS[0], NETS[0]), "digit_nets:hidden=as built is named twice"),
     (("--surrogates", NETS[0], "digit_nets:eleven"), "has 10 answers and digit_nets:eleven has 11"),

@@ -94,14 +94,14 @@ NETS = ("--surrogates", "digit_nets:hidden", "digit_nets:convolved")
         (("transfer", *DIGITS, *NETS, "--seeds", "2", "2"), "give at least one seed"),
         (("transfer", *DIGITS, *NETS, "--search", "--search-images", "0"), "--search-images must"),
         (("transfer", *DIGITS, *NETS, "--search", "--search-images", "6"), "fewer --search-images"),
-        (("transfer", *DIGITS, *NETS[:2], "--hold-one-out"), "--hold-one-out takes turns"),
+        (("transfer", *DIGITS, *NETS[:2], "--hold-one-out"), "--hold-one-out leaves out one"),
         (("transfer", *DIGITS, *NETS[:2]), "nothing to score: name --targets"),
         (("transfer", *DIGITS, *NETS, "--include", "nope.*"), "--include 'nope.*' matches no"),
         (("report", "nowhere"), "give the output folder of a sweep"),
     ],
     ids=lambda words: " ".join(words)[:60] if isinstance(words, tuple) else None,
 )
-def test_no_command_speaks_python(
+def test_no_command_names_arguments_as_python_does(
     run: Run, tmp_path: Path, words: tuple[str, ...], complaint: str
 ) -> None:
     tensors = {"fc.weight": torch.randn(8, 8), "count": torch.ones(3, dtype=torch.int64)}

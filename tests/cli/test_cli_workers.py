@@ -49,7 +49,7 @@ def said(folder: Path, *words: str) -> str:
     return done.stderr
 
 
-def test_a_parent_that_hangs_up_is_overlooked(tmp_path: Path) -> None:
+def test_a_worker_ignores_the_closed_pipe_of_its_parent(tmp_path: Path) -> None:
     assert said(tmp_path) == ""
 
 

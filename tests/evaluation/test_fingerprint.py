@@ -160,7 +160,9 @@ def test_what_an_older_version_wrote_goes_on_with_a_warning(tmp_path: Path) -> N
     config = tmp_path / "config.json"
     head, _, tail = config.read_text().partition('  "image_samples": {')
     config.write_text(head.rstrip(", \n") + tail.partition("}")[2])
-    with pytest.warns(UserWarning, match="of the same images cannot be told.*overwrite=True"):
+    with pytest.warns(
+        UserWarning, match="of the same images: this cannot be checked.*overwrite=True"
+    ):
         assert sweep(network(), loader(), output=tmp_path, **SMALL) == rows
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # from now on it is known
@@ -169,11 +171,11 @@ def test_what_an_older_version_wrote_goes_on_with_a_warning(tmp_path: Path) -> N
             sweep(network(), loader(changed(pixel=True)), output=tmp_path, **SMALL)
 
 
-def test_a_loader_that_can_be_used_once_is_not_looked_into(tmp_path: Path) -> None:
+def test_a_loader_that_can_be_iterated_once_has_no_fingerprint(tmp_path: Path) -> None:
     assert not any(fingerprint(Batches(Images(), once=True)).values())
     rows = sweep(network(), Batches(Images(), once=True), output=tmp_path, **SMALL)
     assert rows[0].count == IMAGES
-    with pytest.warns(UserWarning, match="this loader cannot be looked into"):
+    with pytest.warns(UserWarning, match="this loader can be iterated only once"):
         assert sweep(network(), Batches(Images(), once=True), output=tmp_path, **SMALL) == rows
 
 

@@ -80,7 +80,7 @@ def test_plain_runtime_errors_that_mean_it_are_understood(says: str) -> None:
     assert max(model.sizes[1:]) == 4
 
 
-def test_what_the_cpu_says_is_still_what_we_listen_for() -> None:
+def test_the_message_of_a_cpu_without_memory_is_known() -> None:
     class Huge(nn.Linear):
         def forward(self, images: Tensor) -> Tensor:
             if len(images) > 4:
@@ -131,7 +131,7 @@ def test_a_cpu_runs_parts_that_fit_into_its_caches(
     assert logits[:, 0].tolist() == list(range(10))
 
 
-def test_a_network_that_looks_at_the_batch_gets_all_of_it() -> None:
+def test_a_network_with_batch_statistics_gets_whole_batches() -> None:
     model = Sizes(nn.BatchNorm2d(1, track_running_stats=False)).eval()
     Forward(model, torch.device("cpu"), False, print)(torch.randn(10, 1, 1024, 1024))
     assert model.sizes == [10]

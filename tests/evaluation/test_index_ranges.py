@@ -79,7 +79,7 @@ def test_shares_are_cut_where_batches_are(
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), max_size=6))
-def test_merged_ranges_hold_the_same_positions(pairs: list[tuple[int, int]]) -> None:
+def test_merged_ranges_hold_the_same_indices(pairs: list[tuple[int, int]]) -> None:
     pairs = [(start, start + size) for start, size in pairs]
     found = merged(pairs)
     assert {i for a, b in pairs for i in range(a, b)} == {i for a, b in found for i in range(a, b)}

@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 from secateurs.evaluation import Provenance, accumulate_gradients, sweep
 
 
-def test_only_rows_whose_score_looks_at_gradients_name_the_images() -> None:
+def test_only_rows_whose_score_needs_gradients_name_the_images() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     loader = DataLoader([(torch.randn(1, 2, 3), i % 3) for i in range(6)], batch_size=3)  # type: ignore[arg-type]
     accumulate_gradients(model, loader)

@@ -21,7 +21,7 @@ def test_a_finished_sweep_is_not_run_again(tmp_path: Path) -> None:
     assert (model.passes, images.reads) == (0, SAMPLES)
 
 
-def test_killed_after_the_rows_and_before_the_progress_went(tmp_path: Path) -> None:
+def test_killed_after_the_rows_and_before_the_progress_was_removed(tmp_path: Path) -> None:
     rows = sweep(network(), loader(), output=tmp_path, **GRID)
     with Results(tmp_path) as results:
         results.save_progress({"dense": {"seen": 3}})
@@ -102,7 +102,7 @@ def test_another_function_or_gradient_of_the_same_name_is_refused(tmp_path: Path
         sweep(with_gradients(9), loader(), p_prune=0.5, score="taylor", output=tmp_path / "taylor")
 
 
-def test_gradients_that_the_subject_names_need_not_be_equal_to_the_bit(tmp_path: Path) -> None:
+def test_gradients_that_the_provenance_names_need_not_be_equal_to_the_bit(tmp_path: Path) -> None:
     # On a GPU they are not; the images that they come from are in the configuration instead.
     model = network()
     accumulate_gradients(model, loader())

@@ -284,7 +284,7 @@ def test_what_differs_between_ranks_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"output": "b"}, r"rank 0 writes the results, to '.*a'.*, and rank 1 was told '.*b'"),
+        ({"output": "b"}, r"rank 0 writes the results, to '.*a'.*, and rank 1 was given '.*b'"),
         ({"output": "a", "overwrite": True}, r"overwrite=False\), and rank 1 .*overwrite=True"),
     ],
 )

@@ -93,7 +93,7 @@ def test_those_that_are_left_are_scored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [3, 4, 5])
-def test_positions_stay_right_where_images_are_left_out(tmp_path: Path, size: int) -> None:
+def test_indices_stay_right_where_images_are_left_out(tmp_path: Path, size: int) -> None:
     data = images(folder(tmp_path / "data", BROKEN), skip=True)
     batches = loader(data, batch_size=4, collate_fn=readable)
     expected = sweep(Answering(), batches, **GRID)

@@ -109,7 +109,7 @@ def test_hold_one_out_has_lines_over_all_groups() -> None:
     assert found.compare(over_all, "targeted") == paired_test(["0111"] * 3, ["0001"] * 3)
 
 
-def test_the_line_over_all_groups_waits_for_the_last_of_them() -> None:
+def test_the_line_over_all_groups_needs_all_of_them() -> None:
     unfinished = [
         row for row in HOLD_ONE_OUT if row.surrogates != f"{B};{C}" or row.variant == "plain"
     ]
@@ -248,7 +248,7 @@ def test_broken_names_lose_no_letter(name: str, width: int) -> None:
     assert all(len(part) <= width for part in lines)
 
 
-def test_the_passes_that_all_share_are_told_once() -> None:
+def test_the_passes_that_all_share_are_named_once() -> None:
     one = [make_transfer_row(), make_transfer_row(variant=DWP), make_transfer_row(variant="noise")]
     assert "passes" not in describe_benchmark(only(one))
     four = [

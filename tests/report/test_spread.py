@@ -32,7 +32,7 @@ def test_order_is_kept_also_among_equals(positions: list[float], gap: float) -> 
 
 
 @given(POSITIONS, st.floats(0.1, 50), st.randoms(use_true_random=False))
-def test_no_other_places_move_less(positions: list[float], gap: float, rng: object) -> None:
+def test_no_other_positions_move_less(positions: list[float], gap: float, rng: object) -> None:
     places = spread(positions, gap)
     cost = sum((a - b) ** 2 for a, b in zip(places, positions, strict=True))
     # A convex problem: no small feasible step from the answer may cost less.

@@ -81,7 +81,7 @@ def test_markdown_names_what_else_differs_and_escapes() -> None:
     assert lines[3] == "| a\\|b | weight | global | taylor | 83.0 |"
 
 
-def test_fifty_thousand_images_carry_a_second_digit() -> None:
+def test_fifty_thousand_images_have_a_second_decimal() -> None:
     assert "| 69.76 |" in markdown_table([make_row(0.5, 69.76, count=50_000)])
 
 
@@ -113,7 +113,7 @@ def test_a_share_of_weights_that_is_not_nearly_all_is_said(
         assert words in text
 
 
-def test_a_note_stands_below_the_table() -> None:
+def test_a_note_is_below_the_table() -> None:
     low = [make_row(0.5, 80, targets=5_000, param_count=0.1)]
     for rows in (low, [*GRID, *low]):
         text = io.StringIO()

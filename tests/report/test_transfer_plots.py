@@ -68,7 +68,7 @@ def test_the_same_rows_give_the_same_files(plot: Plot, tmp_path: Path) -> None:
 
 @PLOTS
 @pytest.mark.parametrize("case", list(CASES))
-def test_nothing_is_cut_off_or_lies_on_another(plot: Plot, case: str, tmp_path: Path) -> None:
+def test_texts_are_not_cut_off_and_do_not_overlap(plot: Plot, case: str, tmp_path: Path) -> None:
     png, svg = plot(CASES[case], tmp_path / case, title="Title")
     with Image.open(png) as image:
         grey = image.convert("L")

@@ -101,7 +101,7 @@ def test_parts_of_a_search_have_tables_of_their_own() -> None:
     assert "(part kept for the outcome)**" in text
 
 
-def test_printed_numbers_stand_over_their_intervals() -> None:
+def test_printed_numbers_are_above_their_intervals() -> None:
     text = printed(TABLE)
     lines = text.splitlines()
     row = next(i for i, line in enumerate(lines) if line.strip().startswith(DWP))

@@ -69,7 +69,7 @@ def check_one_line(error: BaseException) -> None:
         ("draws", None),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_with_its_place(
+def test_a_value_that_cannot_be_is_refused_with_its_row(
     tmp_path: Path, column: str, value: Any
 ) -> None:
     with pytest.raises(FailureError, match=rf"row 1 of .*jsonl: column {column} ") as caught:
@@ -182,7 +182,7 @@ def test_an_odd_configuration_is_one_line_and_can_be_overwritten(tmp_path: Path,
         assert results.open({"model": "m"}, overwrite=True) is False
 
 
-def test_a_configuration_that_differs_much_is_told_of_shortly(tmp_path: Path) -> None:
+def test_long_differences_of_configurations_are_shortened(tmp_path: Path) -> None:
     folder_of(tmp_path, make_row(), config={"model": "m"})
     odd = {f"{'x' * 5000}{number}\x1b[2J": "y" * 100_000 for number in range(50)}
     (tmp_path / "config.json").write_text(json.dumps(odd))
@@ -273,7 +273,7 @@ def test_names_that_are_not_utf_8_are_stored_as_escapes(tmp_path: Path, name: st
 # --- csv and jsonl say the same ---------------------------------------------------------
 
 
-def test_numbers_that_are_none_stand_alike_however_a_row_came(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_stored_alike_however_a_row_came(tmp_path: Path) -> None:
     folder_of(tmp_path, make_row(0.1, loss=math.nan), config={"run": 1})
     folder_of(tmp_path, make_row(0.2, loss=math.inf))
     before = {name: (tmp_path / name).read_bytes() for name in FILES}

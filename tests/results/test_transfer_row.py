@@ -144,6 +144,6 @@ def test_outcomes_of_different_images_are_refused() -> None:
         hit_columns([])
 
 
-def test_the_digest_of_images_minds_their_order() -> None:
+def test_the_digest_of_images_depends_on_their_order() -> None:
     assert len(digest_of(["a", "b"])) == 16
     assert len({digest_of(ids) for ids in (["a", "b"], ["b", "a"], ["ab"], [])}) == 4

@@ -1,4 +1,4 @@
-"""Adversarial attacks: `attack` images by components' names, for networks and surrogates alike."""
+"""Adversarial attacks on networks and surrogates: `attack` combines components by name."""
 
 from secateurs.attacks._noise import noise
 from secateurs.attacks.epsilon import parse_epsilon

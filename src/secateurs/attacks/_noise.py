@@ -1,4 +1,4 @@
-"""Noise of the same size as an attack: what it must beat."""
+"""Random noise of the same size as an attack: the baseline of an attack."""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from secateurs.attacks.epsilon import parse_epsilon
 def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
     """Add eps or -eps to each pixel at random, and keep it in [0, 1].
 
-    It is as large as an attack can be, and knows nothing.
+    It is as large as an attack can be, and uses no network.
 
     Args:
         images: pixels in [0, 1], (batch, channels, height, width).
-        eps: how much, see `parse_epsilon`.
-        seed: of the signs; those of an image depend on its position in the batch.
+        eps: the change of each pixel, see `parse_epsilon`.
+        seed: seed of the signs; those of an image depend on its index in the batch.
 
     Raises:
         InvalidArgumentError: an argument is wrong.
@@ -29,7 +29,7 @@ def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
     check_images(images)
     size, seed = parse_epsilon(eps), check_seed("seed", seed)
     noisy = images.detach().clone()
-    for position, image in enumerate(noisy):
-        up = torch.rand(image.shape, generator=generator_at(seed, position)) < 0.5
+    for index, image in enumerate(noisy):
+        up = torch.rand(image.shape, generator=generator_at(seed, index)) < 0.5
         image += torch.where(up, size, -size).to(image)
     return noisy.clamp_(0, 1)

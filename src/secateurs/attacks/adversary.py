@@ -1,4 +1,4 @@
-"""What must hold of the arguments of an attack."""
+"""Checks of the arguments of an attack, and of what its members return."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from secateurs.errors import InvalidArgumentError
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is not a batch of pixels in [0, 1].
+    """Refuse anything but a batch of pixels in [0, 1].
 
     Raises:
         InvalidArgumentError: not a float tensor of four dimensions, no images, or pixels outside.
@@ -36,10 +36,10 @@ def check_images(images: Tensor) -> None:
 
 
 def check_classes(classes: Tensor, images: Tensor) -> None:
-    """Refuse what is not one class an image.
+    """Refuse anything but one class for each image.
 
     Raises:
-        InvalidArgumentError: not whole numbers from 0, or not one an image.
+        InvalidArgumentError: not whole numbers from 0, or not one for each image.
     """
     whole = isinstance(classes, Tensor) and not (
         classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool
@@ -62,22 +62,22 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
     """The members as a list.
 
     Raises:
-        InvalidArgumentError: there are none, one is no module, or one trains while it is attacked.
+        InvalidArgumentError: there are none, one is no module, or one is in training mode.
     """
     if isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList):
         raise InvalidArgumentError("members must be a sequence: for one network write [model]")
     found = list(members)
     if not found:
         raise InvalidArgumentError("members is empty: an attack needs at least one network")
-    for position, member in enumerate(found):
+    for index, member in enumerate(found):
         if not isinstance(member, nn.Module):
             raise InvalidArgumentError(
-                f"member {position} must be an nn.Module, got {type(member).__name__}"
+                f"member {index} must be an nn.Module, got {type(member).__name__}"
             )
         for name, module in member.named_modules():
             if module.training and isinstance(module, _BatchNorm | _DropoutNd):
                 raise InvalidArgumentError(
-                    f"{name or 'the network'} of member {position} is in training mode, where each "
+                    f"{name or 'the network'} of member {index} is in training mode, where each "
                     "forward pass changes its statistics or draws from the global generator: call "
                     "eval() first"
                 )
@@ -85,16 +85,16 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def check_logits(logits: Tensor, rows: int, highest: int, others: int) -> None:
-    """Refuse a member's logits that do not fit the images, the classes or the other members.
+    """Refuse a member's logits that do not match the images, the classes or the other members.
 
     Args:
-        logits: what it returned.
-        rows: the number of images that it was shown.
-        highest: of the classes attacked.
-        others: how many classes the other members know.
+        logits: what the member returned.
+        rows: the number of images in its input.
+        highest: the highest class of the attack.
+        others: the number of classes of the other members.
 
     Raises:
-        InvalidArgumentError: they do not fit.
+        InvalidArgumentError: they do not match.
     """
     if len(logits) != rows:
         raise InvalidArgumentError(

@@ -1,22 +1,23 @@
-"""Random numbers by place: those of one step, pass and member do not hang on any other's."""
+"""Independent random numbers for each step, pass and member of an attack."""
 
 import numpy as np
 import torch
 
 
-def generator_at(seed: int, *place: int) -> torch.Generator:
-    """A generator for one place, such as (step, pass, copy, member), that depends on nothing else.
+def generator_at(seed: int, *index: int) -> torch.Generator:
+    """A generator that depends only on a seed and an index, such as (step, pass, copy, member).
 
-    So attacking in parts, over more steps or with more members does not shift anyone's draws.
+    So the draws do not change when images are attacked in parts, over more steps or with more
+    members.
 
     Args:
         seed: any integer.
-        place: counts, 0 or more.
+        index: whole numbers from 0.
 
     Returns:
-        On the CPU.
+        A generator on the CPU.
     """
-    # SeedSequence is a fixed algorithm: the same words in every version of numpy.
+    # The algorithm of SeedSequence is fixed: it gives the same in every version of numpy.
     entropy = 2 * abs(seed) + (seed < 0)
-    words = np.random.SeedSequence(entropy, spawn_key=place).generate_state(1, np.uint64)
+    words = np.random.SeedSequence(entropy, spawn_key=index).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(words[0]))

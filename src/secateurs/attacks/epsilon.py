@@ -1,4 +1,4 @@
-"""What an epsilon means: a share of the pixel range, which runs from 0 to 1."""
+"""Read an epsilon: a share of the pixel range, which runs from 0 to 1."""
 
 import math
 import numbers
@@ -6,31 +6,31 @@ import re
 
 from secateurs.errors import Argument, InvalidArgumentError
 
-# With 0.5 every image can become the same flat grey: beyond, success says nothing of a network.
+# With 0.5 every image can become the same flat grey: more says nothing about a network.
 _LARGEST = 0.5
-# Anything less is lost when pixels are rounded to 256 levels.
+# A smaller change is lost when pixels are rounded to 256 levels.
 _SMALLEST_EPSILON = 0.5 / 255
 _FRACTION = re.compile(r"([^/]+)/([^/]+)")
 
 
 def parse_epsilon(value: float | str, *, name: str = "eps") -> float:
-    """Turn what a person wrote into a share of the pixel range.
+    """Read an epsilon or a step size as a share of the pixel range.
 
-    There is one meaning: pixels run from 0 to 1, so 16 of 255 grey levels are 16/255, about 0.063.
-    A number of grey levels is refused rather than guessed at, and so is what cannot be meant:
-    more than 0.5, with which every image can become the same flat grey, and an epsilon of less than
-    half a grey level, which rounding to 8 bits undoes.
+    Pixels run from 0 to 1, so 16 of 255 grey levels are 16/255, about 0.063. A number of grey
+    levels is refused, and so are values that are surely mistakes: more than 0.5, with which every
+    image can become the same flat grey, and an epsilon below half a grey level, which is lost when
+    pixels are rounded to 8 bits.
 
     Args:
         value: such as ``"16/255"``, ``"0.0627"``, ``16 / 255`` or ``0.06``.
-        name: what it is called, for the errors. A step size, ``name="alpha"``, may be as small as
+        name: the argument's name, for errors. A step size, ``name="alpha"``, may be as small as
             you like.
 
     Returns:
         A number above 0, at most 0.5.
 
     Raises:
-        InvalidArgumentError: it is no number, or not a plausible one.
+        InvalidArgumentError: it is not a number, or not a plausible one.
 
     Example:
         >>> parse_epsilon("51/255"), parse_epsilon(0.06)

@@ -1,4 +1,4 @@
-"""The loop of an iterative attack: gradient, momentum, a step by the sign, back into the ball."""
+"""The loop of an iterative attack: gradient, momentum, a step by the sign, projection."""
 
 from collections.abc import Callable, Sequence
 
@@ -33,7 +33,7 @@ def attack(
     chunk: int | None = None,
     on_checkpoint: Checkpoint | None = None,
 ) -> Tensor:
-    r"""Change images within :math:`\epsilon` so that networks see other classes in them.
+    r"""Change images by at most :math:`\epsilon` so that networks predict other classes.
 
     From :math:`x_0 = x` and :math:`g_0 = 0`, each step computes
 
@@ -47,34 +47,34 @@ def attack(
     pixel in [0, 1] and within :math:`\epsilon` of the image.
 
     MI: Dong, Liao, Pang, Su, Zhu, Hu and Li 2018, "Boosting adversarial attacks with momentum",
-    arXiv:1710.06081. The paper divides by the L1 norm of an image's gradient; as in the field's
-    code it is the mean here, which moves no image elsewhere, but is what NI's step is measured by.
+    arXiv:1710.06081. The paper divides by the L1 norm of an image's gradient; here it is the mean,
+    as in the field's code. This changes no sign, so no step, but scales the step of NI.
     NI: Lin, Song, He, Wang and Hopcroft 2020, arXiv:1908.06281: the gradient is taken at
     :math:`x_t + \alpha \mu g_t`.
 
-    Random numbers are drawn by seed, step, pass and member. An image's outcome does not depend on
-    the others of the batch, but with Admix, which mixes them, and with members whose own draws
-    depend on how often or on what they are called.
+    Random numbers depend on seed, step, pass and member. The result for an image does not depend on
+    the other images of the batch, except with Admix, which mixes them, and with members whose own
+    draws depend on the number of their calls or on their inputs.
 
     Args:
         members: networks from pixels in [0, 1], (batch, channels, height, width), to logits, in
-            eval mode. Each draws its own input diversity. If they have them, ``aim(classes,
-            targeted)`` is called once and ``step()`` before every step. Neither their weights nor
-            the ``grad`` of these change.
+            eval mode. Each draws its own input diversity. On members that have these methods,
+            ``aim(classes, targeted)`` is called once and ``step()`` before every step. Their
+            weights and the ``grad`` of these do not change.
         images: pixels in [0, 1]. Their dtype, device and memory format are kept; on CPUs
             ``channels_last`` is often faster.
-        classes: (batch,): what a targeted attack aims at, or the true classes of an untargeted one.
-        method: the components, see `parse_method` for how they are written.
+        classes: (batch,): the target classes, or for an untargeted attack the true classes.
+        method: the components, see `parse_method`.
         eps: the most that a pixel may change, see `parse_epsilon`.
-        alpha: how far it changes in a step.
-        steps: how many steps.
-        targeted: whether to get to ``classes`` rather than away from them.
-        passes: S, gradients to average in a step; each is a fresh forward pass, with a fresh draw
-            of input diversity and a fresh mask of a `secateurs.surrogates.Diversified` member.
-        seed: of the random numbers of the method; members have their own.
-        every: when ``on_checkpoint`` is called.
+        alpha: the change of a pixel in a step.
+        steps: the number of steps.
+        targeted: whether networks should predict ``classes``, instead of any others.
+        passes: S, gradients to average in a step; each is a new forward pass, with a new draw of
+            input diversity and a new mask of a `secateurs.surrogates.Diversified` member.
+        seed: seed of the random numbers of the method; members have their own.
+        every: steps between two calls of ``on_checkpoint``.
         chunk: how many images go through a member at once; None for all. It changes memory and
-            speed, not the outcome but for rounding: the parts of a batch see the same input
+            speed, but the result only by rounding: all parts of a batch have the same input
             diversity, and members that can be ``frozen()`` keep the draw of the first part.
         on_checkpoint: called as ``on_checkpoint(step, adversarial)`` after the steps ``every``,
             ``2 * every`` and so on, and after the last, under ``no_grad``.
@@ -83,7 +83,7 @@ def attack(
         The adversarial images.
 
     Raises:
-        InvalidArgumentError: an argument is wrong, or members disagree on the classes.
+        InvalidArgumentError: an argument is wrong, or members have different numbers of classes.
         FailureError: a gradient is NaN or infinite, or does not exist.
 
     Example:
@@ -111,10 +111,10 @@ def attack(
         classes = classes.detach().clone().to(images.device, torch.int64)
         call_each(members, "aim", classes[:chunk], targeted)
         objective = Objective(members, classes, targeted, method, passes, seed, chunk)
-        return _climb(objective, images, eps, alpha, steps, every, on_checkpoint)
+        return _iterate(objective, images, eps, alpha, steps, every, on_checkpoint)
 
 
-def _climb(
+def _iterate(
     objective: Objective,
     images: Tensor,
     eps: float,
@@ -139,13 +139,13 @@ def _climb(
 
 
 def _normalised(gradient: Tensor, step: int) -> Tensor:
-    """Divide each image's gradient by its mean absolute value; one that is zero stays zero."""
+    """Divide each image's gradient by its mean absolute value; a zero gradient stays zero."""
     size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
     wrong = ~size.isfinite().flatten()
     if bool(wrong.any()):
-        position = int(wrong.nonzero()[0, 0])
+        index = int(wrong.nonzero()[0, 0])
         raise FailureError(
-            f"the gradient of image {position} is NaN or infinite at step {step}: does a member "
+            f"the gradient of image {index} is NaN or infinite at step {step}: does a member "
             "return such logits, or overflow in half precision?"
         )
     return gradient / torch.where(size > 0, size, torch.ones_like(size))

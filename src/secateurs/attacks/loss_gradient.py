@@ -1,4 +1,4 @@
-"""The gradient of an attack's loss with respect to the images, and to nothing else."""
+"""The gradient of an attack's loss with respect to the images alone."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -17,20 +17,20 @@ from secateurs.outputs import device_of, dtype_of, logits_of, moved
 from secateurs.surrogates.wrappers import entering
 
 DrawIndex = tuple[int, ...]
-"""Step, pass, mixture, scale: what random numbers are drawn by."""
+"""Step, pass, mixture and scale, on which random numbers depend."""
 
 
 @dataclass
 class Objective:
-    """What an attack climbs: the loss of the mean of the members' logits.
+    """What an attack maximises: the loss of the mean of the members' logits.
 
     Attributes:
         members: networks from pixels to logits.
-        classes: one an image, on the device of the images.
-        targeted: whether to get to the classes rather than away from them.
-        method: which loss, and what the members see.
+        classes: one for each image, on the device of the images.
+        targeted: whether members should predict the classes, instead of any others.
+        method: the loss, and the transforms of the members' inputs.
         passes: gradients to average.
-        seed: of the random draws.
+        seed: seed of the random draws.
         chunk: images in one forward pass.
     """
 
@@ -52,13 +52,13 @@ class Objective:
 
         Args:
             points: (batch, channels, height, width).
-            step: counted from 1; says which random numbers are drawn.
+            step: counted from 1; the random numbers depend on it.
 
         Returns:
-            The same shape, in the same order of memory.
+            A tensor of the shape and the memory format of ``points``.
 
         Raises:
-            InvalidArgumentError: what a member returns does not fit the classes or other members.
+            InvalidArgumentError: a member's logits do not match the classes or other members.
             FailureError: a member's logits do not depend on the images.
         """
         total = torch.zeros_like(points)
@@ -70,7 +70,7 @@ class Objective:
         return total
 
     def _added(self, points: Tensor, step: int, index: int) -> Iterator[Tensor | None]:
-        """For each mixture the images to mix in; None for nothing."""
+        """The images to mix in, for each mixture; None where nothing is mixed."""
         if not self.method.admix:
             yield None
         for mixture in range(self.method.admix):
@@ -83,7 +83,7 @@ class Objective:
         """Add the gradient of one forward pass of every member."""
         with ExitStack() as held:
             for start in range(0, len(points), self.chunk):
-                if start:  # all parts of a batch meet the draw that the first part made
+                if start:  # all parts of a batch keep the draw of the first part
                     held.enter_context(entering(self.members, "frozen"))
                 rows = slice(start, start + self.chunk)
                 more = None if added is None else added[rows]
@@ -95,7 +95,7 @@ class Objective:
         """The gradient of some of the images."""
         images = points.detach().requires_grad_()
         numbers = range(len(self.members))
-        # The parts of a linear loss add up: one member's graph at a time is enough.
+        # A linear loss is a sum over the members: one member's graph at a time is enough.
         groups = [[n] for n in numbers] if self.method.loss in LINEAR else [list(numbers)]
         total = torch.zeros_like(points)
         for group in groups:
@@ -106,8 +106,8 @@ class Objective:
         return total
 
     def _logits(self, seen: Tensor, group: Sequence[int], draw: DrawIndex) -> Tensor:
-        """What some of the members give to the mean of the logits of all."""
-        given: list[Tensor] = []
+        """The summands of some members in the mean of all members' logits."""
+        summands: list[Tensor] = []
         for number in group:
             member, inputs = self.members[number], seen
             if self.method.di is not None:
@@ -116,12 +116,12 @@ class Objective:
             logits = logits_of(member(moved(inputs, device_of(member), dtype_of(member))))
             self._count = self._count or logits.shape[1]
             check_logits(logits, len(seen), self._highest, self._count)
-            given.append(logits.to(seen.device, torch.promote_types(seen.dtype, torch.float32)))
-        return torch.stack(given).sum(0) / len(self.members)
+            summands.append(logits.to(seen.device, torch.promote_types(seen.dtype, torch.float32)))
+        return torch.stack(summands).sum(0) / len(self.members)
 
 
 def _input_gradient(value: Tensor, images: Tensor) -> Tensor:
-    """Nothing is left in the ``grad`` of parameters, nor computed for them."""
+    """The gradient with respect to the images; the ``grad`` of parameters does not change."""
     found: list[Tensor | None] = [None]
     if value.requires_grad:
         found = list(torch.autograd.grad(value, images, allow_unused=True))

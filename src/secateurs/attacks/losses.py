@@ -1,7 +1,6 @@
-"""Losses of an attack, to be maximised: one value an image, so that no image depends on the batch.
+"""Losses of an attack, to be maximised: one value for each image, whatever the batch.
 
-Each is written for a class that the attack aims at; an untargeted attack maximises the negative of
-the same loss at the true label.
+Each is written for a targeted attack; an untargeted one maximises its negative at the true class.
 """
 
 from collections.abc import Callable
@@ -15,20 +14,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def ce(logits: Tensor, classes: Tensor) -> Tensor:
     """Cross-entropy: log p_t = z_t - log sum_j exp z_j; untargeted -log p_y.
 
-    Its gradient fades as p_t nears 1.
+    Its gradient vanishes as p_t approaches 1.
 
     Args:
         logits: z, shape (batch, classes).
         classes: t, or y of an untargeted attack; shape (batch,), int64.
 
     Returns:
-        One value an image, shape (batch,); the same for all losses.
+        One value for each image, shape (batch,). All losses take and return the same.
     """
     return -F.cross_entropy(logits, classes, reduction="none")
 
 
 def logit(logits: Tensor, classes: Tensor) -> Tensor:
-    """The logit z_t, whose gradient does not fade; untargeted -z_y.
+    """The logit z_t, whose gradient does not vanish; untargeted -z_y.
 
     Zhao, Liu and Larson 2021, "On success and simplicity: a second look at transferable targeted
     attacks", arXiv:2012.11207.
@@ -37,7 +36,7 @@ def logit(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, classes: Tensor) -> Tensor:
-    """How far a class leads: z_t - max_{j != t} z_j; untargeted max_{j != y} z_j - z_y.
+    """The margin of a class: z_t - max_{j != t} z_j; untargeted max_{j != y} z_j - z_y.
 
     Carlini and Wagner 2017, "Towards evaluating the robustness of neural networks",
     arXiv:1608.04644, without their clipping.
@@ -50,4 +49,4 @@ LOSSES: dict[str, Loss] = {"ce": ce, "logit": logit, "margin": margin}
 """The losses by name."""
 
 LINEAR = frozenset({"logit"})
-"""Losses that are linear in the logits: of a mean of logits, each member's part stands alone."""
+"""Losses that are linear in the logits: that of a mean is the mean of the members' losses."""

@@ -11,7 +11,7 @@ from secateurs.attacks.transforms import DIVERSITY
 from secateurs.errors import InvalidArgumentError
 
 _COMPONENT = re.compile(r"([a-z]+)(\d*\.?\d*)")
-# What a component sets, and the value of the plain name.
+# The field that a component sets, and its value without a number.
 _COUNTED: dict[str, tuple[str, float]] = {
     "mi": ("momentum", 1.0),
     "ti": ("ti", 5),
@@ -23,16 +23,16 @@ _NAMES = ("mi", "ni", "ti", "di", "rdi", "si", "admix", *LOSSES)
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """The components of an iterative attack. ``str`` gives the name that `parse_method` reads.
+    """The components of an iterative attack; ``str`` is a name that `parse_method` reads.
 
     Attributes:
-        loss: what is maximised, a name in `LOSSES`.
+        loss: the loss that is maximised, a name in `LOSSES`.
         momentum: mu of MI, g <- mu g + grad / mean |grad| for each image; 0 for none.
         nesterov: NI, the gradient is taken at x + alpha mu g.
         ti: side of the kernel that smooths the gradient, odd; 0 for none.
         di: input diversity, ``di`` or ``rdi``; None for none.
         si: number of scaled copies x / 2^i that the gradient is the mean over; 1 for none.
-        admix: number of other images that are mixed in, one after the other, each at all scales of
+        admix: number of other images that are mixed in, one at a time, each at all scales of
             ``si``; 0 for none. Admix as it was published is ``Method(admix=3, si=5)``.
 
     Raises:
@@ -74,7 +74,7 @@ class Method:
 
     @property
     def is_random(self) -> bool:
-        """Whether two gradients at the same place may differ: input diversity, or other images."""
+        """Whether two gradients at one point may differ: by input diversity, or by Admix."""
         return self.di is not None or self.admix > 0
 
     def __str__(self) -> str:
@@ -89,17 +89,17 @@ class Method:
 
 
 def parse_method(name: str) -> Method:
-    """Read a method from its components' names, in any order, joined by ``-``.
+    """Read a method from the names of its components, in any order, joined by ``-``.
 
     Args:
         name: exactly one loss, ``ce``, ``logit`` or ``margin``, and any of
 
             - ``mi`` (momentum 1) or ``ni`` (momentum 1, looking ahead); ``mi0.9`` and ``mi0.9-ni``
               for another momentum;
-            - ``ti`` (a kernel of side 5), ``ti15`` for another side;
+            - ``ti`` (a kernel of side 5), ``ti15`` for side 15;
             - ``di`` or ``rdi``;
-            - ``si`` (5 scales), ``si3`` for another number;
-            - ``admix`` (3 other images), ``admix2`` for another number; published as ``admix-si``.
+            - ``si`` (5 scales), ``si3`` for 3;
+            - ``admix`` (3 other images), ``admix2`` for 2; published as ``admix-si``.
 
     Returns:
         The method; its ``str`` has the components in the order of this list, the loss last.

@@ -1,4 +1,4 @@
-"""TI: gradients smoothed, so that an attack does not hang on where things are."""
+"""TI: smoothed gradients, which make an attack depend less on the position of objects."""
 
 import torch
 import torch.nn.functional as F
@@ -18,20 +18,20 @@ def gaussian_kernel(side: int) -> Tensor:
     Returns:
         float64, on the CPU.
     """
-    line = torch.linspace(-3, 3, side, dtype=torch.float64).square().mul(-0.5).exp()
-    return torch.outer(line, line) / line.sum().square()
+    row = torch.linspace(-3, 3, side, dtype=torch.float64).square().mul(-0.5).exp()
+    return torch.outer(row, row) / row.sum().square()
 
 
 def smoothed(gradient: Tensor, side: int) -> Tensor:
-    """Each channel of a gradient, convolved with `gaussian_kernel`, with zeros around the image.
+    """Convolve each channel of a gradient with `gaussian_kernel`, padded with zeros.
 
     TI: Dong, Pang, Su and Zhu 2019, "Evading defenses to transferable adversarial examples by
-    translation-invariant attacks", arXiv:1904.02884: the gradient is W * grad J(x), which stands
-    for the mean of the gradients over shifted images.
+    translation-invariant attacks", arXiv:1904.02884: the gradient is W * grad J(x), which
+    approximates the mean of the gradients over shifted images.
 
     Args:
         gradient: (batch, channels, height, width).
-        side: of the kernel, odd; 0 leaves the gradient as it is.
+        side: side of the kernel, odd; 0 leaves the gradient as it is.
 
     Returns:
         The same shape.

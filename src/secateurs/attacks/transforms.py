@@ -1,4 +1,4 @@
-"""What members see instead of the image itself: resized, padded, scaled, mixed."""
+"""Transforms of the members' inputs: resized and padded, scaled, or mixed images."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +11,7 @@ _ADMIX_SHARE = 0.2
 
 
 class Extent(NamedTuple):
-    """Along one dimension: ``small`` pixels of ``large`` in all, from ``start`` on."""
+    """In one dimension: ``small`` pixels, placed in ``large`` ones from index ``start`` on."""
 
     small: int
     large: int
@@ -23,8 +23,8 @@ class InputDiversity:
     """Random resizing and padding, the same for all images of a batch.
 
     With probability p, x is resized to a random side r, s <= r < L = round(ratio * s), padded with
-    zeros to the side L at a random place, and resized back to s, so that every network can read it.
-    Both resizes are bilinear. Of oblong images, both sides are scaled alike.
+    zeros to the side L at a random position, and resized back to s, so that every network can read
+    it. Both resizes are bilinear. If height and width differ, both are scaled by the same ratio.
 
     Attributes:
         ratio: L / s.
@@ -35,9 +35,9 @@ class InputDiversity:
     probability: float
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Transform a batch, (batch, channels, height, width); the shape stays.
+        """Transform a batch, (batch, channels, height, width), to one of the same shape.
 
-        Parts of a batch that come with generators in the same state are transformed alike.
+        Generators in the same state give the same transform.
         """
         height, width = images.shape[-2:]
         extents = self.draw(height, width, generator)
@@ -46,16 +46,16 @@ class InputDiversity:
     def draw(
         self, height: int, width: int, generator: torch.Generator
     ) -> tuple[Extent, Extent] | None:
-        """Draw where images of a size go, down and across; None for leaving them as they are."""
+        """Draw the vertical and the horizontal extent; None leaves images as they are."""
         apply, share, down, across = torch.rand(4, generator=generator, dtype=torch.float64)
         if apply >= self.probability:
             return None
         return self._extent(height, share, down), self._extent(width, share, across)
 
-    def _extent(self, side: int, share: Tensor, place: Tensor) -> Extent:
+    def _extent(self, side: int, share: Tensor, offset: Tensor) -> Extent:
         large = max(side + 1, round(self.ratio * side))
         small = side + int(share * (large - side))
-        return Extent(small, large, int(place * (large - small + 1)))
+        return Extent(small, large, int(offset * (large - small + 1)))
 
 
 def placed(images: Tensor, down: Extent, across: Extent) -> Tensor:
@@ -94,17 +94,16 @@ def scaled(images: Tensor, copy: int) -> Tensor:
 
 
 def others(count: int, generator: torch.Generator) -> Tensor:
-    """For each of ``count`` images the position of another one, each taken once.
+    """For each of ``count`` images the index of another one, each index once.
 
-    The images are put in a random circle, and each is followed by the one that it is mixed with. A
-    single image has no other: it gets itself.
+    In a random cyclic order of the images, each gets the next one. A single image gets itself.
     """
-    circle = torch.randperm(count, generator=generator)
-    return torch.empty_like(circle).scatter_(0, circle, circle.roll(-1))
+    order = torch.randperm(count, generator=generator)
+    return torch.empty_like(order).scatter_(0, order, order.roll(-1))
 
 
 def mixed(images: Tensor, other: Tensor) -> Tensor:
-    """A little of another image, added: x + 0.2 x'; the gradient is that of x alone.
+    """Add a share of another image: x + 0.2 x'; gradients flow to x alone.
 
     Admix: Wang, He, Wang and He 2021, "Admix: enhancing the transferability of adversarial
     attacks", arXiv:2102.00436: the mean of the gradients over 3 other images, each at the scales

@@ -1,5 +1,5 @@
 """The command line: ``secateurs sweep``, ``transfer``, ``prune`` and ``report``."""
 
-from secateurs.cli.main import main
+from secateurs.cli.entry_point import main
 
 __all__ = ["main"]

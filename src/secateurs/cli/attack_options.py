@@ -1,8 +1,9 @@
-"""From names on the command line to networks, images and a protocol for attacks."""
+"""Turn the options of ``secateurs transfer`` into networks, images and a protocol."""
 
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,23 +35,22 @@ from secateurs.transfer import (
 from secateurs.zoo import LoadedModel, load_data, load_model
 
 DIGITS_LIMIT = 150
-"""Images of the digits that are attacked where nothing else is asked for."""
-_SMALL_SIDE = 96  # up to this size, one image keeps neither two cores nor a GPU busy
+"""The default number of images of the digits that are attacked."""
+_SMALL_SIDE = 96  # up to this size, one image does not use two cores or a GPU fully
 _USUAL = {"method": "mi-ti-di-logit", "eps": "16/255", "alpha": "2/255", "steps": 300}
 _DIGITS = {"method": "mi-logit", "eps": "64/255", "alpha": "8/255", "steps": 40}
 
 
 def usual_protocol(small: bool, *, batch_size: int | None, **asked: Any) -> Protocol:
-    """The field's protocol, or that of the digits, with what was asked for in its place.
+    """The field's protocol, or that of the digits, with the options that were given.
 
     Args:
-        small: whether this is about the digits, whose few pixels must change by more.
-        batch_size: images that are attacked together, None as long as their size is unknown.
-        **asked: method, eps, alpha, steps (None for the usual ones), passes, every, targeted.
+        small: whether the images are the digits, whose few pixels must change by more.
+        batch_size: images that are attacked together, None while their size is not known.
+        **asked: method, eps, alpha, steps (None for the default), passes, every, targeted.
 
     Raises:
-        InvalidArgumentError: an unknown method, an epsilon that cannot be meant, a number out of
-            range.
+        InvalidArgumentError: an unknown method, an implausible epsilon, a number out of range.
     """
     usual: dict[str, Any] = _DIGITS if small else _USUAL
     chosen: dict[str, Any] = {
@@ -68,7 +68,7 @@ def usual_protocol(small: bool, *, batch_size: int | None, **asked: Any) -> Prot
 def fitted_batch(
     protocol: Protocol, batch_size: int | None, images: ImageSet, device: torch.device
 ) -> Protocol:
-    """Where nothing was asked for: 8 images on a CPU, 50 on a GPU, 100 small ones."""
+    """Set the default batch size: 8 images on a CPU, 50 on a GPU, 100 if they are small."""
     if batch_size is not None:
         return protocol
     small = images.levels.shape[-1] <= _SMALL_SIDE
@@ -76,10 +76,10 @@ def fitted_batch(
 
 
 def set_threads(threads: int | None, *, small: bool) -> None:
-    """Use so many threads; one for small networks, whose threads mostly wait for each other.
+    """Set the number of threads; one for small networks, whose threads mostly wait.
 
     Raises:
-        InvalidArgumentError: it is no number from 1.
+        InvalidArgumentError: the number is below 1.
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"--threads must be at least 1, got {threads}")
@@ -89,12 +89,12 @@ def set_threads(threads: int | None, *, small: bool) -> None:
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks of a benchmark, and who attacks whom.
+    """The networks of a benchmark.
 
     Attributes:
-        loaded: as the zoo gave them.
-        all: prepared for attacks, in the same order.
-        groups: who attacks whom.
+        loaded: the networks as the zoo loaded them.
+        all: the same, prepared for attacks, in the same order.
+        groups: surrogates and their targets.
     """
 
     loaded: Sequence[LoadedModel]
@@ -117,21 +117,23 @@ def load_networks(
         targets: as ``surrogates``.
         hold_one_out: see `make_groups`.
         together: see `make_groups`.
-        device: where they run.
+        device: the device of the networks.
 
     Raises:
         InvalidArgumentError: an unknown name, weights that do not fit, or nothing to score.
-        FailureError: weights that cannot be downloaded or read.
+        FailureError: weights cannot be downloaded or read.
     """
     words = [*surrogates, *targets]
     loaded = [_load(word) for word in words]
-    names = [each.name for each in loaded]
-    called = [
-        f"{each.name}={each.weights}" if names.count(each.name) > 1 else each.name
+    times = Counter(each.name for each in loaded)
+    every = [
+        as_network(
+            each,
+            name=f"{each.name}={each.weights}" if times[each.name] > 1 else each.name,
+            device=device,
+        )
         for each in loaded
     ]
-    pairs = zip(loaded, called, strict=True)
-    every = [as_network(each, name=name, device=device) for each, name in pairs]
     groups = make_groups(
         every[: len(surrogates)],
         every[len(surrogates) :],
@@ -153,10 +155,10 @@ def load_images(
     interpolation: str,
     seed: int,
 ) -> tuple[ImageSet, ImageOrigin]:
-    """Bring all networks to one size, and find images that all of them classify correctly.
+    """Let all networks read one size, and find images that all of them classify correctly.
 
     Raises:
-        InvalidArgumentError: networks do not fit each other or the data, or no image counts.
+        InvalidArgumentError: networks do not fit each other or the data, or no image is found.
         FailureError: an image is missing or corrupt.
     """
     size = shared_size(networks.all) if img_size is None else img_size
@@ -172,7 +174,7 @@ def load_images(
         data_root=data_root,
         skip_corrupt=skip_corrupt,
     )
-    total = len(found.dataset) if limit is None else None  # else nobody knows how many it takes
+    total = len(found.dataset) if limit is None else None  # else not known
     with progress_bar("Choosing images", total) as bar:
         images = choose_images(found, networks.all, limit=limit, seed=seed, advance=bar.advance)
     return images, ImageOrigin(
@@ -181,7 +183,7 @@ def load_images(
 
 
 def say_images(images: ImageSet, origin: ImageOrigin, *, targeted: bool) -> None:
-    """State how many images count, and where their target classes come from."""
+    """Say how many images were found, and how their target classes were chosen."""
     each = ", ".join(f"{name} {right}" for name, right in images.accuracy.items())
     say(
         f"{len(images)} of the {images.seen} images looked at count: all networks classify them "
@@ -195,7 +197,7 @@ def say_images(images: ImageSet, origin: ImageOrigin, *, targeted: bool) -> None
 
 
 def default_output(benchmark: Benchmark) -> Path:
-    """A folder for each different run, so that the same command finds its own results again."""
+    """A folder whose name depends on the options, so that the same command finds its results."""
     text = json.dumps(benchmark.configuration(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     data = re.sub(r"[^\w.-]+", "-", benchmark.origin.data).strip("-.")
@@ -205,7 +207,7 @@ def default_output(benchmark: Benchmark) -> Path:
 def report_on(
     rows: Sequence[TransferRow], folder: Path, title: str | None, stdout: Stdout
 ) -> list[str]:
-    """Print the table, and write it, the heat map and the curves; returns all files' names."""
+    """Print the table, write it, the heat map and the curves; returns the names of all files."""
     from secateurs.report import (
         plot_transfer_curves,
         plot_transfer_heatmap,
@@ -224,7 +226,7 @@ def report_on(
 
 
 def _load(word: str) -> LoadedModel:
-    """NAME or NAME=WEIGHTS."""
+    """Load a network by NAME or NAME=WEIGHTS."""
     name, _, weights = word.partition("=")
     if not name.strip() or ("=" in word and not weights.strip()):
         raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""How little of a model competes, in the words of the command line."""
+"""Say which weights do not compete, in the words of the command line."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ _WORTH_A_LINE = 0.1
 
 
 def coverage_line(found: Coverage, layers: Sequence[str] = (), include: Sequence[str] = ()) -> str:
-    """Which weights stay and what to write to prune them; empty if these are few.
+    """Which weights stay, and what to write to prune them; "" if they are few.
 
     Args:
-        found: what competes.
-        layers: what was given as ``--layers``.
-        include: what was given as ``--include``.
+        found: the weights that compete, and the others.
+        layers: the values of ``--layers``.
+        include: the values of ``--include``.
     """
     left = found.total - found.competing - found.known
     if not left or left < _WORTH_A_LINE * found.total:

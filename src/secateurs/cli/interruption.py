@@ -1,32 +1,32 @@
-"""Ctrl-C, SIGTERM and SIGHUP: what was begun is cleared up, and one line says so."""
+"""Ctrl-C, SIGTERM and SIGHUP: clean up what was begun, and say so in one line."""
 
 import os
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+from typing import Any, Self
 
 INTERRUPTED = "interrupted"
-"""How a complaint about an interrupt begins."""
+"""How the message about an interrupt begins."""
 
 _AGAIN_SECONDS = 0.1
 _QUICK_SECONDS = 1.0
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-_AT_FORK = ("logging", "random", "secateurs.results.lock")  # who registers callbacks
+_AT_FORK = ("logging", "random", "secateurs.results.lock")  # modules with callbacks at a fork
 
 
 class Interruption:
-    """Makes one `KeyboardInterrupt` of the signals that end a program, as long as it is entered.
+    """In its ``with`` block, signals that end a program raise one `KeyboardInterrupt`.
 
-    Another signal within a second changes nothing, so that what clears up comes to its end; a later
-    one interrupts that too. Signals that the process ignores, as under ``nohup``, stay ignored.
+    Another signal within a second is ignored, so that cleaning up can finish; a later one
+    interrupts that too. Signals that the process ignores, as under ``nohup``, stay ignored.
 
     Args:
-        last: whether the process ends afterwards: then nothing is raised any more on its way out.
-        launched: whether torchrun has started this process. It repeats signals, however long
-            clearing up takes, and sends them to the processes that read images as well: so later
-            signals change nothing, and a reader that ends is overlooked.
+        last: whether the process ends after the block: then later signals are ignored.
+        launched: whether torchrun has started this process. It repeats signals while the process
+            cleans up, and sends them to DataLoader workers as well: so later signals are ignored,
+            and so is the end of a worker.
 
     Attributes:
         number: the signal that came first, None if none did.
@@ -37,10 +37,10 @@ class Interruption:
         self._last, self._launched = last, launched
         self._since = 0.0
         self._process = os.getpid()
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def renamed(self, complaint: str) -> str:
-        """A complaint, which begins with the signal that came instead of "interrupted"."""
+        """A message that names the signal, if it was not Ctrl-C, instead of "interrupted"."""
         if self.number in (None, signal.SIGINT) or not complaint.startswith(INTERRUPTED):
             return complaint
         name = f"ended by {signal.Signals(self.number).name}"
@@ -50,7 +50,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
-            return self  # only the main thread can be told of signals
+            return self  # only the main thread may set signal handlers
         for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
             before = signal.getsignal(number)
             if before in (signal.SIG_DFL, signal.default_int_handler):
@@ -58,19 +58,9 @@ class Interruption:
                 signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, before in self._before.items():
-            if self._last:
-                signal.signal(number, signal.SIG_IGN)
-            elif before is signal.default_int_handler:
-                signal.signal(number, signal.default_int_handler)
-            else:
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if self._last else before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -86,21 +76,21 @@ class Interruption:
         self.number = number if self.number is None else self.number
         self._since = now
         if self._launched and hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, _overlook)
+            signal.signal(signal.SIGCHLD, _ignore)
         raise KeyboardInterrupt
 
 
-def _overlook(number: int, frame: FrameType | None) -> None:
-    """For a signal that does not matter any more."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A handler that does nothing."""
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:
-    """Whether Python prints and drops what is raised here: it does while a process is forked."""
+    """Whether Python would print an exception and drop it, as in callbacks at a fork."""
     return frame is not None and frame.f_globals.get("__name__") in _AT_FORK
 
 
 def _end_worker(number: int) -> None:
-    """What a forked worker would do by itself, which has the handler from its parent."""
+    """End a forked worker, which has inherited the handler, as without the handler."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     signal.signal(number, signal.SIG_DFL)

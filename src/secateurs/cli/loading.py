@@ -1,4 +1,4 @@
-"""From names on the command line to a model, images and a device."""
+"""Turn options of the command line into a device, loaders and provenance."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ SCORE_IMAGES = 256
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ... into a device that is there.
+    """The device named ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...
 
     Raises:
         InvalidArgumentError: there is no such device.
@@ -35,7 +35,7 @@ def pick_device(name: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # the meta device has no numbers to give back
+        torch.zeros(1, device=device).cpu()  # the meta device has no data to copy
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = "cpu" if accelerator is None else f"cpu or {accelerator}"
         raise InvalidArgumentError(f"no device {name!r} here; write --device {there}") from error
@@ -43,7 +43,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def check_loader_options(batch_size: int, workers: int | None, limit: int | None) -> None:
-    """Refuse numbers that no loader takes, before anything large is loaded.
+    """Check the options of a loader before anything large is loaded.
 
     Raises:
         InvalidArgumentError: a number is out of range.
@@ -65,15 +65,15 @@ def make_loader(
     device: torch.device,
     processes: int = 1,
 ) -> "DataLoader[Any]":
-    """Read images in order; unreadable ones that were marked are dropped from their batch.
+    """A loader that reads images in order, and drops unreadable ones from their batch.
 
     Args:
-        data: what to read.
-        batch_size: images a batch.
-        workers: processes that decode; None picks: none for the digits, which are in memory, one
-            beside a CPU that is busy with the model, up to eight for a GPU.
-        device: where the batches go.
-        processes: how many read images on this machine and share its cores.
+        data: the images.
+        batch_size: images in a batch.
+        workers: processes that decode. Default (None): none for the digits, which are in memory;
+            one if the model runs on the CPU; up to eight for a GPU.
+        device: the device of the model.
+        processes: number of processes on this machine that read images and share its cores.
     """
     if workers is None:
         many = max(1, min(8, _cores() // processes))
@@ -96,13 +96,12 @@ def leave_gradients(
     data_root: Path | None,
     skip_corrupt: bool,
 ) -> str:
-    """Differentiate the loss on a few images, for the scores that look at gradients.
+    """Store gradients of the loss on a few images in the model, for scores that need them.
 
-    Training images where the data has some, else some of those that are scored; in both cases
-    spread evenly over the data.
+    The images are spread evenly over the training split, or without one over the scored images.
 
     Returns:
-        Which images, in words, for the result rows.
+        The images in words, for the result rows.
     """
     which = "of split train"
     try:
@@ -131,7 +130,7 @@ def _watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
 
 
 def provenance_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Provenance:
-    """Name what is measured, for the result rows."""
+    """The provenance for the result rows."""
     pre = model.preprocess
     return Provenance(
         model=model.name,
@@ -154,18 +153,11 @@ def default_output(
     device: torch.device,
     amp: bool,
 ) -> Path:
-    """A folder for each different sweep, so that the same command finds its own results again."""
-    ratios = (grid.p_prunes, grid.p_berns)  # whatever order they were given in
+    """A folder whose name depends on the options, so that the same command finds its results."""
+    ratios = (grid.p_prunes, grid.p_berns)  # sorted, so that their order makes no difference
     others = replace(grid, p_prune=0.0, p_bern=1.0)
-    asked = (
-        provenance,
-        weights_sha256(model.model),
-        images,
-        ratios,
-        others,
-        device_name(device),
-        amp,
-    )
+    weights = weights_sha256(model.model)
+    asked = (provenance, weights, images, ratios, others, device_name(device), amp)
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
     name = "_".join(
         re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (provenance.model, provenance.data)
@@ -174,31 +166,31 @@ def default_output(
 
 
 def readable(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Collate a batch and drop the images that could not be read."""
+    """Collate a batch, and drop the images that could not be read."""
     images, labels = default_collate(samples)
     return drop_skipped(images, labels)[:2]
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:  # noqa: ARG001
-    """Ctrl-C reaches every process of the terminal; only the parent should speak."""
+    """Let a worker ignore Ctrl-C, which reaches all processes of a terminal."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = _overlook_hanging_up
+    sys.excepthook = _ignore_closed_pipes
 
 
-def _overlook_hanging_up(
+def _ignore_closed_pipes(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Say nothing in a worker whose parent was interrupted while it fetched a batch.
+    """Print no traceback in a worker whose parent was interrupted while it fetched a batch.
 
-    The thread that hands batches over (``multiprocessing.resource_sharer``) calls the hook then;
-    the worker's other errors travel to the parent.
+    The thread that sends batches (``multiprocessing.resource_sharer``) calls the hook then; other
+    errors of a worker are raised in the parent.
     """
     if not isinstance(error, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)

@@ -1,4 +1,4 @@
-"""What options are made of: types of several values, panels of the help, and shared options."""
+"""Types of options, panels of the help, and options that commands share."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,19 +16,19 @@ DIGITS_NETWORKS = ("digits", "digits-cnn", *DIGITS_FAMILY)
 """The small networks on the digits of scikit-learn, as `secateurs.zoo.load_model` names them."""
 
 
-def panel(title: str, place: int) -> Callable[[T], T]:
-    """Decorates a dataclass: each field becomes an option, shown under a title in the help.
+def panel(title: str, number: int) -> Callable[[T], T]:
+    """Decorate a dataclass: each field becomes an option, shown under a title in the help.
 
     Args:
-        title: of the panel.
-        place: of the panel among the others, from 1.
+        title: title of the panel.
+        number: from 1, the panel's position in the help.
     """
-    options = Parameter(name="*", group=Group(title, sort_key=place))
+    options = Parameter(name="*", group=Group(title, sort_key=number))
     return lambda declared: options(with_help(declared))
 
 
 def with_help(declared: T) -> T:
-    """Let each entry of a docstring be one line, which the help breaks where the terminal ends."""
+    """Join the lines of each docstring entry, since the help wraps them to the terminal."""
     declared.__doc__ = re.sub(r"\n {12}(?=\S)", " ", declared.__doc__ or "")
     return declared
 
@@ -42,7 +42,7 @@ def separated(kind: Any, tokens: Sequence[Token]) -> Any:
 
 
 def whole(kind: object, tokens: Sequence[Token]) -> int:  # noqa: ARG001
-    """Read a whole number; the parser by itself would round 1.5."""
+    """Read a whole number; the parser alone would round 1.5."""
     if not re.fullmatch(r"[+-]?\d+", tokens[0].value):
         raise CoercionError(token=tokens[0], target_type=int)
     return int(tokens[0].value)
@@ -55,10 +55,10 @@ MaybeWhole = Annotated[int | None, Parameter(converter=whole)]
 
 
 def scores(*, data_free: bool = False) -> Parameter:
-    """Explains ``--score`` with the names in `secateurs.criteria.CRITERIA`.
+    """The help of ``--score``, with the names in `secateurs.criteria.CRITERIA`.
 
     Args:
-        data_free: whether only criteria count that need nothing but the weights.
+        data_free: whether to leave out criteria that need data.
     """
     names = ", ".join(score_names(data_free=data_free))
     return Parameter(help=f"The criterion, the least important are candidates: {names}.")
@@ -99,10 +99,10 @@ class PruningGrid:
 
 
 def given(options: Any, *without: str) -> Mapping[str, Any]:
-    """The options that were written, by name; for the others the library has its defaults.
+    """The options that were given, by name; the library has defaults for the others.
 
     Args:
-        options: a dataclass of what was asked for.
+        options: a dataclass of options.
         without: names to leave out.
     """
     found = {field.name: getattr(options, field.name) for field in fields(options)}
@@ -114,6 +114,6 @@ def given(options: Any, *without: str) -> Mapping[str, Any]:
 
 
 def _parts(token: Token) -> list[Token]:
-    """The values in a word; one without any stays as it is, so that its reader can refuse it."""
+    """The values in a word; a word without any is kept, so that its type refuses it."""
     values = [part for part in map(str.strip, token.value.split(",")) if part] or [token.value]
     return [token.evolve(value=value) for value in values]

@@ -1,4 +1,4 @@
-"""The commands and their options, and what is said of words that are none."""
+"""Parse the words of the command line, and report those that are not understood."""
 
 import difflib
 from collections.abc import Callable, Collection, Sequence
@@ -26,17 +26,17 @@ _KINDS = {float: "numbers such as 0.5", int: "whole numbers such as 3"}
 
 
 def parse(words: Sequence[str]) -> Callable[[], Any]:
-    """The command that some words ask for, with its options.
+    """The command in some words, with its options.
 
     Args:
         words: those after the program's name.
 
     Returns:
-        Called, it checks what can be checked at once, and returns what does the work, or None
-        where nothing is left to do, as after ``--help``.
+        A function that checks what can be checked at once, and returns the function that does the
+        work; it returns None if nothing is left to do, as after ``--help``.
 
     Raises:
-        InvalidArgumentError: a word that is no command, option or value.
+        InvalidArgumentError: a word is not a command, an option or a value.
     """
     _refuse_empty(words)
     app = make_app()
@@ -53,7 +53,7 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
 
 
 def make_app() -> App:
-    """The program as the parser sees it."""
+    """The program with its commands, for the parser."""
     app = App(
         name="secateurs",
         help="Exact weight pruning for PyTorch: sweeps, retraining, transfer, checkpoints.",
@@ -62,9 +62,9 @@ def make_app() -> App:
         version_flags=["--version"],
         help_flags=["--help", "-h"],
         default_parameter=Parameter(
-            negative=(),  # flags are switched off by leaving them out
+            negative=(),  # no --no-FLAG
             consume_multiple=1,  # --p-prune 0 0.1 0.2
-            allow_repeating=True,  # the last one counts, as in a script that adds to a command
+            allow_repeating=True,  # the last one counts, so that scripts can append options
             show_default=_shown,
         ),
     )
@@ -74,7 +74,7 @@ def make_app() -> App:
 
 
 def options_of(command: str) -> Collection[str]:
-    """The names of a command's options, ``--output`` as well as ``-o``."""
+    """The names of a command's options, both ``--output`` and ``-o``."""
     app = make_app()
     if command not in app:
         return ()
@@ -88,7 +88,7 @@ def _print_version() -> None:
 
 
 def _shown(default: object) -> str | None:
-    """A default as it would be written; None for what is left out."""
+    """A default as a person would write it; None if the help should not show it."""
     if default is None or isinstance(default, bool):
         return None
     values = default if isinstance(default, tuple) else (default,)
@@ -96,12 +96,10 @@ def _shown(default: object) -> str | None:
 
 
 def _refuse_empty(words: Sequence[str]) -> None:
-    """Refuse empty words, which a path would take for the folder that one is in.
-
-    A title may be empty.
+    """Refuse empty words, since an empty path is the current folder; a title may be empty.
 
     Raises:
-        InvalidArgumentError: there is one.
+        InvalidArgumentError: a word is empty.
     """
     before = ""
     for word in words:
@@ -118,7 +116,7 @@ def _refuse_empty(words: Sequence[str]) -> None:
 
 
 def _complaint(error: CycloptsError) -> str:
-    """What was not understood, in one line."""
+    """The error of the parser, in one line."""
     if isinstance(error, CoercionError) and error.token is not None:
         name = error.argument.name if error.argument is not None else ""
         return _of_value(error, error.token.keyword or name, error.token.value)

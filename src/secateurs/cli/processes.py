@@ -1,4 +1,4 @@
-"""Whether this process is one of several, as its environment says, without torch."""
+"""Read from the environment, without torch, whether this process is one of several."""
 
 import os
 
@@ -10,5 +10,5 @@ def is_one_of_several() -> bool:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that speaks to the person."""
+    """Whether this process is the one that prints."""
     return not is_one_of_several() or os.environ["RANK"] == "0"

@@ -1,4 +1,4 @@
-"""``secateurs prune``: checkpoints of any size, without building a model."""
+"""``secateurs prune``: prune checkpoints of any size, without building a model."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ from secateurs.cli.prune_options import FilePruning
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 
-_NAMED = 6
+_NAMED = 6  # names in a message
 
 
 def plan_only(source: Path, asked: FilePruning) -> None:
-    """Print what would be pruned, and the threshold."""
+    """Print which tensors would be pruned, and the threshold."""
     plan = plan_pruning(source, **given(asked))
     with progress_bar("reading", plan.work, unit="bytes") as bar:
         decision = decide_pruning(plan, bar.advance)
@@ -38,7 +38,7 @@ def plan_only(source: Path, asked: FilePruning) -> None:
 def prune_file(
     source: Path, given_output: Path | None, asked: FilePruning, *, compress: bool
 ) -> None:
-    """Prune a file or folder, and say what was done."""
+    """Prune a file or folder, and print what was pruned and written."""
     plan = plan_pruning(source, **given(asked))
     stays = _what_stays(plan, asked)
     output = _needed(given_output)
@@ -57,7 +57,7 @@ def prune_file(
 
 
 def decompress(source: Path, given_output: Path | None) -> None:
-    """Write what ``--compress`` wrote as ordinary files."""
+    """Decompress the files that ``--compress`` wrote."""
     output = _needed(given_output)
     with progress_bar("decompressing", None, unit="bytes") as bar:
         folder = decompress_checkpoint(source, output, advance=bar.advance)
@@ -77,7 +77,7 @@ def _what_stays(plan: Plan, asked: FilePruning) -> str:
 
 
 def _others(plan: Plan, summary: Summary) -> list[str]:
-    """What went along, and what did not."""
+    """Lines about files that were copied or left out, tied weights, and links."""
     lines: list[str] = []
     left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
     if plan.source.tied:
@@ -89,14 +89,14 @@ def _others(plan: Plan, summary: Summary) -> list[str]:
         lines.append(f"copied along: {_first(list(summary.copied))}")
     if summary.were_links:
         lines.append(
-            f"what {_first(list(summary.were_links))} led to as links has stayed as it was; the "
+            f"the target of a link has not changed ({_first(list(summary.were_links))}); the "
             "result is a file of its own"
         )
     return lines
 
 
 def _outline(plan: Plan) -> str:
-    """What will be pruned, in a line."""
+    """The tensors that will be pruned, in a line."""
     count = len(plan.weights) + len(plan.untouched)
     elements = sum(weight.entry.count for weight in plan.weights)
     size = sum(weight.entry.nbytes for weight in plan.weights)
@@ -110,7 +110,7 @@ def _outline(plan: Plan) -> str:
 
 
 def _plan_table(plan: Plan, decision: Decision, stays: str) -> str:
-    """Every tensor, and whether it competes."""
+    """A table of all tensors, which says whether each competes."""
     rows = [("tensor", "dtype", "shape", "elements", "")]
     chosen = {weight.entry.name for weight in plan.weights}
     for file in plan.source.files:
@@ -139,7 +139,7 @@ def _summary_table(summary: Summary) -> str:
 
 
 def _thresholds(plan: Plan, decision: Decision) -> list[str]:
-    """Where the candidates end; a line for each tensor where each has its own."""
+    """The largest score of a candidate; one for each tensor if the scope is ``layer``."""
     lines: list[str] = []
     for group in decision.groups:
         units = sum(weight.units for weight in group.weights)
@@ -151,7 +151,7 @@ def _thresholds(plan: Plan, decision: Decision) -> list[str]:
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as what is in them; the first to the left, the others to the right."""
+    """Rows as text with aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
         "  ".join(f"{cell:{'>' if i else '<'}{w}}" for i, (cell, w) in enumerate(pairs))

@@ -1,4 +1,4 @@
-"""``secateurs prune``: checkpoints of any size, without building a model."""
+"""The options of ``secateurs prune``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,11 @@ class FilePruning:
         scope: Who competes with whom: global (all units) or layer.
         score: The name of a criterion.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...; by
-            default the weights of convolutions, linear layers and experts, told by name and shape.
+            default the weights of convolutions, linear layers and experts, known by name and shape.
         include: Prune only these, globs on the names of tensors or of modules around them.
         exclude: Do not prune these, globs on such names.
         seed: For a p_bern between 0 and 1, and for random scores.
-        key: Where the weights are in a checkpoint of a training that holds several sets:
+        key: Which weights of a training checkpoint that holds several sets of them:
             state_dict_ema, generator, ...
     """
 
@@ -44,13 +44,13 @@ class FilePruning:
 @panel("What to write", 2)
 @dataclass(frozen=True, kw_only=True)
 class Writing:
-    """What becomes of the result.
+    """What to do with the result.
 
     Args:
         output: A file, or a folder if IN is one; it may be IN.
         compress: Write zstd streams, NAME.safetensors.zst, which any zstd tool opens;
             secateurs.load_checkpoint and --decompress read them.
-        decompress: Write what --compress wrote as ordinary files.
+        decompress: Decompress what --compress wrote.
         dry_run: Print what would be pruned and the threshold; write nothing.
     """
 

@@ -1,11 +1,10 @@
-"""What a command prints when its work is done: a part that cannot be shown costs no other part."""
+"""Results on stdout: text that cannot be printed does not stop the rest of a command."""
 
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from secateurs._console import make_console, say
@@ -16,15 +15,15 @@ if TYPE_CHECKING:
 
 
 class Stdout:
-    """Text on stdout, whose reader may leave (``| head``) and whose disk may be full.
+    """Text on stdout, which may be a closed pipe (``| head``) or a file on a full disk.
 
-    The first text that cannot be written ends the printing and nothing else: the block that uses
-    this goes on and draws its plots. Where a reader left, that is all: he has seen what he
-    wanted. Any other reason is an error when the block ends.
+    After the first failure nothing more is printed, but the block goes on, to draw its plots. A
+    closed pipe is no error, since its reader has seen enough; any other failure is one, raised at
+    the end of the block.
 
     Args:
-        what: the text, as that error calls it.
-        written: whether the command has written files, which the error says are safe.
+        what: the name of the text in that error.
+        written: whether the command has written files; the error then says so.
     """
 
     def __init__(self, what: str = "the table", *, written: bool = False):
@@ -32,14 +31,14 @@ class Stdout:
         self._what, self._written = what, written
 
     def table(self, print_it: "Callable[[Console], None]") -> None:
-        """Print what a function prints on a console."""
+        """Print the output of a function that prints on a console."""
         console = make_console()
         with console.capture() as captured:
             print_it(console)
         self.write(captured.get())
 
     def write(self, text: str) -> None:
-        """Print text as it is; names in it must be safe already."""
+        """Print text as it is; unprintable characters must be escaped already."""
         if self._lost is not None:
             return
         try:
@@ -51,12 +50,7 @@ class Stdout:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is not None or self._lost is None or isinstance(self._lost, BrokenPipeError):
             return
         files = "; the files are written" if self._written else ""
@@ -65,8 +59,8 @@ class Stdout:
         ) from self._lost
 
 
-def drop_what_is_stuck() -> None:
-    """Empty streams that cannot be written: else Python complains of them as it ends."""
+def discard_unwritable() -> None:
+    """Discard the text in streams that cannot be written, else Python prints an error at exit."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()
@@ -78,7 +72,7 @@ def drop_what_is_stuck() -> None:
 
 
 def drawn(draw: Callable[[], list[Path]]) -> list[Path]:
-    """The files of a plot; where it cannot be drawn a line says why, since rows are what counts."""
+    """Draw a plot and return its files; if that fails print why, since the rows are on disk."""
     from secateurs.report.figure import DrawingError
 
     try:

@@ -1,4 +1,4 @@
-"""``secateurs sweep``: how accuracy falls as weights go."""
+"""``secateurs sweep``: measure how accuracy falls as weights are pruned."""
 
 from pathlib import Path
 
@@ -39,34 +39,34 @@ def run_sweep(
     running: SweepRunning,
     ranks: Ranks | None = None,
 ) -> None:
-    """Load, measure, and report; the first of several ranks reports alone.
+    """Load, measure, and report; only rank 0 reports.
 
     Args:
-        asked: the network, and which images.
-        data: where these are.
-        pruning: what is compared.
-        preprocessing: what is done to the images.
-        running: where it runs and where the rows go.
-        ranks: the processes that share the images.
+        asked: the network and the images.
+        data: the data set or folder.
+        pruning: the grid of settings.
+        preprocessing: changes to the network's own preprocessing.
+        running: the device, the loader and the output.
+        ranks: the processes that split the images, None for this process alone.
     """
     ranks = ranks or Ranks()
-    grid = Grid(**given(pruning))  # wrong values are refused before anything is loaded
-    place = own_device(ranks, pick_device(running.device))
+    grid = Grid(**given(pruning))  # checked before anything is loaded
+    device = own_device(ranks, pick_device(running.device))
     check_loader_options(running.batch_size, running.workers, asked.limit)
     check_data(data)
     keep_freed_memory()
     if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+        torch.set_num_threads(1)  # with so little work, threads mostly wait
     torch.manual_seed(pruning.seed)  # for --weights random
     model, images = in_turn(ranks, lambda: _load(asked, data, preprocessing))
     loader = make_loader(
         images,
         batch_size=running.batch_size,
         workers=running.workers,
-        device=place,
+        device=device,
         processes=ranks_here(),
     )
-    model.model.to(place)
+    model.model.to(device)
     scored_on = ""
     if any(criterion_of(name).needs_gradients for name in pruning.score):
         scored_on = from_rank_0(
@@ -77,13 +77,13 @@ def run_sweep(
             ),
         )
     provenance, count = provenance_of(model, images, scored_on), len(images.dataset)
-    folder = running.output or default_output(model, provenance, grid, count, place, running.amp)
+    folder = running.output or default_output(model, provenance, grid, count, device, running.amp)
     earlier = _rows_in(folder) if running.resume else []
     rows = sweep(
         model.model,
         loader,
         provenance=provenance,
-        device=place,
+        device=device,
         amp=running.amp,
         output=folder,
         overwrite=not running.resume,
@@ -139,7 +139,7 @@ def _report(
 
 
 def _rows_in(folder: Path) -> list[Row]:
-    """The finished rows in a folder; none where there is nothing that can be read."""
+    """The finished rows in a folder; none if nothing there can be read."""
     try:
         return read_rows(folder)
     except SecateursError:

@@ -1,4 +1,4 @@
-"""``secateurs sweep``: how accuracy falls as weights go."""
+"""The options of ``secateurs sweep``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,13 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from secateurs.cli.option_types import (
-    MaybeWhole,
-    PruningGrid,
-    Several,
-    Whole,
-    panel,
-)
+from secateurs.cli.option_types import MaybeWhole, PruningGrid, Several, Whole, panel
 
 
 @panel("What to measure", 1)
@@ -28,7 +22,7 @@ class SweepImages:
         num_classes: Classes of a weights FILE, if not the usual number.
         data: A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), digits,
             mnist, cifar10, ...
-        data_root: Where named data sets lie or are downloaded to.
+        data_root: The folder of named data sets, and of their downloads.
         split: Which part of the data: val, test, ...
         limit: Use this many images, spread evenly over the data.
         skip_corrupt: Count unreadable images and go on.
@@ -63,11 +57,11 @@ class SweepPruning(PruningGrid):
 @panel("Preprocessing", 3)
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What is done to images otherwise than the network's own configuration says.
+    """What to change in the network's own preprocessing.
 
     Args:
         img_size: Input size in pixels.
-        crop_pct: Input size by resized size, such as 0.875.
+        crop_pct: Input size divided by resized size, such as 0.875.
         crop_mode: center, squash or border, as timm names them.
         interpolation: bilinear, bicubic, nearest, ...
         mean: 1 or 3 numbers.
@@ -85,15 +79,15 @@ class Preprocessing:
 @panel("Running", 4)
 @dataclass(frozen=True, kw_only=True)
 class SweepRunning:
-    """Where it runs and where the rows go.
+    """The device, the loader and the output.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps, ...
-        batch_size: Images a batch; halved when memory runs out.
+        batch_size: Images in a batch; fewer run at once when memory runs out.
         workers: Processes that decode images.
         amp: Run under autocast.
         output: Folder for results; default secateurs-results/NAME.
-        resume: Go on where this sweep was interrupted, or measure again.
+        resume: Continue an interrupted sweep, or delete its results and measure again.
         title: Title of the plot.
     """
 

@@ -1,4 +1,4 @@
-"""One command on the ranks that torchrun starts: who prints, who loads first, where each runs."""
+"""Run one command on the ranks that torchrun starts: messages, loading, and devices."""
 
 import os
 from collections.abc import Callable
@@ -17,22 +17,21 @@ from secateurs.evaluation.ranks import Ranks
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = timedelta(days=1)
-"""For a slower rank; one that has ended is noticed at once."""
+_LONGEST_WAIT = timedelta(days=1)  # for a slow rank; one that has ended is noticed at once
 
-_dist: Any = torch.distributed  # much of it is public, but not declared so
+_dist: Any = torch.distributed  # many of its public names are not in its stubs
 
 
 def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
-    """Run a command on this rank; one rank complains for all.
+    """Run a command on this rank; only one rank prints why it failed.
 
-    A rank that fails tells torchrun why, which then ends the others with SIGTERM.
+    A rank that fails reports its error to torchrun, which then ends the others with SIGTERM.
 
     Args:
-        run: the command; returns its exit code and what it has to complain about.
+        run: the command; returns its exit code and the message of a failure.
 
     Returns:
-        The exit code, and what this process should print: nothing if another rank says why.
+        The exit code, and the message to print: "" if another rank prints one.
     """
     try:
         store, rank = _join()
@@ -52,7 +51,7 @@ def on_ranks(run: Callable[[Ranks], tuple[int, str]]) -> tuple[int, str]:
 def _recorded(
     run: Callable[[Ranks], tuple[int, str]], interruption: Interruption
 ) -> tuple[int, str]:
-    """Run a command, and leave its complaint where torchrun looks for the cause."""
+    """Run a command, and write its message to the file in which torchrun expects the cause."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
     code, complaint = 0, ""
@@ -69,10 +68,10 @@ def _recorded(
 
 
 def _join() -> tuple[Any, int]:
-    """Meet the other ranks; returns the store that all reach, and the number of this rank.
+    """Join the process group; returns its store, and the number of this rank.
 
     Raises:
-        FailureError: they cannot be reached, or torch was built without them.
+        FailureError: the other ranks cannot be reached, or torch has no torch.distributed.
     """
     if not _dist.is_available():
         raise FailureError("torch.distributed is not available in this build of torch")
@@ -98,7 +97,7 @@ def _is_first_to_complain(store: Any, rank: int) -> bool:
 
 
 def in_turn(ranks: Ranks, load: Callable[[], T]) -> T:
-    """Load what may be downloaded or trained on first use: rank 0, one a machine, the others.
+    """Load what may be downloaded: rank 0 first, then one rank of each machine, then the others.
 
     Raises:
         SecateursError: loading failed, on any rank.
@@ -118,12 +117,12 @@ def _local_rank(ranks: Ranks) -> int:
 
 
 def ranks_here() -> int:
-    """How many ranks share this machine."""
+    """The number of ranks on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def own_device(ranks: Ranks, device: torch.device) -> torch.device:
-    """The accelerator of this rank, where the device is one without a number.
+    """The device of this rank: an accelerator without a number gets one.
 
     Raises:
         InvalidArgumentError: there are more ranks than accelerators on this machine.
@@ -142,15 +141,15 @@ def own_device(ranks: Ranks, device: torch.device) -> torch.device:
 
 
 def from_rank_0(ranks: Ranks, model: nn.Module, differentiate: Callable[[], str]) -> str:
-    """Gradients that are the same on all ranks: rank 0 computes them, the others receive them.
+    """Compute gradients on rank 0, and send them to the others.
 
     Args:
         ranks: the ranks.
-        model: gets them.
-        differentiate: leaves gradients in the model and says where they come from.
+        model: the model that gets the gradients.
+        differentiate: stores gradients in the model, and returns a text.
 
     Returns:
-        What ``differentiate`` said.
+        The text, on all ranks.
     """
     text, names = "", list[str]()
     named = dict(model.named_parameters())

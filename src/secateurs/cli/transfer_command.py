@@ -1,4 +1,4 @@
-"""``secateurs transfer``: attacks on some networks, scored on others, with and without pruning."""
+"""``secateurs transfer``: attack some networks, with and without pruning, and score on others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ from secateurs.transfer import (
 from secateurs.zoo import check_data
 
 SEARCHED = {"p_prune": (0.05, 0.1, 0.2, 0.3, 0.5), "p_bern": (0.1, 0.3, 0.5)}
-"""What ``--search`` tries where nothing else is asked for."""
+"""The default ratios that ``--search`` tries."""
 
 
 def run_transfer(
@@ -56,10 +56,10 @@ def run_transfer(
     Args:
         asked: the networks and the images, with defaults filled in.
         attack: the attack.
-        recipes: how surrogates are diversified.
+        recipes: the recipes of surrogates.
         pruning: the settings of the recipe dwp.
-        searching: whether settings are chosen on images of their own.
-        running: where it runs and where the rows go.
+        searching: whether and how settings are searched.
+        running: the device and the output.
     """
     protocol = usual_protocol(
         asked.small,
@@ -77,7 +77,7 @@ def run_transfer(
         if searching.search
         else None
     )
-    place = pick_device(running.device)
+    device = pick_device(running.device)
     check_loader_options(1 if running.batch_size is None else running.batch_size, None, asked.limit)
     data = asked.data or "digits"
     check_data(data)
@@ -89,7 +89,7 @@ def run_transfer(
         asked.targets,
         hold_one_out=asked.hold_one_out,
         together=asked.ensemble,
-        device=place,
+        device=device,
     )
     check_variants(networks.groups, variants)
     images, origin = load_images(
@@ -107,7 +107,7 @@ def run_transfer(
         groups=networks.groups,
         images=images,
         variants=variants,
-        protocol=fitted_batch(protocol, running.batch_size, images, place),
+        protocol=fitted_batch(protocol, running.batch_size, images, device),
         seeds=list(attack.seeds),
         search=search,
         origin=origin,

@@ -1,4 +1,4 @@
-"""``secateurs transfer``: attacks on some networks, scored on others, with and without pruning."""
+"""The options of ``secateurs transfer``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from secateurs.cli.option_types import (
 @panel("Networks and images", 1)
 @dataclass(frozen=True, kw_only=True)
 class TransferImages:
-    """The networks that take part, and the images that are attacked.
+    """The networks, and the images that are attacked.
 
     Args:
         surrogates: Networks to attack with: torchvision:NAME, timm:NAME, hf:NAME,
@@ -30,11 +30,11 @@ class TransferImages:
         ensemble: Attack with all surrogates together instead of each alone.
         data: A folder (DIR/images.csv with DIR/images/, DIR/val/CLASS/*, or DIR/CLASS/*), or
             digits, mnist, cifar10, ...
-        data_root: Where named data sets lie or are downloaded to.
+        data_root: The folder of named data sets, and of their downloads.
         split: Which part of the data: val, test, ...
         limit: Use this many images of those that all networks classify correctly.
         skip_corrupt: Leave out unreadable images.
-        image_seed: Of the images' order, and of target classes where the data has none.
+        image_seed: Seed of the images' order, and of target classes if the data has none.
         img_size: Side of the attacked images, for all networks; default what the networks share,
             else 224.
         interpolation: How images are squashed to that size.
@@ -55,7 +55,7 @@ class TransferImages:
 
     @property
     def small(self) -> bool:
-        """Whether this is about the embedded digits and their networks: all is smaller then."""
+        """Whether images and networks are those of the digits, which have smaller defaults."""
         networks = (*self.surrogates, *self.targets)
         return self.data in (None, "digits") and all(n in DIGITS_NETWORKS for n in networks)
 
@@ -69,12 +69,13 @@ class Attack:
         method: Parts joined by -: mi ni ti di rdi si admix, and one loss of ce logit margin;
             default mi-ti-di-logit.
         eps: The most that a pixel may change: 16/255 (default) or 0.0627.
-        alpha: What a pixel changes in a step; default 2/255.
+        alpha: The change of a pixel in a step; default 2/255.
         steps: Steps of an attack; default 300.
-        passes: Gradient passes, so draws, that are averaged in a step; one where nothing is drawn.
-        every: Measure success every so many steps.
+        passes: Gradient passes that are averaged in a step, each with new draws; one is enough if
+            nothing is drawn.
+        every: Steps between two measurements of success.
         untargeted: Attack away from the true class instead of towards a target class.
-        seeds: Of attacks and draws; each is a repetition.
+        seeds: Seeds of attacks and draws; each is a repetition.
     """
 
     method: str | None = None
@@ -90,10 +91,10 @@ class Attack:
 @panel("How to diversify", 3)
 @dataclass(frozen=True, kw_only=True)
 class Recipes:
-    """Ways to make a surrogate that is pruned afresh at every call.
+    """Ways to make a surrogate that is pruned anew at every call.
 
     Args:
-        recipe: dwp, rapa, mup, or plain for nothing else; default dwp.
+        recipe: dwp, rapa, mup, or plain for no recipe; default dwp.
         rapa_p_bern: Of rapa: probability of each parameter; default 0.05.
         mup_p_prune: Of mup: ratio of each layer's weights; default 0.15.
     """
@@ -111,7 +112,7 @@ class DwpPruning(PruningGrid):
     Args:
         p_prune: Ratios of units that are candidates, 0 to 1; default 0.3.
         p_bern: Probability of each candidate; default 0.5.
-        redraw: forward (default), step, or a number of draws to take one after the other.
+        redraw: forward (default), step, or a number of draws that are used in rotation.
     """
 
     score: Annotated[Several[str], scores(data_free=True)] = ()
@@ -121,12 +122,12 @@ class DwpPruning(PruningGrid):
 @panel("Choosing settings", 5)
 @dataclass(frozen=True, kw_only=True)
 class Searching:
-    """Whether each recipe's setting is chosen on images of its own.
+    """Whether and how each recipe's setting is searched.
 
     Args:
         search: Choose each recipe's best setting on a part of the images, report on the rest.
-        search_images: How many images to choose on; default a quarter.
-        search_steps: Steps of the attacks that choose; default --steps.
+        search_images: Number of images to choose on; default a quarter.
+        search_steps: Steps of the attacks of the search; default --steps.
     """
 
     search: bool = False
@@ -137,14 +138,14 @@ class Searching:
 @panel("Running", 6)
 @dataclass(frozen=True, kw_only=True)
 class TransferRunning:
-    """Where it runs and where the rows go.
+    """The device and the output.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps, ...
         batch_size: Images that are attacked together.
-        threads: Threads of the CPU.
+        threads: Number of CPU threads.
         output: Folder for results; default secateurs-results/transfer_NAME.
-        resume: Go on where this run stopped, also with more settings or seeds, or start anew.
+        resume: Continue a run, also with more settings or seeds, or delete its results first.
         save_images: Keep the attacked images as PNG, as TransferAttack's evaluation reads them.
         title: Title of the plots.
     """

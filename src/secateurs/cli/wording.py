@@ -1,4 +1,4 @@
-"""What errors and warnings of the library say, with options in the place of arguments."""
+"""Errors and warnings of the library, with options in place of arguments."""
 
 import shlex
 import warnings
@@ -20,11 +20,11 @@ _CALLED = {
 
 
 def in_options(message: Message, options: Collection[str] = ()) -> str:
-    """An error or a warning with options in the place of arguments.
+    """An error or a warning with options in place of arguments.
 
     Args:
-        message: what the library said.
-        options: those of the command.
+        message: the message of the library.
+        options: the options of the command.
 
     Example:
         >>> from secateurs.errors import InvalidArgumentError
@@ -36,7 +36,7 @@ def in_options(message: Message, options: Collection[str] = ()) -> str:
 
 
 def as_option(argument: Argument, options: Collection[str] = ()) -> str:
-    """An argument as one would write it in a shell."""
+    """An argument as it is written in a shell."""
     option, other = f"--{argument.name.replace('_', '-')}", _CALLED.get(argument.name)
     if other is not None and other in options and option not in options:
         option = other
@@ -44,17 +44,17 @@ def as_option(argument: Argument, options: Collection[str] = ()) -> str:
     if value is None or value is True:
         return option
     words = [str(word) for word in (value if isinstance(value, list | tuple) else [value])]
-    if any(word.startswith("-") for word in words):  # taken for options, but for one behind "="
+    if any(word.startswith("-") for word in words):  # without "=" they would be options
         return " ".join(f"{option}={shlex.quote(word)}" for word in words)
     return " ".join((option, *map(shlex.quote, words)))
 
 
 @contextmanager
 def warnings_as_lines(worded: Callable[[Message], str]) -> Generator[None]:
-    """Say warnings in a line each, and what competes for pruning only once.
+    """Print each warning as one line, and a warning about coverage only once.
 
     Args:
-        worded: says a message of the library in options.
+        worded: turns a message of the library into text for the command line.
     """
     said: set[str] = set()
 

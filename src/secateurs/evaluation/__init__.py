@@ -1,4 +1,4 @@
-"""How accuracy falls as weights go: `sweep` a model over ratios in one loop over the data."""
+"""Measure the accuracy of pruned models: `sweep` scores all ratios in one loop over the data."""
 
 from secateurs.evaluation._sweep import Provenance, sweep
 from secateurs.evaluation.gradients import accumulate_gradients

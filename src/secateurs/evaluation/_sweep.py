@@ -1,4 +1,4 @@
-"""Sweep a model over pruning ratios: every ratio sees each batch of one pass over the data."""
+"""Measure accuracy over pruning ratios: all ratios are scored in one loop over the data."""
 
 import os
 import warnings
@@ -35,8 +35,7 @@ from secateurs.pruning import restore, set_aside
 from secateurs.results import Results, Row
 from secateurs.selection.shown_keywords import shows
 
-DATA = "image_samples"
-"""What the configuration calls the checksums of the data."""
+_DATA = "image_samples"  # the name of the checksums of the data in a configuration
 
 
 @shows(Grid)
@@ -54,46 +53,46 @@ def sweep(
     process_group: Any = None,
     **grid: Unpack[GridKeywords],
 ) -> list[Row]:
-    """Measure how accuracy falls as weights go.
+    """Measure how accuracy falls as weights are pruned.
 
     All variants are scored in one loop over ``loader``: each image is read and decoded once. The
     memory for weights is two copies and a mask, whatever the number of ratios, and one byte a unit
     for each combination of granularity, scope and score. A model that is pruned already is measured
     from its original weights; where it was trained since, from the weights as they are. Afterwards
-    it is as it was, its pruning included.
+    the model is as it was before, its pruning included.
 
-    With ``output``, rows are on disk when they are known (``results.jsonl``, ``results.csv``),
-    progress between them is saved at least every minute, and a sweep that was interrupted goes on
-    where it was; for this the loader must be a DataLoader that does not shuffle. A folder that
-    holds all the rows already gives them back without running the model. What was measured is
-    known by the model's weights, the names in ``provenance``, and of the data by the number of
-    images, a checksum of all labels, if the data set is a ``TensorDataset`` or has ``targets`` or
-    ``labels``, and checksums of up to four images, which are read for this. Of a loader that can be
-    iterated once only the names are known: a warning says so.
+    With ``output``, rows are written to disk (``results.jsonl``, ``results.csv``), progress is
+    saved about every ``save_every`` seconds, and the same call continues an interrupted sweep; for
+    this the loader must be a DataLoader that does not shuffle. If the folder holds all rows of this
+    sweep, they are returned without running the model. A sweep is recognised by its arguments, the
+    model's weights, the names in ``provenance``, and the data: the number of images, checksums of
+    up to four images, which are read for this, and a checksum of all labels, if the data set is a
+    ``TensorDataset`` or has ``targets`` or ``labels``. The images of a loader that can be iterated
+    only once are not compared; a warning says so.
 
     With ``process_group`` each rank scores a part of the images, in whole batches. The rows are
     those of one process.
 
     Args:
         model: a classifier that returns logits (batch, classes), or an object with ``.logits``,
-            or a tuple that starts with them; it is scored in ``eval()`` mode and gets its modes
-            back.
-        loader: batches of (images, labels), labels from 0 to classes - 1; images are brought to
-            the device and to the dtype of the weights.
+            or a tuple that starts with them; it is scored in ``eval()`` mode, and each module gets
+            its mode back.
+        loader: batches of (images, labels), labels from 0 to classes - 1; images are moved to the
+            device and cast to the dtype of the weights.
         provenance: names for the rows.
-        device: where to run; the model is moved there. Default where the model is.
+        device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
         output: a folder for the results, default none.
-        overwrite: throw away what ``output`` holds.
-        progress: False says nothing about the progress; by default there is a bar in a terminal,
-            and a line about every half minute elsewhere, on stderr.
+        overwrite: delete the results that ``output`` holds.
+        progress: False shows no progress; by default stderr shows a bar in a terminal, and a line
+            about every half minute elsewhere.
         save_every: seconds between two saves of the progress.
         process_group: a ``torch.distributed.ProcessGroup`` whose ranks split the images, each
-            with the whole model, such as ``torch.distributed.group.WORLD`` (which is None in a
-            process that is alone); all of them call. Rank 0 shows its own progress and writes the
-            rows; each rank keeps its progress beside them; all return the rows. Ranks other than 0
-            may leave out ``output``, but not name another. Default none: this process scores all
-            images, even where there is a process group.
+            with the whole model, such as ``torch.distributed.group.WORLD`` (which is None without
+            a process group). All ranks must call. Rank 0 shows its own progress and writes the
+            rows; each rank saves its progress in the same folder; all return the rows. Ranks other
+            than 0 may leave out ``output``, but not give another. Default none: this process scores
+            all images, even where there is a process group.
         **grid: what to measure: the arguments of `Grid`.
 
     Returns:
@@ -119,23 +118,23 @@ def sweep(
             check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
             plan = Grid(**grid)
             stack.enter_context(set_aside(model))
-            where = _moved(model, device)
+            device = _moved(model, device)
             variants = Variants(model, plan)
-            columns = shared_columns(model, provenance or Provenance(), where, amp, loader)
-            wanted = configuration(plan, columns, loader, variants)
+            columns = shared_columns(model, provenance or Provenance(), device, amp, loader)
+            config = configuration(plan, columns, loader, variants)
             if output is not None or process_group is not None:
-                wanted[DATA] = fingerprint(loader)
+                config[_DATA] = fingerprint(loader)
             if process_group is not None:
                 _check_can_be_split(model, loader)
         if process_group is not None:
-            ranks.check_alike(alike_on_ranks(wanted, plan, columns, variants))
+            ranks.check_alike(alike_on_ranks(config, plan, columns, variants))
         results, rows, before = None, list[Row](), dict[str, Progress]()
         folder = ranks.check_output(output, overwrite=overwrite)
         if folder is not None:
             with ranks.together():
                 results = stack.enter_context(Results(folder))
                 if ranks.is_first:
-                    results.open(wanted, overwrite=overwrite, optional=(DATA,))
+                    results.open(config, overwrite=overwrite, optional=(_DATA,))
                     _warn_of_unknown_data(results)
                     rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)
@@ -143,23 +142,25 @@ def sweep(
             return rows
         stack.enter_context(_evaluating(model))
         run = SweepRun(
-            loader, plan.variants, variants, where, amp, results, ranks, before, save_every
+            loader, plan.variants, variants, device, amp, results, ranks, before, save_every
         )
-        reached = run.run(progress)
+        counts = run.run(progress)
         with ranks.together():
             if ranks.is_first:
-                rows = [make_row(c, reached, variants.size(c), plan, columns) for c in plan.cells]
-                _finish(results, rows)
+                rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
+                if results is not None:
+                    results.add_all(rows)
+                    results.clear_progress()
         return _of_rank_0(ranks, rows, {})[0]
 
 
 def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """Move the model to ``device``; without one it stays, also where its parts lie apart."""
+    """Move the model to a device and return it; None leaves it, even on several devices."""
     if device is None:
         return device_of(model)
     try:
-        where = torch.device(device)
-        torch.empty(1, device=where)
+        found = torch.device(device)
+        torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidArgumentError(
@@ -167,12 +168,12 @@ def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
             Argument("device", "cpu"),
             " or another one",
         ) from error
-    model.to(where)
-    return where
+    model.to(found)
+    return found
 
 
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
-    """Refuse what cannot be split over ranks."""
+    """Refuse models and loaders whose images cannot be split over ranks."""
     if group_of(model).is_distributed:
         raise InvalidArgumentError(
             "process_group= splits the images over ranks that each have the whole model, but this "
@@ -190,9 +191,9 @@ def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
 def _warn_of_unknown_data(results: Results[Row]) -> None:
     if results.unverified:
         warnings.warn(
-            f"{results.folder} holds results of this sweep, but whether they are of the same images"
-            " cannot be told, since an older version wrote them, or since this loader cannot be "
-            "looked into: they are taken to be; overwrite=True measures again",
+            f"{results.folder} holds results of this sweep, taken to be of the same images: this "
+            "cannot be checked, since an older version wrote them or this loader can be iterated "
+            "only once; overwrite=True measures again",
             stacklevel=3,
         )
 
@@ -200,7 +201,7 @@ def _warn_of_unknown_data(results: Results[Row]) -> None:
 def _begin(
     results: Results[Row], plan: Grid, total: int | None
 ) -> tuple[list[Row], dict[str, Progress]]:
-    """The rows, if all are there, and else what the ranks of earlier runs have done."""
+    """The rows on disk, if all are finished; else the progress of all ranks of earlier runs."""
     rows = finished(results.rows(), plan)
     if rows:
         results.clear_progress()
@@ -218,24 +219,17 @@ def _begin(
 def _of_rank_0(
     ranks: Ranks, rows: list[Row], before: dict[str, Progress]
 ) -> tuple[list[Row], dict[str, Progress]]:
-    """What rank 0 hands in, on all ranks."""
+    """Rank 0's rows and progress, on all ranks."""
     if ranks.size == 1:
         return rows, before
-    handed = {"rows": [row.as_dict() for row in rows], "before": as_json(before)}
-    found = ranks.gather(handed if ranks.is_first else None)[0]
+    sent = {"rows": [row.as_dict() for row in rows], "before": as_json(before)}
+    found = ranks.gather(sent if ranks.is_first else None)[0]
     return [Row.from_dict(values) for values in found["rows"]], from_json(found["before"])
-
-
-def _finish(results: Results[Row] | None, rows: list[Row]) -> None:
-    """Put the rows on disk, after which no progress is needed."""
-    if results is not None:
-        results.add_all(rows)
-        results.clear_progress()
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Generator[None]:
-    """Put the model in ``eval()`` mode; afterwards give every module its mode back, unpruned."""
+    """Put the model in ``eval()`` mode; afterwards restore its weights and each module's mode."""
     modes = [(module, module.training) for module in model.modules()]
     grad = torch.is_grad_enabled()
     model.eval()
@@ -246,6 +240,6 @@ def _evaluating(model: nn.Module) -> Generator[None]:
             restore(model)
         finally:
             restore(model)  # once more, since Ctrl-C may have cut it short
-            torch.set_grad_enabled(grad)  # Ctrl-C inside of no_grad's exit leaves it off
+            torch.set_grad_enabled(grad)  # Ctrl-C while no_grad exits leaves it off
             for module, training in modes:
                 module.training = training

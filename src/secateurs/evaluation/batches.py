@@ -1,4 +1,4 @@
-"""Reading batches, also from the middle of a data set."""
+"""Read batches, from any index of a data set on."""
 
 import re
 from collections.abc import Generator, Iterable, Iterator
@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
 
 from secateurs.errors import Advice, FailureError, InvalidArgumentError
 
-# What torch says of a worker that was killed or crashed, and of memory or descriptors that ran out
-# between processes.
+# torch's messages when a worker was killed or crashed, and when shared memory or file descriptors
+# ran out.
 _DIED = re.compile(
     r"DataLoader worker \(pid"
     r"|unable to (open|allocate|resize|write to|mmap).*(shared memory|/torch_)"
@@ -23,7 +23,7 @@ _NO_ROOM = re.compile("Bus error|shared memory|No space left|/torch_")
 
 
 def is_sequential(loader: Iterable[Any]) -> bool:
-    """Whether the loader reads a data set in order, so that a part of it can be read again."""
+    """Whether the loader reads a data set in order, so that any part of it can be read alone."""
     return (
         isinstance(loader, DataLoader)
         # A subclass that iterates in its own way may change the order or the images.
@@ -68,20 +68,20 @@ def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[
 
 @contextmanager
 def workers_watched() -> Generator[None]:
-    """Say in a line that a process which reads images has died, wherever torch says it.
+    """Turn torch's errors about dead DataLoader workers into one line with a remedy.
 
-    torch raises it from a signal handler, so at any place while batches are read and used.
+    torch raises them from a signal handler, so at any moment while batches are read and used.
 
     Raises:
-        FailureError: in the place of torch's errors.
+        FailureError: a worker has died, or the memory that workers share is full.
     """
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
-        told = str(error)
-        if _DIED.search(told) is None and not _from_multiprocessing(error):
+        text = str(error)
+        if _DIED.search(text) is None and not _from_multiprocessing(error):
             raise
-        why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(told) else "it died"
+        why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(text) else "it died"
         raise FailureError(
             f"a process that reads images cannot go on ({why}): read without such processes, with ",
             Advice("num_workers=0", "--workers 0"),
@@ -89,9 +89,9 @@ def workers_watched() -> Generator[None]:
 
 
 def _from_multiprocessing(error: BaseException) -> bool:
-    """Whether it comes from between processes: the other end closed while a batch was handed over.
+    """Whether multiprocessing raised it: a worker closed its pipe while it sent a batch.
 
-    A data set that reads over a network raises errors of these kinds, too.
+    A data set that reads over a network raises errors of the same types.
     """
     if not isinstance(error, ConnectionError | EOFError):
         return False
@@ -106,7 +106,7 @@ def checked(batch: Any) -> tuple[Tensor, Tensor]:
     """The images of a batch, and its labels as int64 of shape (batch,).
 
     Raises:
-        InvalidArgumentError: it is not a pair of a tensor and whole numbers.
+        InvalidArgumentError: the batch is not a pair of a tensor and whole numbers.
     """
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
         kind = type(batch).__name__
@@ -125,15 +125,15 @@ def checked(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def length(loader: Iterable[Any]) -> int | None:
-    """How many images a loader's data set has, or None if it cannot tell."""
+    """How many images a loader's data set has, or None if that is not known."""
     try:
         return len(getattr(loader, "dataset", ())) or None
     except (TypeError, NotImplementedError):
         return None
 
 
-def none_given(loader: Iterable[Any]) -> str:
-    """What to say where no image came: whether there were any, which could not be read."""
+def why_no_images(loader: Iterable[Any]) -> str:
+    """Why there are no images, for an error: none could be read, or the loader gave none."""
     images = length(loader)
     if images and isinstance(loader, DataLoader) and len(loader):
         return f"none of the {images} images could be read"
@@ -141,7 +141,7 @@ def none_given(loader: Iterable[Any]) -> str:
 
 
 def loader_of(dataset: Dataset[Any], like: "DataLoader[Any]") -> "DataLoader[Any]":
-    """A loader that reads another data set in order, in the way of a given loader."""
+    """A loader that reads another data set in order, with the settings of ``like``."""
     return DataLoader(
         dataset,
         batch_size=like.batch_size,

@@ -1,4 +1,4 @@
-"""One loop over the images for all variants, which can stop anywhere and go on there."""
+"""One loop over the images for all variants, which can be interrupted and continued."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ SAVE_EVERY_SECONDS = 20.0
 
 @dataclass
 class EvaluationLoop:
-    """Scores all variants on every batch of the images, or of some of them.
+    """Scores variants on every batch of some ranges of images.
 
     Attributes:
         loader: batches of (images, labels).
@@ -28,7 +28,7 @@ class EvaluationLoop:
         variants: the networks to score.
         model: becomes each of them.
         forward: runs it.
-        save: called every now and then, and when the loop ends or breaks off.
+        save: called about every ``save_every`` seconds, and when the loop ends or is interrupted.
         advance: called with the number of images that one more variant was scored on.
         save_every: seconds between two saves.
         progress: what each variant has done in this loop, by its key; filled by `run`.
@@ -60,12 +60,12 @@ class EvaluationLoop:
             self.save()
         except SecateursError:
             raise
-        except RuntimeError:  # torch tells of a worker's death in whatever runs at that moment
+        except RuntimeError:  # torch raises a worker's death in whatever runs at that moment
             self.save()
             raise
 
     def _save_in_time(self) -> None:
-        """Save if a step that takes as long as the last one would end too late."""
+        """Save if another step as long as the last one would end after ``save_every`` seconds."""
         now = time.monotonic()
         took, self._stepped = now - self._stepped, now
         if now - self._saved + took > self.save_every:
@@ -73,11 +73,11 @@ class EvaluationLoop:
             self._saved = now
 
     def _score_range(self, images: IndexRange) -> None:
-        behind = [variant for variant in self.variants if variant.key in images.keys]
+        missing = [variant for variant in self.variants if variant.key in images.keys]
         start = images.start
         for stop, (batch, labels) in read(self.loader, start, images.stop):
             on_device = self.forward.to_device(batch)
-            for variant in behind:
+            for variant in missing:
                 self._score(variant, (start, stop), on_device, labels)
                 self._save_in_time()
             start = stop
@@ -93,6 +93,6 @@ class EvaluationLoop:
             tally.add(self.forward(images), labels)
         seconds = before.seconds + time.perf_counter() - began
         done = merged((*before.done, indices))
-        # One assignment: an interrupt leaves a batch counted or not, never half.
+        # One assignment: after an interrupt a batch is counted or not, never in part.
         self.progress[variant.key] = Progress(done, achieved, seconds, tally)
         self.advance(indices[1] - indices[0])

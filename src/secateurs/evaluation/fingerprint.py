@@ -1,4 +1,4 @@
-"""Telling one data set from another by a few of its images and all of its labels."""
+"""Checksums of a few images and all labels, by which data sets are told apart."""
 
 import hashlib
 import random
@@ -20,19 +20,19 @@ _DIGITS = 16
 def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
     """Checksums by which two data sets of one length are told apart.
 
-    At most four images are read, each as a batch of its own, spread evenly from the first to the
-    last, so that neither batch size, workers nor shuffling make a difference; and all labels, where
-    the data set has them at hand (``targets`` or ``labels``, as torchvision's have, or the second
-    tensor of a ``TensorDataset``). Of a list of
-    batches the first and the last image are taken; of what can only be iterated, the first one, if
-    it can be iterated again. Python's, numpy's and torch's global random states stay as they are.
+    At most four images are read, spread evenly from the first to the last, each as a batch of its
+    own, so that batch size, workers and shuffling make no difference; and all labels, if the data
+    set has them in memory (``targets`` or ``labels``, as torchvision's have, or the second tensor
+    of a ``TensorDataset``). Of a list of batches, the first and the last image are read; of a
+    loader that can only be iterated, the first image, if it can be iterated again. Python's,
+    numpy's and torch's global random states stay as they are.
 
     Args:
         loader: batches of (images, labels).
 
     Returns:
-        A checksum for each index, and for the labels; None for what cannot be read, or is not
-        known without reading all.
+        A checksum for each index, and for the labels; None where an image cannot be read, or the
+        labels are not in memory.
     """
     dataset = getattr(loader, "dataset", None)
     found: dict[str, str | None] = {}
@@ -44,7 +44,7 @@ def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
 
 
 def _readers(loader: Iterable[Any], dataset: Any) -> list[tuple[str, Callable[[], Any]]]:
-    """What to read, and how, by the name of its index."""
+    """The name of each image's index, and a function that reads the image."""
     images = length(loader)
     if images is not None and hasattr(dataset, "__getitem__"):
         last = min(_SAMPLES, images) - 1
@@ -60,17 +60,17 @@ def _readers(loader: Iterable[Any], dataset: Any) -> list[tuple[str, Callable[[]
 
 
 def _sample(loader: Any, item: Any) -> Any:
-    """One item of a data set as the loader hands it out: its processing is a part of the data."""
+    """One item of a data set, collated as the loader does, since that may change the images."""
     collate = loader.collate_fn if isinstance(loader, DataLoader) else None
     if collate is None:
         return item
     return collate(item if loader.batch_sampler is None else [item])
 
 
-def _first(again: Iterable[Any]) -> Any:
-    """The first item of what can be iterated again; what cannot would lack it afterwards."""
-    iterator = iter(again)
-    if iterator is again:
+def _first(items: Iterable[Any]) -> Any:
+    """The first item; an error for an iterator, which would lose it."""
+    iterator = iter(items)
+    if iterator is items:
         raise TypeError
     return next(iterator)
 
@@ -81,32 +81,32 @@ def _cut(batch: Any, index: int) -> Any:
 
 
 def _labels(dataset: Any) -> Any:
-    """All labels of a data set that has them at hand."""
+    """All labels of a data set that has them in memory."""
     if isinstance(dataset, Subset):
         indices = torch.as_tensor(list(dataset.indices))
         return torch.as_tensor(_labels(dataset.dataset))[indices]
     if isinstance(dataset, TensorDataset):
-        at_hand = iter(dataset.tensors[1:2])
+        candidates = iter(dataset.tensors[1:2])
     else:
-        at_hand = (getattr(dataset, name, None) for name in ("targets", "labels"))
-    numbers = torch.as_tensor(next(labels for labels in at_hand if labels is not None))
+        candidates = (getattr(dataset, name, None) for name in ("targets", "labels"))
+    numbers = torch.as_tensor(next(labels for labels in candidates if labels is not None))
     if numbers.is_floating_point() or len(numbers) != len(dataset):
         raise TypeError
     return numbers.long()
 
 
 def _checksum(read: Callable[[], Any]) -> str | None:
-    """Of what ``read`` gives; None where it raises, as it will again in the sweep itself."""
+    """The checksum of what ``read`` returns; None if it raises, as the sweep then will itself."""
     digest = hashlib.sha256()
     try:
         _update(digest.update, read())
-    except Exception:  # the data set's code, of which nothing is known
+    except Exception:  # the data set is the caller's code: it may raise anything
         return None
     return digest.hexdigest()[:_DIGITS]
 
 
 def _update(update: Callable[[bytes], None], value: Any) -> None:
-    """Feed a value to a checksum; of unknown objects the type alone, which is no address."""
+    """Add a value to a checksum; of unknown objects their type, since repr may hold an address."""
     if isinstance(value, Tensor | np.ndarray | np.generic):
         tensor = torch.as_tensor(value).detach().cpu().contiguous()
         update(f"tensor {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -132,7 +132,7 @@ def _update(update: Callable[[bytes], None], value: Any) -> None:
 
 @contextmanager
 def _random_states_kept() -> Generator[None]:
-    """The same global random numbers for every call, and for the caller as if there were none."""
+    """Seed the global random generators in the block; afterwards restore their states."""
     python, legacy = random.getstate(), np.random.get_state()
     torch_state = torch.random.get_rng_state()
     try:

@@ -1,4 +1,4 @@
-"""Forward passes in parts that suit the memory, and survive running out of it."""
+"""Forward passes in parts of a batch that fit into memory; smaller parts where it runs out."""
 
 from collections.abc import Callable
 
@@ -8,21 +8,22 @@ from torch import Tensor, nn
 from secateurs.errors import Argument, FailureError
 from secateurs.outputs import dtype_of, logits_of, moved
 
-# What allocators and GPU libraries say, for which torch has no exception of its own.
+# Messages of allocators and GPU libraries for which torch has no exception type.
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
 
-# Numbers of input a core: 3 or 4 images of 224 pixels. Beyond that, what lies between two layers
-# of a usual network leaves the caches, and the C library asks the system for fresh pages for every
-# layer: one and a half times slower on two cores (results/speed).
+# Input elements for each core: 3 or 4 images of 224 x 224 pixels. With more, the activations of a
+# usual network do not fit into the caches, and the C library asks the system for fresh pages for
+# every layer: one and a half times slower on two cores (results/speed).
 _NUMBERS_A_CORE = 2**19
 
 
 class Forward:
     """Runs a model on a batch in parts that fit into memory.
 
-    Starts with whole batches on an accelerator, and on a CPU with parts that fit into its caches:
-    the network is taken to score each image by itself, and not split where its batch normalisation
-    says otherwise. When memory runs out, the size of a part is halved and kept halved.
+    Starts with whole batches on an accelerator, and on a CPU with parts that fit into its caches.
+    A network whose batch normalisation uses the statistics of the batch gets whole batches; any
+    other is taken to score each image by itself. When memory runs out, the size of a part is
+    halved, for this and all later batches.
 
     Args:
         model: the network.
@@ -37,14 +38,14 @@ class Forward:
         self.model, self.device, self.warn = model, device, warn
         self.largest: int | None = None
         dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-        # Without its cache, which would keep a cast weight of one variant for the next one where
-        # the caller is under autocast already.
+        # Without its cache: where the caller is under autocast already, it would reuse the cast
+        # weights of the variant before.
         self._autocast = torch.autocast(device.type, dtype=dtype, enabled=amp, cache_enabled=False)
         self._dtype = dtype_of(model)
         self._whole = device.type != "cpu" or any(map(_uses_batch_statistics, model.modules()))
 
     def to_device(self, images: Tensor) -> Tensor:
-        """Bring a batch to the device once for all variants, if there is room for all of it."""
+        """Move a batch to the device, once for all variants; unchanged if it does not fit."""
         try:
             return moved(images, self.device, self._dtype)
         except RuntimeError as error:
@@ -69,13 +70,13 @@ class Forward:
             self._halve(size)
 
     def _usual_size(self, images: Tensor) -> int:
-        """How many images to run at once, while nothing has run out of memory."""
+        """How many images to run at once, before memory has run out."""
         if self._whole:
             return len(images)
         fitting = _NUMBERS_A_CORE * torch.get_num_threads() * len(images) / max(1, images.numel())
-        return 4 * max(1, round(fitting / 4))  # kernels take four at a time, or eight
+        return 4 * max(1, round(fitting / 4))  # kernels work on four or eight images at a time
 
-    # Not inference_mode: a tensor that a module keeps for later could not be differentiated then.
+    # Not inference_mode: a tensor that a module caches could not be differentiated later.
     @torch.no_grad()
     def _logits(self, images: Tensor) -> Tensor:
         images = moved(images, self.device, self._dtype)
@@ -104,6 +105,6 @@ def _uses_batch_statistics(module: nn.Module) -> bool:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is torch's way to say that memory ran out, on a GPU or on the CPU."""
+    """Whether an error means that memory ran out, on a GPU or on the CPU."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _NO_MEMORY)

@@ -14,14 +14,14 @@ from secateurs.outputs import device_of, dtype_of, logits_of, moved
 
 
 def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
-    """Leave the gradient of the mean cross-entropy over all batches in each parameter's ``grad``.
+    """Store the gradient of the mean cross-entropy over all images in each parameter's ``grad``.
 
-    The model is differentiated in ``eval()`` mode, so that batch statistics do not change, and
-    frozen parameters get a gradient too; both are put back afterwards.
+    The model is in ``eval()`` mode meanwhile, so that batch statistics do not change; frozen
+    parameters get a gradient too. Modes and ``requires_grad`` are restored afterwards.
 
     Args:
         model: a classifier.
-        loader: batches of (images, labels), best not those that will be scored.
+        loader: batches of (images, labels), preferably not those that will be scored.
 
     Returns:
         The number of images.

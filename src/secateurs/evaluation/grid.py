@@ -19,7 +19,7 @@ P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Setting(SelectionOptions):
-    """How units are chosen, and on which pass their masks act.
+    """How candidates are chosen, and in which passes the masks act.
 
     Args:
         prune_type: ``"global"`` or ``"gradient"``; the other arguments are those of
@@ -35,7 +35,7 @@ class Setting(SelectionOptions):
 
 @dataclass(frozen=True)
 class Variant:
-    """One network to evaluate: a setting, two ratios, and the seed of its draw."""
+    """One network to evaluate: a setting, p_prune, p_bern, and the seed of its draw."""
 
     setting: Setting
     p_prune: float
@@ -44,13 +44,13 @@ class Variant:
 
     @property
     def is_dense(self) -> bool:
-        """Whether these are the original weights, in both passes."""
+        """Whether this is the original network: the variants of gradient pruning are not."""
         nothing = self.p_prune == 0 or self.p_bern == 0
         return nothing and self.setting.prune_type == "global"
 
     @property
     def key(self) -> str:
-        """Names this network in a progress file; all dense ones are the same network."""
+        """The name of this network in a progress file; all dense variants are one network."""
         if self.is_dense:
             return "dense"
         s = self.setting
@@ -60,7 +60,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the result: a setting and two ratios, averaged over its draws."""
+    """One row of the result: a setting, p_prune and p_bern, averaged over the draws."""
 
     setting: Setting
     p_prune: float
@@ -86,7 +86,7 @@ class GridKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Every combination that a sweep measures: options of selections, one or several of each.
+    """Every combination of settings that a sweep measures; each option is a value or several.
 
     Args:
         p_prune: ratios of units that are candidates, default 0 to 0.9 in tenths.
@@ -95,12 +95,12 @@ class Grid:
         granularity: one or several; see `secateurs.SelectionOptions`.
         scope: one or several; see `secateurs.SelectionOptions`.
         score: one or several; see `secateurs.SelectionOptions`.
-        layers: of all; see `secateurs.SelectionOptions`.
-        include: of all; see `secateurs.SelectionOptions`.
-        exclude: of all; see `secateurs.SelectionOptions`.
-        draws: how often each p_bern between 0 and 1, and each random score, is drawn; draw i is
+        layers: for all combinations; see `secateurs.SelectionOptions`.
+        include: for all combinations; see `secateurs.SelectionOptions`.
+        exclude: for all combinations; see `secateurs.SelectionOptions`.
+        draws: number of draws where p_bern is between 0 and 1 or the score is random; draw i is
             what `secateurs.global_prune` does with the seed ``seed + i``.
-        seed: of the first draw.
+        seed: seed of the first draw.
 
     Raises:
         InvalidArgumentError: a value is out of range or unknown, a list is empty, or two scores
@@ -151,13 +151,13 @@ class Grid:
 
     @property
     def variants(self) -> list[Variant]:
-        """Every network to evaluate, each once: the dense one first if it is among them."""
+        """Every network to evaluate, each once, the dense one first."""
         unique = {v.key: v for cell in self.cells for v in cell.variants}
         return sorted(unique.values(), key=lambda v: not v.is_dense)
 
     @property
     def barrier(self) -> Barrier:
-        """What at least one of the prune types cannot prune."""
+        """The parameters that cannot be pruned with every prune type of the grid."""
         gradient = any(cell.setting.prune_type == "gradient" for cell in self.cells)
         return gradient_barrier if gradient else no_barrier
 
@@ -185,7 +185,7 @@ def _several(name: str, value: Any) -> list[Any]:
 
 
 def _refuse_namesakes(settings: Sequence[Setting]) -> None:
-    """Rows and saved progress tell scores apart by name."""
+    """Refuse two scores of one name, since rows and saved progress know them by name."""
     scores: dict[str, Score] = {}
     for setting in settings:
         name = setting.score_name

@@ -1,4 +1,4 @@
-"""Which images are left to score, and how they are split over ranks."""
+"""Ranges of images that are left to score, and how they are split over ranks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ class IndexRange:
 
     Attributes:
         start: index of the first one in the data set.
-        stop: index behind the last one, None for whatever a loader gives.
+        stop: index behind the last one, None if the number of images is not known.
         keys: the variants that have not been scored on them.
     """
 
@@ -25,14 +25,14 @@ class IndexRange:
 def remaining(
     progress: Mapping[str, Progress], keys: Iterable[str], total: int
 ) -> list[IndexRange]:
-    """What is left of a data set of ``total`` images.
+    """The ranges of a data set of ``total`` images that are left, and for which variants.
 
-    A loop that broke off inside a batch has left some variants ahead.
+    They differ between variants where a loop was interrupted inside a batch.
 
     Args:
         progress: what is done, by variant.
         keys: all variants.
-        total: length of the data set.
+        total: number of images in the data set.
 
     Returns:
         Ranges in the order of the data set, as few as possible.
@@ -52,12 +52,12 @@ def remaining(
 
 
 def split(ranges: Sequence[IndexRange], ranks: int, batch_size: int) -> list[list[IndexRange]]:
-    """Split ranges over ranks, in order and in whole batches, so that all have as much to do.
+    """Split ranges over ranks, in order and in whole batches, so that all have equal work.
 
-    They are cut where one process cuts its batches, so that the same images are scored together.
+    The batches are those of one process, so that the same images are scored together.
 
     Returns:
-        For each rank its ranges; none where there are more ranks than batches.
+        The ranges of each rank; a rank has none where there are more ranks than batches.
     """
     batches = [
         IndexRange(start, min(start + batch_size, each.stop), each.keys)

@@ -1,4 +1,4 @@
-"""Counting right answers."""
+"""Count correct predictions, and sum the loss."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -13,8 +13,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import checked
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
 
-_UNITS = 2**30
-"""In which losses are counted, to a nat."""
+_UNITS = 2**30  # losses are rounded to multiples of 1 / _UNITS nats
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Tally:
         own = logits.gather(1, labels[:, None])
         hits = ((top == labels[:, None]) & ~own.isnan()).to(logits.dtype)
         loss = F.cross_entropy(logits, labels, reduction="sum")
-        # In one tensor, since each look at a number makes a GPU wait.
+        # In one tensor, since each copy of a number to the CPU makes a GPU wait.
         first, any_of_five, loss = torch.stack([hits[:, 0].sum(), hits.sum(), loss]).tolist()
         self.count += labels.numel()
         self.correct1 += int(first)
@@ -91,16 +90,16 @@ class Tally:
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Bring back what `to_dict` gave.
+        """Read what `to_dict` wrote.
 
         Raises:
-            BrokenJSONError: it is something else, or counts that cannot be.
+            BrokenJSONError: it is something else, or counts that cannot be right.
         """
         count = as_whole(member(values, "count"))
         first = as_whole(member(values, "correct1"), most=count)
         five = as_whole(member(values, "correct5"), first, count)
         loss = member(values, "loss_sum")
-        if not isinstance(loss, float):  # which is NaN or infinite where pruning broke the network
+        if not isinstance(loss, float):  # a float may be NaN or infinite: pruning broke the network
             loss = as_number(loss)
         return cls(count, first, five, loss)
 
@@ -110,11 +109,11 @@ def _rounded(loss: float) -> float:
 
 
 def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
-    """Score a model as it is, where it is, in one pass.
+    """Score a model in its current mode, on its own device, in one pass over the data.
 
     Args:
         model: a classifier in the mode it should be scored in (usually ``eval()``).
-        loader: batches of (images, labels); images are brought to the model's device and dtype.
+        loader: batches of (images, labels); images are moved to the model's device and dtype.
 
     Returns:
         The counts.
@@ -132,7 +131,7 @@ def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:
-    """Refuse logits and labels that do not belong together.
+    """Refuse logits and labels that do not match.
 
     Raises:
         InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.

@@ -1,4 +1,4 @@
-"""How far a sweep has come, in a form from which any number of ranks can go on."""
+"""The progress of a sweep, from which any number of ranks can continue."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from secateurs._io.json_objects import BrokenJSONError, as_list, as_number, as_w
 from secateurs.evaluation.metrics import Tally
 
 Done = tuple[tuple[int, int], ...]
-"""Ranges of indices in the data set, [start, stop): ascending, apart from each other."""
+"""Ranges of indices in the data set, [start, stop): ascending, not adjacent."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one variant has come.
+    """The progress of one variant.
 
     Attributes:
         done: the ranges of indices in the data set that it was scored on.
@@ -29,29 +29,29 @@ class Progress:
 
     @property
     def seen(self) -> int:
-        """How many indices are done."""
+        """The number of indices that are done."""
         return sum(stop - start for start, stop in self.done)
 
     def plus(self, other: "Progress") -> "Progress":
-        """This and what the same variant did on other images."""
+        """The progress of the same variant on the images of both."""
         return Progress(
             done=merged((*self.done, *other.done)),
-            achieved=max(self.achieved, other.achieved),  # 0 where it has not been made yet
+            achieved=max(self.achieved, other.achieved),  # 0 before the variant was made
             seconds=self.seconds + other.seconds,
             tally=self.tally.plus(other.tally),
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The fields as JSON can hold them."""
         return vars(self) | {"tally": self.tally.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Bring back what `to_dict` gave.
+        """Read what `to_dict` wrote.
 
         Raises:
-            BrokenJSONError: it is something else, or says what cannot be, such as more images
-                scored than seen.
+            BrokenJSONError: it is something else, or cannot be right, such as more images scored
+                than seen.
         """
         progress = cls(
             done=_ranges(member(values, "done")),
@@ -87,17 +87,17 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Done:
 
 
 def summed(several: Iterable[Mapping[str, Progress]]) -> dict[str, Progress]:
-    """What several ranks, or several runs, have done together, by variant.
+    """The progress of several ranks, or several runs, added up by variant.
 
-    What is there already is not counted again: a run that was killed while it brought the files of
-    an earlier one together has left both the sum and its parts, and the sum comes first.
+    Images that are counted already are not counted again: a run that was killed while it merged
+    the files of an earlier one has left both the sum and the files, and the sum comes first.
     """
     result: dict[str, Progress] = {}
     for progress in several:
         for key, each in progress.items():
-            together = result[key].plus(each) if key in result else each
-            if key not in result or together.seen == result[key].seen + each.seen:
-                result[key] = together
+            total = result[key].plus(each) if key in result else each
+            if key not in result or total.seen == result[key].seen + each.seen:
+                result[key] = total
     return result
 
 
@@ -107,7 +107,7 @@ def as_json(progress: Mapping[str, Progress]) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> dict[str, Progress]:
-    """Bring back what `as_json` gave.
+    """Read what `as_json` wrote.
 
     Raises:
         BrokenJSONError: it is something else.
@@ -118,12 +118,12 @@ def from_json(values: Mapping[str, Any]) -> dict[str, Progress]:
 def read_progress(
     saved: Sequence[Mapping[str, Any]], keys: Iterable[str], total: int | None
 ) -> dict[str, Progress]:
-    """What the ranks of earlier runs saved for these variants, those that have begun.
+    """The progress that the ranks of earlier runs saved, of the variants that have begun.
 
     Args:
-        saved: what the files hold, that of rank 0 first.
+        saved: the contents of the files, rank 0's first.
         keys: the variants.
-        total: how many images there are, if that is known.
+        total: how many images there are, None if not known.
 
     Raises:
         BrokenJSONError: another version or another tool wrote it.

@@ -1,4 +1,4 @@
-"""Making a model into each of a grid's variants, with one byte a unit for each setting."""
+"""Turn a model into each of a grid's variants, with one byte a unit for each setting."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from secateurs.selection.selection_options import SelectionOptions
 
 @dataclass(frozen=True)
 class Size:
-    """How much competes in a setting: elements and units."""
+    """The numbers of elements and of units that compete in a setting."""
 
     targets: int
     units: int
@@ -25,7 +25,7 @@ class Size:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The candidates of all ratios; for random scores, the generator's state after drawing them."""
+    """The candidates of all ratios; for random scores also the generator's state after them."""
 
     levels: Levels
     state: torch.Tensor | None
@@ -34,14 +34,14 @@ class _Choice:
 class Variants:
     """Turns one model into any variant of a grid, in place.
 
-    Holds the candidates of all ratios of a setting in one byte a unit, so that any variant is one
-    comparison away. Settings that differ only in where masks act share it; each draw of random
-    scores needs its own. The model's weights and the originals that pruning keeps are the only
-    copies, with the mask of the moment.
+    Holds the candidates of all ratios of a setting in one byte a unit, so that one comparison gives
+    the candidates of any ratio. Settings that differ only in their prune type share these bytes;
+    each draw of random scores needs its own. Beside them, memory holds the model's weights, the
+    originals that pruning keeps, and one mask.
 
     Args:
         model: the network, not pruned.
-        grid: what will be asked for.
+        grid: the variants.
 
     Raises:
         InvalidArgumentError: the grid's options do not fit the model.
@@ -55,17 +55,17 @@ class Variants:
         for variant in (variant for cell in grid.cells for variant in cell.variants):
             options = _options(variant)
             if options not in made:
-                # Of all choices one warning is enough.
+                # The first choice warns for all.
                 made[options] = _choose(model, grid, options, warn=not made)
             self._choices[variant] = made[options]
 
     def become(self, variant: Variant) -> float:
-        """Make the model this variant; returns the ratio of target weights that are pruned."""
+        """Prune the model as this variant; returns the ratio of its weights that is pruned."""
         if variant.is_dense:
             restore(self.model)
             return 0.0
         choice = self._choices[variant]
-        # Whatever the batch, the same draw; and the one that `global_prune` makes with this seed.
+        # The same draw for every batch: that of `global_prune` with this seed.
         generator = torch.Generator().manual_seed(variant.seed)
         if choice.state is not None:
             generator.set_state(choice.state)
@@ -76,7 +76,7 @@ class Variants:
         return self._achieved[variant.key]
 
     def size(self, cell: Cell) -> Size:
-        """How many elements and units compete in a cell."""
+        """The numbers of elements and of units that compete in a cell."""
         units = self._choices[cell.variants[0]].levels.units.values()
         return Size(sum(torch.Size(u.shape).numel() for u in units), sum(u.count for u in units))
 
@@ -86,7 +86,7 @@ class Variants:
 
 
 def _options(variant: Variant) -> SelectionOptions:
-    """What the candidates depend on: where masks act is no part of it."""
+    """What the candidates depend on, which is all but the prune type."""
     setting = variant.setting
     seed = variant.seed if setting.criterion.is_random else None
     return replace(setting, prune_type="global", seed=seed)

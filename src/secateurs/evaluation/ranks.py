@@ -21,11 +21,11 @@ _SOURCE_LINE = re.compile(r"^\[[^\]]*\] ")  # with which gloo's errors begin
 
 
 class Ranks:
-    """The ranks of a process group; a single process where there is none.
+    """The ranks of a process group; a single process without one.
 
-    All ranks call `gather`, `together`, `check_alike` and `check_output` in the same order. A rank
-    that ends is noticed by those that wait for it; how long a slow one is waited for is the
-    timeout of the process group.
+    All ranks call `gather`, `together`, `check_alike` and `check_output` in the same order. Ranks
+    that wait for another notice when it ends; they wait for a slow one up to the timeout of the
+    process group.
 
     Args:
         group: a ``torch.distributed.ProcessGroup``, or None.
@@ -47,16 +47,16 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """What each rank hands in, on all ranks.
+        """Collect a value from each rank, on all ranks.
 
         Args:
             value: anything that JSON can hold.
 
         Returns:
-            The values by rank.
+            The values, ordered by rank.
 
         Raises:
-            LostRankError: a rank has ended, or did not come within the group's timeout.
+            LostRankError: a rank has ended, or did not call within the group's timeout.
         """
         if self.size == 1:
             return [value]
@@ -69,12 +69,12 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Generator[None]:
-        """Raise on all ranks what the block raises on one of them, with the number of that rank.
+        """If the block raises on one rank, raise that on all ranks, with the number of the rank.
 
         Raises:
             InvalidArgumentError: an error of this kind in the block, on any rank.
             FailureError: another error in the block, on another rank.
-            LostRankError: a rank is missing.
+            LostRankError: a rank has ended, or did not call within the group's timeout.
         """
         failure: Exception | None = None
         try:
@@ -96,10 +96,10 @@ class Ranks:
         raise kind(f"{text} (rank {failing})") from failure
 
     def check_alike(self, given: Mapping[str, Any]) -> None:
-        """Check that all ranks were called with the same.
+        """Check that all ranks were called with the same arguments.
 
         Raises:
-            InvalidArgumentError: on all ranks, if not; it says what differs.
+            InvalidArgumentError: they differ; raised on all ranks.
         """
         gathered = self.gather(plain(dict(given)))
         for rank, others in enumerate(gathered):
@@ -113,28 +113,28 @@ class Ranks:
     def check_output(
         self, output: str | os.PathLike[str] | None, *, overwrite: bool = False
     ) -> str | None:
-        """Check that no rank wants its results elsewhere than rank 0, which writes them.
+        """Check that no rank was given another output folder than rank 0, which writes.
 
         Returns:
             Rank 0's output folder; None if it has none.
 
         Raises:
-            InvalidArgumentError: on all ranks, if one does.
+            InvalidArgumentError: a rank was given another one; raised on all ranks.
         """
         name = None if output is None else os.fspath(output)
         gathered = self.gather([name, overwrite])
-        for rank, told in enumerate(gathered):
-            if told[0] is not None and told != gathered[0]:
-                (first, first_overwrites), (other, other_overwrites) = gathered[0], told
+        first, first_overwrites = gathered[0]
+        for rank, (other, other_overwrites) in enumerate(gathered):
+            if other is not None and (other, other_overwrites) != (first, first_overwrites):
                 raise InvalidArgumentError(
                     f"rank 0 writes the results, to {first!r} (overwrite={first_overwrites}), and "
-                    f"rank {rank} was told {other!r} (overwrite={other_overwrites}): give all "
+                    f"rank {rank} was given {other!r} (overwrite={other_overwrites}): give all "
                     "ranks the same output"
                 )
-        return gathered[0][0]
+        return first
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """Rank 0's tensor, on all ranks; the others hand in one of its shape and dtype."""
+        """Rank 0's tensor, on all ranks; the others pass a tensor of its shape and dtype."""
         if self.size == 1:
             return tensor
         tensor = tensor.to(self._device())
@@ -148,7 +148,7 @@ class Ranks:
         return [each.cpu() for each in gathered]
 
     def _device(self) -> torch.device:
-        """Where the tensors must be that the group's backend sends."""
+        """The device of the tensors that the group's backend can send."""
         cpu = torch.device("cpu")
         if cpu in self.group._device_types:
             return cpu
@@ -157,7 +157,7 @@ class Ranks:
     def _wait_for(self, collective: Callable[..., Any], *arguments: Any) -> None:
         try:
             work = collective(*arguments)
-            # Python deals with signals between its own instructions, so not inside of wait().
+            # Python handles signals between its own instructions, so not inside of wait().
             while not work.is_completed():
                 time.sleep(_POLL_SECONDS)
             work.wait()
@@ -171,7 +171,7 @@ class Ranks:
 
 
 def _described(error: Exception) -> list[Any]:
-    """Whether an argument was wrong, and what to say."""
+    """Whether an argument was wrong, and the message."""
     if isinstance(error, SecateursError):
         return [isinstance(error, InvalidArgumentError), str(error)]
     return [False, f"{type(error).__name__}: {error}"]

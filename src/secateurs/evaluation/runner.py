@@ -1,4 +1,4 @@
-"""Scoring what is left of a sweep, in one process or on the ranks that split the images."""
+"""Score what is left of a sweep, in one process or on ranks that split the images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 
 from secateurs._progress import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
-from secateurs.evaluation.batches import is_sequential, length, none_given
+from secateurs.evaluation.batches import is_sequential, length, why_no_images
 from secateurs.evaluation.evaluation_loop import EvaluationLoop
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.grid import Variant
@@ -21,19 +21,19 @@ from secateurs.results import Results, Row
 
 @dataclass
 class SweepRun:
-    """What is left of a sweep, and where its progress is kept.
+    """What is left of a sweep, and where its progress is saved.
 
     Attributes:
         loader: batches of (images, labels).
         variants: the networks to score.
         model: becomes each of them.
-        device: where it is.
+        device: of the model.
         amp: whether to run under autocast.
-        results: the folder in which each rank keeps its own progress, None for none.
-        ranks: which of them this process is.
-        before: what earlier runs have done, on all ranks alike.
+        results: the folder in which each rank saves its own progress, None for none.
+        ranks: the ranks, and which one this process is.
+        before: the progress of earlier runs, the same on all ranks.
         save_every: seconds between two saves.
-        mine: what this process does, by variant.
+        mine: the progress of this process, by variant.
     """
 
     loader: Iterable[Any]
@@ -51,17 +51,17 @@ class SweepRun:
         """Score the variants on all images that are left.
 
         Args:
-            show: False for no bar and no lines about the progress.
+            show: False shows no progress.
 
         Returns:
-            How far each variant has come, on all ranks together.
+            The progress of each variant, on all ranks together.
 
         Raises:
             InvalidArgumentError: there are no images.
-            FailureError: it cannot be done, or images became readable or unreadable between runs.
+            FailureError: scoring failed, or images became readable or unreadable between runs.
         """
         if not is_sequential(self.loader):
-            self.before = {}  # the same images cannot be found again
+            self.before = {}  # no index says which images were scored
         ranges = self._ranges()
         done = sum(each.seen for each in self.before.values())
         left = self._length_of(ranges)
@@ -73,7 +73,9 @@ class SweepRun:
         ) as bar:
             bar.skip(done)
             self._score(ranges, bar)
-            gathered = self.ranks.gather(as_json(self.mine))  # while the bar shows that all is done
+            gathered = self.ranks.gather(
+                as_json(self.mine)
+            )  # inside, so that the bar stays while this rank waits
         nothing = {variant.key: Progress() for variant in self.variants}
         progress = summed([nothing, self.before, *map(from_json, gathered)])
         with self.ranks.together():
@@ -92,7 +94,7 @@ class SweepRun:
         return split(all_ranges, self.ranks.size, batch_size)[self.ranks.rank]
 
     def _length_of(self, ranges: list[IndexRange]) -> int | None:
-        """How many images there are in them, counted for each variant; None if not known."""
+        """How many images the ranges hold, counted for each variant; None if not known."""
         images = length(self.loader)
         if images is None:
             return None
@@ -105,10 +107,10 @@ class SweepRun:
         return "Sweeping" if ranks.size == 1 else f"Sweeping (rank {ranks.rank} of {ranks.size})"
 
     def _score(self, ranges: list[IndexRange], bar: Bar) -> None:
-        who = "" if self.ranks.size == 1 else f"rank {self.ranks.rank}"
+        rank = "" if self.ranks.size == 1 else f"rank {self.ranks.rank}"
 
         def say(text: str) -> None:
-            bar.say(f"{who}: {text}" if who else text)
+            bar.say(f"{rank}: {text}" if rank else text)
 
         try:
             EvaluationLoop(
@@ -123,12 +125,12 @@ class SweepRun:
                 progress=self.mine,
             ).run()
         except SecateursError as error:
-            if who:
-                raise type(error)(f"{error} ({who})") from error
+            if rank:
+                raise type(error)(f"{error} ({rank})") from error
             raise
 
     def _save(self) -> None:
-        """Keep what this rank has done; rank 0 also what earlier runs did."""
+        """Save the progress of this rank; rank 0 adds that of earlier runs."""
         if self.results is None or not is_sequential(self.loader):
             return
         progress = summed([self.before, self.mine]) if self.ranks.is_first else self.mine
@@ -140,9 +142,9 @@ class SweepRun:
         if len(counts) == 1 and 0 not in counts:
             return
         if self.results is not None and self.ranks.is_first:
-            self.results.clear_progress()  # going on from here would end here
+            self.results.clear_progress()  # a run that continues from it would fail again
         if counts == {0}:
-            raise InvalidArgumentError(f"{none_given(self.loader)}: there is nothing to score")
+            raise InvalidArgumentError(f"{why_no_images(self.loader)}: there is nothing to score")
         raise FailureError(
             f"some variants saw {min(counts)} images and others {max(counts)}: images became "
             "readable or unreadable between two runs; run the sweep again"

@@ -1,4 +1,4 @@
-"""From counts to result rows."""
+"""Result rows of a sweep, and the configuration by which it is recognised."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ class Provenance:
         crop_pct: share of the image that the crop keeps; 0.0 if unknown.
         interpolation: filter of the resize.
         preprocess: the whole preprocessing in one line.
-        score_data: images whose gradients the scores use.
+        score_data: the images whose gradients the scores use, in words.
     """
 
     model: str = ""
@@ -63,14 +63,14 @@ def shared_columns(
 def configuration(
     grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any], variants: Variants
 ) -> dict[str, Any]:
-    """What must be the same for a sweep to go on: all but how fast it runs."""
-    wanted = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
+    """What must be the same for a sweep to continue: all but what only changes its speed."""
+    config = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
     settings = list(dict.fromkeys(cell.setting for cell in grid.cells))
-    wanted |= {
+    config |= {
         name: list(dict.fromkeys(getattr(setting, name) for setting in settings))
         for name in ("prune_type", "granularity", "scope", "score_name")
     }
-    return wanted | {
+    return config | {
         "images": length(loader),
         "p_prune": grid.p_prunes,
         "p_bern": grid.p_berns,
@@ -86,17 +86,17 @@ def configuration(
 
 
 def alike_on_ranks(
-    wanted: Mapping[str, Any], grid: Grid, columns: Mapping[str, Any], variants: Variants
+    config: Mapping[str, Any], grid: Grid, columns: Mapping[str, Any], variants: Variants
 ) -> dict[str, Any]:
-    """What must be the same on ranks that split the images: all but where each runs.
+    """What must be the same on ranks that split the images: all but the device.
 
     Args:
-        wanted: the configuration.
+        config: the configuration.
         grid: the grid.
         columns: the shared columns.
-        variants: what the grid is made of; all candidates are compared.
+        variants: the variants of the grid; the candidates of all of them are compared.
     """
-    same = {name: value for name, value in wanted.items() if name != "device"}
+    same = {name: value for name, value in config.items() if name != "device"}
     return same | {
         "batch_size": columns["batch_size"],
         "candidates": _fingerprints(variants, grid.cells),
@@ -104,7 +104,7 @@ def alike_on_ranks(
 
 
 def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
-    """A hash of the candidates of each setting, by its name."""
+    """A hash of the candidates of each setting, by the setting's name."""
     return {
         f"{setting.granularity} {setting.scope} {setting.score_name}": variants.fingerprint(cell)
         for setting, cell in {cell.setting: cell for cell in cells}.items()
@@ -112,9 +112,9 @@ def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
 
 
 def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
-    """Whether the columns say all that the scores depend on.
+    """Whether the columns hold all that the scores depend on.
 
-    They do not hold a function's code, nor gradients that the caller left in the model.
+    They hold neither a function's code nor gradients that the caller left in the model.
     """
     criterion = setting.criterion
     known = not criterion.needs_data or bool(columns["score_data"])
@@ -122,7 +122,7 @@ def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
 
 
 def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
-    """Of the rows on disk those of the grid, in its order; none unless all are there."""
+    """The rows of the grid among those on disk, in its order; none unless all are there."""
     found = {
         (r.prune_type, r.granularity, r.scope, r.score, r.p_prune, r.p_bern, r.draws, r.seed): r
         for r in rows
@@ -184,7 +184,7 @@ def make_row(
 
 
 def joined(value: Any) -> str:
-    """Names and types of an option joined by ``;``, empty for None."""
+    """The names and types of an option joined by ``;``; empty for None."""
     if value is None:
         return ""
     items = [value] if isinstance(value, str | type) else list(value)

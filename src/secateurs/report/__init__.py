@@ -1,4 +1,4 @@
-"""Tables and plots of result rows; rich and matplotlib load on use."""
+"""Tables and plots of result rows; rich and matplotlib are imported on use."""
 
 from secateurs.report.plot import plot_sweep
 from secateurs.report.retrain_curves import plot_retrain

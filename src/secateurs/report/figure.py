@@ -1,4 +1,4 @@
-"""What all figures share: how they are saved, their heads, and their axes."""
+"""The common parts of all figures: saving, titles, and axes."""
 
 import importlib
 import io
@@ -36,7 +36,7 @@ def named_stem(path_stem: str | os.PathLike[str]) -> Path:
     """The path of a plot's files without their endings.
 
     Raises:
-        InvalidArgumentError: It has no name for them, as ``.`` and ``/`` have none.
+        InvalidArgumentError: The path has no file name, such as ``.`` and ``/``.
     """
     stem = Path(path_stem)
     if stem.name in ("", ".."):
@@ -47,13 +47,12 @@ def named_stem(path_stem: str | os.PathLike[str]) -> Path:
 
 
 def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]) -> list[Path]:
-    """Make a figure in the house style, and write it as PNG and as SVG.
+    """Make a figure in the style of this package, and write it as PNG and as SVG.
 
-    The style and the backend are ours: settings of a ``matplotlibrc`` or of a notebook change
-    nothing, but for the fonts behind ``font.sans-serif``.
+    Settings of a ``matplotlibrc`` or a notebook have no effect, except ``font.sans-serif``.
 
     Args:
-        make: Makes the figure; called with the style's settings of matplotlib.
+        make: Makes the figure; called with this package's settings of matplotlib.
         path_stem: Path of the files without ".png" and ".svg"; its folder is made.
 
     Returns:
@@ -61,16 +60,16 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
 
     Raises:
         InvalidArgumentError: The path has no name for the files.
-        DrawingError: It cannot be drawn.
+        DrawingError: The figure cannot be drawn.
         FailureError: The files cannot be written.
     """
     stem = named_stem(path_stem)
     try:
-        with _house_style():
+        with _own_style():
             pictures = _draw(make)
     except (InvalidArgumentError, MemoryError):
         raise
-    except Exception as error:  # whatever matplotlib, its fonts or its settings come up with
+    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DrawingError(f"cannot draw {stem}: {reason}") from error
     contents = {stem.with_name(stem.name + suffix): made for suffix, made in pictures.items()}
@@ -85,9 +84,9 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
 
 
 @contextmanager
-def _house_style() -> Generator[None]:
+def _own_style() -> Generator[None]:
     mpl = _matplotlib()
-    # A letter that no font has is drawn as a box; the SVG keeps its text.
+    # The warnings are about letters that no font has; a box is drawn, and the SVG keeps the text.
     with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
         fonts = mpl.rcParams["font.sans-serif"]
         mpl.rcdefaults()
@@ -96,10 +95,10 @@ def _house_style() -> Generator[None]:
 
 
 def _matplotlib() -> Any:
-    """Import matplotlib, also where MPLBACKEND names a backend that is not installed here.
+    """Import matplotlib, also if MPLBACKEND names a backend that is not installed.
 
-    Notebooks set it for every program that they start, and the import would fail. It says nothing
-    about our figures, which are drawn on a canvas of their own.
+    Notebooks set it for every program that they start, and the import would fail. These figures do
+    not use it: they are drawn on a canvas of their own.
     """
     if "matplotlib" in sys.modules:
         return sys.modules["matplotlib"]
@@ -108,7 +107,7 @@ def _matplotlib() -> Any:
         require("matplotlib", "a plot")
         mpl = importlib.import_module("matplotlib")
     except BaseException:
-        # What is half imported would make the next import fail in another way.
+        # A partial import would make the next import fail in another way.
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[name]
         raise
@@ -116,13 +115,13 @@ def _matplotlib() -> Any:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
     if backend:
-        with suppress(ValueError):  # as the import itself does
+        with suppress(ValueError):  # as the import itself does with an unknown backend
             mpl.rcParams["backend"] = backend
     return mpl
 
 
 def _draw(make: Callable[[], "Figure"]) -> dict[str, bytes]:
-    """The figure as files, by suffix."""
+    """The contents of the figure's files, by suffix."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure = make()
@@ -136,7 +135,7 @@ def _draw(make: Callable[[], "Figure"]) -> dict[str, bytes]:
 
 
 def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
-    """Break a text into lines that are at most `width` points wide."""
+    """Wrap a text to lines that are at most `width` points wide."""
     width *= 0.98  # drawn on whole pixels, letters are up to 2% wider than their outlines
     lines: list[str] = []
     letters = max(int(width / (0.6 * size)), 1)
@@ -155,7 +154,7 @@ def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
 
 
 def head_height(title: str | None, lines: Sequence[str]) -> float:
-    """Room in points for a title and the lines below it, with the gap to what follows."""
+    """Height in points of a title and the lines below it, with the gap below them."""
     return 18 + 16 * (title is not None) + 10 * len(lines)
 
 
@@ -172,13 +171,13 @@ def head(figure: "Figure", title: str | None, lines: Sequence[str]) -> None:
 
 
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """Axes at a position given in points from the figure's lower left."""
+    """Add axes; position and size are in points from the figure's lower left."""
     across, up = 72 * figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def quiet(axes: "Axes") -> None:
-    """Two spines, a light grid across, small ticks."""
+    """Style axes with two spines, light horizontal grid lines, and small ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -194,14 +193,14 @@ def draw_line(
     crowded: bool,
     markersize: float = 4,
 ) -> None:
-    """Draw values as a line with markers, over the shade between their low and high ends.
+    """Draw values as a line with markers, over a shaded band from their low to their high ends.
 
     Args:
-        axes: Where to draw.
-        along: Where each point stands.
+        axes: The axes.
+        along: The horizontal coordinate of each point.
         points: Value, low and high end of each.
         look: Colour, marker and dashes.
-        crowded: Whether shades of many lines lie over each other.
+        crowded: Whether the bands of many lines overlap.
         markersize: Side of a marker, points.
     """
     values, low, high = zip(*points, strict=True)

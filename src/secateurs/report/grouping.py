@@ -1,4 +1,4 @@
-"""Which rows of a transfer benchmark may be compared, and what their lines are called."""
+"""Group rows of a transfer benchmark that may be compared, and label their lines."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,25 +12,15 @@ from secateurs.report.series import varying_fields
 from secateurs.report.transfer_groups import NOISE, PLAIN, BenchmarkRows, Goal, VariantRows
 from secateurs.results import TransferRow
 
-# Rows that differ here say nothing about each other: they are shown apart.
+# Rows that differ in one of these cannot be compared: they get tables and figures of their own.
 _PROTOCOL = (
     *("search_part", "data", "split", "images", "count", "method", "eps", "alpha", "steps"),
     *("targeted_attack", "target_classes", "rounded"),
 )
-# What else may tell two lines of one name apart.
+# The other columns in which two lines of one variant may differ.
 _SETTINGS = (
-    *(
-        "recipe",
-        "p_prune",
-        "p_bern",
-        "granularity",
-        "scope",
-        "score",
-        "prune_type",
-        "redraw",
-        "layers",
-    ),
-    *("include", "exclude", "passes", "batch_size", "img_size", "surrogates_weights"),
+    *("recipe", "p_prune", "p_bern", "granularity", "scope", "score", "prune_type", "redraw"),
+    *("layers", "include", "exclude", "passes", "batch_size", "img_size", "surrogates_weights"),
 )
 _TEXT: dict[str, Callable[[str], str]] = {
     "p_prune": lambda value: f"p_prune {value}",
@@ -48,7 +38,7 @@ _TEXT: dict[str, Callable[[str], str]] = {
 
 
 def split_benchmarks(rows: Sequence[TransferRow]) -> list[BenchmarkRows]:
-    """Part rows of different protocols or images, in the order in which they first appear.
+    """Group rows by protocol and images, in the order of their first rows.
 
     Raises:
         InvalidArgumentError: There are no rows.
@@ -64,9 +54,9 @@ def split_benchmarks(rows: Sequence[TransferRow]) -> list[BenchmarkRows]:
 def shown_benchmarks(
     rows: Sequence[TransferRow], stem: str | os.PathLike[str], outcome: Goal | None
 ) -> list[tuple[Path, BenchmarkRows, Goal]]:
-    """What is drawn: a path, the rows of one protocol, and the outcome, for each figure.
+    """The path, the rows of one protocol, and the outcome of each figure to draw.
 
-    Rows that settings were searched on are left out where there are others.
+    Rows of a search are left out if there are others.
 
     Raises:
         InvalidArgumentError: There are no rows, or none with that outcome.
@@ -90,7 +80,7 @@ def shown_benchmarks(
 
 
 def describe_benchmark(benchmark: BenchmarkRows) -> str:
-    """One line about what all rows share: images, attack, seeds."""
+    """The images, the attack and the seeds of all rows, in one line."""
     row = benchmark.rows[0]
     split = f" ({row.split})" if row.split else ""
     seeds = len({one.seed for one in benchmark.rows})
@@ -101,32 +91,32 @@ def describe_benchmark(benchmark: BenchmarkRows) -> str:
         [
             f"{row.count:,} images of {PurePath(row.data).name}{split} that all networks classify"
             f" correctly, of {row.candidates_count:,} looked at{classes}",
-            f"{row.method}, eps {_of_255(row.eps)}, alpha {_of_255(row.alpha)}{averaged}, step"
-            f" {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
+            f"{row.method}, eps {_grey_levels(row.eps)}, alpha {_grey_levels(row.alpha)}{averaged},"
+            f" step {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
         ]
     )
 
 
 def part_title(benchmark: BenchmarkRows) -> str:
-    """What a search calls these images, or ""."""
+    """The name of these images in a search, or ""."""
     return {
         "search": "part that settings are chosen on",
         "report": "part kept for the outcome",
     }.get(benchmark.rows[0].search_part, "")
 
 
-def _of_255(value: float) -> str:
+def _grey_levels(value: float) -> str:
     nearest = Fraction(value * 255).limit_denominator(4)
     return f"{nearest}/255" if abs(nearest / 255 - value) < 1e-6 and nearest > 0 else f"{value:g}"
 
 
 def _benchmark(rows: Sequence[TransferRow]) -> BenchmarkRows:
-    rows = _named_apart(rows)
+    rows = _with_distinct_names(rows)
     kinds = [row for row in rows if row.variant != NOISE] or list(rows)
     varying = varying_fields(kinds, ("surrogates", "variant", *_SETTINGS))
     extra = [name for name in varying if name not in ("surrogates", "variant")]
     if len({row.passes for row in kinds}) > 1 and "passes" not in extra:
-        extra.append("passes")  # other work a step: said always
+        extra.append("passes")  # always, since a step then has other costs
     groups: dict[tuple[str, str, str], list[TransferRow]] = {}
     for row in rows:
         settings = [_setting(row, name) for name in extra if row.variant != NOISE]
@@ -142,8 +132,8 @@ def _benchmark(rows: Sequence[TransferRow]) -> BenchmarkRows:
     )
 
 
-def _named_apart(rows: Sequence[TransferRow]) -> list[TransferRow]:
-    """The rows, where two networks of one name carry in it what tells them apart."""
+def _with_distinct_names(rows: Sequence[TransferRow]) -> list[TransferRow]:
+    """The rows, with targets of one name but different weights or dtypes renamed."""
     kinds: dict[str, set[tuple[str, str]]] = {}
     for row in rows:
         kinds.setdefault(row.target, set()).add((row.target_sha256, row.dtype))
@@ -164,13 +154,13 @@ def _setting(row: TransferRow, name: str) -> str:
 def _line(
     surrogates: str | None, variant: str, label: str, rows: Iterable[TransferRow]
 ) -> VariantRows:
-    # Where two rows are of one pair, seed and step, the later one counts.
-    held = {(row.surrogates, row.target, row.seed, row.step): row for row in rows}
-    return VariantRows(surrogates, variant, label, next(iter(held.values())).passes, held)
+    # Of two rows of one pair, seed and step, the later one counts.
+    found = {(row.surrogates, row.target, row.seed, row.step): row for row in rows}
+    return VariantRows(surrogates, variant, label, next(iter(found.values())).passes, found)
 
 
 def _together(lines: Sequence[VariantRows]) -> list[VariantRows]:
-    """Each variant that every group of surrogates has, over all groups."""
+    """A line over all groups of surrogates for each variant that every group has."""
     groups = {line.surrogates for line in lines if line.surrogates}
     if len(groups) < 2:
         return []
@@ -184,9 +174,9 @@ def _together(lines: Sequence[VariantRows]) -> list[VariantRows]:
 
 
 def _ordered(lines: Sequence[VariantRows]) -> list[VariantRows]:
-    """Group by group, plain first in each; all groups together and noise last."""
+    """Sort by group, plain first in each; then the lines over all groups, then noise."""
     groups = list(dict.fromkeys(line.surrogates for line in lines if line.surrogates))
-    places: dict[str | None, int] = {name: i for i, name in enumerate(groups)}
-    places |= {None: len(groups), "": len(groups) + 1}
+    order: dict[str | None, int] = {name: i for i, name in enumerate(groups)}
+    order |= {None: len(groups), "": len(groups) + 1}
     rank = {PLAIN: 0, NOISE: 2}
-    return sorted(lines, key=lambda line: (places[line.surrogates], rank.get(line.variant, 1)))
+    return sorted(lines, key=lambda line: (order[line.surrogates], rank.get(line.variant, 1)))

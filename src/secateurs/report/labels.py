@@ -1,4 +1,4 @@
-"""Names at the ends of lines instead of a legend."""
+"""Labels at the ends of lines, instead of a legend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ LABEL = 8.0
 LINE = 10.8
 """Height of one label, points."""
 
-_NEAR = 7.0  # points from the end of a line to a label beside it
+_NEAR = 7.0  # points from the axes to the labels
 _FAR = 18.0  # the same where leader lines need room
-_STILL = 1.0  # a label moved by less needs no leader line
+_STILL = 1.0  # a label that moved by less needs no leader line
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def text_width(text: str, size: float) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    # Not from the outlines of the letters, which takes most of the time of a figure.
+    # Measuring the outlines of the letters instead would take most of the time of a figure.
     font = FontProperties(size=size)
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
@@ -48,8 +48,8 @@ def place(
     A label that had to move, or whose line ends early, is joined to its line's end by a thin line.
 
     Args:
-        axes: Where the lines are.
-        labels: One a line.
+        axes: The axes of the lines.
+        labels: One for each line.
         line: The height of a label, points.
         width: Width of the axes, points.
         height: Height of the axes, points.
@@ -57,16 +57,16 @@ def place(
     Returns:
         The middle of each label, points above the axes' lower edge.
     """
-    places = spread([label.y for label in labels], line, 0.0, height)
+    middles = spread([label.y for label in labels], line, 0.0, height)
     joined = [
-        abs(place - label.y) > _STILL or label.x < width - _NEAR
-        for label, place in zip(labels, places, strict=True)
+        abs(middle - label.y) > _STILL or label.x < width - _NEAR
+        for label, middle in zip(labels, middles, strict=True)
     ]
     left = width + (_FAR if any(joined) else _NEAR)
-    for label, place, join in zip(labels, places, joined, strict=True):
+    for label, middle, join in zip(labels, middles, joined, strict=True):
         axes.text(
             left / width,
-            place / height,
+            middle / height,
             label.text,
             transform=axes.transAxes,
             color=label.colour,
@@ -77,7 +77,7 @@ def place(
         if join:
             axes.plot(
                 [(label.x + 4) / width, (width + 4) / width, (left - 2) / width],
-                [label.y / height, label.y / height, place / height],
+                [label.y / height, label.y / height, middle / height],
                 transform=axes.transAxes,
                 color=label.colour,
                 linewidth=0.5,
@@ -85,4 +85,4 @@ def place(
                 clip_on=False,
                 zorder=1,
             )
-    return places
+    return middles

@@ -1,18 +1,18 @@
-"""Names of networks: short where that is clear, and broken where they are too long."""
+"""Names of networks: without a prefix, and wrapped."""
 
 import re
 from collections.abc import Iterable
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Names without "torchvision:" and the like, unless two of them would then be one."""
+    """Names without prefixes such as "torchvision:", unless two would become equal."""
     full = set(names)
     short = {name: name.partition(":")[2] or name for name in full}
     return short if len(set(short.values())) == len(full) else {name: name for name in full}
 
 
 def break_name(name: str, width: int) -> list[str]:
-    """Break a name into lines of at most `width` letters, after "_" and the like where it can.
+    """Wrap a name to lines of at most `width` letters, if possible after "_", "-" and the like.
 
     Example:
         >>> break_name("tf_efficientnet_lite0", 13)

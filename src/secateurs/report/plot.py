@@ -1,4 +1,4 @@
-"""Accuracy against pruning ratio, as a figure for a paper."""
+"""The figure of a sweep: accuracy against pruning ratio."""
 
 import math
 import os
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# In points (1/72 inch): the area between the axes, and the margins around it.
+# In points (1/72 inch): the size of the axes, and the margins around them.
 _WIDTH, _HEIGHT = 310.0, 205.0
 _LEFT, _BOTTOM = 42.0, 38.0
 _TICKS: dict[str, Any] = {"nbins": 10, "steps": [1, 2, 5, 10]}
@@ -46,16 +46,16 @@ def plot_sweep(
 ) -> list[Path]:
     """Draw top-1 accuracy against the ratio of pruned weights, as PNG and as SVG.
 
-    One line for each combination of model, granularity, scope and whatever else differs among the
-    rows, named at its end; the 95% interval is shaded; the dense accuracy of each model is dashed.
-    The SVG keeps its text as text, and the same rows give the same files.
+    One line for each combination of model, granularity, scope and anything else that differs among
+    the rows, labelled at its end; the 95% interval is shaded; the dense accuracy of each model is
+    dashed. Text in the SVG stays text, and the same rows give the same files.
 
     Args:
         rows: The rows, of one or of several models, in any order.
         path_stem: Path of the files without ".png" and ".svg"; its folder is made.
         title: First line above the figure; the model's name by default where there is one model.
-        x: "achieved" draws against the ratio of weights (elements) that were pruned, so that
-            granularities can be compared; "p_prune" against the ratio of units asked for.
+        x: The horizontal axis: "achieved", the ratio of weights (elements) that were pruned, so
+            that granularities can be compared, or "p_prune", the ratio of units asked for.
 
     Returns:
         The paths of the PNG (200 dots an inch) and the SVG.
@@ -94,7 +94,7 @@ def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -
         title = every[0].model
     drawn = list(zip(every, looks(every), strict=True))
     scale = _scale(every, x)
-    labels = _line_labels(drawn, scale, x) + _dense_labels(drawn, scale)
+    labels = _labels(drawn, scale, x)
     margin = max(text_width(label.text, LABEL) for label in labels) + 26
     width = _LEFT + scale.width + margin
     lines = wrap("; ".join(filter(None, [subtitle, "shaded: 95% interval"])), width - 2 * EDGE)
@@ -117,7 +117,7 @@ def _scale(every: Sequence[Series], x: str) -> _Scale:
 
     rows = [row for series in every for row in series.rows]
     right = 100 * max(getattr(row, x) for row in rows) or 1.0
-    # Up to the next tick: an axis that ends at 89.998 would lack its last label.
+    # The next tick: an axis up to 89.998 would lack the label at 90.
     right = float(MaxNLocator(**_TICKS).tick_values(0, right)[-1])
     low = min(row.top1_low for row in rows)
     low = 0.0 if low < 25 else 5 * math.floor(low / 5)
@@ -133,7 +133,7 @@ def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
     axes.set_ylabel("Top-1 accuracy (%)", labelpad=5)
     quiet(axes)
     axes.locator_params(axis="x", **_TICKS)
-    axes.locator_params(axis="y", integer=True, **_TICKS)  # "99.5" is wider than the margin
+    axes.locator_params(axis="y", integer=True, **_TICKS)  # "99.5" does not fit into the margin
 
 
 def _draw(axes: "Axes", series: Series, look: Look, x: str, *, crowded: bool) -> None:
@@ -143,19 +143,15 @@ def _draw(axes: "Axes", series: Series, look: Look, x: str, *, crowded: bool) ->
     draw_line(axes, along, points, look, crowded=crowded)
 
 
-def _line_labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale, x: str) -> list[Label]:
+def _labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale, x: str) -> list[Label]:
     labels: list[Label] = []
     for series, look in drawn:
         end = max(series.rows, key=lambda row: getattr(row, x))
         across, up = scale.x(100 * getattr(end, x)), scale.y(end.top1)
         labels.append(Label(series.label, across, up, look.text))
+    for row, text, colour in _dense(drawn):
+        labels.append(Label(text, scale.width, scale.y(row.top1), colour))
     return labels
-
-
-def _dense_labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale) -> list[Label]:
-    return [
-        Label(text, scale.width, scale.y(row.top1), colour) for row, text, colour in _dense(drawn)
-    ]
 
 
 def _dense(drawn: Sequence[tuple[Series, Look]]) -> list[tuple[Row, str, str]]:

@@ -1,4 +1,4 @@
-"""Which rows belong to one line of a plot, and what that line is called."""
+"""Group the rows of a sweep into lines of a plot, and label them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,30 +9,15 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import short_names
 from secateurs.results import Record, Row
 
-# What was measured on, in the order in which it is named: these share one dense accuracy.
+# What a dense accuracy depends on, in the order of a label.
 _OF_DENSE = (
-    "model",
-    "weights",
-    "weights_sha256",
-    "data",
-    "split",
-    "count",
-    "img_size",
-    "preprocess",
-    "dtype",
-    "amp",
+    *("model", "weights", "weights_sha256", "data", "split", "count"),
+    *("img_size", "preprocess", "dtype", "amp"),
 )
-# How it was pruned, without the ratio.
+# How the model was pruned, without the ratio.
 _METHOD = (
-    "prune_type",
-    "granularity",
-    "scope",
-    "score",
-    "layers",
-    "include",
-    "exclude",
-    "p_bern",
-    "seed",
+    *("prune_type", "granularity", "scope", "score"),
+    *("layers", "include", "exclude", "p_bern", "seed"),
 )
 
 _TEXT: dict[str, Callable[[str], str]] = {
@@ -55,10 +40,10 @@ class Series:
 
     Attributes:
         model: Short name of the model.
-        dense_names: What tells its dense model from the others', field to text, such as
-            {"model": "resnet18"}; empty where there is one.
-        method: What else tells this series from the others, such as {"granularity": "kernel"}.
-        rows: The rows, by rising p_prune, with the dense row first where there is one.
+        dense_names: The fields in which its dense model differs from others, with their texts,
+            such as {"model": "resnet18"}; empty if there is only one dense model.
+        method: The other fields in which the series differ, such as {"granularity": "kernel"}.
+        rows: The rows, by increasing p_prune; the dense row first, if there is one.
         dense: The row of the dense model, or None.
     """
 
@@ -70,25 +55,25 @@ class Series:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that tells the series from the others, the most important first."""
+        """The texts of all fields in which the series differ, the most important first."""
         return (*self.dense_names.values(), *self.method.values())
 
     @property
     def label(self) -> str:
-        """What the line is called."""
+        """The label of the line."""
         return ", ".join(self.names) or self.model
 
     @property
     def dense_label(self) -> str:
-        """What its dense model is called."""
+        """The label of its dense model."""
         return ", ".join(self.dense_names.values()) or self.model
 
 
 def split_series(rows: Sequence[Row]) -> list[Series]:
-    """Group rows into series, in the order in which they first appear.
+    """Group rows into series, in the order of their first rows.
 
-    A row with p_prune = 0 is the dense model, whatever else it says: each series of that model
-    starts with it. Where two rows of a series have one ratio, the later one counts.
+    A row with p_prune = 0 is of the dense model, whatever its other settings: each series of that
+    model starts with it. Of two rows of a series with one ratio, the later one counts.
 
     Raises:
         InvalidArgumentError: There are no rows.
@@ -106,8 +91,8 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
         start = {0.0: first} if first else {}
         groups.setdefault(_values(row, varying), start)[row.p_prune] = row
     found: list[Series] = []
-    for held in groups.values():
-        ordered = tuple(held[ratio] for ratio in sorted(held))
+    for by_ratio in groups.values():
+        ordered = tuple(by_ratio[ratio] for ratio in sorted(by_ratio))
         one = ordered[-1]
         names = {name: _text(one, name, short) for name in varying}
         found.append(
@@ -123,7 +108,7 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
 
 
 def describe(rows: Sequence[Row]) -> str:
-    """One line about what all rows share: images, data, units, score."""
+    """The images, the data, the units and the score of all rows, in one line."""
 
     def shared(name: str) -> str:
         values = {printable(getattr(row, name)) for row in pruned}
@@ -133,7 +118,7 @@ def describe(rows: Sequence[Row]) -> str:
     parts: list[str] = []
     if shared("count") and shared("data"):
         split = f" ({shared('split')})" if shared("split") else ""
-        # The rows keep the whole path; people know their data by its last part.
+        # The rows have the whole path; its last part names the data.
         name = PurePath(shared("data")).name
         parts.append(f"{int(shared('count')):,} images of {name}{split}")
     scope = {"global": "ranked globally", "layer": "ranked per layer"}
@@ -156,7 +141,7 @@ def describe(rows: Sequence[Row]) -> str:
 def varying_fields(rows: Sequence[Record], names: Sequence[str]) -> tuple[str, ...]:
     """The fields that are needed to tell the rows apart, the earlier ones first.
 
-    A field that only follows from earlier ones (the weights' digest from the model) says nothing.
+    A field whose value follows from earlier ones (the weights' digest from the model) is left out.
     """
     chosen: tuple[str, ...] = ()
     kinds = 1

@@ -1,4 +1,4 @@
-"""Labels side by side without touching."""
+"""Positions of labels that do not overlap."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ def spread(
 
     Minimises the sum of squared moves with the order kept (equal positions keep the order in which
     they were given). With t_i = y_i - i * gap for sorted y, that is isotonic regression of t,
-    which pooling adjacent violators solves exactly; cutting its solution off at the ends is the
-    exact solution with ends.
+    which pooling adjacent violators solves exactly; its solution clipped to the bounds is exact
+    with bounds.
 
     Args:
-        positions: Where each would like to be.
+        positions: The wanted positions.
         gap: The smallest distance between two.
         low: The lowest position.
-        high: The highest position. Where there is not room for all between `low` and `high`, they
-            stand `gap` apart around the middle and reach beyond both ends.
+        high: The highest position. If not all fit between `low` and `high`, they are `gap` apart
+            around the middle, and exceed both bounds.
 
     Returns:
-        The places, in the order of `positions`.
+        The new positions, in the order of `positions`.
 
     Example:
         >>> spread([5.0, 5.0, 9.0], gap=2.0)
@@ -40,11 +40,11 @@ def spread(
             before, count = blocks.pop()
             mean, size = (before * count + mean * size) / (count + size), count + size
         blocks.append((mean, size))
-    places = [0.0] * len(order)
+    moved = [0.0] * len(order)
     rank = 0
     for mean, size in blocks:
         start = min(max(mean, low), high - last)
         for _ in range(size):
-            places[order[rank]] = start + rank * gap
+            moved[order[rank]] = start + rank * gap
             rank += 1
-    return places
+    return moved

@@ -1,4 +1,4 @@
-"""How lines look: colours that stay apart for colour-blind readers, markers that print in grey."""
+"""Colours, markers and dashes of lines, chosen for colour-blind readers and for grey print."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RC: dict[Any, Any] = {
     "xtick.color": "#444444",
     "ytick.color": "#444444",
     "text.parse_math": False,  # a "$" in a model's name is a "$"
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # text, not outlines
     "svg.hashsalt": "secateurs",  # the same rows give the same file
 }
 """matplotlib settings of every figure."""
@@ -29,7 +29,7 @@ RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one series is drawn."""
+    """The colour, marker and dashes of a line; ``text`` is the colour of its label."""
 
     colour: str
     text: str
@@ -39,7 +39,7 @@ class Look:
 
 
 def looks(every: Sequence[Series]) -> list[Look]:
-    """Colour and marker follow the first thing that differs; filling and dashes the rest."""
+    """Looks of series: colour and marker by the first name, filling and dashes by the others."""
     firsts = list(dict.fromkeys(series.names[:1] for series in every))
     rests = list(dict.fromkeys(series.names[1:] for series in every))
     found: list[Look] = []
@@ -59,7 +59,7 @@ def looks(every: Sequence[Series]) -> list[Look]:
 
 
 def variant_looks(variants: Sequence[str]) -> dict[str, Look]:
-    """One look a variant of a transfer benchmark: plain dark, noise pale, the others coloured."""
+    """The look of each variant of a transfer benchmark: plain dark, noise pale, others coloured."""
     found = {
         "plain": Look("#222222", "#222222", "o", filled=True, dash="-"),
         "noise": Look("#9a9a9a", "#777777", "x", filled=True, dash=_DASHES[1]),
@@ -74,6 +74,6 @@ def variant_looks(variants: Sequence[str]) -> dict[str, Look]:
 
 
 def _darker(colour: str) -> str:
-    # The light colours of the palette are hard to read as letters.
+    # Letters in the light colours of the palette would be hard to read.
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(0.82 * part):02x}" for part in parts)

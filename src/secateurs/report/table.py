@@ -1,8 +1,8 @@
-"""Result rows as a table for a terminal and as one for a README."""
+"""Tables of a sweep, for a terminal and in Markdown."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from secateurs.errors import require
 from secateurs.report.series import Series, describe, split_series
@@ -13,25 +13,27 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-# From this many images on, the second digit behind the point means something.
+# From this many images on, accuracies have two significant decimals.
 _FINE = 10_000
 _NEARLY_ALL = 0.9
-_CELL = 9  # "100.0 ±0.1"
+_CELL = 9  # letters, as in "100.0 ±0.1"
 _GUTTER = 3
+
+T = TypeVar("T")
 
 
 def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str = "") -> None:
     """Print top-1 accuracy in percent.
 
-    One series (one model, granularity, scope, ...) prints a line a ratio, with the interval,
-    top-5 and the loss. Several series print one table a model, with a line a ratio and a column a
-    series. The columns are split over several tables where the terminal is too narrow; a table
-    that has one column left is printed wider than the terminal rather than without its digits.
+    One series (one model, granularity, scope, ...) gives a table with a row for each ratio, and the
+    interval, top-5 and the loss. Several series give a table for each model, with a row for each
+    ratio and a column for each series. In a narrow terminal, the columns are split over several
+    tables; a single column may be wider than the terminal, so that no digits are lost.
 
     Args:
         rows: The rows, in any order.
         console: Where to print; a fresh rich console by default.
-        note: A line to print below.
+        note: A line to print below the table.
 
     Raises:
         InvalidArgumentError: There are no rows.
@@ -44,35 +46,36 @@ def print_table(rows: Sequence[Row], console: "Console | None" = None, note: str
     console = console or make_console()
     every = split_series(rows)
     said = "; ".join(filter(None, (describe(rows), "" if note else _coverage(rows))))
+    tables: list[Table] = []
     if len(every) == 1:
-        for table in _detailed(every[0], console):
-            print_whole(console, table)
-        console.print(Text(said, style="dim"))
-        if note:
-            console.print(Text(note))
-        return
-    for model in dict.fromkeys(series.dense_label for series in every):
-        group = [series for series in every if series.dense_label == model]
-        for part in _parts(group, console.width):
-            print_whole(console, _compared(model, part))
-    said = f"top-1 in percent, ± half of its 95% interval; {said}"
+        head, *columns = _columns(every[0])
+        tables = fitting_tables(
+            lambda part: _table(every[0].model, [head, *part]), columns, console
+        )
+    else:
+        said = f"top-1 in percent, ± half of its 95% interval; {said}"
+        for model in dict.fromkeys(series.dense_label for series in every):
+            group = [series for series in every if series.dense_label == model]
+            tables += [_compared(model, part) for part in _parts(group, console.width)]
+    for table in tables:
+        print_whole(console, table)
     console.print(Text(said, style="dim"))
     if note:
         console.print(Text(note))
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The top-1 accuracies as a Markdown table: a line a series, a column a ratio.
+    """The top-1 accuracies as a Markdown table: a row for each series, a column for each ratio.
 
     Returns:
-        The table, an empty line, and one line that says what the numbers are.
+        The table, an empty line, and a line that explains the numbers.
 
     Raises:
         InvalidArgumentError: There are no rows.
     """
     every = split_series(rows)
     ratios = sorted({row.p_prune for series in every for row in series.rows})
-    extra = ["setting"] if any(_rest(series) for series in every) else []
+    extra = ["setting"] if any(_other_fields(series) for series in every) else []
     header = ["model", "granularity", "scope", *extra, *map(percent, ratios)]
     lines = [header, ["---"] * (len(header) - len(ratios)) + ["---:"] * len(ratios)]
     for series in every:
@@ -81,12 +84,12 @@ def markdown_table(rows: Sequence[Row]) -> str:
         lines.append(
             [
                 *(series.dense_label, one.granularity, one.scope),
-                *([", ".join(_rest(series))] if extra else []),
+                *([", ".join(_other_fields(series))] if extra else []),
                 *(accuracy(by_ratio[ratio]) if ratio in by_ratio else "" for ratio in ratios),
             ]
         )
     table = markdown_lines(lines)
-    widest = max(_half(row) for series in every for row in series.rows)
+    widest = max(_half_width(row) for series in every for row in series.rows)
     said = "; ".join(filter(None, (describe(rows), _coverage(rows))))
     note = f"Top-1 accuracy in percent, 95% interval at most ±{widest:.1f}; {said}."
     return f"{table}\n\n{note}\n"
@@ -98,28 +101,28 @@ def percent(ratio: float) -> str:
 
 
 def accuracy(row: Row) -> str:
-    """Top-1 with as many digits as the number of images carries."""
+    """Top-1 with the decimals that are significant for the number of images."""
     return f"{row.top1:.{2 if row.count >= _FINE else 1}f}"
 
 
-def _rest(series: Series) -> list[str]:
-    """What tells the series apart beside model, granularity and scope."""
+def _other_fields(series: Series) -> list[str]:
+    """The fields in which the series differs, besides model, granularity and scope."""
     return [text for name, text in series.method.items() if name not in ("granularity", "scope")]
 
 
 def _coverage(rows: Sequence[Row]) -> str:
-    """The share of the weights that compete, where it is the same for all and not nearly all."""
+    """The share of the weights that compete, if all rows have the same and it is below 90%."""
     shares = {row.targets / (1e6 * row.param_count) for row in rows if row.param_count > 0}
     share = shares.pop() if len(shares) == 1 else 1.0
     return f"{100 * share:.2g}% of the weights compete" if share < _NEARLY_ALL else ""
 
 
-def _half(row: Row) -> float:
+def _half_width(row: Row) -> float:
     return (row.top1_high - row.top1_low) / 2
 
 
 def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as the lines of a Markdown table."""
+    """Rows of cells as a Markdown table."""
     return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
 
 
@@ -128,7 +131,7 @@ def _escape(cell: str) -> str:
 
 
 def empty_table(title: str | None = None) -> "Table":
-    """A table for a terminal, with a title above it where there is one."""
+    """A table for a terminal, with an optional title above it."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -137,26 +140,33 @@ def empty_table(title: str | None = None) -> "Table":
     return Table(title=head, title_justify="left", box=box.SIMPLE_HEAD)
 
 
-def _detailed(series: Series, console: "Console") -> list["Table"]:
-    """One table, or several with some of the columns each where the terminal is narrow."""
+def fitting_tables(
+    make: "Callable[[Sequence[T]], Table]", columns: Sequence[T], console: "Console"
+) -> list["Table"]:
+    """One table, or where the terminal is narrow several with some of the columns each.
+
+    Args:
+        make: Makes a table of some columns.
+        columns: The columns.
+        console: The terminal.
+    """
     from secateurs._console import table_width
 
-    head, *others = _columns(series)
     tables: list[Table] = []
-    part: list[list[str]] = []
-    for column in others:
-        longer = _table(series.model, [head, *part, column])
-        if part and table_width(console, longer) <= console.width:
+    part: list[T] = []
+    for column in columns:
+        wider = make([*part, column])
+        if part and table_width(console, wider) <= console.width:
             part.append(column)
-            tables[-1] = longer
+            tables[-1] = wider
         else:
             part = [column]
-            tables.append(_table(series.model, [head, column]))
+            tables.append(make(part))
     return tables
 
 
 def _columns(series: Series) -> list[list[str]]:
-    """The head and the cells of each column."""
+    """The columns of a series, each a head and its cells."""
     draws = any(row.draws > 1 for row in series.rows)
     heads = ["asked", "pruned", "top-1", "95% interval", *(["std"] if draws else []), "change"]
     lines = [[*heads, "top-5", "loss"]]
@@ -210,11 +220,11 @@ def _cell(row: Row | None) -> "Text":
 
     if row is None:
         return Text("")
-    return Text.assemble(accuracy(row), (f" ±{_half(row):.1f}", "dim"))
+    return Text.assemble(accuracy(row), (f" ±{_half_width(row):.1f}", "dim"))
 
 
 def _parts(group: list[Series], width: int) -> list[list[Series]]:
-    """Cut the series into runs that fit side by side."""
+    """Split the series into groups whose columns fit into the width."""
     parts: list[list[Series]] = [[]]
     used = start = 10
     for series in group:

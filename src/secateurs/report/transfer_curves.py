@@ -1,4 +1,4 @@
-"""Success of an attack against its steps, for each target and over the hold-outs."""
+"""Curves of success against the steps of an attack, for each target and over the hold-outs."""
 
 import math
 import os
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# In points: the panel of the mean, the small panels, and the room around them.
+# In points: the panel of the mean, the small panels, and the margins around them.
 _WIDTH, _HEIGHT = 330.0, 205.0
 _PANEL_WIDTH, _PANEL_HEIGHT = 105.0, 92.0  # the least width
 _LEFT, _BOTTOM, _GAP = 42.0, 34.0, 30.0
 _TITLE = 9.5  # height of a line of a panel's title
-_MOST = 12  # panels
+_MOST = 12  # small panels
 _TICKS: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True}
 
 Points = list[tuple[int, tuple[float, float, float]]]
@@ -43,7 +43,7 @@ Points = list[tuple[int, tuple[float, float, float]]]
 
 @dataclass(frozen=True)
 class _Panel:
-    """A title (which may be several lines) and what is drawn: a line's name, look and points."""
+    """The lines of a title, and the name, look and points of each curve."""
 
     title: list[str]
     curves: list[tuple[str, Look, Points]]
@@ -58,14 +58,13 @@ def plot_transfer_curves(
 ) -> list[Path]:
     """Draw success against the steps of the attack, as PNG and as SVG.
 
-    The large panel shows the mean over all hold-outs with a line for each variant, named at its
-    end; a small panel for each pair of surrogates and hold-out (each hold-out, where there are more
-    than 12 pairs) stands below it. The 95% interval over images is shaded.
+    The large panel shows the mean over all hold-outs, with a line for each variant, labelled at its
+    end. Below it is a small panel for each pair of surrogates and hold-out (for each hold-out, if
+    there are more than 12 pairs). The 95% interval over images is shaded.
 
     Args:
-        rows: The rows, in any order. Those that settings were searched on are left out where there
-            are others; rows of several protocols or images make a figure each, with "-2" and so on
-            behind the stem.
+        rows: The rows, in any order. Those of a search are left out if there are others. Each
+            protocol and each set of images gets a figure; "-2" and so on is added to the path.
         path_stem: Path of the files without ".png" and ".svg"; its folder is made.
         title: First line above the figure.
         outcome: "targeted" or "untargeted"; what the attack aimed at by default.
@@ -85,7 +84,7 @@ def plot_transfer_curves(
 
 
 def _panels(benchmark: BenchmarkRows, outcome: Goal) -> list[_Panel]:
-    """The mean first; no others where it is over one pair."""
+    """The panel of the mean; after it the small ones, if the mean is over several pairs."""
     looks = variant_looks([line.label for line in benchmark.lines])
     pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
     groups = len(benchmark.groups)
@@ -146,7 +145,7 @@ def _curves(
                 points.append((step, (one.value, one.low, one.high)))
         if points:
             if line.variant == NOISE and len(points) == 1:
-                # Noise has no steps: it is as far as it gets from the first on.
+                # Noise has no steps: its success is the same at all of them.
                 points = [(step, points[0][1]) for step in benchmark.steps]
             found.append((line.label, looks[line.label], points))
     return found
@@ -163,10 +162,12 @@ def _figure(
     labels = _labels(main, right, top, height)
     margin = max(text_width(label.text, LABEL) for label in labels) + 26
     width = _LEFT + _WIDTH + margin
-    room = width - _LEFT - 2 * EDGE + _GAP  # half of the last tick's label stands out
+    room = width - _LEFT - 2 * EDGE + _GAP  # half of the last tick's label is outside
     across = min(len(small), int(room // (_PANEL_WIDTH + _GAP))) or 1
     wide = min(room / across, 1.5 * (_PANEL_WIDTH + _GAP)) - _GAP
-    titles = [_title_lines(panel, wide + EDGE) for panel in small]
+    titles = [
+        [line for part in panel.title for line in wrap(part, wide + EDGE, SMALL)] for panel in small
+    ]
     deepest = max(map(len, titles), default=0) * _TITLE + 8
     down = math.ceil(len(small) / across)
     below = down * (_PANEL_HEIGHT + deepest + 20) + 6 if small else 0.0
@@ -178,7 +179,8 @@ def _figure(
     axes = add_axes(figure, _LEFT, _BOTTOM + below, _WIDTH, height)
     _fill(axes, main, right, top, f"{outcome.capitalize()} success (%)")
     axes.set_xlabel("Steps of the attack", labelpad=4)
-    axes.set_title(_on_one_line(main.title, _WIDTH + margin), fontsize=8.5, loc="left", pad=6)
+    heading = "\n".join(wrap(" ".join(main.title), _WIDTH + margin, 8.5))
+    axes.set_title(heading, fontsize=8.5, loc="left", pad=6)
     place(axes, labels, LINE, _WIDTH, height)
     for number, panel in enumerate(small):
         left = _LEFT + (number % across) * (wide + _GAP)
@@ -191,15 +193,6 @@ def _figure(
         )
     head(figure, title, lines)
     return figure
-
-
-def _on_one_line(parts: Sequence[str], width: float) -> str:
-    """A panel's title on one line, or on several where it is too long."""
-    return "\n".join(wrap(" ".join(parts), width, 8.5))
-
-
-def _title_lines(panel: _Panel, width: float) -> list[str]:
-    return [line for part in panel.title for line in wrap(part, width, SMALL)]
 
 
 def _top(panels: Sequence[_Panel]) -> float:

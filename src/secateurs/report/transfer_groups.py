@@ -1,4 +1,4 @@
-"""Which rows of a transfer benchmark belong together, and what follows from them."""
+"""Rows of a transfer benchmark by variant and surrogates, with means and tests over them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class VariantRows:
     Attributes:
         surrogates: The surrogates as the rows name them, "" for noise, None for all groups.
         variant: The variant as the rows name it.
-        label: The same, with what else tells the line from the others.
-        passes: Gradient passes a step.
+        label: The variant, with the settings in which it differs from lines of the same variant.
+        passes: Gradient passes in a step.
         rows: The rows by surrogates, target, seed and step.
     """
 
@@ -42,7 +42,7 @@ class VariantRows:
     def hits(
         self, outcome: Goal, pairs: Iterable[Pair], step: int, seeds: Iterable[int] | None = None
     ) -> list[str]:
-        """The outcomes, one text for each pair and each seed that all pairs have; [] without."""
+        """The outcomes of each pair and each seed that all pairs have, one text for each."""
         pairs = sorted(pairs)
         shared = self.seeds(pairs, step) if seeds is None else sorted(seeds)
         return [
@@ -52,7 +52,7 @@ class VariantRows:
         ]
 
     def seeds(self, pairs: Iterable[Pair], step: int) -> list[int]:
-        """The seeds with which every one of the pairs was measured at a step."""
+        """The seeds with which all of the pairs were measured at a step."""
         found = [
             {seed for *pair, seed, at in self.rows if (*pair,) == wanted and at == step}
             for wanted in pairs
@@ -68,7 +68,7 @@ class BenchmarkRows:
         rows: The rows.
         lines: One for each variant of each group of surrogates, and after them one for each
             variant over all groups where there are several; noise comes last.
-        targets: The targets, in order of their first row.
+        targets: The targets, in the order of their first rows.
         short: Short names of all networks.
     """
 
@@ -89,9 +89,9 @@ class BenchmarkRows:
 
     @cached_property
     def holdouts(self) -> set[Pair]:
-        """All pairs of surrogates and a target that they do not know.
+        """All pairs of surrogates and a target that the attack did not use.
 
-        Where there is none, all pairs: then the surrogates themselves are what is shown.
+        If there are none, all pairs: then success on the surrogates themselves is shown.
         """
         every = {(row.surrogates, row.target) for row in self.rows}
         named = {(row.surrogates, row.target) for row in self.rows if row.role == HOLDOUT}
@@ -100,17 +100,17 @@ class BenchmarkRows:
 
     @property
     def measured(self) -> str:
-        """What the pairs of `holdouts` are called."""
-        known = all(row.role == WHITE for row in self.rows if row.variant != NOISE)
-        return "white-box" if known else "hold-outs"
+        """The name of the pairs of `holdouts`."""
+        white = all(row.role == WHITE for row in self.rows if row.variant != NOISE)
+        return "white-box" if white else "hold-outs"
 
     @property
     def outcomes(self) -> tuple[Goal, ...]:
-        """What there is to show: an untargeted attack has no targeted success."""
+        """The outcomes to show: an untargeted attack has no targeted success."""
         return ("targeted", "untargeted") if self.rows[0].targeted_attack else ("untargeted",)
 
     def holdouts_of(self, line: VariantRows) -> set[Pair]:
-        """The pairs over which a line's mean runs."""
+        """The pairs of a line's mean."""
         if line.surrogates is None:
             return self.holdouts
         if line.surrogates:
@@ -118,13 +118,13 @@ class BenchmarkRows:
         return {("", target) for _, target in self.holdouts}
 
     def surrogates_text(self, surrogates: str | None) -> str:
-        """The surrogates' short names: "lite0 + lite1", or "all but lite2" of many targets."""
+        """The surrogates' short names: "lite0 + lite1", or "all but lite2" if shorter."""
         if surrogates is None:
             return "all surrogates"
         names = surrogates.split(";") if surrogates else []
-        left = [target for target in self.targets if target not in names]
-        if len(names) > 2 and len(left) == 1 and len(names) == len(self.targets) - 1:
-            return f"all but {self.short[left[0]]}"
+        others = [target for target in self.targets if target not in names]
+        if len(names) > 2 and len(others) == 1 and len(names) == len(self.targets) - 1:
+            return f"all but {self.short[others[0]]}"
         return " + ".join(self.short[name] for name in names)
 
     def cell(self, line: VariantRows, target: str, outcome: Goal) -> tuple[Estimate, str] | None:
@@ -143,7 +143,7 @@ class BenchmarkRows:
         return success_interval(hits) if hits else None
 
     def baseline(self, line: VariantRows) -> VariantRows | None:
-        """The plain line of the same surrogates, with as many passes where there is one."""
+        """The plain line of the same surrogates, preferably with the same number of passes."""
         if line.variant in (PLAIN, NOISE):
             return None
         plain = [
@@ -155,7 +155,7 @@ class BenchmarkRows:
         return next(iter([*same, *plain]), None)
 
     def compare(self, line: VariantRows, outcome: Goal) -> Comparison | None:
-        """A line with its baseline over the hold-outs, with the seeds that both have."""
+        """Compare a line with its baseline over the hold-outs, with the seeds of both."""
         plain, pairs, step = self.baseline(line), self.holdouts_of(line), self.steps[-1]
         if plain is None:
             return None
@@ -166,7 +166,7 @@ class BenchmarkRows:
         return paired_test(ours, theirs)
 
     def comparisons(self, outcome: Goal) -> dict[int, tuple[Comparison, float]]:
-        """By number of the line: with against without, and Holm's p among its surrogates' lines."""
+        """The comparison of each line by its index, with Holm's p among lines of its surrogates."""
         found = {i: self.compare(line, outcome) for i, line in enumerate(self.lines)}
         result: dict[int, tuple[Comparison, float]] = {}
         for group in dict.fromkeys(line.surrogates for line in self.lines):
@@ -175,6 +175,6 @@ class BenchmarkRows:
                 for i, one in found.items()
                 if one is not None and self.lines[i].surrogates == group
             ]
-            raised = holm([one.p for _, one in family])
-            result |= {i: (one, p) for (i, one), p in zip(family, raised, strict=True)}
+            adjusted = holm([one.p for _, one in family])
+            result |= {i: (one, p) for (i, one), p in zip(family, adjusted, strict=True)}
         return result

@@ -1,4 +1,4 @@
-"""Success of attacks from each group of surrogates on each target, as a heat map."""
+"""The heat map of success: from each group of surrogates on each target."""
 
 import math
 import os
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAME = 7.0  # size of the letters of a network's name
-_ROW = 9.0  # height of a line of it
+_ROW = 9.0  # height of a line of the name
 _CELL_WIDTH, _CELL_HEIGHT = 46.0, 30.0
 _GAP = 22.0  # between panels
-_WIDEST = 800.0  # points; a panel alone may be wider
-_ACROSS, _DOWN = 14, 26  # letters of a line of a target's, and of the surrogates' names
+_WIDEST = 800.0  # points; a single panel may be wider
+_ACROSS, _DOWN = 14, 26  # letters in a line of a target's and of the surrogates' names
 _DARK = (0.03, 0.27, 0.51)  # the colour of the highest success on a hold-out
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
 _WHITE_BOX, _ABSENT = "#e9e9e9", "#ffffff"
@@ -57,14 +57,13 @@ def plot_transfer_heatmap(
 ) -> list[Path]:
     """Draw the success from each group of surrogates on each target, as PNG and as SVG.
 
-    A panel for each variant but noise; in each cell success at the last step, mean over the seeds,
-    and below it the difference to "plain" in points. Cells of hold-outs are coloured, all panels
-    on one scale; white-box cells are grey, with their numbers in parentheses.
+    A panel for each variant except noise. Each cell shows success at the last step, mean over the
+    seeds, and below it the difference to "plain" in points. Cells of hold-outs are coloured, on one
+    scale for all panels; white-box cells are grey, with their numbers in parentheses.
 
     Args:
-        rows: The rows, in any order. Those that settings were searched on are left out where there
-            are others; rows of several protocols or images make a figure each, with "-2" and so on
-            behind the stem.
+        rows: The rows, in any order. Those of a search are left out if there are others. Each
+            protocol and each set of images gets a figure; "-2" and so on is added to the path.
         path_stem: Path of the files without ".png" and ".svg"; its folder is made.
         title: First line above the figure.
         outcome: "targeted" or "untargeted"; what the attack aimed at by default.
@@ -133,7 +132,7 @@ def _layout(benchmark: BenchmarkRows) -> _Layout:
 
 
 def _highest(benchmark: BenchmarkRows, lines: Sequence[VariantRows], outcome: Goal) -> float:
-    """The end of the colours: the highest success on a hold-out, up to the next ten."""
+    """The end of the colour scale: the highest success on a hold-out, rounded up to tens."""
     cells = [
         benchmark.cell(line, target, outcome) for line in lines for target in benchmark.targets
     ]

@@ -1,13 +1,14 @@
-"""A transfer benchmark as tables for a terminal and as ones for a README."""
+"""Tables of a transfer benchmark, for a terminal and in Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from secateurs.errors import require
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.names import break_name
-from secateurs.report.table import empty_table, markdown_lines
+from secateurs.report.table import empty_table, fitting_tables, markdown_lines
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
@@ -18,16 +19,15 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _TITLES: dict[Goal, str] = {"targeted": "Targeted success", "untargeted": "Untargeted success"}
-_HEAD = 14  # letters of a line of a column's head
-_LABEL = 24
+_HEAD, _LABEL = 14, 24  # letters in a line of a column's head, and of a variant
 
 
 def transfer_table_markdown(rows: Sequence[TransferRow]) -> str:
     """The success of a transfer benchmark in percent as Markdown tables.
 
-    One table for targeted and one for untargeted success: a line for each group of surrogates and
-    each variant, and where there are several groups one for each variant over all of them; a
-    column a target; the mean over the hold-outs, its difference to "plain" and p. Rows of other
+    One table for targeted and one for untargeted success: a row for each group of surrogates and
+    each variant, and if there are several groups one for each variant over all of them; a column
+    for each target, the mean over the hold-outs, its difference to "plain" and p. Rows of other
     images or another protocol get tables of their own.
 
     Args:
@@ -48,8 +48,8 @@ def transfer_table_markdown(rows: Sequence[TransferRow]) -> str:
 def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" = None) -> None:
     """Print the success of a transfer benchmark in percent.
 
-    The tables of `transfer_table_markdown`, with the interval below each number; the targets are
-    split over several tables where the terminal is too narrow.
+    The tables of `transfer_table_markdown`, with the interval below each number; in a narrow
+    terminal, the columns are split over several tables.
 
     Args:
         rows: The rows, in any order; several seeds are averaged.
@@ -66,15 +66,16 @@ def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" 
     console = console or make_console()
     for benchmark in split_benchmarks(rows):
         for outcome in benchmark.outcomes:
-            for table in _tables(benchmark, outcome, console):
-                # Not as the table's own title, which would be broken at the width of the table.
+            columns = _columns(benchmark, outcome)
+            for table in fitting_tables(partial(_table, benchmark), columns, console):
+                # Not as the table's own title, which would be wrapped to the table's width.
                 console.print(Text(_title(benchmark, outcome), style="bold"))
                 print_whole(console, table)
         console.print(Text(_notes(benchmark), style="dim"))
 
 
 def p_text(p: float) -> str:
-    """A p value with as many digits as mean something."""
+    """A p value with three decimals."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -109,7 +110,7 @@ def _sentence(text: str) -> str:
 
 
 def _has_mean(benchmark: BenchmarkRows) -> bool:
-    """Whether the mean over hold-outs says more than the columns of the targets."""
+    """Whether there are several hold-outs, so that their mean is worth a column."""
     return len({target for _, target in benchmark.holdouts}) > 1
 
 
@@ -148,31 +149,14 @@ def _markdown(benchmark: BenchmarkRows, outcome: Goal) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of a table in a terminal: its head, and a cell for each line of the benchmark."""
+    """A column of a table in a terminal: its head, and a cell for each of the benchmark's lines."""
 
     head: str
     cells: list["Text"]
 
 
-def _tables(benchmark: BenchmarkRows, outcome: Goal, console: "Console") -> list["Table"]:
-    """One table, or several with some of the columns each."""
-    from secateurs._console import table_width
-
-    tables: list[Table] = []
-    part: list[_Column] = []
-    for column in _columns(benchmark, outcome):
-        longer = _table(benchmark, [*part, column])
-        if part and table_width(console, longer) <= console.width:
-            part.append(column)
-            tables[-1] = longer
-        else:
-            part = [column]
-            tables.append(_table(benchmark, part))
-    return tables
-
-
 def _columns(benchmark: BenchmarkRows, outcome: Goal) -> list[_Column]:
-    """What is compared first, then the targets one by one."""
+    """The mean and the comparison with plain, then a column for each target."""
     lines, compared = benchmark.lines, benchmark.comparisons(outcome)
     columns: list[_Column] = []
     if _has_mean(benchmark):

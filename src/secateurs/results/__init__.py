@@ -1,4 +1,4 @@
-"""Result rows, the interval around an accuracy, and the folder that keeps rows whatever happens.
+"""Result rows, intervals of accuracies, and the folder that keeps rows through crashes.
 
 Needs the standard library only, so that results can be read where torch is not installed.
 """

@@ -1,8 +1,8 @@
-"""Success over images, several seeds and targets: intervals, and tests of with against without.
+"""Success rates over images, seeds and targets: intervals, and paired tests of two attacks.
 
-The unit is the image. What one image does under several seeds, or on several targets, hangs
-together, so it is first averaged within the image; intervals and tests then run over the images.
-All of it is exact or in closed form: nothing is drawn at random.
+The unit is the image. Outcomes of one image under several seeds, or on several targets, are
+correlated, so they are first averaged within the image; intervals and tests then run over the
+images. All results are exact or in closed form: nothing is drawn at random.
 """
 
 import math
@@ -14,9 +14,9 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.results.interval import wilson_interval
 
 EXACT = 4_000_000_000
-"""Bytes of additions that the exact distribution takes about a second for.
+"""The most bytes that are added up for an exact p value, about a second's work.
 
-Where it takes more, its normal limit differs from it by less than 0.001.
+Where it would take more, the normal limit differs from the exact p by less than 0.001.
 """
 
 
@@ -31,15 +31,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """With against without, on the same images.
+    """Success with a method compared to success without it, on the same images.
 
     Attributes:
         difference: Success with minus success without, points.
         low: Lower end of its interval, points.
         high: Upper end of it, points.
-        p: Two-sided p value of "it makes no difference".
-        discordant: Images that do not come out the same with and without.
-        count: Images.
+        p: Two-sided p value of the hypothesis that the method makes no difference.
+        discordant: Number of images whose outcomes differ with and without.
+        count: Number of images.
     """
 
     difference: float
@@ -59,14 +59,14 @@ def success_interval(hits: str | Sequence[str], confidence: float = 0.95) -> Est
         n* = n p (1 - p) / v,    n <= n* <= n m for m seeds.
 
     With one seed v = p (1 - p), and this is Wilson's own interval. Where seeds agree on every image
-    they add nothing (n* = n); where they are as independent as other images they count as such
-    (n* = n m). It stays inside 0 to 100, and unlike a bootstrap it has a width where nothing, or
+    they add nothing (n* = n); where they are independent they count like other images (n* = n m).
+    The interval stays inside 0 to 100, and unlike a bootstrap it has a width also where nothing, or
     everything, succeeds: there n* = n.
 
     Source: E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
     number of positive counts estimated from survey data", Survey Methodology 24 (1998), 193-201,
     for the effective number; N. Dean and M. Pagano, Journal of Survey Statistics and Methodology 3
-    (2015), 484-503, for it in Wilson's interval.
+    (2015), 484-503, for its use in Wilson's interval.
 
     Args:
         hits: One digit an image, 1 for success; one such text a seed or target.
@@ -83,8 +83,7 @@ def success_interval(hits: str | Sequence[str], confidence: float = 0.95) -> Est
         >>> f"{two.value:.0f} ({two.low:.0f} to {two.high:.0f})"
         '20 (8 to 42)'
     """
-    seeds = _seeds(hits)
-    return _estimate(_means(_counts(hits), seeds), seeds, confidence)
+    return _estimate(_counts(hits), _seeds(hits), confidence)
 
 
 def paired_test(
@@ -96,8 +95,8 @@ def paired_test(
 ) -> Comparison:
     r"""Whether success with a method differs from success without it, on the same images.
 
-    The test: with d_i the difference of image i, summed over seeds and targets, every d_i may as
-    well have been -d_i where the method does nothing. p is the share of the 2^n choices of signs
+    The test: let d_i be the difference of image i, summed over seeds and targets. If the method
+    makes no difference, each d_i is as probable as -d_i. p is the share of the 2^n choices of signs
     with \|sum of +-d_i\| >= \|sum of d_i\|. It is computed exactly (above a few thousand images by
     its normal limit). With one seed and one target this is McNemar's exact test.
 
@@ -107,8 +106,8 @@ def paired_test(
         low  = p - p' - sqrt((p - l)^2 - 2 r (p - l)(u' - p') + (u' - p')^2),
         high = p - p' + sqrt((u - p)^2 - 2 r (u - p)(p' - l') + (p' - l')^2).
 
-    It has a width also where nothing succeeds. It and p come from different formulas, so one may
-    just exclude "no difference" where the other does not; p decides.
+    It has a width also where nothing succeeds. The interval and p come from different formulas: in
+    rare cases the one excludes "no difference" and the other does not; then p decides.
 
     Source: R. A. Fisher, "The Design of Experiments" (1935), section 21, for the test; Q. McNemar,
     Psychometrika 12 (1947), 153-157; R. G. Newcombe, Statistics in Medicine 17 (1998), 2635-2650,
@@ -137,14 +136,13 @@ def paired_test(
             f"{seeds} x {len(ours)} outcomes with and {_seeds(without_hits)} x {len(theirs)}"
             " without; a paired test needs the same images, seeds and targets on both sides"
         )
-    with_, without = (_means(one, seeds) for one in (ours, theirs))
-    a, b = _estimate(with_, seeds, confidence), _estimate(without, seeds, confidence)
-    r = _correlation(with_, without)
+    a, b = (_estimate(counts, seeds, confidence) for counts in (ours, theirs))
+    r = _correlation(ours, theirs)
     differences = [x - y for x, y in zip(ours, theirs, strict=True)]
     return Comparison(
         difference=a.value - b.value,
-        low=a.value - b.value - _joined(a.value - a.low, b.high - b.value, r),
-        high=a.value - b.value + _joined(a.high - a.value, b.value - b.low, r),
+        low=a.value - b.value - _distance(a.value - a.low, b.high - b.value, r),
+        high=a.value - b.value + _distance(a.high - a.value, b.value - b.low, r),
         p=_sign_flip(differences, exact),
         discordant=sum(map(bool, differences)),
         count=len(ours),
@@ -152,7 +150,7 @@ def paired_test(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Raise the p values of several tests so that 5% is the chance of even one false alarm.
+    """Adjust the p values of several tests: at 5%, the chance of any false alarm is at most 5%.
 
     The i-th smallest of n (from 1) becomes the largest of p_j (n - j + 1) over j <= i, at most 1.
 
@@ -195,11 +193,8 @@ def _counts(hits: str | Sequence[str]) -> list[int]:
     return [column.count("1") for column in zip(*texts, strict=True)]
 
 
-def _means(counts: Sequence[int], seeds: int) -> list[float]:
-    return [count / seeds for count in counts]
-
-
-def _estimate(means: Sequence[float], seeds: int, confidence: float) -> Estimate:
+def _estimate(counts: Sequence[int], seeds: int, confidence: float) -> Estimate:
+    means = [count / seeds for count in counts]
     n, p = len(means), fmean(means)
     spread = fmean((x - p) ** 2 for x in means)
     effective = n * p * (1 - p) / spread if spread else n
@@ -208,33 +203,35 @@ def _estimate(means: Sequence[float], seeds: int, confidence: float) -> Estimate
     return Estimate(100 * p, 100 * low, 100 * high)
 
 
-def _joined(a: float, b: float, r: float) -> float:
-    # Rounding may leave a hair below zero where r = 1.
+def _distance(a: float, b: float, r: float) -> float:
+    """The square root of a^2 - 2 r a b + b^2."""
+    # Where r = 1, rounding may give a little less than zero.
     return math.sqrt(max(a * a - 2 * r * a * b + b * b, 0.0))
 
 
 def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Pearson's; 0 where one of the two does not vary."""
+    """Pearson's correlation; 0 where one of the two does not vary."""
     a, b = fmean(x), fmean(y)
     scale = math.sqrt(sum((i - a) ** 2 for i in x) * sum((j - b) ** 2 for j in y))
     return sum((i - a) * (j - b) for i, j in zip(x, y, strict=True)) / scale if scale else 0.0
 
 
 def _sign_flip(differences: Sequence[int], exact: int) -> float:
-    """Share of the choices of signs whose sum is as far from zero, or farther."""
+    """The share of all choices of signs whose sum is at least as far from zero."""
     sizes = [abs(difference) for difference in differences if difference]
     observed, total, n = abs(sum(differences)), sum(sizes), len(sizes)
     if observed == 0:
         return 1.0
     if n * n * total / 8 > exact:
-        # The sum moves in steps of 2: half a step is the correction for continuity.
+        # The sum changes in steps of 2; half a step is the continuity correction.
         return math.erfc((observed - 1) / math.sqrt(2 * sum(size * size for size in sizes)))
-    # The product of (1 + x^size) has at x^t the number of choices whose positive part is t. As one
-    # integer, x = 2^slot with slots wide enough for any of these numbers.
+    # In the product of all (1 + x^size), the coefficient of x^t is the number of choices of signs
+    # whose positive sizes add up to t. With x = 2^slot the polynomial is one integer, each
+    # coefficient in bits of its own: a coefficient is at most 2^n.
     slot = n + 1
     ways = 1
     for size in sizes:
         ways += ways << (size * slot)
     tail = ways >> ((total + observed) // 2 * slot)
-    # x = 1 modulo x - 1: this adds up what the slots hold.
+    # Modulo x - 1, x is 1: the remainder is the sum of the coefficients.
     return 2 * (tail % ((1 << slot) - 1)) / (1 << n)

@@ -1,4 +1,4 @@
-"""Which settings of two configurations differ."""
+"""The configuration in a results folder, and how it differs from another one."""
 
 import json
 from collections.abc import Collection
@@ -10,9 +10,11 @@ from secateurs._io.regular_files import read_regular
 from secateurs._io.text import printable
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
 
-_ABSENT = "not set"
-_LONGEST = 60
-_SHOWN = 8
+OTHER_OUTPUT = (" give another ", Argument("output"), ", or ", Argument("overwrite", True))
+"""How errors about a folder of other results end."""
+
+_LONGEST = 60  # characters of a value or a name in an error
+_SHOWN = 8  # settings in an error
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
@@ -30,10 +32,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     except BrokenJSONError as error:
         raise InvalidArgumentError(
-            f"{path} is not a configuration ({error}); give another ",
-            Argument("output"),
-            ", or ",
-            Argument("overwrite", True),
+            f"{path} is not a configuration ({error});", *OTHER_OUTPUT
         ) from error
 
 
@@ -43,14 +42,14 @@ def differences(
     growing: Collection[str] = (),
     optional: Collection[str] = (),
 ) -> list[str]:
-    """One text a setting that differs: "p_prune: there [0.1], now [0.2]".
+    """A text for each setting that differs: "p_prune: there [0.1], now [0.2]".
 
     Args:
-        present: the configuration that is there.
+        present: the configuration in the folder.
         wanted: the one asked for.
-        growing: lists that may have gained entries without differing.
-        optional: settings, or objects of settings, that differ only where both sides know them:
-            neither lacks one nor has None for it.
+        growing: names of lists; more entries than before are no difference.
+        optional: settings, or objects of settings, that are compared only where both
+            configurations have a value: neither lacks the setting nor has None.
     """
     old, new = _flat(present), _flat(wanted)
     differing = [
@@ -65,7 +64,7 @@ def differences(
 
 
 def compared(present: dict[str, Any], wanted: dict[str, Any], name: str) -> bool:
-    """Whether both configurations know the optional setting ``name``, or a part of it."""
+    """Whether both configurations have a value for the optional setting ``name``, or in it."""
     old, new = (_flat({name: config.get(name)}) for config in (present, wanted))
     return any(None not in (old.get(part), new.get(part)) for part in old.keys() | new.keys())
 
@@ -86,6 +85,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _show(config: dict[str, Any], name: str) -> str:
     if name not in config:
-        return _ABSENT
+        return "not set"
     text = printable(json.dumps(config[name], ensure_ascii=False))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, never something between."""
+"""Replace files as a whole: each is the old or the new one, never something between."""
 
 import contextlib
 import errno
@@ -20,8 +20,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
 
     All contents reach the disk under temporary names in the same folder before the first file is
     replaced, so a full disk leaves every file as it was. A file that is replaced keeps its owner,
-    its group and its mode; where it is a link, the new file takes the link's place. What killed
-    processes left under temporary names for these files is removed.
+    its group and its mode; a link is replaced by a file. Temporary files that killed processes
+    left for these files are removed.
 
     Raises:
         FailureError: The disk is full, or the folder cannot be written; nothing has changed.
@@ -29,8 +29,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     staged: dict[Path, Path] = {}
     path = Path()
     for folder in {path.parent for path in contents}:
-        here = tuple(path.name for path in contents if path.parent == folder)
-        remove_leftovers(folder, here, of_running=False)
+        names = tuple(path.name for path in contents if path.parent == folder)
+        remove_leftovers(folder, names, of_running=False)
     try:
         for path, content in contents.items():
             temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
@@ -42,14 +42,13 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
-        # Nothing is left to remove where all went well.
         for temporary in staged.values():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # renamed, where all went well
                 temporary.unlink()
 
 
 def _rename_all(staged: Mapping[Path, Path]) -> None:
-    """Rename all, also where Ctrl-C strikes in between: the files belong together."""
+    """Rename all, also after Ctrl-C in between, since the files belong together."""
     waiting = list(staged.items())
     try:
         while waiting:
@@ -82,10 +81,10 @@ def remove_leftovers(folder: Path, names: tuple[str, ...], *, of_running: bool =
     """Remove the temporary files that a killed process left behind.
 
     Args:
-        folder: where.
-        names: of the files for which they stood in.
-        of_running: also those of a process number that is in use: right where a lock says that
-            nobody else writes here.
+        folder: the folder.
+        names: the names of the final files.
+        of_running: whether also those whose process number is in use: right where a lock says
+            that no other process writes here.
     """
     wanted = set(names)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -101,9 +100,9 @@ def remove_leftovers(folder: Path, names: tuple[str, ...], *, of_running: bool =
 def is_another_process(pid: int) -> bool:
     """Whether a process of this number runs that is not this one."""
     if pid == os.getpid():
-        return False  # in a container, numbers are few and come again
+        return False  # in containers the same numbers are used again
     if os.name != "posix":
-        return True  # elsewhere os.kill asks nothing, it kills
+        return True  # elsewhere os.kill(pid, 0) ends the process
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -115,7 +114,7 @@ def is_another_process(pid: int) -> bool:
 
 def _write_through(temporary: Path, content: bytes, path: Path) -> None:
     old = path.stat() if path.exists() else None
-    temporary.unlink(missing_ok=True)  # of a process that had this one's number, and was killed
+    temporary.unlink(missing_ok=True)  # left by a killed process of the same number
     with create(temporary, None, old) as file:
         left = memoryview(content)
         while left:
@@ -126,9 +125,8 @@ def _write_through(temporary: Path, content: bytes, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the renames in a folder to disk, where the system can."""
-    # A rename is durable once its folder is on disk; Windows cannot open a folder, and some
-    # network file systems refuse to sync one: there the rename itself has to do.
+    """Flush a folder to disk, after which the renames in it survive a power cut."""
+    # Windows cannot open a folder, and some network file systems refuse to sync one.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

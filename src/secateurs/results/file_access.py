@@ -1,4 +1,4 @@
-"""Who may read a new file: never more people than may read what it is made from or replaces."""
+"""Access to a new file: nobody may read it who could not read its input or the file it replaces."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ def create(path: Path, like: os.stat_result | None, old: os.stat_result | None) 
 
     Args:
         path: its name, which must be free.
-        like: the file that it is made from, if there is one. The new one has its mode, less the
-            umask, as a copy has.
-        old: the file that it will replace, if there is one. Until `keep_access` is called, the new
-            one is its owner's alone.
+        like: the file that it is made from, if there is one. The new file gets its mode, less the
+            umask, as a copy does.
+        old: the file that it will replace, if there is one. Until `keep_access` is called, only
+            the owner may read and write the new file.
 
     Raises:
         OSError: it cannot be created.
@@ -29,8 +29,7 @@ def create(path: Path, like: os.stat_result | None, old: os.stat_result | None) 
     if like is not None and _without_group(mode) != mode:
         if os.fstat(file.fileno()).st_gid == like.st_gid:
             return file
-        # Its group is another than that of the input. Created anew, since somebody may have opened
-        # it already.
+        # Its group is not the input's. Created anew, since another process may have opened it.
         file.close()
         path.unlink()
         file = _opened(path, _without_group(mode))
@@ -38,7 +37,7 @@ def create(path: Path, like: os.stat_result | None, old: os.stat_result | None) 
 
 
 def make_folder(path: Path, like: Path | None) -> None:
-    """Make a folder, as open to others as ``like`` at most, and its owner's to write in.
+    """Make a folder that others may use no more than ``like``, and its owner may write in.
 
     Raises:
         OSError: it cannot be made.
@@ -55,14 +54,14 @@ def make_folder(path: Path, like: Path | None) -> None:
 
 
 def keep_access(file: FileIO, old: os.stat_result) -> None:
-    """Give a file the owner, the group and the mode of the one that it replaces, where allowed."""
+    """Give a file the owner, group and mode of the file that it replaces, where allowed."""
     if not hasattr(os, "fchown") or not hasattr(os, "fchmod"):
         return
     new = os.fstat(file.fileno())
     if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
         try:
             os.fchown(file.fileno(), old.st_uid, old.st_gid)
-        except OSError:  # only the system's administrator may give files away
+        except OSError:  # only root may change the owner
             with contextlib.suppress(OSError):
                 os.fchown(file.fileno(), -1, old.st_gid)
     mode = old.st_mode & _BITS
@@ -79,5 +78,5 @@ def _opened(path: Path, mode: int) -> FileIO:
 
 
 def _without_group(mode: int) -> int:
-    """What another group may do: no more than everybody."""
+    """The mode with the group's rights reduced to those that everybody has."""
     return mode & (0o707 | (mode & 0o007) << 3)

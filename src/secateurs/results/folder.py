@@ -1,4 +1,4 @@
-"""The output folder of a run: rows, configuration and progress, readable at every moment."""
+"""The output folder of a run: its rows, configuration and progress."""
 
 import contextlib
 import json
@@ -7,13 +7,12 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, Self, overload
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object, plain
 from secateurs._io.regular_files import read_regular
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
-from secateurs.results.config import compared, differences, read_config
+from secateurs.results.config import OTHER_OUTPUT, compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
 from secateurs.results.lock import FolderLock
@@ -32,9 +31,8 @@ class Results(Generic[R]):
     """A folder of results that survives kill -9 and a full disk.
 
     Every write replaces whole files by renaming, so `results.jsonl` and `results.csv` can be read
-    at any moment and hold every row that was added. One process at a time may write; the first
-    write (or `open`) takes the lock, `close` (or the end of a `with` block, or of the process)
-    gives it back.
+    at any moment and hold every row that was added. One process at a time may write; `open` or the
+    first write takes the lock, `close` or the end of a `with` block or of the process releases it.
 
     Args:
         folder: The output folder; made when it does not exist.
@@ -42,8 +40,8 @@ class Results(Generic[R]):
 
     Attributes:
         folder: The output folder.
-        unverified: After `open` has found a run to continue: the ``optional`` settings that it
-            could not compare, since one of the two runs does not know them.
+        unverified: The ``optional`` settings of a continued run that `open` could not compare,
+            since one of the two configurations has no value for them.
 
     Raises:
         FailureError: The folder cannot be made or written.
@@ -89,36 +87,35 @@ class Results(Generic[R]):
         growing: Collection[str] = (),
         optional: Collection[str] = (),
     ) -> bool:
-        """Take the folder for one configuration.
+        """Lock the folder and write the configuration of the run into it.
 
         Args:
             config: What is going to be run; anything that JSON can hold (paths become text).
-            overwrite: Remove the results, configuration and progress that are there first.
-            growing: Names of lists in ``config`` that may have gained entries since: the rows of
-                what was asked for before still count.
-            optional: Names of settings in ``config`` that are compared as far as both this run and
-                the one that is there know them: not where one lacks them or has None for them.
+            overwrite: First remove the results, configuration and progress of an earlier run.
+            growing: Names of lists in ``config`` that may have more entries than in an earlier
+                run, whose rows still count.
+            optional: Names of settings in ``config`` that are compared only where this run and the
+                earlier one have a value: neither lacks the setting nor has None.
 
         Returns:
-            True when the folder held this very configuration, or one that it grew from, so that the
-            run continues; compare `rows` with what is wanted to see what is left. False when it
-            starts afresh.
+            True when the folder holds this configuration, or one with shorter ``growing`` lists,
+            so that the run continues; `rows` are those that are finished. False for a new run.
 
         Raises:
             InvalidArgumentError: The folder holds the results of another configuration.
             FailureError: Another process writes here, or the disk is full.
         """
         self._lock.acquire()
-        left = filter(None, (_LEFT_BY_RANK.fullmatch(each.name) for each in self.folder.iterdir()))
-        names = (JSONL, CSV, CONFIG, PROGRESS, *(each[1] for each in left))
-        remove_leftovers(self.folder, names)
+        found = (_LEFT_BY_RANK.fullmatch(path.name) for path in self.folder.iterdir())
+        of_ranks = (match[1] for match in found if match)
+        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS, *of_ranks))
         wanted = plain(dict(config))
         if overwrite:
             self._clear()
         resumed = self._holds(wanted, growing, optional)
         if resumed:
-            # A kill between the two renames, or another tool's torn line, leaves the two files
-            # one row apart: bring them together.
+            # After a kill between the two renames, or an incomplete line of another tool, the two
+            # files differ in one row: write both again.
             rows = [self._row.renamed(each) for each in read_jsonl(self.folder / JSONL)]
             if rows or (self.folder / CSV).exists():
                 self._write(rows)
@@ -128,7 +125,7 @@ class Results(Generic[R]):
         return resumed
 
     def rows(self) -> list[R]:
-        """The rows on disk, in the order in which they were added."""
+        """The rows on disk, in the order of their addition."""
         path = self.folder / JSONL
         return to_rows(self._row, read_jsonl(path), path)
 
@@ -139,8 +136,8 @@ class Results(Generic[R]):
     def add_all(self, rows: Iterable[R]) -> None:
         """Put rows on disk, all of them or none; they are there when this returns.
 
-        A row that asks for the same thing as an earlier one (`key`) takes its place, so that
-        finishing a pass twice does not count it twice.
+        A row replaces an earlier one of the same `key`, so that work that was done twice does not
+        count twice.
 
         Raises:
             FailureError: The disk is full, or the folder cannot be written; the earlier rows are
@@ -155,12 +152,12 @@ class Results(Generic[R]):
         self._write(list(held.values()))
 
     def save_progress(self, progress: Mapping[str, Any], *, rank: int = 0) -> None:
-        """Keep what an unfinished run has counted so far, in place of what was kept before.
+        """Save the counts of an unfinished run, in place of those saved before.
 
         Args:
-            progress: what was counted.
-            rank: whose it is. Each rank of a run has a file of its own, in the folder that rank 0
-                has opened and locked for all.
+            progress: the counts.
+            rank: the rank that they are of. Each rank has a file of its own, in the folder that
+                rank 0 has opened and locked for all.
 
         Raises:
             FailureError: The disk is full, or the folder cannot be written; the earlier progress
@@ -173,22 +170,21 @@ class Results(Generic[R]):
         replace_files({self.folder / name: text.encode()})
 
     def load_progress(self) -> dict[str, Any] | None:
-        """What `save_progress` kept, or None; also None when another tool broke the file.
+        """What `save_progress` saved, or None; None with a warning for a file that is broken.
 
-        Progress only saves time: without it the run starts again and gives the same rows. A broken
-        file is told of in a warning.
+        Progress only saves time: without it the run starts again and gives the same rows.
         """
         return self._load_progress(PROGRESS)
 
     def load_progress_of_ranks(self) -> list[dict[str, Any]]:
-        """What `save_progress` kept, rank 0's first; of broken files as `load_progress`."""
+        """What all ranks saved, rank 0's first; broken files are left out with a warning."""
         found = (self._load_progress(name) for name in (PROGRESS, *self._progress_of_ranks()))
         return [each for each in found if each is not None]
 
     def merge_progress(self, progress: Mapping[str, Any]) -> None:
-        """Keep this in the place of what several ranks had counted, if several had.
+        """Replace the progress of several ranks, if there are several, by their sum.
 
-        A kill on the way leaves both the sum and its parts, of which the sum is loaded first.
+        A kill in between leaves both the sum and the ranks' files; the sum is loaded first.
         """
         others = self._progress_of_ranks()
         if others:
@@ -197,7 +193,7 @@ class Results(Generic[R]):
             self._remove(name)
 
     def distrust_progress(self, reason: OSError | ValueError, name: str = PROGRESS) -> None:
-        """Warn that the progress cannot be used, so that the pass starts again."""
+        """Warn that saved progress cannot be used, so that its work is done again."""
         warnings.warn(
             f"{self.folder / name} cannot be used ({getattr(reason, 'strerror', reason)}): "
             "what had not become a row is measured again",
@@ -205,51 +201,40 @@ class Results(Generic[R]):
         )
 
     def clear_progress(self) -> None:
-        """Forget the progress of all ranks: the run has ended and its rows are on disk."""
+        """Remove the progress of all ranks, once their rows are on disk."""
         self._lock.acquire()
         for name in (PROGRESS, *self._progress_of_ranks()):
             self._remove(name)
 
     def close(self) -> None:
-        """Let others write here; safe to call twice."""
+        """Release the lock; safe to call twice."""
         self._lock.release()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _holds(
         self, wanted: dict[str, Any], growing: Collection[str], optional: Collection[str]
     ) -> bool:
         found = read_config(self.folder / CONFIG)
-        present = None if found is None else self._row.renamed(found)
-        if present is None:
+        if found is None:
             if (self.folder / JSONL).exists():
                 raise InvalidArgumentError(
-                    f"{self.folder} holds results without {CONFIG}, so they cannot be continued;"
-                    " give another ",
-                    Argument("output"),
-                    ", or ",
-                    Argument("overwrite", True),
+                    f"{self.folder} holds results without {CONFIG}, so they cannot be continued;",
+                    *OTHER_OUTPUT,
                 )
             return False
+        present = self._row.renamed(found)
         differing = differences(present, wanted, growing, optional)
         if differing and not self._has_work():
-            return False  # a run that ended before it had anything to lose
+            return False  # a run that ended before it saved anything
         if differing:
             raise InvalidArgumentError(
-                f"{self.folder} holds results of another configuration ({'; '.join(differing)});"
-                " give another ",
-                Argument("output"),
-                ", or ",
-                Argument("overwrite", True),
+                f"{self.folder} holds results of another configuration ({'; '.join(differing)});",
+                *OTHER_OUTPUT,
             )
         self.unverified = [name for name in optional if not compared(present, wanted, name)]
         return True
@@ -275,12 +260,12 @@ class Results(Generic[R]):
             return None
 
     def _progress_of_ranks(self) -> list[str]:
-        """The names of the files that ranks other than 0 have left."""
+        """The names of the progress files of ranks other than 0."""
         names = (path.name for path in self.folder.iterdir())
         return sorted(name for name in names if _OF_RANK.fullmatch(name))
 
     def _clear(self) -> None:
-        # The configuration goes last: rows never lie beside a configuration that is not theirs.
+        # The configuration last: rows must never be without theirs.
         for name in (PROGRESS, *self._progress_of_ranks(), CSV, JSONL, CONFIG):
             self._remove(name)
 
@@ -296,7 +281,7 @@ class Results(Generic[R]):
             self.folder / JSONL: jsonl_text(rows).encode(errors="backslashreplace"),
             self.folder / CSV: csv_text(rows, self._row.columns()).encode(errors="replace"),
         }
-        # What is right already is left alone: finished results can be shown from a full disk.
+        # Only what has changed: finished results can be shown even if the disk is full.
         stale = {path: new for path, new in contents.items() if _content(path) != new}
         if stale:
             replace_files(stale)

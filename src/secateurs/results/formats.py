@@ -1,4 +1,4 @@
-"""Rows as lines of JSON and as csv."""
+"""Read and write rows as JSON lines and as csv."""
 
 import csv
 import io
@@ -17,16 +17,16 @@ from secateurs.results.record import Record
 R = TypeVar("R", bound=Record)
 
 _MARK = b"\xef\xbb\xbf"  # editors put this byte order mark before UTF-8
-# Spreadsheets take such a cell for a formula, and run it. An apostrophe before it says that it is
-# text; one more before a cell that has one already, so that it can be taken away again.
+# Spreadsheets run such a cell as a formula, unless an apostrophe before it marks it as text. A cell
+# that already begins with apostrophes gets one more, so that reading removes exactly that one.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _WORDS = {"NaN", "Infinity", "-Infinity"}  # numbers that JSON does not know
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of JSON lines; [] without the file; a torn last line is left out.
+    """The objects in a file of JSON lines; [] without the file.
 
-    Torn is what has no newline at its end.
+    A last line that is incomplete, without a newline, is left out.
 
     Raises:
         FailureError: Another line is broken, or the file cannot be read.
@@ -53,7 +53,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """The rows of a csv file as text; a torn last row is left out.
+    """The rows of a csv file as text; an incomplete last row is left out.
 
     Raises:
         FailureError: The file is no csv in UTF-8, a row has more cells than the header, or the file
@@ -71,21 +71,21 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         raise FailureError(f"cannot read {path} ({error}); read results.jsonl") from error
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    if rows and None in rows[-1].values():  # torn: cells at the end are missing
+    if rows and None in rows[-1].values():  # incomplete: cells at the end are missing
         rows.pop()
     for number, row in enumerate(rows, start=1):
         if None in row:
             raise FailureError(
                 f"row {number} of {path} has more cells than there are columns; read results.jsonl"
             )
-    # A row with too few cells, which has None for the others, is refused where rows are made.
+    # Of any other row with too few cells, the missing ones are None; `to_rows` refuses it.
     return [
         {name: _unmarked(cell) for name, cell in row.items() if cell is not None} for row in rows
     ]
 
 
 def to_rows(kind: type[R], values: Sequence[Mapping[str, Any]], path: Path) -> list[R]:
-    """Rows of what was read.
+    """Make rows of the values that were read.
 
     Args:
         kind: The kind of rows.
@@ -105,7 +105,7 @@ def to_rows(kind: type[R], values: Sequence[Mapping[str, Any]], path: Path) -> l
 
 
 def csv_text(rows: list[dict[str, Any]], columns: Sequence[str]) -> str:
-    """The rows as csv; columns of a newer version are kept, behind ours."""
+    """The rows as csv; columns of a newer version come after this version's."""
     extra = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in columns]
     lines = [[*columns, *map(_marked, extra)]]
     lines += [[_marked(_finite(row.get(name, ""))) for name in (*columns, *extra)] for row in rows]
@@ -125,13 +125,13 @@ def _to_json_line(values: Mapping[str, Any]) -> str:
 
 def _to_csv_line(cells: list[Any]) -> str:
     text = io.StringIO()
-    # So that a lone carriage return in a cell gets quotation marks, too.
+    # With "\r" in the terminator, a cell with a carriage return is quoted, too.
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _finite(value: Any) -> Any:
-    # Also inside the columns of another version, whatever they hold.
+    # Also inside lists and objects, which columns of another version may hold.
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in cast(dict[str, Any], value).items()}
     if isinstance(value, list):

@@ -15,15 +15,15 @@ def wilson_interval(correct: float, count: float, confidence: float = 0.95) -> t
         (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n).
 
     Unlike p -+ z sqrt(p (1 - p) / n), it stays inside [0, 1] and keeps its width at p = 0 and
-    p = 1, where a pruned network often lands.
+    p = 1, which are frequent for pruned networks.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
     Journal of the American Statistical Association 22 (1927), 209-212.
 
     Args:
-        correct: How many were right, from 0 to `count`; may be a fraction, such as the mean over
+        correct: How many were correct, from 0 to `count`; may be a fraction, such as the mean over
             several draws.
-        count: How many were scored, at least 1; an effective number may be a fraction.
+        count: How many were scored, at least 1; may be a fraction, as an effective number is.
         confidence: Coverage of the interval, strictly between 0 and 1.
 
     Returns:
@@ -51,7 +51,7 @@ def wilson_interval(correct: float, count: float, confidence: float = 0.95) -> t
     middle = p + z * z / (2 * count)
     reach = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    # At p = 0 and p = 1 one end is exactly p; near them rounding may step 1e-17 outside [0, 1].
+    # At p = 0 and p = 1 one end is exactly p; near them, rounding may leave [0, 1] by 1e-17.
     low = 0.0 if correct == 0 else max((middle - reach) / scale, 0.0)
     high = 1.0 if correct == count else min((middle + reach) / scale, 1.0)
     return low, high

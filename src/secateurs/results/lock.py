@@ -1,4 +1,4 @@
-"""One writer a folder."""
+"""A lock, so that only one process at a time writes in a folder."""
 
 import contextlib
 import os
@@ -11,29 +11,29 @@ from secateurs.results.durable import write_failure
 
 
 class FolderLock:
-    """A lock that the operating system drops when its process ends, however it ends.
+    """A lock that the operating system releases when its process ends, however it ends.
 
     Args:
-        path: The lock file; made when the lock is taken, removed when it is given back.
+        path: The lock file; made when the lock is taken, removed when it is released.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
         if hasattr(os, "register_at_fork"):
-            # A forked worker shares the lock and may outlive a killed parent by seconds; it must
-            # not keep the folder locked against the run that continues.
-            mine = weakref.ref(self)
+            # A forked worker shares the lock and may outlive a killed parent by seconds; meanwhile
+            # the run that continues could not take the lock.
+            reference = weakref.ref(self)
 
             def forget() -> None:
-                lock = mine()
+                lock = reference()
                 if lock is not None:
                     lock._forget()
 
             os.register_at_fork(after_in_child=forget)
 
     def acquire(self) -> None:
-        """Take the lock, or say who has it; does nothing when it is held already.
+        """Take the lock; does nothing when this object holds it already.
 
         Raises:
             FailureError: Another process (or another object of this one) writes in the folder, or
@@ -62,12 +62,12 @@ class FolderLock:
                 )
 
     def release(self) -> None:
-        """Give the lock back; safe to call twice."""
+        """Release the lock; safe to call twice."""
         if self._descriptor is None:
             return
         descriptor, self._descriptor = self._descriptor, None
-        # Removed while still held, so that nobody's fresh lock file is taken away. (Windows
-        # refuses to remove an open file; there it stays, which does no harm.)
+        # Removed while the lock is held, else it could be the file of the next process. (Windows
+        # cannot remove an open file; there it stays, which does no harm.)
         with contextlib.suppress(OSError):
             self._path.unlink()
         with contextlib.suppress(OSError):
@@ -77,7 +77,7 @@ class FolderLock:
         self.release()
 
     def _is_current(self, descriptor: int) -> bool:
-        # The file may have been removed by its last owner between our open and our lock.
+        # Its last owner may have removed the file after this process opened it.
         try:
             return os.path.samestat(os.fstat(descriptor), self._path.stat())
         except OSError:
@@ -91,7 +91,7 @@ class FolderLock:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Whether the lock is ours; also True where the file system knows no locks."""
+    """Try to lock an open file; True also where the file system has no locks."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -107,6 +107,6 @@ def _try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        # Some network file systems have no locks: better to write without than not at all.
+        # On some network file systems; writing without a lock is better than not at all.
         return True
     return True

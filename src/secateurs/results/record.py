@@ -1,4 +1,4 @@
-"""What all kinds of result rows share: plain values in named columns, and back."""
+"""The base of all kinds of result rows: plain values in named columns, written and read."""
 
 import math
 import os
@@ -15,13 +15,13 @@ _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 
 
 class Record:
-    """One line of a results file; a kind of rows is a frozen dataclass that derives from it.
+    """One row of a results file; each kind of rows is a frozen dataclass derived from this.
 
     Attributes:
-        KIND: What makes such rows, as an error calls it: "sweep".
-        ASKED: The columns that say what was asked for, as against what was measured.
-        LIMITS: The least and the most that a number in a column can be; others are finite.
-        UNLIMITED: Columns whose numbers may also be infinite, or none at all (NaN).
+        KIND: The command that writes such rows, for errors: "sweep".
+        ASKED: The columns that say what was asked for; the others say what was measured.
+        LIMITS: The least and the greatest number in a column; without limits, any finite number.
+        UNLIMITED: Columns whose numbers may also be infinite or NaN.
     """
 
     KIND: ClassVar[str]
@@ -30,7 +30,7 @@ class Record:
     UNLIMITED: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        # A path need not be UTF-8, but the files of results are: its other bytes become escapes.
+        # The files of results are UTF-8, but a path need not be: other bytes become escapes.
         for name in _types(type(self)):
             value = getattr(self, name)
             if isinstance(value, str) and storable(value) != value:
@@ -43,7 +43,7 @@ class Record:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What was asked for, without what was measured: two rows with one key are one result."""
+        """What was asked for, without what was measured; rows of one key are the same result."""
         return tuple(getattr(self, name) for name in self.ASKED)
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Record:
         return {name: _plain(name, kind, getattr(self, name)) for name, kind in types.items()}
 
     def printable(self) -> Self:
-        """The same row with every text in it fit to be shown, as `secateurs._io.text.printable`."""
+        """The same row, every text in it made safe to print by `secateurs._io.text.printable`."""
         values = {name: getattr(self, name) for name in _types(type(self))}
         if all(value.isprintable() for value in values.values() if isinstance(value, str)):
             return self
@@ -61,18 +61,18 @@ class Record:
 
     @classmethod
     def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What an earlier version wrote, a row or a configuration, under today's names."""
+        """A row or configuration of an earlier version, under the current names."""
         return dict(values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make a row from a line of results.jsonl or of results.csv (where all is text).
+        """Make a row from a row of results.jsonl, or of results.csv, where all values are text.
 
-        Columns that this version does not know are left out: a newer version wrote them.
+        Columns that this version does not know, which a newer one wrote, are left out.
 
         Raises:
-            FailureError: A column is missing, holds something of the wrong kind or out of range, or
-                disagrees with another one.
+            FailureError: A column is missing, holds a value of the wrong type or out of range, or
+                contradicts another one.
         """
         types, values = _types(cls), cls.renamed(values)
         missing = [name for name in types if name not in values]
@@ -92,7 +92,7 @@ class Record:
         """Compare the columns with each other.
 
         Raises:
-            FailureError: Two of them cannot both be right.
+            FailureError: Two columns contradict each other.
         """
 
     @classmethod
@@ -145,7 +145,7 @@ def _to_optional(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None or value == "" else convert(value)
 
 
-# int and float also take numpy's scalars and the text of a csv cell.
+# Each also takes numpy's scalars and the text of a csv cell.
 _CONVERT: dict[Any, Callable[[Any], Any]] = {
     str: str,
     int: _to_int,
@@ -157,7 +157,7 @@ _CONVERT: dict[Any, Callable[[Any], Any]] = {
 
 
 def _read(name: str, kind: Any, value: Any) -> Any:
-    """As `_plain`, but text is not made of what is none."""
+    """As `_plain`, but a column of text must hold text."""
     if kind is str and not isinstance(value, str | os.PathLike):
         raise _wrong(name, kind, value)
     return _plain(name, kind, value)

@@ -1,4 +1,4 @@
-"""One finished result, with everything that is needed to produce it again."""
+"""The row of a sweep: one result, with all that is needed to produce it again."""
 
 import math
 import re
@@ -29,14 +29,14 @@ class Row(Record):
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
         score_data: Images whose gradients the scores used, or "".
         layers: Kinds of layers that compete, joined by ";", or "" for the default.
-        include: Globs that add target weights, joined by ";", or "".
-        exclude: Globs that take target weights away, joined by ";", or "".
+        include: Globs of the weights that compete, joined by ";", or "".
+        exclude: Globs of weights that do not compete, joined by ";", or "".
         p_prune: Ratio of units that are candidates, 0 to 1.
         p_bern: Probability with which each candidate is pruned, 0 to 1.
         draws: Number of Bernoulli draws that were averaged.
         seed: Seed of the first draw, or None.
-        achieved: Ratio of target weights (elements) that were pruned, mean over the draws.
-        targets: Number of target weights (elements).
+        achieved: Ratio of prunable weights (elements) that were pruned, mean over the draws.
+        targets: Number of prunable weights (elements).
         units: Number of units that compete.
         top1: Accuracy in percent, mean over the draws.
         top1_err: 100 - top1.
@@ -47,10 +47,10 @@ class Row(Record):
         top5_err: 100 - top5.
         loss: Mean cross-entropy in nats; may be NaN or infinite where pruning broke the network.
         correct1: Images whose true class has the highest logit, one count a draw, joined by ";".
-        correct5: Images right among the first five, one count a draw, joined by ";".
+        correct5: Images whose true class has one of the five highest logits, likewise.
         param_count: Parameters of the model in millions.
         img_size: Side of the input in pixels.
-        crop_pct: Side of the crop over side of the resized image.
+        crop_pct: Side of the crop divided by the side of the resized image.
         interpolation: How images were resized, such as "bicubic".
         preprocess: The whole preprocessing in one line.
         batch_size: Images a batch.
@@ -59,7 +59,7 @@ class Row(Record):
         dtype: Data type of the weights, such as "float32".
         infer_samples_per_sec: Images scored a second.
         duration: Seconds that the measurement took.
-        versions: What it ran with: "secateurs=..;torch=..;python=..".
+        versions: Versions of the software: "secateurs=..;torch=..;python=..".
     """
 
     KIND: ClassVar[str] = "sweep"
@@ -109,7 +109,7 @@ class Row(Record):
     versions: str
 
     def check(self) -> None:
-        """Compare the numbers of right answers with the images and the accuracies.
+        """Compare the numbers of correct predictions with the images and the accuracies.
 
         Raises:
             FailureError: They do not agree.

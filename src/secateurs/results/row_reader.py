@@ -22,7 +22,7 @@ _READERS: dict[Kind, str] = {
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """Read the results of a sweep without touching the folder they lie in.
+    """Read the results of a sweep; nothing is written.
 
     Args:
         path: An output folder, a .jsonl file or a .csv file.
@@ -39,7 +39,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def read_transfer_rows(path: str | os.PathLike[str]) -> list[TransferRow]:
-    """Read the results of a transfer benchmark without touching the folder they lie in.
+    """Read the results of a transfer benchmark; nothing is written.
 
     Args:
         path: An output folder, a .jsonl file or a .csv file.

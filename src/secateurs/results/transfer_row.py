@@ -1,4 +1,4 @@
-"""One outcome of an adversarial attack on one network, with what is needed to produce it again."""
+"""The row of a transfer benchmark: one attack's success on one network at one step."""
 
 import hashlib
 import math
@@ -16,19 +16,19 @@ from secateurs.results.record import Record
 class TransferRow(Record):
     """How often one attack fooled one network at one step; the fields are columns of results.csv.
 
-    A row says what became of every image, so that tests can pair rows image by image: `images`
-    is the same where the outcomes belong to the same images in the same order.
+    A row holds the outcome of every image, so that tests can pair rows image by image: `images`
+    is equal in rows of the same images in the same order.
 
     Attributes:
-        surrogates: The networks that the attack used, such as "timm:lite0", joined by ";". "" for
-            noise that needs none.
+        surrogates: The networks that the attack used, such as "timm:lite0", joined by ";"; "" for
+            noise, which needs none.
         surrogates_weights: First 16 hex digits of a SHA-256 over each one's weights, joined by ";".
         target: The network that was scored.
         target_sha256: First 16 hex digits of a SHA-256 over its weights.
-        role: "holdout": a network that the attack did not see. "whitebox": one of the surrogates,
-            scored dense, as it is without diversification.
-        variant: What the row is called in tables: "plain" (the surrogates as they are), "noise",
-            or a recipe with its ratios, such as "dwp 0.3 0.5". Differences are taken from "plain".
+        role: "holdout": a network that the attack did not use. "whitebox": one of the surrogates,
+            scored dense.
+        variant: The name of the row in tables: "plain" (the surrogates dense), "noise", or a recipe
+            with its ratios, such as "dwp 0.3 0.5". Differences are taken from "plain".
         recipe: "dwp", "rapa", "mup", "noise", or "" for plain.
         prune_type: "global" (the masks act on both passes) or "gradient" (on the backward pass
             alone); "" where nothing is pruned.
@@ -39,34 +39,34 @@ class TransferRow(Record):
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable; "" where
             nothing is pruned.
         layers: Kinds of layers that compete, joined by ";", or "" for the default.
-        include: Globs that add target weights, joined by ";", or "".
-        exclude: Globs that take target weights away, joined by ";", or "".
+        include: Globs of the weights that compete, joined by ";", or "".
+        exclude: Globs of weights that do not compete, joined by ";", or "".
         p_prune: Ratio of units that are candidates, 0 to 1; 0.0 where nothing is pruned.
         p_bern: Probability with which each candidate is pruned; 0.0 where nothing is pruned.
         method: The attack, with its loss: "mi-ti-di-logit".
         passes: Gradient passes that are averaged in a step.
         eps: The most that a pixel may change, of 1 (16/255 is 0.0627).
-        alpha: What a pixel changes in a step, of 1.
+        alpha: The change of a pixel in a step, of 1.
         steps: Steps of the whole attack.
         seed: Seed of the attack and of the masks.
         targeted_attack: Whether the attack aims at a class.
-        target_classes: Where these classes come from: "given" (by the data), "drawn, seed 0", or
-            "" for an untargeted attack.
+        target_classes: The origin of these classes: "given" (by the data), "drawn, seed 0", or ""
+            for an untargeted attack.
         data: Name of the data set or folder.
         split: Split of the data, such as "val", or "".
-        images: Digest of the ids of the images that count, in order (`digest_of`).
+        images: Digest of the ids of the attacked images, in order (`digest_of`).
         search_part: "" without a search; "search" for images that settings were chosen on, and
-            "report" for those that were kept for the outcome.
+            "report" for the others, which the success is measured on.
         img_size: Side of the attacked images in pixels.
-        preprocess: What the target does with them, in one line.
-        batch_size: Images that are attacked together; other batches meet other draws.
+        preprocess: The preprocessing of the target, in one line.
+        batch_size: Images that are attacked together; the draws depend on it.
         rounded: Whether the images were rounded to 8 bits before they were scored.
         dtype: Data type of the target's weights, such as "float32".
         step: The step after which this was measured, at most `steps`.
-        achieved: Ratio of target weights (elements) that a draw prunes, mean over draws and
+        achieved: Ratio of prunable weights (elements) that a draw prunes, mean over draws and
             surrogates; 0.0 where nothing is pruned.
-        candidates_count: Images that were looked at for `count`.
-        count: Images that count: those that all networks classify correctly.
+        candidates_count: Images that were classified to find `count` of them.
+        count: Images that were attacked; all networks classify them correctly.
         targeted_hits: One digit an image, in the order of `images`: 1 where the network gives the
             class that was aimed at. "" for an untargeted attack.
         untargeted_hits: One digit an image: 1 where it does not give the true class.
@@ -78,7 +78,7 @@ class TransferRow(Record):
         untargeted_high: Upper end of it, percent.
         seconds: Seconds that the attack took to this step, over all images.
         device: Where it ran, such as "cpu" or "cuda (NVIDIA H100)".
-        versions: What it ran with: "secateurs=..;torch=..;python=..".
+        versions: Versions of the software: "secateurs=..;torch=..;python=..".
     """
 
     KIND: ClassVar[str] = "transfer"
@@ -135,7 +135,7 @@ class TransferRow(Record):
 
     @classmethod
     def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What an earlier version wrote; it called the prune type the mode."""
+        """A row or configuration of an earlier version, which called the prune type "mode"."""
         found = {_RENAMED.get(name, name): value for name, value in values.items()}
         if isinstance(found.get("variant"), str):
             found["variant"] = _renamed_variant(found["variant"])
@@ -149,14 +149,14 @@ class TransferRow(Record):
         Raises:
             FailureError: They do not agree.
         """
-        for name, there in (("targeted", self.targeted_attack), ("untargeted", True)):
+        for name, measured in (("targeted", self.targeted_attack), ("untargeted", True)):
             hits: str = getattr(self, f"{name}_hits")
-            if len(hits) != (self.count if there else 0) or hits.strip("01"):
+            if len(hits) != (self.count if measured else 0) or hits.strip("01"):
                 raise FailureError(
                     f"column {name}_hits of a result row disagrees with the count of "
                     f"{self.count} images: it must hold one digit an image, 0 or 1"
                 )
-            percent, expected = getattr(self, name), _percent(hits) if there else None
+            percent, expected = getattr(self, name), _percent(hits) if measured else None
             if (percent is None) != (expected is None) or not _close(percent, expected):
                 raise FailureError(
                     f"column {name} of a result row holds {quoted(percent)}, but the hits give "
@@ -187,7 +187,7 @@ TransferRow.ASKED = TRANSFER_COLUMNS[: TRANSFER_COLUMNS.index("step") + 1]
 def hit_columns(
     untargeted: Iterable[bool | int], targeted: Iterable[bool | int] | None = None
 ) -> dict[str, Any]:
-    """The columns that follow from what became of the images, percentages and intervals included.
+    """The columns that follow from the outcomes of the images, with percentages and intervals.
 
     Args:
         untargeted: For each image, whether the network does not give its true class.

@@ -1,4 +1,4 @@
-"""The transfer benchmark: attack with some networks, score on others."""
+"""The transfer benchmark: attack some networks, and score the images on others."""
 
 from secateurs.errors import require
 

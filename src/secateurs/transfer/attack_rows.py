@@ -1,6 +1,5 @@
-"""From what became of the images to result rows."""
+"""Result rows of attacks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from secateurs.outputs import dtype_of
 from secateurs.provenance import device_name, versions
 from secateurs.results import TransferRow, digest_of, hit_columns
-from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
+from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant, option_text
 from secateurs.transfer.image_choice import ImageSet
 from secateurs.transfer.network import Network
 from secateurs.transfer.outcomes import Hits, Outcome
@@ -18,7 +17,7 @@ from secateurs.transfer.plan import AttackGroup, Job, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOrigin:
-    """Where the attacked images come from, as the rows name it.
+    """The origin of the attacked images, as the rows name it.
 
     Attributes:
         data: name of the data set or folder.
@@ -35,12 +34,12 @@ class ImageOrigin:
 
 @dataclass(frozen=True)
 class ImageSubset:
-    """Images that one row is about, and how they are attacked.
+    """The images of a row, and how they are attacked.
 
     Attributes:
         name: ``""``, ``search`` (settings are chosen on these images) or ``report``.
-        images: which ones.
-        protocol: how.
+        images: the images.
+        protocol: how they are attacked.
     """
 
     name: str
@@ -64,7 +63,7 @@ def make_rows(
         TransferRow(
             **shared,
             **_network_columns(job.group, network, origin),
-            **_hits(networks[network.name], part.protocol),
+            **_hits(networks[network.name], targeted=part.protocol.targeted),
             step=step,
             seconds=round(outcome.seconds[step], 3),
         )
@@ -98,47 +97,32 @@ def _attack_columns(job: Job, part: ImageSubset, origin: ImageOrigin) -> dict[st
 
 
 def _variant_columns(variant: AttackVariant) -> dict[str, Any]:
-    """Nothing is pruned in plain attacks and in noise."""
+    """The options of the recipe; empty for plain attacks and noise, which prune nothing."""
     pruned = variant.recipe not in (PLAIN, NOISE)
     options = variant.defaults | dict(variant.options) if pruned else {}
     texts = (
-        "prune_type",
-        "redraw",
-        "granularity",
-        "scope",
-        "score",
-        "layers",
-        "include",
-        "exclude",
+        *("prune_type", "redraw", "granularity", "scope", "score"),
+        *("layers", "include", "exclude"),
     )
     return {
         "variant": str(variant),
         "recipe": "" if variant.recipe == PLAIN else variant.recipe,
-        **{name: _text(options.get(name, "")) for name in texts},
+        **{name: option_text(options.get(name, "")) for name in texts},
         **{name: options.get(name, 0.0) for name in ("p_prune", "p_bern")},
     }
 
 
 def _network_columns(group: AttackGroup, network: Network, origin: ImageOrigin) -> dict[str, Any]:
-    seen = network in group.surrogates
+    attacked = network in group.surrogates
     squashed = f"squashed ({origin.interpolation}), " if origin.interpolation else ""
     return {
         "target": network.name,
         "target_sha256": network.sha256,
-        "role": "whitebox" if seen else "holdout",
+        "role": "whitebox" if attacked else "holdout",
         "preprocess": squashed + network.preprocess,
         "dtype": str(dtype_of(network.inner)).removeprefix("torch."),
     }
 
 
-def _hits(hits: Hits, protocol: Protocol) -> dict[str, Any]:
-    targeted = [digit == "1" for digit in hits.targeted] if protocol.targeted else None
-    return hit_columns([digit == "1" for digit in hits.untargeted], targeted)
-
-
-def _text(value: Any) -> str:
-    return (
-        ";".join(map(str, value))
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else str(value)
-    )
+def _hits(hits: Hits, *, targeted: bool) -> dict[str, Any]:
+    return hit_columns(map(int, hits.untargeted), map(int, hits.targeted) if targeted else None)

@@ -1,4 +1,4 @@
-"""Running the jobs of a benchmark, which can stop anywhere and go on there."""
+"""Run the jobs of a benchmark, which can be interrupted and continued."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from secateurs.transfer.saved_images import SavedImages
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Runs jobs one after the other and keeps what they gave.
+    """Runs jobs one after the other and stores their rows and progress.
 
     Attributes:
-        origin: where the images come from.
-        device: where the networks are.
-        results: the folder that keeps rows and progress, None for none.
-        bar: what progress is reported to.
+        origin: the origin of the images, for the rows.
+        device: the device of the networks.
+        results: the folder for rows and progress, None for none.
+        bar: shows the progress.
     """
 
     origin: ImageOrigin
@@ -36,28 +36,28 @@ class Runner:
     def run(
         self, jobs: Sequence[Job], part: ImageSubset, saved: SavedImages | None = None
     ) -> list[TransferRow]:
-        """Finish the jobs, from wherever each of them is.
+        """Run the jobs, or what is left of each.
 
         Args:
-            jobs: which attacks.
-            part: which images, and how.
-            saved: where the attacked images go, None for nowhere.
+            jobs: the attacks.
+            part: the images, and how they are attacked.
+            saved: writes the attacked images, None to save none.
 
         Returns:
             The rows of all jobs, also of those that were finished before.
         """
-        there = self._finished()
+        finished = self._finished()
         rows: list[TransferRow] = []
         for job in jobs:
-            found = _complete(there.get(_id(job, part), []), job, part)
-            if not found:
-                found = self._run(job, part, saved)
-            else:
+            key = (part.name, job.group.name, str(job.variant), job.seed)
+            found = _complete(finished.get(key, []), job, part)
+            if found:
                 self.bar.skip(work(job, part))
-            rows += found
+            rows += found or self._run(job, part, saved)
         return rows
 
     def _finished(self) -> dict[tuple[Any, ...], list[TransferRow]]:
+        """The rows on disk, by job."""
         found: dict[tuple[Any, ...], list[TransferRow]] = {}
         for row in self.results.rows() if self.results else []:
             key = (row.search_part, row.surrogates, row.variant, row.seed)
@@ -93,13 +93,13 @@ class Runner:
 
     def _save(self, job: Job, part: ImageSubset, outcome: Outcome) -> None:
         if self.results is not None:
-            progress = {"job": f"{part.name} | {job.key}", "outcome": outcome.to_dict()}
+            progress = {"job": _key(job, part), "outcome": outcome.to_dict()}
             self.results.save_progress(progress)
 
     def _load(self, job: Job, part: ImageSubset) -> Outcome:
-        """What was saved for this job; nothing if another version or tool wrote it."""
+        """The saved outcome of this job; an empty one if another version or tool wrote it."""
         saved = (self.results.load_progress() if self.results else None) or {}
-        if self.results is None or saved.get("job") != f"{part.name} | {job.key}":
+        if self.results is None or saved.get("job") != _key(job, part):
             return Outcome()
         try:
             outcome = Outcome.from_dict(member(saved, "outcome"))
@@ -119,9 +119,9 @@ class Runner:
 def make_jobs(
     groups: Sequence[AttackGroup], variants: Sequence[AttackVariant], seeds: Sequence[int]
 ) -> list[Job]:
-    """Every variant with every group and seed; noise once a seed, since it needs no network.
+    """Every variant with every group and seed; noise once for each seed, since it needs no network.
 
-    Seeds are in the outermost loop: whatever is finished compares all variants.
+    Seeds are the outermost loop, so that the rows of a seed that is finished compare all variants.
     """
     jobs: list[Job] = []
     for seed in seeds:
@@ -141,8 +141,9 @@ def work(job: Job, part: ImageSubset) -> int:
     return len(part.images) * (1 if job.variant.recipe == NOISE else part.protocol.steps)
 
 
-def _id(job: Job, part: ImageSubset) -> tuple[Any, ...]:
-    return part.name, job.group.name, str(job.variant), job.seed
+def _key(job: Job, part: ImageSubset) -> str:
+    """The name of a job in the progress file."""
+    return f"{part.name} | {job.group.name} | {job.variant} | seed {job.seed}"
 
 
 def _steps(job: Job, part: ImageSubset) -> list[int]:
@@ -151,9 +152,9 @@ def _steps(job: Job, part: ImageSubset) -> list[int]:
 
 
 def _complete(rows: Sequence[TransferRow], job: Job, part: ImageSubset) -> list[TransferRow]:
-    """The rows of a job in order, if all of them are there and about these images; else none."""
-    about = len(part.images), digest_of(part.images.names)
-    found = {(row.step, row.target): row for row in rows if (row.count, row.images) == about}
+    """The rows of a job in order, if all are finished and of these images; else none."""
+    same = len(part.images), digest_of(part.images.names)
+    found = {(row.step, row.target): row for row in rows if (row.count, row.images) == same}
     wanted = [
         (step, network.name) for step in sorted(_steps(job, part)) for network in job.group.scored
     ]

@@ -1,4 +1,4 @@
-"""What is compared: the plain attack, noise, and the recipes that diversify the surrogate."""
+"""The variants that are compared: the plain attack, noise, and recipes of surrogates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,42 +15,37 @@ from secateurs.surrogates.preconditions import check_redraw
 from secateurs.transfer.network import FromPixels, Network
 
 PLAIN, NOISE = "plain", "noise"
-# From the slowest to the fastest in the order of variants.
+# The options of dwp, from the outermost to the innermost loop over their values.
 _OF_DWP: Sequence[str] = (
-    "granularity",
-    "scope",
-    "score",
-    "redraw",
-    "prune_type",
-    "p_prune",
-    "p_bern",
+    *("granularity", "scope", "score", "redraw", "prune_type"),
+    *("p_prune", "p_bern"),
 )
-# Options whose values do not say which they are.
+# Options that a variant's name shows with their own name, since the value alone would be unclear.
 _NAMED = ("score", "redraw", "prune_type", "layers", "include", "exclude")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackVariant:
-    """One way to make the surrogate, and so one line of the result table.
+    """One way to make the surrogate, and so one row of the result table.
 
     Attributes:
         recipe: ``plain``, ``noise``, or a name in `secateurs.surrogates.RECIPES`.
-        options: the recipe's arguments, by name, in the order in which the name shows them.
+        options: the recipe's arguments, by name, in the order of the variant's name.
     """
 
     recipe: str
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        """The recipe, its ratios, and the options that are not the usual ones."""
+        """The recipe, its ratios, and the options that are not defaults."""
         shown = dict(self.options)
         ratios = [f"{shown.pop(name):g}" for name in ("p_prune", "p_bern") if name in shown]
-        named = [f"{name}={_text(shown.pop(name))}" for name in _NAMED if name in shown]
+        named = [f"{name}={option_text(shown.pop(name))}" for name in _NAMED if name in shown]
         return " ".join([self.recipe, *ratios, *map(str, shown.values()), *named])
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What the recipe takes where its options say nothing."""
+        """The recipe's default options."""
         return {
             "prune_type": "global",
             "redraw": "forward",
@@ -62,10 +57,10 @@ class AttackVariant:
         }
 
     def surrogate(self, network: Network, seed: int) -> FromPixels:
-        """The network as this variant attacks it, reading pixels.
+        """The surrogate that this variant makes of a network; it reads pixels.
 
         Raises:
-            InvalidArgumentError: the recipe does not fit the network, which is named.
+            InvalidArgumentError: the recipe does not fit the network.
         """
         if self.recipe == PLAIN:
             return network.dense
@@ -93,7 +88,7 @@ class AttackVariants:
         granularity: of dwp; see `secateurs.SelectionOptions`.
         scope: of dwp; see `secateurs.SelectionOptions`.
         score: of dwp, a criterion that needs no data: ``magnitude``, ``random``, or one of yours.
-        redraw: of dwp: ``forward``, ``step``, or a number of draws to take in turn.
+        redraw: of dwp: ``forward``, ``step``, or a number of draws that are used in rotation.
         prune_type: of dwp: ``global``, or ``gradient`` for the backward pass alone.
         layers: of dwp; see `secateurs.SelectionOptions`.
         include: of dwp; see `secateurs.SelectionOptions`.
@@ -160,7 +155,7 @@ class AttackVariants:
         return [self._diversified(recipe, values) for values in named]
 
     def _diversified(self, recipe: str, values: Mapping[str, Any]) -> AttackVariant:
-        """Options at their defaults are left out: they need no room in a table."""
+        """A variant without the options that are defaults, which keeps its name short."""
         usual = AttackVariant(recipe=recipe).defaults
         options = {name: values[name] for name in ("p_prune", "p_bern")}
         others = {n: value for n, value in values.items() if n not in options and value != usual[n]}
@@ -169,12 +164,13 @@ class AttackVariants:
 
     @property
     def _chosen(self) -> dict[str, Any]:
-        """What says which weights compete."""
+        """The options that say which weights compete."""
         given = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
         return {name: tuple(value) for name, value in given.items() if value}
 
 
-def _text(value: Any) -> str:
+def option_text(value: Any) -> str:
+    """An option as text; several values joined by ``;``."""
     return ";".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

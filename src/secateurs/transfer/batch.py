@@ -1,4 +1,4 @@
-"""One batch of one job: attack, round, score."""
+"""Attack one batch of images, round them to 8 bits, and score them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from secateurs.transfer.network import FromPixels
 from secateurs.transfer.outcomes import Hits, Outcome
 from secateurs.transfer.plan import Job, Protocol
 
-_STRIDE = 1_000_003  # a prime: seeds of different batches and members do not meet
+_STRIDE = 1_000_003  # a prime, so that seeds of different batches and members differ
 _SEEDS = 2**62
 
 
@@ -37,20 +37,20 @@ def attack_batch(
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Outcome, Tensor]:
-    """Attack the images from ``start`` on, a batch of them, and score at every checkpoint.
+    """Attack the batch of images that begins at ``start``, and score it at every checkpoint.
 
-    All draws follow from the job's seed and ``start``, so a batch has one outcome, whatever was
-    run before it. What is scored is rounded to 8 bits and within epsilon after it, as a saved image
-    is.
+    All draws depend on the job's seed and ``start`` alone, so the outcome of a batch is independent
+    of the batches before it. Images are scored as they are saved: rounded to 8 bits, and within
+    epsilon after the rounding.
 
     Args:
-        job: who attacks whom.
+        job: the attack and the networks.
         members: what `make_members` returned.
         images: all images of the job.
         start: index of the first image.
         protocol: how images are attacked.
-        device: where the networks are.
-        advance: told how many image steps are done.
+        device: the device of the networks.
+        advance: called with the number of image steps that were done.
 
     Returns:
         The outcome of this batch, and the images at the end, in 8 bits on the CPU.
@@ -98,7 +98,7 @@ def attack_batch(
 
 
 def rounded(adversarial: Tensor, levels: Tensor, eps: float) -> Tensor:
-    """Round to 8 bits, towards the original where rounding would leave epsilon.
+    """Round to 8 bits, towards the original where the change would exceed epsilon.
 
     Args:
         adversarial: pixels in [0, 1].
@@ -119,7 +119,7 @@ def rounded(adversarial: Tensor, levels: Tensor, eps: float) -> Tensor:
 
 
 def _passes(job: Job, protocol: Protocol) -> int:
-    """One, where all passes of a step would give the same gradient."""
+    """The passes of a step; one where all passes would give the same gradient."""
     if job.variant.recipe == PLAIN and not protocol.method.is_random:
         return 1
     return protocol.passes
@@ -131,9 +131,9 @@ def _score(
     pixels = levels.float() / 255
     found: dict[str, Hits] = {}
     for network in job.group.scored:
-        answers = predict(network, pixels)
-        reached = _digits(answers == targets) if targeted else ""
-        found[network.name] = Hits(reached, _digits(answers != labels))
+        predicted = predict(network, pixels)
+        aimed = _digits(predicted == targets) if targeted else ""
+        found[network.name] = Hits(aimed, _digits(predicted != labels))
     return found
 
 
@@ -146,7 +146,7 @@ def _derived(seed: int, index: int) -> int:
 
 
 class _Clock:
-    """Seconds of the attack alone, without the scoring in between."""
+    """Counts the seconds of the attack, without those of the scoring in between."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._spent, self._began = device, 0.0, 0.0
@@ -160,5 +160,5 @@ class _Clock:
 
     def _now(self) -> float:
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # the GPU works while Python goes on
+            torch.cuda.synchronize(self._device)  # the GPU works asynchronously
         return time.perf_counter()

@@ -1,4 +1,4 @@
-"""`Benchmark`: the field's protocol, with and without diversification, on the same images."""
+"""`Benchmark`: plain and diversified attacks by the field's protocol, on the same images."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -28,25 +28,25 @@ _PLAIN, _NOISE = AttackVariant(recipe=PLAIN), AttackVariant(recipe=NOISE)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Benchmark:
-    """Attacks with every group and variant, scored on networks that the attack did not see.
+    """Attacks with every group and variant, scored on networks that the attack did not use.
 
     The plain attack and noise are always among the variants, on the same images and seeds. Success
-    is measured every ``protocol.every`` steps, on the targets and on the surrogates as they are
-    without diversification.
+    is measured every ``protocol.every`` steps, on the targets and on the dense surrogates.
 
     Attributes:
-        groups: who attacks whom, see `make_groups`; networks that `fit_size` has seen.
+        groups: surrogates and their targets, see `make_groups`; call `fit_size` on all networks
+            first.
         images: what `choose_images` found.
-        variants: what is compared with plain and noise, see `AttackVariants`.
+        variants: the variants to compare with plain and noise, see `AttackVariants`.
         protocol: how images are attacked.
-        seeds: of the attack and of the masks; each is a repetition.
-        search: choose of each recipe the best variant on a part of the images, with the first
-            seed, and report on the rest; None reports on all variants and images.
-        origin: where the images come from.
+        seeds: seeds of the attack and of the masks; each is a repetition.
+        search: choose the best variant of each recipe on a part of the images, with the first
+            seed, and report it on the rest; None reports all variants on all images.
+        origin: the origin of the images, for the rows.
 
     Raises:
-        InvalidArgumentError: a seed is none, a recipe does not fit a network, or a search would
-            leave no images.
+        InvalidArgumentError: a seed is not valid, a recipe does not fit a network, or a search
+            would leave no images.
     """
 
     groups: Sequence[AttackGroup]
@@ -69,11 +69,11 @@ class Benchmark:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return device_of(all_networks(self.groups)[0].inner)
 
     def configuration(self) -> dict[str, Any]:
-        """What must be the same for a run to go on, as JSON can hold it."""
+        """What must be the same for a run to continue, as JSON can hold it."""
         images = self.images
         pixels = {"levels": images.levels, "labels": images.labels, "targets": images.targets}
         return {
@@ -104,26 +104,26 @@ class Benchmark:
     ) -> list[TransferRow]:
         """Attack and score.
 
-        With ``output``, rows are on disk when a variant is done with a group and a seed, progress
-        is saved after every batch, and a run that was interrupted goes on there. A folder that
-        holds all rows already gives them back. Variants and seeds can be added to a run: what it
-        holds of the others is not run again.
+        With ``output``, rows are written when a variant is done with a group and a seed, progress
+        is saved after every batch, and the same call continues an interrupted run. If the folder
+        holds all rows, they are returned without an attack. Variants and seeds can be added to a
+        run; those that are finished are not run again.
 
         Args:
             output: a folder for the results, default none.
-            overwrite: throw away what ``output`` holds.
+            overwrite: delete the results that ``output`` holds.
             save_images: a folder for the attacked images, default none; see
                 `secateurs.transfer.saved_images`.
-            progress: False says nothing about the progress; by default there is a bar in a
-                terminal, and a line about every half minute elsewhere, on stderr.
-            started: called when ``output`` was found to be fit, before the first attack.
+            progress: False shows no progress; by default stderr shows a bar in a terminal, and a
+                line about every half minute elsewhere.
+            started: called once ``output`` was checked, before the first attack.
 
         Returns:
             One row for each group, variant, seed, checkpoint and network that was scored; the rows
             of a search come first and have ``search_part="search"``.
 
         Raises:
-            InvalidArgumentError: ``output`` holds another run, or one of more variants or seeds.
+            InvalidArgumentError: ``output`` holds another run, or one with more variants or seeds.
             FailureError: the disk is full, or a saved image is not within epsilon.
         """
         with ExitStack() as stack:
@@ -131,12 +131,13 @@ class Benchmark:
             if output is not None:
                 results = stack.enter_context(Results(output, TransferRow))
                 folder = None if save_images is None else str(save_images)
-                wanted = self.configuration() | {"save_images": folder}
-                results.open(wanted, overwrite=overwrite, growing=("variants", "seeds"))
+                config = self.configuration() | {"save_images": folder}
+                results.open(config, overwrite=overwrite, growing=("variants", "seeds"))
             if started is not None:
                 started()
-            shown = progress_bar("Attacking", self._work(), show=progress, unit="image steps")
-            bar = stack.enter_context(shown)
+            bar = stack.enter_context(
+                progress_bar("Attacking", self._work(), show=progress, unit="image steps")
+            )
             runner = Runner(origin=self.origin, device=self.device, results=results, bar=bar)
             part, rows, variants = self._search(runner)
             saved = None
@@ -151,15 +152,15 @@ class Benchmark:
         return make_jobs(self.groups, [_PLAIN, *self.variants], self.seeds[:1])
 
     def _parts(self, search: Search) -> tuple[ImageSubset, ImageSubset]:
-        """What settings are chosen on, and what is reported."""
+        """The images that variants are chosen on, and those that are reported."""
         some, rest = search.split(self.images)
-        quick = replace(self.protocol, steps=search.steps or self.protocol.steps)
-        return ImageSubset("search", some, quick), ImageSubset("report", rest, self.protocol)
+        protocol = replace(self.protocol, steps=search.steps or self.protocol.steps)
+        return ImageSubset("search", some, protocol), ImageSubset("report", rest, self.protocol)
 
     def _search(
         self, runner: Runner
     ) -> tuple[ImageSubset, list[TransferRow], Sequence[AttackVariant]]:
-        """What is to be reported, the rows of the search, and the variants that won it."""
+        """The images to report, the rows of the search, and the variants that it chose."""
         if self.search is None:
             return ImageSubset("", self.images, self.protocol), [], self.variants
         some, rest = self._parts(self.search)
@@ -168,27 +169,27 @@ class Benchmark:
         for variant, success in best:
             runner.bar.say(
                 f"chosen on {len(some.images)} images: {variant} "
-                f"({success:.1f}% on networks that the attack did not see)"
+                f"({success:.1f}% on networks that the attack did not use)"
             )
         return rest, rows, [variant for variant, _ in best]
 
     def _work(self) -> int:
-        """Image steps in all, for the progress bar."""
+        """The number of image steps, for the progress bar."""
         if self.search is None:
             part = ImageSubset("", self.images, self.protocol)
             return sum(work(job, part) for job in self._jobs(self.variants))
         some, rest = self._parts(self.search)
-        winners = list({variant.recipe: variant for variant in self.variants}.values())
+        chosen = list({variant.recipe: variant for variant in self.variants}.values())
         return sum(work(job, some) for job in self._search_jobs()) + sum(
-            work(job, rest) for job in self._jobs(winners)
+            work(job, rest) for job in self._jobs(chosen)
         )
 
 
 def check_variants(groups: Sequence[AttackGroup], variants: Sequence[AttackVariant]) -> None:
-    """Make every surrogate once: what cannot be made is known before hours of attacks.
+    """Make every surrogate once, to find errors before hours of attacks.
 
     Raises:
-        InvalidArgumentError: a recipe does not fit a network, which is named.
+        InvalidArgumentError: a recipe does not fit a network.
     """
     for network in dict.fromkeys(network for group in groups for network in group.surrogates):
         for variant in variants:
@@ -196,10 +197,10 @@ def check_variants(groups: Sequence[AttackGroup], variants: Sequence[AttackVaria
 
 
 def check_seeds(seeds: Sequence[int]) -> list[int]:
-    """The seeds as Python's integers; refuse what are no seeds, or the same one twice.
+    """The seeds as Python's integers.
 
     Raises:
-        InvalidArgumentError: they are none from 0 to 2**31 - 1, each once.
+        InvalidArgumentError: there are none, one is not from 0 to 2**31 - 1, or one is there twice.
     """
     found: list[int] = []
     for seed in seeds:

@@ -15,11 +15,8 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.transfer.network import Network
 from secateurs.zoo import SKIPPED, LoadedData, Preprocess
 
-_CHUNK = 32  # images that are read and classified at a time while images are looked for
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+_CHUNK = 32  # images that are read and classified at a time
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def pixel_preprocess(size: int, channels: int, interpolation: str = "bicubic") -> Preprocess:
@@ -58,16 +55,16 @@ def pixel_preprocess(size: int, channels: int, interpolation: str = "bicubic") -
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images to attack, in an order that does not depend on how many there are.
+    """Images to attack; their order does not depend on how many there are.
 
     Attributes:
         levels: 8-bit pixels, N x C x H x W.
         labels: the true classes, N.
-        targets: the classes that targeted attacks aim at, N.
+        targets: the target classes of targeted attacks, N.
         names: file names for saved images, each once.
         seen: how many images were classified to find these.
-        drawn: whether the targets were drawn, because the data has none.
-        accuracy: how many of the images seen each network classified correctly, by its name.
+        drawn: whether the target classes were drawn, because the data has none.
+        accuracy: how many of the ``seen`` images each network classified correctly, by its name.
     """
 
     levels: Tensor
@@ -87,7 +84,7 @@ class ImageSet:
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def part(self, start: int, stop: int) -> "ImageSet":
-        """Some of them, as a set of its own."""
+        """Images ``start`` to ``stop`` as a set."""
         return ImageSet(
             self.levels[start:stop],
             self.labels[start:stop],
@@ -109,19 +106,19 @@ def choose_images(
 ) -> ImageSet:
     """Find images that every network classifies correctly.
 
-    Images are looked at in an order drawn from ``seed``, until ``limit`` of them count; so the
-    images of a small run are the first ones of a larger one. Where the data names no target
-    classes, they are drawn: for each image any class but the true one.
+    Images are classified in an order drawn from ``seed``, until ``limit`` are found, so the images
+    of a small run are the first ones of a larger run. If the data has no target classes, they are
+    drawn: for each image any class but the true one.
 
     Args:
-        data: read with `pixel_preprocess`.
+        data: images read with `pixel_preprocess`.
         networks: all surrogates and all targets.
-        limit: how many are wanted; None takes all that count.
-        seed: of the order and of drawn targets.
-        advance: called with the number of images that were looked at since the last call.
+        limit: how many images to find; None finds all.
+        seed: seed of the order and of drawn target classes.
+        advance: called with the number of images that were classified since the last call.
 
     Raises:
-        InvalidArgumentError: a target class is the true class, labels are no classes of the
+        InvalidArgumentError: a target class is the true class, labels are not classes of the
             networks, or no image is classified correctly by all.
     """
     seed = check_seed("seed", seed)
@@ -134,7 +131,7 @@ def choose_images(
     targets = _targets(data, labels, classes, seed)
     levels: list[Tensor] = []
     chosen: list[int] = []
-    right = dict.fromkeys((network.name for network in networks), 0)
+    accuracy = dict.fromkeys((network.name for network in networks), 0)
     seen = 0
     for start in range(0, total, _CHUNK):
         indices = order[start : start + _CHUNK]
@@ -146,7 +143,7 @@ def choose_images(
         good = torch.ones(len(kept), dtype=torch.bool)
         for network in networks:
             correct = predict(network, pixels) == labels[indices]
-            right[network.name] += int(correct.sum())
+            accuracy[network.name] += int(correct.sum())
             good &= correct
         seen += len(kept)
         if advance is not None:
@@ -157,7 +154,7 @@ def choose_images(
         if limit is not None and len(chosen) >= limit:
             break
     if not chosen:
-        raise _none_counts(data, right, seen)
+        raise _none_found(data, accuracy, seen)
     chosen = chosen[:limit]
     return ImageSet(
         levels=torch.cat(levels)[: len(chosen)],
@@ -166,13 +163,13 @@ def choose_images(
         names=_file_names(data, chosen),
         seen=seen,
         drawn=data.targets is None,
-        accuracy=right,
+        accuracy=accuracy,
     )
 
 
 @torch.no_grad()
 def predict(network: Network, pixels: Tensor) -> Tensor:
-    """The classes that the dense network answers, on the CPU."""
+    """The classes that the dense network predicts, on the CPU."""
     device = network.dense.mean.device
     return network.dense(pixels.to(device)).argmax(1).cpu()
 
@@ -205,13 +202,13 @@ def _targets(data: LoadedData, labels: Tensor, classes: int, seed: int) -> Tenso
     return targets
 
 
-def _none_counts(data: LoadedData, right: dict[str, int], seen: int) -> InvalidArgumentError:
+def _none_found(data: LoadedData, accuracy: dict[str, int], seen: int) -> InvalidArgumentError:
     if not seen:
         return InvalidArgumentError(
             f"none of the {len(data.dataset)} images of {data.name} could be read: mend them, or "
             "name other images"
         )
-    each = ", ".join(f"{name} {count}" for name, count in right.items())
+    each = ", ".join(f"{name} {count}" for name, count in accuracy.items())
     return InvalidArgumentError(
         f"none of the {seen} images of {data.name} is classified correctly by every network "
         f"(correct: {each}): check the weights, or leave out the network that fails"
@@ -219,10 +216,7 @@ def _none_counts(data: LoadedData, right: dict[str, int], seen: int) -> InvalidA
 
 
 def _file_names(data: LoadedData, indices: Sequence[int]) -> list[str]:
-    """The image's own name with ``.png``; its index before it where the data has it twice.
-
-    The names also stand in a csv file, which is UTF-8, and where spreadsheets run formulas.
-    """
+    """The name of each image with ``.png``; with its index in front where two have one name."""
     sources = [item.source for item in data.dataset.items]
     stems = [
         _plain(source.stem) if isinstance(source, Path) else f"{source[1]:05d}"
@@ -236,7 +230,7 @@ def _file_names(data: LoadedData, indices: Sequence[int]) -> list[str]:
 
 
 def _plain(stem: str) -> str:
-    """A name without bytes that are no UTF-8, and that does not begin as a formula does."""
+    """A name that is valid UTF-8 and that a spreadsheet does not run: labels.csv holds it."""
     text = printable(stem)
     text = text if text == stem else text.replace("\\", "%")
     return f"_{text}" if text.startswith(("=", "+", "-", "@")) else text

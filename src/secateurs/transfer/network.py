@@ -1,4 +1,4 @@
-"""A network that reads pixels, so that one attack fits networks with different preprocessing."""
+"""Networks that read pixels, so that one attack fits networks of different preprocessing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from secateurs.provenance import weights_sha256
 from secateurs.surrogates.wrappers import call_each
 from secateurs.zoo import LoadedModel
 
-_SAME = 0.5  # share of class names at the same places from which two networks mean the same
+_SAME = 0.5  # two networks have the same classes if this share of the names is equal
 
 
 class FromPixels(nn.Module):
-    """A network behind its own normalisation: pixels in [0, 1] in, logits out.
+    """A network with its own normalisation, from pixels in [0, 1] to logits.
 
     Args:
-        model: reads normalised images.
-        mean: subtracted from each channel.
-        std: each channel is divided by it.
+        model: the network, which reads normalised images.
+        mean: of each channel, subtracted.
+        std: of each channel, divided by.
         size: side in pixels that the images are resized to (bilinear); None leaves them as they
             are.
 
@@ -57,24 +57,24 @@ class FromPixels(nn.Module):
                 pixels, size=(self.size, self.size), mode="bilinear", align_corners=False
             )
         images = (pixels - self.mean) / self.std
-        # Convolutions are faster in this order of memory, on CPUs and on GPUs.
+        # Convolutions are faster in this memory format, on CPUs and on GPUs.
         return logits_of(self.model(images.contiguous(memory_format=torch.channels_last)))
 
     def aim(self, classes: Tensor, targeted: bool = True) -> None:
-        """Hand the labels of the attacked batch on to a surrogate that asks for them."""
+        """Give the classes of the attacked batch to a surrogate that needs them."""
         call_each([self.model], "aim", classes, targeted)
 
     def step(self) -> None:
-        """Tell a surrogate that the next step of the attack begins."""
+        """Announce the next step of the attack to a surrogate that needs it."""
         call_each([self.model], "step")
 
     def restart(self, seed: int) -> None:
-        """Make a surrogate draw as if it were new and had this seed."""
+        """Let a surrogate draw like a new one with this seed."""
         call_each([self.model], "restart", seed)
 
     @property
     def achieved(self) -> float:
-        """The ratio of target weights that the draw which stands prunes; 0.0 without pruning."""
+        """The ratio of prunable weights that the current draw prunes; 0.0 without pruning."""
         masks = getattr(self.model, "masks", None)
         return 0.0 if masks is None else float(masks.sparsity)
 
@@ -84,12 +84,12 @@ class Network:
     """A trained network as the benchmark uses it.
 
     Attributes:
-        name: how rows and tables call it.
+        name: its name in rows and tables.
         weights: the name of its weights.
-        inner: the network itself, which surrogates are made of; it reads normalised images.
+        inner: the network itself, which reads normalised images; surrogates are made from it.
         dense: the same network, reading pixels.
         channels: 1 for grey images, 3 for RGB.
-        img_size: the side that its own preprocessing has.
+        img_size: the side of the images of its own preprocessing.
         classes: a name for each class, or None.
     """
 
@@ -103,12 +103,12 @@ class Network:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights."""
+        """The hash of the weights."""
         return weights_sha256(self.inner)
 
     @property
     def preprocess(self) -> str:
-        """What the network does with the pixels, in one line."""
+        """The preprocessing of the pixels, in one line."""
         dense = self.dense
         mean, std = (
             "/".join(f"{value:.4g}" for value in values.flatten().tolist())
@@ -119,7 +119,7 @@ class Network:
 
     @torch.no_grad()
     def answers(self, size: int) -> int:
-        """How many classes it answers, tried on a blank image of ``size`` pixels."""
+        """The number of classes, found with a blank image of ``size`` pixels."""
         blank = torch.zeros(1, self.channels, size, size, device=self.dense.mean.device)
         return self.dense(blank).shape[1]
 
@@ -138,7 +138,7 @@ def as_network(
     Args:
         loaded: what `secateurs.zoo.load_model` returned; its module is changed in place.
         name: default ``loaded.name``.
-        device: where it runs.
+        device: the device that it is moved to.
     """
     inner = loaded.model.eval().requires_grad_(False)
     inner.to(device)
@@ -156,21 +156,21 @@ def as_network(
 
 
 def shared_size(networks: Sequence[Network], default: int = 224) -> int:
-    """The size that all networks were made for; ``default`` where they differ."""
+    """The image size of all networks; ``default`` where they differ."""
     sizes = {network.img_size for network in networks}
     return sizes.pop() if len(sizes) == 1 else default
 
 
 def fit_size(networks: Sequence[Network], size: int) -> None:
-    """Let every network read images of one size; those that cannot, resize them first.
+    """Let every network read images of one size; those that cannot, resize the images first.
 
-    A network that accepts the size reads the images as they are, as is usual in this field; one
-    that was made for another size alone (a vision transformer, say) gets a bilinear resize, through
-    which gradients flow.
+    A network that accepts the size reads the images unchanged, as is usual in this field. One that
+    accepts only its own size, such as a vision transformer, resizes them bilinearly; gradients flow
+    through the resize.
 
     Raises:
-        InvalidArgumentError: networks read different channels, disagree on their classes, or one
-            accepts neither this size nor its own.
+        InvalidArgumentError: networks differ in their channels or classes, or one accepts neither
+            this size nor its own.
     """
     _check_channels(networks)
     counts = {network.name: _accept(network, size) for network in networks}
@@ -185,22 +185,22 @@ def fit_size(networks: Sequence[Network], size: int) -> None:
 
 
 def _accept(network: Network, size: int) -> int:
-    """Try the size, then the network's own; returns the number of answers."""
-    for tried in (None, network.img_size):
-        network.dense.size = tried
+    """Try the size, then a resize to the network's own; returns the number of classes."""
+    failure: Exception = RuntimeError()
+    for resized in (None, network.img_size):
+        network.dense.size = resized
         try:
             return network.answers(size)
+        except InvalidArgumentError:
+            raise
         except (RuntimeError, AssertionError, ValueError) as error:
-            if isinstance(error, InvalidArgumentError):
-                raise
-            if tried is not None:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise InvalidArgumentError(
-                    f"{network.name} takes images neither of {size} nor of {tried} pixels "
-                    f"({reason}): write another ",
-                    Argument("img_size"),
-                ) from error
-    raise AssertionError("unreachable")
+            failure = error
+    reason = (str(failure).splitlines() or [type(failure).__name__])[0]
+    raise InvalidArgumentError(
+        f"{network.name} takes images neither of {size} nor of {network.img_size} pixels "
+        f"({reason}): write another ",
+        Argument("img_size"),
+    ) from failure
 
 
 def _check_channels(networks: Sequence[Network]) -> None:
@@ -213,7 +213,7 @@ def _check_channels(networks: Sequence[Network]) -> None:
 
 
 def _check_names(first: Network, other: Network) -> None:
-    """Names may be spelled differently, but not all of them."""
+    """Refuse networks of other classes, or of another order; up to half of the names may differ."""
     if first.classes is None or other.classes is None:
         return
     ours, theirs = [_plain(name) for name in first.classes], [_plain(n) for n in other.classes]
@@ -229,5 +229,5 @@ def _check_names(first: Network, other: Network) -> None:
 
 
 def _plain(name: str) -> str:
-    """Of ``tench, Tinca tinca`` the first word for it, in one spelling."""
+    """The first of several names, such as ``tench, Tinca tinca``, in one spelling."""
     return name.split(",")[0].strip().lower().replace("_", " ")

@@ -1,4 +1,4 @@
-"""What became of the images of one job, batch by batch, as JSON can hold it."""
+"""The outcomes of the images of one job, and their form in the progress file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ from secateurs._io.text import quoted
 
 @dataclass
 class Hits:
-    """One digit an image, 1 where the attack succeeded.
+    """A digit for each image, 1 where the attack succeeded.
 
     Attributes:
-        targeted: the network gave the class that was aimed at.
-        untargeted: it did not give the true class.
+        targeted: the network predicted the target class.
+        untargeted: it did not predict the true class.
     """
 
     targeted: str = ""
@@ -31,13 +31,13 @@ class Hits:
 
 @dataclass
 class Outcome:
-    """How far a job has come.
+    """The progress of a job.
 
     Attributes:
-        seen: images attacked.
-        seconds: time that the attacks took, by step.
+        seen: number of images that were attacked.
+        seconds: duration of the attacks, by step.
         hits: by step, then by the network's name.
-        achieved: ratio of weights that a draw prunes.
+        achieved: ratio of prunable weights that a draw prunes.
     """
 
     seen: int = 0
@@ -46,7 +46,7 @@ class Outcome:
     achieved: float = 0.0
 
     def add(self, batch: "Outcome") -> None:
-        """Take in another batch."""
+        """Add the outcome of another batch."""
         self.seen += batch.seen
         for step, seconds in batch.seconds.items():
             self.seconds[step] = self.seconds.get(step, 0.0) + seconds
@@ -57,22 +57,17 @@ class Outcome:
                 old.untargeted += new.untargeted
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The fields as JSON can hold them."""
         hits = {
             str(step): {name: [each.targeted, each.untargeted] for name, each in networks.items()}
             for step, networks in self.hits.items()
         }
         seconds = {str(step): value for step, value in self.seconds.items()}
-        return {
-            "seen": self.seen,
-            "seconds": seconds,
-            "hits": hits,
-            "achieved": self.achieved,
-        }
+        return vars(self) | {"seconds": seconds, "hits": hits}
 
     @classmethod
     def from_dict(cls, values: Any) -> "Outcome":
-        """Bring back what `to_dict` gave.
+        """Read what `to_dict` wrote.
 
         Raises:
             BrokenJSONError: it is something else.
@@ -103,17 +98,17 @@ class Outcome:
         batch_size: int,
         targeted: bool,
     ) -> None:
-        """Compare it with what a job must have given so far.
+        """Check that this can be the progress of a job.
 
         Args:
-            steps: after which success is measured.
-            networks: that are scored.
-            total: images of the job.
-            batch_size: images that are attacked together; what was seen are whole batches.
-            targeted: whether the attack aims at a class.
+            steps: the steps after which success is measured.
+            networks: the networks that are scored.
+            total: number of images of the job.
+            batch_size: images that are attacked together; ``seen`` is a number of whole batches.
+            targeted: whether the attack is targeted.
 
         Raises:
-            BrokenJSONError: it says more, or less, than what the images that were seen have given.
+            BrokenJSONError: it holds more, or less, than the outcomes of the ``seen`` images.
         """
         if as_whole(self.seen, most=total) % batch_size and self.seen < total:
             raise BrokenJSONError(f"it has seen {self.seen} images, not batches of {batch_size}")

@@ -1,4 +1,4 @@
-"""What a benchmark runs: how images are attacked, and which networks attack which."""
+"""What a benchmark runs: the protocol of the attacks, and surrogates with their targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from secateurs.transfer.network import Network
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How images are attacked; the defaults are the field's.
+    """How images are attacked; the defaults are usual in the field.
 
     Attributes:
         method: the attack's components and its loss.
         eps: the most that a pixel may change, of 1.
-        alpha: what a pixel changes in a step, of 1.
+        alpha: the change of a pixel in a step, of 1.
         steps: steps of the attack.
         passes: gradient passes that are averaged in a step.
-        every: success is measured after every so many steps, and after the last.
-        targeted: whether attacks aim at a class, instead of away from the true one.
+        every: steps between two measurements of success; the last step is always measured.
+        targeted: whether the attack is targeted.
         batch_size: images that are attacked together.
 
     Raises:
@@ -49,11 +49,11 @@ class Protocol:
 
 @dataclass(frozen=True, eq=False)
 class AttackGroup:
-    """Networks that are attacked together, and those that the outcome is scored on.
+    """Surrogates that are attacked together, and the targets that the images are scored on.
 
     Attributes:
         surrogates: their logits are averaged; none for noise, which needs no network.
-        targets: networks that the attack does not see.
+        targets: networks that the attack does not use.
     """
 
     surrogates: Sequence[Network]
@@ -61,7 +61,7 @@ class AttackGroup:
 
     @property
     def name(self) -> str:
-        """The surrogates' names joined by ``;``, as rows have them."""
+        """The surrogates' names joined by ``;``, as in rows."""
         return ";".join(network.name for network in self.surrogates)
 
     @property
@@ -72,16 +72,11 @@ class AttackGroup:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One attack on all images: what becomes a row for every network and checkpoint."""
+    """One attack on all images, which gives a row for every network and checkpoint."""
 
     group: AttackGroup
     variant: AttackVariant
     seed: int
-
-    @property
-    def key(self) -> str:
-        """Names the job in the progress file."""
-        return f"{self.group.name} | {self.variant} | seed {self.seed}"
 
 
 def make_groups(
@@ -91,15 +86,15 @@ def make_groups(
     hold_one_out: bool = False,
     together: bool = False,
 ) -> list[AttackGroup]:
-    """Say who attacks whom.
+    """Pair surrogates with targets.
 
     Args:
         surrogates: networks whose weights the attacker has.
         targets: networks that are scored for every group.
-        hold_one_out: attack with all surrogates but one, together; score the one left out (and
-            ``targets``), each in turn.
-        together: attack with all surrogates together. Otherwise each attacks alone, and where
-            there are no ``targets``, all the other surrogates are scored.
+        hold_one_out: for each surrogate, attack with all the others together, and score it (and
+            ``targets``).
+        together: attack with all surrogates together. Otherwise each attacks alone, and without
+            ``targets`` all the other surrogates are scored.
 
     Raises:
         InvalidArgumentError: nothing would be left to attack with, or to score.
@@ -111,8 +106,8 @@ def make_groups(
         if len(surrogates) < 2:
             raise InvalidArgumentError(
                 Argument("hold_one_out"),
-                f" takes turns over the surrogates, but {surrogates[0].name} is the only one: name "
-                "two or more, or name ",
+                f" leaves out one of the surrogates, but {surrogates[0].name} is the only one: "
+                "name two or more, or name ",
                 Argument("targets"),
                 " instead",
             )
@@ -142,7 +137,7 @@ def make_groups(
 
 
 def noise_group(groups: Sequence[AttackGroup]) -> AttackGroup:
-    """Everything that is scored as a target, each once."""
+    """The group of noise: no surrogates, and every target once."""
     return AttackGroup(
         [], list(dict.fromkeys(target for group in groups for target in group.targets))
     )

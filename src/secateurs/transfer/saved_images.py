@@ -27,10 +27,10 @@ LABELS = "labels.csv"
 
 
 class SavedImages:
-    """Writes the images of a benchmark and checks what it wrote.
+    """Writes the images of a benchmark, and checks them.
 
     Args:
-        folder: where; made when it does not exist.
+        folder: the folder; made when it does not exist.
         images: all images that are attacked.
         eps: the most that a pixel may differ from the clean image, of 1.
 
@@ -53,7 +53,7 @@ class SavedImages:
         """Write the images of one batch, read them again, and check that they are within epsilon.
 
         Args:
-            job: which attack.
+            job: the attack.
             start: index of the first image.
             levels: 8-bit pixels, N x C x H x W.
 
@@ -73,7 +73,7 @@ def check_saved(folder: Path, clean: Path, names: Sequence[str], eps: float) -> 
     Args:
         folder: the attacked images.
         clean: the images before the attack, under the same names.
-        names: which ones.
+        names: the names of the images to compare.
         eps: the most that a pixel may differ, of 1.
 
     Raises:
@@ -129,6 +129,6 @@ def _read(path: Path) -> Tensor:
             mode = image.convert("RGB") if image.mode != "L" else image
             levels = torch.frombuffer(bytearray(mode.tobytes()), dtype=torch.uint8)
             return levels.view(mode.height, mode.width, -1).to(torch.int16)
-    except Exception as error:  # whatever PIL makes of what somebody else put there
+    except Exception as error:  # another file there may be anything, and PIL may raise anything
         reason = getattr(error, "strerror", None) or one_line(error)
         raise FailureError(f"cannot read {path} again: {reason}") from error

@@ -1,4 +1,4 @@
-"""Choosing settings on a part of the images, so that none is tuned on what it is measured on."""
+"""Choose settings on a part of the images; success is measured on the others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Search:
     """How settings are chosen.
 
     Attributes:
-        images: how many images they are chosen on, the first ones in the images' drawn order;
-            None for a quarter of them, at least one.
-        steps: steps of the attacks that choose; None for as many as the attacks that count.
+        images: number of images that they are chosen on, the first ones; None for a quarter, at
+            least one.
+        steps: steps of the attacks of the search; None for the steps of the protocol.
     """
 
     images: int | None = None
@@ -31,7 +31,7 @@ class Search:
                 object.__setattr__(self, name, check_count(f"search_{name}", value))
 
     def split(self, images: ImageSet) -> tuple[ImageSet, ImageSet]:
-        """The images to choose on, and the rest, which the outcome is measured on.
+        """The images to choose on, and the rest, which success is measured on.
 
         Raises:
             InvalidArgumentError: nothing would be left for one of the two.
@@ -51,15 +51,14 @@ class Search:
 def best_variants(
     variants: Sequence[AttackVariant], rows: Sequence[TransferRow]
 ) -> list[tuple[AttackVariant, float]]:
-    """Of each recipe the variant with the highest mean success, and that success.
+    """The variant of each recipe with the highest mean success, and that success.
 
-    The mean is over networks that the attack did not see, surrogates and seeds, after the last
-    step: targeted success in percent, untargeted where the attack aims at no class. The first of
-    equals is taken.
+    The mean is over targets, groups and seeds, after the last step: targeted success in percent,
+    untargeted success of an untargeted attack. Of equal variants, the first is chosen.
 
     Args:
-        variants: what was tried.
-        rows: what came out.
+        variants: the variants.
+        rows: the rows of all of them.
     """
     found: dict[str, tuple[AttackVariant, float]] = {}
     for variant in variants:
@@ -72,7 +71,7 @@ def best_variants(
 
 
 def mean_success(variant: AttackVariant, rows: Sequence[TransferRow]) -> float:
-    """Mean success on networks that the attack did not see, after the last step, in percent."""
+    """Mean success on networks that the attack did not use, after the last step, in percent."""
     return mean(
         row.untargeted if row.targeted is None else row.targeted
         for row in rows

@@ -1,6 +1,6 @@
-"""Entry point: one line for an error, exit code 0, 1 or 2.
+"""The entry point: runs a command, prints an error as one line, and exits with 0, 1 or 2.
 
-Little is imported before signals are answered, so that Ctrl-C is one line also while torch loads.
+Little is imported before signals are handled, so that Ctrl-C gives one line even while torch loads.
 """
 
 import errno
@@ -17,16 +17,16 @@ from typing import Any, NoReturn
 from secateurs._console import say, unusable_sizes
 from secateurs.cli.interruption import INTERRUPTED, Interruption
 from secateurs.cli.processes import is_first, is_one_of_several
-from secateurs.cli.standard_output import drop_what_is_stuck
+from secateurs.cli.standard_output import discard_unwritable
 from secateurs.cli.wording import in_options, warnings_as_lines
 from secateurs.errors import InvalidArgumentError, Message, require
 
 USAGE, FAILED, NOT_BEGUN = 2, 1, 130
-"""Exit codes; the last one is for Ctrl-C while there is no work yet that it could stop."""
+"""Exit codes; the last one is for Ctrl-C before the work has begun."""
 
 Work = Callable[..., None]
 Outcome = tuple[int, str]
-"""The exit code, and what to complain about."""
+"""The exit code, and the message of a failure."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after the program's name, default those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # What cannot be shown is no reason to fail.
+    # A character that the stream cannot encode must not be an error.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with suppress(OSError):  # a stream may be broken already
@@ -54,21 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
             code, complaint = on_ranks(lambda ranks: _carry_out(words, partial(work, ranks=ranks)))
         elif not is_first():
-            complaint = ""  # the first one says the same
+            complaint = ""  # rank 0 says the same
         if complaint:
             say(f"secateurs: {' '.join(complaint.split())}")
-    drop_what_is_stuck()
+    discard_unwritable()
     sys.exit(code)
 
 
 @contextmanager
 def _surroundings(words: Sequence[str]) -> Generator[None]:
-    """Sizes of a terminal that are none do not count, and a warning is one line."""
+    """Ignore invalid sizes of the terminal, replace closed streams, and print warnings as lines."""
     unusable = {name: os.environ.pop(name) for name in unusable_sizes()}
     try:
         with ExitStack() as stack:
             for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
-                if stream is None:  # it was closed by who started this; others write to it, too
+                if stream is None:  # closed by the parent process; other libraries write to it
                     nowhere = stack.enter_context(Path(os.devnull).open("w"))
                     stack.enter_context(redirect(nowhere))
             stack.enter_context(warnings_as_lines(lambda message: _worded(message, words)))
@@ -78,7 +78,7 @@ def _surroundings(words: Sequence[str]) -> Generator[None]:
 
 
 def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
-    """Read the words, check what can be checked at once, and import what does the work."""
+    """Parse the words, check what can be checked at once, and import the command."""
     try:
         require("cyclopts", "the command line")
         from secateurs.cli.parser import parse
@@ -88,7 +88,7 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
         return (NOT_BEGUN, INTERRUPTED), None
     except Exception as error:
         return _failure(error, words), None
-    # Where help was printed because nothing was asked for, nothing was done.
+    # Without words, help was printed, but nothing was done.
     return (0 if words else USAGE, ""), work
 
 
@@ -104,8 +104,8 @@ def _carry_out(words: Sequence[str], work: Work) -> Outcome:
 
 
 def _worded(message: Message, words: Sequence[str]) -> str:
-    """What an error or a warning says, with the options of the command that was asked for."""
-    parser: Any = sys.modules.get("secateurs.cli.parser")  # absent where its parser is
+    """An error or a warning, with the options of the command in place of arguments."""
+    parser: Any = sys.modules.get("secateurs.cli.parser")  # None if cyclopts is not installed
     return in_options(message, parser.options_of(words[0]) if parser and words else ())
 
 
