@@ -13,6 +13,7 @@ from secateurs import CoverageWarning, find_targets, sparsity
 from secateurs.evaluation import sweep
 from secateurs.parameters.coverage import grouped, percent
 from secateurs.parameters.coverage_count import coverage_of
+from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.surrogates import mup
 
@@ -299,7 +300,8 @@ def test_scales_are_never_advised(name: str) -> None:
 def test_a_tied_weight_counts_once() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(50, 20), "head": nn.Linear(20, 50, bias=False)})
     model["head"].weight = model["embed"].weight
-    found = coverage_of(ModelContents(model), find_targets(model, layers=nn.Linear))
+    targets = find_targets(model, layers=nn.Linear)
+    found = coverage_of(ModelContents(model), targets, LayerChoice(nn.Linear))
     assert (found.competing, found.total, found.share, found.left) == (1000, 1000, 1.0, ())
 
 
