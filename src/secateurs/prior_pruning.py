@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from secateurs._io.text import listed
 from secateurs.errors import LostTrainingWarning
 from secateurs.gradient_pruning.modules import gradient_masks, install_gradient_masks
 from secateurs.originals.comparison import differs
@@ -126,10 +127,10 @@ def warn_of_loss(what: str, names: list[str], *, frames: int) -> None:
     """Warn that learned values are gone, if there are names; the caller is ``frames`` away."""
     if not names:
         return
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     warnings.warn(
-        f"{what} puts back the values that {shown} had before pruning, though training or loading "
-        "changed them since, which is lost now: to keep it, call make_permanent(model) first",
+        f"{what} puts back the values that {listed(names)} had before pruning, though training or "
+        "loading changed them since, which is lost now: to keep it, call make_permanent(model) "
+        "first",
         LostTrainingWarning,
         stacklevel=frames,
     )

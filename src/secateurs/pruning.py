@@ -14,8 +14,8 @@ from secateurs.masks.apply import check_weights, prune_weights
 from secateurs.masks.mask import Masks
 from secateurs.originals.restore_weights import (
     check_releasable,
+    compare_all_values,
     forget_originals,
-    look_closely,
     release_weights,
     restore_weights,
 )
@@ -261,7 +261,7 @@ def gradient_pruned(
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
     """For a ``with`` block, the model without its pruning; what was trained stays as it is."""
     contents = ModelContents(model)
-    look_closely(contents.modules, contents.group)
+    compare_all_values(contents.modules, contents.group)
     return _under(contents, Masks({}), "global")
 
 

@@ -66,7 +66,7 @@ def local_mask(mask: Mask, target: Target) -> torch.Tensor:
     if units.placement is None or units.placement.is_whole:
         keep = units.broadcastable(mask.keep)
         return target.shard.of(keep) if target.group.is_sharded else keep
-    if units.placement.lies_along(target.shard):
+    if units.placement.is_aligned(target.shard):
         return mask.keep
     raise InvalidArgumentError(
         f"the mask of {target.name} is divided over the ranks in another way than the parameter: "
@@ -135,7 +135,7 @@ def _start(target: Target, original: Original | None) -> torch.Tensor:
     parameter = target.parameter
     if original is None or original.was_trained or _shares_memory(target, original):
         return parameter.detach().clone()
-    known = original.was_settled or parameter.is_cpu or target.group.is_sharded
+    known = original.was_unwritten or parameter.is_cpu or target.group.is_sharded
     if known or _recording(parameter):
         return original.beside
     # On a GPU, where some optimizers leave no trace but the gradient: decided over there.

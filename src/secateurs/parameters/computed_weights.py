@@ -10,8 +10,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from secateurs._io.text import listed
 from secateurs.errors import InvalidArgumentError
-from secateurs.parameters.patterns import excluding, globs, listed
+from secateurs.parameters.patterns import excluding, globs
 
 _CALLS = {
     "a parametrization": "torch.nn.utils.parametrize.remove_parametrizations",

@@ -5,9 +5,10 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from secateurs._io.text import listed
 from secateurs.errors import CoverageWarning
 from secateurs.parameters.layer_choice import Layers, Patterns, pattern_list
-from secateurs.parameters.patterns import globs, listed
+from secateurs.parameters.patterns import globs
 from secateurs.parameters.target import Target
 
 Barrier = Callable[[Target], str]

@@ -7,6 +7,7 @@ matrices of small integers.
 
 from collections.abc import Collection, Mapping, Sequence
 
+from secateurs._io.text import listed
 from secateurs.parameters.coverage import (
     QUANTISED,
     Barrier,
@@ -26,7 +27,7 @@ from secateurs.parameters.layer_choice import (
 )
 from secateurs.parameters.layer_kinds import EVERY_KIND, KINDS
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.patterns import globs, listed, touches
+from secateurs.parameters.patterns import globs, touches
 from secateurs.parameters.refusals import why_not
 from secateurs.parameters.target import Target
 from secateurs.parameters.weight_counts import (

@@ -1,14 +1,12 @@
 """Globs on qualified names: matching them, and naming many parameters by few of them."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from secateurs.errors import Argument
-
-_SHOWN = 3
 
 
 def name_matches(name: str, pattern: str) -> bool:
@@ -65,13 +63,6 @@ def excluding(names: Sequence[str], others: Collection[str]) -> Argument:
             del found[glob]
     patterns = list(found)
     return Argument("exclude", patterns[0] if len(patterns) == 1 else patterns)
-
-
-def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
-    """The first names, joined by commas, and how many more there are."""
-    every = list(names)
-    more = len(every) - shown
-    return ", ".join(every[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _wider(name: str) -> list[str]:

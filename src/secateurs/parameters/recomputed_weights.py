@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
+from secateurs._io.text import listed
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import Advice, Argument, InvalidArgumentError
-from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.patterns import excluding
 from secateurs.parameters.target import Target
 
 # Functions whose second argument is a weight, and products of matrices, which have it anywhere.

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from secateurs._io.text import listed
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
-from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.patterns import excluding
 from secateurs.parameters.target import Target
 
 # Formats without a zero (scales), or with two numbers packed into an element.

@@ -13,7 +13,7 @@ from secateurs._validation import check_ratio, make_generator
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import Units, units_of
-from secateurs.originals.restore_weights import look_closely
+from secateurs.originals.restore_weights import compare_all_values
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.coverage_count import warn_of_coverage
 from secateurs.parameters.layer_choice import LayerChoice
@@ -184,7 +184,7 @@ def _scored(
     source = make_generator(generator, options.seed, needed_for=needed)
     choice = LayerChoice(options.layers, options.include, options.exclude)
     targets = separate_targets_in(contents, choice)
-    look_closely(contents.modules, group)
+    compare_all_values(contents.modules, group)
     units = [units_of(target, options.granularity) for target in targets]
     if not any(one.count for one in units):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
