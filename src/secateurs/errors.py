@@ -108,17 +108,13 @@ class CoverageWarning(SecateursWarning):
         self, said: str, layers: Sequence[object] = (), include: Sequence[object] = ()
     ) -> None:
         self.said, self.layers, self.include = said, tuple(layers), tuple(include)
-        arguments = [
-            Argument(name, list(given))
-            for name, given in (("layers", self.layers), ("include", self.include))
-            if given
-        ]
-        advice: list[Advice | Argument] = [
-            part for argument in arguments for part in (Advice(", ", " "), argument)
-        ][1:]
-        if advice:
-            advice.insert(0, Advice("; to prune them too write ", "; to prune them write "))
-        super().__init__(said, *advice)
+        parts: list[object] = [said]
+        before = Advice("; to prune them too write ", "; to prune them write ")
+        for name, given in (("layers", self.layers), ("include", self.include)):
+            if given:
+                parts += [before, Argument(name, list(given))]
+                before = Advice(", ", " ")
+        super().__init__(*parts)
 
     def __reduce__(self) -> tuple[type["CoverageWarning"], tuple[object, ...]]:
         return type(self), (self.said, self.layers, self.include)

@@ -171,9 +171,8 @@ def forget_original(module: nn.Module, attribute: str) -> None:
 def masks_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """The masks of a module's backward pass, each with its parameter's name."""
     state = _state_of(module)
-    if state is None or not state.masks:
-        return []
-    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in state.masks]
+    names = state.masks if state else ()
+    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in names]
     return [(name, mask) for name, mask in found if mask is not None]
 
 

@@ -104,16 +104,14 @@ def computed_error(found: Sequence[Computed], others: Collection[str]) -> Invali
             f"permanent with {calls}, or write ",
             exclusion,
         )
-    said = "; ".join(f"by {way} {_names(group)}" for way, group in by_way.items())
+    said = "; ".join(
+        f"by {way} {listed(globs([one.name for one in group]))}" for way, group in by_way.items()
+    )
     return InvalidArgumentError(
         f"{len(found)} weights are not parameters but computed ({said}): make each permanent with "
         f"{calls}, or write ",
         exclusion,
     )
-
-
-def _names(group: Sequence[Computed]) -> str:
-    return listed(glob for glob in globs([one.name for one in group]))
 
 
 def _call(group: Sequence[Computed]) -> str:
