@@ -1,4 +1,4 @@
-"""Argument checks shared by all modules: each says what was wrong and what to write instead."""
+"""Argument checks for all modules; each error says what was wrong and what to write instead."""
 
 import difflib
 import inspect
@@ -37,20 +37,20 @@ def check_ratio(name: str, value: float) -> float:
 
 
 def as_integer(value: object) -> int | None:
-    """An integer of any kind as Python's: numpy's too, and tensors of one; None for all else.
+    """Convert an integer of Python or numpy, or a tensor of one, to an int; None for all else.
 
-    What Python itself takes as an index is one (``operator.index``), but for True and False.
+    Everything that ``operator.index`` accepts is an integer, except True and False.
     """
     if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "torch.bool":
         return None
     try:
         return operator.index(cast("SupportsIndex", value))
-    except (TypeError, ValueError, RuntimeError):  # the latter two: tensors of several values
+    except (TypeError, ValueError, RuntimeError):  # the last two for tensors of several values
         return None
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:
-    """Return ``value`` as an int if it is a whole number from ``least``.
+    """Return ``value`` as an int if it is a whole number of at least ``least``.
 
     Raises:
         InvalidArgumentError: it is not.
@@ -92,15 +92,15 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
 def check_keywords(
     function: Callable[..., object], given: Iterable[str], taken: Collection[str]
 ) -> None:
-    """Refuse keyword arguments that a function does not have.
+    """Refuse unknown keyword arguments of a function that takes ``**keywords``.
 
     Args:
         function: the function.
-        given: the names of its ``**keywords``.
-        taken: those that it takes.
+        given: the names of the keywords that it was given.
+        taken: the names that it knows.
 
     Raises:
-        InvalidArgumentError: it does not take one; the message lists its arguments.
+        InvalidArgumentError: a name is unknown; the message lists the function's arguments.
     """
     for name in given:
         if name not in taken:
@@ -120,17 +120,17 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 def make_generator(
     generator: "torch.Generator | None", seed: int | None, *, needed_for: Argument | None = None
 ) -> "torch.Generator | None":
-    """Turn the two ways to hand in randomness into one generator.
+    """Make one generator of the arguments ``generator`` and ``seed``.
 
     Args:
-        generator: used as it is; its state advances.
-        seed: seeds a fresh CPU generator, so that the outcome is the same on every device.
+        generator: returned as it is.
+        seed: seeds a new CPU generator, so that the numbers are the same on every device.
         needed_for: what draws random numbers, for the error; None if nothing does.
 
     Raises:
         InvalidArgumentError: both were given, or neither although ``needed_for`` is set.
     """
-    import torch  # here alone, so that names and numbers are checked without it
+    import torch  # imported late, since the other checks work without it
 
     if generator is not None and seed is not None:
         raise InvalidArgumentError("give generator or seed, not both")
@@ -158,10 +158,10 @@ def make_generator(
 
 
 def check_path(name: str, given: str | os.PathLike[str]) -> Path:
-    """Turn a path that was handed in into one with the user's home in the place of ``~``.
+    """Make a `Path` of a path argument, with ``~`` replaced by the user's home.
 
     Raises:
-        InvalidArgumentError: it is an empty text, which would mean the folder one is in.
+        InvalidArgumentError: it is empty, which would mean the current folder.
     """
     if not os.fspath(given):
         raise InvalidArgumentError(f"{name} is an empty path: write '.' for the folder you are in")

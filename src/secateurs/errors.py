@@ -1,7 +1,7 @@
 """The errors and warnings that this package raises on purpose.
 
-A message names arguments as values (`Argument`), so that who calls the library by other means than
-Python, as the command line does, can name its own option in their place.
+A message stores the arguments that it names as `Argument`, so that the command line can show its
+own options instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from importlib import import_module
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument that a message names: as text it is Python's, ``exclude='head'``.
+    """An argument in a message; as text, it is written as in Python: ``exclude='head'``.
 
     Attributes:
-        name: of the argument.
-        value: what to write there; None where the argument is named alone.
+        name: the argument's name.
+        value: the value to show; None shows the name alone.
     """
 
     name: str
@@ -27,11 +27,11 @@ class Argument:
 
 @dataclass(frozen=True)
 class Advice:
-    """Words that help those who call from Python, and those for the command line.
+    """Text in a message that differs between Python and the command line.
 
     Attributes:
-        python: what stands in the message as text.
-        command: what the command line says in its place.
+        python: the text in Python.
+        command: the text on the command line.
     """
 
     python: str
@@ -42,13 +42,13 @@ class Advice:
 
 
 class Message:
-    """What errors and warnings are made of: text, the arguments it names, and advice.
+    """The base of all errors and warnings: a message with a wording for the command line.
 
     Args:
-        *parts: texts, `Argument`, `Advice`, and other errors, whose parts join in.
+        *parts: texts, `Argument`, `Advice`, and other errors, which stand for their own parts.
 
     Attributes:
-        parts: all of them in order; the message is their text.
+        parts: the parts in order; the message is their text.
 
     Example:
         >>> error = InvalidArgumentError("nothing is left to prune: change ", Argument("exclude"))
@@ -68,7 +68,7 @@ class Message:
         return "".join(map(str, self.parts))
 
     def worded(self, name: Callable[[Argument], str]) -> str:
-        """The message for the command line: advice for it, and arguments as ``name`` calls them."""
+        """The wording for the command line, in which ``name`` writes the arguments."""
         return "".join(
             name(part)
             if isinstance(part, Argument)
@@ -80,68 +80,64 @@ class Message:
 
 
 class SecateursError(Message, Exception):
-    """Base class: something went wrong that a person can mend."""
+    """Base class: something went wrong that the user can fix."""
 
 
 class InvalidArgumentError(SecateursError, ValueError):
-    """What was asked for cannot be right as it was written (exit code 2)."""
+    """An argument is wrong (exit code 2 of the command line)."""
 
 
 class FailureError(SecateursError, RuntimeError):
-    """What was asked for makes sense, but could not be carried out (exit code 1)."""
+    """The arguments are fine, but the work could not be done (exit code 1)."""
 
 
 class SecateursWarning(Message, UserWarning):
-    """Base class: something is done otherwise than one may expect."""
+    """Base class: the result may differ from what the user expects."""
 
 
 class CoverageWarning(SecateursWarning):
-    """Less than one half of a model's weights competes for pruning, or some cannot be seen.
+    """Less than one half of a model's weights competes for pruning, or some cannot be counted.
 
     Attributes:
-        said: what competes and what the largest parts are that do not.
-        layers: values of ``layers`` that bring parts in; none if other layers are of no help.
-        include: patterns of ``include`` that bring parts in; none if names are of no help.
+        said: how much competes, and the largest layers that do not.
+        layers: the value of ``layers`` that adds them; empty if none does.
+        include: the value of ``include`` that adds them; empty if none does.
     """
 
     def __init__(
         self, said: str, layers: Sequence[object] = (), include: Sequence[object] = ()
     ) -> None:
         self.said, self.layers, self.include = said, tuple(layers), tuple(include)
-        arguments = [
-            Argument(name, list(given))
-            for name, given in (("layers", self.layers), ("include", self.include))
-            if given
-        ]
-        advice: list[Advice | Argument] = [
-            part for argument in arguments for part in (Advice(", ", " "), argument)
-        ][1:]
-        if advice:
-            advice.insert(0, Advice("; to prune them too write ", "; to prune them write "))
-        super().__init__(said, *advice)
+        parts: list[object] = [said]
+        before = Advice("; to prune them too write ", "; to prune them write ")
+        for name, given in (("layers", self.layers), ("include", self.include)):
+            if given:
+                parts += [before, Argument(name, list(given))]
+                before = Advice(", ", " ")
+        super().__init__(*parts)
 
     def __reduce__(self) -> tuple[type["CoverageWarning"], tuple[object, ...]]:
         return type(self), (self.said, self.layers, self.include)
 
 
 class LostTrainingWarning(SecateursWarning):
-    """Values that were learned, or loaded, are gone, since the caller went back to older ones."""
+    """Trained or loaded values were replaced by the original ones, and are lost."""
 
 
 def _written(value: object) -> str:
-    """A value in Python; types by name."""
+    """A value as it is written in Python; types by their name."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_written, value))}]"
     return value.__name__ if isinstance(value, type) else repr(value)
 
 
 def require(module: str, needed_for: str, package: str = "") -> None:
-    """Import a module that the library by itself does without.
+    """Import a module of an optional package.
 
     Args:
-        module: what is imported.
-        needed_for: what asks for it, for the error.
-        package: what to install, if it is called otherwise.
+        module: the module.
+        needed_for: what needs it, for the error.
+        package: the package to install, if its name is not that of the module.
 
     Raises:
         FailureError: it is not installed.
@@ -150,6 +146,6 @@ def require(module: str, needed_for: str, package: str = "") -> None:
         import_module(module)
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
-            raise  # it is there, and misses something itself
+            raise  # it is installed, but one of its own imports is missing
         name = package or module.partition(".")[0]
         raise FailureError(f"{needed_for} needs {name}: pip install {name}") from error

@@ -1,6 +1,7 @@
-"""What models take and return: where they are, images brought there, and logits out of them."""
+"""Inputs and outputs of models: their device and dtype, and the logits that they return."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,10 +11,10 @@ from secateurs.errors import InvalidArgumentError
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, ``.logits``, or the first of a tuple.
+    """The logits in a model's output: a tensor, its ``.logits``, or the first item of a tuple.
 
     Raises:
-        InvalidArgumentError: there is no tensor of shape (batch, classes) in it.
+        InvalidArgumentError: this is no tensor of shape (batch, classes).
     """
     found = getattr(output, "logits", output)
     if isinstance(found, tuple | list) and found:
@@ -28,11 +29,10 @@ def logits_of(output: Any) -> Tensor:
 
 
 def plain_logits(output: Any) -> Any:
-    """The ``logits`` of an object that holds nothing else, as transformers' models return it.
+    """Replace an output of transformers that holds logits alone by its ``logits``.
 
-    Logits of several heads count as nothing else: those called ``logits`` are the model's. An
-    object with a loss, hidden states or anything more is given as it is, and so is what has no
-    ``logits``.
+    It may also hold logits of other heads. Any other output, such as one with a loss or hidden
+    states, is returned unchanged.
     """
     logits = getattr(output, "logits", None)
     if not isinstance(logits, Tensor) or isinstance(output, Tensor):
@@ -43,19 +43,18 @@ def plain_logits(output: Any) -> Any:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; the CPU if it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    """The device of the model's first parameter or buffer; the CPU if it has none."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def dtype_of(model: nn.Module) -> torch.dtype | None:
-    """The dtype of the model's first floating-point parameter, None if it has none."""
+    """The dtype of the model's first floating-point parameter; None if it has none."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
 
 def moved(images: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
-    """Bring images to a device, and to the dtype of the weights unless they are integers."""
+    """Move images to a device, and to the dtype of the weights unless they are integers."""
     wanted = dtype if images.is_floating_point() else None
-    # Not towards the CPU, which would not wait for the copy.
+    # The CPU would not wait for a copy to it, and could read the images too early.
     return images.to(device, wanted, non_blocking=device.type == "cuda")

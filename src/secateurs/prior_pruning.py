@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from secateurs._io.text import listed
 from secateurs.errors import LostTrainingWarning
 from secateurs.gradient_pruning.modules import (
     gradient_masks,
@@ -174,10 +175,9 @@ def warn_of_loss(what: str, names: list[str], *, frames: int) -> None:
     """Warn that training of these weights is lost, if any; ``frames`` is the ``stacklevel``."""
     if not names:
         return
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     warnings.warn(
-        f"{what} puts back the values that {shown} had before pruning, so what training or loading "
-        "changed since is lost: to keep it, call make_permanent(model) first",
+        f"{what} puts back the values that {listed(names)} had before pruning, so what training or "
+        "loading changed since is lost: to keep it, call make_permanent(model) first",
         LostTrainingWarning,
         stacklevel=frames,
     )

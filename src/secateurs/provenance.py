@@ -1,4 +1,4 @@
-"""What a row must carry to be reproduced: weights, device, versions."""
+"""What a result row records so that it can be reproduced: weights, device, versions."""
 
 import hashlib
 import platform
@@ -22,7 +22,7 @@ def tensors_sha256(tensors: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            continue  # the extra state of a module: any Python value
+            continue  # the extra state of a module, which can be any Python value
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(values.numpy().data)
@@ -30,15 +30,15 @@ def tensors_sha256(tensors: Mapping[str, Any]) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """``cpu``, or the type with the name of the GPU."""
+    """The type of a device, such as ``cpu``; with the name of the GPU for CUDA."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return device.type
 
 
 def versions() -> str:
-    """Versions of what the numbers depend on, ``name=version`` joined by ``;``."""
-    # torch's own name for its version also says what it was built for, such as +cu130.
+    """Versions of the packages that numbers depend on, ``name=version`` joined by ``;``."""
+    # torch.__version__ also says what it was built for, such as +cu130.
     found = {"secateurs": __version__, "torch": str(torch.__version__)}
     for package in ("torchvision", "timm", "transformers"):
         try:

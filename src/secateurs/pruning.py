@@ -13,8 +13,8 @@ from secateurs.gradient_pruning.modules import gradient_barrier, restore_gradien
 from secateurs.masks.mask import Masks
 from secateurs.originals.restore_weights import (
     check_releasable,
+    compare_all_values,
     forget_originals,
-    look_closely,
     restore_weights,
 )
 from secateurs.parameters.coverage import no_barrier
@@ -255,7 +255,7 @@ def gradient_pruned(
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
     """Lift the pruning of a model for a ``with`` block; trained weights keep their values."""
     contents = ModelContents(model)
-    look_closely(contents.modules, contents.group)
+    compare_all_values(contents.modules, contents.group)
     return masked_block(contents, Masks({}), "global")
 
 

@@ -19,13 +19,13 @@ from secateurs._io.json_objects import BrokenJSONError, parse, parse_object, rea
         b'{"a": "\\ud800"}',
     ],
 )
-def test_what_is_read_in_configurations_alone(text: bytes) -> None:
+def test_json_that_only_strict_reading_refuses(text: bytes) -> None:
     with pytest.raises(BrokenJSONError, match=r"^it (names|holds)"):
         parse_object(text, strict=True)
     assert list(parse_object(text)) == ["a"]
 
 
-def test_pairs_that_stand_for_one_character_are_whole() -> None:
+def test_surrogate_pairs_are_read() -> None:
     assert parse(b'"\\ud83d\\ude00"', strict=True) == "\U0001f600"
 
 
@@ -43,7 +43,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
 @pytest.mark.parametrize("strict", [True, False])
-def test_what_is_no_object(tmp_path: Path, text: bytes, strict: bool) -> None:
+def test_json_that_is_no_object_is_refused(tmp_path: Path, text: bytes, strict: bool) -> None:
     with pytest.raises(BrokenJSONError, match=REFUSED[text]):
         parse_object(text, strict=strict)
     (tmp_path / "c").write_bytes(text)
@@ -51,7 +51,7 @@ def test_what_is_no_object(tmp_path: Path, text: bytes, strict: bool) -> None:
         read_object_file(tmp_path / "c", strict=strict)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_pipes_folders_and_absent_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     others = {"pipe": "it is a pipe", "absent": "No such file", ".": "it is a folder"}
     for name, why in others.items():

@@ -3,11 +3,11 @@
 import pytest
 
 from hostile import HIDDEN, NAMES
-from secateurs._io.text import printable, quoted, shortened
+from secateurs._io.text import listed, printable, quoted, shortened
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
-def test_what_cannot_be_seen_is_written_out(name: str) -> None:
+def test_invisible_characters_become_escapes(name: str) -> None:
     shown = printable(name)
     assert shown.isprintable() and not HIDDEN.search(shown)
     assert shown.encode() and printable(shown) == shown
@@ -17,7 +17,7 @@ def test_what_cannot_be_seen_is_written_out(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["größe", "模型.weight", "C:\\new\\table", "a b", "a\u3000b", "👍", "é"]
 )
-def test_what_can_be_seen_stays(name: str) -> None:
+def test_visible_characters_stay(name: str) -> None:
     assert printable(name) == name
 
 
@@ -35,3 +35,8 @@ def test_quotes_are_short_and_printable() -> None:
     assert quoted("a\x1b[31m\n") == "'a\\x1b[31m\\n'"
     assert quoted("x" * 99, 5) == "'xxx…"
     assert quoted(["x" * 99, "\u202e"], 5) == "['xx…"
+
+
+def test_the_first_names_are_listed_and_the_others_counted() -> None:
+    assert listed("abc") == "a, b, c"
+    assert listed("abcde") == "a, b, c and 2 more"

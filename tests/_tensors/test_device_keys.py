@@ -28,7 +28,7 @@ def test_blocks_follow_the_order_of_memory() -> None:
     )
 
 
-def test_what_is_fetched_comes_back_in_order_and_size() -> None:
+def test_fetched_tensors_keep_order_and_size() -> None:
     tensors = [torch.arange(3), torch.randn(2), torch.tensor(7), torch.empty(0), torch.arange(2)]
     for got, sent in zip(fetched(tensors), tensors, strict=True):
         assert torch.equal(got, sent.reshape(-1))

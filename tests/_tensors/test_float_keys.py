@@ -65,7 +65,7 @@ def test_keys_of_wide_values_are_in_the_order_of_the_scores(
 
 
 @pytest.mark.parametrize("dtype", WIDE)
-def test_every_key_lies_in_the_range_that_counts_start_from(dtype: torch.dtype) -> None:
+def test_every_key_is_in_the_range_that_is_counted_first(dtype: torch.dtype) -> None:
     ends = torch.tensor([-math.inf, -0.0, 0.0, math.inf], dtype=dtype)
     signed, unsigned = (TensorCounts([Scores("", ends, a)]) for a in (False, True))
     low, first_zero, second_zero, high = key_of(ends, dtype, absolute=False).tolist()

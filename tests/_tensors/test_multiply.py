@@ -35,7 +35,7 @@ def test_many_tensors_in_threads(threads: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_kept_keeps_its_bits_and_the_rest_is_plus_zero(dtype: torch.dtype) -> None:
+def test_kept_weights_keep_their_bits_and_others_are_plus_zero(dtype: torch.dtype) -> None:
     source = torch.tensor([-0.0, float("nan"), -3.0, float("inf")]).to(dtype)
     target = torch.ones_like(source)
     multiply([Product(source, torch.tensor([True, True, False, False]), target)])
@@ -44,7 +44,7 @@ def test_what_is_kept_keeps_its_bits_and_the_rest_is_plus_zero(dtype: torch.dtyp
     assert torch.equal(bits, expected)
 
 
-def test_the_way_of_other_devices_does_the_same() -> None:
+def test_the_operations_for_other_devices_give_the_same() -> None:
     """A copy and a product for all tensors at once; here on the CPU, which can do it too."""
     shapes = [(3,), (), (4, 5), (2, 3, 4, 5)]
     sources = [as_integers(torch.randn(shape)) for shape in shapes]

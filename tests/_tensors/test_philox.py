@@ -49,7 +49,7 @@ def test_splitmix_of_the_oracle_is_the_published_one() -> None:
     ]
 
 
-def test_far_places_cost_nothing() -> None:
+def test_large_indices_take_no_more_time() -> None:
     """A trillion weights in, without the numbers before."""
     stream = Stream(torch.Generator().manual_seed(0))
     low, high, _ = keys(0)

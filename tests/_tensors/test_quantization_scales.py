@@ -52,7 +52,7 @@ def test_a_magnitude_counts_with_its_scale(kind: str, buffer: bool, granularity:
 
 @pytest.mark.parametrize("granularity", ["weight", "filter"])
 @pytest.mark.parametrize("shape", [(40,), (1, 40)])
-def test_a_scale_of_outputs_holds_for_columns_where_they_lie_there(shape, granularity: str) -> None:
+def test_a_scale_of_outputs_multiplies_columns_if_outputs_are_last(shape, granularity: str) -> None:
     torch.manual_seed(0)
     layer = pytest.importorskip("transformers.pytorch_utils").Conv1D
     dense, quantised = layer(40, 40), layer(40, 40)  # square: the shape alone says nothing
@@ -107,7 +107,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_applied_is_refused_by_name(kind: str) -> None:
+def test_scales_of_unknown_kinds_are_refused_by_name(kind: str) -> None:
     layer, complaint = REFUSED[kind]
     model = nn.Sequential(layer, nn.Linear(4, 4))
     with pytest.raises(sc.InvalidArgumentError, match=complaint) as caught:

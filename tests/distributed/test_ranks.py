@@ -45,7 +45,7 @@ def ran(
 
 
 @pytest.mark.parametrize("check", ALIKE, ids=lambda check: check.__name__)
-def test_alike(ran: tuple[int, Path], check: Check) -> None:
+def test_on_all_ranks(ran: tuple[int, Path], check: Check) -> None:
     ranks, folder = ran
     failures = failures_of(check, ranks, folder)
     assert not failures, failures
@@ -56,7 +56,7 @@ def test_alike(ran: tuple[int, Path], check: Check) -> None:
     [checks.a_rank_that_does_not_come_is_missed, checks.a_rank_that_dies_is_missed],
     ids=lambda check: check.__name__,
 )
-def test_missing(check: Check, tmp_path: Path) -> None:
+def test_a_missing_rank_is_an_error(check: Check, tmp_path: Path) -> None:
     run_on_ranks([check], 2, tmp_path, SECATEURS_TIMEOUT="2" if "come" in check.__name__ else "60")
     failures = failures_of(check, 2, tmp_path)
     assert not failures, failures

@@ -135,7 +135,7 @@ def test_a_buffer_of_the_module_s_own_survives(name: str) -> None:
         ("weight_backward_mask", halve_gradients),
     ],
 )
-def test_where_it_would_be_in_the_way_pruning_is_refused(name: str, prune: Step) -> None:
+def test_pruning_is_refused_if_the_module_uses_the_name_itself(name: str, prune: Step) -> None:
     model = Own(name)
     before = snapshot(model)
     with pytest.raises(sc.InvalidArgumentError, match=f"already has an attribute {name}"):
@@ -247,7 +247,7 @@ def test_what_uses_the_name_of_an_original_is_refused_and_nothing_is_lost(
 
 @either
 @pytest.mark.parametrize("put", USING_THE_NAME.values(), ids=USING_THE_NAME)
-def test_what_was_put_on_before_goes_on(
+def test_what_was_put_on_before_pruning_stays_in_force(
     prune: Step, put: Callable[[nn.Module, str], object]
 ) -> None:
     model = network().eval()

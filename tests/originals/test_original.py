@@ -134,7 +134,9 @@ def changed(change: Callable[[nn.Module], None]) -> tuple[nn.Module, nn.Module]:
 
 
 @every_change
-def test_measuring_sees_what_is_there_and_leaves_it(change: Callable[[nn.Module], None]) -> None:
+def test_selecting_and_counting_use_current_values_and_change_nothing(
+    change: Callable[[nn.Module], None],
+) -> None:
     model, plain = changed(change)
     before, originals = weights(model), [model[i].weight_orig.clone() for i in (0, 3)]
     for options in ({}, {"granularity": "filter"}, {"score": lambda t: t.weight.abs() + 1}):
@@ -148,7 +150,7 @@ def test_measuring_sees_what_is_there_and_leaves_it(change: Callable[[nn.Module]
 
 @every_change
 @pytest.mark.parametrize("prune", [sc.global_prune, sc.gradient_prune])
-def test_pruning_starts_from_what_is_there(
+def test_pruning_a_changed_model_starts_from_its_current_values(
     change: Callable[[nn.Module], None], prune: Callable[..., nn.Module]
 ) -> None:
     model, plain = changed(change)
@@ -161,7 +163,9 @@ def test_pruning_starts_from_what_is_there(
 
 @every_change
 @pytest.mark.parametrize("prune_type", ["global", "gradient"])
-def test_masks_act_on_what_is_there(change: Callable[[nn.Module], None], prune_type: str) -> None:
+def test_masks_apply_to_the_current_values_of_a_changed_model(
+    change: Callable[[nn.Module], None], prune_type: str
+) -> None:
     masks = sc.select(network(), 0.5).draw()
     model = sc.apply_masks(network(), masks)
     change(model)
@@ -173,7 +177,7 @@ def test_masks_act_on_what_is_there(change: Callable[[nn.Module], None], prune_t
 
 
 @every_change
-def test_what_is_not_masked_any_more_keeps_what_it_learned(
+def test_weights_that_are_no_longer_masked_keep_their_training(
     change: Callable[[nn.Module], None],
 ) -> None:
     model, plain = changed(change)
@@ -183,7 +187,9 @@ def test_what_is_not_masked_any_more_keeps_what_it_learned(
 
 
 @every_change
-def test_restore_goes_back_and_says_what_is_lost(change: Callable[[nn.Module], None]) -> None:
+def test_restore_puts_originals_back_and_warns_of_lost_training(
+    change: Callable[[nn.Module], None],
+) -> None:
     model, plain = changed(change)
     kept = copy.deepcopy(model)
     with pytest.warns(sc.LostTrainingWarning, match=r"0\.weight, 3\.weight .*make_permanent") as w:
@@ -416,15 +422,17 @@ def test_no_values_are_read_where_nothing_was_written() -> None:
     candidates = sc.select(model, 0.5)
     sc.apply_masks(model, candidates.draw(0.5, seed=0))
     originals = [t.original for t in sc.find_targets(model)]
-    assert [o.doubt() for o in originals if o is not None] == ["", ""]
+    assert [o.sign_of_write() for o in originals if o is not None] == ["", ""]
     sc.restore(sc.apply_masks(model, candidates.draw(0.5, seed=1)))
     sc.global_prune(model, 0.5)
     model(torch.ones(1, 2, 5, 5)).sum().backward()
-    doubts = [t.original.doubt() for t in sc.find_targets(model) if t.original is not None]
-    assert doubts == ["gradient", "gradient"]
+    signs = [t.original.sign_of_write() for t in sc.find_targets(model) if t.original is not None]
+    assert signs == ["gradient", "gradient"]
     for _ in range(3):  # a new gradient may lie where the old one lay
         sc.global_prune(model, 0.5)
         model.zero_grad()
         model(torch.ones(1, 2, 5, 5)).sum().backward()
-        doubts = [t.original.doubt() for t in sc.find_targets(model) if t.original is not None]
-        assert doubts == ["gradient", "gradient"]
+        signs = [
+            t.original.sign_of_write() for t in sc.find_targets(model) if t.original is not None
+        ]
+        assert signs == ["gradient", "gradient"]

@@ -13,6 +13,7 @@ from secateurs import CoverageWarning, find_targets, sparsity
 from secateurs.evaluation import sweep
 from secateurs.parameters.coverage import grouped, percent
 from secateurs.parameters.coverage_count import coverage_of
+from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.surrogates import mup
 
@@ -93,7 +94,7 @@ LOW: list[tuple[Callable[[], nn.Module], str, str, int]] = [
         lambda m, **o: sc.Diversified(m, 0.5, 0.5, **o),
     ],
 )
-def test_most_weights_out_of_reach_is_one_warning_whose_advice_works(
+def test_low_coverage_is_one_warning_whose_advice_works(
     part: Callable[[], nn.Module],
     largest: str,
     glob: str,
@@ -136,7 +137,7 @@ BARRED: list[tuple[Callable[..., object], str, str]] = [
 
 @pytest.mark.parametrize(("function", "said", "include"), BARRED)
 @pytest.mark.parametrize("layers", [None, "linear"])
-def test_what_another_way_of_pruning_refuses_is_not_advised(
+def test_advice_leaves_out_what_gradient_pruning_or_surrogates_refuse(
     function: Callable[..., object], said: str, include: str, layers: str | None
 ) -> None:
     model = recurrent()
@@ -214,7 +215,9 @@ def test_gradient_pruning_and_each_sweep_warn_once() -> None:
         ({"exclude": "part.0"}, True),
     ],
 )
-def test_what_was_left_out_by_name_is_known(options: dict[str, Any], warned: bool) -> None:
+def test_weights_left_out_by_name_do_not_lower_the_coverage(
+    options: dict[str, Any], warned: bool
+) -> None:
     model = beside(nn.ModuleList([nn.Embedding(4, 4), nn.Embedding(50, 20)]))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -271,7 +274,7 @@ def test_layers_that_torch_quantised_are_counted() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_what_cannot_be_seen_is_said() -> None:
+def test_modules_whose_weights_cannot_be_counted_are_named() -> None:
     frozen = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(8, 8)).eval()))
     with pytest.warns(CoverageWarning, match="weights of a frozen scripted module cannot be seen"):
         sc.select(beside(frozen), 0.5)
@@ -299,11 +302,12 @@ def test_scales_are_never_advised(name: str) -> None:
 def test_a_tied_weight_counts_once() -> None:
     model = nn.ModuleDict({"embed": nn.Embedding(50, 20), "head": nn.Linear(20, 50, bias=False)})
     model["head"].weight = model["embed"].weight
-    found = coverage_of(ModelContents(model), find_targets(model, layers=nn.Linear))
+    targets = find_targets(model, layers=nn.Linear)
+    found = coverage_of(ModelContents(model), targets, LayerChoice(nn.Linear))
     assert (found.competing, found.total, found.share, found.left) == (1000, 1000, 1.0, ())
 
 
-def test_the_share_is_seen_in_the_counts() -> None:
+def test_sparsity_tells_the_coverage() -> None:
     model = beside(nn.Embedding(49, 4))
     counted = sparsity(sc.global_prune(model, 0.5, include="fc"), include="fc")
     assert (counted.ratio, counted.model_total) == (0.5, 212)

@@ -172,7 +172,7 @@ class GroupedExperts(nn.Module):
         ((5, 4), (4, 5), False),
     ],
 )
-def test_where_the_outputs_of_experts_lie(up, down, columns) -> None:
+def test_which_dimension_of_experts_is_that_of_outputs(up, down, columns) -> None:
     model = nn.ModuleDict({"moe": GroupedExperts(up, down)})
     found = sc.find_targets(model)
     assert [target.name for target in found] == ["moe.w1", "moe.w2"]

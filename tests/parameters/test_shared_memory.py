@@ -147,7 +147,9 @@ def empty() -> nn.Module:
 
 
 @pytest.mark.parametrize("build", [columns, interleaved, slices, empty])
-def test_parts_of_one_memory_that_do_not_meet_are_fine(build: Callable[[], nn.Module]) -> None:
+def test_slices_of_one_buffer_without_common_elements_are_fine(
+    build: Callable[[], nn.Module],
+) -> None:
     model = build()
     before = snapshot(model)
     counted = sparsity(global_prune(model, 0.5))

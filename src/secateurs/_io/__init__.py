@@ -1,1 +1,1 @@
-"""Text, files and JSON from outside, read and shown within bounds; the standard library alone."""
+"""Reads and shows text, files and JSON from outside safely, with the standard library alone."""

@@ -1,4 +1,4 @@
-"""Reads JSON that another program, or a person, has written."""
+"""Reads JSON from outside, within bounds, and checks the types of its values."""
 
 import json
 import math
@@ -10,31 +10,29 @@ from secateurs._io.regular_files import open_regular
 from secateurs._io.text import printable, quoted, storable
 from secateurs.errors import FailureError
 
-# What JSON becomes in memory grows with its brackets and commas, not with its length.
+# The memory that JSON takes grows with its brackets and commas, not with its length.
 _MOST_PARTS = 4_000_000
 _LONGEST = 100_000_000  # bytes of a file
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair that stands for one character
-_DEEPEST = 50  # what this package writes has five levels
-_LARGEST = 2**63 - 1  # whole numbers beyond it fit into no column of other tools
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_DEEPEST = 50  # this package writes five levels at most
+_LARGEST = 2**63 - 1  # other tools have no column type for larger whole numbers
 
 
 class BrokenJSONError(ValueError):
-    """Text is no JSON, or JSON of another kind than it should be; the message says why."""
+    """Text is no JSON, or a value in it is of the wrong type; the message says why."""
 
 
 def parse(text: bytes | str, *, strict: bool = False) -> Any:
-    """Read JSON, in UTF-8.
+    """Read JSON in UTF-8.
 
     Args:
-        text: what to read.
-        strict: whether a byte order mark, NaN, infinities, halves of characters and names that are
-            there twice in one object are errors. Configurations that people and other libraries
-            write hold such.
+        text: the JSON.
+        strict: whether to refuse a byte order mark, NaN, infinities, unpaired surrogates and
+            repeated names in one object, which configurations of other libraries may contain.
 
     Raises:
-        BrokenJSONError: it is no JSON, it is nested more deeply than anything that this package
-            writes, it has millions of parts, it holds a number of thousands of digits, or what
-            ``strict`` forbids.
+        BrokenJSONError: the text is no JSON, is nested too deeply, has millions of parts, holds a
+            number of thousands of digits, or something that ``strict`` refuses.
     """
     try:
         if isinstance(text, bytes):
@@ -57,14 +55,10 @@ def parse(text: bytes | str, *, strict: bool = False) -> Any:
 
 
 def parse_object(text: bytes | str, *, strict: bool = False) -> dict[str, Any]:
-    """Read JSON that is an object.
-
-    Args:
-        text: as for `parse`.
-        strict: as for `parse`.
+    """`parse` JSON that must be an object.
 
     Raises:
-        BrokenJSONError: as `parse`, or it is something else.
+        BrokenJSONError: as `parse`, or the JSON is no object.
     """
     return as_object(parse(text, strict=strict))
 
@@ -76,12 +70,11 @@ def read_object_file(
 
     Args:
         path: the file.
-        purpose: what it should be, for the error.
+        purpose: what the file should be, for the error.
         strict: as for `parse`.
 
     Raises:
-        FailureError: it cannot be read, is no regular file or too long, or `parse_object` refuses
-            what it holds.
+        FailureError: the file cannot be read, is no regular file, is too long, or holds no object.
     """
     try:
         with open_regular(path) as file:
@@ -97,14 +90,14 @@ def read_object_file(
 
 
 def as_object(value: Any) -> dict[str, Any]:
-    """A part of what was read that must be an object."""
+    """Check that a value is an object."""
     if not isinstance(value, dict):
         raise BrokenJSONError(f"{quoted(value)} is not an object")
     return cast(dict[str, Any], value)
 
 
 def member(value: Any, name: str) -> Any:
-    """What an object holds under a name."""
+    """The value that an object has for a name."""
     found = as_object(value)
     if name not in found:
         raise BrokenJSONError(f"{quoted(found)} has no {name!r}")
@@ -112,14 +105,14 @@ def member(value: Any, name: str) -> Any:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A part of what was read that must be a list."""
-    if not isinstance(value, list | tuple):  # a tuple where it was not written to a file yet
+    """Check that a value is a list."""
+    if not isinstance(value, list | tuple):  # a tuple if it was not written to a file yet
         raise BrokenJSONError(f"{quoted(value)} is not a list")
     return list(cast(list[Any], value))
 
 
 def two(value: Any) -> tuple[Any, Any]:
-    """A part of what was read that must be a list of two."""
+    """Check that a value is a list of two."""
     found = as_list(value)
     if len(found) != 2:
         raise BrokenJSONError(f"{quoted(value)} is not a list of two")
@@ -127,21 +120,21 @@ def two(value: Any) -> tuple[Any, Any]:
 
 
 def as_text(value: Any) -> str:
-    """A part of what was read that must be text."""
+    """Check that a value is text."""
     if not isinstance(value, str):
         raise BrokenJSONError(f"{quoted(value)} is not text")
     return value
 
 
 def as_whole(value: Any, least: int = 0, most: int = _LARGEST) -> int:
-    """A part of what was read that must be a whole number from ``least`` to ``most``."""
+    """Check that a value is a whole number from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise BrokenJSONError(f"{quoted(value)} is not a whole number from {least} to {most}")
     return value
 
 
 def as_number(value: Any, least: float = 0.0, most: float = math.inf) -> float:
-    """A part of what was read that must be a finite number from ``least`` to ``most``."""
+    """Check that a value is a finite number from ``least`` to ``most``."""
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not least <= value <= most or not abs(value) < float("1e300"):
         raise BrokenJSONError(f"{quoted(value)} is not a number from {least:g} to {most:g}")
@@ -149,9 +142,9 @@ def as_number(value: Any, least: float = 0.0, most: float = math.inf) -> float:
 
 
 def plain(value: Any) -> Any:
-    """What JSON makes of a value: what comes back when it was written and read again.
+    """Convert a value to what JSON can hold, as if it were written and read again.
 
-    What JSON does not know becomes text, and in text what UTF-8 cannot hold becomes escapes.
+    Objects that JSON does not know become text; characters that UTF-8 cannot hold become escapes.
     """
     return _storable(json.loads(json.dumps(value, default=str)))
 
@@ -160,7 +153,7 @@ def _parse_strictly(text: str) -> Any:
     value = json.loads(
         text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
     )
-    if _HALF.search(text):
+    if _SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Opening files that somebody else may have put there."""
+"""Opens files from outside without waiting for pipes or devices."""
 
 import contextlib
 import errno
@@ -18,22 +18,21 @@ _KINDS = {
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read its bytes; links are followed.
+    """Open a regular file to read bytes; links are followed.
 
-    Reading a pipe waits for whoever writes into it, perhaps for ever, and a device may never end:
-    what is not a regular file is refused, without waiting.
+    Pipes and devices are refused at once: reading from them could wait for ever, or never end.
 
     Raises:
-        OSError: there is no such file, it may not be read, or it is no regular file; `strerror`
-            says which, to be put into a sentence.
+        OSError: there is no such file, it may not be read, or it is no regular file; its
+            ``strerror`` says which, as a part of a sentence.
     """
-    _check(path, Path(path).stat())  # a device may act when it is merely opened
+    _check(path, Path(path).stat())  # first, since even opening a device can have an effect
     flags = os.O_RDONLY
     for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # where the system has them
         flags |= getattr(os, name, 0)
     descriptor = os.open(path, flags)
     try:
-        _check(path, os.fstat(descriptor))  # it may have been replaced in between
+        _check(path, os.fstat(descriptor))  # again, since the file may have been replaced
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -41,7 +40,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file.
+    """Read the bytes of a regular file.
 
     Raises:
         OSError: as `open_regular`.
@@ -51,10 +50,10 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
 
 
 def remedy_for(path: str | os.PathLike[str]) -> str:
-    """Why a file makes no sense, and what to do: the end of an error's sentence."""
+    """Why a file cannot be understood, and what to do: the end of an error message."""
     with contextlib.suppress(OSError), open_regular(path) as file:
         if file.read(len(_LFS)) == _LFS:
-            return "it is a pointer of Git LFS, not the file itself: run git lfs pull where it lies"
+            return "it is a pointer of Git LFS, not the file itself: run git lfs pull in its folder"
     return "it is damaged or of another format; get the file again"
 
 

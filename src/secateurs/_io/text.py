@@ -1,20 +1,21 @@
-"""Text from outside (names of files, models, tensors) made safe to show, store and quote."""
+"""Makes text from outside (names of files, models, tensors) safe to show, store and quote."""
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _LONGEST = 60
-# What Python makes of the bytes of a file name that are no UTF-8, and other halves of characters.
+# Unpaired surrogates, such as Python makes of bytes in file names that are not UTF-8.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
-    r"""Show what a reader cannot see as Python would write it, such as ``\x1b`` or ``\u202e``.
+    r"""Write invisible characters as escapes, such as ``\x1b`` or ``\u202e``.
 
-    Control characters (also tabs, newlines and the start of a terminal's commands), marks that
-    reverse the direction of writing or have no width, and halves of surrogate pairs (bytes of a
-    path that are not UTF-8) come out as escapes. All other text stays as it is, so that a table
-    keeps one line a row, a terminal obeys nobody's file names, and an SVG is valid XML.
+    These are control characters (also tabs, newlines and a terminal's escape), marks that change
+    the direction of writing or have no width, and unpaired surrogates (bytes of a path that are
+    not UTF-8). All other text stays as it is. Thus a row of a table stays one line, file names
+    cannot control a terminal, and an SVG is valid XML.
 
     Example:
         >>> printable("conv\x1b[2J.weight"), printable("größe 大")
@@ -27,14 +28,14 @@ def printable(text: object) -> str:
 
 
 def _shown(letter: str) -> str:
-    # Spaces of other widths count as not printable, and do no harm.
+    # Spaces of other widths and private characters are not printable for Python, but harmless.
     if letter.isprintable() or unicodedata.category(letter) in ("Zs", "Co"):
         return letter
     return letter.encode("unicode_escape").decode("ascii")
 
 
 def storable(text: str) -> str:
-    r"""Text that UTF-8 can hold: a byte of a file name that is no UTF-8 is written ``\xNN``.
+    r"""Make text encodable as UTF-8: a byte of a file name that is not UTF-8 becomes ``\xNN``.
 
     Example:
         >>> import os
@@ -50,31 +51,38 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def shortened(text: str, longest: int = 160) -> str:
-    """One printable line of what somebody else says, such as another library's error.
+    """Make a message of another library one short printable line.
 
     Args:
-        text: line breaks become spaces.
-        longest: characters; the rest is cut off.
+        text: the message; its line breaks become spaces.
+        longest: how many characters to keep.
     """
     line = printable(" ".join(text.split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def quoted(value: object, longest: int = _LONGEST) -> str:
-    """A value as an error quotes it: in one line, printable, and short.
+    """Show a value in an error: as Python writes it, in one short printable line.
 
     Args:
-        value: text is put in quotation marks, all else is shown as Python writes it.
-        longest: characters; the rest is cut off.
+        value: the value.
+        longest: how many characters to keep.
 
     Example:
         >>> quoted("x" * 100_000, 10)
         "'xxxxxxxx…"
     """
     if isinstance(value, str):
-        text = repr(value[: longest + 1])  # that of very long text would be made in vain
+        text = repr(value[: longest + 1])  # the rest of a very long text would be cut anyway
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**longest:
-        text = f"a number of more than {longest} digits"  # Python refuses to write the longest
+        text = f"a number of more than {longest} digits"  # Python refuses to write very long ones
     else:
         text = printable(repr(value))
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def listed(names: Iterable[str], shown: int = 3) -> str:
+    """The first names, joined by commas, and how many more there are."""
+    every = list(names)
+    more = len(every) - shown
+    return ", ".join(every[:shown]) + (f" and {more:,} more" if more > 0 else "")

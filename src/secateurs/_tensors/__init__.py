@@ -1,1 +1,1 @@
-"""Numbers in memory: floats as integers, memory order, blocks, random bits; nothing of pruning."""
+"""Operations on tensors that know nothing of pruning: integer keys, memory order, random bits."""

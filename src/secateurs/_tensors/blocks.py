@@ -1,4 +1,4 @@
-"""Keys of many tensors in memory, block by block, in buffers that are used again."""
+"""Integer keys (see `float_keys`) of many tensors on the CPU, block by block and in threads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +20,8 @@ _NUMPY = {
     torch.int32: np.dtype(np.int32),
     torch.int16: np.dtype(np.int16),
 }
-_WORTH_A_THREAD = 1 << 20
-# More threads would wait for memory and for Python's lock, and each needs buffers of its own.
+_ELEMENTS_A_THREAD = 1 << 20
+# More threads would wait for memory and for Python's lock, and each needs its own buffers.
 _MOST_THREADS = 4
 
 
@@ -46,7 +46,7 @@ class TensorKeys:
         self._dtype, self._absolute = dtype, scores.absolute
         self._flat: torch.Tensor | None = None
         if scores.absolute and values.dtype == dtype:
-            # In numpy from here on: with many small tensors, torch's views would take the time.
+            # numpy's views cost less than torch's, which matters with many small tensors.
             self._bits = _flat_array(values.view(key_integer(dtype)).numpy())
             self._magnitude = self.dtype.type(magnitude_bits(dtype))
         else:
@@ -76,12 +76,12 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """The keys that one thread goes through: spans next to each other.
+    """The keys that one thread processes.
 
     Attributes:
-        spans: in order.
-        begin: how many keys the chunks before hold.
-        end: ``begin`` and its own number of keys.
+        spans: adjacent spans, in order.
+        begin: the index of the first key among the keys of all chunks.
+        end: the index after the last key.
     """
 
     spans: tuple[Span, ...]
@@ -90,15 +90,15 @@ class Chunk:
 
 
 def threads_for(elements: int) -> int:
-    """How many threads to use for so many elements."""
+    """How many threads to use for a number of elements."""
     most = min(torch.get_num_threads(), _MOST_THREADS)
-    return max(1, min(most, elements // _WORTH_A_THREAD))
+    return max(1, min(most, elements // _ELEMENTS_A_THREAD))
 
 
 def in_threads(
     function: Callable[[Argument], Result], arguments: Sequence[Argument]
 ) -> list[Result]:
-    """Call a function on each argument, each in a thread of its own; the results are in order."""
+    """Call a function on each argument in a separate thread; the results are in order."""
     if len(arguments) < 2:
         return [function(argument) for argument in arguments]
     with ThreadPoolExecutor(len(arguments)) as pool:
@@ -152,20 +152,20 @@ def share_out(sources: Sequence[TensorKeys], threads: int | None = None) -> list
 
 
 def block_length(dtype: torch.dtype, block: int = BLOCK) -> int:
-    """How many keys of a float format go into one block: as many bytes for every format."""
+    """How many keys of a float format one block has; blocks of all formats have the same bytes."""
     return max(block * 4 // numpy_integer(dtype).itemsize, 1)
 
 
 def key_blocks(chunk: Chunk, dtype: torch.dtype, length: int | None = None) -> Iterator[Array]:
-    """Yield the keys of a chunk in full blocks, however the tensors divide them.
+    """Yield the keys of a chunk in full blocks, across the boundaries of tensors.
 
     Args:
-        chunk: what to go through.
+        chunk: the keys.
         dtype: the float format of the keys.
-        length: how many keys go into one block; by default `block_length`.
+        length: how many keys one block has; by default `block_length`.
 
     Yields:
-        Integer arrays, valid until the next one.
+        Integer arrays in one buffer, which the next block overwrites.
     """
     most = min(length or block_length(dtype), chunk.end - chunk.begin)
     block = np.empty(most, dtype=numpy_integer(dtype))

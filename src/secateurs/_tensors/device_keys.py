@@ -8,13 +8,13 @@ from secateurs._tensors.float_keys import Scores, key_of
 from secateurs._tensors.memory_order import flattened
 
 _BLOCK = 1 << 24
-"""Elements in one operation: on few elements, launching it takes longer than the operation."""
+"""Elements in one operation; with few, launching the operation would take longer than it does."""
 
 
 def device_blocks(
     scores: Iterable[Scores], dtype: torch.dtype, size: int = _BLOCK
 ) -> Iterator[torch.Tensor]:
-    """Yield all keys in blocks, each of as many tensors as fit into it.
+    """Yield all keys in blocks, joining as many tensors as one block can hold.
 
     Args:
         scores: tensors on accelerators, of any memory layout.
@@ -53,7 +53,7 @@ def joined_keys(
 
 
 def fetched(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Copy flat tensors of any devices and sizes to the CPU, waiting once for each device."""
+    """Copy flat tensors to the CPU, waiting once for each device and dtype."""
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
         groups.setdefault((tensor.device, tensor.dtype), []).append(index)

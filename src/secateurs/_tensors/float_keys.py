@@ -1,8 +1,8 @@
-"""Scores as integers: the bits of a float, rearranged so that integer order is score order.
+"""Integer keys of scores: the bits of a float, mapped so that keys are ordered as the scores are.
 
-The bits of |x|, read as an integer, grow with |x| for every IEEE format (infinity last, NaN beyond
-it). Counting keys in ranges therefore finds the k-th smallest score exactly, without sorting,
-without a copy of the model, and in a way that sums over tensors, ranks or files.
+For every IEEE format, the bits of |x|, read as an integer, grow with |x| (infinity is last, NaN
+beyond it). Counting keys in ranges therefore finds the k-th smallest score exactly, without sorting
+and without a copy of the model; the counts can be summed over tensors, ranks or files.
 """
 
 from collections.abc import Sequence
@@ -44,11 +44,11 @@ class Scores:
 
 
 def key_dtype(scores: Sequence[Scores]) -> torch.dtype:
-    """The float format in which all these scores are exact: their own if they agree on one."""
+    """A float format that holds all scores exactly: their own dtype if they share one."""
     dtypes = {s.values.dtype for s in scores}
     if len(dtypes) == 1 and dtypes <= _FORMATS.keys():
         return dtypes.pop()
-    # float8 has no arithmetic and formats without infinities; float32 holds each exactly.
+    # float8 has no arithmetic, and partly no infinities; float32 holds its values exactly.
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
@@ -63,13 +63,13 @@ def magnitude_bits(dtype: torch.dtype) -> int:
 
 
 def key_range(dtype: torch.dtype, *, signed: bool) -> tuple[int, int]:
-    """The least and the greatest key that is not NaN's."""
+    """The smallest and the largest key of scores that are not NaN."""
     infinity = _FORMATS[dtype].infinity
     return (-infinity - 1 if signed else 0), infinity
 
 
 def key_of(values: torch.Tensor, dtype: torch.dtype, *, absolute: bool) -> torch.Tensor:
-    """Map scores to integers of the same order; equal scores, as -0 and 0, to equal integers.
+    """Map scores to integers of the same order; equal scores, such as -0 and 0, to equal integers.
 
     Args:
         values: scores of any float dtype.
@@ -81,12 +81,12 @@ def key_of(values: torch.Tensor, dtype: torch.dtype, *, absolute: bool) -> torch
     if absolute:
         return values.view(form.integer).bitwise_and(form.magnitude)
     bits = (values + 0.0).view(form.integer)  # adding zero turns -0 into 0
-    # A negative float's bits grow with its size: flip all but the sign to turn the order round.
+    # The bits of a negative float grow with its magnitude: flip all but the sign to reverse that.
     return torch.where(bits < 0, bits ^ form.magnitude, bits)
 
 
 def score_of(key: int, dtype: torch.dtype) -> float:
-    """Turn a key back into the score it stands for."""
+    """Turn a key back into its score."""
     form = _FORMATS[dtype]
     bits = key if key >= 0 else key ^ form.magnitude
     return torch.tensor(bits, dtype=form.integer).view(dtype).item()

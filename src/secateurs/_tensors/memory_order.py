@@ -1,4 +1,4 @@
-"""Tensors in the order of memory, in pieces that suit a device's caches."""
+"""Flat views of tensors in the order of memory, and pieces that fit into a processor's caches."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,8 +8,8 @@ import torch
 BLOCK = 1 << 19
 """Elements in one operation on a CPU.
 
-Small enough for the caches; large enough that most time is spent on arithmetic, since each
-operation releases Python's lock and then waits for the other threads to take it again.
+Small enough for the caches; large enough that arithmetic takes most of the time, since each
+operation releases Python's lock and waits for it afterwards.
 """
 
 _DEVICE_BLOCK = 1 << 24
@@ -17,15 +17,15 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def as_integers(values: torch.Tensor) -> torch.Tensor:
-    """See a tensor's bits as integers, outside of autograd."""
+    """View a tensor's bits as integers, outside of autograd."""
     return values.detach().view(_INTEGERS[values.element_size()])
 
 
 def storage_order(values: torch.Tensor) -> tuple[int, ...]:
-    """The dimensions of ``values``, from the one with the largest stride to the smallest.
+    """The dimensions of ``values``, from the largest stride to the smallest.
 
-    For a permuted tensor (``channels_last``, a transpose) ``values.permute(order).reshape(-1)`` is
-    a view where ``values.reshape(-1)`` would be a copy.
+    For a permuted tensor (``channels_last``, a transpose), ``values.permute(order).reshape(-1)`` is
+    a view, whereas ``values.reshape(-1)`` would be a copy.
     """
     return tuple(sorted(range(values.dim()), key=values.stride, reverse=True))
 
@@ -87,12 +87,12 @@ def logical_pieces(
 
 
 def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Make uninitialised tensors that follow each other in memory.
+    """Make uninitialised tensors that are adjacent in memory.
 
     Args:
-        like: tensors that give shape, device and order of memory; overlapping ones are taken as if
-            they were dense.
-        dtype: what to make, of one byte an element: bool or uint8.
+        like: tensors with the shapes, devices and memory order to make. Gaps and overlaps in
+            their memory are not copied.
+        dtype: bool or uint8.
 
     Returns:
         One tensor for each of ``like``; those on one device share one allocation.
@@ -111,14 +111,14 @@ def side_by_side(like: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch
 
 
 def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor, ...]]:
-    """Join flat tensors that follow each other in memory.
+    """Join flat tensors that are adjacent in memory.
 
     Args:
-        rows: tuples of one-dimensional contiguous tensors, those of a tuple equally long.
+        rows: tuples of one-dimensional contiguous tensors; the tensors of a tuple are equally long.
 
     Returns:
-        Fewer and longer rows with the same elements in the same order: a row is joined to the one
-        before where all its tensors follow in memory on theirs.
+        Fewer and longer rows with the same elements in the same order. A row is joined to the row
+        before it if each of its tensors begins in memory where that row's tensor ends.
     """
     made: list[tuple[torch.Tensor, ...]] = []
     for row in rows:
@@ -135,7 +135,7 @@ def joined(rows: Sequence[tuple[torch.Tensor, ...]]) -> list[tuple[torch.Tensor,
 def _empty(count: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     if device.type != "cpu":
         return torch.empty(count, dtype=dtype, device=device)
-    # numpy asks for huge pages: the first access to ordinary ones costs more than filling them.
+    # numpy asks for huge pages; the first access to ordinary pages costs more than filling them.
     return torch.from_numpy(np.empty(count, np.uint8)).view(dtype)
 
 
@@ -144,7 +144,7 @@ def _piece(tensor: torch.Tensor, block: int) -> int:
 
 
 def _dense_strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The strides that keep the order of memory and leave no gaps."""
+    """The strides of a tensor of the same order of memory without gaps."""
     if tensor.is_contiguous():
         return tensor.stride()
     strides, step = [0] * tensor.dim(), 1

@@ -1,4 +1,4 @@
-"""Weights times masks, bit by bit, at about the speed of copying them."""
+"""Multiplies weights by masks, bit-exactly and about as fast as copying them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Product:
     """One multiplication: ``target = source * keep``.
 
     Attributes:
-        source: what is multiplied.
+        source: the values.
         keep: bool, broadcasts to the shape of ``source``.
-        target: of the dtype, shape and device of ``source``; overwritten.
+        target: of the dtype, shape and device of ``source``; it is overwritten.
     """
 
     source: torch.Tensor
@@ -28,13 +28,13 @@ class Product:
 def multiply(
     products: Sequence[Product], *, block: int = BLOCK, threads: int | None = None
 ) -> None:
-    """Write the sources where they are kept, else +0: bit-exact for every float dtype.
+    """Write each source where it is kept, and +0 elsewhere: bit-exact for every float dtype.
 
-    On a CPU, all threads go through all tensors block by block; on other devices, tensors whose
-    masks need no broadcasting share their launches, however many they are.
+    On a CPU, the elements of all tensors are divided over threads, in blocks. On other devices, all
+    tensors whose masks need no broadcasting share a few launches.
 
     Args:
-        products: what to multiply.
+        products: the multiplications.
         block: the elements of one block on a CPU.
         threads: how many threads a CPU uses at most; None chooses by the number of elements.
     """
@@ -62,7 +62,7 @@ def multiply(
 
 
 def _flat(product: Product) -> tuple[Array, Array, Array] | None:
-    """The three in one order of memory as flat arrays, None if they have none in common."""
+    """Source, mask and target as flat arrays; None if they differ in their order of memory."""
     source, target = product.source, product.target
     keep = product.keep
     if keep.shape != source.shape:
@@ -72,14 +72,14 @@ def _flat(product: Product) -> tuple[Array, Array, Array] | None:
         source, keep, target = (tensor.permute(order) for tensor in (source, keep, target))
         if not (source.is_contiguous() and keep.is_contiguous() and target.is_contiguous()):
             return None
-    # Flattened by numpy, since torch's views would take the time with many small tensors.
+    # numpy's views cost less than torch's, which matters with many small tensors.
     return source.numpy().reshape(-1), keep.numpy().reshape(-1), target.numpy().reshape(-1)
 
 
 def _multiply_blocks(
     flats: Sequence[tuple[Array, Array, Array]], block: int, threads: int | None
 ) -> None:
-    # numpy converts the mask in blocks, in the cache; torch goes element by element.
+    # numpy is faster than torch here: it converts the mask block by block in the cache.
     ends = np.cumsum([len(source) for source, _, _ in flats])
 
     def multiply_range(elements: range) -> None:
@@ -96,10 +96,10 @@ def _multiply_blocks(
 
 
 def multiply_together(group: Sequence[Product]) -> None:
-    """Multiply with a few operations for all tensors: a copy, then a product of equal dtypes."""
+    """Multiply all tensors by a few operations: a copy, then a product of equal dtypes."""
     targets = [product.target for product in group]
     torch._foreach_copy_(targets, [product.source for product in group])  # pyright: ignore[reportPrivateImportUsage]
-    # One conversion of all the masks, since a product of two dtypes would be a launch a tensor.
+    # All masks are converted at once: a product of two dtypes would be one launch per tensor.
     flat = torch.cat([product.keep.reshape(-1) for product in group]).to(targets[0].dtype)
     pieces = flat.split([target.numel() for target in targets])
     factors = [piece.view(target.shape) for piece, target in zip(pieces, targets, strict=True)]

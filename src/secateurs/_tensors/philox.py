@@ -1,6 +1,6 @@
-"""Random numbers by index: the number of a unit does not depend on when or where it is drawn.
+"""Random numbers by index: the number of a unit depends on its index and the key alone.
 
-So each thread, block, rank or file can draw only the numbers that it needs.
+Each thread, block, rank or file can therefore draw only the numbers that it needs.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ _BYTES_A_COUNT = 32
 
 
 class Stream:
-    """A stream of random bytes, and a finer number for each of them where one is needed.
+    """A random byte for each index, and a number of 53 bits for indices where a byte is too coarse.
 
-    The bytes are those of the counter-based generator Philox4x64-10 (Salmon et al. 2011,
-    doi:10.1145/2063384.2063405); the finer numbers are SplitMix64's (Steele et al. 2014,
+    The bytes come from the counter-based generator Philox4x64-10 (Salmon et al. 2011,
+    doi:10.1145/2063384.2063405), the numbers from SplitMix64 (Steele et al. 2014,
     doi:10.1145/2660193.2660195). Both are fixed algorithms: the same key gives the same numbers on
     every machine.
 
     Args:
-        generator: gives the key, 192 bits; its state advances.
+        generator: draws the key of 192 bits; its state advances.
     """
 
     def __init__(self, generator: torch.Generator):
@@ -35,14 +35,14 @@ class Stream:
         first, skipped = divmod(start, _BYTES_A_COUNT)
         philox = np.random.Philox(counter=first, key=self._key)
         count = -(-(skipped + stop - start) // 8)
-        # Over the full range these are the raw words; unlike random_raw, other threads may run.
+        # Over the full range, these are the raw words. random_raw would hold Python's lock.
         words = np.random.Generator(philox).integers(
             0, 2**64 - 1, size=count, dtype=np.uint64, endpoint=True
         )
         return words.astype("<u8", copy=False).view(np.uint8)[skipped : skipped + stop - start]
 
     def finer(self, indices: Array) -> Array:
-        """Uniform numbers from [0, 1) for some indices, float64 with 53 random bits."""
+        """Uniform numbers in [0, 1) for some indices: float64 with 53 random bits."""
         bits = (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         bits += self._finer
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,8 +1,7 @@
 """Scales of quantised weights, found by their names.
 
-Quantised weights of one byte are stored divided by a scale, which is another tensor of the same
-module: one number, one for each output channel, or one for each block. The magnitude of such a
-weight is that of the product.
+Quantised weights of one byte are stored divided by a scale, which is another tensor of the module:
+one number, one for each output channel, or one for each block. The real weight is the product.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,13 +11,13 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from secateurs.errors import Argument, InvalidArgumentError
 
-# Names of scales of the weight NAME: those of compressed-tensors, fbgemm, DeepSeek and others.
+# Names of the scale of a weight, as in compressed-tensors, fbgemm, DeepSeek and others.
 _SCALES = ("{name}_scale", "{name}_scale_inv", "{name}.scale")
 _SCALES_OF_WEIGHT = ("{module}scale_weight", "{module}scale", "{module}scales", "{module}SCB")
-# With one of these, the weight is not just the product with its scale.
+# If one of these exists, the weight is more than a product with its scale.
 _FURTHER = ("{name}_scale_2", "{name}_global_scale", "{name}_zero_point", "{name}.absmax")
 _FURTHER_OF_WEIGHT = ("{module}qzeros", "{module}zeros")
-# Words in names of scales of an unknown kind, and words that say that it is no scale of weights.
+# Words in the names of scales of unknown kinds, and beginnings of names of other scales.
 _SCALING = ("scal", "amax", "absmax")
 _NOT_OF_WEIGHTS = (
     "input", "output", "act", "in_", "out_", "x_", "q_", "k_", "v_", "kv_", "prob", "logit", "bias",
@@ -27,22 +26,22 @@ _POWERS = tuple(2**i for i in range(3, 14))
 
 
 def scale_name(name: str, names: Collection[str]) -> str | None:
-    """The name of the scale of a weight, if there is one.
+    """The name of a weight's scale, if there is one.
 
     Args:
-        name: the weight.
-        names: all tensors of the model.
+        name: of the weight.
+        names: of all tensors of the model.
     """
     return _first(name, names, _SCALES, _SCALES_OF_WEIGHT)
 
 
 def further_name(name: str, names: Collection[str]) -> str | None:
-    """The name of a tensor by which a weight is not just the product with its scale, if any."""
+    """The name of a tensor, if any, that makes a weight more than a product with its scale."""
     return _first(name, names, _FURTHER, _FURTHER_OF_WEIGHT)
 
 
 def is_quantised(tensor: torch.Tensor | None) -> bool:
-    """Whether it is a weight that may have a scale: of one byte an element, and no mask."""
+    """Whether a tensor is a weight that may have a scale: one byte per element, and no mask."""
     if tensor is None or tensor.dtype == torch.bool or tensor.dtype.itemsize != 1:
         return False
     lazy = isinstance(tensor, UninitializedParameter | UninitializedBuffer)
@@ -50,7 +49,7 @@ def is_quantised(tensor: torch.Tensor | None) -> bool:
 
 
 def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names with a word for scales in them, grouped by the module's name before them."""
+    """The names that look like scales, grouped by the name of their module."""
     found: dict[str, list[str]] = {}
     for name in names:
         module, dot, attribute = name.rpartition(".")
@@ -60,10 +59,10 @@ def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
-    """The name of a tensor that seems to be a weight's scale of an unknown kind, if any.
+    """The name of a tensor, if any, that seems to be a weight's scale of an unknown kind.
 
     Args:
-        name: the weight, which has no scale of a known kind.
+        name: of the weight, which has no scale of a known kind.
         scaling: `scaling_names` of all tensors.
     """
     module, dot, attribute = name.rpartition(".")
@@ -76,11 +75,11 @@ def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def scales_of(weights: Iterable[str], names: Collection[str]) -> set[str]:
-    """The names of all scales of quantised weights, of a known kind or not.
+    """The names of all scales of quantised weights, of known and unknown kinds.
 
     Args:
-        weights: the quantised weights.
-        names: all tensors of the model.
+        weights: names of the quantised weights.
+        names: of all tensors of the model.
     """
     scaling = scaling_names(names)
     found: set[str | None] = set()
@@ -97,18 +96,18 @@ def scale_steps(
     *,
     outputs_last: bool = False,
 ) -> tuple[int, ...]:
-    """For how many neighbouring elements in each dimension one number of the scale is meant.
+    """How many neighbouring elements in each dimension share one number of the scale.
 
     Args:
-        name: the weight, for the error.
-        shape: its shape.
+        name: of the weight, for the error.
+        shape: of the weight.
         scale: the shape of its scale.
         block: the size of a block in the last dimensions, if it is known.
-        outputs_last: whether the weight is (in, out): a scale of one dimension is one number for
+        outputs_last: whether the weight is (in, out); a scale of one dimension has one number for
             each output.
 
     Raises:
-        InvalidArgumentError: it does not follow from the shapes.
+        InvalidArgumentError: the shapes do not show it.
 
     Example:
         >>> scale_steps("fc.weight", (64, 32), (64, 1))
@@ -135,12 +134,12 @@ def scale_steps(
 
 
 def spread(scale: torch.Tensor, shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
-    """A scale in the shape of its weight, float32.
+    """Expand a scale to the shape of its weight, in float32.
 
     Args:
-        scale: one number, one a row, or one a block.
-        shape: the weight's shape.
-        steps: what `scale_steps` gave.
+        scale: one number, one for each row, or one for each block.
+        shape: of the weight.
+        steps: the result of `scale_steps`.
     """
     sizes = [-(-size // step) for size, step in zip(shape, steps, strict=True)]
     wide = scale.detach().float().reshape(sizes)
@@ -160,7 +159,7 @@ def _first(
 
 
 def _step(size: int, count: int, block: int) -> int:
-    """How many of ``size`` neighbours share one of ``count`` numbers; 0 if that is unclear."""
+    """How many of ``size`` neighbours share one of ``count`` numbers; 0 if unclear."""
     if count == 1:
         return size
     if not 0 < count <= size:

@@ -24,6 +24,7 @@ from secateurs.errors import SecateursError
 from secateurs.evaluation import Grid, sweep
 from secateurs.evaluation.ranks import Ranks
 from secateurs.parameters.coverage_count import coverage_of
+from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import targets_in
 from secateurs.report import plot_sweep, print_table
@@ -117,10 +118,10 @@ def _load(
 
 def _what_stays(model: LoadedModel, pruning: SweepPruning, grid: Grid) -> str:
     """A line on the weights that do not compete."""
-    patterns = {"include": pruning.include or None, "exclude": pruning.exclude or None}
+    choice = LayerChoice(pruning.layers or None, pruning.include or None, pruning.exclude or None)
     contents = ModelContents(model.model)
-    targets = targets_in(contents, layers=pruning.layers or None, **patterns)
-    found = coverage_of(contents, targets, **patterns, barrier=grid.barrier)
+    targets = targets_in(contents, choice)
+    found = coverage_of(contents, targets, choice, barrier=grid.barrier)
     return coverage_line(found, pruning.layers, pruning.include)
 
 

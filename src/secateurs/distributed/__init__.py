@@ -1,4 +1,4 @@
-"""Models over several processes: what part of a tensor lies here, and how ranks speak.
+"""Models over several processes: the shards of a tensor, and communication between the ranks.
 
-Nothing of ``torch.distributed`` is imported before a model needs it.
+``torch.distributed.tensor`` and FSDP are not imported: a model that needs them has done so.
 """

@@ -1,6 +1,6 @@
-"""What ranks say to each other over torch.distributed.
+"""Communication between ranks over torch.distributed.
 
-Everything is an all_reduce of a few kilobytes, so there is one place for timeouts and errors.
+Everything is an all_reduce of a few kilobytes, so that timeouts and errors are handled once.
 """
 
 import hashlib
@@ -18,17 +18,17 @@ from secateurs.distributed.dtensor import is_dtensor
 from secateurs.distributed.process_group import TIMEOUT, Array, LostRankError, ProcessGroup
 from secateurs.errors import FailureError, InvalidArgumentError
 
-_WIDTH = 24  # at most so many arguments are compared
-_TEXT = 600  # bytes of a message
-_NOBODY = 1 << 31
+_MOST_ARGUMENTS = 24
+_MESSAGE_BYTES = 600
+_NO_RANK = 1 << 31
 
 
 class DistributedGroup(ProcessGroup):
-    """The ranks of a process group of torch.distributed, of which this process is one.
+    """The ranks of a process group of torch.distributed, to which this process belongs.
 
     Args:
         group: the process group.
-        sharded: whether the model's parameters are divided among the ranks.
+        sharded: whether the model's parameters are divided over the ranks.
     """
 
     is_distributed = True
@@ -40,8 +40,8 @@ class DistributedGroup(ProcessGroup):
         self._group = group
         self._first = dist.get_global_rank(group, 0)
         types: list[torch.device] = group._device_types
-        here = torch.device("cpu")
-        self._device = here if here in types else torch.accelerator.current_accelerator()
+        cpu = torch.device("cpu")
+        self._device = cpu if cpu in types else torch.accelerator.current_accelerator()
 
     def __deepcopy__(self, memo: object) -> "DistributedGroup":
         return self
@@ -60,7 +60,7 @@ class DistributedGroup(ProcessGroup):
         dtensor: Any = tensor
         mesh = dtensor.device_mesh
         coordinates = mesh.get_coordinate()
-        # A mesh may be one of several slices of a larger one, each with the same parameters.
+        # The mesh may be one of several slices of a larger mesh, each with the same parameters.
         if coordinates is None or self._first not in mesh.mesh:
             return False
         pairs = zip(dtensor.placements, coordinates, strict=True)
@@ -72,20 +72,21 @@ class DistributedGroup(ProcessGroup):
 
     def agree(self, action: str, given: Mapping[str, object]) -> None:
         """See `ProcessGroup.agree`."""
-        said = {"what is called": action} | {name: _said(value) for name, value in given.items()}
-        digests = np.zeros(_WIDTH, np.int64)
-        digests[: len(said)] = [digest(f"{name}={value}") for name, value in said.items()]
-        highest = self._reduce(np.concatenate([digests, -digests]), dist.ReduceOp.MAX)
-        differing = np.flatnonzero(highest[:_WIDTH] != -highest[_WIDTH:])
+        values = {"what is called": action} | {name: _shown(v) for name, v in given.items()}
+        digests = np.zeros(_MOST_ARGUMENTS, np.int64)
+        digests[: len(values)] = [digest(f"{name}={value}") for name, value in values.items()]
+        # The largest of the digests and the largest of their negatives, which is -min.
+        extremes = self._reduce(np.concatenate([digests, -digests]), dist.ReduceOp.MAX)
+        differing = np.flatnonzero(extremes[:_MOST_ARGUMENTS] != -extremes[_MOST_ARGUMENTS:])
         if not len(differing):
             return
-        names, place = list(said), int(differing[0])
-        # Where the calls differ, so may their arguments: names are those of the rank that speaks.
-        mine = f"{names[place]} is {said[names[place]]}" if place < len(names) else "nothing more"
-        first = self._text(mine, 0)
-        leading = self.sum(digests[place : place + 1] * (self.rank == 0))
-        other = self._lowest(bool(digests[place] != leading[0]))
-        text = self._text(mine, other)
+        names, index = list(values), int(differing[0])
+        # If the calls differ, so may the names of their arguments: each rank sends its own.
+        mine = f"{names[index]} is {values[names[index]]}" if index < len(names) else "nothing more"
+        first = self._text_of(0, mine)
+        leading = self.sum(digests[index : index + 1] * (self.rank == 0))
+        other = self._lowest(bool(digests[index] != leading[0]))
+        text = self._text_of(other, mine)
         raise InvalidArgumentError(
             f"the ranks were not called alike: on rank 0 {first}, on rank {other} {text}; "
             "call all ranks with the same arguments"
@@ -99,10 +100,10 @@ class DistributedGroup(ProcessGroup):
     def fail(self, error: Exception | None) -> None:
         """See `ProcessGroup.fail`."""
         failing = self._lowest(error is not None)
-        if failing == _NOBODY:
+        if failing == _NO_RANK:
             return
         wrong = isinstance(error, InvalidArgumentError)
-        text = self._text(f"{int(wrong)}{error or ''}", failing)
+        text = self._text_of(failing, f"{int(wrong)}{error or ''}")
         if error is not None:
             raise error
         kind = InvalidArgumentError if text[:1] == "1" else FailureError
@@ -115,7 +116,7 @@ class DistributedGroup(ProcessGroup):
         try:
             yield
         except LostRankError:
-            raise  # there is nobody to tell
+            raise  # the ranks cannot communicate any more
         except Exception as caught:
             error = caught
         self.fail(error)
@@ -134,20 +135,20 @@ class DistributedGroup(ProcessGroup):
         yield same
         if np.array_equal(state, first):
             own.set_state(same.get_state())
-        else:  # on with its own numbers, but not with those again
+        else:  # this rank's generator had another state: advance it, so that it repeats nothing
             torch.empty(1, device=own.device).uniform_(generator=own)
 
     def _lowest(self, mine: bool) -> int:
-        """The lowest rank for which this is true."""
-        values = np.array([self.rank if mine else _NOBODY])
+        """The lowest rank on which ``mine`` is true; ``_NO_RANK`` if there is none."""
+        values = np.array([self.rank if mine else _NO_RANK])
         return int(self._reduce(values, dist.ReduceOp.MIN)[0])
 
-    def _text(self, text: str, speaker: int) -> str:
-        """What one rank says."""
-        data = np.zeros(_TEXT, np.uint8)
-        if self.rank == speaker:
-            said = text.encode()[:_TEXT]
-            data[: len(said)] = np.frombuffer(said, np.uint8)
+    def _text_of(self, rank: int, mine: str) -> str:
+        """The text of one rank, on all ranks."""
+        data = np.zeros(_MESSAGE_BYTES, np.uint8)
+        if self.rank == rank:
+            encoded = mine.encode()[:_MESSAGE_BYTES]
+            data[: len(encoded)] = np.frombuffer(encoded, np.uint8)
         data = self._reduce(data, dist.ReduceOp.SUM)
         return data.tobytes().rstrip(b"\0").decode(errors="replace")
 
@@ -170,14 +171,14 @@ class DistributedGroup(ProcessGroup):
 
 
 def digest(text: str) -> int:
-    """A number that hardly two texts have in common, the same in every process."""
+    """A hash of a text, the same in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
 
 
-def _said(value: object) -> str:
-    """A value in words that are the same in every process."""
+def _shown(value: object) -> str:
+    """A value as text that is the same in every process."""
     if isinstance(value, torch.Generator):
         return f"a generator on {value.device.type}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_said, value))}]"
+        return f"[{', '.join(map(_shown, value))}]"
     return str(getattr(value, "__qualname__", None) or repr(value))

@@ -1,7 +1,4 @@
-"""What torch says of one tensor or module: whether it is a DTensor, or sharded by FSDP.
-
-At no cost where nothing is distributed.
-"""
+"""Conversions between DTensors and ordinary tensors, which cost nothing for ordinary models."""
 
 import sys
 from collections.abc import Iterable
@@ -15,31 +12,31 @@ _FSDP = "torch.distributed.fsdp"
 
 
 def is_dtensor(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a DTensor: a part of it lies here, others lie on other ranks."""
-    module: Any = sys.modules.get(_DTENSOR)  # who has a DTensor has imported it
+    """Whether a tensor is a DTensor, of which each rank holds a part."""
+    module: Any = sys.modules.get(_DTENSOR)  # without this module there is no DTensor
     return module is not None and isinstance(tensor, module.DTensor)
 
 
 def local_of(tensor: torch.Tensor) -> torch.Tensor:
-    """What lies here of a detached tensor: all of it, unless it is a DTensor."""
+    """This rank's part of a detached tensor: all of it, unless it is a DTensor."""
     return cast(Any, tensor).to_local() if is_dtensor(tensor) else tensor
 
 
 def full_of(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a detached tensor, gathered from all ranks if it is a DTensor."""
+    """A detached tensor as a whole, gathered from all ranks if it is a DTensor."""
     return cast(Any, tensor).full_tensor() if is_dtensor(tensor) else tensor
 
 
 def dtensor_of(
     local: torch.Tensor, mesh: Any, placements: tuple[Any, ...], shape: Iterable[int]
 ) -> torch.Tensor:
-    """Make a DTensor of what lies here of it.
+    """Make a DTensor from this rank's part of it.
 
     Args:
-        local: what lies here.
-        mesh: the device mesh of a DTensor beside it.
+        local: this rank's part.
+        mesh: the device mesh.
         placements: how each dimension of the mesh divides the tensor.
-        shape: the shape of the whole.
+        shape: the shape of the whole tensor.
     """
     module: Any = sys.modules[_DTENSOR]
     whole = torch.empty(tuple(shape), device="meta")
@@ -49,7 +46,7 @@ def dtensor_of(
 
 
 def as_replica(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
-    """A tensor that every rank has whole as a DTensor, if ``beside`` is one and it is none."""
+    """Make a tensor that all ranks hold a replicated DTensor, if ``beside`` is a DTensor."""
     if not is_dtensor(beside) or is_dtensor(tensor):
         return tensor
     module: Any = sys.modules[_DTENSOR]
@@ -59,12 +56,12 @@ def as_replica(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
 
 
 def as_gathered(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor where ``beside`` is whole: FSDP gathers weights for a forward pass."""
+    """Gather a DTensor if ``beside`` is none: FSDP gathers weights for a forward pass."""
     return full_of(tensor) if is_dtensor(tensor) and not is_dtensor(beside) else tensor
 
 
 def reshard(modules: Iterable[nn.Module]) -> None:
-    """Bring the parameters of FSDP modules back to shards: after a forward pass some are whole."""
+    """Turn parameters that FSDP modules gathered for a forward pass back into shards."""
     module: Any = sys.modules.get(_FSDP)
     if module is None or not torch.distributed.is_initialized():
         return

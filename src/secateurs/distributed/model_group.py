@@ -1,4 +1,4 @@
-"""Which ranks hold a model: asked once, where its parameters are collected."""
+"""Finds the ranks that hold a model."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -45,12 +45,9 @@ def group_of_parts(
 
 
 def group_of_tensors(tensors: Iterable[torch.Tensor]) -> ProcessGroup:
-    """The ranks over which some tensors are divided: this process alone if none of them is."""
-    meshes: dict[Any, None] = {}
-    for tensor in tensors:
-        if is_dtensor(tensor):
-            dtensor: Any = tensor
-            meshes[dtensor.device_mesh] = None
+    """The ranks over which tensors are divided; this process alone if none is a DTensor."""
+    dtensors: list[Any] = [tensor for tensor in tensors if is_dtensor(tensor)]
+    meshes = dict.fromkeys(dtensor.device_mesh for dtensor in dtensors)
     if not meshes:
         return ProcessGroup()
     roots = {_root(mesh): None for mesh in meshes}
@@ -60,14 +57,14 @@ def group_of_tensors(tensors: Iterable[torch.Tensor]) -> ProcessGroup:
     widest = max(roots, key=lambda root: root.size())
     if sorted(widest.mesh.flatten().tolist()) != ranks or widest.ndim > 1:
         raise InvalidArgumentError(
-            "the model lies on a part of the ranks that no process group of one dimension covers: "
+            "the model is on some of the ranks, which no process group of one dimension covers: "
             "build its meshes from one init_device_mesh over all ranks"
         )
     return DistributedGroup(widest.get_group(), sharded=True)
 
 
 def description_of(named: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """What must be the same on all ranks: names, shapes, dtypes and placements of parameters."""
+    """Names, shapes, dtypes and placements of parameters as text, to compare them over ranks."""
     every = list(named)
     text = ";".join(
         f"{n}:{tuple(p.shape)}:{p.dtype}:{getattr(p, 'placements', '')}" for n, p in every

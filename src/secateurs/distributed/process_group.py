@@ -1,7 +1,7 @@
-"""The ranks that hold one model, and the few things that they say to each other.
+"""The ranks that hold one model, and how they communicate.
 
-Everything that adds up or compares over ranks goes through a `ProcessGroup`, which in a single
-process does nothing, so that there is one path for both.
+All sums and comparisons over ranks go through a `ProcessGroup`. In a single process it does
+nothing, so that the same code serves both cases.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -20,20 +20,21 @@ TIMEOUT = 60.0
 
 
 class LostRankError(FailureError):
-    """Another rank died, did not come in time, or does something else."""
+    """Another rank ended, did not answer in time, or called something else."""
 
 
 class ProcessGroup:
-    """The ranks that hold one model, and what they say to each other.
+    """The ranks that hold one model, and how they communicate.
 
-    This class is a single process, which has the model for itself: nothing is said. All ranks of a
-    `DistributedGroup` call the same methods in the same order.
+    This class is a single process that holds the whole model, so that nothing is communicated. The
+    ranks of a `DistributedGroup` must all call the same methods in the same order.
 
     Attributes:
         rank: the number of this process, from 0.
         size: how many ranks there are.
-        is_distributed: whether there is anyone to speak to.
-        is_sharded: whether the model's parameters are divided among the ranks; else all hold all.
+        is_distributed: whether there may be other ranks.
+        is_sharded: whether the model's parameters are divided over the ranks; otherwise each rank
+            holds the whole model.
     """
 
     rank = 0
@@ -43,11 +44,11 @@ class ProcessGroup:
 
     @property
     def holders(self) -> "ProcessGroup":
-        """Those that it takes to hold the model once: this process alone where each has it all."""
+        """The ranks that hold one copy of the model: this process alone if it holds all of it."""
         return self
 
     def counts(self, tensor: torch.Tensor) -> bool:  # noqa: ARG002
-        """Whether this rank counts what it has of a tensor; of ranks with the same, one does."""
+        """Whether this rank counts its part of a tensor: of several ranks with a copy, one does."""
         return True
 
     def sum(self, values: Array) -> Array:
@@ -59,7 +60,7 @@ class ProcessGroup:
         return values
 
     def agree(self, action: str, given: Mapping[str, object]) -> None:
-        """Check that all ranks do the same with the same arguments.
+        """Check that all ranks perform the same action with the same arguments.
 
         Raises:
             InvalidArgumentError: on all ranks, if not; it names what differs.
@@ -67,19 +68,19 @@ class ProcessGroup:
         """
 
     def check_replicas(self, what: str, value: Callable[[], int]) -> None:
-        """Check that ranks of which each holds the whole model came to the same number.
+        """Check that all ranks computed the same number, if each holds the whole model.
 
         Args:
-            what: what the number says, for the error.
-            value: gives the number, if it is asked for.
+            what: what the number is, for the error.
+            value: computes the number; not called in a single process or on sharded models.
 
         Raises:
-            InvalidArgumentError: on all ranks, if they did not.
+            InvalidArgumentError: on all ranks, if the numbers differ.
             LostRankError: a rank is missing.
         """
 
     def fail(self, error: Exception | None) -> None:
-        """Raise on all ranks if one of them has an error; those that have none say whose it is.
+        """Raise on all ranks if one of them has an error; the message then names that rank.
 
         Raises:
             InvalidArgumentError: an error of this kind, on every rank.
@@ -91,15 +92,15 @@ class ProcessGroup:
 
     @contextmanager
     def together(self) -> Generator[None]:
-        """An error in the block on one rank is an error on all."""
+        """Raise an error in the ``with`` block on all ranks if it occurs on one."""
         yield
 
     @contextmanager
     def shared(self, generator: torch.Generator | None) -> Generator[torch.Generator | None]:
-        """A generator that gives all ranks the numbers that rank 0's own would give it.
+        """Give all ranks a generator that draws the same numbers: those of rank 0's generator.
 
         Args:
-            generator: this rank's own; its state advances. If None, one seeded by rank 0; in a
-                single process there is none then.
+            generator: this rank's own generator, whose state advances. If None, rank 0 seeds one;
+                in a single process, None is given back.
         """
         yield generator

@@ -1,4 +1,4 @@
-"""Which elements of a tensor lie on this rank, and where they lie in the whole."""
+"""Which elements of a tensor this rank holds."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,14 +14,14 @@ from secateurs.errors import InvalidArgumentError
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """The part of a tensor that lies here: some indices of each of its dimensions, mostly all.
+    """This rank's part of a tensor: some of the indices of each dimension, or all.
 
     Attributes:
-        shape: the shape of the whole.
-        rows: for each dimension, the indices that lie here, ascending; None where all of it is
-            here.
-        counted: whether this rank counts it; of several ranks that hold the same, one does.
-        mesh: the device mesh, None where the tensor is no DTensor.
+        shape: the shape of the whole tensor.
+        rows: for each dimension, the indices that this rank holds, ascending; None if it holds the
+            whole tensor.
+        counted: whether this rank counts it; of several ranks that hold the same part, one does.
+        mesh: the device mesh; None if the tensor is no DTensor.
         placements: how each dimension of the mesh divides the tensor.
     """
 
@@ -36,12 +36,12 @@ class Shard:
 
     @property
     def local(self) -> tuple[int, ...]:
-        """The shape of the part that lies here."""
+        """The shape of this rank's part."""
         return self.shape if self.rows is None else tuple(map(len, self.rows))
 
     @property
     def indices(self) -> tuple[Array, ...]:
-        """``rows``, also where all of it is here."""
+        """``rows``, also if this rank holds the whole tensor."""
         return tuple(map(np.arange, self.shape)) if self.rows is None else self.rows
 
     @property
@@ -51,12 +51,12 @@ class Shard:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of the tensor lies here."""
+        """Whether this rank holds the whole tensor."""
         return self.local == self.shape
 
     @cached_property
     def first(self) -> int | None:
-        """The flat index of the first element, if the part is one run of flat indices."""
+        """The flat index of the part's first element; None if its flat indices have gaps."""
         rows = self.indices
         cut = [d for d, some in enumerate(rows) if len(some) != self.shape[d]]
         if not cut:
@@ -69,7 +69,7 @@ class Shard:
         return int(self.indices_of(np.zeros(1, np.int64))[0])
 
     def indices_of(self, flat: Array) -> Array:
-        """The flat indices in the whole of some flat indices in the part."""
+        """Convert flat indices in this rank's part to flat indices in the whole tensor."""
         if self.rows is None or not self.shape:
             return flat
         found = np.zeros(len(flat), np.int64)
@@ -81,11 +81,11 @@ class Shard:
         return found
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Take the part that lies here out of a tensor.
+        """Take this rank's part out of a tensor.
 
         Args:
-            tensor: whole, or one that broadcasts to the whole, on every rank; or a DTensor of the
-                whole, divided in any way (all ranks must call together).
+            tensor: the whole tensor on every rank, or one that broadcasts to it; or a DTensor that
+                is divided in any way, for which all ranks must call this together.
         """
         if is_dtensor(tensor):
             return self._of_dtensor(tensor)
@@ -112,28 +112,28 @@ class Shard:
         return tensor.to_local()
 
     def as_dtensor(self, local: torch.Tensor) -> torch.Tensor:
-        """See what lies here as a part of the whole: a DTensor where this is a part of one."""
+        """Make a DTensor of this rank's part, if the tensor is one."""
         if self.mesh is None:
             return local
         return dtensor_of(local, self.mesh, self.placements, self.shape)
 
-    def lies_along(self, other: "Shard") -> bool:
-        """Whether the same indices lie here of a larger tensor to which this one broadcasts."""
+    def is_aligned(self, other: "Shard") -> bool:
+        """Whether this part broadcasts to this rank's part of a larger tensor, index by index."""
         rows = zip(self.indices, other.indices, self.shape, strict=True)
         return all(np.array_equal(mine, theirs) for mine, theirs, size in rows if size > 1)
 
     def pooled(self, shape: tuple[int, ...]) -> Self:
-        """Where a tensor lies whose entries each stand for some dimensions of this one.
+        """The part of a tensor that has one entry for all indices of some dimensions.
 
         Args:
-            shape: with a one where an entry stands for a whole dimension, which is not divided.
+            shape: this shape with those dimensions reduced to one; they must not be divided.
         """
         pairs = zip(self.indices, shape, self.shape, strict=True)
         rows = tuple(rows if size == full else rows[:1] for rows, size, full in pairs)
         return replace(self, shape=shape, rows=rows)
 
     def replicas(self, shape: tuple[int, ...], *, counted: bool) -> Self:
-        """A tensor of a shape that each rank of the mesh has whole."""
+        """The part of a tensor that each rank of the mesh holds as a whole."""
         from torch.distributed.tensor import Replicate
 
         placements = tuple(Replicate() for _ in self.placements)
@@ -143,15 +143,15 @@ class Shard:
 def shard_of(
     tensor: torch.Tensor, name: str = "a tensor", group: ProcessGroup | None = None
 ) -> Shard:
-    """Say which part of a tensor lies on this rank.
+    """Find this rank's part of a tensor.
 
-    Even and uneven shards, over any number of mesh dimensions, and strided ones (tensor parallel
-    under ``fully_shard``).
+    Shards may be even or uneven, over any number of mesh dimensions, and strided (tensor
+    parallelism under ``fully_shard``).
 
     Args:
         tensor: a DTensor or an ordinary tensor.
-        name: what to call it in an error.
-        group: the ranks that hold the model; they settle which of them counts what several hold.
+        name: the tensor's name, for an error.
+        group: the ranks that hold the model; it decides which of several copies is counted.
 
     Raises:
         InvalidArgumentError: a placement that is neither a shard nor a replica.

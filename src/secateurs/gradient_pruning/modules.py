@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from secateurs._io.text import listed
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.gradient_pruning.function_mode import (
     MaskedWeights,
@@ -35,7 +36,7 @@ from secateurs.originals.module_state import (
 )
 from secateurs.parameters.layer_kinds import KINDS
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.patterns import excluding
 from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.target import Target
 

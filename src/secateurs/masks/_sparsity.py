@@ -13,7 +13,7 @@ from secateurs.distributed.shard import Shard, shard_of
 from secateurs.masks.granularity import Units
 from secateurs.originals.module_state import fits, mask_of
 from secateurs.parameters.coverage_count import count_coverage
-from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.parameters.target import Target
@@ -154,7 +154,7 @@ def sparsity(
     contents = ModelContents(model)
     holders = contents.group.holders
     holders.agree("sparsity", {"layers": layers, "include": include, "exclude": exclude})
-    targets = countable_targets(contents, layers=layers, include=include, exclude=exclude)
+    targets = countable_targets(contents, LayerChoice(layers, include, exclude))
     kept = count_nonzero([_local_counted(target) for target in targets], holders)
     rows = zip(targets, kept, strict=True)
     counts = tuple(_layer(t.name, tuple(t.parameter.shape), *one) for t, one in rows)

@@ -1,4 +1,4 @@
-"""Whether a parameter is still its original values times a mask, by a look at all its values."""
+"""Compares all values of a parameter with its original values times a mask."""
 
 import numpy as np
 import torch
@@ -14,27 +14,27 @@ _BLOCK_BYTES = 1 << 18
 def differs(
     parameter: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Whether a parameter holds anything but these values times a mask.
+    """Whether a parameter differs from its original values times a mask.
 
-    It does where a value is neither zero nor the original one. It does also where a value that is
-    kept is zero, if all that are not kept are zero: if they are not, the mask is not the one that
-    the parameter was pruned by.
+    It differs if a value is neither zero nor the original one; or if a kept value became zero
+    while all masked values are zero. If a masked value is not zero, the parameter was pruned by
+    another mask, and zeros say nothing.
 
     Args:
         parameter: of any dtype.
-        values: the original ones, of its shape.
-        mask: bool, True is kept; broadcasts to the part of the parameter that lies here. Without
-            one, zeros are taken for pruned values.
+        values: the original values, of the same shape.
+        mask: bool, True is kept; broadcasts to this rank's part of the parameter. Without a mask,
+            every zero counts as pruned.
 
     Returns:
-        A bool on the device of the parameter, which is not waited for.
+        A bool tensor on the parameter's device, without waiting for the device.
     """
-    here, there = local_of(parameter.detach()), local_of(values.detach())
-    if here.is_meta:  # it has no values
+    current, original = local_of(parameter.detach()), local_of(values.detach())
+    if current.is_meta:  # it has no values
         return torch.zeros((), dtype=torch.bool)
-    now, then = as_integers(here), as_integers(there.to(here.device, here.dtype))
-    keep = None if mask is None else mask.to(here.device)
-    if here.is_cpu:
+    now, then = as_integers(current), as_integers(original.to(current.device, current.dtype))
+    keep = None if mask is None else mask.to(current.device)
+    if current.is_cpu:
         return torch.tensor(_differs_on_cpu(now, then, keep))
     return _differs_on_device(now, then, keep)
 
@@ -42,7 +42,7 @@ def differs(
 def _differs_on_device(
     now: torch.Tensor, then: torch.Tensor, keep: torch.Tensor | None
 ) -> torch.Tensor:
-    # Twice the bits of a zero is zero, whatever its sign.
+    # Doubling the bits drops the sign bit, so +0 and -0 become 0.
     other, zeroed, unmasked = torch.zeros(3, dtype=torch.bool, device=now.device)
     if keep is None:
         for now_part, then_part in logical_pieces(now, then):
@@ -60,24 +60,24 @@ def _differs_on_cpu(now: torch.Tensor, then: torch.Tensor, keep: torch.Tensor | 
     now_bits, then_bits = (_bits(one, now) for one in (now, then))
     kept = None if keep is None else _flat_like(keep, now).numpy()
     size = min(max(_BLOCK_BYTES // now_bits.itemsize, 1), len(now_bits))
-    # The same memory for each block: to have it from the system afresh would take longest.
-    unlike, nonzero = (np.empty(size, bool) for _ in range(2))
+    # Every block uses the same memory: allocating it would take longer than the comparison.
+    unequal, nonzero = (np.empty(size, bool) for _ in range(2))
     zeroed = False
     for start in range(0, len(now_bits), max(size, 1)):
-        places = slice(start, start + size)
-        block, before = now_bits[places], then_bits[places]
-        other, left = unlike[: len(block)], nonzero[: len(block)]
+        indices = slice(start, start + size)
+        block, before = now_bits[indices], then_bits[indices]
+        other, left = unequal[: len(block)], nonzero[: len(block)]
         np.not_equal(block, before, out=other)
         np.not_equal(block, 0, out=left)
         if kept is not None:
-            np.logical_or(left, kept[places], out=left)
+            np.logical_or(left, kept[indices], out=left)
         if not np.logical_and(other, left, out=left).any():
-            continue  # the usual case, as quickly as can be; the rest knows of negative zeros
-        zero = block + block == 0  # twice the bits of a zero is zero, whatever its sign
+            continue  # the usual case, decided quickly; only the code below handles -0
+        zero = block + block == 0  # doubling the bits drops the sign bit
         if (other & ~zero).any():
             return True
         if kept is not None:
-            zeroed = zeroed or bool((zero & kept[places] & (before + before != 0)).any())
+            zeroed = zeroed or bool((zero & kept[indices] & (before + before != 0)).any())
     if not zeroed or kept is None:
         return False
     rest = now_bits[~kept]
@@ -90,7 +90,7 @@ def _bits(values: torch.Tensor, like: torch.Tensor) -> Array:
 
 
 def _flat_like(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Flattened in the order in which ``like`` lies in memory, after broadcasting to its shape."""
+    """Broadcast values to the shape of ``like``, and flatten them in its order of memory."""
     if values.shape != like.shape or not same_order(values, like):
         values = torch.empty_like(like, dtype=values.dtype).copy_(values)
     return flattened(values)

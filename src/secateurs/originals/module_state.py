@@ -1,9 +1,9 @@
-"""What pruning keeps beside the parameters of a module: original values, masks of backward passes.
+"""What pruning stores in a module: original values, and masks of the backward pass.
 
-Original values are no buffers, since others pair the buffers of two models one by one (averages of
-models, DistributedDataParallel), but a module takes them along when it is moved, copied or pickled.
-Masks are buffers, so that `torch.func.stack_module_state` stacks them. Neither is found by its name
-alone, which a module may use itself.
+Original values are no buffers: averages of models and DistributedDataParallel pair the buffers of
+two models one by one. They follow the module all the same when it is moved, copied or pickled.
+Masks are buffers, so that `torch.func.stack_module_state` stacks them. A module may have attributes
+of the same names, so neither is looked up by its name alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -18,22 +18,23 @@ from secateurs.originals.original import Original
 
 ORIGINAL_SUFFIX = "_orig"
 BACKWARD_SUFFIX = "_backward_mask"
-_PLACE = "_secateurs"
+_KEY = "_secateurs"
 _REPLACED = ("_apply", "register_parameter")  # methods of a module
 
 
 NamedModules = Iterable[tuple[str, nn.Module]]
-"""Modules, each once, with their qualified names: all of a model."""
+"""All modules of a model, each once, with their qualified names."""
 
 
-class Kept:
-    """All that is kept for one module; two methods of the module are replaced by its own meanwhile.
+class ModuleState:
+    """The original values and the masks of one module.
 
-    ``.to()``, ``.half()`` and their like end in ``_apply``, which knows parameters and buffers.
-    What takes a weight apart, or puts it together again, calls ``register_parameter``.
+    It replaces two methods of the module: ``_apply``, by which ``.to()``, ``.half()`` and the like
+    convert parameters and buffers, and ``register_parameter``, by which parametrizations and
+    ``weight_norm`` replace a weight.
 
     Args:
-        module: whose parameters it is about.
+        module: the module.
 
     Attributes:
         originals: by the parameter's name in the module.
@@ -49,8 +50,8 @@ class Kept:
         self._replaced: set[str] = set()
         vars(module).update({name: getattr(self, name) for name in _REPLACED})
 
-    def give_back(self) -> None:
-        """Let the module have its own methods again."""
+    def restore_methods(self) -> None:
+        """Give the module its own methods back."""
         own = vars(self.module)
         for name, before in self._before.items():
             own.pop(name, None)
@@ -58,14 +59,12 @@ class Kept:
                 own[name] = before
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        """Do what ``_apply`` does, to original values too."""
+        """Convert parameters and buffers as the module's own method does, and the originals."""
         module = self.module
-        standing = {
-            a: o for a, o in self.originals.items() if o.belongs_to(parameter_of(module, a))
-        }
+        current = {a: o for a, o in self.originals.items() if o.belongs_to(parameter_of(module, a))}
         self._call("_apply", fn, recurse)
         with torch.no_grad():
-            for attribute, original in standing.items():
+            for attribute, original in current.items():
                 parameter = parameter_of(module, attribute)  # some conversions make new ones
                 if parameter is not None:
                     original = original.moved(fn(original.values), parameter)
@@ -73,23 +72,28 @@ class Kept:
         return module
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Do what ``register_parameter`` does, and see what becomes of pruned weights.
+        """Register a parameter, and follow pruned weights that are replaced.
 
         Raises:
-            InvalidArgumentError: the name is that of an original: torch's older ``spectral_norm``
-                and ``torch.nn.utils.prune`` use it themselves. The weight is where it was.
+            InvalidArgumentError: the name is ``NAME_orig`` of a pruned parameter: torch's older
+                ``spectral_norm`` and ``torch.nn.utils.prune`` use it, too. The weight stays.
         """
         for attribute in (*self.originals, *self.masks):
             if name == attribute + ORIGINAL_SUFFIX:
                 self._put_back(attribute, param)
-                raise InvalidArgumentError(_in_the_way(self.module, attribute))
+                raise InvalidArgumentError(
+                    f"{attribute} of a {self.module._get_name()} is pruned, and "
+                    f"{attribute}{ORIGINAL_SUFFIX} is its original: call secateurs.restore(model), "
+                    "or make_permanent(model), before torch.nn.utils.spectral_norm or "
+                    "torch.nn.utils.prune"
+                )
         module, original = self.module, self.originals.get(name)
-        away = name not in module._parameters
+        was_absent = name not in module._parameters
         self._call("register_parameter", name, param)
         if original is None or param is None:
             return
-        if away and name not in self._replaced and _computes(module):
-            # What computed the weight is taken off, and leaves a new Parameter of its values.
+        if was_absent and name not in self._replaced and _computes(module):
+            # A parametrization or weight_norm is removed: the weight becomes a new Parameter.
             keep_original(module, name, original.moved(original.values, param))
         elif original.belongs_to(param):
             self._replaced.discard(name)
@@ -114,83 +118,74 @@ class Kept:
 
 
 def _computes(module: nn.Module) -> bool:
-    """Whether a parametrization or the older ``weight_norm`` computes weights of a module."""
+    """Whether a parametrization or torch's older ``weight_norm`` computes weights of a module."""
     hooks = module._forward_pre_hooks.values()
     return "parametrizations" in module._modules or any(isinstance(h, WeightNorm) for h in hooks)
 
 
-def _in_the_way(module: nn.Module, attribute: str) -> str:
-    return (
-        f"{attribute} of a {module._get_name()} is pruned, and {attribute}{ORIGINAL_SUFFIX} is its "
-        "original: call secateurs.restore(model), or make_permanent(model), before "
-        "torch.nn.utils.spectral_norm or torch.nn.utils.prune"
-    )
-
-
 def originals_of(modules: NamedModules) -> Iterator[tuple[str, nn.Module, str, Original]]:
-    """Yield (name, module, attribute, original) of all that is kept, stale or not."""
+    """Yield (name, module, attribute, original), also of parameters that were replaced since."""
     for prefix, module in modules:
-        kept = _kept_below(module)
-        for attribute, original in list(kept.originals.items()) if kept else ():
+        state = _state_of(module)
+        for attribute, original in list(state.originals.items()) if state else ():
             yield f"{prefix}.{attribute}" if prefix else attribute, module, attribute, original
 
 
 def original_of(module: nn.Module, attribute: str) -> Original | None:
-    """What is kept for the parameter that stands in a module under a name now."""
-    kept = _kept_below(module)
-    original = kept.originals.get(attribute) if kept else None
+    """The original of the parameter that a module has under a name now; None without one."""
+    state = _state_of(module)
+    original = state.originals.get(attribute) if state else None
     ours = original is not None and original.belongs_to(parameter_of(module, attribute))
     return original if ours else None
 
 
 def keeps_original(module: nn.Module, attribute: str) -> bool:
-    """Whether anything is kept under a name, also of a Parameter that is gone."""
-    kept = _kept_below(module)
-    return kept is not None and attribute in kept.originals
+    """Whether there is an original under a name, also if its Parameter was replaced since."""
+    state = _state_of(module)
+    return state is not None and attribute in state.originals
 
 
 def is_pruned(module: nn.Module) -> bool:
-    """Whether a parameter of this module itself is pruned, in its weights or its backward pass."""
-    kept = _kept_below(module)
-    return kept is not None and (
-        bool(masks_of(module)) or any(original_of(module, a) for a in list(kept.originals))
+    """Whether a parameter of the module itself is pruned, in its values or its backward pass."""
+    state = _state_of(module)
+    return state is not None and (
+        bool(masks_of(module)) or any(original_of(module, a) for a in list(state.originals))
     )
 
 
 def keep_original(module: nn.Module, attribute: str, original: Original) -> None:
-    """Keep an original in place of any that was kept; it is seen as ``module.NAME_orig``."""
-    kept = _kept_for(module)
-    kept.originals[attribute] = original
-    vars(kept.module)[attribute + ORIGINAL_SUFFIX] = original.values
+    """Store an original, which ``module.NAME_orig`` shows; it replaces any earlier one."""
+    state = _state_for(module)
+    state.originals[attribute] = original
+    vars(state.module)[attribute + ORIGINAL_SUFFIX] = original.values
 
 
 def forget_original(module: nn.Module, attribute: str) -> None:
-    """Keep it no longer."""
-    kept = _kept_below(module)
-    if kept is not None and kept.originals.pop(attribute, None) is not None:
-        vars(kept.module).pop(attribute + ORIGINAL_SUFFIX, None)
-        _tidy(kept)
+    """Drop the original of a parameter, if there is one."""
+    state = _state_of(module)
+    if state is not None and state.originals.pop(attribute, None) is not None:
+        vars(state.module).pop(attribute + ORIGINAL_SUFFIX, None)
+        _drop_if_empty(state)
 
 
 def masks_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """The masks of one module, each with its parameter's name."""
-    kept = _kept_below(module)
-    if kept is None or not kept.masks:
-        return []
-    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in kept.masks]
+    """The masks of a module's backward pass, each with its parameter's name."""
+    state = _state_of(module)
+    names = state.masks if state else ()
+    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in names]
     return [(name, mask) for name, mask in found if mask is not None]
 
 
 def mask_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
-    """The mask of the backward pass of one parameter, if there is one."""
-    kept = _kept_below(module)
-    if kept is None or attribute not in kept.masks:
+    """The mask of a parameter's backward pass, if there is one."""
+    state = _state_of(module)
+    if state is None or attribute not in state.masks:
         return None
     return module._buffers.get(attribute + BACKWARD_SUFFIX)
 
 
 def fits(mask: torch.Tensor, parameter: torch.Tensor | None) -> bool:
-    """Whether a mask broadcasts to a parameter, or is of one that stood there before."""
+    """Whether a mask broadcasts to a parameter; if not, the parameter was replaced since."""
     if parameter is None or mask.dim() != parameter.dim():
         return False
     sizes = zip(mask.shape, parameter.shape, strict=True)
@@ -198,10 +193,10 @@ def fits(mask: torch.Tensor, parameter: torch.Tensor | None) -> bool:
 
 
 def check_mask_name(module: nn.Module, attribute: str) -> None:
-    """Refuse to keep a mask where the module has something of its name itself.
+    """Refuse a mask if the module has an attribute of the same name.
 
     Raises:
-        InvalidArgumentError: it has.
+        InvalidArgumentError: it has one.
     """
     name = attribute + BACKWARD_SUFFIX
     if hasattr(module, name) and mask_of(module, attribute) is None:
@@ -212,49 +207,47 @@ def check_mask_name(module: nn.Module, attribute: str) -> None:
 
 
 def keep_mask(module: nn.Module, attribute: str, mask: torch.Tensor) -> None:
-    """Keep the mask of a backward pass."""
+    """Store the mask of a parameter's backward pass."""
     try:
         module.register_buffer(attribute + BACKWARD_SUFFIX, mask, persistent=False)
     except KeyError:
         check_mask_name(module, attribute)
         raise
-    _kept_for(module).masks[attribute] = None
+    _state_for(module).masks[attribute] = None
 
 
 def forget_mask(module: nn.Module, attribute: str) -> None:
-    """Keep it no longer."""
-    kept = _kept_below(module)
-    if kept is None or attribute not in kept.masks:
+    """Drop the mask of a parameter's backward pass, if there is one."""
+    state = _state_of(module)
+    if state is None or attribute not in state.masks:
         return
     module._buffers.pop(attribute + BACKWARD_SUFFIX, None)
     module._non_persistent_buffers_set.discard(attribute + BACKWARD_SUFFIX)
-    kept.masks.pop(attribute)
-    _tidy(kept)
+    state.masks.pop(attribute)
+    _drop_if_empty(state)
 
 
 def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
-    """The Parameter that stands in a module under a name now."""
-    # Not looked up by name: that gives the pruned weight where a surrogate runs in this thread.
+    """The Parameter that a module has under a name now."""
+    # A lookup by name gives the pruned weight while a surrogate runs in this thread.
     return next((p for name, p in module._parameters.items() if name == attribute), None)
 
 
-def _kept_below(module: nn.Module) -> Kept | None:
+def _state_of(module: nn.Module) -> ModuleState | None:
     own = vars(module)
-    # A surrogate is seen as its network, and what is kept lies there.
-    return vars(own["_proxied"][0]).get(_PLACE) if "_proxied" in own else own.get(_PLACE)
+    # A surrogate stands for its network, which stores the state.
+    return vars(own["_proxied"][0]).get(_KEY) if "_proxied" in own else own.get(_KEY)
 
 
-def _kept_for(module: nn.Module) -> Kept:
+def _state_for(module: nn.Module) -> ModuleState:
     module = vars(module)["_proxied"][0] if "_proxied" in vars(module) else module
     own = vars(module)
-    kept = own.get(_PLACE)
-    if kept is None:
-        kept = own[_PLACE] = Kept(module)
-    return kept
+    if _KEY not in own:
+        own[_KEY] = ModuleState(module)
+    return own[_KEY]
 
 
-def _tidy(kept: Kept) -> None:
-    if kept.originals or kept.masks:
-        return
-    vars(kept.module).pop(_PLACE, None)
-    kept.give_back()
+def _drop_if_empty(state: ModuleState) -> None:
+    if not state.originals and not state.masks:
+        vars(state.module).pop(_KEY, None)
+        state.restore_methods()

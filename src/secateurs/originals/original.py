@@ -1,8 +1,8 @@
-"""`Original`: the values that a parameter had before it was pruned, and whether they still count.
+"""`Original`: the values that a parameter had before it was pruned, and whether it changed since.
 
-A pruned weight is its original times a mask. If it holds anything else, it has been trained since,
-or loaded, or merged, or set afresh. To see that takes a look at every value; a look is saved where
-torch's own count of writes says that nobody wrote since we did.
+A pruned weight is its original times a mask. If it holds anything else, it was trained, loaded,
+merged or set since. To find that, all values must be compared; torch's count of writes to a tensor
+mostly shows that nothing was written, and saves the comparison.
 """
 
 import weakref
@@ -19,8 +19,8 @@ from secateurs.distributed.dtensor import is_dtensor, local_of
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.originals.comparison import differs
 
-# Values that are compared where no write was counted: those of optimizers with ``fused=True`` and
-# those through ``.data`` are not, and they change nearly every value.
+# How many values are compared if no write was counted. torch counts no writes by optimizers with
+# ``fused=True``, nor through ``.data``; these change nearly every value.
 _PROBES = 16
 _OF_NUMPY = (torch.float32, torch.float64, torch.float16)
 
@@ -30,37 +30,37 @@ class Original:
 
     Args:
         values: a detached copy.
-        parameter: the Parameter they are of; another one in its place has nothing to do with them.
+        parameter: the Parameter whose values they are.
     """
 
     def __init__(self, values: torch.Tensor, parameter: nn.Parameter):
         self.values = values
         self.parameter = parameter
         self._note_mask(None)
-        self._seen: tuple[Any, Any, Any] | None = None
+        self._at_comparison: tuple[Any, Any, Any] | None = None
         self._trained = False
-        self._settled = False
+        self._unwritten = False
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy's count of writes is its own. A mask lies in memory with others, all of which it
-        # would take along.
+        # A copy has its own count of writes. A mask shares memory with others, which would be
+        # copied with it.
         mask = None if self.mask is None else self.mask.clone()
-        return self.__dict__ | {"_seen": None, "_mask": mask}
+        return self.__dict__ | {"_at_comparison": None, "_mask": mask}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._note_mask(self._mask)
 
     def belongs_to(self, parameter: torch.Tensor | None) -> bool:
-        """Whether these are the values of a parameter, and not of one that stood there before."""
+        """Whether these are the original values of a parameter, and of its present shape."""
         return parameter is self.parameter and self.parameter.shape == self.values.shape
 
     def moved(self, values: torch.Tensor, parameter: nn.Parameter) -> "Original":
-        """What is kept of a parameter that was moved or converted, or copied.
+        """The original of a parameter that was moved, converted or copied.
 
         Args:
-            values: the original values, moved likewise.
-            parameter: the parameter now.
+            values: the original values, converted in the same way.
+            parameter: the new parameter.
         """
         moved = Original(values, parameter)
         moved._mask, moved._mask_version = self._mask, self._mask_version
@@ -68,98 +68,103 @@ class Original:
 
     @property
     def beside(self) -> torch.Tensor:
-        """The values where the parameter is, and of its dtype, should it have gone alone."""
+        """The values on the parameter's device and in its dtype, if it was converted alone."""
         return self.values.to(self.parameter.device, self.parameter.dtype)
 
     @property
     def mask(self) -> torch.Tensor | None:
-        """The mask that the parameter was pruned by, if it is known and was not overwritten."""
+        """The mask that the parameter was pruned by; None if unknown or overwritten."""
         mask = self._mask
         return mask if mask is not None and _version(mask) == self._mask_version else None
 
     @property
     def trained(self) -> bool:
         """Whether the parameter holds anything but the original values times the mask."""
-        return look([self])[0]
+        return update_trained([self])[0]
 
     @property
     def was_trained(self) -> bool:
-        """What the last `look` said."""
+        """The result of the last `update_trained`."""
         return self._trained
 
     @property
-    def was_settled(self) -> bool:
-        """Whether the last `look` found no trace of a write, neither in counts nor in values."""
-        return self._settled
+    def was_unwritten(self) -> bool:
+        """Whether the last `update_trained` found no sign of a write."""
+        return self._unwritten
 
     def differs(self) -> torch.Tensor:
-        """The same as one bool, by a look at all values, without waiting for a GPU."""
+        """`trained`, by comparing all values: a bool tensor, without waiting for a GPU."""
         return differs(self.parameter, self.values, self.mask)
 
     def written(self, mask: torch.Tensor | None) -> None:
-        """Note that the parameter holds the original values times a mask now.
+        """Note that the parameter now holds the original values times a mask.
 
         Args:
-            mask: True is kept; broadcasts to the part of the parameter that lies here. None if it
-                is not known: then zeros anywhere look like pruning.
+            mask: True is kept; broadcasts to this rank's part of the parameter. None if unknown:
+                then every zero counts as pruned.
         """
         self._note_mask(mask)
-        self.seen()
+        self.note_compared()
 
     def _note_mask(self, mask: torch.Tensor | None) -> None:
-        # Not copied, which would slow a redraw: where it is overwritten, torch counts that.
+        # A copy would slow down a redraw. If the mask is overwritten, torch counts the write.
         self._mask = None if mask is None or mask.is_inference() else mask
         self._mask_version = 0 if self._mask is None else _version(self._mask)
 
-    def seen(self, trained: bool = False) -> None:
-        """Note what a look at all values has found."""
+    def note_compared(self, trained: bool = False) -> None:
+        """Note the result of a comparison of all values, and the counts of writes now."""
         grad = self.parameter.grad
         self._trained = trained
-        self._seen = (
+        self._at_comparison = (
             _writes(self.parameter),
             None if grad is None else weakref.ref(grad),
             None if grad is None else _version(grad),
         )
 
-    def doubt(self) -> str:
-        """Why only a look at all values can tell: ``"written"``, ``"gradient"`` or nothing."""
-        if self._seen is None or self._seen[0] != _writes(self.parameter):
+    def sign_of_write(self) -> str:
+        """What has happened since the last comparison.
+
+        Returns:
+            ``"written"`` if the parameter may have been written to, ``"gradient"`` if only its
+            gradient changed, else an empty string.
+        """
+        if self._at_comparison is None or self._at_comparison[0] != _writes(self.parameter):
             return "written"
-        _, known, count = self._seen
+        _, known, count = self._at_comparison
         grad = self.parameter.grad
         same = grad is (None if known is None else known())
         return "" if same and (grad is None or _version(grad) == count) else "gradient"
 
 
 def valid_of(originals: Sequence[Original]) -> Original | None:
-    """The valid one of what the places of one Parameter keep, None if they keep nothing.
+    """Choose the valid one of several originals of a tied Parameter; None if there are none.
 
-    They differ where a part of a model, which shares the Parameter, was pruned on its own later.
+    They differ if a submodule that shares the Parameter was pruned on its own later.
     """
     if all(original.values is originals[0].values for original in originals[1:]):
         return originals[0] if originals else None
     return next((original for original in originals if not original.trained), originals[0])
 
 
-def look(
+def update_trained(
     originals: Sequence[Original],
     group: ProcessGroup | None = None,
     *,
-    closely: bool = False,
+    compare_all: bool = False,
     wait: bool = True,
 ) -> list[bool]:
-    """See which parameters were trained since they were pruned.
+    """Find which parameters were trained since they were pruned, and note it in the originals.
 
     Args:
-        originals: what is kept of them.
-        group: the ranks that hold the model, by default this process alone; all ranks must call
-            together. What was trained on one rank was trained.
-        closely: whether to compare all values, whatever torch counted.
-        wait: whether to wait for a GPU where there is no more than a new gradient.
+        originals: of the parameters.
+        group: the ranks that hold the model, by default this process alone. All ranks must call
+            this together; a parameter that was trained on one rank counts as trained on all.
+        compare_all: whether to compare all values, whatever torch counted.
+        wait: whether to wait for a GPU if the only sign of a write is a new gradient.
     """
-    asked = [o for o in originals if _in_doubt(o, wait) or closely]
+    asked = [o for o in originals if _needs_comparison(o, wait) or compare_all]
     for original, trained in zip(asked, _compare(asked), strict=True):
-        original.seen(trained)
+        original.note_compared(trained)
     if not originals:
         return []
     holders = (group or ProcessGroup()).holders
@@ -170,11 +175,11 @@ def look(
     return together
 
 
-def _in_doubt(original: Original, wait: bool) -> bool:
-    doubt = original.doubt()
-    original._settled = not doubt
-    return doubt == "written" or (
-        doubt == "gradient" and (wait or original.parameter.device.type == "cpu")
+def _needs_comparison(original: Original, wait: bool) -> bool:
+    sign = original.sign_of_write()
+    original._unwritten = not sign
+    return sign == "written" or (
+        sign == "gradient" and (wait or original.parameter.device.type == "cpu")
     )
 
 
@@ -191,16 +196,16 @@ def _compare(originals: Sequence[Original]) -> list[bool]:
 
 
 def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
-    """What is another after a write: torch's counts, the address, a few values."""
-    here = parameter.detach()
+    """What changes with a write: torch's count, the address, a few values."""
+    values = parameter.detach()
     counts = _version(parameter)
-    if here.is_cpu and type(here) is torch.Tensor:  # the usual case, with as little as it needs
-        return counts, here.data_ptr(), _probe(here)
-    if is_dtensor(here):
-        here = local_of(here)
-        counts = (counts, _version(here))
-    address = None if here.is_meta else here.data_ptr()
-    return counts, address, _probe(here) if here.is_cpu else None
+    if values.is_cpu and type(values) is torch.Tensor:  # the usual case, decided quickly
+        return counts, values.data_ptr(), _probe(values)
+    if is_dtensor(values):
+        values = local_of(values)
+        counts = (counts, _version(values))
+    address = None if values.is_meta else values.data_ptr()
+    return counts, address, _probe(values) if values.is_cpu else None
 
 
 def _version(tensor: torch.Tensor) -> int:

@@ -1,10 +1,11 @@
-"""Original values back into the weights, bit for bit, where they still belong to them."""
+"""Puts original values back into pruned weights, bit for bit."""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from secateurs._io.text import listed
 from secateurs._tensors.memory_order import as_integers
 from secateurs.distributed.dtensor import local_of
 from secateurs.distributed.process_group import ProcessGroup
@@ -16,104 +17,110 @@ from secateurs.originals.module_state import (
     originals_of,
     parameter_of,
 )
-from secateurs.originals.original import Original, differs, look, valid_of
+from secateurs.originals.original import Original, differs, update_trained, valid_of
 
 
 def check_releasable(modules: NamedModules) -> None:
-    """Check that every weight that is pruned now can get its original values back.
+    """Check that the original values of all pruned weights can be put back.
 
     Raises:
-        InvalidArgumentError: one of them is computed now, as by ``weight_norm``.
+        InvalidArgumentError: some weights are computed now, as by ``weight_norm``.
     """
     computed = [name for name, module, a, _ in originals_of(modules) if _is_computed(module, a)]
     if computed:
-        raise InvalidArgumentError(_what_is_computed(computed))
+        raise InvalidArgumentError(
+            f"{listed(computed)}: since this was pruned, a parametrization or weight_norm was put "
+            "on, so the original values cannot be put back: "
+            "call torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils."
+            "remove_weight_norm first, or make_permanent(model) to keep the weights as they are"
+        )
 
 
 def release_weights(
     modules: NamedModules, group: ProcessGroup, keep: set[int] | None = None
 ) -> None:
-    """End the pruning of weights: put original values back, bit for bit.
+    """End the pruning of weights: put their original values back, bit for bit.
 
-    What was trained since stays as it is. All ranks of a sharded model must call together.
+    Weights that were trained since keep their values. All ranks of a sharded model must call this
+    together.
 
     Args:
         modules: all of the model's.
         group: the ranks that hold the model.
-        keep: ids of the Parameters that are to be pruned again; here it is only seen whether they
-            were trained.
+        keep: ids of the Parameters that are about to be pruned again; for these, it is only noted
+            whether they were trained.
     """
     found = list(originals_of(modules))
     if not found:
         return
-    standing = [o for _, module, attribute, o in found if _stands(module, attribute, o)]
+    current = [o for _, module, attribute, o in found if _is_current(module, attribute, o)]
     keep = keep or set()
-    again = [o for o in standing if id(o.parameter) in keep]
-    others = [o for o in standing if id(o.parameter) not in keep]
-    look(again, group, wait=group.is_distributed)
-    trained = dict(zip(map(id, others), look(others, group), strict=True))
+    again = [o for o in current if id(o.parameter) in keep]
+    others = [o for o in current if id(o.parameter) not in keep]
+    update_trained(again, group, wait=group.is_distributed)
+    trained = dict(zip(map(id, others), update_trained(others, group), strict=True))
     if len(again) == len(found):
         return
     for _, module, attribute, original in found:
         if not trained.get(id(original), True):
-            # Copied before they are let go: Ctrl-C in between must not lose the originals.
+            # Copied before they are dropped: Ctrl-C in between must not lose the originals.
             copy_bits(original.parameter, original.values)
-        if id(original) in trained or not _stands(module, attribute, original):
+        if id(original) in trained or not _is_current(module, attribute, original):
             forget_original(module, attribute)
 
 
-def look_closely(modules: NamedModules, group: ProcessGroup) -> None:
-    """See of all pruned weights whether they were trained, also by writes that torch did not count.
+def compare_all_values(modules: NamedModules, group: ProcessGroup) -> None:
+    """Find which pruned weights were trained, also by writes that torch did not count.
 
-    All ranks of a sharded model must call together.
+    All ranks of a sharded model must call this together.
     """
-    every = originals_of(modules)
-    found = [o for _, module, attribute, o in every if _stands(module, attribute, o)]
-    look(found, group, closely=True)
+    found = originals_of(modules)
+    current = [o for _, module, attribute, o in found if _is_current(module, attribute, o)]
+    update_trained(current, group, compare_all=True)
 
 
 def restore_weights(
     modules: NamedModules, before: Callable[[list[str]], None] | None = None
 ) -> list[str]:
-    """Put the original values back, bit for bit, whatever became of the weights since.
+    """Put the original values back, bit for bit, also where the weights were trained since.
 
     Weights that are computed now are left out; `check_releasable` names them.
 
     Args:
         modules: all of the model's.
-        before: called with the names that are returned before anything changes; what it raises
-            leaves the model as it is.
+        before: called with the names to be returned, before anything changes. If it raises, the
+            model stays as it is.
 
     Returns:
-        The names of the weights that were trained since, which is lost.
+        The names of the weights that were trained since pruning, whose training is lost.
     """
     found = [entry for entry in originals_of(modules) if not _is_computed(*entry[1:3])]
-    standing: dict[int, list[Original]] = {}
+    current: dict[int, list[Original]] = {}
     names: dict[int, str] = {}
     for name, module, attribute, original in found:
-        if _stands(module, attribute, original):
-            standing.setdefault(id(original.parameter), []).append(original)
+        if _is_current(module, attribute, original):
+            current.setdefault(id(original.parameter), []).append(original)
             names.setdefault(id(original.parameter), name)
-    valid = {key: valid_of(originals) for key, originals in standing.items()}
+    valid = {key: valid_of(originals) for key, originals in current.items()}
     lost = [names[key] for key, o in valid.items() if o is not None and o.trained]
     if before is not None:
         before(lost)
     for _, module, attribute, original in found:
         right = valid.get(id(original.parameter))
-        if right is not None and _stands(module, attribute, original):
+        if right is not None and _is_current(module, attribute, original):
             copy_bits(right.parameter, right.values)
         forget_original(module, attribute)
     return lost
 
 
 def forget_originals(modules: NamedModules) -> None:
-    """Drop the kept originals, so that the pruned weights are the weights."""
+    """Drop all originals: the pruned weights become permanent."""
     for _, module, attribute, _ in originals_of(modules):
         forget_original(module, attribute)
 
 
 def copy_original(module: nn.Module, attribute: str, values: torch.Tensor) -> bool:
-    """Put values back into a parameter that is pruned, and end its pruning.
+    """Write values into a pruned parameter, and end its pruning.
 
     Returns:
         Whether it held anything but these values and zeros.
@@ -131,7 +138,7 @@ def copy_original(module: nn.Module, attribute: str, values: torch.Tensor) -> bo
     return trained
 
 
-def _stands(module: nn.Module, attribute: str, original: Original) -> bool:
+def _is_current(module: nn.Module, attribute: str, original: Original) -> bool:
     return original.belongs_to(parameter_of(module, attribute))
 
 
@@ -139,20 +146,10 @@ def _is_computed(module: nn.Module, attribute: str) -> bool:
     return attribute not in module._parameters and hasattr(module, attribute)
 
 
-def _what_is_computed(names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return (
-        f"{shown}: since this was pruned, a parametrization or weight_norm was put on, so the "
-        "original values cannot be put back: "
-        "call torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils."
-        "remove_weight_norm first, or make_permanent(model) to keep the weights as they are"
-    )
-
-
 @torch.no_grad()
 def copy_bits(parameter: nn.Parameter, values: torch.Tensor) -> None:
     """Write values into a parameter, bit for bit if they have its dtype."""
-    here, there = local_of(parameter.detach()), local_of(values.detach())
+    target, source = local_of(parameter.detach()), local_of(values.detach())
     if values.dtype == parameter.dtype:
-        here, there = as_integers(here), as_integers(there)
-    here.copy_(there)
+        target, source = as_integers(target), as_integers(source)
+    target.copy_(source)

@@ -1,4 +1,4 @@
-"""Weights that are no parameters: parametrizations, the older hooks, and attributes of any kind."""
+"""Weights that are computed from other tensors, by parametrizations, hooks or properties."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from secateurs._io.text import listed
 from secateurs.errors import InvalidArgumentError
-from secateurs.parameters.patterns import excluding, globs, listed
+from secateurs.parameters.patterns import excluding, globs
 
 _CALLS = {
     "a parametrization": "torch.nn.utils.parametrize.remove_parametrizations",
@@ -24,14 +25,15 @@ _OTHERWISE = "its module"
 
 @dataclass(frozen=True)
 class Computed:
-    """A weight that is computed from other tensors.
+    """A weight that is computed from other tensors, and so is no parameter.
 
     Attributes:
-        name: its qualified name, which no parameter has.
-        layer: the qualified name of its module, empty for the model itself.
-        attribute: its name inside the module.
+        name: its qualified name.
+        layer: the qualified name of its module; empty for the model itself.
+        module: the module.
+        attribute: its name in the module.
         way: what computes it.
-        sources: (module, attribute) of the parameters it is computed from, as far as known.
+        sources: (module, attribute) of the parameters it is computed from; empty if unknown.
     """
 
     name: str
@@ -43,12 +45,12 @@ class Computed:
 
 
 def computed_in(name: str, module: nn.Module, attributes: Sequence[str] = ()) -> Iterator[Computed]:
-    """The computed weights of a module.
+    """Yield the computed weights of a module.
 
     Args:
         name: the module's qualified name.
         module: the module.
-        attributes: its weights; one that is no parameter is computed, whatever does it.
+        attributes: the names of its weights: those that are no parameters are computed.
     """
     before = f"{name}." if name else ""
     known = {attribute: (way, sources) for attribute, way, sources in _known(module)}
@@ -62,7 +64,7 @@ def computed_in(name: str, module: nn.Module, attributes: Sequence[str] = ()) ->
 
 
 def may_compute(module: nn.Module) -> bool:
-    """Whether something is put on a module that may compute a weight; quick, for most have none."""
+    """Whether a parametrization or a hook of a module may compute a weight: a quick check."""
     return "parametrizations" in module._modules or bool(module._forward_pre_hooks)
 
 
@@ -84,11 +86,11 @@ def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[nn.Module, 
 
 
 def computed_error(found: Sequence[Computed], others: Collection[str]) -> InvalidArgumentError:
-    """Name all computed weights that were chosen, and what to write for each way.
+    """The error for chosen weights that are computed, with a remedy for each way.
 
     Args:
         found: at least one.
-        others: names of parameters that an exclusion must not match.
+        others: names of parameters that the suggested ``exclude`` must not match.
     """
     by_way: dict[str, list[Computed]] = {}
     for one in found:
@@ -102,7 +104,9 @@ def computed_error(found: Sequence[Computed], others: Collection[str]) -> Invali
             f"permanent with {calls}, or write ",
             exclusion,
         )
-    said = "; ".join(f"by {way} {_names(group)}" for way, group in by_way.items())
+    said = "; ".join(
+        f"by {way} {listed(globs([one.name for one in group]))}" for way, group in by_way.items()
+    )
     return InvalidArgumentError(
         f"{len(found)} weights are not parameters but computed ({said}): make each permanent with "
         f"{calls}, or write ",
@@ -110,12 +114,8 @@ def computed_error(found: Sequence[Computed], others: Collection[str]) -> Invali
     )
 
 
-def _names(group: Sequence[Computed]) -> str:
-    return listed(glob for glob in globs([one.name for one in group]))
-
-
 def _call(group: Sequence[Computed]) -> str:
-    """The call that makes a weight an ordinary parameter, for the first of them or for any."""
+    """The call that makes such a weight an ordinary parameter."""
     one = group[0]
     if one.way not in _CALLS:
         return f"module.{one.attribute} = nn.Parameter(...) in an ordinary layer"

@@ -5,14 +5,15 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from secateurs._io.text import listed
 from secateurs.errors import CoverageWarning
 from secateurs.parameters.layer_choice import Layers, Patterns, pattern_list
-from secateurs.parameters.patterns import globs, listed
+from secateurs.parameters.patterns import globs
 from secateurs.parameters.target import Target
 
-# What stands against a parameter in the way of pruning that the caller is about, though `select`
-# would take it: what completes "NAME ...", such as "cannot be pruned in a surrogate", or nothing.
 Barrier = Callable[[Target], str]
+"""Says why a parameter that `select` accepts cannot be pruned in another way, such as in a
+surrogate. The text is read after the name: "cannot be pruned in a surrogate"; empty if it can."""
 
 QUANTISED = "cannot be pruned once quantised: prune before"
 _SHOWN = 3
@@ -21,14 +22,14 @@ _WORTH_NAMING, _WORTH_ADVICE = 0.01, 0.05
 
 @dataclass(frozen=True)
 class Left:
-    """Parameters whose names differ in numbers alone, and which do not compete.
+    """Parameters that do not compete, and whose names differ only in numbers.
 
     Attributes:
-        glob: a pattern for ``include`` that brings them in.
-        elements: how many they have in all.
+        glob: the pattern by which ``include`` picks them.
+        elements: how many elements they have in all.
         kind: what their layers are, or an empty string.
-        layer: what brings them in as ``layers``; an empty string if only their names do.
-        barrier: why they cannot be pruned, to be read after their name; else an empty string.
+        layer: the value of ``layers`` that picks them; an empty string if none does.
+        barrier: why they cannot be pruned, see `Barrier`; else an empty string.
     """
 
     glob: str
@@ -40,15 +41,15 @@ class Left:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What of a model's weights competes.
+    """How much of a model competes.
 
     Attributes:
         competing: how many elements compete.
         total: how many there are.
         left: what does not compete, the largest first.
-        unseen: types of parts whose weights cannot be counted.
-        known: how many elements do not compete since the caller said so, or since they are scales
-            of quantised weights; not in ``left``.
+        unseen: what the modules are whose weights cannot be counted.
+        known: how many elements the caller left out, or belong to scales of quantised weights;
+            these are not in ``left``.
     """
 
     competing: int
@@ -68,7 +69,7 @@ class Coverage:
         return 2 * self.competing < self.total - self.known
 
     def largest(self) -> str:
-        """The largest parts that do not compete, with their shares of the model."""
+        """The largest entries of ``left``, with their shares of the model."""
         every = [left for left in self.left if left.elements]
         shown = [one for one in every[:_SHOWN] if one.elements >= _WORTH_NAMING * self.total]
         shown = shown or every[:1]
@@ -80,7 +81,7 @@ class Coverage:
         return ", ".join(said) + (f" and {more:,} smaller" if more > 0 else "")
 
     def barred(self) -> list[str]:
-        """What to say of the largest parts that cannot be pruned whatever one writes."""
+        """Sentences on the largest entries of ``left`` that cannot be pruned at all."""
         names: dict[str, list[str]] = {}
         for left in self.left[:_SHOWN]:
             if left.barrier and left.elements >= _WORTH_ADVICE * self.total:
@@ -92,10 +93,10 @@ class Coverage:
         ]
 
     def remedies(self, *, by_layer: bool) -> tuple[list[str], list[str]]:
-        """What brings the largest parts in: kinds for ``layers``, globs for ``include``.
+        """Values of ``layers`` and globs for ``include`` that pick the largest entries of ``left``.
 
         Args:
-            by_layer: whether kinds are of use; else all are named by globs.
+            by_layer: whether to give values of ``layers``; else there are globs alone.
         """
         first = [left for left in self.left[:_SHOWN] if left.elements and not left.barrier]
         large = [left for left in first if left.elements >= _WORTH_ADVICE * self.total]
@@ -105,12 +106,12 @@ class Coverage:
 
 
 def no_barrier(target: Target) -> str:  # noqa: ARG001
-    """For those who prune in the usual way, see `Barrier`."""
+    """The `Barrier` of ordinary pruning: none."""
     return ""
 
 
 def grouped(sizes: Mapping[str, int], chosen: Collection[str], *, barrier: str = "") -> list[Left]:
-    """Tensors of a file that do not compete.
+    """Group the tensors of a file that do not compete.
 
     Args:
         sizes: how many elements each of them has.
@@ -137,7 +138,7 @@ def warn_if_low(
 
 
 def percent(share: float) -> str:
-    """A share in percent, with a digit behind the point where it is small."""
+    """A share in percent, with one decimal where it is small."""
     if share < 0.001:
         return "less than 0.1%" if share else "0%"
     return f"{share:.0%}" if 0.1 <= share < 0.99 or share == 1 else f"{share:.1%}"
@@ -164,7 +165,7 @@ def _unseen_words(found: Coverage) -> str:
 
 
 def _outside() -> int:
-    """The stacklevel, for the caller of this function, of the first frame outside this package."""
+    """The ``stacklevel`` by which this function's caller warns the code outside this package."""
     package, level, frame = __name__.partition(".")[0], 1, sys._getframe(1)
     while frame.f_back is not None:
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] != package:

@@ -1,12 +1,13 @@
-"""What of a model's weights competes for pruning, and what the largest parts are that do not.
+"""Counts which of a model's weights compete for pruning, and lists the largest that do not.
 
-A model's weights are here the elements of all its floating-point parameters, biases and
-normalisation included, each Parameter once; and what can be counted of quantised layers: the
-weights of torch's own, and matrices of small integers as they are stored.
+The weights of a model are here the elements of all its floating-point parameters, biases and
+normalisation included, each Parameter once. Of quantised layers, those of torch are counted, and
+matrices of small integers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
+from secateurs._io.text import listed
 from secateurs.parameters.coverage import (
     QUANTISED,
     Barrier,
@@ -16,33 +17,31 @@ from secateurs.parameters.coverage import (
     warn_if_low,
 )
 from secateurs.parameters.layer_choice import (
-    Layers,
-    Patterns,
+    LayerChoice,
     gates_of,
     is_picked,
     is_tied_embedding,
     is_weight_of,
-    pattern_list,
     scales_in,
     weights_of,
 )
 from secateurs.parameters.layer_kinds import EVERY_KIND, KINDS
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.patterns import globs, listed, touches
+from secateurs.parameters.patterns import globs, touches
 from secateurs.parameters.refusals import why_not
 from secateurs.parameters.target import Target
 from secateurs.parameters.weight_counts import (
     elements_of,
     float_elements,
     integer_weights,
-    unseen_parts,
+    unseen_modules,
 )
 
 _ADVISED = ("conv", "linear", "attention", "experts", "recurrent")
 
 
 def count_coverage(contents: ModelContents, targets: Sequence[Target]) -> tuple[int, int]:
-    """How many elements compete, and how many the model has; without names, so at no great cost."""
+    """How many elements compete, and how many the model has; faster than `coverage_of`."""
     total, special = float_elements(contents)
     if special:
         total += sum(count for *_, count in integer_weights(contents))
@@ -52,24 +51,23 @@ def count_coverage(contents: ModelContents, targets: Sequence[Target]) -> tuple[
 def coverage_of(
     contents: ModelContents,
     targets: Sequence[Target],
+    choice: LayerChoice,
     *,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
     barrier: Barrier = no_barrier,
 ) -> Coverage:
-    """Say what competes and what does not.
+    """Count what competes, and group what does not.
 
     Args:
         contents: of the network.
         targets: what competes; see `secateurs.find_targets`.
-        include: what the caller gave; what it does not mention was left out on purpose.
-        exclude: what the caller gave; what it drops was left out on purpose.
-        barrier: what cannot be pruned in the way that the caller is about.
+        choice: what the caller asked for. What ``include`` does not mention, or ``exclude`` drops,
+            was left out on purpose.
+        barrier: why a parameter cannot be pruned in the caller's way; see `Barrier`.
     """
     competing, total = count_coverage(contents, targets)
     chosen = {target.name for target in targets}
     everything = contents.targets
-    known = _left_on_purpose(contents, chosen, include, exclude)
+    known = _left_on_purpose(contents, chosen, choice)
     rest = [
         target
         for name, target in everything.items()
@@ -87,44 +85,34 @@ def coverage_of(
         if name not in known
     ]
     left.sort(key=lambda one: -one.elements)
-    return Coverage(competing, total, tuple(left), _unseen(contents, exclude), sum(known.values()))
+    return Coverage(competing, total, tuple(left), _unseen(contents, choice), sum(known.values()))
 
 
 def warn_of_coverage(
     contents: ModelContents,
     targets: Sequence[Target],
+    choice: LayerChoice,
     *,
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
     barrier: Barrier = no_barrier,
 ) -> None:
-    """Warn the caller of this package if less than one half of the weights competes.
+    """Warn if less than one half of the weights competes, or if some cannot be counted.
 
-    Also if there are parts whose weights cannot be counted. What ``exclude`` drops, or ``include``
-    does not mention, was left out on purpose and does not count.
-
-    Args:
-        contents: of the network.
-        targets: what competes.
-        layers: what the caller gave, as for the others.
-        include: see ``layers``.
-        exclude: see ``layers``.
-        barrier: what cannot be pruned in the way that the caller is about.
+    The arguments are those of `coverage_of`. What was left out on purpose does not matter.
     """
     total, special = float_elements(contents)
     if not special and 2 * sum(t.parameter.numel() for t in targets) >= total:
         return
-    found = coverage_of(contents, targets, include=include, exclude=exclude, barrier=barrier)
-    warn_if_low(found, layers, include)
+    found = coverage_of(contents, targets, choice, barrier=barrier)
+    warn_if_low(found, choice.layers, choice.include)
 
 
 def _grouped(
     rest: Sequence[Target], chosen: Collection[str], barriers: Mapping[str, str]
 ) -> list[tuple[str, list[Target]]]:
-    """Few globs for all of ``rest``; none is for weights of layers and others, or two barriers.
+    """Name all of ``rest`` by few globs.
 
-    Where it matches weights and others, ``include`` takes the weights alone.
+    No glob is for weights of layers and other parameters at once, since ``include`` would pick the
+    weights alone; nor for parameters with different barriers.
     """
     by_name = {target.name: target for target in rest}
     weights = weights_of(by_name, EVERY_KIND)
@@ -132,11 +120,11 @@ def _grouped(
     for name in sorted(by_name, key=lambda name: name not in weights):
         groups.setdefault((name in weights, barriers[name]), []).append(name)
     found: list[tuple[str, list[Target]]] = []
-    for (weighs, barrier), names in groups.items():
+    for (are_weights, barrier), names in groups.items():
         avoided = [
             name
             for name in by_name
-            if barriers[name] != barrier or (name in weights and not weighs)
+            if barriers[name] != barrier or (name in weights and not are_weights)
         ]
         for glob, members in globs(names, [*chosen, *avoided]).items():
             found.append((glob, [by_name[name] for name in members]))
@@ -157,7 +145,7 @@ def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: str) -
 
 
 def _only_by_name(target: Target, gates: set[str]) -> tuple[bool, str]:
-    """Whether it is left out of its kind on purpose, and what it is."""
+    """Whether the parameter competes only if ``include`` names it; and what it is."""
     kind = type(target.module).__name__
     if not gates.isdisjoint(target.names):
         return True, f"{kind}, a router of experts"
@@ -172,26 +160,25 @@ def _why_barred(target: Target) -> str:
     return reason[0] if reason else ""
 
 
-def _unseen(contents: ModelContents, exclude: Patterns | None) -> tuple[str, ...]:
-    dropped = pattern_list("exclude", () if exclude is None else exclude)
-    parts = unseen_parts(contents)
-    kinds = [kind for name, part, kind in parts if not any(touches(name, part, p) for p in dropped)]
-    return tuple(dict.fromkeys(kinds))
+def _unseen(contents: ModelContents, choice: LayerChoice) -> tuple[str, ...]:
+    """What the modules are whose weights cannot be counted."""
+    kinds = {
+        kind: None
+        for name, module, kind in unseen_modules(contents)
+        if not any(touches(name, module, p) for p in choice.excluded)
+    }
+    return tuple(kinds)
 
 
 def _left_on_purpose(
-    contents: ModelContents,
-    chosen: Collection[str],
-    include: Patterns | None,
-    exclude: Patterns | None,
+    contents: ModelContents, chosen: Collection[str], choice: LayerChoice
 ) -> dict[str, int]:
-    """What does not compete since the caller said so, and how many elements it has.
+    """Names and elements of what does not compete because the caller said so.
 
-    That is what ``exclude`` drops, and what ``include`` does not mention; and the scales of
-    quantised weights, which are none.
+    ``exclude`` drops it, or ``include`` does not mention it. Scales of quantised weights count as
+    well: they are no weights.
     """
-    wanted = None if include is None else pattern_list("include", include)
-    dropped = pattern_list("exclude", () if exclude is None else exclude)
+    wanted, dropped = choice.included, choice.excluded
     scales = scales_in(contents.targets)
     known: dict[str, int] = {}
     for name, target in contents.targets.items():

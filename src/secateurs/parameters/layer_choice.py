@@ -1,6 +1,8 @@
 """Which parameters ``layers``, ``include`` and ``exclude`` pick, by kind and by name."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -28,31 +30,41 @@ Layers = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 Patterns = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 
 
-def picked(
-    contents: ModelContents,
-    layers: Layers | None,
-    include: Patterns | None,
-    exclude: Patterns | None,
-) -> tuple[Target, ...]:
-    """What competes, prunable or not, in order.
+@dataclass(frozen=True)
+class LayerChoice:
+    """The arguments ``layers``, ``include`` and ``exclude`` of `secateurs.find_targets`."""
 
-    Args:
-        contents: of the network.
-        layers: see `secateurs.parameters.prunable_parameters.find_targets`, as for the others.
-        include: see ``layers``.
-        exclude: see ``layers``.
+    layers: Layers | None = None
+    include: Patterns | None = None
+    exclude: Patterns | None = None
+
+    @cached_property
+    def kinds(self) -> list[str | type[nn.Module]]:
+        """``layers`` as a list; the default if it was not given."""
+        return pattern_list("layers", "default" if self.layers is None else self.layers)
+
+    @cached_property
+    def included(self) -> list[str | type[nn.Module]] | None:
+        """``include`` as a list; None if it was not given."""
+        return None if self.include is None else pattern_list("include", self.include)
+
+    @cached_property
+    def excluded(self) -> list[str | type[nn.Module]]:
+        """``exclude`` as a list; empty if it was not given."""
+        return pattern_list("exclude", () if self.exclude is None else self.exclude)
+
+
+def picked(contents: ModelContents, choice: LayerChoice) -> tuple[Target, ...]:
+    """The chosen parameters in the order of the model, also those that cannot be pruned.
 
     Raises:
         InvalidArgumentError: a pattern matches nothing.
     """
     everything = contents.targets
-    of_layers = _of_layers(
-        everything, pattern_list("layers", "default" if layers is None else layers)
-    )
-    chosen = of_layers
-    if include is not None:
-        chosen = _included(contents, of_layers, pattern_list("include", include))
-    for pattern in pattern_list("exclude", () if exclude is None else exclude):
+    chosen = _of_layers(everything, choice.kinds)
+    if choice.included is not None:
+        chosen = _included(contents, chosen, choice.included)
+    for pattern in choice.excluded:
         dropped = _matching(everything, pattern)
         if not dropped:
             raise _unmatched("exclude", pattern, contents)
@@ -61,7 +73,7 @@ def picked(
 
 
 def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
-    """What was given as ``option``, checked, as a list."""
+    """Check a value of the argument ``option``, and make it a list."""
     if isinstance(value, str | type | nn.Module) or not isinstance(value, Iterable):
         items: list[Any] = [value]
     else:
@@ -96,7 +108,7 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
 
 
 def scales_in(everything: dict[str, Target]) -> set[str]:
-    """The parameters that are no weights, but scales of quantised weights beside them."""
+    """The names of parameters that are scales of quantised weights."""
     places = {(id(m), a): name for name, t in everything.items() for m, a in t.places}
     modules = {id(m): m for target in everything.values() for m, _ in target.places}
     found: set[str] = set()
@@ -108,7 +120,7 @@ def scales_in(everything: dict[str, Target]) -> set[str]:
 
 
 def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
-    """Leave out gates of experts, and embeddings that are a layer as well."""
+    """Remove routers of experts, and weights that a layer shares with an embedding."""
     gates = gates_of(everything.values())
     return {
         name
@@ -118,19 +130,19 @@ def _without_routers_and_embeddings(everything: dict[str, Target], found: set[st
 
 
 def gates_of(everything: Iterable[Target]) -> set[str]:
-    """The names of all routers of experts, which compete only if they are named."""
+    """The names of all routers of experts, which compete only if the caller names them."""
     return routers([name for target in everything for name in target.names])
 
 
 def is_tied_embedding(target: Target) -> bool:
-    """Whether an embedding shares a layer's weight: by its class, or by its name."""
+    """Whether a layer shares this weight with an embedding, known by its class or its name."""
     if len(target.places) == 1:
         return False
     modules = [module for module, _ in target.places]
     if any(isinstance(module, EMBEDDINGS) for module in modules):
         return True
-    elsewhere = not all(isinstance(module, EVERY_KIND) for module in modules)
-    return elsewhere and any(is_embedding(layer_of(name)) for name in target.names)
+    only_layers = all(isinstance(module, EVERY_KIND) for module in modules)
+    return not only_layers and any(is_embedding(layer_of(name)) for name in target.names)
 
 
 def classes_of(layer: str | type[nn.Module]) -> Classes:
@@ -156,7 +168,7 @@ def weights_of(everything: dict[str, Target], classes: Classes) -> set[str]:
 
 
 def is_weight_of(target: Target, classes: Classes) -> bool:
-    """Whether one of the target's places is the weight of such a layer."""
+    """Whether the parameter is a weight of a layer of these classes."""
     return (Experts in classes and target.is_stack) or any(
         isinstance(module, classes) and attribute in weight_attributes(module)
         for module, attribute in target.places
@@ -164,7 +176,7 @@ def is_weight_of(target: Target, classes: Classes) -> bool:
 
 
 def is_picked(target: Target, pattern: str | type[nn.Module]) -> bool:
-    """Whether a pattern, a glob or a type, picks the parameter by one of its names or places."""
+    """Whether a glob matches a name of the parameter, or a type one of its modules."""
     if isinstance(pattern, str):
         return any(name_matches(alias, pattern) for alias in target.names)
     return any(isinstance(module, pattern) for module, _ in target.places)
@@ -207,9 +219,13 @@ def _unmatched(
     )
 
 
-def refuse_absent(everything: dict[str, Target], layers: Layers | None) -> None:
-    """A type among several that picks nothing would be left out silently: say so."""
-    for layer in pattern_list("layers", () if layers is None else layers):
+def refuse_absent(everything: dict[str, Target], choice: LayerChoice) -> None:
+    """Refuse a type in ``layers`` that picks no weight, also if other types do.
+
+    Raises:
+        InvalidArgumentError: there is one.
+    """
+    for layer in choice.kinds:
         if isinstance(layer, str) or any(
             is_weight_of(target, classes_of(layer)) for target in everything.values()
         ):
@@ -223,5 +239,5 @@ def refuse_absent(everything: dict[str, Target], layers: Layers | None) -> None:
 
 
 def none_of(layer: type[nn.Module]) -> str:
-    """What is wrong with a type in ``layers`` that the model does not have."""
+    """The message for a type in ``layers`` that the model does not have."""
     return f"layers: the model has no {layer.__name__} with weights; leave it out"

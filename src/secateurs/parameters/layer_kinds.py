@@ -1,4 +1,4 @@
-"""Kinds of layers: their classes, which of their parameters are weights, where outputs lie."""
+"""Kinds of layers: their classes, their weights, and which dimension is that of the outputs."""
 
 from abc import ABC
 from typing import Any
@@ -27,14 +27,14 @@ class Conv1D(ABC):  # noqa: B024
 
 
 class Experts(ABC):  # noqa: B024
-    """Modules whose class is called experts: with one matrix an expert, stacked in one tensor."""
+    """Modules whose class name contains "experts": they stack one matrix per expert in a tensor."""
 
     @classmethod
     def __subclasshook__(cls, subclass: type) -> bool:
         return any("experts" in base.__name__.lower() for base in subclass.__mro__)
 
 
-# Of virtual classes as well, so not type[nn.Module].
+# Conv1D and Experts are no subclasses of nn.Module, so not type[nn.Module].
 Classes = tuple[type[Any], ...]
 
 _CONVOLUTIONS: dict[str, Classes] = {
@@ -70,7 +70,7 @@ EMBEDDINGS: Classes = (nn.Embedding, nn.EmbeddingBag)
 
 
 class KindOf(dict[type, bool]):
-    """Whether classes are among some kinds of layers, asked once for each class.
+    """Whether a class belongs to some kinds of layers, computed once for each class.
 
     Args:
         classes: the kinds.
@@ -86,7 +86,7 @@ class KindOf(dict[type, bool]):
 
 
 def weight_attributes(module: nn.Module) -> tuple[str, ...]:
-    """The names of those parameters of a layer that are its weights, present or not."""
+    """The names of a layer's weights, whether or not they are among its parameters now."""
     if isinstance(module, _MOST):
         return ("weight",)
     if isinstance(module, nn.MultiheadAttention):
@@ -102,18 +102,18 @@ def weight_attributes(module: nn.Module) -> tuple[str, ...]:
 
 
 def is_stack(module: nn.Module, attribute: str, parameter: torch.Tensor | None) -> bool:
-    """Whether a parameter may be a stack of matrices, one an expert, by its shape and its name."""
-    # Asked of the type: `isinstance` is slow for Parameters, and all of a model come through here.
+    """Whether a parameter may stack one matrix per expert, by its shape and name."""
+    # `isinstance` is slow for Parameters, and this is called for every parameter of a model.
     if parameter is None or issubclass(type(parameter), UninitializedParameter):
         return False
     return parameter.dim() == 3 and is_matrix(attribute) and not isinstance(module, _SINGLE)
 
 
 def stack_outputs_last(module: nn.Module, attribute: str) -> bool:
-    """Whether a stack of matrices is (experts, in, out); (experts, out, in) if nothing shows it."""
-    told = getattr(module, "is_transposed", None)  # transformers says so
-    if isinstance(told, bool):
-        return told
+    """Whether a stack is (experts, in, out); if the shapes leave it open, (experts, out, in)."""
+    flag = getattr(module, "is_transposed", None)  # set by transformers
+    if isinstance(flag, bool):
+        return flag
     shapes = {name: tuple(p.shape) for name, p in module._parameters.items() if p is not None}
     beside = [s for n, s in shapes.items() if n != attribute and len(s) == 3]
     bias = shapes.get(f"{attribute}_bias")

@@ -1,14 +1,14 @@
-"""What the names and shapes of weights say of their layers, in a model and in a file alike.
+"""What names and shapes of weights say about their layers, both in a model and in a file.
 
-Here stands all that both must agree on: what an embedding, a normalisation, a router of experts and
-a stack of experts are called, and in which dimension the outputs of an expert lie.
+This module alone decides which names mean an embedding, a normalisation, a router of experts or
+experts, and which dimension of an expert's weight is that of the outputs.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
-# How modules that hold an embedding are called; those that end so are layers after all.
+# Names of modules that are embeddings; the second list has exceptions, which are layers.
 _EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
 _NO_EMBEDDINGS = (
     "*embedder",
@@ -19,7 +19,7 @@ _NO_EMBEDDINGS = (
     "*patch*embed*",
 )
 _NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
-# Further names of modules with one matrix an expert, where they have three dimensions.
+# Other modules that stack the matrices of experts, if the tensor has three dimensions.
 _STACKS = ("input_linear", "output_linear")
 _ROUTERS = ("*router*", "gate", "*_gate", "gating")
 _NO_MATRICES = ("*bias*", "*scale*", "*norm*", "*embed*", "*token*")
@@ -28,37 +28,37 @@ Shape = tuple[int, ...]
 
 
 def is_embedding(layer: str) -> bool:
-    """Whether a module of this name, without those around it, holds an embedding."""
+    """Whether a module is an embedding, by the last part of its name."""
     name = layer.lower()
     found = any(fnmatchcase(name, pattern) for pattern in _EMBEDDINGS)
     return found and not any(fnmatchcase(name, pattern) for pattern in _NO_EMBEDDINGS)
 
 
 def is_norm(layer: str) -> bool:
-    """Whether a module of this name is a normalisation."""
+    """Whether a module is a normalisation, by the last part of its name."""
     return any(fnmatchcase(layer.lower(), pattern) for pattern in _NORMS)
 
 
 def layer_of(name: str) -> str:
-    """The last module in the qualified name of a parameter: ``"c.attn"`` of ``"a.c.attn"``."""
+    """The name of the module just around a parameter: ``"fc"`` for ``"layer1.fc.weight"``."""
     return name.rpartition(".")[0].rpartition(".")[2]
 
 
 def experts_in(name: str, shape: Shape) -> str | None:
-    """The module that holds experts stacked in one tensor, if this is such a tensor.
+    """The module of experts that a tensor stacks the matrices of; None if it does not.
 
     Args:
-        name: its qualified name.
-        shape: its shape; stacked experts have three dimensions.
+        name: the tensor's qualified name.
+        shape: the tensor's shape; a stack of matrices has three dimensions.
 
     Returns:
-        The module's qualified name; tensors with the same one belong together.
+        The module's qualified name: tensors of the same experts have the same one.
     """
     parts = name.split(".")
     if len(shape) != 3 or not is_matrix(parts[-1]):
         return None
     for i, part in enumerate(parts[:-1]):
-        # With a number behind it, it is a list of modules, one an expert.
+        # A number after the name means a list of modules, one for each expert.
         if _is_experts(part) and not _is_numbered(parts[i + 1]):
             return ".".join(parts[: i + 1])
     if len(parts) > 1 and parts[-2] in _STACKS:
@@ -67,19 +67,19 @@ def experts_in(name: str, shape: Shape) -> str | None:
 
 
 def is_apart(name: str) -> bool:
-    """Whether it is a parameter of one expert in a list of them: ``"experts.3.up.weight"``."""
+    """Whether a parameter belongs to one expert of a list: ``"experts.3.up.weight"``."""
     parts = name.split(".")
     return any(_is_experts(a) and _is_numbered(b) for a, b in pairwise(parts))
 
 
 def is_matrix(attribute: str) -> bool:
-    """Whether a parameter of this name may hold matrices: no bias, no scale, no embedding."""
+    """Whether a parameter may hold matrices, by its name: no bias, scale or embedding."""
     return not any(fnmatchcase(attribute.lower(), pattern) for pattern in _NO_MATRICES)
 
 
 def routers(names: Collection[str]) -> set[str]:
-    """Those of the qualified names that belong to a router: a gate that stands beside experts."""
-    every = "\n".join(names)  # looked at in one piece first, since most models have no experts
+    """The qualified names that belong to a router, which is a gate beside experts."""
+    every = "\n".join(names)  # one quick search first, since most models have no experts
     if "experts" not in every.lower() and not any(stack in every for stack in _STACKS):
         return set()
     some = [n for n in names if "experts" in n.lower() or any(stack in n for stack in _STACKS)]
@@ -92,13 +92,13 @@ def routers(names: Collection[str]) -> set[str]:
 def outputs_last(
     shape: Shape, *, bias: Shape | None = None, beside: Iterable[Shape] = ()
 ) -> bool | None:
-    """Whether each matrix of a tensor is (in, out), where the other shapes show it.
+    """Whether the matrices of a tensor are (in, out), inferred from the shapes beside it.
 
     Args:
-        shape: of the tensor, whose last two dimensions are those of its matrices.
+        shape: of the tensor; its last two dimensions are those of its matrices.
         bias: the shape of its bias, which ends with the number of outputs.
-        beside: the shapes of the tensors of the same experts. One of them makes two numbers for
-            each one that another takes (gate and up in one), which shows where their outputs lie.
+        beside: the shapes of other tensors of the same experts. If gate and up are one tensor, it
+            has twice as many outputs as the down projection has inputs, which shows the order.
 
     Returns:
         None if the shapes fit both ways.
@@ -116,7 +116,7 @@ def outputs_last(
 
 
 def _is_experts(part: str) -> bool:
-    return part.endswith("experts") or part.lower().endswith("experts")
+    return part.lower().endswith("experts")
 
 
 def _is_numbered(part: str) -> bool:

@@ -1,4 +1,4 @@
-"""One walk over a model: its modules, its parameters, and the ranks that hold it."""
+"""The modules and parameters of a model, and the ranks that hold it."""
 
 from functools import cached_property
 
@@ -12,17 +12,17 @@ from secateurs.parameters.target import Target
 
 
 class ModelContents:
-    """What a model holds, found in one walk; what prunes a model hands this on.
+    """What a model holds, collected once; functions that prune pass it on.
 
     Args:
-        model: the network. Parameters that FSDP has gathered for a forward pass are divided again.
+        model: the network. Parameters that FSDP gathered for a forward pass become shards again.
 
     Attributes:
         model: the network.
         modules: every module once, with its first qualified name, in the model's order.
 
     Raises:
-        InvalidArgumentError: it is no module.
+        InvalidArgumentError: ``model`` is no module.
     """
 
     def __init__(self, model: nn.Module):
@@ -49,8 +49,8 @@ class ModelContents:
 
     @cached_property
     def targets(self) -> dict[str, Target]:
-        """Every Parameter once, under its first name, with all the places that hold it."""
-        first: dict[int, str] = {}  # of each Parameter, its first name
+        """Every Parameter once, by its first name, with all modules that hold it."""
+        first: dict[int, str] = {}  # the first name of each Parameter, by its id
         found: dict[str, Target] = {}
         group = self.group.holders
         for prefix, module in self._names:

@@ -1,24 +1,22 @@
-"""Globs on qualified names: what they match, and how to name many parameters with few of them."""
+"""Globs on qualified names: matching them, and naming many parameters by few of them."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from secateurs.errors import Argument
 
-_SHOWN = 3
-
 
 def name_matches(name: str, pattern: str) -> bool:
-    """Whether the glob matches a parameter's name or that of a module around it."""
+    """Whether a glob matches a parameter's name or the name of a module that contains it."""
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
 
 
 def touches(name: str, module: nn.Module, pattern: str | type[nn.Module]) -> bool:
-    """Whether a pattern, a glob or a type, picks the parameter ``name`` of ``module``."""
+    """Whether a glob or a type picks the parameter ``name`` of ``module``."""
     return isinstance(module, pattern) if isinstance(pattern, type) else name_matches(name, pattern)
 
 
@@ -32,8 +30,8 @@ def globs(names: Sequence[str], others: Collection[str] = ()) -> dict[str, list[
         others: names of parameters that must not be matched.
 
     Returns:
-        For each glob the names that it stands for, in the order of ``names``. A name that no glob
-        stands for is its own.
+        For each glob the names that it matches, in the order of ``names``. A name that no allowed
+        glob matches stays as it is.
 
     Example:
         >>> globs(["layers.0.up", "layers.1.up", "head"])
@@ -57,7 +55,7 @@ def globs(names: Sequence[str], others: Collection[str] = ()) -> dict[str, list[
 
 
 def excluding(names: Sequence[str], others: Collection[str]) -> Argument:
-    """The argument that excludes ``names`` and none of ``others``, in few globs."""
+    """The argument ``exclude`` that matches ``names`` and none of ``others``, with few globs."""
     found = globs(names, others)
     for glob in list(found):
         rest = [other for other in found if other != glob]
@@ -65,13 +63,6 @@ def excluding(names: Sequence[str], others: Collection[str]) -> Argument:
             del found[glob]
     patterns = list(found)
     return Argument("exclude", patterns[0] if len(patterns) == 1 else patterns)
-
-
-def listed(names: Iterable[str], shown: int = _SHOWN) -> str:
-    """The first names, and how many more there are."""
-    every = list(names)
-    more = len(every) - shown
-    return ", ".join(every[:shown]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _wider(name: str) -> list[str]:

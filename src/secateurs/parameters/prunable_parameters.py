@@ -1,6 +1,7 @@
-"""Which parameters compete: in order, each Parameter once; what cannot be pruned is refused."""
+"""Finds the parameters that compete for pruning, and refuses those that cannot be pruned."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import torch
 from torch import nn
@@ -8,13 +9,13 @@ from torch import nn
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.computed_weights import Computed, computed_error, computed_in, may_compute
 from secateurs.parameters.layer_choice import (
+    LayerChoice,
     Layers,
     Patterns,
     classes_of,
     is_picked,
     is_weight_of,
     none_of,
-    pattern_list,
     picked,
     refuse_absent,
 )
@@ -81,73 +82,56 @@ def find_targets(
         >>> [target.name for target in find_targets(model, include=["*", "1.weight"])]
         ['0.weight', '1.weight', '2.weight']
     """
-    return targets_in(ModelContents(model), layers=layers, include=include, exclude=exclude)
+    return targets_in(ModelContents(model), LayerChoice(layers, include, exclude))
 
 
-def targets_in(
-    contents: ModelContents,
-    *,
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
-) -> tuple[Target, ...]:
-    """`find_targets`, for a model that was walked over already."""
-    targets = picked(contents, layers, include, exclude)
-    _refuse_computed(contents, targets, layers, include, exclude)
-    refuse_absent(contents.targets, layers)
+def targets_in(contents: ModelContents, choice: LayerChoice) -> tuple[Target, ...]:
+    """`find_targets` for a model whose contents are known."""
+    targets = picked(contents, choice)
+    _refuse_computed(contents, targets, choice)
+    refuse_absent(contents.targets, choice)
     if not targets:
-        raise InvalidArgumentError(_nothing_left(contents, layers, include, exclude))
+        raise InvalidArgumentError(_nothing_left(contents, choice))
     refuse_unprunable(targets)
     return targets
 
 
-def separate_targets_in(
-    contents: ModelContents,
-    *,
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
-) -> tuple[Target, ...]:
-    """`targets_in`, each of which can be pruned by a mask of its own that its layer keeps.
+def separate_targets_in(contents: ModelContents, choice: LayerChoice) -> tuple[Target, ...]:
+    """`targets_in`, refusing also weights that a mask cannot prune by themselves.
 
     Raises:
-        InvalidArgumentError: also if a layer computes another weight from its own, or two weights
-            are views of one memory. A class that ``layers`` names is pruned in any case; memory of
-            what ``exclude`` names must not be written either.
+        InvalidArgumentError: also if a layer computes another weight from its own, unless
+            ``layers`` names its class; or if two weights share memory, or a weight shares memory
+            with a parameter that ``exclude`` names.
     """
-    targets = targets_in(contents, layers=layers, include=include, exclude=exclude)
-    asked = layers if isinstance(layers, Sequence) and not isinstance(layers, str) else (layers,)
-    refuse_recomputed(targets, [one for one in asked if one is not None])
-    kept: list[Target] = []
-    if exclude is not None:
-        patterns, chosen = pattern_list("exclude", exclude), {t.name for t in targets}
-        others = (t for name, t in contents.targets.items() if name not in chosen)
-        kept = [target for target in others if any(is_picked(target, p) for p in patterns)]
-    refuse_overlaps(targets, kept)
+    targets = targets_in(contents, choice)
+    refuse_recomputed(targets, choice.kinds)
+    chosen = {target.name for target in targets}
+    excluded = [
+        target
+        for name, target in contents.targets.items()
+        if name not in chosen and any(is_picked(target, p) for p in choice.excluded)
+    ]
+    refuse_overlaps(targets, excluded)
     return targets
 
 
-def countable_targets(
-    contents: ModelContents,
-    *,
-    layers: Layers | None = None,
-    include: Patterns | None = None,
-    exclude: Patterns | None = None,
-) -> tuple[Target, ...]:
-    """List what `find_targets` would, without what cannot be pruned.
+def countable_targets(contents: ModelContents, choice: LayerChoice) -> tuple[Target, ...]:
+    """`targets_in` without the parameters that cannot be pruned, instead of an error.
 
     Raises:
         InvalidArgumentError: as `find_targets`, if nothing is left.
     """
-    for layer in pattern_list("layers", () if layers is None else layers):
+    for layer in choice.kinds:
         if isinstance(layer, type) and not any(isinstance(m, layer) for _, m in contents.modules):
             raise InvalidArgumentError(none_of(layer))
-    chosen = picked(contents, layers, include, exclude)
-    inside = _sources(contents) if "all" in pattern_list("layers", layers or "default") else set()
+    sources = _sources(contents) if "all" in choice.kinds else set[tuple[int, str]]()
     targets = tuple(
-        target for target in chosen if is_prunable(target) and inside.isdisjoint(_ids(target))
+        target
+        for target in picked(contents, choice)
+        if why_not(target) is None and sources.isdisjoint(_ids(target))
     )
-    return targets or targets_in(contents, layers=layers, include=include, exclude=exclude)
+    return targets or targets_in(contents, choice)
 
 
 def _ids(target: Target) -> set[tuple[int, str]]:
@@ -155,7 +139,7 @@ def _ids(target: Target) -> set[tuple[int, str]]:
 
 
 def _sources(contents: ModelContents) -> set[tuple[int, str]]:
-    """Where the parameters are that weights are computed from."""
+    """The parameters that weights are computed from: ids of modules, and attributes."""
     return {
         (id(held), attribute)
         for name, module in contents.modules
@@ -165,28 +149,15 @@ def _sources(contents: ModelContents) -> set[tuple[int, str]]:
     }
 
 
-def is_prunable(target: Target) -> bool:
-    """Whether the elements of a parameter can be set to zero one by one."""
-    return why_not(target) is None
-
-
-def _nothing_left(
-    contents: ModelContents,
-    layers: Layers | None,
-    include: Patterns | None,
-    exclude: Patterns | None,
-) -> str:
-    kinds = sorted({type(m).__name__ for _, m in contents.modules if m._parameters})
+def _nothing_left(contents: ModelContents, choice: LayerChoice) -> str:
     if isinstance(contents.model, torch.jit.ScriptModule):
         return (
             "the model is scripted or traced, so its weights cannot be replaced: prune the network "
             "before torch.jit.script or torch.jit.trace"
         )
-    given = ", ".join(
-        f"{option}={value!r}"
-        for option, value in (("layers", layers), ("include", include), ("exclude", exclude))
-        if value is not None
-    )
+    kinds = sorted({type(m).__name__ for _, m in contents.modules if m._parameters})
+    values = ((field.name, getattr(choice, field.name)) for field in fields(choice))
+    given = ", ".join(f"{option}={value!r}" for option, value in values if value is not None)
     return (
         f"nothing to prune with {given or 'the default layers'}: the layers that have parameters "
         f"are {', '.join(kinds) or 'none'}; name others with layers= or include= (embeddings, "
@@ -195,17 +166,11 @@ def _nothing_left(
 
 
 def _refuse_computed(
-    contents: ModelContents,
-    targets: Sequence[Target],
-    layers: Layers | None,
-    include: Patterns | None,
-    exclude: Patterns | None,
+    contents: ModelContents, targets: Sequence[Target], choice: LayerChoice
 ) -> None:
-    """Refuse chosen weights that are computed: they, or what they are made of, would be silent."""
-    kinds = pattern_list("layers", "default" if layers is None else layers)
+    """Refuse chosen weights that are computed, since pruning would leave them out silently."""
+    kinds, included, excluded = choice.kinds, choice.included, choice.excluded
     classes = tuple(cls for layer in kinds for cls in classes_of(layer))
-    included = None if include is None else pattern_list("include", include)
-    excluded = pattern_list("exclude", () if exclude is None else exclude)
     pruned = {place for target in targets for place in _ids(target)} if "all" in kinds else set()
     found: list[Computed] = []
     is_layer = KindOf((*classes, *KINDS["recurrent"]))
@@ -234,7 +199,7 @@ def _refuse_computed(
 
 
 def _lacks_a_weight(module: nn.Module) -> bool:
-    """Whether a weight of a layer is none of its parameters."""
+    """Whether a weight of a layer is missing among its parameters."""
     return any(attribute not in module._parameters for attribute in weight_attributes(module))
 
 
@@ -255,7 +220,7 @@ def _weights_in(name: str, module: nn.Module, classes: Classes) -> tuple[str, ..
 def _naming_others(
     targets: Sequence[Target], included: Sequence[str | type[nn.Module]]
 ) -> list[str | type[nn.Module]]:
-    """Patterns that pick what ``layers`` does not: nothing but recurrent layers, or nothing."""
+    """The patterns that pick no weight of the default layers: they may name recurrent layers."""
     return [
         pattern
         for pattern in included
@@ -266,7 +231,7 @@ def _naming_others(
 def _without_computed_routers(
     contents: ModelContents, found: list[Computed], kinds: list[str | type[nn.Module]]
 ) -> list[Computed]:
-    """Leave out routers, as where they are parameters, unless their type was named."""
+    """Remove routers, which do not compete either, unless ``layers`` names their type."""
     names = [*contents.targets, *(one.name for one in found)]
     gates = routers(names)
     types = tuple(kind for kind in kinds if isinstance(kind, type))

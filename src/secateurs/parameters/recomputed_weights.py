@@ -1,10 +1,9 @@
-"""Layers that replace their weight by another one in ``forward``, in which zeros are not kept.
+"""Finds layers whose ``forward`` computes another weight, in which zeros do not stay zero.
 
-A convolution with weight standardisation subtracts the mean of each filter from its weights, so
-that a weight that was set to zero acts as another number. No attribute says so, only ``forward``
-does: one small layer of each class with a ``forward`` of its own is run on a copy, with some
-weights zero, and the weight that it hands to a convolution, a linear function or a product of
-matrices is looked at.
+With weight standardisation, for example, a convolution subtracts the mean of each filter from its
+weights, so that a weight set to zero acts as another number. No attribute shows this. Therefore
+the smallest layer of each class with its own ``forward`` is copied and run once, with some weights
+zero, and the weights that it passes to torch's functions are checked.
 """
 
 import copy
@@ -18,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
+from secateurs._io.text import listed
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import Advice, Argument, InvalidArgumentError
-from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.patterns import excluding
 from secateurs.parameters.target import Target
 
-_HANDED = frozenset(
+# Functions whose second argument is a weight, and products of matrices, which have it anywhere.
+_LAYERS = frozenset(
     (
         F.linear, torch.conv1d, torch.conv2d, torch.conv3d,
         torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
@@ -42,15 +43,15 @@ def refuse_recomputed(
     *,
     stored: bool = True,
 ) -> None:
-    """Refuse the weights of layers that do not keep zeros, all of a class in one error.
+    """Refuse the weights of layers that do not keep zeros, all of them in one error.
 
     Args:
         targets: all that compete.
-        asked: what the caller gave as ``layers``; a class in it is pruned as it was asked for.
-        stored: whether the stored weights can be pruned at all, if asked for.
+        asked: the entries of ``layers``; a class that is named there is not refused.
+        stored: whether the error says how to prune the stored weights all the same.
 
     Raises:
-        InvalidArgumentError: there are some.
+        InvalidArgumentError: there are such layers.
     """
     by_class: dict[type[nn.Module], list[tuple[str, nn.Module]]] = {}
     for target in targets:
@@ -82,12 +83,12 @@ def refuse_recomputed(
 
 
 def _own_class(module: nn.Module) -> type[nn.Module]:
-    """The class as it was written: a layer under gradient pruning has one made from it."""
+    """The class of a layer; of a gradient-pruned layer, the class it had before."""
     return getattr(type(module), "secateurs_base", type(module))
 
 
 def _has_own_forward(cls: type[nn.Module]) -> bool:
-    """Whether a convolution or linear layer runs code that is not torch's."""
+    """Whether a class of convolutions or linear layers has a ``forward`` that is not torch's."""
     if not issubclass(cls, (_ConvNd, nn.Linear)):
         return False
     forwards = (getattr(cls, name, None) for name in _FORWARDS)
@@ -100,7 +101,7 @@ def _is_asked_for(cls: type[nn.Module], asked: Sequence[str | type[nn.Module]]) 
 
 
 def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
-    """Whether the smallest of these layers, in which a filter has several weights, loses zeros."""
+    """Whether the smallest of the layers loses zeros; layers with one weight a filter are left."""
     usable = [m for m in modules if _is_usable(m)]
     if not usable:
         return False
@@ -109,11 +110,11 @@ def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
     # Positive, so that no mean is zero; every second one is zero.
     values = torch.arange(module.weight.numel(), device=device).reshape(shape)
     weight = (values % 2 * (1 + values % 5)).to(module.weight.dtype)
-    looking = _Looking(weight)
-    # Code of others, run on an input that it may not be made for: what was seen until then counts.
-    with suppress(Exception), torch.no_grad(), looking:
+    check = _ZeroCheck(weight)
+    # A forward that cannot take this input raises; what was found before that counts.
+    with suppress(Exception), torch.no_grad(), check:
         cls.forward(_copied(module, weight), _input(module))
-    return looking.lost
+    return check.lost
 
 
 def _is_usable(module: nn.Module) -> bool:
@@ -122,17 +123,17 @@ def _is_usable(module: nn.Module) -> bool:
 
 
 def _copied(module: nn.Module, weight: Tensor) -> nn.Module:
-    """The module with another weight; what ``forward`` may change is its own."""
+    """A copy with another weight, of which ``forward`` can change nothing in the module itself."""
     copied = module.__class__.__new__(module.__class__)
     copied.__dict__ = dict(module.__dict__)
     copied._parameters = {**module._parameters, "weight": nn.Parameter(weight, False)}
     copied._buffers = {k: None if b is None else b.clone() for k, b in module._buffers.items()}
     copied._modules = copy.deepcopy(module._modules)
-    return copied.eval()  # so that nothing random is drawn
+    return copied.eval()  # without dropout and other random numbers
 
 
 def _input(module: nn.Module) -> Tensor:
-    """The smallest input of such a layer, with some room for strides."""
+    """A small input for the layer, of one stride more than its kernel."""
     layer: Any = module
     like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
     if isinstance(module, nn.Linear):
@@ -146,8 +147,13 @@ def _input(module: nn.Module) -> Tensor:
     return torch.zeros(1, layer.in_channels, *sizes, **like)
 
 
-class _Looking(TorchFunctionMode):
-    """Looks at the weights that are handed to convolutions and linear functions."""
+class _ZeroCheck(TorchFunctionMode):
+    """Checks weights that are passed to convolutions, linear functions and products of matrices.
+
+    Attributes:
+        zero: where the weight of the layer is zero.
+        lost: whether one of the weights that were passed is not zero there.
+    """
 
     def __init__(self, weight: Tensor):
         super().__init__()
@@ -156,20 +162,17 @@ class _Looking(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _HANDED:
-            weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            self._look(weight)
+        if func in _LAYERS:
+            self._check(kwargs.get("weight", args[1] if len(args) > 1 else None), self.zero)
         elif func in _PRODUCTS:
             for factor in (*args, *kwargs.values()):
-                self._look(factor, self.zero, self.zero.mT)
+                self._check(factor, self.zero, self.zero.mT)
         return func(*args, **kwargs)
 
-    def _look(self, weight: Any, *zeros: Tensor) -> None:
-        """See whether a weight that may lie as one of these lost its zeros, whichever it is."""
-        fitting = [
-            zero
-            for zero in zeros or (self.zero,)
-            if isinstance(weight, Tensor) and weight.shape == zero.shape
-        ]
+    def _check(self, weight: Any, *zeros: Tensor) -> None:
+        """Set ``lost`` if a weight has other values in place of zeros, in every fitting layout."""
+        if not isinstance(weight, Tensor):
+            return
+        fitting = [zero for zero in zeros if weight.shape == zero.shape]
         if fitting and all(weight[zero].any() for zero in fitting):
             self.lost = True

@@ -1,4 +1,4 @@
-"""Whether a tensor can be pruned element by element, and what to write where it cannot."""
+"""Refuses parameters whose elements cannot be pruned one by one, and says what to do instead."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,13 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from secateurs._io.text import listed
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
-from secateurs.parameters.patterns import excluding, listed
+from secateurs.parameters.patterns import excluding
 from secateurs.parameters.target import Target
 
-# Formats that hold scales or packed pairs: no zero, or more than one number an element.
+# Formats without a zero (scales), or with two numbers packed into an element.
 _WITHOUT_ZERO = frozenset(
     getattr(torch, name) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2") if hasattr(torch, name)
 )
@@ -25,13 +26,13 @@ _SPARSE = {
 
 
 def refuse_unprunable(targets: Sequence[Target]) -> None:
-    """Refuse parameters that cannot be pruned, all that share a reason in one error.
+    """Refuse parameters that cannot be pruned.
 
     Args:
         targets: all that compete.
 
     Raises:
-        InvalidArgumentError: there are some.
+        InvalidArgumentError: there are such parameters; it names all that share the first reason.
     """
     reasons: dict[tuple[str, str], list[str]] = {}
     for target in targets:
@@ -50,7 +51,7 @@ def refuse_unprunable(targets: Sequence[Target]) -> None:
 
 
 def why_not(target: Target) -> tuple[str, str] | None:
-    """What a parameter is that cannot be pruned, and what to do about it; None if it can be."""
+    """Why a parameter cannot be pruned, and the remedy; None if it can be pruned."""
     parameter = target.parameter
     if issubclass(type(parameter), UninitializedParameter):  # `isinstance` is slow for Parameters
         return "is not initialised yet", "run one forward pass of the lazy model first"
@@ -59,11 +60,10 @@ def why_not(target: Target) -> tuple[str, str] | None:
             "is inside a scripted or traced module, whose weights cannot be replaced",
             "prune the network before torch.jit.script or torch.jit.trace, or write {exclude}",
         )
-    return _of_kind(parameter) or _of_values(parameter)
+    return _why_not_dense(parameter) or _why_no_values(parameter)
 
 
-def _of_kind(parameter: torch.Tensor) -> tuple[str, str] | None:
-    """What kind of tensor it is: dense numbers in memory, or something that stands for them."""
+def _why_not_dense(parameter: torch.Tensor) -> tuple[str, str] | None:
     subclass = _foreign(parameter)
     if subclass is not None:
         return (
@@ -87,7 +87,7 @@ def _of_kind(parameter: torch.Tensor) -> tuple[str, str] | None:
     return None
 
 
-def _of_values(parameter: torch.Tensor) -> tuple[str, str] | None:
+def _why_no_values(parameter: torch.Tensor) -> tuple[str, str] | None:
     if parameter.is_meta:
         return (
             "is on the meta device and has no values",
@@ -103,22 +103,16 @@ def _of_values(parameter: torch.Tensor) -> tuple[str, str] | None:
 
 
 def _foreign(parameter: torch.Tensor) -> type[torch.Tensor] | None:
-    """The class of a tensor whose operations are not torch's own; None for ordinary ones."""
+    """The class of a tensor that overrides torch's operations; None for ordinary tensors."""
     cls = type(parameter)
-    if cls is nn.Parameter:  # the usual case, which is asked often
+    if cls is nn.Parameter:  # the usual case, decided quickly
         return None
     if is_dtensor(parameter):
         local: torch.Tensor = getattr(parameter, "_local_tensor")  # noqa: B009
         return _foreign(local)
-    # A class that does not override these two, such as a marker, behaves as its base does.
+    # A subclass that overrides neither of these methods behaves as an ordinary tensor.
     function: object = getattr(cls.__torch_function__, "__func__", cls.__torch_function__)
     plain: object = getattr(torch.Tensor.__torch_function__, "__func__", None)
     usual = function in (plain, getattr(torch._C, "_disabled_torch_function_impl", None))
-    return None if usual and not _dispatches(cls) else cls
-
-
-def _dispatches(cls: type[torch.Tensor]) -> bool:
-    return getattr(cls, "__torch_dispatch__", None) is not _NO_DISPATCH
-
-
-_NO_DISPATCH: object = getattr(torch.Tensor, "__torch_dispatch__", None)
+    dispatch: object = getattr(cls, "__torch_dispatch__", None)
+    return None if usual and dispatch is getattr(torch.Tensor, "__torch_dispatch__", None) else cls

@@ -1,4 +1,4 @@
-"""What the values of a quantised weight stand for: times the scale that lies beside them."""
+"""The real values of a quantised weight: what is stored, times its scale."""
 
 import torch
 
@@ -15,11 +15,11 @@ from secateurs.parameters.target import Target
 
 
 def scaled_weight(target: Target) -> torch.Tensor:
-    """The weight times the scale that its module holds beside it; itself if there is none.
+    """The weight times the scale that its module holds for it; the weight if there is no scale.
 
     Raises:
-        InvalidArgumentError: there is something beside it that is not understood, or it is divided
-            over ranks.
+        InvalidArgumentError: the module holds a scale of an unknown kind, or the weight has a
+            scale and is divided over ranks.
     """
     weight = target.weight
     module, attribute = target.module, target.attribute

@@ -1,4 +1,4 @@
-"""Whether different parameters lie over one memory, by the addresses of their elements."""
+"""Finds parameters that share memory, by the addresses of their elements."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -19,19 +19,20 @@ class _Span(NamedTuple):
 
 
 def refuse_overlaps(targets: Sequence[Target], kept: Sequence[Target] = ()) -> None:
-    """Refuse two parameters that share elements, of which each would be pruned as if alone.
+    """Refuse two parameters that share elements: pruning one would change the other.
 
-    Slices of one buffer that do not meet, as flattened optimizers and FSDP make them, are fine.
+    Slices of one buffer without common elements, as flattened optimizers and FSDP make them, are
+    fine.
 
     Args:
         targets: the parameters that compete.
-        kept: those that must not be written to.
+        kept: parameters that must not change; these may share elements with each other.
 
     Raises:
-        InvalidArgumentError: two share elements.
+        InvalidArgumentError: two parameters share elements.
     """
     names = {target.name for target in kept}
-    for first, second in _meeting(_spans((*targets, *kept))):
+    for first, second in _overlapping(_spans((*targets, *kept))):
         if not {first.name, second.name} <= names and _share(first, second):
             raise InvalidArgumentError(
                 f"{first.name} and {second.name} are views of the same memory, so one cannot be "
@@ -62,8 +63,8 @@ def _reach(tensor: torch.Tensor) -> int:
     return (1 + sum((size - 1) * stride for size, stride in steps)) * tensor.element_size()
 
 
-def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
-    """Pairs whose ranges of addresses meet; few, where memory is used in the usual way."""
+def _overlapping(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
+    """Pairs whose ranges of addresses overlap; mostly none."""
     spans.sort(key=lambda span: span.start)
     for index, first in enumerate(spans):
         for later in range(index + 1, len(spans)):
@@ -75,7 +76,7 @@ def _meeting(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
 
 
 def _share(first: _Span, second: _Span) -> bool:
-    """Whether a byte belongs to both: columns of one matrix lie between each other."""
+    """Whether a byte belongs to both: columns of one matrix do not share any."""
     start = min(first.start, second.start)
     marks = torch.zeros(max(first.stop, second.stop) - start, dtype=torch.bool)
     _bytes_of(first, marks, start).fill_(True)

@@ -36,7 +36,7 @@ class Target:
     """
 
     name: str
-    parameter: nn.Parameter = field(compare=False)  # the places say it; tensors have no truth value
+    parameter: nn.Parameter = field(compare=False)  # tensors compare element by element
     places: tuple[tuple[nn.Module, str], ...]
     names: tuple[str, ...]
     group: ProcessGroup = field(compare=False, repr=False)
@@ -49,7 +49,7 @@ class Target:
         names: tuple[str, ...],
         group: ProcessGroup | None = None,
     ):
-        # One is made for every parameter of a model; what a frozen dataclass does by itself takes
+        # One is made for every parameter of a model, and the __init__ of a frozen dataclass takes
         # four times as long.
         own = self.__dict__
         own["name"], own["parameter"], own["places"], own["names"] = name, parameter, places, names
@@ -67,7 +67,7 @@ class Target:
 
     @cached_property
     def shard(self) -> Shard:
-        """Which part of the parameter lies on this rank.
+        """The part of the parameter that this rank holds.
 
         Raises:
             InvalidArgumentError: it is divided over ranks in a way that cannot be pruned.
@@ -76,12 +76,12 @@ class Target:
 
     @property
     def local(self) -> torch.Tensor:
-        """The values of the parameter that lie on this rank, detached: an ordinary tensor."""
+        """The values of the parameter that this rank holds, as an ordinary detached tensor."""
         return local_of(self.parameter.detach())
 
     @property
     def original(self) -> Original | None:
-        """What is kept of this Parameter while it is pruned, else None."""
+        """The original values of the parameter while it is pruned, else None."""
         if len(self.places) == 1:
             return original_of(*self.places[0])
         kept = [original_of(module, attribute) for module, attribute in self.places]
@@ -91,7 +91,8 @@ class Target:
     def weight(self) -> torch.Tensor:
         """The values to prune, detached.
 
-        Those from before pruning if it is pruned now; if it was trained since, those it has.
+        If the parameter is pruned now, its original values; if it was trained since, its current
+        ones.
         """
         original = self.original
         if original is None or original.trained:
@@ -126,8 +127,8 @@ class Target:
 
     @property
     def is_stack(self) -> bool:
-        """Whether it holds the matrices of several experts, one behind the other."""
-        # Most have other dimensions, and all of a model are asked. Other types may not say theirs.
+        """Whether it stacks the matrices of several experts in one tensor."""
+        # A quick answer for most. Subclasses of Parameter may fail to say how many dimensions.
         if type(self.parameter) is nn.Parameter and self.parameter.dim() != 3:
             return False
         if not is_stack(self.module, self.attribute, self.parameter):
@@ -138,7 +139,7 @@ class Target:
 
     @property
     def outputs_last(self) -> bool:
-        """Whether its last dimension is that of the outputs: (in, out) or (experts, in, out)."""
+        """Whether the outputs are the last dimension: (in, out) or (experts, in, out)."""
         if self.is_stack:
             return stack_outputs_last(self.module, self.attribute)
         return self.attribute == "weight" and isinstance(self.module, Conv1D)

@@ -1,4 +1,4 @@
-"""How many weights a model holds, as parameters and where they are none."""
+"""How many weights a model holds, as parameters and in quantised or scripted modules."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from torch.nn.parameter import UninitializedParameter
 from secateurs.parameters.model_contents import ModelContents
 
 _QUANTISED = "torch.ao.nn."
-# What torch's quantised recurrent layers keep is a script object.
+# torch's quantised recurrent layers keep their weights in script objects.
 _SEALED = ("LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell")
 _SCRIPTED = torch.jit.ScriptModule
 _INTEGERS = (torch.int8, torch.uint8, torch.int32)
 
 
 def float_elements(contents: ModelContents) -> tuple[int, bool]:
-    """The elements of all floating-point parameters, and whether there may be other weights."""
+    """How many elements all floating-point parameters have, and whether other weights may exist."""
     total, special = 0, False
     for target in contents.targets.values():
         parameter = target.parameter
@@ -31,7 +31,7 @@ def float_elements(contents: ModelContents) -> tuple[int, bool]:
 
 
 def _has_other_weights(contents: ModelContents) -> bool:
-    """Whether there may be weights that are no parameters."""
+    """Whether some weights may be no parameters."""
     types: set[type[nn.Module]] = set()
     for _, module in contents.modules:
         types.add(type(module))
@@ -42,13 +42,13 @@ def _has_other_weights(contents: ModelContents) -> bool:
 
 
 def integer_weights(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str, int]]:
-    """Name, layer, its type and the number of weights that are stored as integers."""
+    """Yield weights stored as integers: name, module, what the module is, number of elements."""
     for name, module in contents.modules:
         kind = type(module).__name__
         if type(module).__module__.startswith(_QUANTISED) and not module._parameters:
-            held: Any = getattr(module, "weight", None)  # a method: its weight lies in an object
-            if callable(held):
-                weight: Any = held()
+            unpack: Any = getattr(module, "weight", None)
+            if callable(unpack):
+                weight: Any = unpack()
                 yield name, module, f"quantised {kind}", weight.numel()
         if isinstance(module, _SCRIPTED):
             continue
@@ -61,12 +61,12 @@ def integer_weights(contents: ModelContents) -> Iterator[tuple[str, nn.Module, s
 
 
 def elements_of(parameter: torch.Tensor) -> int:
-    """How many elements it has; those of a lazy layer that has not run yet are not known, so 0."""
+    """How many elements a parameter has; 0 for a lazy layer that has not run yet."""
     return 0 if isinstance(parameter, UninitializedParameter) else parameter.numel()
 
 
-def unseen_parts(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str]]:
-    """Name, module and kind of parts that hold weights where nobody sees them."""
+def unseen_modules(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yield modules whose weights cannot be counted: name, module, what it is."""
     for name, module in contents.modules:
         kind = type(module).__name__
         if isinstance(module, _SCRIPTED):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -13,9 +13,10 @@ from secateurs._validation import check_ratio, make_generator
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import Units, units_of
-from secateurs.originals.restore_weights import look_closely
+from secateurs.originals.restore_weights import compare_all_values
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.coverage_count import warn_of_coverage
+from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import separate_targets_in
 from secateurs.selection.candidates import Candidates, Levels
@@ -182,18 +183,14 @@ def _scored(
     group, score, random = contents.group, options.score, options.criterion.is_random
     needed = Argument("score", score) if random and not group.is_distributed else None
     source = make_generator(generator, options.seed, needed_for=needed)
-    named: dict[str, Any] = {
-        "layers": options.layers,
-        "include": options.include,
-        "exclude": options.exclude,
-    }
-    targets = separate_targets_in(contents, **named)
-    look_closely(contents.modules, group)
+    choice = LayerChoice(options.layers, options.include, options.exclude)
+    targets = separate_targets_in(contents, choice)
+    compare_all_values(contents.modules, group)
     units = [units_of(target, options.granularity) for target in targets]
     if not any(one.count for one in units):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
     if barrier is not None:
-        warn_of_coverage(contents, targets, **named, barrier=barrier)
+        warn_of_coverage(contents, targets, choice, barrier=barrier)
     with group.shared(source) if random else nullcontext(source) as same:
         scores = score_all(targets, units, score, same, group)
     names = [target.name for target in targets]

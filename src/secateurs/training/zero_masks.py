@@ -6,7 +6,7 @@ from torch import nn
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks
-from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.parameters.target import Target
@@ -41,7 +41,7 @@ def masks_from_zeros(
     chosen: Sequence[Target] = ()
     if layers is None and include is None and exclude is None:
         chosen = list(under.values())
-    chosen = chosen or countable_targets(contents, layers=layers, include=include, exclude=exclude)
+    chosen = chosen or countable_targets(contents, LayerChoice(layers, include, exclude))
     kept = {t.name: t.shard.as_dtensor(nonzero(t)) for t in chosen}
     every = Masks.from_tensors(kept)
     counts = every.table

@@ -1,6 +1,6 @@
 import pytest
 
-from secateurs.parameters.patterns import excluding, globs, listed, name_matches
+from secateurs.parameters.patterns import excluding, globs, name_matches
 
 
 def test_a_glob_matches_a_name_and_the_modules_around_it() -> None:
@@ -36,8 +36,3 @@ def test_many_names_in_few_globs(
 def test_a_glob_that_another_one_includes_is_left_out() -> None:
     assert str(excluding(["0.bias", "1.bias", "2.out.bias"], ["0.weight"])) == "exclude='*.bias'"
     assert str(excluding(["a", "b"], ())) == "exclude=['a', 'b']"
-
-
-def test_words() -> None:
-    assert listed("abc") == "a, b, c"
-    assert listed("abcde") == "a, b, c and 2 more"
