@@ -10,7 +10,7 @@ from processes import Check, failures_of, run_on_ranks
 # Each process has its share of the machine, which may be busy.
 pytestmark = pytest.mark.timeout(900)
 
-ALIKE = [
+CHECKS = [
     checks.every_way_gives_the_masks_of_one_process,
     checks.experts_and_recurrent_layers_are_divided_in_any_way,
     checks.ties_go_to_the_earlier_unit_of_the_whole,
@@ -40,11 +40,11 @@ def ran(
 ) -> tuple[int, Path]:
     """All checks in one start, for it takes seconds to start processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_on_ranks(ALIKE, request.param, folder)
+    run_on_ranks(CHECKS, request.param, folder)
     return request.param, folder
 
 
-@pytest.mark.parametrize("check", ALIKE, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_on_all_ranks(ran: tuple[int, Path], check: Check) -> None:
     ranks, folder = ran
     failures = failures_of(check, ranks, folder)
