@@ -68,7 +68,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _only(folder: Path, chosen: list[Path]) -> Path:
-    if len(chosen) > 1:  # an index stands for the shards that it names
+    if len(chosen) > 1:  # an index includes the shards that it names
         named = {name for path in chosen if is_index(path.name) for name in read_index(path)[1]}
         chosen = [path for path in chosen if path.name not in named]
     shards = [_SHARD.match(stem_of(path.name)) for path in chosen]

@@ -96,7 +96,7 @@ def imagenet_offset(model: LoadedModel | None, data: str) -> int:
     if _has_background(model):
         return 1
     raise InvalidArgumentError(
-        f"{data} has the 1000 classes of ImageNet but {model.name} has {count} answers: name a "
+        f"{data} has the 1000 classes of ImageNet but {model.name} has {count} classes: name a "
         "model that was trained on ImageNet-1k"
     )
 
