@@ -163,11 +163,11 @@ CHANGES = {
     ),
     "is of another place": (
         lambda places, folder: places.update({"conv.weight": "model-00002-of-00002.safetensors"}),
-        "and it does not",
+        "and it is not",
     ),
     "names a tensor that is nowhere": (
         lambda places, folder: places.update({"x": "model-00002-of-00002.safetensors"}),
-        "and it does not",
+        "and it is not",
     ),
     "names a file of 100,000 characters": (
         lambda places, folder: places.update({"conv.weight": "x" * 100_000 + ".safetensors"}),

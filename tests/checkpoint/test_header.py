@@ -51,7 +51,7 @@ LIES = {
     "names twice": (b'{"a": 1, "a": 2}', b"", None, "twice"),
     "has metadata of numbers": ({"__metadata__": {"a": 1}}, b"", None, "table of strings"),
     "has no metadata but a list": ({"__metadata__": []}, b"", None, "table of strings"),
-    "says nothing": ({"a": 3}, b"", None, "says nothing"),
+    "does not describe": ({"a": 3}, b"", None, "does not describe"),
     "has an unknown dtype": ({"a": one(dtype="F7")}, bytes(8), None, "unknown dtype 'F7'"),
     "has no dtype": ({"a": one(dtype=None)}, bytes(8), None, "unknown dtype"),
     "has no shape": ({"a": one(shape="2")}, bytes(8), None, "no shape"),
@@ -59,7 +59,7 @@ LIES = {
     "has half a size": ({"a": one(shape=[2.0])}, bytes(8), None, "no shape"),
     "has a true size": ({"a": one(shape=[True, 2])}, bytes(8), None, "no shape"),
     "has three offsets": ({"a": one(data_offsets=[0, 4, 8])}, bytes(8), None, "no offsets"),
-    "has offsets backwards": ({"a": one(data_offsets=[8, 0])}, bytes(8), None, "lies in -8"),
+    "has offsets backwards": ({"a": one(data_offsets=[8, 0])}, bytes(8), None, "has -8 bytes"),
     "has another size": ({"a": one(shape=[3])}, bytes(8), None, "its shape needs 12"),
     "is larger than any file": (
         {"a": one(shape=[2**40, 2**40])}, bytes(8), None, "larger than any file"
@@ -85,7 +85,7 @@ LIES = {
         {"a": one(), "b": one(data_offsets=[4, 12])}, bytes(12), None, "'b' overlaps another"
     ),
     "is the same twice": ({"a": one(), "b": one()}, bytes(8), None, "'b' overlaps another"),
-    "has a gap": ({"a": one(data_offsets=[8, 16])}, bytes(16), None, "'a' lies behind a gap"),
+    "has a gap": ({"a": one(data_offsets=[8, 16])}, bytes(16), None, "'a' comes after a gap"),
     "is cut short": ({"a": one()}, bytes(7), None, "need .* bytes, the file has"),
     "has more data": ({"a": one()}, bytes(9), None, "1 of its bytes belong to no tensor"),
 }  # fmt: skip
@@ -192,7 +192,7 @@ def test_the_largest_header_stays_within_memory() -> None:
     """What takes most memory for the parts that are allowed."""
     text = b'{"a":[' + b"[]," * 1_900_000 + b"0]}"
     tracemalloc.start()
-    with pytest.raises(MalformedError, match="says nothing"):
+    with pytest.raises(MalformedError, match="does not describe"):
         parse_header(Path("x"), text, len(text) + 8)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

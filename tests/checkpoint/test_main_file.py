@@ -133,7 +133,7 @@ def test_a_head_that_the_configuration_does_not_tie_is_missing(tmp_path: Path) -
 def test_what_the_index_does_not_name_is_not_pruned_along(tmp_path: Path) -> None:
     folder = with_index(tmp_path / "in", lambda places: [places.pop("linear.weight")])
     before = contents(folder)
-    with pytest.raises(sc.InvalidArgumentError, match=r"'linear.weight' lies in .* does not name"):
+    with pytest.raises(sc.InvalidArgumentError, match=r"'linear.weight' is in .* does not name"):
         prune_checkpoint(folder, tmp_path / "out", 0.5)
     assert contents(folder) == before
     prune_checkpoint(folder, tmp_path / "out", 0.5, exclude="linear.weight")

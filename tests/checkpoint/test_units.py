@@ -84,7 +84,10 @@ def test_what_a_file_does_not_say_is_said(tmp_path: Path) -> None:
     for options, words in (
         ({}, []),
         ({"granularity": "filter"}, [r"outputs of 1 stacks .*experts\.w.*\(experts, out, in\)"]),
-        ({"scope": "layer"}, [r"each expert \(b\.experts\.0\.w1\.weight, \.\.\.\) is a layer"]),
+        (
+            {"scope": "layer"},
+            [r"each expert \(b\.experts\.0\.w1\.weight, \.\.\.\) is a separate layer"],
+        ),
     ):
         notes = plan_pruning(source, 0.5, **options).notes
         assert len(notes) == len(words)

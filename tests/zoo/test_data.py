@@ -49,7 +49,7 @@ def test_digits_by_name() -> None:
 
 
 def test_named_sets_are_for_models_with_their_classes() -> None:
-    with pytest.raises(InvalidArgumentError, match="digits has 10 classes but tiny has 1000 ans"):
+    with pytest.raises(InvalidArgumentError, match="digits has 10 classes but tiny has 1000: name"):
         load_data("digits", model=model(1000))
     turned = model(10, [str(9 - i) for i in range(10)])
     assert load_data("digits", model=turned).dataset[0][1] == 9

@@ -4,8 +4,11 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
+
+from secateurs.errors import FailureError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _KINDS = {
@@ -47,6 +50,19 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
     """
     with open_regular(path) as file:
         return file.read()
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Generator[None]:
+    """Turn an error of the system in the body into one that names the file.
+
+    Raises:
+        FailureError: the body raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def remedy_for(path: str | os.PathLike[str]) -> str:

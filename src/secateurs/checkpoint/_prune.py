@@ -1,7 +1,8 @@
-"""Prune a checkpoint without building a model: two passes over its files, in bounded memory."""
+"""Prune a checkpoint without building a model, in two passes over its files and bounded memory."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Unpack
 
@@ -9,13 +10,9 @@ import torch
 
 from secateurs._validation import check_path, make_generator
 from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
+from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.criterion_keys import CriterionKeys
-from secateurs.checkpoint.destination import (
-    find_destination,
-    open_file,
-    open_publication,
-    publish,
-)
+from secateurs.checkpoint.destination import find_destination, write_files
 from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
 from secateurs.checkpoint.file_coverage import coverage_of_plan
 from secateurs.checkpoint.file_histogram import SIZES
@@ -34,11 +31,11 @@ from secateurs.zoo.suffixes import suffix_of
 
 @dataclass(frozen=True)
 class Decision:
-    """What will be pruned, to the unit.
+    """Which units are candidates, and which candidates are pruned.
 
     Attributes:
-        groups: the weights that compete with each other, and where their candidates end.
-        coins: decide which candidates are pruned, unless all or none are.
+        groups: the weights that compete with each other, and the threshold of their scores.
+        coins: the Bernoulli draw of each candidate; None if all of them are pruned, or none.
     """
 
     groups: tuple[WeightGroup, ...]
@@ -47,14 +44,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class PrunedWeight:
-    """What became of one tensor.
+    """How much of one tensor was pruned.
 
     Attributes:
         name: its name.
-        dtype: as safetensors names it.
+        dtype: the name of its dtype in safetensors.
         shape: its shape.
-        pruned: how many of its elements were pruned.
-        total: how many it has.
+        pruned: the number of its elements that were pruned.
+        total: the number of its elements.
     """
 
     name: str
@@ -69,13 +66,13 @@ class Summary:
     """What was written.
 
     Attributes:
-        folder: where.
-        names: the files with tensors.
+        folder: the folder of the files.
+        names: the names of the files that hold tensors.
         weights: the tensors that competed.
-        size: the bytes of these files.
-        copied: what was copied along, by paths in the folder.
-        were_links: what was a link, or one of several hard links, and is a file of its own now;
-            what it led to has stayed.
+        size: the size of the files that hold tensors, in bytes.
+        copied: the other files that were copied, by their paths in the folder.
+        were_links: the names that were symbolic links, or one of several hard links, and that are
+            files of their own now. The files that they led to have not changed.
     """
 
     folder: Path
@@ -87,12 +84,12 @@ class Summary:
 
 
 def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes = SIZES) -> Decision:
-    """The first pass: find where the candidates end, exactly.
+    """The first pass: find the threshold that separates exactly k candidates from the rest.
 
     Args:
         plan: from `plan_pruning`.
-        advance: told of every part that was read, in bytes.
-        sizes: how much is looked at and kept at a time.
+        advance: called with the number of bytes after each read.
+        sizes: how many keys are counted and kept at a time.
 
     Raises:
         InvalidArgumentError: a score is NaN; the tensor is named.
@@ -103,21 +100,21 @@ def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes =
             check_pickled(stored, advance)
     buffers = Buffers(advance, plan.source.identities)
     generator = make_generator(None, plan.options.seed)
-    apart = [(w,) for w in plan.weights] if plan.options.scope == "layer" else [plan.weights]
+    by_layer = plan.options.scope == "layer"
+    groups = [(weight,) for weight in plan.weights] if by_layer else [plan.weights]
     keys_of = _keys_for(plan, generator)
-    groups = tuple(
-        decide(weights, keys_of(weights), plan.p_prune, buffers, sizes) for weights in apart
-    )
+    decided = tuple(decide(group, keys_of(group), plan.p_prune, buffers, sizes) for group in groups)
     check_unchanged(plan.source.identities)
-    some = 0 < plan.p_bern < 1 and generator is not None
-    return Decision(groups, Coins(plan.p_bern, generator) if some and generator else None)
+    if generator is None or plan.p_bern in (0, 1):
+        return Decision(decided, None)
+    return Decision(decided, Coins(plan.p_bern, generator))
 
 
 def _keys_for(plan: Plan, generator: torch.Generator | None) -> Callable[[Sequence[Weight]], Keys]:
-    """What makes the keys of those weights that compete with each other."""
+    """A function that returns the source of keys for weights that compete with each other."""
     criterion = plan.options.criterion
     if criterion.name == "magnitude":
-        scratch = Scratch()  # not one a group: there may be thousands
+        scratch = Scratch()  # shared: with the scope "layer" there may be thousands of groups
         return lambda weights: MagnitudeKeys(weights, scratch)
     if criterion.is_random and generator is not None:
         random = RandomKeys(plan.weights, generator)
@@ -139,12 +136,12 @@ def write_pruned(
     Args:
         plan: from `plan_pruning`.
         decision: from `decide_pruning`.
-        output: where to, see `prune_checkpoint`.
+        output: as for `prune_checkpoint`.
         compress: as for `prune_checkpoint`.
-        advance: told of every part that was read, in bytes.
+        advance: called with the number of bytes after each read.
 
     Raises:
-        InvalidArgumentError: ``output`` cannot be, for these files.
+        InvalidArgumentError: ``output`` does not fit these files.
         FailureError: a file cannot be read or written, or the input has changed since the plan was
             made; nothing is written.
     """
@@ -152,29 +149,28 @@ def write_pruned(
     destination = find_destination(source, check_path("output", output), compress=compress)
     pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
     buffers = Buffers(advance, source.identities)
-    written: list[Written] = []
-    with open_publication(source, destination) as publication:
-        if not compress:
-            publication.check_room(sum(file.size for file in source.files))
-        for number, stored in enumerate(source.files):
-            weights = [weight for weight in plan.weights if weight.path == stored.path]
-            write = write_same
-            if compress:
-                from secateurs.checkpoint.compression import write_compressed
 
-                write = write_compressed
-            elif stored.pickled and suffix_of(destination.names[number]) == ".safetensors":
-                write = write_safetensors
-            with (
-                open_file(publication, source, destination, number) as file,
-                buffers.reader(stored.path) as reader,
-            ):
-                written.append(write(stored, weights, pruner, reader, file))
-        publish(source, destination, publication, written)
+    def write_one(stored: StoredFile, name: str, file: FileIO) -> Written:
+        weights = [weight for weight in plan.weights if weight.path == stored.path]
+        write = write_same
+        if compress:
+            from secateurs.checkpoint.compression import write_compressed
+
+            write = write_compressed
+        elif stored.pickled and suffix_of(name) == ".safetensors":
+            write = write_safetensors
+        with buffers.reader(stored.path) as reader:
+            return write(stored, weights, pruner, reader, file)
+
+    needed = 0 if compress else sum(file.size for file in source.files)
+    written = write_files(source, destination, write_one, needed=needed)
+    entries = [weight.entry for weight in plan.weights]
     return Summary(
         destination.folder,
         destination.names,
-        summarize(plan, pruner),
+        tuple(
+            PrunedWeight(e.name, e.dtype, e.shape, pruner.pruned[e.name], e.count) for e in entries
+        ),
         sum(one.size for one in written),
         tuple(str(path) for path in destination.copied.files),
         destination.were_links,
@@ -195,40 +191,40 @@ def prune_checkpoint(
 ) -> Summary:
     """Prune the weights in a file or a folder, however large, and write them to another.
 
-    The outcome is that of `secateurs.global_prune` on the model with these weights, if the same
-    tensors compete; ties go to the tensor that comes first in the file. Everything else, metadata
-    and untouched tensors among it, is the same to the byte.
+    If the same tensors compete, the result is that of `secateurs.global_prune` on the model with
+    these weights. Ties go to the tensor that comes first in the file. All other bytes stay the
+    same, such as metadata and the tensors that do not compete.
 
     A file holds no data, so ``score`` is a criterion that needs none: ``"magnitude"``,
-    ``"random"``, or one of yours in `secateurs.criteria.CRITERIA`; then a whole tensor at a time is
-    in memory. Which tensors compete is told by names and shapes, so ``layers`` takes fewer names
-    and no types: see `secateurs.checkpoint.choice.choose`. Nor does a file say which convolutions
-    are transposed: their filters are entries of the first dimension here.
+    ``"random"``, or one of yours in `secateurs.criteria.CRITERIA`. For one of yours, memory holds a
+    whole tensor at a time. The tensors that compete are chosen by their names and shapes, so
+    ``layers`` takes fewer names and no types: see `secateurs.checkpoint.choice.choose`. A file does
+    not say which convolutions are transposed, so filters are always along the first dimension.
 
     Args:
         source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,
             ``.ckpt``, ``.th``, ``.pth.tar``), or a folder with such files as Hugging Face writes
-            it, with an index or a single file. In the checkpoint of a training the weights are
-            found by its structure (`secateurs.zoo.state_dicts.find_state`), and all else stays.
+            it, with an index or a single file. In a training checkpoint the weights are found by
+            its structure (`secateurs.zoo.state_dicts.find_state`), and all else stays.
         output: a file of the same kind, or ``.safetensors``; with ``compress``
-            ``.safetensors.zst``; a folder if the source is one. It may be the source.
+            ``.safetensors.zst``; a folder if the source is one. It may be the source itself.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned.
-        key: where the weights are in a checkpoint of a training that holds several sets of them:
-            ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
+        key: which weights to prune in a training checkpoint that holds several sets of them, such
+            as ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
         compress: write safetensors as zstd streams, ``.safetensors.zst``, which any zstd tool
             opens; `secateurs.load_checkpoint` and `decompress_checkpoint` read them.
-        advance: told of every part that was read, in bytes.
+        advance: called with the number of bytes after each read.
         **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
-        What was pruned, tensor by tensor.
+        The files that were written, and how much of each tensor was pruned.
 
     Warns:
         CoverageWarning: less than one half of the weights competes; see `secateurs.select`.
 
     Raises:
-        InvalidArgumentError: something asked for cannot be, or a score is NaN.
+        InvalidArgumentError: an argument is wrong or does not fit the file, or a score is NaN.
         FailureError: a file is damaged, missing, or cannot be written; nothing has changed.
 
     Example:
@@ -242,16 +238,8 @@ def prune_checkpoint(
     """
     SelectionOptions.read(prune_checkpoint, options)  # so that an error names this function
     plan = plan_pruning(source, p_prune, p_bern, key=key, **options)
-    # Refused before the first pass, if at all.
+    # An output that does not fit is refused before the first pass.
     find_destination(plan.source, check_path("output", output), compress=compress)
     warn_if_low(coverage_of_plan(plan), include=plan.options.include)
     decision = decide_pruning(plan, advance)
     return write_pruned(plan, decision, output, compress=compress, advance=advance)
-
-
-def summarize(plan: Plan, pruner: Pruner) -> tuple[PrunedWeight, ...]:
-    """What became of each tensor that competed."""
-    entries = [weight.entry for weight in plan.weights]
-    return tuple(
-        PrunedWeight(e.name, e.dtype, e.shape, pruner.pruned[e.name], e.count) for e in entries
-    )

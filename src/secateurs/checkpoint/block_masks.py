@@ -1,6 +1,6 @@
-"""The pruning of stored weights, block after block."""
+"""Masks of stored weights, computed and applied block by block."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,8 @@ class WeightGroup:
 
     Attributes:
         weights: the tensors, in the order in which ties are broken.
-        keys: what makes their keys.
-        threshold: where the candidates end; None if there are none.
+        keys: the source of their keys.
+        threshold: separates the candidates from the other units; None if there are no candidates.
     """
 
     weights: tuple[Weight, ...]
@@ -39,7 +39,7 @@ class WeightGroup:
 def decide(
     weights: Sequence[Weight], keys: Keys, ratio: float, buffers: Buffers, sizes: Sizes = SIZES
 ) -> WeightGroup:
-    """Find where the ``round(ratio * units)`` candidates end.
+    """Find the threshold of the ``round(ratio * units)`` candidates.
 
     Raises:
         InvalidArgumentError: a score is NaN.
@@ -53,37 +53,33 @@ class Pruner:
     """Sets candidates to zero, weight by weight, in the order in which ties are broken.
 
     Args:
-        groups: the weights, and where their candidates end.
-        coins: say which candidates are pruned, by their number among all units; None prunes all,
-            or none if ``idle``.
+        groups: the weights, with their thresholds.
+        coins: the Bernoulli draws of the candidates, by their index among all units; None prunes
+            all candidates, or none if ``idle``.
         idle: whether nothing is pruned, as with ``p_bern=0``.
 
     Attributes:
-        pruned: for each weight whose `blocks` were read, how many of its elements were pruned.
+        pruned: the number of pruned elements of each weight whose `blocks` were read, by name.
     """
 
     def __init__(self, groups: Sequence[WeightGroup], coins: Coins | None, *, idle: bool = False):
         self.pruned: dict[str, int] = {}
-        stay = np.empty(BLOCK, bool)  # one for all groups, of which there may be thousands
-        self._choosers: Mapping[str, _Chooser] = {
-            weight.entry.name: chooser
-            for group in groups
-            for chooser in [_Chooser(group, coins, stay, idle=idle)]
-            for weight in group.weights
-        }
-        self._begins: dict[str, int] = {}
-        begin = 0
-        for weight in (weight for group in groups for weight in group.weights):
-            self._begins[weight.entry.name] = begin
-            begin += weight.units
+        kept = np.empty(BLOCK, bool)  # one for all groups, of which there may be thousands
+        self._masks: dict[str, tuple[_BlockMask, int]] = {}  # with the index of the first unit
+        first = 0
+        for group in groups:
+            mask = _BlockMask(group, coins, kept, idle=idle)
+            for weight in group.weights:
+                self._masks[weight.entry.name] = mask, first
+                first += weight.units
 
     def remember(self, weight: Weight) -> Callable[[], None]:
         """Return a function to call before a weight's `blocks` are read a second time."""
-        chooser = self._choosers[weight.entry.name]
-        left = chooser.ties.left
+        ties = self._masks[weight.entry.name][0].ties
+        left = ties.left
 
         def go_back() -> None:
-            chooser.ties.left = left
+            ties.left = left
 
         return go_back
 
@@ -93,76 +89,76 @@ class Pruner:
         Yields:
             The flat index of the first element, and the values, which are valid until the next.
         """
-        chooser, entry = self._choosers[weight.entry.name], weight.entry
+        entry = weight.entry
+        mask, first = self._masks[entry.name]
         self.pruned[entry.name] = 0
-        begin = self._begins[entry.name]
         integer = INTEGERS[entry.itemsize]
         if weight.is_wide:
-            yield from self._grids(weight, reader, chooser.of_wide(weight, reader, begin))
+            yield from self._grids(weight, reader, mask.of_wide(weight, reader, first))
             return
-        chooser.keys.begin(weight)
+        mask.keys.begin(weight)
         for start in range(0, entry.count, weight.step):
             raw = reader.elements(entry, start, min(start + weight.step, entry.count))
             values = raw.view(integer)
-            keys = chooser.keys.of(weight, raw, len(values) // weight.size, start)
-            stay = chooser.keep(keys, begin + start // weight.size)
-            gone = len(stay) - int(np.count_nonzero(stay))
-            if gone:
-                units = values.reshape(len(stay), -1)
-                np.multiply(units, stay[:, None], out=units)
-                self.pruned[entry.name] += gone * units.shape[1]
+            keys = mask.keys.of(weight, raw, len(values) // weight.size, start)
+            kept = mask.of(keys, first + start // weight.size)
+            pruned = len(kept) - int(np.count_nonzero(kept))
+            if pruned:
+                units = values.reshape(len(kept), -1)
+                np.multiply(units, kept[:, None], out=units)
+                self.pruned[entry.name] += pruned * units.shape[1]
             yield start, values
 
-    def _grids(self, weight: Weight, reader: Reader, stays: Array) -> Iterator[tuple[int, Array]]:
+    def _grids(self, weight: Weight, reader: Reader, mask: Array) -> Iterator[tuple[int, Array]]:
         entry = weight.entry
         for grid in weight.grids():
             values = reader.elements(entry, grid.start, grid.stop).view(INTEGERS[entry.itemsize])
-            stay = stays[grid.units]
-            gone = len(stay) - int(np.count_nonzero(stay))
-            if gone:
+            kept = mask[grid.units]
+            pruned = len(kept) - int(np.count_nonzero(kept))
+            if pruned:
                 units = values.reshape(grid.rows, grid.columns)
-                np.multiply(units, stay, out=units)
-                self.pruned[entry.name] += gone * grid.rows
+                np.multiply(units, kept, out=units)
+                self.pruned[entry.name] += pruned * grid.rows
             yield grid.start, values
 
 
-class _Chooser:
-    """Compares keys with the threshold.
+class _BlockMask:
+    """The mask of one block at a time: compares keys with the threshold.
 
     Args:
         group: the weights, and their threshold.
         coins: as for `Pruner`.
-        stay: a buffer of one block for the results, shared with others.
+        kept: a buffer of one block for the mask, which others use too.
         idle: as for `Pruner`.
 
     Attributes:
-        keys: what makes the keys.
+        keys: the source of the keys.
         ties: takes the units at the threshold that are candidates.
     """
 
-    def __init__(self, group: WeightGroup, coins: Coins | None, stay: Array, *, idle: bool):
+    def __init__(self, group: WeightGroup, coins: Coins | None, kept: Array, *, idle: bool):
         self.keys, self._coins = group.keys, coins
         self._threshold = None if idle else group.threshold
         self.ties = Ties(0 if group.threshold is None else group.threshold.ties)
-        self._stay = stay
+        self._kept = kept
 
-    def keep(self, keys: Array, begin: int) -> Array:
-        """Which units are not pruned, from number ``begin``; valid until the next call."""
-        stay = self._stay[: len(keys)]
+    def of(self, keys: Array, first: int) -> Array:
+        """The mask of units from index ``first``, True where kept; valid until the next call."""
+        kept = self._kept[: len(keys)]
         if self._threshold is None:
-            stay[:] = True
-            return stay
+            kept[:] = True
+            return kept
         below = numpy_integer(self.keys.dtype).type(self._threshold.below)
-        np.greater_equal(keys, below, out=stay)
+        np.greater_equal(keys, below, out=kept)
         if self.ties.left:
-            stay ^= self.ties.take(keys == below)
+            kept ^= self.ties.take(keys == below)
         if self._coins is not None:
-            np.logical_or(stay, self._coins.tails(begin, begin + len(keys)), out=stay)
-        return stay
+            np.logical_or(kept, self._coins.tails(first, first + len(keys)), out=kept)
+        return kept
 
-    def of_wide(self, weight: Weight, reader: Reader, begin: int) -> Array:
-        """Which units of a weight are not pruned, if its units are wide."""
+    def of_wide(self, weight: Weight, reader: Reader, first: int) -> Array:
+        """The mask of all units of a weight whose units are wide."""
         keys = wide_keys(weight, self.keys, reader)
         step = weight.block
         starts = range(0, len(keys), step)
-        return np.concatenate([self.keep(keys[i : i + step], begin + i).copy() for i in starts])
+        return np.concatenate([self.of(keys[i : i + step], first + i).copy() for i in starts])

@@ -27,22 +27,22 @@ def choose(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> list[Entry]:
-    """Choose the tensors that compete, in the order given.
+    """Choose the tensors that compete, in the order of ``entries``.
 
-    By default those whose names and shapes say that they are the weight of a convolution, a linear
-    layer, an attention projection or stacked experts: floating point, two dimensions or more,
-    called ``weight`` (or ``in_proj_weight`` and the like, or anything of three dimensions in a
-    module called ``experts``), and not of a module with the name of an embedding, a normalisation
-    or a router. A convolution that embeds patches has more than two dimensions and is chosen.
+    By default these are the weights of convolutions, linear layers, attention projections and
+    stacked experts, by their names and shapes: floating point, two dimensions or more, called
+    ``weight`` (or ``in_proj_weight`` and the like, or anything of three dimensions in a module
+    called ``experts``), and not in a module with the name of an embedding, a normalisation or a
+    router. A convolution that embeds patches has more than two dimensions and is chosen.
 
     Args:
         entries: all tensors.
-        layers: one or more of `KINDS`: ``"conv2d"`` are weights of four dimensions, ``"linear"`` of
-            two; ``"recurrent"`` those called ``weight_ih`` and the like; ``"all"`` is every
-            floating-point tensor but running statistics.
-        include: globs on the names of tensors or of the modules around them. Each chooses what it
-            matches among ``layers``; if that is nothing, among the weights of any kind; if that is
-            nothing either, among all tensors.
+        layers: one or more of `KINDS`: ``"conv2d"`` means weights of four dimensions, ``"linear"``
+            of two, ``"recurrent"`` those called ``weight_ih`` and the like, and ``"all"`` every
+            floating-point tensor except running statistics.
+        include: globs on the names of tensors or of the modules around them. Each chooses its
+            matches among ``layers``. Without a match there, it chooses among the weights of any
+            kind, and without a match there either, among all tensors.
         exclude: globs on the names of tensors or modules that are not pruned, applied last.
 
     Raises:
@@ -51,8 +51,8 @@ def choose(
     """
     kinds = [check_choice("layers", kind, KINDS) for kind in _as_list("layers", layers, "default")]
     names = [name for entry in entries for name in entry.names]
-    attended = {n.removesuffix(p) for n in names for p in _PROJECTIONS if n.endswith(p)}
-    of_layers = _of(entries, kinds, attended)
+    attentions = {n.removesuffix(p) for n in names for p in _PROJECTIONS if n.endswith(p)}
+    of_layers = _of_kinds(entries, kinds, attentions)
     if "all" not in kinds:
         of_layers -= _routers_and_embeddings(entries, names)
     chosen = of_layers
@@ -60,7 +60,7 @@ def choose(
         chosen = set[str]()
         for pattern in _as_list("include", include):
             matched = _matching(entries, "include", pattern)
-            weights = matched & of_layers or matched & _of(entries, _EVERY_KIND, attended)
+            weights = matched & of_layers or matched & _of_kinds(entries, _EVERY_KIND, attentions)
             chosen |= weights or matched
     for pattern in _as_list("exclude", exclude):
         chosen = chosen - _matching(entries, "exclude", pattern)
@@ -111,28 +111,28 @@ def _name_matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
 
 
-def _of(entries: Sequence[Entry], kinds: Sequence[str], attended: set[str]) -> set[str]:
-    return {e.name for e in entries for n in e.names if _is_of(e, n, kinds, attended)}
+def _of_kinds(entries: Sequence[Entry], kinds: Sequence[str], attentions: set[str]) -> set[str]:
+    return {e.name for e in entries for n in e.names if _is_of_kinds(e, n, kinds, attentions)}
 
 
 def _routers_and_embeddings(entries: Sequence[Entry], names: Sequence[str]) -> set[str]:
-    """Routers of experts, and embeddings, also if an output layer shares the weight."""
+    """Routers of experts, and embeddings, even those whose weight an output layer shares."""
     gates = routers(names)
     biased = {n.removesuffix("bias") for n in names if n.rpartition(".")[2] == "bias"}
     return {
         entry.name
         for entry in entries
         for name in entry.names
-        if name in gates or (len(entry.shape) == 2 and _embeds(name, biased))
+        if name in gates
+        or (
+            len(entry.shape) == 2
+            and is_embedding(layer_of(name))
+            and name.removesuffix("weight") not in biased  # embeddings have no bias
+        )
     }
 
 
-def _embeds(name: str, biased: set[str]) -> bool:
-    """Whether a tensor is an embedding by its module's name; embeddings have no bias."""
-    return is_embedding(layer_of(name)) and name.removesuffix("weight") not in biased
-
-
-def _is_of(entry: Entry, name: str, kinds: Sequence[str], attended: set[str]) -> bool:
+def _is_of_kinds(entry: Entry, name: str, kinds: Sequence[str], attentions: set[str]) -> bool:
     module, _, attribute = name.rpartition(".")
     if entry.dtype not in FLOATS:
         return False
@@ -144,9 +144,9 @@ def _is_of(entry: Entry, name: str, kinds: Sequence[str], attended: set[str]) ->
     if experts_in(name, entry.shape) is not None:
         return not {"default", "experts"}.isdisjoint(kinds)
     prefix, _, layer = module.rpartition(".")
-    beside = f"{prefix}." if prefix else ""
-    projects = attribute in _PROJECTIONS or (layer == "out_proj" and beside in attended)
-    if dimensions >= 2 and projects and {"default", "attention"} & set(kinds):
+    attention = f"{prefix}." if prefix else ""
+    is_projection = attribute in _PROJECTIONS or (layer == "out_proj" and attention in attentions)
+    if dimensions >= 2 and is_projection and {"default", "attention"} & set(kinds):
         return True
     if attribute != "weight" or is_norm(layer):
         return False

@@ -1,4 +1,4 @@
-"""What a file holds: tensors, each a range of its bytes."""
+"""The contents of a file: tensors, each a range of its bytes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +8,7 @@ import torch
 
 from secateurs.checkpoint.file_identity import Identity
 
-# Bits an element, by the names that safetensors gives to dtypes.
+# Bits per element, by the names of dtypes in safetensors.
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E5M2": 8, "F8_E4M3": 8,
@@ -41,15 +41,16 @@ DTYPES = {
     "C64": torch.complex64,
     **({"F8_E8M0": torch.float8_e8m0fnu} if hasattr(torch, "float8_e8m0fnu") else {}),
 }
-"""The dtypes that torch has as well."""
-
-LONGEST_NAME = 1000
-"""Characters of a tensor's name; no model has longer ones, and errors quote them."""
-
-MOST_DIMENSIONS = 64
-"""The most dimensions that a tensor may have, as in numpy."""
+"""The dtypes that torch has too."""
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+"""The names of torch's dtypes in safetensors."""
+
+LONGEST_NAME = 1000
+"""The most characters of a tensor's name; no model has longer ones, and errors quote names."""
+
+MOST_DIMENSIONS = 64
+"""The most dimensions of a tensor, as in numpy."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Entry:
 
     Attributes:
         name: its name; the first one, where several names share it.
-        dtype: as safetensors names it.
+        dtype: the name of its dtype in safetensors.
         shape: its shape.
-        start: the offset of its first byte in the file; there are no gaps.
+        start: the offset of its first byte in the file.
         stop: the offset after its last byte.
         aliases: further names of the same bytes, which only ``torch.save`` can write.
         strides: the strides in elements, if ``torch.save`` wrote the values in another order than
@@ -82,17 +83,17 @@ class Entry:
 
     @property
     def itemsize(self) -> int:
-        """Bytes an element, at least one."""
+        """Bytes per element, at least one."""
         return max(BITS[self.dtype] // 8, 1)
 
     @property
     def count(self) -> int:
-        """How many elements it has."""
+        """The number of its elements."""
         return torch.Size(self.shape).numel()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name, the first included."""
+        """All its names; `name` is the first."""
         return (self.name, *self.aliases)
 
 
@@ -102,13 +103,14 @@ class StoredFile:
 
     Attributes:
         path: the file.
-        size: its bytes; where it is compressed, those of the stream.
+        size: its bytes; of a compressed file, the bytes after decompression.
         entries: its tensors, in the order in which ties are broken.
         metadata: the ``__metadata__`` of safetensors, None if there is none.
-        header: the names in the order in which a safetensors file itself lists them.
+        header: the names in the order of the header of a safetensors file.
         pickled: whether ``torch.save`` wrote it.
-        compressed: whether it is a zstd stream of safetensors, so that offsets are the stream's.
-        identity: which file it was, and in what state, when this was found out.
+        compressed: whether it is a zstd stream of safetensors; offsets are those after
+            decompression.
+        identity: the file's identity when its header was read.
     """
 
     path: Path

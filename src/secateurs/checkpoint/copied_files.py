@@ -1,4 +1,4 @@
-"""What goes along with the weights of a folder: its other files, but nothing from outside it."""
+"""The other files of a checkpoint's folder, which are copied; nothing from outside it is."""
 
 import filecmp
 import os
@@ -12,25 +12,25 @@ from secateurs.errors import InvalidArgumentError
 
 
 @dataclass(frozen=True)
-class Companions:
-    """What is copied.
+class CopiedFiles:
+    """What is copied beside the weights.
 
     Attributes:
-        files: by their paths in the folder; those that are links are copied as files.
-        links: links to folders inside the folder, which stay links, and what they say in the copy.
+        files: paths in the folder; links to files are copied as files.
+        links: links to folders inside the folder, which stay links, with their new targets.
     """
 
     files: tuple[Path, ...] = ()
     links: tuple[tuple[Path, str], ...] = ()
 
 
-NOTHING = Companions()
+NOTHING = CopiedFiles()
 
 
-def companions(source: StoredCheckpoint, folder: Path, output: Path) -> Companions:
-    """Choose what of a folder is copied to the output.
+def find_copied(source: StoredCheckpoint, folder: Path, output: Path) -> CopiedFiles:
+    """Choose the files of a folder that are copied to the output.
 
-    An older output inside the folder is no part of it.
+    If the output is inside the folder, its older contents are not copied.
 
     Args:
         source: the checkpoint.
@@ -38,67 +38,67 @@ def companions(source: StoredCheckpoint, folder: Path, output: Path) -> Companio
         output: another folder, which may not exist yet.
 
     Raises:
-        InvalidArgumentError: a link leads outside the folder, or nowhere. The files that the cache
-            of Hugging Face keeps for a snapshot, in the ``blobs`` beside ``snapshots``, count as
-            inside.
+        InvalidArgumentError: a link leads outside the folder, or to no file. The files that the
+            cache of Hugging Face keeps for a snapshot, in the folder ``blobs`` beside
+            ``snapshots``, count as inside.
     """
-    root, there = folder.resolve(), output.resolve()
-    inside = there.relative_to(root) if root in there.parents else None
+    root, resolved = folder.resolve(), output.resolve()
+    inside = resolved.relative_to(root) if root in resolved.parents else None
 
-    def is_part(path: Path) -> bool:
+    def is_input(path: Path) -> bool:
         return inside is None or not path.is_relative_to(inside)
 
     links: list[tuple[Path, str]] = []
-    for path in filter(is_part, _links(folder)):
+    for path in filter(is_input, _links(folder)):
         target = _target(folder, path, root)
         if target.is_dir():
             links.append((path, os.path.relpath(target, (root / path).parent)))
-    files = tuple(path for path in source.others if is_part(path) and path.name not in OURS)
-    return Companions(files, tuple(links))
+    files = tuple(path for path in source.others if is_input(path) and path.name not in OURS)
+    return CopiedFiles(files, tuple(links))
 
 
-def check_places(found: Companions, folder: Path, output: Path, *, replaces: bool) -> None:
-    """Refuse copies that would land outside the output, in the input, or on another's files.
+def check_copies(found: CopiedFiles, folder: Path, output: Path, *, replaces: bool) -> None:
+    """Refuse copies that would be outside the output, in the input, or replace other files.
 
     Args:
         found: what is copied.
-        folder: from where.
-        output: where to; it exists.
+        folder: the input.
+        output: the folder of the copies, which exists.
         replaces: whether it holds an older result, whose files may be replaced.
 
     Raises:
-        InvalidArgumentError: so it is.
+        InvalidArgumentError: there is such a copy.
     """
-    root, there = folder.resolve(), output.resolve()
+    root, resolved = folder.resolve(), output.resolve()
     for path in (*found.files, *(link for link, _ in found.links)):
         final = output / path
         parent = final.parent.resolve()
-        strays = not parent.is_relative_to(there)
-        if strays or (there in root.parents and parent.is_relative_to(root)):
-            where = "outside it" if strays else "into the input"
+        is_outside = not parent.is_relative_to(resolved)
+        if is_outside or (resolved in root.parents and parent.is_relative_to(root)):
+            where = "outside it" if is_outside else "into the input"
             raise InvalidArgumentError(
                 f"{path} of {folder} would be copied to {final}, which leads {where}: give a new "
                 "folder for the output"
             )
         if final.is_file() and not replaces and not filecmp.cmp(folder / path, final, False):
             raise InvalidArgumentError(
-                f"{final} is another file than {path} of {folder}, which would take its place: "
+                f"{final} is another file than {path} of {folder}, which would replace it: "
                 "give a new folder for the output"
             )
 
 
 def _links(folder: Path) -> Iterator[Path]:
-    """The links among what would be copied, by their paths in the folder."""
-    for where, inside, names in os.walk(folder):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        for name in (*inside, *sorted(names)):
-            path = Path(where) / name
+    """The links among the files that would be copied, by their paths in the folder."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (*folders, *sorted(names)):
+            path = Path(parent) / name
             if path.is_symlink() and not is_weights(name) and not name.endswith(".tmp"):
                 yield path.relative_to(folder)
 
 
 def _target(folder: Path, path: Path, root: Path) -> Path:
-    """What a link leads to."""
+    """The file or folder that a link leads to."""
     try:
         target = (folder / path).resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -109,11 +109,11 @@ def _target(folder: Path, path: Path, root: Path) -> Path:
     if not any(target.is_relative_to(allowed) for allowed in (root, *_blobs(root))):
         raise InvalidArgumentError(
             f"{path} in {folder} is a link to {target}, outside the folder, so it is not copied: "
-            "put a copy in the place of the link if it belongs to the checkpoint, else remove it"
+            "replace the link by a copy if it belongs to the checkpoint, else remove it"
         )
     return target
 
 
 def _blobs(root: Path) -> list[Path]:
-    """Where the cache of Hugging Face keeps the files of a snapshot."""
+    """The folders in which the cache of Hugging Face keeps the files of a snapshot."""
     return [p.parent / "blobs" for p in root.parents if p.name == "snapshots"]

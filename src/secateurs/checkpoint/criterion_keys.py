@@ -12,29 +12,26 @@ from secateurs._tensors.float_keys import key_of
 from secateurs.checkpoint.contents import FLOATS
 from secateurs.checkpoint.file_blocks import Buffers, Reader, Weight
 from secateurs.checkpoint.file_identity import Identity
+from secateurs.checkpoint.file_scores import KeysInOrder
 from secateurs.criteria import Criterion
 from secateurs.masks.granularity import Units
 from secateurs.parameters.target import Target
 from secateurs.selection.raw_scores import score_units
 
 
-class CriterionKeys:
-    """The keys that pruning a model by a criterion gives; see `secateurs.checkpoint.file_scores`.
+class CriterionKeys(KeysInOrder):
+    """The keys by which `secateurs.select` ranks a model's units under a criterion.
 
-    A tensor is read and scored anew whenever its keys are asked for, so memory holds one tensor and
+    A tensor is read and scored again whenever its keys are needed, so memory holds one tensor and
     its scores.
 
     Args:
-        criterion: reads no more of a `Target` than its name and its weight.
-        identities: the files that are read.
-
-    Attributes:
-        dtype: the float format of the keys.
-        signed: whether scores may be below zero.
+        criterion: uses nothing of a `Target` but its name and its weight.
+        identities: the identities of the files.
     """
 
     def __init__(self, criterion: Criterion, identities: Mapping[Path, Identity]):
-        self.dtype, self.signed = torch.float64, not criterion.absolute
+        super().__init__(torch.float64, signed=not criterion.absolute)
         self._criterion = criterion
         self._buffers = Buffers(None, identities)
         self._keys = np.empty(0, np.int64)
@@ -52,13 +49,7 @@ class CriterionKeys:
         keys = key_of(scores.reshape(-1), self.dtype, absolute=not self.signed)
         self._keys, self._next = keys.numpy(), 0
 
-    def of(
-        self,
-        weight: Weight,  # noqa: ARG002
-        values: Array | None,  # noqa: ARG002
-        count: int,
-        start: int = 0,  # noqa: ARG002
-    ) -> Array:
+    def next_keys(self, count: int) -> Array:
         """The keys of the next ``count`` units."""
         self._next += count
         return self._keys[self._next - count : self._next]
@@ -67,15 +58,14 @@ class CriterionKeys:
 def _read(weight: Weight, reader: Reader) -> torch.Tensor:
     entry = weight.entry
     values = torch.empty(entry.shape, dtype=FLOATS[entry.dtype])
-    flat = values.view(-1).view(torch.uint8)
-    for start, part in reader.element_blocks(entry, 0, entry.count):
-        place = start * entry.itemsize
-        flat[place : place + len(part)] = torch.from_numpy(part)
+    flat = values.view(-1).view(torch.uint8).numpy()
+    for start, block in reader.element_blocks(entry, 0, entry.count):
+        flat[start * entry.itemsize :][: len(block)] = block
     return values
 
 
 def _units_of(weight: Weight) -> Units:
-    """The units as those of a model's weight of this shape."""
+    """The units that the weight would have in a model."""
     shape = weight.entry.shape
     if weight.columns > 1:
         return Units(shape, shape, (*shape[:-2], 1, shape[-1]))

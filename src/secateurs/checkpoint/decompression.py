@@ -1,6 +1,7 @@
-"""Checkpoints into memory, and compressed ones back into ordinary files."""
+"""Load checkpoints into memory, and decompress compressed ones into ordinary files."""
 
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,7 @@ from torch import Tensor
 from secateurs._tensors.blocks import Array
 from secateurs._validation import check_path
 from secateurs.checkpoint.contents import DTYPES, Entry, StoredFile
-from secateurs.checkpoint.destination import (
-    find_destination,
-    open_file,
-    open_publication,
-    publish,
-)
+from secateurs.checkpoint.destination import find_destination, write_files
 from secateurs.checkpoint.file_blocks import BLOCK, Advance, Buffers
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_writer import write_all
@@ -29,18 +25,18 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
     """Load the tensors of a checkpoint, compressed or not; never unpickles code.
 
     Args:
-        source: a file or a folder, as for `secateurs.checkpoint.prune_checkpoint`, or what it has
-            compressed.
-        key: where the weights are in a checkpoint of a training that holds several sets of them.
-            Of ``state_dict`` and ``state_dict_ema``, or ``model`` and ``model_ema``, the averaged
-            ones are taken by default, as timm does.
+        source: a file or a folder, as for `secateurs.checkpoint.prune_checkpoint`, or what it wrote
+            with ``compress=True``.
+        key: which weights to load from a training checkpoint that holds several sets of them. Of
+            ``state_dict`` and ``state_dict_ema``, or ``model`` and ``model_ema``, the averaged ones
+            are taken by default, as timm does.
 
     Returns:
         Tensors on the CPU by name, for ``model.load_state_dict``.
 
     Raises:
         InvalidArgumentError: there is no such checkpoint, or it holds code.
-        FailureError: a file is damaged or missing, or is written to meanwhile.
+        FailureError: a file is damaged or missing, or changes while it is read.
 
     Example:
         >>> import torch
@@ -74,13 +70,13 @@ def decompress_checkpoint(
     Args:
         source: what `secateurs.checkpoint.prune_checkpoint` wrote with ``compress=True``.
         output: a ``.safetensors`` file; a folder if the source is one.
-        advance: told of every part that was read, in bytes.
+        advance: called with the number of bytes after each read.
 
     Returns:
-        The folder that the files are in.
+        The folder of the new files.
 
     Raises:
-        InvalidArgumentError: nothing in it is compressed, or ``output`` cannot be.
+        InvalidArgumentError: no file is compressed, or ``output`` does not fit.
         FailureError: a file is damaged, or cannot be written; nothing has changed.
     """
     found = find_checkpoint(check_path("source", source))
@@ -88,22 +84,20 @@ def decompress_checkpoint(
         raise InvalidArgumentError(f"{found.path} is not compressed: it can be loaded as it is")
     destination = find_destination(found, check_path("output", output))
     buffers = Buffers(advance, found.identities)
-    written: list[Written] = []
-    with open_publication(found, destination) as publication:
-        publication.check_room(sum(stored.size for stored in found.files))
-        for number, stored in enumerate(found.files):
-            with open_file(publication, found, destination, number) as file:
-                offset = 0
-                for values in _blocks(stored, buffers, advance):
-                    write_all(file, offset, values.data)
-                    offset += values.nbytes
-            written.append(Written(None, stored.size, stored.size))
-        publish(found, destination, publication, written)
+
+    def write_one(stored: StoredFile, _: str, file: FileIO) -> Written:
+        offset = 0
+        for values in _blocks(stored, buffers, advance):
+            write_all(file, offset, values.data)
+            offset += values.nbytes
+        return Written(None, stored.size, stored.size)
+
+    write_files(found, destination, write_one, needed=sum(file.size for file in found.files))
     return destination.folder
 
 
 def _blocks(stored: StoredFile, buffers: Buffers, advance: Advance | None) -> Iterator[Array]:
-    """The bytes of a file, decompressed, a block at a time; each is valid until the next."""
+    """The bytes of a file, decompressed, in blocks; each is valid until the next."""
     if not stored.compressed:
         with buffers.reader(stored.path) as reader:
             yield from (values for _, values in reader.blocks(0, stored.size))
@@ -146,7 +140,7 @@ def _decompressed(stored: StoredFile) -> Mapping[str, Tensor]:
 
 
 def _filled(path: Path, entry: Entry, fill: Callable[[Entry, Array], None]) -> Tensor:
-    """A tensor, its bytes from ``fill``."""
+    """A new tensor, whose bytes ``fill`` writes."""
     if entry.dtype not in DTYPES:
         raise FailureError(f"{entry.name} in {path} has dtype {entry.dtype}, which torch has not")
     try:

@@ -1,17 +1,18 @@
-"""Where the pruned files go, and under which names."""
+"""The folder and the names of the files that are written, and the writing of all of them."""
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from secateurs.checkpoint.copied_files import NOTHING, Companions, check_places, companions
+from secateurs._io.regular_files import reading
+from secateurs.checkpoint.contents import StoredFile
+from secateurs.checkpoint.copied_files import NOTHING, CopiedFiles, check_copies, find_copied
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_writer import write_all
 from secateurs.checkpoint.journal import abandoned
@@ -19,7 +20,7 @@ from secateurs.checkpoint.publication import Publication
 from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
 from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import InvalidArgumentError
 from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, stem_of, suffix_of
 
 
@@ -28,73 +29,71 @@ class Destination:
     """The files to be written.
 
     Attributes:
-        folder: where they go.
-        names: one for each file of the source.
+        folder: the folder that they are written to.
+        names: the name of the new file for each file of the source.
         index: the index's name, if there is one.
-        copied: what goes along.
-        replaced: files of an older checkpoint in the folder, that the new index no longer names.
-        instead: for each of the names, the file that it replaces, if there is one.
-        were_links: what the result replaces and is a link, or one of several hard links.
+        copied: the other files of the source that are copied.
+        replaced: files of an older checkpoint in the folder that the new index no longer names.
+        old: for each of the names the older file that it replaces; None where there is none.
+        were_links: the files to be replaced that are symbolic links, or one of several hard links.
     """
 
     folder: Path
     names: tuple[str, ...]
     index: str | None = None
-    copied: Companions = NOTHING
+    copied: CopiedFiles = NOTHING
     replaced: tuple[Path, ...] = ()
-    instead: tuple[Path | None, ...] = ()
+    old: tuple[Path | None, ...] = ()
     were_links: tuple[str, ...] = ()
 
 
-def open_publication(source: StoredCheckpoint, destination: Destination) -> Publication:
-    """Where the files are written."""
-    return Publication(destination.folder, like=source.folder, index=destination.index)
-
-
-def open_file(
-    publication: Publication, source: StoredCheckpoint, destination: Destination, number: int
-) -> AbstractContextManager[FileIO]:
-    """Open the new file for the file of this number of the source."""
-    name, stored = destination.names[number], source.files[number]
-    instead = destination.instead[number] if destination.instead else None
-    return publication.file(name, like=stored.path, instead=instead)
-
-
-def publish(
+def write_files(
     source: StoredCheckpoint,
     destination: Destination,
-    publication: Publication,
-    written: Sequence[Written],
-) -> None:
-    """Copy what else the folder holds, write the index, and give all files their names.
+    write: Callable[[StoredFile, str, FileIO], Written],
+    *,
+    needed: int,
+) -> list[Written]:
+    """Write all files of a checkpoint, or none of them.
+
+    Args:
+        source: the old checkpoint.
+        destination: the new files.
+        write: writes one: called with the old file, and the name and the open new one.
+        needed: the bytes that must be free on the disk.
 
     Raises:
-        FailureError: a file of the source is not the one any more that was read, or a file cannot
-            be written; nothing has changed.
+        FailureError: a file of the source has changed since it was read, or a file cannot be
+            written; nothing has changed.
     """
-    for path in destination.copied.files:
-        original = (source.folder or Path()) / path
-        with publication.file(str(path), like=original) as file, _opened(original) as opened:
-            shutil.copyfileobj(opened, file)
-    for path, target in destination.copied.links:
-        publication.link(str(path), target)
-    if destination.index is not None:
-        content = _index(source, destination, written)
-        with publication.file(destination.index, like=source.index) as file:
-            write_all(file, 0, memoryview(content))
-    check_unchanged(source.identities)
-    publication.commit(destination.names, destination.replaced)
-
-
-def _opened(path: Path) -> FileIO:
-    try:
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    like = source.folder
+    with Publication(destination.folder, like=like, index=destination.index) as publication:
+        publication.check_room(needed)
+        written: list[Written] = []
+        olds = destination.old or (None,) * len(destination.names)
+        for stored, name, old in zip(source.files, destination.names, olds, strict=True):
+            with publication.file(name, like=stored.path, instead=old) as file:
+                written.append(write(stored, name, file))
+        for path in destination.copied.files:
+            original = (source.folder or Path()) / path
+            with publication.file(str(path), like=original) as file:
+                with reading(original):
+                    opened = original.open("rb", buffering=0)
+                with opened:
+                    shutil.copyfileobj(opened, file)
+        for path, target in destination.copied.links:
+            publication.link(str(path), target)
+        if destination.index is not None:
+            content = _index(source, destination, written)
+            with publication.file(destination.index, like=source.index) as file:
+                write_all(file, 0, memoryview(content))
+        check_unchanged(source.identities)
+        publication.commit(destination.names, destination.replaced)
+    return written
 
 
 def _index(source: StoredCheckpoint, destination: Destination, written: Sequence[Written]) -> bytes:
-    """What the new index says."""
+    """The contents of the new index."""
     if source.index is None or source.content is None:
         raise ValueError("there is no index to rewrite")
     old = [file.path.name for file in source.files]
@@ -116,10 +115,10 @@ def _index(source: StoredCheckpoint, destination: Destination, written: Sequence
 def find_destination(
     source: StoredCheckpoint, output: Path, *, compress: bool = False
 ) -> Destination:
-    """Decide where the pruned files go.
+    """Choose the folder and the names of the new files.
 
-    A folder that exists keeps its old files until the new index, written last, names the new ones:
-    new files take names that are not taken.
+    A folder that exists keeps its old files until the new index, which is written last, names the
+    new ones. So the new files get names that no file in the folder has.
 
     Args:
         source: the checkpoint.
@@ -141,7 +140,7 @@ def find_destination(
     names = tuple(_renamed(f.path.name, compress) for f in source.files)
     index = None if source.index is None else _renamed(source.index.name, compress)
     in_place = output.exists() and output.samefile(source.folder)
-    copied = NOTHING if in_place else companions(source, source.folder, output)
+    copied = NOTHING if in_place else find_copied(source, source.folder, output)
     if not output.exists():
         return Destination(output, names, index, copied)
     if in_place and names != tuple(f.path.name for f in source.files):
@@ -149,35 +148,23 @@ def find_destination(
             f"{output} would hold one checkpoint in two formats: give another folder"
         )
     replaced = _replaced(output, index) if index is not None else ()
-    left = abandoned(output) if index is not None else ()
-    ours = {*names, *replaced, *([index] if index else [])}
-    _refuse_others(output, {*ours, *left}, source, in_place)
-    replaces = any((output / name).exists() for name in ours - set(left))
-    check_places(copied, source.folder, output, replaces=replaces)
-    return _beside_older(output, names, index, copied, replaced, left)
-
-
-def _beside_older(
-    folder: Path,
-    names: tuple[str, ...],
-    index: str | None,
-    copied: Companions,
-    replaced: tuple[str, ...],
-    left: tuple[str, ...],
-) -> Destination:
-    """Names in a folder that exists: new ones for shards, so that the old ones stay for now."""
+    leftover = abandoned(output) if index is not None else ()
+    known = {*names, *replaced, *([index] if index else [])}
+    _refuse_others(output, {*known, *leftover}, source, in_place)
+    replaces = any((output / name).exists() for name in known - set(leftover))
+    check_copies(copied, source.folder, output, replaces=replaces)
     if index is None:
-        return Destination(folder, names, None, copied, were_links=_linked(folder, names))
-    olds = {_plain(name): folder / name for name in replaced}
-    fresh = tuple(_fresh(folder, name, left) for name in names)
-    gone = tuple(folder / name for name in replaced if name not in fresh)
-    instead = tuple(olds.get(_plain(name)) for name in names)
-    links = _linked(folder, (*replaced, index))
-    return Destination(folder, fresh, index, copied, gone, instead, links)
+        return Destination(output, names, None, copied, were_links=_linked(output, names))
+    old_files = {_plain(name): output / name for name in replaced}
+    old = tuple(old_files.get(_plain(name)) for name in names)
+    fresh = tuple(_fresh(output, name, leftover) for name in names)
+    removed = tuple(output / name for name in replaced if name not in fresh)
+    links = _linked(output, (*replaced, index))
+    return Destination(output, fresh, index, copied, removed, old, links)
 
 
 def _linked(folder: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """Those that are links, or one of several names of a file."""
+    """Those of the names that are symbolic links, or one of several hard links."""
     paths = [folder / name for name in names if os.path.lexists(folder / name)]
     return tuple(p.name for p in paths if p.is_symlink() or p.lstat().st_nlink > 1)
 
@@ -190,7 +177,7 @@ def _single(source: StoredCheckpoint, output: Path, compress: bool) -> Destinati
     stem = output.with_name(stem_of(output.name))
     if compress and suffix != COMPRESSED:
         raise InvalidArgumentError(
-            f"what is compressed is a {COMPRESSED} file, and {output} is none: write "
+            f"a compressed checkpoint is a {COMPRESSED} file, and {output} is none: write "
             f"{stem}{COMPRESSED}"
         )
     if not compress and suffix == COMPRESSED:
@@ -212,7 +199,7 @@ def _single(source: StoredCheckpoint, output: Path, compress: bool) -> Destinati
 
 
 def _renamed(name: str, compress: bool) -> str:
-    """The name that a file has in its new format: that of Hugging Face, where it was of pickles."""
+    """The name of a file in its new format, as Hugging Face names such files."""
     if is_index(name):
         return _renamed(name[: -len(INDEX)], compress).removesuffix(".zst") + INDEX
     suffix, stem = suffix_of(name), stem_of(name)
@@ -222,31 +209,31 @@ def _renamed(name: str, compress: bool) -> str:
 
 
 def _replaced(folder: Path, index: str) -> tuple[str, ...]:
-    """The files that the folder's index names now."""
+    """The files that the folder's present index names."""
     return tuple(read_index(folder / index)[1]) if (folder / index).is_file() else ()
 
 
-def _refuse_others(folder: Path, ours: set[str], source: StoredCheckpoint, in_place: bool) -> None:
-    """A loader may take other weights in the folder for the result."""
-    known = ours | ({str(path) for path in source.left_out} if in_place else set[str]())
+def _refuse_others(folder: Path, known: set[str], source: StoredCheckpoint, in_place: bool) -> None:
+    """Refuse a folder with other weights, which a loader may take for the result."""
+    expected = known | ({str(path) for path in source.left_out} if in_place else set[str]())
     for path in sorted(folder.iterdir()):
-        if is_weights(path.name) and path.name not in known:
+        if is_weights(path.name) and path.name not in expected:
             raise InvalidArgumentError(
                 f"{folder} holds other weights ({path.name}): give a new folder for the output"
             )
 
 
-def _fresh(folder: Path, name: str, left: Collection[str]) -> str:
-    """The name, or one beside it that is not taken, or only by what will be removed."""
+def _fresh(folder: Path, name: str, leftover: Collection[str]) -> str:
+    """The name, or a similar one, that no file has except leftovers, which will be removed."""
     stem, suffix = stem_of(_plain(name)), name[len(stem_of(name)) :]
     number = 0
-    while os.path.lexists(folder / name) and name not in left:
+    while os.path.lexists(folder / name) and name not in leftover:
         number += 1
         name = f"{stem}.r{number}{suffix}"
     return name
 
 
 def _plain(name: str) -> str:
-    """The name that a shard has where none is in its way, and that it has decompressed."""
+    """The name of a shard without the number that `_fresh` adds and without ``.zst``."""
     stem = stem_of(name)
     return re.sub(r"\.r\d+$", "", stem) + name[len(stem) :].removesuffix(".zst")

@@ -1,4 +1,4 @@
-"""Bytes of files, read block by block into one buffer."""
+"""Read files block by block into one buffer."""
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from secateurs._io.regular_files import reading
 from secateurs._tensors.blocks import Array
 from secateurs.checkpoint.contents import Entry
 from secateurs.checkpoint.file_identity import Identity, check_same
@@ -34,12 +35,12 @@ class Weight:
 
     Attributes:
         path: the file that holds it.
-        entry: where in the file.
-        size: the elements of one unit.
-        columns: 1 if the elements of a unit follow each other in memory, else the number of units
-            whose elements alternate: units are then columns of matrices.
-        scale: the scale that its values are multiplied with, if it is quantised.
-        block: elements looked at together, at most `BLOCK`.
+        entry: its name, dtype, shape and offsets.
+        size: the number of elements of one unit.
+        columns: 1 if the elements of a unit are contiguous in memory; otherwise units are the
+            columns of matrices, and this is their number in one matrix.
+        scale: the scale that its values are multiplied by, if it is quantised.
+        block: the number of elements that are read together, at most `BLOCK`.
     """
 
     path: Path
@@ -51,21 +52,21 @@ class Weight:
 
     @property
     def units(self) -> int:
-        """How many units it has."""
+        """The number of its units."""
         return self.entry.count // self.size
 
     @property
     def step(self) -> int:
-        """Elements read together if units are not wide: a whole number of units."""
+        """The number of elements read together, if units are not wide: a whole number of units."""
         return max(self.block // self.size, 1) * self.size
 
     @property
     def is_wide(self) -> bool:
-        """Whether the elements of a unit are not all in one block."""
+        """Whether the elements of one unit are in several blocks."""
         return self.size > self.block or self.columns > 1
 
     def grids(self) -> Iterator["ElementGrid"]:
-        """Yield grids of at most a block, in order, that cover a weight whose units are wide."""
+        """Yield grids of at most one block that cover a weight with wide units, in order."""
         across = self.columns
         for base in range(0, self.entry.count, self.size * across):
             unit = base // self.size
@@ -82,13 +83,13 @@ class Weight:
 
 
 class ElementGrid(NamedTuple):
-    """Elements that follow each other: rows, with one element of each unit in a row.
+    """Contiguous elements, as rows that hold one element of each unit.
 
     Attributes:
-        start: the first element.
-        rows: how many elements of each unit there are.
-        columns: how many units there are.
-        unit: the number of the first unit.
+        start: the flat index of the first element.
+        rows: the number of elements of each unit.
+        columns: the number of units.
+        unit: the index of the first unit.
     """
 
     start: int
@@ -98,12 +99,12 @@ class ElementGrid(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """The element after the last."""
+        """The flat index after the last element."""
         return self.start + self.rows * self.columns
 
     @property
     def units(self) -> slice:
-        """The units."""
+        """The indices of the units."""
         return slice(self.unit, self.unit + self.columns)
 
 
@@ -111,9 +112,9 @@ class Reader:
     """Reads one file.
 
     Args:
-        path: the file.
-        file: it, opened for reading without a buffer.
-        buffer: what is read into.
+        path: the file's path.
+        file: the file, opened for reading without a buffer.
+        buffer: receives what is read.
         advance: called with the number of bytes after each read.
     """
 
@@ -141,7 +142,7 @@ class Reader:
             yield index, self.elements(entry, index, min(index + step, stop))
 
     def _in_order(self, entry: Entry) -> Array:
-        """All bytes of a tensor with strides, in the order of the flat index; it is held whole."""
+        """All bytes of a tensor with strides, in the order of the flat index, in memory."""
         values = np.empty(entry.nbytes, np.uint8)
         for offset, block in self.blocks(entry.start, entry.stop):
             values[offset - entry.start :][: len(block)] = block
@@ -151,9 +152,9 @@ class Reader:
         """Return the bytes from ``start`` to ``stop``, valid until the next call.
 
         Args:
-            start: the first byte.
-            stop: the byte after the last; at most 8 * `BLOCK` bytes.
-            ahead: whether what follows will be read next.
+            start: the offset of the first byte.
+            stop: the offset after the last byte; at most 8 * `BLOCK` bytes are read.
+            ahead: whether the bytes that follow will be read next.
 
         Raises:
             FailureError: the file ends before, or cannot be read.
@@ -162,20 +163,18 @@ class Reader:
         if len(wanted) < stop - start:
             raise ValueError(f"{stop - start} bytes do not fit into the buffer")
         if ahead:
-            self._ask(start, stop)
-        try:
+            self._read_ahead(start, stop)
+        done = 0
+        with reading(self._path):
             self._file.seek(start)
-            done = 0
             while done < len(wanted):
                 got = self._file.readinto(wanted.data[done:])
                 if not got:
                     raise FailureError(
                         f"cannot read {self._path}: it ends after {start + done:,} bytes, and was "
-                        "longer a moment ago; let nobody write to it meanwhile"
+                        "longer a moment ago; let nothing write to it while it is read"
                     )
                 done += got
-        except OSError as error:
-            raise FailureError(f"cannot read {self._path}: {error.strerror or error}") from error
         if self._advance is not None:
             self._advance(len(wanted))
         return wanted
@@ -186,8 +185,8 @@ class Reader:
         for offset in range(start, stop, step):
             yield offset, self.read(offset, min(offset + step, stop))
 
-    def _ask(self, start: int, stop: int) -> None:
-        """Ask the system to read ahead what comes next."""
+    def _read_ahead(self, start: int, stop: int) -> None:
+        """Ask the system to read the bytes that follow before they are needed."""
         if self._asked_until < start or self._asked_until > stop + 2 * _AHEAD:
             self._asked_until = stop
         if hasattr(os, "posix_fadvise") and self._asked_until <= stop + _AHEAD:
@@ -196,18 +195,18 @@ class Reader:
 
 
 def strided(values: Array, entry: Entry) -> Array:
-    """See the bytes of a tensor, in the order of the file, in its shape, as integers."""
+    """A view of a tensor's bytes, in the order of the file, as integers in its shape."""
     numbers = values.view(INTEGERS[entry.itemsize])
     strides = [entry.itemsize * stride for stride in entry.strides or ()]
     return np.lib.stride_tricks.as_strided(numbers, entry.shape, strides)
 
 
 class Buffers:
-    """One buffer for all files.
+    """One buffer for the blocks of all files.
 
     Args:
         advance: called with the number of bytes after each read.
-        identities: the identity of each file: another that has taken its name is refused.
+        identities: the identity of each file; a file with another identity is refused.
     """
 
     def __init__(
@@ -224,10 +223,8 @@ class Buffers:
         Raises:
             FailureError: it cannot be opened, or is not the file whose header was read.
         """
-        try:
+        with reading(path):
             file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
         with file:
             check_same(path, file.fileno(), self._identities.get(path))
             yield Reader(path, file, self._bytes, self._advance)

@@ -1,4 +1,4 @@
-"""How much of a checkpoint competes for pruning, and what the largest parts are that do not."""
+"""The fraction of a checkpoint that competes for pruning, and the largest tensors that do not."""
 
 from secateurs.checkpoint.contents import FLOATS
 from secateurs.checkpoint.pruning_plan import Plan
@@ -7,20 +7,20 @@ from secateurs.parameters.coverage import QUANTISED, Coverage, grouped
 from secateurs.parameters.layer_choice import Patterns, pattern_list
 from secateurs.parameters.patterns import name_matches
 
-# How quantised weights are stored; larger integers are indices.
+# The dtypes of quantised weights in files; larger integers are indices.
 _INTEGERS = ("I8", "U8", "I32")
 _STATISTICS = ("running_mean", "running_var")
 
 
 def coverage_of_plan(plan: Plan) -> Coverage:
-    """Say which weights compete and which stay.
+    """Count the weights that compete and those that do not.
 
-    Weights are the elements of all floating-point tensors but running statistics, and matrices of
-    small integers, as quantisers store them. What ``exclude`` drops, or ``include`` does not
-    mention, was left out on purpose.
+    Weights are the elements of all floating-point tensors except running statistics, and of
+    matrices of small integers, as quantisers store them. Weights that ``exclude`` matches, or that
+    ``include`` does not match, are counted as left out on purpose.
     """
     include, exclude = plan.options.include, plan.options.exclude
-    wanted, dropped = _several(include), _several(exclude)
+    wanted, dropped = _names_in(include), _names_in(exclude)
     scales = scales_among([entry for file in plan.source.files for entry in file.entries])
     floats: dict[str, int] = {}
     integers: dict[str, int] = {}
@@ -43,7 +43,7 @@ def coverage_of_plan(plan: Plan) -> Coverage:
     return Coverage(competing, total, tuple(left), known=known)
 
 
-def _several(given: Patterns | None) -> list[str]:
+def _names_in(given: Patterns | None) -> list[str]:
     return [one for one in pattern_list("", given or ()) if isinstance(one, str)]
 
 

@@ -11,25 +11,25 @@ from secateurs.selection.histogram import KeyPass, Sizes
 from secateurs.selection.key_counts import KeyCounts, likely_range
 
 SIZES = Sizes(block=BLOCK, kept=1 << 20, crowd=BLOCK >> 3)
-"""Sizes that suit files: reading them again costs more than memory."""
+"""Sizes for files: they are larger than in memory, since reading a file again takes longer."""
 
-# So many times what a pass keeps is held in memory whole, instead of being read again.
+# Keys are held in memory instead of being read again, up to this many times what a pass keeps.
 _WHOLE = 4
-# A disk reads pages, not numbers: what is sampled are so many neighbours at a time,
+# A disk reads pages, not single numbers, so the sample consists of clusters of this many units,
 _NEIGHBOURS = 32
-# and at most one such cluster of so many units, for pages far apart cost a disk more than reading.
-_UNITS_A_CLUSTER = 1 << 16
+# and of at most one cluster in this many units: to jump between pages is slower than to read on.
+_UNITS_PER_CLUSTER = 1 << 16
 _SAMPLED_BYTES = 1 << 26
 
 
 class FileCounts(KeyCounts):
-    """Counts of the keys of stored weights: a pass over their keys reads the files.
+    """Counts of the keys of stored weights. Each pass over the keys reads the files.
 
     Args:
         weights: the tensors, in the order in which ties are broken.
-        keys: what makes their keys.
-        buffers: what reads.
-        sizes: how much is looked at and kept at a time.
+        keys: the source of their keys.
+        buffers: reads the files.
+        sizes: how many keys are counted and kept at a time.
     """
 
     def __init__(
@@ -41,10 +41,11 @@ class FileCounts(KeyCounts):
         self._held: Array | None = None
 
     def guess(self, k: int) -> tuple[int, int]:
-        """From clusters of neighbours, spread over all weights; see `KeyCounts.guess`.
+        """Guess from clusters of units, spread over all weights; see `KeyCounts.guess`.
 
-        Neighbours are alike, so the spread of the sample's rank is taken from how one cluster
-        differs from the next. A wrong guess is expensive here, so the range is a little wider.
+        The units of a cluster are similar, so the deviation of the sample's rank is estimated from
+        the differences between successive clusters. A wrong guess costs another pass over the
+        files, so the range is a little wider than in memory.
         """
         clusters = self._sample()
         quantile = (k - 1) / max(self.total - 1, 1)
@@ -68,19 +69,19 @@ class FileCounts(KeyCounts):
         for weight, keys in self._stream():
             if keys.size and int(keys.max()) > self.high:
                 return weight.entry.name
-        raise RuntimeError("no score is NaN any more: something else writes to the file")
+        raise RuntimeError("no score is NaN any more: another program writes to the file")
 
     def _stream(self) -> Iterator[tuple[Weight, Array]]:
         return key_stream(self._weights, self._keys, self._buffers)
 
     def _sample(self) -> Array:
-        """Keys from everywhere, one row a cluster of neighbours."""
+        """Keys from all weights; each row is one cluster."""
         if self.total <= _WHOLE * self.sizes.kept:
             self._held = np.concatenate([keys.copy() for _, keys in self._stream()])
             return self._held[:: max(self.total // self.sizes.sample, 1)].copy().reshape(-1, 1)
         if not isinstance(self._keys, MagnitudeKeys):
             _, first = next(self._stream())
-            return first.copy().reshape(-1, 1)  # independent numbers: any of them will do
+            return first.copy().reshape(-1, 1)  # the numbers are independent: any sample will do
         return self._sample_clusters(self._keys)
 
     def _sample_clusters(self, keys: MagnitudeKeys) -> Array:
@@ -103,14 +104,14 @@ class FileCounts(KeyCounts):
         return np.stack(rows) if rows else np.array([[self.low], [self.high]], integer)
 
     def _clusters(self) -> tuple[int, Array]:
-        """How many units one cluster has, and the numbers of the first units of all."""
+        """The number of units of one cluster, and the index of the first unit of each."""
         narrow = [weight for weight in self._weights if not weight.is_wide]
         widest = max((weight.size * weight.entry.itemsize for weight in narrow), default=1)
         fitting = self.sizes.block // max((weight.size for weight in narrow), default=1)
         most = max(self.sizes.sample // _NEIGHBOURS, 1)
         length = max(min(_NEIGHBOURS, _SAMPLED_BYTES // (widest * most), fitting), 1)
-        count = min(most, max(self.total // _UNITS_A_CLUSTER, most // 16))
+        count = min(most, max(self.total // _UNITS_PER_CLUSTER, most // 16))
         count = max(min(count, _SAMPLED_BYTES // (widest * length)), 16)
-        # One at a random distance from the begin of each of equal ranges.
+        # Stratified: one at a random offset in each of ``count`` equal ranges.
         offsets = np.arange(count) + np.random.default_rng(0).random(count)
         return length, (offsets * (self.total / count)).astype(np.int64)

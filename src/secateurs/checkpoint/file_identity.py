@@ -1,4 +1,4 @@
-"""Whether a file is still the one that was read before."""
+"""Notice that a file has changed, or has been replaced, since it was read."""
 
 import os
 import time
@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateurs._io.regular_files import reading
 from secateurs.errors import FailureError
 
-# Within one tick of the clock that dates files, two changes have the same date.
+# Seconds in which two changes of a file may get the same date.
 _TICK = 0.02
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which file a name leads to, and in what state.
+    """The file that a path leads to, and its state.
 
     Attributes:
         device: the file system.
-        inode: the file's number there: a file that is renamed to the name has another.
+        inode: the file's number there; a file that replaces it has another number.
         size: its bytes.
-        modified: when it was written last, in nanoseconds.
-        changed: when it was written, renamed or given other properties last, in nanoseconds.
+        modified: when its contents changed last, in nanoseconds.
+        changed: when its contents, name or properties changed last, in nanoseconds.
     """
 
     device: int
@@ -32,33 +33,31 @@ class Identity:
 
     @classmethod
     def of(cls, found: os.stat_result) -> "Identity":
-        """Take what the system says of a file."""
+        """Take the identity from the file's status."""
         times = found.st_mtime_ns, found.st_ctime_ns
         return cls(found.st_dev, found.st_ino, found.st_size, *times)
 
 
 def identify(path: Path) -> Identity:
-    """Say which file this is, so that every later change shows.
+    """Return the identity of a file, from which every later change makes it differ.
 
     Raises:
-        FailureError: there is none.
+        FailureError: there is no such file.
     """
-    try:
+    with reading(path):
         found = Identity.of(path.stat())
         age = time.time() - max(found.modified, found.changed) / 1e9
-        if -_TICK < age < _TICK:
+        if -_TICK < age < _TICK:  # a later change might get the same date
             time.sleep(_TICK - max(age, 0))
             found = Identity.of(path.stat())
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    return found
+        return found
 
 
 def check_same(path: Path, descriptor: int, identity: Identity | None) -> None:
-    """Refuse an open file that is not the one, or not as it was.
+    """Refuse an open file that has another identity.
 
     Raises:
-        FailureError: so it is.
+        FailureError: it has.
     """
     if identity is not None and Identity.of(os.fstat(descriptor)) != identity:
         raise FailureError(
@@ -68,14 +67,14 @@ def check_same(path: Path, descriptor: int, identity: Identity | None) -> None:
 
 
 def check_unchanged(identities: Mapping[Path, Identity]) -> None:
-    """Refuse files that are not what they were.
+    """Refuse files that have changed.
 
     Raises:
-        FailureError: one is not, or is gone.
+        FailureError: one has changed, or does not exist any more.
     """
     for path, identity in identities.items():
         try:
-            # Opened, since a file system on the network looks then what has become of a file.
+            # Opened, since network file systems ask the server for a file's status only then.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
             raise FailureError(f"cannot read {path} again: {error.strerror or error}") from error

@@ -1,5 +1,6 @@
 """Keys of the units of stored weights, block by block."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Protocol
@@ -15,10 +16,19 @@ from secateurs.checkpoint.quantized_weights import StoredScale
 
 
 class Keys(Protocol):
-    """The keys of units, from wherever their scores come."""
+    """A source of the keys of units: integers in the order of their scores.
+
+    Attributes:
+        dtype: the float format of the keys.
+        signed: whether scores may be below zero.
+    """
 
     dtype: torch.dtype
     signed: bool
+
+    def begin(self, weight: Weight) -> None:
+        """Start at the weight's first unit."""
+        ...
 
     def of(self, weight: Weight, values: Array | None, count: int, start: int = 0) -> Array:
         """Return the next ``count`` keys of a weight, valid until the next call.
@@ -27,19 +37,45 @@ class Keys(Protocol):
         """
         ...
 
+
+class KeysInOrder(ABC):
+    """Keys that are not computed from the values of a block, but given one after another.
+
+    Args:
+        dtype: as for `Keys`.
+        signed: as for `Keys`.
+    """
+
+    def __init__(self, dtype: torch.dtype, *, signed: bool):
+        self.dtype, self.signed = dtype, signed
+
+    @abstractmethod
     def begin(self, weight: Weight) -> None:
         """Start at the weight's first unit."""
-        ...
+
+    @abstractmethod
+    def next_keys(self, count: int) -> Array:
+        """The keys of the next ``count`` units."""
+
+    def of(
+        self,
+        weight: Weight,  # noqa: ARG002
+        values: Array | None,  # noqa: ARG002
+        count: int,
+        start: int = 0,  # noqa: ARG002
+    ) -> Array:
+        """The keys of the next ``count`` units."""
+        return self.next_keys(count)
 
 
 class Scratch:
-    """Room for the keys of a block, one array a format, for groups of weights that take turns."""
+    """Buffers for the keys of a block, one for each dtype, that groups of weights share."""
 
     def __init__(self) -> None:
         self._arrays: dict[np.dtype[Any], Array] = {}
 
     def keys(self, integer: np.dtype[Any]) -> Array:
-        """A block of keys of this dtype, the same one at every call."""
+        """A buffer of one block of this dtype, the same one at every call."""
         if integer not in self._arrays:
             self._arrays[integer] = np.empty(BLOCK, integer)
         return self._arrays[integer]
@@ -49,12 +85,8 @@ class MagnitudeKeys:
     """Keys of magnitudes: absolute values, summed over units.
 
     Args:
-        weights: the tensors that compete with each other: they decide the format to compare in.
-        scratch: where keys are made. Of those that share it, one is used at a time.
-
-    Attributes:
-        dtype: the float format of the keys.
-        signed: False: no magnitude is below zero.
+        weights: the tensors that compete with each other; their dtypes decide that of the keys.
+        scratch: holds the keys. Only one of the objects that share it may be in use.
     """
 
     def __init__(self, weights: Sequence[Weight], scratch: Scratch):
@@ -63,7 +95,7 @@ class MagnitudeKeys:
         self.signed = False
         self._keys = scratch.keys(numpy_integer(self.dtype))
         self._mask = self._keys.dtype.type(magnitude_bits(self.dtype))
-        self._scale: tuple[StoredScale, Array] | None = None  # of one weight at a time
+        self._scale: tuple[StoredScale, Array] | None = None  # that of the latest weight
 
     def begin(self, weight: Weight) -> None:
         """Nothing to do: magnitudes come from the values."""
@@ -82,7 +114,7 @@ class MagnitudeKeys:
         elif own == self.dtype:
             np.bitwise_and(values.view(keys.dtype), self._mask, out=keys)
         else:
-            # Through a float tensor over the same memory, where torch converts.
+            # torch converts into a float tensor that shares the memory of the keys.
             floats = torch.from_numpy(keys).view(self.dtype)
             floats.copy_(torch.from_numpy(values).view(own))
             np.bitwise_and(keys, self._mask, out=keys)
@@ -110,40 +142,30 @@ class MagnitudeKeys:
         return key_of(sums.to(_score_dtype(weight)), self.dtype, absolute=True).numpy()
 
 
-class RandomKeys:
+class RandomKeys(KeysInOrder):
     """Keys of random scores, the same numbers that pruning a model draws.
 
     Args:
         weights: every tensor that competes, in order.
-        generator: draws all their scores, and is left behind the last.
-
-    Attributes:
-        dtype: the float format of the keys.
-        signed: False, for no number is below zero.
+        generator: draws all their scores; what it draws next comes after them.
     """
 
     def __init__(self, weights: Sequence[Weight], generator: torch.Generator):
-        self.dtype, self.signed = torch.float64, False
+        super().__init__(torch.float64, signed=False)
         self._numbers = torch.empty(BLOCK, dtype=torch.float64)
         self._generator = torch.Generator()
         self._states: dict[tuple[str, str], torch.Tensor] = {}
         for weight in weights:
-            self._states[_place(weight)] = generator.get_state()
+            self._states[str(weight.path), weight.entry.name] = generator.get_state()
             for start in range(0, weight.units, weight.block):
                 count = min(weight.block, weight.units - start)
                 torch.rand(count, generator=generator, out=self._numbers[:count])
 
     def begin(self, weight: Weight) -> None:
         """Go back to the state from which this weight's scores were drawn."""
-        self._generator.set_state(self._states[_place(weight)])
+        self._generator.set_state(self._states[str(weight.path), weight.entry.name])
 
-    def of(
-        self,
-        weight: Weight,  # noqa: ARG002
-        values: Array | None,  # noqa: ARG002
-        count: int,
-        start: int = 0,  # noqa: ARG002
-    ) -> Array:
+    def next_keys(self, count: int) -> Array:
         """The keys of the next ``count`` scores."""
         numbers = torch.rand(count, generator=self._generator, out=self._numbers[:count])
         return numbers.view(key_integer(self.dtype)).numpy()
@@ -164,7 +186,7 @@ def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
     """The keys of all units of a weight whose units are wide; there are few of them."""
     keys.begin(weight)
     if not isinstance(keys, MagnitudeKeys):
-        return np.concatenate([block.copy() for block in _drawn(weight, keys)])
+        return np.concatenate([block.copy() for block in _in_order(weight, keys)])
     entry, sums = weight.entry, torch.zeros(weight.units, dtype=torch.float64)
     for grid in weight.grids():
         values = reader.elements(entry, grid.start, grid.stop)
@@ -175,20 +197,20 @@ def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
 
 def _blocks(weight: Weight, keys: Keys, reader: Reader) -> Iterator[Array]:
     if weight.is_wide:
-        found = wide_keys(weight, keys, reader)
-        starts = range(0, len(found), weight.block)
-        yield from (found[start : start + weight.block] for start in starts)
+        all_keys = wide_keys(weight, keys, reader)
+        for start in range(0, len(all_keys), weight.block):
+            yield all_keys[start : start + weight.block]
         return
     keys.begin(weight)
     if not isinstance(keys, MagnitudeKeys):
-        yield from _drawn(weight, keys)
+        yield from _in_order(weight, keys)
         return
     entry = weight.entry
     for start, values in reader.element_blocks(entry, 0, entry.count, weight.step):
         yield keys.of(weight, values, len(values) // (weight.size * entry.itemsize), start)
 
 
-def _drawn(weight: Weight, keys: Keys) -> Iterator[Array]:
+def _in_order(weight: Weight, keys: Keys) -> Iterator[Array]:
     for start in range(0, weight.units, weight.block):
         yield keys.of(weight, None, min(weight.block, weight.units - start))
 
@@ -198,7 +220,3 @@ def _score_dtype(weight: Weight) -> torch.dtype:
     if weight.size == 1 and weight.scale is None:
         return own
     return torch.float64 if own == torch.float64 else torch.float32  # as Units.pool
-
-
-def _place(weight: Weight) -> tuple[str, str]:
-    return str(weight.path), weight.entry.name

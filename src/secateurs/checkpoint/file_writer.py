@@ -1,10 +1,10 @@
-"""Writing large files in steps."""
+"""Write large files, and keep them out of the page cache."""
 
 import os
 from io import FileIO
 
 WINDOW = 1 << 26
-"""Bytes written before the disk is told to take them."""
+"""The number of bytes after which the system is asked to write them to the disk."""
 
 
 def write_all(file: FileIO, start: int, data: memoryview, *, window: int = WINDOW) -> None:
@@ -12,9 +12,9 @@ def write_all(file: FileIO, start: int, data: memoryview, *, window: int = WINDO
 
     Args:
         file: open for writing.
-        start: where the first byte goes.
-        data: what to write.
-        window: bytes written before the disk is told to take them.
+        start: the offset of the first byte.
+        data: the bytes.
+        window: the number of bytes after which the system is asked to write them to the disk.
     """
     file.seek(start)
     done = 0
@@ -24,12 +24,12 @@ def write_all(file: FileIO, start: int, data: memoryview, *, window: int = WINDO
 
 
 def _drop_cached(file: FileIO, start: int, stop: int, window: int) -> None:
-    """Keep what was written long ago out of the page cache; called after every write.
+    """Drop earlier windows from the page cache; called after every write.
 
     A file that is larger than the free memory would otherwise displace the input that is read next,
-    and every new page costs the kernel more than pruning the weights on it. The call starts to
-    write pages that are not on the disk yet and drops those that are, so a window is written when
-    it is full and dropped with one of the next.
+    and every new page costs the kernel more time than pruning the weights on it. The system call
+    starts to write the pages that are not on the disk yet, and drops those that are. So a window is
+    written when it is full, and dropped when one of the next two is.
     """
     edge = stop // window * window
     if edge > start and hasattr(os, "posix_fadvise"):

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: read with distrust, written as the format's own writer does."""
+"""Headers of safetensors: read with every number checked, and written as the library does."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
-from secateurs._io.regular_files import remedy_for
+from secateurs._io.regular_files import reading, remedy_for
 from secateurs._io.text import quoted
 from secateurs.checkpoint.contents import (
     BITS,
@@ -22,36 +22,34 @@ _MOST_BYTES = 1 << 62
 METADATA = "__metadata__"
 
 Described = tuple[str, str, tuple[int, ...], int, int]
-"""A tensor's name, dtype, shape, first byte, and byte behind the last, from the header's end."""
+"""Name, dtype, shape, and the offsets of the first byte and after the last, after the header."""
 
 
 class MalformedError(ValueError):
-    """Why some bytes are no header."""
+    """The reason why some bytes are not a file of this format."""
 
 
 def read_header(path: Path) -> StoredFile:
-    """Read what a safetensors file holds, without its values.
+    """Read the header of a safetensors file.
 
     Raises:
-        FailureError: it is cut short, or its header lies: lengths, offsets that overlap or leave
-            gaps or point outside, sizes that contradict shapes.
+        FailureError: it is cut short, or its header is wrong: its length, offsets that overlap,
+            leave gaps or are outside the file, sizes that contradict shapes.
     """
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             return parse_file(path, file)
     except MalformedError as error:
         raise FailureError(
             f"cannot read {path} as safetensors: {error}; {remedy_for(path)}"
         ) from error
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def parse_file(path: Path, file: BinaryIO) -> StoredFile:
-    """Read and check what stands at the beginning of a file.
+    """Read and check the header of an open file.
 
     Raises:
-        MalformedError: something in it cannot be.
+        MalformedError: it is wrong.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -59,15 +57,15 @@ def parse_file(path: Path, file: BinaryIO) -> StoredFile:
 
 
 def parse_stream(path: Path, read: Callable[[int], bytes], size: int | None) -> StoredFile:
-    """Read and check the header of what is read from its beginning to its end.
+    """Read and check the header of a stream.
 
     Args:
         path: the file, for the result.
-        read: gives the next bytes, as many as asked for unless there are fewer.
-        size: all bytes there are; None if nobody knows.
+        read: returns the next bytes, fewer than asked for only at the end.
+        size: the size of the stream in bytes; None if it is unknown.
 
     Raises:
-        MalformedError: something in it cannot be.
+        MalformedError: it is wrong.
     """
     start = read(8)
     length = int.from_bytes(start, "little")
@@ -77,15 +75,15 @@ def parse_stream(path: Path, read: Callable[[int], bytes], size: int | None) -> 
 
 
 def parse_header(path: Path, text: bytes, size: int | None) -> StoredFile:
-    """Read and check the JSON of a header.
+    """Check the JSON of a header.
 
     Args:
         path: the file, for the result.
         text: the header's bytes, without its length.
-        size: the size of the whole file in bytes; None if the header alone says it.
+        size: the size of the whole file in bytes; None if it is unknown.
 
     Raises:
-        MalformedError: something in it cannot be.
+        MalformedError: it is wrong.
     """
     try:
         parsed = parse_object(text, strict=True)
@@ -107,7 +105,7 @@ def write_header(tensors: Iterable[Described], metadata: Mapping[str, str] | Non
     """Write a header, with its length, as the format's own writer does.
 
     Args:
-        tensors: what it says of each.
+        tensors: the tensors, in order.
         metadata: the ``__metadata__``, if any.
     """
     content: dict[str, Any] = {} if metadata is None else {METADATA: dict(metadata)}
@@ -139,7 +137,7 @@ def _entry(name: str, described: Any, origin: int) -> Entry:
         raise MalformedError(f"a tensor's name has {len(name):,} characters")
     tensor = f"tensor {quoted(name)}"
     if not isinstance(described, dict):
-        raise MalformedError(f"its header says nothing of {tensor}")
+        raise MalformedError(f"its header does not describe {tensor}")
     dtype = described.get("dtype")
     shape, offsets = _counts(described.get("shape")), _counts(described.get("data_offsets"))
     if not isinstance(dtype, str) or dtype not in BITS:
@@ -155,7 +153,7 @@ def _entry(name: str, described: Any, origin: int) -> Entry:
     bits = bits if all(shape) else 0
     if bits % 8 or stop - start != bits // 8:
         raise MalformedError(
-            f"{tensor} lies in {stop - start:,} bytes, its shape needs {bits / 8:,.10g}"
+            f"{tensor} has {stop - start:,} bytes, its shape needs {bits / 8:,.10g}"
         )
     return Entry(name, dtype, shape, origin + start, origin + stop)
 
@@ -168,11 +166,11 @@ def _counts(found: Any) -> tuple[int, ...] | None:
 
 
 def _end_of(entries: list[Entry], origin: int) -> int:
-    """The byte behind the last tensor; tensors lie side by side from the header's end."""
+    """The offset after the last tensor. Tensors begin at ``origin`` and leave no gaps."""
     end = origin
     for entry in entries:
         if entry.start != end:
-            what = "overlaps another" if entry.start < end else "lies behind a gap"
+            what = "overlaps another" if entry.start < end else "comes after a gap"
             raise MalformedError(f"tensor {quoted(entry.name)} {what}")
         end = entry.stop
     return end

@@ -1,8 +1,8 @@
-"""What a process that was killed while it replaced the shards of a folder left there.
+"""A note that lets the next run remove the shards that a killed process left in a folder.
 
-New shards take their names one after another before the index, which names them, does, and the old
-ones go one after another after that. A note in the folder says meanwhile which files these are, so
-that the next run can tell the rest of this one from files that somebody else has put there.
+New shards are renamed one after another, then the index that names them, and then the old shards
+are removed one after another. While this goes on, a note in the folder lists these files. So the
+next run can tell leftovers from files that another program has put there.
 """
 
 import json
@@ -20,14 +20,14 @@ from secateurs.results.durable import replace_files
 NOTE = ".secateurs-replacing.json"
 LOCK = ".secateurs-lock"
 OURS = frozenset((NOTE, LOCK))
-"""Files of our own, which are no part of any checkpoint."""
+"""Files that this package leaves in a folder while it works, which belong to no checkpoint."""
 
-_State = tuple[int, int, int]
+_State = tuple[int, int, int]  # inode, size, time of the last change
 
 
 @dataclass(frozen=True)
 class _Note:
-    """What the note says: the new files and the old ones, and which files these were."""
+    """The index, and the states of the new and old shards by name."""
 
     index: str
     new: Mapping[str, _State]
@@ -35,12 +35,12 @@ class _Note:
 
 
 def write_note(folder: Path, index: str, new: Mapping[str, Path], old: Iterable[Path]) -> None:
-    """Leave the note, before the first file takes its name.
+    """Write the note, before the first file is renamed.
 
     Args:
-        folder: where.
+        folder: the folder of the shards.
         index: the name of the index.
-        new: the new shards under their temporary names, by their names.
+        new: the temporary paths of the new shards, by their final names.
         old: the shards that the new index will not name.
 
     Raises:
@@ -55,10 +55,10 @@ def write_note(folder: Path, index: str, new: Mapping[str, Path], old: Iterable[
 
 
 def abandoned(folder: Path) -> tuple[str, ...]:
-    """The shards in a folder that a killed process left there, and that no index names.
+    """The shards that a killed process left in a folder, and that its index does not name.
 
-    New ones if the old index is still there, else old ones. A file that somebody has put in their
-    place meanwhile is none of them.
+    These are the new shards if the old index is still there, else the old shards. A file of the
+    same name that another program has put there since is not among them.
     """
     note = _read(folder / NOTE)
     if note is None:
@@ -68,23 +68,23 @@ def abandoned(folder: Path) -> tuple[str, ...]:
         named = set(read_index(index)[1]) if index.exists() else set[str]()
     except FailureError:
         return ()
-    left: Mapping[str, _State] = {}
+    leftover: Mapping[str, _State] = {}
     if named.isdisjoint(note.new):
-        left = note.new
+        leftover = note.new
     elif named.issuperset(note.new):
-        left = note.old
+        leftover = note.old
     return tuple(
         name
-        for name, state in left.items()
+        for name, state in leftover.items()
         if name not in named and os.path.lexists(folder / name) and _state(folder / name) == state
     )
 
 
 def clear_abandoned(folder: Path) -> None:
-    """Remove these shards, and the note.
+    """Remove the `abandoned` shards, and the note.
 
     Raises:
-        OSError: it cannot be done.
+        OSError: one cannot be removed.
     """
     if not os.path.lexists(folder / NOTE):
         return
@@ -94,27 +94,27 @@ def clear_abandoned(folder: Path) -> None:
 
 
 def _state(path: Path) -> _State:
-    """What tells a file from another that takes its name: renaming does not change it."""
+    """What distinguishes a file from another of the same name; renaming does not change it."""
     found = path.lstat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _read(path: Path) -> _Note | None:
-    """The note; None if there is none, or one that this module has not written."""
+    """The note; None if there is none that this module has written."""
     if path.is_symlink() or not path.is_file():
         return None
     try:
-        said = read_object_file(path)
+        content = read_object_file(path)
     except FailureError:
         return None
-    index, new, old = said.get("index"), _states(said.get("new")), _states(said.get("old"))
-    if not isinstance(index, str) or not _is_index(index) or new is None or old is None:
+    index, new, old = content.get("index"), _states(content.get("new")), _states(content.get("old"))
+    if not isinstance(index, str) or not is_index(index) or new is None or old is None:
         return None
-    return _Note(index, new, old)
+    return _Note(index, new, old) if is_shard_name(index[: -len(INDEX)]) else None
 
 
 def _states(found: Any) -> dict[str, _State] | None:
-    """Files by name; None if it is anything else."""
+    """The states of files by name; None if ``found`` is anything else."""
     if not isinstance(found, dict):
         return None
     states: dict[str, _State] = {}
@@ -126,7 +126,3 @@ def _states(found: Any) -> dict[str, _State] | None:
             return None
         states[name] = (numbers[0], numbers[1], numbers[2])
     return states
-
-
-def _is_index(name: str) -> bool:
-    return is_index(name) and is_shard_name(name[: -len(INDEX)])

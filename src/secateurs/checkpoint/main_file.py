@@ -1,4 +1,4 @@
-"""Which of a folder's files holds the weights that a loader would take."""
+"""Find the file of a folder that a loader would read the weights from."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
 from secateurs.zoo.suffixes import CHECKPOINTS, is_named_as_weights, stem_of, suffix_of
 
-# In the order in which loaders look for them. Those of one format can be only one checkpoint.
+# In the order in which loaders try them. There must be only one of each row.
 _USUAL = (
     ("model.safetensors", "model.safetensors.zst", f"model.safetensors{INDEX}"),
     ("pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
@@ -20,22 +20,22 @@ _USUAL = (
     ),
     ("diffusion_pytorch_model.bin", f"diffusion_pytorch_model.bin{INDEX}"),
 )
-# What trainers write beside the weights: by their names, these hold none.
+# The names of other files that trainers write, which hold no weights.
 _STATES = re.compile(
     r"(^|[^a-z])(optims?|optimizers?|sched|(lr_)?schedulers?|rng|random_states?|training_args"
     r"|train_args|trainer_state|(grad_)?scalers?|sampler|dataloader|dl_state_dict)($|[^a-z])",
     re.IGNORECASE,
 )
-_PART = re.compile(r"^(.*?)[-_.](\d+)-of-(\d+)$")
+_SHARD = re.compile(r"^(.*?)[-_.](\d+)-of-(\d+)$")
 _SHOWN = 4
 
 
 def main_file(folder: Path) -> Path:
-    """The index, or the one file, that holds the weights of a folder.
+    """The index, or the single file, with the weights of a folder.
 
     Raises:
-        InvalidArgumentError: there is none, or several and none has the usual name.
-        FailureError: the parts of a checkpoint are there, and their index is not.
+        InvalidArgumentError: there is none, or there are several and none has a usual name.
+        FailureError: there are shards of a checkpoint, but not their index.
     """
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     found = [p for p in files if _is_checkpoint(p)]
@@ -47,7 +47,7 @@ def main_file(folder: Path) -> Path:
     if not weights:
         raise InvalidArgumentError(
             f"{folder} holds no weights, only the state of a training ({_listed(found)}): give "
-            "the folder that holds the model, or the file itself if its name misleads"
+            "the folder that holds the model, or the file itself if its name is misleading"
         )
     for usual in _USUAL:
         chosen = [p for p in weights if p.name in usual]
@@ -57,7 +57,7 @@ def main_file(folder: Path) -> Path:
 
 
 def holds_state(name: str) -> bool:
-    """Whether a file of this name holds an optimizer, a scheduler or the like, by its name."""
+    """Whether, by its name, a file holds an optimizer, a scheduler or the like."""
     return _STATES.search(stem_of(name)) is not None
 
 
@@ -68,33 +68,22 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _only(folder: Path, chosen: list[Path]) -> Path:
-    if len(chosen) > 1:
-        chosen = _without_parts(chosen)
-    if len(chosen) == 1:
-        part = _PART.match(stem_of(chosen[0].name))
-        if part and int(part[3]) > 1:
-            raise _missing_index(folder, chosen[0].name)
+    if len(chosen) > 1:  # an index includes the shards that it names
+        named = {name for path in chosen if is_index(path.name) for name in read_index(path)[1]}
+        chosen = [path for path in chosen if path.name not in named]
+    shards = [_SHARD.match(stem_of(path.name)) for path in chosen]
+    is_whole = len(chosen) == 1 and (shards[0] is None or int(shards[0][3]) == 1)
+    if is_whole:
         return chosen[0]
-    if all(_PART.match(stem_of(p.name)) for p in chosen):
-        raise _missing_index(folder, chosen[0].name)
+    if shards[0] and all(shards):
+        name = chosen[0].name
+        raise FailureError(
+            f"{folder} holds parts of a checkpoint ({name}) without their index, {shards[0][1]}"
+            f"{suffix_of(name)}{INDEX}: get it too"
+        )
     raise InvalidArgumentError(
         f"{folder} holds several checkpoints ({_listed(chosen)}) and loaders differ in which they "
         "take: give the one that you mean, as a file"
-    )
-
-
-def _without_parts(chosen: list[Path]) -> list[Path]:
-    """Leave out what an index among them names: only the index leads to all parts."""
-    named = {name for path in chosen if is_index(path.name) for name in read_index(path)[1]}
-    return [path for path in chosen if path.name not in named]
-
-
-def _missing_index(folder: Path, part: str) -> FailureError:
-    found = _PART.match(stem_of(part))
-    stem = found[1] if found else "model"
-    return FailureError(
-        f"{folder} holds parts of a checkpoint ({part}) without their index, {stem}"
-        f"{suffix_of(part)}{INDEX}: get it too"
     )
 
 

@@ -1,4 +1,4 @@
-"""What ``torch.save`` writes: where its tensors lie, told without loading them."""
+"""Files of ``torch.save``: find the offsets of their tensors without loading the values."""
 
 import re
 import struct
@@ -27,10 +27,10 @@ from secateurs.zoo.archive import (
 from secateurs.zoo.state_dicts import find_state
 from secateurs.zoo.weights_file import read_pickle
 
-# Tensors whose values lie in another order are put in order in memory.
+# Bytes of the largest tensor whose values are in another order: memory must hold it.
 _HELD = 1 << 27
 
-# How torch calls what rebuilds tensors that are more than an array of numbers.
+# The functions with which torch rebuilds tensors that are not an array of numbers.
 _UNUSUAL = {
     b"_rebuild_qtensor": "quantised tensors",
     b"_rebuild_sparse_tensor": "sparse tensors",
@@ -39,7 +39,8 @@ _UNUSUAL = {
     b"_rebuild_from_type_v2": "tensor subclasses",
 }
 
-_Place = tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None]
+_Storage = tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None]
+"""Offsets of the first byte and after the last, dtype, shape, strides."""
 
 
 def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
@@ -49,8 +50,8 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
 
     Args:
         path: the file.
-        key: where in it the weights are, as for `secateurs.zoo.state_dicts.find_state`.
-        order: as there.
+        key: as for `secateurs.zoo.state_dicts.find_state`.
+        order: as for `secateurs.zoo.state_dicts.find_state`.
 
     Raises:
         InvalidArgumentError: it holds code, no weights, several sets of them, weights in an unusual
@@ -58,7 +59,8 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
         FailureError: it is damaged.
     """
     if not is_archive(path):
-        find_state(path, read_pickle(path, None), key=key, order=order)  # for its errors
+        # What is wrong with the contents is reported first.
+        find_state(path, read_pickle(path, None), key=key, order=order)
         raise InvalidArgumentError(
             f"{path} is in the format that torch.save wrote before version 1.6: load it with "
             "torch.load and its default settings, save it again, and give that"
@@ -66,13 +68,13 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
     listed = read_records(path)
     records = {record.start: record for record in listed}
     state = _without_values(path, listed, key, order)
-    found: dict[_Place, list[str]] = {}
+    found: dict[_Storage, list[str]] = {}
     for name, tensor in state.items():
         if len(name) > LONGEST_NAME:
             raise damaged(path, f"a tensor's name has {len(name):,} characters")
-        place = _place(path, name, tensor, records)
-        if place is not None:
-            found.setdefault(place, []).append(name)
+        storage = _storage(path, name, tensor, records)
+        if storage is not None:
+            found.setdefault(storage, []).append(name)
     _refuse_repacked(path, listed)
     entries = tuple(
         Entry(names[0], dtype, shape, start, stop, tuple(names[1:]), strides)
@@ -86,20 +88,20 @@ def check_pickled(stored: StoredFile, advance: Advance | None = None) -> None:
 
     Args:
         stored: the file.
-        advance: told of every part that was read, in bytes.
+        advance: called with the number of bytes after each read.
 
     Raises:
-        FailureError: some have changed since they were written, or the file is another by now.
+        FailureError: some have changed since they were written, or the file has been replaced.
     """
     try:
         check_checksums(stored.path, read_records(stored.path), advance)
-    finally:  # what is wrong with another file is not what must be said
+    finally:  # a file that has been replaced is reported as such, whatever else is wrong with it
         if stored.identity is not None:
             check_unchanged({stored.path: stored.identity})
 
 
 def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
-    """Write the checksums of the records that have changed.
+    """Update the checksums of the records that have changed.
 
     Args:
         path: the old file.
@@ -111,22 +113,22 @@ def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
             record.start <= e.start and e.stop <= record.stop for e in entries if e.nbytes
         ):
             found = struct.pack("<I", checksum(target, record.start, record.size))
-            for place in record.checksums:
-                write_all(target, place, memoryview(found))
+            for offset in record.checksums:
+                write_all(target, offset, memoryview(found))
 
 
 def _refuse_repacked(path: Path, records: Sequence[ArchiveRecord]) -> None:
-    """Refuse a file of another order or alignment than torch writes, by which it tells places.
+    """Refuse a file whose records have another order or alignment than torch writes.
 
-    ``torch.load`` reads such files right, but where their tensors lie it would tell wrong.
+    ``torch.load`` reads such a file correctly, but the offsets that it computes are wrong.
     """
     by_name = {record.name.partition("/")[2]: record for record in records}
-    told = by_name.get(".storage_alignment")
-    if told is None:
-        return  # an older file, in whose directory each is looked up
+    alignment = by_name.get(".storage_alignment")
+    if alignment is None:
+        return  # an older file, of which torch reads the offsets from the directory
     with path.open("rb") as file:
-        file.seek(told.start)
-        digits = file.read(min(told.size, 9))
+        file.seek(alignment.start)
+        digits = file.read(min(alignment.size, 9))
     step = int(digits) if digits.isdigit() else 0
     numbered = {int(n[5:]): r for n, r in by_name.items() if re.fullmatch(r"data/\d{1,18}", n)}
     starts = [numbered[number].start for number in sorted(numbered)]
@@ -140,7 +142,7 @@ def _refuse_repacked(path: Path, records: Sequence[ArchiveRecord]) -> None:
 def _without_values(
     path: Path, records: Sequence[ArchiveRecord], key: str | None, order: Sequence[str]
 ) -> dict[str, torch.Tensor]:
-    """Tensors without values: they know where in the file these lie."""
+    """Tensors without values, which know the offsets of their values in the file."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     try:
@@ -152,7 +154,7 @@ def _without_values(
 
 
 def _refuse_unusual(path: Path, records: Sequence[ArchiveRecord]) -> None:
-    """What torch reads with values alone: none of it can be pruned where it lies."""
+    """Refuse tensors that torch cannot read without their values, and that cannot be pruned."""
     with path.open("rb") as file:
         for record in records:
             if record.name.endswith(".pkl"):
@@ -166,10 +168,10 @@ def _refuse_unusual(path: Path, records: Sequence[ArchiveRecord]) -> None:
                     )
 
 
-def _place(
+def _storage(
     path: Path, name: str, tensor: torch.Tensor, records: Mapping[int, ArchiveRecord]
-) -> _Place | None:
-    """The bytes of a tensor; None for what cannot be pruned and has no name in safetensors."""
+) -> _Storage | None:
+    """The storage of a tensor; None if it cannot be pruned and safetensors has no such dtype."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
         return None
     if len(tensor.shape) > MOST_DIMENSIONS:
@@ -187,7 +189,7 @@ def _place(
     strides = None if tensor.is_contiguous() else _strides(path, name, tensor)
     size = tensor.element_size()
     if record is None or storage.nbytes() != record.size:
-        raise damaged(path, f"{quoted(name)} lies outside its record, as if packed again")
+        raise damaged(path, f"{quoted(name)} is outside its record, as if packed again")
     start = record.start + int(tensor.storage_offset()) * size
     stop = start + tensor.numel() * size
     if stop > record.stop:
@@ -196,11 +198,11 @@ def _place(
 
 
 def _strides(path: Path, name: str, tensor: torch.Tensor) -> tuple[int, ...]:
-    """The strides of a tensor that fills its memory in another order, as ``channels_last``."""
+    """The strides of a tensor without gaps in another memory format, such as ``channels_last``."""
     order = storage_order(tensor)
     if not tensor.permute(order).is_contiguous() or tensor.nbytes > _HELD:
         raise InvalidArgumentError(
-            f"{name[:80]} lies in {path} with gaps, or in another order than that of its elements "
-            f"and is larger than {_HELD >> 20} MiB: save tensor.contiguous() instead"
+            f"{name[:80]} in {path} has gaps between its elements, or another memory format and "
+            f"more than {_HELD >> 20} MiB: save tensor.contiguous() instead"
         )
     return tuple(tensor.stride())

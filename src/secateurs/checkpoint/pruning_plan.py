@@ -1,4 +1,4 @@
-"""What will be pruned, told from headers and arguments alone."""
+"""Choose the tensors that compete, from headers and arguments alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +31,15 @@ from secateurs.selection.shown_keywords import shows
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be pruned; nothing but headers has been read.
+    """The tensors that compete; nothing but headers has been read.
 
     Attributes:
         source: the files.
         weights: the tensors that compete, in the order in which ties are broken.
         p_prune: the ratio of units that are candidates.
         p_bern: the probability with which a candidate is pruned.
-        options: what was asked for.
-        notes: what a person should know of how the file was understood.
+        options: the options of the selection.
+        notes: assumptions about the file that a person should know.
     """
 
     source: StoredCheckpoint
@@ -51,13 +51,13 @@ class Plan:
 
     @property
     def untouched(self) -> list[Entry]:
-        """The tensors that stay as they are."""
+        """The tensors that do not compete."""
         chosen = {weight.entry.name for weight in self.weights}
         return [e for file in self.source.files for e in file.entries if e.name not in chosen]
 
     @property
     def work(self) -> int:
-        """How many bytes will be read, if the first guess of the threshold is right."""
+        """The number of bytes that will be read, if the first guess of the threshold is right."""
         counted = sum(weight.entry.nbytes for weight in self.weights)
         written = sum(file.size for file in self.source.files)
         checked = sum(file.size for file in self.source.files if file.pickled)
@@ -83,15 +83,15 @@ def plan_pruning(
         **options: the fields of `secateurs.SelectionOptions`.
 
     Raises:
-        InvalidArgumentError: something asked for cannot be.
+        InvalidArgumentError: an argument is wrong or does not fit the file.
         FailureError: a file is damaged or missing.
     """
     p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
     given = SelectionOptions.read(plan_pruning, options)
     check_choice("score", given.score, score_names(data_free=True))
-    needed = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
-    needed = Argument("score", given.score) if given.criterion.is_random else needed
-    make_generator(None, given.seed, needed_for=needed)
+    random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
+    random = Argument("score", given.score) if given.criterion.is_random else random
+    make_generator(None, given.seed, needed_for=random)
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if file.compressed:
@@ -131,26 +131,26 @@ def _notes(chosen: Sequence[Entry], layouts: Layouts, options: SelectionOptions)
     apart = [entry.name for entry in chosen if is_apart(entry.name)]
     if options.scope == "layer" and apart:
         found.append(
-            f"each expert ({apart[0]}, ...) is a layer of its own, as the file holds them; where a "
-            "model stacks them in one parameter, global_prune takes that for one layer"
+            f"each expert ({apart[0]}, ...) is a separate layer, as in the file; in a model that "
+            "stacks them in one parameter, global_prune treats them as one layer"
         )
     guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
     if options.granularity == "filter" and guessed:
         found.append(
-            f"nothing shows where the outputs of {len(guessed):,} stacks of experts lie "
+            f"nothing shows which dimension the outputs of {len(guessed):,} stacks of experts are "
             f"({guessed[0]}, ...): taken for (experts, out, in)"
         )
     return tuple(found)
 
 
 def _named(file: StoredFile) -> list[Entry]:
-    """The tensors of a file with all their names, those that only its metadata knows included."""
+    """The tensors of a file with all their names, including those that only its metadata has."""
     held = {entry.name for entry in file.entries}
-    more: dict[str, list[str]] = {}
+    aliases: dict[str, list[str]] = {}
     for alias, name in (file.metadata or {}).items():
-        if name in held and alias not in held:  # as safetensors.torch.save_model writes tied ones
-            more.setdefault(name, []).append(alias)
-    return [replace(e, aliases=(*e.aliases, *more.get(e.name, ()))) for e in file.entries]
+        if name in held and alias not in held:  # a tied tensor, by safetensors.torch.save_model
+            aliases.setdefault(name, []).append(alias)
+    return [replace(e, aliases=(*e.aliases, *aliases.get(e.name, ()))) for e in file.entries]
 
 
 class _Scales:
@@ -174,7 +174,7 @@ class _Scales:
         )
 
     def _block_size(self) -> list[int] | None:
-        """For how large blocks a scale holds, if the configuration tells it."""
+        """The size of the blocks that share a scale, if the configuration has it."""
         if not self._config.is_file():
             return None
         quantization = read_object_file(self._config).get("quantization_config")
@@ -185,15 +185,15 @@ class _Scales:
 
 
 def _refuse_unnamed(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
-    """Loaders differ in whether they load what the index does not name: it would stay dense."""
+    """Refuse weights that the index does not name: loaders differ in whether they load them."""
     if source.index is None or source.content is None:
         return
-    places = source.content["weight_map"]
+    weight_map = source.content["weight_map"]
     for weight in weights:
-        if not any(name in places for name in weight.entry.names):
+        if not any(name in weight_map for name in weight.entry.names):
             name = weight.entry.name
             raise InvalidArgumentError(
-                f"{quoted(name)} lies in {weight.path.name} and {source.index.name} does not name "
+                f"{quoted(name)} is in {weight.path.name} and {source.index.name} does not name "
                 "it: add it to the index, or write ",
                 Argument("exclude", name),
                 " to copy it as it is",

@@ -1,4 +1,4 @@
-"""Files that appear when they are complete, or not at all."""
+"""Files that appear together when all of them are complete, or not at all."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
+from secateurs._io.regular_files import reading
 from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
 from secateurs.checkpoint.temporary_files import (
     remove_all_leftovers,
@@ -21,18 +22,18 @@ from secateurs.results.lock import FolderLock
 
 
 class Publication:
-    """Files under temporary names, that take their own names together.
+    """Files under temporary names, which are renamed together.
 
-    Where the folder does not exist, everything is written into a folder with a temporary name, and
-    one rename makes it appear. Where it does, each file has a temporary name beside its own, and
-    they are renamed in the order in which they were written. A name that is a link is taken over
-    by the new file; what the link leads to stays.
+    If the folder does not exist, everything is written into a folder with a temporary name, and
+    one rename makes it appear. If it exists, each file has a temporary name in the same folder, and
+    the files are renamed in the order in which they were written. If a name is a link, the new file
+    replaces the link, and the file that the link leads to stays.
 
     Args:
-        folder: where the files belong.
+        folder: the folder of the files.
         like: the folder whose mode a new one gets.
-        index: the name of the index, where one says which shards belong together. Then one process
-            alone writes in the folder, and what a killed one left there is removed.
+        index: the name of the index, if one lists the shards. Then only one process writes in the
+            folder, and leftovers of a killed process are removed.
 
     Example:
         with Publication(folder) as publication:
@@ -65,7 +66,7 @@ class Publication:
         return self
 
     def _reserve(self) -> None:
-        """Keep others out of the folder, and remove what a killed process left in it."""
+        """Lock the folder, and remove what a killed process left in it."""
         lock = FolderLock(self._folder / LOCK)
         lock.acquire()
         self._undo.callback(lock.release)
@@ -81,10 +82,10 @@ class Publication:
             self._undo.close()
 
     def check_room(self, size: int) -> None:
-        """Refuse at once what will not fit.
+        """Refuse to begin if the files will not fit on the disk.
 
         Raises:
-            FailureError: the disk has less than ``size`` bytes left.
+            FailureError: the disk has less than ``size`` free bytes.
         """
         free = shutil.disk_usage(self._staging).free
         if free < size:
@@ -102,15 +103,18 @@ class Publication:
 
         Args:
             name: its name, or its path inside the folder.
-            like: the file that it is made from: a new file is open to nobody else.
-            instead: the file that it replaces, if that has another name. What replaces a file has
-                its owner, its group and its mode.
+            like: the file that it is made from; a new file gets no wider permissions.
+            instead: the file that it replaces, if that has another name. The new file gets the
+                owner, the group and the mode of the file that it replaces.
 
         Raises:
             FailureError: it cannot be written, or ``like`` is gone.
         """
         final = self._staging / name
-        model = None if like is None else _read_state(like)
+        model = None
+        if like is not None:
+            with reading(like):
+                model = like.stat()
         try:
             self._make_folder(Path(name).parent, None if like is None else like.parent)
             temporary = final
@@ -132,7 +136,7 @@ class Publication:
 
         Args:
             name: its name, or its path inside the folder.
-            target: what it says, seen from where it lies.
+            target: a path relative to the link's folder.
 
         Raises:
             FailureError: it cannot be made.
@@ -146,20 +150,20 @@ class Publication:
             raise write_failure(self._folder / name, error) from error
 
     def _make_folder(self, inside: Path, like: Path | None) -> None:
-        """Make a folder in that of the publication, and those between, as open as ``like``."""
+        """Make a folder and its parents inside that of the files, with the mode of ``like``."""
         if inside != Path() and not (self._staging / inside).is_dir():
             self._make_folder(inside.parent, None if like is None else like.parent)
             make_folder(self._staging / inside, like)
 
     def commit(self, shards: Sequence[str] = (), replaced: Sequence[Path] = ()) -> None:
-        """Give every file its name.
+        """Rename every file to its final name.
 
         Args:
             shards: the files that the index names.
-            replaced: the files that only the old index names; they are removed then.
+            replaced: the files that only the old index names; they are removed.
 
         Raises:
-            FailureError: it cannot be done.
+            FailureError: a file cannot be renamed.
         """
         try:
             if self._fresh:
@@ -181,7 +185,7 @@ class Publication:
             taken = [name for name in new if os.path.lexists(self._folder / name)]
             if taken:
                 raise FailureError(
-                    f"{taken[0]} has appeared in {self._folder} meanwhile: another program writes "
+                    f"{taken[0]} has appeared in {self._folder}: another program writes "
                     "there; run this again when it is done"
                 )
             write_note(self._folder, self._index, new, replaced)
@@ -194,16 +198,8 @@ class Publication:
 
 
 def _found(path: Path) -> os.stat_result | None:
-    """What a name leads to, if anything."""
+    """The status of a file; None if there is none."""
     try:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _read_state(path: Path) -> os.stat_result:
-    """What an input is like."""
-    try:
-        return path.stat()
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Quantised weights in files: their scales, and which of them cannot be pruned."""
+"""Quantised weights in files: find and read their scales, refuse those that cannot be pruned."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from secateurs._io.regular_files import reading
 from secateurs._io.text import quoted
 from secateurs._tensors.blocks import Array
 from secateurs._tensors.quantization_scales import (
@@ -20,7 +21,7 @@ from secateurs.checkpoint.contents import BITS, DTYPES, FLOATS, Entry
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
 
 _PACKED = ("qweight", "weight_packed")
-_BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4: groups in a fourth dimension
+_BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4; the fourth dimension is groups
 _SHOWN = 3
 
 FileTensor = tuple[Path, Entry]
@@ -33,9 +34,9 @@ class StoredScale:
 
     Attributes:
         path: the file that holds it.
-        entry: where in the file.
+        entry: its name, dtype, shape and offsets.
         shape: the weight's shape.
-        steps: for how many neighbouring elements in each dimension one of its numbers is meant.
+        steps: the size of the block of the weight that one of its numbers scales.
     """
 
     path: Path
@@ -44,25 +45,25 @@ class StoredScale:
     steps: tuple[int, ...]
 
     def read(self) -> Array:
-        """Its numbers, float32, in the shape of the blocks.
+        """Its numbers, float32, one for each block of the weight.
 
         Raises:
             FailureError: the file cannot be read.
         """
         entry = self.entry
-        try:
-            with self.path.open("rb") as file:
-                file.seek(entry.start)
-                values = bytearray(file.read(entry.nbytes))
-        except OSError as error:
-            raise FailureError(f"cannot read {self.path}: {error.strerror or error}") from error
+        with reading(self.path), self.path.open("rb") as file:
+            file.seek(entry.start)
+            values = bytearray(file.read(entry.nbytes))
         if len(values) < entry.nbytes:
-            raise FailureError(f"cannot read {self.path}: it has become shorter meanwhile")
+            raise FailureError(
+                f"cannot read {self.path}: it has become shorter since it was opened"
+            )
         numbers = torch.frombuffer(values, dtype=DTYPES[entry.dtype]).float()
-        return numbers.reshape(self._sizes).numpy()
+        blocks = [-(-size // step) for size, step in zip(self.shape, self.steps, strict=True)]
+        return numbers.reshape(blocks).numpy()
 
     def factors(self, numbers: Array, start: int, stop: int) -> Array:
-        """The factors of the weight's elements from ``start`` to ``stop``.
+        """The scale of each of the weight's elements from ``start`` to ``stop``.
 
         Args:
             numbers: from `read`.
@@ -76,10 +77,6 @@ class StoredScale:
         picked = numbers[tuple(i // s for i, s in zip(indices, self.steps, strict=False))]
         wide = np.repeat(picked.reshape(-1, numbers.shape[-1]), self.steps[-1], axis=1)
         return wide[:, :width].reshape(-1)[start - first * width : stop - first * width]
-
-    @property
-    def _sizes(self) -> tuple[int, ...]:
-        return tuple(-(-size // step) for size, step in zip(self.shape, self.steps, strict=True))
 
 
 def find_scale(
@@ -96,7 +93,7 @@ def find_scale(
         weight: the weight.
         everything: all tensors, by name.
         scaling: `secateurs._tensors.quantization_scales.scaling_names` of their names.
-        block_size: returns the size of a block, None if the configuration does not say it.
+        block_size: returns the size of a block; None if the configuration does not have it.
         outputs_last: whether the weight's outputs are its last dimension.
 
     Raises:
@@ -131,10 +128,10 @@ def find_scale(
 
 
 def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
-    """The tensors, with quantised integers that have a scale taken for floating point.
+    """Describe quantised integers that have a scale as if they were floating point.
 
     Returns:
-        The tensors; and for the new name of each such integer tensor the name that it has.
+        All tensors; and by the new name of each such integer tensor its name in the file.
     """
     names = {name for entry in entries for name in entry.names}
     changed: dict[str, str] = {}
@@ -161,11 +158,11 @@ def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> Non
     """Refuse integers among the tensors that compete.
 
     Args:
-        chosen: the tensors that compete, of those that `as_if_dense` gave.
-        changed: the names that `as_if_dense` gave.
+        chosen: the tensors that compete, of those that `as_if_dense` returned.
+        changed: the names that `as_if_dense` returned.
 
     Raises:
-        InvalidArgumentError: there are some.
+        InvalidArgumentError: integers are among them.
     """
     found = [changed[entry.name] for entry in chosen if entry.name in changed]
     if found:

@@ -1,4 +1,4 @@
-"""The second pass: a copy of a file, with pruned values instead of the old ones."""
+"""The second pass: copy a file, with pruned values instead of the old ones."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from secateurs.checkpoint.header import Described, write_header
 
 @dataclass(frozen=True)
 class Written:
-    """What a new file holds.
+    """A new file.
 
     Attributes:
-        names: its tensors; None if they are those of the old file.
-        nbytes: the bytes of its tensors.
-        size: the bytes of the file.
+        names: the names of its tensors; None if they are those of the old file.
+        nbytes: the size of its tensors in bytes.
+        size: the size of the file in bytes.
     """
 
     names: Sequence[str] | None
@@ -32,23 +32,24 @@ class Written:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is in a new file.
+    """The offsets of everything in a new file.
 
     Attributes:
         head: the bytes that it begins with.
-        copies: what is copied as it is: its first byte, the byte after its last, and the first
-            byte of the copy.
-        starts: where the values of a tensor begin, by name.
-        size: all bytes of the new file.
-        ordered: the tensors whose values have another order in the old file.
-        keeps_order: whether values keep that order.
+        copies: ranges of bytes that are copied unchanged: the offsets of the first byte and after
+            the last in the old file, and the offset of the first in the new one.
+        starts: the offset of the values of each tensor, by name.
+        size: the size of the new file in bytes.
+        reordered: tensors that are not pruned, and whose values have another order in the old file
+            than in this one.
+        keeps_order: whether pruned values keep the order of the old file.
     """
 
     head: bytes
     copies: tuple[tuple[int, int, int], ...]
     starts: dict[str, int]
     size: int
-    ordered: tuple[Entry, ...] = ()
+    reordered: tuple[Entry, ...] = ()
     keeps_order: bool = False
 
 
@@ -67,7 +68,7 @@ def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
 
 
 def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """A layout as safetensors: the largest elements first, so that all are aligned."""
+    """The layout of safetensors: the widest dtypes first, so that all values are aligned."""
     ordered = sorted(stored.entries, key=lambda entry: -entry.itemsize)
     described: list[Described] = []
     size = 0
@@ -84,10 +85,10 @@ def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
 
 
 def shared_metadata(stored: StoredFile) -> dict[str, str]:
-    """The metadata of a file as safetensors.
+    """The metadata of the file as safetensors.
 
-    If several names share a tensor, the tensor has the first, and the metadata maps the others to
-    it, as ``safetensors.torch.save_model`` does. Files of ``torch.save`` get ``format: pt``.
+    If several names share a tensor, it gets the first name, and the metadata maps the others to
+    that, as ``safetensors.torch.save_model`` does. Files of ``torch.save`` get ``format: pt``.
     """
     metadata = {"format": "pt"} if stored.pickled else dict(stored.metadata or {})
     return metadata | {alias: entry.name for entry in stored.entries for alias in entry.aliases}
@@ -96,12 +97,12 @@ def shared_metadata(stored: StoredFile) -> dict[str, str]:
 def write_same(
     stored: StoredFile, weights: Sequence[Weight], pruner: Pruner, reader: Reader, target: FileIO
 ) -> Written:
-    """Write a file with its weights pruned, and every other byte as it was.
+    """Write a file with its weights pruned, and every other byte unchanged.
 
     Args:
         stored: the old file.
-        weights: what is pruned in it, in the order in which ties are broken.
-        pruner: prunes it.
+        weights: the weights in it that compete, in the order in which ties are broken.
+        pruner: prunes the weights.
         reader: reads the old file.
         target: the new file.
     """
@@ -126,12 +127,12 @@ def write_safetensors(
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes that lie next to each other in the new file.
+    """Contiguous bytes of the new file.
 
     Attributes:
-        start: the first byte.
-        blocks: makes them, a block at a time; each is valid until the next.
-        pruned: the name of the weight that is pruned meanwhile, if one is.
+        start: the offset of the first byte.
+        blocks: returns the bytes block by block; each is valid until the next.
+        pruned: the name of the weight that this prunes, if it is one.
     """
 
     start: int
@@ -142,12 +143,12 @@ class Piece:
 def pieces_of(
     layout: Layout, weights: Sequence[Weight], pruner: Pruner, reader: Reader
 ) -> Iterator[Piece]:
-    """The bytes of the new file, the pruned weights in the order in which ties are broken."""
+    """The bytes of the new file; the weights are in the order in which ties are broken."""
     if layout.head:
         yield Piece(0, lambda: [np.frombuffer(layout.head, np.uint8)])
-    for start, stop, there in layout.copies:
-        yield Piece(there, partial(_values, reader.blocks(start, stop)))
-    for entry in layout.ordered:
+    for start, stop, new_start in layout.copies:
+        yield Piece(new_start, partial(_values, reader.blocks(start, stop)))
+    for entry in layout.reordered:
         blocks = reader.element_blocks(entry, 0, entry.count)
         yield Piece(layout.starts[entry.name], partial(_values, blocks))
     for weight in weights:
@@ -163,10 +164,10 @@ def _values(blocks: Iterable[tuple[int, Array]]) -> Iterator[Array]:
 
 def _write(pieces: Iterable[Piece], target: FileIO) -> None:
     for piece in pieces:
-        place = piece.start
+        offset = piece.start
         for values in piece.blocks():
-            write_all(target, place, values.data.cast("B"))
-            place += values.nbytes
+            write_all(target, offset, values.data.cast("B"))
+            offset += values.nbytes
 
 
 def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The index of a checkpoint in several files: which tensor lies in which of them."""
+"""The index of a checkpoint in several files, which maps the names of tensors to files."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -13,7 +13,7 @@ from secateurs.zoo.suffixes import CHECKPOINTS, suffix_of
 
 INDEX = ".index.json"
 _LONGEST_FILE_NAME = 255
-# How the tensors are called that models tie to another, and that loaders so do without.
+# The names of tensors that models tie to another, so that loaders do not need them in a file.
 _TIED = (
     "*lm_head.weight", "*lm_head.bias", "*embed_out.weight", "*output_embeddings.weight",
     "*embed_tokens.weight", "*word_embeddings.weight", "*wte.weight", "*shared.weight",
@@ -28,7 +28,10 @@ def is_index(name: str) -> bool:
 
 
 def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Read an index: all it holds, and the names of the files, in order.
+    """Read an index.
+
+    Returns:
+        Its contents, and the names of the files, sorted.
 
     Raises:
         FailureError: it is damaged, or names a file outside its folder.
@@ -40,7 +43,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
     for name, file in weight_map.items():
         if not isinstance(file, str) or not is_shard_name(file):
             raise FailureError(
-                f"{path} says that {quoted(name)} lies in {quoted(file)}, which is no file name "
+                f"{path} says that {quoted(name)} is in {quoted(file)}, which is no file name "
                 "in its folder; get it again"
             )
     return content, sorted(set(weight_map.values()))
@@ -49,7 +52,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[str]]:
 def check_agreement(
     index: Path, weight_map: dict[str, str], files: Sequence[StoredFile]
 ) -> tuple[str, ...]:
-    """Compare what an index says with what the files hold.
+    """Compare an index with the files that it names.
 
     Args:
         index: its path.
@@ -57,11 +60,11 @@ def check_agreement(
         files: all the files that it names.
 
     Returns:
-        The tensors that no file holds, and that by their names are tied to another: loaders do
-        without them.
+        The tensors that no file holds, and that by their names are tied to another tensor, so that
+        loaders do not need them.
 
     Raises:
-        FailureError: a tensor lies in two files, or not where the index says.
+        FailureError: a tensor is in two files, or not in the file that the index names.
     """
     held: dict[str, str] = {}
     for file in files:
@@ -69,27 +72,27 @@ def check_agreement(
         for name in (name for entry in file.entries for name in entry.names):
             if name in held:
                 raise FailureError(
-                    f"tensor {quoted(name)} lies in both {held[name]} and {file.path.name}: the "
+                    f"tensor {quoted(name)} is in both {held[name]} and {file.path.name}: the "
                     "folder holds parts of two checkpoints, get it again"
                 )
             held[name] = file.path.name
-        # Names that share a tensor: the metadata says which of them has it.
+        # Of names that share a tensor, the metadata maps the others to the one that has it.
         held |= {alias: file.path.name for alias, name in shared.items() if name in held}
     tied: list[str] = []
     for name, file in weight_map.items():
         if name not in held and _may_be_tied(index, name):
             tied.append(name)
         elif held.get(name) != file and not name.startswith("__"):
-            where = f"it lies in {held[name]}" if name in held else "no file holds it"
+            where = f"it is in {held[name]}" if name in held else "no file holds it"
             raise FailureError(
-                f"{index} says that {quoted(name)} lies in {file}, and it does not: {where}; get "
+                f"{index} says that {quoted(name)} is in {file}, and it is not: {where}; get "
                 "both again"
             )
     return tuple(tied)
 
 
 def _may_be_tied(index: Path, name: str) -> bool:
-    """Whether the model may have this tensor as another name of one that is there."""
+    """Whether the model may use another tensor, which a file holds, under this name."""
     if not any(fnmatchcase(name, pattern) for pattern in _TIED):
         return False
     config = index.with_name("config.json")
@@ -97,6 +100,6 @@ def _may_be_tied(index: Path, name: str) -> bool:
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether this can be the name of a file of a checkpoint, in the folder of the index."""
+    """Whether this can be the name of a shard in the folder of its index."""
     known = suffix_of(name) in CHECKPOINTS and len(name.encode()) <= _LONGEST_FILE_NAME
     return known and not set(name) & set('/\\\0:"') and name.isprintable() and name[0] != "."

@@ -1,4 +1,4 @@
-"""Which elements of stored tensors form one unit, found by names and shapes."""
+"""Find the units of stored tensors by their names and shapes."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from secateurs.parameters.layer_names import Shape, experts_in, layer_of, output
 
 
 class Layouts:
-    """How the tensors of a checkpoint fall into units.
+    """The units of the tensors of a checkpoint.
 
     Args:
-        entries: all tensors: biases, and the other tensors of the same experts, show which
+        entries: all tensors. Biases, and the other tensors of the same experts, show which
             dimension the outputs are.
     """
 
@@ -28,15 +28,15 @@ class Layouts:
         self._columns = {layer for layer, columns in known if columns} - rows
 
     def unit(self, entry: Entry, granularity: str) -> tuple[int, int]:
-        """How many elements a unit has, and whether its elements follow each other in memory.
+        """The size of a unit, and whether its elements are contiguous in memory.
 
         Args:
             entry: the tensor.
             granularity: ``weight``, ``kernel`` or ``filter``.
 
         Returns:
-            The elements of one unit; and 1 if they follow each other, else the number of units
-            whose elements alternate, which is the number of columns.
+            The number of elements of one unit; and 1 if they are contiguous, otherwise the number
+            of columns of the matrix whose columns are the units.
         """
         shape = entry.shape
         stacked = experts_in(entry.name, shape) is not None
@@ -57,7 +57,7 @@ class Layouts:
         """Whether the outputs of a matrix, or of a stack of matrices, are the last dimension."""
         known = self._known(entry.name)
         if known is None and len(entry.shape) == 2 and entry.name.endswith("weight"):
-            # A square matrix is taken to be as those of the same name in other blocks are.
+            # A square matrix is treated as those of the same name in other blocks.
             return layer_of(entry.name) in self._columns
         return bool(known)
 

@@ -1,4 +1,4 @@
-"""Temporary names, and what killed processes left under them."""
+"""Temporary names, and the removal of files that killed processes left under them."""
 
 import contextlib
 import os
@@ -15,21 +15,21 @@ _PATTERN = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 
 
 def temporary_name(path: Path) -> Path:
-    """The name beside a path under which this process writes what will replace it."""
+    """The temporary name, in the same folder, of the file that will replace ``path``."""
     return path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left under temporary names for this path."""
+    """Remove the temporary files that killed processes left for this path."""
     _remove(path.parent, lambda name: name == path.name)
 
 
 def remove_all_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Remove what killed processes left in a folder under temporary names for weights.
+    """Remove the temporary files that killed processes left for weights in a folder.
 
     Args:
-        folder: where.
-        names: of further files.
+        folder: the folder.
+        names: the names of further files.
     """
     _remove(folder, lambda name: name in names or is_weights(name))
 
@@ -38,8 +38,8 @@ def _remove(folder: Path, wanted: Callable[[str], bool]) -> None:
     if not folder.is_dir():
         return
     with os.scandir(folder) as found:
-        left = [(Path(e.path), match) for e in found if (match := _PATTERN.fullmatch(e.name))]
-    for leftover, match in left:
+        matched = [(Path(e.path), match) for e in found if (match := _PATTERN.fullmatch(e.name))]
+    for leftover, match in matched:
         if not wanted(match[1]) or is_another_process(int(match[2])):
             continue
         if leftover.is_dir() and not leftover.is_symlink():

@@ -1,4 +1,4 @@
-"""From a path to the files of a checkpoint: one file, or a folder as Hugging Face writes it."""
+"""Find the files of a checkpoint: a single file, or a folder as Hugging Face writes it."""
 
 import os
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from secateurs._io.regular_files import reading
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.file_identity import Identity, check_unchanged, identify
 from secateurs.checkpoint.header import read_header
@@ -21,28 +22,28 @@ from secateurs.zoo.suffixes import (
     suffix_of,
 )
 
-# Weights in any form: those that are not pruned must not be taken for those that are.
+# Weights in other formats, which are not copied: a loader could take them for the pruned ones.
 _OTHER_WEIGHTS = (
     ".h5", ".msgpack", ".onnx", ".gguf", ".ggml", ".tflite", ".npz", ".pkl", ".distcp",
 )  # fmt: skip
-_BITMASKS = "secateurs.compressed"  # what the metadata of an older compressed format had
+_BITMASKS = "secateurs.compressed"  # a key in the metadata of an older compressed format
 
 
 @dataclass(frozen=True)
 class StoredCheckpoint:
-    """A checkpoint as it lies on disk.
+    """A checkpoint on the disk.
 
     Attributes:
-        path: what was asked for.
+        path: the path that was given.
         files: the files with tensors, in the order of their names.
-        index: the file that says which tensor lies in which file, if there is one.
-        content: what the index holds.
+        index: the path of the index, if there is one.
+        content: the contents of the index.
         folder: the folder, if the checkpoint is one.
         others: further files of the folder, by their paths in it.
-        left_out: further weights in it, which are not part of the checkpoint, and the states of
-            optimizers and their like.
+        left_out: further weights in the folder that do not belong to the checkpoint, and the states
+            of optimizers and the like.
         tied: tensors that the index names and no file holds, since models tie them to another.
-        state: which file the index was, and in what state, when it was read.
+        state: the identity of the index when it was read.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class StoredCheckpoint:
 
     @property
     def identities(self) -> dict[Path, Identity]:
-        """Which files were read, and in what state."""
+        """The identities that the files had when they were read."""
         found = {file.path: file.identity for file in self.files}
         found |= {} if self.index is None else {self.index: self.state}
         return {path: state for path, state in found.items() if state is not None}
@@ -71,18 +72,16 @@ def find_checkpoint(
     Args:
         path: a ``.safetensors`` or ``.safetensors.zst`` file, what ``torch.save`` wrote, a folder,
             or the ``.index.json`` in one.
-        key: where the weights are in a file of ``torch.save`` that holds several sets of them.
-        order: names of sets of which the first is taken, where there are several.
+        key: the name of the weights in a file of ``torch.save`` that holds several sets of them.
+        order: names of sets of weights; if there are several sets, the first of these is taken.
 
     Raises:
         InvalidArgumentError: there is no such file, no checkpoint in the folder, or several.
         FailureError: a file is damaged, or one that the index names is missing.
     """
     if path.is_dir():
-        try:
+        with reading(path):
             main = main_file(path)
-        except OSError as error:
-            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
         return _in_folder(path, main, key, order)
     if not path.is_file():
         raise InvalidArgumentError(
@@ -94,33 +93,31 @@ def find_checkpoint(
 
 
 def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
-    """Read what one file holds: safetensors by its suffix or its beginning, else ``torch.save``'s.
+    """Read the names, shapes and offsets of the tensors in one file.
 
     Args:
-        path: the file.
-        key: as for `find_checkpoint`; safetensors have nothing to choose.
+        path: the file: safetensors by its suffix or its first bytes, otherwise of ``torch.save``.
+        key: as for `find_checkpoint`; refused for safetensors.
         order: as for `find_checkpoint`.
 
     Raises:
         InvalidArgumentError: it holds code, no weights, or several sets of them.
-        FailureError: it is damaged, or changes meanwhile.
+        FailureError: it is damaged, or changes while it is read.
     """
     identity = identify(path)
     try:
         return replace(_read_file(path, key, order), identity=identity)
-    finally:  # whatever was read, or wrong
+    finally:  # a change is reported even if the file is wrong, since it may be the cause
         check_unchanged({path: identity})
 
 
 def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
     compressed = suffix_of(path) == COMPRESSED
-    try:
-        plain = compressed or is_safetensors(path)
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    if not plain and suffix_of(path) not in CHECKPOINTS and not is_archive(path):
+    with reading(path):
+        pickled = not compressed and not is_safetensors(path)
+    if pickled and suffix_of(path) not in CHECKPOINTS and not is_archive(path):
         raise InvalidArgumentError(f"{path} is no checkpoint: give a {', '.join(CHECKPOINTS)} file")
-    if not plain:
+    if pickled:
         from secateurs.checkpoint.pickled import read_pickled
 
         return read_pickled(path, key=key, order=order)
@@ -130,7 +127,12 @@ def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
             Argument("key", key),
             " out",
         )
-    stored = _read_compressed(path) if compressed else read_header(path)
+    read = read_header
+    if compressed:
+        from secateurs.checkpoint.zstd_frame import read_compressed
+
+        read = read_compressed
+    stored = read(path)
     if _BITMASKS in (stored.metadata or {}):
         raise InvalidArgumentError(
             f"{path} holds bitmasks and values, which secateurs wrote before it wrote zstd: write "
@@ -139,14 +141,8 @@ def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
     return stored
 
 
-def _read_compressed(path: Path) -> StoredFile:
-    from secateurs.checkpoint.zstd_frame import read_compressed
-
-    return read_compressed(path)
-
-
 def is_weights(name: str) -> bool:
-    """Whether a file of this name holds weights in some form, or the state of a training."""
+    """Whether, by its name, a file holds weights in some format, or the state of a training."""
     return is_index(name) or is_named_as_weights(name) or suffix_of(name) in _OTHER_WEIGHTS
 
 
@@ -170,13 +166,13 @@ def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) 
 
 
 def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """What else is in the folder: files to take along, and weights to leave behind."""
+    """The other files of the folder: those that are copied, and weights, which are not."""
     others: list[Path] = []
     left_out: list[Path] = []
-    for where, inside, names in os.walk(folder):
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            path = (Path(where) / name).relative_to(folder)
+            path = (Path(parent) / name).relative_to(folder)
             if str(path) in taken or name.endswith(".tmp") or not (folder / path).is_file():
                 continue
             (left_out if is_weights(name) else others).append(path)

@@ -1,4 +1,4 @@
-"""Read a file that is one zstd frame, with distrust: never more memory than its window."""
+"""Read a file that is one zstd frame: it is checked, and needs no more memory than its window."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import BinaryIO, cast
 
 import zstandard
 
+from secateurs._io.regular_files import reading
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.file_blocks import Advance
 from secateurs.checkpoint.file_identity import Identity, check_same
@@ -16,8 +17,8 @@ from secateurs.errors import FailureError
 
 _LONGEST_HEADER = 18  # bytes
 _LONGEST_BLOCK = 1 << 17  # bytes, compressed or not
-_SHORTEST_BLOCK = 4  # bytes that become the longest one
-_RAW, _REPEATED, _RESERVED = 0, 1, 3  # kinds of blocks
+_SHORTEST_BLOCK = 4  # bytes, which may be decompressed into the longest block
+_REPEATED, _RESERVED = 1, 3  # types of blocks
 _LARGEST_WINDOW = 1 << 27  # bytes, the limit of the zstd tool too
 _UNKNOWN = (1 << 64) - 1
 
@@ -25,18 +26,18 @@ _UNKNOWN = (1 << 64) - 1
 class Frame:
     """The contents of a file that is one zstd frame.
 
-    RFC 8878, section 3.1.1, says how a frame is divided into blocks. They are found here, not by
-    the library, which ignores a frame that is cut short and what follows behind one.
+    RFC 8878, section 3.1.1, defines the blocks of a frame. They are found here, not by the library,
+    which does not report that a frame is cut short, or that bytes follow it.
 
     Args:
         file: the file, at its beginning.
-        advance: told of every part that was read, in bytes.
+        advance: called with the number of bytes after each read.
 
     Attributes:
-        size: the bytes of the contents; None if the frame does not say.
+        size: the size of the contents in bytes; None if the frame does not have it.
 
     Raises:
-        MalformedError: it does not begin as a frame.
+        MalformedError: it does not begin with the header of a frame.
     """
 
     def __init__(self, file: BinaryIO, advance: Advance | None = None):
@@ -50,7 +51,7 @@ class Frame:
         if self.size is not None and self.size > least // _SHORTEST_BLOCK * _LONGEST_BLOCK:
             raise MalformedError(f"{least:,} bytes cannot hold the {self.size:,} that it claims")
         decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        source = cast(BinaryIO, self)  # of a file, the library needs no more than read
+        source = cast(BinaryIO, self)  # of a file's methods, the library calls only read
         self._stream = decompressor.stream_reader(
             source, read_size=2 * _LONGEST_BLOCK, closefd=False
         )
@@ -69,7 +70,7 @@ class Frame:
             done += got
 
     def take(self, count: int) -> bytes:
-        """The next bytes, or fewer where it ends."""
+        """The next ``count`` bytes, or fewer at the end."""
         found = bytearray()
         while len(found) < count:
             part = bytearray(min(count - len(found), 8 * _LONGEST_BLOCK))
@@ -80,22 +81,22 @@ class Frame:
         return bytes(found)
 
     def check_end(self) -> None:
-        """Refuse contents that go on.
+        """Refuse contents that have more bytes.
 
         Raises:
-            MalformedError: so it is, or its checksum is another.
+            MalformedError: there are more, or the checksum is wrong.
         """
         if self._more(memoryview(bytearray(1))):
             raise MalformedError("it holds more than its tensors")
 
     def read(self, _: int = -1) -> bytes:
-        """The next part of the compressed frame, for the library."""
-        part, self._waiting = self._waiting, b""
-        if not part and not self._ended:
-            part = self._block()
+        """The next bytes of the compressed frame: the library calls this."""
+        found, self._waiting = self._waiting, b""
+        if not found and not self._ended:
+            found = self._block()
         if self._advance is not None:
-            self._advance(len(part))
-        return part
+            self._advance(len(found))
+        return found
 
     def _more(self, target: memoryview) -> int:
         try:
@@ -105,15 +106,15 @@ class Frame:
 
     def _block(self) -> bytes:
         head = _exactly(self._file, 3)
-        described = int.from_bytes(head, "little")
-        self._ended, kind, size = bool(described & 1), described >> 1 & 3, described >> 3
+        bits = int.from_bytes(head, "little")
+        self._ended, kind, size = bool(bits & 1), bits >> 1 & 3, bits >> 3
         if kind == _RESERVED or size > _LONGEST_BLOCK:
             raise MalformedError("one of its blocks is of no known kind")
         rest = _exactly(self._file, 1 if kind == _REPEATED else size)
         if self._ended:
             rest += _exactly(self._file, self._checksum)
             if self._file.read(1):
-                raise MalformedError("something follows behind its frame")
+                raise MalformedError("other bytes follow its frame")
         return head + rest
 
 
@@ -125,17 +126,15 @@ def open_frame(
 
     Args:
         path: the file.
-        identity: which file it must be.
-        advance: told of every part that was read, in bytes.
+        identity: the identity that the file must have.
+        advance: called with the number of bytes after each read.
 
     Raises:
-        FailureError: it cannot be read, is another file than the one that was identified, or is
-            damaged; also what the body of the ``with`` finds.
+        FailureError: it cannot be read, has another identity, or is damaged; also if the body of
+            the ``with`` raises a `MalformedError`.
     """
-    try:
+    with reading(path):
         file = path.open("rb")
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     with file:
         check_same(path, file.fileno(), identity)
         try:
@@ -148,10 +147,10 @@ def open_frame(
 
 
 def read_compressed(path: Path) -> StoredFile:
-    """Read which tensors a compressed file holds, without their values.
+    """Read the header of a compressed file.
 
     Raises:
-        FailureError: it is damaged, or not one zstd frame that begins as safetensors do.
+        FailureError: it is damaged, or is not one zstd frame of safetensors.
     """
     with open_frame(path) as frame:
         return replace(parse_stream(path, frame.take, frame.size), compressed=True)
@@ -169,7 +168,7 @@ def _header(file: BinaryIO) -> tuple[bytes, zstandard.FrameParameters]:
     if len(start) < length:
         raise MalformedError(f"it has {len(start)} bytes")
     if known.dict_id:
-        raise MalformedError(f"it needs the dictionary {known.dict_id}, which nobody has")
+        raise MalformedError(f"it needs the dictionary {known.dict_id}, which it does not hold")
     if known.window_size > _LARGEST_WINDOW:
         raise MalformedError(f"it needs a window of {known.window_size:,} bytes of memory")
     return start[:length], known

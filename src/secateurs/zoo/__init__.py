@@ -1,4 +1,4 @@
-"""The zoo: what the names of models and data sets mean."""
+"""Load models and data sets by name."""
 
 from secateurs.zoo.classes import class_indices
 from secateurs.zoo.data import LoadedData, check_data, load_data

@@ -1,4 +1,4 @@
-"""The zip archive that ``torch.save`` writes: its directory, checked before anything is read."""
+"""Read and check the directory of the zip archive that ``torch.save`` writes."""
 
 import struct
 import zipfile
@@ -9,15 +9,15 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from secateurs._io.regular_files import remedy_for
+from secateurs._io.regular_files import reading, remedy_for
 from secateurs._io.text import quoted, shortened
 from secateurs.errors import FailureError, InvalidArgumentError
 
 _START = b"PK\x03\x04"
 _IN_DIRECTORY = b"PK\x01\x02"
 _DESCRIPTOR = b"PK\x07\x08"
-_PIECE = 1 << 20
-_ENCRYPTED, _DESCRIBED_BEHIND = 1, 8
+_BLOCK = 1 << 20  # bytes
+_ENCRYPTED, _HAS_DESCRIPTOR = 1, 8
 _FOLDER = 0x10
 
 
@@ -27,10 +27,10 @@ class ArchiveRecord:
 
     Attributes:
         name: its name.
-        start: the file's byte where its contents begin.
-        size: their bytes.
-        checksum: what the archive says of them; 0 where ``torch.save`` was told to leave it out.
-        checksums: where in the file the checksum stands.
+        start: the offset of its contents in the file.
+        size: the size of its contents in bytes.
+        checksum: that of its contents; 0 if ``torch.save`` was set not to compute it.
+        checksums: the offsets of the checksum in the file.
     """
 
     name: str
@@ -41,33 +41,30 @@ class ArchiveRecord:
 
     @property
     def stop(self) -> int:
-        """The byte behind its contents."""
+        """The offset after its contents."""
         return self.start + self.size
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as a zip archive does: ``torch.load`` goes by that.
+    """Whether a file begins as a zip archive; ``torch.load`` decides by that.
 
     Raises:
         FailureError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return file.read(4) == _START
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        return file.read(4) == _START
 
 
 def read_records(path: Path) -> list[ArchiveRecord]:
-    """List the records, and check what the archive says of each.
+    """List the records, and check the description of each.
 
     Raises:
         InvalidArgumentError: it holds code, or a machine of the other byte order wrote it.
-        FailureError: it is damaged, or holds what ``torch.save`` does not write: compressed or
-            encrypted records, two of one name, ones that overlap.
+        FailureError: it is damaged, or holds records that ``torch.save`` does not write: compressed
+            or encrypted ones, two of one name, ones that overlap.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with reading(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
             listed = archive.infolist()
             _refuse_code(path, listed)
             position = archive.start_dir
@@ -75,15 +72,13 @@ def read_records(path: Path) -> list[ArchiveRecord]:
             for info in listed:
                 record, position = _record(file, info, position)
                 found.append(record)
-            _check_places(found, archive.start_dir)
+            _check_ranges(found, archive.start_dir)
             check_checksums(path, (record for record in found if "/data/" not in record.name))
             _check_byte_order(path, found, file)
             return found
     except (InvalidArgumentError, FailureError):
         raise
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # what a damaged directory leads to is nowhere listed
+    except Exception as error:  # zipfile does not document what a damaged directory raises
         raise damaged(path, str(error) or type(error).__name__) from error
 
 
@@ -94,21 +89,18 @@ def check_checksums(
 
     Args:
         path: the archive.
-        records: those of its records that are read.
-        advance: told of every part that was read, in bytes.
+        records: the records to read.
+        advance: called with the number of bytes after each read.
 
     Raises:
         FailureError: one has changed since it was written.
     """
-    try:
-        with path.open("rb", buffering=0) as file:
-            for record in records:
-                if not record.checksum:
-                    continue
-                if checksum(file, record.start, record.size, advance) != record.checksum:
-                    raise damaged(path, f"{quoted(record.name)} does not match its checksum")
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb", buffering=0) as file:
+        for record in records:
+            if record.checksum and record.checksum != checksum(
+                file, record.start, record.size, advance
+            ):
+                raise damaged(path, f"{quoted(record.name)} does not match its checksum")
 
 
 def checksum(
@@ -117,28 +109,32 @@ def checksum(
     size: int,
     advance: Callable[[int], object] | None = None,
 ) -> int:
-    """The checksum of some bytes of a file, as zip archives hold it."""
+    """The CRC-32 of some bytes of a file."""
     found, left = 0, size
     file.seek(start)
     while left:
-        piece = file.read(min(_PIECE, left))
-        if not piece:
+        block = file.read(min(_BLOCK, left))
+        if not block:
             break
-        found, left = zlib.crc32(piece, found), left - len(piece)
+        found, left = zlib.crc32(block, found), left - len(block)
         if advance is not None:
-            advance(len(piece))
+            advance(len(block))
     return found
 
 
 def damaged(path: Path, why: str) -> FailureError:
-    """The error for a file that ``torch.save`` cannot have written so."""
+    """The error for a file that is not as ``torch.save`` writes it."""
     return FailureError(
         f"cannot read {path} as a PyTorch checkpoint ({shortened(why)}): {remedy_for(path)}"
     )
 
 
 def _record(file: BinaryIO, info: zipfile.ZipInfo, position: int) -> tuple[ArchiveRecord, int]:
-    """Read what stands before a record, and in the directory at ``position``, and where next."""
+    """Compare a record's local header with its entry in the directory, at ``position``.
+
+    Returns:
+        The record, and the position of the next entry.
+    """
     name = quoted(info.filename)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & _ENCRYPTED:
         raise zipfile.BadZipFile(f"{name} is compressed, which torch.save never does")
@@ -153,17 +149,17 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo, position: int) -> tuple[Archi
         raise zipfile.BadZipFile(f"{name} has another name in the directory than before it")
     start = info.header_offset + 30 + length + extra
     method, first, size = struct.unpack("<H4xII", local[8:22])
-    behind = bool(info.flag_bits & _DESCRIBED_BEHIND)
+    has_descriptor = bool(info.flag_bits & _HAS_DESCRIPTOR)
     if method != zipfile.ZIP_STORED or local[6:8] != info.flag_bits.to_bytes(2, "little"):
         raise zipfile.BadZipFile(f"{name} is described in two ways")
-    if not behind and (first != info.CRC or size not in (info.file_size, 0xFFFFFFFF)):
+    if not has_descriptor and (first != info.CRC or size not in (info.file_size, 0xFFFFFFFF)):
         raise zipfile.BadZipFile(f"{name} is described in two ways")
     file.seek(position)
     central = file.read(46)
     if central[:4] != _IN_DIRECTORY:
         raise zipfile.BadZipFile("its directory points elsewhere")
     checksums = [position + 16]
-    if behind:
+    if has_descriptor:
         file.seek(start + info.file_size)
         described = file.read(8)
         if described[:4] != _DESCRIPTOR or described[4:] != info.CRC.to_bytes(4, "little"):
@@ -187,7 +183,7 @@ def _encoded(info: zipfile.ZipInfo) -> bytes:
     return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
 
 
-def _check_places(records: list[ArchiveRecord], end: int) -> None:
+def _check_ranges(records: list[ArchiveRecord], end: int) -> None:
     names: set[str] = set()
     position = 0
     for record in sorted(records, key=lambda one: (one.start, one.stop)):

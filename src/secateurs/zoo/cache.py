@@ -1,4 +1,4 @@
-"""Where downloads and the digits model are kept."""
+"""The folder in which downloads and trained models are kept."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,14 @@ def cache_folder() -> Path:
     """The user's cache folder for this package; the variable SECATEURS_CACHE overrides it.
 
     Raises:
-        FailureError: The user has no home folder, as in a container that runs under a number
-            without a name.
+        FailureError: The user has no home folder, as in a container whose user has no name.
     """
     override = os.environ.get("SECATEURS_CACHE")
     if override:
         try:
             return Path(override).expanduser()
         except RuntimeError:
-            raise _without_home("keep files in", "SECATEURS_CACHE") from None
+            raise _no_home("keep files in", "SECATEURS_CACHE") from None
     require("platformdirs", "the folder of cached networks")
     import platformdirs
 
@@ -29,23 +28,23 @@ def cache_folder() -> Path:
     except RuntimeError:  # newer versions; older ones give a folder called "~"
         folder = Path("~")
     if not folder.is_absolute():
-        raise _without_home("keep files in", "SECATEURS_CACHE")
+        raise _no_home("keep files in", "SECATEURS_CACHE")
     return folder
 
 
 def check_download_folder() -> None:
-    """Refuse a download that torch and its like would put into a folder called ``~``.
+    """Refuse a download that torch and other packages would put into a folder called ``~``.
 
     Raises:
-        FailureError: The user has no home folder, and no variable names another place.
+        FailureError: The user has no home folder, and no variable names another folder.
     """
-    if Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111  # pathlib's own raises
+    if Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111  # that of pathlib raises
         return
     if not any(os.environ.get(name) for name in _OF_OTHERS):
-        raise _without_home("keep downloads in", "XDG_CACHE_HOME")
+        raise _no_home("keep downloads in", "XDG_CACHE_HOME")
 
 
-def _without_home(what: str, variable: str) -> FailureError:
+def _no_home(what: str, variable: str) -> FailureError:
     return FailureError(
         f"this user has no home folder to {what}: set {variable} to a folder that can be written"
     )

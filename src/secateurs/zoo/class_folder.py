@@ -1,4 +1,4 @@
-"""The images below one class folder, each once, whatever links there are."""
+"""List the images below one class folder, each once, even if several links lead to it."""
 
 import os
 from collections import Counter
@@ -26,12 +26,12 @@ _OTHER_IMAGES = {
 
 @dataclass
 class ClassFolder:
-    """What lies below a class folder.
+    """The files below a class folder.
 
     Attributes:
-        images: the image files, sorted by path, with the files that they really are.
-        passed_over: how many other files there are, by suffix.
-        repeated: links to what is there already.
+        images: the resolved path of each image file, by its path, sorted.
+        passed_over: the number of other files, by suffix.
+        repeated: links to files or folders that are listed already.
     """
 
     images: dict[Path, str] = field(default_factory=dict[Path, str])
@@ -39,16 +39,16 @@ class ClassFolder:
     repeated: list[Path] = field(default_factory=list[Path])
 
     def unread_images(self) -> Counter[str]:
-        """How many of the files that were passed over are images all the same, by suffix."""
+        """The number of images among the files that were passed over, by suffix."""
         return Counter({s: n for s, n in self.passed_over.items() if s in _OTHER_IMAGES})
 
 
-def look_into(folder: Path) -> ClassFolder:
-    """List the images below ``folder``; hidden files and folders do not count.
+def list_images(folder: Path) -> ClassFolder:
+    """List the images below ``folder``, except hidden files and folders.
 
-    Links are followed, to folders after everything else, so that what is reached without a link
-    keeps the path that it has. A file or folder that is reached twice counts once, so a link to a
-    folder that holds it ends nowhere.
+    Links are followed. Links to folders come last, so that a file that can be reached without a
+    link is listed by that path. A file or folder that is reached twice is listed once, so a link to
+    a folder that holds the link is no endless loop.
 
     Raises:
         FailureError: a folder cannot be read.
@@ -67,31 +67,24 @@ def look_into(folder: Path) -> ClassFolder:
             continue
         visited.add(real)
         for entry in _entries(path):
-            there = path / entry.name
+            inside = path / entry.name
             if _is_folder(entry):
                 if entry.is_symlink():
-                    links.append(there)
+                    links.append(inside)
                 else:
-                    waiting.append((there, os.path.join(real, entry.name)))  # noqa: PTH118
+                    waiting.append((inside, os.path.join(real, entry.name)))  # noqa: PTH118
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 linked = entry.is_symlink()
-                target = os.path.realpath(there) if linked else os.path.join(real, entry.name)  # noqa: PTH118
-                files.append((linked, there, target))
+                target = os.path.realpath(inside) if linked else os.path.join(real, entry.name)  # noqa: PTH118
+                files.append((linked, inside, target))
             else:
-                found.passed_over[there.suffix.lower() or "no suffix"] += 1
-    _keep_once(files, found)
-    return found
-
-
-def _keep_once(files: list[tuple[bool, Path, str]], found: ClassFolder) -> None:
-    """Of several paths to one file the one that is no link, or the first."""
+                found.passed_over[inside.suffix.lower() or "no suffix"] += 1
     kept: dict[str, Path] = {}
-    for _, path, target in sorted(files):
-        if target in kept:
+    for _, path, target in sorted(files):  # a path that is no link comes before links
+        if kept.setdefault(target, path) is not path:
             found.repeated.append(path)
-        else:
-            kept[target] = path
     found.images = dict(sorted((path, target) for target, path in kept.items()))
+    return found
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:
@@ -108,5 +101,5 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: no folder, and an image that cannot be read
+    except OSError:  # a link to itself, which is treated as an image that cannot be read
         return False

@@ -1,4 +1,4 @@
-"""From the names of class folders to the indices of a model's answers."""
+"""Map the names of class folders to the indices of a model's logits."""
 
 import warnings
 from collections import Counter
@@ -15,18 +15,18 @@ _IMAGENET = 1000
 def class_indices(
     names: Sequence[str], model: LoadedModel | None, *, folders: Sequence[str] | None = None
 ) -> dict[str, int]:
-    """Find the answer that each class name stands for.
+    """Find the index of the logit for each class name.
 
-    The first rule that knows every name decides: (1) the model's own class names, spelled in any
-    case and with ``_`` for spaces; (2) WordNet ids such as ``n01440764``, for models with
-    ImageNet's classes; (3) whole numbers, which count the model's answers from 0; (4) sorted order,
-    when there are as many names as the model has answers. Without a model (4) means any number of
-    names, and without a number of answers (2) means the 1,000 classes of ImageNet.
+    The first rule that knows every name decides: (1) the model's own class names, in any case and
+    with ``_`` for spaces; (2) WordNet ids such as ``n01440764``, for models with ImageNet's
+    classes; (3) whole numbers, which are the indices, from 0; (4) sorted order, if there are as
+    many names as the model has classes. Without a model, (4) allows any number of names. If the
+    number of classes is unknown, (2) uses the 1,000 classes of ImageNet.
 
     Args:
         names: the classes that have images.
-        model: whose answers are meant.
-        folders: all class folders, also those without images, for rule 4; default ``names``.
+        model: the model whose logits are indexed.
+        folders: all class folders, including those without images, for rule 4; default ``names``.
 
     Returns:
         An index for each of ``names``.
@@ -52,9 +52,9 @@ def class_indices(
         return {name: index for index, name in enumerate(everything) if name in set(names)}
     if count is None:
         raise InvalidArgumentError(
-            f"nobody knows how many classes {model.name} answers, so which of them the class "
-            f"folders {_first(names)} stand for would be guessed: give the module an attribute "
-            "num_classes or classes, say num_classes, or name the folders by number, from 0"
+            f"the number of classes of {model.name} is unknown, so the classes of the class "
+            f"folders {_first(names)} would be guessed: give the module an attribute "
+            "num_classes or classes, set num_classes, or name the folders by number, from 0"
         )
     raise _unknown(
         names,
@@ -64,17 +64,18 @@ def class_indices(
 
 
 def match_labels(names: Sequence[str], model: LoadedModel | None, data: str) -> list[int]:
-    """The answer for each label of a data set whose labels are numbers.
+    """The index of the logit for each label of a data set whose labels are numbers.
 
-    By name where the model's classes are the same names in another order, else as they are.
+    Labels are matched by name if the model's classes have the same names; otherwise the index is
+    the label.
 
     Raises:
-        InvalidArgumentError: the model has another number of answers.
+        InvalidArgumentError: the model has another number of classes.
     """
     count = model.num_classes if model else None
     if model is not None and count not in (None, len(names)):
         raise InvalidArgumentError(
-            f"{data} has {len(names)} classes but {model.name} has {count} answers: name a model "
+            f"{data} has {len(names)} classes but {model.name} has {count}: name a model "
             f"for {data}, or a data set that {model.name} was trained for"
         )
     own = _own_names(model)
@@ -84,10 +85,10 @@ def match_labels(names: Sequence[str], model: LoadedModel | None, data: str) -> 
 
 
 def imagenet_offset(model: LoadedModel | None, data: str) -> int:
-    """Where ImageNet's 1,000 classes start: 0, or 1 for a model with a background class.
+    """The index of the first of ImageNet's 1,000 classes: 0, or 1 after a background class.
 
     Raises:
-        InvalidArgumentError: the model was not made for these classes.
+        InvalidArgumentError: the model has other classes.
     """
     count = model.num_classes if model else None
     if model is None or count in (None, _IMAGENET):
@@ -95,13 +96,13 @@ def imagenet_offset(model: LoadedModel | None, data: str) -> int:
     if _has_background(model):
         return 1
     raise InvalidArgumentError(
-        f"{data} has the 1000 classes of ImageNet but {model.name} has {count} answers: name a "
+        f"{data} has the 1000 classes of ImageNet but {model.name} has {count} classes: name a "
         "model that was trained on ImageNet-1k"
     )
 
 
 def _own_names(model: LoadedModel | None) -> dict[str, int]:
-    """Names that occur twice stand for neither class."""
+    """The indices of the model's own class names; names that occur twice are left out."""
     plain = [_plain(name) for name in (model.classes or ())] if model else []
     times = Counter(plain)
     return {name: index for index, name in enumerate(plain) if times[name] == 1}
@@ -119,7 +120,7 @@ def _wordnet_ids(model: LoadedModel | None) -> Mapping[str, int]:
 
 
 def _has_background(model: LoadedModel) -> bool:
-    """TensorFlow's ImageNet models answer 1,001 classes, of which the first is none of them."""
+    """Whether the first class is "background", as in TensorFlow's models for ImageNet."""
     return (
         model.num_classes == _IMAGENET + 1
         and model.classes is not None
@@ -142,7 +143,7 @@ def _numbers(
             f"the class folders {_first(twice)} are one class: put their images into one folder"
         )
     present = {int(name) for name in folders if name.isascii() and name.isdigit()}
-    # Some may be missing, but not most: of a thousand classes, any few may be there.
+    # If most numbers are missing, it means nothing that 0 is missing too.
     from_one = 1 < len(present) > max(present) / 2 and min(present) == 1
     outside = [] if count is None else [name for name in names if int(name) >= count]
     if count is not None and outside:
@@ -162,9 +163,9 @@ def _numbers(
 
 
 def _unknown(names: Sequence[str], model: LoadedModel | None, known: str) -> InvalidArgumentError:
-    who = model.name if model else "ImageNet"
+    owner = model.name if model else "ImageNet"
     return InvalidArgumentError(
-        f"{who} does not know the class folder{'s' if len(names) > 1 else ''} {_first(names)}: "
+        f"{owner} does not know the class folder{'s' if len(names) > 1 else ''} {_first(names)}: "
         f"rename or remove them (understood: {known})"
     )
 

@@ -1,4 +1,4 @@
-"""What a data set's name means: one function that loads any of them."""
+"""Load any data set by its name or folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from secateurs.zoo import folder_layouts, label_table, named_data, parquet
 from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.folder_layouts import Listing
 from secateurs.zoo.images import ImageDataset
-from secateurs.zoo.loaded_model import LoadedModel, count_answers
+from secateurs.zoo.loaded_model import LoadedModel, count_classes
 from secateurs.zoo.preprocess import Preprocess
 
 
@@ -20,13 +20,12 @@ class LoadedData:
 
     Attributes:
         dataset: pairs (tensor C x H x W, label), in a fixed order; a label of -1 marks an image
-            that ``skip_corrupt`` passed over, see `secateurs.zoo.drop_skipped`.
+            that ``skip_corrupt`` skipped, see `secateurs.zoo.drop_skipped`.
         name: the specification that loads it again.
-        split: which part of the data, such as ``val`` or ``test``; ``all`` for a folder that is
-            not divided.
+        split: the split, such as ``val`` or ``test``; ``all`` for a folder without splits.
         classes: names of the classes in the data, or None.
-        targets: for the ImageNet-Compatible layout: the class that a targeted attack on each image
-            aims at, counted from 0; else None.
+        targets: for the ImageNet-Compatible layout: the index of the class that a targeted attack
+            on each image aims at; otherwise None.
     """
 
     dataset: ImageDataset
@@ -57,13 +56,13 @@ def load_data(
             digits, mnist, fashion-mnist, kmnist, usps, cifar10, cifar100, svhn, stl10. A folder of
             such a name is written ``./digits``.
         preprocess: from an image to a tensor; default that of ``model``.
-        model: whose answers the classes stand for; see `secateurs.zoo.class_indices` for how class
-            folders are matched. One that does not say how many classes it has is tried on a black
-            image.
-        split: folder: a sub-folder, default ``val`` where there is one; named: ``test`` (default)
-            or ``train``.
-        data_root: the folder where named sets are looked for, as torchvision lays them out;
-            default inside the user's cache folder.
+        model: the model whose classes the labels are; see `secateurs.zoo.class_indices` for how
+            class folders are matched. If its number of classes is unknown, it is run on a black
+            image to find it.
+        split: of a folder: a sub-folder, default ``val`` if there is one; of a named set: ``test``
+            (default) or ``train``.
+        data_root: the folder that holds named sets, as torchvision arranges them; default inside
+            the user's cache folder.
         limit: use this many images, spread evenly over the data in its order: image
             ``floor(i * n / limit)`` for each i. Folders are sorted by class, so classes of about
             equal size are all represented when ``limit`` is at least their number.
@@ -91,10 +90,10 @@ def load_data(
         raise InvalidArgumentError(f"limit must be a positive number of images, got {limit!r}")
     if data_root:
         root = Path(data_root).expanduser()
-    else:  # what is not downloaded needs no place
+    else:  # only a set that may be downloaded needs the cache folder
         root = cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
     if model is not None and model.num_classes is None:
-        model = replace(model, num_classes=count_answers(model))
+        model = replace(model, num_classes=count_classes(model))
     require("PIL", "reading images", "pillow")
     listing = _read(spec, split, model, root, skip_corrupt, download)
     indices = _spread(len(listing.items), wanted)
@@ -110,7 +109,7 @@ def load_data(
 
 
 def check_data(spec: str | Path) -> None:
-    """Refuse what names no data, before anything is loaded or downloaded.
+    """Refuse a specification that names no data, before anything is loaded or downloaded.
 
     Raises:
         InvalidArgumentError: it is neither a known name nor a folder.

@@ -1,4 +1,4 @@
-"""From a file, or an image of PIL, to 8-bit pixels: nothing else is run, and nothing is clipped."""
+"""Decode image files, and images of PIL, to 8-bit pixels; runs no programs, clips no values."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-"""What is read, whatever the suffix says; for others that PIL knows it runs programs."""
+"""The formats that are read, whatever the suffix is; for some others PIL runs programs."""
 
 LARGEST = 2**26
-"""Pixels of an image that is to be resized, 200 MB in RGB."""
+"""The most pixels of a resized image, 200 MB in RGB."""
 
-# Tags of TIFF, and their values: how pixels are stored.
+# Tags of TIFF that describe pixels, and their values.
 _BITS, _ZERO_IS, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE, _SIGNED = 0, 2
 
-_SIXTEEN_BITS = ("PNG", "PPM")  # whose mode "I" holds 16 bits; that of TIFF holds anything
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 16 bits; in TIFF it may hold more
 
 
 def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> "Image.Image":
     """Read an image file.
 
-    As torchvision and timm do, the orientation that a camera wrote beside the pixels (EXIF) is not
-    looked at, and of several frames the first one is taken.
+    As in torchvision and timm, the orientation that a camera wrote into the file (EXIF) is ignored,
+    and of several frames the first one is taken.
 
     Args:
         path: a regular file.
-        mode: as `to_mode`.
-        formats: names of PIL's that may be in it.
+        mode: as for `to_mode`.
+        formats: the formats that are read, by PIL's names.
 
     Raises:
         OSError: the file cannot be read, or is of no such format.
-        Exception: whatever PIL makes of a damaged file.
+        Exception: any error that PIL raises for a damaged file.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -51,16 +51,17 @@ def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> "Im
 
 
 def to_mode(image: "Image.Image", mode: str) -> "Image.Image":
-    """Convert an image to 8 bits a channel, where PIL would cut off what is above 255.
+    """Convert an image to 8 bits per channel.
 
-    Of 16 (in TIFF also 12) bits the upper 8 are taken, as PIL does with 16-bit RGB.
+    Of 16 bits (in TIFF also 12) the upper 8 are taken, as PIL does for 16-bit RGB; in other modes
+    PIL would clip values at 255.
 
     Args:
-        image: of any mode.
+        image: an image of any mode.
         mode: ``RGB`` or ``L``.
 
     Raises:
-        ValueError: the pixels are numbers of which nobody knows what is white.
+        ValueError: the pixels are numbers, and it is unknown which number is white.
     """
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})  # of a TIFF alone
     signed = _SIGNED in _numbers(tags.get(_SAMPLE_FORMAT, 1))
@@ -68,8 +69,8 @@ def to_mode(image: "Image.Image", mode: str) -> "Image.Image":
     if signed or (image.mode in ("I", "F") and not sixteen):
         kind = "signed" if signed else "floating-point" if image.mode == "F" else "32-bit"
         raise ValueError(
-            f"it has {kind} pixels, of which nobody knows what is white: save it with 8 or 16 bits,"
-            " from 0 up"
+            f"it has {kind} pixels, and it is unknown which number is white: save it with 8 or 16 "
+            "bits, from 0 up"
         )
     if not sixteen:
         return image.convert(mode)
@@ -77,12 +78,12 @@ def to_mode(image: "Image.Image", mode: str) -> "Image.Image":
 
     levels: Any = np.asarray(image)
     upper = (levels >> _numbers(tags.get(_BITS, 16))[0] - 8).astype(np.uint8)
-    # PIL turns 8-bit pixels round where 0 is white, but not these.
+    # Where 0 is white, PIL inverts 8-bit pixels, but not these.
     return Image.fromarray(255 - upper if tags.get(_ZERO_IS) == _WHITE else upper).convert(mode)
 
 
 def _numbers(tag: Any) -> tuple[int, ...]:
-    """A tag of a TIFF, which has one number a channel, or one alone."""
+    """The numbers of a TIFF's tag, which has one for each channel, or one for all."""
     return tuple(tag) if isinstance(tag, tuple | list) else (tag,)
 
 
@@ -90,8 +91,8 @@ def check_shape(image: "Image.Image", edge: float) -> None:
     """Refuse an image that would become enormous when its shorter side is resized.
 
     Args:
-        image: not yet resized.
-        edge: what the shorter side becomes, in pixels.
+        image: the image before the resize.
+        edge: the new length of the shorter side, in pixels.
 
     Raises:
         ValueError: it would have more than `LARGEST` pixels.

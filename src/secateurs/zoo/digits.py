@@ -1,9 +1,9 @@
-"""A model and data that need nothing from outside: the digits that scikit-learn ships.
+"""A model and data that need no download: the digits of scikit-learn.
 
 1,797 grey images of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
-Digits, UCI Machine Learning Repository, 1998). Of each class, in the order in which scikit-learn
-gives them, every second image is held out: 901 images train the network, 896 test it. The split
-draws no random numbers, so it is the same in every version of every library.
+Digits, UCI Machine Learning Repository, 1998). Of each class, in the order of scikit-learn, every
+second image is held out: 901 images train the network, 896 test it. The split uses no random
+numbers, so it is the same in every version of every library.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError, requi
 from secateurs.results.durable import replace_files
 from secateurs.zoo.cache import cache_folder
 
-RECIPE = "digits-cnn-1"  # name of the cached file: count up when anything below changes
+RECIPE = "digits-cnn-1"  # name of the cached file: increase the number when anything below changes
 SPLITS = ("train", "test")
 _MEAN, _STD = 0.5, 0.5
 _BATCH, _DECAY, _SEED = 64, 1e-2, 0
@@ -47,10 +47,10 @@ M = TypeVar("M", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Recipe(Generic[M]):
-    """How a network for the digits comes about.
+    """How a network for the digits is built and trained.
 
     Attributes:
-        name: of the cached file: count up when anything that shapes the weights changes.
+        name: of the cached file; ends in a number, to increase when the weights would change.
         build: makes the network, with weights from the global generator.
         epochs: passes over the training split.
         rate: the highest learning rate.
@@ -124,11 +124,11 @@ def digits_images(split: str = "test") -> tuple[NDArray[np.uint8], NDArray[np.in
 
 
 def digits_cnn(pretrained: bool = True) -> DigitsCNN:
-    """The digits network, trained on the training split, about 99% on the other.
+    """The digits network, trained on the training split; its accuracy on the test split is 99%.
 
     The first call trains it (a few seconds, seeded, one thread) and keeps the weights in the
     user's cache folder, or in SECATEURS_CACHE; later calls read them. The caller's random state,
-    gradient mode and number of threads stay as they are.
+    gradient mode and number of threads do not change.
 
     Args:
         pretrained: False for fresh weights from the global generator.
@@ -152,7 +152,7 @@ def trained(recipe: Recipe[M]) -> M:
     """The network of a recipe, trained on the first call and read from the cache on later ones.
 
     Args:
-        recipe: which network, and how it is trained: seeded, on one thread.
+        recipe: the network and its training, which is seeded and uses one thread.
 
     Returns:
         The network with its weights.
@@ -162,7 +162,7 @@ def trained(recipe: Recipe[M]) -> M:
     except FailureError as error:
         file = None
         warnings.warn(f"a digits network is trained again each time: {error}", stacklevel=3)
-    with _surroundings():
+    with _fixed_settings():
         state = None if file is None else _read(file)
         if state is None:
             state = _train(recipe)
@@ -182,8 +182,8 @@ def _block(index: int, inputs: int, outputs: int) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def _surroundings() -> Generator[None]:
-    """The same arithmetic whatever the caller has set: one thread, float32, gradients, CPU."""
+def _fixed_settings() -> Generator[None]:
+    """One thread, float32, gradients and the CPU, whatever the caller's settings are."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     try:
         torch.set_num_threads(1)
@@ -202,15 +202,10 @@ def _surroundings() -> Generator[None]:
 
 
 def _train(recipe: Recipe[Any]) -> dict[str, Tensor]:
-    torch.manual_seed(_SEED)  # the caller's state is kept by _surroundings
-    model = recipe.build()
-    _fit(model, recipe)
-    return {key: value.detach().clone() for key, value in model.state_dict().items()}
-
-
-def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
     from secateurs._progress import progress_bar
 
+    torch.manual_seed(_SEED)  # _fixed_settings restores the caller's state
+    model = recipe.build()
     levels, digits = digits_images("train")
     images = torch.from_numpy(levels).unsqueeze(1).float().div(255).sub(_MEAN).div(_STD)
     labels = torch.from_numpy(digits)
@@ -226,10 +221,11 @@ def _fit(model: nn.Module, recipe: Recipe[Any]) -> None:
                 optimizer.step()
                 schedule.step()
             bar.advance(1)
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
 def _read(file: Path) -> dict[str, Tensor] | None:
-    """The cached weights, or None if there are none or they are damaged in any way."""
+    """The cached weights; None if there are none, or if they are damaged in any way."""
     try:
         content = read_regular(file)
         state = load(content)
@@ -240,16 +236,16 @@ def _read(file: Path) -> dict[str, Tensor] | None:
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    """What stands beside the tensors in a safetensors file that could be read."""
+    """The metadata of a valid safetensors file."""
     length = int.from_bytes(content[:8], "little")
     return as_object(parse_object(content[8 : 8 + length]).get("__metadata__", {}))
 
 
 def _write(file: Path, state: dict[str, Tensor]) -> None:
-    """Write to a temporary file in the same folder, then rename: no reader sees half a file."""
+    """Write the cached weights; `replace_files` lets no reader see half a file."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # With the usual permissions, so that a cache can serve several users.
+        # With the usual permissions, so that several users can share a cache.
         replace_files({file: save(state, metadata={"sha256": _digest(state)})})
     except (OSError, FailureError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__

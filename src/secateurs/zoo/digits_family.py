@@ -43,12 +43,12 @@ class Residual(nn.Module):
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the body makes of ``x``."""
+        """Add the body's output to ``x``."""
         return x + self.body(x)
 
 
 class Patches(nn.Module):
-    """Embed 16 overlapping patches of 4 x 4 pixels of 8 x 8 images, with a learned place for each.
+    """Embed 16 overlapping patches of 4 x 4 pixels of 8 x 8 images, and add a learned position.
 
     Args:
         width: length of an embedding.
@@ -99,7 +99,7 @@ def digits_plain(pretrained: bool = True) -> DigitsNetwork:
 
 
 def digits_wide(pretrained: bool = True) -> DigitsNetwork:
-    """Three wide convolutions with BatchNorm and the mean over places; 223,626 parameters."""
+    """Three wide convolutions with BatchNorm, then the mean over pixels; 223,626 parameters."""
     return _made(Recipe("digits-wide-1", _wide, epochs=6, rate=5e-3), pretrained)
 
 
@@ -119,7 +119,7 @@ FAMILY: dict[str, Callable[..., DigitsNetwork]] = {
     "digits-residual": digits_residual,
     "digits-patches": digits_patches,
 }
-"""What `secateurs.zoo.load_model` calls them."""
+"""The networks by their names for `secateurs.zoo.load_model`."""
 
 
 def _made(recipe: Recipe[DigitsNetwork], pretrained: bool) -> DigitsNetwork:

@@ -1,4 +1,4 @@
-"""One place that turns the many ways in which a download fails into one error."""
+"""Turn every error of a failed download into one error."""
 
 import http.client
 import sys
@@ -20,13 +20,13 @@ def downloading(what: str, *remedy: object, on_disk: bool = False) -> Generator[
     What the body prints goes to stderr, since stdout is for results.
 
     Args:
-        what: what was to be fetched, such as "weights IMAGENET1K_V1 of resnet18".
+        what: the name of the download, such as "weights IMAGENET1K_V1 of resnet18".
         *remedy: what to do without a network, in parts of a `Message`.
-        on_disk: whether it is a folder of the caller's, so that nothing needs to be kept.
+        on_disk: whether it is a folder on the disk, so that nothing is downloaded.
 
     Raises:
         FailureError: the body raised an error of the network, or found a damaged download; or
-            there is no place for downloads.
+            there is no folder for downloads.
     """
     if not on_disk:
         check_download_folder()

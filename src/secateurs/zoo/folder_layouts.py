@@ -1,4 +1,4 @@
-"""The two folder layouts that data may have, each read into a list of images with labels."""
+"""The two folder layouts of data; each is read into a list of images with labels."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from secateurs._io.regular_files import read_regular
 from secateurs._io.text import printable, quoted
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
-from secateurs.zoo.class_folder import IMAGE_SUFFIXES, ClassFolder, look_into
+from secateurs.zoo.class_folder import IMAGE_SUFFIXES, ClassFolder, list_images
 from secateurs.zoo.classes import class_indices, imagenet_offset
 from secateurs.zoo.images import Item
 from secateurs.zoo.loaded_model import LoadedModel
@@ -23,7 +23,7 @@ UNDERSTOOD = (
 )
 _HELD_OUT = ("val", "validation")
 _SPLITS = {"train", "training", "test", "testing", "valid", "dev", "eval"}
-_LONGEST = 250  # what systems take for a name, less the suffix
+_LONGEST = 250  # characters of a file's name without its suffix, the limit of file systems
 _COLUMNS = ("ImageId", "TrueLabel", "TargetClass")
 
 
@@ -32,10 +32,10 @@ class Listing:
     """The images of a folder.
 
     Attributes:
-        items: in a fixed order.
-        split: which part of the data this is.
+        items: the images, in a fixed order.
+        split: the name of the split.
         classes: the class folders in sorted order, or None for the ImageNet-Compatible layout.
-        targets: for each item the class that a targeted attack aims at, or None.
+        targets: for each image the class that a targeted attack aims at, or None.
     """
 
     items: list[Item]
@@ -52,20 +52,20 @@ def is_compatible(folder: Path) -> bool:
 def read_class_folders(folder: Path, split: str | None, model: LoadedModel | None) -> Listing:
     """List ``DIR/SPLIT/CLASS/*`` or ``DIR/CLASS/*``, sorted by class, then by path.
 
-    Files below deeper folders of a class count too; hidden files and folders do not. Other files
-    than images are passed over, with a warning where that leaves a class without images, or where
-    they are images of another format. Links are followed; a file that several of them lead to
-    counts once, with a warning.
+    Files in sub-folders of a class are listed too; hidden files and folders are not. Other files
+    than images are passed over. A warning says so if that leaves a class without images, or if
+    they are images of another format. Links are followed; a file that several links lead to is
+    listed once, with a warning.
 
     Args:
         folder: DIR.
-        split: a sub-folder of DIR; None for ``val`` or ``validation`` where there is one, else DIR.
-        model: whose answers the class folders stand for, see `class_indices`.
+        split: a sub-folder of DIR; None for ``val`` or ``validation`` if there is one, else DIR.
+        model: the model whose classes the folders name, see `class_indices`.
 
     Raises:
         InvalidArgumentError: no such split, no images, an unknown class folder, or a file that
             links put into two classes.
-        FailureError: a folder cannot be read, or is a link that leads nowhere.
+        FailureError: a folder cannot be read, or is a broken link.
     """
     root, name = _split_folder(folder, split)
     subfolders = _subfolders(root)
@@ -76,13 +76,13 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
             f"{root} has no val folder but {' and '.join(present)}: "
             f"give {root / held_out} as the data"
         )
-    found = {path.name: look_into(path) for path in subfolders}
+    found = {path.name: list_images(path) for path in subfolders}
     names = [each for each, inside in found.items() if inside.images]
     if not names:
         raise InvalidArgumentError(f"no images in {root}: {_hint(root)}")
     _refuse_two_classes(found)
     indices = class_indices(names, model, folders=list(found))
-    _say_what_is_left_out(root, found)
+    _warn_of_files_left_out(root, found)
     items = [Item(path, indices[each]) for each in names for path in found[each].images]
     return Listing(items, name, names)
 
@@ -97,8 +97,8 @@ def read_compatible(
 
     Args:
         folder: DIR.
-        model: must have ImageNet's answers; one with a background class is understood.
-        skip_corrupt: leave missing images to the data set, which skips and counts them.
+        model: must have ImageNet's classes, with or without a background class.
+        skip_corrupt: list missing images too; the data set skips and counts them.
 
     Raises:
         InvalidArgumentError: a column is missing, a label is out of range, an image is listed
@@ -144,7 +144,7 @@ def _subfolders(folder: Path) -> list[Path]:
         folders = [path for path in visible if path.is_dir()]
     except OSError as error:
         raise FailureError(f"cannot read the folder {folder}: {error.strerror}") from error
-    if lost:  # without it the classes after it would be counted differently
+    if lost:  # if it were left out, the classes after it would get other indices
         raise FailureError(
             f"{printable(str(lost[0]))} is a link that leads nowhere, where a class folder may be "
             "meant: mend or remove it"
@@ -164,7 +164,7 @@ def _refuse_two_classes(found: Mapping[str, ClassFolder]) -> None:
                 )
 
 
-def _say_what_is_left_out(root: Path, found: Mapping[str, ClassFolder]) -> None:
+def _warn_of_files_left_out(root: Path, found: Mapping[str, ClassFolder]) -> None:
     links = [path for inside in found.values() for path in inside.repeated]
     if links:
         warnings.warn(
@@ -222,7 +222,7 @@ def _rows(table: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
 
 
 def _image_id(table: Path, line: int, row: Mapping[str, str], before: dict[str, int]) -> str:
-    """The id of a row, which names a file beside the table, and stands there once."""
+    """The id of a row, which names a file and must be unique."""
     found = row["ImageId"] or ""
     if not found.strip() or len(found) > _LONGEST or "/" in found or "\\" in found or "\0" in found:
         raise InvalidArgumentError(

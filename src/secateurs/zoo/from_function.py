@@ -1,4 +1,4 @@
-"""Models named ``package.module:function``: whatever the caller's own function returns."""
+"""Models named ``package.module:function``: the module that the caller's own function returns."""
 
 import importlib
 import inspect
@@ -26,18 +26,18 @@ def load(
 ) -> LoadedModel:
     """Import a function, call it without arguments, and take the module that it returns.
 
-    The module may say more about itself: ``num_classes`` (int), ``classes`` (names), and
+    The module may have these attributes: ``num_classes`` (int), ``classes`` (names), and
     ``preprocess``, which is a `Preprocess`, or a dict with any of img_size, crop_pct,
-    interpolation, mean, std, crop_mode; a ``pretrained_cfg`` as timm has it also counts. A model
-    that says nothing gets the usual ImageNet preprocessing. A function with a parameter
-    ``pretrained`` is called with ``pretrained=False`` when other weights are asked for.
+    interpolation, mean, std, crop_mode; or a ``pretrained_cfg`` as in timm. A model without them
+    gets the usual ImageNet preprocessing. A function with a parameter ``pretrained`` is called
+    with ``pretrained=False`` if ``weights`` is given.
 
     Args:
         spec: ``package.module:function``; the current folder is searched too.
         weights: a file, ``random`` (only if the function has a parameter ``pretrained``), or None
             for the module as the function returns it.
-        num_classes: handed to the function if it has such a parameter; otherwise what the
-            answers' length is taken to be.
+        num_classes: passed to the function if it has such a parameter; otherwise taken as the
+            number of logits.
         overrides: changes to the preprocessing.
 
     Raises:
@@ -109,7 +109,7 @@ def _import(spec: str, module_name: str) -> Any:
 
 @contextmanager
 def _current_folder() -> Generator[None]:
-    """A console script does not search the current folder, where people keep their models."""
+    """Search the current folder for modules too, which a console script does not."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
@@ -122,7 +122,7 @@ def _current_folder() -> Generator[None]:
 def _parameters(spec: str, function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some builtins have none to show
+    except (TypeError, ValueError):  # some builtins have no signature
         return {}
     positional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [

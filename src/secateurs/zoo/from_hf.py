@@ -54,7 +54,7 @@ def load(
     Args:
         name: a repository of the hub (``google/vit-base-patch16-224``) or a folder.
         weights: a file, ``random``, or None for the weights in the repository or folder.
-        num_classes: for a file or ``random``: length of the answers, default as configured.
+        num_classes: for a file or ``random``: the number of logits, default as configured.
         overrides: changes to the preprocessing.
 
     Raises:
@@ -69,8 +69,10 @@ def load(
     source = str(Path(name).expanduser()) if is_folder_name(name) else name
     _check_folder(name, source)
     with _quiet(), _from_hub(name):
+        from transformers import AutoImageProcessor
+
         model, label = _load_model(name, source, weights, num_classes)
-        processor = _load_processor(source)
+        processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
         labels = {int(index): str(label) for index, label in model.config.id2label.items()}
         preprocess = _preprocess(processor, overrides)
     classes = [labels[index] for index in sorted(labels)]
@@ -108,7 +110,7 @@ def _check_folder(name: str, source: str) -> None:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """No progress bars and load reports on stderr; what they say is checked below."""
+    """No progress bars and reports on stderr; `_checked` checks the contents of the reports."""
     from transformers.utils import logging as hf_logging
 
     level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
@@ -143,7 +145,7 @@ def _from_hub(name: str) -> Generator[None]:
     except Exception as error:
         if not is_folder_name(name):
             raise
-        # transformers takes whatever stands in these files as it is.
+        # transformers does not check the contents of these files.
         raise FailureError(
             f"transformers cannot load {printable(name)} ({one_line(error)}): a file in "
             "it is damaged or of another version; get the folder again"
@@ -165,7 +167,7 @@ def _load_model(
                 Argument("num_classes"),
                 " out, or give a weights file of that many classes",
             )
-        return _checked(name, AutoModelForImageClassification, source, config, None), ("pretrained")
+        return _checked(name, AutoModelForImageClassification, source, config, None), "pretrained"
     if num_classes is not None and num_classes != config.num_labels:
         config.num_labels = num_classes
     model: Any = AutoModelForImageClassification.from_config(config, trust_remote_code=False)
@@ -188,7 +190,10 @@ def _check_kind(name: str, config: Any) -> None:
 
 
 def _checked(what: str, factory: Any, source: str | None, config: Any, state: Any) -> nn.Module:
-    """Load, and refuse what transformers only warns about: weights that stayed random."""
+    """Load the weights, and refuse those that leave some of the model's random.
+
+    transformers only warns of these.
+    """
     try:
         model, info = factory.from_pretrained(
             source,
@@ -223,12 +228,6 @@ def _mismatch(entry: Any) -> str:
     return f"{name} {sizes[0]} instead of {sizes[1]}"
 
 
-def _load_processor(source: str) -> Any:
-    from transformers import AutoImageProcessor
-
-    return AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-
-
 def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
     base = _values(processor)
     source = type(processor).__name__
@@ -248,7 +247,7 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
 
 
 def _values(processor: Any) -> dict[str, Any]:
-    """What an image processor does, in timm's words."""
+    """The values of an image processor, as timm names them."""
     normalise = getattr(processor, "do_normalize", True)
     size, crop_pct, crop_mode = _geometry(processor)
     resample = int(getattr(processor, "resample", None) or 0)
@@ -281,7 +280,7 @@ def _geometry(processor: Any) -> tuple[int | tuple[int, int], float, str]:
 
 
 def _mapping(size: Any) -> Mapping[str, Any]:
-    """Newer versions keep sizes in a class that only converts to a mapping."""
+    """A size as a mapping; newer versions of transformers have a class for sizes."""
     return dict(size) if size else {}
 
 

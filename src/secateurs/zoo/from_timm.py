@@ -18,7 +18,7 @@ from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
 
 _FOLDER_SCHEME = "local-dir:"
-_LONGEST = 100  # letters of the name of an architecture, by far
+_LONGEST = 100  # characters; no architecture has a longer name
 _FOLDER_WEIGHTS = (
     "model.safetensors",
     "open_clip_model.safetensors",
@@ -37,7 +37,7 @@ def load(
             in timm's ``local-dir:`` layout.
         weights: a pretrained tag, a file, ``random``, or None for the default of timm or the
             weights in the folder.
-        num_classes: for a file or ``random``: length of the answers, default as published.
+        num_classes: for a file or ``random``: the number of logits, default as published.
         overrides: changes to the preprocessing.
 
     Raises:
@@ -58,7 +58,8 @@ def load(
             label = Path(weights).name
     else:
         model = _pretrained(name, folder, weights, options)
-        label = _folder_weights(folder).name if folder else _tag(model)
+        tag = _config(model).get("tag") or "pretrained"
+        label = _folder_weights(folder).name if folder else tag
     config = _config(model)
     classes = config.get("label_names")
     count = int(getattr(model, "num_classes", 0)) or None
@@ -136,7 +137,7 @@ def _create(name: str, folder: Path | None, *, pretrained: bool, **options: Any)
         return timm.create_model(name, pretrained=pretrained, **options)
     try:
         return timm.create_model(f"{_FOLDER_SCHEME}{folder}", pretrained=pretrained, **options)
-    except Exception as error:  # timm takes whatever stands in config.json as it is
+    except Exception as error:  # timm does not check the contents of config.json
         raise FailureError(
             f"timm cannot load {printable(str(folder))} ({weights_file.one_line(error)}): its "
             "config.json is damaged or of another version; get the folder again"
@@ -185,7 +186,7 @@ def _from_folder(name: str, folder: Path, options: dict[str, Any]) -> nn.Module:
     try:
         return _create(name, folder, pretrained=True, **options)
     except FailureError:
-        # Read and fit it ourselves: the same defect comes out as one line that names it.
+        # Our own functions raise an error of one line for the same defect.
         _fit(_create(name, folder, pretrained=False, **options), str(file))
         raise
 
@@ -206,7 +207,7 @@ def _fit(model: nn.Module, file: str) -> None:
 
 
 def _translator(model: nn.Module) -> Callable[[weights_file.State], weights_file.State] | None:
-    """Most timm modules define ``checkpoint_filter_fn``, which knows the original authors' keys."""
+    """A function that renames the keys of original authors; most modules of timm have one."""
     module = sys.modules[type(model).__module__]
     translate = getattr(module, "checkpoint_filter_fn", None)
     if translate is None:
@@ -216,17 +217,13 @@ def _translator(model: nn.Module) -> Callable[[weights_file.State], weights_file
         try:
             return dict(translate(dict(state), model))
         except (KeyError, RuntimeError, TypeError, AttributeError, ValueError):
-            return state  # keys of something else: the report below lists them as they are
+            return state  # keys of another model, which `fit_weights` then lists
 
     return rename
 
 
 def _config(model: nn.Module) -> dict[str, Any]:
     return getattr(model, "pretrained_cfg", None) or {}
-
-
-def _tag(model: nn.Module) -> str:
-    return _config(model).get("tag") or "pretrained"
 
 
 def _preprocess(model: nn.Module, overrides: Overrides) -> Preprocess:

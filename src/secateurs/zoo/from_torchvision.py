@@ -27,7 +27,7 @@ def load(
         name: as in ``torchvision.models.list_models``.
         weights: a member of the model's weights enum, a file, ``random``, or None for
             `DEFAULT_WEIGHTS`.
-        num_classes: for a file or ``random``: length of the answers, default as published.
+        num_classes: for a file or ``random``: the number of logits, default as published.
         overrides: changes to the preprocessing.
 
     Raises:
@@ -149,7 +149,7 @@ def _modern_densenet_keys(state: weights_file.State) -> weights_file.State:
 
 
 def _reference_entry(name: str) -> Any:
-    """The published weights whose preprocessing holds for a file of weights."""
+    """The published weights whose preprocessing is used for a file of weights."""
     entries = _entries(name)
     return entries.__members__.get(DEFAULT_WEIGHTS) or next(iter(entries))
 

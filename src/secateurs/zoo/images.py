@@ -25,10 +25,10 @@ _GO_ON = Argument("skip_corrupt", True)
 
 
 class CorruptImageError(FailureError):
-    """An image that cannot be read, or not be preprocessed, named.
+    """An image that cannot be read or preprocessed; the message names it.
 
-    A DataLoader raises a worker's error again with the worker's traceback as its text; the last
-    line of that is the message that a person needs.
+    A DataLoader raises a worker's error again, with the worker's traceback as its text. Only the
+    last line of that, which is the original message, is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -47,7 +47,7 @@ class Item:
 
     Attributes:
         source: a file, or a pair (data set, index) whose entry is a PIL image and a label.
-        label: index into the model's answers.
+        label: index of the model's logit.
     """
 
     source: Path | tuple[Any, int]
@@ -55,15 +55,15 @@ class Item:
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Images in a fixed order, each decoded when asked for.
+    """Images in a fixed order, each decoded when it is indexed.
 
     Works with any DataLoader, with workers, and with ``torch.utils.data.Subset``. An unreadable
-    image raises `CorruptImageError`; with ``skip_corrupt`` it comes back as zeros with the label
-    `SKIPPED`, in its place, so that batches keep their shape and position i stays position i:
-    drop those with `drop_skipped`, which also counts them.
+    image raises `CorruptImageError`. With ``skip_corrupt`` it is zeros with the label `SKIPPED`
+    instead, so that batches keep their shape and indices do not change. Drop these images with
+    `drop_skipped`, which also counts them.
 
     Args:
-        items: in the order of the data set.
+        items: the images, in order.
         preprocess: from an image to a tensor C x H x W.
         skip_corrupt: mark unreadable images instead of raising.
     """
@@ -82,7 +82,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         item = self.items[index]
         try:
             image = _open(item.source, self.preprocess)
-        except Exception as error:  # whatever PIL makes of a damaged file, or another data set
+        except Exception as error:  # any error of PIL for a damaged file, or of another data set
             if self.skip_corrupt:
                 return self._blank(), SKIPPED
             raise CorruptImageError(
@@ -99,7 +99,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             ) from error
 
     def name_of(self, index: int) -> str:
-        """The file of image ``index``, or its number in a data set that is not made of files."""
+        """The file of image ``index``, or its index in a data set without files."""
         source = self.items[index].source
         return printable(str(source)) if isinstance(source, Path) else f"number {source[1]}"
 
@@ -138,6 +138,6 @@ def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> "Image.Imag
     else:
         images, index = source
         image = to_mode(images[index][0], mode)
-    if preprocess.crop_mode == "center":  # the other modes bound the longer side
+    if preprocess.crop_mode == "center":  # the other modes limit the longer side
         check_shape(image, preprocess.img_size / preprocess.crop_pct)
     return image

@@ -1,4 +1,4 @@
-"""What the zoo hands out for a model."""
+"""A loaded classifier with its preprocessing and its classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from secateurs.zoo.preprocess import Preprocess
 
 @dataclass
 class LoadedModel:
-    """A classifier with all that is needed to feed it and to read its answers.
+    """A classifier with its preprocessing and its classes.
 
     Attributes:
         model: in eval mode, float32, on the CPU.
         name: the specification that loads it again, such as ``torchvision:resnet18``.
         weights: the published name (``IMAGENET1K_V1``), a file name, ``pretrained``, ``random``
             (untrained), or ``as built`` for a function of the caller.
-        num_classes: length of the answers, or None if unknown.
-        classes: a name for each class in the model's order, or None if it carries none.
-        preprocess: what turns an image into its input.
+        num_classes: the number of logits, or None if unknown.
+        classes: the names of the classes in the order of the logits, or None if unknown.
+        preprocess: from an image to the model's input.
     """
 
     model: nn.Module
@@ -32,13 +32,13 @@ class LoadedModel:
     preprocess: Preprocess
 
 
-def count_answers(model: LoadedModel) -> int | None:
-    """How many classes a model answers: what it says, or what it does with a black image.
+def count_classes(model: LoadedModel) -> int | None:
+    """The number of a model's logits: ``num_classes``, or the number for a black image.
 
-    It is tried without gradients, in the mode that it is in; torch's random state stays as it is.
+    The model runs without gradients, in its present mode; torch's random state does not change.
 
     Returns:
-        None where it says nothing and cannot read the image.
+        None if ``num_classes`` is None and the model cannot read the image.
     """
     if model.num_classes is not None:
         return model.num_classes
@@ -50,5 +50,5 @@ def count_answers(model: LoadedModel) -> int | None:
         images = moved(black, device_of(model.model), dtype_of(model.model))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return logits_of(model.model(images)).shape[1]
-    except Exception:  # the caller's own code; whatever is wrong shows when it is scored
+    except Exception:  # the caller's own code; the error appears again when the model is used
         return None

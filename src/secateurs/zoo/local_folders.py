@@ -1,4 +1,4 @@
-"""When the name after ``hf:`` or ``timm:`` means a folder."""
+"""Folders after ``hf:`` or ``timm:`` in a model's name."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ def is_folder_name(name: str) -> bool:
 
 
 def check_path(folder: Path, package: str) -> None:
-    """Refuse a path that ``package`` cannot open, since it hands it to libraries as UTF-8.
+    """Refuse a path that ``package`` cannot open, since it passes it to libraries as UTF-8.
 
     Raises:
         InvalidArgumentError: the path is not UTF-8.

@@ -1,4 +1,4 @@
-"""What a model's name means: one function that loads any of them."""
+"""Load any model by its name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def load_model(
     Args:
         spec: ``torchvision:NAME`` or just ``NAME``; ``timm:NAME``; ``hf:NAME``; ``timm:FOLDER``
             (timm's ``local-dir:`` layout) and ``hf:FOLDER`` (written by ``save_pretrained``);
-            ``package.module:function``, called without arguments; ``digits``, the small network
+            ``package.module:function``, called without arguments; ``digits``, a small network
             that is trained on first use, or one of digits-plain, digits-wide, digits-residual,
             digits-patches, see `secateurs.zoo.digits_family`; ``lenet300``, ``lenet5`` or
             ``mlpnet`` for MNIST, ``resnet20`` for CIFAR-10, which have no published weights.
@@ -53,19 +53,19 @@ def load_model(
             ``torch.save``, read without running code), or ``random`` for an untrained model,
             drawn from the global generator: seed it with ``torch.manual_seed``. With a file or
             ``random`` nothing is downloaded; for an ``hf:`` name only the configuration is.
-        num_classes: length of the answers, for a file or ``random``; default as published.
+        num_classes: the number of logits, for a file or ``random``; default as published.
         img_size: input height and width in pixels.
         crop_pct: input size divided by resized size, above 0, at most 1.
         interpolation: nearest, bilinear, bicubic, lanczos, box or hamming.
-        mean: 1 number or one a channel, for pixels in [0, 1].
-        std: 1 number or one a channel, for pixels in [0, 1].
+        mean: 1 number or one per channel, for pixels in [0, 1].
+        std: 1 number or one per channel, for pixels in [0, 1].
         crop_mode: center, squash or border, as timm names them.
 
     Returns:
-        The model in eval mode on the CPU, and what is known about it. The preprocessing is the
-        model's own: the transforms of the torchvision weights (for a file: of
-        ``IMAGENET1K_V1``), timm's data config, or the processor of transformers. With an override
-        it is timm's evaluation transform over the same values.
+        The model in eval mode on the CPU, with its classes and its own preprocessing: the
+        transforms of the torchvision weights (for a file: of ``IMAGENET1K_V1``), timm's data
+        config, or the processor of transformers. If a value is overridden, it is timm's evaluation
+        transform with the other values unchanged.
 
     Raises:
         InvalidArgumentError: an unknown name, a checkpoint that does not fit or holds code, or a

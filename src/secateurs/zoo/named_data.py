@@ -1,4 +1,4 @@
-"""Data sets that have a name: the digits, and torchvision's small sets."""
+"""Named data sets: the digits, and torchvision's small sets."""
 
 import sys
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _DIGITS = [str(digit) for digit in range(10)]
 
 @dataclass(frozen=True)
 class _Named:
-    """How to ask torchvision for a set, and where its labels and class names are."""
+    """The class in torchvision of a set, and the attributes of its labels and class names."""
 
     factory: str
     by_word: bool = False  # split="test" instead of train=False
@@ -80,9 +80,9 @@ def read_named(
     Args:
         name: one of `NAMES`.
         split: ``train`` or ``test`` (the default).
-        model: whose answers the labels stand for.
-        root: the folder that torchvision is given; what is absent there is downloaded to it.
-        download: whether it may be downloaded.
+        model: the model whose classes the labels are.
+        root: the folder for torchvision's sets, and for downloads.
+        download: whether a set that is absent may be downloaded.
 
     Raises:
         InvalidArgumentError: an unknown split, or a model with another number of classes.

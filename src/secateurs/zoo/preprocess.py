@@ -1,4 +1,4 @@
-"""How an image becomes a model's input: a checked, printable value with the transform inside."""
+"""Preprocessing: the transform from an image to a model's input, with its checked values."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ Transform = Callable[["Image.Image"], Tensor]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What is done to an image before the model sees it.
+    """The preprocessing of a model's images.
 
     Attributes:
         img_size: height of the model's input, in pixels.
@@ -33,9 +33,9 @@ class Preprocess:
         mean: subtracted from each channel after scaling to [0, 1]; its length is the number of
             channels (3 reads images as RGB, 1 as grey).
         std: each channel is divided by it.
-        crop_mode: `center` (keep the aspect ratio, cut the rest off), `squash` (resize both edges)
+        crop_mode: `center` (keep the aspect ratio, crop the rest), `squash` (resize both edges)
             or `border` (fit the whole image, pad), as timm names them.
-        source: where these values come from.
+        source: the origin of these values.
         transform: the function itself, from a PIL image to a float tensor C x H x W.
     """
 
@@ -67,10 +67,10 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the caller wants instead of the model's own preprocessing; None keeps the model's.
+    """The caller's changes to the model's own preprocessing; None keeps the model's value.
 
     Attributes:
-        img_size: see `Preprocess`; the same for all fields.
+        img_size: this and the other fields are those of `Preprocess`.
         crop_pct: above 0, at most 1.
         interpolation: one of `INTERPOLATIONS`.
         mean: 1 or 3 numbers.
@@ -116,13 +116,13 @@ def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preproc
             ``img_size`` may be a pair (height, width). The length of ``mean`` is the number of
             channels that the model reads.
         overrides: replace values of ``base``.
-        source: where ``base`` comes from; the names of overridden values are appended.
+        source: the origin of ``base``; the names of overridden values are appended.
 
     Returns:
         The values with a timm evaluation transform.
 
     Raises:
-        InvalidArgumentError: mean or std has neither one number nor one a channel.
+        InvalidArgumentError: mean or std has neither one number nor one per channel.
     """
     require("timm", "preprocessing")
     from timm.data.transforms_factory import create_transform
@@ -188,7 +188,7 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One number holds for every channel."""
+    """One number for each channel; a single number is repeated."""
     if len(values) not in (1, channels):
         raise InvalidArgumentError(
             f"{name} has {len(values)} numbers but the model reads {channels} channel(s): "

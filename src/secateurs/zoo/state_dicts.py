@@ -1,4 +1,4 @@
-"""Where in a checkpoint of a training the weights are, told by its structure."""
+"""Find the weights in a training checkpoint by its structure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ from secateurs._io.text import quoted
 from secateurs.errors import Argument, InvalidArgumentError
 
 TOP = "."
-"""How the tensors at the top are called, where there are other sets of weights as well."""
+"""The name of the tensors at the top level, if there are other sets of weights too."""
 
-# What a training keeps beside its weights; it holds tensors as well.
+# The names of a training's other states, which may hold tensors too.
 _STATES = re.compile(
     r"(^|\.)(\w*optim\w*|\w*sched\w*|rng\w*|\w*random\w*|\w*scaler|\w*loss(es)?|\w*criterion"
     r"|\w*metrics?|callbacks?|loops|history|logs?)($|\.)",
@@ -31,26 +31,25 @@ def find_state(
     order: Sequence[str] = (),
     remedy: Sequence[object] = (),
 ) -> dict[str, Tensor]:
-    """Return the weights of what was loaded, by name.
+    """Return the weights in a loaded checkpoint, by name.
 
-    A set of weights is a mapping from names to tensors of which some have two dimensions or more:
-    what was loaded itself, or what lies up to three levels inside it, under any name but that of
-    an optimizer, a scheduler, a random generator, a loss and their like. If there is no such set,
-    one with any tensors is taken.
+    A set of weights is a mapping from names to tensors, some of which have two dimensions or more:
+    the loaded object itself, or a mapping up to three levels inside it, under any name except those
+    of optimizers, schedulers, random generators, losses and the like. If there is no such set, one
+    with any tensors is taken.
 
     Args:
         path: only for errors.
-        loaded: what ``torch.load`` gave.
-        key: where the weights are: ``"ema"``, ``"model.state_dict"``, or `TOP`.
-        order: the names of which the first is taken if there are several sets and all are listed
-            here.
+        loaded: the object that ``torch.load`` returned.
+        key: the name of the weights: ``"ema"``, ``"model.state_dict"``, or `TOP`.
+        order: names of sets; if there are several sets and all are listed here, the first is taken.
         remedy: what to do about several sets, in parts of a `Message`; default to write ``key``.
 
     Raises:
         InvalidArgumentError: there are no weights, or several sets of them.
     """
     if not isinstance(loaded, Mapping):
-        # A tensor, whatever it is called that stands for one while only its shape is looked at.
+        # Without values it is a FakeTensor, which a person need not know.
         kind = "tensor" if isinstance(loaded, Tensor) else type(loaded).__name__
         raise InvalidArgumentError(
             f"{path} holds a {kind}, not weights by name; save model.state_dict()"
@@ -85,7 +84,7 @@ def find_state(
 
 
 def _candidates(mappings: Mapping[str, Mapping[Any, Any]]) -> list[str]:
-    """The names of the sets of weights; all are equally good."""
+    """The names of the sets of weights that may be meant."""
     for dimensions in (2, 1, 0):
         found = [n for n, m in mappings.items() if not _STATES.search(n) and _holds(m, dimensions)]
         inside = [name for name in found if name != TOP]

@@ -1,24 +1,24 @@
-"""By which suffixes files of weights are known, in any case of letters."""
+"""The suffixes of files of weights, in upper or lower case."""
 
 from pathlib import Path
 
 from secateurs.errors import InvalidArgumentError
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th", ".tar")
-"""What people call files of ``torch.save``; the last stands for ``.pth.tar`` and its like."""
+"""Usual suffixes of files of ``torch.save``; the last is that of ``.pth.tar`` and the like."""
 
 SUFFIXES = (".safetensors", *PICKLED)
-"""The files of weights that fit into memory: safetensors, and what ``torch.save`` wrote."""
+"""The suffixes of files of weights that `load_model` reads."""
 
 COMPRESSED = ".safetensors.zst"
-"""safetensors as one zstd stream."""
+"""The suffix of safetensors as one zstd stream."""
 
 CHECKPOINTS = (".safetensors", COMPRESSED, *PICKLED)
-"""All files of weights that `secateurs.checkpoint` reads."""
+"""The suffixes of all files of weights that `secateurs.checkpoint` reads."""
 
 
 def suffix_of(path: str | Path) -> str:
-    """The suffix in small letters, as it stands in `CHECKPOINTS`, or another."""
+    """The suffix in lower case, as in `CHECKPOINTS`, or another one."""
     name = Path(path).name.lower()
     return COMPRESSED if name.endswith(COMPRESSED) else Path(name).suffix
 
@@ -36,16 +36,16 @@ def stem_of(name: str) -> str:
 
 
 def is_named_as_weights(name: str) -> bool:
-    """Whether a file among others is one of weights, by its name: not any ``.tar`` is."""
+    """Whether a file holds weights, by its name; ``.pth.tar`` does, ``.tar`` not."""
     doubled = suffix_of(name) != ".tar" or suffix_of(Path(name).stem) in PICKLED
     return suffix_of(name) in CHECKPOINTS and doubled
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is to be read as safetensors: by its suffix, else by how it begins.
+    """Whether a file is safetensors, by its suffix, or by its first bytes if that is unknown.
 
     Raises:
-        InvalidArgumentError: it begins as a file of the other format.
+        InvalidArgumentError: its first bytes contradict its suffix.
         OSError: it cannot be read.
     """
     suffix = suffix_of(path)

@@ -11,21 +11,21 @@ import torch
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
-from secateurs._io.regular_files import read_regular, remedy_for
+from secateurs._io.regular_files import read_regular, reading, remedy_for
 from secateurs._io.text import shortened, storable
 from secateurs.errors import Advice, FailureError, InvalidArgumentError
 from secateurs.zoo.archive import ArchiveRecord, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
 from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, SUFFIXES, is_safetensors, suffix_of
 
-# The order in which timm looks for the weights inside a training checkpoint.
+# The names under which timm searches for the weights in a training checkpoint, in its order.
 AVERAGED_FIRST = ("state_dict_ema", "model_ema", "state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
-# What torch.load(weights_only=True) says when a pickle would import or call something.
+# Words of torch.load(weights_only=True) for a pickle that would import or call something.
 _REFUSED = ("GLOBAL", "unsupported class", "unrecognized function")
-# Where what torch says of the file ends, and its advice begins.
+# The first words of the advice in torch's messages.
 _ADVICE = (" This is an internal miniz error", " Please file an issue", " Check the documentation")
-_GROWS = b"\nbytearray\n"
+_BYTEARRAY = b"\nbytearray\n"
 _SHOWN = 4
 
 State = dict[str, Tensor]
@@ -44,14 +44,14 @@ def read_weights(
 ) -> State:
     """Read a state dict; never unpickles code.
 
-    The checkpoint of a training is unpacked: its weights are found by structure, under any name
-    (`secateurs.zoo.state_dicts.find_state`). Of the two sets that timm's own checkpoints hold, the
+    In a training checkpoint the weights are found by its structure, under any name
+    (`secateurs.zoo.state_dicts.find_state`). Of the two sets in timm's own checkpoints, the
     averaged weights are taken, as timm does.
 
     Args:
         file: ``.safetensors``, or any file that ``torch.save`` wrote.
-        key: where in it the weights are, if it holds several sets.
-        order: names of sets of which the first is taken.
+        key: the name of the weights, if it holds several sets.
+        order: as for `secateurs.zoo.state_dicts.find_state`.
 
     Returns:
         Tensors on the CPU by name.
@@ -70,10 +70,8 @@ def read_weights(
             f"{path} is compressed: write it as an ordinary file first, with zstd -d or secateurs "
             "prune --decompress"
         )
-    try:
+    with reading(path):
         stored_as_safetensors = is_safetensors(path)
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     if stored_as_safetensors:
         return _read_safetensors(path)
     records = read_records(path) if is_archive(path) else None
@@ -114,7 +112,7 @@ def fit_weights(
     wrong = [key for key in state if key in own and own[key].shape != state[key].shape]
     rest = {key: value for key, value in state.items() if key not in wrong}
     try:
-        # Loaded before the check, since modules may translate old keys while they load.
+        # The keys are checked after loading, since modules may rename old keys while they load.
         result = model.load_state_dict(rest, strict=False)
     except RuntimeError as error:
         raise InvalidArgumentError(
@@ -159,29 +157,29 @@ def refuse_misfit(
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, or its type."""
+    """The first line of an error's message that is not empty, or the name of its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
 def read_pickle(path: Path, records: Sequence[ArchiveRecord] | None) -> object:
-    """Load what ``torch.save`` wrote, on the CPU; never unpickles code.
+    """Load a file of ``torch.save`` on the CPU; never unpickles code.
 
     Args:
         path: the file.
-        records: those of the archive; None if it is in the format from before archives.
+        records: the records of the archive; None for the older format, which is no archive.
 
     Raises:
         InvalidArgumentError: it holds code.
         FailureError: it is damaged.
     """
-    _refuse_growth(path, records)
+    _refuse_bytearrays(path, records)
     try:
         # timm's training checkpoints carry their command line as a Namespace: data, not code.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what damaged bytes lead to is nowhere listed
+    except Exception as error:  # torch does not document what damaged bytes raise
         text = str(error)
         if isinstance(error, pickle.UnpicklingError) and any(word in text for word in _REFUSED):
             raise InvalidArgumentError(
@@ -192,20 +190,16 @@ def read_pickle(path: Path, records: Sequence[ArchiveRecord] | None) -> object:
         raise damaged(path, _reason(error)) from error
 
 
-def _refuse_growth(path: Path, records: Sequence[ArchiveRecord] | None) -> None:
-    """Of all that torch lets a pickle call, a bytearray alone takes any memory for a few bytes."""
-    places = None if records is None else [r for r in records if r.name.endswith(".pkl")]
-    try:
-        with path.open("rb") as file:
-            if not file.seek(0, 2):
-                return  # an empty file cannot be mapped
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                parts = (
-                    [(0, len(content))] if places is None else [(r.start, r.stop) for r in places]
-                )
-                found = any(content.find(_GROWS, *part) >= 0 for part in parts)
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+def _refuse_bytearrays(path: Path, records: Sequence[ArchiveRecord] | None) -> None:
+    """Refuse the one call that torch allows in a pickle and that can fill any memory."""
+    with reading(path), path.open("rb") as file:
+        if not file.seek(0, 2):
+            return  # an empty file cannot be mapped
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            ranges = [(0, len(content))]
+            if records is not None:
+                ranges = [(r.start, r.stop) for r in records if r.name.endswith(".pkl")]
+            found = any(content.find(_BYTEARRAY, *offsets) >= 0 for offsets in ranges)
     if found:
         raise InvalidArgumentError(
             f"{path} holds a bytearray, of which a small file can make any number of gigabytes, "
@@ -215,16 +209,16 @@ def _refuse_growth(path: Path, records: Sequence[ArchiveRecord] | None) -> None:
 
 def _read_safetensors(path: Path) -> State:
     try:
-        # The library opens paths in UTF-8 alone; any other file is read as a whole.
+        # The library opens only paths in UTF-8; for others the whole file is read first.
         return load_file(path) if storable(str(path)) == str(path) else load(read_regular(path))
-    except Exception as error:  # what damaged bytes lead to is nowhere listed
+    except Exception as error:  # safetensors does not document what damaged bytes raise
         raise FailureError(
             f"cannot read {path} as safetensors ({shortened(one_line(error))}): {remedy_for(path)}"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """What torch says of the file, without its advice to load it in less safe ways."""
+    """The first line of torch's message, without its advice to load the file in less safe ways."""
     if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error):
         _, found, text = str(error).partition("WeightsUnpickler error:")
         lines = text.strip().splitlines()
@@ -239,7 +233,7 @@ def _names_of_code(path: Path) -> str:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:
-        return ""  # the old, non-zip format cannot be listed
+        return ""  # for the old format, which is no archive, torch cannot list them
     return f" ({shortened(_first(sorted(names)))})" if names else ""
 
 
