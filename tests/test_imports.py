@@ -10,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import secateurs
 from result_rows import make_row
@@ -226,6 +228,14 @@ print("done")
             "sc.zoo.load_model('resnet18', weights='random')",
             "a model of torchvision needs torchvision: pip install torchvision",
         ),
+        (
+            "sc.checkpoint.prune_checkpoint('in.safetensors', 'o.zst', 0.5, compress=True)",
+            "a .safetensors.zst file needs zstandard: pip install zstandard",
+        ),
+        (
+            "sc.load_checkpoint('in.safetensors.zst')",
+            "a .safetensors.zst file needs zstandard: pip install zstandard",
+        ),
         ("sc.transfer", "secateurs.transfer needs pillow: pip install pillow"),
         (
             "sc.report.plot_sweep(sc.results.read_rows('rows'), 'plot')",
@@ -240,6 +250,8 @@ print("done")
 def test_what_is_not_installed_is_named(tmp_path: Path, program: str, said: str) -> None:
     with Results(tmp_path / "rows") as results:
         results.add_all([make_row(0.0), make_row(0.5)])
+    save_file({"fc.weight": torch.ones(2, 2)}, tmp_path / "in.safetensors")
+    (tmp_path / "in.safetensors.zst").write_bytes(b"\x28\xb5\x2f\xfd")
     tried = f"""
 import secateurs as sc
 try: {program}

@@ -1,9 +1,12 @@
 """Terminals, pipes, settings and names around a command: they cost no finished work."""
 
+import io
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from safetensors.torch import save_file
 from hostile import HIDDEN, NAMES
 from result_rows import make_row
 from secateurs.cli import main
+from secateurs.cli.standard_output import Stdout
+from secateurs.errors import FailureError
 from secateurs.results import Results, read_rows
 
 FILES = {"config.json", "results.csv", "results.jsonl", "sweep.png", "sweep.svg"}
@@ -36,6 +41,18 @@ def test_a_size_that_is_none(
         monkeypatch.setenv(name, columns)
     assert (run("report", "here"), run("sweep", "--help")) == expected
     assert os.environ["COLUMNS"] == columns
+
+
+@contextmanager
+def full_disk(*, unbuffered: bool) -> Iterator[io.TextIOWrapper]:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    stream = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=unbuffered)
+    try:
+        yield stream
+    finally:
+        with suppress(OSError):
+            stream.close()
 
 
 @pytest.mark.parametrize("how", ["no reader", "full disk", "none"])
@@ -65,6 +82,33 @@ def test_a_broken_stdout_loses_neither_rows_nor_plots(
     assert how != "full disk" or said[1] == (
         "secateurs: cannot print the table: No space left on device; the files are written"
     )
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], []])
+def test_a_full_disk_under_what_has_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with full_disk(unbuffered=False) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+    assert caught.value.code == 1
+    assert re.fullmatch("secateurs: cannot .*: No space left on device\n", capsys.readouterr().err)
+
+
+def test_a_full_disk_under_an_unbuffered_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PYTHONUNBUFFERED, where also an empty text is written."""
+    went_on: list[str] = []
+    with full_disk(unbuffered=True) as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with (
+            pytest.raises(FailureError, match="cannot print the table: No space left"),
+            Stdout() as out,
+        ):
+            out.table(lambda console: console.print("a table"))
+            out.table(lambda console: console.print("another one"))
+            went_on.append("with the plots")
+    assert went_on
 
 
 def test_a_plot_that_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:

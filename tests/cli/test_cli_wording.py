@@ -70,6 +70,8 @@ NETS = ("--surrogates", "digit_nets:hidden", "digit_nets:convolved")
         ((*RANDOM, "--prune-type", "gradient", "--include", "*bias"), "write --exclude"),
         ((*RANDOM, "--img-size", "0"), "--img-size must be a positive whole number"),
         ((*RANDOM, "--crop-pct", "2"), "--crop-pct must be above 0"),
+        ((*RANDOM, "--mean", "1", "2"), "--mean must be 1 or 3 numbers"),
+        ((*RANDOM, "--std", "0"), "--std must be above 0"),
         ((*RANDOM, "--num-classes", "0"), "--num-classes must be a positive whole number"),
         ((*RANDOM, "--split", "vla"), "--split"),
         ((*RANDOM, "--device", "foo"), "write --device cpu"),

@@ -232,6 +232,21 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
         masks_of(nn.Linear(2, 2)).save(tmp_path / "absent" / "masks")
 
 
+@pytest.mark.parametrize("prune_type", ["global", "gradient"])
+def test_what_is_often_taken_for_masks(prune_type: str) -> None:
+    model = nn.Linear(3, 2)
+    candidates = select(model, 0.5)
+    for given in (candidates, {"weight": torch.ones(2, 3, dtype=torch.bool)}, None):
+        with pytest.raises(InvalidArgumentError, match=r"masks must be secateurs\.Masks, got"):
+            apply_masks(model, given, prune_type)
+    with pytest.raises(InvalidArgumentError, match=r"out must be secateurs\.Masks, got dict"):
+        candidates.draw(0.5, seed=0, out={})
+    with pytest.raises(InvalidArgumentError, match=r"mask of weight must be a bool tensor.*int"):
+        Masks.from_tensors({"weight": 1})
+    with pytest.raises(InvalidArgumentError, match=r"a mapping from names.*got NoneType"):
+        Masks.from_tensors(None)
+
+
 def test_masks_for_another_model() -> None:
     masks = masks_of(nn.Linear(3, 2))
     other, wide = nn.Sequential(nn.Linear(3, 2)), nn.Linear(4, 2)

@@ -154,6 +154,7 @@ def test_integer_parameters_stay_out_of_all() -> None:
         ({"include": nn.Linear(1, 1)}, r"include takes names and nn.Module types, got Linear"),
         ({"include": ()}, r"include is empty; leave it out"),
         ({"include": "linaer"}, r"include='linaer' matches no parameter.*did you mean linear"),
+        ({"include": ""}, r"include='' matches no parameter and no module \(model"),
         ({"exclude": "zzz"}, r"exclude='zzz' matches no parameter and no module \(model"),
         ({"include": nn.RNN}, "include: the model has no RNN with weights"),
         ({"exclude": nn.RNN}, "exclude: the model has no RNN with weights"),

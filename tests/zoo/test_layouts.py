@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from zoo_samples import (
     WNIDS,
     compatible,
@@ -107,6 +108,8 @@ def test_without_a_model(tmp_path: Path) -> None:
     assert labels_of(load_data(tmp_path / "b", preprocess=preprocess())) == [0, 1]
     with pytest.raises(InvalidArgumentError, match="needs preprocess"):
         load_data(tmp_path / "a")
+    with pytest.raises(InvalidArgumentError, match=r"load_model gives, got Linear; .* give pre"):
+        load_data(tmp_path / "a", model=torch.nn.Linear(1, 1))
 
 
 def test_no_images(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from secateurs.checkpoint.publication import Publication
 from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
 from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, stem_of, suffix_of
 
 
@@ -128,7 +128,10 @@ def find_destination(
     Raises:
         InvalidArgumentError: the output is of another kind than the source, or a folder that holds
             another checkpoint.
+        FailureError: what compresses is not installed.
     """
+    if compress:
+        require("zstandard", "a .safetensors.zst file")
     if source.folder is None:
         return _single(source, output, compress)
     if suffix_of(output) in CHECKPOINTS and not output.is_dir():

@@ -12,7 +12,7 @@ from secateurs.checkpoint.file_identity import Identity, check_unchanged, identi
 from secateurs.checkpoint.header import read_header
 from secateurs.checkpoint.main_file import main_file
 from secateurs.checkpoint.shard_index import check_agreement, is_index, read_index
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.zoo.archive import is_archive
 from secateurs.zoo.suffixes import (
     CHECKPOINTS,
@@ -129,6 +129,7 @@ def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
         )
     read = read_header
     if compressed:
+        require("zstandard", "a .safetensors.zst file")
         from secateurs.checkpoint.zstd_frame import read_compressed
 
         read = read_compressed
@@ -136,7 +137,7 @@ def _read_file(path: Path, key: str | None, order: Sequence[str]) -> StoredFile:
     if _BITMASKS in (stored.metadata or {}):
         raise InvalidArgumentError(
             f"{path} holds bitmasks and values, which secateurs wrote before it wrote zstd: write "
-            "it as an ordinary file with the version that made it, as CHANGELOG.md says"
+            "it as an ordinary file with the version that made it"
         )
     return stored
 

@@ -76,7 +76,7 @@ def make_app() -> App:
 def options_of(command: str) -> Collection[str]:
     """The names of a command's options, both ``--output`` and ``-o``."""
     app = make_app()
-    if command not in app:
+    if command.startswith("-") or command not in app:  # to the parser --help is a command, too
         return ()
     arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
     return {name for argument in arguments for name in argument.names}

@@ -32,9 +32,15 @@ class Stdout:
 
     def table(self, print_it: "Callable[[Console], None]") -> None:
         """Print the output of a function that prints on a console."""
+        if self._lost is not None:
+            return
         console = make_console()
-        with console.capture() as captured:
-            print_it(console)
+        try:
+            with console.capture() as captured:
+                print_it(console)
+        except OSError as error:  # rich writes an empty text, which an unbuffered stdout passes on
+            self._lost = error
+            return
         self.write(captured.get())
 
     def write(self, text: str) -> None:

@@ -15,7 +15,7 @@ from secateurs._tensors.memory_order import as_integers
 from secateurs._tensors.multiply import Product, multiply
 from secateurs.distributed.dtensor import as_replica, local_of
 from secateurs.errors import InvalidArgumentError
-from secateurs.masks.mask import Mask, Masks
+from secateurs.masks.mask import Mask, Masks, check_masks
 from secateurs.originals.module_state import (
     ORIGINAL_SUFFIX,
     keep_original,
@@ -33,8 +33,10 @@ def matching_targets(contents: ModelContents, masks: Masks) -> list[tuple[Target
     """Pair each mask with the parameter it is for.
 
     Raises:
-        InvalidArgumentError: the model has no parameter of that name and shape.
+        InvalidArgumentError: the model has no parameter of that name and shape; ``masks`` are
+            something else.
     """
+    check_masks("masks", masks)
     pairs: list[tuple[Target, Mask]] = []
     for name, mask in masks.units.items():
         target = contents.targets.get(name)

@@ -17,7 +17,7 @@ from secateurs.distributed.dtensor import full_of
 from secateurs.distributed.model_group import group_of_tensors
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import shard_of
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.masks._sparsity import Sparsity, count_masks
 from secateurs.masks.granularity import Units
 
@@ -126,8 +126,19 @@ class Masks(Mapping[str, torch.Tensor]):
         """Wrap bool tensors in the parameters' shapes, True where kept.
 
         Raises:
-            InvalidArgumentError: one of them is not bool.
+            InvalidArgumentError: one of them is not a bool tensor.
         """
+        if not isinstance(tensors, Mapping):
+            raise InvalidArgumentError(
+                "tensors must be a mapping from names to bool tensors, "
+                f"got {type(tensors).__name__}"
+            )
+        for name, tensor in tensors.items():
+            if not isinstance(tensor, torch.Tensor):
+                raise InvalidArgumentError(
+                    f"the mask of {name} must be a bool tensor with True for kept, "
+                    f"got {type(tensor).__name__}"
+                )
         group = group_of_tensors(tensors.values())
         masks: dict[str, Mask] = {}
         for name, tensor in tensors.items():
@@ -246,6 +257,24 @@ class Masks(Mapping[str, torch.Tensor]):
             raise InvalidArgumentError(
                 f"{path} cannot be read as masks: {shortened(str(error))}"
             ) from error
+
+
+def check_masks(name: str, masks: object) -> None:
+    """Refuse what is often taken for masks.
+
+    Args:
+        name: of the argument.
+        masks: what was given as such.
+
+    Raises:
+        InvalidArgumentError: they are no `Masks`.
+    """
+    if not isinstance(masks, Masks):
+        raise InvalidArgumentError(
+            Argument(name),
+            f" must be secateurs.Masks, got {type(masks).__name__}; "
+            "write candidates.draw(), or Masks.from_tensors(...) of bool tensors",
+        )
 
 
 def _units(name: str, described: object) -> Units:

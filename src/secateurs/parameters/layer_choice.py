@@ -211,7 +211,7 @@ def _unmatched(
 ) -> InvalidArgumentError:
     if isinstance(pattern, type):
         return InvalidArgumentError(f"{option}: the model has no {pattern.__name__} with weights")
-    names = [*contents.targets, *(name for name, _ in contents.modules)]
+    names = [*contents.targets, *(name for name, _ in contents.modules if name)]
     return InvalidArgumentError(
         Argument(option, pattern),
         f" matches no parameter and no module{nearest(pattern, names)}",

@@ -13,7 +13,7 @@ from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
 from secateurs.masks.bernoulli import draw_into
 from secateurs.masks.granularity import Units
-from secateurs.masks.mask import Mask, Masks, comparison_error
+from secateurs.masks.mask import Mask, Masks, check_masks, comparison_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +110,7 @@ class Candidates:
         return Masks(masks, self.group.holders)
 
     def _checked(self, out: Masks) -> Masks:
+        check_masks("out", out)
         for name, chosen in self.local.items():
             mask = out.units.get(name)
             if mask is None or mask.units != self.units[name]:

@@ -82,6 +82,11 @@ def load_data(
         >>> len(data.dataset), data.dataset[0][0].shape
         (100, torch.Size([1, 8, 8]))
     """
+    if model is not None and not isinstance(model, LoadedModel):
+        raise InvalidArgumentError(
+            f"model must be what load_model gives, got {type(model).__name__}; for a network of "
+            "your own give preprocess=..."
+        )
     transform = preprocess or (model.preprocess if model else None)
     if transform is None:
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")

@@ -219,10 +219,10 @@ def _check_channels(name: str, values: Any) -> tuple[float, ...]:
     numbers = [values] if isinstance(values, int | float) else list(values)
     if len(numbers) not in (1, 3) or not all(_finite(number) for number in numbers):
         raise InvalidArgumentError(
-            f"{name} must be 1 or 3 numbers, such as 0.485 0.456 0.406; got {values!r}"
+            Argument(name), f" must be 1 or 3 numbers, such as 0.485 0.456 0.406; got {values!r}"
         )
     if name == "std" and min(numbers) <= 0:
-        raise InvalidArgumentError(f"std must be above 0, got {values!r}")
+        raise InvalidArgumentError(Argument(name), f" must be above 0, got {values!r}")
     return tuple(float(number) for number in numbers)
 
 
