@@ -75,11 +75,7 @@ class Compressor:
     """
 
     def __init__(self, file: FileIO, size: int, *, itemsize: int):
-        own = {"min_match": 4, "hash_log": 8} if itemsize >= 4 else {}
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            1, threads=_cores(), write_checksum=True, write_content_size=True, **own
-        )
-        compressor = zstandard.ZstdCompressor(compression_params=parameters)
+        compressor = zstandard.ZstdCompressor(compression_params=_parameters(itemsize))
         self._file = _Appended(file)
         # Of a file's methods, the library calls only write.
         target = cast(BinaryIO, self._file)
@@ -94,6 +90,19 @@ class Compressor:
         """Write the rest; returns the size of the result in bytes."""
         self._stream.flush(zstandard.FLUSH_FRAME)
         return self._file.size
+
+
+def compressed_size(content: bytes, *, itemsize: int = 4) -> int:
+    """How many bytes `Compressor` makes of these."""
+    compressor = zstandard.ZstdCompressor(compression_params=_parameters(itemsize))
+    return len(compressor.compress(content))
+
+
+def _parameters(itemsize: int) -> zstandard.ZstdCompressionParameters:
+    own = {"min_match": 4, "hash_log": 8} if itemsize >= 4 else {}
+    return zstandard.ZstdCompressionParameters.from_level(
+        1, threads=_cores(), write_checksum=True, write_content_size=True, **own
+    )
 
 
 class _Appended:

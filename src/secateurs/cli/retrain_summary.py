@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import zstandard
 from torch import nn
 
 from secateurs._console import say
-from secateurs.checkpoint.compression import LEVEL
+from secateurs.checkpoint.compression import compressed_size
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.masks._sparsity import sparsity
 from secateurs.report.retrain_curves import plot_retrain
@@ -81,7 +80,7 @@ def report(
 def _sizes(path: Path) -> tuple[int, int]:
     """Bytes of a file, as it is and compressed as `secateurs prune --compress` does."""
     content = path.read_bytes()
-    return len(content), len(zstandard.ZstdCompressor(level=LEVEL).compress(content))
+    return len(content), compressed_size(content)
 
 
 def _which(options: SelectionOptions) -> dict[str, Any]:
