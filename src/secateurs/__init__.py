@@ -18,6 +18,7 @@ from secateurs.errors import (
     FailureError,
     InvalidArgumentError,
     LostTrainingWarning,
+    RepairWarning,
     SecateursError,
 )
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
         pruned,
         restore,
     )
+    from secateurs.repair.pipeline import repair
     from secateurs.selection._select import select, select_levels
     from secateurs.selection.candidates import Candidates, Levels
     from secateurs.selection.selection_options import SelectionOptions
@@ -66,6 +68,7 @@ __all__ = [
     "LostTrainingWarning",
     "Mask",
     "Masks",
+    "RepairWarning",
     "SecateursError",
     "SelectionOptions",
     "Sparsity",
@@ -79,6 +82,7 @@ __all__ = [
     "gradient_pruned",
     "make_permanent",
     "pruned",
+    "repair",
     "restore",
     "select",
     "select_levels",
@@ -119,6 +123,7 @@ _MODULES = (
     "masks",
     "parameters",
     "pruning",
+    "repair",
     "report",
     "results",
     "selection",

@@ -124,6 +124,10 @@ class CoverageWarning(SecateursWarning):
         return type(self), (self.said, self.layers, self.include)
 
 
+class RepairWarning(SecateursWarning):
+    """A repair does less than was asked for, or rests on few images."""
+
+
 class LostTrainingWarning(SecateursWarning):
     """Values that were learned, or loaded, are gone, since the caller went back to older ones."""
 

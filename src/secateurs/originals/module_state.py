@@ -64,7 +64,8 @@ class Kept:
             for attribute, original in standing.items():
                 parameter = parameter_of(module, attribute)  # some conversions make new ones
                 if parameter is not None:
-                    original = original.moved(fn(original.values), parameter)
+                    repaired = None if original.repaired is None else fn(original.repaired)
+                    original = original.moved(fn(original.values), parameter, repaired)
                     keep_original(module, attribute, original)
         return module
 
@@ -235,10 +236,11 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
     _tidy(kept)
 
 
-def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
-    """The Parameter that stands in a module under a name now."""
+def parameter_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
+    """The Parameter, or the buffer, that stands in a module under a name now."""
     # Not looked up by name: that gives the pruned weight where a surrogate runs in this thread.
-    return next((p for name, p in module._parameters.items() if name == attribute), None)
+    found = next((p for name, p in module._parameters.items() if name == attribute), None)
+    return module._buffers.get(attribute) if found is None else found
 
 
 def _kept_below(module: nn.Module) -> Kept | None:

@@ -1,8 +1,8 @@
 """`Original`: the values that a parameter had before it was pruned, and whether they still count.
 
-A pruned weight is its original times a mask. If it holds anything else, it has been trained since,
-or loaded, or merged, or set afresh. To see that takes a look at every value; a look is saved where
-torch's own count of writes says that nobody wrote since we did.
+A pruned weight is its original times a mask, or what repair made of that. If it holds anything
+else, it has been trained since, or loaded, or merged, or set afresh. To see that takes a look at
+every value; a look is saved where torch's own count of writes says that nobody wrote since we did.
 """
 
 import weakref
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from secateurs._tensors.blocks import in_threads, threads_for
 from secateurs._tensors.memory_order import as_integers
@@ -26,16 +25,20 @@ _OF_NUMPY = (torch.float32, torch.float64, torch.float16)
 
 
 class Original:
-    """The values that one Parameter had before it was pruned.
+    """The values that one Parameter had before it was pruned, or a buffer before it was repaired.
 
     Args:
         values: a detached copy.
         parameter: the Parameter they are of; another one in its place has nothing to do with them.
+
+    Attributes:
+        repaired: a copy of the values that repair gave the parameter; None if it was not repaired.
     """
 
-    def __init__(self, values: torch.Tensor, parameter: nn.Parameter):
+    def __init__(self, values: torch.Tensor, parameter: torch.Tensor):
         self.values = values
         self.parameter = parameter
+        self.repaired: torch.Tensor | None = None
         self._note_mask(None)
         self._seen: tuple[Any, Any, Any] | None = None
         self._trained = False
@@ -55,14 +58,21 @@ class Original:
         """Whether these are the values of a parameter, and not of one that stood there before."""
         return parameter is self.parameter and self.parameter.shape == self.values.shape
 
-    def moved(self, values: torch.Tensor, parameter: nn.Parameter) -> "Original":
+    def moved(
+        self,
+        values: torch.Tensor,
+        parameter: torch.Tensor,
+        repaired: torch.Tensor | None = None,
+    ) -> "Original":
         """What is kept of a parameter that was moved or converted, or copied.
 
         Args:
             values: the original values, moved likewise.
             parameter: the parameter now.
+            repaired: the repaired values, moved likewise; default those of this one.
         """
         moved = Original(values, parameter)
+        moved.repaired = self.repaired if repaired is None else repaired
         moved._mask, moved._mask_version = self._mask, self._mask_version
         return moved
 
@@ -94,7 +104,13 @@ class Original:
 
     def differs(self) -> torch.Tensor:
         """The same as one bool, by a look at all values, without waiting for a GPU."""
-        return differs(self.parameter, self.values, self.mask)
+        expected = self.values if self.repaired is None else self.repaired
+        return differs(self.parameter, expected, self.mask)
+
+    def was_repaired(self) -> None:
+        """Note that the parameter holds what repair gave it, which is no training."""
+        self.repaired = self.parameter.detach().clone()
+        self.seen()
 
     def written(self, mask: torch.Tensor | None) -> None:
         """Note that the parameter holds the original values times a mask now.
@@ -104,6 +120,7 @@ class Original:
                 is not known: then zeros anywhere look like pruning.
         """
         self._note_mask(mask)
+        self.repaired = None
         self.seen()
 
     def _note_mask(self, mask: torch.Tensor | None) -> None:
@@ -189,7 +206,7 @@ def _compare(originals: Sequence[Original]) -> list[bool]:
     return [outcomes[i % count][i // count] for i in range(len(originals))]
 
 
-def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
+def _writes(parameter: torch.Tensor) -> tuple[Any, ...]:
     """What is another after a write: torch's counts, the address, a few values."""
     here = parameter.detach()
     counts = _version(parameter)
