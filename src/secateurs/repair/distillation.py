@@ -41,7 +41,7 @@ class Distillation:
 def distill(
     model: nn.Module,
     batches: Sequence[Tensor],
-    wanted: Tensor,
+    dense: Mapping[int, Tensor],
     weights: Sequence[PrunedWeight],
     changes: Changes,
     how: Distillation,
@@ -55,7 +55,7 @@ def distill(
     Args:
         model: the network, in evaluation mode: BatchNorm's statistics stay.
         batches: images.
-        wanted: the dense network's outputs on them.
+        dense: what the dense network has in the place of the model's tensors, by their ids.
         weights: those that are pruned.
         changes: takes note of what is changed.
         how: the options.
@@ -63,7 +63,7 @@ def distill(
     Returns:
         How many steps were taken.
     """
-    images = torch.cat(list(batches))
+    images, wanted = torch.cat(list(batches)), outputs_of(model, batches, dense)
     held = max(1, round(how.held_out * len(images)))
     if held >= len(images):
         raise InvalidArgumentError(

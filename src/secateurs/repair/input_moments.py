@@ -35,7 +35,8 @@ class _InputSite:
         """Take in one batch."""
         del dense
         self.transposed = call.function is torch.addmm
-        self._moments.add(call.rows())
+        for rows, _ in call.blocks():
+            self._moments.add(rows)
 
     def finish(self) -> None:
         """Nothing is solved."""
@@ -48,7 +49,7 @@ class _InputSite:
 
 @contextmanager
 def observed_inputs(
-    model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 8
+    model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 8, memory: int = 2**29
 ) -> Generator[None]:
     """For a ``with`` block, the scores that need inputs get those of some images, without labels.
 
@@ -59,6 +60,7 @@ def observed_inputs(
         model: the network, as it is scored: dense, or under the pruning it is under.
         images: as for `secateurs.repair`.
         batch_size: how many images run at once.
+        memory: as for `secateurs.repair`.
 
     Raises:
         InvalidArgumentError: there are no images, or the model does not take them.
@@ -79,7 +81,7 @@ def observed_inputs(
     with evaluation_mode(model):
         uses = layer_uses(model, batches[0][:1])
         sites: dict[int, Site] = {key: one for key, one in known.items() if key in uses.counts}
-        Lockstep(model, sites, None).run(batches)
+        Lockstep(model, sites, None, uses.sizes_of(sites), memory).run(batches)
     try:
         for target in targets:
             if id(target.parameter) in sites:

@@ -4,7 +4,7 @@ Whatever computed the padding before, the call that torch gets says what is mult
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -87,27 +87,43 @@ class LayerCall:
             return 1
         return math.prod(output.shape[-self._dimensions :])
 
-    def rows(self, chosen: Tensor | None = None) -> Tensor:
-        """The inputs of each output value, (groups, values, inputs), in the order of the weight.
+    def blocks(
+        self, output: Tensor | None = None, chosen: Tensor | None = None, most: int = 2**22
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What goes in, and what comes out, as matrices; a few images at a time.
 
         Args:
+            output: what comes out; without it the second is None.
             chosen: which positions of a convolution count; all of them without it.
+            most: about how many numbers a block has.
+
+        Yields:
+            The inputs of each value, (groups, values, inputs), in the order of the weight; and the
+            values, (groups, values, outputs).
         """
         if not self.is_convolution:
-            return self.input.reshape(1, -1, self.input.shape[-1])
-        patches = self._patches(chosen)  # (images, channels, kernel, positions)
-        images, channels, kernel, places = patches.shape
-        split = patches.reshape(images, self.groups, channels // self.groups * kernel, places)
-        return split.permute(1, 0, 3, 2).reshape(self.groups, images * places, -1)
+            yield _as_rows(self.input), None if output is None else _as_rows(output)
+            return
+        size = self._dimensions
+        images = self.input.reshape(-1, *self.input.shape[-size - 1 :])
+        values = None if output is None else output.reshape(-1, *output.shape[-size - 1 :])
+        places = images[0, 0].numel() if chosen is None else len(chosen)
+        each = images.shape[1] * math.prod(self._kernel) * places
+        step = max(1, most // max(each, 1))
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
+            patches = self._patches(images[part], chosen)
+            rows = self._grouped(patches.flatten(1, 2))
+            if values is None:
+                yield rows, None
+                continue
+            flat = values[part].flatten(2)
+            yield rows, self._grouped(flat if chosen is None else flat[:, :, chosen])
 
-    def columns(self, output: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """An output as (groups, values, outputs), beside `rows`."""
-        if not self.is_convolution:
-            return output.reshape(1, -1, output.shape[-1])
-        flat = output.reshape(-1, *output.shape[-self._dimensions - 1 :]).flatten(2)
-        flat = flat if chosen is None else flat[:, :, chosen]
-        images, channels, places = flat.shape
-        split = flat.reshape(images, self.groups, channels // self.groups, places)
+    def _grouped(self, values: Tensor) -> Tensor:
+        """(images, channels, positions) as (groups, values, channels of a group)."""
+        images, channels, places = values.shape
+        split = values.reshape(images, self.groups, channels // self.groups, places)
         return split.permute(1, 0, 3, 2).reshape(self.groups, images * places, -1)
 
     def matrix(self, weight: Tensor) -> Tensor:
@@ -128,11 +144,11 @@ class LayerCall:
     def _kernel(self) -> tuple[int, ...]:
         return () if self.weight is None else tuple(self.weight.shape[2:])
 
-    def _patches(self, chosen: Tensor | None) -> Tensor:
+    def _patches(self, images: Tensor, chosen: Tensor | None) -> Tensor:
+        """(images, channels, positions of the kernel, positions of the output)."""
         size, kernel = self._dimensions, self._kernel
         stride = _several(self.argument("stride", 1), size)
         dilation = _several(self.argument("dilation", 1), size)
-        images = self.input.reshape(-1, *self.input.shape[-size - 1 :])
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         images = F.pad(images, self._padding(size, reach))
         found: list[Tensor] = []
@@ -160,3 +176,7 @@ def _several(value: Any, size: int) -> tuple[int, ...]:
     """One number for each dimension."""
     given = (value,) if isinstance(value, int) else tuple(value)
     return given * size if len(given) == 1 else given
+
+
+def _as_rows(values: Tensor) -> Tensor:
+    return values.reshape(1, -1, values.shape[-1])

@@ -82,7 +82,8 @@ class WeightSite:
                 chosen = torch.randperm(positions, generator=source)[:most].sort().values
                 self._chosen = chosen.to(output.device)
         self._calls = [call]
-        self._moments.add(call.rows(self._chosen), call.columns(output, self._chosen))
+        for rows, values in call.blocks(output, self._chosen):
+            self._moments.add(rows, values)
 
     def finish(self) -> None:
         """Solve it, and write weight and bias."""

@@ -1,5 +1,6 @@
 """Which layers a network calls, how often, and what is behind what; seen on one image."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
@@ -16,12 +17,18 @@ class LayerUses:
 
     Attributes:
         counts: how often each layer is called, by the id of the tensor that it is known by.
+        sizes: of each call the id of that tensor, and the bytes that go in, in order.
         before_batch_norm: the ids of weights whose output goes straight into a BatchNorm layer,
             with the id of that one's running mean.
     """
 
     counts: dict[int, int] = field(default_factory=dict[int, int])
+    sizes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     before_batch_norm: dict[int, int] = field(default_factory=dict[int, int])
+
+    def sizes_of(self, keys: Collection[int]) -> list[int]:
+        """The bytes that go into each call of some layers, in order."""
+        return [size for key, size in self.sizes if key in keys]
 
 
 class _Recorder(Replaced):
@@ -38,6 +45,7 @@ class _Recorder(Replaced):
             call = LayerCall(func, args, kwargs or {})
             key = id(call.weight)
             self.uses.counts[key] = self.uses.counts.get(key, 0) + 1
+            self.uses.sizes.append((key, call.input.nbytes))
             if call.is_batch_norm:
                 source = (k for k, output in self._outputs if output is call.input)
                 self.uses.before_batch_norm |= dict.fromkeys(source, key)

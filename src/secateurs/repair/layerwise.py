@@ -43,6 +43,7 @@ def repair_layers(
     *,
     damping: float,
     most_values: int,
+    memory: int,
 ) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
     """Repair layer after layer, each on the inputs that the repaired layers before it give.
 
@@ -56,6 +57,7 @@ def repair_layers(
         changes: takes note of what is changed.
         damping: see `masked_least_squares`.
         most_values: see `LayerOptions`.
+        memory: see `Lockstep`.
 
     Returns:
         For each weight that was solved the error of its outputs before and after; and the names of
@@ -87,7 +89,8 @@ def repair_layers(
         return {}, tuple(left)
     needs_dense = bool(solved)
     _note(model, weights, sites, dense, changes)
-    Lockstep(model, sites, dense if needs_dense else None).run(batches)
+    beside = dense if needs_dense else None
+    Lockstep(model, sites, beside, uses.sizes_of(sites), memory).run(batches)
     _warn_of_few(solved)
     return {site.name: site.errors for site in solved}, tuple(left)
 

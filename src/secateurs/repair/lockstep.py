@@ -7,6 +7,8 @@ go on. So each layer sees the inputs that the layers before it give after they w
 what is held in memory at any time is what all images are between two layers.
 """
 
+import ctypes
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -75,6 +77,7 @@ class _Run:
     Attributes:
         dense: whether it is the dense network.
         waiting: the call that it waits at.
+        skips: how many layers it is to pass before it waits at one.
     """
 
     def __init__(self, images: Tensor, dense: bool):
@@ -82,6 +85,7 @@ class _Run:
         self.dense = dense
         self.may_go = threading.Semaphore(0)
         self.waiting: LayerCall | None = None
+        self.skips = 0
 
 
 class Lockstep:
@@ -92,12 +96,22 @@ class Lockstep:
         sites: what is to be repaired, by the id of the tensor that its call is known by.
         dense: what the dense network has in the place of the model's tensors, by their ids; None
             if no site needs the dense network.
+        sizes: for each call of a site, in order, the bytes that one image takes before it.
+        memory: how many bytes all images together may take before a layer. Where they would take
+            more, the first of them stand for all, and the others follow when these are past.
     """
 
     def __init__(
-        self, model: nn.Module, sites: Mapping[int, Site], dense: Mapping[int, Tensor] | None
+        self,
+        model: nn.Module,
+        sites: Mapping[int, Site],
+        dense: Mapping[int, Tensor] | None,
+        sizes: Sequence[int],
+        memory: int,
     ):
         self.model, self.sites, self.dense = model, sites, dense
+        self.sizes, self.memory = sizes, memory
+        self._active = self._skips = self._passed = 0
         self._runs: list[_Run] = []
         self._error: BaseException | None = None
         self._stopped = False
@@ -114,6 +128,10 @@ class Lockstep:
         """
         kinds = [False] if self.dense is None else [True, False]
         self._runs = [_Run(batch, dense) for batch in batches for dense in kinds]
+        first, self._skips = self._first_batches(batches)
+        self._passed, self._active = 0, first * len(kinds)
+        for run in self._runs[self._active :]:
+            run.skips = self._skips
         threads = [
             threading.Thread(target=self._work, args=(index,), daemon=True)
             for index in range(len(self._runs))
@@ -131,6 +149,16 @@ class Lockstep:
             raise
         if self._error is not None:
             raise self._error
+
+    def _first_batches(self, batches: Sequence[Tensor]) -> tuple[int, int]:
+        """How many batches go first, and how many layers they pass before the others follow."""
+        copies = 1 if self.dense is None else 2
+        large = [size * copies * sum(map(len, batches)) > self.memory for size in self.sizes]
+        if not any(large):
+            return len(batches), 0
+        skips = len(large) - large[::-1].index(True)
+        most = max(self.sizes) * copies * len(batches[0])
+        return min(max(1, self.memory // most), len(batches)), skips
 
     def _stop(self) -> None:
         self._stopped = True
@@ -161,15 +189,21 @@ class Lockstep:
             raise _StoppedError
 
     def _next(self, index: int) -> None:
-        self._runs[(index + 1) % len(self._runs)].may_go.release()
+        self._runs[(index + 1) % self._active].may_go.release()
 
     def _arrive(self, index: int, key: int, call: LayerCall) -> None:
         site = self.sites.get(key)
         if site is None:
             return
         run = self._runs[index]
+        if run.skips:
+            run.skips -= 1
+            return
         if index == 0:
             self._site = site
+            self._passed += 1
+            if self._passed > self._skips:
+                self._active = len(self._runs)
         elif self._site is not site:
             raise FailureError(
                 f"the images do not all go through the layers in one order (at {site.name}): "
@@ -181,8 +215,16 @@ class Lockstep:
             beside = self._runs[index - 1] if self.dense is not None else run
             site.add(call, beside.waiting or call)
             beside.waiting = None
-        if index == len(self._runs) - 1:
+        if index == self._active - 1:
             site.finish()
         del call
+        _give_back_memory()
         self._next(index)
         self._wait(run)
+
+
+def _give_back_memory() -> None:
+    """Let the system have what the threads freed: glibc keeps it for each thread on its own."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

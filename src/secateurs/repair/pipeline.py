@@ -31,7 +31,8 @@ class StepReport:
     Attributes:
         steps: their names.
         seconds: how long they took.
-        loss: the divergence from the dense network's outputs on the images, before and after.
+        loss: the divergence from the dense network's outputs, before and after; as ``agreement``
+            on the first 64 images or somewhat more.
         agreement: the share of images with the dense network's first class, before and after.
         layers: for each weight that was solved the squared error of its outputs, as a part of what
             the dense network's vary, before and after.
@@ -57,6 +58,7 @@ class RepairOptions:
         damping: see `secateurs.repair.least_squares.masked_least_squares`.
         batch_size: how many images run at once.
         most_values: how many values of each output channel reconstruction looks at.
+        memory: see `secateurs.repair.lockstep.Lockstep`.
         distillation: how to distill.
     """
 
@@ -64,6 +66,7 @@ class RepairOptions:
     damping: float
     batch_size: int
     most_values: int
+    memory: int
     distillation: Distillation
 
     def groups(self) -> Iterator[tuple[str, ...]]:
@@ -91,6 +94,7 @@ def repair(
     damping: float = 0.01,
     batch_size: int = 8,
     most_values: int = 200_000,
+    memory: int = 2**29,
     iterations: int = 300,
     learning_rate: float = 1e-3,
     seed: int = 0,
@@ -118,8 +122,9 @@ def repair(
         steps: which, in order.
         dense: the dense network; default the originals that pruning keeps in the model.
         damping: of ``"reconstruct"``, as a part of the inputs' mean square.
-        batch_size: how many images run at once; of all images together, what lies between two
-            layers is held in memory twice.
+        batch_size: how many images run at once.
+        memory: how many bytes all images together may take before a layer; at larger layers the
+            first of them stand for all.
         most_values: about how many values of each output channel ``"reconstruct"`` looks at, at
             positions that are chosen at random, the same in every run.
         iterations: of ``"distill"``, at most.
@@ -150,7 +155,9 @@ def repair(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
-    options = _options(steps, damping, batch_size, most_values, iterations, learning_rate, seed)
+    options = _options(
+        steps, damping, batch_size, most_values, memory, iterations, learning_rate, seed
+    )
     weights = pruned_weights(model, dense)
     batches = calibration_images(images, options.batch_size)
     device, dtype = device_of(model), dtype_of(model)
@@ -191,34 +198,31 @@ def _run(
                 f"{one.target.name} is pruned, but its layer is never called on these images: "
                 "exclude it from pruning, or call the layer"
             )
-    wanted = outputs_of(model, batches, dense)
-    now = outputs_of(model, batches)
+    shown = _head(batches)
+    wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
     reports: list[StepReport] = []
     for group in options.groups():
         start = time.perf_counter()
-        before = now
-        layers, left, iterations = {}, (), 0
+        before, layers, left, iterations = now, {}, (), 0
         if group == ("distill",):
-            iterations = distill(model, batches, wanted, weights, changes, options.distillation)
+            iterations = distill(model, batches, dense, weights, changes, options.distillation)
         else:
             layers, left = repair_layers(
-                model, group, batches, weights, dict(dense), uses, changes,
-                damping=options.damping, most_values=options.most_values,
+                model, group, batches, weights, dense, uses, changes,
+                damping=options.damping, most_values=options.most_values, memory=options.memory,
             )  # fmt: skip
         seconds = time.perf_counter() - start
-        now = outputs_of(model, batches)
-        reports.append(
-            StepReport(
-                group,
-                seconds,
-                (divergence(before, wanted), divergence(now, wanted)),
-                (_agreement(before, wanted), _agreement(now, wanted)),
-                layers,
-                left,
-                iterations,
-            )
-        )
+        now = outputs_of(model, shown)
+        losses = divergence(before, wanted), divergence(now, wanted)
+        agreements = _agreement(before, wanted), _agreement(now, wanted)
+        reports.append(StepReport(group, seconds, losses, agreements, layers, left, iterations))
     return tuple(reports)
+
+
+def _head(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Some of the images, on which reports are made: all of them would take as long as a step."""
+    count = next((i for i in range(1, len(batches)) if sum(map(len, batches[:i])) >= 64), None)
+    return list(batches[:count])
 
 
 def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedWeight]:
@@ -265,6 +269,7 @@ def _options(
     damping: float,
     batch_size: int,
     most_values: int,
+    memory: int,
     iterations: int,
     learning_rate: float,
     seed: int,
@@ -292,5 +297,6 @@ def _options(
         float(damping),
         check_count("batch_size", batch_size),
         check_count("most_values", most_values),
+        check_count("memory", memory),
         distillation,
     )
