@@ -214,16 +214,16 @@ def test_nan_weights_are_refused_by_name(dtype: torch.dtype, granularity: str) -
 
 
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=list(CRITERIA))
-def test_those_that_read_gradients_say_so(criterion: Criterion) -> None:
+def test_those_that_read_data_say_so(criterion: Criterion) -> None:
     """A sweep that goes on is known by what the gradients gave, so it must know who reads them."""
     if criterion.function is None:
         return
     try:
-        criterion.function(find_targets(nn.Linear(2, 2))[0])  # the layer has no gradients
+        criterion.function(find_targets(nn.Linear(2, 2))[0])  # the layer never ran
     except InvalidArgumentError:
-        assert criterion.needs_gradients
+        assert criterion.needs_data
     else:
-        assert not criterion.needs_gradients
+        assert not criterion.needs_data
 
 
 def inverse(target: Target) -> Tensor:
@@ -298,14 +298,14 @@ def test_the_command_line_knows_a_criterion_from_outside(
     with pytest.raises(SystemExit, match=r"^2$"):
         main([*words, "--p-prune", "0.5", "--score", "invers"])
     said = capsys.readouterr().err
-    assert "taylor, random, inverse; got 'invers'; did you mean inverse?" in said
+    assert "obs, random, inverse; got 'invers'; did you mean inverse?" in said
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"scor": "random"}, r"^prune_checkpoint has no argument scor; .*; did you mean score"),
-        ({"score": "taylor"}, "score must be one of magnitude, random; got 'taylor'"),
+        ({"score": "taylor"}, "score must be one of magnitude, lamp, random; got 'taylor'"),
     ],
 )
 def test_files_hold_no_data_to_score_by(
@@ -320,8 +320,9 @@ def test_a_name_belongs_to_one_function(registered: str) -> None:
     register()(inverse)  # as a notebook does that runs a cell again
     with pytest.raises(InvalidArgumentError, match="there is a criterion 'magnitude' already"):
         register(name="magnitude")(inverse)
-    assert score_names() == ["magnitude", "gradient", "taylor", "random", registered]
-    assert score_names(data_free=True) == ["magnitude", "random", registered]
+    built_in = ["magnitude", "gradient", "taylor", "lamp", "wanda", "obs", "random"]
+    assert score_names() == [*built_in, registered]
+    assert score_names(data_free=True) == ["magnitude", "lamp", "random", registered]
 
 
 def test_the_pages_name_every_criterion() -> None:

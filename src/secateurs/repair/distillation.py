@@ -25,7 +25,7 @@ class Distillation:
         seed: of the order of the images.
         batch_size: images a step.
         held_out: the part of the images that is not learned from, but decides what is kept.
-        look_every: after how many steps the held-out images are looked at.
+        looks: how often the held-out images are looked at.
         patience: after how many looks without a better one it ends.
     """
 
@@ -34,7 +34,7 @@ class Distillation:
     seed: int = 0
     batch_size: int = 128
     held_out: float = 0.125
-    look_every: int = 20
+    looks: int = 15
     patience: int = 5
 
 
@@ -100,7 +100,7 @@ def distill(
             optimizer.step()
             hold(masks)
             taken += 1
-            if taken % how.look_every == 0 or taken == how.iterations:
+            if taken % max(1, how.iterations // how.looks) == 0 or taken == how.iterations:
                 found = _loss_on(model, images, wanted, checked)
                 worse = 0 if found < least else worse + 1
                 if found < least:
@@ -168,7 +168,7 @@ def outputs_of(
 
 
 def _loss_on(model: nn.Module, images: Tensor, wanted: Tensor, chosen: Tensor) -> float:
-    found = outputs_of(model, images[chosen].split(32))
+    found = outputs_of(model, images[chosen].split(128))
     value = divergence(found, wanted[chosen])
     return value if math.isfinite(value) else math.inf
 
