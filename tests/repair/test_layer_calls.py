@@ -33,8 +33,8 @@ def _same() -> nn.Module:
 class Named(nn.Conv2d):
     """Hands its arguments in by name."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.conv2d(input=input, weight=self.weight, bias=self.bias, groups=self.groups)
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(input=x, weight=self.weight, bias=self.bias, groups=self.groups)
 
 
 @pytest.mark.parametrize(

@@ -99,3 +99,28 @@ def test_the_same_every_time() -> None:
         sc.repair(model, images(), ["batchnorm", "reconstruct", "distill"], iterations=5)
         found.append(model.state_dict())
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+class Attention(nn.Module):
+    """Self-attention over tokens, and a head, by way of torch's own layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 8)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1)  # tokens come first
+        self.head = nn.Linear(8, 9)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.block(self.embed(tokens).transpose(0, 1)).transpose(0, 1))
+
+
+def test_attention_projections_and_tokens() -> None:
+    torch.manual_seed(0)
+    model = sc.global_prune(Attention(), 0.4)
+    tokens = torch.randint(0, 9, (40, 6), generator=torch.Generator().manual_seed(0))
+    (done, _) = sc.repair(model, tokens, ["reconstruct", "distill"], iterations=20)
+    assert set(done.layers) == {target.name for target in sc.find_targets(model)}
+    assert done.left == ()
+    assert done.loss[1] < done.loss[0]
+    assert done.layers["block.self_attn.in_proj_weight"][1] < 0.5
+    assert sc.sparsity(model).ratio == pytest.approx(0.4, abs=0.001)

@@ -41,7 +41,8 @@ def test_restore_puts_everything_back(steps: Any) -> None:
     assert [module.training for module in model.modules()] == modes
     assert model[0].weight.grad is grad
     assert [p.requires_grad for p in model.parameters()].count(False) == 1
-    assert all(a is b for a, b in zip(objects, (*model.parameters(), *model.buffers())))
+    tensors = (*model.parameters(), *model.buffers())
+    assert all(a is b for a, b in zip(objects, tensors, strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing was trained
         assert_same(snapshot(sc.restore(model)), dense)

@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from secateurs.repair.allocation import allocate as allocate
 from secateurs.repair.input_moments import observed_inputs as observed_inputs
 from secateurs.repair.pipeline import STEPS as STEPS
 from secateurs.repair.pipeline import StepReport as StepReport

@@ -17,12 +17,14 @@ class LayerUses:
 
     Attributes:
         counts: how often each layer is called, by the id of the tensor that it is known by.
+        seen: the ids of all tensors that any function was handed.
         sizes: of each call the id of that tensor, and the bytes that go in, in order.
         before_batch_norm: the ids of weights whose output goes straight into a BatchNorm layer,
             with the id of that one's running mean.
     """
 
     counts: dict[int, int] = field(default_factory=dict[int, int])
+    seen: set[int] = field(default_factory=set[int])
     sizes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     before_batch_norm: dict[int, int] = field(default_factory=dict[int, int])
 
@@ -40,6 +42,8 @@ class _Recorder(Replaced):
         self._outputs: list[tuple[int, Tensor]] = []  # kept, so that no id is used twice
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        handed = (*args, *(kwargs or {}).values())
+        self.uses.seen |= {id(one) for one in handed if isinstance(one, Tensor)}
         result = super().__torch_function__(func, types, args, kwargs)
         if LayerCall.is_known(func):
             call = LayerCall(func, args, kwargs or {})

@@ -18,6 +18,9 @@ from secateurs.repair.lockstep import Lockstep, Site
 LAYERWISE = ("batchnorm", "channels", "reconstruct")
 """The steps that one pass through the layers can take together."""
 
+# The bias beside each weight that can be solved for.
+_BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
+
 
 @dataclass(frozen=True)
 class PrunedWeight:
@@ -75,7 +78,7 @@ def repair_layers(
     left: list[str] = []
     for weight in weights if options.reconstruct or options.channels else ():
         key = id(weight.target.parameter)
-        if uses.counts.get(key) != 1:
+        if uses.counts.get(key) != 1 or weight.target.attribute not in _BIASES:
             left.append(weight.target.name)
             continue
         # The BatchNorm behind takes away any mean and scale, if its statistics are to come.
@@ -123,8 +126,7 @@ def _weight_site(
 ) -> WeightSite:
     target = weight.target
     parameter = target.parameter
-    bias = parameter_of(target.module, "bias") if target.attribute == "weight" else None
-    # An extra offset is harmless where BatchNorm takes it away, and the bias meets it elsewhere.
+    bias = parameter_of(target.module, _BIASES[target.attribute])
     return WeightSite(
         target.name,
         parameter,
@@ -144,8 +146,8 @@ def _note(
     changes: Changes,
 ) -> None:
     """Take note of what will change; the dense network keeps the values from before."""
-    places = [(w.target.module, a) for w in weights for a in (w.target.attribute, "bias")
-              if id(w.target.parameter) in sites]  # fmt: skip
+    places = [(w.target.module, a) for w in weights if id(w.target.parameter) in sites
+              for a in (w.target.attribute, _BIASES[w.target.attribute])]  # fmt: skip
     for _, module in batch_norms_of(model):
         if id(parameter_of(module, "running_mean")) in sites:
             places += [(module, "running_mean"), (module, "running_var")]

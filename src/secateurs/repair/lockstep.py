@@ -12,14 +12,23 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from types import FunctionType
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from secateurs.errors import FailureError
 from secateurs.repair.layer_calls import LayerCall
+
+# The function itself, without its question whether a mode wants to have it as a whole.
+_ATTENTION = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": lambda _: False},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
 
 
 class Site(Protocol):
@@ -61,6 +70,9 @@ class Replaced(TorchFunctionMode):
         if self.arrive is not None and LayerCall.is_known(func):
             key = id(LayerCall(func, args, named).weight)
             self.arrive(key, LayerCall(func, *replaced))
+        if func is F.multi_head_attention_forward:
+            with self:  # for the linear layers inside
+                return _ATTENTION(*args, **named)
         return func(*replaced[0], **replaced[1])
 
     def _value(self, value: Any) -> Any:

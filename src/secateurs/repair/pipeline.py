@@ -193,7 +193,7 @@ def _run(
 ) -> tuple[StepReport, ...]:
     uses = layer_uses(model, batches[0][:1])
     for one in weights:
-        if id(one.target.parameter) not in uses.counts and one.target.attribute == "weight":
+        if id(one.target.parameter) not in uses.seen:
             raise InvalidArgumentError(
                 f"{one.target.name} is pruned, but its layer is never called on these images: "
                 "exclude it from pruning, or call the layer"

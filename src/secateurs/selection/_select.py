@@ -146,7 +146,7 @@ def choose(
     """
     p_prune = check_ratio("p_prune", p_prune)
     team = team_of(model)
-    units, groups = _scored(model, team, options, generator, barrier if warn else None)
+    units, groups = scored(model, team, options, generator, barrier if warn else None)
     return Candidates(units, _chosen(groups, p_prune, team), team)
 
 
@@ -164,7 +164,7 @@ def choose_levels(
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
     team = team_of(model)
-    units, groups = _scored(model, team, options, generator, barrier if warn else None)
+    units, groups = scored(model, team, options, generator, barrier if warn else None)
     scores = [scores for group in groups for scores in group]
     level = side_by_side([s.values for s in scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
@@ -212,7 +212,7 @@ def check_together(
     refuse_overlaps([(t.name, t.parameter) for t in (*targets, *kept)], len(targets))
 
 
-def _scored(
+def scored(
     model: nn.Module,
     team: Team | None,
     options: SelectionOptions,
