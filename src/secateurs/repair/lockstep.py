@@ -23,10 +23,16 @@ from torch.overrides import TorchFunctionMode
 from secateurs.errors import FailureError
 from secateurs.repair.layer_calls import LayerCall
 
+
+def _no(tensors: object) -> bool:
+    del tensors
+    return False
+
+
 # The function itself, without its question whether a mode wants to have it as a whole.
 _ATTENTION = FunctionType(
     F.multi_head_attention_forward.__code__,
-    {**vars(F), "has_torch_function": lambda _: False},
+    {**vars(F), "has_torch_function": _no},
     argdefs=F.multi_head_attention_forward.__defaults__,
 )
 
