@@ -6,9 +6,9 @@ from typing import Any
 
 from secateurs.repair.allocation import allocate as allocate
 from secateurs.repair.input_moments import observed_inputs as observed_inputs
-from secateurs.repair.pipeline import STEPS as STEPS
 from secateurs.repair.pipeline import StepReport as StepReport
 from secateurs.repair.pipeline import repair as _repair
+from secateurs.repair.repair_options import STEPS as STEPS
 
 
 class _CallableModule(ModuleType):

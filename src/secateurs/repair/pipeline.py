@@ -2,13 +2,12 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
-from secateurs._validation import check_choice, check_count, check_seed
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.originals.module_state import backward_masks, original_of
 from secateurs.outputs import device_of, dtype_of, moved
@@ -16,12 +15,11 @@ from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.parameters.target import all_parameters
 from secateurs.repair.calibration import calibration_images
 from secateurs.repair.changes import Changes, dense_values
-from secateurs.repair.distillation import Distillation, distill, divergence, outputs_of
+from secateurs.repair.distillation import distill, divergence, outputs_of
 from secateurs.repair.evaluation_mode import evaluation_mode
 from secateurs.repair.layer_uses import layer_uses
-from secateurs.repair.layerwise import LAYERWISE, PrunedWeight, repair_layers
-
-STEPS = (*LAYERWISE, "distill")
+from secateurs.repair.layerwise import PrunedWeight, repair_layers
+from secateurs.repair.repair_options import RepairOptions, read_repair_options
 
 
 @dataclass(frozen=True)
@@ -47,42 +45,6 @@ class StepReport:
     layers: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     left: tuple[str, ...] = ()
     iterations: int = 0
-
-
-@dataclass(frozen=True)
-class RepairOptions:
-    """How `repair` works, checked.
-
-    Attributes:
-        steps: names in `STEPS`.
-        damping: see `secateurs.repair.least_squares.masked_least_squares`.
-        batch_size: how many images run at once.
-        most_values: how many values of each output channel reconstruction looks at.
-        memory: see `secateurs.repair.lockstep.Lockstep`.
-        distillation: how to distill.
-    """
-
-    steps: tuple[str, ...]
-    damping: float
-    batch_size: int
-    most_values: int
-    memory: int
-    distillation: Distillation
-
-    def groups(self) -> Iterator[tuple[str, ...]]:
-        """The steps, those together that one pass through the layers takes."""
-        group: tuple[str, ...] = ()
-        for step in self.steps:
-            if step in LAYERWISE and step not in group:
-                group = (*group, step)
-                continue
-            if group:
-                yield group
-            group = (step,) if step in LAYERWISE else ()
-            if step not in LAYERWISE:
-                yield (step,)
-        if group:
-            yield group
 
 
 def repair(
@@ -155,7 +117,7 @@ def repair(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
-    options = _options(
+    options = read_repair_options(
         steps, damping, batch_size, most_values, memory, iterations, learning_rate, seed
     )
     weights = pruned_weights(model, dense)
@@ -262,41 +224,3 @@ def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedWeig
 
 def _agreement(outputs: Tensor, wanted: Tensor) -> float:
     return float((outputs.argmax(-1) == wanted.argmax(-1)).double().mean())
-
-
-def _options(
-    steps: Sequence[str],
-    damping: float,
-    batch_size: int,
-    most_values: int,
-    memory: int,
-    iterations: int,
-    learning_rate: float,
-    seed: int,
-) -> RepairOptions:
-    names = (steps,) if isinstance(steps, str) else tuple(steps)
-    for name in names:
-        check_choice("steps", name, STEPS)
-    if not names:
-        raise InvalidArgumentError(
-            Argument("steps"), f" names none: write some of {', '.join(STEPS)}"
-        )
-    for name, value in (("damping", damping), ("learning_rate", learning_rate)):
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise InvalidArgumentError(
-                Argument(name), f" must be a number above 0, got {value!r}; write ",
-                Argument(name, 0.01 if name == "damping" else 1e-3),
-            )  # fmt: skip
-    distillation = Distillation(
-        iterations=check_count("iterations", iterations),
-        learning_rate=float(learning_rate),
-        seed=check_seed("seed", seed),
-    )
-    return RepairOptions(
-        names,
-        float(damping),
-        check_count("batch_size", batch_size),
-        check_count("most_values", most_values),
-        check_count("memory", memory),
-        distillation,
-    )
