@@ -172,5 +172,5 @@ def _warn_of_few(sites: Sequence[WeightSite]) -> None:
                 f"{worst.name} ({worst.inputs} and {worst.values}): damping alone decides what the "
                 "images leave open; more images may be better"
             ),
-            stacklevel=4,
+            stacklevel=6,  # past the callable module
         )

@@ -140,7 +140,7 @@ def repair(
                 "cannot be solved layer by layer (used several times, or by another function than "
                 "a convolution or linear layer): 'distill' repairs them too"
             ),
-            stacklevel=2,
+            stacklevel=3,  # past the callable module
         )
     return reports
 
