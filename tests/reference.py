@@ -212,3 +212,12 @@ def reconstructed(
     ]
     found = dict(zip(places, solved(matrix, right), strict=True))
     return [found.get(i, 0.0) for i in range(size)]
+
+
+def lamp(values: Sequence[float]) -> list[float]:
+    """Each square over the sum of those that are ranked no lower; of equal ones the later is."""
+    ranked = sorted(range(len(values)), key=lambda i: values[i] ** 2)  # stable
+    found = [0.0] * len(values)
+    for place, index in enumerate(ranked):
+        found[index] = values[index] ** 2 / math.fsum(values[i] ** 2 for i in ranked[place:])
+    return found

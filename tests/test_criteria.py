@@ -81,6 +81,19 @@ def test_what_the_scores_mean() -> None:
     assert pruned(model, 2 / 3, "taylor") == [True, False, True]
 
 
+def test_lamp_ranks_each_weight_beside_the_larger_ones_of_its_layer() -> None:
+    values = [0.5, -3.0, 1.0, 1.0, 0.25, -1.0]
+    (target,) = find_targets(line(values))
+    found = CRITERIA["lamp"].function(target)
+    assert flags(found) == pytest.approx(reference.lamp(values))
+    # Each layer keeps its largest, however small; of equal ones the earlier goes first.
+    model = nn.Sequential(line([4.0, 5.0]), line([0.1, 0.1]))
+    chosen = select(model, 0.5, score="lamp").chosen
+    assert [flags(mask) for mask in chosen.values()] == [[True, False], [True, False]]
+    (zeros,) = find_targets(line([0.0, 0.0]))
+    assert flags(CRITERIA["lamp"].function(zeros)) == [0.0, 0.0]
+
+
 def test_a_product_of_halves_is_not_rounded_into_ties() -> None:
     tiny = float(torch.finfo(torch.float16).smallest_normal)  # its square is zero in float16
     model = line([2 * tiny, tiny], grads=[2 * tiny, tiny], dtype=torch.float16)
