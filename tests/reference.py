@@ -168,3 +168,56 @@ def coins(p: float, words: list[int], count: int) -> Flags:
         byte + (fine >> 11) / 2**53 < p * 256
         for byte, fine in zip(data, splitmix(seed, count), strict=False)
     ]
+
+
+def solved(matrix: Sequence[Sequence[float]], right: Sequence[float]) -> list[float]:
+    """x with matrix x = right, by Gaussian elimination."""
+    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+    size = len(rows)
+    for i in range(size):
+        largest = max(range(i, size), key=lambda r: abs(rows[r][i]))
+        rows[i], rows[largest] = rows[largest], rows[i]
+        for j in range(size):
+            if j != i:
+                factor = rows[j][i] / rows[i][i]
+                rows[j] = [a - factor * b for a, b in zip(rows[j], rows[i], strict=True)]
+    return [row[-1] / row[i] for i, row in enumerate(rows)]
+
+
+def reconstructed(
+    inputs: Sequence[Sequence[float]],
+    wanted: Sequence[float],
+    start: Sequence[float],
+    kept: Flags,
+    damping: float,
+) -> list[float]:
+    """The weights of one output: zero where not kept, else the minimum of the damped square error.
+
+    ``damping`` is a part of the mean square of the inputs.
+    """
+    count, size = len(inputs), len(start)
+    mean = sum(x * x for row in inputs for x in row) / count / size
+    places = [i for i in range(size) if kept[i]]
+    matrix = [
+        [
+            sum(row[i] * row[j] for row in inputs) / count + (damping * mean if i == j else 0.0)
+            for j in places
+        ]
+        for i in places
+    ]
+    right = [
+        sum(row[i] * y for row, y in zip(inputs, wanted, strict=True)) / count
+        + damping * mean * start[i]
+        for i in places
+    ]
+    found = dict(zip(places, solved(matrix, right), strict=True))
+    return [found.get(i, 0.0) for i in range(size)]
+
+
+def lamp(values: Sequence[float]) -> list[float]:
+    """Each square over the sum of those that are ranked no lower; of equal ones the later is."""
+    ranked = sorted(range(len(values)), key=lambda i: values[i] ** 2)  # stable
+    found = [0.0] * len(values)
+    for place, index in enumerate(ranked):
+        found[index] = values[index] ** 2 / math.fsum(values[i] ** 2 for i in ranked[place:])
+    return found

@@ -81,6 +81,19 @@ def test_what_the_scores_mean() -> None:
     assert pruned(model, 2 / 3, "taylor") == [True, False, True]
 
 
+def test_lamp_ranks_each_weight_beside_the_larger_ones_of_its_layer() -> None:
+    values = [0.5, -3.0, 1.0, 1.0, 0.25, -1.0]
+    (target,) = find_targets(line(values))
+    found = CRITERIA["lamp"].function(target)
+    assert flags(found) == pytest.approx(reference.lamp(values))
+    # Each layer keeps its largest, however small; of equal ones the earlier goes first.
+    model = nn.Sequential(line([4.0, 5.0]), line([0.1, 0.1]))
+    chosen = select(model, 0.5, score="lamp").chosen
+    assert [flags(mask) for mask in chosen.values()] == [[True, False], [True, False]]
+    (zeros,) = find_targets(line([0.0, 0.0]))
+    assert flags(CRITERIA["lamp"].function(zeros)) == [0.0, 0.0]
+
+
 def test_a_product_of_halves_is_not_rounded_into_ties() -> None:
     tiny = float(torch.finfo(torch.float16).smallest_normal)  # its square is zero in float16
     model = line([2 * tiny, tiny], grads=[2 * tiny, tiny], dtype=torch.float16)
@@ -214,16 +227,16 @@ def test_nan_weights_are_refused_by_name(dtype: torch.dtype, granularity: str) -
 
 
 @pytest.mark.parametrize("criterion", CRITERIA.values(), ids=list(CRITERIA))
-def test_those_that_read_gradients_say_so(criterion: Criterion) -> None:
+def test_those_that_read_data_say_so(criterion: Criterion) -> None:
     """A sweep that goes on is known by what the gradients gave, so it must know who reads them."""
     if criterion.function is None:
         return
     try:
-        criterion.function(find_targets(nn.Linear(2, 2))[0])  # the layer has no gradients
+        criterion.function(find_targets(nn.Linear(2, 2))[0])  # the layer never ran
     except InvalidArgumentError:
-        assert criterion.needs_gradients
+        assert criterion.needs_data
     else:
-        assert not criterion.needs_gradients
+        assert not criterion.needs_data
 
 
 def inverse(target: Target) -> Tensor:
@@ -298,14 +311,14 @@ def test_the_command_line_knows_a_criterion_from_outside(
     with pytest.raises(SystemExit, match=r"^2$"):
         main([*words, "--p-prune", "0.5", "--score", "invers"])
     said = capsys.readouterr().err
-    assert "taylor, random, inverse; got 'invers'; did you mean inverse?" in said
+    assert "obs, random, inverse; got 'invers'; did you mean inverse?" in said
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"scor": "random"}, r"^prune_checkpoint has no argument scor; .*; did you mean score"),
-        ({"score": "taylor"}, "score must be one of magnitude, random; got 'taylor'"),
+        ({"score": "taylor"}, "score must be one of magnitude, lamp, random; got 'taylor'"),
     ],
 )
 def test_files_hold_no_data_to_score_by(
@@ -320,8 +333,9 @@ def test_a_name_belongs_to_one_function(registered: str) -> None:
     register()(inverse)  # as a notebook does that runs a cell again
     with pytest.raises(InvalidArgumentError, match="there is a criterion 'magnitude' already"):
         register(name="magnitude")(inverse)
-    assert score_names() == ["magnitude", "gradient", "taylor", "random", registered]
-    assert score_names(data_free=True) == ["magnitude", "random", registered]
+    built_in = ["magnitude", "gradient", "taylor", "lamp", "wanda", "obs", "random"]
+    assert score_names() == [*built_in, registered]
+    assert score_names(data_free=True) == ["magnitude", "lamp", "random", registered]
 
 
 def test_the_pages_name_every_criterion() -> None:

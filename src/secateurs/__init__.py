@@ -19,6 +19,7 @@ from secateurs.errors import (
     FailureError,
     InvalidArgumentError,
     LostTrainingWarning,
+    RepairWarning,
     SecateursError,
 )
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
         pruned,
         restore,
     )
+    from secateurs.repair.pipeline import repair
     from secateurs.selection._select import select, select_levels
     from secateurs.selection.candidates import Candidates, Levels
     from secateurs.selection.selection_options import SelectionOptions
@@ -68,6 +70,7 @@ __all__ = [
     "LostTrainingWarning",
     "Mask",
     "Masks",
+    "RepairWarning",
     "SecateursError",
     "SelectionOptions",
     "Sparsity",
@@ -81,6 +84,7 @@ __all__ = [
     "gradient_pruned",
     "make_permanent",
     "pruned",
+    "repair",
     "restore",
     "select",
     "select_levels",
@@ -121,6 +125,7 @@ _MODULES = (
     "masks",
     "parameters",
     "pruning",
+    "repair",
     "report",
     "results",
     "selection",

@@ -147,6 +147,44 @@ def taylor(target: "Target") -> "Tensor":
     return _wide(target.weight) * _wide(target.grad.detach())
 
 
+@register()
+def lamp(target: "Target") -> "Tensor":
+    """w^2 / (the sum of w^2 over the layer's weights that are no smaller), itself included.
+
+    Ranked globally, it gives each layer its own ratio (Lee et al. 2021, equation 4).
+    """
+    squares = target.weight.double().flatten().square()
+    order = squares.argsort(stable=True)
+    ascending = squares[order]
+    # From the largest down; before the first weight that is not zero nothing is left to divide by.
+    left = ascending.flip(0).cumsum(0).flip(0)
+    scores = squares.new_zeros(squares.shape)
+    scores[order] = ascending / left.clamp(min=5e-324)
+    return scores.view(target.weight.shape)
+
+
+@register(needs_inputs=True)
+def wanda(target: "Target") -> "Tensor":
+    """|w| times the root mean square of its input (Sun et al. 2024, equation 1).
+
+    Of a convolution the input is what one position of the kernel sees of one channel.
+    """
+    inputs, weight = target.inputs, _wide(target.weight)
+    squares = inputs.moment.diagonal(dim1=-2, dim2=-1)
+    return weight.abs() * inputs.spread(squares.sqrt(), weight)
+
+
+@register(needs_inputs=True)
+def obs(target: "Target") -> "Tensor":
+    """w^2 / [H^-1]_jj: what the layer's outputs lose if the others make up for it.
+
+    H is the second moment of the inputs (Hassibi and Stork 1993, equation 5, layer by layer as in
+    Frantar and Alistarh 2022, equation 3), damped by a hundredth of its mean diagonal.
+    """
+    inputs, weight = target.inputs, target.weight.double()
+    return weight.square() / inputs.spread(inputs.inverse_diagonal(), weight)
+
+
 CRITERIA["random"] = Criterion(name="random", function=None)
 
 

@@ -120,6 +120,10 @@ class CoverageWarning(SecateursWarning):
         return type(self), (self.said, self.layers, self.include)
 
 
+class RepairWarning(SecateursWarning):
+    """A repair does less than was asked for, or rests on few images."""
+
+
 class LostTrainingWarning(SecateursWarning):
     """Trained or loaded values were replaced by the original ones, and are lost."""
 

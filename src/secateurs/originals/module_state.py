@@ -67,7 +67,8 @@ class ModuleState:
             for attribute, original in current.items():
                 parameter = parameter_of(module, attribute)  # some conversions make new ones
                 if parameter is not None:
-                    original = original.moved(fn(original.values), parameter)
+                    repaired = None if original.repaired is None else fn(original.repaired)
+                    original = original.moved(fn(original.values), parameter, repaired)
                     keep_original(module, attribute, original)
         return module
 
@@ -227,10 +228,11 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
     _drop_if_empty(state)
 
 
-def parameter_of(module: nn.Module, attribute: str) -> nn.Parameter | None:
-    """The Parameter that a module has under a name now."""
+def parameter_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
+    """The Parameter, or else the buffer, that a module has under a name now."""
     # A lookup by name gives the pruned weight while a surrogate runs in this thread.
-    return next((p for name, p in module._parameters.items() if name == attribute), None)
+    found = next((p for name, p in module._parameters.items() if name == attribute), None)
+    return module._buffers.get(attribute) if found is None else found
 
 
 def _state_of(module: nn.Module) -> ModuleState | None:

@@ -1,8 +1,8 @@
 """`Original`: the values that a parameter had before it was pruned, and whether it changed since.
 
-A pruned weight is its original times a mask. If it holds anything else, it was trained, loaded,
-merged or set since. To find that, all values must be compared; torch's count of writes to a tensor
-mostly shows that nothing was written, and saves the comparison.
+A pruned weight is its original times a mask, or what repair made of that. If it holds anything
+else, it was trained, loaded, merged or set since. To find that, all values must be compared;
+torch's count of writes to a tensor mostly shows that nothing was written, and saves that.
 """
 
 import weakref
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from secateurs._tensors.blocks import in_threads, threads_for
 from secateurs._tensors.memory_order import as_integers
@@ -26,16 +25,20 @@ _OF_NUMPY = (torch.float32, torch.float64, torch.float16)
 
 
 class Original:
-    """The values that one Parameter had before it was pruned.
+    """The values that one Parameter had before it was pruned, or a buffer before it was repaired.
 
     Args:
         values: a detached copy.
-        parameter: the Parameter whose values they are.
+        parameter: the Parameter, or the buffer, whose values they are.
+
+    Attributes:
+        repaired: a copy of the values that repair gave the parameter; None if it was not repaired.
     """
 
-    def __init__(self, values: torch.Tensor, parameter: nn.Parameter):
+    def __init__(self, values: torch.Tensor, parameter: torch.Tensor):
         self.values = values
         self.parameter = parameter
+        self.repaired: torch.Tensor | None = None
         self._note_mask(None)
         self._at_comparison: tuple[Any, Any, Any] | None = None
         self._trained = False
@@ -55,14 +58,21 @@ class Original:
         """Whether these are the original values of a parameter, and of its present shape."""
         return parameter is self.parameter and self.parameter.shape == self.values.shape
 
-    def moved(self, values: torch.Tensor, parameter: nn.Parameter) -> "Original":
+    def moved(
+        self,
+        values: torch.Tensor,
+        parameter: torch.Tensor,
+        repaired: torch.Tensor | None = None,
+    ) -> "Original":
         """The original of a parameter that was moved, converted or copied.
 
         Args:
             values: the original values, converted in the same way.
             parameter: the new parameter.
+            repaired: the repaired values, converted in the same way; default those of this one.
         """
         moved = Original(values, parameter)
+        moved.repaired = self.repaired if repaired is None else repaired
         moved._mask, moved._mask_version = self._mask, self._mask_version
         return moved
 
@@ -94,7 +104,13 @@ class Original:
 
     def differs(self) -> torch.Tensor:
         """`trained`, by comparing all values: a bool tensor, without waiting for a GPU."""
-        return differs(self.parameter, self.values, self.mask)
+        expected = self.values if self.repaired is None else self.repaired
+        return differs(self.parameter, expected, self.mask)
+
+    def was_repaired(self) -> None:
+        """Note that the parameter holds what repair gave it, which is no training."""
+        self.repaired = self.parameter.detach().clone()
+        self.note_compared()
 
     def written(self, mask: torch.Tensor | None) -> None:
         """Note that the parameter now holds the original values times a mask.
@@ -104,6 +120,7 @@ class Original:
                 then every zero counts as pruned.
         """
         self._note_mask(mask)
+        self.repaired = None
         self.note_compared()
 
     def _note_mask(self, mask: torch.Tensor | None) -> None:
@@ -195,7 +212,7 @@ def _compare(originals: Sequence[Original]) -> list[bool]:
     return [outcomes[i % count][i // count] for i in range(len(originals))]
 
 
-def _writes(parameter: nn.Parameter) -> tuple[Any, ...]:
+def _writes(parameter: torch.Tensor) -> tuple[Any, ...]:
     """What changes with a write: torch's count, the address, a few values."""
     values = parameter.detach()
     counts = _version(parameter)

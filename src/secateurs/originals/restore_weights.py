@@ -143,11 +143,12 @@ def _is_current(module: nn.Module, attribute: str, original: Original) -> bool:
 
 
 def _is_computed(module: nn.Module, attribute: str) -> bool:
-    return attribute not in module._parameters and hasattr(module, attribute)
+    held = attribute in module._parameters or attribute in module._buffers
+    return not held and hasattr(module, attribute)
 
 
 @torch.no_grad()
-def copy_bits(parameter: nn.Parameter, values: torch.Tensor) -> None:
+def copy_bits(parameter: torch.Tensor, values: torch.Tensor) -> None:
     """Write values into a parameter, bit for bit if they have its dtype."""
     target, source = local_of(parameter.detach()), local_of(values.detach())
     if values.dtype == parameter.dtype:

@@ -12,6 +12,7 @@ from secateurs.distributed.shard import Shard, shard_of
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.originals.module_state import original_of
 from secateurs.originals.original import Original, valid_of
+from secateurs.parameters.layer_inputs import LayerInputs, attached_inputs
 from secateurs.parameters.layer_kinds import (
     KINDS,
     TRANSPOSED,
@@ -114,6 +115,23 @@ class Target:
                 Argument("score", "magnitude"),
             )
         return grad.to_dense() if grad.is_sparse else grad
+
+    @property
+    def inputs(self) -> LayerInputs:
+        """What goes into the layer, while `secateurs.repair.observed_inputs` shows it.
+
+        Raises:
+            InvalidArgumentError: it is not known.
+        """
+        found = [attached_inputs(*place) for place in self.places]
+        known = next((inputs for inputs in found if inputs is not None), None)
+        if known is None:
+            raise InvalidArgumentError(
+                f"what goes into the layer of {self.name} is not known: score inside of "
+                "`with secateurs.repair.observed_inputs(model, images):`, or exclude it, or use ",
+                Argument("score", "magnitude"),
+            )
+        return known
 
     @property
     def is_convolution(self) -> bool:

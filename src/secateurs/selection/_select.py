@@ -143,7 +143,7 @@ def choose(
             include it; see `secateurs.parameters.coverage.Barrier`.
     """
     p_prune = check_ratio("p_prune", p_prune)
-    units, competing = _scored(contents, options, generator, barrier if warn else None)
+    units, competing = scored(contents, options, generator, barrier if warn else None)
     local = _chosen(competing, p_prune, contents.group)
     return Candidates(units, dict(zip(units, local, strict=True)), contents.group)
 
@@ -162,7 +162,7 @@ def choose_levels(
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
     group = contents.group
-    units, competing = _scored(contents, options, generator, barrier if warn else None)
+    units, competing = scored(contents, options, generator, barrier if warn else None)
     values = [scores.values for several in competing for scores in several]
     level = side_by_side(values, torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
@@ -173,7 +173,7 @@ def choose_levels(
     return Levels(ordered, units, dict(zip(units, level, strict=True)), group)
 
 
-def _scored(
+def scored(
     contents: ModelContents,
     options: SelectionOptions,
     generator: torch.Generator | None,

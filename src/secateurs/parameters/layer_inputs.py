@@ -1,0 +1,54 @@
+"""What goes into layers, for the criteria that read it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_PLACE = "_secateurs_inputs"
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """The second moments of what goes into a layer.
+
+    Attributes:
+        moment: the mean of x x^T, (groups, inputs, inputs), in float64; an input of a convolution
+            is one position of the kernel in one channel.
+        transposed: whether the weight is (in, out).
+    """
+
+    moment: Tensor
+    transposed: bool = False
+
+    def spread(self, values: Tensor, weight: Tensor) -> Tensor:
+        """Bring one value for each input, (groups, inputs), to each element of the weight."""
+        if self.transposed:
+            return values.reshape(-1, 1).expand(weight.shape)
+        groups, inputs = values.shape
+        outputs = weight.shape[0] // groups
+        return values[:, None].expand(groups, outputs, inputs).reshape(weight.shape)
+
+    def inverse_diagonal(self, damping: float = 0.01) -> Tensor:
+        """The diagonal of (H + lambda I)^-1, with lambda as a part of H's mean diagonal."""
+        diagonal = self.moment.diagonal(dim1=-2, dim2=-1)
+        extra = damping * diagonal.mean(-1)
+        extra = torch.where(extra > 0, extra, torch.ones_like(extra))
+        eye = torch.eye(diagonal.shape[-1], dtype=diagonal.dtype, device=diagonal.device)
+        factor = torch.linalg.cholesky(self.moment + extra[:, None, None] * eye)
+        return torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
+
+
+def attach_inputs(module: nn.Module, attribute: str, inputs: LayerInputs) -> None:
+    """Let criteria see what goes into a layer."""
+    vars(module).setdefault(_PLACE, {})[attribute] = inputs
+
+
+def attached_inputs(module: nn.Module, attribute: str) -> LayerInputs | None:
+    """What `attach_inputs` was given."""
+    return vars(module).get(_PLACE, {}).get(attribute)
+
+
+def detach_inputs(module: nn.Module) -> None:
+    """Forget it."""
+    vars(module).pop(_PLACE, None)

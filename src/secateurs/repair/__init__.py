@@ -1,0 +1,21 @@
+"""Accuracy back without labels: what pruning broke, repaired from a few images."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from secateurs.repair.allocation import allocate as allocate
+from secateurs.repair.input_moments import observed_inputs as observed_inputs
+from secateurs.repair.pipeline import StepReport as StepReport
+from secateurs.repair.pipeline import repair as _repair
+from secateurs.repair.repair_options import STEPS as STEPS
+
+
+class _CallableModule(ModuleType):
+    """``secateurs.repair`` is the function that people want, and the package of its parts."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[StepReport, ...]:
+        return _repair(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

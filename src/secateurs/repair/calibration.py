@@ -1,0 +1,57 @@
+"""Calibration images: those that a repair learns from, without labels."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import InvalidArgumentError
+
+
+def calibration_images(given: Tensor | Iterable[Any], batch_size: int) -> list[Tensor]:
+    """Images in batches of one size.
+
+    Args:
+        given: (images, ...), or batches of images, or of pairs of which the first are images.
+        batch_size: of the result.
+
+    Raises:
+        InvalidArgumentError: there are none, or they are of several shapes, or NaN.
+    """
+    if isinstance(given, Tensor):
+        images = given
+    elif isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
+        batches = [batch for batch in map(_first, given) if len(batch)]
+        shapes = list(dict.fromkeys(tuple(batch.shape[1:]) for batch in batches))
+        if len(shapes) > 1:
+            raise InvalidArgumentError(
+                f"the calibration images are of several shapes, {shapes[0]} and {shapes[1]}: "
+                "bring them to one size first"
+            )
+        images = torch.cat(batches) if batches else torch.empty(0)
+    else:
+        raise InvalidArgumentError(
+            f"images must be a tensor or batches of tensors, got {type(given).__name__}: write "
+            "torch.stack(images), or hand in a DataLoader"
+        )
+    if images.dim() < 2 or not len(images):
+        raise InvalidArgumentError(
+            f"there are no calibration images (a tensor of shape {tuple(images.shape)}): hand in "
+            "some tens of them, as (images, ...)"
+        )
+    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+        raise InvalidArgumentError(
+            "a calibration image holds NaN or infinity: leave it out, or look at its preprocessing"
+        )
+    return list(images.split(batch_size))
+
+
+def _first(batch: Any) -> Tensor:
+    found = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
+    if not isinstance(found, Tensor):
+        raise InvalidArgumentError(
+            f"a batch of calibration images must be a tensor, or begin with one, got "
+            f"{type(found).__name__}"
+        )
+    return found

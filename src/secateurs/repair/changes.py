@@ -1,0 +1,121 @@
+"""What repair changes in a model, so that it can be undone, and put back by `secateurs.restore`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.originals.module_state import (
+    ORIGINAL_SUFFIX,
+    keep_original,
+    keeps_original,
+    original_of,
+    parameter_of,
+)
+from secateurs.originals.original import Original
+from secateurs.originals.restore_weights import copy_bits
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """A parameter or buffer that is changed.
+
+    Attributes:
+        module: what holds it.
+        attribute: its name there.
+        tensor: it itself.
+        before: a copy of its values.
+        trained: whether it was pruned, and trained since.
+    """
+
+    module: nn.Module
+    attribute: str
+    tensor: Tensor
+    before: Tensor
+    trained: bool
+
+
+class Changes:
+    """Parameters and buffers that are about to be changed."""
+
+    def __init__(self) -> None:
+        self._changed: dict[int, _Changed] = {}
+
+    def about_to(self, module: nn.Module, attribute: str) -> None:
+        """Note the values of a parameter or buffer, before its first change.
+
+        Raises:
+            InvalidArgumentError: the module has something of the name of its original.
+        """
+        tensor = parameter_of(module, attribute)
+        if tensor is None or id(tensor) in self._changed:
+            return
+        name = attribute + ORIGINAL_SUFFIX
+        if hasattr(module, name) and not keeps_original(module, attribute):
+            raise InvalidArgumentError(
+                f"{attribute} of a {type(module).__name__} cannot be repaired: its module already "
+                f"has an attribute {name}"
+            )
+        kept = original_of(module, attribute)
+        trained = kept is not None and kept.trained
+        before = tensor.detach().clone()
+        self._changed[id(tensor)] = _Changed(module, attribute, tensor, before, trained)
+
+    def undo(self) -> None:
+        """Put all values back, bit for bit."""
+        for one in self._changed.values():
+            copy_bits(one.tensor, one.before)
+
+    def keep(self) -> None:
+        """Keep the original values beside what was changed, for `secateurs.restore`."""
+        for one in self._changed.values():
+            original = original_of(one.module, one.attribute)
+            if original is None:
+                original = Original(one.before, one.tensor)
+                keep_original(one.module, one.attribute, original)
+            if not one.trained:
+                original.was_repaired()
+
+
+def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]:
+    """What the dense network has in the place of a model's parameters and buffers, by their ids.
+
+    Args:
+        model: the network, pruned.
+        dense: the dense network; None if it is the originals that are kept in the model.
+
+    Raises:
+        InvalidArgumentError: ``dense`` is another network.
+    """
+    given = None if dense is None else _tensors(dense)
+    found: dict[int, Tensor] = {}
+    for prefix, module in model.named_modules():
+        for attribute in (*module._parameters, *module._buffers):
+            tensor = parameter_of(module, attribute)
+            if tensor is None:
+                continue
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            original = original_of(module, attribute)
+            if given is not None:
+                other = given.get(name)
+                if other is None or other.shape != tensor.shape:
+                    raise InvalidArgumentError(
+                        f"dense is another network: it has no {name} of shape {tuple(tensor.shape)}"
+                    )
+                found[id(tensor)] = other.detach().to(tensor.device)
+            elif original is not None:
+                found[id(tensor)] = original.beside.detach()
+    return found
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    named = (*model.named_parameters(remove_duplicate=False),
+             *model.named_buffers(remove_duplicate=False))  # fmt: skip
+    return dict(named)
+
+
+@torch.no_grad()
+def write(tensor: Tensor, values: Tensor) -> None:
+    """Write values into a parameter or buffer, in its dtype."""
+    tensor.copy_(values.reshape(tensor.shape))

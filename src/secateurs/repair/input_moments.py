@@ -1,0 +1,92 @@
+"""What goes into layers, observed on images, for the criteria that read it."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs._validation import check_count
+from secateurs.outputs import device_of, dtype_of, moved
+from secateurs.parameters.layer_inputs import LayerInputs, attach_inputs, detach_inputs
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.repair.calibration import calibration_images
+from secateurs.repair.evaluation_mode import evaluation_mode
+from secateurs.repair.layer_calls import LayerCall
+from secateurs.repair.layer_uses import layer_uses
+from secateurs.repair.least_squares import Moments
+from secateurs.repair.lockstep import Lockstep, Site
+
+
+class _InputSite:
+    """A layer whose inputs are observed, however often it is called.
+
+    Args:
+        name: of the weight.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.transposed = False
+        self._moments = Moments()
+
+    def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
+        """Take in one batch."""
+        del dense
+        self.transposed = call.function is torch.addmm
+        for rows, _ in call.blocks():
+            self._moments.add(rows)
+
+    def finish(self) -> None:
+        """Nothing is solved."""
+
+    @property
+    def inputs(self) -> LayerInputs:
+        """What was observed."""
+        return LayerInputs(self._moments.xx / self._moments.count, self.transposed)
+
+
+@contextmanager
+def observed_inputs(
+    model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 8, memory: int = 2**29
+) -> Generator[None]:
+    """For a ``with`` block, the scores that need inputs get those of some images, without labels.
+
+    One pass of the images through the model gives the second moments of what goes into each
+    convolution and linear layer.
+
+    Args:
+        model: the network, as it is scored: dense, or under the pruning it is under.
+        images: as for `secateurs.repair`.
+        batch_size: how many images run at once.
+        memory: as for `secateurs.repair`.
+
+    Raises:
+        InvalidArgumentError: there are no images, or the model does not take them.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model, images = torch.nn.Linear(2, 1, bias=False), torch.tensor([[1.0, 9.0]])
+        >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 2.0]]))
+        >>> with sc.repair.observed_inputs(model, images):
+        ...     sc.select(model, 0.5, score="wanda").chosen["weight"]
+        tensor([[ True, False]])
+    """
+    batches = calibration_images(images, check_count("batch_size", batch_size))
+    device, dtype = device_of(model), dtype_of(model)
+    batches = [moved(batch, device, dtype) for batch in batches]
+    targets = ModelContents(model).targets.values()
+    known = {id(t.parameter): _InputSite(t.name) for t in targets if t.parameter.dim() > 1}
+    with evaluation_mode(model):
+        uses = layer_uses(model, batches[0][:1])
+        sites: dict[int, Site] = {key: one for key, one in known.items() if key in uses.counts}
+        Lockstep(model, sites, None, uses.sizes_of(sites), memory).run(batches)
+    try:
+        for target in targets:
+            if id(target.parameter) in sites:
+                attach_inputs(*target.places[0], known[id(target.parameter)].inputs)
+        yield
+    finally:
+        for module in model.modules():
+            detach_inputs(module)

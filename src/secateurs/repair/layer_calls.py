@@ -1,0 +1,182 @@
+"""Calls of layers: what goes in, what comes out, and the weight between them, as matrices.
+
+Whatever computed the padding before, the call that torch gets says what is multiplied with what.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_SIGNATURES: dict[Any, tuple[str, ...]] = {
+    F.linear: ("input", "weight", "bias"),
+    torch.conv1d: _CONVOLUTION,
+    torch.conv2d: _CONVOLUTION,
+    torch.conv3d: _CONVOLUTION,
+    torch.addmm: ("bias", "input", "weight"),  # transformers' Conv1D, whose weight is (in, out)
+    torch.batch_norm: ("input", "weight", "bias", "running_mean"),
+    F.batch_norm: ("input", "running_mean"),
+}
+"""The functions of layers."""
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One call of a function of a layer.
+
+    Attributes:
+        function: what is called.
+        args: its arguments.
+        kwargs: its keyword arguments.
+    """
+
+    function: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @staticmethod
+    def is_known(function: Any) -> bool:
+        """Whether a function is that of a layer."""
+        return function in _SIGNATURES
+
+    def __call__(self) -> Tensor:
+        """Do it."""
+        return self.function(*self.args, **self.kwargs)
+
+    def argument(self, name: str, default: Any = None) -> Any:
+        """An argument by its name, however it was handed in."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        place = _SIGNATURES[self.function].index(name)
+        return self.args[place] if place < len(self.args) else default
+
+    @property
+    def input(self) -> Tensor:
+        """What goes in."""
+        return self.argument("input")
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The weight; of BatchNorm the running mean, by which it is known."""
+        return self.argument("running_mean" if self.is_batch_norm else "weight")
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it is a convolution."""
+        return _SIGNATURES[self.function] is _CONVOLUTION
+
+    @property
+    def is_batch_norm(self) -> bool:
+        """Whether it is BatchNorm."""
+        return self.function in (torch.batch_norm, F.batch_norm)
+
+    @property
+    def groups(self) -> int:
+        """The number of groups; 1 but for convolutions."""
+        return self.argument("groups", 1) if self.is_convolution else 1
+
+    def positions(self, output: Tensor) -> int:
+        """How many values of an output channel one image gives."""
+        if not self.is_convolution:
+            return 1
+        return math.prod(output.shape[-self._dimensions :])
+
+    def blocks(
+        self, output: Tensor | None = None, chosen: Tensor | None = None, most: int = 2**22
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What goes in, and what comes out, as matrices; a few images at a time.
+
+        Args:
+            output: what comes out; without it the second is None.
+            chosen: which positions of a convolution count; all of them without it.
+            most: about how many numbers a block has.
+
+        Yields:
+            The inputs of each value, (groups, values, inputs), in the order of the weight; and the
+            values, (groups, values, outputs).
+        """
+        if not self.is_convolution:
+            yield _as_rows(self.input), None if output is None else _as_rows(output)
+            return
+        size = self._dimensions
+        images = self.input.reshape(-1, *self.input.shape[-size - 1 :])
+        values = None if output is None else output.reshape(-1, *output.shape[-size - 1 :])
+        places = images[0, 0].numel() if chosen is None else len(chosen)
+        each = images.shape[1] * math.prod(self._kernel) * places
+        step = max(1, most // max(each, 1))
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
+            patches = self._patches(images[part], chosen)
+            rows = self._grouped(patches.flatten(1, 2))
+            if values is None:
+                yield rows, None
+                continue
+            flat = values[part].flatten(2)
+            yield rows, self._grouped(flat if chosen is None else flat[:, :, chosen])
+
+    def _grouped(self, values: Tensor) -> Tensor:
+        """(images, channels, positions) as (groups, values, channels of a group)."""
+        images, channels, places = values.shape
+        split = values.reshape(images, self.groups, channels // self.groups, places)
+        return split.permute(1, 0, 3, 2).reshape(self.groups, images * places, -1)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A weight as (groups, outputs, inputs)."""
+        if self.function is torch.addmm:
+            weight = weight.t()
+        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+
+    def unmatrix(self, matrix: Tensor, like: Tensor) -> Tensor:
+        """The weight that `matrix` gives such a matrix of."""
+        return matrix[0].t() if self.function is torch.addmm else matrix.reshape(like.shape)
+
+    @property
+    def _dimensions(self) -> int:
+        return len(self._kernel)
+
+    @property
+    def _kernel(self) -> tuple[int, ...]:
+        return () if self.weight is None else tuple(self.weight.shape[2:])
+
+    def _patches(self, images: Tensor, chosen: Tensor | None) -> Tensor:
+        """(images, channels, positions of the kernel, positions of the output)."""
+        size, kernel = self._dimensions, self._kernel
+        stride = _several(self.argument("stride", 1), size)
+        dilation = _several(self.argument("dilation", 1), size)
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        images = F.pad(images, self._padding(size, reach))
+        found: list[Tensor] = []
+        for offset in product(*map(range, kernel)):
+            part = images
+            for i, start in enumerate(offset):
+                length = images.shape[2 + i] - reach[i]
+                part = part.narrow(2 + i, start * dilation[i], length)
+                part = part[(slice(None),) * (2 + i) + (slice(None, None, stride[i]),)]
+            part = part.flatten(2)
+            found.append(part if chosen is None else part[:, :, chosen])
+        return torch.stack(found, 2)
+
+    def _padding(self, size: int, reach: list[int]) -> list[int]:
+        given = self.argument("padding", 0)
+        if given == "same":
+            pairs = [(total // 2, total - total // 2) for total in reach]
+        else:
+            each = _several(0 if given == "valid" else given, size)
+            pairs = [(one, one) for one in each]
+        return [one for pair in reversed(pairs) for one in pair]
+
+
+def _several(value: Any, size: int) -> tuple[int, ...]:
+    """One number for each dimension."""
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return given * size if len(given) == 1 else given
+
+
+def _as_rows(values: Tensor) -> Tensor:
+    return values.reshape(1, -1, values.shape[-1])

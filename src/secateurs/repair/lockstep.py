@@ -1,0 +1,248 @@
+"""The pruned and the dense network side by side, layer by layer, in one forward pass.
+
+Every batch of images runs through both networks, each run in a thread of its own. One thread works
+at a time, always in the same order: it runs to the next layer that is to be repaired, waits there,
+and lets the next one come. When all are there, the layer is solved from what goes into it, and they
+go on. So each layer sees the inputs that the layers before it give after they were repaired, and
+what is held in memory at any time is what all images are between two layers.
+"""
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from types import FunctionType
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from secateurs.errors import FailureError
+from secateurs.repair.layer_calls import LayerCall
+
+
+def _no(tensors: object) -> bool:
+    del tensors
+    return False
+
+
+# The function itself, without its question whether a mode wants to have it as a whole.
+_ATTENTION = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**vars(F), "has_torch_function": _no},
+    argdefs=F.multi_head_attention_forward.__defaults__,
+)
+
+
+class Site(Protocol):
+    """A layer that is to be repaired."""
+
+    name: str
+
+    def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
+        """Take in one batch.
+
+        Args:
+            call: in the pruned network.
+            dense: gives the output of the dense network; of the pruned one where no site needs it.
+        """
+
+    def finish(self) -> None:
+        """Solve it, after all batches were added."""
+
+
+class Replaced(TorchFunctionMode):
+    """Hands functions other tensors in the place of some, recognised by identity.
+
+    Args:
+        values: by the id of a tensor what is used instead.
+        arrive: called before each function of a layer, with the call as it is made in the end.
+    """
+
+    def __init__(
+        self, values: Mapping[int, Tensor], arrive: Callable[[int, LayerCall], None] | None = None
+    ):
+        super().__init__()
+        self.values, self.arrive = values, arrive
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        replaced = args, named
+        if self.values:
+            replaced = tuple(map(self._value, args)), {k: self._value(v) for k, v in named.items()}
+        if self.arrive is not None and LayerCall.is_known(func):
+            key = id(LayerCall(func, args, named).weight)
+            self.arrive(key, LayerCall(func, *replaced))
+        if func is F.multi_head_attention_forward:
+            with self:  # for the linear layers inside
+                return _ATTENTION(*args, **named)
+        return func(*replaced[0], **replaced[1])
+
+    def _value(self, value: Any) -> Any:
+        return self.values.get(id(value), value) if isinstance(value, Tensor) else value
+
+
+class _StoppedError(Exception):
+    """Another run failed."""
+
+
+class _Run:
+    """One batch through one network.
+
+    Attributes:
+        dense: whether it is the dense network.
+        waiting: the call that it waits at.
+        skips: how many layers it is to pass before it waits at one.
+    """
+
+    def __init__(self, images: Tensor, dense: bool):
+        self.images: Tensor | None = images
+        self.dense = dense
+        self.may_go = threading.Semaphore(0)
+        self.waiting: LayerCall | None = None
+        self.skips = 0
+
+
+class Lockstep:
+    """Runs a network and its dense original over batches of images in lockstep.
+
+    Args:
+        model: the network, in the mode that it is to run in.
+        sites: what is to be repaired, by the id of the tensor that its call is known by.
+        dense: what the dense network has in the place of the model's tensors, by their ids; None
+            if no site needs the dense network.
+        sizes: for each call of a site, in order, the bytes that one image takes before it.
+        memory: how many bytes all images together may take before a layer. Where they would take
+            more, the first of them stand for all, and the others follow when these are past.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Mapping[int, Site],
+        dense: Mapping[int, Tensor] | None,
+        sizes: Sequence[int],
+        memory: int,
+    ):
+        self.model, self.sites, self.dense = model, sites, dense
+        self.sizes, self.memory = sizes, memory
+        self._active = self._skips = self._passed = 0
+        self._runs: list[_Run] = []
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._site: Site | None = None
+
+    def run(self, batches: Sequence[Tensor]) -> None:
+        """Repair all sites.
+
+        Args:
+            batches: images, on the model's device.
+
+        Raises:
+            FailureError: batches go through the layers in different orders.
+        """
+        kinds = [False] if self.dense is None else [True, False]
+        self._runs = [_Run(batch, dense) for batch in batches for dense in kinds]
+        first, self._skips = self._first_batches(batches)
+        self._passed, self._active = 0, first * len(kinds)
+        for run in self._runs[self._active :]:
+            run.skips = self._skips
+        threads = [
+            threading.Thread(target=self._work, args=(index,), daemon=True)
+            for index in range(len(self._runs))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._runs[0].may_go.release()
+            for thread in threads:
+                thread.join()
+        except BaseException:  # Ctrl-C
+            self._stop()
+            for thread in threads:
+                thread.join()
+            raise
+        if self._error is not None:
+            raise self._error
+
+    def _first_batches(self, batches: Sequence[Tensor]) -> tuple[int, int]:
+        """How many batches go first, and how many layers they pass before the others follow."""
+        copies = 1 if self.dense is None else 2
+        large = [size * copies * sum(map(len, batches)) > self.memory for size in self.sizes]
+        if not any(large):
+            return len(batches), 0
+        skips = len(large) - large[::-1].index(True)
+        most = max(self.sizes) * copies * len(batches[0])
+        return min(max(1, self.memory // most), len(batches)), skips
+
+    def _stop(self) -> None:
+        self._stopped = True
+        for run in self._runs:
+            run.may_go.release()
+
+    def _work(self, index: int) -> None:
+        run = self._runs[index]
+        values = (self.dense or {}) if run.dense else {}
+        try:
+            self._wait(run)
+            with ExitStack() as stack:
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(Replaced(values, lambda k, c: self._arrive(index, k, c)))
+                images, run.images = run.images, None
+                self.model(images)
+        except _StoppedError:
+            return
+        except BaseException as error:
+            self._error = error
+            self._stop()
+            return
+        self._next(index)
+
+    def _wait(self, run: _Run) -> None:
+        run.may_go.acquire()
+        if self._stopped:
+            raise _StoppedError
+
+    def _next(self, index: int) -> None:
+        self._runs[(index + 1) % self._active].may_go.release()
+
+    def _arrive(self, index: int, key: int, call: LayerCall) -> None:
+        site = self.sites.get(key)
+        if site is None:
+            return
+        run = self._runs[index]
+        if run.skips:
+            run.skips -= 1
+            return
+        if index == 0:
+            self._site = site
+            self._passed += 1
+            if self._passed > self._skips:
+                self._active = len(self._runs)
+        elif self._site is not site:
+            raise FailureError(
+                f"the images do not all go through the layers in one order (at {site.name}): "
+                "repair needs a network that does the same to each"
+            )
+        if run.dense:
+            run.waiting = call
+        else:
+            beside = self._runs[index - 1] if self.dense is not None else run
+            site.add(call, beside.waiting or call)
+            beside.waiting = None
+        if index == self._active - 1:
+            site.finish()
+        del call
+        _give_back_memory()
+        self._next(index)
+        self._wait(run)
+
+
+def _give_back_memory() -> None:
+    """Let the system have what the threads freed: glibc keeps it for each thread on its own."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,228 @@
+"""`repair`: one step after the other, all or nothing."""
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
+from secateurs.gradient_pruning.modules import gradient_masks
+from secateurs.originals.module_state import original_of
+from secateurs.outputs import device_of, dtype_of, moved
+from secateurs.parameters.layer_choice import LayerChoice
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.prunable_parameters import countable_targets
+from secateurs.repair.calibration import calibration_images
+from secateurs.repair.changes import Changes, dense_values
+from secateurs.repair.distillation import distill, divergence, outputs_of
+from secateurs.repair.evaluation_mode import evaluation_mode
+from secateurs.repair.layer_uses import layer_uses
+from secateurs.repair.layerwise import PrunedWeight, repair_layers
+from secateurs.repair.repair_options import RepairOptions, read_repair_options
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did, or several that went through the layers together.
+
+    Attributes:
+        steps: their names.
+        seconds: how long they took.
+        loss: the divergence from the dense network's outputs, before and after; as ``agreement``
+            on the first 64 images or somewhat more.
+        agreement: the share of images with the dense network's first class, before and after.
+        layers: for each weight that was solved the squared error of its outputs, as a part of what
+            the dense network's vary, before and after.
+        left: the weights that were left as they are.
+        iterations: how many steps of distillation were taken.
+    """
+
+    steps: tuple[str, ...]
+    seconds: float
+    loss: tuple[float, float]
+    agreement: tuple[float, float]
+    layers: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    left: tuple[str, ...] = ()
+    iterations: int = 0
+
+
+def repair(
+    model: nn.Module,
+    images: Tensor | Iterable[Any],
+    steps: Sequence[str] = ("batchnorm", "reconstruct"),
+    *,
+    dense: nn.Module | None = None,
+    damping: float = 0.01,
+    batch_size: int = 8,
+    most_values: int = 200_000,
+    memory: int = 2**29,
+    iterations: int = 300,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> tuple[StepReport, ...]:
+    """Win back what a pruned model lost, from a few images and without labels.
+
+    Masks hold: what is pruned stays zero, and the count of zeros is the same. `secateurs.restore`
+    puts weights, biases and BatchNorm statistics back, bit for bit; pruning again starts from the
+    originals too.
+
+    Steps that stand side by side and go through the layers are taken in one pass, each layer on
+    the inputs that the repaired layers before it give:
+
+    * ``"batchnorm"``: the statistics of BatchNorm layers are those of the images.
+    * ``"reconstruct"``: the kept weights of each layer are solved for, so that its outputs are
+      closest to the dense network's; see `secateurs.repair.least_squares`.
+    * ``"channels"``: mean and scale of each output channel are those of the dense network.
+    * ``"distill"``: a few hundred optimizer steps toward the dense network's outputs; see
+      `secateurs.repair.distillation`.
+
+    Args:
+        model: the network, pruned; changed in place, its Parameters stay the same objects.
+        images: what the model takes, (images, ...), or batches of it; of batches that are pairs
+            the first counts, so that no label is read.
+        steps: which, in order.
+        dense: the dense network; default the originals that pruning keeps in the model.
+        damping: of ``"reconstruct"``, as a part of the inputs' mean square.
+        batch_size: how many images run at once.
+        memory: how many bytes all images together may take before a layer; at larger layers the
+            first of them stand for all.
+        most_values: about how many values of each output channel ``"reconstruct"`` looks at, at
+            positions that are chosen at random, the same in every run.
+        iterations: of ``"distill"``, at most.
+        learning_rate: of ``"distill"``, at its highest.
+        seed: of the order of images in ``"distill"``.
+
+    Returns:
+        What each step did, in order.
+
+    Warns:
+        RepairWarning: layers were left as they are, or the images are few.
+
+    Raises:
+        InvalidArgumentError: the model is not pruned, or only in its backward pass; there are no
+            images, or the model does not take them; a pruned layer is never called; ``"batchnorm"``
+            without a BatchNorm layer. The model is as it was.
+        FailureError: NaN on the way. The model is as it was.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(),
+        ...                             torch.nn.Linear(16, 4))
+        >>> images = torch.randn(64, 8)
+        >>> (done,) = sc.repair(sc.global_prune(model, 0.5), images, ["reconstruct"])
+        >>> done.loss[1] < done.loss[0], sc.sparsity(model).ratio
+        (True, 0.5)
+        >>> sc.sparsity(sc.restore(model)).ratio
+        0.0
+    """
+    options = read_repair_options(
+        steps, damping, batch_size, most_values, memory, iterations, learning_rate, seed
+    )
+    weights = pruned_weights(model, dense)
+    batches = calibration_images(images, options.batch_size)
+    device, dtype = device_of(model), dtype_of(model)
+    batches = [moved(batch, device, dtype) for batch in batches]
+    changes = Changes()
+    with evaluation_mode(model):
+        try:
+            reports = _run(model, options, weights, batches, dense_values(model, dense), changes)
+            changes.keep()
+        except BaseException:
+            changes.undo()
+            raise
+    left = sorted({name for report in reports for name in report.left})
+    if left:
+        warnings.warn(
+            RepairWarning(
+                f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''} "
+                "cannot be solved layer by layer (used several times, or by another function than "
+                "a convolution or linear layer): 'distill' repairs them too"
+            ),
+            stacklevel=3,  # past the callable module
+        )
+    return reports
+
+
+def _run(
+    model: nn.Module,
+    options: RepairOptions,
+    weights: Sequence[PrunedWeight],
+    batches: Sequence[Tensor],
+    dense: dict[int, Tensor],
+    changes: Changes,
+) -> tuple[StepReport, ...]:
+    uses = layer_uses(model, batches[0][:1])
+    for one in weights:
+        if id(one.target.parameter) not in uses.seen:
+            raise InvalidArgumentError(
+                f"{one.target.name} is pruned, but its layer is never called on these images: "
+                "exclude it from pruning, or call the layer"
+            )
+    shown = _head(batches)
+    wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
+    reports: list[StepReport] = []
+    for group in options.groups():
+        start = time.perf_counter()
+        before, layers, left, iterations = now, {}, (), 0
+        if group == ("distill",):
+            iterations = distill(model, batches, dense, weights, changes, options.distillation)
+        else:
+            layers, left = repair_layers(
+                model, group, batches, weights, dense, uses, changes,
+                damping=options.damping, most_values=options.most_values, memory=options.memory,
+            )  # fmt: skip
+        seconds = time.perf_counter() - start
+        now = outputs_of(model, shown)
+        losses = divergence(before, wanted), divergence(now, wanted)
+        agreements = _agreement(before, wanted), _agreement(now, wanted)
+        reports.append(StepReport(group, seconds, losses, agreements, layers, left, iterations))
+    return tuple(reports)
+
+
+def _head(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Some of the images, on which reports are made: all of them would take as long as a step."""
+    count = next((i for i in range(1, len(batches)) if sum(map(len, batches[:i])) >= 64), None)
+    return list(batches[:count])
+
+
+def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedWeight]:
+    """The pruned weights of a model, with their masks.
+
+    Args:
+        model: the network.
+        dense: the dense network; if it is given, all prunable weights count, and zeros in them.
+
+    Raises:
+        InvalidArgumentError: there are none.
+    """
+    if gradient_masks(model.modules()):
+        raise InvalidArgumentError(
+            "the model is under gradient pruning, whose outputs are those of the dense network: "
+            "there is nothing to repair; use global_prune"
+        )
+    if dense is not None:
+        targets = countable_targets(ModelContents(model), LayerChoice())
+        return [PrunedWeight(t, t.parameter.detach() != 0) for t in targets]
+    found: list[PrunedWeight] = []
+    for target in ModelContents(model).targets.values():
+        original = original_of(target.module, target.attribute)
+        if original is None or target.parameter.dim() < 2:
+            continue
+        mask = original.mask
+        kept = target.parameter.detach() != 0
+        found.append(PrunedWeight(target, kept if mask is None else mask.expand(kept.shape)))
+    if not found:
+        raise InvalidArgumentError(
+            "the model is not pruned, or was made permanent: call global_prune(model, ...) first, "
+            "or hand in the dense network with ",
+            Argument("dense"),
+        )
+    return found
+
+
+def _agreement(outputs: Tensor, wanted: Tensor) -> float:
+    return float((outputs.argmax(-1) == wanted.argmax(-1)).double().mean())

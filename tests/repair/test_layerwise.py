@@ -1,0 +1,126 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import secateurs as sc
+from repair.repair_cases import images, network, pruned_network
+
+
+def solved_by_hand(rows: Tensor, wanted: Tensor, start: Tensor, keep: Tensor) -> Tensor:
+    """Each output's kept weights, by a least-squares solver that is told of damping as of data."""
+    damping = (0.01 * rows.square().mean()).sqrt() * len(rows) ** 0.5
+    found = torch.zeros_like(start)
+    for row, (v, kept) in enumerate(zip(start, keep, strict=True)):
+        left = torch.cat([rows, damping * torch.eye(rows.shape[1], dtype=rows.dtype)])[:, kept]
+        right = torch.cat([wanted[:, row], damping * v])
+        found[row, kept] = torch.linalg.lstsq(left, right[:, None]).solution[:, 0]
+    return found
+
+
+def test_each_layer_sees_what_the_repaired_ones_before_it_give() -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4, bias=False)).double()
+    inputs = torch.randn(30, 6, dtype=torch.float64)
+    model = sc.global_prune(copy.deepcopy(dense), 0.5)
+    first, second = (model[i].weight.detach() != 0 for i in (0, 2))
+    (done,) = sc.repair(model, inputs, ["reconstruct"], batch_size=7)
+    outputs = dense[0](inputs).detach()
+    weight = solved_by_hand(
+        inputs - inputs.mean(0), outputs - outputs.mean(0), dense[0].weight.detach(), first
+    )
+    bias = outputs.mean(0) - weight @ inputs.mean(0)
+    assert torch.allclose(model[0].weight, weight, atol=1e-9)
+    assert torch.allclose(model[0].bias, bias, atol=1e-9)
+    # Without a bias nothing else meets the mean.
+    hidden = (inputs @ weight.T + bias).relu()
+    weight = solved_by_hand(hidden, dense(inputs).detach(), dense[2].weight.detach(), second)
+    assert torch.allclose(model[2].weight, weight, atol=1e-9)
+    assert all(after < before for before, after in done.layers.values())
+    assert done.loss[1] < done.loss[0]
+
+
+def test_batch_norm_takes_the_statistics_of_the_layers_before_it() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+    )
+    shown = images()
+    wanted = sc.global_prune(copy.deepcopy(model), 0.5)
+    for place in (1, 4):  # in evaluation mode up to it, so in order
+        before = wanted[:place].eval()(shown).detach()
+        wanted[place].running_mean.copy_(before.mean((0, 2, 3)))
+        wanted[place].running_var.copy_(before.transpose(0, 1).flatten(1).var(1))
+    sc.repair(sc.global_prune(model, 0.5), shown, "batchnorm", batch_size=9)
+    for place in (1, 4):
+        assert torch.allclose(model[place].running_mean, wanted[place].running_mean, atol=1e-6)
+        assert torch.allclose(model[place].running_var, wanted[place].running_var, atol=1e-6)
+        assert model[place].num_batches_tracked == 0
+
+
+def test_channels_get_the_mean_and_scale_of_the_dense_network() -> None:
+    torch.manual_seed(0)
+    dense = nn.Conv2d(3, 6, 3)
+    model, shown = sc.global_prune(copy.deepcopy(dense), 0.4), images()
+    sc.repair(model, shown, ["channels"])
+    for of in (torch.mean, torch.std):
+        found, wanted = (of(layer(shown).transpose(0, 1).flatten(1), 1) for layer in (model, dense))
+        assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [["batchnorm"], ["batchnorm", "reconstruct", "channels"]])
+def test_batches_make_no_difference(steps: list[str]) -> None:
+    found = []
+    for batch_size in (1, 7, 40):
+        model = pruned_network()
+        sc.repair(model, images(), steps, batch_size=batch_size)
+        found.append(model(images(8, seed=3)))
+    assert all(torch.allclose(one, found[0], atol=1e-5) for one in found)
+
+
+def test_at_large_layers_the_first_images_stand_for_all() -> None:
+    model, shown = pruned_network(), images()
+    sc.repair(model, shown, ["batchnorm", "reconstruct"], batch_size=4, memory=2 * 8 * 36 * 4 * 20)
+    few = pruned_network()
+    sc.repair(few, shown[:20], ["batchnorm"], batch_size=4)
+    # 20 images fit before BatchNorm and the layer behind it, all of them later.
+    assert not torch.allclose(model[1].running_mean, few[1].running_mean, atol=1e-4)
+    mean = model[0](shown[:20]).mean((0, 2, 3))
+    assert torch.allclose(model[1].running_mean, mean, atol=1e-5)
+    outputs = network()[:-1](shown)
+    assert torch.allclose(model[:-1](shown).mean(0).mean(), outputs.mean(0).mean(), atol=0.05)
+
+
+def test_the_same_every_time() -> None:
+    found = []
+    for _ in range(2):
+        model = pruned_network()
+        sc.repair(model, images(), ["batchnorm", "reconstruct", "distill"], iterations=5)
+        found.append(model.state_dict())
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+class Attention(nn.Module):
+    """Self-attention over tokens, and a head, by way of torch's own layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(9, 8)
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1)  # tokens come first
+        self.head = nn.Linear(8, 9)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.block(self.embed(tokens).transpose(0, 1)).transpose(0, 1))
+
+
+def test_attention_projections_and_tokens() -> None:
+    torch.manual_seed(0)
+    model = sc.global_prune(Attention(), 0.4)
+    tokens = torch.randint(0, 9, (40, 6), generator=torch.Generator().manual_seed(0))
+    (done, _) = sc.repair(model, tokens, ["reconstruct", "distill"], iterations=20)
+    assert set(done.layers) == {target.name for target in sc.find_targets(model)}
+    assert done.left == ()
+    assert done.loss[1] < done.loss[0]
+    assert done.layers["block.self_attn.in_proj_weight"][1] < 0.5
+    assert sc.sparsity(model).ratio == pytest.approx(0.4, abs=0.001)
