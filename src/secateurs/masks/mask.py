@@ -260,15 +260,7 @@ class Masks(Mapping[str, torch.Tensor]):
 
 
 def check_masks(name: str, masks: object) -> None:
-    """Refuse what is often taken for masks.
-
-    Args:
-        name: of the argument.
-        masks: what was given as such.
-
-    Raises:
-        InvalidArgumentError: they are no `Masks`.
-    """
+    """Refuse what the argument ``name`` got instead of `Masks`, such as candidates."""
     if not isinstance(masks, Masks):
         raise InvalidArgumentError(
             Argument(name),
