@@ -285,8 +285,11 @@ def test_names_are_loaded_from_where_type_checkers_read_them() -> None:
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
-    assert {name: home for name, home in homes.items() if home} == secateurs._HOME_OF
-    assert {name for name, home in homes.items() if not home} == set(secateurs._MODULES)
+    callable_package = {"repair"}  # to type checkers the function that calling it calls
+    found = {name: home for name, home in homes.items() if home and name not in callable_package}
+    assert found == secateurs._HOME_OF
+    packages = {name for name, home in homes.items() if not home}
+    assert packages | callable_package == set(secateurs._MODULES)
     assert set(secateurs.__all__) <= set(dir(secateurs))
     for name in {*secateurs.__all__, *homes}:
         assert getattr(secateurs, name) is getattr(secateurs, name)
