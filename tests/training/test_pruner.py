@@ -80,7 +80,10 @@ def test_each_pruning_takes_the_smallest_of_what_is_kept() -> None:
         {"layers": "linear"},
         {"include": "0"},
     ],
-    ids=str,
+    ids=[
+        *("kernel", "filter", "layer", "gradient", "taylor", "random", "random-filter"),
+        *("function", "linear", "include"),
+    ],
 )
 def test_what_is_pruned_stays_pruned_under_any_criterion(options: dict[str, Any]) -> None:
     model, optimizer, pruner = made(Iterative(0.6, 3, every=1), **options)
