@@ -19,6 +19,7 @@ from secateurs.gradient_pruning.modules import (
 from secateurs.masks.apply import check_weights, prune_weights
 from secateurs.masks.mask import Masks
 from secateurs.originals.comparison import differs
+from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import (
     fits,
     keep_original,
@@ -45,29 +46,32 @@ def put_masks(contents: ModelContents, masks: Masks, prune_type: str) -> None:
         masks: one for each parameter to prune.
         prune_type: ``"global"`` or ``"gradient"``.
     """
-    if prune_type == "global":
-        pairs = check_weights(contents, masks)
-        restore_gradients(module for _, module in contents.modules)
-        prune_weights(contents, pairs)
-    else:
-        check_releasable(contents.modules)
-        prune_gradients(contents, masks)
-        release_weights(contents.modules, contents.group)
+    with changing(contents.model):
+        if prune_type == "global":
+            pairs = check_weights(contents, masks)
+            restore_gradients(module for _, module in contents.modules)
+            prune_weights(contents, pairs)
+        else:
+            check_releasable(contents.modules)
+            prune_gradients(contents, masks)
+            release_weights(contents.modules, contents.group)
 
 
 @contextmanager
 def masked_block(contents: ModelContents, masks: Masks, prune_type: str) -> Generator[None]:
     """`put_masks` for a ``with`` block; afterwards the model is under its earlier pruning again."""
     model = contents.model
-    before = PriorPruning.of(model)
-    put_masks(contents, masks, prune_type)
-    inside = PriorPruning.of(model, values=False)
+    with changing(model):
+        before = PriorPruning.of(model)
+        put_masks(contents, masks, prune_type)
+        inside = PriorPruning.of(model, values=False)
     try:
         yield
     finally:
         now = ModelContents(model)  # the block may have changed it
-        restore_gradients(module for _, module in now.modules)
-        lost = inside.end() + restore_weights(now.modules) + before.bring_back()
+        with changing(model):
+            restore_gradients(module for _, module in now.modules)
+            lost = inside.end() + restore_weights(now.modules) + before.bring_back()
         warn_of_loss("the end of the block", lost, frames=6)
         check_releasable(now.modules)
 

@@ -11,6 +11,7 @@ from torch import nn
 from secateurs._validation import check_choice, check_ratio, make_generator
 from secateurs.gradient_pruning.modules import gradient_barrier, restore_gradients
 from secateurs.masks.mask import Masks
+from secateurs.originals.model_lock import changing
 from secateurs.originals.restore_weights import (
     check_releasable,
     compare_all_values,
@@ -160,8 +161,9 @@ def restore(model: Model) -> Model:
     """
     # It warns before anything changes: where warnings are errors, nothing is lost.
     contents = ModelContents(model)
-    restore_weights(contents.modules, lambda lost: warn_of_loss("restore", lost, frames=5))
-    restore_gradients(module for _, module in contents.modules)
+    with changing(model):
+        restore_weights(contents.modules, lambda lost: warn_of_loss("restore", lost, frames=5))
+        restore_gradients(module for _, module in contents.modules)
     check_releasable(contents.modules)
     return model
 
@@ -176,8 +178,9 @@ def make_permanent(model: Model) -> Model:
         The same model, with its pruned weights and without ``weight_orig``.
     """
     contents = ModelContents(model)
-    forget_originals(contents.modules)
-    restore_gradients(module for _, module in contents.modules)
+    with changing(model):
+        forget_originals(contents.modules)
+        restore_gradients(module for _, module in contents.modules)
     return model
 
 
