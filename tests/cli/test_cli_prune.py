@@ -109,7 +109,7 @@ def test_compress_and_back(run: Run, stored: Path) -> None:
         (
             "in.safetensors --p-prune 0.5 --score taylor",
             2,
-            "--score must be one of magnitude, random",
+            "--score must be one of magnitude, lamp, random",
         ),
         ("in.safetensors --p-prune 0.5 --granularity row", 2, "--granularity must be one of"),
         ("in.safetensors --p-prune 0.5 --scope all", 2, "scope must be one of"),

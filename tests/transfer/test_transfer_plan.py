@@ -152,7 +152,7 @@ def test_a_surrogate_with_nothing_to_prune_is_named() -> None:
         ({"p_prune": [1.5]}, "p_prune must be from 0 to 1"),
         ({"rapa_p_bern": [-0.1]}, "rapa_p_bern must be from 0 to 1"),
         ({"granularity": ["neuron"]}, "granularity must be one of weight, kernel, filter"),
-        ({"score": ["taylor"]}, "score must be one of magnitude, random"),
+        ({"score": ["taylor"]}, "score must be one of magnitude, lamp, random"),
         ({"redraw": ["sometimes"]}, 'redraw must be "forward", "step", or how many draws'),
         ({"redraw": [0]}, 'redraw must be "forward", "step", or how many draws'),
     ],

@@ -38,7 +38,7 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        with torch.enable_grad(), workers_watched():
+        with workers_watched(), torch.enable_grad():
             for images, labels in map(checked, loader):
                 batches += 1
                 if not len(labels):
