@@ -64,7 +64,7 @@ def _figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
     first = next(row for row in rows if row.phase == "retrain")
     width = _LEFT + _WIDTH + _RIGHT
     lines = wrap(describe_retrain(rows), width - 16)
-    title = title or f"{first.model}, {100 * first.p_prune:g}% pruned"
+    title = title or f"{first.model}, {100 * first.p_prune:.4g}% pruned"
     height = _BOTTOM + _LOWER + _GAP + _UPPER + head_height(title, lines)
     figure = Figure(figsize=(width / 72, height / 72))
     lower = add_axes(figure, _LEFT, _BOTTOM, _WIDTH, _LOWER)
