@@ -1,6 +1,7 @@
-"""Inputs and outputs of models: their device and dtype, and the logits that they return."""
+"""Running models: the device and dtype of inputs, the logits returned, and evaluation mode."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -58,3 +59,15 @@ def moved(images: Tensor, device: torch.device, dtype: torch.dtype | None) -> Te
     wanted = dtype if images.is_floating_point() else None
     # The CPU would not wait for a copy to it, and could read the images too early.
     return images.to(device, wanted, non_blocking=device.type == "cuda")
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Generator[None]:
+    """The model in evaluation mode for a ``with`` block; each module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

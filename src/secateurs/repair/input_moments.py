@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_count
-from secateurs.outputs import device_of, dtype_of, moved
+from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_inputs import LayerInputs, attach_inputs, detach_inputs
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.repair.calibration import calibration_images
-from secateurs.repair.evaluation_mode import evaluation_mode
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_uses import layer_uses
 from secateurs.repair.least_squares import Moments

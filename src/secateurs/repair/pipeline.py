@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.gradient_pruning.modules import gradient_masks
 from secateurs.originals.module_state import original_of
-from secateurs.outputs import device_of, dtype_of, moved
+from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.repair.calibration import calibration_images
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill, divergence, outputs_of
-from secateurs.repair.evaluation_mode import evaluation_mode
 from secateurs.repair.layer_uses import layer_uses
 from secateurs.repair.layerwise import PrunedWeight, repair_layers
 from secateurs.repair.repair_options import RepairOptions, read_repair_options

@@ -1,8 +1,7 @@
 """One epoch of training, and one pass of scoring."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.outputs import device_of, dtype_of, logits_of, moved
+from secateurs.outputs import device_of, dtype_of, evaluation_mode, logits_of, moved
 from secateurs.training.labelled_images import TrainingImages, epoch, mixed, steps_of
 from secateurs.training.settings import TrainingSettings
 
@@ -140,7 +139,7 @@ def score_images(
         torch.zeros((), device=device),
     )
     count = 0
-    with _evaluating(model):
+    with evaluation_mode(model):
         for batch, labels in _share(images, ranks):
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = logits_of(model(moved(batch, device, dtype)))
@@ -165,14 +164,3 @@ def clock() -> Callable[[], float]:
 
 def _share(images: TrainingImages, ranks: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
     return images.batches(torch.arange(ranks.rank, len(images), ranks.size), SCORED_AT_ONCE)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
