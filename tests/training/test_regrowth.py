@@ -121,6 +121,23 @@ def test_surgery_with_lbfgs_sees_masked_weights_in_every_evaluation() -> None:
     assert set(seen) == {0.5}
 
 
+def test_surgery_moves_no_weights_from_one_layer_to_another() -> None:
+    model = linear()
+    with torch.no_grad():
+        model[2].weight.mul_(0.5)  # small weights with large gradients grow fastest
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    pruner = Pruner(model, optimizer, OneShot(0.5), regrow=MagnitudeRegrowth())
+    kept = {name: mask.keep.clone() for name, mask in pruner.masks.units.items()}
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), LABELS).backward()
+        optimizer.step()
+        pruner.step()
+    later = {name: mask.keep for name, mask in pruner.masks.units.items()}
+    assert {n: int(k.sum()) for n, k in kept.items()} == {n: int(k.sum()) for n, k in later.items()}
+    assert any(not torch.equal(kept[name], later[name]) for name in kept)
+
+
 def test_masks_change_less_and_less_often() -> None:
     regrow = MagnitudeRegrowth(gamma=1.0, power=1.0)
     assert [regrow.probability(t) for t in (0, 1, 4)] == [1.0, 0.5, 0.2]

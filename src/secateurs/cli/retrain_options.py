@@ -68,7 +68,7 @@ class RetrainPruning:
         rewind: Go back to the weights before the pruning at each round (Frankle and Carbin 2019).
         ramp: Part of the epochs over which the cubic schedule prunes.
         every: Steps between two prunings of the cubic schedule, of which there are at least ten,
-            or between two regrowths.
+            and between two regrowths; default 100, and 1 with --regrow magnitude.
         regrow: Let pruned weights come back: none, magnitude (dynamic network surgery, Guo et al.
             2016) or gradient (RigL, Evci et al. 2020).
         keep_at_least: Ratio of its units that each layer keeps at least.
@@ -86,7 +86,7 @@ class RetrainPruning:
     rounds: Whole = 5
     rewind: bool = False
     ramp: float = 0.5
-    every: Whole = 100
+    every: MaybeWhole = None
     regrow: Literal["none", "magnitude", "gradient"] = "none"
     keep_at_least: float = 0.0
     granularity: Granularity = "weight"

@@ -20,7 +20,7 @@ from secateurs.selection.raw_scores import raw_scores
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.erk import erk_counts
 from secateurs.training.mask_state import kept_units
-from secateurs.training.score_changes import Change, combined, filled
+from secateurs.training.score_changes import Change, combined, favoured, filled
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,23 @@ class MaskChoice:
             grown = Mask(others[name].keep.logical_not(), others[name].units)
             new[name] = combined(left.units[name], grown, both=False)
         return Masks(new, contents.group.holders)
+
+    def exchanged(
+        self, contents: ModelContents, masks: Masks, counts_of: Masks, margin: float, step: int
+    ) -> Masks:
+        """Prune as many units of each parameter as other masks do; see `MagnitudeRegrowth`.
+
+        Args:
+            contents: of the network.
+            masks: those in force; what they keep has an advantage.
+            counts_of: masks that say how many units of each parameter are pruned.
+            margin: the advantage: scores of kept units are multiplied by 1 + margin.
+            step: see `by_score`.
+        """
+        kept = kept_units(counts_of, contents.group.holders)
+        counts = {name: mask.units.count - kept[name] for name, mask in counts_of.units.items()}
+        score = self._score(step, favoured(masks, margin))
+        return self._by_counts(contents, masks, counts, score)
 
     def happens(self, probability: float, step: int) -> bool:
         """Whether something happens at a step that does with a probability."""

@@ -238,7 +238,7 @@ class Pruner:
         if isinstance(self.regrow, MagnitudeRegrowth) and masks is None and self._ratio:
             probability = self.regrow.probability(self.steps)
             if self.regrow.due(self.steps) and self._choice.happens(probability, self.steps):
-                return self._pruned_to(self._ratio)
+                return self._exchanged(self.regrow, self.masks)
         return masks
 
     def _pruned_to(self, ratio: float) -> Masks:
@@ -249,7 +249,7 @@ class Pruner:
                 f"{self.steps}, and pruned weights do not come back: begin at "
                 f"{self._ratio:.4g} or more, or call secateurs.restore(model) before"
             )
-        if isinstance(self.regrow, MagnitudeRegrowth):
+        if down and isinstance(self.regrow, MagnitudeRegrowth):
             change = favoured(self.masks, self.regrow.margin)
         else:
             change = filled(self.masks, -torch.inf, where_kept=False)
@@ -260,7 +260,13 @@ class Pruner:
         else:
             masks = self._choice.by_score(contents, ratio, self.steps, change)
         self._ratio = ratio
+        if isinstance(self.regrow, MagnitudeRegrowth) and not down:
+            return self._exchanged(self.regrow, masks)
         return masks
+
+    def _exchanged(self, regrow: MagnitudeRegrowth, counts_of: Masks) -> Masks:
+        contents = ModelContents(self._model)
+        return self._choice.exchanged(contents, self.masks, counts_of, regrow.margin, self.steps)
 
     def _regrown(self, regrow: GradientRegrowth, masks: Masks) -> Masks | None:
         contents = ModelContents(self._model)

@@ -20,15 +20,18 @@ class MagnitudeRegrowth:
 
     and from time to time T is set anew (equation 4): T = 0 where |W| < a, 1 where |W| >= b, and as
     before in between. The paper takes a and b from each layer's mean and deviation. Here
-    b = (1 + margin) * a, and a is such that exactly the ratio of the schedule is pruned: units are
-    ranked by their score, times 1 + margin if they are kept now.
+    b = (1 + margin) * a, and a is such that each layer keeps as many units as before: those of one
+    layer are ranked by their score, times 1 + margin if they are kept now. How many units of each
+    layer are pruned changes only when the schedule prunes, and is decided by the scores of those
+    that are kept, since weights behind the mask grow faster in some layers than in others.
 
     The optimizer's state of pruned weights goes on too, since it is what they learn with. While a
     weight is pruned, ``weight_orig`` is W: what is learned behind the mask is there, and `restore`
     brings it back.
 
     Attributes:
-        every: steps between two changes of the mask.
+        every: steps between two changes of the mask. Many weights that come back at once change the
+            network too much, so 1 is best where steps are long enough.
         until: the last step with one; None goes on for ever.
         margin: how much larger than the smallest kept weight a pruned one must be to come back.
         gamma: the mask is changed with probability (1 + gamma * t)^-power at step t; 0 is always.

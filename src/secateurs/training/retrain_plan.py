@@ -31,7 +31,9 @@ class RetrainPlan:
             round (Frankle and Carbin 2019).
         ramp: of the cubic schedule: the part of the epochs over which the ratio grows.
         every: steps between two prunings of the cubic schedule, which prunes at least ten times
-            where there are as many steps, or between two regrowths.
+            where there are as many steps, and between two regrowths. None is 100, and 1 with
+            regrowth by magnitude: weights that come back are as large as those that are kept, and
+            many at once change the network too much.
         floor: the share of its units that each layer keeps at least.
         regrowth: one of `REGROWTHS`.
         options: what is one unit, which weights compete, and how they are scored; its seed is that
@@ -49,7 +51,7 @@ class RetrainPlan:
     rounds: int = 5
     rewind: bool = False
     ramp: float = 0.5
-    every: int = 100
+    every: int | None = None
     floor: float = 0.0
     regrowth: str = "none"
     options: SelectionOptions = field(default_factory=SelectionOptions)
@@ -62,11 +64,14 @@ class RetrainPlan:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("regrowth", self.regrowth, REGROWTHS)
         for name in ("rounds", "every"):
-            whole = as_integer(getattr(self, name))
+            value = getattr(self, name)
+            if name == "every" and value is None:
+                continue
+            whole = as_integer(value)
             if whole is None or whole < 1:
                 raise InvalidArgumentError(
                     Argument(name),
-                    f" must be a whole number from 1 on, got {getattr(self, name)!r}",
+                    f" must be a whole number from 1 on, got {value!r}",
                 )
         if self.retraining.epochs < 1:
             raise InvalidArgumentError(
@@ -117,7 +122,7 @@ class RetrainPlan:
             return OneShot(self.ratio)
         if self.schedule == "cubic":
             end = max(round(self.ramp * epochs * steps), 1)
-            return Cubic(self.ratio, end=end, every=min(self.every, max(end // 10, 1)))
+            return Cubic(self.ratio, end=end, every=min(self._every, max(end // 10, 1)))
         return Iterative(
             self.ratio, self.rounds, every=self._round_epochs * steps, begin=0,
             rewind=0 if self.rewind else None,
@@ -159,13 +164,18 @@ class RetrainPlan:
         return epoch * steps >= self.make_schedule(steps).last
 
     @property
+    def _every(self) -> int:
+        default = 1 if self.regrowth == "magnitude" else 100
+        return default if self.every is None else self.every
+
+    @property
     def _round_epochs(self) -> int:
         return max(self.retraining.epochs // self.rounds, 1)
 
     def _regrow(self, steps: int) -> Regrowth | None:
         until = max(round(_REGROWING * self.retraining.epochs * steps), 1)
         if self.regrowth == "magnitude":
-            return MagnitudeRegrowth(every=self.every, until=until)
+            return MagnitudeRegrowth(every=self._every, until=until)
         if self.regrowth == "gradient":
-            return GradientRegrowth(every=self.every, until=until)
+            return GradientRegrowth(every=self._every, until=until)
         return None
