@@ -11,22 +11,15 @@ Importing this package loads nothing else: torch, too, is imported when a name i
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from secateurs._version import __version__
-from secateurs.errors import (
-    CoverageWarning,
-    FailureError,
-    InvalidArgumentError,
-    LostTrainingWarning,
-    RepairWarning,
-    SecateursError,
-)
 
+TYPE_CHECKING = False  # importing typing for it would take longer than all else here
 if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same while a program runs
     from secateurs import attacks as attacks
     from secateurs import checkpoint as checkpoint
     from secateurs import criteria as criteria
+    from secateurs import errors as errors
     from secateurs import evaluation as evaluation
     from secateurs import gradient_pruning as gradient_pruning
     from secateurs import masks as masks
@@ -40,6 +33,14 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
+    from secateurs.errors import (
+        CoverageWarning,
+        FailureError,
+        InvalidArgumentError,
+        LostTrainingWarning,
+        RepairWarning,
+        SecateursError,
+    )
     from secateurs.masks._sparsity import Sparsity, sparsity
     from secateurs.masks.mask import Mask, Masks
     from secateurs.parameters.prunable_parameters import find_targets
@@ -94,11 +95,17 @@ __all__ = [
 # The module that each name is imported from when it is first used.
 _HOME_OF = {
     "Candidates": "selection.candidates",
+    "CoverageWarning": "errors",
     "Diversified": "surrogates",
     "Ensemble": "surrogates",
+    "FailureError": "errors",
+    "InvalidArgumentError": "errors",
     "Levels": "selection.candidates",
+    "LostTrainingWarning": "errors",
     "Mask": "masks.mask",
     "Masks": "masks.mask",
+    "RepairWarning": "errors",
+    "SecateursError": "errors",
     "SelectionOptions": "selection.selection_options",
     "Sparsity": "masks._sparsity",
     "Target": "parameters.target",
@@ -120,6 +127,7 @@ _MODULES = (
     "attacks",
     "checkpoint",
     "criteria",
+    "errors",
     "evaluation",
     "gradient_pruning",
     "masks",

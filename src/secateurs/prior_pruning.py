@@ -30,6 +30,7 @@ from secateurs.originals.module_state import (
 from secateurs.originals.original import Original
 from secateurs.originals.restore_weights import (
     check_releasable,
+    compare_all_values,
     copy_bits,
     copy_original,
     release_weights,
@@ -71,6 +72,7 @@ def masked_block(contents: ModelContents, masks: Masks, prune_type: str) -> Gene
         now = ModelContents(model)  # the block may have changed it
         with changing(model):
             restore_gradients(module for _, module in now.modules)
+            compare_all_values(now.modules)
             lost = inside.end() + restore_weights(now.modules) + before.bring_back()
         warn_of_loss("the end of the block", lost, frames=6)
         check_releasable(now.modules)

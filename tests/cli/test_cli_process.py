@@ -102,6 +102,24 @@ def test_a_stdout_in_ascii(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_ctrl_c_in_the_first_import_is_one_line() -> None:
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'secateurs.cli.entry_point': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from secateurs.cli import main\n"
+        "heavy = {'typing', 'dataclasses', 'secateurs.errors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "secateurs: interrupted\n")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "secateurs", *RANDOM],

@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -198,6 +199,20 @@ def test_restore_puts_originals_back_and_warns_of_lost_training(
     assert w[0].filename == __file__
     assert same(weights(model), weights(network()))
     assert same(weights(sc.make_permanent(kept)), weights(plain))
+
+
+@pytest.mark.parametrize("block", [False, True])
+def test_zeros_that_torch_did_not_count_are_not_lost_in_silence(block: bool) -> None:
+    model = network()
+    with pytest.warns(sc.LostTrainingWarning, match=r"3\.weight "), ExitStack() as stack:
+        if block:
+            stack.enter_context(sc.pruned(model, 0.5))
+        else:
+            sc.global_prune(model, 0.5)
+        model[3].weight.data[model[3].weight == model[3].weight.max()] = 0
+        if not block:
+            sc.restore(model)
+    assert same(weights(model), weights(network()))
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])

@@ -1,6 +1,7 @@
 """The entry point: runs a command, prints an error as one line, and exits with 0, 1 or 2.
 
-Little is imported before signals are handled, so that Ctrl-C gives one line even while torch loads.
+Ctrl-C gives one line even while torch is imported; `secateurs.cli.early_interrupt` does that while
+this module is.
 """
 
 import errno
@@ -15,14 +16,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from secateurs._console import say, unusable_sizes
+from secateurs.cli.early_interrupt import NOT_BEGUN
 from secateurs.cli.interruption import INTERRUPTED, Interruption
 from secateurs.cli.processes import is_first, is_one_of_several
 from secateurs.cli.standard_output import discard_unwritable
 from secateurs.cli.wording import in_options, warnings_as_lines
 from secateurs.errors import InvalidArgumentError, Message, require
 
-USAGE, FAILED, NOT_BEGUN = 2, 1, 130
-"""Exit codes; the last one is for Ctrl-C before the work has begun."""
+USAGE, FAILED = 2, 1
+"""Exit codes."""
 
 Work = Callable[..., None]
 Outcome = tuple[int, str]

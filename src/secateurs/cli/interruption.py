@@ -7,6 +7,8 @@ import time
 from types import FrameType
 from typing import Any, Self
 
+from secateurs.cli.early_interrupt import end_at_once
+
 INTERRUPTED = "interrupted"
 """How the message about an interrupt begins."""
 
@@ -53,6 +55,8 @@ class Interruption:
             return self  # only the main thread may set signal handlers
         for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
             before = signal.getsignal(number)
+            if before is end_at_once:
+                before = signal.default_int_handler
             if before in (signal.SIG_DFL, signal.default_int_handler):
                 self._before[number] = before
                 signal.signal(number, self._handle)

@@ -69,10 +69,13 @@ def release_weights(
             forget_original(module, attribute)
 
 
-def compare_all_values(modules: NamedModules, group: ProcessGroup) -> None:
+def compare_all_values(modules: NamedModules, group: ProcessGroup | None = None) -> None:
     """Find which pruned weights were trained, also by writes that torch did not count.
 
-    All ranks of a sharded model must call this together.
+    Args:
+        modules: all of the model's.
+        group: the ranks that hold the model, which must call this together; by default, each rank
+            finds what was trained on itself.
     """
     found = originals_of(modules)
     current = [o for _, module, attribute, o in found if _is_current(module, attribute, o)]
@@ -101,8 +104,9 @@ def restore_weights(
         if _is_current(module, attribute, original):
             current.setdefault(id(original.parameter), []).append(original)
             names.setdefault(id(original.parameter), name)
+    compare_all_values(modules)
     valid = {key: valid_of(originals) for key, originals in current.items()}
-    lost = [names[key] for key, o in valid.items() if o is not None and o.trained]
+    lost = [names[key] for key, o in valid.items() if o is not None and o.was_trained]
     if before is not None:
         before(lost)
     for _, module, attribute, original in found:
