@@ -83,9 +83,11 @@ def run_repair(
         data, model, images=asked.images, scored=[test] if test else [], split=asked.split,
         data_root=asked.data_root, skip_corrupt=asked.skip_corrupt, workers=running.workers,
     )  # fmt: skip
-    loader = None if test is None else make_loader(
-        test, batch_size=64, workers=running.workers, device=device
-    )  # fmt: skip
+    loader = None
+    if test is not None:
+        loader = make_loader(
+            test, batch_size=running.batch_size, workers=running.workers, device=device
+        )
     model.model.to(device)
     normed = bool(batch_norms_of(model.model))
     steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)

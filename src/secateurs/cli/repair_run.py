@@ -64,34 +64,34 @@ class RepairRun:
         """
         groups = list(self.options.groups())
         done = self._done({row.stage for row in self.results.rows()}, len(groups))
-        pruned = self._resume(done) if done else self._begin()
+        before = self._resume(done) if done else self._begin()
         for number, group in enumerate(groups, start=PRUNED + 1):
             if number <= done:
                 continue
             report = self._repair(group)
+            for row in before:  # only now, so that a first step that fails leaves nothing behind
+                self._add(row, report, 0)
+            before = []
             replace_files({self._path(number): save(repaired_values(self.model))})
-            if number == PRUNED + 1 and pruned is not None:
-                self._add(pruned, report, 0)
             self._add(self._measured(number, ";".join(group), report.seconds), report, 1)
             self._path(number - 1).unlink(missing_ok=True)
         save_weights(self.output, self.model)
         self._path(len(groups) + PRUNED).unlink(missing_ok=True)
         return sorted(self.results.rows(), key=lambda row: row.stage)
 
-    def _begin(self) -> RepairRow:
-        """Score the dense network and prune it; returns the pruned one's row, without its loss."""
-        self.results.add(self._measured(DENSE, "dense", 0.0))
+    def _begin(self) -> list[RepairRow]:
+        """Score the dense network, prune it, and score it again; returns both rows."""
+        dense = self._measured(DENSE, "dense", 0.0)
         start = time.perf_counter()
-        masks = self.choose()
-        apply_masks(self.model, masks)
-        seconds = time.perf_counter() - start
-        masks.save(self.results.folder / MASKS)
-        return self._measured(PRUNED, "pruned", seconds)
+        self._masks = self.choose()
+        apply_masks(self.model, self._masks)
+        return [dense, self._measured(PRUNED, "pruned", time.perf_counter() - start)]
 
-    def _resume(self, done: int) -> None:
-        """Bring the model to where an earlier run has left it."""
+    def _resume(self, done: int) -> list[RepairRow]:
+        """Bring the model to where an earlier run has left it, whose rows are on disk."""
         apply_masks(self.model, Masks.load(self.results.folder / MASKS))
         put_repaired_values(self.model, load_file(self._path(done)))
+        return []
 
     def _done(self, stages: set[int], groups: int) -> int:
         """The last stage whose row and values are there; 0 for none."""
@@ -116,10 +116,13 @@ class RepairRun:
 
     def _add(self, row: RepairRow, report: StepReport, after: int) -> None:
         """Put a row on disk, with the loss from before a step (0) or after it (1)."""
-        self.results.add(
-            replace(row, loss=report.loss[after], agreement=100 * report.agreement[after])
-        )
-        self.say(self.results.rows()[-1])
+        if row.stage == PRUNED:
+            self._masks.save(self.results.folder / MASKS)
+        if row.stage != DENSE:
+            agreement = 100 * report.agreement[after]
+            row = replace(row, loss=report.loss[after], agreement=agreement)
+        self.results.add(row)
+        self.say(row)
 
     def _measured(self, stage: int, steps: str, seconds: float) -> RepairRow:
         """The row of the model as it is now."""

@@ -1,4 +1,4 @@
-"""One network of `secateurs repair`, dense, pruned or repaired, with what is needed to repeat it."""
+"""One network of `secateurs repair`: dense, pruned or repaired."""
 
 import math
 from dataclasses import dataclass
