@@ -16,7 +16,7 @@ from secateurs._console import say
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS, with_help
 from secateurs.cli.processes import is_first
 from secateurs.cli.prune_options import FilePruning, Writing
-from secateurs.cli.repair_options import RepairImages, Repairing, RepairPruning, RepairRunning
+from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.retrain_options import (
     RetrainImages,
     RetrainPruning,

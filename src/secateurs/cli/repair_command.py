@@ -13,10 +13,9 @@ from torch import Tensor
 from secateurs._console import say
 from secateurs._io.regular_files import read_regular
 from secateurs._validation import check_count, check_ratio
-from secateurs.cli.calibration import load_calibration
+from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.loading import check_loader_options, make_loader, pick_device
 from secateurs.cli.option_types import DIGITS_NETWORKS, given
-from secateurs.cli.repair_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.repair_plan import (
     check_output,
     choose_masks,
@@ -25,6 +24,7 @@ from secateurs.cli.repair_plan import (
     read_selection,
 )
 from secateurs.cli.repair_run import MASKS, RepairRun, clear
+from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing
 from secateurs.errors import InvalidArgumentError

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateurs._io.json_objects import BrokenJSONError, as_number, parse_object
 from secateurs._io.regular_files import read_regular
-from secateurs.cli.repair_options import RepairImages, Repairing, RepairPruning, RepairRunning
+from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.masks.mask import Masks
 from secateurs.repair.allocation import allocate
@@ -116,7 +116,8 @@ def choose_masks(
         if ratios is None and pruning.allocation is None and not pruning.keep_at_least:
             return select(model, pruning.p_prune or 0.0, **which).draw()
         usual = "uniform" if options.scope == "layer" else "global"
+        which["scope"] = "global"  # the allocation says how much each layer loses
         return allocate(
             model, pruning.p_prune, ratios or pruning.allocation or usual,
-            keep_at_least=pruning.keep_at_least, **(which | {"scope": "global"}),
+            keep_at_least=pruning.keep_at_least, **which,
         ).draw()  # fmt: skip

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from secateurs._console import say
 from secateurs._validation import check_count
 from secateurs.cli.allocator import keep_freed_memory
-from secateurs.cli.calibration import load_calibration
+from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.coverage_text import coverage_line
 from secateurs.cli.loading import (
     check_loader_options,
@@ -63,7 +64,7 @@ def run_sweep(
         ranks: the processes that split the images, None for this process alone.
     """
     ranks = ranks or Ranks()
-    settings = {**given(pruning), "repair": repairing.repair}
+    settings: dict[str, Any] = {**given(pruning), "repair": repairing.repair}
     grid = Grid(**settings)  # checked before anything is loaded
     if grid.repair and ranks.size > 1:
         raise InvalidArgumentError("--repair works in one process: leave out torchrun")

@@ -176,7 +176,7 @@ class Grid:
         names = ("prune_type", "granularity", "scope", "score")
         shared = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
         for values in product(*(getattr(self, name) for name in names)):
-            for steps in dict.fromkeys(((), self.repair)):
+            for steps in dict.fromkeys(((), tuple(self.repair))):
                 yield Setting(**dict(zip(names, values, strict=True)), **shared, repair=steps)
 
     def _checked_repair(self) -> tuple[str, ...]:
