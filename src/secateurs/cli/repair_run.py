@@ -9,6 +9,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from secateurs._console import say
 from secateurs._progress import progress_bar
 from secateurs.cli.loading import watched
 from secateurs.evaluation import Tally, accuracy
@@ -42,7 +43,7 @@ class RepairRun:
         row: what all rows have in common.
         results: the folder of the run.
         output: where the repaired weights go.
-        say: told of each finished stage.
+        tell: told of each finished stage.
     """
 
     model: nn.Module
@@ -54,7 +55,7 @@ class RepairRun:
     row: RepairRow
     results: Results[RepairRow]
     output: Path
-    say: Callable[[RepairRow], None]
+    tell: Callable[[RepairRow], None]
 
     def run(self) -> list[RepairRow]:
         """Go through the stages that are left, and write the weights; the model is repaired then.
@@ -102,6 +103,7 @@ class RepairRun:
 
     def _repair(self, group: Sequence[str]) -> StepReport:
         options, distillation = self.options, self.options.distillation
+        say(f"{', '.join(group)}: {len(self.images)} images ...")  # it may take minutes
         (report,) = repair(
             self.model,
             self.images,
@@ -122,7 +124,7 @@ class RepairRun:
             agreement = 100 * report.agreement[after]
             row = replace(row, loss=report.loss[after], agreement=agreement)
         self.results.add(row)
-        self.say(row)
+        self.tell(row)
 
     def _measured(self, stage: int, steps: str, seconds: float) -> RepairRow:
         """The row of the model as it is now."""
