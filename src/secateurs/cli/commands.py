@@ -16,13 +16,20 @@ from secateurs._console import say
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS, with_help
 from secateurs.cli.processes import is_first
 from secateurs.cli.prune_options import FilePruning, Writing
+from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.retrain_options import (
     RetrainImages,
     RetrainPruning,
     RetrainRunning,
     RetrainTraining,
 )
-from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
+from secateurs.cli.sweep_options import (
+    Preprocessing,
+    SweepImages,
+    SweepPruning,
+    SweepRepair,
+    SweepRunning,
+)
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -31,6 +38,7 @@ from secateurs.cli.transfer_options import (
     TransferImages,
     TransferRunning,
 )
+from secateurs.criteria import CRITERIA
 from secateurs.errors import InvalidArgumentError
 
 _MNIST, _CIFAR10 = ("lenet300", "lenet5", "mlpnet"), ("resnet20",)
@@ -40,6 +48,7 @@ def sweep(
     *,
     images: SweepImages = SweepImages(),
     pruning: SweepPruning = SweepPruning(),
+    repairing: SweepRepair = SweepRepair(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
 ) -> Callable[..., None]:
@@ -52,11 +61,30 @@ def sweep(
             f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
         )
     data = images.data or "digits"
+    repairing = _with_calibration(repairing, pruning, data)
     if is_first():
         say(f"loading the network {images.arch} and the data {data} ...")
     from secateurs.cli.sweep_command import run_sweep
 
-    return partial(run_sweep, images, data, pruning, preprocessing, running)
+    return partial(run_sweep, images, data, pruning, repairing, preprocessing, running)
+
+
+def _with_calibration(repairing: SweepRepair, pruning: SweepPruning, data: str) -> SweepRepair:
+    """The digits' training images where nothing else was asked for, if images are needed."""
+    observing = [name for name in pruning.score if name in CRITERIA and CRITERIA[name].needs_inputs]
+    if not (repairing.repair or observing):
+        if repairing.calibration is not None:
+            raise InvalidArgumentError(
+                "--calibration belongs to a repair, or to a score that reads inputs: write "
+                "--repair batchnorm reconstruct, too"
+            )
+        return repairing
+    if repairing.calibration is None and data != "digits":
+        what = "--repair" if repairing.repair else f"--score {observing[0]}"
+        raise InvalidArgumentError(
+            f"{what} needs images, without labels, none of which is scored: write --calibration DIR"
+        )
+    return replace(repairing, calibration=repairing.calibration or "digits")
 
 
 def retrain(
@@ -92,6 +120,41 @@ def _usual_data(arch: str) -> str:
     raise InvalidArgumentError(
         f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
     )
+
+
+def repair(
+    *,
+    images: RepairImages = RepairImages(),
+    pruning: RepairPruning = RepairPruning(),
+    repairing: Repairing = Repairing(),
+    preprocessing: Preprocessing = Preprocessing(),
+    running: RepairRunning = RepairRunning(),
+) -> Callable[[], None]:
+    """Prune a network and win its accuracy back from a few images, without labels.
+
+    With no options: a small network on the digits of scikit-learn, in seconds.
+    """
+    digits = images.arch in DIGITS_NETWORKS
+    if images.data is None and not digits:
+        raise InvalidArgumentError(
+            f"--arch {images.arch} needs images, without labels: write --data DIR, a folder with "
+            "images"
+        )
+    if digits and images.data is None and images.test_data is None:
+        images = replace(images, test_data="digits")
+    if pruning.p_prune is not None and pruning.ratios_from is not None:
+        raise InvalidArgumentError("give --p-prune or --ratios-from, not both")
+    if pruning.p_prune is None and pruning.ratios_from is None:
+        if not digits:
+            raise InvalidArgumentError("--p-prune is missing: write --p-prune 0.5 for half")
+        pruning = replace(pruning, p_prune=0.9)
+    if pruning.p_prune == 0:
+        raise InvalidArgumentError("--p-prune 0 prunes nothing: write --p-prune 0.5 for half")
+    data = images.data or "digits"
+    say(f"loading the network {images.arch} and the data {data} ...")
+    from secateurs.cli.repair_command import run_repair
+
+    return partial(run_repair, images, data, pruning, repairing, preprocessing, running)
 
 
 def transfer(
@@ -178,11 +241,11 @@ def report(
     title: str | None = None,
     markdown: bool = False,
 ) -> Callable[[], None]:
-    """Print the table of one or more sweeps, transfers or retrainings, and draw them.
+    """Print the table of one or more sweeps, transfers, retrainings or repairs, and draw them.
 
     Args:
-        folders: Output folders of sweeps, or of transfers, or of retrainings, or their
-            results.jsonl or results.csv.
+        folders: Output folders of sweeps, or of transfers, or of retrainings, or of repairs
+            (which have no plot), or their results.jsonl or results.csv.
         output: Where to write the plot: PATH.png and PATH.svg; of transfers two, PATH-heatmap and
             PATH-curves; of several retrainings one each, PATH-FOLDER.
         x: Horizontal axis of sweeps: achieved (of weights) or p_prune (of units).

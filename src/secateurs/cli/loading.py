@@ -19,6 +19,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Grid, Provenance, accumulate_gradients
 from secateurs.evaluation.batches import loader_of
 from secateurs.provenance import device_name, weights_sha256
+from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
 
 SCORE_IMAGES = 256
@@ -119,11 +120,12 @@ def leave_gradients(
         step = max(1.0, len(scored) / SCORE_IMAGES)
         images = Subset(scored, [int(i * step) for i in range(min(SCORE_IMAGES, len(scored)))])
     with progress_bar("Computing gradients", len(images)) as bar:
-        count = accumulate_gradients(model.model, _watched(loader_of(images, loader), bar))
+        count = accumulate_gradients(model.model, watched(loader_of(images, loader), bar))
     return f"{count} images {which}"
 
 
-def _watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
+def watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
+    """The batches of a loader, of which a bar is told."""
     for batch in batches:
         yield batch
         bar.advance(len(batch[1]))
@@ -152,12 +154,15 @@ def default_output(
     images: int,
     device: torch.device,
     amp: bool,
+    calibration: torch.Tensor | None = None,
 ) -> Path:
     """A folder whose name depends on the options, so that the same command finds its results."""
     ratios = (grid.p_prunes, grid.p_berns)  # sorted, so that their order makes no difference
     others = replace(grid, p_prune=0.0, p_bern=1.0)
     weights = weights_sha256(model.model)
     asked = (provenance, weights, images, ratios, others, device_name(device), amp)
+    if calibration is not None:
+        asked = (*asked, grid.repair, provenance.calibration, calibration_sha256(calibration))
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
     name = "_".join(
         re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (provenance.model, provenance.data)

@@ -67,6 +67,7 @@ def scores(*, data_free: bool = False) -> Parameter:
 Granularity = Literal["weight", "kernel", "filter"]
 Scope = Literal["global", "layer"]
 PruneType = Literal["global", "gradient"]
+RepairStep = Literal["batchnorm", "channels", "reconstruct", "distill"]
 
 
 @with_help

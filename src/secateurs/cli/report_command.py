@@ -15,15 +15,18 @@ from secateurs.report import (
     plot_transfer_heatmap,
     print_table,
     print_transfer_table,
+    repair_table,
     retrain_table,
     transfer_table_markdown,
 )
 from secateurs.report.figure import named_stem
 from secateurs.results import (
     Record,
+    RepairRow,
     RetrainRow,
     TransferRow,
     kind_of_rows,
+    read_repair_rows,
     read_retrain_rows,
     read_rows,
     read_transfer_rows,
@@ -48,6 +51,8 @@ def run_report(
         named_stem(output)  # before anything is printed
     kinds = {folder: kind_of_rows(folder) for folder in folders}
     _check_kinds(kinds)
+    if output and RepairRow in kinds.values():
+        raise InvalidArgumentError("a repair is a table without a plot: leave out --output")
     unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)
     if unfinished:
         say(f"left out, since no rows are finished yet: {unfinished}")
@@ -58,6 +63,9 @@ def run_report(
             paths = _transfers(finished, stem, title, stdout, markdown=markdown)
         elif RetrainRow in kinds.values():
             paths = _retrainings(finished, stem, title, stdout)
+        elif RepairRow in kinds.values():
+            stdout.write(repair_table([read_repair_rows(folder) for folder in finished]))
+            paths = []
         else:
             paths = _sweeps(finished, stem, title, x, stdout, markdown=markdown)
         for path in paths:

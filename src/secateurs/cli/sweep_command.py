@@ -1,11 +1,16 @@
 """``secateurs sweep``: measure how accuracy falls as weights are pruned."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from secateurs._console import say
+from secateurs._validation import check_count
 from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.coverage_text import coverage_line
 from secateurs.cli.loading import (
     check_loader_options,
@@ -17,10 +22,16 @@ from secateurs.cli.loading import (
 )
 from secateurs.cli.option_types import DIGITS_NETWORKS, given
 from secateurs.cli.standard_output import Stdout, drawn
-from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
+from secateurs.cli.sweep_options import (
+    Preprocessing,
+    SweepImages,
+    SweepPruning,
+    SweepRepair,
+    SweepRunning,
+)
 from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.criteria import criterion_of
-from secateurs.errors import SecateursError
+from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.evaluation import Grid, sweep
 from secateurs.evaluation.ranks import Ranks
 from secateurs.parameters.coverage_count import coverage_of
@@ -36,6 +47,7 @@ def run_sweep(
     asked: SweepImages,
     data: str,
     pruning: SweepPruning,
+    repairing: SweepRepair,
     preprocessing: Preprocessing,
     running: SweepRunning,
     ranks: Ranks | None = None,
@@ -46,15 +58,21 @@ def run_sweep(
         asked: the network and the images.
         data: the data set or folder.
         pruning: the grid of settings.
+        repairing: what follows each pruning, and its images.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
         ranks: the processes that split the images, None for this process alone.
     """
     ranks = ranks or Ranks()
-    grid = Grid(**given(pruning))  # checked before anything is loaded
+    settings: dict[str, Any] = {**given(pruning), "repair": repairing.repair}
+    grid = Grid(**settings)  # checked before anything is loaded
+    if grid.repair and ranks.size > 1:
+        raise InvalidArgumentError("--repair works in one process: leave out torchrun")
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(running.batch_size, running.workers, asked.limit)
-    check_data(data)
+    check_count("calibration_images", repairing.calibration_images)
+    for each in filter(None, (data, repairing.calibration)):
+        check_data(each)
     keep_freed_memory()
     if asked.arch in DIGITS_NETWORKS:
         torch.set_num_threads(1)  # with so little work, threads mostly wait
@@ -78,18 +96,25 @@ def run_sweep(
             ),
         )
     provenance, count = provenance_of(model, images, scored_on), len(images.dataset)
-    folder = running.output or default_output(model, provenance, grid, count, device, running.amp)
+    calibration, name = in_turn(
+        ranks, lambda: _calibration(asked, repairing, model, images, running.workers)
+    )
+    provenance = replace(provenance, calibration=name)
+    folder = running.output or default_output(
+        model, provenance, grid, count, device, running.amp, calibration
+    )
     earlier = _rows_in(folder) if running.resume else []
     rows = sweep(
         model.model,
         loader,
+        calibration=calibration,
         provenance=provenance,
         device=device,
         amp=running.amp,
         output=folder,
         overwrite=not running.resume,
         process_group=ranks.group,
-        **given(pruning),
+        **settings,
     )
     if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
@@ -114,6 +139,27 @@ def _load(
         skip_corrupt=asked.skip_corrupt,
     )
     return model, images
+
+
+def _calibration(
+    asked: SweepImages,
+    repairing: SweepRepair,
+    model: LoadedModel,
+    images: LoadedData,
+    workers: int | None,
+) -> tuple[Tensor | None, str]:
+    """The calibration images, and their name; None where they are not asked for."""
+    if repairing.calibration is None:
+        return None, ""
+    return load_calibration(
+        repairing.calibration,
+        model,
+        images=repairing.calibration_images,
+        scored=[images],
+        data_root=asked.data_root,
+        skip_corrupt=asked.skip_corrupt,
+        workers=workers,
+    )
 
 
 def _what_stays(model: LoadedModel, pruning: SweepPruning, grid: Grid) -> str:

@@ -6,7 +6,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from secateurs.cli.option_types import MaybeWhole, PruningGrid, Several, Whole, panel
+from secateurs.cli.option_types import (
+    MaybeWhole,
+    PruningGrid,
+    RepairStep,
+    Several,
+    Whole,
+    panel,
+)
 
 
 @panel("What to measure", 1)
@@ -54,7 +61,25 @@ class SweepPruning(PruningGrid):
     seed: Whole = 0
 
 
-@panel("Preprocessing", 3)
+@panel("How to repair", 3)
+@dataclass(frozen=True, kw_only=True)
+class SweepRepair:
+    """What follows the pruning; each network is then measured both as it is and repaired.
+
+    Args:
+        repair: Steps, in order: batchnorm, channels, reconstruct, distill.
+        calibration: Images without labels, which repairs and the scores wanda and obs need: a
+            folder with images anywhere in it, or digits, mnist, cifar10, ... (their training
+            images). None of them may be scored.
+        calibration_images: Use this many of them, spread evenly.
+    """
+
+    repair: Several[RepairStep] = ()
+    calibration: str | None = None
+    calibration_images: Whole = 128
+
+
+@panel("Preprocessing", 4)
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """What to change in the network's own preprocessing.
@@ -76,7 +101,7 @@ class Preprocessing:
     std: Several[float] = ()
 
 
-@panel("Running", 4)
+@panel("Running", 5)
 @dataclass(frozen=True, kw_only=True)
 class SweepRunning:
     """The device, the loader and the output.

@@ -15,6 +15,8 @@ _CALLED = {
     "source": "IN",
     "floor": "--keep-at-least",
     "learning_rate": "--lr",
+    "steps": "--repair",
+    "calibration": "--data",
 }
 """Arguments whose option has another name, in the commands that have that option."""
 

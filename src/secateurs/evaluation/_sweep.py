@@ -5,15 +5,16 @@ import warnings
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import check_keywords
 from secateurs.distributed.model_group import group_of
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
@@ -21,6 +22,7 @@ from secateurs.evaluation.grid import Grid, GridKeywords
 from secateurs.evaluation.partial_results import Progress, as_json, from_json, read_progress
 from secateurs.evaluation.pruned_model import Variants
 from secateurs.evaluation.ranks import Ranks
+from secateurs.evaluation.repaired_variants import RepairedVariants
 from secateurs.evaluation.runner import SweepRun
 from secateurs.evaluation.sweep_rows import (
     Provenance,
@@ -32,6 +34,8 @@ from secateurs.evaluation.sweep_rows import (
 )
 from secateurs.outputs import device_of
 from secateurs.pruning import restore, set_aside
+from secateurs.repair.input_moments import observed_inputs
+from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.results import Results, Row
 from secateurs.selection.shown_keywords import shows
 
@@ -43,6 +47,7 @@ def sweep(
     model: nn.Module,
     loader: Iterable[Any],
     *,
+    calibration: Tensor | Iterable[Any] | None = None,
     provenance: Provenance | None = None,
     device: str | torch.device | None = None,
     amp: bool = False,
@@ -70,6 +75,10 @@ def sweep(
     ``TensorDataset`` or has ``targets`` or ``labels``. The images of a loader that can be iterated
     only once are not compared; a warning says so.
 
+    With ``repair`` each pruned network is measured as it is and repaired from ``calibration``. It
+    is repaired once, before images are scored; what the repair changed is kept until the end, in
+    ``output`` or, without it, in memory.
+
     With ``process_group`` each rank scores a part of the images, in whole batches. The rows are
     those of one process.
 
@@ -79,6 +88,8 @@ def sweep(
             its mode back.
         loader: batches of (images, labels), labels from 0 to classes - 1; images are moved to the
             device and cast to the dtype of the weights.
+        calibration: images without labels, as for `secateurs.repair`, for ``repair`` and for scores
+            that need inputs; none of them should be in ``loader``.
         provenance: names for the rows.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
@@ -119,8 +130,9 @@ def sweep(
             plan = Grid(**grid)
             stack.enter_context(set_aside(model))
             device = _moved(model, device)
-            variants = Variants(model, plan)
-            columns = shared_columns(model, provenance or Provenance(), device, amp, loader)
+            images = _checked_calibration(calibration, plan, process_group)
+            variants = _variants(model, plan, images)
+            columns = shared_columns(model, provenance or Provenance(), device, amp, loader, images)
             config = configuration(plan, columns, loader, variants)
             if output is not None or process_group is not None:
                 config[_DATA] = fingerprint(loader)
@@ -141,6 +153,10 @@ def sweep(
         if rows:
             return rows
         stack.enter_context(_evaluating(model))
+        repaired = None
+        if plan.repair and images is not None:
+            repaired = RepairedVariants(images, Path(folder) if folder else None, config)
+            repaired.make(variants, plan.variants, progress)
         run = SweepRun(
             loader, plan.variants, variants, device, amp, results, ranks, before, save_every
         )
@@ -151,7 +167,35 @@ def sweep(
                 if results is not None:
                     results.add_all(rows)
                     results.clear_progress()
+                if repaired is not None:
+                    repaired.clear()
         return _of_rank_0(ranks, rows, {})[0]
+
+
+def _checked_calibration(
+    calibration: Tensor | Iterable[Any] | None, plan: Grid, process_group: Any
+) -> Tensor | None:
+    """The calibration images as one tensor; None if nothing in the grid uses them."""
+    if plan.repair and process_group is not None:
+        raise InvalidArgumentError(
+            "networks are repaired in one process: leave out ", Argument("repair"),
+            " or process_group",
+        )  # fmt: skip
+    if plan.repair and calibration is None:
+        raise InvalidArgumentError(
+            "a repair needs images, without labels: write ", Argument("calibration"),
+            Advice("=images", " DIR"),
+        )  # fmt: skip
+    used = plan.repair or any(cell.setting.criterion.needs_inputs for cell in plan.cells)
+    return calibration_tensor(calibration) if used and calibration is not None else None
+
+
+def _variants(model: nn.Module, plan: Grid, images: Tensor | None) -> Variants:
+    """The variants; the scores that need inputs get those of the calibration images."""
+    if images is None or not any(cell.setting.criterion.needs_inputs for cell in plan.cells):
+        return Variants(model, plan)
+    with observed_inputs(model, images):
+        return Variants(model, plan)
 
 
 def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:

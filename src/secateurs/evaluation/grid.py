@@ -12,6 +12,7 @@ from secateurs.gradient_pruning.modules import gradient_barrier
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.pruning import PRUNE_TYPES
+from secateurs.repair.repair_options import STEPS
 from secateurs.selection.selection_options import SelectionOptions
 
 P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -24,9 +25,11 @@ class Setting(SelectionOptions):
     Args:
         prune_type: ``"global"`` or ``"gradient"``; the other arguments are those of
             `SelectionOptions`.
+        repair: the steps of `secateurs.repair` that follow the pruning; none for ``()``.
     """
 
     prune_type: str = "global"
+    repair: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +58,8 @@ class Variant:
             return "dense"
         s = self.setting
         parts = (s.prune_type, s.granularity, s.scope, s.score_name)
-        return " ".join((*parts, f"{self.p_prune!r} {self.p_bern!r} {self.seed}"))
+        repaired = ["repair " + ";".join(s.repair)] if s.repair else []
+        return " ".join((*parts, f"{self.p_prune!r} {self.p_bern!r} {self.seed}", *repaired))
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class GridKeywords(TypedDict, total=False):
     granularity: str | Sequence[str]
     scope: str | Sequence[str]
     score: Score | Sequence[Score]
+    repair: str | Sequence[str]
     layers: Layers | None
     include: Patterns | None
     exclude: Patterns | None
@@ -95,6 +100,8 @@ class Grid:
         granularity: one or several; see `secateurs.SelectionOptions`.
         scope: one or several; see `secateurs.SelectionOptions`.
         score: one or several; see `secateurs.SelectionOptions`.
+        repair: steps of `secateurs.repair`. Each pruned network is measured twice then: as it is,
+            and after these steps.
         layers: for all combinations; see `secateurs.SelectionOptions`.
         include: for all combinations; see `secateurs.SelectionOptions`.
         exclude: for all combinations; see `secateurs.SelectionOptions`.
@@ -113,6 +120,7 @@ class Grid:
     granularity: str | Sequence[str] = "weight"
     scope: str | Sequence[str] = "global"
     score: Score | Sequence[Score] = "magnitude"
+    repair: str | Sequence[str] = field(default=(), repr=False)
     layers: Layers | None = None
     include: Patterns | None = None
     exclude: Patterns | None = None
@@ -128,6 +136,7 @@ class Grid:
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
             # An iterator is read once.
             object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))
+        object.__setattr__(self, "repair", self._checked_repair())
         settings = list(dict.fromkeys(self._settings()))
         _refuse_namesakes(settings)
         cells = tuple(
@@ -135,6 +144,8 @@ class Grid:
             for setting in settings
             for p_bern in self.p_berns
             for p_prune in self.p_prunes
+            # Without pruning there is nothing to repair; the plain cell is the dense network.
+            if not (setting.repair and 0 in (p_prune, p_bern))
         )
         object.__setattr__(self, "cells", cells)
 
@@ -165,7 +176,19 @@ class Grid:
         names = ("prune_type", "granularity", "scope", "score")
         shared = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
         for values in product(*(getattr(self, name) for name in names)):
-            yield Setting(**dict(zip(names, values, strict=True)), **shared)
+            for steps in dict.fromkeys(((), tuple(self.repair))):
+                yield Setting(**dict(zip(names, values, strict=True)), **shared, repair=steps)
+
+    def _checked_repair(self) -> tuple[str, ...]:
+        steps = (self.repair,) if isinstance(self.repair, str) else tuple(self.repair)
+        for step in steps:
+            check_choice("repair", step, STEPS)
+        if steps and "gradient" in self.prune_type:
+            raise InvalidArgumentError(
+                "gradient pruning leaves the outputs as they are, so there is nothing to repair: "
+                "leave out ", Argument("repair"), ", or write ", Argument("prune_type", "global"),
+            )  # fmt: skip
+        return steps
 
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
         random = p_prune > 0 and (0 < p_bern < 1 or (setting.criterion.is_random and p_bern > 0))

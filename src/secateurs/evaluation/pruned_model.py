@@ -1,5 +1,6 @@
 """Turn a model into each of a grid's variants, with one byte a unit for each setting."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from secateurs.evaluation.grid import Cell, Grid, Variant
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import apply_masks, restore
+from secateurs.repair.repaired_values import put_repaired_values
 from secateurs.selection._select import choose_levels
 from secateurs.selection.candidates import Levels
 from secateurs.selection.selection_options import SelectionOptions
@@ -43,6 +45,9 @@ class Variants:
         model: the network, not pruned.
         grid: the variants.
 
+    Attributes:
+        repaired: what the repair of a variant gave, by its key; None where nothing is repaired.
+
     Raises:
         InvalidArgumentError: the grid's options do not fit the model.
     """
@@ -51,6 +56,7 @@ class Variants:
         self.model = model
         self._choices: dict[Variant, _Choice] = {}
         self._achieved: dict[str, float] = {}
+        self.repaired: Callable[[str], Mapping[str, torch.Tensor]] | None = None
         made: dict[SelectionOptions, _Choice] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
             options = _options(variant)
@@ -60,7 +66,14 @@ class Variants:
             self._choices[variant] = made[options]
 
     def become(self, variant: Variant) -> float:
-        """Prune the model as this variant; returns the ratio of its weights that is pruned."""
+        """Make the model this variant; returns the ratio of its weights that is pruned."""
+        achieved = self.prune(variant)
+        if variant.setting.repair and self.repaired is not None:
+            put_repaired_values(self.model, self.repaired(variant.key))
+        return achieved
+
+    def prune(self, variant: Variant) -> float:
+        """Prune the model as this variant, and repair nothing; returns the ratio as `become`."""
         if variant.is_dense:
             restore(self.model)
             return 0.0
@@ -86,10 +99,10 @@ class Variants:
 
 
 def _options(variant: Variant) -> SelectionOptions:
-    """What the candidates depend on, which is all but the prune type."""
+    """What the candidates depend on, which is all but the prune type and the repair."""
     setting = variant.setting
     seed = variant.seed if setting.criterion.is_random else None
-    return replace(setting, prune_type="global", seed=seed)
+    return replace(setting, prune_type="global", repair=(), seed=seed)
 
 
 def _choose(model: nn.Module, grid: Grid, options: SelectionOptions, *, warn: bool) -> _Choice:

@@ -1,18 +1,19 @@
 """Result rows of a sweep, and the configuration by which it is recognised."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.evaluation.batches import length
 from secateurs.evaluation.grid import Cell, Grid, Setting
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.pruned_model import Size, Variants
 from secateurs.provenance import device_name, versions, weights_sha256
+from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.results import Row, wilson_interval
 
 
@@ -30,6 +31,7 @@ class Provenance:
         interpolation: filter of the resize.
         preprocess: the whole preprocessing in one line.
         score_data: the images whose gradients the scores use, in words.
+        calibration: name of the calibration images.
     """
 
     model: str = ""
@@ -41,12 +43,18 @@ class Provenance:
     interpolation: str = ""
     preprocess: str = ""
     score_data: str = ""
+    calibration: str = field(default="", repr=False)
 
 
 def shared_columns(
-    model: nn.Module, provenance: Provenance, device: torch.device, amp: bool, loader: Iterable[Any]
+    model: nn.Module,
+    provenance: Provenance,
+    device: torch.device,
+    amp: bool,
+    loader: Iterable[Any],
+    calibration: Tensor | None = None,
 ) -> dict[str, Any]:
-    """The columns that all rows of a sweep share."""
+    """The columns that all rows of a sweep share; of rows without calibration it is taken out."""
     floats = [p for p in model.parameters() if p.is_floating_point()]
     return asdict(provenance) | {
         "model": provenance.model or type(model).__name__,
@@ -57,6 +65,8 @@ def shared_columns(
         "amp": amp,
         "batch_size": getattr(loader, "batch_size", None) or 0,
         "versions": versions(),
+        "calibration_sha256": "" if calibration is None else calibration_sha256(calibration),
+        "calibration_count": 0 if calibration is None else len(calibration),
     }
 
 
@@ -77,6 +87,7 @@ def configuration(
         "layers": joined(grid.layers),
         "include": joined(grid.include),
         "exclude": joined(grid.exclude),
+        "repair": joined(grid.repair),
         "draws": grid.draws,
         "seed": grid.seed,
         "candidates": _fingerprints(
@@ -117,20 +128,24 @@ def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
     They hold neither a function's code nor gradients that the caller left in the model.
     """
     criterion = setting.criterion
-    known = not criterion.needs_data or bool(columns["score_data"])
-    return criterion.is_built_in and known
+    known = not criterion.needs_gradients or bool(columns["score_data"])
+    observed = not criterion.needs_inputs or bool(columns["calibration_sha256"])
+    return criterion.is_built_in and known and observed
 
 
 def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
     """The rows of the grid among those on disk, in its order; none unless all are there."""
     found = {
-        (r.prune_type, r.granularity, r.scope, r.score, r.p_prune, r.p_bern, r.draws, r.seed): r
+        (
+            *(r.prune_type, r.granularity, r.scope, r.score, r.repair),
+            *(r.p_prune, r.p_bern, r.draws, r.seed),
+        ): r
         for r in rows
     }
     wanted = [
         (
             *(cell.setting.prune_type, cell.setting.granularity, cell.setting.scope),
-            *(cell.setting.score_name, cell.p_prune, cell.p_bern),
+            *(cell.setting.score_name, joined(cell.setting.repair), cell.p_prune, cell.p_bern),
             *(len(cell.variants), cell.variants[0].seed),
         )
         for cell in grid.cells
@@ -143,8 +158,11 @@ def make_row(
 ) -> Row:
     """Average the draws of one cell into a row."""
     shared: dict[str, Any] = dict(columns)
-    if not cell.setting.criterion.needs_data:
+    criterion = cell.setting.criterion
+    if not criterion.needs_gradients:
         shared["score_data"] = ""
+    if not (cell.setting.repair or criterion.needs_inputs):
+        shared |= {"calibration": "", "calibration_sha256": "", "calibration_count": 0}
     found = [progress[variant.key] for variant in cell.variants]
     tallies = [each.tally for each in found]
     count = tallies[0].count
@@ -160,6 +178,7 @@ def make_row(
         layers=joined(grid.layers),
         include=joined(grid.include),
         exclude=joined(grid.exclude),
+        repair=joined(cell.setting.repair),
         p_prune=cell.p_prune,
         p_bern=cell.p_bern,
         draws=len(tallies),

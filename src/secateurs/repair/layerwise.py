@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from secateurs.errors import InvalidArgumentError, RepairWarning
+from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.originals.module_state import original_of, parameter_of
 from secateurs.parameters.target import Target
 from secateurs.repair.changes import Changes
@@ -116,8 +116,8 @@ def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, Site]:
     if not sites:
         raise InvalidArgumentError(
             "the model has no BatchNorm layer with running statistics that it calls once: leave "
-            "'batchnorm' out of steps, and write 'channels' or 'reconstruct'"
-        )
+            "batchnorm out of ", Argument("steps"), ", and write channels or reconstruct"
+        )  # fmt: skip
     return sites
 
 

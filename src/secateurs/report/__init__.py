@@ -1,6 +1,7 @@
 """Tables and plots of result rows; rich and matplotlib are imported on use."""
 
 from secateurs.report.plot import plot_sweep
+from secateurs.report.repair_table import repair_table
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import retrain_table
 from secateurs.report.table import markdown_table, print_table
@@ -16,6 +17,7 @@ __all__ = [
     "plot_transfer_heatmap",
     "print_table",
     "print_transfer_table",
+    "repair_table",
     "retrain_table",
     "transfer_table_markdown",
 ]

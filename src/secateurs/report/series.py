@@ -16,8 +16,9 @@ _OF_DENSE = (
 )
 # How the model was pruned, without the ratio.
 _METHOD = (
-    *("prune_type", "granularity", "scope", "score"),
+    *("prune_type", "granularity", "scope", "score", "repair"),
     *("layers", "include", "exclude", "p_bern", "seed"),
+    *("calibration_count", "calibration_sha256"),
 )
 
 _TEXT: dict[str, Callable[[str], str]] = {
@@ -26,6 +27,10 @@ _TEXT: dict[str, Callable[[str], str]] = {
     "img_size": lambda value: f"{value} px",
     "amp": lambda value: "amp" if value == "True" else "no amp",
     "prune_type": lambda value: f"{value} pruning",
+    "repair": lambda value: value.replace(";", " + ") or "plain",
+    # Of a plain row these are empty: they say nothing of it.
+    "calibration_count": lambda value: f"{value} for calibration" if value != "0" else "",
+    "calibration_sha256": lambda value: f"calibration {value[:8]}" if value else "",
     "layers": lambda value: value or "default layers",
     "include": lambda value: f"include {value or 'nothing'}",
     "exclude": lambda value: f"exclude {value or 'nothing'}",
@@ -99,7 +104,7 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
             Series(
                 model=short[one.model],
                 dense_names={name: text for name, text in names.items() if name in _OF_DENSE},
-                method={name: text for name, text in names.items() if name in _METHOD},
+                method={name: text for name, text in names.items() if text and name in _METHOD},
                 rows=ordered,
                 dense=dense.get(_values(one, _OF_DENSE)),
             )
@@ -133,6 +138,11 @@ def describe(rows: Sequence[Row]) -> str:
         parts.append(f"in {shared('layers').replace(';', ', ')}")
     if shared("prune_type") == "gradient":
         parts.append("gradient pruning")
+    if shared("repair"):
+        parts.append(f"repaired by {shared('repair').replace(';', ' and ')}")
+    counts = {row.calibration_count for row in pruned if row.calibration_count}
+    if len(counts) == 1:
+        parts.append(f"{counts.pop():,} images for calibration")
     if shared("p_bern") and float(shared("p_bern")) != 1:
         parts.append(f"p_bern {shared('p_bern')}, {shared('draws') or 'several'} draws")
     return "; ".join(parts)

@@ -6,10 +6,12 @@ Needs the standard library only, so that results can be read where torch is not 
 from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
 from secateurs.results.record import Record
+from secateurs.results.repair_row import REPAIR_COLUMNS, RepairRow
 from secateurs.results.retrain_row import RETRAIN_COLUMNS, RetrainRow
 from secateurs.results.row import COLUMNS, Row
 from secateurs.results.row_reader import (
     kind_of_rows,
+    read_repair_rows,
     read_retrain_rows,
     read_rows,
     read_transfer_rows,
@@ -18,9 +20,11 @@ from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest
 
 __all__ = [
     "COLUMNS",
+    "REPAIR_COLUMNS",
     "RETRAIN_COLUMNS",
     "TRANSFER_COLUMNS",
     "Record",
+    "RepairRow",
     "Results",
     "RetrainRow",
     "Row",
@@ -28,6 +32,7 @@ __all__ = [
     "digest_of",
     "hit_columns",
     "kind_of_rows",
+    "read_repair_rows",
     "read_retrain_rows",
     "read_rows",
     "read_transfer_rows",

@@ -227,7 +227,7 @@ class Results(Generic[R]):
                     *OTHER_OUTPUT,
                 )
             return False
-        present = self._row.renamed(found)
+        present, wanted = self._row.renamed(found), self._row.renamed(wanted)
         differing = differences(present, wanted, growing, optional)
         if differing and not self._has_work():
             return False  # a run that ended before it saved anything

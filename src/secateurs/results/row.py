@@ -2,8 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from secateurs.errors import FailureError
 from secateurs.results.record import Record
@@ -31,6 +32,11 @@ class Row(Record):
         layers: Kinds of layers that compete, joined by ";", or "" for the default.
         include: Globs of the weights that compete, joined by ";", or "".
         exclude: Globs of weights that do not compete, joined by ";", or "".
+        repair: Steps by which the pruned network was repaired, joined by ";", or "".
+        calibration: Name of the images, without labels, that the repair or the score used, or "".
+        calibration_sha256: First 16 hex digits of a SHA-256 over these images as the network
+            took them, or "".
+        calibration_count: How many they are.
         p_prune: Ratio of units that are candidates, 0 to 1.
         p_bern: Probability with which each candidate is pruned, 0 to 1.
         draws: Number of Bernoulli draws that were averaged.
@@ -78,6 +84,10 @@ class Row(Record):
     layers: str
     include: str
     exclude: str
+    repair: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
+    calibration_count: int = 0
     p_prune: float
     p_bern: float
     draws: int
@@ -108,6 +118,11 @@ class Row(Record):
     duration: float
     versions: str
 
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A row or configuration of a version that repaired nothing, with the columns of now."""
+        return {**values, **{k: v for k, v in _UNREPAIRED.items() if k not in values}}
+
     def check(self) -> None:
         """Compare the numbers of correct predictions with the images and the accuracies.
 
@@ -132,13 +147,20 @@ class Row(Record):
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _ROUNDING = 1e-6
+_UNREPAIRED: dict[str, Any] = {
+    "repair": "",
+    "calibration": "",
+    "calibration_sha256": "",
+    "calibration_count": 0,
+}
 
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
 
 _COUNT, _PERCENT, _RATIO, _SIZE = (0, 2**63 - 1), (0.0, 100.0), (0.0, 1.0), (0.0, math.inf)
 Row.LIMITS = {
-    **dict.fromkeys(("count", "draws", "targets", "units", "img_size", "batch_size"), _COUNT),
+    **dict.fromkeys(("count", "draws", "targets", "units", "img_size"), _COUNT),
+    **dict.fromkeys(("batch_size", "calibration_count"), _COUNT),
     **dict.fromkeys(("p_prune", "p_bern", "achieved"), _RATIO),
     **dict.fromkeys(("top1", "top1_low", "top1_high", "top1_err", "top5", "top5_err"), _PERCENT),
     **dict.fromkeys(("top1_std", "crop_pct", "param_count"), _SIZE),

@@ -1,7 +1,7 @@
 """Load models and data sets by name."""
 
 from secateurs.zoo.classes import class_indices
-from secateurs.zoo.data import LoadedData, check_data, load_data
+from secateurs.zoo.data import LoadedData, check_data, load_data, load_unlabelled
 from secateurs.zoo.digits import digits_cnn
 from secateurs.zoo.images import SKIPPED, CorruptImageError, ImageDataset, drop_skipped
 from secateurs.zoo.loaded_model import LoadedModel
@@ -22,4 +22,5 @@ __all__ = [
     "drop_skipped",
     "load_data",
     "load_model",
+    "load_unlabelled",
 ]

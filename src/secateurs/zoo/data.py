@@ -9,7 +9,7 @@ from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo import folder_layouts, label_table, named_data, parquet
 from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.folder_layouts import Listing
-from secateurs.zoo.images import ImageDataset
+from secateurs.zoo.images import ImageDataset, Item
 from secateurs.zoo.loaded_model import LoadedModel, count_classes
 from secateurs.zoo.preprocess import Preprocess
 
@@ -111,6 +111,46 @@ def load_data(
         classes=listing.classes,
         targets=[listing.targets[index] for index in indices] if listing.targets else None,
     )
+
+
+def load_unlabelled(
+    spec: str | Path,
+    *,
+    model: LoadedModel,
+    split: str | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    skip_corrupt: bool = False,
+) -> LoadedData:
+    """Load images without reading a label; each gets the label 0.
+
+    Args:
+        spec: as for `load_data`, or a folder with images anywhere in it.
+        model: whose preprocessing they get.
+        split: default ``train``, where there is one; of a folder without it all images.
+        data_root: as for `load_data`.
+        limit: as for `load_data`; images of a folder are in the order of their paths.
+        skip_corrupt: as for `load_data`.
+
+    Raises:
+        InvalidArgumentError: no such data, or no images.
+        FailureError: a folder cannot be read, or a download failed.
+    """
+    check_data(spec)
+    require("PIL", "reading images", "pillow")
+    name, folder = _name(spec), Path(spec).expanduser()
+    if name in named_data.NAMES:
+        root = Path(data_root).expanduser() if data_root else cache_folder() / "data"
+        listing = named_data.read_named(name, split or "train", None, root, download=True)
+    elif parquet.has_parquet(folder):
+        train = "train" if parquet.has_training_split(folder) else None
+        listing = parquet.read_parquet(folder, split or train, None)
+    else:
+        listing = folder_layouts.read_any_images(folder, split)
+    sources = [item.source for item in listing.items]
+    items = [Item(sources[index], 0) for index in _spread(len(sources), limit)]
+    dataset = ImageDataset(items, model.preprocess, skip_corrupt=skip_corrupt)
+    return LoadedData(dataset=dataset, name=name, split=listing.split, classes=None)
 
 
 def check_data(spec: str | Path) -> None:

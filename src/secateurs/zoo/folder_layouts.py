@@ -122,6 +122,28 @@ def read_compatible(
     return Listing(items, "test", None, targets if len(targets) == len(items) else None)
 
 
+def read_any_images(folder: Path, split: str | None) -> Listing:
+    """List all images in a folder, however it is laid out, by their paths, without labels.
+
+    Args:
+        folder: DIR.
+        split: a sub-folder of DIR; None for ``train`` if there is one, else DIR.
+
+    Raises:
+        InvalidArgumentError: no such split, or no images.
+        FailureError: a folder cannot be read.
+    """
+    if split is None and (folder / "train").is_dir():
+        split = "train"
+    root, name = _split_folder(folder, split) if split else (folder, "all")
+    items = [Item(path, 0) for path in list_images(root).images]
+    if not items:
+        raise InvalidArgumentError(
+            f"no images in {root}: give a folder that holds some ({' '.join(IMAGE_SUFFIXES)})"
+        )
+    return Listing(items, name, None)
+
+
 def _split_folder(folder: Path, split: str | None) -> tuple[Path, str]:
     if split is not None:
         if not (folder / split).is_dir():

@@ -131,13 +131,20 @@ def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     return (images[keep], labels[keep], skipped) if skipped else (images, labels, 0)
 
 
-def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> "Image.Image":
-    mode = preprocess.image_mode
+def decoded(source: Path | tuple[Any, int], mode: str) -> "Image.Image":
+    """The image of an `Item`, before any preprocessing.
+
+    Raises:
+        Exception: any error of PIL for a damaged file, or of another data set.
+    """
     if isinstance(source, Path):
-        image = read_image(source, mode)
-    else:
-        images, index = source
-        image = to_mode(images[index][0], mode)
+        return read_image(source, mode)
+    images, index = source
+    return to_mode(images[index][0], mode)
+
+
+def _open(source: Path | tuple[Any, int], preprocess: Preprocess) -> "Image.Image":
+    image = decoded(source, preprocess.image_mode)
     if preprocess.crop_mode == "center":  # the other modes limit the longer side
         check_shape(image, preprocess.img_size / preprocess.crop_pct)
     return image

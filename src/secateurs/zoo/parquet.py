@@ -65,10 +65,7 @@ def read_parquet(folder: Path, split: str | None, model: LoadedModel | None) -> 
         InvalidArgumentError: no such split or column, or labels that are no classes of the model.
         FailureError: pyarrow is not installed, or a file is damaged.
     """
-    splits: dict[str, list[Path]] = {}
-    for path in _files(folder):
-        match = _SPLIT.fullmatch(path.name)
-        splits.setdefault(match[1] if match else path.stem, []).append(path)
+    splits = _splits(folder)
     name = split or next((each for each in _HELD_OUT if each in splits), None)
     if name is not None and name not in splits:
         raise InvalidArgumentError(
@@ -86,6 +83,19 @@ def read_parquet(folder: Path, split: str | None, model: LoadedModel | None) -> 
     images = EncodedImages(contents, labels)
     items = [Item((images, place), indices[label]) for place, label in enumerate(labels)]
     return Listing(items, name or "all", classes)
+
+
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    splits: dict[str, list[Path]] = {}
+    for path in _files(folder):
+        match = _SPLIT.fullmatch(path.name)
+        splits.setdefault(match[1] if match else path.stem, []).append(path)
+    return splits
+
+
+def has_training_split(folder: Path) -> bool:
+    """Whether there are files of the split ``train``."""
+    return "train" in _splits(folder)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,0 +1,235 @@
+"""``secateurs repair``: prune a network and win its accuracy back, without labels."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateurs._console import say
+from secateurs._io.regular_files import read_regular
+from secateurs._validation import check_count, check_ratio
+from secateurs.cli.calibration_loading import load_calibration
+from secateurs.cli.loading import check_loader_options, make_loader, pick_device
+from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.repair_plan import (
+    check_output,
+    choose_masks,
+    read_plan,
+    read_ratios,
+    read_selection,
+)
+from secateurs.cli.repair_run import MASKS, RepairRun, clear
+from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
+from secateurs.cli.standard_output import Stdout
+from secateurs.cli.sweep_options import Preprocessing
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks._sparsity import sparsity
+from secateurs.outputs import dtype_of
+from secateurs.provenance import device_name, versions, weights_sha256
+from secateurs.repair.layerwise import batch_norms_of
+from secateurs.repair.repair_options import RepairOptions
+from secateurs.repair.repaired_values import calibration_sha256
+from secateurs.report.repair_table import repair_table
+from secateurs.report.retrain_table import layer_table
+from secateurs.results import RepairRow, Results
+from secateurs.results.durable import replace_files
+from secateurs.selection.selection_options import SelectionOptions
+from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
+
+_RESULT = "repaired.safetensors"
+_WHICH = ("layers", "include", "exclude")
+
+
+def run_repair(
+    asked: RepairImages,
+    data: str,
+    pruning: RepairPruning,
+    repairing: Repairing,
+    preprocessing: Preprocessing,
+    running: RepairRunning,
+) -> None:
+    """Load, prune, repair, write the weights, and report.
+
+    Args:
+        asked: the network and the images.
+        data: the images without labels.
+        pruning: how much is pruned, and where.
+        repairing: the steps, and how they work.
+        preprocessing: changes to the network's own preprocessing.
+        running: the device, the loader and the output.
+    """
+    options = read_selection(pruning, repairing.seed)
+    ratios = None if pruning.ratios_from is None else read_ratios(pruning.ratios_from)
+    for name in ("p_prune", "keep_at_least"):
+        if getattr(pruning, name) is not None:
+            check_ratio(name, getattr(pruning, name))
+    read_plan(repairing, running, repairing.steps or ("reconstruct",))
+    check_count("images", asked.images)
+    check_loader_options(running.batch_size, running.workers, asked.limit)
+    for each in filter(None, (data, asked.test_data)):
+        check_data(each)
+    check_output(asked, running)
+    device = pick_device(running.device)
+    if asked.arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    torch.manual_seed(repairing.seed)  # for --weights random
+    model, test = _load(asked, preprocessing)
+    calibration, name = load_calibration(
+        data, model, images=asked.images, scored=[test] if test else [], split=asked.split,
+        data_root=asked.data_root, skip_corrupt=asked.skip_corrupt, workers=running.workers,
+    )  # fmt: skip
+    loader = None
+    if test is not None:
+        loader = make_loader(
+            test, batch_size=running.batch_size, workers=running.workers, device=device
+        )
+    model.model.to(device)
+    normed = bool(batch_norms_of(model.model))
+    steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)
+    plan = read_plan(repairing, running, steps)
+    row = _row(model, test, pruning, options, plan, calibration, name, device)
+    config = _config(row, ratios, test)
+    folder, output = _places(running, asked.arch, data, config)
+    if output.exists() and running.resume and not (folder / "config.json").exists():
+        raise InvalidArgumentError(
+            f"{output} is there already, and not from a repair: give another --output, or "
+            "--overwrite"
+        )
+    with Results(folder, RepairRow) as results:
+        if not results.open(config, overwrite=not running.resume):
+            clear(folder)
+        rows = sorted(results.rows(), key=lambda each: each.stage)
+        if len(rows) == len(list(plan.groups())) + 2 and output.exists():
+            say("these results were there already; --overwrite repairs again")
+        else:
+            run = RepairRun(
+                model.model, calibration, plan,
+                lambda: choose_masks(model.model, pruning, ratios, options, calibration),
+                {each: getattr(options, each) for each in _WHICH},
+                loader, row, results, output, _say_row,
+            )  # fmt: skip
+            rows = run.run()
+            counted = sparsity(model.model, **run.counted).layers
+            layers = layer_table([(one.name, one.total, one.total - one.zeros) for one in counted])
+            text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{layers}\n"
+            replace_files({folder / "table.md": text.encode()})
+        _report(rows, folder, output)
+
+
+def _load(
+    asked: RepairImages, preprocessing: Preprocessing
+) -> tuple[LoadedModel, LoadedData | None]:
+    model = load_model(
+        asked.arch, weights=asked.weights, num_classes=asked.num_classes, **given(preprocessing)
+    )
+    if asked.test_data is None:
+        return model, None
+    return model, load_data(
+        asked.test_data,
+        model=model,
+        split=asked.test_split,
+        data_root=asked.data_root,
+        limit=asked.limit,
+        skip_corrupt=asked.skip_corrupt,
+    )
+
+
+def _row(
+    model: LoadedModel,
+    test: LoadedData | None,
+    pruning: RepairPruning,
+    options: SelectionOptions,
+    plan: RepairOptions,
+    calibration: Tensor,
+    name: str,
+    device: torch.device,
+) -> RepairRow:
+    """What all rows of a run have in common; what they measure is filled in by the run."""
+    allocation = pruning.allocation or ""
+    if pruning.ratios_from is not None:
+        digest = hashlib.sha256(read_regular(pruning.ratios_from)).hexdigest()
+        allocation = f"file {digest[:16]}"
+    return RepairRow(
+        model=model.name,
+        weights=model.weights,
+        weights_sha256=weights_sha256(model.model),
+        calibration=name,
+        calibration_sha256=calibration_sha256(calibration),
+        calibration_count=len(calibration),
+        preprocess=str(model.preprocess),
+        granularity=options.granularity,
+        scope=options.scope,
+        score=options.score_name,
+        layers=";".join(pruning.layers),
+        include=";".join(pruning.include),
+        exclude=";".join(pruning.exclude),
+        allocation=allocation,
+        keep_at_least=pruning.keep_at_least,
+        p_prune=pruning.p_prune,
+        repair=";".join(plan.steps),
+        damping=plan.damping,
+        iterations=plan.distillation.iterations,
+        learning_rate=plan.distillation.learning_rate,
+        batch_size=plan.batch_size,
+        seed=plan.distillation.seed,
+        stage=0,
+        steps="",
+        loss=0.0,
+        agreement=100.0,
+        data=test.name if test else "",
+        split=test.split if test else "",
+        count=0,
+        top1=None,
+        correct=None,
+        achieved=0.0,
+        kept=0,
+        prunable=0,
+        param_count=sum(p.numel() for p in model.model.parameters()) / 1e6,
+        duration=0.0,
+        result_sha256="",
+        device=device_name(device),
+        dtype=str(dtype_of(model.model)).removeprefix("torch."),
+        versions=versions(),
+    )
+
+
+def _config(
+    row: RepairRow, ratios: Mapping[str, float] | None, test: LoadedData | None
+) -> dict[str, Any]:
+    """What decides the results."""
+    asked = dict(zip(row.ASKED, row.key, strict=True))
+    config = {name: value for name, value in asked.items() if name not in ("stage", "steps")}
+    config |= {"ratios": ratios, "data": row.data, "split": row.split, "device": row.device}
+    return config | {"images": len(test.dataset) if test else 0}
+
+
+def _places(
+    running: RepairRunning, arch: str, data: str, config: Mapping[str, Any]
+) -> tuple[Path, Path]:
+    """The folder of the run, and the file of the repaired weights."""
+    if running.output is not None:
+        return running.output.with_suffix(".repair"), running.output
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (arch, data))
+    folder = Path("secateurs-results") / f"repair_{name}_{digest}"
+    return folder, folder / _RESULT
+
+
+def _say_row(row: RepairRow) -> None:
+    """Tell of a finished stage."""
+    scored = "" if row.top1 is None else f", top-1 {row.top1:.1f}"
+    say(
+        f"{row.steps.replace(';', ', ')}: loss {row.loss:.4g}, agreement with the dense network "
+        f"{row.agreement:.1f}%{scored}, {row.duration:.1f} s"
+    )
+
+
+def _report(rows: list[RepairRow], folder: Path, output: Path) -> None:
+    with Stdout(written=True) as stdout:
+        stdout.write(repair_table([rows]))
+        say(f"wrote {output}; results.csv, results.jsonl, table.md and {MASKS} are in {folder}")

@@ -1,0 +1,161 @@
+"""The stages of ``secateurs repair``: dense, pruned, and one for each pass of the repair."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from secateurs._console import say
+from secateurs._progress import progress_bar
+from secateurs.cli.loading import watched
+from secateurs.evaluation import Tally, accuracy
+from secateurs.masks._sparsity import sparsity
+from secateurs.masks.mask import Masks
+from secateurs.provenance import weights_sha256
+from secateurs.pruning import apply_masks
+from secateurs.repair.pipeline import StepReport, repair
+from secateurs.repair.repair_options import RepairOptions
+from secateurs.repair.repaired_values import put_repaired_values, repaired_values
+from secateurs.results import RepairRow, Results
+from secateurs.results.durable import replace_files
+from secateurs.training.run_state import save_weights
+
+MASKS = "masks.safetensors"
+DENSE, PRUNED = 0, 1  # the first stages
+_STAGE = "stage-{}.safetensors"
+
+
+@dataclass
+class RepairRun:
+    """A repair that goes on where an earlier one was interrupted.
+
+    Attributes:
+        model: the network, dense.
+        images: the calibration images.
+        options: the steps, and how they work.
+        choose: chooses the masks.
+        counted: the keyword arguments of `secateurs.sparsity` that say which weights compete.
+        scored: a loader of labelled images, None for none.
+        row: what all rows have in common.
+        results: the folder of the run.
+        output: where the repaired weights go.
+        tell: told of each finished stage.
+    """
+
+    model: nn.Module
+    images: Tensor
+    options: RepairOptions
+    choose: Callable[[], Masks]
+    counted: dict[str, Any]
+    scored: Any
+    row: RepairRow
+    results: Results[RepairRow]
+    output: Path
+    tell: Callable[[RepairRow], None]
+
+    def run(self) -> list[RepairRow]:
+        """Go through the stages that are left, and write the weights; the model is repaired then.
+
+        Returns:
+            The rows of all stages, in order.
+        """
+        groups = list(self.options.groups())
+        done = self._done({row.stage for row in self.results.rows()}, len(groups))
+        before = self._resume(done) if done else self._begin()
+        for number, group in enumerate(groups, start=PRUNED + 1):
+            if number <= done:
+                continue
+            report = self._repair(group)
+            for row in before:  # only now, so that a first step that fails leaves nothing behind
+                self._add(row, report, 0)
+            before = []
+            replace_files({self._path(number): save(repaired_values(self.model))})
+            self._add(self._measured(number, ";".join(group), report.seconds), report, 1)
+            self._path(number - 1).unlink(missing_ok=True)
+        save_weights(self.output, self.model)
+        self._path(len(groups) + PRUNED).unlink(missing_ok=True)
+        return sorted(self.results.rows(), key=lambda row: row.stage)
+
+    def _begin(self) -> list[RepairRow]:
+        """Score the dense network, prune it, and score it again; returns both rows."""
+        dense = self._measured(DENSE, "dense", 0.0)
+        start = time.perf_counter()
+        self._masks = self.choose()
+        apply_masks(self.model, self._masks)
+        return [dense, self._measured(PRUNED, "pruned", time.perf_counter() - start)]
+
+    def _resume(self, done: int) -> list[RepairRow]:
+        """Bring the model to where an earlier run has left it, whose rows are on disk."""
+        apply_masks(self.model, Masks.load(self.results.folder / MASKS))
+        put_repaired_values(self.model, load_file(self._path(done)))
+        return []
+
+    def _done(self, stages: set[int], groups: int) -> int:
+        """The last stage whose row and values are there; 0 for none."""
+        for number in range(groups + PRUNED, PRUNED, -1):
+            if number in stages and self._path(number).is_file():
+                return number
+        return 0
+
+    def _repair(self, group: Sequence[str]) -> StepReport:
+        options, distillation = self.options, self.options.distillation
+        say(f"{', '.join(group)}: {len(self.images)} images ...")  # it may take minutes
+        (report,) = repair(
+            self.model,
+            self.images,
+            group,
+            damping=options.damping,
+            batch_size=options.batch_size,
+            iterations=distillation.iterations,
+            learning_rate=distillation.learning_rate,
+            seed=distillation.seed,
+        )
+        return report
+
+    def _add(self, row: RepairRow, report: StepReport, after: int) -> None:
+        """Put a row on disk, with the loss from before a step (0) or after it (1)."""
+        if row.stage == PRUNED:
+            self._masks.save(self.results.folder / MASKS)
+        if row.stage != DENSE:
+            agreement = 100 * report.agreement[after]
+            row = replace(row, loss=report.loss[after], agreement=agreement)
+        self.results.add(row)
+        self.tell(row)
+
+    def _measured(self, stage: int, steps: str, seconds: float) -> RepairRow:
+        """The row of the model as it is now."""
+        tally = self._score(steps)
+        counted = sparsity(self.model, **self.counted)
+        return replace(
+            self.row,
+            stage=stage,
+            steps=steps,
+            count=tally.count,
+            top1=tally.top1 if tally.count else None,
+            correct=tally.correct1 if tally.count else None,
+            achieved=counted.ratio,
+            kept=counted.total - counted.zeros,
+            prunable=counted.total,
+            duration=round(seconds, 3),
+            result_sha256=weights_sha256(self.model),
+        )
+
+    def _score(self, steps: str) -> Tally:
+        if self.scored is None:
+            return Tally()
+        with progress_bar(f"Scoring ({steps})", len(self.scored.dataset)) as bar:
+            return accuracy(self.model, watched(self.scored, bar))
+
+    def _path(self, stage: int) -> Path:
+        """Where the values of a stage are kept until the run ends."""
+        return self.results.folder / _STAGE.format(stage)
+
+
+def clear(folder: Path) -> None:
+    """Remove what another run left in a folder."""
+    for path in (folder / MASKS, *folder.glob(_STAGE.format("*"))):
+        path.unlink(missing_ok=True)

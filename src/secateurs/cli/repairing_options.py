@@ -1,0 +1,129 @@
+"""The options of ``secateurs repair``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from secateurs.cli.option_types import (
+    Granularity,
+    MaybeWhole,
+    RepairStep,
+    Scope,
+    Several,
+    Whole,
+    panel,
+    scores,
+)
+
+
+@panel("What to repair", 1)
+@dataclass(frozen=True, kw_only=True)
+class RepairImages:
+    """The network, the images it is repaired from, and those it is scored on.
+
+    Args:
+        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
+            package.module:function, mlpnet, resnet20, ..., or digits.
+        weights: A .safetensors or .pt file, or the name of published weights: the dense network's.
+        num_classes: Classes of a weights FILE, if not the usual number.
+        data: Images without labels: a folder with images anywhere in it, or digits, mnist,
+            cifar10, ... (their training images).
+        images: Use this many of them, spread evenly.
+        split: Which part of the data; default train, where there is one.
+        data_root: The folder of named data sets, and of their downloads.
+        test_data: Labelled images that are scored, for the table alone; a folder as sweep takes
+            it, or a named data set.
+        test_split: Which part of them: val, test, ...
+        limit: Score on this many of them, spread evenly.
+        skip_corrupt: Leave out images that cannot be read, and go on.
+    """
+
+    arch: Annotated[str, Parameter(alias="-a")] = "digits"
+    weights: str | None = None
+    num_classes: MaybeWhole = None
+    data: Annotated[str | None, Parameter(alias="-d")] = None
+    images: Whole = 128
+    split: str | None = None
+    data_root: Path | None = None
+    test_data: str | None = None
+    test_split: str | None = None
+    limit: MaybeWhole = None
+    skip_corrupt: bool = False
+
+
+@panel("How to prune", 2)
+@dataclass(frozen=True, kw_only=True)
+class RepairPruning:
+    """How much is pruned, and where.
+
+    Args:
+        p_prune: Ratio of units that are pruned; default 0.9 for the digits.
+        score: The criterion.
+        granularity: What is pruned as one unit.
+        scope: Who competes with whom, global (all units) or layer.
+        allocation: How many units each layer loses: global (the least important of all), uniform
+            (the same ratio), or erk (Evci et al. 2020).
+        ratios_from: Instead of --p-prune, a JSON file: {"conv1.weight": 0.5, ...}.
+        keep_at_least: Ratio of its units that each layer keeps at least.
+        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
+        include: Prune only these, globs on the names of parameters or of modules around them.
+        exclude: Do not prune these, globs on such names.
+    """
+
+    p_prune: float | None = None
+    score: Annotated[str, scores()] = "lamp"
+    granularity: Granularity = "weight"
+    scope: Scope = "global"
+    allocation: Literal["global", "uniform", "erk"] | None = None
+    ratios_from: Path | None = None
+    keep_at_least: float = 0.0
+    layers: Several[str] = ()
+    include: Several[str] = ()
+    exclude: Several[str] = ()
+
+
+@panel("How to repair", 3)
+@dataclass(frozen=True, kw_only=True)
+class Repairing:
+    """The steps, and how they work.
+
+    Args:
+        steps: In order: batchnorm (its statistics from the images), channels (mean and scale of
+            each output channel), reconstruct (least squares for the kept weights), distill
+            (optimizer steps toward the dense network). Default batchnorm reconstruct; without
+            BatchNorm layers reconstruct.
+        damping: Of reconstruct, as a part of the inputs' mean square.
+        iterations: Of distill, at most.
+        lr: Of distill, at its highest.
+        seed: Of random scores, and of the order of images in distill.
+    """
+
+    steps: Several[RepairStep] = ()
+    damping: float = 0.01
+    iterations: Whole = 300
+    lr: float = 1e-3
+    seed: Whole = 0
+
+
+@panel("Running", 5)
+@dataclass(frozen=True, kw_only=True)
+class RepairRunning:
+    """The device, the loader and the output.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        batch_size: Images that go through the network at once.
+        workers: Processes that decode images.
+        output: FILE.safetensors, which loads into the plain network; rows and table go to
+            FILE.repair beside it. Default secateurs-results/NAME/repaired.safetensors, and rows
+            and table beside that.
+        resume: Go on where this run was interrupted, or begin again.
+    """
+
+    device: str = "auto"
+    batch_size: Annotated[Whole, Parameter(alias="-b")] = 8
+    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True

@@ -1,0 +1,52 @@
+"""What each stage of a repair came to: loss, agreement with the dense network, accuracy."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.table import markdown_lines, percent
+from secateurs.results import RepairRow
+
+
+def repair_table(runs: Sequence[Sequence[RepairRow]]) -> str:
+    """The stages of one or more repairs as Markdown tables, each with a line that says what it is.
+
+    Args:
+        runs: The rows of each run.
+
+    Raises:
+        InvalidArgumentError: A run has no rows.
+    """
+    return "\n".join(map(_table, runs))
+
+
+def _table(rows: Sequence[RepairRow]) -> str:
+    if not rows:
+        raise InvalidArgumentError("there are no rows to show: let the repair finish first")
+    rows = sorted((row.printable() for row in rows), key=lambda row: row.stage)
+    scored = any(row.count for row in rows)
+    lines = [[rows[0].model, "loss", "agreement, %", *(["top-1, %"] * scored), "seconds"]]
+    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    for row in rows:
+        top1 = [] if not scored else ["" if row.top1 is None else f"{row.top1:.1f}"]
+        seconds = f"{row.duration:.1f}" if row.stage else ""
+        what = row.steps.replace(";", ", ")
+        lines.append([what, f"{row.loss:.4g}", f"{row.agreement:.1f}", *top1, seconds])
+    return f"{markdown_lines(lines)}\n\n{_said(rows[-1])}\n"
+
+
+def _said(row: RepairRow) -> str:
+    """What was pruned, on which images it was repaired, and on which it was scored."""
+    asked = row.allocation if row.p_prune is None else percent(row.p_prune)
+    allocated = f", allocation {row.allocation}" if row.allocation and row.p_prune else ""
+    parts = [
+        f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({asked} of the "
+        f"{row.granularity}s, {row.score}, {row.scope}{allocated})",
+        f"repaired from {row.calibration_count} unlabelled images of "
+        f"{PurePath(row.calibration).name}, on the first of which loss (divergence from the dense "
+        "network) and agreement with it are taken",
+    ]
+    if row.count:
+        split = f" ({row.split})" if row.split else ""
+        parts.append(f"top-1 on {row.count:,} images of {PurePath(row.data).name}{split}")
+    return "; ".join(parts) + "."

@@ -1,0 +1,83 @@
+"""Images without labels, and images that are in two data sets."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from secateurs import InvalidArgumentError
+from secateurs.zoo import LoadedData, LoadedModel, load_data, load_model, load_unlabelled
+from secateurs.zoo.images import Item
+from secateurs.zoo.same_images import refuse_same_images
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return load_model("digits", weights="random")
+
+
+def picture(path: Path, level: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 8), level).save(path)
+    return path
+
+
+def sources(data: LoadedData) -> list[str]:
+    return [Path(str(item.source)).name for item in data.dataset.items]
+
+
+def test_images_of_any_layout_are_found_in_order(tmp_path: Path, model: LoadedModel) -> None:
+    for number, name in enumerate(("b.png", "unheard of/c.png", "a.png", "x/y/d.png")):
+        picture(tmp_path / name, 10 * number)
+    (tmp_path / "authors.csv").write_text("not an image")
+    data = load_unlabelled(tmp_path, model=model)
+    assert sources(data) == ["a.png", "b.png", "c.png", "d.png"]
+    assert {label for _, label in map(data.dataset.__getitem__, range(4))} == {0}
+    assert sources(load_unlabelled(tmp_path, model=model, limit=2)) == ["a.png", "c.png"]
+
+
+def test_the_training_split_where_there_is_one(tmp_path: Path, model: LoadedModel) -> None:
+    picture(tmp_path / "train/1/a.png", 1)
+    picture(tmp_path / "val/1/b.png", 2)
+    assert sources(load_unlabelled(tmp_path, model=model)) == ["a.png"]
+    assert sources(load_unlabelled(tmp_path, model=model, split="val")) == ["b.png"]
+    digits = load_unlabelled("digits", model=model)
+    assert digits.split == "train" and len(digits.dataset) == 901
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path, model: LoadedModel) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^no images in .*: give a folder that holds"):
+        load_unlabelled(tmp_path, model=model)
+
+
+def test_images_that_are_scored_too_are_refused(tmp_path: Path, model: LoadedModel) -> None:
+    calibration = tmp_path / "calibration"
+    picture(calibration / "same size.png", 3)
+    picture(calibration / "copied.png", 5)
+    picture(tmp_path / "scored/1/other.png", 4)
+    unlabelled = load_unlabelled(calibration, model=model)
+    refuse_same_images(unlabelled.dataset, load_data(tmp_path / "scored", model=model).dataset)
+    copy = tmp_path / "scored/1/copy.png"
+    copy.write_bytes((calibration / "copied.png").read_bytes())
+    with pytest.raises(InvalidArgumentError, match=r"image .*copied\.png is scored, too \(as .*co"):
+        refuse_same_images(unlabelled.dataset, load_data(tmp_path / "scored", model=model).dataset)
+
+
+def test_pixels_of_named_sets_are_compared(tmp_path: Path, model: LoadedModel) -> None:
+    test = load_data("digits", model=model)
+    refuse_same_images(load_unlabelled("digits", model=model).dataset, test.dataset)
+    images, index = test.dataset.items[7].source
+    images[index][0].save(tmp_path / "seven.png")
+    with pytest.raises(InvalidArgumentError, match=r"seven\.png is scored, too \(as number 7\)"):
+        refuse_same_images(load_unlabelled(tmp_path, model=model).dataset, test.dataset)
+
+
+def test_images_that_cannot_be_read_are_left_to_who_reads_them(
+    tmp_path: Path, model: LoadedModel
+) -> None:
+    picture(tmp_path / "a.png", 3)
+    data = load_unlabelled(tmp_path, model=model).dataset
+    other = load_unlabelled(tmp_path, model=model).dataset
+    other.items = [Item(tmp_path / "gone.png", 0), Item(([], 3), 0)]
+    refuse_same_images(data, other)
+    refuse_same_images(other, data)
