@@ -84,6 +84,8 @@ def test_a_misspelt_argument_gets_the_nearest_as_advice() -> None:
         words = rf"^{function.__name__} has no argument granularty; .*; did you mean granularity\?$"
         with pytest.raises(InvalidArgumentError, match=words):
             function(network(), 0.5, 0.5, granularty="kernel")
+    with pytest.raises(InvalidArgumentError, match=r"mode; .* renamed prune_type, which global_"):
+        global_prune(network(), 0.5, mode="gradient")
 
 
 def test_all_and_none() -> None:

@@ -15,6 +15,9 @@ from secateurs.errors import Advice, Argument, InvalidArgumentError
 if TYPE_CHECKING:
     import torch
 
+_RENAMED = {"mode": "prune_type"}
+"""The present names of arguments of earlier versions."""
+
 
 def check_ratio(name: str, value: float) -> float:
     """Return ``value`` as a float if it is a number from 0 to 1.
@@ -105,9 +108,12 @@ def check_keywords(
     for name in given:
         if name not in taken:
             known = list(inspect.signature(function).parameters)
+            hint = nearest(name, known)
+            if name in _RENAMED:
+                absent = "" if _RENAMED[name] in known else f", which {function.__name__} lacks"
+                hint = f"; {name} was renamed {_RENAMED[name]}{absent}"
             raise InvalidArgumentError(
-                f"{function.__name__} has no argument {name}; it takes {', '.join(known)}"
-                f"{nearest(name, known)}"
+                f"{function.__name__} has no argument {name}; it takes {', '.join(known)}{hint}"
             )
 
 

@@ -61,7 +61,7 @@ def test_a_sweep_says_what_stays_and_how_to_prune_it(sweep) -> None:
     done = sweep("--score", "magnitude", "random", "--draws", 2)
     first, *rest = LOADING.sub("", done.err).splitlines()
     assert first == f"secateurs: only {LOW}{LARGEST}{ADVICE}"
-    assert not [line for line in rest if "compete" in line or "Warning" in line]
+    assert not [line for line in rest if "compete" in line or "warning" in line]
     last = done.out.splitlines()[-1]
     assert last == f"97% of the weights stay: {LARGEST}{ADVICE}"
 
@@ -154,5 +154,5 @@ def test_each_warning_is_a_line_and_what_competes_is_said_once(
         warnings.warn("other", stacklevel=1)
     assert capsys.readouterr().err.splitlines() == [
         "secateurs: low; to prune them write --layers conv --include '*' 'a b'",
-        "UserWarning: other",
+        "secateurs: warning: other",
     ]

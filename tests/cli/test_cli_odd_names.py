@@ -56,5 +56,5 @@ def test_a_changed_data_folder_is_not_taken_for_the_old_one(
     first.rename(tmp_path / "aside")
     second.rename(first)
     (tmp_path / "aside").rename(second)
-    assert "image_samples.0: there" in run(*words).complaint
+    assert "(other images or labels)" in run(*words).complaint
     assert run(*words, "--overwrite").code == 0

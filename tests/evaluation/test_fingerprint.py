@@ -146,7 +146,7 @@ def test_a_sweep_of_other_images_is_refused(
     else:
         with pytest.raises(Stop):
             sweep(Stopping(9), loader(images), output=tmp_path, **SMALL)
-    with pytest.raises(InvalidArgumentError, match=r"image_samples\..*overwrite") as caught:
+    with pytest.raises(InvalidArgumentError, match=r"other images or labels.*overwrite") as caught:
         sweep(Stopping(), loader(changed(**change)), output=tmp_path, **SMALL)
     assert "\n" not in str(caught.value)
     with warnings.catch_warnings():
@@ -167,7 +167,7 @@ def test_what_an_older_version_wrote_goes_on_with_a_warning(tmp_path: Path) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # from now on it is known
         assert sweep(network(), loader(), output=tmp_path, **SMALL) == rows
-        with pytest.raises(InvalidArgumentError, match="image_samples"):
+        with pytest.raises(InvalidArgumentError, match="other images or labels"):
             sweep(network(), loader(changed(pixel=True)), output=tmp_path, **SMALL)
 
 

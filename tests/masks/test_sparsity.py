@@ -57,8 +57,10 @@ def test_layers_include_and_exclude() -> None:
     assert sparsity(model, layers="linear").total == 4
     assert sparsity(model, include="0").total == 8
     assert sparsity(model, exclude="0").total == 4
-    with pytest.raises(InvalidArgumentError, match="nothing to prune"):
+    with pytest.raises(InvalidArgumentError, match=r"nothing to count .* by layers='conv2d', or"):
         sparsity(model, layers="conv3d")
+    with pytest.raises(InvalidArgumentError, match=r"are LSTM; .* by layers='recurrent', or"):
+        sparsity(nn.LSTM(2, 2))
 
 
 def test_a_table_of_counts() -> None:

@@ -164,7 +164,8 @@ def test_integer_parameters_stay_out_of_all() -> None:
         (
             {"layers": "linear", "exclude": "*"},
             r"nothing to prune with layers='linear', exclude='\*': the layers that have parameters "
-            r"are Conv1d, .*, MultiheadAttention, .*; name others with layers= or include=",
+            r"are Conv1d, .*, MultiheadAttention, .*; name others, such as by layers='conv1d', or "
+            r"with include \(",
         ),
     ],
 )

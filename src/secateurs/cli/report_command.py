@@ -1,8 +1,8 @@
 """``secateurs report``: the tables and plots of runs that lie on disk."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from secateurs._console import say
 from secateurs.cli.standard_output import Stdout
@@ -32,6 +32,10 @@ from secateurs.results import (
     read_transfer_rows,
 )
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+R = TypeVar("R")
 Axis = Literal["achieved", "p_prune"]
 
 
@@ -60,14 +64,18 @@ def run_report(
     finished = [folder for folder, kind in kinds.items() if kind is not None]
     with Stdout() as stdout:
         if TransferRow in kinds.values():
-            paths = _transfers(finished, stem, title, stdout, markdown=markdown)
+            found = [row for folder in finished for row in read_transfer_rows(folder)]
+            _show(found, transfer_table_markdown, print_transfer_table, stdout, markdown=markdown)
+            paths = _draw_transfers(found, stem, title) if stem else []
         elif RetrainRow in kinds.values():
             paths = _retrainings(finished, stem, title, stdout)
         elif RepairRow in kinds.values():
             stdout.write(repair_table([read_repair_rows(folder) for folder in finished]))
             paths = []
         else:
-            paths = _sweeps(finished, stem, title, x, stdout, markdown=markdown)
+            rows = [row for folder in finished for row in read_rows(folder)]
+            _show(rows, markdown_table, print_table, stdout, markdown=markdown)
+            paths = plot_sweep(rows, stem, title=title, x=x) if stem else []
         for path in paths:
             say(f"wrote {path}")
 
@@ -96,38 +104,21 @@ def _retrainings(
     return [path for rows, own in pairs for path in plot_retrain(rows, own, title=title)]
 
 
-def _sweeps(
-    folders: Sequence[Path],
-    stem: Path | None,
-    title: str | None,
-    x: Axis,
+def _show(
+    rows: list[R],
+    in_markdown: Callable[[list[R]], str],
+    print_rows: Callable[[list[R], "Console"], None],
     stdout: Stdout,
     *,
     markdown: bool,
-) -> list[Path]:
-    rows = [row for folder in folders for row in read_rows(folder)]
+) -> None:
     if markdown:
-        stdout.write(f"{markdown_table(rows)}\n")
+        stdout.write(f"{in_markdown(rows)}\n")
     else:
-        stdout.table(lambda console: print_table(rows, console))
-    return plot_sweep(rows, stem, title=title, x=x) if stem else []
+        stdout.table(lambda console: print_rows(rows, console))
 
 
-def _transfers(
-    folders: Sequence[Path],
-    stem: Path | None,
-    title: str | None,
-    stdout: Stdout,
-    *,
-    markdown: bool,
-) -> list[Path]:
-    rows = [row for folder in folders for row in read_transfer_rows(folder)]
-    if markdown:
-        stdout.write(f"{transfer_table_markdown(rows)}\n")
-    else:
-        stdout.table(lambda console: print_transfer_table(rows, console))
-    if stem is None:
-        return []
+def _draw_transfers(rows: list[TransferRow], stem: Path, title: str | None) -> list[Path]:
     heatmap, curves = (stem.with_name(f"{stem.name}-{name}") for name in ("heatmap", "curves"))
     return [
         *plot_transfer_heatmap(rows, heatmap, title=title),

@@ -62,7 +62,7 @@ def warnings_as_lines(worded: Callable[[Message], str]) -> Generator[None]:
 
     def show(
         message: Warning | str,
-        category: type[Warning],
+        category: type[Warning],  # noqa: ARG001
         filename: str,  # noqa: ARG001
         lineno: int,  # noqa: ARG001
         file: TextIO | None = None,  # noqa: ARG001
@@ -70,7 +70,7 @@ def warnings_as_lines(worded: Callable[[Message], str]) -> Generator[None]:
     ) -> None:
         text = worded(message) if isinstance(message, Message) else str(message)
         if not isinstance(message, CoverageWarning):
-            say(f"{category.__name__}: {' '.join(text.split())}")
+            say(f"secateurs: warning: {' '.join(text.split())}")
         elif message.said not in said and is_first():
             said.add(message.said)
             say(f"secateurs: {text}")

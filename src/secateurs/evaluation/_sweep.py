@@ -146,7 +146,8 @@ def sweep(
             with ranks.together():
                 results = stack.enter_context(Results(folder))
                 if ranks.is_first:
-                    results.open(config, overwrite=overwrite, optional=(_DATA,))
+                    optional = {_DATA: "other images or labels"}
+                    results.open(config, overwrite=overwrite, optional=optional)
                     _warn_of_unknown_data(results)
                     rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)

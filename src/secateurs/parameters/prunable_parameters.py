@@ -6,7 +6,7 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.parameters.computed_weights import Computed, computed_error, computed_in, may_compute
 from secateurs.parameters.layer_choice import (
     LayerChoice,
@@ -85,13 +85,15 @@ def find_targets(
     return targets_in(ModelContents(model), LayerChoice(layers, include, exclude))
 
 
-def targets_in(contents: ModelContents, choice: LayerChoice) -> tuple[Target, ...]:
-    """`find_targets` for a model whose contents are known."""
+def targets_in(
+    contents: ModelContents, choice: LayerChoice, *, purpose: str = "prune"
+) -> tuple[Target, ...]:
+    """`find_targets` for a model whose contents are known; ``purpose`` is a verb for the error."""
     targets = picked(contents, choice)
     _refuse_computed(contents, targets, choice)
     refuse_absent(contents.targets, choice)
     if not targets:
-        raise InvalidArgumentError(_nothing_left(contents, choice))
+        raise _nothing_left(contents, choice, purpose)
     refuse_unprunable(targets)
     return targets
 
@@ -131,7 +133,7 @@ def countable_targets(contents: ModelContents, choice: LayerChoice) -> tuple[Tar
         for target in picked(contents, choice)
         if why_not(target) is None and sources.isdisjoint(_ids(target))
     )
-    return targets or targets_in(contents, choice)
+    return targets or targets_in(contents, choice, purpose="count")
 
 
 def _ids(target: Target) -> set[tuple[int, str]]:
@@ -149,19 +151,28 @@ def _sources(contents: ModelContents) -> set[tuple[int, str]]:
     }
 
 
-def _nothing_left(contents: ModelContents, choice: LayerChoice) -> str:
+def _nothing_left(
+    contents: ModelContents, choice: LayerChoice, purpose: str
+) -> InvalidArgumentError:
+    """The error where nothing was chosen to prune or to count."""
     if isinstance(contents.model, torch.jit.ScriptModule):
-        return (
+        return InvalidArgumentError(
             "the model is scripted or traced, so its weights cannot be replaced: prune the network "
             "before torch.jit.script or torch.jit.trace"
         )
-    kinds = sorted({type(m).__name__ for _, m in contents.modules if m._parameters})
+    layers = [module for _, module in contents.modules if module._parameters]
+    kinds = sorted({type(layer).__name__ for layer in layers})
+    others = [name for name in KINDS if name not in choice.kinds]
+    found = (name for name in others if any(isinstance(layer, KINDS[name]) for layer in layers))
     values = ((field.name, getattr(choice, field.name)) for field in fields(choice))
     given = ", ".join(f"{option}={value!r}" for option, value in values if value is not None)
-    return (
-        f"nothing to prune with {given or 'the default layers'}: the layers that have parameters "
-        f"are {', '.join(kinds) or 'none'}; name others with layers= or include= (embeddings, "
-        "routers and recurrent layers compete only if they are named)"
+    return InvalidArgumentError(
+        f"nothing to {purpose} with {given or 'the default layers'}: the layers that have "
+        f"parameters are {', '.join(kinds) or 'none'}; name others, such as by ",
+        Argument("layers", next(found, "all")),
+        ", or with ",
+        Argument("include"),
+        " (embeddings, routers and recurrent layers only count if they are named)",
     )
 
 

@@ -46,7 +46,7 @@ def _spans(targets: Sequence[Target]) -> list[_Span]:
     spans: list[_Span] = []
     for target in targets:
         try:
-            tensor = target.local if target.group.is_sharded else target.parameter
+            tensor = target.local
             start = tensor.data_ptr()
         except Exception:  # noqa: S112 - sparse, packed or not initialised: no addresses
             continue

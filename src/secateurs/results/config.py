@@ -1,8 +1,9 @@
 """The configuration in a results folder, and how it differs from another one."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
@@ -40,7 +41,7 @@ def differences(
     present: dict[str, Any],
     wanted: dict[str, Any],
     growing: Collection[str] = (),
-    optional: Collection[str] = (),
+    optional: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """A text for each setting that differs: "p_prune: there [0.1], now [0.2]".
 
@@ -49,15 +50,21 @@ def differences(
         wanted: the one asked for.
         growing: names of lists; more entries than before are no difference.
         optional: settings, or objects of settings, that are compared only where both
-            configurations have a value: neither lacks the setting nor has None.
+            configurations have a value: neither lacks the setting nor has None; for each, the text
+            if it differs, since its values are not for people.
     """
     old, new = _flat(present), _flat(wanted)
     differing = [
+        text
+        for name, text in optional.items()
+        if _differs_where_known(_flat({name: present.get(name)}), _flat({name: wanted.get(name)}))
+    ]
+    differing += [
         f"{printable(name)[:_LONGEST]}: there {_show(old, name)}, now {_show(new, name)}"
         for name in sorted(old.keys() | new.keys())
         if name not in old or name not in new or old[name] != new[name]
         if not (name in growing and _has_grown(old.get(name), new.get(name)))
-        if not (name.partition(".")[0] in optional and None in (old.get(name), new.get(name)))
+        if name.partition(".")[0] not in optional
     ]
     more = len(differing) - _SHOWN
     return differing if more < 2 else [*differing[:_SHOWN], f"and {more} more"]
@@ -67,6 +74,11 @@ def compared(present: dict[str, Any], wanted: dict[str, Any], name: str) -> bool
     """Whether both configurations have a value for the optional setting ``name``, or in it."""
     old, new = (_flat({name: config.get(name)}) for config in (present, wanted))
     return any(None not in (old.get(part), new.get(part)) for part in old.keys() | new.keys())
+
+
+def _differs_where_known(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    both = [(old.get(name), new.get(name)) for name in old.keys() | new.keys()]
+    return any(a != b for a, b in both if a is not None and b is not None)
 
 
 def _has_grown(old: Any, new: Any) -> bool:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Self, overload
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object, plain
@@ -85,7 +86,7 @@ class Results(Generic[R]):
         *,
         overwrite: bool = False,
         growing: Collection[str] = (),
-        optional: Collection[str] = (),
+        optional: Mapping[str, str] = MappingProxyType({}),
     ) -> bool:
         """Lock the folder and write the configuration of the run into it.
 
@@ -95,7 +96,8 @@ class Results(Generic[R]):
             growing: Names of lists in ``config`` that may have more entries than in an earlier
                 run, whose rows still count.
             optional: Names of settings in ``config`` that are compared only where this run and the
-                earlier one have a value: neither lacks the setting nor has None.
+                earlier one have a value: neither lacks the setting nor has None; for each, what the
+                error says if it differs.
 
         Returns:
             True when the folder holds this configuration, or one with shorter ``growing`` lists,
@@ -217,7 +219,7 @@ class Results(Generic[R]):
         self.close()
 
     def _holds(
-        self, wanted: dict[str, Any], growing: Collection[str], optional: Collection[str]
+        self, wanted: dict[str, Any], growing: Collection[str], optional: Mapping[str, str]
     ) -> bool:
         found = read_config(self.folder / CONFIG)
         if found is None:

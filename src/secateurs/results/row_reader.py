@@ -34,43 +34,19 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
         not finished a row yet.
 
     Raises:
-        InvalidArgumentError: There are no results at `path`, or they are of a transfer benchmark.
+        InvalidArgumentError: There are no results at `path`, or they are of another command.
         FailureError: A line is broken, or was not written by this version.
     """
     return _read(Path(path), Row)
 
 
 def read_transfer_rows(path: str | os.PathLike[str]) -> list[TransferRow]:
-    """Read the results of a transfer benchmark; nothing is written.
-
-    Args:
-        path: An output folder, a .jsonl file or a .csv file.
-
-    Returns:
-        The rows, in the order in which they were added; none from the folder of a run that has
-        not finished a row yet.
-
-    Raises:
-        InvalidArgumentError: There are no results at `path`, or they are of a sweep.
-        FailureError: A line is broken, or was not written by this version.
-    """
+    """Read the results of a transfer benchmark; otherwise as `read_rows`."""
     return _read(Path(path), TransferRow)
 
 
 def read_retrain_rows(path: str | os.PathLike[str]) -> list[RetrainRow]:
-    """Read the results of a retraining without touching the folder they lie in.
-
-    Args:
-        path: An output folder, a .jsonl file or a .csv file.
-
-    Returns:
-        The rows, in the order in which they were added; none from the folder of a run that has
-        not finished a row yet.
-
-    Raises:
-        InvalidArgumentError: There are no results at `path`, or they are of another command.
-        FailureError: A line is broken, or was not written by this version.
-    """
+    """Read the results of a retraining; otherwise as `read_rows`."""
     return _read(Path(path), RetrainRow)
 
 
@@ -125,8 +101,9 @@ def _load(path: Path) -> list[dict[str, Any]]:
     if path.is_dir() and (path / CONFIG).is_file() and not os.path.lexists(file):
         return []
     if not file.is_file():
+        where = path.resolve() if path == Path() else path
         raise InvalidArgumentError(
-            f"no results at {file}; give the output folder of a sweep, a transfer or a retraining,"
+            f"no results at {where}; give the output folder of a sweep, a transfer or a retraining,"
             f" or its {JSONL} or {CSV}"
         )
     return read_csv(file) if file.suffix == ".csv" else read_jsonl(file)
