@@ -159,8 +159,9 @@ def _run(
         if id(one.target.parameter) not in uses.seen:
             raise InvalidArgumentError(
                 f"{one.target.name} is pruned, but its layer is never called on these images: "
-                "exclude it from pruning, or call the layer"
-            )
+                "leave it as it is with ", Argument("exclude", [one.target.name]),
+                ", or call the layer",
+            )  # fmt: skip
     shown = _head(batches)
     wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
     reports: list[StepReport] = []
