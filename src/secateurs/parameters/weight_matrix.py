@@ -40,6 +40,23 @@ class WeightMatrix:
         groups, inside, outputs, rest = self._split(shape)
         return matrix.reshape(groups, outputs, inside, rest).transpose(1, 2).reshape(shape)
 
+    def inputs(self, shape: tuple[int, ...]) -> int:
+        """How many inputs each output has of a weight of this shape."""
+        if not self.inputs_first:
+            return math.prod(shape[1 + self.stacked :])
+        _, inside, _, rest = self._split(shape)
+        return inside * rest
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """`matrix` without its groups, (outputs, inputs); also of some of the outputs."""
+        inputs = self.inputs(tuple(weight.shape))
+        whole = self.matrix(weight) if self.inputs_first else weight
+        return whole.reshape(weight.numel() // max(inputs, 1), inputs)
+
+    def of_rows(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The weight of a shape that has these `rows`."""
+        return self.weight(rows, shape)
+
     def _split(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
         """(groups, inputs, outputs, positions in the kernel)."""
         if self.stacked:

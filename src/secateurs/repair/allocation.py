@@ -69,8 +69,8 @@ def allocate(
         raise InvalidArgumentError(
             "allocate does not know models that are divided over ranks: use select"
         )
-    units, groups = scored(contents, given, generator, None)
-    scores = [one for group in groups for one in group]
+    found = scored(contents, given, generator, None)
+    units, scores = found.units, found.scores
     sizes = {one.name: one.values.numel() for one in scores}
     most = {name: size - math.ceil(floor * size) for name, size in sizes.items()}
     if not isinstance(allocation, Mapping):
