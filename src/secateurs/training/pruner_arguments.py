@@ -83,7 +83,9 @@ def check_pruned_before(contents: ModelContents, masks: Masks, options: Selectio
         InvalidArgumentError: of some M consecutive inputs, fewer than N are left.
     """
     scope = NOfM.read(options.scope)
-    for target, mask in matching_targets(contents, masks) if scope is not None else ():
+    if scope is None:
+        return
+    for target, mask in matching_targets(contents, masks):
         groups = target.layout.rows(mask.keep).reshape(-1, scope.of)
         with contents.group.together():
             if len(groups) and int(groups.sum(1).min()) < scope.kept:
