@@ -107,7 +107,9 @@ class WeightSite:
             solved, mask = obs_update(
                 xx, xy, start, mask, self.options.damping, neighbours=pattern_of(mask)
             )
-            self.mask = call.unmatrix(mask, self.weight).contiguous()
+            # In the weight's order of memory, as the masks of pruning are.
+            self.mask = torch.empty_like(self.weight, dtype=torch.bool)
+            self.mask.copy_(call.unmatrix(mask, self.weight))
         if self.options.reconstruct:
             solved = masked_least_squares(xx, xy, start, mask, self.options.damping)
         if self.options.channels:
