@@ -34,7 +34,7 @@ class WeightMatrix:
         return weight.reshape(self._split(tuple(weight.shape))).transpose(1, 2).flatten(2)
 
     def weight(self, matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The weight of a shape that has this matrix."""
+        """The weight of a shape that has this `matrix`, or these `rows`."""
         if not self.inputs_first:
             return matrix.reshape(shape)
         groups, inside, outputs, rest = self._split(shape)
@@ -52,10 +52,6 @@ class WeightMatrix:
         inputs = self.inputs(tuple(weight.shape))
         whole = self.matrix(weight) if self.inputs_first else weight
         return whole.reshape(weight.numel() // max(inputs, 1), inputs)
-
-    def of_rows(self, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The weight of a shape that has these `rows`."""
-        return self.weight(rows, shape)
 
     def _split(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
         """(groups, inputs, outputs, positions in the kernel)."""

@@ -41,16 +41,16 @@ def check_neighbours(targets: Sequence[Target], scope: NOfM, exclude: Patterns |
             )
 
 
-def refuse_indivisible(
-    inputs: dict[str, int], scope: NOfM, exclude: Patterns | None, which: str = "output"
-) -> None:
+def refuse_indivisible(inputs: dict[str, int], scope: NOfM, exclude: Patterns | None) -> None:
     """Refuse weights whose outputs have a number of inputs that is no multiple of M.
 
     Args:
         inputs: the number of inputs of an output, by the name of the weight.
         scope: N and M.
         exclude: the option of the selection, which the error repeats.
-        which: what has so many inputs, for the error.
+
+    Raises:
+        InvalidArgumentError: there are some; the error excludes them all.
     """
     wrong = [name for name, count in inputs.items() if count % scope.of]
     if not wrong:
@@ -59,7 +59,7 @@ def refuse_indivisible(
     more = f", as {len(wrong) - 1} more have no multiple of it" if len(wrong) > 1 else ""
     raise InvalidArgumentError(
         Argument("scope", f"{scope.kept}:{scope.of}"),
-        f" needs inputs in groups of {scope.of}, and each {which} of {wrong[0]} has "
+        f" needs inputs in groups of {scope.of}, and each output of {wrong[0]} has "
         f"{inputs[wrong[0]]}{more}: to keep them dense write ",
         Argument("exclude", [*before, *wrong]),
     )
@@ -91,7 +91,7 @@ def choose_neighbours(
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             marked[part] = smallest_of_each(_keys(one, rows[part]), pruned)
-        mask.copy_(layout.of_rows(marked, tuple(mask.shape)))
+        mask.copy_(layout.weight(marked, tuple(mask.shape)))
     return masks
 
 
