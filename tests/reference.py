@@ -99,6 +99,12 @@ def candidates(
     score: Callable[[str], Sequence[float]] | None = None,
 ) -> dict[str, Flags]:
     """One flag a unit. ``score`` gives the element scores of a weight, by default its values."""
+    if ":" in scope:
+        kept, of = map(int, scope.split(":"))
+        return {
+            name: neighbours(weight, (of - kept) if p_prune else 0, of, score and score(name))
+            for name, weight in weights.items()
+        }
     rows: dict[str, list[float]] = {}
     for name, weight in weights.items():
         values = weight.values if score is None else score(name)
@@ -109,6 +115,19 @@ def candidates(
         k = round(p_prune * sum(len(rows[name]) for name in group))
         chosen |= dict(zip(group, smallest([rows[name] for name in group], k), strict=True))
     return chosen
+
+
+def neighbours(weight: Weight, count: int, of: int, score: Sequence[float] | None = None) -> Flags:
+    """Flag the ``count`` smallest of every ``of`` consecutive inputs of each output."""
+    values = weight.values if score is None else score
+    found = [False] * len(values)
+    for output in units(weight, "filter"):
+        for start in range(0, len(output), of):
+            group = output[start : start + of]
+            (flags,) = smallest([[abs(values[i]) for i in group]], count)
+            for i, flag in zip(group, flags, strict=True):
+                found[i] = flag
+    return found
 
 
 def pruned(
@@ -221,3 +240,44 @@ def lamp(values: Sequence[float]) -> list[float]:
     for place, index in enumerate(ranked):
         found[index] = values[index] ** 2 / math.fsum(values[i] ** 2 for i in ranked[place:])
     return found
+
+
+def surgeon(
+    hessian: Sequence[Sequence[float]],
+    outputs: Sequence[Sequence[float]],
+    count: int,
+    block: int,
+    neighbours: tuple[int, int] | None = None,
+) -> list[list[float]]:
+    """Optimal Brain Surgeon from the first input on, with an inverse of its own for each column.
+
+    ``outputs`` are the weights of each output before any goes. Before each block of inputs it is
+    chosen which of its weights go, over all outputs, by their cost; or before each M inputs the
+    (pruned, M) of ``neighbours``, for each output. What goes takes the later weights along.
+    """
+    weights = [list(row) for row in outputs]
+    size = len(hessian)
+
+    def inverse_column(j: int) -> list[float]:
+        later = [row[j:] for row in hessian[j:]]
+        return solved(later, [1.0] + [0.0] * (size - j - 1))
+
+    columns = [inverse_column(j) for j in range(size)]
+    gone: set[tuple[int, int]] = set()
+    for j in range(size):
+        costs = [[w * w / columns[i][0] for i, w in enumerate(row)] for row in weights]
+        if neighbours is not None and j % neighbours[1] == 0:
+            for o, row in enumerate(costs):
+                (flags,) = smallest([row[j : j + neighbours[1]]], neighbours[0])
+                gone |= {(o, j + i) for i, flag in enumerate(flags) if flag}
+        elif neighbours is None and j % block == 0:
+            stop = min(j + block, size)
+            k = count * stop // size - count * j // size
+            flags = smallest([row[j:stop] for row in costs], k)
+            gone |= {(o, j + i) for o, row in enumerate(flags) for i, f in enumerate(row) if f}
+        for o, row in enumerate(weights):
+            if (o, j) in gone:
+                error = row[j] / columns[j][0]
+                for i, value in enumerate(columns[j]):
+                    row[j + i] -= error * value
+    return [[0.0 if (o, j) in gone else w for j, w in enumerate(r)] for o, r in enumerate(weights)]

@@ -159,6 +159,20 @@ def test_zeros_in_the_place_of_kept_weights_are_not_lost(
         assert torch.equal(model.get_parameter(name), learned[name])
 
 
+def test_neighbours_are_those_of_semi_structured_tensors() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 128, 3), nn.Linear(128, 64)).half()
+    chosen = sc.select(model, scope="2:4")
+    sc.global_prune(model.cuda(), scope="2:4")
+    for layer, candidates in zip(model, chosen.chosen.values(), strict=True):
+        assert torch.equal((layer.weight == 0).cpu(), candidates)
+        matrix = layer.weight.detach().flatten(1)
+        sparse = torch.sparse.to_sparse_semi_structured(matrix)
+        assert torch.equal(sparse.to_dense(), matrix)
+        x = torch.randn(matrix.shape[1], 64, device="cuda", dtype=torch.half)
+        assert torch.allclose(torch.mm(sparse, x), matrix @ x, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("overwritten", [True, False])
 def test_a_redraw_beside_new_gradients_does_not_wait_for_the_device(
     model: nn.Module, overwritten: bool

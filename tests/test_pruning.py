@@ -321,7 +321,7 @@ WRONG = [
     ({"score": "random"}, "score='random' draws random numbers"),
     ({"seed": 0, "generator": torch.Generator()}, "give generator or seed, not both"),
     ({"granularity": "filters"}, "did you mean filter?"),
-    ({"scope": "local"}, "scope must be one of global, layer; got 'local'"),
+    ({"scope": "local"}, "scope must be one of global, layer, N:M; got 'local'"),
     ({"layers": "conv4d"}, "layers must be one of"),
     ({"layers": "conv3d"}, "nothing to prune with layers='conv3d'"),
     ({"include": "layer9"}, "include='layer9' matches no parameter"),

@@ -33,7 +33,7 @@ Model = TypeVar("Model", bound=nn.Module)
 @shows(SelectionOptions)
 def global_prune(
     model: Model,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     generator: torch.Generator | None = None,
@@ -50,7 +50,8 @@ def global_prune(
 
     Args:
         model: the network; its Parameters stay the same objects.
-        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
+        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive; with a ``scope`` N:M
+            it may be left out.
         p_bern: the probability with which a candidate is pruned.
         generator: for random scores and for ``p_bern`` between 0 and 1, instead of a seed; its
             state advances.
@@ -79,7 +80,7 @@ def global_prune(
 @shows(SelectionOptions)
 def gradient_prune(
     model: Model,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     generator: torch.Generator | None = None,
@@ -188,7 +189,7 @@ def make_permanent(model: Model) -> Model:
 @contextmanager
 def pruned(
     model: Model,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     generator: torch.Generator | None = None,
@@ -229,7 +230,7 @@ def pruned(
 @contextmanager
 def gradient_pruned(
     model: Model,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     generator: torch.Generator | None = None,
@@ -266,7 +267,7 @@ def _draw(
     function: Callable[..., object],
     prune_type: str,
     model: nn.Module,
-    p_prune: float,
+    p_prune: float | None,
     p_bern: float,
     generator: torch.Generator | None,
     keywords: SelectionKeywords,

@@ -1,5 +1,6 @@
 """Pruning a file is pruning the model that it is loaded into."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from stored_models import DTYPES, PRUNES, TARGETS, Net, assert_same, raw, to_file
+from torch import nn
 
 import secateurs as sc
-from secateurs.checkpoint import plan_pruning, prune_checkpoint
+from secateurs.checkpoint import decide_pruning, plan_pruning, prune_checkpoint, write_pruned
 from secateurs.checkpoint.header import read_header
 
 MIXED = (
@@ -35,6 +37,49 @@ def both_ways(
 def test_a_file_is_pruned_as_its_model_is(tmp_path: Path, dtypes, granularity: str, prune) -> None:
     both_ways(tmp_path, dtypes, 0.37, 1.0, prune, granularity=granularity)
     both_ways(tmp_path, dtypes, 0.6, 0.3, prune, granularity=granularity, scope="layer")
+
+
+@PRUNES
+@pytest.mark.parametrize("score", ["magnitude", "random", "lamp"])
+def test_neighbours_compete_as_in_the_model(tmp_path: Path, score: str, prune) -> None:
+    options = {"scope": "2:4", "include": "line", "score": score}
+    for dtype in DTYPES if score == "magnitude" else DTYPES[1:2]:
+        for p_bern in (1.0, 0.4):
+            both_ways(tmp_path, (dtype,), 0.5, p_bern, prune, **options)
+
+
+def test_neighbours_of_columns(tmp_path: Path) -> None:
+    """Of a Conv1D, whose inputs lie along the first dimension, as its bias shows."""
+    columns = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    tensors = {"a.weight": columns, "a.bias": torch.ones(6), "b.weight": torch.ones(3, 6)}
+    source = to_file(tmp_path / "in.safetensors", tensors)
+    for block in (None, 50):
+        plan = plan_pruning(source, scope="2:4", exclude="b")
+        (weight,) = plan.weights
+        assert weight.step % 24 == 0
+        if block is not None:
+            plan = replace(plan, weights=(replace(weight, block=24),))
+        write_pruned(plan, decide_pruning(plan), tmp_path / "out.safetensors")
+        rows = nn.Linear(8, 6)
+        rows.weight.data.copy_(columns.T)
+        sc.global_prune(rows, scope="2:4")
+        found = load_file(tmp_path / "out.safetensors")
+        assert torch.equal(found["a.weight"], rows.weight.T)
+        assert torch.equal(found["b.weight"], tensors["b.weight"])
+
+
+@pytest.mark.parametrize(
+    ("p_prune", "options", "words"),
+    [
+        (0.3, {"include": "line"}, r"^scope='2:4' prunes 0\.5 of all units, not 0\.3"),
+        (None, {}, r"each output of conv\.weight has 45, as 1 more .* exclude=\['conv\.weight', "),
+        (None, {"scope": "layer"}, "^p_prune must be given"),
+    ],
+)
+def test_neighbours_must_fit(tmp_path: Path, p_prune, options, words: str) -> None:
+    source = to_file(tmp_path / "in.safetensors", Net().state_dict())
+    with pytest.raises(sc.InvalidArgumentError, match=words):
+        plan_pruning(source, p_prune, **{"scope": "2:4", **options})
 
 
 @PRUNES

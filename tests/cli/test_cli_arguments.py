@@ -15,7 +15,7 @@ from secateurs.criteria import score_names
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.pruning import PRUNE_TYPES
-from secateurs.selection.selection_options import SCOPES, SelectionOptions
+from secateurs.selection.selection_options import SelectionOptions
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.models import DIGITS_NAMES
 
@@ -117,7 +117,6 @@ def test_what_is_not_written_is_left_to_the_library() -> None:
     ("choices", "known"),
     [
         (get_args(option_types.Granularity), GRANULARITIES),
-        (get_args(option_types.Scope), SCOPES),
         (get_args(option_types.PruneType), PRUNE_TYPES),
         (option_types.DIGITS_FAMILY, FAMILY),
         (option_types.DIGITS_NETWORKS, DIGITS_NAMES),

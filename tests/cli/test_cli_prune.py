@@ -58,6 +58,14 @@ def test_all_options_reach_it(run: Run, stored: Path) -> None:
     assert "0.weight: 0." in done.err
 
 
+def test_neighbours_need_no_ratio(run: Run, stored: Path) -> None:
+    done = run("prune", stored, "--scope", "2:4", "--exclude", "0", "-o", "out.safetensors")
+    assert done.code == 0, done
+    assert "2 of every 4 inputs are kept: candidates are 40 of 80 units" in done.err
+    expected = sc.global_prune(net(), scope="2:4", exclude="0").state_dict()
+    assert torch.equal(load_file("out.safetensors")["3.weight"], expected["3.weight"])
+
+
 def test_patterns_take_several_values(run: Run, stored: Path) -> None:
     done = run("prune", stored, "--p-prune=1", "--include", "0", "3.bias", "-o", "out.safetensors")
     assert done.code == 0
@@ -113,6 +121,9 @@ def test_compress_and_back(run: Run, stored: Path) -> None:
         ),
         ("in.safetensors --p-prune 0.5 --granularity row", 2, "--granularity must be one of"),
         ("in.safetensors --p-prune 0.5 --scope all", 2, "scope must be one of"),
+        ("in.safetensors --scope 2:4", 2, "to keep them dense write --exclude 0.weight"),
+        ("in.safetensors --scope 4:2", 2, "--scope 4:2 keeps 4 of every 2 inputs"),
+        ("in.safetensors --scope 2:4 --p-prune 0.3", 2, "write --p-prune 0.5, or another scope"),
         ("in.safetensors --p-prune 0.5 --layers conf", 2, "did you mean conv"),
         ("in.safetensors --p-prune 0.5 --include nothing", 2, "matches no tensor"),
         ("in.safetensors --p-prune 0.5 -o out.bin", 2, "and so must be the output"),

@@ -137,6 +137,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
         (("--compression", 0.5), "--compression must be at least 1, got 0.5"),
         (("--ratio", 1.5), "--ratio must be from 0 to 1"),
         (("--schedule", "iterative"), "write more --epochs, or fewer --rounds"),
+        (("--scope", "2:4"), "--scope 2:4 prunes at once: write --schedule one-shot and --ratio"),
         (("--rewind",), "write --schedule iterative, or leave it out"),
         (("--epochs", 0), "--epochs of the retraining must be at least 1"),
         (("--lr", -1), "--lr must be a number from 0 on, got -1.0"),

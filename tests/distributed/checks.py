@@ -40,6 +40,15 @@ def every_way_gives_the_masks_of_one_process(rank: int, ranks: int, folder: Path
             sc.global_prune(model, 0.45, 0.7, **options)
             sc.global_prune(reference, 0.45, 0.7, **options)
             assert_equal(model, reference, f"{name} {granularity} {scope}")
+        if single is whole:
+            options = {"scope": "2:4", "exclude": ["0", "3", "7"]}
+            if name in ("fsdp", "rows", "replicas", "hybrid fsdp"):
+                sc.global_prune(model, **options)
+                sc.global_prune(reference, **options)
+                assert_equal(model, reference, f"{name} neighbours")
+            elif name == "columns":
+                with pytest.raises(sc.InvalidArgumentError, match="are divided over ranks: shard"):
+                    sc.global_prune(model, **options)
         assert sc.sparsity(model) == sc.sparsity(reference), name
         assert_equal(sc.restore(model), single(), f"{name} restored")
 

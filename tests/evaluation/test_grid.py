@@ -75,6 +75,16 @@ def test_a_single_ratio_needs_no_list(ratio: Any) -> None:
     assert [cell.p_prune for cell in Grid(p_prune=ratio).cells] == [0.25]
 
 
+def test_neighbours_are_measured_at_their_own_ratio() -> None:
+    def ratios(**options: Any) -> list[tuple[str, float]]:
+        return [(cell.setting.scope, cell.p_prune) for cell in Grid(**options).cells]
+
+    assert ratios(scope="1:4") == [("1:4", 0), ("1:4", 0.75)]
+    assert ratios(scope=["2:4", "layer"], p_prune=[0.3]) == [("2:4", 0.5), ("layer", 0.3)]
+    with pytest.raises(InvalidArgumentError, match=r"^scope='2:4' prunes 0\.5 .* not 0\.3"):
+        Grid(scope=["2:4", "1:4"], p_prune=[0.5, 0.3])
+
+
 def test_two_scores_of_one_name_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="two scores are called '<lambda>'"):
         Grid(score=[lambda target: target.weight, lambda target: -target.weight])

@@ -72,7 +72,7 @@ def test_a_floor_takes_from_other_layers() -> None:
     ("args", "options", "words"),
     [
         ((0.5, "erq"), {}, "allocation must be one of global, uniform, erk; .*did you mean erk"),
-        ((), {}, "^p_prune is not given"),
+        ((), {}, "^p_prune must be given"),
         ((0.9,), {"keep_at_least": 0.2}, "^keep_at_least leaves .* less than 1807"),
         ((0.5,), {"keep_at_least": 2}, "^keep_at_least must be"),
         ((0.5,), {"scor": "lamp"}, "allocate has no argument scor"),
@@ -81,6 +81,9 @@ def test_a_floor_takes_from_other_layers() -> None:
         ((0.5, dict.fromkeys(("0.weight", "1.weight", "3.weight"), 0.5)), {}, "leave out p_prune"),
         ((None, dict.fromkeys(("0.weight", "1.weight", "3.weight"), 0.5)), {"keep_at_least": 0.6},
          r"^keep_at_least forbids the ratio of 0\.weight"),
+        ((None, {"0": 0.5, "0.weight": 0.5}), {}, r"two ratios for 0\.weight"),
+        ((None, {"0": 1.5}), {}, r"^the ratio of 0 must be from 0 to 1"),
+        ((0.5,), {"scope": "2:4", "exclude": "0"}, "^scope='2:4' allocates the same ratio"),
     ],
 )  # fmt: skip
 def test_bad_input(args: Any, options: dict[str, Any], words: str) -> None:

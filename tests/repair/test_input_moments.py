@@ -20,6 +20,8 @@ LAYERS = [
     (_conv1d, (6, 4)),
     (lambda: nn.Conv2d(4, 6, 2, groups=2), (2, 4, 3, 4)),
     (lambda: nn.Conv2d(4, 4, 2, groups=4, padding="same"), (2, 4, 3, 3)),
+    (lambda: nn.ConvTranspose2d(4, 6, 2, stride=2, padding=1), (2, 4, 3, 2)),
+    (lambda: nn.ConvTranspose1d(4, 4, 3, groups=2), (3, 4, 3)),
 ]
 
 
@@ -31,8 +33,7 @@ def seen_by(layer: nn.Module, images: Tensor) -> dict[int, list[list[float]]]:
     weight = layer.weight
     rows: dict[int, list[list[float]]] = {}
     output = layer(images)
-    last = isinstance(layer, nn.Conv2d)
-    channels = output.transpose(0, 1).flatten(1) if last else output.T
+    channels = output.transpose(0, 1).flatten(1)
     for channel, values in enumerate(channels):
         rows[channel] = [
             torch.autograd.grad(one, weight, retain_graph=True)[0].flatten().tolist()
@@ -47,15 +48,16 @@ def test_scores_are_those_of_the_oracle(build: Any, shape: tuple[int, ...], scor
     torch.manual_seed(0)
     layer, images = build().double(), torch.randn(shape, dtype=torch.float64)
     outputs = layer(images).shape[1]
-    elements = torch.arange(layer.weight.numel())
-    owner = elements % outputs if layer.weight.shape[0] != outputs else (
-        elements // (layer.weight.numel() // outputs)
-    )  # fmt: skip
     rows = seen_by(layer, images)
+    # An element belongs to the output that it ever changes.
+    owner = [
+        next(c for c in range(outputs) if any(row[i] for row in rows[c]))
+        for i in range(layer.weight.numel())
+    ]
     weights = layer.weight.detach().flatten().tolist()
     expected = []
     for place, weight in enumerate(weights):
-        channel = int(owner[place])
+        channel = owner[place]
         mine = [i for i in range(len(weights)) if owner[i] == channel]
         inputs = [[row[i] for i in mine] for row in rows[channel]]
         own = mine.index(place)

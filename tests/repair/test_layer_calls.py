@@ -52,6 +52,10 @@ class Named(nn.Conv2d):
         (lambda: nn.Conv3d(2, 4, 2, stride=2, padding=1), (2, 2, 3, 4, 5)),
         (lambda: Named(4, 6, 3, groups=2), (3, 4, 5, 5)),
         (_same, (3, 4, 7, 8)),
+        (lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, padding=2, output_padding=1), (3, 4, 5)),
+        (lambda: nn.ConvTranspose2d(4, 6, (3, 2), groups=2, bias=False), (3, 4, 4, 5)),
+        (lambda: nn.ConvTranspose2d(4, 4, 3, stride=(1, 2), groups=4, dilation=2), (3, 4, 4, 3)),
+        (lambda: nn.ConvTranspose3d(2, 4, 2, stride=2, padding=1), (2, 2, 3, 2, 3)),
     ],
 )
 def test_a_layer_is_a_product_of_matrices(build: Any, shape: tuple[int, ...]) -> None:

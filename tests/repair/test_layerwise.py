@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -124,3 +125,73 @@ def test_attention_projections_and_tokens() -> None:
     assert done.loss[1] < done.loss[0]
     assert done.layers["block.self_attn.in_proj_weight"][1] < 0.5
     assert sc.sparsity(model).ratio == pytest.approx(0.4, abs=0.001)
+
+
+class Cross(nn.Module):
+    """Attention whose keys and values are wider than its queries, so each projection is alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, kdim=6, vdim=6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x[..., :4], x, x, need_weights=False)[0]
+
+
+def test_projections_of_their_own_are_solved_each_with_its_part_of_the_bias() -> None:
+    torch.manual_seed(0)
+    dense = Cross().double().eval()
+    nn.init.normal_(dense.attention.in_proj_bias)
+    inputs = torch.randn(20, 3, 6, dtype=torch.float64)
+    model = sc.global_prune(copy.deepcopy(dense), 0.4)
+    names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+    keep = {name: getattr(model.attention, name).detach() != 0 for name in names}
+    (done,) = sc.repair(model, inputs, ["reconstruct"], batch_size=6)
+    assert done.left == ()
+    biases = (one.attention.in_proj_bias.detach().chunk(3) for one in (dense, model))
+    for name, bias, found in zip(names, *biases, strict=True):
+        rows = (inputs[..., :4] if name[0] == "q" else inputs).flatten(0, 1)
+        start = getattr(dense.attention, name).detach()
+        outputs = (rows @ start.T + bias).detach()
+        weight = solved_by_hand(rows - rows.mean(0), outputs - outputs.mean(0), start, keep[name])
+        assert torch.allclose(getattr(model.attention, name), weight, atol=1e-9)
+        assert torch.allclose(found, outputs.mean(0) - weight @ rows.mean(0), atol=1e-9)
+    assert all(torch.equal(value, dense.state_dict()[n])
+               for n, value in sc.restore(model).state_dict().items())  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Conv2d(4, 6, 2, groups=2, stride=2),
+        lambda: nn.Conv2d(4, 8, 3, groups=4, padding=1),
+        lambda: nn.Conv1d(4, 3, 2, dilation=2),
+        lambda: nn.ConvTranspose2d(4, 6, 3, groups=2, stride=2, padding=1, output_padding=1),
+        lambda: nn.ConvTranspose1d(4, 3, 2),
+    ],
+)
+def test_convolutions_of_every_kind_are_solved(build: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    dense = build().double()
+    inputs = torch.randn(3, 4, *(4,) * (dense.weight.dim() - 2), dtype=torch.float64)
+    model = sc.global_prune(copy.deepcopy(dense), 0.5)
+    keep = model.weight.detach() != 0
+    channels = dense(inputs).transpose(0, 1).flatten(1)
+    rows = {}
+    for channel, values in enumerate(channels):
+        # The derivative of an output by an element of the weight is what that element meets.
+        found = [torch.autograd.grad(v, dense.weight, retain_graph=True)[0] for v in values]
+        rows[channel] = torch.stack(found)
+    sc.repair(model, inputs, ["reconstruct"], batch_size=2)
+    weight, bias = torch.zeros_like(dense.weight), torch.zeros_like(dense.bias)
+    for channel, met in rows.items():
+        own = met.abs().sum(0) > 0
+        seen, wanted = met[:, own], channels[channel].detach()[:, None]
+        solved = solved_by_hand(
+            seen - seen.mean(0), wanted - wanted.mean(0), dense.weight.detach()[own][None],
+            keep[own][None],
+        )  # fmt: skip
+        weight.data[own] = solved[0]
+        bias.data[channel] = wanted.mean() - solved[0] @ seen.mean(0)
+    assert torch.allclose(model.weight, weight, atol=1e-9)
+    assert torch.allclose(model.bias, bias, atol=1e-9)

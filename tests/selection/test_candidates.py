@@ -289,7 +289,7 @@ def test_unknown_granularity(granularity: object) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scope": "model"}, "scope must be one of global, layer; got 'model'"),
+        ({"scope": "model"}, "scope must be one of global, layer, N:M; got 'model'"),
         ({"score": "random"}, r"score='random' draws random numbers: hand in seed=0"),
         ({"seed": 0, "generator": torch.Generator()}, "give generator or seed, not both"),
         ({"layers": "conv2d"}, r"nothing to prune with layers='conv2d'.*are Linear"),

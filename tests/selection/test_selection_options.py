@@ -31,7 +31,7 @@ def test_equal_options_are_equal_values() -> None:
     ("options", "words"),
     [
         ({"granularity": "weights"}, r"granularity must be one of .*; did you mean weight\?"),
-        ({"scope": "net"}, "scope must be one of global, layer; got 'net'"),
+        ({"scope": "net"}, "scope must be one of global, layer, N:M; got 'net'"),
         ({"score": "magnitud"}, r"score must be one of .*; did you mean magnitude\?"),
         ({"layers": "con2d"}, r"layers must be one of .*; did you mean conv2d"),
         ({"include": 3}, r"include takes names and nn\.Module types, got 3"),

@@ -209,6 +209,19 @@ def test_a_pruned_model_is_pruned_further() -> None:
         made(OneShot(0.3), model)
 
 
+@pytest.mark.parametrize("regrow", [None, MagnitudeRegrowth()])
+def test_neighbours_stay_in_their_pattern(regrow: Any) -> None:
+    options = {"scope": "2:4", "exclude": "0", "regrow": regrow}
+    model, optimizer, pruner = made(OneShot(0.5, at=1), **options)
+    for _ in range(3):
+        train(model, optimizer, 1)
+        pruner.step()
+        assert set(pruner.masks["4.weight"].view(-1, 4).sum(1).tolist()) == {2}
+        assert torch.equal(model[4].weight == 0, ~pruner.masks["4.weight"])
+    with pytest.raises(sc.InvalidArgumentError, match=r"more of 4\.weight is pruned already"):
+        made(OneShot(0.75), sc.global_prune(network(), 0.8), scope="1:4", exclude="0")
+
+
 def test_a_floor_keeps_a_part_of_every_layer_and_the_count_exact() -> None:
     def small_first() -> nn.Module:
         model = network()

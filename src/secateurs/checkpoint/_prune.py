@@ -24,6 +24,7 @@ from secateurs.checkpoint.rewrite import Written, write_safetensors, write_same
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
 from secateurs.selection.histogram import Sizes
+from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.zoo.suffixes import suffix_of
@@ -100,10 +101,12 @@ def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes =
             check_pickled(stored, advance)
     buffers = Buffers(advance, plan.source.identities)
     generator = make_generator(None, plan.options.seed)
-    by_layer = plan.options.scope == "layer"
-    groups = [(weight,) for weight in plan.weights] if by_layer else [plan.weights]
-    keys_of = _keys_for(plan, generator)
-    decided = tuple(decide(group, keys_of(group), plan.p_prune, buffers, sizes) for group in groups)
+    together = plan.options.scope == "global"
+    groups = [plan.weights] if together else [(weight,) for weight in plan.weights]
+    keys_of, scope = _keys_for(plan, generator), NOfM.read(plan.options.scope)
+    decided = tuple(
+        decide(group, keys_of(group), plan.p_prune, buffers, sizes, scope) for group in groups
+    )
     check_unchanged(plan.source.identities)
     if generator is None or plan.p_bern in (0, 1):
         return Decision(decided, None)
@@ -181,7 +184,7 @@ def write_pruned(
 def prune_checkpoint(
     source: str | Path,
     output: str | Path,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     key: str | None = None,
@@ -199,7 +202,7 @@ def prune_checkpoint(
     ``"random"``, or one of yours in `secateurs.criteria.CRITERIA`. For one of yours, memory holds a
     whole tensor at a time. The tensors that compete are chosen by their names and shapes, so
     ``layers`` takes fewer names and no types: see `secateurs.checkpoint.choice.choose`. A file does
-    not say which convolutions are transposed, so filters are always along the first dimension.
+    not say which convolutions are transposed, so outputs are always along the first dimension.
 
     Args:
         source: a ``.safetensors`` file, a file of ``torch.save`` (``.pt``, ``.pth``, ``.bin``,
@@ -208,7 +211,8 @@ def prune_checkpoint(
             its structure (`secateurs.zoo.state_dicts.find_state`), and all else stays.
         output: a file of the same kind, or ``.safetensors``; with ``compress``
             ``.safetensors.zst``; a folder if the source is one. It may be the source itself.
-        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
+        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive; with a ``scope`` N:M
+            it may be left out.
         p_bern: the probability with which a candidate is pruned.
         key: which weights to prune in a training checkpoint that holds several sets of them, such
             as ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.

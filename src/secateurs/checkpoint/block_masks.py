@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs._tensors.float_keys import score_of
@@ -12,6 +13,8 @@ from secateurs.checkpoint.file_histogram import SIZES, FileCounts
 from secateurs.checkpoint.file_scores import Keys, wide_keys
 from secateurs.masks.bernoulli import Coins
 from secateurs.selection.histogram import Sizes
+from secateurs.selection.neighbours import smallest_of_each
+from secateurs.selection.scopes import NOfM
 from secateurs.selection.threshold import Threshold, find_threshold
 from secateurs.selection.tie_breaking import Ties
 
@@ -24,11 +27,14 @@ class WeightGroup:
         weights: the tensors, in the order in which ties are broken.
         keys: the source of their keys.
         threshold: separates the candidates from the other units; None if there are no candidates.
+        neighbours: the scope N:M, in which there is no threshold; None in others, and if there are
+            no candidates.
     """
 
     weights: tuple[Weight, ...]
     keys: Keys
     threshold: Threshold | None
+    neighbours: NOfM | None = None
 
     @property
     def score(self) -> float | None:
@@ -37,14 +43,22 @@ class WeightGroup:
 
 
 def decide(
-    weights: Sequence[Weight], keys: Keys, ratio: float, buffers: Buffers, sizes: Sizes = SIZES
+    weights: Sequence[Weight],
+    keys: Keys,
+    ratio: float,
+    buffers: Buffers,
+    sizes: Sizes = SIZES,
+    scope: NOfM | None = None,
 ) -> WeightGroup:
-    """Find the threshold of the ``round(ratio * units)`` candidates.
+    """Find the threshold of the ``round(ratio * units)`` candidates; none in a scope N:M.
 
     Raises:
         InvalidArgumentError: a score is NaN.
     """
     counts = FileCounts(weights, keys, buffers, sizes)
+    if scope is not None:
+        find_threshold(counts, 0)  # refuses NaN
+        return WeightGroup(tuple(weights), keys, None, scope if ratio else None)
     k = round(ratio * counts.total)  # as secateurs.select
     return WeightGroup(tuple(weights), keys, find_threshold(counts, k, sizes.bins_log2))
 
@@ -68,7 +82,8 @@ class Pruner:
         self._masks: dict[str, tuple[_BlockMask, int]] = {}  # with the index of the first unit
         first = 0
         for group in groups:
-            mask = _BlockMask(group, coins, kept, idle=idle)
+            kind = _BlockMask if group.neighbours is None else _NeighbourMask
+            mask = kind(group, coins, kept, idle=idle)
             for weight in group.weights:
                 self._masks[weight.entry.name] = mask, first
                 first += weight.units
@@ -152,8 +167,12 @@ class _BlockMask:
         np.greater_equal(keys, below, out=kept)
         if self.ties.left:
             kept ^= self.ties.take(keys == below)
+        return self._drawn(kept, first)
+
+    def _drawn(self, kept: Array, first: int) -> Array:
+        """Keep the candidates whose coins say so, too."""
         if self._coins is not None:
-            np.logical_or(kept, self._coins.tails(first, first + len(keys)), out=kept)
+            np.logical_or(kept, self._coins.tails(first, first + len(kept)), out=kept)
         return kept
 
     def of_wide(self, weight: Weight, reader: Reader, first: int) -> Array:
@@ -162,3 +181,23 @@ class _BlockMask:
         step = weight.block
         starts = range(0, len(keys), step)
         return np.concatenate([self.of(keys[i : i + step], first + i).copy() for i in starts])
+
+
+class _NeighbourMask(_BlockMask):
+    """The mask of one block of a weight at a time: compares keys of M consecutive inputs."""
+
+    def __init__(self, group: WeightGroup, coins: Coins | None, kept: Array, *, idle: bool):
+        super().__init__(group, coins, kept, idle=idle)
+        self._scope, self._spacing, self._idle = group.neighbours, group.weights[0].spacing, idle
+
+    def of(self, keys: Array, first: int) -> Array:
+        """The mask of units from index ``first``, True where kept; valid until the next call."""
+        kept = self._kept[: len(keys)]
+        if self._scope is None or self._idle:
+            kept[:] = True
+            return kept
+        shape = -1, self._scope.of, self._spacing
+        groups = torch.from_numpy(keys).view(shape).transpose(1, 2)
+        pruned = smallest_of_each(groups.reshape(-1, self._scope.of), self._scope.pruned)
+        np.logical_not(pruned.view(groups.shape).transpose(1, 2).numpy(), out=kept.reshape(shape))
+        return self._drawn(kept, first)

@@ -41,6 +41,7 @@ class Weight:
             columns of matrices, and this is their number in one matrix.
         scale: the scale that its values are multiplied by, if it is quantised.
         block: the number of elements that are read together, at most `BLOCK`.
+        spacing: how far apart consecutive inputs of an output are.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Weight:
     columns: int = 1
     scale: StoredScale | None = None
     block: int = BLOCK
+    spacing: int = 1
 
     @property
     def units(self) -> int:

@@ -25,6 +25,8 @@ from secateurs.checkpoint.weight_files import StoredCheckpoint, find_checkpoint
 from secateurs.criteria import score_names
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_names import is_apart
+from secateurs.selection.neighbours import refuse_indivisible
+from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 
@@ -67,7 +69,7 @@ class Plan:
 @shows(SelectionOptions)
 def plan_pruning(
     source: str | Path,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     key: str | None = None,
@@ -86,8 +88,8 @@ def plan_pruning(
         InvalidArgumentError: an argument is wrong or does not fit the file.
         FailureError: a file is damaged or missing.
     """
-    p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
     given = SelectionOptions.read(plan_pruning, options)
+    p_prune, p_bern = given.ratio(p_prune), check_ratio("p_bern", p_bern)
     check_choice("score", given.score, score_names(data_free=True))
     random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
     random = Argument("score", given.score) if given.criterion.is_random else random
@@ -120,10 +122,38 @@ def plan_pruning(
         for entry in file.entries
         if entry.name in names and entry.count
     )
+    neighbours = NOfM.read(given.scope)
+    if neighbours is not None:
+        weights = _in_groups(weights, layouts, neighbours, given)
     _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
     notes = _notes([weight.entry for weight in weights], layouts, given)
     return Plan(found, weights, p_prune, p_bern, given, notes)
+
+
+def _in_groups(
+    weights: Sequence[Weight], layouts: Layouts, scope: NOfM, options: SelectionOptions
+) -> tuple[Weight, ...]:
+    """Weights that are read in blocks of whole groups of M inputs.
+
+    Raises:
+        InvalidArgumentError: the inputs of one do not fall into such groups, or are too far apart.
+    """
+    inputs = {weight.entry.name: layouts.inputs(weight.entry) for weight in weights}
+    refuse_indivisible({name: count for name, (count, _) in inputs.items()}, scope, options.exclude)
+    made: list[Weight] = []
+    for weight in weights:
+        _, spacing = inputs[weight.entry.name]
+        group = scope.of * spacing
+        if group > weight.block:
+            raise InvalidArgumentError(
+                f"{weight.entry.name} is stored as (in, out) with {spacing:,} outputs, of which at "
+                f"most {weight.block // scope.of:,} can be read at once for ",
+                Argument("scope", options.scope), ": load it and call global_prune, or write ",
+                Argument("exclude", weight.entry.name),
+            )  # fmt: skip
+        made.append(replace(weight, block=weight.block // group * group, spacing=spacing))
+    return tuple(made)
 
 
 def _notes(chosen: Sequence[Entry], layouts: Layouts, options: SelectionOptions) -> tuple[str, ...]:
@@ -135,7 +165,7 @@ def _notes(chosen: Sequence[Entry], layouts: Layouts, options: SelectionOptions)
             "stacks them in one parameter, global_prune treats them as one layer"
         )
     guessed = [entry.name for entry in chosen if layouts.is_guessed(entry)]
-    if options.granularity == "filter" and guessed:
+    if (options.granularity == "filter" or NOfM.read(options.scope)) and guessed:
         found.append(
             f"nothing shows which dimension the outputs of {len(guessed):,} stacks of experts are "
             f"({guessed[0]}, ...): taken for (experts, out, in)"

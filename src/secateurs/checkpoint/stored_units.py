@@ -48,6 +48,14 @@ class Layouts:
             return shape[-2], shape[-1]
         return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
 
+    def inputs(self, entry: Entry) -> tuple[int, int]:
+        """How many inputs each output has, and how far apart consecutive ones are."""
+        shape = entry.shape
+        if len(shape) > 1 and self.outputs_last(entry):
+            return shape[-2], shape[-1]
+        stacked = experts_in(entry.name, shape) is not None
+        return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
+
     def is_guessed(self, entry: Entry) -> bool:
         """Whether it is a stack of experts, and nothing shows which dimension their outputs are."""
         stacked = experts_in(entry.name, entry.shape) is not None

@@ -216,7 +216,7 @@ def prune(
     """Prune the weights in a file or folder, however large, in two passes over it."""
     if writing.decompress and (pruning.p_prune is not None or writing.compress or writing.dry_run):
         raise InvalidArgumentError("--decompress goes with IN and --output alone")
-    if pruning.p_prune is None and not writing.decompress:
+    if pruning.p_prune is None and ":" not in pruning.scope and not writing.decompress:
         raise InvalidArgumentError("--p-prune is missing: write --p-prune 0.5 for half")
     from secateurs.cli.prune_command import decompress, plan_only, prune_file
 

@@ -65,7 +65,7 @@ def scores(*, data_free: bool = False) -> Parameter:
 
 
 Granularity = Literal["weight", "kernel", "filter"]
-Scope = Literal["global", "layer"]
+Scope = str  # global, layer, or N:M, of which there are many: `SelectionOptions` checks it
 PruneType = Literal["global", "gradient"]
 RepairStep = Literal["batchnorm", "channels", "reconstruct", "distill"]
 
@@ -80,7 +80,8 @@ class PruningGrid:
         p_bern: Probability of each candidate.
         prune_type: global (forward and backward pass, default) or gradient (backward pass alone).
         granularity: What is pruned as one unit; default weight.
-        scope: Who competes with whom, global (all units, default) or layer.
+        scope: Who competes with whom: global (all units, default), layer, or N:M, such as 2:4: of
+            every 4 consecutive inputs 2 are kept.
         score: Names of criteria; default magnitude.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...;
             default conv, linear, attention and experts. conv2d is what the original method prunes.

@@ -21,6 +21,7 @@ from secateurs.cli.option_types import given
 from secateurs.cli.prune_options import FilePruning
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
+from secateurs.selection.scopes import NOfM
 
 _NAMED = 6  # names in a message
 
@@ -140,6 +141,11 @@ def _summary_table(summary: Summary) -> str:
 
 def _thresholds(plan: Plan, decision: Decision) -> list[str]:
     """The largest score of a candidate; one for each tensor if the scope is ``layer``."""
+    scope = NOfM.read(plan.options.scope)
+    if scope is not None:
+        units = sum(weight.units for weight in plan.weights)
+        return [f"{scope.kept} of every {scope.of} inputs are kept: candidates are "
+                f"{round(plan.p_prune * units):,} of {units:,} units"]  # fmt: skip
     lines: list[str] = []
     for group in decision.groups:
         units = sum(weight.units for weight in group.weights)

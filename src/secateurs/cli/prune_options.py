@@ -18,7 +18,8 @@ class FilePruning:
         p_prune: Ratio of units that are candidates, 0 to 1.
         p_bern: Probability of each candidate.
         granularity: What is pruned as one unit.
-        scope: Who competes with whom: global (all units) or layer.
+        scope: Who competes with whom: global (all units), layer, or N:M, such as 2:4: of every 4
+            consecutive inputs 2 are kept, so that --p-prune is 0.5 and may be left out.
         score: The name of a criterion.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...; by
             default the weights of convolutions, linear layers and experts, known by name and shape.

@@ -27,6 +27,7 @@ from secateurs.evaluation.ranks import Ranks
 from secateurs.outputs import dtype_of
 from secateurs.provenance import device_name, tensors_sha256, versions, weights_sha256
 from secateurs.results import Results, RetrainRow
+from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.labelled_images import LabelledImages, StreamedImages, TrainingImages
 from secateurs.training.retrain import RetrainData, Retraining
@@ -129,7 +130,10 @@ def make_plan(
         "augment": training.augment,
         "amp": amp,
     }
-    ratio = 0.9 if pruning.ratio is None else pruning.ratio
+    neighbours = NOfM.read(pruning.scope)
+    ratio = pruning.ratio
+    if ratio is None:
+        ratio = 0.9 if neighbours is None else neighbours.ratio
     if pruning.compression is not None:
         ratio = 1 - 1 / pruning.compression
     which = {field.name: getattr(pruning, field.name, None) for field in fields(SelectionOptions)}

@@ -60,7 +60,7 @@ class RetrainPruning:
     """How much is pruned, when, and what may come back.
 
     Args:
-        ratio: Ratio of units that are pruned in the end; default 0.9.
+        ratio: Ratio of units that are pruned in the end; default 0.9, or that of --scope N:M.
         compression: Instead of a ratio: how many times fewer, 12 for a ratio of 11/12.
         schedule: one-shot (at once), iterative (in rounds, Han et al. 2015), or cubic (fast at
             first, Zhu and Gupta 2017).
@@ -73,7 +73,8 @@ class RetrainPruning:
             2016) or gradient (RigL, Evci et al. 2020).
         keep_at_least: Ratio of its units that each layer keeps at least.
         granularity: What is pruned as one unit.
-        scope: Who competes with whom: global (all units) or layer.
+        scope: Who competes with whom: global (all units), layer, or N:M, such as 2:4: of every 4
+            consecutive inputs 2 are kept, at once, so that --ratio is 0.5.
         score: The criterion.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
         include: Prune only these, globs on the names of parameters or of modules around them.

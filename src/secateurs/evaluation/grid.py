@@ -13,6 +13,7 @@ from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.repair.repair_options import STEPS
+from secateurs.selection.scopes import NOfM, ratio_in
 from secateurs.selection.selection_options import SelectionOptions
 
 P_PRUNE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -94,7 +95,8 @@ class Grid:
     """Every combination of settings that a sweep measures; each option is a value or several.
 
     Args:
-        p_prune: ratios of units that are candidates, default 0 to 0.9 in tenths.
+        p_prune: ratios of units that are candidates, default 0 to 0.9 in tenths. A scope N:M is
+            measured at its own ratio, and at 0 if that is among them.
         p_bern: probabilities of each candidate, default 1.
         prune_type: ``"global"``, ``"gradient"``, or both.
         granularity: one or several; see `secateurs.SelectionOptions`.
@@ -139,11 +141,12 @@ class Grid:
         object.__setattr__(self, "repair", self._checked_repair())
         settings = list(dict.fromkeys(self._settings()))
         _refuse_namesakes(settings)
+        self._refuse_unused_ratios()
         cells = tuple(
             self._cell(setting, p_prune, p_bern)
             for setting in settings
             for p_bern in self.p_berns
-            for p_prune in self.p_prunes
+            for p_prune in self.ratios_of(setting)
             # Without pruning there is nothing to repair; the plain cell is the dense network.
             if not (setting.repair and 0 in (p_prune, p_bern))
         )
@@ -153,6 +156,13 @@ class Grid:
     def p_prunes(self) -> list[float]:
         """The ratios, checked, ascending, each once."""
         return sorted({check_ratio("p_prune", p) for p in _several("p_prune", self.p_prune)})
+
+    def ratios_of(self, setting: SelectionOptions) -> list[float]:
+        """The ratios at which a setting is measured: with the scope N:M, its own."""
+        own = NOfM.read(setting.scope)
+        if own is None:
+            return self.p_prunes
+        return [*(p for p in self.p_prunes if p == 0), own.ratio]
 
     @property
     def p_berns(self) -> list[float]:
@@ -171,6 +181,15 @@ class Grid:
         """The parameters that cannot be pruned with every prune type of the grid."""
         gradient = any(cell.setting.prune_type == "gradient" for cell in self.cells)
         return gradient_barrier if gradient else no_barrier
+
+    def _refuse_unused_ratios(self) -> None:
+        """Refuse ratios that were asked for, and that no scope N:M has, if there are no others."""
+        scopes = [NOfM.read(scope) for scope in self.scope]
+        if self.p_prune == P_PRUNE:
+            return
+        for p_prune in self.p_prunes:
+            if not any(scope is None or scope.takes(p_prune) for scope in scopes):
+                ratio_in(self.scope[0], p_prune)
 
     def _settings(self) -> Iterator[Setting]:
         names = ("prune_type", "granularity", "scope", "score")

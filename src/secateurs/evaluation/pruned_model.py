@@ -109,7 +109,7 @@ def _choose(model: nn.Module, grid: Grid, options: SelectionOptions, *, warn: bo
     generator = make_generator(None, options.seed)
     levels = choose_levels(
         ModelContents(model),
-        grid.p_prunes,
+        grid.ratios_of(options),
         replace(options, seed=None),
         generator,
         warn=warn,

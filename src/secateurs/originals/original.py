@@ -107,6 +107,10 @@ class Original:
         expected = self.values if self.repaired is None else self.repaired
         return differs(self.parameter, expected, self.mask)
 
+    def remasked(self, mask: torch.Tensor) -> None:
+        """Note that repair prunes other elements: True is kept."""
+        self._note_mask(mask)
+
     def was_repaired(self) -> None:
         """Note that the parameter holds what repair gave it, which is no training."""
         self.repaired = self.parameter.detach().clone()

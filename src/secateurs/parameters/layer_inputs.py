@@ -1,9 +1,11 @@
 """What goes into layers, for the criteria that read it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+
+from secateurs.parameters.weight_matrix import WeightMatrix
 
 _PLACE = "_secateurs_inputs"
 
@@ -15,19 +17,17 @@ class LayerInputs:
     Attributes:
         moment: the mean of x x^T, (groups, inputs, inputs), in float64; an input of a convolution
             is one position of the kernel in one channel.
-        transposed: whether the weight is (in, out).
+        layout: which elements of the weight meet which inputs.
     """
 
     moment: Tensor
-    transposed: bool = False
+    layout: WeightMatrix = field(default_factory=WeightMatrix)
 
     def spread(self, values: Tensor, weight: Tensor) -> Tensor:
         """Bring one value for each input, (groups, inputs), to each element of the weight."""
-        if self.transposed:
-            return values.reshape(-1, 1).expand(weight.shape)
         groups, inputs = values.shape
-        outputs = weight.shape[0] // groups
-        return values[:, None].expand(groups, outputs, inputs).reshape(weight.shape)
+        outputs = weight.numel() // max(groups * inputs, 1)
+        return self.layout.weight(values[:, None].expand(groups, outputs, inputs), weight.shape)
 
     def inverse_diagonal(self, damping: float = 0.01) -> Tensor:
         """The diagonal of (H + lambda I)^-1, with lambda as a part of H's mean diagonal."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ from secateurs.parameters.layer_kinds import (
     stack_outputs_last,
 )
 from secateurs.parameters.layer_names import experts_in
+from secateurs.parameters.weight_matrix import WeightMatrix
 
 
 @dataclass(frozen=True, init=False)
@@ -161,3 +163,11 @@ class Target:
         if self.is_stack:
             return stack_outputs_last(self.module, self.attribute)
         return self.attribute == "weight" and isinstance(self.module, Conv1D)
+
+    @property
+    def layout(self) -> WeightMatrix:
+        """Which of its elements belong to one output."""
+        if self.is_stack:
+            return WeightMatrix(self.parameter.shape[0], self.outputs_last, stacked=True)
+        groups = cast(int, self.module.groups) if self.is_convolution else 1
+        return WeightMatrix(groups, self.is_transposed or self.outputs_last)

@@ -41,6 +41,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._changed: dict[int, _Changed] = {}
+        self._masks: dict[int, Tensor] = {}
 
     def about_to(self, module: nn.Module, attribute: str) -> None:
         """Note the values of a parameter or buffer, before its first change.
@@ -62,6 +63,14 @@ class Changes:
         before = tensor.detach().clone()
         self._changed[id(tensor)] = _Changed(module, attribute, tensor, before, trained)
 
+    def remasked(self, parameter: Tensor, mask: Tensor) -> None:
+        """Note that a parameter, which is changed, has another mask: True is kept."""
+        self._masks[id(parameter)] = mask
+
+    def mask_of(self, parameter: Tensor, before: Tensor) -> Tensor:
+        """The mask of a parameter now, if its mask was ``before`` once."""
+        return self._masks.get(id(parameter), before)
+
     def undo(self) -> None:
         """Put all values back, bit for bit."""
         for one in self._changed.values():
@@ -74,6 +83,8 @@ class Changes:
             if original is None:
                 original = Original(one.before, one.tensor)
                 keep_original(one.module, one.attribute, original)
+            if id(one.tensor) in self._masks:
+                original.remasked(self._masks[id(one.tensor)])
             if not one.trained:
                 original.was_repaired()
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_count
 from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_inputs import LayerInputs, attach_inputs, detach_inputs
 from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.weight_matrix import WeightMatrix
 from secateurs.repair.calibration import calibration_images
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_uses import layer_uses
@@ -27,13 +27,13 @@ class _InputSite:
 
     def __init__(self, name: str):
         self.name = name
-        self.transposed = False
+        self._layout = WeightMatrix()
         self._moments = Moments()
 
     def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
         """Take in one batch."""
         del dense
-        self.transposed = call.function is torch.addmm
+        self._layout = call.layout
         for rows, _ in call.blocks():
             self._moments.add(rows)
 
@@ -43,7 +43,7 @@ class _InputSite:
     @property
     def inputs(self) -> LayerInputs:
         """What was observed."""
-        return LayerInputs(self._moments.xx / self._moments.count, self.transposed)
+        return LayerInputs(self._moments.xx / self._moments.count, self._layout)
 
 
 @contextmanager

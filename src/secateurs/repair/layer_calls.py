@@ -13,12 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from secateurs.parameters.weight_matrix import WeightMatrix
+
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = (*_CONVOLUTION[:5], "output_padding", "groups", "dilation")
 _SIGNATURES: dict[Any, tuple[str, ...]] = {
     F.linear: ("input", "weight", "bias"),
     torch.conv1d: _CONVOLUTION,
     torch.conv2d: _CONVOLUTION,
     torch.conv3d: _CONVOLUTION,
+    torch.conv_transpose1d: _TRANSPOSED,
+    torch.conv_transpose2d: _TRANSPOSED,
+    torch.conv_transpose3d: _TRANSPOSED,
     torch.addmm: ("bias", "input", "weight"),  # transformers' Conv1D, whose weight is (in, out)
     torch.batch_norm: ("input", "weight", "bias", "running_mean"),
     F.batch_norm: ("input", "running_mean"),
@@ -68,8 +74,13 @@ class LayerCall:
 
     @property
     def is_convolution(self) -> bool:
-        """Whether it is a convolution."""
-        return _SIGNATURES[self.function] is _CONVOLUTION
+        """Whether it is a convolution, transposed or not."""
+        return _SIGNATURES[self.function] is _CONVOLUTION or self.is_transposed
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return _SIGNATURES[self.function] is _TRANSPOSED
 
     @property
     def is_batch_norm(self) -> bool:
@@ -126,15 +137,18 @@ class LayerCall:
         split = values.reshape(images, self.groups, channels // self.groups, places)
         return split.permute(1, 0, 3, 2).reshape(self.groups, images * places, -1)
 
+    @property
+    def layout(self) -> WeightMatrix:
+        """Which elements of the weight meet which inputs."""
+        return WeightMatrix(self.groups, self.is_transposed or self.function is torch.addmm)
+
     def matrix(self, weight: Tensor) -> Tensor:
         """A weight as (groups, outputs, inputs)."""
-        if self.function is torch.addmm:
-            weight = weight.t()
-        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+        return self.layout.matrix(weight)
 
     def unmatrix(self, matrix: Tensor, like: Tensor) -> Tensor:
         """The weight that `matrix` gives such a matrix of."""
-        return matrix[0].t() if self.function is torch.addmm else matrix.reshape(like.shape)
+        return self.layout.weight(matrix, tuple(like.shape))
 
     @property
     def _dimensions(self) -> int:
@@ -150,9 +164,15 @@ class LayerCall:
         stride = _several(self.argument("stride", 1), size)
         dilation = _several(self.argument("dilation", 1), size)
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        images = F.pad(images, self._padding(size, reach))
+        padding = self._padding(size, reach)
+        if self.is_transposed:
+            images, stride = _spaced(images, stride), (1,) * size
+        images = F.pad(images, padding)
         found: list[Tensor] = []
-        for offset in product(*map(range, kernel)):
+        for place in product(*map(range, kernel)):
+            # A transposed convolution meets its kernel from the other end.
+            ends = zip(place, kernel, strict=True)
+            offset = [k - 1 - i for i, k in ends] if self.is_transposed else place
             part = images
             for i, start in enumerate(offset):
                 length = images.shape[2 + i] - reach[i]
@@ -164,7 +184,11 @@ class LayerCall:
 
     def _padding(self, size: int, reach: list[int]) -> list[int]:
         given = self.argument("padding", 0)
-        if given == "same":
+        if self.is_transposed:
+            each = zip(reach, _several(given, size), strict=True)
+            more = _several(self.argument("output_padding", 0), size)
+            pairs = [(r - p, r - p + extra) for (r, p), extra in zip(each, more, strict=True)]
+        elif given == "same":
             pairs = [(total // 2, total - total // 2) for total in reach]
         else:
             each = _several(0 if given == "valid" else given, size)
@@ -176,6 +200,16 @@ def _several(value: Any, size: int) -> tuple[int, ...]:
     """One number for each dimension."""
     given = (value,) if isinstance(value, int) else tuple(value)
     return given * size if len(given) == 1 else given
+
+
+def _spaced(images: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Images with zeros between their positions, as a transposed convolution sees them."""
+    if set(stride) == {1}:
+        return images
+    sizes = zip(images.shape[2:], stride, strict=True)
+    spaced = images.new_zeros(*images.shape[:2], *((n - 1) * s + 1 for n, s in sizes))
+    spaced[(..., *(slice(None, None, s) for s in stride))] = images
+    return spaced
 
 
 def _as_rows(values: Tensor) -> Tensor:

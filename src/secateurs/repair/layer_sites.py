@@ -10,6 +10,7 @@ from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.repair.changes import write
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.least_squares import Moments, masked_least_squares
+from secateurs.repair.obs_update import obs_update, pattern_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class LayerOptions:
     Attributes:
         reconstruct: whether kept weights are solved for.
         channels: whether mean and scale of each output channel are matched.
+        choose: whether it is chosen anew which weights are kept.
         damping: see `masked_least_squares`.
         most_values: how many values of each output channel are looked at, at most about.
         images: how many images there are.
@@ -26,6 +28,7 @@ class LayerOptions:
 
     reconstruct: bool
     channels: bool
+    choose: bool
     damping: float
     most_values: int
     images: int
@@ -45,6 +48,7 @@ class WeightSite:
         options: how.
 
     Attributes:
+        mask: as it was handed in, or as it was chosen.
         values: how many values of each output channel were looked at.
         inputs: how many inputs an output has.
         errors: the squared error of the outputs as a part of the wanted outputs' variance, before
@@ -99,6 +103,13 @@ class WeightSite:
         now = call.matrix(self.weight.detach()).double()
         start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
         solved = now
+        if self.options.choose:
+            solved, mask = obs_update(
+                xx, xy, start, mask, self.options.damping, neighbours=pattern_of(mask)
+            )
+            # In the weight's order of memory, as the masks of pruning are.
+            self.mask = torch.empty_like(self.weight, dtype=torch.bool)
+            self.mask.copy_(call.unmatrix(mask, self.weight))
         if self.options.reconstruct:
             solved = masked_least_squares(xx, xy, start, mask, self.options.damping)
         if self.options.channels:

@@ -15,11 +15,17 @@ from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, WeightSite
 from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
 
-LAYERWISE = ("batchnorm", "channels", "reconstruct")
+LAYERWISE = ("batchnorm", "channels", "reconstruct", "sparsegpt")
 """The steps that one pass through the layers can take together."""
 
-# The bias beside each weight that can be solved for.
-_BIASES = {"weight": "bias", "in_proj_weight": "in_proj_bias"}
+# The bias beside each weight that can be solved for, and which of how many parts of it.
+_BIASES = {
+    "weight": ("bias", 0, 1),
+    "in_proj_weight": ("in_proj_bias", 0, 1),
+    "q_proj_weight": ("in_proj_bias", 0, 3),
+    "k_proj_weight": ("in_proj_bias", 1, 3),
+    "v_proj_weight": ("in_proj_bias", 2, 3),
+}
 
 
 @dataclass(frozen=True)
@@ -69,21 +75,27 @@ def repair_layers(
     """
     images = sum(map(len, batches))
     options = LayerOptions(
-        "reconstruct" in steps, "channels" in steps, damping, most_values, images
+        reconstruct="reconstruct" in steps,
+        channels="channels" in steps,
+        choose="sparsegpt" in steps,
+        damping=damping,
+        most_values=most_values,
+        images=images,
     )
+    solves = options.reconstruct or options.choose
     sites: dict[int, Site] = {}
     if "batchnorm" in steps:
         sites |= _batch_norms(model, uses)
     solved: list[WeightSite] = []
     left: list[str] = []
-    for weight in weights if options.reconstruct or options.channels else ():
+    for weight in weights if solves or options.channels else ():
         key = id(weight.target.parameter)
         if uses.counts.get(key) != 1 or weight.target.attribute not in _BIASES:
             left.append(weight.target.name)
             continue
         # The BatchNorm behind takes away any mean and scale, if its statistics are to come.
         normalised = uses.before_batch_norm.get(key) in sites
-        if normalised and not options.reconstruct:
+        if normalised and not solves:
             continue
         site = _weight_site(weight, dense, normalised, options)
         sites[key] = site
@@ -94,7 +106,9 @@ def repair_layers(
     _note(model, weights, sites, dense, changes)
     beside = dense if needs_dense else None
     Lockstep(model, sites, beside, uses.sizes_of(sites), memory).run(batches)
-    _warn_of_few(solved)
+    _warn_of_few(solved if solves else ())
+    for site in solved if options.choose else ():
+        changes.remasked(site.weight, site.mask)
     return {site.name: site.errors for site in solved}, tuple(left)
 
 
@@ -126,7 +140,10 @@ def _weight_site(
 ) -> WeightSite:
     target = weight.target
     parameter = target.parameter
-    bias = parameter_of(target.module, _BIASES[target.attribute])
+    attribute, part, parts = _BIASES[target.attribute]
+    bias = parameter_of(target.module, attribute)
+    if bias is not None and parts > 1:
+        bias = bias.detach().chunk(parts)[part]
     return WeightSite(
         target.name,
         parameter,
@@ -147,7 +164,7 @@ def _note(
 ) -> None:
     """Take note of what will change; the dense network keeps the values from before."""
     places = [(w.target.module, a) for w in weights if id(w.target.parameter) in sites
-              for a in (w.target.attribute, _BIASES[w.target.attribute])]  # fmt: skip
+              for a in (w.target.attribute, _BIASES[w.target.attribute][0])]  # fmt: skip
     for _, module in batch_norms_of(model):
         if id(parameter_of(module, "running_mean")) in sites:
             places += [(module, "running_mean"), (module, "running_var")]
@@ -163,7 +180,7 @@ def _note(
 
 
 def _warn_of_few(sites: Sequence[WeightSite]) -> None:
-    few = [site for site in sites if site.values < site.inputs and site.options.reconstruct]
+    few = [site for site in sites if site.values < site.inputs]
     if few:
         worst = min(few, key=lambda site: site.values / site.inputs)
         warnings.warn(

@@ -37,6 +37,9 @@ _ATTENTION = FunctionType(
 )
 
 
+_BIAS_PLACE = 6  # of in_proj_bias among its arguments
+
+
 class Site(Protocol):
     """A layer that is to be repaired."""
 
@@ -77,6 +80,12 @@ class Replaced(TorchFunctionMode):
             key = id(LayerCall(func, args, named).weight)
             self.arrive(key, LayerCall(func, *replaced))
         if func is F.multi_head_attention_forward:
+            # Of a packed bias the linear layers inside get parts, which are not known by identity.
+            if "in_proj_bias" in named:
+                named = {**named, "in_proj_bias": self._value(named["in_proj_bias"])}
+            elif len(args) > _BIAS_PLACE:
+                packed = self._value(args[_BIAS_PLACE])
+                args = (*args[:_BIAS_PLACE], packed, *args[_BIAS_PLACE + 1 :])
             with self:  # for the linear layers inside
                 return _ATTENTION(*args, **named)
         return func(*replaced[0], **replaced[1])

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ def repair(
 ) -> tuple[StepReport, ...]:
     """Win back what a pruned model lost, from a few images and without labels.
 
-    Masks hold: what is pruned stays zero, and the count of zeros is the same. `secateurs.restore`
+    Masks hold: what is pruned stays zero, except for ``"sparsegpt"``, which chooses other masks;
+    the count of zeros in each layer is the same. `secateurs.restore`
     puts weights, biases and BatchNorm statistics back, bit for bit; pruning again starts from the
     originals too.
 
@@ -74,6 +75,9 @@ def repair(
     * ``"batchnorm"``: the statistics of BatchNorm layers are those of the images.
     * ``"reconstruct"``: the kept weights of each layer are solved for, so that its outputs are
       closest to the dense network's; see `secateurs.repair.least_squares`.
+    * ``"sparsegpt"``: which weights of a layer are pruned is chosen anew, as many as before, and
+      the others make up for each that goes; see `secateurs.repair.obs_update`. A pattern that the
+      masks have, N of M neighbours, stays.
     * ``"channels"``: mean and scale of each output channel are those of the dense network.
     * ``"distill"``: a few hundred optimizer steps toward the dense network's outputs; see
       `secateurs.repair.distillation`.
@@ -154,6 +158,8 @@ def _run(
     dense: dict[int, Tensor],
     changes: Changes,
 ) -> tuple[StepReport, ...]:
+    if "sparsegpt" in options.steps:
+        _refuse_larger_units(weights)
     uses = layer_uses(model, batches[0][:1])
     for one in weights:
         if id(one.target.parameter) not in uses.seen:
@@ -175,12 +181,29 @@ def _run(
                 model, group, batches, weights, dense, uses, changes,
                 damping=options.damping, most_values=options.most_values, memory=options.memory,
             )  # fmt: skip
+            weights = [
+                replace(one, mask=changes.mask_of(one.target.parameter, one.mask))
+                for one in weights
+            ]
         seconds = time.perf_counter() - start
         now = outputs_of(model, shown)
         losses = divergence(before, wanted), divergence(now, wanted)
         agreements = _agreement(before, wanted), _agreement(now, wanted)
         reports.append(StepReport(group, seconds, losses, agreements, layers, left, iterations))
     return tuple(reports)
+
+
+def _refuse_larger_units(weights: Sequence[PrunedWeight]) -> None:
+    """Refuse weights that are pruned by kernels or filters, whose pattern would be lost."""
+    for one in weights:
+        original = original_of(one.target.module, one.target.attribute)
+        mask = None if original is None else original.mask
+        if mask is not None and mask.shape != one.mask.shape:
+            raise InvalidArgumentError(
+                f"'sparsegpt' chooses single weights, and {one.target.name} is pruned by kernels "
+                "or filters: leave it out of ", Argument("steps"), ", or prune with ",
+                Argument("granularity", "weight"),
+            )  # fmt: skip
 
 
 def _head(batches: Sequence[Tensor]) -> list[Tensor]:

@@ -129,7 +129,7 @@ def describe(rows: Sequence[Row]) -> str:
     scope = {"global": "ranked globally", "layer": "ranked per layer"}
     ranked = [
         f"{shared('granularity')}s" if shared("granularity") else "",
-        scope.get(shared("scope"), "ranked"),
+        scope.get(shared("scope"), f"pruned {shared('scope')}" if shared("scope") else "ranked"),
         f"by {shared('score')}" if shared("score") else "",
     ]
     if any(ranked[::2]) or shared("scope"):

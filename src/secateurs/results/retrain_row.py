@@ -22,7 +22,7 @@ class RetrainRow(Record):
         data: Name of the data set or folder.
         seed: Seed of weights, order, augmentation and draws.
         granularity: "weight", "kernel" or "filter".
-        scope: "global" or "layer".
+        scope: "global", "layer", or "N:M", such as "2:4".
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
         layers: Kinds of layers that compete, joined by ";", or "" for the default.
         include: Globs that add weights, joined by ";", or "".

@@ -26,7 +26,7 @@ class Row(Record):
         count: Images scored.
         prune_type: "global" (forward and backward) or "gradient" (backward alone).
         granularity: "weight", "kernel" or "filter".
-        scope: "global" or "layer".
+        scope: "global", "layer", or "N:M", such as "2:4".
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
         score_data: Images whose gradients the scores used, or "".
         layers: Kinds of layers that compete, joined by ";", or "" for the default.

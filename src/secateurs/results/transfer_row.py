@@ -35,7 +35,7 @@ class TransferRow(Record):
         redraw: When masks are drawn: "forward", "step", or a number of fixed draws such as "8"; ""
             where nothing is pruned.
         granularity: "weight", "kernel" or "filter"; "" where nothing is pruned.
-        scope: "global" or "layer"; "" where nothing is pruned.
+        scope: "global", "layer", or "N:M", such as "2:4"; "" where nothing is pruned.
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable; "" where
             nothing is pruned.
         layers: Kinds of layers that compete, joined by ";", or "" for the default.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Unpack
 
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from secateurs._tensors.float_keys import Scores
 from secateurs._tensors.memory_order import flattened, joined, side_by_side
-from secateurs._validation import check_ratio, make_generator
+from secateurs._validation import make_generator
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import Units, units_of
@@ -19,7 +20,10 @@ from secateurs.parameters.coverage_count import warn_of_coverage
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import separate_targets_in
+from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates, Levels
+from secateurs.selection.neighbours import check_neighbours, choose_neighbours
+from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.sharded.sharded_threshold import choose_sharded
 from secateurs.selection.shown_keywords import shows
@@ -31,7 +35,7 @@ from secateurs.selection.unit_scores import score_all
 @shows(SelectionOptions)
 def select(
     model: nn.Module,
-    p_prune: float,
+    p_prune: float | None = None,
     *,
     generator: torch.Generator | None = None,
     **options: Unpack[SelectionKeywords],
@@ -44,7 +48,7 @@ def select(
 
     Args:
         model: the network; it is not changed.
-        p_prune: the ratio of units, from 0 to 1 inclusive.
+        p_prune: the ratio of units, from 0 to 1 inclusive; with a ``scope`` N:M it may be left out.
         generator: for random scores, instead of a seed; its state advances.
         **options: the fields of `secateurs.SelectionOptions`.
 
@@ -58,7 +62,8 @@ def select(
     Raises:
         InvalidArgumentError: a ratio outside [0, 1], an unknown name, a NaN score, nothing to
             prune, random scores without generator and seed, layers that compute another weight
-            from theirs in ``forward``, or weights that are views of one memory.
+            from theirs in ``forward``, weights that are views of one memory, or with the scope N:M
+            weights whose inputs do not fall into groups of M.
 
     Example:
         >>> import torch
@@ -124,7 +129,7 @@ def read_options(
 
 def choose(
     contents: ModelContents,
-    p_prune: float,
+    p_prune: float | None,
     options: SelectionOptions,
     generator: torch.Generator | None = None,
     *,
@@ -142,10 +147,10 @@ def choose(
         barrier: why the caller cannot prune a parameter, so that the warning does not advise to
             include it; see `secateurs.parameters.coverage.Barrier`.
     """
-    p_prune = check_ratio("p_prune", p_prune)
-    units, competing = scored(contents, options, generator, barrier if warn else None)
-    local = _chosen(competing, p_prune, contents.group)
-    return Candidates(units, dict(zip(units, local, strict=True)), contents.group)
+    ratio = options.ratio(p_prune)
+    found = scored(contents, options, generator, barrier if warn else None)
+    local = _chosen(found, ratio, contents.group)
+    return Candidates(found.units, dict(zip(found.units, local, strict=True)), contents.group)
 
 
 def choose_levels(
@@ -158,19 +163,41 @@ def choose_levels(
     barrier: Barrier = no_barrier,
 ) -> Levels:
     """`select_levels` for callers inside the library; the arguments are those of `choose`."""
-    ordered = tuple(sorted({check_ratio("p_prune", ratio) for ratio in ratios}))
+    ordered = tuple(sorted({options.ratio(ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
     group = contents.group
-    units, competing = scored(contents, options, generator, barrier if warn else None)
-    values = [scores.values for several in competing for scores in several]
-    level = side_by_side(values, torch.uint8)
+    found = scored(contents, options, generator, barrier if warn else None)
+    units = found.units
+    level = side_by_side([one.values for one in found.scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
     for ratio in ordered:
-        marks = map(flattened, _chosen(competing, ratio, group))
+        marks = map(flattened, _chosen(found, ratio, group))
         for total, marked in joined(list(zip(flats, marks, strict=True))):
             total += ~marked
     return Levels(ordered, units, dict(zip(units, level, strict=True)), group)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of the units, and who competes with whom.
+
+    Attributes:
+        targets: the weights.
+        units: those of each weight, by its name.
+        scores: of each weight.
+        scope: see `SelectionOptions`.
+    """
+
+    targets: Sequence[Target]
+    units: dict[str, Units]
+    scores: list[Scores]
+    scope: str
+
+    @property
+    def competing(self) -> list[list[Scores]]:
+        """The scores in groups that compete, where whole weights do."""
+        return [[one] for one in self.scores] if self.scope == "layer" else [self.scores]
 
 
 def scored(
@@ -178,13 +205,16 @@ def scored(
     options: SelectionOptions,
     generator: torch.Generator | None,
     barrier: Barrier | None,
-) -> tuple[dict[str, Units], list[list[Scores]]]:
-    """Score the units, and group those that compete with each other; a barrier makes it warn."""
+) -> Scored:
+    """Score the units; a barrier makes it warn."""
     group, score, random = contents.group, options.score, options.criterion.is_random
     needed = Argument("score", score) if random and not group.is_distributed else None
     source = make_generator(generator, options.seed, needed_for=needed)
     choice = LayerChoice(options.layers, options.include, options.exclude)
     targets = separate_targets_in(contents, choice)
+    neighbours = NOfM.read(options.scope)
+    if neighbours is not None:
+        check_neighbours(targets, neighbours, options.exclude)
     compare_all_values(contents.modules, group)
     units = [units_of(target, options.granularity) for target in targets]
     if not any(one.count for one in units):
@@ -194,26 +224,29 @@ def scored(
     with group.shared(source) if random else nullcontext(source) as same:
         scores = score_all(targets, units, score, same, group)
     names = [target.name for target in targets]
-    competing = [[one] for one in scores] if options.scope == "layer" else [scores]
-    return dict(zip(names, units, strict=True)), competing
+    return Scored(targets, dict(zip(names, units, strict=True)), scores, options.scope)
 
 
-def _chosen(
-    competing: Sequence[Sequence[Scores]], p_prune: float, group: ProcessGroup
-) -> list[torch.Tensor]:
+def _chosen(found: Scored, p_prune: float, group: ProcessGroup) -> list[torch.Tensor]:
     """Mark the candidates among this rank's units of each parameter."""
-    if group.is_sharded:
-        return choose_sharded(competing, p_prune, group)
-    # The masks are adjacent in memory, so that a draw goes through all of them as one tensor.
-    masks = Marks.empty([scores.values for several in competing for scores in several]).masks
-    first = 0
-    with group.together():
-        for several in competing:
-            marks = Marks(masks[first : first + len(several)])
-            total = sum(scores.values.numel() for scores in several)
-            # round() as in torch.nn.utils.prune: halves go to the even number.
-            candidate_masks(several, round(p_prune * total), marks)
-            first += len(several)
+    neighbours = NOfM.read(found.scope)
+    if neighbours is not None:
+        pruned = neighbours.pruned if p_prune else 0
+        with group.together():
+            masks = choose_neighbours(found.scores, found.targets, pruned, neighbours.of)
+    elif group.is_sharded:
+        return choose_sharded(found.competing, p_prune, group)
+    else:
+        # The masks are adjacent in memory, so that a draw goes through all of them as one tensor.
+        masks = Marks.empty([one.values for one in found.scores]).masks
+        first = 0
+        with group.together():
+            for several in found.competing:
+                marks = Marks(masks[first : first + len(several)])
+                total = sum(scores.values.numel() for scores in several)
+                # round() as in torch.nn.utils.prune: halves go to the even number.
+                candidate_masks(several, round(p_prune * total), marks)
+                first += len(several)
     group.check_replicas(
         "the sum of the candidates (the weights must be equal)", lambda: _sum(masks)
     )

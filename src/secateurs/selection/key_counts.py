@@ -72,7 +72,7 @@ class KeyCounts(ABC):
             self.last = counting.finish()
             if counting.least < self.low or counting.greatest > self.high:
                 # The keys of NaN are beyond those of the infinities.
-                raise _nan_error(self.name_of_nan())
+                raise nan_error(self.name_of_nan())
             found = self.last.count(wanted)
         if found is None:
             raise RuntimeError("a pass has no counts of its own range")
@@ -87,7 +87,8 @@ class KeyCounts(ABC):
         """The name of a parameter with a score that is NaN; called when there is one."""
 
 
-def _nan_error(name: str) -> InvalidArgumentError:
+def nan_error(name: str) -> InvalidArgumentError:
+    """Say that a parameter has a score that is NaN."""
     return InvalidArgumentError(
         f"the score of {name} is NaN in places, so it has no rank: check the weights and what else "
         "the score is made of, or write ",

@@ -6,11 +6,11 @@ from typing import Any, Self, TypedDict, cast
 
 from secateurs._validation import check_choice, check_keywords, check_seed
 from secateurs.criteria import Criterion, Score, criterion_of
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
 from secateurs.parameters.layer_choice import Layers, Patterns, pattern_list
 from secateurs.parameters.layer_kinds import LAYER_NAMES
-
-SCOPES = ("global", "layer")
+from secateurs.selection.scopes import NOfM, ratio_in
 
 
 class SelectionKeywords(TypedDict, total=False):
@@ -34,8 +34,11 @@ class SelectionOptions:
     Args:
         granularity: what is pruned as one unit: ``"weight"`` (one element), ``"kernel"`` (one 2-D
             kernel of a convolution) or ``"filter"`` (one output channel).
-        scope: who competes with whom: ``"global"`` (all units) or ``"layer"`` (the units of each
-            parameter among themselves).
+        scope: who competes with whom: ``"global"`` (all units), ``"layer"`` (the units of each
+            parameter among themselves), or ``"N:M"``, such as ``"2:4"``: of every M consecutive
+            inputs of an output N are kept, so p_prune is (M - N) / M and may be left out. The
+            inputs are those of ``weight.flatten(1)``, as
+            ``torch.sparse.to_sparse_semi_structured`` takes them.
         score: the criterion, how important a unit is: the least important are candidates. A name
             in `secateurs.criteria.CRITERIA`, such as ``"magnitude"`` (the L1 norm), ``"gradient"``,
             ``"taylor"`` and ``"random"``, or a function that takes a `Target` and returns a tensor
@@ -66,7 +69,12 @@ class SelectionOptions:
 
     def __post_init__(self) -> None:
         check_choice("granularity", self.granularity, GRANULARITIES)
-        check_choice("scope", self.scope, SCOPES)
+        if NOfM.read(self.scope) is not None and self.granularity != "weight":
+            raise InvalidArgumentError(
+                Argument("scope", self.scope),
+                " chooses single weights: write ",
+                Argument("granularity", "weight"),
+            )
         criterion_of(self.score)
         for name in ("layers", "include", "exclude"):
             object.__setattr__(self, name, _checked(name, getattr(self, name)))
@@ -87,6 +95,14 @@ class SelectionOptions:
         """
         check_keywords(function, keywords, [field.name for field in fields(cls)])
         return cls(**cast("Any", keywords))
+
+    def ratio(self, p_prune: float | None) -> float:
+        """The ratio of units that are candidates: ``p_prune``, or that of the scope N:M.
+
+        Raises:
+            InvalidArgumentError: it is no ratio, or not that of the scope.
+        """
+        return ratio_in(self.scope, p_prune)
 
     @property
     def criterion(self) -> Criterion:

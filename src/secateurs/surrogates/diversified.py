@@ -59,7 +59,8 @@ class Diversified(ModuleProxy):
 
     Args:
         model: the network, not pruned; it is shared, not copied.
-        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
+        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive; None with a
+            ``scope`` N:M.
         p_bern: the probability with which a candidate is pruned in a draw.
         redraw: ``"forward"`` (a new draw at each call), ``"step"`` (at each `step`), or a number K
             (K fixed draws, one at each call, over and over).
@@ -88,7 +89,7 @@ class Diversified(ModuleProxy):
     def __init__(
         self,
         model: nn.Module,
-        p_prune: float,
+        p_prune: float | None,
         p_bern: float,
         *,
         redraw: str | int = "forward",
@@ -99,10 +100,11 @@ class Diversified(ModuleProxy):
             raise InvalidArgumentError("a surrogate has no option mode: write prune_type")
         check_model(model)
         super().__init__(model)
-        self.p_prune, self.p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
+        self.p_bern = check_ratio("p_bern", p_bern)
         self.redraw = check_redraw(redraw)
         self.prune_type = check_choice("prune_type", prune_type, PRUNE_TYPES)
         self.options = SelectionOptions.read(Diversified, options)
+        self.p_prune = self.options.ratio(p_prune)
         self._sequence = DrawSequence()
         self._snapshot: NetworkSnapshot | None = None
         self.restart(0 if self.options.seed is None else self.options.seed)

@@ -15,10 +15,10 @@ from secateurs.masks.granularity import units_of
 from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
+from secateurs.repair.layer_counts import counts_by_shares, erk_shares
 from secateurs.selection._select import choose
 from secateurs.selection.raw_scores import raw_scores
 from secateurs.selection.selection_options import SelectionOptions
-from secateurs.training.erk import erk_counts
 from secateurs.training.mask_state import kept_units
 from secateurs.training.score_changes import Change, combined, favoured, filled
 
@@ -81,7 +81,8 @@ class MaskChoice:
         sizes = {name: mask.units.count for name, mask in every.units.items()}
         if start == "erk":
             shapes = {name: mask.units.shape for name, mask in every.units.items()}
-            counts = erk_counts(shapes, sizes, ratio)
+            total = round(ratio * sum(sizes.values()))
+            counts = counts_by_shares(sizes, total, sizes, erk_shares(shapes))
         else:
             counts = {name: round(ratio * size) for name, size in sizes.items()}
         counts = {name: min(counts[name], max(sizes[name] - 1, 0)) for name in sizes}

@@ -28,7 +28,12 @@ from secateurs.training.mask_state import (
     zero_what_grew,
 )
 from secateurs.training.optimizer_state import Optimizers, check_optimizers
-from secateurs.training.pruner_arguments import check_regrowth, check_schedule
+from secateurs.training.pruner_arguments import (
+    check_neighbours,
+    check_pruned_before,
+    check_regrowth,
+    check_schedule,
+)
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
 from secateurs.training.regrowth_gradients import all_finite, check_gradients
 from secateurs.training.schedules import Schedule
@@ -113,9 +118,11 @@ class Pruner:
         given = read_options(
             Pruner, contents, options, schedule=schedule, regrow=regrow, floor=floor
         )
+        check_neighbours(given, schedule, regrow, floor)
         every = choose(contents, 0.0, replace(given, score="magnitude", seed=None)).draw()
         self._choice = MaskChoice(tuple(every), given, floor)
         self.masks = pruned_now(contents, every)
+        check_pruned_before(contents, self.masks, given)
         self.sparsity = self.masks.sparsity
         self._units = sum(mask.units.count for mask in self.masks.units.values())
         kept = kept_units(self.masks, contents.group.holders)

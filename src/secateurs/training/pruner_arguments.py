@@ -4,8 +4,12 @@ from itertools import pairwise
 
 from torch import optim
 
-from secateurs.errors import InvalidArgumentError
-from secateurs.selection.selection_options import SelectionKeywords
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.masks.apply import matching_targets
+from secateurs.masks.mask import Masks
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.selection.scopes import NOfM
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.training._hold import Averages
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
 from secateurs.training.schedules import Schedule
@@ -42,6 +46,55 @@ def check_schedule(schedule: object, regrow: object) -> None:
             "rewind does not go with MagnitudeRegrowth, whose pruned weights go on learning: "
             "leave one of them away"
         )
+
+
+def check_neighbours(
+    options: SelectionOptions, schedule: Schedule, regrow: object, floor: float
+) -> None:
+    """Check that a schedule, regrowth and floor go with the scope, if that is N:M.
+
+    Raises:
+        InvalidArgumentError: they do not.
+    """
+    scope = NOfM.read(options.scope)
+    if scope is None:
+        return
+    for _, ratio in schedule.prunings:
+        options.ratio(ratio)
+    if isinstance(regrow, GradientRegrowth):
+        raise InvalidArgumentError(
+            "GradientRegrowth grows weights wherever gradients are large, which ",
+            Argument("scope", options.scope), " forbids: write regrow=None or "
+            "regrow=MagnitudeRegrowth(), or another scope",
+        )  # fmt: skip
+    if floor > 1 - scope.ratio:
+        raise InvalidArgumentError(
+            Argument("floor", floor),
+            f" keeps more than the {1 - scope.ratio:g} that ",
+            Argument("scope", options.scope),
+            " keeps of each layer: leave it out",
+        )
+
+
+def check_pruned_before(contents: ModelContents, masks: Masks, options: SelectionOptions) -> None:
+    """Check that what is pruned before can stay so in the scope, if that is N:M.
+
+    Raises:
+        InvalidArgumentError: of some M consecutive inputs, fewer than N are left.
+    """
+    scope = NOfM.read(options.scope)
+    if scope is None:
+        return
+    for target, mask in matching_targets(contents, masks):
+        groups = target.layout.rows(mask.keep).reshape(-1, scope.of)
+        with contents.group.together():
+            if len(groups) and int(groups.sum(1).min()) < scope.kept:
+                raise InvalidArgumentError(
+                    f"more of {target.name} is pruned already than ",
+                    Argument("scope", options.scope),
+                    " prunes, and pruned weights do not come back: call secateurs.restore(model) "
+                    "before",
+                )
 
 
 def check_regrowth(regrow: object, optimizers: list[optim.Optimizer]) -> None:

@@ -6,6 +6,7 @@ from torch import nn, optim
 
 from secateurs._validation import as_integer, check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.pruner import Pruner
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
@@ -59,6 +60,14 @@ class RetrainPlan:
 
     def __post_init__(self) -> None:
         check_ratio("ratio", self.ratio)
+        neighbours = NOfM.read(self.options.scope)
+        if neighbours is not None and (
+            self.schedule != "one-shot" or not neighbours.takes(self.ratio)
+        ):
+            raise InvalidArgumentError(
+                Argument("scope", self.options.scope), " prunes at once: write ",
+                Argument("schedule", "one-shot"), " and ", Argument("ratio", neighbours.ratio),
+            )  # fmt: skip
         check_ratio("ramp", self.ramp)
         check_ratio("floor", self.floor)
         check_choice("schedule", self.schedule, SCHEDULES)

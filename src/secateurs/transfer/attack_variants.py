@@ -131,7 +131,9 @@ class AttackVariants:
             for value in getattr(self, name):
                 check_ratio(name, value)
         for granularity, scope in product(self.granularity, self.scope):
-            SelectionOptions(granularity=granularity, scope=scope, **self._chosen)
+            options = SelectionOptions(granularity=granularity, scope=scope, **self._chosen)
+            for p_prune in self.p_prune if "dwp" in self.recipe else ():
+                options.ratio(p_prune)
         object.__setattr__(self, "redraw", tuple(map(check_redraw, self.redraw)))
 
     @property

@@ -1,0 +1,77 @@
+"""Files that give the ratio of each layer: JSON or CSV."""
+
+import csv
+import os
+from pathlib import Path
+
+from secateurs._io.json_objects import read_object_file
+from secateurs._io.regular_files import open_regular
+from secateurs._validation import check_path, check_ratio
+from secateurs.errors import FailureError, InvalidArgumentError
+
+SUFFIXES = (".json", ".csv")
+
+
+def read_ratios(path: str | os.PathLike[str]) -> dict[str, float]:
+    r"""Read the ratio to prune of each layer, for `secateurs.repair.allocate`.
+
+    Args:
+        path: a ``.json`` file with one object, ``{"conv1": 0.5, "fc.weight": 0.9}``, or a ``.csv``
+            file with two columns, the name and the ratio, with or without a header. Names are those
+            of layers or of their parameters.
+
+    Returns:
+        The ratios by name, in the order of the file.
+
+    Raises:
+        InvalidArgumentError: it is a file of another kind, or a line is wrong; it is named.
+        FailureError: the file cannot be read, or is no JSON.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("ratios.csv").write_text("layer,ratio\nconv1,0.5\nfc,0.9\n")
+        >>> read_ratios("ratios.csv")
+        {'conv1': 0.5, 'fc': 0.9}
+    """
+    file = check_path("allocation", path)
+    kind = file.suffix.lower()
+    if kind not in SUFFIXES:
+        raise InvalidArgumentError(f"{file} is neither .json nor .csv: write the ratios as one")
+    found = _of_json(file) if kind == ".json" else _of_csv(file)
+    if not found:
+        raise InvalidArgumentError(f"{file} gives no ratio: write a name and a ratio of each layer")
+    return found
+
+
+def _of_json(file: Path) -> dict[str, float]:
+    # Strictly: of a name that stands twice, the first ratio would be lost.
+    given = read_object_file(file, "as the ratios of layers", strict=True)
+    return {name: check_ratio(f"the ratio of {name} in {file}", one) for name, one in given.items()}
+
+
+def _of_csv(file: Path) -> dict[str, float]:
+    try:
+        with open_regular(file) as opened:
+            lines = opened.read().decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise FailureError(f"cannot read {file} as the ratios of layers: {why}") from None
+    found: dict[str, float] = {}
+    for number, row in enumerate(csv.reader(lines), 1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        try:
+            name, ratio = cells
+            value = float(ratio)
+        except ValueError:
+            if number == 1 and len(cells) == 2:
+                continue  # the header
+            raise InvalidArgumentError(
+                f"line {number} of {file} must be a name and a ratio, such as conv1,0.5; got "
+                f"{','.join(row)!r}"
+            ) from None
+        if name in found:
+            raise InvalidArgumentError(f"line {number} of {file} names {name} again: leave one out")
+        found[name] = check_ratio(f"the ratio in line {number} of {file}", value)
+    return found
