@@ -20,8 +20,26 @@ _SIGNATURES: dict[Any, tuple[str, ...]] = {
     torch.conv2d: _CONVOLUTION,
     torch.conv3d: _CONVOLUTION,
     torch.addmm: ("bias", "input", "weight"),  # transformers' Conv1D, whose weight is (in, out)
-    torch.batch_norm: ("input", "weight", "bias", "running_mean"),
-    F.batch_norm: ("input", "running_mean"),
+    torch.batch_norm: (
+        "input",
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "training",
+        "momentum",
+        "eps",
+    ),
+    F.batch_norm: (
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
+    ),
 }
 """The functions of layers."""
 
@@ -105,26 +123,24 @@ class LayerCall:
             yield _as_rows(self.input), None if output is None else _as_rows(output)
             return
         size = self._dimensions
-        images = self.input.reshape(-1, *self.input.shape[-size - 1 :])
-        values = None if output is None else output.reshape(-1, *output.shape[-size - 1 :])
-        places = images[0, 0].numel() if chosen is None else len(chosen)
-        each = images.shape[1] * math.prod(self._kernel) * places
+        images = _channels_last(self.input, size)
+        values = None if output is None else _channels_last(output, size).flatten(1, -2)
+        places = images[0, ..., 0].numel() if chosen is None else len(chosen)
+        each = images.shape[-1] * math.prod(self._kernel) * places
         step = max(1, most // max(each, 1))
         for start in range(0, len(images), step):
             part = slice(start, start + step)
-            patches = self._patches(images[part], chosen)
-            rows = self._grouped(patches.flatten(1, 2))
+            rows = self._grouped(self._patches(images[part], chosen))
             if values is None:
                 yield rows, None
                 continue
-            flat = values[part].flatten(2)
-            yield rows, self._grouped(flat if chosen is None else flat[:, :, chosen])
+            flat = values[part]
+            yield rows, self._grouped(flat if chosen is None else flat[:, chosen])
 
     def _grouped(self, values: Tensor) -> Tensor:
-        """(images, channels, positions) as (groups, values, channels of a group)."""
-        images, channels, places = values.shape
-        split = values.reshape(images, self.groups, channels // self.groups, places)
-        return split.permute(1, 0, 3, 2).reshape(self.groups, images * places, -1)
+        """(images, positions, channels) as (groups, values, channels of a group)."""
+        split = values.flatten(0, 1).unflatten(1, (self.groups, -1))
+        return split.transpose(0, 1)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """A weight as (groups, outputs, inputs)."""
@@ -145,22 +161,34 @@ class LayerCall:
         return () if self.weight is None else tuple(self.weight.shape[2:])
 
     def _patches(self, images: Tensor, chosen: Tensor | None) -> Tensor:
-        """(images, channels, positions of the kernel, positions of the output)."""
+        """(images, positions of the output, channels times positions of the kernel).
+
+        Args:
+            images: with channels last.
+            chosen: positions of the output.
+        """
         size, kernel = self._dimensions, self._kernel
         stride = _several(self.argument("stride", 1), size)
         dilation = _several(self.argument("dilation", 1), size)
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        images = F.pad(images, self._padding(size, reach))
+        images = F.pad(images, [0, 0, *self._padding(size, reach)])
+        lengths = [images.shape[1 + i] - reach[i] for i in range(size)]
+        starts = [range(0, length, step) for length, step in zip(lengths, stride, strict=True)]
         found: list[Tensor] = []
+        if chosen is not None:
+            shape = [len(one) for one in starts]
+            corner = [
+                i * s for i, s in zip(torch.unravel_index(chosen, shape), stride, strict=True)
+            ]
         for offset in product(*map(range, kernel)):
-            part = images
-            for i, start in enumerate(offset):
-                length = images.shape[2 + i] - reach[i]
-                part = part.narrow(2 + i, start * dilation[i], length)
-                part = part[(slice(None),) * (2 + i) + (slice(None, None, stride[i]),)]
-            part = part.flatten(2)
-            found.append(part if chosen is None else part[:, :, chosen])
-        return torch.stack(found, 2)
+            shift = [one * step for one, step in zip(offset, dilation, strict=True)]
+            if chosen is None:
+                cut = [slice(s, s + n, t) for s, n, t in zip(shift, lengths, stride, strict=True)]
+                found.append(images[(slice(None), *cut)].flatten(1, -2))
+            else:
+                at = [c + s for c, s in zip(corner, shift, strict=True)]
+                found.append(images[(slice(None), *at)])
+        return found[0] if len(found) == 1 else torch.stack(found, -1).flatten(2)
 
     def _padding(self, size: int, reach: list[int]) -> list[int]:
         given = self.argument("padding", 0)
@@ -176,6 +204,11 @@ def _several(value: Any, size: int) -> tuple[int, ...]:
     """One number for each dimension."""
     given = (value,) if isinstance(value, int) else tuple(value)
     return given * size if len(given) == 1 else given
+
+
+def _channels_last(values: Tensor, size: int) -> Tensor:
+    """(images, positions ..., channels), of a convolution's input or output."""
+    return values.reshape(-1, *values.shape[-size - 1 :]).movedim(1, -1)
 
 
 def _as_rows(values: Tensor) -> Tensor:

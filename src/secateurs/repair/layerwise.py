@@ -90,10 +90,8 @@ def repair_layers(
         solved.append(site)
     if not sites:
         return {}, tuple(left)
-    needs_dense = bool(solved)
     _note(model, weights, sites, dense, changes)
-    beside = dense if needs_dense else None
-    Lockstep(model, sites, beside, uses.sizes_of(sites), memory).run(batches)
+    Lockstep(model, sites, dense, uses.sizes_of(sites), memory).run(batches)
     _warn_of_few(solved)
     return {site.name: site.errors for site in solved}, tuple(left)
 
