@@ -174,20 +174,18 @@ class LayerCall:
         images = F.pad(images, [0, 0, *self._padding(size, reach)])
         lengths = [images.shape[1 + i] - reach[i] for i in range(size)]
         starts = [range(0, length, step) for length, step in zip(lengths, stride, strict=True)]
-        found: list[Tensor] = []
+        corner: list[Tensor] = []
         if chosen is not None:
-            shape = [len(one) for one in starts]
-            corner = [
-                i * s for i, s in zip(torch.unravel_index(chosen, shape), stride, strict=True)
-            ]
+            places = torch.unravel_index(chosen, [len(one) for one in starts])
+            corner = [place * step for place, step in zip(places, stride, strict=True)]
+        found: list[Tensor] = []
         for offset in product(*map(range, kernel)):
             shift = [one * step for one, step in zip(offset, dilation, strict=True)]
-            if chosen is None:
-                cut = [slice(s, s + n, t) for s, n, t in zip(shift, lengths, stride, strict=True)]
-                found.append(images[(slice(None), *cut)].flatten(1, -2))
-            else:
-                at = [c + s for c, s in zip(corner, shift, strict=True)]
-                found.append(images[(slice(None), *at)])
+            ends = [s + length for s, length in zip(shift, lengths, strict=True)]
+            cut = map(slice, shift, ends, stride)
+            at = cut if chosen is None else map(torch.add, corner, shift)
+            part = images[(slice(None), *at)]
+            found.append(part.flatten(1, -2) if chosen is None else part)
         return found[0] if len(found) == 1 else torch.stack(found, -1).flatten(2)
 
     def _padding(self, size: int, reach: list[int]) -> list[int]:
