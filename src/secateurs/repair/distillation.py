@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.repair.changes import Changes
 from secateurs.repair.divergence import Features, divergence, logits_in, loss, outputs_of
 from secateurs.repair.layerwise import PrunedWeight
@@ -160,6 +160,11 @@ class _Distiller:
         self.size = min(how.batch_size, len(self.learned))
         self.features = features if how.features else ()
         self.wanted = outputs_of(model, self._parts(self.held), dense)
+        if not bool(torch.isfinite(self.wanted).all()):
+            raise FailureError(
+                "the dense network's outputs are NaN or infinite on these images: look at the "
+                "images and at the network before it is pruned"
+            )
         self.tightening = Tightening(weights, dense, round(how.tighten * how.iterations))
         self.optimizer = torch.optim.Adam(parameters, how.learning_rate)
         self.hold = Hold(model, [self.optimizer], self.tightening.masks_at(0))
