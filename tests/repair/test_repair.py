@@ -177,6 +177,7 @@ def infinite() -> nn.Module:
         (pruned_network, images(1), ["distill"], "needs two images"),
         (linear, torch.ones(4, 4), ["batchnorm"], "no BatchNorm layer .* out of steps"),
         (infinite, torch.ones(4, 4), ["reconstruct"], r"comes out of 0\.weight is NaN or infinite"),
+        (infinite, torch.ones(4, 4), ["distill"], "dense network's outputs are NaN or infinite"),
         (
             lambda: sc.global_prune(Twice(unused=True), 0.5), torch.ones(4, 4), ["reconstruct"],
             r"^never\.weight is pruned, but its layer is never called",

@@ -1,18 +1,23 @@
-"""Self-distillation: a few hundred steps toward the dense network's outputs, with masks held."""
+"""Self-distillation: a few hundred steps toward the dense network's outputs, without labels."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.repair.changes import Changes
+from secateurs.repair.divergence import Features, divergence, logits_in, loss, outputs_of
 from secateurs.repair.layerwise import PrunedWeight
-from secateurs.repair.lockstep import Replaced
+from secateurs.repair.tightening import Tightening
+from secateurs.training._hold import Hold
+from secateurs.training.augmentation import AUGMENTATIONS
+from secateurs.training.run_state import load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,14 @@ class Distillation:
     Attributes:
         iterations: steps of the optimizer, at most.
         learning_rate: at its highest.
-        seed: of the order of the images.
+        seed: of the order of the images, and of their random changes.
         batch_size: images a step.
+        features: the weight of the features' error beside that of the outputs.
+        augment: a name in `secateurs.training.augmentation.AUGMENTATIONS`, or ``"auto"``.
+        tighten: the share of the iterations over which what is pruned goes; 0 for masks held.
+        state: the file that an interrupted distillation goes on from; None for no file.
         held_out: the part of the images that is not learned from, but decides what is kept.
+        most_held_out: how many images that is at most.
         looks: how often the held-out images are looked at.
         patience: after how many looks without a better one it ends.
     """
@@ -32,10 +42,33 @@ class Distillation:
     iterations: int = 300
     learning_rate: float = 1e-3
     seed: int = 0
-    batch_size: int = 128
+    batch_size: int = 32
+    features: float = 1.0
+    augment: str = "auto"
+    tighten: float = 0.0
+    state: Path | None = None
     held_out: float = 0.125
+    most_held_out: int = 1024
     looks: int = 15
     patience: int = 5
+
+    def for_images(self, images: Tensor) -> "Distillation":
+        """The same with the changes that suit such images, if none were named.
+
+        Raises:
+            InvalidArgumentError: those that were named are for images alone.
+        """
+        pictures = images.dim() == 4 and images.is_floating_point()
+        if self.augment == "auto":
+            colours = pictures and images.shape[1] == 3
+            return replace(self, augment="crop-flip" if colours else "none")
+        if self.augment != "none" and not pictures:
+            raise InvalidArgumentError(
+                f"augment={self.augment!r} changes images of shape (channels, height, width), "
+                f"these are of shape {tuple(images.shape[1:])}: write ",
+                Argument("augment", "none"),
+            )
+        return self
 
 
 def distill(
@@ -43,134 +76,205 @@ def distill(
     batches: Sequence[Tensor],
     dense: Mapping[int, Tensor],
     weights: Sequence[PrunedWeight],
+    features: Sequence[int],
     changes: Changes,
     how: Distillation,
 ) -> int:
     """Train a pruned network to give the dense network's outputs, which takes no label.
 
     The loss is the Kullback-Leibler divergence from the dense network's class probabilities
-    (Hinton et al. 2015, at temperature 1). What is kept are the values that were best on held-out
-    images, those from before among them.
+    (Hinton et al. 2015, at temperature 1), and the error of features, see `Features.error`. What is
+    kept are the values that were best on held-out images, those from before among them.
 
     Args:
         model: the network, in evaluation mode: BatchNorm's statistics stay.
         batches: images.
         dense: what the dense network has in the place of the model's tensors, by their ids.
         weights: those that are pruned.
+        features: the ids of the tensors that layers are known by whose outputs count, too.
         changes: takes note of what is changed.
         how: the options.
 
     Returns:
         How many steps were taken.
     """
-    images, wanted = torch.cat(list(batches)), outputs_of(model, batches, dense)
-    held = max(1, round(how.held_out * len(images)))
-    if held >= len(images):
+    images = torch.cat(list(batches))
+    if len(images) < 2:
         raise InvalidArgumentError(
             f"'distill' needs two images, of which one is held out, got {len(images)}"
         )
-    source = torch.Generator().manual_seed(how.seed)
-    order = torch.randperm(len(images), generator=source)
-    checked, learned = order[:held], order[held:]
-    places = [(module, name) for module in model.modules() for name in module._parameters]
+    for module in model.modules():
+        for name in module._parameters:
+            changes.about_to(module, name)
     parameters = [p for p in model.parameters() if p.is_floating_point()]
-    for module, name in places:
-        changes.about_to(module, name)
-    masks = [(one.target.parameter, one.mask) for one in weights]
     before = [(p, p.grad, p.requires_grad) for p in parameters]
-    size = min(how.batch_size, len(learned))
-    best = [p.detach().clone() for p in parameters]
-    least = _loss_on(model, images, wanted, checked)
-    worse = taken = 0
     try:
         for p in parameters:
             p.grad = None
             p.requires_grad_(True)
-        optimizer = torch.optim.Adam(parameters, how.learning_rate)
-        queue = learned[:0]
-        while taken < how.iterations and worse < how.patience:
-            if len(queue) < size:
-                queue = learned[torch.randperm(len(learned), generator=source)]
-            chosen, queue = queue[:size], queue[size:]
-            for group in optimizer.param_groups:
-                group["lr"] = how.learning_rate * _schedule(taken / how.iterations)
-            optimizer.zero_grad()
-            with torch.enable_grad():
-                loss(logits_in(model(images[chosen])), wanted[chosen]).backward()
-            optimizer.step()
-            hold(masks)
-            taken += 1
-            if taken % max(1, how.iterations // how.looks) == 0 or taken == how.iterations:
-                found = _loss_on(model, images, wanted, checked)
-                worse = 0 if found < least else worse + 1
-                if found < least:
-                    least = found
-                    best = [p.detach().clone() for p in parameters]
+        return _Distiller(model, images, dense, weights, features, parameters, how).run()
     finally:
         for p, grad, required in before:
             p.requires_grad_(required)
             p.grad = grad
-    with torch.no_grad():
-        for p, values in zip(parameters, best, strict=True):
-            p.copy_(values)
-    return taken
 
 
-@torch.no_grad()
-def hold(masks: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Set to zero what is pruned."""
-    for parameter, mask in masks:
-        parameter.mul_(mask)
+@dataclass
+class _Progress:
+    """How far a distillation is.
 
-
-def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
-    """The Kullback-Leibler divergence of class probabilities, a mean over images and tokens."""
-    given = F.log_softmax(outputs.float().flatten(0, -2), -1)
-    target = F.log_softmax(wanted.float().flatten(0, -2), -1)
-    return F.kl_div(given, target, reduction="batchmean", log_target=True)
-
-
-@torch.no_grad()
-def divergence(outputs: Tensor, wanted: Tensor) -> float:
-    """`loss` as a number."""
-    return float(loss(outputs, wanted))
-
-
-def logits_in(output: Any) -> Tensor:
-    """The class scores in what a model returned, (images, ..., classes).
-
-    Raises:
-        InvalidArgumentError: there are none.
+    Attributes:
+        taken: steps.
+        worse: how many looks in a row were no better.
+        least: the divergence of the best values on held-out images.
+        best: the values of all parameters where it was.
+        queue: the images that this pass over them has not come to yet.
     """
-    found = getattr(output, "logits", output)
-    found = found[0] if isinstance(found, tuple | list) and found else found
-    if not isinstance(found, Tensor) or found.dim() < 2:
-        raise InvalidArgumentError(
-            f"the model must return scores of shape (batch, ..., classes), got "
-            f"{type(found).__name__}: wrap it in a module that does"
-        )
-    return found
+
+    taken: int
+    worse: int
+    least: float
+    best: list[Tensor]
+    queue: Tensor
 
 
-@torch.no_grad()
-def outputs_of(
-    model: nn.Module, batches: Sequence[Tensor], values: Mapping[int, Tensor] | None = None
-) -> Tensor:
-    """The outputs on all images.
+class _Distiller:
+    """One distillation."""
 
-    Args:
-        model: the network.
-        batches: images.
-        values: what to use in the place of tensors of the model, by their ids.
-    """
-    with Replaced(values or {}):
-        return torch.cat([logits_in(model(batch)) for batch in batches])
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        dense: Mapping[int, Tensor],
+        weights: Sequence[PrunedWeight],
+        features: Sequence[int],
+        parameters: Sequence[Tensor],
+        how: Distillation,
+    ):
+        self.model, self.images, self.dense = model, images, dense
+        self.parameters, self.how = parameters, how
+        self.source = torch.Generator().manual_seed(how.seed)
+        order = torch.randperm(len(images), generator=self.source)
+        held = min(max(1, round(how.held_out * len(images))), how.most_held_out)
+        self.held, self.learned = order[:held], order[held:]
+        self.size = min(how.batch_size, len(self.learned))
+        self.features = features if how.features else ()
+        self.wanted = outputs_of(model, self._parts(self.held), dense)
+        if not bool(torch.isfinite(self.wanted).all()):
+            raise FailureError(
+                "the dense network's outputs are NaN or infinite on these images: look at the "
+                "images and at the network before it is pruned"
+            )
+        self.tightening = Tightening(weights, dense, round(how.tighten * how.iterations))
+        self.optimizer = torch.optim.Adam(parameters, how.learning_rate)
+        self.hold = Hold(model, [self.optimizer], self.tightening.masks_at(0))
 
+    def run(self) -> int:
+        """Take all steps that are left, and keep the best values."""
+        now = self._progress()
+        while now.taken < self.how.iterations and now.worse < self.how.patience:
+            self._step(now)
+            each = max(1, self.how.iterations // self.how.looks)
+            if now.taken % each == 0 or now.taken == self.how.iterations:
+                self._look(now)
+                self._save(now)
+        with torch.no_grad():
+            for p, values in zip(self.parameters, now.best, strict=True):
+                p.copy_(values)
+        return now.taken
 
-def _loss_on(model: nn.Module, images: Tensor, wanted: Tensor, chosen: Tensor) -> float:
-    found = outputs_of(model, images[chosen].split(128))
-    value = divergence(found, wanted[chosen])
-    return value if math.isfinite(value) else math.inf
+    def _step(self, now: _Progress) -> None:
+        if len(now.queue) < self.size:
+            source = torch.randperm(len(self.learned), generator=self.source)
+            now.queue = self.learned[source]
+        chosen, now.queue = now.queue[: self.size], now.queue[self.size :]
+        images = self.images[chosen]
+        changed = AUGMENTATIONS[self.how.augment](images, self.source)
+        if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
+            changed = changed.contiguous(memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.how.learning_rate * _schedule(now.taken / self.how.iterations)
+        self.optimizer.zero_grad()
+        self._loss(changed).backward()
+        self.optimizer.step()
+        self.hold.after_step(self.optimizer)
+        now.taken += 1
+        masks = self.tightening.masks_after(now.taken)
+        if masks is not None:
+            self.hold.update(masks)
+
+    def _loss(self, images: Tensor) -> Tensor:
+        with torch.no_grad(), Features(self.features, self.dense) as wanted:
+            target = logits_in(self.model(images))
+        with torch.enable_grad():
+            with Features(self.features, {}) as found:
+                outputs = logits_in(self.model(images))
+            error = loss(outputs, target)
+            return error + self.how.features * found.error(wanted) if self.features else error
+
+    def _look(self, now: _Progress) -> None:
+        """See whether these are the best values so far; before all is pruned there are none."""
+        if now.taken < self.tightening.steps:
+            return
+        found = self._divergence()
+        if found < now.least:
+            now.best = [p.detach().clone() for p in self.parameters]
+        now.least, now.worse = min(found, now.least), 0 if found < now.least else now.worse + 1
+
+    def _divergence(self) -> float:
+        value = divergence(outputs_of(self.model, self._parts(self.held)), self.wanted)
+        return value if math.isfinite(value) else math.inf
+
+    def _parts(self, chosen: Tensor) -> list[Tensor]:
+        return [self.images[part] for part in chosen.split(self.how.batch_size)]
+
+    def _progress(self) -> _Progress:
+        """The beginning, or where a file says that an earlier one was interrupted."""
+        best = [p.detach().clone() for p in self.parameters]
+        now = _Progress(0, 0, self._divergence(), best, self.learned[:0])
+        if self.how.state is not None:
+            self.key = self._key()
+            state = load_state(self.how.state)
+            if state is not None:
+                return self._resumed(state)
+        self.tightening.begin()
+        return now
+
+    def _key(self) -> str:
+        """What tells one distillation from another: options, images and values."""
+        digest = hashlib.sha256(repr(replace(self.how, state=None)).encode())
+        for tensor in (self.images, *self.parameters, *self.model.buffers(), self.wanted):
+            digest.update(
+                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+            )
+        return digest.hexdigest()
+
+    def _save(self, now: _Progress) -> None:
+        if self.how.state is None:
+            return
+        state = {
+            "key": self.key,
+            "progress": asdict(now),
+            "values": [p.detach() for p in self.parameters],
+            "optimizer": self.optimizer.state_dict(),
+            "source": self.source.get_state(),
+        }
+        save_state(self.how.state, state)
+
+    def _resumed(self, state: dict[str, Any]) -> _Progress:
+        if state.get("key") != self.key:
+            raise InvalidArgumentError(
+                f"{self.how.state} belongs to another distillation (other images, options or "
+                "weights): remove it, or name another file"
+            )
+        with torch.no_grad():
+            for p, values in zip(self.parameters, state["values"], strict=True):
+                p.copy_(values)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.source.set_state(state["source"])
+        now = _Progress(**state["progress"])
+        self.hold.update(self.tightening.masks_at(now.taken))
+        return now
 
 
 def _schedule(progress: float) -> float:

@@ -1,6 +1,6 @@
 """What goes into layers, observed on images, for the criteria that read it."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_inputs import LayerInputs, attach_inputs, detach_inputs
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.weight_matrix import WeightMatrix
-from secateurs.repair.calibration import calibration_images
+from secateurs.repair.calibration import calibration_images, channels_last
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_uses import layer_uses
 from secateurs.repair.least_squares import Moments
@@ -30,7 +30,7 @@ class _InputSite:
         self._layout = WeightMatrix()
         self._moments = Moments()
 
-    def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
+    def add(self, call: LayerCall, dense: LayerCall, /) -> None:
         """Take in one batch."""
         del dense
         self._layout = call.layout
@@ -78,6 +78,7 @@ def observed_inputs(
     targets = ModelContents(model).targets.values()
     known = {id(t.parameter): _InputSite(t.name) for t in targets if t.parameter.dim() > 1}
     with evaluation_mode(model):
+        batches = channels_last(model, batches)
         uses = layer_uses(model, batches[0][:1])
         sites: dict[int, Site] = {key: one for key, one in known.items() if key in uses.counts}
         Lockstep(model, sites, None, uses.sizes_of(sites), memory).run(batches)

@@ -26,8 +26,26 @@ _SIGNATURES: dict[Any, tuple[str, ...]] = {
     torch.conv_transpose2d: _TRANSPOSED,
     torch.conv_transpose3d: _TRANSPOSED,
     torch.addmm: ("bias", "input", "weight"),  # transformers' Conv1D, whose weight is (in, out)
-    torch.batch_norm: ("input", "weight", "bias", "running_mean"),
-    F.batch_norm: ("input", "running_mean"),
+    torch.batch_norm: (
+        "input",
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "training",
+        "momentum",
+        "eps",
+    ),
+    F.batch_norm: (
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
+    ),
 }
 """The functions of layers."""
 
@@ -116,26 +134,24 @@ class LayerCall:
             yield _as_rows(self.input), None if output is None else _as_rows(output)
             return
         size = self._dimensions
-        images = self.input.reshape(-1, *self.input.shape[-size - 1 :])
-        values = None if output is None else output.reshape(-1, *output.shape[-size - 1 :])
-        places = images[0, 0].numel() if chosen is None else len(chosen)
-        each = images.shape[1] * math.prod(self._kernel) * places
+        images = _channels_last(self.input, size)
+        values = None if output is None else _channels_last(output, size).flatten(1, -2)
+        places = images[0, ..., 0].numel() if chosen is None else len(chosen)
+        each = images.shape[-1] * math.prod(self._kernel) * places
         step = max(1, most // max(each, 1))
         for start in range(0, len(images), step):
             part = slice(start, start + step)
-            patches = self._patches(images[part], chosen)
-            rows = self._grouped(patches.flatten(1, 2))
+            rows = self._grouped(self._patches(images[part], chosen))
             if values is None:
                 yield rows, None
                 continue
-            flat = values[part].flatten(2)
-            yield rows, self._grouped(flat if chosen is None else flat[:, :, chosen])
+            flat = values[part]
+            yield rows, self._grouped(flat if chosen is None else flat[:, chosen])
 
     def _grouped(self, values: Tensor) -> Tensor:
-        """(images, channels, positions) as (groups, values, channels of a group)."""
-        images, channels, places = values.shape
-        split = values.reshape(images, self.groups, channels // self.groups, places)
-        return split.permute(1, 0, 3, 2).reshape(self.groups, images * places, -1)
+        """(images, positions, channels) as (groups, values, channels of a group)."""
+        split = values.flatten(0, 1).unflatten(1, (self.groups, -1))
+        return split.transpose(0, 1)
 
     @property
     def layout(self) -> WeightMatrix:
@@ -159,7 +175,12 @@ class LayerCall:
         return () if self.weight is None else tuple(self.weight.shape[2:])
 
     def _patches(self, images: Tensor, chosen: Tensor | None) -> Tensor:
-        """(images, channels, positions of the kernel, positions of the output)."""
+        """(images, positions of the output, channels times positions of the kernel).
+
+        Args:
+            images: with channels last.
+            chosen: positions of the output.
+        """
         size, kernel = self._dimensions, self._kernel
         stride = _several(self.argument("stride", 1), size)
         dilation = _several(self.argument("dilation", 1), size)
@@ -167,20 +188,25 @@ class LayerCall:
         padding = self._padding(size, reach)
         if self.is_transposed:
             images, stride = _spaced(images, stride), (1,) * size
-        images = F.pad(images, padding)
+        images = F.pad(images, [0, 0, *padding])
+        lengths = [images.shape[1 + i] - reach[i] for i in range(size)]
+        starts = [range(0, length, step) for length, step in zip(lengths, stride, strict=True)]
+        corner: list[Tensor] = []
+        if chosen is not None:
+            places = torch.unravel_index(chosen, [len(one) for one in starts])
+            corner = [place * step for place, step in zip(places, stride, strict=True)]
         found: list[Tensor] = []
         for place in product(*map(range, kernel)):
             # A transposed convolution meets its kernel from the other end.
             ends = zip(place, kernel, strict=True)
             offset = [k - 1 - i for i, k in ends] if self.is_transposed else place
-            part = images
-            for i, start in enumerate(offset):
-                length = images.shape[2 + i] - reach[i]
-                part = part.narrow(2 + i, start * dilation[i], length)
-                part = part[(slice(None),) * (2 + i) + (slice(None, None, stride[i]),)]
-            part = part.flatten(2)
-            found.append(part if chosen is None else part[:, :, chosen])
-        return torch.stack(found, 2)
+            shift = [one * step for one, step in zip(offset, dilation, strict=True)]
+            stops = [s + length for s, length in zip(shift, lengths, strict=True)]
+            cut = map(slice, shift, stops, stride)
+            at = cut if chosen is None else map(torch.add, corner, shift)
+            part = images[(slice(None), *at)]
+            found.append(part.flatten(1, -2) if chosen is None else part)
+        return found[0] if len(found) == 1 else torch.stack(found, -1).flatten(2)
 
     def _padding(self, size: int, reach: list[int]) -> list[int]:
         given = self.argument("padding", 0)
@@ -206,10 +232,16 @@ def _spaced(images: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Images with zeros between their positions, as a transposed convolution sees them."""
     if set(stride) == {1}:
         return images
-    sizes = zip(images.shape[2:], stride, strict=True)
-    spaced = images.new_zeros(*images.shape[:2], *((n - 1) * s + 1 for n, s in sizes))
-    spaced[(..., *(slice(None, None, s) for s in stride))] = images
+    sizes = zip(images.shape[1:-1], stride, strict=True)
+    length = [(n - 1) * s + 1 for n, s in sizes]
+    spaced = images.new_zeros(len(images), *length, images.shape[-1])
+    spaced[(slice(None), *(slice(None, None, s) for s in stride))] = images
     return spaced
+
+
+def _channels_last(values: Tensor, size: int) -> Tensor:
+    """(images, positions ..., channels), of a convolution's input or output."""
+    return values.reshape(-1, *values.shape[-size - 1 :]).movedim(1, -1)
 
 
 def _as_rows(values: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Layers that are repaired: weights by least squares, channels, and BatchNorm's statistics."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +8,11 @@ from torch import Tensor
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.repair.changes import write
 from secateurs.repair.layer_calls import LayerCall
-from secateurs.repair.least_squares import Moments, masked_least_squares
+from secateurs.repair.least_squares import ChannelMoments, Moments, masked_least_squares
 from secateurs.repair.obs_update import obs_update, pattern_of
+
+# A layer of few inputs needs no more values than this; one of more, so many for each input.
+_LEAST_VALUES, _VALUES_AN_INPUT = 20_000, 50
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,13 @@ class WeightSite:
         self._calls: list[LayerCall] = []
         self._chosen: Tensor | None = None
 
-    def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
+    def add(self, call: LayerCall, dense: LayerCall, /) -> None:
         """Take in one batch."""
         output = dense()
         if not self._calls:
             positions = call.positions(output)
-            most = max(1, self.options.most_values // self.options.images)
+            values = max(_LEAST_VALUES, _VALUES_AN_INPUT * call.matrix(self.mask).shape[-1])
+            most = max(1, min(self.options.most_values, values) // self.options.images)
             if call.is_convolution and positions > most:
                 source = torch.Generator().manual_seed(positions)
                 chosen = torch.randperm(positions, generator=source)[:most].sort().values
@@ -130,7 +133,16 @@ class WeightSite:
 
 
 class BatchNormSite:
-    """A BatchNorm layer whose running statistics are those of the images.
+    """A BatchNorm layer whose running statistics bring its outputs to those of the dense network.
+
+    Its outputs get, in each channel, the mean and the variance that the dense network's have on
+    the same images: with its statistics m, v and with the means a, d and variances A, D of what
+    goes into the pruned and into the dense layer,
+
+    (v' + eps) = (v + eps) A / D and m' = a - (d - m) sqrt((v' + eps) / (v + eps)).
+
+    So a few images do: what they have in common cancels out, and of a network from which nothing
+    is pruned the statistics stay what they are.
 
     Args:
         name: of the layer.
@@ -140,36 +152,39 @@ class BatchNormSite:
 
     def __init__(self, name: str, mean: Tensor, variance: Tensor):
         self.name, self.mean, self.variance = name, mean, variance
-        self._count = 0
-        self._sum = torch.zeros_like(mean, dtype=torch.float64)
-        self._squares = torch.zeros_like(self._sum)
+        self._pruned, self._dense = ChannelMoments(), ChannelMoments()
+        self._calls: list[LayerCall] = []
 
-    def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
+    def add(self, call: LayerCall, dense: LayerCall, /) -> None:
         """Take in one batch."""
-        del dense  # these statistics are those of the pruned network
-        values = call.input.transpose(0, 1).flatten(1)  # channels first
-        self._count += values.shape[1]
-        for channel, row in enumerate(values.split(64)):
-            wide, places = row.double(), slice(channel * 64, channel * 64 + len(row))
-            self._sum[places] += wide.sum(1)
-            self._squares[places] += wide.square().sum(1)
+        self._calls = [dense]
+        self._pruned.add(call.input)
+        self._dense.add(dense.input)
 
     def finish(self) -> None:
-        """Write the statistics: the mean, and the unbiased variance, as momentum-free training."""
-        if self._count < 2:
+        """Write the statistics."""
+        if self._pruned.count < 2:
             raise InvalidArgumentError(
                 f"{self.name} gets one value a channel from these images, which has no variance: "
                 "give more images"
             )
-        mean = self._sum / self._count
-        variance = (self._squares / self._count - mean.square()).clamp(min=0)
-        if not bool(torch.isfinite(mean).all() and torch.isfinite(variance).all()):
+        dense = self._calls.pop()
+        (mean, variance), (wanted, spread) = self._pruned.mean_variance, self._dense.mean_variance
+        if not all(bool(torch.isfinite(one).all()) for one in (mean, variance, wanted, spread)):
             raise FailureError(
                 f"what goes into {self.name} is NaN or infinite on these images: look at the "
                 "images and at the network before it is pruned"
             )
-        write(self.mean, mean)
-        write(self.variance, variance * (self._count / (self._count - 1)))
+        epsilon = float(dense.argument("eps", 1e-5))
+        running_mean, running_variance = (
+            dense.argument(one).double() for one in ("running_mean", "running_var")
+        )
+        scale = running_variance + epsilon
+        # A channel that is constant on these images says nothing of its scale.
+        ratio = torch.where(spread > 1e-12 * scale, variance / spread.clamp(min=1e-300), 1.0)
+        new = (scale * ratio - epsilon).clamp(min=0)
+        write(self.mean, mean - (wanted - running_mean) * ((new + epsilon) / scale).sqrt())
+        write(self.variance, new)
 
 
 def _error(weight: Tensor, xx: Tensor, xy: Tensor, yy: Tensor) -> float:

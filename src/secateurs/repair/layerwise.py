@@ -102,10 +102,8 @@ def repair_layers(
         solved.append(site)
     if not sites:
         return {}, tuple(left)
-    needs_dense = bool(solved)
     _note(model, weights, sites, dense, changes)
-    beside = dense if needs_dense else None
-    Lockstep(model, sites, beside, uses.sizes_of(sites), memory).run(batches)
+    Lockstep(model, sites, dense, uses.sizes_of(sites), memory).run(batches)
     _warn_of_few(solved if solves else ())
     for site in solved if options.choose else ():
         changes.remasked(site.weight, site.mask)

@@ -1,5 +1,6 @@
 """Least squares with some weights held at zero, from moments that are summed batch by batch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -54,6 +55,33 @@ class Moments:
         return xx, xy, yy.clamp(min=0)
 
 
+@dataclass
+class ChannelMoments:
+    """Sums over values of each channel, in float64.
+
+    Attributes:
+        count: how many values of a channel were added.
+    """
+
+    count: int = 0
+    _sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    _squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+
+    def add(self, values: Tensor) -> None:
+        """Add values, (images, channels, ...)."""
+        rows = values.transpose(0, 1).flatten(1)
+        self.count += rows.shape[1]
+        parts = [(one.sum(1), one.square().sum(1)) for one in map(Tensor.double, rows.split(64))]
+        self._sum = self._sum.to(rows.device) + torch.cat([one for one, _ in parts])
+        self._squares = self._squares.to(rows.device) + torch.cat([one for _, one in parts])
+
+    @property
+    def mean_variance(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel."""
+        mean = self._sum / self.count
+        return mean, (self._squares / self.count - mean.square()).clamp(min=0)
+
+
 def damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """H with a part of its mean diagonal added to the diagonal, for each group, and that number."""
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
@@ -74,6 +102,9 @@ def masked_least_squares(
     :math:`(H + \lambda I)_{SS} w_S = (g + \lambda v)_S`, the normal equations of ridge regression
     (Hoerl and Kennard 1970) around v. With y = v^T x it is the exact solution of what Optimal Brain
     Surgeon reaches one weight at a time (Hassibi and Stork 1993; Frantar and Alistarh 2022).
+    With P the pruned weights and u the solution from which nothing is pruned, and
+    :math:`C = (H + \lambda I)^{-1}`, it is also :math:`w = u - C_{:P} C_{PP}^{-1} u_P`; each output
+    takes the smaller of the two systems, and outputs of about the same size are solved together.
 
     Args:
         hessian: H, (groups, inputs, inputs).
@@ -86,15 +117,83 @@ def masked_least_squares(
         The weights, (groups, outputs, inputs).
     """
     matrix, extra = damped(hessian, damping)
-    wanted = cross.mT + extra[:, None, None] * start
-    solved = torch.zeros_like(start)
-    for group in range(start.shape[0]):
-        for row in range(start.shape[1]):
-            kept = mask[group, row].nonzero().flatten()
-            if not len(kept):
-                continue
-            part = matrix[group][kept[:, None], kept]
-            factor = torch.linalg.cholesky(part)
-            right = wanted[group, row, kept][:, None]
-            solved[group, row, kept] = torch.cholesky_solve(right, factor)[:, 0]
-    return solved
+    wanted = (cross.mT + extra[:, None, None] * start).flatten(0, 1)
+    kept = mask.flatten(0, 1)
+    outputs, inputs = start.shape[1:]
+    counts = kept.sum(1)
+    # Elimination costs the cube of what is solved for: where most is kept, what is pruned is.
+    few_pruned = 2 * counts > inputs
+    saved = (counts.double().pow(3) - (inputs - counts).double().pow(3))[few_pruned].sum() / 3
+    if float(saved) < len(hessian) * inputs**3:  # which is what the inverse costs
+        few_pruned = torch.zeros_like(few_pruned)
+    solved = torch.zeros_like(wanted)
+    if bool(few_pruned.any()):
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+        free = (wanted.view_as(start) @ inverse).flatten(0, 1)
+        for rows in _alike(inputs - counts, few_pruned):
+            taken = _solve_parts(inverse, free, ~kept, rows, outputs)
+            change = _by_groups(taken, inverse, rows, outputs)
+            solved[rows] = torch.where(kept[rows], free[rows] - change, 0.0)
+    for rows in _alike(counts, ~few_pruned & (counts > 0)):
+        solved[rows] = _solve_parts(matrix, wanted, kept, rows, outputs)
+    return solved.view_as(start)
+
+
+def _alike(counts: Tensor, chosen: Tensor, most: int = 2**17) -> Iterator[Tensor]:
+    """The indices of chosen rows, those together that solve for about as many weights.
+
+    Args:
+        counts: for how many each row solves.
+        chosen: which rows.
+        most: about how many numbers the matrices of rows that are together have.
+    """
+    rows = chosen.nonzero().flatten()
+    rows = rows[counts[rows].argsort(descending=True, stable=True)]
+    while len(rows):
+        size = max(1, most // max(1, int(counts[rows[0]])) ** 2)
+        yield rows[:size]
+        rows = rows[size:]
+
+
+def _solve_parts(matrix: Tensor, right: Tensor, mask: Tensor, rows: Tensor, each: int) -> Tensor:
+    """Solve matrix_SS w_S = right_S for rows that each have their own S; w is zero outside of it.
+
+    Args:
+        matrix: (groups, inputs, inputs), positive definite.
+        right: (groups * each, inputs).
+        mask: S of each row, (groups * each, inputs).
+        rows: which rows.
+        each: how many rows a group has.
+
+    Returns:
+        (rows, inputs).
+    """
+    if len(rows) == 1:
+        return _solve_part(matrix[int(rows) // each], right[rows], mask[rows])
+    inside = mask[rows]
+    size = max(1, int(inside.sum(1).max()))
+    # First the members of S, then others, whose equations become w = 0.
+    places = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
+    member = inside.gather(1, places)
+    groups = rows // each
+    part = matrix[groups[:, None, None], places[:, :, None], places[:, None]]
+    part = part * (member[:, :, None] & member[:, None])
+    part.diagonal(dim1=1, dim2=2).add_((~member).to(part.dtype))
+    wanted = torch.where(member, right[rows].gather(1, places), 0.0)
+    found = torch.cholesky_solve(wanted[..., None], torch.linalg.cholesky(part))[..., 0]
+    return torch.zeros_like(right[rows]).scatter_(1, places, found)
+
+
+def _solve_part(matrix: Tensor, right: Tensor, mask: Tensor) -> Tensor:
+    """As `_solve_parts`, for one row; matrix is that of its group."""
+    places = mask[0].nonzero().flatten()
+    part = matrix.index_select(0, places).index_select(1, places)
+    found = torch.cholesky_solve(right[0, places, None], torch.linalg.cholesky(part))
+    return torch.zeros_like(right).index_copy_(1, places, found.T)
+
+
+def _by_groups(values: Tensor, matrix: Tensor, rows: Tensor, each: int) -> Tensor:
+    """Each row times the matrix of its group."""
+    if len(matrix) == 1:
+        return values @ matrix[0]
+    return torch.einsum("ri,rij->rj", values, matrix[rows // each])

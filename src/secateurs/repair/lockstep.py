@@ -45,12 +45,12 @@ class Site(Protocol):
 
     name: str
 
-    def add(self, call: LayerCall, dense: Callable[[], Tensor], /) -> None:
+    def add(self, call: LayerCall, dense: LayerCall, /) -> None:
         """Take in one batch.
 
         Args:
             call: in the pruned network.
-            dense: gives the output of the dense network; of the pruned one where no site needs it.
+            dense: the same in the dense network; ``call`` where no site needs that one.
         """
 
     def finish(self) -> None:
@@ -208,6 +208,8 @@ class Lockstep:
             self._error = error
             self._stop()
             return
+        if index == 0:  # past the last layer, where the others may still have to begin
+            self._active = len(self._runs)
         self._next(index)
 
     def _wait(self, run: _Run) -> None:
@@ -242,10 +244,10 @@ class Lockstep:
             beside = self._runs[index - 1] if self.dense is not None else run
             site.add(call, beside.waiting or call)
             beside.waiting = None
+        del call
         if index == self._active - 1:
             site.finish()
-        del call
-        _give_back_memory()
+            _give_back_memory()
         self._next(index)
         self._wait(run)
 

@@ -1,11 +1,13 @@
 """`repair`: one step after the other, all or nothing."""
 
+import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
@@ -15,9 +17,10 @@ from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
-from secateurs.repair.calibration import calibration_images
+from secateurs.repair.calibration import calibration_images, channels_last
 from secateurs.repair.changes import Changes, dense_values
-from secateurs.repair.distillation import distill, divergence, outputs_of
+from secateurs.repair.distillation import distill
+from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
 from secateurs.repair.layer_uses import layer_uses
 from secateurs.repair.layerwise import PrunedWeight, repair_layers
 from secateurs.repair.repair_options import RepairOptions, read_repair_options
@@ -37,6 +40,8 @@ class StepReport:
             the dense network's vary, before and after.
         left: the weights that were left as they are.
         iterations: how many steps of distillation were taken.
+        accuracy: the share of ``labelled`` images that were classified as labelled, before and
+            after; None without such images.
     """
 
     steps: tuple[str, ...]
@@ -46,6 +51,7 @@ class StepReport:
     layers: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     left: tuple[str, ...] = ()
     iterations: int = 0
+    accuracy: tuple[float, float] | None = None
 
 
 def repair(
@@ -61,6 +67,12 @@ def repair(
     iterations: int = 300,
     learning_rate: float = 1e-3,
     seed: int = 0,
+    distill_batch_size: int = 32,
+    features: float = 1.0,
+    augment: str = "auto",
+    tighten: float = 0.0,
+    state: str | os.PathLike[str] | None = None,
+    labelled: Iterable[Any] | None = None,
 ) -> tuple[StepReport, ...]:
     """Win back what a pruned model lost, from a few images and without labels.
 
@@ -96,7 +108,18 @@ def repair(
             positions that are chosen at random, the same in every run.
         iterations: of ``"distill"``, at most.
         learning_rate: of ``"distill"``, at its highest.
-        seed: of the order of images in ``"distill"``.
+        seed: of the order of images in ``"distill"``, and of their random changes.
+        distill_batch_size: images for each step of ``"distill"``.
+        features: the weight that the error of some layers' outputs has in ``"distill"``, beside
+            that of the network's outputs; 0 for these alone.
+        augment: how ``"distill"`` changes images at random: ``"crop-flip"``, ``"shift"``,
+            ``"none"``; ``"auto"`` is ``"crop-flip"`` for images of three channels.
+        tighten: the share of ``"distill"``'s iterations over which the weights that are pruned go
+            little by little, from the dense network's values; 0 for masks that hold from the start.
+        state: a file that ``"distill"`` writes as it goes, from which the same call goes on if it
+            was interrupted, to the same result.
+        labelled: batches of images and labels; they are scored before and after each step for
+            the reports, and decide nothing.
 
     Returns:
         What each step did, in order.
@@ -123,16 +146,22 @@ def repair(
         0.0
     """
     options = read_repair_options(
-        steps, damping, batch_size, most_values, memory, iterations, learning_rate, seed
-    )
+        steps, damping=damping, batch_size=batch_size, most_values=most_values, memory=memory,
+        iterations=iterations, learning_rate=learning_rate, seed=seed,
+        distill_batch_size=distill_batch_size, features=features, augment=augment,
+        tighten=tighten, state=state,
+    )  # fmt: skip
     weights = pruned_weights(model, dense)
     batches = calibration_images(images, options.batch_size)
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in batches]
     changes = Changes()
     with evaluation_mode(model):
+        batches = channels_last(model, batches)
         try:
-            reports = _run(model, options, weights, batches, dense_values(model, dense), changes)
+            reports = _run(
+                model, options, weights, batches, dense_values(model, dense), changes, labelled
+            )
             changes.keep()
         except BaseException:
             changes.undo()
@@ -157,6 +186,7 @@ def _run(
     batches: Sequence[Tensor],
     dense: dict[int, Tensor],
     changes: Changes,
+    labelled: Iterable[Any] | None,
 ) -> tuple[StepReport, ...]:
     if "sparsegpt" in options.steps:
         _refuse_larger_units(weights)
@@ -171,11 +201,14 @@ def _run(
     shown = _head(batches)
     wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
     reports: list[StepReport] = []
+    score = None if labelled is None else _accuracy(model, labelled)
     for group in options.groups():
         start = time.perf_counter()
         before, layers, left, iterations = now, {}, (), 0
         if group == ("distill",):
-            iterations = distill(model, batches, dense, weights, changes, options.distillation)
+            keys = feature_keys(uses, {id(one.target.parameter) for one in weights})
+            how = options.distillation.for_images(batches[0])
+            iterations = distill(model, batches, dense, weights, keys, changes, how)
         else:
             layers, left = repair_layers(
                 model, group, batches, weights, dense, uses, changes,
@@ -189,7 +222,13 @@ def _run(
         now = outputs_of(model, shown)
         losses = divergence(before, wanted), divergence(now, wanted)
         agreements = _agreement(before, wanted), _agreement(now, wanted)
-        reports.append(StepReport(group, seconds, losses, agreements, layers, left, iterations))
+        accuracies = None
+        if labelled is not None and score is not None:
+            before_step, score = score, _accuracy(model, labelled)
+            accuracies = before_step, score
+        reports.append(
+            StepReport(group, seconds, losses, agreements, layers, left, iterations, accuracies)
+        )
     return tuple(reports)
 
 
@@ -249,3 +288,25 @@ def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedWeig
 
 def _agreement(outputs: Tensor, wanted: Tensor) -> float:
     return float((outputs.argmax(-1) == wanted.argmax(-1)).double().mean())
+
+
+@torch.no_grad()
+def _accuracy(model: nn.Module, labelled: Iterable[Any]) -> float:
+    device, dtype = device_of(model), dtype_of(model)
+    right = total = 0
+    for batch in labelled:
+        if not isinstance(batch, list | tuple) or len(batch) < 2:
+            raise InvalidArgumentError(
+                f"labelled must hold batches of images and labels, got {type(batch).__name__}: "
+                "write DataLoader(dataset, batch_size=64), or [(images, labels)]"
+            )
+        images, labels = batch[0], batch[1]
+        found = logits_in(model(moved(images, device, dtype))).argmax(-1)
+        right += int((found == labels.to(device)).sum())
+        total += labels.numel()
+    if not total:
+        raise InvalidArgumentError(
+            "labelled holds no images (an iterator can be read only once): hand in a DataLoader "
+            "or a list of batches"
+        )
+    return right / total

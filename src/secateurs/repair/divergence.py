@@ -1,0 +1,107 @@
+"""How far a pruned network is from the dense one: in its outputs, and in its features."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.repair.layer_calls import LayerCall
+from secateurs.repair.layer_uses import LayerUses
+from secateurs.repair.lockstep import Replaced
+
+_FEATURES = 8
+
+
+def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence of class probabilities, a mean over images and tokens."""
+    given = F.log_softmax(outputs.float().flatten(0, -2), -1)
+    target = F.log_softmax(wanted.float().flatten(0, -2), -1)
+    return F.kl_div(given, target, reduction="batchmean", log_target=True)
+
+
+@torch.no_grad()
+def divergence(outputs: Tensor, wanted: Tensor) -> float:
+    """`loss` as a number."""
+    return float(loss(outputs, wanted))
+
+
+def logits_in(output: Any) -> Tensor:
+    """The class scores in what a model returned, (images, ..., classes).
+
+    Raises:
+        InvalidArgumentError: there are none.
+    """
+    found = getattr(output, "logits", output)
+    found = found[0] if isinstance(found, tuple | list) and found else found
+    if not isinstance(found, Tensor) or found.dim() < 2:
+        raise InvalidArgumentError(
+            f"the model must return scores of shape (batch, ..., classes), got "
+            f"{type(found).__name__}: wrap it in a module that does"
+        )
+    return found
+
+
+@torch.no_grad()
+def outputs_of(
+    model: nn.Module, batches: Sequence[Tensor], values: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """The outputs on all images.
+
+    Args:
+        model: the network.
+        batches: images.
+        values: what to use in the place of tensors of the model, by their ids.
+    """
+    with Replaced(values or {}):
+        return torch.cat([logits_in(model(batch)) for batch in batches])
+
+
+def feature_keys(uses: LayerUses, pruned: Collection[int]) -> list[int]:
+    """Of which layers the outputs are compared: some of those that are pruned, evenly spread.
+
+    Args:
+        uses: the calls of layers.
+        pruned: the ids of pruned weights.
+
+    Returns:
+        The ids of the tensors that they are known by; a BatchNorm layer behind one stands for it.
+    """
+    called = [key for key, _ in uses.sizes if key in pruned and uses.counts[key] == 1]
+    step = max(1, -(-len(called) // _FEATURES))
+    chosen = called[::-1][::step][::-1]
+    return [uses.before_batch_norm.get(key, key) for key in chosen]
+
+
+class Features(Replaced):
+    """For a ``with`` block, the outputs of some layers.
+
+    Args:
+        keys: the ids of the tensors that the layers are known by.
+        values: as for `outputs_of`.
+
+    Attributes:
+        found: the outputs, by those ids.
+    """
+
+    def __init__(self, keys: Collection[int], values: Mapping[int, Tensor]):
+        super().__init__(values)
+        self.keys, self.found = keys, dict[int, Tensor]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if self.keys and LayerCall.is_known(func):
+            key = id(LayerCall(func, args, kwargs or {}).weight)
+            if key in self.keys:
+                self.found[key] = result
+        return result
+
+    def error(self, wanted: "Features") -> Tensor:
+        """The mean squared error of each layer's outputs, by their variance; a mean over layers."""
+        errors: list[Tensor] = []
+        for key, values in wanted.found.items():
+            spread = values.float().var().clamp(min=1e-12)
+            errors.append(F.mse_loss(self.found[key].float(), values.float()) / spread)
+        return torch.stack(errors).mean()

@@ -1,0 +1,64 @@
+"""Masks that prune more and more, until all is pruned that is to be."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from secateurs.masks.mask import Masks
+from secateurs.repair.layerwise import PrunedWeight
+from secateurs.training.schedules import Cubic
+
+_TIMES = 20
+
+
+class Tightening:
+    """The masks of each step.
+
+    In each layer the weights that were smallest in the dense network go first, along the schedule
+    of Zhu and Gupta (2017); in the end exactly those are pruned that were before.
+
+    Args:
+        weights: what is pruned in the end.
+        dense: the dense network's values, by the ids of the parameters.
+        steps: after how many steps all is pruned; with 0 it is from the beginning.
+    """
+
+    def __init__(self, weights: Sequence[PrunedWeight], dense: Mapping[int, Tensor], steps: int):
+        self.weights, self.dense, self.steps = weights, dense, steps
+        self._schedule = Cubic(1.0, end=steps, every=max(1, steps // _TIMES)) if steps else None
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """Put back what is to go again little by little."""
+        for one in self.weights if self.steps else ():
+            parameter = one.target.parameter
+            values = self._dense(one).to(parameter.dtype)
+            parameter.copy_(torch.where(one.mask, parameter, values))
+
+    def masks_after(self, step: int) -> Masks | None:
+        """The masks from a step on; None if they stay as they were."""
+        ratio = None if self._schedule is None else self._schedule.ratio_at(step)
+        return None if ratio is None else self._masks(ratio)
+
+    def masks_at(self, step: int) -> Masks:
+        """The masks that are in force at a step."""
+        ratio = 1.0
+        if self._schedule is not None:
+            ratio = max(r for at, r in self._schedule.prunings if at <= step)
+        return self._masks(ratio)
+
+    def _masks(self, ratio: float) -> Masks:
+        kept: dict[str, Tensor] = {}
+        for one in self.weights:
+            mask = one.mask.contiguous()
+            if ratio < 1:
+                pruned = (~mask).flatten().nonzero().flatten()
+                order = self._dense(one).flatten()[pruned].abs().argsort(stable=True)
+                mask = torch.ones_like(mask)
+                mask.view(-1)[pruned[order[: round(ratio * len(pruned))]]] = False
+            kept[one.target.name] = mask
+        return Masks.from_tensors(kept)
+
+    def _dense(self, one: PrunedWeight) -> Tensor:
+        return self.dense.get(id(one.target.parameter), one.target.parameter.detach())

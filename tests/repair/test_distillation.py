@@ -1,0 +1,96 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateurs as sc
+from helpers import assert_same, snapshot
+from repair.repair_cases import images, pruned_network
+from secateurs import InvalidArgumentError
+
+STEPS = ["batchnorm", "distill"]
+
+
+def distilled(model: nn.Module | None = None, **options: Any) -> nn.Module:
+    model = pruned_network(0.6) if model is None else model
+    sc.repair(model, images(), STEPS, iterations=12, distill_batch_size=8, **options)
+    return model
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("options", [{}, {"tighten": 0.5}, {"augment": "shift", "features": 0}])
+def test_an_interrupted_distillation_goes_on_to_the_same_end(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = snapshot(distilled(**options))
+    state, model = tmp_path / "state.pt", pruned_network(0.6)
+    begun = snapshot(model)
+    calls: list[int] = []
+
+    def stop(*_: object) -> None:
+        calls.append(1)
+        if state.exists() and len(calls) % 7 == 0:
+            raise StoppedError
+
+    hook = model[7].register_forward_pre_hook(stop)
+    with pytest.raises(StoppedError):
+        distilled(model, state=state, **options)
+    hook.remove()
+    assert_same(snapshot(model), begun)
+    assert_same(snapshot(distilled(model, state=state, **options)), whole)
+    assert_same(snapshot(distilled(state=state, **options)), whole)  # it was finished
+
+
+def test_the_file_of_another_distillation_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state.pt"
+    distilled(state=state)
+    model = pruned_network(0.6)
+    before = snapshot(model)
+    with pytest.raises(InvalidArgumentError, match=r"state\.pt belongs to another distillation"):
+        distilled(model, state=state, learning_rate=0.1)
+    assert_same(snapshot(model), before)
+    with pytest.raises(InvalidArgumentError, match=r"^state is the file of one 'distill'"):
+        sc.repair(model, images(), ["distill", "distill"], state=state)
+
+
+def test_tightened_masks_end_where_they_were() -> None:
+    model = pruned_network(0.6)
+    before = [target.parameter.detach() != 0 for target in sc.find_targets(model)]
+    distilled(model, tighten=0.5, learning_rate=0.01)
+    after = [target.parameter.detach() != 0 for target in sc.find_targets(model)]
+    assert all(map(torch.equal, before, after))
+
+
+def test_images_that_cannot_be_changed_at_random() -> None:
+    model = sc.global_prune(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), 0.5)
+    with pytest.raises(InvalidArgumentError, match=r"of shape \(4,\): write augment='none'$"):
+        sc.repair(model, torch.ones(4, 4), ["distill"], augment="shift")
+
+
+def test_labels_are_for_the_report_alone() -> None:
+    labels = torch.zeros(40, dtype=torch.long)
+    batches = [(part, labels[:8]) for part in images().split(8)]
+    model = pruned_network(0.6)
+    accuracies = [
+        one.accuracy
+        for one in sc.repair(
+            model, images(), STEPS, iterations=12, distill_batch_size=8, labelled=batches
+        )
+    ]
+    assert accuracies[0] is not None
+    assert accuracies[1] == (
+        accuracies[0][1],
+        float((model(images()).argmax(1) == 0).float().mean()),
+    )
+    assert_same(snapshot(model), snapshot(distilled()))
+    for wrong, words in (
+        ([images()], "^labelled must hold batches of images and labels, got Tensor"),
+        ([], "^labelled holds no images"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=words):
+            sc.repair(pruned_network(), images(), STEPS, labelled=wrong)
