@@ -5,7 +5,8 @@ the context managers `pruned` and `gradient_pruned`. The parts they are made of:
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
 Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
 ``rapa`` and ``mup`` in ``secateurs.surrogates``. Masks that hold while an optimizer works, and
-schedules that prune further: ``secateurs.training``.
+schedules that prune further: ``secateurs.training``. `accelerate` makes a pruned model faster
+where that is measured.
 
 Importing this package loads nothing else: torch, too, is imported when a name is first used.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from secateurs._version import __version__
 from secateurs.errors import (
+    AccelerationWarning,
     CoverageWarning,
     FailureError,
     InvalidArgumentError,
@@ -24,6 +26,7 @@ from secateurs.errors import (
 )
 
 if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same while a program runs
+    from secateurs import acceleration as acceleration
     from secateurs import attacks as attacks
     from secateurs import checkpoint as checkpoint
     from secateurs import criteria as criteria
@@ -39,6 +42,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
+    from secateurs.acceleration import Acceleration, accelerate
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
     from secateurs.masks._sparsity import Sparsity, sparsity
     from secateurs.masks.mask import Mask, Masks
@@ -60,6 +64,8 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs.surrogates import Diversified, Ensemble, ensemble
 
 __all__ = [
+    "Acceleration",
+    "AccelerationWarning",
     "Candidates",
     "CoverageWarning",
     "Diversified",
@@ -76,6 +82,7 @@ __all__ = [
     "Sparsity",
     "Target",
     "__version__",
+    "accelerate",
     "apply_masks",
     "ensemble",
     "find_targets",
@@ -93,6 +100,7 @@ __all__ = [
 
 # The module that each name is imported from when it is first used.
 _HOME_OF = {
+    "Acceleration": "acceleration",
     "Candidates": "selection.candidates",
     "Diversified": "surrogates",
     "Ensemble": "surrogates",
@@ -102,6 +110,7 @@ _HOME_OF = {
     "SelectionOptions": "selection.selection_options",
     "Sparsity": "masks._sparsity",
     "Target": "parameters.target",
+    "accelerate": "acceleration",
     "apply_masks": "pruning",
     "ensemble": "surrogates",
     "find_targets": "parameters.prunable_parameters",
@@ -117,6 +126,7 @@ _HOME_OF = {
     "sparsity": "masks._sparsity",
 }
 _MODULES = (
+    "acceleration",
     "attacks",
     "checkpoint",
     "criteria",
