@@ -167,8 +167,8 @@ class Acceleration:
 
     def _measure(self, plan: Plan | None) -> None:
         threads = torch.get_num_threads() if self._threads is None else self._threads
+        contents = ModelContents(self.model)
         with changing(self.model), _threads(threads), torch.no_grad():
-            contents = ModelContents(self.model)
             refuse_model(contents)
             with evaluation_mode(self.model):
                 self._choose(contents, threads, plan)

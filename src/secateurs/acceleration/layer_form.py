@@ -1,4 +1,4 @@
-"""Layers that can be computed in another way: their weight as a matrix, and what they do with it."""
+"""Layers that can be computed in another way: their weight as a matrix, and their geometry."""
 
 import warnings
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class LayerForm:
     @property
     def is_pointwise(self) -> bool:
         """Whether each output pixel is computed from the input pixel at the same position."""
-        return not self.padding and all(k == s == 1 for k, s in zip(self.kernel, self.stride))
+        return not self.padding and all(size == 1 for size in (*self.kernel, *self.stride))
 
     def takes(self, shape: Sequence[int]) -> bool:
         """Whether an input of this shape is one that the fast ways are written for."""

@@ -9,7 +9,7 @@ import copyreg
 import warnings
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from secateurs.acceleration.sparse_kernels import Kernel
 from secateurs.errors import AccelerationWarning
 
 _KEY = "_secateurs_accelerated"
+_transforms: Callable[[], object] = torch._C._functorch.peek_interpreter_stack  # pyright: ignore
+"""The innermost transformation of torch.func that is at work; None without one."""
+
 
 WAYS_OUT = {
     "gradients": "gradients are needed: call the model inside of torch.no_grad() or "
@@ -58,6 +61,20 @@ class Conditions:
                 AccelerationWarning(f"layers run dense, since {words or WAYS_OUT[reason]}"),
                 stacklevel=7,  # where the model is called from, about
             )
+
+
+class Replacement(Protocol):
+    """What stands in for the forward of a layer."""
+
+    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
+        """The layer's output.
+
+        Args:
+            module: the layer.
+            forward: the layer's own forward, a function of the layer and its input.
+            values: the input.
+        """
+        ...
 
 
 class FastLayer:
@@ -113,13 +130,14 @@ class FastLayer:
     def is_current(self, weight: Tensor | None) -> bool:
         """Whether a weight is the one that the kernels were made of, unchanged."""
         return (
-            weight is self.weight
+            weight is not None
+            and weight is self.weight
             and weight._version == self._version
             and weight.is_set_to(self._values)
         )
 
 
-def install(module: nn.Module, fast: FastLayer) -> None:
+def install(module: nn.Module, fast: Replacement) -> None:
     """Replace a layer's forward."""
     vars(module)[_KEY] = fast
     object.__setattr__(module, "__class__", _subclass(type(module)))
@@ -132,7 +150,7 @@ def uninstall(module: nn.Module) -> None:
     vars(module).pop(_KEY, None)
 
 
-def fast_layer(module: nn.Module) -> FastLayer | None:
+def fast_layer(module: nn.Module) -> Replacement | None:
     """What replaces a layer's forward; None if nothing does."""
     return vars(module).get(_KEY) if "secateurs_dense" in vars(type(module)) else None
 
@@ -149,8 +167,9 @@ def _subclass(base: type[nn.Module]) -> type[nn.Module]:
         return fast.call(self, plain, args[0])
 
     def reduce(self: nn.Module, protocol: Any) -> Any:  # noqa: ARG001
-        state = cast(dict[str, Any], self.__getstate__())
-        return copyreg.__newobj__, (base,), {k: v for k, v in state.items() if k != _KEY}  # type: ignore[attr-defined]
+        state = {name: value for name, value in self.__getstate__().items() if name != _KEY}
+        # What pickles of the oldest protocol hold; newer ones insist on the class of the object.
+        return copyreg._reconstructor, (base, object, None), state  # type: ignore[attr-defined]
 
     namespace: dict[str, Any] = {"forward": forward, "secateurs_dense": base}
     namespace |= {"__reduce_ex__": reduce, "__module__": base.__module__}
@@ -161,8 +180,8 @@ def _is_transformed() -> bool:
     """Whether the call is traced, compiled, or transformed by torch.func or forward-mode AD."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        or _transforms() is not None
         or forward_ad._current_level >= 0
     )
 

@@ -79,12 +79,12 @@ def table_text(timings: Sequence[LayerTiming]) -> str:
     lines = [("layer", "input", "zeros", "chosen", "dense us", "us", "gain")]
     for one in timings:
         shown = one.as_dict()
-        times = [
-            "" if shown[name] is None else f"{1e6 * shown[name]:.1f}"
-            for name in ("dense_seconds", "chosen_seconds")
-        ]
+        dense, fast = (
+            f"{1e6 * one.seconds[way]:.1f}" if one.seconds else "" for way in (DENSE, one.chosen)
+        )
         gain = f"{one.gain:.2f}x" if one.seconds else ""
-        lines.append((one.name, shown["input"], f"{one.zeros:.1%}", one.chosen, *times, gain))
+        zeros = f"{one.zeros:.1%}"
+        lines.append((one.name, shown["input"], zeros, one.chosen, dense, fast, gain))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     left = (0, 1, 3)  # text, not numbers
     return "\n".join(

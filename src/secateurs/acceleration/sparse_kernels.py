@@ -19,6 +19,7 @@ from secateurs.acceleration.layer_form import LayerForm, to_csr
 LEAST_ZEROS = 0.5
 """A sparse product is not even tried with fewer zeros: it was never faster."""
 
+_BLOCK = 64  # inputs of a linear layer
 _MOST_LEFT = 0.9  # of a layer, below which leaving out empty rows and columns is tried
 _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the input
 
@@ -49,19 +50,33 @@ class Kernel(ABC):
 
 
 class SparseLinear(Kernel):
-    """A linear layer as a sparse matrix times the inputs."""
+    """A linear layer as a sparse matrix times the inputs.
 
-    def __init__(self, form: LayerForm):
+    Args:
+        form: the layer.
+        block: how many inputs are multiplied at once, so that they stay in the processor's cache;
+            0 for all.
+    """
+
+    def __init__(self, form: LayerForm, *, block: int = 0):
         super().__init__(form)
-        self._matrix = to_csr(form.matrix)
+        self._matrix, self._block = to_csr(form.matrix), block
 
     def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
         rows = values.reshape(-1, self.inputs)
         shape = (*values.shape[:-1], self.outputs)
         if rows.shape[0] == 1:  # a product with a vector is up to three times as fast
             return torch.addmv(bias, self._matrix, rows[0]).view(shape)
-        product = torch.addmm(bias[:, None], self._matrix, rows.t().contiguous())
-        return product.t().contiguous().view(shape)
+        if not self._block:
+            return self._product(rows, bias).t().contiguous().view(shape)
+        output = rows.new_empty((len(rows), self.outputs))
+        for few, out in zip(rows.split(self._block), output.split(self._block), strict=True):
+            out.copy_(self._product(few, bias).t())
+        return output.view(shape)
+
+    def _product(self, rows: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias[:, None], self._matrix, rows.t().contiguous())
 
 
 class SemiStructuredLinear(Kernel):
@@ -73,6 +88,7 @@ class SemiStructuredLinear(Kernel):
             self._matrix = torch.sparse.to_sparse_semi_structured(form.matrix.contiguous())
 
     def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
         return F.linear(values, self._matrix, bias)
 
 
@@ -85,11 +101,10 @@ class _Convolution(Kernel):
         self.channels = self.inputs // prod(form.kernel)
 
     def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
         images = F.pad(values, self._form.padding) if self._form.padding else values
         output = self.convolve(images.contiguous(), bias)
-        if values.dim() == 4 and not values.is_contiguous():
-            return output.contiguous(memory_format=_format_of(values))
-        return output
+        return output.contiguous(memory_format=_format_of(values))
 
     @abstractmethod
     def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
@@ -109,6 +124,7 @@ class UnfoldedConvolution(_Convolution):
         self._matrix, self._joint = to_csr(form.matrix), joint
 
     def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+        """As `_Convolution.convolve`."""
         count, size = images.shape[0], self._form.output_size(images.shape[2:])
         across, shape = bias[:, None], (count, self.outputs, *size)
         if count == 1:
@@ -154,6 +170,7 @@ class TappedConvolution(_Convolution):
         self._taps = [(i, to_csr(tap)) for i, tap in enumerate(taps) if bool(tap.any())]
 
     def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+        """As `_Convolution.convolve`."""
         size = self._form.output_size(images.shape[2:])
         steps = images.stride()[2:]
         length = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True))
@@ -191,6 +208,7 @@ class SmallerLayer(Kernel):
         self._all_columns = len(self.columns) == whole.shape[1]
 
     def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
         axis = 1 if self._form.is_convolution else values.dim() - 1
         few = values if self._all_columns else values.index_select(axis, self.columns)
         small = self._layer(few, bias if self._all_rows else bias[self.rows])
@@ -199,7 +217,7 @@ class SmallerLayer(Kernel):
         shape = list(small.shape)
         shape[axis] = self.outputs
         along = bias.view(-1, *(1 for _ in shape[axis + 1 :])).expand(shape)
-        filled = along.clone(memory_format=torch.contiguous_format)  # never the bias itself
+        filled = along.clone(memory_format=_format_of(small))  # never the bias itself
         filled.index_copy_(axis, self.rows, small)
         return filled
 
@@ -244,6 +262,8 @@ def kernels_for(form: LayerForm, shape: tuple[int, ...]) -> dict[str, Callable[[
 def _sparse(form: LayerForm, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[], Kernel]]]:
     if not form.is_convolution:
         yield "csr", partial(SparseLinear, form)
+        if prod(shape[:-1]) > _BLOCK:
+            yield "csr in blocks", partial(SparseLinear, form, block=_BLOCK)
         if form.matrix.is_cuda and _is_two_of_four(form.matrix):
             yield "2:4", partial(SemiStructuredLinear, form)
         return
@@ -263,5 +283,7 @@ def _is_two_of_four(matrix: Tensor) -> bool:
 
 
 def _format_of(values: Tensor) -> torch.memory_format:
-    last = values.is_contiguous(memory_format=torch.channels_last)
+    """Whether the channels of images come last in memory."""
+    last = values.dim() == 4 and not values.is_contiguous()
+    last = last and values.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
