@@ -168,7 +168,7 @@ class Acceleration:
     def _measure(self, plan: Plan | None) -> None:
         threads = torch.get_num_threads() if self._threads is None else self._threads
         contents = ModelContents(self.model)
-        with changing(self.model), _threads(threads), torch.no_grad():
+        with changing(self.model), thread_count(threads), torch.no_grad():
             refuse_model(contents)
             with evaluation_mode(self.model):
                 self._choose(contents, threads, plan)
@@ -227,7 +227,7 @@ def refuse_unpruned(layers: list[tuple[str, nn.Module]], left: Mapping[str, str]
 
 
 @contextmanager
-def _threads(count: int) -> Generator[None]:
+def thread_count(count: int) -> Generator[None]:
     """Let torch use so many threads for a ``with`` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -212,12 +212,13 @@ class SmallerLayer(Kernel):
         axis = 1 if self._form.is_convolution else values.dim() - 1
         few = values if self._all_columns else values.index_select(axis, self.columns)
         small = self._layer(few, bias if self._all_rows else bias[self.rows])
+        layout = _format_of(values)
         if self._all_rows:
-            return small
+            return small.contiguous(memory_format=layout)
         shape = list(small.shape)
         shape[axis] = self.outputs
         along = bias.view(-1, *(1 for _ in shape[axis + 1 :])).expand(shape)
-        filled = along.clone(memory_format=_format_of(small))  # never the bias itself
+        filled = along.clone(memory_format=layout)  # never the bias itself
         filled.index_copy_(axis, self.rows, small)
         return filled
 

@@ -16,10 +16,12 @@ _FIRST_ROUNDS = 3
 
 
 class Stopwatch:
-    """Calls every function in each round, one after the other, and takes medians.
+    """Calls every function in each round, one after the other.
 
-    So a slow moment of the machine is a slow moment for all. Where one thread of a CPU works, its
-    processor time counts, which other programs hardly change; else the time on the clock.
+    A function's time is the first one's median times the median of their ratio in each round, so
+    that a slow moment of the machine, which all of a round share, changes little. Where one thread
+    of a CPU works, its processor time counts, which other programs hardly change; else the time on
+    the clock.
 
     Args:
         device: what the functions compute on.
@@ -34,7 +36,7 @@ class Stopwatch:
         self._device, self._rounds = device, rounds
 
     def __call__(self, functions: Functions) -> dict[str, float]:
-        """The median seconds of each function, without those that are slow beyond hope."""
+        """The seconds of each function; of those that are slow beyond hope from a few rounds."""
         left = dict(functions)
         first = next(iter(left))
         calls = {name: self._calls_for(function) for name, function in left.items()}
@@ -46,7 +48,8 @@ class Stopwatch:
                 medians = {name: statistics.median(seconds[name]) for name in left}
                 most = _HOPELESS * min(medians.values())
                 left = {n: f for n, f in left.items() if n == first or medians[n] <= most}
-        return {name: statistics.median(taken) for name, taken in seconds.items()}
+        dense = statistics.median(seconds[first])
+        return {name: dense * _ratio(taken, seconds[first]) for name, taken in seconds.items()}
 
     def _calls_for(self, function: Callable[[], object]) -> int:
         """How many calls a round has; the first of all warms up."""
@@ -65,3 +68,9 @@ class Stopwatch:
     def _wait(self) -> None:
         if self._device.type != "cpu":
             torch.accelerator.synchronize(self._device)
+
+
+def _ratio(seconds: list[float], others: list[float]) -> float:
+    """The median ratio of two functions' times in the rounds that both were measured in."""
+    pairs = zip(seconds, others, strict=False)  # the slow ones have fewer rounds
+    return statistics.median(own / max(other, 1e-12) for own, other in pairs)

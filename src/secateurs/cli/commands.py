@@ -22,6 +22,7 @@ from secateurs.cli.retrain_options import (
     RetrainRunning,
     RetrainTraining,
 )
+from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
 from secateurs.cli.transfer_options import (
     Attack,
@@ -57,6 +58,22 @@ def sweep(
     from secateurs.cli.sweep_command import run_sweep
 
     return partial(run_sweep, images, data, pruning, preprocessing, running)
+
+
+def speed(
+    *,
+    network: SpeedNetwork = SpeedNetwork(),
+    pruning: SpeedPruning = SpeedPruning(),
+    running: SpeedOutput = SpeedOutput(),
+) -> Callable[..., None]:
+    """Measure images a second of a pruned network, dense and accelerated.
+
+    With no options: a small network on the digits of scikit-learn.
+    """
+    say(f"loading the network {network.arch} ...")
+    from secateurs.cli.speed_command import run_speed
+
+    return partial(run_speed, network, pruning, running)
 
 
 def retrain(

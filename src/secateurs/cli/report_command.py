@@ -10,22 +10,27 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report import (
     markdown_table,
     plot_retrain,
+    plot_speed,
     plot_sweep,
     plot_transfer_curves,
     plot_transfer_heatmap,
+    print_speed_table,
     print_table,
     print_transfer_table,
     retrain_table,
+    speed_table_markdown,
     transfer_table_markdown,
 )
 from secateurs.report.figure import named_stem
 from secateurs.results import (
     Record,
     RetrainRow,
+    SpeedRow,
     TransferRow,
     kind_of_rows,
     read_retrain_rows,
     read_rows,
+    read_speed_rows,
     read_transfer_rows,
 )
 
@@ -58,6 +63,8 @@ def run_report(
             paths = _transfers(finished, stem, title, stdout, markdown=markdown)
         elif RetrainRow in kinds.values():
             paths = _retrainings(finished, stem, title, stdout)
+        elif SpeedRow in kinds.values():
+            paths = _speeds(finished, stem, title, stdout, markdown=markdown)
         else:
             paths = _sweeps(finished, stem, title, x, stdout, markdown=markdown)
         for path in paths:
@@ -103,6 +110,17 @@ def _sweeps(
     else:
         stdout.table(lambda console: print_table(rows, console))
     return plot_sweep(rows, stem, title=title, x=x) if stem else []
+
+
+def _speeds(
+    folders: Sequence[Path], stem: Path | None, title: str | None, stdout: Stdout, *, markdown: bool
+) -> list[Path]:
+    rows = [row for folder in folders for row in read_speed_rows(folder)]
+    if markdown:
+        stdout.write(f"{speed_table_markdown(rows)}\n")
+    else:
+        stdout.table(lambda console: print_speed_table(rows, console))
+    return plot_speed(rows, stem, title=title) if stem else []
 
 
 def _transfers(

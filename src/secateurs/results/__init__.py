@@ -12,24 +12,29 @@ from secateurs.results.row_reader import (
     kind_of_rows,
     read_retrain_rows,
     read_rows,
+    read_speed_rows,
     read_transfer_rows,
 )
+from secateurs.results.speed_row import SPEED_COLUMNS, SpeedRow
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [
     "COLUMNS",
     "RETRAIN_COLUMNS",
+    "SPEED_COLUMNS",
     "TRANSFER_COLUMNS",
     "Record",
     "Results",
     "RetrainRow",
     "Row",
+    "SpeedRow",
     "TransferRow",
     "digest_of",
     "hit_columns",
     "kind_of_rows",
     "read_retrain_rows",
     "read_rows",
+    "read_speed_rows",
     "read_transfer_rows",
     "wilson_interval",
 ]

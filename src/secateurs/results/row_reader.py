@@ -10,14 +10,16 @@ from secateurs.results.formats import R, read_csv, read_jsonl, to_rows
 from secateurs.results.record import Record
 from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
+from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
 
-Kind = type[Row] | type[TransferRow] | type[RetrainRow]
+Kind = type[Row] | type[TransferRow] | type[RetrainRow] | type[SpeedRow]
 
 _READERS: dict[Kind, str] = {
     Row: "read_rows",
     TransferRow: "read_transfer_rows",
     RetrainRow: "read_retrain_rows",
+    SpeedRow: "read_speed_rows",
 }
 
 
@@ -72,6 +74,22 @@ def read_retrain_rows(path: str | os.PathLike[str]) -> list[RetrainRow]:
     return _read(Path(path), RetrainRow)
 
 
+def read_speed_rows(path: str | os.PathLike[str]) -> list[SpeedRow]:
+    """Read the results of ``secateurs speed``; nothing is written.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Returns:
+        The rows, in the order in which they were added.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`, or they are of another command.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    return _read(Path(path), SpeedRow)
+
+
 def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     """Which command wrote the rows of a folder or file; None where there are none yet.
 
@@ -82,7 +100,9 @@ def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     values = _load(Path(path))
     if not values:
         return None
-    return next((kind for kind in (TransferRow, RetrainRow) if _holds(kind, values[0])), Row)
+    return next(
+        (kind for kind in (TransferRow, RetrainRow, SpeedRow) if _holds(kind, values[0])), Row
+    )
 
 
 def _read(path: Path, kind: type[R]) -> list[R]:
