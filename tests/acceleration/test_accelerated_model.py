@@ -442,3 +442,54 @@ def test_arguments_may_be_given_by_name() -> None:
             return {"logits": self.body(images)}
 
     assert len(accelerate(Named(), {"images": IMAGES}).layers) == 4
+
+
+class Viewed(nn.Module):
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.view(-1)
+
+
+def perceptron(*between: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 9), *between, nn.Linear(9, 5)).eval()
+    sc.global_prune(net, 0.7, scope="layer")
+    return net
+
+
+ROWS = torch.randn(2, 3, 12, generator=torch.Generator().manual_seed(0))
+TRANSPOSED = "csr, output transposed"
+HANDED_ON = always({"dense": 1.0, "csr": 0.5, "accelerated": 0.6, TRANSPOSED: 0.5})
+
+
+def test_outputs_are_handed_on_transposed_where_that_is_faster(tmp_path: Path) -> None:
+    net = perceptron(nn.GELU())
+    expected = net(ROWS)
+    made = accelerate(net, ROWS, measure=HANDED_ON)
+    assert [layer.chosen for layer in made.layers] == [TRANSPOSED, "csr"]
+    assert made.speedup == 2
+    with torch.no_grad():
+        assert not net[0](ROWS).is_contiguous()
+        assert net(ROWS).is_contiguous()
+        torch.testing.assert_close(net(ROWS), expected, rtol=1e-5, atol=1e-6)
+    made.save(tmp_path / "plan.json")
+    made.restore()
+    accelerate(net, ROWS, plan=tmp_path / "plan.json")
+    with torch.no_grad():
+        assert not net[0](ROWS).is_contiguous()
+        torch.testing.assert_close(net(ROWS), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("net", "seconds"),
+    [
+        (perceptron(nn.GELU()), {TRANSPOSED: 0.7}),  # slower
+        (perceptron(Viewed(), nn.Unflatten(0, (2, 3, 9))), {TRANSPOSED: 0.5}),  # does not work
+    ],
+)
+def test_outputs_are_turned_where_that_is_better(net: nn.Module, seconds: dict[str, float]) -> None:
+    times = {"dense": 1.0, "csr": 0.5, "accelerated": 0.6}
+    made = accelerate(net, ROWS, measure=always({**times, **seconds}))
+    assert [layer.chosen for layer in made.layers] == ["csr", "csr"]
+    assert made.speedup == pytest.approx(1 / 0.6)
+    with torch.no_grad():
+        assert net[0](ROWS).is_contiguous()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.acceleration.kernel_choice import is_close
 from secateurs.acceleration.layer_form import form_of, why_not_form
+from secateurs.acceleration.output_error import is_close
 from secateurs.acceleration.sparse_kernels import kernels_for
 
 Make = Callable[[], nn.Module]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateurs.acceleration.layer_form import LayerForm, form_of, why_not_form
 from secateurs.acceleration.layer_swap import Conditions, FastLayer, install
@@ -17,16 +17,19 @@ from secateurs.acceleration.observed_calls import (
     NamedLayers,
     SeenInput,
     observe,
-    tensors_in,
 )
-from secateurs.acceleration.sparse_kernels import Kernel, kernels_for
+from secateurs.acceleration.output_error import is_close
+from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear, kernels_for
 from secateurs.acceleration.stopwatch import Measure
+from secateurs.acceleration.transposed_outputs import TRANSPOSED, Place, handing_on, transposed
 from secateurs.errors import FailureError
 from secateurs.parameters.layer_kinds import EVERY_KIND
 from secateurs.parameters.model_contents import ModelContents
 
 _NOT_HERE = (RuntimeError, NotImplementedError, ValueError)
 """What torch raises where a sparse product is not implemented for a device or a dtype."""
+
+Kernels = dict[Place, Kernel | None]
 
 ACCELERATED = "accelerated"
 """The name of the accelerated model among what is measured."""
@@ -111,7 +114,7 @@ class KernelChoice:
             self.timings[name, shape] = replace(one, calls=count)
             if one.chosen == DENSE:
                 continue
-            made = kernels_for(form_of(self._layers[name]), shape).get(one.chosen)
+            made = _named(form_of(self._layers[name]), shape, one.chosen)
             kernel = None if made is None else self._working(self._layers[name], seen, made)
             if kernel is None:
                 raise FailureError(
@@ -133,6 +136,7 @@ class KernelChoice:
     def _check(self, number: int, example: Example) -> tuple[float, float]:
         run = partial(self._run, example)
         while True:
+            handed = self._handed_on(number)
             used = sorted(
                 (t for k, t in self.timings.items() if self._is_called(number, *k) and t.saved > 0),
                 key=lambda t: t.saved,
@@ -141,13 +145,18 @@ class KernelChoice:
                 DENSE: partial(run, enabled=False),
                 ACCELERATED: partial(run, enabled=True),
             }
+            if handed and self._takes_transposed(example, handed):
+                functions[TRANSPOSED] = partial(run, enabled=True, also=handed)
             if not used:
                 seconds = self._measure({DENSE: functions[DENSE]})[DENSE]
                 return seconds, seconds
             if is_close(functions[DENSE](), functions[ACCELERATED](), self._tolerance):
                 seconds = self._measure(functions)
-                if seconds[ACCELERATED] <= seconds[DENSE]:
-                    return seconds[DENSE], seconds[ACCELERATED]
+                fastest = min(seconds, key=seconds.__getitem__)
+                if fastest == TRANSPOSED:
+                    self._keep(handed)
+                if fastest != DENSE:
+                    return seconds[DENSE], seconds[fastest]
             for one in used[: (len(used) + 1) // 2]:
                 self._drop(one)
 
@@ -156,12 +165,54 @@ class KernelChoice:
         self.timings[one.name, shape] = replace(one, chosen=DENSE)
         self.fast[one.name].kernels[shape] = None
 
-    def _run(self, example: Example, *, enabled: bool) -> Any:
+    def _run(self, example: Example, *, enabled: bool, also: Kernels | None = None) -> Any:
+        """Run the model dense or accelerated, with other kernels for some layers."""
         self._conditions.enabled = enabled
+        before = self._exchange(also or {})
         try:
             return example.run(self._model)
         finally:
+            self._exchange(before)
             self._conditions.enabled = True
+
+    def _exchange(self, kernels: Kernels) -> Kernels:
+        """Install kernels, and return those that were there."""
+        before: Kernels = {}
+        for (name, shape), kernel in kernels.items():
+            installed = self.fast[name].kernels
+            before[name, shape] = installed[torch.Size(shape)]
+            installed[torch.Size(shape)] = kernel
+        return before
+
+    def _handed_on(self, number: int) -> Kernels:
+        """Kernels that leave their output transposed, for layers before another sparse one."""
+        timings = [t for k, t in self.timings.items() if self._is_called(number, *k)]
+        installed: Kernels = {
+            (t.name, t.shape): self.fast[t.name].kernels[torch.Size(t.shape)]
+            for t in timings
+            if t.name in self.fast
+        }
+        ways = {
+            (t.name, t.shape): installed[t.name, t.shape] for t in handing_on(timings, installed)
+        }
+        return {place: transposed(kernel) for place, kernel in ways.items() if kernel is not None}
+
+    def _takes_transposed(self, example: Example, handed: Kernels) -> bool:
+        """Whether the model works, and gives the same, with outputs that are transposed."""
+        expected = self._run(example, enabled=False)
+        try:
+            output = self._run(example, enabled=True, also=handed)
+        except _NOT_HERE:  # such as `view` of a tensor that is not contiguous
+            return False
+        return is_close(expected, output, self._tolerance)
+
+    def _keep(self, handed: Kernels) -> None:
+        self._exchange(handed)
+        for name, shape in handed:
+            key = (name, torch.Size(shape))
+            one = self.timings[key]
+            seconds = {**one.seconds, TRANSPOSED: one.seconds[one.chosen]}
+            self.timings[key] = replace(one, seconds=seconds, chosen=TRANSPOSED)
 
     def _measure_layer(
         self, name: str, module: nn.Module, form: LayerForm, seen: SeenInput
@@ -227,24 +278,8 @@ class KernelChoice:
         return calls is not None and shape in calls.counts
 
 
-def is_close(expected: Any, output: Any, tolerance: float) -> bool:
-    """Whether all tensors in an output are as expected, relative to the largest value of each."""
-    pairs = zip(tensors_in(expected), tensors_in(output), strict=True)
-    return all(_error(one, other) <= _allowed(one, tolerance) for one, other in pairs)
-
-
-def _allowed(tensor: Tensor, tolerance: float) -> float:
-    if not tensor.is_floating_point():
-        return tolerance
-    return max(tolerance, 2 * torch.finfo(tensor.dtype).eps)
-
-
-def _error(expected: Tensor, output: Tensor) -> float:
-    """The largest difference by the largest value; infinite if shapes or dtypes differ."""
-    if expected.shape != output.shape or expected.dtype != output.dtype:
-        return float("inf")
-    if expected.numel() == 0 or torch.equal(expected, output):
-        return 0.0
-    wide = expected.double()
-    largest = wide.abs().max()
-    return float((output.double() - wide).abs().max() / largest) if largest > 0 else float("inf")
+def _named(form: LayerForm, shape: torch.Size, name: str) -> Callable[[], Kernel] | None:
+    """The kernel of a plan; None if there is none of that name for such a layer."""
+    if name == TRANSPOSED and not form.is_convolution:
+        return partial(SparseLinear, form, turned=False)
+    return kernels_for(form, shape).get(name)

@@ -56,11 +56,13 @@ class SparseLinear(Kernel):
         form: the layer.
         block: how many inputs are multiplied at once, so that they stay in the processor's cache;
             0 for all.
+        turned: whether the output is contiguous; else it is left as the product gives it.
     """
 
-    def __init__(self, form: LayerForm, *, block: int = 0):
+    def __init__(self, form: LayerForm, *, block: int = 0, turned: bool = True):
         super().__init__(form)
-        self._matrix, self._block = to_csr(form.matrix), block
+        self._matrix = to_csr(form.matrix)
+        self.block, self.turned = block, turned
 
     def compute(self, values: Tensor, bias: Tensor) -> Tensor:
         """As `Kernel.compute`."""
@@ -68,10 +70,11 @@ class SparseLinear(Kernel):
         shape = (*values.shape[:-1], self.outputs)
         if rows.shape[0] == 1:  # a product with a vector is up to three times as fast
             return torch.addmv(bias, self._matrix, rows[0]).view(shape)
-        if not self._block:
-            return self._product(rows, bias).t().contiguous().view(shape)
+        if not self.block:
+            output = self._product(rows, bias).t()
+            return (output.contiguous() if self.turned else output).view(shape)
         output = rows.new_empty((len(rows), self.outputs))
-        for few, out in zip(rows.split(self._block), output.split(self._block), strict=True):
+        for few, out in zip(rows.split(self.block), output.split(self.block), strict=True):
             out.copy_(self._product(few, bias).t())
         return output.view(shape)
 
