@@ -21,7 +21,13 @@ from secateurs.acceleration.observed_calls import (
 from secateurs.acceleration.output_error import is_close
 from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear, kernels_for
 from secateurs.acceleration.stopwatch import Measure
-from secateurs.acceleration.transposed_outputs import TRANSPOSED, Place, handing_on, transposed
+from secateurs.acceleration.transposed_outputs import (
+    TRANSPOSED,
+    Noting,
+    Place,
+    may_hand_on,
+    transposed,
+)
 from secateurs.errors import FailureError
 from secateurs.parameters.layer_kinds import EVERY_KIND
 from secateurs.parameters.model_contents import ModelContents
@@ -136,7 +142,7 @@ class KernelChoice:
     def _check(self, number: int, example: Example) -> tuple[float, float]:
         run = partial(self._run, example)
         while True:
-            handed = self._handed_on(number)
+            handed = self._handed_on(number, example)
             used = sorted(
                 (t for k, t in self.timings.items() if self._is_called(number, *k) and t.saved > 0),
                 key=lambda t: t.saved,
@@ -145,7 +151,7 @@ class KernelChoice:
                 DENSE: partial(run, enabled=False),
                 ACCELERATED: partial(run, enabled=True),
             }
-            if handed and self._takes_transposed(example, handed):
+            if handed:
                 functions[TRANSPOSED] = partial(run, enabled=True, also=handed)
             if not used:
                 seconds = self._measure({DENSE: functions[DENSE]})[DENSE]
@@ -184,27 +190,30 @@ class KernelChoice:
             installed[torch.Size(shape)] = kernel
         return before
 
-    def _handed_on(self, number: int) -> Kernels:
-        """Kernels that leave their output transposed, for layers before another sparse one."""
+    def _handed_on(self, number: int, example: Example) -> Kernels:
+        """Kernels that leave their output transposed, for layers before another that takes it so.
+
+        There are none if the model does not work with them, as where `view` needs a contiguous
+        tensor.
+        """
         timings = [t for k, t in self.timings.items() if self._is_called(number, *k)]
-        installed: Kernels = {
+        kernels: Kernels = {
             (t.name, t.shape): self.fast[t.name].kernels[torch.Size(t.shape)]
             for t in timings
             if t.name in self.fast
         }
-        ways = {
-            (t.name, t.shape): installed[t.name, t.shape] for t in handing_on(timings, installed)
-        }
-        return {place: transposed(kernel) for place, kernel in ways.items() if kernel is not None}
-
-    def _takes_transposed(self, example: Example, handed: Kernels) -> bool:
-        """Whether the model works, and gives the same, with outputs that are transposed."""
-        expected = self._run(example, enabled=False)
+        pairs = may_hand_on(timings, kernels)
+        if not pairs:
+            return {}
+        handed: Kernels = {one: transposed(kernels[one]) for one, _ in pairs}  # type: ignore[arg-type]
+        noting = {other: Noting(handed.get(other) or kernels[other]) for _, other in pairs}  # type: ignore[arg-type]
         try:
-            output = self._run(example, enabled=True, also=handed)
-        except _NOT_HERE:  # such as `view` of a tensor that is not contiguous
-            return False
-        return is_close(expected, output, self._tolerance)
+            output = self._run(example, enabled=True, also={**handed, **noting})
+        except _NOT_HERE:
+            return {}
+        if not is_close(self._run(example, enabled=False), output, self._tolerance):
+            return {}
+        return {one: handed[one] for one, other in pairs if noting[other].got_transposed}
 
     def _keep(self, handed: Kernels) -> None:
         self._exchange(handed)

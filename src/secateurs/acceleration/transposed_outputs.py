@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import prod
 
+from torch import Tensor
+
 from secateurs.acceleration.layer_timing import LayerTiming
 from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear
 
@@ -21,30 +23,53 @@ Place = tuple[str, tuple[int, ...]]
 """The name of a layer, and the shape of its input."""
 
 
-def transposed(kernel: Kernel) -> SparseLinear | None:
-    """The same kernel with its output left transposed; None for other kernels."""
-    if not isinstance(kernel, SparseLinear):
-        return None
+class Noting(Kernel):
+    """Another kernel, that also notes whether its input lies transposed.
+
+    Args:
+        kernel: the other one.
+
+    Attributes:
+        got_transposed: whether the last input did.
+    """
+
+    def __init__(self, kernel: Kernel):
+        self._kernel, self.got_transposed = kernel, False
+
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
+        return self._kernel.compute(values, bias)
+
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """As the other kernel."""
+        rows = values.flatten(0, -2)
+        self.got_transposed = rows.t().is_contiguous() and not rows.is_contiguous()
+        return self._kernel(values, bias)
+
+
+def transposed(kernel: SparseLinear) -> SparseLinear:
+    """The same kernel with its output left transposed."""
     other = copy.copy(kernel)
     other.block, other.turned = 0, False
     return other
 
 
-def handing_on(
+def may_hand_on(
     timings: Sequence[LayerTiming], kernels: Mapping[Place, Kernel | None]
-) -> list[LayerTiming]:
-    """The sparse linear layers whose output has the shape of the next one's input.
+) -> list[tuple[Place, Place]]:
+    """Pairs of sparse linear layers, the output of the one in the shape of the other's input.
 
     Args:
         timings: the layers that an example calls, in order.
         kernels: what computes them; None for dense.
     """
-    found: list[LayerTiming] = []
+    found: list[tuple[Place, Place]] = []
     for one, following in pairwise(timings):
-        first, second = (kernels.get((t.name, t.shape)) for t in (one, following))
+        places = (one.name, one.shape), (following.name, following.shape)
+        first, second = map(kernels.get, places)
         if not isinstance(first, SparseLinear) or not isinstance(second, SparseLinear):
             continue
         same = (*one.shape[:-1], first.outputs) == following.shape
         if same and prod(one.shape[:-1]) > 1:
-            found.append(one)
+            found.append(places)
     return found
