@@ -17,7 +17,7 @@ from torch import Tensor
 from secateurs.acceleration.layer_form import LayerForm, to_csr
 
 LEAST_ZEROS = 0.5
-"""A sparse product is not even tried with fewer zeros: it was never faster."""
+"""A sparse product is not tried with fewer zeros: it would read as much as the dense one."""
 
 _BLOCK = 64  # inputs of a linear layer
 _MOST_LEFT = 0.9  # of a layer, below which leaving out empty rows and columns is tried
