@@ -31,6 +31,7 @@ ORDER = [
     {"gradient_pruning"},
     {"prior_pruning"},
     {"pruning"},
+    {"acceleration"},
     {"surrogates", "_console"},
     {"_progress", "report"},
     {"training"},

@@ -5,7 +5,8 @@ the context managers `pruned` and `gradient_pruned`. The parts they are made of:
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
 Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
 ``rapa`` and ``mup`` in ``secateurs.surrogates``. Masks that hold while an optimizer works, and
-schedules that prune further: ``secateurs.training``.
+schedules that prune further: ``secateurs.training``. `accelerate` makes a pruned model faster
+where that is measured.
 
 Importing this package loads nothing else: torch, too, is imported when a name is first used.
 """
@@ -16,6 +17,7 @@ from secateurs._version import __version__
 
 TYPE_CHECKING = False  # importing typing for it would take longer than all else here
 if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same while a program runs
+    from secateurs import acceleration as acceleration
     from secateurs import attacks as attacks
     from secateurs import checkpoint as checkpoint
     from secateurs import criteria as criteria
@@ -32,8 +34,10 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
+    from secateurs.acceleration import Acceleration, accelerate
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
     from secateurs.errors import (
+        AccelerationWarning,
         CoverageWarning,
         FailureError,
         InvalidArgumentError,
@@ -61,6 +65,8 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs.surrogates import Diversified, Ensemble, ensemble
 
 __all__ = [
+    "Acceleration",
+    "AccelerationWarning",
     "Candidates",
     "CoverageWarning",
     "Diversified",
@@ -77,6 +83,7 @@ __all__ = [
     "Sparsity",
     "Target",
     "__version__",
+    "accelerate",
     "apply_masks",
     "ensemble",
     "find_targets",
@@ -94,6 +101,8 @@ __all__ = [
 
 # The module that each name is imported from when it is first used.
 _HOME_OF = {
+    "Acceleration": "acceleration",
+    "AccelerationWarning": "errors",
     "Candidates": "selection.candidates",
     "CoverageWarning": "errors",
     "Diversified": "surrogates",
@@ -109,6 +118,7 @@ _HOME_OF = {
     "SelectionOptions": "selection.selection_options",
     "Sparsity": "masks._sparsity",
     "Target": "parameters.target",
+    "accelerate": "acceleration",
     "apply_masks": "pruning",
     "ensemble": "surrogates",
     "find_targets": "parameters.prunable_parameters",
@@ -124,6 +134,7 @@ _HOME_OF = {
     "sparsity": "masks._sparsity",
 }
 _MODULES = (
+    "acceleration",
     "attacks",
     "checkpoint",
     "criteria",

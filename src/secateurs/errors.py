@@ -124,6 +124,10 @@ class RepairWarning(SecateursWarning):
     """A repair does less than was asked for, or rests on few images."""
 
 
+class AccelerationWarning(SecateursWarning):
+    """Layers that were made faster run dense, so the model is slower than was measured."""
+
+
 class LostTrainingWarning(SecateursWarning):
     """Trained or loaded values were replaced by the original ones, and are lost."""
 

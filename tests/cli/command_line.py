@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOADING = re.compile(r"^loading the network[^\n]+ and the data [^\n]+ \.\.\.\n", re.MULTILINE)
-"""The first line of a sweep or a transfer on stderr."""
+LOADING = re.compile(r"^loading the network[^\n]+ \.\.\.\n", re.MULTILINE)
+"""The first line of a sweep, a transfer or a measurement of speed on stderr."""
 
 RANDOM = ("sweep", "--weights", "random", "--limit", "30")
 """A sweep of the untrained digits network: quick, and the same every time."""

@@ -77,7 +77,7 @@ def make_loader(
         processes: number of processes on this machine that read images and share its cores.
     """
     if workers is None:
-        many = max(1, min(8, _cores() // processes))
+        many = max(1, min(8, cores() // processes))
         workers = 0 if data.name == "digits" else 1 if device.type == "cpu" else many
     return DataLoader(
         data.dataset,
@@ -176,7 +176,7 @@ def readable(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return drop_skipped(images, labels)[:2]
 
 
-def _cores() -> int:
+def cores() -> int:
     """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -18,7 +18,7 @@ from cyclopts import (
 
 from secateurs._console import make_console
 from secateurs._version import __version__
-from secateurs.cli.commands import prune, repair, report, retrain, sweep, transfer
+from secateurs.cli.commands import prune, repair, report, retrain, speed, sweep, transfer
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 
@@ -56,7 +56,7 @@ def make_app() -> App:
     """The program with its commands, for the parser."""
     app = App(
         name="secateurs",
-        help="Exact weight pruning for PyTorch: sweeps, retraining, repair, transfer, checkpoints.",
+        help="Exact weight pruning for PyTorch: sweeps, retraining, repair, speed, transfer.",
         help_format="plaintext",
         version=__version__,
         version_flags=["--version"],
@@ -68,7 +68,7 @@ def make_app() -> App:
             show_default=_shown,
         ),
     )
-    for command in (sweep, retrain, repair, transfer, prune, report):
+    for command in (sweep, retrain, repair, speed, transfer, prune, report):
         app.command(command)
     return app
 

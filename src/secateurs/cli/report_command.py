@@ -10,13 +10,16 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report import (
     markdown_table,
     plot_retrain,
+    plot_speed,
     plot_sweep,
     plot_transfer_curves,
     plot_transfer_heatmap,
+    print_speed_table,
     print_table,
     print_transfer_table,
     repair_table,
     retrain_table,
+    speed_table_markdown,
     transfer_table_markdown,
 )
 from secateurs.report.figure import named_stem
@@ -24,11 +27,13 @@ from secateurs.results import (
     Record,
     RepairRow,
     RetrainRow,
+    SpeedRow,
     TransferRow,
     kind_of_rows,
     read_repair_rows,
     read_retrain_rows,
     read_rows,
+    read_speed_rows,
     read_transfer_rows,
 )
 
@@ -72,6 +77,10 @@ def run_report(
         elif RepairRow in kinds.values():
             stdout.write(repair_table([read_repair_rows(folder) for folder in finished]))
             paths = []
+        elif SpeedRow in kinds.values():
+            found = [row for folder in finished for row in read_speed_rows(folder)]
+            _show(found, speed_table_markdown, print_speed_table, stdout, markdown=markdown)
+            paths = plot_speed(found, stem, title=title) if stem else []
         else:
             rows = [row for folder in finished for row in read_rows(folder)]
             _show(rows, markdown_table, print_table, stdout, markdown=markdown)

@@ -4,6 +4,8 @@ from secateurs.report.plot import plot_sweep
 from secateurs.report.repair_table import repair_table
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import retrain_table
+from secateurs.report.speed_plot import plot_speed
+from secateurs.report.speed_table import print_speed_table, speed_table_markdown
 from secateurs.report.table import markdown_table, print_table
 from secateurs.report.transfer_curves import plot_transfer_curves
 from secateurs.report.transfer_heatmap import plot_transfer_heatmap
@@ -12,12 +14,15 @@ from secateurs.report.transfer_table import print_transfer_table, transfer_table
 __all__ = [
     "markdown_table",
     "plot_retrain",
+    "plot_speed",
     "plot_sweep",
     "plot_transfer_curves",
     "plot_transfer_heatmap",
+    "print_speed_table",
     "print_table",
     "print_transfer_table",
     "repair_table",
     "retrain_table",
+    "speed_table_markdown",
     "transfer_table_markdown",
 ]

@@ -14,20 +14,24 @@ from secateurs.results.row_reader import (
     read_repair_rows,
     read_retrain_rows,
     read_rows,
+    read_speed_rows,
     read_transfer_rows,
 )
+from secateurs.results.speed_row import SPEED_COLUMNS, SpeedRow
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [
     "COLUMNS",
     "REPAIR_COLUMNS",
     "RETRAIN_COLUMNS",
+    "SPEED_COLUMNS",
     "TRANSFER_COLUMNS",
     "Record",
     "RepairRow",
     "Results",
     "RetrainRow",
     "Row",
+    "SpeedRow",
     "TransferRow",
     "digest_of",
     "hit_columns",
@@ -35,6 +39,7 @@ __all__ = [
     "read_repair_rows",
     "read_retrain_rows",
     "read_rows",
+    "read_speed_rows",
     "read_transfer_rows",
     "wilson_interval",
 ]

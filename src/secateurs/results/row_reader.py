@@ -11,15 +11,17 @@ from secateurs.results.record import Record
 from secateurs.results.repair_row import RepairRow
 from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
+from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
 
-Kind = type[Row] | type[TransferRow] | type[RetrainRow] | type[RepairRow]
+Kind = type[Row] | type[TransferRow] | type[RetrainRow] | type[RepairRow] | type[SpeedRow]
 
 _READERS: dict[Kind, str] = {
     Row: "read_rows",
     TransferRow: "read_transfer_rows",
     RetrainRow: "read_retrain_rows",
     RepairRow: "read_repair_rows",
+    SpeedRow: "read_speed_rows",
 }
 
 
@@ -51,20 +53,13 @@ def read_retrain_rows(path: str | os.PathLike[str]) -> list[RetrainRow]:
 
 
 def read_repair_rows(path: str | os.PathLike[str]) -> list[RepairRow]:
-    """Read the results of a repair; nothing is written.
-
-    Args:
-        path: The folder of the run, a .jsonl file or a .csv file.
-
-    Returns:
-        The rows, in the order in which they were added; none from the folder of a run that has
-        not finished a row yet.
-
-    Raises:
-        InvalidArgumentError: There are no results at `path`, or they are of another command.
-        FailureError: A line is broken, or was not written by this version.
-    """
+    """Read the results of a repair; otherwise as `read_rows`."""
     return _read(Path(path), RepairRow)
+
+
+def read_speed_rows(path: str | os.PathLike[str]) -> list[SpeedRow]:
+    """Read the results of ``secateurs speed``; otherwise as `read_rows`."""
+    return _read(Path(path), SpeedRow)
 
 
 def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
@@ -77,7 +72,7 @@ def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     values = _load(Path(path))
     if not values:
         return None
-    others = TransferRow, RetrainRow, RepairRow
+    others = TransferRow, RetrainRow, RepairRow, SpeedRow
     return next((kind for kind in others if _holds(kind, values[0])), Row)
 
 

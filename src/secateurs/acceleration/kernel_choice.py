@@ -1,0 +1,294 @@
+"""Chooses a kernel for each layer by timing, and then checks the model as a whole."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.acceleration.layer_form import LayerForm, form_of, why_not_form
+from secateurs.acceleration.layer_swap import Conditions, FastLayer, install
+from secateurs.acceleration.layer_timing import DENSE, LayerTiming
+from secateurs.acceleration.observed_calls import (
+    Calls,
+    Example,
+    NamedLayers,
+    SeenInput,
+    observe,
+)
+from secateurs.acceleration.output_error import is_close
+from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear, kernels_for
+from secateurs.acceleration.stopwatch import Measure
+from secateurs.acceleration.transposed_outputs import (
+    TRANSPOSED,
+    Noting,
+    Place,
+    may_hand_on,
+    transposed,
+)
+from secateurs.errors import FailureError
+from secateurs.parameters.layer_kinds import EVERY_KIND
+from secateurs.parameters.model_contents import ModelContents
+
+_NOT_HERE = (RuntimeError, NotImplementedError, ValueError)
+"""What torch raises where a sparse product is not implemented for a device or a dtype."""
+
+Kernels = dict[Place, Kernel | None]
+
+ACCELERATED = "accelerated"
+"""The name of the accelerated model among what is measured."""
+
+
+def plain_layers(contents: ModelContents) -> tuple[list[tuple[str, nn.Module]], dict[str, str]]:
+    """The layers that may be replaced, and the others with the reason, by name."""
+    layers: list[tuple[str, nn.Module]] = []
+    left: dict[str, str] = {}
+    for name, module in contents.modules:
+        if isinstance(module, EVERY_KIND):
+            why = why_not_form(module)
+            if why:
+                left[name] = why
+            else:
+                layers.append((name, module))
+    return layers, left
+
+
+class KernelChoice:
+    """The layers of a model, what was measured of them, and what was chosen.
+
+    Args:
+        model: the network, in evaluation mode.
+        layers: the layers that may be replaced.
+        examples: what it is called with.
+        conditions: what all layers share.
+        measure: gives the seconds that functions take.
+        margin: the part of the dense time that a kernel must save.
+        tolerance: how far an output may be from the dense one, relative to the largest.
+
+    Attributes:
+        timings: by layer and shape.
+        fast: what replaces the layers, by name.
+        seconds: of the dense and of the accelerated model, for each example.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: NamedLayers,
+        examples: Sequence[Example],
+        conditions: Conditions,
+        *,
+        measure: Measure,
+        margin: float,
+        tolerance: float,
+    ):
+        self._model, self._layers, self._examples = model, dict(layers), examples
+        self._conditions, self._measure = conditions, measure
+        self._margin, self._tolerance = margin, tolerance
+        self._calls = [observe(model, layers, example) for example in examples]
+        self.timings: dict[tuple[str, torch.Size], LayerTiming] = {}
+        self.fast: dict[str, FastLayer] = {}
+        self.seconds: list[tuple[float, float]] = []
+        for name, module in layers:
+            form = form_of(module)
+            kept = int(torch.count_nonzero(form.matrix))
+            total = form.matrix.numel() // form.groups
+            for shape, count in self._shapes(name).items():
+                self.timings[name, shape] = LayerTiming(
+                    name, type(module).__name__, tuple(shape), 1 - kept / total, kept, count
+                )
+
+    def measure_layers(self) -> None:
+        """Time the kernels of every layer, and install the fastest."""
+        for name, module in self._layers.items():
+            for seen in self._inputs(name):
+                self._measure_layer(name, module, form_of(module), seen)
+        self._install()
+
+    def take(self, planned: Iterable[LayerTiming]) -> None:
+        """Install what was chosen earlier.
+
+        Raises:
+            FailureError: a kernel that was chosen does not work here.
+        """
+        for one in planned:
+            name, shape = one.name, torch.Size(one.shape)
+            seen = next(s for s in self._inputs(name) if s.shape == shape)
+            count = self.timings[name, shape].calls
+            self.timings[name, shape] = replace(one, calls=count)
+            if one.chosen == DENSE:
+                continue
+            made = _named(form_of(self._layers[name]), shape, one.chosen)
+            kernel = None if made is None else self._working(self._layers[name], seen, made)
+            if kernel is None:
+                raise FailureError(
+                    f"the plan computes {name} by {one.chosen}, which does not work here: leave "
+                    "plan out to measure again"
+                )
+            self._layer(name).kernels[shape] = kernel
+        self._install()
+
+    def check_whole(self) -> None:
+        """Take kernels out, the least useful first, until the model is nowhere slower than dense.
+
+        An output that is too far from the dense one counts as slower.
+        """
+        self.seconds = [self._check(i, example) for i, example in enumerate(self._examples)]
+        for name in [n for n, f in self.fast.items() if not any(f.kernels.values())]:
+            del self.fast[name]
+
+    def _check(self, number: int, example: Example) -> tuple[float, float]:
+        run = partial(self._run, example)
+        while True:
+            handed = self._handed_on(number, example)
+            used = sorted(
+                (t for k, t in self.timings.items() if self._is_called(number, *k) and t.saved > 0),
+                key=lambda t: t.saved,
+            )
+            functions = {
+                DENSE: partial(run, enabled=False),
+                ACCELERATED: partial(run, enabled=True),
+            }
+            if handed:
+                functions[TRANSPOSED] = partial(run, enabled=True, also=handed)
+            if not used:
+                seconds = self._measure({DENSE: functions[DENSE]})[DENSE]
+                return seconds, seconds
+            if is_close(functions[DENSE](), functions[ACCELERATED](), self._tolerance):
+                seconds = self._measure(functions)
+                fastest = min(seconds, key=seconds.__getitem__)
+                if fastest == TRANSPOSED:
+                    self._keep(handed)
+                if fastest != DENSE:
+                    return seconds[DENSE], seconds[fastest]
+            for one in used[: (len(used) + 1) // 2]:
+                self._drop(one)
+
+    def _drop(self, one: LayerTiming) -> None:
+        shape = torch.Size(one.shape)
+        self.timings[one.name, shape] = replace(one, chosen=DENSE)
+        self.fast[one.name].kernels[shape] = None
+
+    def _run(self, example: Example, *, enabled: bool, also: Kernels | None = None) -> Any:
+        """Run the model dense or accelerated, with other kernels for some layers."""
+        self._conditions.enabled = enabled
+        before = self._exchange(also or {})
+        try:
+            return example.run(self._model)
+        finally:
+            self._exchange(before)
+            self._conditions.enabled = True
+
+    def _exchange(self, kernels: Kernels) -> Kernels:
+        """Install kernels, and return those that were there."""
+        before: Kernels = {}
+        for (name, shape), kernel in kernels.items():
+            installed = self.fast[name].kernels
+            before[name, shape] = installed[torch.Size(shape)]
+            installed[torch.Size(shape)] = kernel
+        return before
+
+    def _handed_on(self, number: int, example: Example) -> Kernels:
+        """Kernels that leave their output transposed, for layers before another that takes it so.
+
+        There are none if the model does not work with them, as where `view` needs a contiguous
+        tensor.
+        """
+        timings = [t for k, t in self.timings.items() if self._is_called(number, *k)]
+        kernels: Kernels = {
+            (t.name, t.shape): self.fast[t.name].kernels[torch.Size(t.shape)]
+            for t in timings
+            if t.name in self.fast
+        }
+        pairs = may_hand_on(timings, kernels)
+        if not pairs:
+            return {}
+        handed: Kernels = {one: transposed(kernels[one]) for one, _ in pairs}  # type: ignore[arg-type]
+        noting = {other: Noting(handed.get(other) or kernels[other]) for _, other in pairs}  # type: ignore[arg-type]
+        try:
+            output = self._run(example, enabled=True, also={**handed, **noting})
+        except _NOT_HERE:
+            return {}
+        if not is_close(self._run(example, enabled=False), output, self._tolerance):
+            return {}
+        return {one: handed[one] for one, other in pairs if noting[other].got_transposed}
+
+    def _keep(self, handed: Kernels) -> None:
+        self._exchange(handed)
+        for name, shape in handed:
+            key = (name, torch.Size(shape))
+            one = self.timings[key]
+            seconds = {**one.seconds, TRANSPOSED: one.seconds[one.chosen]}
+            self.timings[key] = replace(one, seconds=seconds, chosen=TRANSPOSED)
+
+    def _measure_layer(
+        self, name: str, module: nn.Module, form: LayerForm, seen: SeenInput
+    ) -> None:
+        kernels = {
+            kind: kernel
+            for kind, make in kernels_for(form, seen.shape).items()
+            if (kernel := self._working(module, seen, make)) is not None
+        }
+        if not kernels:
+            return
+        values, dense = seen.random(), type(module).forward
+        functions: dict[str, Callable[[], object]] = {DENSE: partial(dense, module, values)}
+        for kind, kernel in kernels.items():
+            fast = FastLayer(name, module, self._conditions)
+            fast.kernels[seen.shape] = kernel
+            functions[kind] = partial(fast.call, module, dense, values)
+        timing = replace(self.timings[name, seen.shape], seconds=dict(self._measure(functions)))
+        timing = timing.with_fastest(self._margin)
+        self.timings[name, seen.shape] = timing
+        if timing.chosen != DENSE:
+            self._layer(name).kernels[seen.shape] = kernels[timing.chosen]
+
+    def _working(
+        self, module: nn.Module, seen: SeenInput, make: Callable[[], Kernel]
+    ) -> Kernel | None:
+        """A kernel; None if it does not work here, or not exactly enough."""
+        values = seen.random()
+        try:
+            kernel = make()
+            output = kernel(values, module._parameters["bias"])
+        except _NOT_HERE:
+            return None
+        expected = type(module).forward(module, values)
+        return kernel if is_close(expected, output, self._tolerance) else None
+
+    def _layer(self, name: str) -> FastLayer:
+        if name not in self.fast:
+            self.fast[name] = FastLayer(name, self._layers[name], self._conditions)
+            # Other shapes that the examples have stay dense without a word.
+            self.fast[name].kernels |= dict.fromkeys(self._shapes(name))
+        return self.fast[name]
+
+    def _install(self) -> None:
+        for name, fast in self.fast.items():
+            install(self._layers[name], fast)
+
+    def _inputs(self, name: str) -> list[SeenInput]:
+        every = {
+            s: i for calls in self._calls if name in calls for s, i in calls[name].inputs.items()
+        }
+        return list(every.values())
+
+    def _shapes(self, name: str) -> Mapping[torch.Size, int]:
+        found: dict[torch.Size, int] = {}
+        for calls in self._calls:
+            if name in calls:
+                found |= calls[name].counts
+        return found
+
+    def _is_called(self, number: int, name: str, shape: torch.Size) -> bool:
+        calls: Calls | None = self._calls[number].get(name)
+        return calls is not None and shape in calls.counts
+
+
+def _named(form: LayerForm, shape: torch.Size, name: str) -> Callable[[], Kernel] | None:
+    """The kernel of a plan; None if there is none of that name for such a layer."""
+    if name == TRANSPOSED and not form.is_convolution:
+        return partial(SparseLinear, form, turned=False)
+    return kernels_for(form, shape).get(name)

@@ -1,0 +1,128 @@
+"""Layers that can be computed in another way: their weight as a matrix, and their geometry."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.parameters.layer_kinds import Conv1D
+
+
+@dataclass(frozen=True)
+class LayerForm:
+    """What a linear layer or a convolution computes.
+
+    Attributes:
+        matrix: the weight, detached, (outputs, inputs), where the inputs of a convolution are its
+            channels times its kernel's positions.
+        kernel: the size of the kernel; empty for a linear layer.
+        stride: of a convolution.
+        dilation: of a convolution.
+        padding: as `torch.nn.functional.pad` takes it; empty if there is none.
+        groups: of a convolution.
+    """
+
+    matrix: Tensor
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    groups: int = 1
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether it is a convolution."""
+        return bool(self.kernel)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each output pixel is computed from the input pixel at the same position."""
+        return not self.padding and all(size == 1 for size in (*self.kernel, *self.stride))
+
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether an input of this shape is one that the fast ways are written for."""
+        return 0 not in shape and (not self.kernel or len(shape) == len(self.kernel) + 2)
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, ...]:
+        """How many pixels a convolution gives for so many, padding included."""
+        geometry = zip(size, self.kernel, self.stride, self.dilation, strict=True)
+        return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in geometry)
+
+
+def why_not_form(module: nn.Module) -> str:
+    """Why a layer is left as it is; empty if `form_of` describes it."""
+    if not _is_plain(module):
+        return "its class has a forward of its own"
+    if "forward" in vars(module):
+        return "its forward was replaced on the instance"
+    if module._parameters.get("weight") is None:
+        return "its weight is computed"
+    if type(module._parameters["weight"]) is not nn.Parameter:
+        return "its weight is a tensor subclass"
+    if cast(Tensor, module._parameters["weight"]).is_inference():
+        return "its weight was made in inference mode, where changes cannot be noticed"
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        return "it pads with other values than zeros"
+    return ""
+
+
+def form_of(module: nn.Module) -> LayerForm:
+    """Describe a layer for which `why_not_form` is empty."""
+    weight = cast(Tensor, module._parameters["weight"]).detach()
+    if isinstance(module, Conv1D):
+        return LayerForm(weight.t())
+    if isinstance(module, nn.Linear):
+        return LayerForm(weight)
+    layer = cast(Any, module)
+    padding = tuple(layer._reversed_padding_repeated_twice)
+    return LayerForm(
+        _ungrouped(weight, layer.groups).flatten(1),
+        layer.kernel_size,
+        layer.stride,
+        layer.dilation,
+        padding if any(padding) else (),
+        layer.groups,
+    )
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether the layer's own class computes its output, not a subclass with other ideas."""
+    cls = type(module)
+    if isinstance(module, Conv1D):
+        return cls.__name__ == "Conv1D"
+    if cls.forward is nn.Linear.forward:
+        return True
+    convolve = getattr(cls, "_conv_forward", None)
+    return any(
+        cls.forward is conv.forward and convolve is getattr(conv, "_conv_forward", None)
+        for conv in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    )
+
+
+def _ungrouped(weight: Tensor, groups: int) -> Tensor:
+    """The weight of a convolution of groups as that of one group: other groups have zeros."""
+    if groups == 1:
+        return weight
+    outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+    whole = weight.new_zeros((weight.shape[0], inputs * groups, *weight.shape[2:]))
+    for group in range(groups):
+        rows = slice(group * outputs, (group + 1) * outputs)
+        whole[rows, group * inputs : (group + 1) * inputs] = weight[rows]
+    return whole
+
+
+def to_csr(matrix: Tensor) -> Tensor:
+    """A matrix in compressed sparse rows, with the 32-bit indices that MKL takes as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
+        sparse = matrix.contiguous().to_sparse_csr()
+        index = torch.int32 if sparse.values().numel() < 2**31 else torch.int64
+        return torch.sparse_csr_tensor(
+            sparse.crow_indices().to(index),
+            sparse.col_indices().to(index),
+            sparse.values(),
+            matrix.shape,
+        )

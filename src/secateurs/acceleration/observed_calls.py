@@ -1,0 +1,152 @@
+"""Which layers a model calls for an example, and with inputs of which shapes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.acceleration.layer_swap import install, uninstall
+from secateurs.errors import InvalidArgumentError
+
+NamedLayers = Sequence[tuple[str, nn.Module]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """The arguments that a model is called with.
+
+    Attributes:
+        args: the positional ones.
+        kwargs: the others.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] | None = None
+
+    def run(self, model: nn.Module) -> Any:
+        """Call the model."""
+        return model(*self.args, **(self.kwargs or {}))
+
+    def __str__(self) -> str:
+        return ", ".join("x".join(map(str, t.shape)) for t in tensors_in((self.args, self.kwargs)))
+
+
+@dataclass(frozen=True)
+class SeenInput:
+    """The input of a layer's call: what is needed to make one like it.
+
+    Attributes:
+        shape: its shape.
+        strides: its strides.
+        dtype: its dtype.
+        device: its device.
+    """
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def random(self) -> Tensor:
+        """An input of this kind, of standard normal values, the same at each call."""
+        source = torch.Generator().manual_seed(0)
+        values = torch.randn(self.shape, generator=source, dtype=torch.float32)
+        empty = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
+        return empty.copy_(values)
+
+
+class _Observer:
+    """Stands in for what replaces a layer's forward, and notes its inputs."""
+
+    def __init__(self) -> None:
+        self.calls: dict[torch.Size, SeenInput] = {}
+        self.counts: dict[torch.Size, int] = {}
+
+    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
+        if type(values) is Tensor and values.layout == torch.strided:
+            shape = values.shape
+            strides = values.stride() if min(values.stride(), default=1) > 0 else ()
+            strides = strides or torch.empty(shape, device="meta").stride()  # of expanded inputs
+            self.calls[shape] = SeenInput(shape, strides, values.dtype, values.device)
+            self.counts[shape] = self.counts.get(shape, 0) + 1
+        return forward(module, values)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls of a layer for one example.
+
+    Attributes:
+        inputs: by shape.
+        counts: how often each is called.
+    """
+
+    inputs: Mapping[torch.Size, SeenInput]
+    counts: Mapping[torch.Size, int]
+
+
+def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str, Calls]:
+    """Run a model once, and see which of some layers it calls.
+
+    Args:
+        model: the network, in evaluation mode.
+        layers: the layers to look at, with their names.
+        example: what the model is called with.
+
+    Raises:
+        InvalidArgumentError: the model does not take the example.
+    """
+    observers = {name: _Observer() for name, _ in layers}
+    with ExitStack() as stack:
+        for name, module in layers:
+            stack.callback(uninstall, module)
+            install(module, observers[name])
+        try:
+            example.run(model)
+        except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InvalidArgumentError(
+                f"the model does not take the example input ({example}): {why}; give what it is "
+                "called with: a tensor, a tuple of arguments, or a dict of keyword arguments"
+            ) from error
+    return {name: Calls(o.calls, o.counts) for name, o in observers.items() if o.calls}
+
+
+def examples_of(given: Any) -> list[Example]:
+    """Read ``example_input``: one example, or a list of several.
+
+    Raises:
+        InvalidArgumentError: there is none, or one holds no tensor.
+    """
+    several = cast(list[Any], given) if isinstance(given, list) else [given]
+    found = [_example_of(one) for one in several]
+    if not found or not all(any(True for _ in tensors_in((e.args, e.kwargs))) for e in found):
+        raise InvalidArgumentError(
+            "example_input must be what the model is called with: a tensor, a tuple of arguments, "
+            "a dict of keyword arguments, or a list of such examples of several shapes; got "
+            f"{type(given).__name__} without a tensor"
+        )
+    return found
+
+
+def _example_of(given: Any) -> Example:
+    if isinstance(given, tuple):
+        return Example(cast(tuple[Any, ...], given))
+    if isinstance(given, Mapping):
+        return Example((), dict(cast(Mapping[str, Any], given)))
+    return Example((given,))
+
+
+def tensors_in(value: Any) -> Iterable[Tensor]:
+    """All tensors in nested tuples, lists and mappings, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in cast(Mapping[Any, Any], value).values():
+            yield from tensors_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in cast(Sequence[Any], value):
+            yield from tensors_in(inner)

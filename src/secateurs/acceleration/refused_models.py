@@ -1,0 +1,62 @@
+"""Models that cannot be accelerated, and what to do instead."""
+
+import torch
+from torch import nn
+
+from secateurs.acceleration.layer_swap import fast_layer
+from secateurs.distributed.dtensor import is_dtensor
+from secateurs.errors import InvalidArgumentError
+from secateurs.originals.module_state import masks_of
+from secateurs.parameters.model_contents import ModelContents
+
+_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+
+
+def refuse_model(contents: ModelContents) -> None:
+    """Refuse a model whose layers cannot be replaced, or are replaced already.
+
+    Raises:
+        InvalidArgumentError: it is scripted, compiled, quantised, distributed, a surrogate, pruned
+            in its backward pass, or accelerated.
+    """
+    if "_proxied" in vars(contents.model):
+        raise InvalidArgumentError(
+            "a surrogate is pruned afresh at every call, so there are no zeros to count on: "
+            "prune its network with global_prune, and accelerate that"
+        )
+    for name, module in contents.modules:
+        why = _why_not(module)
+        if why:
+            where = f"{name} of the model" if name else "the model"
+            raise InvalidArgumentError(f"{where} {why}")
+    if contents.group.is_distributed:
+        raise InvalidArgumentError(
+            "the model is divided over ranks or wrapped for several of them: accelerate the plain "
+            "model in one process (of DistributedDataParallel, model.module)"
+        )
+
+
+def _why_not(module: nn.Module) -> str:
+    if isinstance(module, torch.jit.ScriptModule):
+        return "is scripted or traced: call accelerate before torch.jit.script or torch.jit.trace"
+    if type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
+        return (
+            "is compiled, and compiled code runs dense: accelerate the model without torch.compile"
+        )
+    if type(module).__module__.startswith(_QUANTISED):
+        return (
+            "is quantised, so its weights are packed integers: accelerate the floating-point "
+            "model, or keep the quantised one"
+        )
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        return "is a DistributedDataParallel: accelerate its module, in one process"
+    if any(is_dtensor(p) for p in module._parameters.values() if p is not None):
+        return "holds a part of its weights on each rank: accelerate a whole model in one process"
+    if masks_of(module):
+        return (
+            "is pruned in its backward pass alone, so its forward pass has no zeros: call "
+            "restore(model), and global_prune"
+        )
+    if fast_layer(module) is not None:
+        return "is accelerated already: call restore() of what accelerate returned, or refresh()"
+    return ""

@@ -1,0 +1,293 @@
+"""Ways to compute a layer that make use of its zeros.
+
+Each is made of a layer's weight, and called with an input and a bias. They give what the dense
+layer gives, up to the order in which sums are rounded, for inputs of any size. Which one is fast
+depends on the machine, on the shapes and on the zeros: nothing here decides that.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from secateurs.acceleration.layer_form import LayerForm, to_csr
+
+LEAST_ZEROS = 0.5
+"""A sparse product is not tried with fewer zeros: it would read as much as the dense one."""
+
+_BLOCK = 64  # inputs of a linear layer
+_MOST_LEFT = 0.9  # of a layer, below which leaving out empty rows and columns is tried
+_CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the input
+
+
+class Kernel(ABC):
+    """One way to compute a layer.
+
+    Args:
+        form: the layer.
+    """
+
+    def __init__(self, form: LayerForm):
+        self.outputs, self.inputs = form.matrix.shape
+        self._zeros = form.matrix.new_zeros(self.outputs)
+
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's output.
+
+        Args:
+            values: as the layer takes it.
+            bias: the layer's bias as it is now.
+        """
+        return self.compute(values, self._zeros if bias is None else bias)
+
+    @abstractmethod
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """The layer's output with a bias."""
+
+
+class SparseLinear(Kernel):
+    """A linear layer as a sparse matrix times the inputs.
+
+    Args:
+        form: the layer.
+        block: how many inputs are multiplied at once, so that they stay in the processor's cache;
+            0 for all.
+        turned: whether the output is contiguous; else it is left as the product gives it.
+    """
+
+    def __init__(self, form: LayerForm, *, block: int = 0, turned: bool = True):
+        super().__init__(form)
+        self._matrix = to_csr(form.matrix)
+        self.block, self.turned = block, turned
+
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
+        rows = values.reshape(-1, self.inputs)
+        shape = (*values.shape[:-1], self.outputs)
+        if rows.shape[0] == 1:  # a product with a vector is up to three times as fast
+            return torch.addmv(bias, self._matrix, rows[0]).view(shape)
+        if not self.block:
+            output = self._product(rows, bias).t()
+            return (output.contiguous() if self.turned else output).view(shape)
+        output = rows.new_empty((len(rows), self.outputs))
+        for few, out in zip(rows.split(self.block), output.split(self.block), strict=True):
+            out.copy_(self._product(few, bias).t())
+        return output.view(shape)
+
+    def _product(self, rows: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias[:, None], self._matrix, rows.t().contiguous())
+
+
+class SemiStructuredLinear(Kernel):
+    """A linear layer with two zeros among four neighbours, on a GPU that computes these faster."""
+
+    def __init__(self, form: LayerForm):
+        super().__init__(form)
+        with torch.no_grad():
+            self._matrix = torch.sparse.to_sparse_semi_structured(form.matrix.contiguous())
+
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
+        return F.linear(values, self._matrix, bias)
+
+
+class _Convolution(Kernel):
+    """A convolution of padded images, the pixels of one image after the other in memory."""
+
+    def __init__(self, form: LayerForm):
+        super().__init__(form)
+        self._form = form
+        self.channels = self.inputs // prod(form.kernel)
+
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
+        images = F.pad(values, self._form.padding) if self._form.padding else values
+        output = self.convolve(images.contiguous(), bias)
+        return output.contiguous(memory_format=_format_of(values))
+
+    @abstractmethod
+    def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+        """The output for images that are padded and contiguous."""
+
+
+class UnfoldedConvolution(_Convolution):
+    """A convolution as a sparse matrix times the pixels that each output pixel is computed from.
+
+    Args:
+        form: the layer.
+        joint: whether all images are multiplied at once, not one after the other.
+    """
+
+    def __init__(self, form: LayerForm, *, joint: bool = False):
+        super().__init__(form)
+        self._matrix, self._joint = to_csr(form.matrix), joint
+
+    def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+        """As `_Convolution.convolve`."""
+        count, size = images.shape[0], self._form.output_size(images.shape[2:])
+        across, shape = bias[:, None], (count, self.outputs, *size)
+        if count == 1:
+            return torch.addmm(across, self._matrix, self._columns(images[0], size)).view(shape)
+        if self._joint:
+            columns = self._columns(images.transpose(0, 1), size)
+            product = torch.addmm(across, self._matrix, columns)
+            return product.view(self.outputs, count, *size).transpose(0, 1).contiguous()
+        output = images.new_empty((count, self.outputs, prod(size)))
+        for image, out in zip(images, output, strict=True):
+            torch.addmm(across, self._matrix, self._columns(image, size), out=out)
+        return output.view(shape)
+
+    def _columns(self, images: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The inputs of each output pixel, (inputs, pixels); nothing is copied where k is 1.
+
+        Args:
+            images: (channels, *pixels) or (channels, images, *pixels).
+            size: how many output pixels there are.
+        """
+        form, several = self._form, images.dim() - len(size) - 1
+        channel, *between = images.stride()[: 1 + several]
+        steps = images.stride()[1 + several :]
+        taps = [d * s for d, s in zip(form.dilation, steps, strict=True)]
+        moves = [n * s for n, s in zip(form.stride, steps, strict=True)]
+        view = images.as_strided(
+            (images.shape[0], *form.kernel, *images.shape[1 : 1 + several], *size),
+            (channel, *taps, *between, *moves),
+        )
+        return view.reshape(self.inputs, -1)
+
+
+class TappedConvolution(_Convolution):
+    """A convolution as the sum of a sparse matrix times shifted pixels for each kernel position.
+
+    No pixel is copied: in a row of padded images after each other, a shift is another beginning.
+    Pixels computed across the images' edges are left out at the end. Strides must be 1.
+    """
+
+    def __init__(self, form: LayerForm):
+        super().__init__(form)
+        taps = form.matrix.view(self.outputs, self.channels, -1).unbind(2)
+        self._taps = [(i, to_csr(tap)) for i, tap in enumerate(taps) if bool(tap.any())]
+
+    def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+        """As `_Convolution.convolve`."""
+        size = self._form.output_size(images.shape[2:])
+        steps = images.stride()[2:]
+        length = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True))
+        output = bias[:, None].expand(self.outputs, length).repeat(images.shape[0], 1, 1)
+        offsets = list(self._offsets(steps))
+        for image, out in zip(images.flatten(2), output, strict=True):
+            for tap, matrix in self._taps:
+                start = offsets[tap]
+                torch.addmm(out, matrix, image[:, start : start + length], out=out)
+        per_image, per_channel, _ = output.stride()
+        shape = (images.shape[0], self.outputs, *size)
+        return output.as_strided(shape, (per_image, per_channel, *steps)).contiguous()
+
+    def _offsets(self, steps: tuple[int, ...]) -> Iterator[int]:
+        """How far each position of the kernel is from the first, in pixels."""
+        for tap in range(prod(self._form.kernel)):
+            offset, left = 0, tap
+            geometry = zip(self._form.kernel, self._form.dilation, steps, strict=True)
+            for size, dilation, step in reversed(list(geometry)):
+                left, at = divmod(left, size)
+                offset += at * dilation * step
+            yield offset
+
+
+class SmallerLayer(Kernel):
+    """A dense layer without the outputs and inputs (of a convolution: channels) that are zero."""
+
+    def __init__(self, form: LayerForm):
+        super().__init__(form)
+        self._form = form
+        self.rows, self.columns = used(form)
+        whole = form.matrix.view(self.outputs, -1, *form.kernel)
+        self._weight = whole[self.rows][:, self.columns].contiguous()
+        self._all_rows = len(self.rows) == self.outputs
+        self._all_columns = len(self.columns) == whole.shape[1]
+
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
+        axis = 1 if self._form.is_convolution else values.dim() - 1
+        few = values if self._all_columns else values.index_select(axis, self.columns)
+        small = self._layer(few, bias if self._all_rows else bias[self.rows])
+        layout = _format_of(values)
+        if self._all_rows:
+            return small.contiguous(memory_format=layout)
+        shape = list(small.shape)
+        shape[axis] = self.outputs
+        along = bias.view(-1, *(1 for _ in shape[axis + 1 :])).expand(shape)
+        filled = along.clone(memory_format=layout)  # never the bias itself
+        filled.index_copy_(axis, self.rows, small)
+        return filled
+
+    def _layer(self, values: Tensor, bias: Tensor) -> Tensor:
+        form = self._form
+        if not form.is_convolution:
+            return F.linear(values, self._weight.flatten(1), bias)
+        images = F.pad(values, form.padding) if form.padding else values
+        convolve = _CONVOLVE[values.dim()]
+        return convolve(images, self._weight, bias, form.stride, 0, form.dilation)
+
+
+def used(form: LayerForm) -> tuple[Tensor, Tensor]:
+    """The outputs, and the inputs or input channels, that have a weight other than zero."""
+    channels = form.matrix.view(len(form.matrix), -1, prod(form.kernel)) != 0
+    by_channel = channels.any(2)
+    return by_channel.any(1).nonzero()[:, 0], by_channel.any(0).nonzero()[:, 0]
+
+
+def kernels_for(form: LayerForm, shape: tuple[int, ...]) -> dict[str, Callable[[], Kernel]]:
+    """The ways to compute a layer that may be faster than dense, by name, not made yet.
+
+    Args:
+        form: the layer.
+        shape: of its input.
+    """
+    found: dict[str, Callable[[], Kernel]] = {}
+    if not form.takes(shape):
+        return found
+    matrix = form.matrix
+    kept = int(torch.count_nonzero(matrix))
+    if kept <= (1 - LEAST_ZEROS) * matrix.numel() / form.groups:
+        found |= dict(_sparse(form, shape))
+    if form.groups == 1 and kept:
+        rows, columns = used(form)
+        left = len(rows) * len(columns) * prod(form.kernel)
+        if left <= _MOST_LEFT * matrix.numel():
+            found["smaller"] = partial(SmallerLayer, form)
+    return found
+
+
+def _sparse(form: LayerForm, shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[[], Kernel]]]:
+    if not form.is_convolution:
+        yield "csr", partial(SparseLinear, form)
+        if prod(shape[:-1]) > _BLOCK:
+            yield "csr in blocks", partial(SparseLinear, form, block=_BLOCK)
+        if form.matrix.is_cuda and _is_two_of_four(form.matrix):
+            yield "2:4", partial(SemiStructuredLinear, form)
+        return
+    name = "csr" if form.is_pointwise else "im2col csr"
+    yield name, partial(UnfoldedConvolution, form)
+    if shape[0] > 1:
+        yield f"{name}, images joined", partial(UnfoldedConvolution, form, joint=True)
+    if not form.is_pointwise and all(step == 1 for step in form.stride):
+        yield "shifted csr", partial(TappedConvolution, form)
+
+
+def _is_two_of_four(matrix: Tensor) -> bool:
+    """Whether of four neighbours in a row at most two are kept."""
+    if matrix.shape[1] % 4:
+        return False
+    return bool(((matrix.reshape(-1, 4) != 0).sum(1) <= 2).all())
+
+
+def _format_of(values: Tensor) -> torch.memory_format:
+    """Whether the channels of images come last in memory."""
+    last = values.dim() == 4 and not values.is_contiguous()
+    last = last and values.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

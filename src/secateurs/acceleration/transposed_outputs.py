@@ -1,0 +1,75 @@
+"""Sparse linear layers that hand on their output as it lies in memory, transposed.
+
+A sparse matrix times the inputs gives the outputs transposed, and takes its inputs transposed. Of
+two such layers with an activation in between, the first need not turn its output, nor the second
+its input. Only the timing of a whole model shows whether that pays, and only running it whether
+what stands in between takes such a tensor.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor
+
+from secateurs.acceleration.layer_timing import LayerTiming
+from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear
+
+TRANSPOSED = "csr, output transposed"
+"""The name of this way to compute a linear layer."""
+
+Place = tuple[str, tuple[int, ...]]
+"""The name of a layer, and the shape of its input."""
+
+
+class Noting(Kernel):
+    """Another kernel, that also notes whether its input lies transposed.
+
+    Args:
+        kernel: the other one.
+
+    Attributes:
+        got_transposed: whether the last input did.
+    """
+
+    def __init__(self, kernel: Kernel):
+        self._kernel, self.got_transposed = kernel, False
+
+    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
+        """As `Kernel.compute`."""
+        return self._kernel.compute(values, bias)
+
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """As the other kernel."""
+        rows = values.flatten(0, -2)
+        self.got_transposed = rows.t().is_contiguous() and not rows.is_contiguous()
+        return self._kernel(values, bias)
+
+
+def transposed(kernel: SparseLinear) -> SparseLinear:
+    """The same kernel with its output left transposed."""
+    other = copy.copy(kernel)
+    other.block, other.turned = 0, False
+    return other
+
+
+def may_hand_on(
+    timings: Sequence[LayerTiming], kernels: Mapping[Place, Kernel | None]
+) -> list[tuple[Place, Place]]:
+    """Pairs of sparse linear layers, the output of the one in the shape of the other's input.
+
+    Args:
+        timings: the layers that an example calls, in order.
+        kernels: what computes them; None for dense.
+    """
+    found: list[tuple[Place, Place]] = []
+    for one, following in pairwise(timings):
+        places = (one.name, one.shape), (following.name, following.shape)
+        first, second = map(kernels.get, places)
+        if not isinstance(first, SparseLinear) or not isinstance(second, SparseLinear):
+            continue
+        same = (*one.shape[:-1], first.outputs) == following.shape
+        if same and prod(one.shape[:-1]) > 1:
+            found.append(places)
+    return found

@@ -1,0 +1,98 @@
+"""``secateurs speed``: images a second of a pruned network, dense and accelerated."""
+
+import hashlib
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateurs._console import say
+from secateurs._progress import progress_bar
+from secateurs.cli.loading import cores, pick_device
+from secateurs.cli.option_types import given
+from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
+from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation import SpeedGrid, speed_sweep
+from secateurs.provenance import weights_sha256
+from secateurs.report import plot_speed, print_speed_table
+from secateurs.results import Results, SpeedRow
+from secateurs.selection.selection_options import SelectionOptions
+from secateurs.zoo import LoadedModel, load_model
+
+
+def run_speed(asked: SpeedNetwork, pruning: SpeedPruning, running: SpeedOutput) -> None:
+    """Load, measure, and report.
+
+    Args:
+        asked: the network, and how it is run.
+        pruning: the ratios, and how it is pruned.
+        running: where the results go.
+    """
+    options = SelectionOptions(**given(pruning, "p_prune"))
+    threads = asked.threads or ((1, 2) if cores() > 1 else (1,))
+    grid = SpeedGrid(pruning.p_prune, asked.batch_sizes, threads, options)
+    if max(threads) > cores():
+        raise InvalidArgumentError(
+            f"--threads {max(threads)} is more than the {cores()} cores that this process may "
+            f"use: write --threads {cores()}"
+        )
+    device = pick_device(asked.device)
+    torch.manual_seed(pruning.seed)  # for --weights random
+    model = load_model(
+        asked.arch, weights=asked.weights, num_classes=asked.num_classes, img_size=asked.img_size
+    )
+    model.model.to(device)
+    folder = running.output or _default_output(model, asked, pruning)
+    ratios = grid.ratios(model.model)
+    config = {"network": asdict(asked), "pruning": asdict(pruning), "threads": threads}
+    config |= {"weights": weights_sha256(model.model), "ratios": ratios}
+    with Results(folder, SpeedRow) as results:
+        results.open(config, overwrite=not running.resume)
+        done = {row.key for row in results.rows()}
+        total = len(ratios) * len(asked.batch_sizes) * len(threads)
+        with progress_bar("Measuring", total) as bar:
+            bar.advance(len(done))
+            rows = speed_sweep(
+                model.model,
+                image_for(model).to(device),
+                grid,
+                name=model.name,
+                weights=model.weights,
+                done=done,
+            )
+            for row in rows:
+                results.add(row)
+                bar.advance(1)
+        measured = results.rows()
+    _report(measured, folder, running.title, again=len(done) < len(measured))
+
+
+def image_for(model: LoadedModel) -> torch.Tensor:
+    """An input of random values, of the size that a network takes."""
+    from PIL import Image
+
+    pre = model.preprocess
+    black = pre(Image.new(pre.image_mode, (64, 64)))
+    return torch.randn(black.shape, generator=torch.Generator().manual_seed(0))
+
+
+def _default_output(model: LoadedModel, asked: SpeedNetwork, pruning: SpeedPruning) -> Path:
+    """A folder whose name depends on the options, so that the same command finds its results."""
+    values: dict[str, Any] = {**asdict(asked), **asdict(pruning)}
+    values["weights_sha256"] = weights_sha256(model.model)
+    digest = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]+", "-", model.name).strip("-.")
+    return Path("secateurs-results") / f"{name}_speed_{digest}"
+
+
+def _report(rows: list[SpeedRow], folder: Path, title: str | None, *, again: bool) -> None:
+    with Stdout(written=True) as stdout:
+        stdout.table(lambda console: print_speed_table(rows, console))
+        if not again:
+            say("these results were there already; --overwrite measures again")
+        plots = drawn(lambda: plot_speed(rows, folder / "speed", title=title))
+        names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
+        say(f"wrote {', '.join(names)} to {folder}")
