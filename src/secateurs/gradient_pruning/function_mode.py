@@ -20,6 +20,8 @@ from torch.overrides import (
 from secateurs.distributed.dtensor import as_gathered
 from secateurs.errors import Advice, Argument, FailureError
 from secateurs.gradient_pruning import functional, matrix_products
+from secateurs.gradient_pruning.attention import attention
+from secateurs.gradient_pruning.masked_weight import Dual
 from secateurs.originals.module_state import fits, masks_of
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
@@ -135,7 +137,7 @@ class MaskedWeights(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             pairs = {name: self._dual_or_same(value) for name, value in kwargs.items()}
-            return functional.attention(*(self._dual_or_same(a) for a in args), **pairs)
+            return attention(*(self._dual_or_same(a) for a in args), **pairs)
         if func in _REPLACEMENTS:
             return self._replaced(func, args, kwargs)
         if func in _PRODUCTS:
@@ -157,7 +159,10 @@ class MaskedWeights(TorchFunctionMode):
         found = self._find((weight,))
         if found is None:
             return func(*args, **kwargs)
-        return _REPLACEMENTS[func](inputs[0], *self._dual(found), *inputs[1:], **rest)
+        values, keep, masked_gradient = self._dual(found)
+        return _REPLACEMENTS[func](
+            inputs[0], values, keep, *inputs[1:], **rest, masked_gradient=masked_gradient
+        )
 
     def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         found = self._find(args) or self._find(kwargs.values())
@@ -197,18 +202,18 @@ class MaskedWeights(TorchFunctionMode):
                 return found
         return None
 
-    def _dual(self, found: _Masked) -> functional.Dual:
+    def _dual(self, found: _Masked) -> Dual:
         self.used.add(found.weight)
         # If fully_shard has gathered the weight for this call, the mask is gathered too.
         keep = as_gathered(found.keep, found.tensor)
-        return functional.Dual(found.tensor, keep.to(found.tensor.device))
+        return Dual(found.tensor, keep.to(found.tensor.device))
 
     def _dual_or_same(self, value: Any) -> Any:
         found = self._known(value)
         if found is None:
             return value
-        weight, keep = self._dual(found)
-        return functional.Dual(weight, keep.expand_as(weight))  # both may be sliced
+        dual = self._dual(found)
+        return dual._replace(keep=dual.keep.expand_as(dual.weight))  # both may be sliced
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
         function = func.__self__ if func.__name__ == "__get__" else func
