@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from operator import attrgetter
 
 import pytest
 import torch
@@ -201,16 +202,20 @@ def test_gradients_of_each_sample(which: str) -> None:
 def test_an_ensemble_in_one_call_has_a_mask_for_each_member() -> None:
     members = [sc.gradient_prune(mlp(), p) for p in (0.2, 0.8)]
     x = points()
-    parameters, buffers = torch.func.stack_module_state(members)
+    parameters, _ = torch.func.stack_module_state(members)
+    names = [f"{name}_backward_mask" for name in ("0.weight", "2.weight")]
+    masks = {n: torch.stack([attrgetter(n)(member) for member in members]) for n in names}
     skeleton = copy.deepcopy(members[0])
 
-    def gradient(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
+    def gradient(parameters: dict[str, Tensor], masks: dict[str, Tensor]) -> Tensor:
         def loss(x: Tensor) -> Tensor:
-            return torch.func.functional_call(skeleton, (parameters, buffers), (x,)).sum()
+            return torch.func.functional_call(skeleton, (parameters, masks), (x,)).sum()
 
         return torch.func.grad(loss)(x)
 
-    found = torch.func.vmap(gradient)(parameters, buffers)
+    found = torch.func.vmap(gradient)(parameters, masks)
+    with pytest.raises(sc.FailureError, match="functional_call the masks, too"):
+        torch.func.vmap(gradient)(parameters, {})
     for member, of_x in zip(members, found, strict=True):
         close([of_x], list(torch.autograd.grad(member(x).sum(), x)))
 

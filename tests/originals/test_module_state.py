@@ -45,13 +45,14 @@ def halve_gradients(model: nn.Module) -> nn.Module:
 either = pytest.mark.parametrize("prune", [halve, halve_gradients])
 
 
+@either
 @pytest.mark.parametrize("use_buffers", [False, True])
-def test_averages_of_a_model_go_on(use_buffers: bool) -> None:
+def test_averages_of_a_model_go_on(prune: Step, use_buffers: bool) -> None:
     """They pair the buffers of the average and of the model one by one."""
     model = network()
     before = AveragedModel(model, use_buffers=use_buffers)
-    while_pruned = AveragedModel(halve(model), use_buffers=use_buffers)
-    for change in (lambda: None, lambda: sc.restore(model), lambda: halve(model)):
+    while_pruned = AveragedModel(prune(model), use_buffers=use_buffers)
+    for change in (lambda: None, lambda: sc.restore(model), lambda: prune(model)):
         change()
         for average in (before, while_pruned):
             average.update_parameters(model)
@@ -60,14 +61,15 @@ def test_averages_of_a_model_go_on(use_buffers: bool) -> None:
     assert list(while_pruned.state_dict()) == list(before.state_dict())
 
 
-def test_originals_are_no_buffers_and_in_no_state() -> None:
+@either
+def test_nothing_is_a_buffer_or_in_the_state(prune: Step) -> None:
     model = network().eval()
     buffers, state = [n for n, _ in model.named_buffers()], list(model.state_dict())
     seen = dict(vars(model[0]))
-    halve(model)
+    prune(model)
     assert [n for n, _ in model.named_buffers()] == buffers
     assert list(model.state_dict()) == state
-    stacked = torch.func.stack_module_state([model, halve(network()).eval()])
+    stacked = torch.func.stack_module_state([model, prune(network()).eval()])
     assert sorted(stacked[1]) == sorted(buffers)
     values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert torch.equal(torch.func.functional_call(model, values, (x(),)), model(x()))

@@ -6,7 +6,7 @@ through, or refused.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from secateurs.errors import Advice, Argument, FailureError
 from secateurs.gradient_pruning import functional, matrix_products
 from secateurs.gradient_pruning.attention import attention
 from secateurs.gradient_pruning.masked_weight import Dual
-from secateurs.originals.module_state import fits, masks_of
+from secateurs.originals.module_state import BACKWARD_SUFFIX, fits, masks_of
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.linear: functional.linear,
@@ -204,6 +204,8 @@ class MaskedWeights(TorchFunctionMode):
 
     def _dual(self, found: _Masked) -> Dual:
         self.used.add(found.weight)
+        if not torch.compiler.is_compiling():  # vmap with our mode cannot be compiled
+            _check_stacked(found)
         # If fully_shard has gathered the weight for this call, the mask is gathered too.
         keep = as_gathered(found.keep, found.tensor)
         return Dual(found.tensor, keep.to(found.tensor.device))
@@ -255,6 +257,26 @@ def _named_weights(module: nn.Module) -> Iterator[tuple[str, Tensor, type[nn.Mod
         for attribute, _ in masks_of(holder):
             name = f"{prefix}.{attribute}" if prefix else attribute
             yield name, getattr(holder, attribute), kind
+
+
+def _check_stacked(found: _Masked) -> None:
+    """Refuse the weights of several models that share one mask: each has its own."""
+    if _vmap_levels(found.tensor) - _vmap_levels(found.keep):
+        raise FailureError(
+            "the weights of several models are stacked (torch.func.vmap), but not their masks: "
+            "hand torch.func.functional_call the masks, too, stacked like the weights, "
+            f'under their names, such as "0.weight{BACKWARD_SUFFIX}"'
+        )
+
+
+def _vmap_levels(tensor: Tensor) -> set[int]:
+    functions = cast(Any, torch._C)._functorch
+    levels: set[int] = set()
+    while functions.is_functorch_wrapped_tensor(tensor):
+        if functions.is_batchedtensor(tensor):
+            levels.add(functions.maybe_get_level(tensor))
+        tensor = functions.get_unwrapped(tensor)
+    return levels
 
 
 def _holds_tensor(result: Any) -> bool:

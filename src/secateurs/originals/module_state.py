@@ -1,9 +1,8 @@
 """What pruning stores in a module: original values, and masks of the backward pass.
 
-Original values are no buffers: averages of models and DistributedDataParallel pair the buffers of
-two models one by one. They follow the module all the same when it is moved, copied or pickled.
-Masks are buffers, so that `torch.func.stack_module_state` stacks them. A module may have attributes
-of the same names, so neither is looked up by its name alone.
+Neither are buffers: averages of models and DistributedDataParallel pair the buffers of two models
+one by one. They follow the module all the same when it is moved, copied or pickled. A module may
+have attributes of the same names, so neither is looked up by its name alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +58,7 @@ class ModuleState:
                 own[name] = before
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        """Convert parameters and buffers as the module's own method does, and the originals."""
+        """Convert all as the module's own method does, and originals and masks in the same way."""
         module = self.module
         current = {a: o for a, o in self.originals.items() if o.belongs_to(parameter_of(module, a))}
         self._call("_apply", fn, recurse)
@@ -70,6 +69,8 @@ class ModuleState:
                     repaired = None if original.repaired is None else fn(original.repaired)
                     original = original.moved(fn(original.values), parameter, repaired)
                     keep_original(module, attribute, original)
+            for attribute, mask in masks_of(module):
+                keep_mask(module, attribute, fn(mask))
         return module
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
@@ -173,7 +174,7 @@ def masks_of(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
     """The masks of a module's backward pass, each with its parameter's name."""
     state = _state_of(module)
     names = state.masks if state else ()
-    found = [(name, module._buffers.get(name + BACKWARD_SUFFIX)) for name in names]
+    found = [(name, mask_of(module, name)) for name in names]
     return [(name, mask) for name, mask in found if mask is not None]
 
 
@@ -182,7 +183,8 @@ def mask_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
     state = _state_of(module)
     if state is None or attribute not in state.masks:
         return None
-    return module._buffers.get(attribute + BACKWARD_SUFFIX)
+    # Looked up where `torch.func.functional_call` puts the mask of one member of an ensemble.
+    return vars(state.module).get(attribute + BACKWARD_SUFFIX)
 
 
 def fits(mask: torch.Tensor, parameter: torch.Tensor | None) -> bool:
@@ -208,13 +210,11 @@ def check_mask_name(module: nn.Module, attribute: str) -> None:
 
 
 def keep_mask(module: nn.Module, attribute: str, mask: torch.Tensor) -> None:
-    """Store the mask of a parameter's backward pass."""
-    try:
-        module.register_buffer(attribute + BACKWARD_SUFFIX, mask, persistent=False)
-    except KeyError:
-        check_mask_name(module, attribute)
-        raise
-    _state_for(module).masks[attribute] = None
+    """Store the mask of a parameter's backward pass, as ``module.NAME_backward_mask``."""
+    check_mask_name(module, attribute)
+    state = _state_for(module)
+    state.masks[attribute] = None
+    vars(state.module)[attribute + BACKWARD_SUFFIX] = mask
 
 
 def forget_mask(module: nn.Module, attribute: str) -> None:
@@ -222,8 +222,7 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
     state = _state_of(module)
     if state is None or attribute not in state.masks:
         return
-    module._buffers.pop(attribute + BACKWARD_SUFFIX, None)
-    module._non_persistent_buffers_set.discard(attribute + BACKWARD_SUFFIX)
+    vars(state.module).pop(attribute + BACKWARD_SUFFIX, None)
     state.masks.pop(attribute)
     _drop_if_empty(state)
 
