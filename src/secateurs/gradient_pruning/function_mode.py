@@ -4,8 +4,8 @@ It recognises masked weights by identity. A function that is called with one is 
 through, or refused.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,6 +21,7 @@ from secateurs.distributed.dtensor import as_gathered
 from secateurs.errors import Advice, Argument, FailureError
 from secateurs.gradient_pruning import functional, matrix_products
 from secateurs.gradient_pruning.attention import attention
+from secateurs.gradient_pruning.backward_state import has_masked_gradient, weight_now
 from secateurs.gradient_pruning.masked_weight import Dual
 from secateurs.originals.module_state import BACKWARD_SUFFIX, fits, masks_of
 
@@ -70,6 +71,7 @@ class _Masked(NamedTuple):
     tensor: Tensor
     keep: Tensor
     weight: int  # the id of the weight itself
+    masked_gradient: bool = False
 
 
 class MaskedWeights(TorchFunctionMode):
@@ -83,6 +85,8 @@ class MaskedWeights(TorchFunctionMode):
         super().__init__()
         self.module = module
         self.used: set[int] = set()
+        self._frames: list[nn.Module] = []
+        self._handing: set[int] = set()
         self.modules: set[int] = set()  # the ids of those whose weights were added
         # An entry keeps its tensor alive, so that no other tensor can get its id.
         self.masked: dict[int, _Masked] = {}
@@ -99,13 +103,36 @@ class MaskedWeights(TorchFunctionMode):
         for holder in module.modules():
             self.modules.add(id(holder))
             for attribute, keep in masks_of(holder):
-                weight = getattr(holder, attribute)
+                weight = weight_now(holder, attribute)
                 if not fits(keep, weight):
                     raise FailureError(
                         f"{attribute} of a {holder._get_name()} has another shape than when its "
                         "backward pass was pruned: call gradient_prune again, or restore(model)"
                     )
-                self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+                only_kept = has_masked_gradient(holder)
+                self.masked[id(weight)] = _Masked(weight, keep, id(weight), only_kept)
+
+    @contextmanager
+    def running(self, module: nn.Module) -> Generator[None]:
+        """For a ``with`` block, the ``forward`` of this module runs."""
+        self._frames.append(module)
+        try:
+            yield
+        finally:
+            self._frames.pop()
+
+    def handed_by(self, module: nn.Module) -> bool:
+        """Whether the ``forward`` of a module itself handed a masked weight to a function."""
+        return id(module) in self._handing
+
+    def _note_handing(self, weight: int) -> None:
+        """Note the innermost running module that holds a weight, or else all that run."""
+        for module in reversed(self._frames):
+            held = (weight_now(h, a) for h in module.modules() for a, _ in masks_of(h))
+            if any(id(each) == weight for each in held):
+                self._handing.add(id(module))
+                return
+        self._handing.update(map(id, self._frames))
 
     def add_weights(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
         """Add weights whose masks no module holds: those of one call of a surrogate."""
@@ -125,7 +152,7 @@ class MaskedWeights(TorchFunctionMode):
         They are the weights that it most likely uses; to check all submodules would take too long.
         """
         return all(
-            id(getattr(holder, attribute)) in self.masked
+            id(weight_now(holder, attribute)) in self.masked
             for holder in (module, *module.children())
             for attribute, _ in masks_of(holder)
         )
@@ -199,6 +226,7 @@ class MaskedWeights(TorchFunctionMode):
             if found is None and isinstance(value, (list, tuple)):
                 found = self._find(value)
             if found is not None:
+                self._note_handing(found.weight)
                 return found
         return None
 
@@ -208,12 +236,13 @@ class MaskedWeights(TorchFunctionMode):
             _check_stacked(found)
         # If fully_shard has gathered the weight for this call, the mask is gathered too.
         keep = as_gathered(found.keep, found.tensor)
-        return Dual(found.tensor, keep.to(found.tensor.device))
+        return Dual(found.tensor, keep.to(found.tensor.device), found.masked_gradient)
 
     def _dual_or_same(self, value: Any) -> Any:
         found = self._known(value)
         if found is None:
             return value
+        self._note_handing(found.weight)
         dual = self._dual(found)
         return dual._replace(keep=dual.keep.expand_as(dual.weight))  # both may be sliced
 

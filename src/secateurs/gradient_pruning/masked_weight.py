@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 Gradients = tuple[Tensor | None, ...]
+# Other subclasses of tensors may not have what is done with these.
+ORDINARY = (Tensor, torch.nn.Parameter)
 
-_transforms_active = cast(Any, torch._C)._are_functorch_transforms_active
+transforms_active = cast(Any, torch._C)._are_functorch_transforms_active
 
 # Fewer products than this are faster dense: gathering takes several calls.
 _FEWEST_PRODUCTS = 1 << 20
@@ -68,7 +70,7 @@ def callable_of(function: type[Function]) -> Callable[..., Any]:
         backward = function.backward
 
     def call(*inputs: Any) -> Any:
-        if torch.compiler.is_compiling() or _transforms_active():
+        if torch.compiler.is_compiling() or transforms_active():
             return function.apply(*inputs)
         return Plain.apply(*inputs)
 
@@ -96,23 +98,20 @@ def kept_outputs(weight: Tensor, keep: Tensor, dimension: int, products: int) ->
     Returns:
         Their indices; None where the product is to be computed with zeros instead.
     """
-    if products < _FEWEST_PRODUCTS or type(keep) is not Tensor or type(weight) not in _ORDINARY:
+    if products < _FEWEST_PRODUCTS or type(keep) is not Tensor or type(weight) not in ORDINARY:
         return None
     sizes = zip(keep.shape, keep.stride(), strict=True)
     if any(n != 1 and s != 0 for i, (n, s) in enumerate(sizes) if i != dimension):
         return None
     if keep.shape[dimension] != weight.shape[dimension] or keep.device.type != "cpu":
         return None  # a GPU would have to wait for the number of outputs
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or _transforms_active():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or transforms_active():
         return None  # a second derivative, or shapes that may not depend on values
     for other in range(keep.dim()):
         if other != dimension:
             keep = keep.narrow(other, 0, 1)
     index = keep.flatten().nonzero().flatten()
     return index if len(index) <= _LARGEST_SHARE * keep.shape[dimension] else None
-
-
-_ORDINARY = (Tensor, torch.nn.Parameter)
 
 
 def spread(part: Tensor, index: Tensor, dimension: int, like: Tensor) -> Tensor:
