@@ -14,9 +14,8 @@ from secateurs.gradient_pruning.function_mode import MaskedWeights
 from secateurs.gradient_pruning.functional import convolution, linear
 from secateurs.gradient_pruning.masked_weight import ORDINARY
 from secateurs.gradient_pruning.modes_needed import is_ordinary_call
-from secateurs.originals.module_state import BACKWARD_SUFFIX, fits
+from secateurs.originals.module_state import fits, mask_of
 
-_MASK = "weight" + BACKWARD_SUFFIX
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 Call = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
@@ -46,7 +45,7 @@ def direct_operands(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     if not torch.is_grad_enabled() or not is_ordinary_call() or _our_mode_is_active():
         return None
     own = vars(module)
-    parameters, keep = own["_parameters"], own.get(_MASK)
+    parameters, keep = own["_parameters"], mask_of(module, "weight")
     if keep is None or "weight" not in parameters or "_conv_forward" in own:
         return None
     weight = parameters["weight"]
@@ -61,7 +60,7 @@ def _our_mode_is_active() -> bool:
     return any(isinstance(mode, MaskedWeights) for mode in _get_current_function_mode_stack())
 
 
-def _bias(module: nn.Module) -> Tensor | None:
+def _bias(module: Any) -> Tensor | None:
     parameters = vars(module)["_parameters"]
     if "bias" in parameters:  # which saves the call of ``__getattr__``
         return parameters["bias"]

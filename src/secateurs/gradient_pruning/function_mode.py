@@ -19,50 +19,18 @@ from torch.overrides import (
 
 from secateurs.distributed.dtensor import as_gathered
 from secateurs.errors import Advice, Argument, FailureError
-from secateurs.gradient_pruning import functional, matrix_products
 from secateurs.gradient_pruning.attention import attention
 from secateurs.gradient_pruning.backward_state import has_masked_gradient, weight_now
+from secateurs.gradient_pruning.known_functions import (
+    COPIES,
+    LIKE,
+    LOOKUPS,
+    PRODUCTS,
+    REPLACEMENTS,
+    VIEWS,
+)
 from secateurs.gradient_pruning.masked_weight import Dual
 from secateurs.originals.module_state import BACKWARD_SUFFIX, fits, masks_of
-
-_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
-    F.linear: functional.linear,
-    torch.conv1d: functional.convolution(1, transposed=False),
-    torch.conv2d: functional.convolution(2, transposed=False),
-    torch.conv3d: functional.convolution(3, transposed=False),
-    torch.conv_transpose1d: functional.convolution(1, transposed=True),
-    torch.conv_transpose2d: functional.convolution(2, transposed=True),
-    torch.conv_transpose3d: functional.convolution(3, transposed=True),
-}
-# Products of matrices, one of which may be a weight.
-_PRODUCTS: dict[Any, Callable[..., Any]] = {
-    torch.addmm: matrix_products.addmm,
-    Tensor.addmm: matrix_products.addmm,
-    torch._grouped_mm: matrix_products.grouped_mm,  # pyright: ignore[reportPrivateImportUsage]
-    **dict.fromkeys((torch.matmul, torch.mm, torch.bmm), matrix_products.matmul),
-    **dict.fromkeys(
-        (Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), matrix_products.matmul
-    ),
-}
-# Views of their first argument: the same function of the mask is the result's mask.
-_VIEWS = frozenset(
-    {torch.transpose, torch.t, Tensor.transpose, Tensor.t, Tensor.__getitem__}
-    | {Tensor.T.__get__, Tensor.mT.__get__}  # pyright: ignore[reportAttributeAccessIssue]
-)
-# Embeddings, which may share a linear layer's weight: their input has no gradient to prune.
-_LOOKUPS = frozenset({F.embedding, F.embedding_bag})
-# Copies of their first argument, which have the same mask.
-_COPIES = frozenset(
-    {torch.clone, torch.detach, Tensor.data.__get__}  # pyright: ignore[reportAttributeAccessIssue]
-    | {getattr(Tensor, name) for name in ("bfloat16", "clone", "contiguous", "cpu", "cuda")}
-    | {getattr(Tensor, name) for name in ("detach", "double", "float", "half", "to", "type_as")}
-)
-# These return a tensor that does not depend on the weight's values.
-_LIKE = frozenset(
-    {getattr(torch, f"{name}_like") for name in ("empty", "full", "ones", "rand", "randn", "zeros")}
-    | {getattr(Tensor, f"new_{name}") for name in ("empty", "full", "ones", "tensor", "zeros")}
-    | {Tensor.grad.__get__}  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-)
 
 
 class _Masked(NamedTuple):
@@ -165,9 +133,9 @@ class MaskedWeights(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             pairs = {name: self._dual_or_same(value) for name, value in kwargs.items()}
             return attention(*(self._dual_or_same(a) for a in args), **pairs)
-        if func in _REPLACEMENTS:
+        if func in REPLACEMENTS:
             return self._replaced(func, args, kwargs)
-        if func in _PRODUCTS:
+        if func in PRODUCTS:
             return self._multiplied(func, args, kwargs)
         found = self._find(args)
         if found is None and kwargs:
@@ -187,7 +155,7 @@ class MaskedWeights(TorchFunctionMode):
         if found is None:
             return func(*args, **kwargs)
         values, keep, masked_gradient = self._dual(found)
-        return _REPLACEMENTS[func](
+        return REPLACEMENTS[func](
             inputs[0], values, keep, *inputs[1:], **rest, masked_gradient=masked_gradient
         )
 
@@ -196,22 +164,22 @@ class MaskedWeights(TorchFunctionMode):
         if found is None:
             return func(*args, **kwargs)
         named = {name: self._dual_or_same(value) for name, value in kwargs.items()}
-        result = _PRODUCTS[func](*(self._dual_or_same(value) for value in args), **named)
+        result = PRODUCTS[func](*(self._dual_or_same(value) for value in args), **named)
         if result is None:
             raise self._refusal(func, found)
         return result
 
     def _followed(self, func: Any, found: _Masked, args: Any, kwargs: Any, result: Any) -> Any:
         """Let through functions that read properties, look up rows, or copy or view the weight."""
-        if func in _LOOKUPS:
+        if func in LOOKUPS:
             self.used.add(found.weight)
-        elif func in _COPIES:
+        elif func in COPIES:
             if args[0] is found.tensor:
                 self._note(found._replace(tensor=result))
-        elif func in _VIEWS and args[0] is found.tensor:
+        elif func in VIEWS and args[0] is found.tensor:
             keep = func(found.keep.expand_as(found.tensor), *args[1:], **kwargs)
             self._note(found._replace(tensor=result, keep=keep))
-        elif func not in _LIKE and _holds_tensor(result):
+        elif func not in LIKE and _holds_tensor(result):
             raise self._refusal(func, found)
         return result
 
