@@ -45,7 +45,7 @@ def direct_operands(module: nn.Module) -> tuple[Tensor, Tensor] | None:
     if not torch.is_grad_enabled() or not is_ordinary_call() or _our_mode_is_active():
         return None
     own = vars(module)
-    parameters, keep = own["_parameters"], mask_of(module, "weight")
+    parameters, keep = own.get("_parameters", {}), mask_of(module, "weight")
     if keep is None or "weight" not in parameters or "_conv_forward" in own:
         return None
     weight = parameters["weight"]
