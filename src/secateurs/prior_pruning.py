@@ -11,6 +11,7 @@ from torch import nn
 from secateurs._io.text import listed
 from secateurs.errors import LostTrainingWarning
 from secateurs.gradient_pruning.modules import (
+    GradientMask,
     gradient_masks,
     install_gradient_masks,
     prune_gradients,
@@ -106,12 +107,12 @@ class PriorPruning:
     Attributes:
         model: the network.
         weights: the weights that were pruned.
-        masks: the masks of the backward pass: the module, the parameter's name in it, and the mask.
+        masks: the masks of the backward pass.
     """
 
     model: nn.Module
     weights: list[_PrunedWeight]
-    masks: list[tuple[nn.Module, str, torch.Tensor]]
+    masks: list[GradientMask]
 
     @classmethod
     def of(cls, model: nn.Module, *, values: bool = True) -> "PriorPruning":
@@ -172,7 +173,7 @@ class PriorPruning:
             original = original.to(parameter.device, parameter.dtype)
             moved = weight.original.moved(original, parameter)
             keep_original(weight.module, weight.attribute, moved)
-        fitting = [m for m in self.masks if fits(m[2], getattr(m[0], m[1], None))]
+        fitting = [m for m in self.masks if fits(m.keep, getattr(m.module, m.attribute, None))]
         install_gradient_masks(list(self.model.modules()), fitting)
         return list(lost.values())
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, make_generator
-from secateurs.gradient_pruning.modules import gradient_barrier, restore_gradients
+from secateurs.gradient_pruning.modules import restore_gradients
+from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.originals.model_lock import changing
 from secateurs.originals.restore_weights import (

@@ -8,6 +8,7 @@ from torch import Tensor
 from backward_cases import close, upstream
 from secateurs import InvalidArgumentError
 from secateurs.gradient_pruning import functional
+from secateurs.gradient_pruning.attention import attention
 
 CONVOLUTIONS = {
     1: (torch.conv1d, torch.conv_transpose1d),
@@ -168,6 +169,6 @@ def test_attention_without_masks_is_that_of_torch() -> None:
     x, packed, bias, out, out_bias = tensors((3, 2, 4), (12, 4), (12,), (4, 4), (4,))
     arguments = (x, x, x, 4, 2, packed, bias, None, None, False, 0.0, out, out_bias)
     for need_weights in (True, False):
-        found = functional.attention(*arguments, need_weights=need_weights)
+        found = attention(*arguments, need_weights=need_weights)
         expected = F.multi_head_attention_forward(*arguments, need_weights=need_weights)
         assert torch.equal(found[0], expected[0])

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
 from secateurs.criteria import Score
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.gradient_pruning.modules import gradient_barrier
+from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.pruning import PRUNE_TYPES

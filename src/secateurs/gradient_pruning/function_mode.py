@@ -4,8 +4,8 @@ It recognises masked weights by identity. A function that is called with one is 
 through, or refused.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,47 +19,18 @@ from torch.overrides import (
 
 from secateurs.distributed.dtensor import as_gathered
 from secateurs.errors import Advice, Argument, FailureError
-from secateurs.gradient_pruning import functional, matrix_products
+from secateurs.gradient_pruning.attention import attention
+from secateurs.gradient_pruning.backward_state import has_masked_gradient, weight_now
+from secateurs.gradient_pruning.known_functions import (
+    COPIES,
+    LIKE,
+    LOOKUPS,
+    PRODUCTS,
+    REPLACEMENTS,
+    VIEWS,
+)
+from secateurs.gradient_pruning.masked_weight import Dual
 from secateurs.originals.module_state import BACKWARD_SUFFIX, fits, masks_of
-
-_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
-    F.linear: functional.linear,
-    torch.conv1d: functional.convolution(1, transposed=False),
-    torch.conv2d: functional.convolution(2, transposed=False),
-    torch.conv3d: functional.convolution(3, transposed=False),
-    torch.conv_transpose1d: functional.convolution(1, transposed=True),
-    torch.conv_transpose2d: functional.convolution(2, transposed=True),
-    torch.conv_transpose3d: functional.convolution(3, transposed=True),
-}
-# Products of matrices, one of which may be a weight.
-_PRODUCTS: dict[Any, Callable[..., Any]] = {
-    torch.addmm: matrix_products.addmm,
-    Tensor.addmm: matrix_products.addmm,
-    torch._grouped_mm: matrix_products.grouped_mm,  # pyright: ignore[reportPrivateImportUsage]
-    **dict.fromkeys((torch.matmul, torch.mm, torch.bmm), matrix_products.matmul),
-    **dict.fromkeys(
-        (Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__), matrix_products.matmul
-    ),
-}
-# Views of their first argument: the same function of the mask is the result's mask.
-_VIEWS = frozenset(
-    {torch.transpose, torch.t, Tensor.transpose, Tensor.t, Tensor.__getitem__}
-    | {Tensor.T.__get__, Tensor.mT.__get__}  # pyright: ignore[reportAttributeAccessIssue]
-)
-# Embeddings, which may share a linear layer's weight: their input has no gradient to prune.
-_LOOKUPS = frozenset({F.embedding, F.embedding_bag})
-# Copies of their first argument, which have the same mask.
-_COPIES = frozenset(
-    {torch.clone, torch.detach, Tensor.data.__get__}  # pyright: ignore[reportAttributeAccessIssue]
-    | {getattr(Tensor, name) for name in ("bfloat16", "clone", "contiguous", "cpu", "cuda")}
-    | {getattr(Tensor, name) for name in ("detach", "double", "float", "half", "to", "type_as")}
-)
-# These return a tensor that does not depend on the weight's values.
-_LIKE = frozenset(
-    {getattr(torch, f"{name}_like") for name in ("empty", "full", "ones", "rand", "randn", "zeros")}
-    | {getattr(Tensor, f"new_{name}") for name in ("empty", "full", "ones", "tensor", "zeros")}
-    | {Tensor.grad.__get__}  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-)
 
 
 class _Masked(NamedTuple):
@@ -68,6 +39,7 @@ class _Masked(NamedTuple):
     tensor: Tensor
     keep: Tensor
     weight: int  # the id of the weight itself
+    masked_gradient: bool = False
 
 
 class MaskedWeights(TorchFunctionMode):
@@ -81,6 +53,8 @@ class MaskedWeights(TorchFunctionMode):
         super().__init__()
         self.module = module
         self.used: set[int] = set()
+        self._frames: list[nn.Module] = []
+        self._handing: set[int] = set()
         self.modules: set[int] = set()  # the ids of those whose weights were added
         # An entry keeps its tensor alive, so that no other tensor can get its id.
         self.masked: dict[int, _Masked] = {}
@@ -97,13 +71,36 @@ class MaskedWeights(TorchFunctionMode):
         for holder in module.modules():
             self.modules.add(id(holder))
             for attribute, keep in masks_of(holder):
-                weight = getattr(holder, attribute)
+                weight = weight_now(holder, attribute)
                 if not fits(keep, weight):
                     raise FailureError(
                         f"{attribute} of a {holder._get_name()} has another shape than when its "
                         "backward pass was pruned: call gradient_prune again, or restore(model)"
                     )
-                self.masked[id(weight)] = _Masked(weight, keep, id(weight))
+                only_kept = has_masked_gradient(holder)
+                self.masked[id(weight)] = _Masked(weight, keep, id(weight), only_kept)
+
+    @contextmanager
+    def running(self, module: nn.Module) -> Generator[None]:
+        """For a ``with`` block, the ``forward`` of this module runs."""
+        self._frames.append(module)
+        try:
+            yield
+        finally:
+            self._frames.pop()
+
+    def handed_by(self, module: nn.Module) -> bool:
+        """Whether the ``forward`` of a module itself handed a masked weight to a function."""
+        return id(module) in self._handing
+
+    def _note_handing(self, weight: int) -> None:
+        """Note the innermost running module that holds a weight, or else all that run."""
+        for module in reversed(self._frames):
+            held = (weight_now(h, a) for h in module.modules() for a, _ in masks_of(h))
+            if any(id(each) == weight for each in held):
+                self._handing.add(id(module))
+                return
+        self._handing.update(map(id, self._frames))
 
     def add_weights(self, weights: Iterable[Tensor], keeps: Iterable[Tensor]) -> None:
         """Add weights whose masks no module holds: those of one call of a surrogate."""
@@ -123,7 +120,7 @@ class MaskedWeights(TorchFunctionMode):
         They are the weights that it most likely uses; to check all submodules would take too long.
         """
         return all(
-            id(getattr(holder, attribute)) in self.masked
+            id(weight_now(holder, attribute)) in self.masked
             for holder in (module, *module.children())
             for attribute, _ in masks_of(holder)
         )
@@ -135,10 +132,10 @@ class MaskedWeights(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             pairs = {name: self._dual_or_same(value) for name, value in kwargs.items()}
-            return functional.attention(*(self._dual_or_same(a) for a in args), **pairs)
-        if func in _REPLACEMENTS:
+            return attention(*(self._dual_or_same(a) for a in args), **pairs)
+        if func in REPLACEMENTS:
             return self._replaced(func, args, kwargs)
-        if func in _PRODUCTS:
+        if func in PRODUCTS:
             return self._multiplied(func, args, kwargs)
         found = self._find(args)
         if found is None and kwargs:
@@ -157,29 +154,32 @@ class MaskedWeights(TorchFunctionMode):
         found = self._find((weight,))
         if found is None:
             return func(*args, **kwargs)
-        return _REPLACEMENTS[func](inputs[0], *self._dual(found), *inputs[1:], **rest)
+        values, keep, masked_gradient = self._dual(found)
+        return REPLACEMENTS[func](
+            inputs[0], values, keep, *inputs[1:], **rest, masked_gradient=masked_gradient
+        )
 
     def _multiplied(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         found = self._find(args) or self._find(kwargs.values())
         if found is None:
             return func(*args, **kwargs)
         named = {name: self._dual_or_same(value) for name, value in kwargs.items()}
-        result = _PRODUCTS[func](*(self._dual_or_same(value) for value in args), **named)
+        result = PRODUCTS[func](*(self._dual_or_same(value) for value in args), **named)
         if result is None:
             raise self._refusal(func, found)
         return result
 
     def _followed(self, func: Any, found: _Masked, args: Any, kwargs: Any, result: Any) -> Any:
         """Let through functions that read properties, look up rows, or copy or view the weight."""
-        if func in _LOOKUPS:
+        if func in LOOKUPS:
             self.used.add(found.weight)
-        elif func in _COPIES:
+        elif func in COPIES:
             if args[0] is found.tensor:
                 self._note(found._replace(tensor=result))
-        elif func in _VIEWS and args[0] is found.tensor:
+        elif func in VIEWS and args[0] is found.tensor:
             keep = func(found.keep.expand_as(found.tensor), *args[1:], **kwargs)
             self._note(found._replace(tensor=result, keep=keep))
-        elif func not in _LIKE and _holds_tensor(result):
+        elif func not in LIKE and _holds_tensor(result):
             raise self._refusal(func, found)
         return result
 
@@ -194,23 +194,25 @@ class MaskedWeights(TorchFunctionMode):
             if found is None and isinstance(value, (list, tuple)):
                 found = self._find(value)
             if found is not None:
+                self._note_handing(found.weight)
                 return found
         return None
 
-    def _dual(self, found: _Masked) -> functional.Dual:
+    def _dual(self, found: _Masked) -> Dual:
         self.used.add(found.weight)
         if not torch.compiler.is_compiling():  # vmap with our mode cannot be compiled
             _check_stacked(found)
         # If fully_shard has gathered the weight for this call, the mask is gathered too.
         keep = as_gathered(found.keep, found.tensor)
-        return functional.Dual(found.tensor, keep.to(found.tensor.device))
+        return Dual(found.tensor, keep.to(found.tensor.device), found.masked_gradient)
 
     def _dual_or_same(self, value: Any) -> Any:
         found = self._known(value)
         if found is None:
             return value
-        weight, keep = self._dual(found)
-        return functional.Dual(weight, keep.expand_as(weight))  # both may be sliced
+        self._note_handing(found.weight)
+        dual = self._dual(found)
+        return dual._replace(keep=dual.keep.expand_as(dual.weight))  # both may be sliced
 
     def _refusal(self, func: Any, found: _Masked) -> FailureError:
         function = func.__self__ if func.__name__ == "__get__" else func

@@ -4,52 +4,34 @@ For ``y = f(x, w) + b``, linear in x and in w, with a mask ``keep``:
 
     y      = f(x, w) + b                bit for bit what the dense operation gives
     dL/dx  = f^T(dL/dy, keep * w)       computed with the masked weight
-    dL/dw  = dense                      as if nothing were masked
+    dL/dw  = dense                      as if nothing were masked; or, on request, keep * dense
 
 The mask is saved in the graph, so later masks do not change the backward pass of an earlier forward
-pass. The masked weight is computed in the backward pass, for one layer at a time.
+pass. The masked weight is computed in the backward pass, for one layer at a time. Where whole
+outputs are pruned, the backward pass computes a smaller dense product of the others.
 """
 
-import inspect
-import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
 from secateurs.errors import InvalidArgumentError
-
-Gradients = tuple[Tensor | None, ...]
-
-
-class _Linear(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None) -> Tensor:  # noqa: ARG004
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, keep, _ = inputs
-        ctx.save_for_backward(x, weight, keep)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, weight, keep = ctx.saved_tensors
-        need_x, need_weight, _, need_bias = ctx.needs_input_grad
-        rows, points = flat(grad), flat(x)
-        return (
-            grad @ masked(weight, keep) if need_x else None,
-            rows.mT @ points if need_weight else None,
-            None,
-            rows.sum(0) if need_bias else None,
-        )
+from secateurs.gradient_pruning.masked_weight import (
+    Gradients,
+    autocast,
+    callable_of,
+    flat,
+    kept_outputs,
+    masked,
+    spread,
+)
 
 
-class _Convolution(torch.autograd.Function):
+class _Linear(Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -58,6 +40,50 @@ class _Convolution(torch.autograd.Function):
         weight: Tensor,
         keep: Tensor,  # noqa: ARG004
         bias: Tensor | None,
+        masked_gradient: bool,  # noqa: ARG004
+    ) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        x, weight, keep, _, ctx.masked_gradient = inputs
+        ctx.save_for_backward(x, weight, keep)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight, keep = ctx.saved_tensors
+        need_x, need_weight, _, need_bias, _ = ctx.needs_input_grad
+        rows, points = flat(grad), flat(x)
+        grad_bias = rows.sum(0) if need_bias else None
+        kept = kept_outputs(weight, keep, 0, len(points) * weight.numel())
+        if kept is not None:
+            few = rows.index_select(1, kept)
+            grad_x = few @ weight.index_select(0, kept) if need_x else None
+            grad_x = None if grad_x is None else grad_x.view(x.shape)
+            if not need_weight:
+                grad_weight = None
+            elif ctx.masked_gradient:
+                grad_weight = spread(few.mT @ points, kept, 0, weight)
+            else:
+                grad_weight = rows.mT @ points
+            return grad_x, grad_weight, None, grad_bias, None
+        grad_x = grad @ masked(weight, keep) if need_x else None
+        grad_weight = rows.mT @ points if need_weight else None
+        if grad_weight is not None and ctx.masked_gradient:
+            grad_weight = masked(grad_weight, keep)
+        return grad_x, grad_weight, None, grad_bias, None
+
+
+class _Convolution(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        keep: Tensor,  # noqa: ARG004
+        bias: Tensor | None,
+        masked_gradient: bool,  # noqa: ARG004
         transposed: bool,
         options: tuple[list[int], ...],
         groups: int,
@@ -69,34 +95,62 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, keep, _, ctx.transposed, ctx.options, ctx.groups = inputs
+        x, weight, keep, _, ctx.masked_gradient, ctx.transposed, ctx.options, ctx.groups = inputs
         ctx.save_for_backward(x, weight, keep)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
-        stride, padding, dilation, output_padding = ctx.options
-        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, x, masked(weight, keep) if need_x else weight, [grad.shape[1]],
-            stride, padding, dilation, ctx.transposed, output_padding, ctx.groups,
-            [need_x, need_weight, need_bias],
-        )  # fmt: skip
-        return grad_x, grad_weight, None, grad_bias, None, None, None
+        dimension = int(ctx.transposed)  # that of the outputs, in the weight
+        kept = None
+        if ctx.groups == 1:
+            large = x if ctx.transposed else grad
+            products = large.numel() // large.shape[1] * weight.numel() if large.numel() else 0
+            kept = kept_outputs(weight, keep, dimension, products)
+        if kept is None:
+            used = masked(weight, keep) if need_x else weight
+            grad_x, grad_weight, grad_bias = _both(
+                ctx, grad, x, used, need_x, need_weight, need_bias
+            )
+            if grad_weight is not None and ctx.masked_gradient:
+                grad_weight = masked(grad_weight, keep)
+            return grad_x, grad_weight, None, grad_bias, None, None, None, None
+        few, part = grad.index_select(1, kept), weight.index_select(dimension, kept)
+        if not need_weight or ctx.masked_gradient:
+            grad_x, grad_part, _ = _both(ctx, few, x, part, need_x, need_weight, False)
+            grad_weight = spread(grad_part, kept, dimension, weight) if need_weight else None
+            grad_bias = grad.flatten(2).sum((0, 2)) if need_bias else None
+        else:
+            grad_x, *_ = _both(ctx, few, x, part, need_x, False, False)
+            _, grad_weight, grad_bias = _both(ctx, grad, x, weight, False, True, need_bias)
+        return grad_x, grad_weight, None, grad_bias, None, None, None, None
 
 
-# ``apply`` reads the signature in every call: without this it takes longer than a small layer.
-for _function in (_Linear, _Convolution):
-    _function.forward.__signature__ = inspect.signature(_function.forward)
+def _both(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, *needed: bool) -> tuple[Any, Any, Any]:
+    """The gradients of a convolution to its input, weight and bias that are needed."""
+    stride, padding, dilation, output_padding = ctx.options
+    if not any(needed):
+        return None, None, None
+    if not weight.numel():  # all outputs are pruned
+        return torch.zeros_like(x), torch.zeros_like(weight), None
+    return torch.ops.aten.convolution_backward.default(
+        grad, x, weight, [grad.shape[1]], stride, padding, dilation, ctx.transposed,
+        output_padding, ctx.groups, needed,
+    )  # fmt: skip
 
 
-def masked(weight: Tensor, keep: Tensor) -> Tensor:
-    """The weight with zeros where it is pruned."""
-    # Not `torch.where`, which takes ten times as long on a CPU.
-    return weight * keep
+_linear, _convolution = callable_of(_Linear), callable_of(_Convolution)
 
 
-def linear(x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    keep: Tensor,
+    bias: Tensor | None = None,
+    *,
+    masked_gradient: bool = False,
+) -> Tensor:
     """`torch.nn.functional.linear` whose input gradient uses ``keep * weight``.
 
     Args:
@@ -104,11 +158,12 @@ def linear(x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None = None) 
         weight: (out, in), used by the forward pass.
         keep: bool, broadcasts to (out, in); True where the gradient to ``x`` uses the weight.
         bias: (out,) or None.
+        masked_gradient: whether pruned elements of the weight get no gradient of their own.
 
     Returns:
         (..., out).
     """
-    return _Linear.apply(*autocast(x, weight, keep, bias))
+    return _linear(*autocast(x, weight, keep, bias), masked_gradient)
 
 
 def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
@@ -132,11 +187,13 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         padding: int | str | Sequence[int] = 0,
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
+        *,
+        masked_gradient: bool = False,
     ) -> Tensor:
         step, wide = _each(stride, dims), _each(dilation, dims)
         x, sides = _padded(x, padding, weight.shape[2:], step, wide)
         options = (step, sides, wide, [0] * dims)
-        return _convolve(x, weight, keep, bias, False, options, groups)
+        return _convolve(x, weight, keep, bias, masked_gradient, False, options, groups)
 
     def masked_conv_transpose(
         x: Tensor,
@@ -148,9 +205,11 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         output_padding: int | Sequence[int] = 0,
         groups: int = 1,
         dilation: int | Sequence[int] = 1,
+        *,
+        masked_gradient: bool = False,
     ) -> Tensor:
         options = tuple(_each(v, dims) for v in (stride, padding, dilation, output_padding))
-        return _convolve(x, weight, keep, bias, True, options, groups)
+        return _convolve(x, weight, keep, bias, masked_gradient, True, options, groups)
 
     return masked_conv_transpose if transposed else masked_conv
 
@@ -160,24 +219,20 @@ def _convolve(
     weight: Tensor,
     keep: Tensor,
     bias: Tensor | None,
+    masked_gradient: bool,
     transposed: bool,
     options: tuple[list[int], ...],
     groups: int,
 ) -> Tensor:
     single = x.dim() == weight.dim() - 1  # one image without a batch dimension
     tensors = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
-    y = _Convolution.apply(*tensors, transposed, options, groups)
+    y = _convolution(*tensors, masked_gradient, transposed, options, groups)
     return y.squeeze(0) if single else y
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * dims if len(values) == 1 else values
-
-
-def flat(x: Tensor) -> Tensor:
-    """(..., n) as (rows, n)."""
-    return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
 
 
 def _padded(
@@ -201,72 +256,3 @@ def _padded(
     if any(total % 2 for total in totals):
         x = F.pad(x, [n for total in reversed(totals) for n in (0, total % 2)])
     return x, [total // 2 for total in totals]
-
-
-def autocast(
-    x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Cast as autocast does, outside of the Function: it saves its inputs for the backward pass."""
-    device = x.device.type
-    if not torch.is_autocast_enabled(device):
-        return x, weight, keep, bias
-    dtype = torch.get_autocast_dtype(device)
-
-    def cast(tensor: Tensor) -> Tensor:
-        eligible = tensor.is_floating_point() and tensor.dtype != torch.float64
-        return tensor.to(dtype) if eligible else tensor
-
-    return cast(x), cast(weight), keep, None if bias is None else cast(bias)
-
-
-class Dual(NamedTuple):
-    """A weight for the forward pass and its mask for the gradient to the input.
-
-    `attention` takes it as a weight; it has the methods that torch's code calls on one.
-    """
-
-    weight: Tensor
-    keep: Tensor
-
-    @property
-    def shape(self) -> torch.Size:
-        """The shape of both."""
-        return self.weight.shape
-
-    def chunk(self, count: int) -> "list[Dual]":
-        """Chunk both along the first dimension."""
-        return [Dual(*p) for p in zip(*(t.chunk(count) for t in self), strict=True)]
-
-    def split(self, sizes: list[int]) -> "list[Dual]":
-        """Split both along the first dimension."""
-        return [Dual(*p) for p in zip(*(t.split(sizes) for t in self), strict=True)]
-
-
-def _dual_linear(x: Tensor, weight: Tensor | Dual, bias: Tensor | None = None) -> Tensor:
-    return linear(x, *weight, bias) if isinstance(weight, Dual) else F.linear(x, weight, bias)
-
-
-def _with_globals(function: Any, names: dict[str, Any]) -> Callable[..., Any]:
-    copy = types.FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
-
-
-def _dual_attention() -> Callable[..., Any]:
-    """Torch's own attention function, except that ``linear`` accepts a `Dual`.
-
-    It runs the code of the installed torch, so the outputs are the same bit for bit; only the
-    global name ``linear`` is another function, in it and in its two helpers.
-    """
-    names = dict(vars(F))
-    names["linear"] = _dual_linear
-    # The function itself too: under another function mode it calls itself by name.
-    for name in ("_in_projection_packed", "_in_projection", "multi_head_attention_forward"):
-        names[name] = _with_globals(getattr(F, name), names)
-    return names["multi_head_attention_forward"]
-
-
-# Built on import, since torch.compile cannot build functions in a call that it traces.
-attention = _dual_attention()

@@ -5,19 +5,28 @@ the gradient to x is computed with ``keep * w``, and the gradient to w is dense.
 that call a matrix product instead of a linear function: transformers' ``Conv1D`` and experts.
 """
 
-import inspect
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
-from secateurs.gradient_pruning.functional import Dual, Gradients, autocast, flat, masked
+from secateurs.gradient_pruning.masked_weight import (
+    Dual,
+    Gradients,
+    autocast,
+    callable_of,
+    flat,
+    kept_outputs,
+    masked,
+    spread,
+)
 
 Operand = Tensor | Dual
 
 
-class _Product(torch.autograd.Function):
+class _Product(Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -26,6 +35,7 @@ class _Product(torch.autograd.Function):
         weight: Tensor,
         keep: Tensor,  # noqa: ARG004
         added: Tensor | None,
+        masked_gradient: bool,  # noqa: ARG004
         first: bool,
         factors: tuple[Any, Any],
     ) -> Tensor:
@@ -35,7 +45,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, keep, added, ctx.first, ctx.factors = inputs
+        x, weight, keep, added, ctx.masked_gradient, ctx.first, ctx.factors = inputs
         ctx.shape = None if added is None else added.shape
         ctx.save_for_backward(x, weight, keep)
 
@@ -45,25 +55,44 @@ class _Product(torch.autograd.Function):
         need_x, need_weight, _, need_added, *_ = ctx.needs_input_grad
         to_added, scale = ctx.factors
         scaled = grad if scale == 1 else grad * scale
-        grad_x = grad_weight = grad_added = None
+        grad_x = grad_weight = grad_added = kept = None
+        if need_added:
+            grad_added = (grad if to_added == 1 else grad * to_added).sum_to_size(ctx.shape)
+        if weight.dim() == 2 and not ctx.first:
+            kept = kept_outputs(weight, keep, 1, x.numel() * weight.shape[1])
+        if kept is not None:
+            few = scaled.index_select(-1, kept)
+            if need_x:
+                grad_x = few @ weight.index_select(1, kept).mT
+            if need_weight and ctx.masked_gradient:
+                grad_weight = spread(flat(x).mT @ flat(few), kept, 1, weight)
+            elif need_weight:
+                grad_weight = _of_weight(x, scaled, False, weight)
+            return grad_x, grad_weight, None, grad_added, None, None, None
         if need_x:
             used = masked(weight, keep).mT
             grad_x = (used @ scaled if ctx.first else scaled @ used).sum_to_size(x.shape)
         if need_weight:
             grad_weight = _of_weight(x, scaled, ctx.first, weight)
-        if need_added:
-            grad_added = (grad if to_added == 1 else grad * to_added).sum_to_size(ctx.shape)
-        return grad_x, grad_weight, None, grad_added, None, None
+            grad_weight = masked(grad_weight, keep) if ctx.masked_gradient else grad_weight
+        return grad_x, grad_weight, None, grad_added, None, None, None
 
 
-class _Grouped(torch.autograd.Function):
+class _Grouped(Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, keep: Tensor, offs: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        keep: Tensor,  # noqa: ARG004
+        masked_gradient: bool,  # noqa: ARG004
+        offs: Tensor,
+    ) -> Tensor:
         return F.grouped_mm(x, weight, offs=offs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs)
+        x, weight, keep, ctx.masked_gradient, offs = inputs
+        ctx.save_for_backward(x, weight, keep, offs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -71,12 +100,12 @@ class _Grouped(torch.autograd.Function):
         need_x, need_weight, *_ = ctx.needs_input_grad
         grad_x = F.grouped_mm(grad, masked(weight, keep).mT, offs=offs) if need_x else None
         grad_weight = F.grouped_mm(x.mT, grad, offs=offs) if need_weight else None
-        return grad_x, grad_weight, None, None
+        if grad_weight is not None and ctx.masked_gradient:
+            grad_weight = masked(grad_weight, keep)
+        return grad_x, grad_weight, None, None, None
 
 
-# As in `secateurs.gradient_pruning.functional`.
-for _function in (_Product, _Grouped):
-    _function.forward.__signature__ = inspect.signature(_function.forward)
+_product, _grouped = callable_of(_Product), callable_of(_Grouped)
 
 
 def matmul(
@@ -97,8 +126,9 @@ def matmul(
         return None
     if min(x.dim(), len(weight.shape)) < 2:
         return None
-    x, values, keep, _ = autocast(x, *weight, None)
-    return _Product.apply(x, values, keep, None, first, (1, 1))
+    values, keep, masked_gradient = weight
+    x, values, keep, _ = autocast(x, values, keep, None)
+    return _product(x, values, keep, None, masked_gradient, first, (1, 1))
 
 
 def addmm(
@@ -112,8 +142,9 @@ def addmm(
     """`torch.addmm` whose last operand is a weight; None if another one is."""
     if isinstance(input, Dual) or isinstance(mat1, Dual) or not isinstance(mat2, Dual):
         return None
-    x, values, keep, added = autocast(mat1, *mat2, input)
-    return _Product.apply(x, values, keep, added, False, (beta, alpha))
+    values, keep, masked_gradient = mat2
+    x, values, keep, added = autocast(mat1, values, keep, input)
+    return _product(x, values, keep, added, masked_gradient, False, (beta, alpha))
 
 
 def grouped_mm(
@@ -124,7 +155,7 @@ def grouped_mm(
         return None
     if mat_a.dim() != 2 or len(mat_b.shape) != 3 or any(v is not None for v in others.values()):
         return None
-    return _Grouped.apply(mat_a, *mat_b, offs)
+    return _grouped(mat_a, *mat_b, offs)
 
 
 def _of_weight(x: Tensor, grad: Tensor, first: bool, weight: Tensor) -> Tensor:

@@ -7,21 +7,24 @@ function is called with one of them, the gradient to the input is computed with 
 Any other function of a masked weight is an error, never a dense gradient.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from secateurs._io.text import listed
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
-from secateurs.gradient_pruning.function_mode import (
-    MaskedWeights,
-    active_mode,
-    without_our_mode,
+from secateurs.gradient_pruning.backward_state import (
+    forget_state,
+    has_masked_gradient,
+    keep_state,
 )
+from secateurs.gradient_pruning.direct_layers import direct_call, direct_operands
+from secateurs.gradient_pruning.modes_needed import (
+    weight_is_read,
+)
+from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
+from secateurs.gradient_pruning.pruned_forward import FAST_PATHS, run_forward
 from secateurs.masks.apply import mask_beside, matching_targets
 from secateurs.masks.mask import Masks
 from secateurs.originals.module_state import (
@@ -30,30 +33,43 @@ from secateurs.originals.module_state import (
     forget_mask,
     keep_mask,
     keeps_original,
+    mask_of,
     masks_of,
     original_of,
     parameter_of,
 )
-from secateurs.parameters.layer_kinds import KINDS
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.patterns import excluding
-from secateurs.parameters.recomputed_weights import refuse_recomputed
-from secateurs.parameters.target import Target
 
 # These never use a weight themselves, and other code compares their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _REPLACED = "secateurs_replaced"  # the attribute of a `_with_our_base` class for the one before it
-# In these, torch runs other code, with other rounding, if no gradient is wanted and no function
-# mode is active.
-FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
-def prune_gradients(contents: ModelContents, masks: Masks) -> None:
+class GradientMask(NamedTuple):
+    """A mask of the backward pass of one module.
+
+    Attributes:
+        module: the module.
+        attribute: the name of the weight in it.
+        keep: bool, broadcasts to the weight.
+        masked_gradient: whether pruned elements get no gradient of their own.
+    """
+
+    module: nn.Module
+    attribute: str
+    keep: Tensor
+    masked_gradient: bool = False
+
+
+def prune_gradients(
+    contents: ModelContents, masks: Masks, *, masked_gradient: bool = False
+) -> None:
     """Put masks on the backward pass, instead of any that are on it.
 
     Args:
         contents: of the network, which is changed in place.
         masks: one for each parameter.
+        masked_gradient: whether pruned elements get no gradient of their own.
 
     Raises:
         InvalidArgumentError: the masks do not fit, a parameter is not the weight of a
@@ -66,33 +82,49 @@ def prune_gradients(contents: ModelContents, masks: Masks) -> None:
             check_mask_name(*place)
     masked = [(target, mask_beside(mask, target)) for target, mask in pairs]
     modules = [module for _, module in contents.modules]
+    new = [
+        GradientMask(*place, keep, masked_gradient)
+        for target, keep in masked
+        for place in target.places
+    ]
+    now = gradient_masks(modules)
+    if sorted(map(_without_values, now)) == sorted(map(_without_values, new)):
+        for module, attribute, keep, _ in new:  # what is known of the modules stays true
+            keep_mask(module, attribute, keep)
+        return
     restore_gradients(modules)
-    install_gradient_masks(
-        modules, [(*place, keep) for target, keep in masked for place in target.places]
-    )
+    install_gradient_masks(modules, new)
 
 
-def gradient_masks(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, str, Tensor]]:
-    """The masks of modules: (module, attribute, mask that broadcasts to the weight)."""
-    return [(module, *mask) for module in modules for mask in masks_of(module)]
+def _without_values(mask: GradientMask) -> tuple[int, str, bool]:
+    return id(mask.module), mask.attribute, mask.masked_gradient
 
 
-def install_gradient_masks(
-    modules: Iterable[nn.Module], masks: Sequence[tuple[nn.Module, str, Tensor]]
-) -> None:
+def gradient_masks(modules: Iterable[nn.Module]) -> list[GradientMask]:
+    """The masks of modules."""
+    return [
+        GradientMask(module, *mask, has_masked_gradient(module))
+        for module in modules
+        for mask in masks_of(module)
+    ]
+
+
+def install_gradient_masks(modules: Iterable[nn.Module], masks: Sequence[GradientMask]) -> None:
     """Put masks on a model that has none.
 
     Args:
         modules: all modules of the model.
         masks: from `gradient_masks`.
     """
-    for module, attribute, keep in masks:
+    masked_gradients = {id(mask.module) for mask in masks if mask.masked_gradient}
+    for module, attribute, keep, _ in masks:
         parameter = parameter_of(module, attribute)
         keep_mask(module, attribute, keep if parameter is None else keep.to(parameter.device))
     for module in modules if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):
             own = _names_with_property(module) if masked else ()
+            keep_state(module, id(module) in masked_gradients)
             object.__setattr__(module, "__class__", _pruned_class(module, own))
 
 
@@ -101,6 +133,7 @@ def restore_gradients(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, _PrunedBackward):
             object.__setattr__(module, "__class__", _without_ours(type(module)))
+            forget_state(module)
         for attribute, _ in masks_of(module):
             forget_mask(module, attribute)
 
@@ -114,16 +147,27 @@ class _PrunedBackward:
 
 @cache
 def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
+    call = direct_call(base)
+
     @wraps(base.forward)  # keeps its signature, which other code inspects
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return _forward(self, base.forward, args, kwargs)
+        if call is not None and len(args) == 1 and not kwargs:
+            operands = direct_operands(self)
+            if operands is not None:
+                return call(self, *args, *operands)
+        return run_forward(self, base.forward, args, kwargs)
+
+    def read(self: nn.Module, name: str) -> Any:
+        if not torch.compiler.is_compiling() and mask_of(self, name) is not None:
+            weight_is_read()
+        return base.__getattr__(self, name)
 
     def reduce(self: nn.Module, protocol: Any) -> Any:  # noqa: ARG001
         return _rebuild, (base, own), self.__getstate__()
 
     namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: _original(name) for name in own}
     namespace |= {"secateurs_base": base, "secateurs_own": own, "__reduce_ex__": reduce}
-    namespace |= {"forward": forward, "__module__": base.__module__}
+    namespace |= {"forward": forward, "__getattr__": read, "__module__": base.__module__}
     # Its own class first: removing a parametrization gives the module the first base.
     return type(base.__name__, (base, _PrunedBackward), namespace)
 
@@ -188,111 +232,9 @@ def _rebuild(base: type[nn.Module], own: tuple[str, ...]) -> nn.Module:
     return cls.__new__(cls)
 
 
-def _forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Run a module's own ``forward`` under a mode that knows the masked weights that it may use."""
-    if not torch.is_grad_enabled():
-        return forward(module, *args, **kwargs)
-    if isinstance(module, FAST_PATHS) and not wants_gradients(module, args, kwargs):
-        with without_our_mode():
-            return forward(module, *args, **kwargs)
-    mode = active_mode(module)
-    if mode is not None:
-        return _checked(module, mode, forward, args, kwargs)
-    mode = MaskedWeights(module)
-    with mode:
-        return _checked(module, mode, forward, args, kwargs)
-
-
-def _checked(
-    module: nn.Module, mode: MaskedWeights, forward: Callable[..., Any], args: Any, kwargs: Any
-) -> Any:
-    """Run ``forward``, and check that it passed its masked weights to functions we replace."""
-    own = [id(getattr(module, attribute)) for attribute, _ in masks_of(module)]
-    for weight in own:
-        mode.used.discard(weight)
-    output = forward(module, *args, **kwargs)
-    for weight in own:
-        if weight not in mode.used:
-            raise not_handed(module)
-    return output
-
-
-def not_handed(module: nn.Module) -> FailureError:
-    """The error for a module whose ``forward`` used its masked weight in no function we replace."""
-    for attribute, _ in masks_of(module):
-        if parametrize.is_parametrized(module, attribute):
-            return FailureError(
-                f"{attribute} of a {module._get_name()} is computed by a parametrization that was "
-                "put on after gradient pruning, so its backward pass cannot be pruned: call "
-                "restore(model), and prune again without this layer or without the parametrization"
-            )
-    return FailureError(
-        f"{module._get_name()} did not hand its weight to a convolution, a matrix product or an "
-        "attention function, so its backward pass cannot be pruned: exclude this layer"
-    )
-
-
-def wants_gradients(module: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Whether the output of a call of a module can have a gradient."""
-    tensors = (*args, *kwargs.values(), *module.parameters())
-    return any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
-
-
 def _may_use_others(module: nn.Module) -> bool:
     """Whether a module without masks of its own may hand masked weights to functions."""
     if isinstance(module, _CONTAINERS) or "forward" in vars(module):
         return False  # a ``forward`` of the instance hides that of the class
     inside = any(masks_of(child) for child in module.modules())
     return inside or isinstance(module, FAST_PATHS)
-
-
-def check_gradient_prunable(targets: Sequence[Target]) -> None:
-    """Refuse weights that cannot be gradient-pruned; one error names all that share a reason.
-
-    Raises:
-        InvalidArgumentError: one is not the weight of a convolution, linear or attention layer or
-            of experts, or its module's ``forward`` was replaced, or computes another weight from
-            it.
-    """
-    others = [t for t in targets if gradient_barrier(t)]
-    if others:
-        raise InvalidArgumentError(
-            "gradient pruning works on the weights of convolutions, linear layers, attention and "
-            f"experts; {_named(others)}: write ",
-            _without(others, targets),
-        )
-    replaced = [t for t in targets if any("forward" in vars(module) for module, _ in t.places)]
-    if replaced:
-        raise InvalidArgumentError(
-            f"{listed(t.name for t in replaced)} cannot be gradient-pruned, since the forward "
-            "method of the module was replaced on the instance: undo that, or write ",
-            _without(replaced, targets),
-        )
-    refuse_recomputed(targets, stored=False)
-
-
-def gradient_barrier(target: Target) -> str:
-    """Why a weight cannot be gradient-pruned because of the kind of its layer; empty if it can."""
-    linear = any(_is_linear(module, attribute) for module, attribute in target.places)
-    return "" if linear or target.is_stack else "cannot be pruned in the backward pass alone"
-
-
-def _named(targets: Sequence[Target]) -> str:
-    if len(targets) == 1:
-        return f"{targets[0].name} belongs to {type(targets[0].module).__name__}"
-    kinds: dict[str, list[str]] = {}
-    for target in targets:
-        kinds.setdefault(type(target.module).__name__, []).append(target.name)
-    counts = ", ".join(f"{len(names)} of {kind} ({listed(names)})" for kind, names in kinds.items())
-    return f"{len(targets)} parameters are none: {counts}"
-
-
-def _without(targets: Sequence[Target], chosen: Sequence[Target]) -> Argument:
-    names = [target.name for target in targets]
-    return excluding(names, {t.name for t in chosen} - set(names))
-
-
-def _is_linear(module: nn.Module, attribute: str) -> bool:
-    if isinstance(module, nn.MultiheadAttention):
-        return attribute.endswith("_proj_weight")
-    return attribute == "weight" and isinstance(module, (*KINDS["conv"], *KINDS["linear"]))

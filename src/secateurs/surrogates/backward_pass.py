@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.gradient_pruning.function_mode import MaskedWeights, without_our_mode
-from secateurs.gradient_pruning.modules import not_handed, wants_gradients
+from secateurs.gradient_pruning.pruned_forward import not_handed, wants_gradients
 from secateurs.surrogates.activation_checkpointing import NO_THREAD
 from secateurs.surrogates.network_snapshot import NetworkSnapshot
 from secateurs.surrogates.torch_transforms import refuse_forward_mode

@@ -11,7 +11,7 @@ from torch import nn
 
 from secateurs._validation import check_choice, check_ratio, check_seed
 from secateurs.errors import InvalidArgumentError
-from secateurs.gradient_pruning.modules import gradient_barrier
+from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.outputs import plain_logits
 from secateurs.parameters.model_contents import ModelContents

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import Advice, InvalidArgumentError
-from secateurs.gradient_pruning.modules import FAST_PATHS, check_gradient_prunable
+from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
+from secateurs.gradient_pruning.pruned_forward import FAST_PATHS
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.prunable_parameters import find_targets
 from secateurs.parameters.target import Target

@@ -4,6 +4,7 @@
 by a schedule (`OneShot`, `Iterative`, `Cubic`, `Constant`), and lets pruned weights come back by
 their magnitude (`MagnitudeRegrowth`) or their gradient (`GradientRegrowth`). `LightningPruning` and
 `TrainerPruning` do it in Lightning and in transformers, which are imported when they are asked for.
+`GradientPruner` prunes the backward pass alone.
 """
 
 from importlib import import_module
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from secateurs.training._hold import Hold, hold
 from secateurs.training.erk import erk_ratios
+from secateurs.training.gradient_pruner import GradientPruner
 from secateurs.training.pruner import Pruner
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth
 from secateurs.training.schedules import Constant, Cubic, Iterative, OneShot, Schedule
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Constant",
     "Cubic",
+    "GradientPruner",
     "GradientRegrowth",
     "Hold",
     "Iterative",

@@ -1,0 +1,51 @@
+"""What is kept in a module while its backward pass is pruned, beside its masks."""
+
+import torch
+from torch import Tensor, nn
+
+_KEY = "_secateurs_backward"
+
+
+class BackwardState:
+    """What is known of one module while its backward pass is pruned.
+
+    Args:
+        masked_gradient: whether pruned elements of its weights get no gradient of their own.
+
+    Attributes:
+        masked_gradient: what was handed in.
+        needs_mode: by training mode, whether its own ``forward`` hands masked weights to functions.
+    """
+
+    def __init__(self, masked_gradient: bool):
+        self.masked_gradient = masked_gradient
+        self.needs_mode: dict[bool, bool] = {}
+
+
+def state_of(module: nn.Module) -> BackwardState | None:
+    """The state of a module, None without one."""
+    return vars(module).get(_KEY)
+
+
+def keep_state(module: nn.Module, masked_gradient: bool) -> None:
+    """Give a module a new state."""
+    vars(module)[_KEY] = BackwardState(masked_gradient)
+
+
+def forget_state(module: nn.Module) -> None:
+    """Take the state of a module away."""
+    vars(module).pop(_KEY, None)
+
+
+def has_masked_gradient(module: nn.Module) -> bool:
+    """Whether pruned elements of a module's weights get no gradient of their own."""
+    state = state_of(module)
+    return state is not None and state.masked_gradient
+
+
+def weight_now(module: nn.Module, attribute: str) -> Tensor:
+    """The weight that a module has now; unlike ``module.NAME``, no sign that it is used."""
+    if torch.compiler.is_compiling():
+        return getattr(module, attribute)
+    parameters = vars(module).get("_parameters", {})
+    return parameters[attribute] if attribute in parameters else getattr(module, attribute)

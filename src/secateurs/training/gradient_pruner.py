@@ -1,0 +1,189 @@
+"""One object that prunes the backward pass of a network while it trains."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self, Unpack
+
+import torch
+from torch import nn
+
+from secateurs._validation import check_choice, check_count, check_ratio
+from secateurs.errors import InvalidArgumentError
+from secateurs.gradient_pruning.modules import prune_gradients, restore_gradients
+from secateurs.gradient_pruning.prunable_layers import gradient_barrier
+from secateurs.masks.mask import Mask, Masks
+from secateurs.originals.model_lock import changing
+from secateurs.originals.module_state import mask_of
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.selection._select import choose, read_options
+from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
+from secateurs.selection.shown_keywords import shows
+from secateurs.training.labelled_images import mixed
+
+WEIGHT_GRADIENTS = ("dense", "masked")
+
+
+@shows(SelectionOptions)
+class GradientPruner:
+    """Prunes the backward pass of a network while it trains; the forward pass stays as it is.
+
+    Call `step` after each ``optimizer.step()``, or once an epoch, then ``refresh`` counts epochs.
+    It goes together with `hold` and `Pruner`, which prune the forward pass: make it after them,
+    and call its `step` after theirs.
+
+    With ``granularity="filter"`` the backward pass computes the kept outputs alone, which is
+    faster; see the page on gradient pruning.
+
+    Args:
+        model: the network.
+        p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
+        p_bern: the probability with which a candidate is pruned; below 1 it needs a seed.
+        refresh: after how many steps candidates are chosen by the weights of that moment, and drawn
+            anew; with None the first masks stay.
+        weight_gradient: ``"dense"``: pruned weights learn like others; ``"masked"``: they get no
+            gradient, so they stay as they are until a refresh keeps them.
+        **options: the fields of `secateurs.SelectionOptions`. What is random depends on ``seed``
+            and on how many draws there were.
+
+    Attributes:
+        masks: those that are in force.
+        draws: how often masks were drawn.
+        steps: how many steps were taken.
+
+    Raises:
+        InvalidArgumentError: as `secateurs.gradient_prune`, or another argument is wrong.
+
+    Example:
+        >>> import torch
+        >>> from secateurs.training import GradientPruner
+        >>> model = torch.nn.Sequential(torch.nn.Linear(20, 10), torch.nn.Linear(10, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> pruner = GradientPruner(model, 0.5, granularity="filter", refresh=10)
+        >>> for _ in range(30):
+        ...     optimizer.zero_grad()
+        ...     model(torch.ones(1, 20)).square().sum().backward()
+        ...     optimizer.step()
+        ...     pruner.step()
+        >>> pruner.draws
+        4
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        p_prune: float,
+        p_bern: float = 1.0,
+        *,
+        refresh: int | None = None,
+        weight_gradient: str = "dense",
+        **options: Unpack[SelectionKeywords],
+    ):
+        self._p_prune, self._p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
+        self._refresh = None if refresh is None else check_count("refresh", refresh)
+        check_choice("weight_gradient", weight_gradient, WEIGHT_GRADIENTS)
+        self._weight_gradient = weight_gradient
+        contents = ModelContents(model)
+        numbers = {"p_prune": p_prune, "p_bern": p_bern, "refresh": refresh}
+        self._options = read_options(
+            GradientPruner, contents, options, weight_gradient=weight_gradient, **numbers
+        )
+        self._model, self.steps, self.draws = model, 0, 0
+        self.masks = self._drawn(contents)
+        self._put(contents)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"GradientPruner({self._settings}, steps={self.steps}, draws={self.draws})"
+
+    def step(self) -> None:
+        """Count a step, and draw anew if it is time.
+
+        Masks that were taken off the backward pass since, as a `Pruner` does when it prunes, are
+        put back.
+
+        Raises:
+            InvalidArgumentError: a score is NaN. The masks stay.
+        """
+        self.steps += 1
+        contents = None
+        if self._refresh is not None and self.steps % self._refresh == 0:
+            contents = ModelContents(self._model)
+            self.masks = self._drawn(contents)
+        elif not self._in_force():
+            contents = ModelContents(self._model)
+        if contents is not None:
+            self._put(contents)
+
+    def remove(self) -> None:
+        """Take the masks off the backward pass; weights that are pruned stay so."""
+        with changing(self._model):
+            restore_gradients(self._model.modules())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs beside the model and the optimizer: numbers and tensors."""
+        masks = {n: m.units.shard.as_dtensor(m.keep) for n, m in self.masks.units.items()}
+        return {
+            "settings": self._settings,
+            "steps": self.steps,
+            "draws": self.draws,
+            "masks": masks,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        Raises:
+            InvalidArgumentError: it was taken under other settings or of another model.
+        """
+        if state.get("settings") != self._settings:
+            raise InvalidArgumentError(
+                f"the state was saved by GradientPruner({state.get('settings')}), and this one is "
+                f"GradientPruner({self._settings}): make it with the same arguments to go on"
+            )
+        shapes = {name: tuple(keep.shape) for name, keep in state["masks"].items()}
+        if shapes != {n: tuple(m.units.shard.shape) for n, m in self.masks.units.items()}:
+            raise InvalidArgumentError(
+                f"the state is of another model: it has masks of {len(shapes)} parameters that are "
+                f"not those of the {len(self.masks)} here"
+            )
+        contents, masks = ModelContents(self._model), dict(self.masks.units)
+        for name, mask in masks.items():
+            keep = mask.units.shard.of(state["masks"][name]).to(mask.keep.device)
+            masks[name] = Mask(keep.clone(), mask.units)
+        self.steps, self.draws = state["steps"], state["draws"]
+        self.masks = Masks(masks, contents.group.holders)
+        self._put(contents)
+
+    @property
+    def _settings(self) -> str:
+        return (
+            f"p_prune={self._p_prune}, p_bern={self._p_bern}, refresh={self._refresh}, "
+            f"weight_gradient={self._weight_gradient!r}, {self._options}"
+        )
+
+    def _drawn(self, contents: ModelContents) -> Masks:
+        seed = self._options.seed
+        source = None
+        if seed is not None:
+            source = torch.Generator().manual_seed(mixed(seed, self.draws, 0))
+        options = replace(self._options, seed=None)
+        chosen = choose(contents, self._p_prune, options, source, barrier=gradient_barrier)
+        masks = chosen.draw(self._p_bern, generator=source)
+        self.draws += 1
+        return masks
+
+    def _in_force(self) -> bool:
+        contents = ModelContents(self._model)
+        places = (p for name in self.masks for p in contents.targets[name].places)
+        return all(mask_of(*place) is not None for place in places)
+
+    def _put(self, contents: ModelContents) -> None:
+        """Put the masks on the backward pass alone: what is pruned in both passes stays so."""
+        with changing(self._model):
+            only_kept = self._weight_gradient == "masked"
+            prune_gradients(contents, self.masks, masked_gradient=only_kept)

@@ -1,0 +1,125 @@
+"""Training under a pruned backward pass: refreshed, held, resumed; bad arguments."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn, optim
+from training_cases import loss_of, network
+
+import secateurs as sc
+from secateurs.training import GradientPruner, OneShot, Pruner
+
+
+def trained(model: nn.Module, pruner: GradientPruner, optimizer: optim.Optimizer, steps: int):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        optimizer.step()
+        pruner.step()
+
+
+def sgd(model: nn.Module) -> optim.Optimizer:
+    return optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_masks_are_refreshed_from_the_weights_of_the_moment() -> None:
+    model = network()
+    pruner = GradientPruner(model, 0.5, refresh=2)
+    first = pruner.masks
+    with torch.no_grad():
+        model[0].weight[:1] *= 1000
+    pruner.step()
+    assert pruner.masks is first
+    pruner.step()
+    assert pruner.masks == sc.select(sc.restore(model), 0.5).draw()
+    assert pruner.masks != first
+    assert (pruner.steps, pruner.draws) == (2, 2)
+
+
+def test_draws_differ_and_depend_on_the_seed_alone() -> None:
+    def three(seed: int) -> list[sc.Masks]:
+        pruner, found = GradientPruner(network(), 0.6, 0.5, refresh=1, seed=seed), []
+        for _ in range(3):
+            found.append(pruner.masks)
+            pruner.step()
+        return found
+
+    assert three(1) == three(1)
+    assert three(1) != three(2)
+    assert len({str(dict(masks)) for masks in three(1)}) == 3
+
+
+@pytest.mark.parametrize("granularity", ["weight", "kernel", "filter"])
+def test_masked_weight_gradients_leave_pruned_weights_as_they_are(granularity: str) -> None:
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    options: Any = {"granularity": granularity, "scope": "layer"}
+    pruner = GradientPruner(model, 0.5, weight_gradient="masked", **options)
+    trained(model, pruner, sgd(model), 3)
+    for name in pruner.masks:
+        now, keep = model.state_dict()[name], pruner.masks[name]
+        assert torch.equal(now[~keep], before[name][~keep])
+        assert not torch.equal(now, before[name])
+
+
+def test_sparse_forward_and_backward() -> None:
+    model = network()
+    optimizer = sgd(model)
+    forward = Pruner(model, optimizer, OneShot(0.5, at=2))
+    with GradientPruner(model, 0.6, refresh=3) as backward:
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+            forward.step()  # which takes the masks of the backward pass off when it prunes
+            backward.step()
+            assert model[0].weight_backward_mask is not None
+    assert sc.sparsity(model).ratio == pytest.approx(0.5, abs=0.01)
+    assert not hasattr(model[0], "weight_backward_mask")
+
+
+def test_resumed_training_is_the_same() -> None:
+    def made() -> tuple[nn.Module, optim.Optimizer, GradientPruner]:
+        torch.manual_seed(0)
+        model = network()
+        options: Any = {"refresh": 2, "weight_gradient": "masked", "granularity": "filter"}
+        return model, sgd(model), GradientPruner(model, 0.5, 0.5, seed=3, **options)
+
+    model, optimizer, pruner = made()
+    trained(model, pruner, optimizer, 3)
+    saved = copy.deepcopy((model.state_dict(), pruner.state_dict()))
+    trained(model, pruner, optimizer, 4)
+    other, its_optimizer, resumed = made()
+    other.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    trained(other, resumed, its_optimizer, 4)
+    assert all(map(torch.equal, model.state_dict().values(), other.state_dict().values()))
+    assert resumed.masks == pruner.masks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"p_prune": 1.5}, "p_prune"),
+        ({"refresh": 0}, "refresh"),
+        ({"weight_gradient": "sparse"}, "weight_gradient must be .*dense.*masked"),
+        ({"p_bern": 0.5}, "seed"),
+        ({"granularty": "filter"}, "granularity"),
+        ({"exclude": "*"}, "nothing|no "),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    model = network()
+    with pytest.raises(sc.InvalidArgumentError, match=message):
+        GradientPruner(model, **{"p_prune": 0.5, **arguments})
+    assert not hasattr(model[0], "weight_backward_mask")
+
+
+def test_states_of_others_are_refused() -> None:
+    state = GradientPruner(network(), 0.5).state_dict()
+    with pytest.raises(sc.InvalidArgumentError, match=r"p_prune=0\.5.*p_prune=0\.4"):
+        GradientPruner(network(), 0.4).load_state_dict(state)
+    with pytest.raises(sc.InvalidArgumentError, match="another model"):
+        GradientPruner(nn.Linear(3, 3), 0.5).load_state_dict(state)
