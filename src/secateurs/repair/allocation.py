@@ -12,16 +12,16 @@ from torch import nn
 from secateurs._validation import check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.repair.layer_counts import (
+from secateurs.repair.ratio_files import SUFFIXES, read_ratios
+from secateurs.selection._select import read_options, scored
+from secateurs.selection.candidates import Candidates
+from secateurs.selection.layer_counts import (
     check_room,
     counts_by_ratios,
     counts_by_shares,
     erk_shares,
     global_counts,
 )
-from secateurs.repair.ratio_files import SUFFIXES, read_ratios
-from secateurs.selection._select import read_options, scored
-from secateurs.selection.candidates import Candidates
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows

@@ -7,7 +7,7 @@ from torch import nn
 from secateurs._validation import check_ratio
 from secateurs.parameters.layer_choice import Layers, Patterns
 from secateurs.parameters.prunable_parameters import find_targets
-from secateurs.repair.layer_counts import counts_by_shares, erk_shares
+from secateurs.selection.layer_counts import counts_by_shares, erk_shares
 
 
 def erk_ratios(
@@ -20,7 +20,7 @@ def erk_ratios(
 ) -> dict[str, float]:
     """How much of each parameter to prune, by the Erdős-Rényi-Kernel rule.
 
-    See `secateurs.repair.layer_counts.erk_shares`; a layer keeps at most all of its weights.
+    See `secateurs.selection.layer_counts.erk_shares`; a layer keeps at most all of its weights.
 
     Args:
         model: the network; it is not changed.

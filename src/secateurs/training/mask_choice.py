@@ -15,8 +15,8 @@ from secateurs.masks.granularity import units_of
 from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
-from secateurs.repair.layer_counts import counts_by_shares, erk_shares
 from secateurs.selection._select import choose
+from secateurs.selection.layer_counts import counts_by_shares, erk_shares
 from secateurs.selection.raw_scores import raw_scores
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.mask_state import kept_units
