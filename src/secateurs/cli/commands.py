@@ -42,7 +42,7 @@ def sweep(
     pruning: SweepPruning = SweepPruning(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-) -> Callable[..., None]:
+) -> Callable[..., Path | None]:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -65,7 +65,7 @@ def retrain(
     pruning: RetrainPruning = RetrainPruning(),
     training: RetrainTraining = RetrainTraining(),
     running: RetrainRunning = RetrainRunning(),
-) -> Callable[..., None]:
+) -> Callable[..., Path | None]:
     """Train a classifier, prune it, and train what is left.
 
     With no options: a small network on the digits of scikit-learn, in under a minute.
@@ -102,7 +102,7 @@ def transfer(
     pruning: DwpPruning = DwpPruning(),
     searching: Searching = Searching(),
     running: TransferRunning = TransferRunning(),
-) -> Callable[[], None]:
+) -> Callable[[], Path]:
     """Attack some networks, plain and diversified by pruning, and score on others.
 
     With no options: four small networks on the digits of scikit-learn, in about two minutes.
@@ -178,15 +178,19 @@ def report(
     title: str | None = None,
     markdown: bool = False,
 ) -> Callable[[], None]:
-    """Print the table of one or more sweeps, transfers or retrainings, and draw them.
+    """Print the table of one or more sweeps, transfers or retrainings, draw them, or write a page.
+
+    With --output PAGE.html, all of them become one page that opens in a browser.
 
     Args:
-        folders: Output folders of sweeps, or of transfers, or of retrainings, or their
-            results.jsonl or results.csv.
-        output: Where to write the plot: PATH.png and PATH.svg; of transfers two, PATH-heatmap and
-            PATH-curves; of several retrainings one each, PATH-FOLDER.
+        folders: Output folders of sweeps, or of transfers, or of retrainings (a page takes all of
+            them together), or their results.jsonl or results.csv.
+        output: PAGE.html: one page with charts, tables, configurations and commands, in place of
+            the printed table. Anything else is where to write the plot: PATH.png and PATH.svg; of
+            transfers two, PATH-heatmap and PATH-curves; of several retrainings one each,
+            PATH-FOLDER.
         x: Horizontal axis of sweeps: achieved (of weights) or p_prune (of units).
-        title: Title of the plot.
+        title: Title of the plot or of the page.
         markdown: Print the table in markdown.
     """
     from secateurs.cli.report_command import run_report

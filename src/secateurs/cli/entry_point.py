@@ -20,11 +20,13 @@ from secateurs.cli.processes import is_first, is_one_of_several
 from secateurs.cli.standard_output import discard_unwritable
 from secateurs.cli.wording import in_options, warnings_as_lines
 from secateurs.errors import InvalidArgumentError, Message, require
+from secateurs.results.folder import record_command
 
 USAGE, FAILED, NOT_BEGUN = 2, 1, 130
 """Exit codes; the last one is for Ctrl-C before the work has begun."""
 
-Work = Callable[..., None]
+Work = Callable[..., Path | None]
+"""Does the work; returns the folder of its results, if it has one."""
 Outcome = tuple[int, str]
 """The exit code, and the message of a failure."""
 
@@ -95,7 +97,9 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
     resumes = words[0] in ("sweep", "transfer", "retrain")
     try:
-        work()
+        folder = work()
+        if folder is not None:
+            record_command(folder, ["secateurs", *words])
     except KeyboardInterrupt:
         return FAILED, INTERRUPTED + "; the same command goes on where it was" * resumes
     except Exception as error:

@@ -45,8 +45,10 @@ def run_retrain(
     training: RetrainTraining,
     running: RetrainRunning,
     ranks: Ranks | None = None,
-) -> None:
+) -> Path | None:
     """Load, train, prune, retrain, and report; the first of several ranks reports alone.
+
+    It also returns the folder of the results.
 
     Args:
         asked: the network, and which images.
@@ -100,6 +102,8 @@ def run_retrain(
     if ranks.is_first:
         last = _folder_of(folder, seeds[-1], training)
         report(rows, folder, last, model.model, plans[seeds[-1]].options, running.title)
+        return folder
+    return None
 
 
 def _folder_of(folder: Path, seed: int, training: RetrainTraining) -> Path:

@@ -39,8 +39,8 @@ def run_sweep(
     preprocessing: Preprocessing,
     running: SweepRunning,
     ranks: Ranks | None = None,
-) -> None:
-    """Load, measure, and report; only rank 0 reports.
+) -> Path | None:
+    """Load, measure, and report; only rank 0 reports, and returns the folder of the results.
 
     Args:
         asked: the network and the images.
@@ -94,6 +94,8 @@ def run_sweep(
     if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
         _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
+        return folder
+    return None
 
 
 def _load(

@@ -27,12 +27,13 @@ from secateurs.evaluation.sweep_rows import (
     alike_on_ranks,
     configuration,
     finished,
+    layer_rows,
     make_row,
     shared_columns,
 )
 from secateurs.outputs import device_of
 from secateurs.pruning import restore, set_aside
-from secateurs.results import Results, Row
+from secateurs.results import Results, Row, write_layer_rows
 from secateurs.selection.shown_keywords import shows
 
 _DATA = "image_samples"  # the name of the checksums of the data in a configuration
@@ -150,6 +151,9 @@ def sweep(
                 rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
                 if results is not None:
                     results.add_all(rows)
+                    pairs = zip(rows, map(variants.layers, plan.cells), strict=True)
+                    layers = [layer for pair in pairs for layer in layer_rows(*pair)]
+                    write_layer_rows(results.folder, layers)
                     results.clear_progress()
         return _of_rank_0(ranks, rows, {})[0]
 

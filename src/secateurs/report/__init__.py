@@ -1,5 +1,6 @@
-"""Tables and plots of result rows; rich and matplotlib are imported on use."""
+"""Tables, plots and pages of result rows; what draws them is imported on use."""
 
+from secateurs.report.page import write_page
 from secateurs.report.plot import plot_sweep
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import retrain_table
@@ -18,4 +19,5 @@ __all__ = [
     "print_transfer_table",
     "retrain_table",
     "transfer_table_markdown",
+    "write_page",
 ]

@@ -5,6 +5,7 @@ Needs the standard library only, so that results can be read where torch is not 
 
 from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
+from secateurs.results.layer_row import LayerRow, read_layer_rows, write_layer_rows
 from secateurs.results.record import Record
 from secateurs.results.retrain_row import RETRAIN_COLUMNS, RetrainRow
 from secateurs.results.row import COLUMNS, Row
@@ -20,6 +21,7 @@ __all__ = [
     "COLUMNS",
     "RETRAIN_COLUMNS",
     "TRANSFER_COLUMNS",
+    "LayerRow",
     "Record",
     "Results",
     "RetrainRow",
@@ -28,8 +30,10 @@ __all__ = [
     "digest_of",
     "hit_columns",
     "kind_of_rows",
+    "read_layer_rows",
     "read_retrain_rows",
     "read_rows",
     "read_transfer_rows",
     "wilson_interval",
+    "write_layer_rows",
 ]
