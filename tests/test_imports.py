@@ -60,7 +60,7 @@ OPTIONAL = (
 TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 
 # Distributions that are called otherwise than what is imported.
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "mlflow": "mlflow-skinny"}
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def imports(path: Path) -> list[str]:

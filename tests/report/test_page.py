@@ -13,9 +13,9 @@ from page_samples import HEADED, HOSTILE, write_retraining, write_sweep, write_t
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import write_page
-from secateurs.report.page._page import page_text, sections_of
 from secateurs.report.page.command_text import command_of
-from secateurs.report.page.contents import Section
+from secateurs.report.page.html_page import page_text, sections_of
+from secateurs.report.page.page_parts import Section
 from secateurs.report.page.run_files import read_run
 from secateurs.results import Results, TransferRow
 from secateurs.results.folder import record_command

@@ -23,6 +23,7 @@ from secateurs.cli.retrain_options import (
     RetrainTraining,
 )
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
+from secateurs.cli.telling import Telling, told
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -42,6 +43,7 @@ def sweep(
     pruning: SweepPruning = SweepPruning(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
+    telling: Telling = Telling(),
 ) -> Callable[..., Path | None]:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
@@ -52,11 +54,12 @@ def sweep(
             f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
         )
     data = images.data or "digits"
-    if is_first():
+    if is_first() and not telling.quiet:
         say(f"loading the network {images.arch} and the data {data} ...")
     from secateurs.cli.sweep_command import run_sweep
 
-    return partial(run_sweep, images, data, pruning, preprocessing, running)
+    work = partial(run_sweep, images, data, pruning, preprocessing, running, telling.log_to)
+    return told("sweep", telling, work)
 
 
 def retrain(
@@ -65,6 +68,7 @@ def retrain(
     pruning: RetrainPruning = RetrainPruning(),
     training: RetrainTraining = RetrainTraining(),
     running: RetrainRunning = RetrainRunning(),
+    telling: Telling = Telling(),
 ) -> Callable[..., Path | None]:
     """Train a classifier, prune it, and train what is left.
 
@@ -77,11 +81,13 @@ def retrain(
             f"--compression must be at least 1, got {pruning.compression:g}; 12 keeps a twelfth"
         )
     data = images.data or _usual_data(images.arch)
-    if is_first():
+    if is_first() and not telling.quiet:
         say(f"loading the network {images.arch} and the data {data} ...")
     from secateurs.cli.retrain_command import run_retrain
 
-    return partial(run_retrain, replace(images, data=data), pruning, training, running)
+    images = replace(images, data=data)
+    work = partial(run_retrain, images, pruning, training, running, telling.log_to)
+    return told("retrain", telling, work)
 
 
 def _usual_data(arch: str) -> str:
@@ -102,7 +108,8 @@ def transfer(
     pruning: DwpPruning = DwpPruning(),
     searching: Searching = Searching(),
     running: TransferRunning = TransferRunning(),
-) -> Callable[[], Path]:
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
     """Attack some networks, plain and diversified by pruning, and score on others.
 
     With no options: four small networks on the digits of scikit-learn, in about two minutes.
@@ -110,10 +117,12 @@ def transfer(
     _refuse_search_options(searching)
     asked = _with_defaults(images)
     names = ", ".join((*asked.surrogates, *asked.targets))
-    say(f"loading the networks {names} and the data {asked.data} ...")
+    if not telling.quiet:
+        say(f"loading the networks {names} and the data {asked.data} ...")
     from secateurs.cli.transfer_command import run_transfer
 
-    return partial(run_transfer, asked, attack, recipes, pruning, searching, running)
+    work = partial(run_transfer, asked, attack, recipes, pruning, searching, running)
+    return told("transfer", telling, partial(work, telling.log_to))
 
 
 def _with_defaults(images: TransferImages) -> TransferImages:

@@ -20,7 +20,6 @@ from secateurs.cli.processes import is_first, is_one_of_several
 from secateurs.cli.standard_output import discard_unwritable
 from secateurs.cli.wording import in_options, warnings_as_lines
 from secateurs.errors import InvalidArgumentError, Message, require
-from secateurs.results.folder import record_command
 
 USAGE, FAILED, NOT_BEGUN = 2, 1, 130
 """Exit codes; the last one is for Ctrl-C before the work has begun."""
@@ -99,6 +98,8 @@ def _carry_out(words: Sequence[str], work: Work) -> Outcome:
     try:
         folder = work()
         if folder is not None:
+            from secateurs.results.folder import record_command
+
             record_command(folder, ["secateurs", *words])
     except KeyboardInterrupt:
         return FAILED, INTERRUPTED + "; the same command goes on where it was" * resumes

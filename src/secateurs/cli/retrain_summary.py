@@ -21,12 +21,12 @@ from secateurs.training.zero_masks import masks_from_zeros
 from secateurs.zoo.weights_file import read_weights
 
 
-def say_row(row: RetrainRow) -> None:
-    """Tell of a finished epoch, or of a score on test images."""
+def row_line(row: RetrainRow) -> str:
+    """A finished epoch, or a score on test images, in one line."""
     is_epoch = row.split == "validation"
     what = f"{row.phase} epoch {row.epoch}" if is_epoch else row.phase
     loss = f"loss {row.train_loss:.3f}, " if is_epoch else ""
-    say(
+    return (
         f"seed {row.seed}, {what}: {loss}top-1 {row.top1:.2f} ({row.split}), "
         f"{100 * row.achieved:.1f}% pruned, {row.duration:.1f} s"
     )

@@ -1,5 +1,6 @@
 """``secateurs sweep``: measure how accuracy falls as weights are pruned."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from secateurs.cli.loading import (
 from secateurs.cli.option_types import DIGITS_NETWORKS, given
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
+from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.criteria import criterion_of
 from secateurs.errors import SecateursError
@@ -38,6 +40,7 @@ def run_sweep(
     pruning: SweepPruning,
     preprocessing: Preprocessing,
     running: SweepRunning,
+    log_to: Sequence[Tracker] = (),
     ranks: Ranks | None = None,
 ) -> Path | None:
     """Load, measure, and report; only rank 0 reports, and returns the folder of the results.
@@ -48,10 +51,12 @@ def run_sweep(
         pruning: the grid of settings.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
+        log_to: where the rows are logged.
         ranks: the processes that split the images, None for this process alone.
     """
     ranks = ranks or Ranks()
     grid = Grid(**given(pruning))  # checked before anything is loaded
+    check_trackers(log_to)
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(running.batch_size, running.workers, asked.limit)
     check_data(data)
@@ -94,6 +99,7 @@ def run_sweep(
     if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
         _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
+        log_folder(folder, log_to)
         return folder
     return None
 

@@ -33,7 +33,7 @@ from secateurs.evaluation.sweep_rows import (
 )
 from secateurs.outputs import device_of
 from secateurs.pruning import restore, set_aside
-from secateurs.results import Results, Row, write_layer_rows
+from secateurs.results import Results, Row, Rows, write_layer_rows
 from secateurs.selection.shown_keywords import shows
 
 _DATA = "image_samples"  # the name of the checksums of the data in a configuration
@@ -53,7 +53,7 @@ def sweep(
     save_every: float = SAVE_EVERY_SECONDS,
     process_group: Any = None,
     **grid: Unpack[GridKeywords],
-) -> list[Row]:
+) -> Rows[Row]:
     """Measure how accuracy falls as weights are pruned.
 
     All variants are scored in one loop over ``loader``: each image is read and decoded once. The
@@ -86,7 +86,7 @@ def sweep(
         output: a folder for the results, default none.
         overwrite: delete the results that ``output`` holds.
         progress: False shows no progress; by default stderr shows a bar in a terminal, and a line
-            about every half minute elsewhere.
+            about every minute elsewhere.
         save_every: seconds between two saves of the progress.
         process_group: a ``torch.distributed.ProcessGroup`` whose ranks split the images, each
             with the whole model, such as ``torch.distributed.group.WORLD`` (which is None without
@@ -140,7 +140,7 @@ def sweep(
                     rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
-            return rows
+            return Rows(rows)
         stack.enter_context(_evaluating(model))
         run = SweepRun(
             loader, plan.variants, variants, device, amp, results, ranks, before, save_every
@@ -155,7 +155,7 @@ def sweep(
                     layers = [layer for pair in pairs for layer in layer_rows(*pair)]
                     write_layer_rows(results.folder, layers)
                     results.clear_progress()
-        return _of_rank_0(ranks, rows, {})[0]
+        return Rows(_of_rank_0(ranks, rows, {})[0])
 
 
 def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:

@@ -64,10 +64,20 @@ def plot_sweep(
         InvalidArgumentError: There are no rows, or `x` is something else.
         FailureError: The files cannot be written.
     """
+    return write_figure(lambda: sweep_figure(rows, title, x), path_stem)
+
+
+def sweep_figure(
+    rows: Sequence[Row], title: str | None, x: Literal["achieved", "p_prune"]
+) -> "Figure":
+    """The figure that `plot_sweep` writes.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or `x` is something else.
+    """
     if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
-    every = split_series(rows)
-    return write_figure(lambda: _figure(every, x, title, describe(rows)), path_stem)
+    return _figure(split_series(rows), x, title, describe(rows))
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,17 @@ def plot_transfer_curves(
     """
     paths: list[Path] = []
     for stem, benchmark, chosen in shown_benchmarks(rows, path_stem, outcome):
-        panels = curve_panels(benchmark, chosen)
-        paths += write_figure(lambda b=benchmark, p=panels, c=chosen: _figure(b, p, c, title), stem)
+        paths += write_figure(lambda b=benchmark, c=chosen: curves_figure(b, c, title), stem)
     return paths
+
+
+def curves_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
+    """One of the figures that `plot_transfer_curves` writes.
+
+    Raises:
+        InvalidArgumentError: No variant is finished on all hold-outs.
+    """
+    return _figure(benchmark, curve_panels(benchmark, outcome), outcome, title)
 
 
 def _figure(

@@ -11,10 +11,12 @@ from secateurs.results.retrain_row import RETRAIN_COLUMNS, RetrainRow
 from secateurs.results.row import COLUMNS, Row
 from secateurs.results.row_reader import (
     kind_of_rows,
+    read_any_rows,
     read_retrain_rows,
     read_rows,
     read_transfer_rows,
 )
+from secateurs.results.rows import Rows
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [
@@ -26,10 +28,12 @@ __all__ = [
     "Results",
     "RetrainRow",
     "Row",
+    "Rows",
     "TransferRow",
     "digest_of",
     "hit_columns",
     "kind_of_rows",
+    "read_any_rows",
     "read_layer_rows",
     "read_retrain_rows",
     "read_rows",

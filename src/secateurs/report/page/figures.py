@@ -82,7 +82,7 @@ def curve(
         colour: Colour of the line.
         hover: The text at a point, in Plotly's notation.
         hover_data: For each point, what ``hover`` calls customdata.
-        meta: Its toggle and view, see `secateurs.report.page.contents.Chart`.
+        meta: Its toggle and view, see `secateurs.report.page.page_parts.Chart`.
         dashed: Whether the line is dashed.
         options: Anything else that Plotly takes.
     """

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateurs.report.page.colours import DENSE, LINES
-from secateurs.report.page.contents import Chart, Table, Toggle, number_cell, text_cell
 from secateurs.report.page.figures import axis, heatmap, layout, plain
+from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
 from secateurs.report.table import percent
 from secateurs.results import LayerRow
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.page.colours import DENSE, line_colour
-from secateurs.report.page.contents import (
+from secateurs.report.page.figures import axis, band, curve, layout
+from secateurs.report.page.page_parts import (
     Cell,
     Chart,
     Fact,
@@ -16,7 +17,6 @@ from secateurs.report.page.contents import (
     number_cell,
     text_cell,
 )
-from secateurs.report.page.figures import axis, band, curve, layout
 from secateurs.report.page.sweep_section import percent_of
 from secateurs.report.retrain_curves import describe_retrain
 from secateurs.report.retrain_table import RetrainOutcome, outcome_of, spread

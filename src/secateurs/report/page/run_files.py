@@ -10,30 +10,13 @@ from secateurs._io.regular_files import read_regular
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.page.command_text import command_of
-from secateurs.report.page.contents import Command, Details
-from secateurs.results import (
-    LayerRow,
-    Record,
-    RetrainRow,
-    Row,
-    TransferRow,
-    kind_of_rows,
-    read_layer_rows,
-    read_retrain_rows,
-    read_rows,
-    read_transfer_rows,
-)
+from secateurs.report.page.page_parts import Command, Details
+from secateurs.results import LayerRow, Record, kind_of_rows, read_any_rows, read_layer_rows
 from secateurs.results.config import read_config
 from secateurs.results.folder import COMMAND, CONFIG
 
 _LONGEST = 400
 """Letters of a value that a table of a configuration shows."""
-
-_READERS: Mapping[type[Record], Any] = {
-    Row: read_rows,
-    TransferRow: read_transfer_rows,
-    RetrainRow: read_retrain_rows,
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +78,7 @@ def read_run(path: Path) -> Run | None:
     kind = kind_of_rows(path)
     if kind is None:
         return None
-    rows = _READERS[kind](path)
+    rows = read_any_rows(path)
     if not path.is_dir():
         return Run(path, kind, rows, [], {}, "")
     try:

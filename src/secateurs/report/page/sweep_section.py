@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from secateurs.report.page.colours import DENSE, is_dashed, line_colour
-from secateurs.report.page.contents import (
+from secateurs.report.page.figures import axis, band, curve, layout
+from secateurs.report.page.page_parts import (
     Cell,
     Chart,
     Fact,
@@ -14,7 +15,6 @@ from secateurs.report.page.contents import (
     number_cell,
     text_cell,
 )
-from secateurs.report.page.figures import axis, band, curve, layout
 from secateurs.report.plot import AXES
 from secateurs.report.series import Series, describe, split_series
 from secateurs.report.table import accuracy, percent

@@ -7,8 +7,8 @@ from typing import Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
-from secateurs.report.page.contents import Cell, Chart, Fact, Section, Table, Toggle, text_cell
 from secateurs.report.page.figures import axis, band, curve, heatmap, layout
+from secateurs.report.page.page_parts import Cell, Chart, Fact, Section, Table, Toggle, text_cell
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
 from secateurs.report.transfer_panels import curve_panels
 from secateurs.report.transfer_table import p_text

@@ -12,8 +12,8 @@ from secateurs._io.text import printable
 from secateurs._version import __version__
 from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.page.colours import DARK
-from secateurs.report.page.contents import Chart, Section
 from secateurs.report.page.layer_charts import layer_charts, layer_tables
+from secateurs.report.page.page_parts import Chart, Section
 from secateurs.report.page.retrain_section import retrain_section
 from secateurs.report.page.run_files import Run, read_run
 from secateurs.report.page.sweep_section import Axis, sweep_section
