@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_samples import HOSTILE, write_retraining, write_sweep, write_transfer
+from page_samples import HEADED, HOSTILE, write_retraining, write_sweep, write_transfer
 
 from secateurs.report import write_page
 
@@ -42,6 +42,11 @@ DRIVER = """<script>
   box.click();
   await wait(200);
   found.again = shown();
+  Plotly.Fx.hover(chart, [{ curveNumber: 1, pointNumber: 1 }]);
+  await wait(200);
+  found.hover = chart.querySelector(".hoverlayer").textContent;
+  const tick = [...layers.querySelectorAll(".ytick text")].map((text) => text.textContent);
+  found.ticks = [tick, layers.querySelectorAll("tspan[style*=bold], b").length];
   const table = document.querySelector(".table table");
   const head = [...table.querySelectorAll("th")].find((th) => th.textContent.trim() === "top-1 %");
   const column = [...head.parentElement.children].indexOf(head);
@@ -65,7 +70,6 @@ DRIVER = """<script>
   dispatchEvent(new Event("afterprint"));
   await wait(200);
   found.colour = [light, chart.data[1].line.color];
-  found.names = [...chart.querySelectorAll(".ytick text")].length;
   const outcome = document.createElement("pre");
   outcome.id = "outcome";
   outcome.textContent = encodeURIComponent(JSON.stringify(found));
@@ -104,6 +108,9 @@ def test_it_works_in_a_browser(tmp_path: Path) -> None:
     assert not found["wide"], "a phone would scroll sideways"
     assert found["before"] == [True] * 5 == found["again"]
     assert found["after"] == [True, True, False, False, True] and found["lines"] >= 2
+    assert "10% pruned" in found["hover"] and "95% interval" in found["hover"]
+    assert "weight" in found["hover"]
+    assert found["ticks"] == [[HEADED, "first.weight"], 0]
     assert found["ascending"] == sorted(found["ascending"]) != found["descending"]
     assert found["descending"] == sorted(found["descending"], reverse=True)
     assert found["said"] == "ascending"

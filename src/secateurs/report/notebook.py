@@ -9,16 +9,15 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import add_axes, head, head_height, made_figure, quiet
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
-from secateurs.report.page.page_parts import Cell, Section, Table, number_cell, text_cell
-from secateurs.report.page.retrain_section import retrain_section
-from secateurs.report.page.sweep_section import Axis, sweep_section
-from secateurs.report.page.transfer_section import transfer_sections
+from secateurs.report.page.page_parts import Cell, Table, number_cell, text_cell
+from secateurs.report.page.sections import rows_sections
+from secateurs.report.page.sweep_section import Axis
 from secateurs.report.plot import sweep_figure
 from secateurs.report.retrain_curves import retrain_figure
 from secateurs.report.transfer_curves import curves_figure
 from secateurs.report.transfer_groups import Goal
 from secateurs.report.transfer_heatmap import heatmap_figure
-from secateurs.results import Record, RetrainRow, Row, TransferRow
+from secateurs.results import Record, RetrainRow, TransferRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,25 +36,8 @@ def rows_html(rows: Sequence[Record]) -> str:
         return "<p>no rows</p>"
     return "".join(
         f"<p>{escape(section.headline)}</p>{table_html(section.tables[0])}"
-        for section in _sections(rows)
+        for section in rows_sections(rows)
     )
-
-
-def _sections(rows: Sequence[Any]) -> list[Section]:
-    if isinstance(rows[0], Row):
-        return [sweep_section(rows)]
-    if isinstance(rows[0], RetrainRow):
-        return [retrain_section(rows)]
-    if isinstance(rows[0], TransferRow):
-        return transfer_sections(rows)
-    return [Section(f"Rows of a {rows[0].KIND}", "", tables=[_all_columns(rows)])]
-
-
-def _all_columns(rows: Sequence[Record]) -> Table:
-    """A table of rows that no page has a section for."""
-    columns = type(rows[0]).columns()
-    cells = [[text_cell(printable(str(getattr(row, name)))) for name in columns] for row in rows]
-    return Table("", columns, cells)
 
 
 def rows_figure(

@@ -10,12 +10,14 @@ Options = Mapping[str, Sequence[Any]]
 
 
 def command_of(first: Record, rows: Sequence[Any]) -> str:
-    """A command line that asks for what the rows are of.
+    """A command line that asks for what the rows are of, or "" for another kind of rows.
 
     Args:
         first: One of the rows, which says of what kind they are.
         rows: The rows of one run.
     """
+    if type(first) not in _WRITERS:
+        return ""
     name, options = _WRITERS[type(first)](rows)
     words = ["secateurs", name]
     for option, values in options.items():

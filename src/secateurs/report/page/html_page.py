@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,9 @@ from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.page.colours import DARK
 from secateurs.report.page.layer_charts import layer_charts, layer_tables
 from secateurs.report.page.page_parts import Chart, Section
-from secateurs.report.page.retrain_section import retrain_section
 from secateurs.report.page.run_files import Run, read_run
-from secateurs.report.page.sweep_section import Axis, sweep_section
-from secateurs.report.page.transfer_section import transfer_sections
-from secateurs.results import Record, RetrainRow, Row, TransferRow
+from secateurs.report.page.sections import ALONE, rows_sections
+from secateurs.report.page.sweep_section import Axis
 from secateurs.results.durable import replace_files
 
 SUFFIX = ".html"
@@ -70,13 +68,31 @@ def write_page(
 
 
 def sections_of(runs: Sequence[Run], x: Axis = "achieved") -> list[Section]:
-    """The sections of runs: kind by kind, in the order of the first run of each kind."""
-    kinds = dict.fromkeys(run.kind for run in runs)
-    return [
-        section
-        for kind in kinds
-        for section in _WRITERS[kind]([run for run in runs if run.kind is kind], x)
-    ]
+    """The sections of runs: kind by kind, in the order of the first run of each kind.
+
+    Args:
+        runs: The runs.
+        x: The horizontal axis of sweeps.
+    """
+    groups: list[list[Run]] = []
+    for kind in dict.fromkeys(run.kind for run in runs):
+        own = [run for run in runs if run.kind is kind]
+        groups += [[run] for run in own] if kind in ALONE else [own]
+    return [section for group in groups for section in _group_sections(group, x)]
+
+
+def _group_sections(runs: Sequence[Run], x: Axis) -> list[Section]:
+    """The sections of all rows of some runs; the last one has what lies beside the rows."""
+    *others, last = rows_sections([row for run in runs for row in run.rows], x)
+    layers = [layer for run in runs for layer in run.layers]
+    whole = replace(
+        last,
+        charts=[*last.charts, *layer_charts(layers)],
+        tables=[*last.tables, *layer_tables(layers)],
+        commands=[run.command for run in runs if run.command.text],
+        details=[run.details for run in runs],
+    )
+    return [*others, whole]
 
 
 def page_text(sections: Sequence[Section], *, title: str | None = None) -> str:
@@ -121,37 +137,3 @@ def _figure(chart: Chart) -> str:
 
 def _source(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _sweeps(runs: Sequence[Run], x: Axis) -> list[Section]:
-    section = sweep_section([row for run in runs for row in run.rows], x)
-    return [_with_files(section, runs)]
-
-
-def _transfers(runs: Sequence[Run], _: Axis) -> list[Section]:
-    *others, last = transfer_sections([row for run in runs for row in run.rows])
-    return [*others, _with_files(last, runs)]
-
-
-def _retrainings(runs: Sequence[Run], _: Axis) -> list[Section]:
-    return [_with_files(retrain_section(run.rows), [run]) for run in runs]
-
-
-def _with_files(section: Section, runs: Sequence[Run]) -> Section:
-    """A section with what the folders of its runs hold beside the rows."""
-    layers = [layer for run in runs for layer in run.layers]
-    return replace(
-        section,
-        charts=[*section.charts, *layer_charts(layers)],
-        tables=[*section.tables, *layer_tables(layers)],
-        commands=[run.command for run in runs],
-        details=[run.details for run in runs],
-    )
-
-
-_WRITERS: Mapping[type[Record], Callable[[Sequence[Run], Axis], list[Section]]] = {
-    Row: _sweeps,
-    TransferRow: _transfers,
-    RetrainRow: _retrainings,
-}
-"""What makes the sections of each kind of rows; a new kind of rows has a new line here."""
