@@ -97,7 +97,7 @@ def made_figure(make: Callable[[], "Figure"]) -> "Figure":
     except Exception as error:  # matplotlib, its fonts and its settings may raise anything
         raise DrawingError(f"cannot draw the figure: {_reason(error)}") from error
     # Notebooks know by themselves how to show figures of pyplot, which this is not.
-    figure._repr_png_ = partial(_png, figure)
+    vars(figure)["_repr_png_"] = partial(_png, figure)
     return figure
 
 

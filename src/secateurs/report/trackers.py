@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -150,7 +151,7 @@ def _tensorboard(folder: Path, config: Mapping[str, str]) -> Generator[Log]:
 
 @contextmanager
 def _trackio(folder: Path, config: Mapping[str, str]) -> Generator[Log]:
-    import trackio
+    trackio: Any = import_module("trackio")
 
     with redirect_stdout(sys.stderr):  # it prints, and stdout is for results
         trackio.init(project=PROJECT, name=folder.resolve().name, config=dict(config))
@@ -163,8 +164,7 @@ def _trackio(folder: Path, config: Mapping[str, str]) -> Generator[Log]:
 
 @contextmanager
 def _wandb(folder: Path, config: Mapping[str, str]) -> Generator[Log]:
-    import wandb
-
+    wandb: Any = import_module("wandb")
     run: Any = wandb.init(
         project=PROJECT, name=folder.resolve().name, config=dict(config), dir=str(folder)
     )
@@ -176,8 +176,7 @@ def _wandb(folder: Path, config: Mapping[str, str]) -> Generator[Log]:
 
 @contextmanager
 def _mlflow(folder: Path, config: Mapping[str, str]) -> Generator[Log]:
-    import mlflow
-
+    mlflow: Any = import_module("mlflow")
     mlflow.set_experiment(PROJECT)
     with mlflow.start_run(run_name=folder.resolve().name):
         mlflow.log_params({name: value[:500] for name, value in config.items()})

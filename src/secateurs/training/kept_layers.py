@@ -1,6 +1,7 @@
 """What each layer of a retrained network kept, with histograms of its weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +56,7 @@ def kept_layers(
     return rows
 
 
-def _histogram(before: torch.Tensor | None, now: torch.Tensor, bins: int) -> dict[str, float | str]:
+def _histogram(before: torch.Tensor | None, now: torch.Tensor, bins: int) -> dict[str, Any]:
     """The columns of the histogram; none of a layer that was not there before, or was all zero."""
     if before is None or not before.numel():
         return {}

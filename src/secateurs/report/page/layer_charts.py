@@ -121,11 +121,12 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
 def _bars(rows: Sequence[LayerRow]) -> Chart:
     names = _largest(rows)
     found = {row.layer: row for row in rows}
+    kept = [100 * found[name].ratio for name in names]
     bars = {
         "type": "bar",
         "orientation": "h",
         "y": [plain(name) for name in names],
-        "x": [100 * found[name].ratio for name in names],
+        "x": kept,
         "customdata": [f"{found[name].kept:,} of {found[name].total:,}" for name in names],
         "hovertemplate": "%{y}<br><b>%{x:.2f}%</b>, %{customdata} weights kept<extra></extra>",
         "texttemplate": "%{x:.1f}",
@@ -137,7 +138,7 @@ def _bars(rows: Sequence[LayerRow]) -> Chart:
     return Chart(
         f"Weights kept in each layer, in percent.{_left_out(rows)}",
         f"Bars of the ratio of weights that each of {len(names)} layers kept, from "
-        f"{min(bars['x']):.1f}% to {max(bars['x']):.1f}%.",
+        f"{min(kept):.1f}% to {max(kept):.1f}%.",
         {
             "data": [bars],
             "layout": layout(
