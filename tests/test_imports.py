@@ -56,7 +56,9 @@ OPTIONAL = (
     ),
     *("cyclopts", "attrs", "rich", "zstandard", "tabulate"),
     *("lightning", "accelerate", "pyarrow"),
+    *("plotly", "jinja2", "tensorboard", "trackio", "wandb", "mlflow"),
 )
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 
 # Distributions that are called otherwise than what is imported.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
@@ -119,7 +121,7 @@ def test_imports_go_one_way() -> None:
             assert LEVEL[part] <= LEVEL[own], f"{name} imports {imported}"
             leaf = {
                 "results": {"errors", "_version", "_io"},
-                "report": {"results", "errors", "_io", "_console"},
+                "report": {"results", "errors", "_io", "_console", "_version"},
             }
             assert part in leaf.get(own, {part}), f"{name} imports {imported}"
             assert {own, part} != {"evaluation", "transfer"}
@@ -156,7 +158,7 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    there = declared("hf", "lightning", "parquet")
+    there = declared("hf", "lightning", "parquet", "report", *TRACKERS)
     for name, path in files().items():
         for imported in imports(path):
             package = imported.split(".")[0]
@@ -246,6 +248,10 @@ print("done")
         (
             "sc.report.print_table(sc.results.read_rows('rows'))",
             "a table in a terminal needs rich: pip install rich",
+        ),
+        (
+            "sc.report.write_page(['rows'], 'page.html')",
+            "a page needs plotly: pip install 'secateurs[report]'",
         ),
     ],
 )

@@ -37,7 +37,7 @@ def test_it_counts_in_its_unit(
     assert re.fullmatch(pattern, capsys.readouterr().err)
 
 
-def test_not_more_than_one_in_half_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+def test_not_more_than_one_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("Sweeping", 100) as bar:
         for _ in range(100):
             bar.advance(1)

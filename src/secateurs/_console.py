@@ -2,7 +2,9 @@
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from secateurs._io.text import printable
@@ -46,11 +48,35 @@ def unusable_sizes() -> list[str]:
     return [name for name in SIZES if name in os.environ and not _is_size(name, os.environ[name])]
 
 
-def say(line: str) -> None:
+_SILENT: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silence() -> Generator[None]:
+    """Within the block, print no line on stderr but those that must be read."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def is_silent() -> bool:
+    """Whether this is within `silence`."""
+    return _SILENT.get()
+
+
+def say(line: str, *, always: bool = False) -> None:
     """Print one line on stderr, not wrapped; unprintable characters in it are escaped.
 
     A failure to print (a closed pipe, a log file on a full disk) is ignored.
+
+    Args:
+        line: the line.
+        always: whether it is printed within `silence`, too: a warning or an error.
     """
+    if is_silent() and not always:
+        return
     with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or None
         sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""The progress of long work: a bar in a terminal, elsewhere a line about every half minute."""
+"""The progress of long work: a bar in a terminal, elsewhere a line about once a minute."""
 
 import importlib.util
 import time
@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
-from secateurs._console import make_console, say
+from secateurs._console import is_silent, make_console, say
 from secateurs._io.text import printable
 from secateurs.errors import FailureError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Unit = Literal["images", "image steps", "epochs", "networks", "bytes"]
 
-EVERY = 30.0
+EVERY = 60.0
 """Seconds between two lines where there is no bar."""
 
 
@@ -51,7 +51,7 @@ class _Drawn(Bar):
 
 
 class _Lines(Bar):
-    """A line about every half minute: what is done, the speed, and the time left."""
+    """A line about once a minute: what is done, the speed, and the time left."""
 
     def __init__(self, what: str, total: int | None, unit: Unit, per: int, every: float):
         self._what, self._total, self._unit, self._per = what, total, unit, per
@@ -102,7 +102,7 @@ def progress_bar(
     """Show the progress of long work on stderr.
 
     In a terminal, and in a notebook that has ipywidgets, it is a bar, drawn by rich; elsewhere a
-    line with what is done, the speed and the time left, about every half minute.
+    line with what is done, the speed and the time left, about once a minute.
 
     Args:
         what: the text before it.
@@ -115,7 +115,7 @@ def progress_bar(
     Yields:
         The bar, to be called after each step.
     """
-    if show is False:
+    if show is False or is_silent():
         yield Bar()
         return
     console = None

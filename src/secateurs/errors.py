@@ -139,13 +139,14 @@ def _written(value: object) -> str:
     return value.__name__ if isinstance(value, type) else repr(value)
 
 
-def require(module: str, needed_for: str, package: str = "") -> None:
+def require(module: str, needed_for: str, package: str = "", *, extra: str = "") -> None:
     """Import a module of an optional package.
 
     Args:
         module: the module.
         needed_for: what needs it, for the error.
         package: the package to install, if its name is not that of the module.
+        extra: the extra of this package that installs it with all else that is needed, or "".
 
     Raises:
         FailureError: it is not installed.
@@ -156,4 +157,5 @@ def require(module: str, needed_for: str, package: str = "") -> None:
         if error.name != module.partition(".")[0]:
             raise  # it is installed, but one of its own imports is missing
         name = package or module.partition(".")[0]
-        raise FailureError(f"{needed_for} needs {name}: pip install {name}") from error
+        install = f"'secateurs[{extra}]'" if extra else name
+        raise FailureError(f"{needed_for} needs {name}: pip install {install}") from error

@@ -120,3 +120,24 @@ def test_plots_without_a_name_are_refused_before_anything_is_printed(
     said = run("report", folders[0], "-o", output)
     assert said.code == 2
     assert "the plots need a name" in said.complaint and "plot" in said.complaint
+
+
+def test_runs_of_all_kinds_as_one_page(
+    run: Run, folders: list[Path], transfers: list[Path]
+) -> None:
+    said = run("report", *folders, transfers[0], "-o", "new/page.html", "--title", "Ours & theirs")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.splitlines() == [
+        f"left out, since no rows are finished yet: {folders[2]}",
+        "wrote new/page.html",
+    ]
+    page = Path("new/page.html").read_text(encoding="utf-8")
+    assert "<title>Ours &amp; theirs</title>" in page
+    assert "Accuracy after pruning" in page and "Adversarial transfer" in page
+
+
+def test_a_page_of_nothing_or_in_markdown(run: Run, folders: list[Path]) -> None:
+    said = run("report", folders[2], "-o", "page.html")
+    assert said.code == 2 and f"no finished rows in {folders[2]}" in said.complaint
+    said = run("report", folders[0], "-o", "page.html", "--markdown")
+    assert said.code == 2 and "--markdown" in said.complaint and not Path("page.html").exists()

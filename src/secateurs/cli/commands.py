@@ -31,6 +31,7 @@ from secateurs.cli.sweep_options import (
     SweepRepair,
     SweepRunning,
 )
+from secateurs.cli.telling import Telling, told
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -52,7 +53,8 @@ def sweep(
     repairing: SweepRepair = SweepRepair(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-) -> Callable[..., None]:
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -63,11 +65,14 @@ def sweep(
         )
     data = images.data or "digits"
     repairing = _with_calibration(repairing, pruning, data)
-    if is_first():
+    if is_first() and not telling.quiet:
         say(f"loading the network {images.arch} and the data {data} ...")
     from secateurs.cli.sweep_command import run_sweep
 
-    return partial(run_sweep, images, data, pruning, repairing, preprocessing, running)
+    work = partial(
+        run_sweep, images, data, pruning, repairing, preprocessing, running, telling.log_to
+    )
+    return told("sweep", telling, work)
 
 
 def _with_calibration(repairing: SweepRepair, pruning: SweepPruning, data: str) -> SweepRepair:
@@ -110,7 +115,8 @@ def retrain(
     pruning: RetrainPruning = RetrainPruning(),
     training: RetrainTraining = RetrainTraining(),
     running: RetrainRunning = RetrainRunning(),
-) -> Callable[..., None]:
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
     """Train a classifier, prune it, and train what is left.
 
     With no options: a small network on the digits of scikit-learn, in under a minute.
@@ -122,11 +128,13 @@ def retrain(
             f"--compression must be at least 1, got {pruning.compression:g}; 12 keeps a twelfth"
         )
     data = images.data or _usual_data(images.arch)
-    if is_first():
+    if is_first() and not telling.quiet:
         say(f"loading the network {images.arch} and the data {data} ...")
     from secateurs.cli.retrain_command import run_retrain
 
-    return partial(run_retrain, replace(images, data=data), pruning, training, running)
+    images = replace(images, data=data)
+    work = partial(run_retrain, images, pruning, training, running, telling.log_to)
+    return told("retrain", telling, work)
 
 
 def _usual_data(arch: str) -> str:
@@ -182,7 +190,8 @@ def transfer(
     pruning: DwpPruning = DwpPruning(),
     searching: Searching = Searching(),
     running: TransferRunning = TransferRunning(),
-) -> Callable[[], None]:
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
     """Attack some networks, plain and diversified by pruning, and score on others.
 
     With no options: four small networks on the digits of scikit-learn, in about two minutes.
@@ -190,10 +199,12 @@ def transfer(
     _refuse_search_options(searching)
     asked = _with_defaults(images)
     names = ", ".join((*asked.surrogates, *asked.targets))
-    say(f"loading the networks {names} and the data {asked.data} ...")
+    if not telling.quiet:
+        say(f"loading the networks {names} and the data {asked.data} ...")
     from secateurs.cli.transfer_command import run_transfer
 
-    return partial(run_transfer, asked, attack, recipes, pruning, searching, running)
+    work = partial(run_transfer, asked, attack, recipes, pruning, searching, running)
+    return told("transfer", telling, partial(work, telling.log_to))
 
 
 def _with_defaults(images: TransferImages) -> TransferImages:
@@ -258,15 +269,20 @@ def report(
     title: str | None = None,
     markdown: bool = False,
 ) -> Callable[[], None]:
-    """Print the table of one or more sweeps, transfers, retrainings or repairs, and draw them.
+    """Print the table of one or more runs, draw them, or write a page.
+
+    With --output PAGE.html, all of them become one page that opens in a browser.
 
     Args:
-        folders: Output folders of sweeps, or of transfers, or of retrainings, or of repairs
-            (which have no plot), or their results.jsonl or results.csv.
-        output: Where to write the plot: PATH.png and PATH.svg; of transfers two, PATH-heatmap and
-            PATH-curves; of several retrainings one each, PATH-FOLDER.
+        folders: Output folders of runs of one command: of sweeps, transfers, retrainings, repairs
+            (which have no plot) or of speed; a page takes all of them together. Or their
+            results.jsonl or results.csv.
+        output: PAGE.html: one page with charts, tables, configurations and commands, in place of
+            the printed table. Anything else is where to write the plot: PATH.png and PATH.svg; of
+            transfers two, PATH-heatmap and PATH-curves; of several retrainings one each,
+            PATH-FOLDER.
         x: Horizontal axis of sweeps: achieved (of weights) or p_prune (of units).
-        title: Title of the plot.
+        title: Title of the plot or of the page.
         markdown: Print the table in markdown.
     """
     from secateurs.cli.report_command import run_report

@@ -26,7 +26,8 @@ from secateurs.errors import InvalidArgumentError, Message, require
 USAGE, FAILED = 2, 1
 """Exit codes."""
 
-Work = Callable[..., None]
+Work = Callable[..., Path | None]
+"""Does the work; returns the folder of its results, if it has one."""
 Outcome = tuple[int, str]
 """The exit code, and the message of a failure."""
 
@@ -97,7 +98,11 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
     resumes = words[0] in ("sweep", "transfer", "retrain", "repair")
     try:
-        work()
+        folder = work()
+        if folder is not None:
+            from secateurs.results.folder import record_command
+
+            record_command(folder, ["secateurs", *words])
     except KeyboardInterrupt:
         return FAILED, INTERRUPTED + "; the same command goes on where it was" * resumes
     except Exception as error:

@@ -70,13 +70,18 @@ def read_plan(
     """
     return read_repair_options(
         steps,
-        repairing.damping,
-        running.batch_size,
+        damping=repairing.damping,
+        batch_size=running.batch_size,
         most_values=200_000,
         memory=2**29,
         iterations=repairing.iterations,
         learning_rate=repairing.lr,
         seed=repairing.seed,
+        distill_batch_size=32,
+        features=0.0,
+        augment="auto",
+        tighten=0.0,
+        state=None,
     )
 
 

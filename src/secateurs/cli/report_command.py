@@ -23,6 +23,7 @@ from secateurs.report import (
     transfer_table_markdown,
 )
 from secateurs.report.figure import named_stem
+from secateurs.report.page import SUFFIX, write_page
 from secateurs.results import (
     Record,
     RepairRow,
@@ -51,20 +52,23 @@ def run_report(
 
     Args:
         folders: where rows are.
-        output: where to write the plot, without its ending.
+        output: where to write the plot, without its ending, or the page.
         x: horizontal axis of sweeps.
         title: of the plot.
         markdown: whether the table is in markdown.
     """
+    if output and output.suffix == SUFFIX:
+        _write_page(folders, output, x, title, markdown=markdown)
+        return
     if output:
         named_stem(output)  # before anything is printed
     kinds = {folder: kind_of_rows(folder) for folder in folders}
     _check_kinds(kinds)
     if output and RepairRow in kinds.values():
-        raise InvalidArgumentError("a repair is a table without a plot: leave out --output")
-    unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)
-    if unfinished:
-        say(f"left out, since no rows are finished yet: {unfinished}")
+        raise InvalidArgumentError(
+            "a repair is a table without a plot: leave out --output, or write --output PAGE.html"
+        )
+    _say_unfinished(kinds)
     stem = output.with_suffix("") if output and output.suffix in (".png", ".svg") else output
     finished = [folder for folder, kind in kinds.items() if kind is not None]
     with Stdout() as stdout:
@@ -87,6 +91,25 @@ def run_report(
             paths = plot_sweep(rows, stem, title=title, x=x) if stem else []
         for path in paths:
             say(f"wrote {path}")
+
+
+def _write_page(
+    folders: Sequence[Path], output: Path, x: Axis, title: str | None, *, markdown: bool
+) -> None:
+    if markdown:
+        raise InvalidArgumentError(
+            "--markdown prints a table, and a page has its own: leave it out"
+        )
+    kinds = {folder: kind_of_rows(folder) for folder in folders}
+    _say_unfinished(kinds)
+    finished = [folder for folder, kind in kinds.items() if kind]
+    say(f"wrote {write_page(finished or folders, output, title=title, x=x)}")
+
+
+def _say_unfinished(kinds: Mapping[Path, type[Record] | None]) -> None:
+    unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)
+    if unfinished and any(kinds.values()):
+        say(f"left out, since no rows are finished yet: {unfinished}")
 
 
 def _check_kinds(kinds: Mapping[Path, type[Record] | None]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from secateurs._progress import progress_bar
 from secateurs.cli.loading import check_loader_options, pick_device
 from secateurs.cli.option_types import DIGITS_NETWORKS
 from secateurs.cli.retrain_options import (
@@ -20,7 +22,8 @@ from secateurs.cli.retrain_options import (
     RetrainRunning,
     RetrainTraining,
 )
-from secateurs.cli.retrain_summary import clear, report, say_row, write_masks
+from secateurs.cli.retrain_summary import clear, report, row_line, write_masks
+from secateurs.cli.telling import Tracker, check_trackers, logging_to
 from secateurs.cli.torchrun import in_turn, own_device
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.ranks import Ranks
@@ -45,21 +48,26 @@ def run_retrain(
     pruning: RetrainPruning,
     training: RetrainTraining,
     running: RetrainRunning,
+    log_to: Sequence[Tracker] = (),
     ranks: Ranks | None = None,
-) -> None:
+) -> Path | None:
     """Load, train, prune, retrain, and report; the first of several ranks reports alone.
+
+    It also returns the folder of the results.
 
     Args:
         asked: the network, and which images.
         pruning: how much is pruned, and when.
         training: how it is trained.
         running: where it runs and where the results go.
+        log_to: where each row is logged as soon as it is there.
         ranks: the processes that train together.
     """
     ranks = ranks or Ranks()
     seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
     plans = {seed: make_plan(asked, pruning, training, seed, amp=running.amp) for seed in seeds}
     plans[seeds[0]].check_ranks(ranks.size)
+    check_trackers(log_to)
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(training.batch_size, running.workers, asked.limit)
     check_data(_name_of(asked))
@@ -79,6 +87,17 @@ def run_retrain(
                 goes_on = results.open(config, overwrite=not running.resume, growing=("seeds",))
                 for seed in () if goes_on else seeds:
                     clear(_folder_of(folder, seed, training))
+        epochs = sum(plans[seed].dense.epochs + plans[seed].retraining.epochs for seed in seeds)
+        total = epochs * len(images.train)
+        bar = stack.enter_context(
+            progress_bar("Training", total, show=None if ranks.is_first else False)
+        )
+        log = stack.enter_context(logging_to(log_to if ranks.is_first else (), folder, config))
+
+        def tell(row: RetrainRow) -> None:
+            bar.say(row_line(row))
+            log([row])
+
         for seed in seeds:
             own = _folder_of(folder, seed, training)
             own.mkdir(parents=True, exist_ok=True)
@@ -91,7 +110,8 @@ def run_retrain(
                 row=_row(model, label, device, plans[seed]),
                 results=results,
                 folder=own,
-                say=say_row if ranks.is_first else lambda _: None,
+                say=tell if ranks.is_first else lambda _: None,
+                bar=bar,
                 process_group=ranks.group,
             )
             rows += run.run()
@@ -101,6 +121,8 @@ def run_retrain(
     if ranks.is_first:
         last = _folder_of(folder, seeds[-1], training)
         report(rows, folder, last, model.model, plans[seeds[-1]].options, running.title)
+        return folder
+    return None
 
 
 def _folder_of(folder: Path, seed: int, training: RetrainTraining) -> Path:

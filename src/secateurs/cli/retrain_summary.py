@@ -12,19 +12,21 @@ from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.masks._sparsity import sparsity
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import layer_table, retrain_table, size_table
-from secateurs.results import RetrainRow
+from secateurs.results import RetrainRow, write_layer_rows
 from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions
+from secateurs.training.kept_layers import kept_layers
 from secateurs.training.retrain import BEST, DENSE, LAST, MASKS, STATE
 from secateurs.training.zero_masks import masks_from_zeros
+from secateurs.zoo.weights_file import read_weights
 
 
-def say_row(row: RetrainRow) -> None:
-    """Tell of a finished epoch, or of a score on test images."""
+def row_line(row: RetrainRow) -> str:
+    """A finished epoch, or a score on test images, in one line."""
     is_epoch = row.split == "validation"
     what = f"{row.phase} epoch {row.epoch}" if is_epoch else row.phase
     loss = f"loss {row.train_loss:.3f}, " if is_epoch else ""
-    say(
+    return (
         f"seed {row.seed}, {what}: {loss}top-1 {row.top1:.2f} ({row.split}), "
         f"{100 * row.achieved:.1f}% pruned, {row.duration:.1f} s"
     )
@@ -72,6 +74,8 @@ def report(
     with Stdout(written=True) as stdout:
         stdout.write(text)
         replace_files({folder / "table.md": text.encode()})
+        kept = kept_layers(model, read_weights(str(last / DENSE)), rows[-1], options)
+        write_layer_rows(folder, kept)
         plots = drawn(lambda: plot_retrain(rows, folder / "curves", title=title))
         names = ["results.csv", "results.jsonl", "table.md", *(plot.name for plot in plots)]
         say(f"wrote {', '.join(names)} to {folder}; {DENSE}, {BEST} and {MASKS} are in {last}")

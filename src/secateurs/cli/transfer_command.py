@@ -1,6 +1,7 @@
 """``secateurs transfer``: attack some networks, with and without pruning, and score on others."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from secateurs.cli.attack_options import (
 from secateurs.cli.loading import check_loader_options, pick_device
 from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout
+from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -50,8 +52,9 @@ def run_transfer(
     pruning: DwpPruning,
     searching: Searching,
     running: TransferRunning,
-) -> None:
-    """Load, attack, score, and report.
+    log_to: Sequence[Tracker] = (),
+) -> Path:
+    """Load, attack, score, and report; returns the folder of the results.
 
     Args:
         asked: the networks and the images, with defaults filled in.
@@ -60,6 +63,7 @@ def run_transfer(
         pruning: the settings of the recipe dwp.
         searching: whether and how settings are searched.
         running: the device and the output.
+        log_to: where the rows are logged.
     """
     protocol = usual_protocol(
         asked.small,
@@ -72,6 +76,7 @@ def run_transfer(
     )
     variants = _variants(recipes, pruning, searching)
     check_seeds(attack.seeds)
+    check_trackers(log_to)
     search = (
         Search(images=searching.search_images, steps=searching.search_steps)
         if searching.search
@@ -122,6 +127,8 @@ def run_transfer(
     with Stdout(written=True) as stdout:
         files = report_on(rows, folder, running.title, stdout)
         say(f"wrote {', '.join(files)} to {folder}")
+    log_folder(folder, log_to)
+    return folder
 
 
 def _variants(

@@ -70,10 +70,10 @@ def warnings_as_lines(worded: Callable[[Message], str]) -> Generator[None]:
     ) -> None:
         text = worded(message) if isinstance(message, Message) else str(message)
         if not isinstance(message, CoverageWarning):
-            say(f"secateurs: warning: {' '.join(text.split())}")
+            say(f"secateurs: warning: {' '.join(text.split())}", always=True)
         elif message.said not in said and is_first():
             said.add(message.said)
-            say(f"secateurs: {text}")
+            say(f"secateurs: {text}", always=True)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", CoverageWarning)

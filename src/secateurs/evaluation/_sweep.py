@@ -29,6 +29,7 @@ from secateurs.evaluation.sweep_rows import (
     alike_on_ranks,
     configuration,
     finished,
+    layer_rows,
     make_row,
     shared_columns,
 )
@@ -36,7 +37,7 @@ from secateurs.outputs import device_of
 from secateurs.pruning import restore, set_aside
 from secateurs.repair.input_moments import observed_inputs
 from secateurs.repair.repaired_values import calibration_tensor
-from secateurs.results import Results, Row
+from secateurs.results import Results, Row, Rows, write_layer_rows
 from secateurs.selection.shown_keywords import shows
 
 _DATA = "image_samples"  # the name of the checksums of the data in a configuration
@@ -57,7 +58,7 @@ def sweep(
     save_every: float = SAVE_EVERY_SECONDS,
     process_group: Any = None,
     **grid: Unpack[GridKeywords],
-) -> list[Row]:
+) -> Rows[Row]:
     """Measure how accuracy falls as weights are pruned.
 
     All variants are scored in one loop over ``loader``: each image is read and decoded once. The
@@ -96,7 +97,7 @@ def sweep(
         output: a folder for the results, default none.
         overwrite: delete the results that ``output`` holds.
         progress: False shows no progress; by default stderr shows a bar in a terminal, and a line
-            about every half minute elsewhere.
+            about every minute elsewhere.
         save_every: seconds between two saves of the progress.
         process_group: a ``torch.distributed.ProcessGroup`` whose ranks split the images, each
             with the whole model, such as ``torch.distributed.group.WORLD`` (which is None without
@@ -152,7 +153,7 @@ def sweep(
                     rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
-            return rows
+            return Rows(rows)
         stack.enter_context(_evaluating(model))
         repaired = None
         if plan.repair and images is not None:
@@ -167,10 +168,13 @@ def sweep(
                 rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
                 if results is not None:
                     results.add_all(rows)
+                    pairs = zip(rows, map(variants.layers, plan.cells), strict=True)
+                    layers = [layer for pair in pairs for layer in layer_rows(*pair)]
+                    write_layer_rows(results.folder, layers)
                     results.clear_progress()
                 if repaired is not None:
                     repaired.clear()
-        return _of_rank_0(ranks, rows, {})[0]
+        return Rows(_of_rank_0(ranks, rows, {})[0])
 
 
 def _checked_calibration(

@@ -8,6 +8,7 @@ from torch import nn
 
 from secateurs._validation import make_generator
 from secateurs.evaluation.grid import Cell, Grid, Variant
+from secateurs.masks._sparsity import Sparsity
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import apply_masks, restore
@@ -55,7 +56,7 @@ class Variants:
     def __init__(self, model: nn.Module, grid: Grid):
         self.model = model
         self._choices: dict[Variant, _Choice] = {}
-        self._achieved: dict[str, float] = {}
+        self._counts: dict[str, Sparsity] = {}
         self.repaired: Callable[[str], Mapping[str, torch.Tensor]] | None = None
         made: dict[SelectionOptions, _Choice] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
@@ -84,9 +85,16 @@ class Variants:
             generator.set_state(choice.state)
         masks = choice.levels.at(variant.p_prune).draw(variant.p_bern, generator=generator)
         apply_masks(self.model, masks, variant.setting.prune_type)
-        if variant.key not in self._achieved:  # counted once: a GPU waits for each count
-            self._achieved[variant.key] = masks.sparsity
-        return self._achieved[variant.key]
+        if variant.key not in self._counts:  # counted once: a GPU waits for each count
+            self._counts[variant.key] = masks.table
+        return self._counts[variant.key].ratio
+
+    def layers(self, cell: Cell) -> Sparsity | None:
+        """What the first draw of a cell pruned in each layer; None if no image was scored with it.
+
+        An earlier run may have scored them all, and the dense network prunes nothing.
+        """
+        return self._counts.get(cell.variants[0].key)
 
     def size(self, cell: Cell) -> Size:
         """The numbers of elements and of units that compete in a cell."""

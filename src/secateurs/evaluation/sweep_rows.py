@@ -12,9 +12,10 @@ from secateurs.evaluation.batches import length
 from secateurs.evaluation.grid import Cell, Grid, Setting
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.pruned_model import Size, Variants
+from secateurs.masks._sparsity import Sparsity
 from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.results import Row, wilson_interval
+from secateurs.results import LayerRow, Row, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +201,16 @@ def make_row(
         infer_samples_per_sec=round(count * len(found) / seconds, 2) if seconds else 0.0,
         duration=round(seconds, 3),
     )
+
+
+def layer_rows(row: Row, layers: Sparsity | None) -> list[LayerRow]:
+    """What each layer kept in the setting of a row; none where that was not counted."""
+    shared = ("model", "prune_type", "granularity", "scope", "score", "p_prune", "p_bern", "seed")
+    setting: dict[str, Any] = {name: getattr(row, name) for name in shared}
+    return [
+        LayerRow(**setting, layer=one.name, total=one.total, kept=one.total - one.zeros)
+        for one in layers or ()
+    ]
 
 
 def joined(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from secateurs._tensors.device_keys import fetched
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import Shard, shard_of
+from secateurs.errors import require
 from secateurs.masks.granularity import Units
 from secateurs.originals.module_state import fits, mask_of
 from secateurs.parameters.coverage_count import count_coverage
@@ -17,6 +20,9 @@ from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.parameters.target import Target
+
+_SHOWS = "secateurs.report.notebook"
+"""What shows the counts; it is imported when they are shown, since pruning needs no plots."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,45 @@ class Sparsity:
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __str__(self) -> str:
+    def plot(self, *, title: str | None = None) -> Any:
+        """Draw the kept part of each layer as bars, with matplotlib.
+
+        Args:
+            title: a line above the figure.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            InvalidArgumentError: There are no layers.
+            FailureError: matplotlib is not installed.
+        """
+        return import_module(_SHOWS).layers_figure([_counts(x) for x in self], title=title)
+
+    def to_pandas(self) -> Any:
+        """A pandas DataFrame with a row for each layer.
+
+        Raises:
+            FailureError: pandas is not installed.
+        """
+        require("pandas", "a DataFrame")
+        columns = ["name", "shape", "zeros", "total", "ratio"]
+        rows = [[getattr(layer, name) for name in columns] for layer in self.layers]
+        return import_module("pandas").DataFrame(rows, columns=columns)
+
+    def _repr_html_(self) -> str:
+        return import_module(_SHOWS).layers_html([_counts(row) for row in self._rows])
+
+    @property
+    def _rows(self) -> list[LayerSparsity]:
+        """The layers, all of them together, and the whole model."""
         rows = [*self.layers, LayerSparsity("total", (), self.zeros, self.total)]
         if self.model_total is not None and self.model_total != self.total:
             rows.append(LayerSparsity("whole model", (), self.zeros, self.model_total))
+        return rows
+
+    def __str__(self) -> str:
+        rows = self._rows
         width = max(len(row.name) for row in rows)
         lines = [f"{'':{width}}  {'shape':>20} {'zero':>12} {'of':>12} {'ratio':>7}"]
         for row in rows:
@@ -113,6 +154,10 @@ class Sparsity:
             counts = f"{row.zeros:>12,} {row.total:>12,} {row.ratio:>7.2%}"
             lines.append(f"{row.name:{width}}  {shape:>20} {counts}")
         return "\n".join(lines)
+
+
+def _counts(layer: LayerSparsity) -> tuple[str, tuple[int, ...], int, int]:
+    return layer.name, layer.shape, layer.zeros, layer.total
 
 
 def sparsity(

@@ -191,6 +191,13 @@ class Masks(Mapping[str, torch.Tensor]):
         """The ratio of the masks' elements that are pruned, from 0.0 to 1.0."""
         return self.table.ratio
 
+    def plot(self, *, title: str | None = None) -> Any:
+        """`Sparsity.plot` of `table`."""
+        return self.table.plot(title=title)
+
+    def _repr_html_(self) -> str:
+        return self.table._repr_html_()
+
     @property
     def density(self) -> float:
         """``1 - sparsity``."""

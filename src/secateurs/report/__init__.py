@@ -1,5 +1,6 @@
-"""Tables and plots of result rows; rich and matplotlib are imported on use."""
+"""Tables, plots and pages of result rows; what draws them is imported on use."""
 
+from secateurs.report.page import write_page
 from secateurs.report.plot import plot_sweep
 from secateurs.report.repair_table import repair_table
 from secateurs.report.retrain_curves import plot_retrain
@@ -25,4 +26,5 @@ __all__ = [
     "retrain_table",
     "speed_table_markdown",
     "transfer_table_markdown",
+    "write_page",
 ]

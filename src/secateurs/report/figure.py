@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,7 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
     except (InvalidArgumentError, MemoryError):
         raise
     except Exception as error:  # matplotlib, its fonts and its settings may raise anything
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DrawingError(f"cannot draw {stem}: {reason}") from error
+        raise DrawingError(f"cannot draw {stem}: {_reason(error)}") from error
     contents = {stem.with_name(stem.name + suffix): made for suffix, made in pictures.items()}
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +81,33 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
         ) from error
     replace_files(contents)
     return list(contents)
+
+
+def made_figure(make: Callable[[], "Figure"]) -> "Figure":
+    """A figure in the style of this package, which a notebook shows.
+
+    Raises:
+        FailureError: matplotlib is not installed, or cannot draw the figure.
+    """
+    try:
+        with _own_style():
+            figure = make()
+    except (InvalidArgumentError, FailureError, MemoryError):
+        raise
+    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
+        raise DrawingError(f"cannot draw the figure: {_reason(error)}") from error
+    # Notebooks know by themselves how to show figures of pyplot, which this is not.
+    vars(figure)["_repr_png_"] = partial(_png, figure)
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    with _own_style():
+        return _picture(figure, ".png", None)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @contextmanager
@@ -122,16 +149,19 @@ def _matplotlib() -> Any:
 
 def _draw(make: Callable[[], "Figure"]) -> dict[str, bytes]:
     """The contents of the figure's files, by suffix."""
+    figure = make()
+    return {".png": _picture(figure, ".png", "Software"), ".svg": _picture(figure, ".svg", "Date")}
+
+
+def _picture(figure: "Figure", suffix: str, without: str | None) -> bytes:
+    """A figure as the content of a file, without an entry that differs from run to run."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = make()
     FigureCanvasAgg(figure)
-    pictures: dict[str, bytes] = {}
-    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
-        content = io.BytesIO()
-        figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
-        pictures[suffix] = content.getvalue()
-    return pictures
+    content = io.BytesIO()
+    metadata = {without: None} if without else None
+    figure.savefig(content, format=suffix[1:], dpi=200, metadata=metadata)
+    return content.getvalue()
 
 
 def wrap(text: str, width: float, size: float = SMALL) -> list[str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 310.0, 205.0
 _LEFT, _BOTTOM = 42.0, 38.0
 _TICKS: dict[str, Any] = {"nbins": 10, "steps": [1, 2, 5, 10]}
-_AXIS = {
+AXES = {
     "achieved": "Weights pruned (%)",
     "p_prune": "Pruning ratio asked for (% of units)",
 }
@@ -64,10 +64,20 @@ def plot_sweep(
         InvalidArgumentError: There are no rows, or `x` is something else.
         FailureError: The files cannot be written.
     """
-    if x not in _AXIS:
+    return write_figure(lambda: sweep_figure(rows, title, x), path_stem)
+
+
+def sweep_figure(
+    rows: Sequence[Row], title: str | None, x: Literal["achieved", "p_prune"]
+) -> "Figure":
+    """The figure that `plot_sweep` writes.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or `x` is something else.
+    """
+    if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
-    every = split_series(rows)
-    return write_figure(lambda: _figure(every, x, title, describe(rows)), path_stem)
+    return _figure(split_series(rows), x, title, describe(rows))
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ def _scale(every: Sequence[Series], x: str) -> _Scale:
 def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
     axes.set_xlim(0, scale.right)
     axes.set_ylim(scale.low, scale.high)
-    axes.set_xlabel(_AXIS[x], labelpad=5)
+    axes.set_xlabel(AXES[x], labelpad=5)
     axes.set_ylabel("Top-1 accuracy (%)", labelpad=5)
     quiet(axes)
     axes.locator_params(axis="x", **_TICKS)

@@ -38,11 +38,7 @@ def plot_retrain(
         InvalidArgumentError: There is no epoch among the rows.
         FailureError: The files cannot be written.
     """
-    if not any(row.phase == "retrain" for row in rows):
-        raise InvalidArgumentError(
-            "there is no epoch of retraining to draw yet: let the run finish one"
-        )
-    return write_figure(lambda: _figure(rows, title), path_stem)
+    return write_figure(lambda: retrain_figure(rows, title), path_stem)
 
 
 def describe_retrain(rows: Sequence[RetrainRow]) -> str:
@@ -55,7 +51,16 @@ def describe_retrain(rows: Sequence[RetrainRow]) -> str:
     )
 
 
-def _figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
+def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
+    """The figure that `plot_retrain` writes.
+
+    Raises:
+        InvalidArgumentError: There is no epoch among the rows.
+    """
+    if not any(row.phase == "retrain" for row in rows):
+        raise InvalidArgumentError(
+            "there is no epoch of retraining to draw yet: let the run finish one"
+        )
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

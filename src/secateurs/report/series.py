@@ -89,7 +89,7 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
     dense = {_values(row, _OF_DENSE): row for row in reversed(rows) if row.p_prune == 0}
     pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())
     varying = varying_fields(pruned, (*_OF_DENSE, *_METHOD))
-    short = short_names(row.model for row in pruned)
+    short, steps = short_names(row.model for row in pruned), _short_preprocess(pruned)
     groups: dict[tuple[str, ...], dict[float, Row]] = {}
     for row in pruned:
         first = dense.get(_values(row, _OF_DENSE))
@@ -99,7 +99,8 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
     for by_ratio in groups.values():
         ordered = tuple(by_ratio[ratio] for ratio in sorted(by_ratio))
         one = ordered[-1]
-        names = {name: _text(one, name, short) for name in varying}
+        texts = {name: _text(one, name, short, steps) for name in varying}
+        names = {name: text for name, text in texts.items() if text}
         found.append(
             Series(
                 model=short[one.model],
@@ -162,12 +163,31 @@ def varying_fields(rows: Sequence[Record], names: Sequence[str]) -> tuple[str, .
     return chosen
 
 
+def _short_preprocess(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """For each model and preprocessing, what distinguishes it from the model's others; often ""."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        steps = row.preprocess.partition(", from ")[0].split(", ")
+        found.setdefault(row.model, {})[row.preprocess] = steps
+    short: dict[tuple[str, str], str] = {}
+    for model, every in found.items():
+        shared = set[str].intersection(*map(set, every.values()))
+        own = {
+            whole: ", ".join(s for s in steps if s not in shared) for whole, steps in every.items()
+        }
+        distinct = len(set(own.values())) == len(own)
+        short |= {(model, whole): text if distinct else whole for whole, text in own.items()}
+    return short
+
+
 def _values(row: Record, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(getattr(row, name)) for name in names)
 
 
-def _text(row: Row, name: str, short: dict[str, str]) -> str:
-    if name == "model":
-        return short[row.model]
+def _text(row: Row, name: str, short: dict[str, str], steps: dict[tuple[str, str], str]) -> str:
     value = str(getattr(row, name))
+    if name == "model":
+        return short[value]
+    if name == "preprocess":
+        return steps[row.model, value]
     return _TEXT[name](value) if name in _TEXT else value or f"no {name}"

@@ -3,11 +3,9 @@
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import (
     EDGE,
     SMALL,
@@ -21,10 +19,9 @@ from secateurs.report.figure import (
 )
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
 from secateurs.report.labels import LABEL, LINE, Label, place, text_width
-from secateurs.report.style import Look, variant_looks
-from secateurs.report.transfer_groups import NOISE, BenchmarkRows, Goal, Pair, VariantRows
+from secateurs.report.transfer_groups import BenchmarkRows, Goal
+from secateurs.report.transfer_panels import CurvePanel, curve_panels
 from secateurs.results import TransferRow
-from secateurs.results.compare import success_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,18 +32,7 @@ _WIDTH, _HEIGHT = 330.0, 205.0
 _PANEL_WIDTH, _PANEL_HEIGHT = 105.0, 92.0  # the least width
 _LEFT, _BOTTOM, _GAP = 42.0, 34.0, 30.0
 _TITLE = 9.5  # height of a line of a panel's title
-_MOST = 12  # small panels
 _TICKS: dict[str, Any] = {"steps": [1, 2, 5, 10], "integer": True}
-
-Points = list[tuple[int, tuple[float, float, float]]]
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """The lines of a title, and the name, look and points of each curve."""
-
-    title: list[str]
-    curves: list[tuple[str, Look, Points]]
 
 
 def plot_transfer_curves(
@@ -78,81 +64,21 @@ def plot_transfer_curves(
     """
     paths: list[Path] = []
     for stem, benchmark, chosen in shown_benchmarks(rows, path_stem, outcome):
-        panels = _panels(benchmark, chosen)
-        paths += write_figure(lambda b=benchmark, p=panels, c=chosen: _figure(b, p, c, title), stem)
+        paths += write_figure(lambda b=benchmark, c=chosen: curves_figure(b, c, title), stem)
     return paths
 
 
-def _panels(benchmark: BenchmarkRows, outcome: Goal) -> list[_Panel]:
-    """The panel of the mean; after it the small ones, if the mean is over several pairs."""
-    looks = variant_looks([line.label for line in benchmark.lines])
-    pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
-    groups = len(benchmark.groups)
-    main = [line for line in benchmark.lines if groups < 2 or not line.surrogates]
-    if len(pairs) == 1:
-        heading = _pair_title(benchmark, pairs[0])
-    else:
-        targets = len({target for _, target in pairs})
-        over = (
-            f"{targets} {benchmark.measured}" if benchmark.measured != "white-box" else "white-box"
-        )
-        heading = [f"Mean over {over}" + (f", {groups} groups of surrogates" * (groups > 1))]
-    mean = [(line, benchmark.holdouts_of(line)) for line in main]
-    panels = [_Panel(heading, _curves(benchmark, mean, outcome, looks))]
-    if not panels[0].curves:
-        raise InvalidArgumentError(
-            "no variant is finished on all hold-outs, so there is no mean to draw; let the run"
-            " finish first"
-        )
-    if len(pairs) > _MOST:
-        for target in dict.fromkeys(target for _, target in pairs):
-            over = [(line, _of_target(benchmark, line, target)) for line in main]
-            curves = _curves(benchmark, over, outcome, looks)
-            panels.append(_Panel([benchmark.short[target]], curves))
-    elif len(pairs) > 1:
-        for names, target in pairs:
-            own = [line for line in benchmark.lines if line.surrogates in (names, "")]
-            over = [(line, _of_target(benchmark, line, target)) for line in own]
-            curves = _curves(benchmark, over, outcome, looks)
-            panels.append(_Panel(_pair_title(benchmark, (names, target)), curves))
-    return panels
+def curves_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
+    """One of the figures that `plot_transfer_curves` writes.
 
-
-def _of_target(benchmark: BenchmarkRows, line: VariantRows, target: str) -> set[Pair]:
-    return {pair for pair in benchmark.holdouts_of(line) if pair[1] == target}
-
-
-def _pair_title(benchmark: BenchmarkRows, pair: Pair) -> list[str]:
-    name, by = benchmark.short[pair[1]], benchmark.surrogates_text(pair[0])
-    if len(benchmark.groups) < 2 or not by:
-        return [name]
-    return [name, "from all others" if by == f"all but {name}" else f"from {by}"]
-
-
-def _curves(
-    benchmark: BenchmarkRows,
-    lines: Sequence[tuple[VariantRows, set[Pair]]],
-    outcome: Goal,
-    looks: dict[str, Look],
-) -> list[tuple[str, Look, Points]]:
-    found: list[tuple[str, Look, Points]] = []
-    for line, pairs in lines:
-        points: Points = []
-        for step in benchmark.steps:
-            hits = line.hits(outcome, pairs, step)
-            if hits:
-                one = success_interval(hits)
-                points.append((step, (one.value, one.low, one.high)))
-        if points:
-            if line.variant == NOISE and len(points) == 1:
-                # Noise has no steps: its success is the same at all of them.
-                points = [(step, points[0][1]) for step in benchmark.steps]
-            found.append((line.label, looks[line.label], points))
-    return found
+    Raises:
+        InvalidArgumentError: No variant is finished on all hold-outs.
+    """
+    return _figure(benchmark, curve_panels(benchmark, outcome), outcome, title)
 
 
 def _figure(
-    benchmark: BenchmarkRows, panels: Sequence[_Panel], outcome: Goal, title: str | None
+    benchmark: BenchmarkRows, panels: Sequence[CurvePanel], outcome: Goal, title: str | None
 ) -> "Figure":
     from matplotlib.figure import Figure
 
@@ -195,7 +121,7 @@ def _figure(
     return figure
 
 
-def _top(panels: Sequence[_Panel]) -> float:
+def _top(panels: Sequence[CurvePanel]) -> float:
     from matplotlib.ticker import MaxNLocator
 
     highest = max(
@@ -205,7 +131,7 @@ def _top(panels: Sequence[_Panel]) -> float:
     return min(100.0, float(ticks[-1]))
 
 
-def _labels(panel: _Panel, right: float, top: float, height: float) -> list[Label]:
+def _labels(panel: CurvePanel, right: float, top: float, height: float) -> list[Label]:
     return [
         Label(
             f"{name} ({points[-1][1][0]:.1f})",
@@ -217,7 +143,7 @@ def _labels(panel: _Panel, right: float, top: float, height: float) -> list[Labe
     ]
 
 
-def _fill(axes: "Axes", panel: _Panel, right: float, top: float, name: str | None) -> None:
+def _fill(axes: "Axes", panel: CurvePanel, right: float, top: float, name: str | None) -> None:
     axes.set_xlim(0, right)
     axes.set_ylim(0, top)
     quiet(axes)

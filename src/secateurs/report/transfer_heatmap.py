@@ -77,11 +77,12 @@ def plot_transfer_heatmap(
     """
     paths: list[Path] = []
     for stem, benchmark, chosen in shown_benchmarks(rows, path_stem, outcome):
-        paths += write_figure(lambda b=benchmark, c=chosen: _figure(b, c, title), stem)
+        paths += write_figure(lambda b=benchmark, c=chosen: heatmap_figure(b, c, title), stem)
     return paths
 
 
-def _figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
+def heatmap_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
+    """One of the figures that `plot_transfer_heatmap` writes."""
     from matplotlib.figure import Figure
 
     lines = [line for line in benchmark.lines if line.variant != NOISE] or list(benchmark.lines)

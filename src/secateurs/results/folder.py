@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, overload
@@ -16,12 +17,14 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import OTHER_OUTPUT, compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
+from secateurs.results.layer_row import LAYERS
 from secateurs.results.lock import FolderLock
 from secateurs.results.row import Row
 
 JSONL = "results.jsonl"
 CSV = "results.csv"
 CONFIG = "config.json"
+COMMAND = "command.txt"
 PROGRESS = "progress.json"
 LOCK = ".lock"
 _OF_RANK = re.compile(r"progress-[1-9][0-9]*\.json")
@@ -268,7 +271,7 @@ class Results(Generic[R]):
 
     def _clear(self) -> None:
         # The configuration last: rows must never be without theirs.
-        for name in (PROGRESS, *self._progress_of_ranks(), CSV, JSONL, CONFIG):
+        for name in (PROGRESS, *self._progress_of_ranks(), LAYERS, CSV, JSONL, CONFIG):
             self._remove(name)
 
     def _remove(self, name: str) -> None:
@@ -287,6 +290,16 @@ class Results(Generic[R]):
         stale = {path: new for path, new in contents.items() if _content(path) != new}
         if stale:
             replace_files(stale)
+
+
+def record_command(folder: Path, words: Sequence[str]) -> None:
+    """Write the command line that made the results of a folder beside them, as a shell reads it.
+
+    Raises:
+        FailureError: The file cannot be written.
+    """
+    text = " ".join(map(shlex.quote, words))
+    replace_files({folder / COMMAND: f"{text}\n".encode(errors="backslashreplace")})
 
 
 def _content(path: Path) -> bytes | None:

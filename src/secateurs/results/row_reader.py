@@ -11,6 +11,7 @@ from secateurs.results.record import Record
 from secateurs.results.repair_row import RepairRow
 from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
+from secateurs.results.rows import Rows
 from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
 
@@ -25,7 +26,7 @@ _READERS: dict[Kind, str] = {
 }
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+def read_rows(path: str | os.PathLike[str]) -> Rows[Row]:
     """Read the results of a sweep; nothing is written.
 
     Args:
@@ -42,24 +43,41 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return _read(Path(path), Row)
 
 
-def read_transfer_rows(path: str | os.PathLike[str]) -> list[TransferRow]:
+def read_transfer_rows(path: str | os.PathLike[str]) -> Rows[TransferRow]:
     """Read the results of a transfer benchmark; otherwise as `read_rows`."""
     return _read(Path(path), TransferRow)
 
 
-def read_retrain_rows(path: str | os.PathLike[str]) -> list[RetrainRow]:
+def read_retrain_rows(path: str | os.PathLike[str]) -> Rows[RetrainRow]:
     """Read the results of a retraining; otherwise as `read_rows`."""
     return _read(Path(path), RetrainRow)
 
 
-def read_repair_rows(path: str | os.PathLike[str]) -> list[RepairRow]:
+def read_repair_rows(path: str | os.PathLike[str]) -> Rows[RepairRow]:
     """Read the results of a repair; otherwise as `read_rows`."""
     return _read(Path(path), RepairRow)
 
 
-def read_speed_rows(path: str | os.PathLike[str]) -> list[SpeedRow]:
+def read_speed_rows(path: str | os.PathLike[str]) -> Rows[SpeedRow]:
     """Read the results of ``secateurs speed``; otherwise as `read_rows`."""
     return _read(Path(path), SpeedRow)
+
+
+def read_any_rows(path: str | os.PathLike[str]) -> Rows[Any]:
+    """Read the results of any command; nothing is written.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Returns:
+        The rows, of one kind; none from the folder of a run that has not finished a row yet.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    kind = kind_of_rows(path)
+    return Rows() if kind is None else _read(Path(path), kind)
 
 
 def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
@@ -76,7 +94,7 @@ def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     return next((kind for kind in others if _holds(kind, values[0])), Row)
 
 
-def _read(path: Path, kind: type[R]) -> list[R]:
+def _read(path: Path, kind: type[R]) -> Rows[R]:
     rows = _load(path)
     for other, reader in _READERS.items():
         if rows and other is not kind and _holds(other, rows[0]) and not _holds(kind, rows[0]):
@@ -84,7 +102,7 @@ def _read(path: Path, kind: type[R]) -> list[R]:
                 f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
                 f" secateurs report, or {reader}"
             )
-    return to_rows(kind, rows, path / JSONL if path.is_dir() else path)
+    return Rows(to_rows(kind, rows, path / JSONL if path.is_dir() else path))
 
 
 def _holds(kind: type[Record], values: dict[str, Any]) -> bool:

@@ -54,6 +54,7 @@ def train_epoch(
     rate_at: Callable[[int], float],
     after_step: Callable[[], object],
     ranks: ProcessGroup,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> float:
     """Train for one epoch.
 
@@ -68,6 +69,7 @@ def train_epoch(
         rate_at: the learning rate of each step of the epoch, counted from 0.
         after_step: called after each step of the optimizer.
         ranks: the processes that train together.
+        advance: told of the images of each step, of all ranks.
 
     Returns:
         The mean loss, in nats.
@@ -106,6 +108,7 @@ def train_epoch(
             break
         total += found * len(labels)
         count += len(labels)
+        advance(len(labels) * ranks.size)
     summed, counted = _sums(ranks, float(total), count)
     firsts = np.zeros(ranks.size, np.int64)
     firsts[ranks.rank] = int(wrong) + 1

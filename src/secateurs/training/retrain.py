@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
+from secateurs._progress import Bar
 from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
@@ -65,6 +66,7 @@ class Retraining:
         results: the open folder, on the first rank; None on the others.
         folder: its path, the same on all ranks.
         say: told of each finished row.
+        bar: counts the images that are trained on.
         process_group: a process group of torch.distributed, whose ranks train together
             (DistributedDataParallel); all of them make and run this.
     """
@@ -79,10 +81,11 @@ class Retraining:
         results: Results[RetrainRow] | None,
         folder: Path,
         say: Callable[[RetrainRow], object] = lambda _: None,
+        bar: Bar | None = None,
         process_group: Any = None,
     ) -> None:
         self.model, self.data, self.plan = model, data, plan
-        self.folder, self.say = folder, say
+        self.folder, self.say, self._bar = folder, say, bar or Bar()
         self._row, self._results = row, results
         self._process_group = process_group
         self.ranks, self._network = ProcessGroup(), model
@@ -119,6 +122,7 @@ class Retraining:
         """The epochs of a phase that are not in ``rows`` yet."""
         done = sum(row.phase == phase for row in rows)
         settings = self.plan.settings(phase)
+        self._bar.skip(done * len(self.data.train))
         if done >= settings.epochs:
             return rows
         steps = self._steps(phase)
@@ -174,6 +178,7 @@ class Retraining:
                 rate_at=lambda step: self.plan.rate(phase, (number - 1) * steps + step, steps),
                 after_step=pruner.step if pruner is not None else lambda: None,
                 ranks=self.ranks,
+                advance=self._bar.advance,
             )
         except DivergedError as error:
             last = self.folder / LAST

@@ -14,7 +14,7 @@ from secateurs._validation import as_integer
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import device_of
 from secateurs.provenance import device_name, tensors_sha256
-from secateurs.results import Results, TransferRow
+from secateurs.results import Results, Rows, TransferRow
 from secateurs.transfer.attack_rows import ImageOrigin, ImageSubset
 from secateurs.transfer.attack_runner import Runner, make_jobs, work
 from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
@@ -101,7 +101,7 @@ class Benchmark:
         save_images: str | os.PathLike[str] | None = None,
         progress: bool | None = None,
         started: Callable[[], None] | None = None,
-    ) -> list[TransferRow]:
+    ) -> Rows[TransferRow]:
         """Attack and score.
 
         With ``output``, rows are written when a variant is done with a group and a seed, progress
@@ -115,7 +115,7 @@ class Benchmark:
             save_images: a folder for the attacked images, default none; see
                 `secateurs.transfer.saved_images`.
             progress: False shows no progress; by default stderr shows a bar in a terminal, and a
-                line about every half minute elsewhere.
+                line about once a minute elsewhere.
             started: called once ``output`` was checked, before the first attack.
 
         Returns:
@@ -143,7 +143,7 @@ class Benchmark:
             saved = None
             if save_images is not None:
                 saved = SavedImages(Path(save_images), part.images, self.protocol.eps)
-            return [*rows, *runner.run(self._jobs(variants), part, saved)]
+            return Rows([*rows, *runner.run(self._jobs(variants), part, saved)])
 
     def _jobs(self, variants: Sequence[AttackVariant]) -> list[Job]:
         return make_jobs(self.groups, [_NOISE, _PLAIN, *variants], self.seeds)

@@ -1,0 +1,32 @@
+"""What a command came to, as one line of JSON."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateurs.results import Record, RetrainRow, TransferRow, read_any_rows
+from secateurs.results.formats import jsonl_text
+
+
+def summary_line(command: str, folder: Path) -> str:
+    """One line with the command, the folder, its files, and the rows that are its outcome.
+
+    Of a retraining these are the scores on test images, or all rows where it has none; of a
+    transfer the rows of the last step, without the outcome of each image.
+    """
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    rows = [_shown(row) for row in outcome_rows(read_any_rows(folder))]
+    return jsonl_text([{"command": command, "folder": str(folder), "files": files, "rows": rows}])
+
+
+def outcome_rows(rows: Sequence[Record]) -> Sequence[Record]:
+    """The rows that say what a run came to."""
+    scores = [row for row in rows if isinstance(row, RetrainRow) and row.split != "validation"]
+    if scores:
+        return scores
+    steps = [row.step for row in rows if isinstance(row, TransferRow)]
+    return [row for row in rows if not isinstance(row, TransferRow) or row.step == max(steps)]
+
+
+def _shown(row: Record) -> Mapping[str, Any]:
+    return {name: value for name, value in row.as_dict().items() if not name.endswith("_hits")}

@@ -1,0 +1,107 @@
+"""How much a command says, and who else is told of its rows."""
+
+import os
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from secateurs._console import silence
+from secateurs.cli.option_types import Several, panel
+from secateurs.cli.standard_output import Stdout
+from secateurs.errors import require
+
+if TYPE_CHECKING:
+    from secateurs.results import Record
+
+Work = Callable[..., Path | None]
+Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
+"""As `secateurs.report.trackers` has them, which is imported when one is asked for."""
+
+
+@panel("What is said", 7)
+@dataclass(frozen=True, kw_only=True)
+class Telling:
+    """How much is said while it runs and at the end, and to whom.
+
+    Args:
+        quiet: Say nothing on stderr but warnings and errors.
+        json: Print one line of JSON on stdout, with the folder, its files and the rows; the table
+            goes to stderr.
+        log_to: Log the rows to tensorboard, trackio, wandb or mlflow, through their own packages.
+    """
+
+    quiet: bool = False
+    json: bool = False
+    log_to: Several[Tracker] = ()
+
+
+def told(command: str, telling: Telling, work: Work) -> Work:
+    """Work that says as much as was asked for.
+
+    Args:
+        command: The name of the command.
+        telling: What was asked for.
+        work: Returns the folder of its results, or None where another rank reports.
+    """
+
+    def run(**options: Any) -> Path | None:
+        with ExitStack() as stack:
+            if telling.quiet:
+                stack.enter_context(silence())
+            if telling.json:
+                nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stdout(nowhere if telling.quiet else sys.stderr))
+            folder = work(**options)
+        if folder is not None and telling.json:
+            from secateurs.cli.json_summary import summary_line
+
+            with Stdout("the summary", written=True) as stdout:
+                stdout.write(summary_line(command, folder))
+        return folder
+
+    return run
+
+
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Refuse trackers whose packages are not installed, before the work begins.
+
+    Raises:
+        FailureError: One is not.
+    """
+    for tracker in trackers:
+        require(tracker, f"logging to {tracker}", extra=tracker)
+
+
+@contextmanager
+def logging_to(
+    trackers: Sequence[Tracker], folder: Path, config: Mapping[str, Any]
+) -> Generator["Callable[[Sequence[Record]], None]"]:
+    """Begin a run in each tracker; yields a function that logs rows in all of them."""
+    with ExitStack() as stack:
+        logs = [stack.enter_context(_opened(name, folder, config)) for name in trackers]
+
+        def log(rows: "Sequence[Record]") -> None:
+            for each in logs:
+                each(rows)
+
+        yield log
+
+
+def _opened(tracker: Tracker, folder: Path, config: Mapping[str, Any]) -> Any:
+    from secateurs.report.trackers import open_tracker
+
+    return open_tracker(tracker, folder, config)
+
+
+def log_folder(folder: Path, trackers: Sequence[Tracker]) -> None:
+    """Log all rows of a folder."""
+    if trackers:
+        from secateurs.results import read_any_rows
+        from secateurs.results.config import read_config
+        from secateurs.results.folder import CONFIG
+
+        with logging_to(trackers, folder, read_config(folder / CONFIG) or {}) as log:
+            log(read_any_rows(folder))

@@ -1,0 +1,133 @@
+"""What a notebook shows of rows and of layers: tables in HTML, and figures of matplotlib."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+from secateurs._io.text import printable
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.figure import add_axes, head, head_height, made_figure, quiet
+from secateurs.report.grouping import shown_benchmarks
+from secateurs.report.labels import text_width
+from secateurs.report.page.page_parts import Cell, Table, number_cell, text_cell
+from secateurs.report.page.sections import rows_sections
+from secateurs.report.page.sweep_section import Axis
+from secateurs.report.plot import sweep_figure
+from secateurs.report.retrain_curves import retrain_figure
+from secateurs.report.transfer_curves import curves_figure
+from secateurs.report.transfer_groups import Goal
+from secateurs.report.transfer_heatmap import heatmap_figure
+from secateurs.results import Record, RetrainRow, TransferRow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST = 100
+"""Rows of a table that a notebook shows."""
+
+
+Layer = tuple[str, tuple[int, ...], int, int]
+"""The name and shape of a parameter, how many of its elements are zero, and how many it has."""
+
+
+def rows_html(rows: Sequence[Record]) -> str:
+    """The headline and the table of rows, as on a page."""
+    if not rows:
+        return "<p>no rows</p>"
+    return "".join(
+        f"<p>{escape(section.headline)}</p>{table_html(section.tables[0])}"
+        for section in rows_sections(rows)
+    )
+
+
+def rows_figure(
+    rows: Sequence[Any],
+    *,
+    title: str | None = None,
+    x: Axis = "achieved",
+    kind: Literal["heatmap", "curves"] = "heatmap",
+    outcome: Goal | None = None,
+) -> "Figure":
+    """Draw rows, see `secateurs.results.Rows.plot`."""
+    if rows and isinstance(rows[0], RetrainRow):
+        return made_figure(lambda: retrain_figure(rows, title))
+    if not rows or not isinstance(rows[0], TransferRow):
+        return made_figure(lambda: sweep_figure(rows, title, x))
+    if kind not in ("heatmap", "curves"):
+        raise InvalidArgumentError(f'kind is {kind!r}; give "heatmap" or "curves"')
+    found = shown_benchmarks(rows, "plot", outcome)
+    if len(found) > 1:
+        raise InvalidArgumentError(
+            f"these rows are of {len(found)} protocols or sets of images, and a figure shows one: "
+            "plot the rows of one method, data and eps"
+        )
+    _, benchmark, chosen = found[0]
+    draw = heatmap_figure if kind == "heatmap" else curves_figure
+    return made_figure(lambda: draw(benchmark, chosen, title))
+
+
+def table_html(table: Table) -> str:
+    """A table as HTML, its texts escaped; of a long one the first rows."""
+    heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in table.heads)
+    lines = [f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in table.rows[:_MOST]]
+    more = len(table.rows) - _MOST
+    note = f"<p>and {more:,} more rows</p>" if more > 0 else ""
+    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
+    return (
+        f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+        f"{note}"
+    )
+
+
+def _cell_html(cell: Cell) -> str:
+    style = ' style="text-align: right"' if cell.number is not None else ""
+    return f"<td{style}>{escape(cell.text)}</td>"
+
+
+def layers_html(layers: Sequence[Layer]) -> str:
+    """What is pruned in each layer."""
+    rows = [
+        [
+            text_cell(printable(name)),
+            text_cell(" x ".join(map(str, shape))),
+            number_cell(zeros, "{:,}"),
+            number_cell(total, "{:,}"),
+            number_cell(100 * zeros / max(total, 1), "{:.2f}%"),
+        ]
+        for name, shape, zeros, total in layers
+    ]
+    return table_html(Table("", ["layer", "shape", "zero", "of", "ratio"], rows))
+
+
+def layers_figure(layers: Sequence[Layer], *, title: str | None = None) -> "Figure":
+    """Draw what is kept of each layer as bars, in percent.
+
+    Raises:
+        InvalidArgumentError: There are no layers.
+    """
+    if not layers:
+        raise InvalidArgumentError("there are no layers to draw")
+    return made_figure(lambda: _bars(layers, title))
+
+
+def _bars(layers: Sequence[Layer], title: str | None) -> "Figure":
+    from matplotlib.figure import Figure
+
+    names = [printable(name) for name, *_ in layers]
+    left, bottom, wide, high = max(text_width(n, 7.5) for n in names) + 16, 36.0, 260.0, 13.0
+    tall = high * len(names) + 6
+    across, up = left + wide + 44, bottom + tall + head_height(title, [])
+    figure = Figure(figsize=(across / 72, up / 72))
+    axes = add_axes(figure, left, bottom, wide, tall)
+    kept = [100 * (1 - zeros / max(total, 1)) for *_, zeros, total in layers]
+    axes.barh(range(len(names)), kept, height=0.7, color="#0072B2")
+    for number, value in enumerate(kept):
+        axes.text(value + 1, number, f"{value:.1f}", va="center_baseline", fontsize=7)
+    quiet(axes)
+    axes.grid(visible=False)
+    axes.set_yticks(range(len(names)), names, fontsize=7.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("Weights kept (%)")
+    head(figure, title, [])
+    return figure

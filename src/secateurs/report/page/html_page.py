@@ -1,0 +1,139 @@
+"""The page: sections of all runs as one HTML file that needs nothing else."""
+
+import base64
+import gzip
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from secateurs._io.text import printable
+from secateurs._version import __version__
+from secateurs.errors import FailureError, InvalidArgumentError, require
+from secateurs.report.page.colours import DARK
+from secateurs.report.page.layer_charts import layer_charts, layer_tables
+from secateurs.report.page.page_parts import Chart, Section
+from secateurs.report.page.run_files import Run, read_run
+from secateurs.report.page.sections import ALONE, rows_sections
+from secateurs.report.page.sweep_section import Axis
+from secateurs.results.durable import replace_files
+
+SUFFIX = ".html"
+
+
+def write_page(
+    runs: Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+    x: Axis = "achieved",
+) -> Path:
+    """Write one HTML page about runs, which opens from disk without a network.
+
+    It has the main numbers, charts whose curves can be hovered over and hidden, tables that sort,
+    the configurations, the versions and the commands. It follows the reader's choice of a light or
+    a dark page. The same runs give the same page.
+
+    Args:
+        runs: Output folders of sweeps, transfers and retrainings in any mixture, or their
+            results.jsonl or results.csv. Those without a finished row are left out.
+        path: The page; its folder is made.
+        title: Heading of the page.
+        x: The horizontal axis of sweeps, as of `secateurs.report.plot_sweep`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InvalidArgumentError: There are no finished rows.
+        FailureError: Plotly or Jinja2 is not installed, or the page cannot be written.
+    """
+    for package in ("plotly", "jinja2"):
+        require(package, "a page", extra="report")
+    found = [run for run in (read_run(Path(run)) for run in runs) if run is not None]
+    if not found:
+        raise InvalidArgumentError(
+            f"no finished rows in {', '.join(map(str, runs))}: let the run finish first"
+        )
+    page, content = Path(path), page_text(sections_of(found, x), title=title).encode()
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailureError(
+            f"cannot make the folder {page.parent} ({error.strerror}): give the page another path"
+        ) from error
+    replace_files({page: content})
+    return page
+
+
+def sections_of(runs: Sequence[Run], x: Axis = "achieved") -> list[Section]:
+    """The sections of runs: kind by kind, in the order of the first run of each kind.
+
+    Args:
+        runs: The runs.
+        x: The horizontal axis of sweeps.
+    """
+    groups: list[list[Run]] = []
+    for kind in dict.fromkeys(run.kind for run in runs):
+        own = [run for run in runs if run.kind is kind]
+        groups += [[run] for run in own] if kind in ALONE else [own]
+    return [section for group in groups for section in _group_sections(group, x)]
+
+
+def _group_sections(runs: Sequence[Run], x: Axis) -> list[Section]:
+    """The sections of all rows of some runs; the last one has what lies beside the rows."""
+    *others, last = rows_sections([row for run in runs for row in run.rows], x)
+    layers = [layer for run in runs for layer in run.layers]
+    whole = replace(
+        last,
+        charts=[*last.charts, *layer_charts(layers)],
+        tables=[*last.tables, *layer_tables(layers)],
+        commands=[run.command for run in runs if run.command.text],
+        details=[run.details for run in runs],
+    )
+    return [*others, whole]
+
+
+def page_text(sections: Sequence[Section], *, title: str | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        sections: What it shows.
+        title: Its heading; by default that of its only section.
+    """
+    import jinja2
+    import plotly.offline
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("secateurs.report.page", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    library = gzip.compress(plotly.offline.get_plotlyjs().encode(), 9, mtime=0)
+    return environment.get_template("page.html").render(
+        title=printable(title) if title else _usual_title(sections),
+        sections=sections,
+        version=__version__,
+        dark=DARK,
+        figure=_figure,
+        library=base64.b64encode(library).decode(),
+        style=_source("page.css"),
+        script=_source("page.js"),
+    )
+
+
+def _usual_title(sections: Sequence[Section]) -> str:
+    titles = dict.fromkeys(section.title for section in sections)
+    return "Results of pruning" if len(titles) > 1 else next(iter(titles))
+
+
+def _figure(chart: Chart) -> str:
+    """The figure as JSON that may stand in a script element."""
+    text = json.dumps(chart.figure, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _source(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,0 +1,192 @@
+"""What each layer kept: a heat map over ratios, bars for one ratio, histograms of weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from secateurs.report.page.colours import DENSE, LINES
+from secateurs.report.page.figures import axis, heatmap, layout, plain
+from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
+from secateurs.report.table import percent
+from secateurs.results import LayerRow
+
+_SETTING = ("model", "prune_type", "granularity", "scope", "score", "p_bern", "seed")
+_KEPT = (
+    "%{customdata}<br>%{y}<br><b>%{z:.1f}%</b> of the weights kept, asked to prune %{x}"
+    "<extra></extra>"
+)
+_PALE, _DARK = f"{DENSE}40", LINES[0]
+_MOST = 60
+"""Layers in a chart; a network with more shows those with the most weights."""
+
+
+def layer_charts(rows: Sequence[LayerRow]) -> list[Chart]:
+    """Charts of the layers of a run; none without rows."""
+    rows = [row.printable() for row in rows]
+    if not rows:
+        return []
+    several = len({row.p_prune for row in rows}) > 1
+    kept = _heatmap(rows) if several else _bars(rows)
+    counted = [row for row in rows if row.histogram]
+    return [kept, *([_histograms(counted)] if counted else [])]
+
+
+def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
+    """A table of the layers of a run; none without rows."""
+    rows = [row.printable() for row in rows]
+    if not rows:
+        return []
+    settings = _settings(rows)
+    cells = [
+        [
+            *([text_cell(name)] if len(settings) > 1 else []),
+            number_cell(round(100 * row.p_prune, 6)),
+            text_cell(row.layer),
+            number_cell(row.total, "{:,}"),
+            number_cell(row.kept, "{:,}"),
+            number_cell(100 * row.ratio, "{:.2f}"),
+        ]
+        for name, own in settings.items()
+        for row in own
+    ]
+    heads = ["setting"] * (len(settings) > 1) + ["asked %", "layer", "weights", "kept", "kept %"]
+    return [Table("Weights kept in each layer", heads, cells)]
+
+
+def _settings(rows: Sequence[LayerRow]) -> dict[str, list[LayerRow]]:
+    """The rows of each setting, under the values in which it differs from others."""
+    varying = [name for name in _SETTING if len({getattr(row, name) for row in rows}) > 1]
+    found: dict[str, list[LayerRow]] = {}
+    for row in rows:
+        values = [_words(row, name) for name in varying]
+        found.setdefault(", ".join(values), []).append(row)
+    return found
+
+
+def _words(row: LayerRow, name: str) -> str:
+    value = getattr(row, name)
+    return f"{name} {value}" if name in ("p_bern", "seed") else str(value)
+
+
+def _largest(rows: Sequence[LayerRow]) -> list[str]:
+    """The names of the layers that a chart shows, in the model's order."""
+    totals = {row.layer: row.total for row in rows}
+    chosen = set(sorted(totals, key=lambda name: -totals[name])[:_MOST])
+    return [name for name in totals if name in chosen]
+
+
+def _left_out(rows: Sequence[LayerRow]) -> str:
+    every = len({row.layer for row in rows})
+    return f" The {_MOST} largest of {every} layers." if every > _MOST else ""
+
+
+def _heatmap(rows: Sequence[LayerRow]) -> Chart:
+    names, settings = _largest(rows), _settings(rows)
+    ratios = sorted({row.p_prune for row in rows})
+    traces: list[dict[str, Any]] = []
+    for view, own in enumerate(settings.values()):
+        found = {(row.layer, row.p_prune): row for row in own}
+        cells = [[found.get((name, ratio)) for ratio in ratios] for name in names]
+        said = [[f"{c.kept:,} of {c.total:,}" if c else "" for c in line] for line in cells]
+        traces.append(
+            heatmap(
+                [percent(ratio) for ratio in ratios],
+                names,
+                [[100 * cell.ratio if cell else None for cell in line] for line in cells],
+                shown="{:.0f}" if len(ratios) <= 12 else "",
+                hover=_KEPT,
+                hover_data=said,
+                least=0,
+                most=100,
+                meta={"view": view} if len(settings) > 1 else {},
+            )
+        )
+    return Chart(
+        "Weights kept in each layer, in percent, against the ratio asked for; "
+        f"full colour: all are kept.{_left_out(rows)}",
+        f"Heat map of the ratio of weights that each of {len(names)} layers kept at {len(ratios)} "
+        "ratios. The table of layers has the numbers.",
+        {
+            "data": traces,
+            "layout": layout(
+                axis("Pruning ratio asked for", type="category", showgrid=False, ticks=""),
+                axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
+            ),
+        },
+        views=list(settings) if len(settings) > 1 else [],
+        view_label="Setting",
+        height=max(220, 110 + 26 * len(names)),
+    )
+
+
+def _bars(rows: Sequence[LayerRow]) -> Chart:
+    names = _largest(rows)
+    found = {row.layer: row for row in rows}
+    kept = [100 * found[name].ratio for name in names]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [plain(name) for name in names],
+        "x": kept,
+        "customdata": [f"{found[name].kept:,} of {found[name].total:,}" for name in names],
+        "hovertemplate": "%{y}<br><b>%{x:.2f}%</b>, %{customdata} weights kept<extra></extra>",
+        "texttemplate": "%{x:.1f}",
+        "textposition": "outside",
+        "cliponaxis": False,
+        "marker": {"color": LINES[0]},
+        "meta": {},
+    }
+    return Chart(
+        f"Weights kept in each layer, in percent.{_left_out(rows)}",
+        f"Bars of the ratio of weights that each of {len(names)} layers kept, from "
+        f"{min(kept):.1f}% to {max(kept):.1f}%.",
+        {
+            "data": [bars],
+            "layout": layout(
+                axis("Weights kept (%)", rangemode="tozero"),
+                axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
+                margin={"l": 8, "r": 44, "t": 8, "b": 48},
+            ),
+        },
+        height=max(200, 90 + 28 * len(names)),
+    )
+
+
+def _histograms(rows: Sequence[LayerRow]) -> Chart:
+    names = _largest(rows)
+    traces: list[dict[str, Any]] = []
+    for view, row in enumerate({r.layer: r for r in rows}[name] for name in names):
+        counts = row.histogram or ([], [])
+        width = row.most / max(len(counts[0]), 1)
+        middles = [width * (number + 0.5) for number in range(len(counts[0]))]
+        for toggle, (name, colour) in enumerate((("dense", _PALE), ("kept", _DARK))):
+            traces.append(
+                {
+                    "type": "bar",
+                    "name": name,
+                    "x": middles,
+                    "y": counts[toggle],
+                    "width": width,
+                    "marker": {"color": colour, "line": {"width": 0}},
+                    "hovertemplate": "|w| about %{x:.3g}<br><b>%{y:,}</b> weights"
+                    "<extra>%{fullData.name}</extra>",
+                    "meta": {"view": view, "toggle": toggle},
+                }
+            )
+    return Chart(
+        "Weights by absolute value: before any pruning, and those that were kept, after "
+        f"retraining.{_left_out(rows)}",
+        f"Histograms of the absolute weights of {len(names)} layers, dense and kept.",
+        {
+            "data": traces,
+            "layout": layout(
+                axis("Absolute value of the weight", rangemode="tozero", showgrid=False),
+                axis("Weights"),
+                barmode="overlay",
+                bargap=0,
+            ),
+        },
+        [Toggle("dense", DENSE), Toggle("kept", LINES[0])],
+        views=names,
+        view_label="Layer",
+        height=300,
+    )

@@ -1,0 +1,150 @@
+"""What a page is made of: sections with facts, charts and tables, before they are HTML."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number that a reader should see first, and what it is the number of."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """A group of a chart's traces that a reader shows or hides together.
+
+    Attributes:
+        label: What they show.
+        colour: Colour of the group, one of `secateurs.report.page.colours`.
+        dashed: Whether its line is dashed.
+    """
+
+    label: str
+    colour: str
+    dashed: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of Plotly.
+
+    A trace belongs to the toggle and the view whose numbers stand in its ``meta``, as
+    ``{"toggle": 0, "view": 1}``; a trace without one of the two does not depend on it.
+
+    Attributes:
+        caption: What it shows, and what its shades mean.
+        description: The same for a reader who cannot see it.
+        figure: ``data`` and ``layout``, as Plotly takes them, in the colours of a light page.
+        toggles: What can be shown and hidden.
+        views: Names of the views, of which one is shown at a time.
+        view_label: What the views differ in.
+        height: Height in pixels.
+    """
+
+    caption: str
+    description: str
+    figure: dict[str, Any]
+    toggles: Sequence[Toggle] = ()
+    views: Sequence[str] = ()
+    view_label: str = ""
+    height: int = 420
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, and the number that it is sorted by, where it is a number."""
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted by each of its columns.
+
+    Attributes:
+        caption: What it shows.
+        heads: Heads of the columns.
+        rows: The cells of each row.
+        note: What the numbers mean, or "".
+    """
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    note: str = ""
+
+    def is_number(self, column: int) -> bool:
+        """Whether a column holds numbers."""
+        return any(row[column].number is not None for row in self.rows)
+
+    def without(self, columns: Collection[str]) -> "Table":
+        """The table without some columns."""
+        keep = [number for number, head in enumerate(self.heads) if head not in columns]
+        rows = [[row[number] for number in keep] for row in self.rows]
+        return replace(self, heads=[self.heads[number] for number in keep], rows=rows)
+
+
+@dataclass(frozen=True)
+class Details:
+    """Names and values that few readers need, folded away: a configuration, the versions.
+
+    Attributes:
+        title: What is folded away.
+        tables: The heading of each table, and its names and values.
+    """
+
+    title: str
+    tables: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that makes these results again.
+
+    Attributes:
+        text: The command.
+        note: Where it is from.
+    """
+
+    text: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page.
+
+    Attributes:
+        title: Its heading.
+        headline: What the results say, in a sentence.
+        notes: The images, the attack and so on.
+        facts: The numbers to see first.
+        charts: Figures, the most important one first.
+        tables: Tables.
+        commands: How to make the results again.
+        details: Configurations and versions.
+    """
+
+    title: str
+    headline: str
+    notes: Sequence[str] = ()
+    facts: Sequence[Fact] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    commands: Sequence[Command] = ()
+    details: Sequence[Details] = ()
+
+
+def text_cell(text: object) -> Cell:
+    """A cell of text."""
+    return Cell(str(text))
+
+
+def number_cell(number: float | None, shown: str = "{:g}") -> Cell:
+    """A cell with a number; an empty one where there is none."""
+    return Cell("") if number is None else Cell(shown.format(number), float(number))

@@ -1,0 +1,158 @@
+"""The part of a page that shows a training that prunes: accuracy over its epochs, and what came."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.page.colours import DENSE, line_colour
+from secateurs.report.page.figures import axis, band, curve, layout
+from secateurs.report.page.page_parts import (
+    Cell,
+    Chart,
+    Fact,
+    Section,
+    Table,
+    Toggle,
+    number_cell,
+    text_cell,
+)
+from secateurs.report.page.sweep_section import percent_of
+from secateurs.report.retrain_curves import describe_retrain
+from secateurs.report.retrain_table import RetrainOutcome, outcome_of, spread
+from secateurs.results import RetrainRow, wilson_interval
+
+_HOVER = (
+    "epoch %{x}, %{customdata[0]}<br>top-1 <b>%{y:.2f}%</b>, 95% interval %{customdata[1]}"
+    "<extra>%{fullData.name}</extra>"
+)
+_PRUNED_HOVER = (
+    "epoch %{x}<br><b>%{y:.2f}%</b> of the weights pruned<extra>%{fullData.name}</extra>"
+)
+
+
+def retrain_section(rows: Sequence[RetrainRow]) -> Section:
+    """The headline, the curves and the table of one run; its rows may be of several seeds."""
+    rows = [row.printable() for row in rows]
+    first = next((row for row in rows if row.phase == "retrain"), rows[0])
+    outcome = _outcome(rows)
+    epochs = [row for row in rows if row.split == "validation"]
+    return Section(
+        title=f"Retraining of {first.model}, {100 * first.p_prune:.4g}% pruned",
+        headline=_headline(outcome),
+        notes=[describe_retrain(rows)] if first.phase == "retrain" else [],
+        facts=_facts(outcome),
+        charts=[_chart(epochs)] if epochs else [],
+        tables=[_table(rows)],
+    )
+
+
+def _outcome(rows: Sequence[RetrainRow]) -> RetrainOutcome | None:
+    try:
+        return outcome_of(rows)
+    except InvalidArgumentError:  # no seed is finished
+        return None
+
+
+def _headline(outcome: RetrainOutcome | None) -> str:
+    if outcome is None:
+        return "No seed has been scored on test images yet."
+    return (
+        f"{outcome.compression:.1f} times fewer weights: the error on {outcome.count:,} images "
+        f"({outcome.split}) went from {spread(outcome.dense)}% to {spread(outcome.pruned)}%."
+    )
+
+
+def _facts(outcome: RetrainOutcome | None) -> list[Fact]:
+    if outcome is None:
+        return []
+    kept = round(statistics.fmean(outcome.kept))
+    several = f", {outcome.seeds} seeds" if outcome.seeds > 1 else ""
+    return [
+        Fact(
+            f"{outcome.compression:.1f}x",
+            f"fewer weights: {kept:,} of {outcome.prunable:,} are kept",
+        ),
+        Fact(f"{spread(outcome.pruned)}%", f"error, pruned{several}"),
+        Fact(f"{spread(outcome.dense)}%", f"error, dense{several}"),
+    ]
+
+
+def _chart(epochs: Sequence[RetrainRow]) -> Chart:
+    seeds = sorted({row.seed for row in epochs})
+    traces: list[dict[str, Any]] = []
+    toggles = [Toggle("before any pruning", DENSE)]
+    for number, seed in enumerate(seeds):
+        own = [row for row in epochs if row.seed == seed]
+        dense = [row for row in own if row.phase == "dense"]
+        pruned = [row for row in own if row.phase == "retrain"]
+        name = f"seed {seed}" if len(seeds) > 1 else "with masks"
+        toggles.append(Toggle(name, line_colour(number)))
+        traces += _traces(dense, 0, f"{name}, dense", DENSE, 0)
+        traces += _traces(pruned, len(dense), name, line_colour(number), number + 1)
+    across = axis("Epoch", anchor="y2", rangemode="tozero", tickformat="d")
+    upper = axis("Validation top-1 (%)", domain=[0.38, 1])
+    lower = axis("Pruned (%)", domain=[0, 0.28], range=[0, 103])
+    ends = epochs[-1]
+    return Chart(
+        "Validation accuracy of each epoch, and below it how many weights were pruned; "
+        "shaded: 95% interval.",
+        f"Curves of validation accuracy over {len(epochs)} epochs of {len(seeds)} seeds, ending at "
+        f"{ends.top1:.2f}% with {percent_of(ends.achieved)} of the weights pruned.",
+        {"data": traces, "layout": layout(across, _late(upper, epochs), yaxis2=lower)},
+        toggles,
+        height=480,
+    )
+
+
+def _late(upper: dict[str, Any], epochs: Sequence[RetrainRow]) -> dict[str, Any]:
+    """The axis, without what the first epochs give, which would squeeze the rest."""
+    late = sorted(row.top1 for row in epochs)[len(epochs) // 10 :]
+    return upper | {"range": [max(late[0] - 3, 0), min(100.5, late[-1] + 2)]}
+
+
+def _traces(
+    rows: Sequence[RetrainRow], offset: int, name: str, colour: str, toggle: int
+) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    along = [float(offset + row.epoch) for row in rows]
+    ends = [wilson_interval(row.correct, max(row.count, 1)) for row in rows]
+    low, high = [100 * end[0] for end in ends], [100 * end[1] for end in ends]
+    said = [
+        [f"{percent_of(row.achieved)} pruned", f"{a:.1f} to {b:.1f}"]
+        for row, a, b in zip(rows, low, high, strict=True)
+    ]
+    meta = {"toggle": toggle}
+    return [
+        band(along, low, high, colour, meta=meta),
+        curve(
+            name, along, [row.top1 for row in rows], colour,
+            hover=_HOVER, hover_data=said, meta=meta,
+        ),
+        curve(
+            name, along, [100 * row.achieved for row in rows], colour,
+            hover=_PRUNED_HOVER, meta=meta, mode="lines", yaxis="y2",
+        ),
+    ]  # fmt: skip
+
+
+def _table(rows: Sequence[RetrainRow]) -> Table:
+    heads = ["seed", "phase", "epoch", "images", "top-1 %", "loss", "training loss"]
+    heads += ["pruned %", "kept", "seconds"]
+    cells: list[list[Cell]] = [
+        [
+            number_cell(row.seed),
+            text_cell(row.phase),
+            number_cell(row.epoch),
+            text_cell(f"{row.count:,} ({row.split})"),
+            number_cell(row.top1, "{:.2f}"),
+            number_cell(row.loss, "{:.3f}"),
+            number_cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
+            number_cell(100 * row.achieved, "{:.2f}"),
+            number_cell(row.kept, "{:,}"),
+            number_cell(row.duration, "{:.1f}"),
+        ]
+        for row in rows
+    ]
+    return Table("Every epoch, and the scores on test images", heads, cells)

@@ -1,0 +1,40 @@
+"""The sections of rows, by their kind."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from secateurs._io.text import printable
+from secateurs.report.page.page_parts import Section, Table, text_cell
+from secateurs.report.page.retrain_section import retrain_section
+from secateurs.report.page.sweep_section import Axis, sweep_section
+from secateurs.report.page.transfer_section import transfer_sections
+from secateurs.results import Record, RetrainRow, Row, TransferRow
+
+
+def rows_sections(rows: Sequence[Any], x: Axis = "achieved") -> list[Section]:
+    """The sections of rows of one kind; of a kind without its own, a table of all columns.
+
+    Args:
+        rows: At least one.
+        x: The horizontal axis of sweeps.
+    """
+    make = _MAKERS.get(type(rows[0]))
+    return make(rows, x) if make else [_all_columns(rows)]
+
+
+_MAKERS: Mapping[type[Record], Callable[[Any, Axis], list[Section]]] = {
+    Row: lambda rows, x: [sweep_section(rows, x)],
+    RetrainRow: lambda rows, _: [retrain_section(rows)],
+    TransferRow: lambda rows, _: transfer_sections(rows),
+}
+"""What makes the sections of a kind of rows; a new kind has a new line here."""
+
+ALONE = frozenset({RetrainRow})
+"""Kinds whose runs have sections of their own; runs of other kinds are compared in one."""
+
+
+def _all_columns(rows: Sequence[Record]) -> Section:
+    columns = type(rows[0]).columns()
+    cells = [[text_cell(printable(str(getattr(row, name)))) for name in columns] for row in rows]
+    kind = rows[0].KIND
+    return Section(f"Rows of a {kind}", f"{len(rows):,} rows.", tables=[Table("", columns, cells)])

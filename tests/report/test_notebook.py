@@ -1,0 +1,74 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from page_samples import HOSTILE
+from torch import nn
+
+import secateurs
+from result_rows import make_row
+from retrain_rows import ROW
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation import sweep
+from secateurs.results import LayerRow, Record, Rows
+from transfer_rows import make_benchmark
+
+SWEEP = [make_row(p, 80 - 40 * p, model=HOSTILE) for p in (0.0, 0.4, 0.8)]
+EPOCHS = [replace(ROW, phase="retrain", split="validation", epoch=epoch) for epoch in (1, 2)]
+TRANSFER = make_benchmark(variants=["plain", "dwp 0.3 0.5"])
+
+
+@pytest.mark.parametrize("rows", [SWEEP, EPOCHS, TRANSFER], ids=["sweep", "retrain", "transfer"])
+def test_rows_show_themselves(rows: Sequence[Record]) -> None:
+    shown = Rows(rows)
+    assert shown == list(rows)
+    html = shown._repr_html_()
+    assert html.count("<table>") == html.count("</table>") >= 1 and "<script" not in html
+    figure = shown.plot(title="$ours$")
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    frame = shown.to_pandas()
+    assert list(frame.columns) == list(type(rows[0]).columns()) and len(frame) == len(rows)
+
+
+def test_curves_of_a_transfer() -> None:
+    assert isinstance(Rows(TRANSFER).plot(kind="curves", outcome="untargeted"), Figure)
+    with pytest.raises(InvalidArgumentError, match='give "heatmap" or "curves"'):
+        Rows(TRANSFER).plot(kind="pie")
+    both = [*TRANSFER, *make_benchmark(variants=["plain"], eps=0.5)]
+    with pytest.raises(InvalidArgumentError, match="of 2 protocols"):
+        Rows(both).plot()
+
+
+def test_rows_without_a_section_of_a_page() -> None:
+    row = LayerRow(
+        model=HOSTILE, prune_type="global", granularity="weight", scope="global",
+        score="magnitude", p_prune=0.5, p_bern=1.0, seed=0, layer="fc.weight", total=4, kept=2,
+    )  # fmt: skip
+    html = Rows([row])._repr_html_()
+    assert "fc.weight" in html and "<script" not in html
+    assert Rows()._repr_html_() == "<p>no rows</p>"
+
+
+def test_sparsity_and_masks_show_themselves() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    masks = secateurs.select(model, 0.5).draw(1.0)
+    assert "0.weight" in masks._repr_html_() and isinstance(masks.plot(), Figure)
+    counted = secateurs.sparsity(model)
+    html = counted._repr_html_()
+    assert "8 x 8" in html and "whole model" in html
+    assert counted.plot(title="dense")._repr_png_().startswith(b"\x89PNG")
+    frame = masks.table.to_pandas()
+    assert list(frame["name"]) == ["0.weight", "1.weight"] and frame["zeros"].sum() == 40
+
+
+def test_sweep_and_readers_return_rows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    data = [(torch.rand(4, 3, 2, 2), torch.randint(3, (4,)))]
+    found = sweep(model, data, p_prune=[0.0, 0.5], output=tmp_path, progress=False)
+    assert isinstance(found, Rows) and isinstance(secateurs.results.read_rows(tmp_path), Rows)
