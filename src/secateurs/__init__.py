@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
+    from secateurs.evaluation._sensitivity import sensitivity
     from secateurs.masks._sparsity import Sparsity, sparsity
     from secateurs.masks.mask import Mask, Masks
     from secateurs.parameters.prunable_parameters import find_targets
@@ -88,6 +89,7 @@ __all__ = [
     "restore",
     "select",
     "select_levels",
+    "sensitivity",
     "sparsity",
 ]
 
@@ -114,6 +116,7 @@ _HOME_OF = {
     "restore": "pruning",
     "select": "selection._select",
     "select_levels": "selection._select",
+    "sensitivity": "evaluation._sensitivity",
     "sparsity": "masks._sparsity",
 }
 _MODULES = (

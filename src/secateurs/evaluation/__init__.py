@@ -1,9 +1,14 @@
-"""Measure the accuracy of pruned models: `sweep` scores all ratios in one loop over the data."""
+"""Measure the accuracy of pruned models, all of them in one loop over the data.
 
-from secateurs.evaluation._sweep import Provenance, sweep
+`sweep` prunes at several ratios, `sensitivity` prunes each layer alone.
+"""
+
+from secateurs.evaluation._sensitivity import sensitivity
+from secateurs.evaluation._sweep import sweep
 from secateurs.evaluation.gradients import accumulate_gradients
 from secateurs.evaluation.grid import Grid
 from secateurs.evaluation.metrics import Tally, accuracy
+from secateurs.evaluation.sweep_rows import Provenance
 from secateurs.outputs import logits_of
 
 __all__ = [
@@ -13,5 +18,6 @@ __all__ = [
     "accumulate_gradients",
     "accuracy",
     "logits_of",
+    "sensitivity",
     "sweep",
 ]

@@ -2,26 +2,26 @@
 
 import os
 import warnings
-from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any, Unpack
 
 import torch
 from torch import nn
 
-from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import check_keywords
 from secateurs.distributed.model_group import group_of
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
-from secateurs.evaluation.partial_results import Progress, as_json, from_json, read_progress
+from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.partial_results import Progress, as_json, from_json
 from secateurs.evaluation.pruned_model import Variants
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.runner import SweepRun
+from secateurs.evaluation.runner import SweepRun, earlier_progress
 from secateurs.evaluation.sweep_rows import (
     Provenance,
     alike_on_ranks,
@@ -30,9 +30,9 @@ from secateurs.evaluation.sweep_rows import (
     make_row,
     shared_columns,
 )
-from secateurs.outputs import device_of
-from secateurs.pruning import restore, set_aside
+from secateurs.pruning import set_aside
 from secateurs.results import Results, Row
+from secateurs.results.image_outcomes import outcome_key
 from secateurs.selection.shown_keywords import shows
 
 _DATA = "image_samples"  # the name of the checksums of the data in a configuration
@@ -118,7 +118,7 @@ def sweep(
             check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
             plan = Grid(**grid)
             stack.enter_context(set_aside(model))
-            device = _moved(model, device)
+            device = moved_to(model, device)
             variants = Variants(model, plan)
             columns = shared_columns(model, provenance or Provenance(), device, amp, loader)
             config = configuration(plan, columns, loader, variants)
@@ -140,7 +140,7 @@ def sweep(
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
             return rows
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         run = SweepRun(
             loader, plan.variants, variants, device, amp, results, ranks, before, save_every
         )
@@ -149,27 +149,10 @@ def sweep(
             if ranks.is_first:
                 rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
                 if results is not None:
+                    _save_outcomes(results, loader, plan, rows, counts)
                     results.add_all(rows)
                     results.clear_progress()
         return _of_rank_0(ranks, rows, {})[0]
-
-
-def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """Move the model to a device and return it; None leaves it, even on several devices."""
-    if device is None:
-        return device_of(model)
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidArgumentError(
-            f"no device {str(device)!r} here ({reason}): write ",
-            Argument("device", "cpu"),
-            " or another one",
-        ) from error
-    model.to(found)
-    return found
 
 
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
@@ -198,6 +181,19 @@ def _warn_of_unknown_data(results: Results[Row]) -> None:
         )
 
 
+def _save_outcomes(
+    results: Results[Row],
+    loader: Iterable[Any],
+    plan: Grid,
+    rows: list[Row],
+    counts: dict[str, Progress],
+) -> None:
+    """Save which images were right, if their order is that of the data."""
+    if is_sequential(loader):
+        digits = [["".join(counts[v.key].hits) for v in cell.variants] for cell in plan.cells]
+        results.save_outcomes(dict(zip(map(outcome_key, rows), digits, strict=True)))
+
+
 def _begin(
     results: Results[Row], plan: Grid, total: int | None
 ) -> tuple[list[Row], dict[str, Progress]]:
@@ -206,14 +202,7 @@ def _begin(
     if rows:
         results.clear_progress()
         return rows, {}
-    saved = results.load_progress_of_ranks()
-    try:
-        before = read_progress(saved, [variant.key for variant in plan.variants], total)
-    except BrokenJSONError as error:  # another version or tool wrote it
-        results.distrust_progress(error)
-        before = {}
-    results.merge_progress(as_json(before))
-    return rows, before
+    return rows, earlier_progress(results, [variant.key for variant in plan.variants], total)
 
 
 def _of_rank_0(
@@ -225,21 +214,3 @@ def _of_rank_0(
     sent = {"rows": [row.as_dict() for row in rows], "before": as_json(before)}
     found = ranks.gather(sent if ranks.is_first else None)[0]
     return [Row.from_dict(values) for values in found["rows"]], from_json(found["before"])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    """Put the model in ``eval()`` mode; afterwards restore its weights and each module's mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    grad = torch.is_grad_enabled()
-    model.eval()
-    try:
-        yield
-    finally:
-        try:
-            restore(model)
-        finally:
-            restore(model)  # once more, since Ctrl-C may have cut it short
-            torch.set_grad_enabled(grad)  # Ctrl-C while no_grad exits leaves it off
-            for module, training in modes:
-                module.training = training

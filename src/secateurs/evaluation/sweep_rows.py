@@ -80,7 +80,7 @@ def configuration(
         "draws": grid.draws,
         "seed": grid.seed,
         "candidates": _fingerprints(
-            variants, [cell for cell in grid.cells if not _is_named(cell.setting, columns)]
+            variants, [cell for cell in grid.cells if not is_named(cell.setting, columns)]
         ),
     }
 
@@ -111,7 +111,7 @@ def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
     }
 
 
-def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
+def is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
     """Whether the columns hold all that the scores depend on.
 
     They hold neither a function's code nor gradients that the caller left in the model.

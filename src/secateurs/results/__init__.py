@@ -12,8 +12,10 @@ from secateurs.results.row_reader import (
     kind_of_rows,
     read_retrain_rows,
     read_rows,
+    read_sensitivity_rows,
     read_transfer_rows,
 )
+from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
 __all__ = [
@@ -24,12 +26,14 @@ __all__ = [
     "Results",
     "RetrainRow",
     "Row",
+    "SensitivityRow",
     "TransferRow",
     "digest_of",
     "hit_columns",
     "kind_of_rows",
     "read_retrain_rows",
     "read_rows",
+    "read_sensitivity_rows",
     "read_transfer_rows",
     "wilson_interval",
 ]

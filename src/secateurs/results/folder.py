@@ -5,7 +5,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, overload
 
@@ -15,6 +15,7 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import OTHER_OUTPUT, compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
+from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.lock import FolderLock
 from secateurs.results.row import Row
 
@@ -108,7 +109,7 @@ class Results(Generic[R]):
         self._lock.acquire()
         found = (_LEFT_BY_RANK.fullmatch(path.name) for path in self.folder.iterdir())
         of_ranks = (match[1] for match in found if match)
-        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS, *of_ranks))
+        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS, OUTCOMES, *of_ranks))
         wanted = plain(dict(config))
         if overwrite:
             self._clear()
@@ -150,6 +151,19 @@ class Results(Generic[R]):
         held = dict(zip(keys, map(self._row.renamed, values), strict=True))
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
+
+    def save_outcomes(self, outcomes: Mapping[str, Sequence[str]]) -> None:
+        """Save which images were right, before the rows that count them.
+
+        Args:
+            outcomes: for each `secateurs.results.image_outcomes.outcome_key` one digit an image, of
+                each draw.
+
+        Raises:
+            FailureError: The disk is full, or the folder cannot be written.
+        """
+        self._lock.acquire()
+        replace_files({self.folder / OUTCOMES: outcomes_text(outcomes).encode()})
 
     def save_progress(self, progress: Mapping[str, Any], *, rank: int = 0) -> None:
         """Save the counts of an unfinished run, in place of those saved before.
@@ -266,7 +280,7 @@ class Results(Generic[R]):
 
     def _clear(self) -> None:
         # The configuration last: rows must never be without theirs.
-        for name in (PROGRESS, *self._progress_of_ranks(), CSV, JSONL, CONFIG):
+        for name in (PROGRESS, *self._progress_of_ranks(), OUTCOMES, CSV, JSONL, CONFIG):
             self._remove(name)
 
     def _remove(self, name: str) -> None:

@@ -10,14 +10,16 @@ from secateurs.results.formats import R, read_csv, read_jsonl, to_rows
 from secateurs.results.record import Record
 from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
+from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.transfer_row import TransferRow
 
-Kind = type[Row] | type[TransferRow] | type[RetrainRow]
+Kind = type[Row] | type[TransferRow] | type[RetrainRow] | type[SensitivityRow]
 
 _READERS: dict[Kind, str] = {
     Row: "read_rows",
     TransferRow: "read_transfer_rows",
     RetrainRow: "read_retrain_rows",
+    SensitivityRow: "read_sensitivity_rows",
 }
 
 
@@ -72,6 +74,23 @@ def read_retrain_rows(path: str | os.PathLike[str]) -> list[RetrainRow]:
     return _read(Path(path), RetrainRow)
 
 
+def read_sensitivity_rows(path: str | os.PathLike[str]) -> list[SensitivityRow]:
+    """Read the results of a sensitivity run; nothing is written.
+
+    Args:
+        path: An output folder, a .jsonl file or a .csv file.
+
+    Returns:
+        The rows, in the order of the model's layers; none from the folder of a run that has not
+        ended yet.
+
+    Raises:
+        InvalidArgumentError: There are no results at `path`, or they are of another command.
+        FailureError: A line is broken, or was not written by this version.
+    """
+    return _read(Path(path), SensitivityRow)
+
+
 def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     """Which command wrote the rows of a folder or file; None where there are none yet.
 
@@ -82,7 +101,8 @@ def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     values = _load(Path(path))
     if not values:
         return None
-    return next((kind for kind in (TransferRow, RetrainRow) if _holds(kind, values[0])), Row)
+    others = (TransferRow, RetrainRow, SensitivityRow)
+    return next((kind for kind in others if _holds(kind, values[0])), Row)
 
 
 def _read(path: Path, kind: type[R]) -> list[R]:
