@@ -22,6 +22,7 @@ from secateurs.cli.retrain_options import (
     RetrainRunning,
     RetrainTraining,
 )
+from secateurs.cli.sensitivity_options import Allocating, LayerPruning
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepPruning, SweepRunning
 from secateurs.cli.transfer_options import (
     Attack,
@@ -47,6 +48,32 @@ def sweep(
 
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
+    data = _scored_data(images)
+    from secateurs.cli.sweep_command import run_sweep
+
+    return partial(run_sweep, images, data, pruning, preprocessing, running)
+
+
+def sensitivity(
+    *,
+    images: SweepImages = SweepImages(),
+    pruning: LayerPruning = LayerPruning(),
+    allocating: Allocating = Allocating(),
+    preprocessing: Preprocessing = Preprocessing(),
+    running: SweepRunning = SweepRunning(),
+) -> Callable[[], None]:
+    """Prune each layer of a classifier alone, at several ratios, and report what it costs.
+
+    With no options: a small network on the digits of scikit-learn, in seconds.
+    """
+    data = _scored_data(images)
+    from secateurs.cli.sensitivity_command import run_sensitivity
+
+    return partial(run_sensitivity, images, data, pruning, allocating, preprocessing, running)
+
+
+def _scored_data(images: SweepImages) -> str:
+    """The data of a command that scores a network, and a line that says what is loaded."""
     if images.data is None and images.arch not in DIGITS_NETWORKS:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
@@ -54,9 +81,7 @@ def sweep(
     data = images.data or "digits"
     if is_first():
         say(f"loading the network {images.arch} and the data {data} ...")
-    from secateurs.cli.sweep_command import run_sweep
-
-    return partial(run_sweep, images, data, pruning, preprocessing, running)
+    return data
 
 
 def retrain(

@@ -93,7 +93,7 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 
 
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
-    resumes = words[0] in ("sweep", "transfer", "retrain")
+    resumes = words[0] in ("sweep", "sensitivity", "transfer", "retrain")
     try:
         work()
     except KeyboardInterrupt:

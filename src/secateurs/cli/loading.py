@@ -15,11 +15,14 @@ import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs._progress import Bar, progress_bar
+from secateurs.cli.option_types import given
+from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Grid, Provenance, accumulate_gradients
 from secateurs.evaluation.batches import loader_of
 from secateurs.provenance import device_name, weights_sha256
-from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
+from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data, load_model
+from secateurs.zoo.unlabelled import load_unlabelled
 
 SCORE_IMAGES = 256
 
@@ -129,6 +132,38 @@ def _watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
         bar.advance(len(batch[1]))
 
 
+def load_images(
+    asked: SweepImages, data: str, preprocessing: Preprocessing, *, unlabelled: bool = False
+) -> tuple[LoadedModel, LoadedData]:
+    """Load the network and the images that a command names.
+
+    Args:
+        asked: their names.
+        data: the data set or folder.
+        preprocessing: changes to the network's own preprocessing.
+        unlabelled: whether the data is a folder of images without labels.
+    """
+    model = load_model(
+        asked.arch,
+        weights=asked.weights,
+        num_classes=asked.num_classes,
+        **given(preprocessing),
+    )
+    if unlabelled and Path(data).expanduser().is_dir():
+        return model, load_unlabelled(
+            data, model.preprocess, limit=asked.limit, skip_corrupt=asked.skip_corrupt
+        )
+    images = load_data(
+        data,
+        model=model,
+        split=asked.split,
+        data_root=asked.data_root,
+        limit=asked.limit,
+        skip_corrupt=asked.skip_corrupt,
+    )
+    return model, images
+
+
 def provenance_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Provenance:
     """The provenance for the result rows."""
     pre = model.preprocess
@@ -158,10 +193,21 @@ def default_output(
     others = replace(grid, p_prune=0.0, p_bern=1.0)
     weights = weights_sha256(model.model)
     asked = (provenance, weights, images, ratios, others, device_name(device), amp)
+    return named_output("", provenance, asked)
+
+
+def named_output(command: str, provenance: Provenance, settings: object) -> Path:
+    """A folder whose name depends on some settings, so that the same command finds its results.
+
+    Args:
+        command: the first part of the name.
+        provenance: what is measured.
+        settings: whatever else makes a difference; told apart by its ``repr``.
+    """
+    asked = (provenance, settings) if command else settings
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
-    name = "_".join(
-        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (provenance.model, provenance.data)
-    )
+    parts = filter(None, (command, provenance.model, provenance.data))
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts)
     return Path("secateurs-results") / f"{name}_{digest}"
 
 

@@ -11,6 +11,7 @@ from secateurs.cli.loading import (
     check_loader_options,
     default_output,
     leave_gradients,
+    load_images,
     make_loader,
     pick_device,
     provenance_of,
@@ -27,9 +28,10 @@ from secateurs.parameters.coverage_count import coverage_of
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import targets_in
+from secateurs.repair import read_ratios
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
-from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
+from secateurs.zoo import LoadedModel, check_data
 
 
 def run_sweep(
@@ -51,7 +53,10 @@ def run_sweep(
         ranks: the processes that split the images, None for this process alone.
     """
     ranks = ranks or Ranks()
-    grid = Grid(**given(pruning))  # checked before anything is loaded
+    options = dict(given(pruning, "ratios_from"))
+    if pruning.ratios_from is not None:
+        options["ratios"] = read_ratios(pruning.ratios_from)
+    grid = Grid(**options)  # checked before anything is loaded
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(running.batch_size, running.workers, asked.limit)
     check_data(data)
@@ -59,7 +64,7 @@ def run_sweep(
     if asked.arch in DIGITS_NETWORKS:
         torch.set_num_threads(1)  # with so little work, threads mostly wait
     torch.manual_seed(pruning.seed)  # for --weights random
-    model, images = in_turn(ranks, lambda: _load(asked, data, preprocessing))
+    model, images = in_turn(ranks, lambda: load_images(asked, data, preprocessing))
     loader = make_loader(
         images,
         batch_size=running.batch_size,
@@ -89,31 +94,11 @@ def run_sweep(
         output=folder,
         overwrite=not running.resume,
         process_group=ranks.group,
-        **given(pruning),
+        **options,
     )
     if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
         _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
-
-
-def _load(
-    asked: SweepImages, data: str, preprocessing: Preprocessing
-) -> tuple[LoadedModel, LoadedData]:
-    model = load_model(
-        asked.arch,
-        weights=asked.weights,
-        num_classes=asked.num_classes,
-        **given(preprocessing),
-    )
-    images = load_data(
-        data,
-        model=model,
-        split=asked.split,
-        data_root=asked.data_root,
-        limit=asked.limit,
-        skip_corrupt=asked.skip_corrupt,
-    )
-    return model, images
 
 
 def _what_stays(model: LoadedModel, pruning: SweepPruning, grid: Grid) -> str:

@@ -46,10 +46,13 @@ class SweepPruning(PruningGrid):
     Args:
         p_prune: Ratios of units that are candidates, 0 to 1; default 0 to 0.9.
         p_bern: Probability of each candidate; default 1.
+        ratios_from: A file with the ratio of each parameter, as sensitivity --allocate writes it,
+            in place of --p-prune and --scope.
         draws: Draws to average where 0 < p_bern < 1 or the score is random.
         seed: Of the first draw; draw i has seed + i.
     """
 
+    ratios_from: Path | None = None
     draws: Whole = 1
     seed: Whole = 0
 

@@ -8,6 +8,7 @@ from secateurs.evaluation._sweep import sweep
 from secateurs.evaluation.gradients import accumulate_gradients
 from secateurs.evaluation.grid import Grid
 from secateurs.evaluation.metrics import Tally, accuracy
+from secateurs.evaluation.proposed_ratios import propose_ratios
 from secateurs.evaluation.sweep_rows import Provenance
 from secateurs.outputs import logits_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "accumulate_gradients",
     "accuracy",
     "logits_of",
+    "propose_ratios",
     "sensitivity",
     "sweep",
 ]

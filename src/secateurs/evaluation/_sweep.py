@@ -19,7 +19,7 @@ from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
 from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.partial_results import Progress, as_json, from_json
-from secateurs.evaluation.pruned_model import Variants
+from secateurs.evaluation.pruned_model import Variants, with_overall_ratio
 from secateurs.evaluation.ranks import Ranks
 from secateurs.evaluation.runner import SweepRun, earlier_progress
 from secateurs.evaluation.sweep_rows import (
@@ -118,6 +118,7 @@ def sweep(
             check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
             plan = Grid(**grid)
             stack.enter_context(set_aside(model))
+            plan = with_overall_ratio(model, plan)
             device = moved_to(model, device)
             variants = Variants(model, plan)
             columns = shared_columns(model, provenance or Provenance(), device, amp, loader)

@@ -3,6 +3,8 @@
 from secateurs.report.plot import plot_sweep
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import retrain_table
+from secateurs.report.sensitivity_heatmap import plot_sensitivity
+from secateurs.report.sensitivity_table import print_sensitivity_table, sensitivity_markdown
 from secateurs.report.table import markdown_table, print_table
 from secateurs.report.transfer_curves import plot_transfer_curves
 from secateurs.report.transfer_heatmap import plot_transfer_heatmap
@@ -11,11 +13,14 @@ from secateurs.report.transfer_table import print_transfer_table, transfer_table
 __all__ = [
     "markdown_table",
     "plot_retrain",
+    "plot_sensitivity",
     "plot_sweep",
     "plot_transfer_curves",
     "plot_transfer_heatmap",
+    "print_sensitivity_table",
     "print_table",
     "print_transfer_table",
     "retrain_table",
+    "sensitivity_markdown",
     "transfer_table_markdown",
 ]

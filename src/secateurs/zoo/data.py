@@ -101,7 +101,7 @@ def load_data(
         model = replace(model, num_classes=count_classes(model))
     require("PIL", "reading images", "pillow")
     listing = _read(spec, split, model, root, skip_corrupt, download)
-    indices = _spread(len(listing.items), wanted)
+    indices = spread(len(listing.items), wanted)
     return LoadedData(
         dataset=ImageDataset(
             [listing.items[index] for index in indices], transform, skip_corrupt=skip_corrupt
@@ -163,7 +163,8 @@ def _name(spec: str | Path) -> str:
     return str(spec)
 
 
-def _spread(count: int, limit: int | None) -> range | list[int]:
+def spread(count: int, limit: int | None) -> range | list[int]:
+    """Indices of ``limit`` of ``count`` images, spread evenly; of all without a limit."""
     if limit is None or limit >= count:
         return range(count)
     return [index * count // limit for index in range(limit)]
