@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
+    from secateurs.evaluation._budget import budget
     from secateurs.evaluation._sensitivity import sensitivity
     from secateurs.masks._sparsity import Sparsity, sparsity
     from secateurs.masks.mask import Mask, Masks
@@ -78,6 +79,7 @@ __all__ = [
     "Target",
     "__version__",
     "apply_masks",
+    "budget",
     "ensemble",
     "find_targets",
     "global_prune",
@@ -105,6 +107,7 @@ _HOME_OF = {
     "Sparsity": "masks._sparsity",
     "Target": "parameters.target",
     "apply_masks": "pruning",
+    "budget": "evaluation._budget",
     "ensemble": "surrogates",
     "find_targets": "parameters.prunable_parameters",
     "global_prune": "pruning",

@@ -1,6 +1,6 @@
 """Choose the tensors that compete, from headers and arguments alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -8,7 +8,13 @@ from typing import Unpack
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
 from secateurs._tensors.quantization_scales import scaling_names
-from secateurs._validation import check_choice, check_path, check_ratio, make_generator
+from secateurs._validation import (
+    check_choice,
+    check_path,
+    check_ratio,
+    make_generator,
+    nearest,
+)
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_blocks import Weight
@@ -40,6 +46,7 @@ class Plan:
         p_bern: the probability with which a candidate is pruned.
         options: the options of the selection.
         notes: assumptions about the file that a person should know.
+        ratios: the ratio of each tensor by its name, in place of ``p_prune``; None without.
     """
 
     source: StoredCheckpoint
@@ -48,6 +55,16 @@ class Plan:
     p_bern: float
     options: SelectionOptions
     notes: tuple[str, ...] = ()
+    ratios: Mapping[str, float] | None = None
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the units of each tensor compete among themselves."""
+        return self.ratios is not None or self.options.scope == "layer"
+
+    def ratio_of(self, group: Sequence[Weight]) -> float:
+        """The ratio of units that are candidates, among tensors that compete with each other."""
+        return self.p_prune if self.ratios is None else self.ratios[group[0].entry.name]
 
     @property
     def untouched(self) -> list[Entry]:
@@ -67,10 +84,11 @@ class Plan:
 @shows(SelectionOptions)
 def plan_pruning(
     source: str | Path,
-    p_prune: float,
+    p_prune: float | None = None,
     p_bern: float = 1.0,
     *,
     key: str | None = None,
+    ratios: Mapping[str, float] | None = None,
     **options: Unpack[SelectionKeywords],
 ) -> Plan:
     """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
@@ -80,13 +98,14 @@ def plan_pruning(
         p_prune: as for `prune_checkpoint`.
         p_bern: as for `prune_checkpoint`.
         key: as for `prune_checkpoint`.
+        ratios: as for `prune_checkpoint`.
         **options: the fields of `secateurs.SelectionOptions`.
 
     Raises:
         InvalidArgumentError: an argument is wrong or does not fit the file.
         FailureError: a file is damaged or missing.
     """
-    p_prune, p_bern = check_ratio("p_prune", p_prune), check_ratio("p_bern", p_bern)
+    p_prune, p_bern = _overall(p_prune, ratios), check_ratio("p_bern", p_bern)
     given = SelectionOptions.read(plan_pruning, options)
     check_choice("score", given.score, score_names(data_free=True))
     random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
@@ -123,7 +142,34 @@ def plan_pruning(
     _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
     notes = _notes([weight.entry for weight in weights], layouts, given)
-    return Plan(found, weights, p_prune, p_bern, given, notes)
+    own = None if ratios is None else _by_tensor(weights, ratios)
+    return Plan(found, weights, p_prune, p_bern, given, notes, own)
+
+
+def _overall(p_prune: float | None, ratios: Mapping[str, float] | None) -> float:
+    if (p_prune is None) == (ratios is None):
+        raise InvalidArgumentError(
+            "write how much to prune in all, ", Argument("p_prune", 0.5), ", or of each tensor, ",
+            Argument("ratios"), Advice(", one of the two", "-from FILE, one of the two"),
+        )  # fmt: skip
+    return 0.0 if p_prune is None else check_ratio("p_prune", p_prune)
+
+
+def _by_tensor(weights: Sequence[Weight], ratios: Mapping[str, float]) -> dict[str, float]:
+    """The ratio of each tensor that competes, by its name in the file."""
+    names = {name: weight.entry.name for weight in weights for name in weight.entry.names}
+    for name in ratios:
+        if name not in names:
+            raise InvalidArgumentError(
+                f"ratios names {name}, which does not compete{nearest(name, names)}"
+            )
+    found = {names[name]: check_ratio(name, ratio) for name, ratio in ratios.items()}
+    missing = next((w.entry.name for w in weights if w.entry.name not in found), None)
+    if missing is not None:
+        raise InvalidArgumentError(
+            f"ratios holds none for {missing}: add it, or write ", Argument("exclude", missing)
+        )
+    return found
 
 
 def _notes(chosen: Sequence[Entry], layouts: Layouts, options: SelectionOptions) -> tuple[str, ...]:

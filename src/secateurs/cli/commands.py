@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token, convert
 
 from secateurs._console import say
+from secateurs.cli.budget_options import NAMED_DATA, BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS, with_help
 from secateurs.cli.processes import is_first
 from secateurs.cli.prune_options import FilePruning, Writing
@@ -70,6 +71,50 @@ def sensitivity(
     from secateurs.cli.sensitivity_command import run_sensitivity
 
     return partial(run_sensitivity, images, data, pruning, allocating, preprocessing, running)
+
+
+def budget(
+    *,
+    images: SweepImages = SweepImages(),
+    claim: Claim = Claim(),
+    pruning: BudgetPruning = BudgetPruning(),
+    preprocessing: Preprocessing = Preprocessing(),
+    running: BudgetRunning = BudgetRunning(),
+) -> Callable[[], None]:
+    """Find the sparsest network whose accuracy provably drops by less than a margin.
+
+    With no options: a small network on the digits of scikit-learn, in seconds.
+    """
+    data = _scored_data(images)
+    if claim.repair and claim.calibration is None and data not in NAMED_DATA:
+        raise InvalidArgumentError(
+            "--repair needs images that are not scored: write --calibration DIR, a folder of "
+            "images without labels"
+        )
+    from secateurs.cli.budget_command import run_budget
+
+    return partial(run_budget, images, data, claim, pruning, preprocessing, running)
+
+
+@with_help
+def compare(
+    folders: list[Path],
+    /,
+    *,
+    confidence: float = 0.95,
+    json: bool = False,
+) -> Callable[[], None]:
+    """Compare the accuracies of sweeps with those of the first one, with intervals.
+
+    Args:
+        folders: Output folders of two or more sweeps; of one, its networks are compared with the
+            dense one.
+        confidence: Of the intervals.
+        json: Print JSON, one object a line.
+    """
+    from secateurs.cli.compare_command import run_compare
+
+    return partial(run_compare, folders, confidence, as_json=json)
 
 
 def _scored_data(images: SweepImages) -> str:
@@ -176,10 +221,13 @@ def prune(
     writing: Writing = Writing(),
 ) -> Callable[[], None]:
     """Prune the weights in a file or folder, however large, in two passes over it."""
-    if writing.decompress and (pruning.p_prune is not None or writing.compress or writing.dry_run):
+    asked = (pruning.p_prune, pruning.ratios_from)
+    if writing.decompress and (asked != (None, None) or writing.compress or writing.dry_run):
         raise InvalidArgumentError("--decompress goes with IN and --output alone")
-    if pruning.p_prune is None and not writing.decompress:
+    if asked == (None, None) and not writing.decompress:
         raise InvalidArgumentError("--p-prune is missing: write --p-prune 0.5 for half")
+    if None not in asked:
+        raise InvalidArgumentError("give --p-prune or --ratios-from, not both")
     from secateurs.cli.prune_command import decompress, plan_only, prune_file
 
     if writing.dry_run:

@@ -1,8 +1,10 @@
 """Measure the accuracy of pruned models, all of them in one loop over the data.
 
-`sweep` prunes at several ratios, `sensitivity` prunes each layer alone.
+`sweep` prunes at several ratios, `sensitivity` prunes each layer alone, and `budget` finds the
+sparsest network whose accuracy provably drops by less than a margin.
 """
 
+from secateurs.evaluation._budget import Budget, Look, budget
 from secateurs.evaluation._sensitivity import sensitivity
 from secateurs.evaluation._sweep import sweep
 from secateurs.evaluation.gradients import accumulate_gradients
@@ -13,11 +15,14 @@ from secateurs.evaluation.sweep_rows import Provenance
 from secateurs.outputs import logits_of
 
 __all__ = [
+    "Budget",
     "Grid",
+    "Look",
     "Provenance",
     "Tally",
     "accumulate_gradients",
     "accuracy",
+    "budget",
     "logits_of",
     "propose_ratios",
     "sensitivity",

@@ -85,4 +85,4 @@ def _frame(axes: "Axes", layers: Sequence[str], ratios: Sequence[str]) -> None:
     axes.tick_params(length=0, labelsize=_NAME, pad=3)
     axes.set_xticks([i + 0.5 for i in range(len(ratios))], ratios)
     axes.set_yticks([i + 0.5 for i in range(len(layers))], layers)
-    axes.set_xlabel("pruned of the layer", fontsize=_NAME, labelpad=3)
+    axes.set_xlabel("pruned units of the layer", fontsize=_NAME, labelpad=3)
