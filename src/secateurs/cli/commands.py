@@ -251,13 +251,14 @@ def report(
     title: str | None = None,
     markdown: bool = False,
 ) -> Callable[[], None]:
-    """Print the table of one or more sweeps, transfers or retrainings, and draw them.
+    """Print the table of sweeps, sensitivity runs, transfers or retrainings, and draw them.
 
     Args:
-        folders: Output folders of sweeps, or of transfers, or of retrainings, or their
-            results.jsonl or results.csv.
+        folders: Output folders of sweeps, or of other runs of one kind, or their results.jsonl or
+            results.csv.
         output: Where to write the plot: PATH.png and PATH.svg; of transfers two, PATH-heatmap and
-            PATH-curves; of several retrainings one each, PATH-FOLDER.
+            PATH-curves; of several retrainings or
+            sensitivity runs one each, PATH-FOLDER.
         x: Horizontal axis of sweeps: achieved (of weights) or p_prune (of units).
         title: Title of the plot.
         markdown: Print the table in markdown.

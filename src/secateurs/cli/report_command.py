@@ -10,22 +10,27 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report import (
     markdown_table,
     plot_retrain,
+    plot_sensitivity,
     plot_sweep,
     plot_transfer_curves,
     plot_transfer_heatmap,
+    print_sensitivity_table,
     print_table,
     print_transfer_table,
     retrain_table,
+    sensitivity_markdown,
     transfer_table_markdown,
 )
 from secateurs.report.figure import named_stem
 from secateurs.results import (
     Record,
     RetrainRow,
+    SensitivityRow,
     TransferRow,
     kind_of_rows,
     read_retrain_rows,
     read_rows,
+    read_sensitivity_rows,
     read_transfer_rows,
 )
 
@@ -58,6 +63,8 @@ def run_report(
             paths = _transfers(finished, stem, title, stdout, markdown=markdown)
         elif RetrainRow in kinds.values():
             paths = _retrainings(finished, stem, title, stdout)
+        elif SensitivityRow in kinds.values():
+            paths = _sensitivities(finished, stem, title, stdout, markdown=markdown)
         else:
             paths = _sweeps(finished, stem, title, x, stdout, markdown=markdown)
         for path in paths:
@@ -86,6 +93,27 @@ def _retrainings(
     stems = [stem.with_name(f"{stem.name}-{f.stem}") if several else stem for f in runs]
     pairs = zip(runs.values(), stems, strict=True)
     return [path for rows, own in pairs for path in plot_retrain(rows, own, title=title)]
+
+
+def _sensitivities(
+    folders: Sequence[Path],
+    stem: Path | None,
+    title: str | None,
+    stdout: Stdout,
+    *,
+    markdown: bool,
+) -> list[Path]:
+    paths: list[Path] = []
+    for folder in folders:
+        rows = read_sensitivity_rows(folder)
+        if markdown:
+            stdout.write(f"{sensitivity_markdown(rows)}\n")
+        else:
+            stdout.table(lambda console, rows=rows: print_sensitivity_table(rows, console))
+        if stem is not None:
+            own = stem.with_name(f"{stem.name}-{folder.stem}") if len(folders) > 1 else stem
+            paths += plot_sensitivity(rows, own, title=title)
+    return paths
 
 
 def _sweeps(

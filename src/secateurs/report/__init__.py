@@ -3,6 +3,7 @@
 from secateurs.report.plot import plot_sweep
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import retrain_table
+from secateurs.report.run_comparison import RunDifference, compare_runs, comparison_table
 from secateurs.report.sensitivity_heatmap import plot_sensitivity
 from secateurs.report.sensitivity_table import print_sensitivity_table, sensitivity_markdown
 from secateurs.report.table import markdown_table, print_table
@@ -11,6 +12,9 @@ from secateurs.report.transfer_heatmap import plot_transfer_heatmap
 from secateurs.report.transfer_table import print_transfer_table, transfer_table_markdown
 
 __all__ = [
+    "RunDifference",
+    "compare_runs",
+    "comparison_table",
     "markdown_table",
     "plot_retrain",
     "plot_sensitivity",

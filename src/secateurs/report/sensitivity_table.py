@@ -61,7 +61,7 @@ def print_sensitivity_table(
         for head, *_ in (sizes, *part):
             table.add_column(head, justify="right", no_wrap=True)
         for cells in zip(*(column[1:] for column in (names, sizes, *part)), strict=True):
-            table.add_row(*cells)
+            table.add_row(*map(Text, cells))
         return table
 
     for table in fitting_tables(make, columns, console):
