@@ -54,7 +54,8 @@ class LayerVariants:
 
     def __init__(self, model: nn.Module, choice: LayerChoice, options: dict[str, Any]):
         self.model = model
-        dense = Grid(**(options | {"p_prune": 0.0})).variants[0]
+        unpruned: dict[str, Any] = options | {"p_prune": 0.0}
+        dense = Grid(**unpruned).variants[0]
         targets = separate_targets_in(ModelContents(model), choice)
         names = [target.name for target in targets if target.parameter.numel()]
         self.grids = {name: Grid(**options, include=[glob.escape(name)]) for name in names}
