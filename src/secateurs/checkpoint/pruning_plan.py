@@ -150,7 +150,7 @@ def _overall(p_prune: float | None, ratios: Mapping[str, float] | None) -> float
     if (p_prune is None) == (ratios is None):
         raise InvalidArgumentError(
             "write how much to prune in all, ", Argument("p_prune", 0.5), ", or of each tensor, ",
-            Argument("ratios"), Advice(", one of the two", "-from FILE, one of the two"),
+            Argument("ratios"), Advice(", one of the two", " FILE, one of the two"),
         )  # fmt: skip
     return 0.0 if p_prune is None else check_ratio("p_prune", p_prune)
 

@@ -15,6 +15,7 @@ _CALLED = {
     "source": "IN",
     "floor": "--keep-at-least",
     "learning_rate": "--lr",
+    "ratios": "--ratios-from",
 }
 """Arguments whose option has another name, in the commands that have that option."""
 

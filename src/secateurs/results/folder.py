@@ -153,15 +153,7 @@ class Results(Generic[R]):
         self._write(list(held.values()))
 
     def save_outcomes(self, outcomes: Mapping[str, Sequence[str]]) -> None:
-        """Save which images were right, before the rows that count them.
-
-        Args:
-            outcomes: for each `secateurs.results.image_outcomes.outcome_key` one digit an image, of
-                each draw.
-
-        Raises:
-            FailureError: The disk is full, or the folder cannot be written.
-        """
+        """Save which images were right (see `outcomes_text`), before the rows that count them."""
         self._lock.acquire()
         replace_files({self.folder / OUTCOMES: outcomes_text(outcomes).encode()})
 
@@ -179,9 +171,8 @@ class Results(Generic[R]):
         """
         if rank == 0:
             self._lock.acquire()
-        text = json.dumps(progress)
         name = f"progress-{rank}.json" if rank else PROGRESS
-        replace_files({self.folder / name: text.encode()})
+        replace_files({self.folder / name: json.dumps(progress).encode()})
 
     def load_progress(self) -> dict[str, Any] | None:
         """What `save_progress` saved, or None; None with a warning for a file that is broken.
