@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
         RepairWarning,
         SecateursError,
     )
+    from secateurs.evaluation._budget import budget
+    from secateurs.evaluation._sensitivity import sensitivity
     from secateurs.masks._sparsity import Sparsity, sparsity
     from secateurs.masks.mask import Mask, Masks
     from secateurs.parameters.prunable_parameters import find_targets
@@ -85,6 +87,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "apply_masks",
+    "budget",
     "ensemble",
     "find_targets",
     "global_prune",
@@ -96,6 +99,7 @@ __all__ = [
     "restore",
     "select",
     "select_levels",
+    "sensitivity",
     "sparsity",
 ]
 
@@ -120,6 +124,7 @@ _HOME_OF = {
     "Target": "parameters.target",
     "accelerate": "acceleration",
     "apply_masks": "pruning",
+    "budget": "evaluation._budget",
     "ensemble": "surrogates",
     "find_targets": "parameters.prunable_parameters",
     "global_prune": "pruning",
@@ -131,6 +136,7 @@ _HOME_OF = {
     "restore": "pruning",
     "select": "selection._select",
     "select_levels": "selection._select",
+    "sensitivity": "evaluation._sensitivity",
     "sparsity": "masks._sparsity",
 }
 _MODULES = (

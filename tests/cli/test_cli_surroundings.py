@@ -21,7 +21,7 @@ from secateurs.cli.standard_output import Stdout
 from secateurs.errors import FailureError
 from secateurs.results import Results, read_rows
 
-FILES = {"config.json", "results.csv", "results.jsonl", "sweep.png", "sweep.svg"}
+FILES = {"config.json", "outcomes.json", "results.csv", "results.jsonl", "sweep.png", "sweep.svg"}
 
 
 def test_it_says_at_once_what_it_loads(run: Run) -> None:

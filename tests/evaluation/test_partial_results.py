@@ -20,13 +20,23 @@ GOOD: dict[str, Any] = {
     "done": [[0, 8], [16, 24]],
     "achieved": 0.5,
     "seconds": 1.5,
-    "tally": {"count": 16, "correct1": 3, "correct5": 9, "loss_sum": 20.25},
+    "tally": {
+        "count": 16,
+        "correct1": 3,
+        "correct5": 9,
+        "loss_sum": 20.25,
+        "agreed": 2,
+        "divergence_sum": 1.5,
+    },
+    "hits": ["107", "180"],
 }
 
 
 def test_what_was_written_comes_back() -> None:
     for loss in (20.25, math.inf, 3.0):
-        progress = Progress(((0, 8), (16, 24)), 0.5, 1.5, Tally(16, 3, 9, loss))
+        progress = Progress(
+            ((0, 8), (16, 24)), 0.5, 1.5, Tally(16, 3, 9, loss), ("00000111", "0" * 8)
+        )
         assert Progress.from_dict(json.loads(json.dumps(progress.to_dict()))) == progress
         assert Progress.from_dict(progress.to_dict()) == progress
 

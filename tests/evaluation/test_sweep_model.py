@@ -123,7 +123,7 @@ def test_everything_is_put_back_when_ctrl_c_strikes_at_the_very_end(
             raise KeyboardInterrupt
         return sc.restore(model)
 
-    monkeypatch.setattr(sys.modules["secateurs.evaluation._sweep"], "restore", interrupted)
+    monkeypatch.setattr(sys.modules["secateurs.evaluation.measured_model"], "restore", interrupted)
     model = mixed_modes()
     before, build = bits(model), anatomy(model)
     with pytest.raises(KeyboardInterrupt):

@@ -76,7 +76,7 @@ def test_a_floor_takes_from_other_layers() -> None:
         ((0.9,), {"keep_at_least": 0.2}, "^keep_at_least leaves .* less than 1807"),
         ((0.5,), {"keep_at_least": 2}, "^keep_at_least must be"),
         ((0.5,), {"scor": "lamp"}, "allocate has no argument scor"),
-        ((None, {"0.wait": 0.5}), {}, r"names 0\.wait, .*did you mean 0\.weight"),
+        ((None, {"0.wait": 0.5}), {}, r"ratio for 0\.wait, .*did you mean 0\.weight"),
         ((None, {"0.weight": 0.5}), {}, r"no ratio for 1\.weight"),
         ((0.5, dict.fromkeys(("0.weight", "1.weight", "3.weight"), 0.5)), {}, "leave out p_prune"),
         ((None, dict.fromkeys(("0.weight", "1.weight", "3.weight"), 0.5)), {"keep_at_least": 0.6},

@@ -1,6 +1,6 @@
 """Prune a checkpoint without building a model, in two passes over its files and bounded memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -101,11 +101,11 @@ def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes =
             check_pickled(stored, advance)
     buffers = Buffers(advance, plan.source.identities)
     generator = make_generator(None, plan.options.seed)
-    together = plan.options.scope == "global"
-    groups = [plan.weights] if together else [(weight,) for weight in plan.weights]
+    groups = [(weight,) for weight in plan.weights] if plan.by_layer else [plan.weights]
     keys_of, scope = _keys_for(plan, generator), NOfM.read(plan.options.scope)
     decided = tuple(
-        decide(group, keys_of(group), plan.p_prune, buffers, sizes, scope) for group in groups
+        decide(group, keys_of(group), plan.ratio_of(group), buffers, sizes, scope)
+        for group in groups
     )
     check_unchanged(plan.source.identities)
     if generator is None or plan.p_bern in (0, 1):
@@ -188,6 +188,7 @@ def prune_checkpoint(
     p_bern: float = 1.0,
     *,
     key: str | None = None,
+    ratios: Mapping[str, float] | None = None,
     compress: bool = False,
     advance: Callable[[int], object] | None = None,
     **options: Unpack[SelectionKeywords],
@@ -212,10 +213,12 @@ def prune_checkpoint(
         output: a file of the same kind, or ``.safetensors``; with ``compress``
             ``.safetensors.zst``; a folder if the source is one. It may be the source itself.
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive; with a ``scope`` N:M
-            it may be left out.
+            it may be left out; None with ``ratios``.
         p_bern: the probability with which a candidate is pruned.
         key: which weights to prune in a training checkpoint that holds several sets of them, such
             as ``"state_dict_ema"``, ``"generator"``, ``"state.model"``.
+        ratios: the ratio of each tensor by its name, in place of ``p_prune``: each competes with
+            itself alone. See `secateurs.repair.read_ratios`.
         compress: write safetensors as zstd streams, ``.safetensors.zst``, which any zstd tool
             opens; `secateurs.load_checkpoint` and `decompress_checkpoint` read them.
         advance: called with the number of bytes after each read.
@@ -241,7 +244,7 @@ def prune_checkpoint(
                 [3., 4.]])
     """
     SelectionOptions.read(prune_checkpoint, options)  # so that an error names this function
-    plan = plan_pruning(source, p_prune, p_bern, key=key, **options)
+    plan = plan_pruning(source, p_prune, p_bern, key=key, ratios=ratios, **options)
     # An output that does not fit is refused before the first pass.
     find_destination(plan.source, check_path("output", output), compress=compress)
     warn_if_low(coverage_of_plan(plan), include=plan.options.include)

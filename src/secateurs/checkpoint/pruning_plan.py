@@ -1,6 +1,6 @@
 """Choose the tensors that compete, from headers and arguments alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -8,7 +8,12 @@ from typing import Unpack
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
 from secateurs._tensors.quantization_scales import scaling_names
-from secateurs._validation import check_choice, check_path, check_ratio, make_generator
+from secateurs._validation import (
+    check_choice,
+    check_path,
+    check_ratio,
+    make_generator,
+)
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_blocks import Weight
@@ -25,6 +30,7 @@ from secateurs.checkpoint.weight_files import StoredCheckpoint, find_checkpoint
 from secateurs.criteria import score_names
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_names import is_apart
+from secateurs.selection.layer_counts import ratios_alone, ratios_by_parameter
 from secateurs.selection.neighbours import refuse_indivisible
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
@@ -42,6 +48,7 @@ class Plan:
         p_bern: the probability with which a candidate is pruned.
         options: the options of the selection.
         notes: assumptions about the file that a person should know.
+        ratios: the ratio of each tensor by its name, in place of ``p_prune``; None without.
     """
 
     source: StoredCheckpoint
@@ -50,6 +57,16 @@ class Plan:
     p_bern: float
     options: SelectionOptions
     notes: tuple[str, ...] = ()
+    ratios: Mapping[str, float] | None = None
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the units of each tensor compete among themselves."""
+        return self.ratios is not None or self.options.scope != "global"
+
+    def ratio_of(self, group: Sequence[Weight]) -> float:
+        """The ratio of units that are candidates, among tensors that compete with each other."""
+        return self.p_prune if self.ratios is None else self.ratios[group[0].entry.name]
 
     @property
     def untouched(self) -> list[Entry]:
@@ -73,6 +90,7 @@ def plan_pruning(
     p_bern: float = 1.0,
     *,
     key: str | None = None,
+    ratios: Mapping[str, float] | None = None,
     **options: Unpack[SelectionKeywords],
 ) -> Plan:
     """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
@@ -82,6 +100,7 @@ def plan_pruning(
         p_prune: as for `prune_checkpoint`.
         p_bern: as for `prune_checkpoint`.
         key: as for `prune_checkpoint`.
+        ratios: as for `prune_checkpoint`.
         **options: the fields of `secateurs.SelectionOptions`.
 
     Raises:
@@ -89,7 +108,11 @@ def plan_pruning(
         FailureError: a file is damaged or missing.
     """
     given = SelectionOptions.read(plan_pruning, options)
-    p_prune, p_bern = given.ratio(p_prune), check_ratio("p_bern", p_bern)
+    if ratios is None:
+        p_prune = given.ratio(p_prune)
+    elif p_prune is not None or given.scope != "global":
+        raise ratios_alone()
+    check_ratio("p_bern", p_bern)
     check_choice("score", given.score, score_names(data_free=True))
     random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
     random = Argument("score", given.score) if given.criterion.is_random else random
@@ -128,7 +151,10 @@ def plan_pruning(
     _refuse_unnamed(found, weights)
     _refuse_overlaps(found, weights)
     notes = _notes([weight.entry for weight in weights], layouts, given)
-    return Plan(found, weights, p_prune, p_bern, given, notes)
+    if ratios is not None:
+        own = {name: weight.entry.name for weight in weights for name in weight.entry.names}
+        ratios = ratios_by_parameter(own, ratios)
+    return Plan(found, weights, p_prune or 0.0, p_bern, given, notes, ratios)
 
 
 def _in_groups(

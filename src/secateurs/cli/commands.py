@@ -4,18 +4,15 @@ Nothing here imports torch: help, and what was mistyped, should not wait for it.
 returns what does the work.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from cyclopts import Parameter, Token, convert
 
 from secateurs._console import say
-from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS, with_help
+from secateurs.cli.budget_options import NAMED_DATA, BudgetPruning, BudgetRunning, Claim
+from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS
 from secateurs.cli.processes import is_first
-from secateurs.cli.prune_options import FilePruning, Writing
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.retrain_options import (
     RetrainImages,
@@ -23,6 +20,7 @@ from secateurs.cli.retrain_options import (
     RetrainRunning,
     RetrainTraining,
 )
+from secateurs.cli.sensitivity_options import Allocating, LayerPruning
 from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.sweep_options import (
     Preprocessing,
@@ -59,20 +57,75 @@ def sweep(
 
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
-    if images.data is None and images.arch not in DIGITS_NETWORKS:
-        raise InvalidArgumentError(
-            f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
-        )
-    data = images.data or "digits"
+    data = _scored_data(images)
     repairing = _with_calibration(repairing, pruning, data)
-    if is_first() and not telling.quiet:
-        say(f"loading the network {images.arch} and the data {data} ...")
+    _say_loading(images.arch, data, quiet=telling.quiet)
     from secateurs.cli.sweep_command import run_sweep
 
     work = partial(
         run_sweep, images, data, pruning, repairing, preprocessing, running, telling.log_to
     )
     return told("sweep", telling, work)
+
+
+def sensitivity(
+    *,
+    images: SweepImages = SweepImages(),
+    pruning: LayerPruning = LayerPruning(),
+    allocating: Allocating = Allocating(),
+    preprocessing: Preprocessing = Preprocessing(),
+    running: SweepRunning = SweepRunning(),
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
+    """Prune each layer of a classifier alone, at several ratios, and report what it costs.
+
+    With no options: a small network on the digits of scikit-learn, in seconds.
+    """
+    data = _scored_data(images)
+    _say_loading(images.arch, data, quiet=telling.quiet)
+    from secateurs.cli.sensitivity_command import run_sensitivity
+
+    work = partial(run_sensitivity, images, data, pruning, allocating, preprocessing, running)
+    return told("sensitivity", telling, partial(work, telling.log_to))
+
+
+def budget(
+    *,
+    images: SweepImages = SweepImages(),
+    claim: Claim = Claim(),
+    pruning: BudgetPruning = BudgetPruning(),
+    preprocessing: Preprocessing = Preprocessing(),
+    running: BudgetRunning = BudgetRunning(),
+) -> Callable[[], None]:
+    """Find the sparsest network whose accuracy provably drops by less than a margin.
+
+    With no options: a small network on the digits of scikit-learn, in seconds.
+    """
+    data = _scored_data(images)
+    if claim.repair and claim.calibration is None and data not in NAMED_DATA:
+        raise InvalidArgumentError(
+            "--repair needs images that are not scored: write --calibration DIR, a folder of "
+            "images without labels"
+        )
+    _say_loading(images.arch, data)
+    from secateurs.cli.budget_command import run_budget
+
+    return partial(run_budget, images, data, claim, pruning, preprocessing, running)
+
+
+def _scored_data(images: SweepImages) -> str:
+    """The data of a command that scores a network."""
+    if images.data is None and images.arch not in DIGITS_NETWORKS:
+        raise InvalidArgumentError(
+            f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
+        )
+    return images.data or "digits"
+
+
+def _say_loading(arch: str, data: str | None = None, *, quiet: bool = False) -> None:
+    if is_first() and not quiet:
+        what = "" if data is None else f" and the data {data}"
+        say(f"loading the network {arch}{what} ...")
 
 
 def _with_calibration(repairing: SweepRepair, pruning: SweepPruning, data: str) -> SweepRepair:
@@ -98,15 +151,16 @@ def speed(
     network: SpeedNetwork = SpeedNetwork(),
     pruning: SpeedPruning = SpeedPruning(),
     running: SpeedOutput = SpeedOutput(),
-) -> Callable[..., None]:
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
     """Measure images a second of a pruned network, dense and accelerated.
 
     With no options: a small network on the digits of scikit-learn.
     """
-    say(f"loading the network {network.arch} ...")
+    _say_loading(network.arch, quiet=telling.quiet)
     from secateurs.cli.speed_command import run_speed
 
-    return partial(run_speed, network, pruning, running)
+    return told("speed", telling, partial(run_speed, network, pruning, running, telling.log_to))
 
 
 def retrain(
@@ -128,8 +182,7 @@ def retrain(
             f"--compression must be at least 1, got {pruning.compression:g}; 12 keeps a twelfth"
         )
     data = images.data or _usual_data(images.arch)
-    if is_first() and not telling.quiet:
-        say(f"loading the network {images.arch} and the data {data} ...")
+    _say_loading(images.arch, data, quiet=telling.quiet)
     from secateurs.cli.retrain_command import run_retrain
 
     images = replace(images, data=data)
@@ -154,7 +207,8 @@ def repair(
     repairing: Repairing = Repairing(),
     preprocessing: Preprocessing = Preprocessing(),
     running: RepairRunning = RepairRunning(),
-) -> Callable[[], None]:
+    telling: Telling = Telling(),
+) -> Callable[..., Path | None]:
     """Prune a network and win its accuracy back from a few images, without labels.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -176,10 +230,11 @@ def repair(
     if pruning.p_prune == 0:
         raise InvalidArgumentError("--p-prune 0 prunes nothing: write --p-prune 0.5 for half")
     data = images.data or "digits"
-    say(f"loading the network {images.arch} and the data {data} ...")
+    _say_loading(images.arch, data, quiet=telling.quiet)
     from secateurs.cli.repair_command import run_repair
 
-    return partial(run_repair, images, data, pruning, repairing, preprocessing, running)
+    work = partial(run_repair, images, data, pruning, repairing, preprocessing, running)
+    return told("repair", telling, partial(work, telling.log_to))
 
 
 def transfer(
@@ -226,65 +281,3 @@ def _refuse_search_options(searching: Searching) -> None:
     ):
         if value is not None and not searching.search:
             raise InvalidArgumentError(f"{option} belongs to a search: write --search too")
-
-
-def prune(
-    source: Annotated[
-        Path,
-        Parameter(
-            name="IN",
-            help="A .safetensors, .pt or .bin file, or a folder as Hugging Face writes it.",
-        ),
-    ],
-    /,
-    *,
-    pruning: FilePruning = FilePruning(),
-    writing: Writing = Writing(),
-) -> Callable[[], None]:
-    """Prune the weights in a file or folder, however large, in two passes over it."""
-    if writing.decompress and (pruning.p_prune is not None or writing.compress or writing.dry_run):
-        raise InvalidArgumentError("--decompress goes with IN and --output alone")
-    if pruning.p_prune is None and ":" not in pruning.scope and not writing.decompress:
-        raise InvalidArgumentError("--p-prune is missing: write --p-prune 0.5 for half")
-    from secateurs.cli.prune_command import decompress, plan_only, prune_file
-
-    if writing.dry_run:
-        return partial(plan_only, source, pruning)
-    if writing.decompress:
-        return partial(decompress, source, writing.output)
-    return partial(prune_file, source, writing.output, pruning, compress=writing.compress)
-
-
-def _underscored(kind: Any, tokens: Sequence[Token]) -> Any:
-    return convert(kind, [token.evolve(value=token.value.replace("-", "_")) for token in tokens])
-
-
-@with_help
-def report(
-    folders: list[Path],
-    /,
-    *,
-    output: Annotated[Path | None, Parameter(alias="-o")] = None,
-    x: Annotated[Literal["achieved", "p_prune"], Parameter(converter=_underscored)] = "achieved",
-    title: str | None = None,
-    markdown: bool = False,
-) -> Callable[[], None]:
-    """Print the table of one or more runs, draw them, or write a page.
-
-    With --output PAGE.html, all of them become one page that opens in a browser.
-
-    Args:
-        folders: Output folders of runs of one command: of sweeps, transfers, retrainings, repairs
-            (which have no plot) or of speed; a page takes all of them together. Or their
-            results.jsonl or results.csv.
-        output: PAGE.html: one page with charts, tables, configurations and commands, in place of
-            the printed table. Anything else is where to write the plot: PATH.png and PATH.svg; of
-            transfers two, PATH-heatmap and PATH-curves; of several retrainings one each,
-            PATH-FOLDER.
-        x: Horizontal axis of sweeps: achieved (of weights) or p_prune (of units).
-        title: Title of the plot or of the page.
-        markdown: Print the table in markdown.
-    """
-    from secateurs.cli.report_command import run_report
-
-    return partial(run_report, folders, output, x, title, markdown=markdown)

@@ -96,7 +96,7 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 
 
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
-    resumes = words[0] in ("sweep", "transfer", "retrain", "repair")
+    resumes = words[0] in ("sweep", "sensitivity", "transfer", "retrain", "repair")
     try:
         folder = work()
         if folder is not None:

@@ -15,12 +15,21 @@ import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs._progress import Bar, progress_bar
+from secateurs.cli.option_types import given
+from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Grid, Provenance, accumulate_gradients
 from secateurs.evaluation.batches import loader_of
 from secateurs.provenance import device_name, weights_sha256
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.zoo import LoadedData, LoadedModel, drop_skipped, load_data
+from secateurs.zoo import (
+    LoadedData,
+    LoadedModel,
+    drop_skipped,
+    load_data,
+    load_model,
+    load_unlabelled,
+)
 
 SCORE_IMAGES = 256
 
@@ -131,6 +140,35 @@ def watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
         bar.advance(len(batch[1]))
 
 
+def load_images(
+    asked: SweepImages, data: str, preprocessing: Preprocessing, *, unlabelled: bool = False
+) -> tuple[LoadedModel, LoadedData]:
+    """Load the network and the images that a command names.
+
+    Args:
+        asked: their names.
+        data: the data set or folder.
+        preprocessing: changes to the network's own preprocessing.
+        unlabelled: whether no label is read; then a folder may have images anywhere in it.
+    """
+    model = load_model(
+        asked.arch,
+        weights=asked.weights,
+        num_classes=asked.num_classes,
+        **given(preprocessing),
+    )
+    load = load_unlabelled if unlabelled else load_data
+    images = load(
+        data,
+        model=model,
+        split=asked.split,
+        data_root=asked.data_root,
+        limit=asked.limit,
+        skip_corrupt=asked.skip_corrupt,
+    )
+    return model, images
+
+
 def provenance_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Provenance:
     """The provenance for the result rows."""
     pre = model.preprocess
@@ -163,10 +201,21 @@ def default_output(
     asked = (provenance, weights, images, ratios, others, device_name(device), amp)
     if calibration is not None:
         asked = (*asked, grid.repair, provenance.calibration, calibration_sha256(calibration))
+    return named_output("", provenance, asked)
+
+
+def named_output(command: str, provenance: Provenance, settings: object) -> Path:
+    """A folder whose name depends on some settings, so that the same command finds its results.
+
+    Args:
+        command: the first part of the name.
+        provenance: what is measured.
+        settings: whatever else makes a difference; told apart by its ``repr``.
+    """
+    asked = (provenance, settings) if command else settings
     digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
-    name = "_".join(
-        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (provenance.model, provenance.data)
-    )
+    parts = filter(None, (command, provenance.model, provenance.data))
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts)
     return Path("secateurs-results") / f"{name}_{digest}"
 
 

@@ -18,7 +18,16 @@ from cyclopts import (
 
 from secateurs._console import make_console
 from secateurs._version import __version__
-from secateurs.cli.commands import prune, repair, report, retrain, speed, sweep, transfer
+from secateurs.cli.commands import (
+    budget,
+    repair,
+    retrain,
+    sensitivity,
+    speed,
+    sweep,
+    transfer,
+)
+from secateurs.cli.file_commands import compare, prune, report
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 
@@ -68,7 +77,9 @@ def make_app() -> App:
             show_default=_shown,
         ),
     )
-    for command in (sweep, retrain, repair, speed, transfer, prune, report):
+    for command in (
+        *(sweep, sensitivity, budget, retrain, repair, speed, transfer, prune, report, compare),
+    ):
         app.command(command)
     return app
 

@@ -21,6 +21,7 @@ from secateurs.cli.option_types import given
 from secateurs.cli.prune_options import FilePruning
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
+from secateurs.repair import read_ratios
 from secateurs.selection.scopes import NOfM
 
 _NAMED = 6  # names in a message
@@ -28,7 +29,7 @@ _NAMED = 6  # names in a message
 
 def plan_only(source: Path, asked: FilePruning) -> None:
     """Print which tensors would be pruned, and the threshold."""
-    plan = plan_pruning(source, **given(asked))
+    plan = _planned(source, asked)
     with progress_bar("reading", plan.work, unit="bytes") as bar:
         decision = decide_pruning(plan, bar.advance)
     with Stdout() as stdout:
@@ -40,7 +41,7 @@ def prune_file(
     source: Path, given_output: Path | None, asked: FilePruning, *, compress: bool
 ) -> None:
     """Prune a file or folder, and print what was pruned and written."""
-    plan = plan_pruning(source, **given(asked))
+    plan = _planned(source, asked)
     stays = _what_stays(plan, asked)
     output = _needed(given_output)
     find_destination(plan.source, output, compress=compress)
@@ -55,6 +56,13 @@ def prune_file(
             say(line)
         files = _first(list(summary.names))
         say(f"wrote {files} ({bytes_text(summary.size)}) to {summary.folder}")
+
+
+def _planned(source: Path, asked: FilePruning) -> Plan:
+    options = dict(given(asked, "ratios_from"))
+    if asked.ratios_from is not None:
+        options["ratios"] = read_ratios(asked.ratios_from)
+    return plan_pruning(source, **options)
 
 
 def decompress(source: Path, given_output: Path | None) -> None:
@@ -149,10 +157,12 @@ def _thresholds(plan: Plan, decision: Decision) -> list[str]:
     lines: list[str] = []
     for group in decision.groups:
         units = sum(weight.units for weight in group.weights)
-        alone = plan.options.scope == "layer"
+        alone = plan.by_layer
         what = printable(group.weights[0].entry.name) if alone else "threshold"
         end = "no candidates" if group.score is None else f"{group.score:.9g}"
-        lines.append(f"{what}: {end} ({round(plan.p_prune * units):,} of {units:,} units)")
+        lines.append(
+            f"{what}: {end} ({round(plan.ratio_of(group.weights) * units):,} of {units:,} units)"
+        )
     return lines
 
 

@@ -16,6 +16,8 @@ class FilePruning:
 
     Args:
         p_prune: Ratio of units that are candidates, 0 to 1.
+        ratios_from: A file with the ratio of each tensor, as sensitivity --allocate writes it, in
+            place of --p-prune.
         p_bern: Probability of each candidate.
         granularity: What is pruned as one unit.
         scope: Who competes with whom: global (all units), layer, or N:M, such as 2:4: of every 4
@@ -31,6 +33,7 @@ class FilePruning:
     """
 
     p_prune: float | None = None
+    ratios_from: Path | None = None
     p_bern: float = 1.0
     granularity: Granularity = "weight"
     scope: Scope = "global"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,18 @@ from secateurs.cli.repair_plan import (
     check_output,
     choose_masks,
     read_plan,
-    read_ratios,
     read_selection,
 )
 from secateurs.cli.repair_run import MASKS, RepairRun, clear
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing
+from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks._sparsity import sparsity
 from secateurs.outputs import dtype_of
 from secateurs.provenance import device_name, versions, weights_sha256
+from secateurs.repair import read_ratios
 from secateurs.repair.layerwise import batch_norms_of
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.repair.repaired_values import calibration_sha256
@@ -52,8 +53,9 @@ def run_repair(
     repairing: Repairing,
     preprocessing: Preprocessing,
     running: RepairRunning,
-) -> None:
-    """Load, prune, repair, write the weights, and report.
+    log_to: Sequence[Tracker] = (),
+) -> Path:
+    """Load, prune, repair, write the weights, and report; returns the folder of the results.
 
     Args:
         asked: the network and the images.
@@ -62,7 +64,9 @@ def run_repair(
         repairing: the steps, and how they work.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
+        log_to: where the rows are logged.
     """
+    check_trackers(log_to)
     options = read_selection(pruning, repairing.seed)
     ratios = None if pruning.ratios_from is None else read_ratios(pruning.ratios_from)
     for name in ("p_prune", "keep_at_least"):
@@ -119,6 +123,8 @@ def run_repair(
             text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{layers}\n"
             replace_files({folder / "table.md": text.encode()})
         _report(rows, folder, output)
+    log_folder(folder, log_to)
+    return folder
 
 
 def _load(

@@ -8,10 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateurs._io.json_objects import BrokenJSONError, as_number, parse_object
-from secateurs._io.regular_files import read_regular
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks
 from secateurs.repair.allocation import allocate
 from secateurs.repair.input_moments import observed_inputs
@@ -39,25 +37,6 @@ def read_selection(pruning: RepairPruning, seed: int) -> SelectionOptions:
             "--allocation or --ratios-from: leave one of them out"
         )
     return options
-
-
-def read_ratios(path: Path) -> dict[str, float]:
-    """The ratio of each parameter in a JSON file.
-
-    Raises:
-        InvalidArgumentError: it holds something else.
-        FailureError: it cannot be read.
-    """
-    try:
-        values = parse_object(read_regular(path))
-        return {name: as_number(value, most=1.0) for name, value in values.items()}
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    except BrokenJSONError as error:
-        raise InvalidArgumentError(
-            f"--ratios-from {path} must hold one JSON object with a ratio from 0 to 1 for each "
-            f'parameter ({error}): write {{"conv1.weight": 0.5, ...}}'
-        ) from error
 
 
 def read_plan(

@@ -65,7 +65,8 @@ class RepairPruning:
         scope: Who competes with whom, global (all units) or layer.
         allocation: How many units each layer loses: global (the least important of all), uniform
             (the same ratio), or erk (Evci et al. 2020).
-        ratios_from: Instead of --p-prune, a JSON file: {"conv1.weight": 0.5, ...}.
+        ratios_from: Instead of --p-prune, a file with the ratio of each parameter, as sensitivity
+            --allocate writes it.
         keep_at_least: Ratio of its units that each layer keeps at least.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
         include: Prune only these, globs on the names of parameters or of modules around them.

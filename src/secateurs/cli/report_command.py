@@ -10,15 +10,18 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report import (
     markdown_table,
     plot_retrain,
+    plot_sensitivity,
     plot_speed,
     plot_sweep,
     plot_transfer_curves,
     plot_transfer_heatmap,
+    print_sensitivity_table,
     print_speed_table,
     print_table,
     print_transfer_table,
     repair_table,
     retrain_table,
+    sensitivity_markdown,
     speed_table_markdown,
     transfer_table_markdown,
 )
@@ -28,12 +31,14 @@ from secateurs.results import (
     Record,
     RepairRow,
     RetrainRow,
+    SensitivityRow,
     SpeedRow,
     TransferRow,
     kind_of_rows,
     read_repair_rows,
     read_retrain_rows,
     read_rows,
+    read_sensitivity_rows,
     read_speed_rows,
     read_transfer_rows,
 )
@@ -85,6 +90,8 @@ def run_report(
             found = [row for folder in finished for row in read_speed_rows(folder)]
             _show(found, speed_table_markdown, print_speed_table, stdout, markdown=markdown)
             paths = plot_speed(found, stem, title=title) if stem else []
+        elif SensitivityRow in kinds.values():
+            paths = _sensitivities(finished, stem, title, stdout, markdown=markdown)
         else:
             rows = [row for folder in finished for row in read_rows(folder)]
             _show(rows, markdown_table, print_table, stdout, markdown=markdown)
@@ -134,6 +141,24 @@ def _retrainings(
     stems = [stem.with_name(f"{stem.name}-{f.stem}") if several else stem for f in runs]
     pairs = zip(runs.values(), stems, strict=True)
     return [path for rows, own in pairs for path in plot_retrain(rows, own, title=title)]
+
+
+def _sensitivities(
+    folders: Sequence[Path],
+    stem: Path | None,
+    title: str | None,
+    stdout: Stdout,
+    *,
+    markdown: bool,
+) -> list[Path]:
+    paths: list[Path] = []
+    for folder in folders:
+        rows = read_sensitivity_rows(folder)
+        _show(rows, sensitivity_markdown, print_sensitivity_table, stdout, markdown=markdown)
+        if stem is not None:
+            own = stem.with_name(f"{stem.name}-{folder.stem}") if len(folders) > 1 else stem
+            paths += plot_sensitivity(rows, own, title=title)
+    return paths
 
 
 def _show(

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from secateurs.cli.loading import cores, pick_device
 from secateurs.cli.option_types import given
 from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import SpeedGrid, speed_sweep
 from secateurs.provenance import weights_sha256
@@ -23,14 +25,21 @@ from secateurs.selection.selection_options import SelectionOptions
 from secateurs.zoo import LoadedModel, load_model
 
 
-def run_speed(asked: SpeedNetwork, pruning: SpeedPruning, running: SpeedOutput) -> None:
-    """Load, measure, and report.
+def run_speed(
+    asked: SpeedNetwork,
+    pruning: SpeedPruning,
+    running: SpeedOutput,
+    log_to: Sequence[Tracker] = (),
+) -> Path:
+    """Load, measure, and report; returns the folder of the results.
 
     Args:
         asked: the network, and how it is run.
         pruning: the ratios, and how it is pruned.
         running: where the results go.
+        log_to: where the rows are logged.
     """
+    check_trackers(log_to)
     options = SelectionOptions(**given(pruning, "p_prune"))
     threads = asked.threads or ((1, 2) if cores() > 1 else (1,))
     grid = SpeedGrid(pruning.p_prune, asked.batch_sizes, threads, options)
@@ -68,6 +77,8 @@ def run_speed(asked: SpeedNetwork, pruning: SpeedPruning, running: SpeedOutput) 
                 bar.advance(1)
         measured = results.rows()
     _report(measured, folder, running.title, again=len(done) < len(measured))
+    log_folder(folder, log_to)
+    return folder
 
 
 def image_for(model: LoadedModel) -> torch.Tensor:

@@ -17,6 +17,7 @@ from secateurs.cli.loading import (
     check_loader_options,
     default_output,
     leave_gradients,
+    load_images,
     make_loader,
     pick_device,
     provenance_of,
@@ -40,9 +41,10 @@ from secateurs.parameters.coverage_count import coverage_of
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import targets_in
+from secateurs.repair import read_ratios
 from secateurs.report import plot_sweep, print_table
 from secateurs.results import Row, read_rows
-from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
+from secateurs.zoo import LoadedData, LoadedModel, check_data
 
 
 def run_sweep(
@@ -68,7 +70,9 @@ def run_sweep(
         ranks: the processes that split the images, None for this process alone.
     """
     ranks = ranks or Ranks()
-    settings: dict[str, Any] = {**given(pruning), "repair": repairing.repair}
+    settings: dict[str, Any] = {**given(pruning, "ratios_from"), "repair": repairing.repair}
+    if pruning.ratios_from is not None:
+        settings["ratios"] = read_ratios(pruning.ratios_from)
     grid = Grid(**settings)  # checked before anything is loaded
     check_trackers(log_to)
     if grid.repair and ranks.size > 1:
@@ -82,7 +86,7 @@ def run_sweep(
     if asked.arch in DIGITS_NETWORKS:
         torch.set_num_threads(1)  # with so little work, threads mostly wait
     torch.manual_seed(pruning.seed)  # for --weights random
-    model, images = in_turn(ranks, lambda: _load(asked, data, preprocessing))
+    model, images = in_turn(ranks, lambda: load_images(asked, data, preprocessing))
     loader = make_loader(
         images,
         batch_size=running.batch_size,
@@ -127,26 +131,6 @@ def run_sweep(
         log_folder(folder, log_to)
         return folder
     return None
-
-
-def _load(
-    asked: SweepImages, data: str, preprocessing: Preprocessing
-) -> tuple[LoadedModel, LoadedData]:
-    model = load_model(
-        asked.arch,
-        weights=asked.weights,
-        num_classes=asked.num_classes,
-        **given(preprocessing),
-    )
-    images = load_data(
-        data,
-        model=model,
-        split=asked.split,
-        data_root=asked.data_root,
-        limit=asked.limit,
-        skip_corrupt=asked.skip_corrupt,
-    )
-    return model, images
 
 
 def _calibration(

@@ -53,10 +53,13 @@ class SweepPruning(PruningGrid):
     Args:
         p_prune: Ratios of units that are candidates, 0 to 1; default 0 to 0.9.
         p_bern: Probability of each candidate; default 1.
+        ratios_from: A file with the ratio of each parameter, as sensitivity --allocate writes it,
+            in place of --p-prune and --scope.
         draws: Draws to average where 0 < p_bern < 1 or the score is random.
         seed: Of the first draw; draw i has seed + i.
     """
 
+    ratios_from: Path | None = None
     draws: Whole = 1
     seed: Whole = 0
 
@@ -67,7 +70,7 @@ class SweepRepair:
     """What follows the pruning; each network is then measured both as it is and repaired.
 
     Args:
-        repair: Steps, in order: batchnorm, channels, reconstruct, distill.
+        repair: Steps, in order: batchnorm, channels, reconstruct, sparsegpt, distill.
         calibration: Images without labels, which repairs and the scores wanda and obs need: a
             folder with images anywhere in it, or digits, mnist, cifar10, ... (their training
             images). None of them may be scored.

@@ -17,6 +17,7 @@ _CALLED = {
     "learning_rate": "--lr",
     "steps": "--repair",
     "calibration": "--data",
+    "ratios": "--ratios-from",
 }
 """Arguments whose option has another name, in the commands that have that option."""
 

@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Generator, Iterable
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Unpack
@@ -11,7 +11,6 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from secateurs._io.json_objects import BrokenJSONError
 from secateurs._validation import check_keywords
 from secateurs.distributed.model_group import group_of
 from secateurs.errors import Advice, Argument, InvalidArgumentError
@@ -19,11 +18,12 @@ from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
-from secateurs.evaluation.partial_results import Progress, as_json, from_json, read_progress
-from secateurs.evaluation.pruned_model import Variants
+from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.partial_results import Progress, as_json, from_json
+from secateurs.evaluation.pruned_model import Variants, with_overall_ratio
 from secateurs.evaluation.ranks import Ranks
 from secateurs.evaluation.repaired_variants import RepairedVariants
-from secateurs.evaluation.runner import SweepRun
+from secateurs.evaluation.runner import SweepRun, earlier_progress
 from secateurs.evaluation.sweep_rows import (
     Provenance,
     alike_on_ranks,
@@ -33,11 +33,11 @@ from secateurs.evaluation.sweep_rows import (
     make_row,
     shared_columns,
 )
-from secateurs.outputs import device_of
-from secateurs.pruning import restore, set_aside
+from secateurs.pruning import set_aside
 from secateurs.repair.input_moments import observed_inputs
 from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.results import Results, Row, Rows, write_layer_rows
+from secateurs.results.image_outcomes import outcome_key
 from secateurs.selection.shown_keywords import shows
 
 _DATA = "image_samples"  # the name of the checksums of the data in a configuration
@@ -130,7 +130,8 @@ def sweep(
             check_keywords(sweep, grid, [field.name for field in fields(Grid) if field.init])
             plan = Grid(**grid)
             stack.enter_context(set_aside(model))
-            device = _moved(model, device)
+            plan = with_overall_ratio(model, plan)
+            device = moved_to(model, device)
             images = _checked_calibration(calibration, plan, process_group)
             variants = _variants(model, plan, images)
             columns = shared_columns(model, provenance or Provenance(), device, amp, loader, images)
@@ -154,7 +155,7 @@ def sweep(
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
             return Rows(rows)
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(evaluating(model))
         repaired = None
         if plan.repair and images is not None:
             repaired = RepairedVariants(images, Path(folder) if folder else None, config)
@@ -167,6 +168,7 @@ def sweep(
             if ranks.is_first:
                 rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
                 if results is not None:
+                    _save_outcomes(results, loader, plan, rows, counts)
                     results.add_all(rows)
                     pairs = zip(rows, map(variants.layers, plan.cells), strict=True)
                     layers = [layer for pair in pairs for layer in layer_rows(*pair)]
@@ -203,24 +205,6 @@ def _variants(model: nn.Module, plan: Grid, images: Tensor | None) -> Variants:
         return Variants(model, plan)
 
 
-def _moved(model: nn.Module, device: str | torch.device | None) -> torch.device:
-    """Move the model to a device and return it; None leaves it, even on several devices."""
-    if device is None:
-        return device_of(model)
-    try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidArgumentError(
-            f"no device {str(device)!r} here ({reason}): write ",
-            Argument("device", "cpu"),
-            " or another one",
-        ) from error
-    model.to(found)
-    return found
-
-
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
     """Refuse models and loaders whose images cannot be split over ranks."""
     if group_of(model).is_distributed:
@@ -247,6 +231,19 @@ def _warn_of_unknown_data(results: Results[Row]) -> None:
         )
 
 
+def _save_outcomes(
+    results: Results[Row],
+    loader: Iterable[Any],
+    plan: Grid,
+    rows: list[Row],
+    counts: dict[str, Progress],
+) -> None:
+    """Save which images were right, if their order is that of the data."""
+    if is_sequential(loader):
+        digits = [["".join(counts[v.key].hits) for v in cell.variants] for cell in plan.cells]
+        results.save_outcomes(dict(zip(map(outcome_key, rows), digits, strict=True)))
+
+
 def _begin(
     results: Results[Row], plan: Grid, total: int | None
 ) -> tuple[list[Row], dict[str, Progress]]:
@@ -255,14 +252,7 @@ def _begin(
     if rows:
         results.clear_progress()
         return rows, {}
-    saved = results.load_progress_of_ranks()
-    try:
-        before = read_progress(saved, [variant.key for variant in plan.variants], total)
-    except BrokenJSONError as error:  # another version or tool wrote it
-        results.distrust_progress(error)
-        before = {}
-    results.merge_progress(as_json(before))
-    return rows, before
+    return rows, earlier_progress(results, [variant.key for variant in plan.variants], total)
 
 
 def _of_rank_0(
@@ -274,21 +264,3 @@ def _of_rank_0(
     sent = {"rows": [row.as_dict() for row in rows], "before": as_json(before)}
     found = ranks.gather(sent if ranks.is_first else None)[0]
     return [Row.from_dict(values) for values in found["rows"]], from_json(found["before"])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Generator[None]:
-    """Put the model in ``eval()`` mode; afterwards restore its weights and each module's mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    grad = torch.is_grad_enabled()
-    model.eval()
-    try:
-        yield
-    finally:
-        try:
-            restore(model)
-        finally:
-            restore(model)  # once more, since Ctrl-C may have cut it short
-            torch.set_grad_enabled(grad)  # Ctrl-C while no_grad exits leaves it off
-            for module, training in modes:
-                module.training = training

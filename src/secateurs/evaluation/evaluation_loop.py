@@ -2,24 +2,57 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateurs.errors import SecateursError
 from secateurs.evaluation.batches import read, workers_watched
 from secateurs.evaluation.forward import Forward
-from secateurs.evaluation.grid import Variant
 from secateurs.evaluation.index_ranges import IndexRange
-from secateurs.evaluation.partial_results import Progress, merged
-from secateurs.evaluation.pruned_model import Variants
+from secateurs.evaluation.metrics import Tally
+from secateurs.evaluation.partial_results import Progress
 
 SAVE_EVERY_SECONDS = 20.0
 
 
+BesideDense = Literal[False, True, "labels"]
+
+
+class Named(Protocol):
+    """A network to score: a variant of a grid, or of one layer."""
+
+    @property
+    def key(self) -> str:
+        """Its name in a progress file."""
+        ...
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the original network."""
+        ...
+
+
+V = TypeVar("V", bound=Named)
+V_contra = TypeVar("V_contra", bound=Named, contravariant=True)
+
+
+class Becomes(Protocol[V_contra]):
+    """A model that can be turned into each of some networks."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        ...
+
+    def become(self, variant: V_contra) -> float:
+        """Turn it into a network; returns the ratio of prunable weights that is pruned."""
+        ...
+
+
 @dataclass
-class EvaluationLoop:
+class EvaluationLoop(Generic[V]):
     """Scores variants on every batch of some ranges of images.
 
     Attributes:
@@ -32,17 +65,21 @@ class EvaluationLoop:
         advance: called with the number of images that one more variant was scored on.
         save_every: seconds between two saves.
         progress: what each variant has done in this loop, by its key; filled by `run`.
+        beside_dense: whether also agreement with the dense network and divergence from it are
+            counted; ``"labels"`` also puts the dense network's classes in place of the labels. The
+            first of the variants is then the dense one.
     """
 
     loader: Iterable[Any]
     ranges: Sequence[IndexRange]
-    variants: Sequence[Variant]
-    model: Variants
+    variants: Sequence[V]
+    model: Becomes[V]
     forward: Forward
     save: Callable[[], None]
     advance: Callable[[int], None]
     save_every: float = SAVE_EVERY_SECONDS
     progress: dict[str, Progress] = field(default_factory=dict[str, Progress])
+    beside_dense: BesideDense = False
 
     def run(self) -> None:
         """Score the variants on all images of all ranges."""
@@ -77,22 +114,34 @@ class EvaluationLoop:
         start = images.start
         for stop, (batch, labels) in read(self.loader, start, images.stop):
             on_device = self.forward.to_device(batch)
+            dense = self._dense(on_device) if self.beside_dense and len(labels) else None
+            if dense is not None and self.beside_dense == "labels":
+                labels = dense.argmax(1).cpu()
             for variant in missing:
-                self._score(variant, (start, stop), on_device, labels)
+                self._score(variant, (start, stop), on_device, labels, dense)
                 self._save_in_time()
             start = stop
 
+    def _dense(self, images: Tensor) -> Tensor:
+        self.model.become(self.variants[0])
+        return self.forward(images)
+
     def _score(
-        self, variant: Variant, indices: tuple[int, int], images: Tensor, labels: Tensor
+        self,
+        variant: V,
+        indices: tuple[int, int],
+        images: Tensor,
+        labels: Tensor,
+        dense: Tensor | None,
     ) -> None:
         began = time.perf_counter()
-        before = self.progress.get(variant.key, Progress())
-        achieved, tally = before.achieved, replace(before.tally)
+        achieved, tally, hits = 0.0, Tally(), ""
         if len(labels):
             achieved = self.model.become(variant)
-            tally.add(self.forward(images), labels)
-        seconds = before.seconds + time.perf_counter() - began
-        done = merged((*before.done, indices))
+            known = dense if variant.is_dense else None
+            logits = self.forward(images) if known is None else known
+            hits = tally.add(logits, labels, dense)
+        batch = Progress((indices,), achieved, time.perf_counter() - began, tally, (hits,))
         # One assignment: after an interrupt a batch is counted or not, never in part.
-        self.progress[variant.key] = Progress(done, achieved, seconds, tally)
+        self.progress[variant.key] = self.progress.get(variant.key, Progress()).plus(batch)
         self.advance(indices[1] - indices[0])

@@ -1,6 +1,7 @@
 """What a sweep measures: every combination of settings, ratios and probabilities."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, TypedDict
@@ -27,14 +28,23 @@ class Setting(SelectionOptions):
         prune_type: ``"global"`` or ``"gradient"``; the other arguments are those of
             `SelectionOptions`.
         repair: the steps of `secateurs.repair` that follow the pruning; none for ``()``.
+        ratios: the name and the ratio of each parameter, in place of a scope.
     """
 
     prune_type: str = "global"
     repair: tuple[str, ...] = ()
+    ratios: tuple[tuple[str, float], ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("prune_type", self.prune_type, PRUNE_TYPES)
+
+    @property
+    def scope_name(self) -> str:
+        """The scope in result rows; ratios of the parameters are named by a checksum."""
+        if self.ratios is None:
+            return self.scope
+        return f"ratios {hashlib.sha256(repr(sorted(self.ratios)).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class Variant:
         if self.is_dense:
             return "dense"
         s = self.setting
-        parts = (s.prune_type, s.granularity, s.scope, s.score_name)
+        parts = (s.prune_type, s.granularity, s.scope_name, s.score_name)
         repaired = ["repair " + ";".join(s.repair)] if s.repair else []
         return " ".join((*parts, f"{self.p_prune!r} {self.p_bern!r} {self.seed}", *repaired))
 
@@ -86,6 +96,7 @@ class GridKeywords(TypedDict, total=False):
     layers: Layers | None
     include: Patterns | None
     exclude: Patterns | None
+    ratios: Mapping[str, float] | None
     draws: int
     seed: int
 
@@ -107,6 +118,8 @@ class Grid:
         layers: for all combinations; see `secateurs.SelectionOptions`.
         include: for all combinations; see `secateurs.SelectionOptions`.
         exclude: for all combinations; see `secateurs.SelectionOptions`.
+        ratios: the ratio of each parameter by its name, in place of ``p_prune`` and ``scope``: one
+            network is measured beside the dense one. See `secateurs.repair.read_ratios`.
         draws: number of draws where p_bern is between 0 and 1 or the score is random; draw i is
             what `secateurs.global_prune` does with the seed ``seed + i``.
         seed: seed of the first draw.
@@ -126,6 +139,7 @@ class Grid:
     layers: Layers | None = None
     include: Patterns | None = None
     exclude: Patterns | None = None
+    ratios: Mapping[str, float] | None = None
     draws: int = 1
     seed: int = 0
     cells: tuple[Cell, ...] = field(init=False, repr=False)
@@ -194,6 +208,7 @@ class Grid:
     def _settings(self) -> Iterator[Setting]:
         names = ("prune_type", "granularity", "scope", "score")
         shared = {name: getattr(self, name) for name in ("layers", "include", "exclude")}
+        shared["ratios"] = None if self.ratios is None else tuple(self.ratios.items())
         for values in product(*(getattr(self, name) for name in names)):
             for steps in dict.fromkeys(((), tuple(self.repair))):
                 yield Setting(**dict(zip(names, values, strict=True)), **shared, repair=steps)

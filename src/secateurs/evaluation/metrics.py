@@ -27,14 +27,20 @@ class Tally:
         loss_sum: sum of the cross-entropies, in nats; each batch's is rounded to a multiple of
             2^-30 (1e-9), so that the order in which batches are added makes no difference, up
             to a sum of 2^23 nats.
+        agreed: images to which the dense network gives the same class; counted only where `add`
+            is given the dense network's logits.
+        divergence_sum: sum over the same images of the Kullback-Leibler divergence from the dense
+            network's probabilities, in nats, rounded as ``loss_sum``.
     """
 
     count: int = 0
     correct1: int = 0
     correct5: int = 0
     loss_sum: float = 0.0
+    agreed: int = 0
+    divergence_sum: float = 0.0
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, logits: Tensor, labels: Tensor, dense: Tensor | None = None) -> str:
         """Count one batch.
 
         A label whose own logit is NaN counts as wrong, whatever the other logits are.
@@ -42,6 +48,10 @@ class Tally:
         Args:
             logits: (batch, classes), any float dtype, on any device.
             labels: (batch,), int64 from 0 to classes - 1; best on the CPU.
+            dense: (batch, classes), the dense network's logits, to count agreement with it.
+
+        Returns:
+            One digit an image: 1 where the label had the highest logit, else 0.
 
         Raises:
             InvalidArgumentError: the shapes do not fit, or a label is not a class of the model.
@@ -53,12 +63,17 @@ class Tally:
         own = logits.gather(1, labels[:, None])
         hits = ((top == labels[:, None]) & ~own.isnan()).to(logits.dtype)
         loss = F.cross_entropy(logits, labels, reduction="sum")
+        agreed, divergence = _beside_dense(logits, top[:, 0], dense)
         # In one tensor, since each copy of a number to the CPU makes a GPU wait.
-        first, any_of_five, loss = torch.stack([hits[:, 0].sum(), hits.sum(), loss]).tolist()
+        sums = torch.stack([hits.sum(), loss, agreed, divergence])
+        any_of_five, loss, agreed, divergence, *first = torch.cat([sums, hits[:, 0]]).tolist()
         self.count += labels.numel()
-        self.correct1 += int(first)
+        self.correct1 += int(sum(first))
         self.correct5 += int(any_of_five)
         self.loss_sum += _rounded(loss)
+        self.agreed += int(agreed)
+        self.divergence_sum += _rounded(divergence)
+        return "".join("1" if hit else "0" for hit in first)
 
     def plus(self, other: "Tally") -> "Tally":
         """The counts of both, over different images."""
@@ -67,6 +82,8 @@ class Tally:
             self.correct1 + other.correct1,
             self.correct5 + other.correct5,
             self.loss_sum + other.loss_sum,
+            self.agreed + other.agreed,
+            self.divergence_sum + other.divergence_sum,
         )
 
     @property
@@ -98,10 +115,26 @@ class Tally:
         count = as_whole(member(values, "count"))
         first = as_whole(member(values, "correct1"), most=count)
         five = as_whole(member(values, "correct5"), first, count)
-        loss = member(values, "loss_sum")
-        if not isinstance(loss, float):  # a float may be NaN or infinite: pruning broke the network
-            loss = as_number(loss)
-        return cls(count, first, five, loss)
+        agreed = as_whole(member(values, "agreed"), most=count)
+        loss, divergence = (_sum_in(values, name) for name in ("loss_sum", "divergence_sum"))
+        return cls(count, first, five, loss, agreed, divergence)
+
+
+def _sum_in(values: Any, name: str) -> float:
+    found = member(values, name)
+    # A float may be NaN or infinite: pruning broke the network.
+    return found if isinstance(found, float) else as_number(found)
+
+
+def _beside_dense(logits: Tensor, top: Tensor, dense: Tensor | None) -> tuple[Tensor, Tensor]:
+    """How many images have the dense network's class, and the sum of divergences from it."""
+    if dense is None:
+        nothing = logits.new_zeros(())
+        return nothing, nothing
+    dense = dense.to(logits.dtype)
+    agreed = ((top == dense.argmax(1)) & ~logits.isnan().any(1)).sum().to(logits.dtype)
+    ours, theirs = logits.log_softmax(1), dense.log_softmax(1)
+    return agreed, F.kl_div(ours, theirs, reduction="sum", log_target=True)
 
 
 def _rounded(loss: float) -> float:

@@ -4,8 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from secateurs._io.json_objects import BrokenJSONError, as_list, as_number, as_whole, member, two
+from secateurs._io.json_objects import (
+    BrokenJSONError,
+    as_list,
+    as_number,
+    as_text,
+    as_whole,
+    member,
+    two,
+)
 from secateurs.evaluation.metrics import Tally
+from secateurs.results.image_outcomes import packed, unpacked
 
 Done = tuple[tuple[int, int], ...]
 """Ranges of indices in the data set, [start, stop): ascending, not adjacent."""
@@ -20,12 +29,15 @@ class Progress:
         achieved: ratio of prunable weights that are pruned in it.
         seconds: time spent on it, on all ranks together.
         tally: its counts.
+        hits: for each of the ranges one digit an image, 1 where it was right; images that could
+            not be read have none.
     """
 
     done: Done = ()
     achieved: float = 0.0
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
+    hits: tuple[str, ...] = ()
 
     @property
     def seen(self) -> int:
@@ -34,16 +46,19 @@ class Progress:
 
     def plus(self, other: "Progress") -> "Progress":
         """The progress of the same variant on the images of both."""
+        done, hits = _merged_hits(self, other)
         return Progress(
-            done=merged((*self.done, *other.done)),
+            done=done,
             achieved=max(self.achieved, other.achieved),  # 0 before the variant was made
             seconds=self.seconds + other.seconds,
             tally=self.tally.plus(other.tally),
+            hits=hits,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
-        return vars(self) | {"tally": self.tally.to_dict()}
+        hits = [packed(digits) for digits in self.hits]
+        return vars(self) | {"tally": self.tally.to_dict(), "hits": hits}
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
@@ -58,8 +73,12 @@ class Progress:
             achieved=as_number(member(values, "achieved"), most=1.0),
             seconds=as_number(member(values, "seconds")),
             tally=Tally.from_dict(member(values, "tally")),
+            hits=tuple(unpacked(as_text(each)) for each in as_list(member(values, "hits"))),
         )
         as_whole(progress.tally.count, most=progress.seen)  # fewer where some are unreadable
+        digits = "".join(progress.hits)
+        if len(progress.hits) != len(progress.done) or len(digits) != progress.tally.count:
+            raise BrokenJSONError("the outcomes of the images disagree with their number")
         return progress
 
 
@@ -84,6 +103,19 @@ def merged(ranges: Iterable[tuple[int, int]]) -> Done:
             start, stop = result[-1][0], max(stop, result.pop()[1])
         result.append((start, stop))
     return tuple(result)
+
+
+def _merged_hits(one: Progress, other: Progress) -> tuple[Done, tuple[str, ...]]:
+    """The ranges of both and their digits, those of adjacent ranges joined."""
+    pieces: list[tuple[int, int, str]] = []
+    for each in (one, other):
+        digits = each.hits or ("",) * len(each.done)
+        pieces += [(*ends, text) for ends, text in zip(each.done, digits, strict=True)]
+    done = merged((*one.done, *other.done))
+    texts = {start: "" for start, _ in done}
+    for start, _, text in sorted(pieces):
+        texts[max(first for first in texts if first <= start)] += text
+    return done, tuple(texts.values())
 
 
 def summed(several: Iterable[Mapping[str, Progress]]) -> dict[str, Progress]:

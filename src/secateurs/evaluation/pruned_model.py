@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from secateurs._validation import make_generator
-from secateurs.evaluation.grid import Cell, Grid, Variant
+from secateurs.evaluation.grid import P_PRUNE, Cell, Grid, Setting, Variant
 from secateurs.masks._sparsity import Sparsity
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import apply_masks, restore
+from secateurs.repair.allocation import allocate
 from secateurs.repair.repaired_values import put_repaired_values
 from secateurs.selection._select import choose_levels
-from secateurs.selection.candidates import Levels
-from secateurs.selection.selection_options import SelectionOptions
+from secateurs.selection.candidates import Candidates, Levels
+from secateurs.selection.layer_counts import ratios_alone
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Variants:
         self._choices: dict[Variant, _Choice] = {}
         self._counts: dict[str, Sparsity] = {}
         self.repaired: Callable[[str], Mapping[str, torch.Tensor]] | None = None
-        made: dict[SelectionOptions, _Choice] = {}
+        made: dict[Setting, _Choice] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
             options = _options(variant)
             if options not in made:
@@ -106,15 +108,42 @@ class Variants:
         return tensors_sha256(self._choices[cell.variants[0]].levels.level)
 
 
-def _options(variant: Variant) -> SelectionOptions:
+def _options(variant: Variant) -> Setting:
     """What the candidates depend on, which is all but the prune type and the repair."""
     setting = variant.setting
     seed = variant.seed if setting.criterion.is_random else None
     return replace(setting, prune_type="global", repair=(), seed=seed)
 
 
-def _choose(model: nn.Module, grid: Grid, options: SelectionOptions, *, warn: bool) -> _Choice:
+def with_overall_ratio(model: nn.Module, grid: Grid) -> Grid:
+    """The grid, with the overall ratio in ``p_prune`` if it has a ratio for each parameter.
+
+    Raises:
+        InvalidArgumentError: it has both, or the ratios do not fit the model.
+    """
+    if grid.ratios is None:
+        return grid
+    if grid.p_prune != P_PRUNE or grid.scope != ("global",):
+        raise ratios_alone()
+    setting = replace(grid.cells[0].setting, score="magnitude")  # the count is that of any score
+    found = _allocated(model, setting, None)
+    return replace(grid, p_prune=(0.0, found.count / found.total))
+
+
+def _allocated(model: nn.Module, setting: Setting, generator: torch.Generator | None) -> Candidates:
+    names = ("granularity", "score", "layers", "include", "exclude")
+    options: dict[str, Any] = {name: getattr(setting, name) for name in names}
+    return allocate(model, None, dict(setting.ratios or ()), generator=generator, **options)
+
+
+def _choose(model: nn.Module, grid: Grid, options: Setting, *, warn: bool) -> _Choice:
     generator = make_generator(None, options.seed)
+    if options.ratios is not None:
+        chosen, last = _allocated(model, options, generator), len(grid.p_prunes) - 1
+        # A candidate is one at the last ratio, all others are candidates at none.
+        level = {n: (~mask).to(torch.uint8) + last for n, mask in chosen.local.items()}
+        levels = Levels(tuple(grid.p_prunes), chosen.units, level, chosen.group)
+        return _Choice(levels, None if generator is None else generator.get_state())
     levels = choose_levels(
         ModelContents(model),
         grid.ratios_of(options),

@@ -2,25 +2,50 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
+from secateurs._io.json_objects import BrokenJSONError
 from secateurs._progress import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
-from secateurs.evaluation.evaluation_loop import EvaluationLoop
+from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, V
 from secateurs.evaluation.forward import Forward
-from secateurs.evaluation.grid import Variant
 from secateurs.evaluation.index_ranges import IndexRange, remaining, split
-from secateurs.evaluation.partial_results import Progress, as_json, from_json, summed
-from secateurs.evaluation.pruned_model import Variants
+from secateurs.evaluation.partial_results import (
+    Progress,
+    as_json,
+    from_json,
+    read_progress,
+    summed,
+)
 from secateurs.evaluation.ranks import Ranks
-from secateurs.results import Results, Row
+from secateurs.results import Results
+
+
+def earlier_progress(
+    results: Results[Any], keys: list[str], total: int | None
+) -> dict[str, Progress]:
+    """What the ranks of earlier runs have saved, merged into one file.
+
+    Args:
+        results: the folder.
+        keys: the variants.
+        total: how many images there are, None if not known.
+    """
+    saved = results.load_progress_of_ranks()
+    try:
+        before = read_progress(saved, keys, total)
+    except BrokenJSONError as error:  # another version or tool wrote it
+        results.distrust_progress(error)
+        before = {}
+    results.merge_progress(as_json(before))
+    return before
 
 
 @dataclass
-class SweepRun:
+class SweepRun(Generic[V]):
     """What is left of a sweep, and where its progress is saved.
 
     Attributes:
@@ -34,18 +59,22 @@ class SweepRun:
         before: the progress of earlier runs, the same on all ranks.
         save_every: seconds between two saves.
         mine: the progress of this process, by variant.
+        title: of the progress bar.
+        beside_dense: as for `EvaluationLoop`.
     """
 
     loader: Iterable[Any]
-    variants: list[Variant]
-    model: Variants
+    variants: list[V]
+    model: Becomes[V]
     device: torch.device
     amp: bool
-    results: Results[Row] | None
+    results: Results[Any] | None
     ranks: Ranks
     before: dict[str, Progress]
     save_every: float
     mine: dict[str, Progress] = field(default_factory=dict[str, Progress])
+    title: str = "Sweeping"
+    beside_dense: BesideDense = False
 
     def run(self, show: bool | None) -> dict[str, Progress]:
         """Score the variants on all images that are left.
@@ -104,7 +133,7 @@ class SweepRun:
 
     def _title(self) -> str:
         ranks = self.ranks
-        return "Sweeping" if ranks.size == 1 else f"Sweeping (rank {ranks.rank} of {ranks.size})"
+        return self.title + f" (rank {ranks.rank} of {ranks.size})" * (ranks.size > 1)
 
     def _score(self, ranges: list[IndexRange], bar: Bar) -> None:
         rank = "" if self.ranks.size == 1 else f"rank {self.ranks.rank}"
@@ -123,6 +152,7 @@ class SweepRun:
                 advance=bar.advance,
                 save_every=self.save_every,
                 progress=self.mine,
+                beside_dense=self.beside_dense,
             ).run()
         except SecateursError as error:
             if rank:

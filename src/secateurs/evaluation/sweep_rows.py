@@ -71,6 +71,15 @@ def shared_columns(
     }
 
 
+_SETTING_NAMES = {
+    "prune_type": "prune_type",
+    "granularity": "granularity",
+    "scope": "scope_name",
+    "score_name": "score_name",
+}
+"""The attribute of a setting behind each name in a configuration."""
+
+
 def configuration(
     grid: Grid, columns: Mapping[str, Any], loader: Iterable[Any], variants: Variants
 ) -> dict[str, Any]:
@@ -78,9 +87,11 @@ def configuration(
     config = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
     settings = list(dict.fromkeys(cell.setting for cell in grid.cells))
     config |= {
-        name: list(dict.fromkeys(getattr(setting, name) for setting in settings))
-        for name in ("prune_type", "granularity", "scope", "score_name")
+        name: list(dict.fromkeys(getattr(setting, attribute) for setting in settings))
+        for name, attribute in _SETTING_NAMES.items()
     }
+    if grid.ratios is not None:
+        config["ratios"] = dict(grid.ratios)
     return config | {
         "images": length(loader),
         "p_prune": grid.p_prunes,
@@ -92,7 +103,7 @@ def configuration(
         "draws": grid.draws,
         "seed": grid.seed,
         "candidates": _fingerprints(
-            variants, [cell for cell in grid.cells if not _is_named(cell.setting, columns)]
+            variants, [cell for cell in grid.cells if not is_named(cell.setting, columns)]
         ),
     }
 
@@ -118,12 +129,14 @@ def alike_on_ranks(
 def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
     """A hash of the candidates of each setting, by the setting's name."""
     return {
-        f"{setting.granularity} {setting.scope} {setting.score_name}": variants.fingerprint(cell)
+        f"{setting.granularity} {setting.scope_name} {setting.score_name}": variants.fingerprint(
+            cell
+        )
         for setting, cell in {cell.setting: cell for cell in cells}.items()
     }
 
 
-def _is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
+def is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
     """Whether the columns hold all that the scores depend on.
 
     They hold neither a function's code nor gradients that the caller left in the model.
@@ -145,7 +158,7 @@ def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
     }
     wanted = [
         (
-            *(cell.setting.prune_type, cell.setting.granularity, cell.setting.scope),
+            *(cell.setting.prune_type, cell.setting.granularity, cell.setting.scope_name),
             *(cell.setting.score_name, joined(cell.setting.repair), cell.p_prune, cell.p_bern),
             *(len(cell.variants), cell.variants[0].seed),
         )
@@ -174,7 +187,7 @@ def make_row(
         **shared,
         prune_type=cell.setting.prune_type,
         granularity=cell.setting.granularity,
-        scope=cell.setting.scope,
+        scope=cell.setting.scope_name,
         score=cell.setting.score_name,
         layers=joined(grid.layers),
         include=joined(grid.include),

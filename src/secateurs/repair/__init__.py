@@ -9,6 +9,7 @@ from secateurs.repair.input_moments import observed_inputs as observed_inputs
 from secateurs.repair.pipeline import StepReport as StepReport
 from secateurs.repair.pipeline import repair as _repair
 from secateurs.repair.ratio_files import read_ratios as read_ratios
+from secateurs.repair.ratio_files import write_ratios as write_ratios
 from secateurs.repair.repair_options import STEPS as STEPS
 
 

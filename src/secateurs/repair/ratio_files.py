@@ -1,13 +1,16 @@
 """Files that give the ratio of each layer: JSON or CSV."""
 
 import csv
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.regular_files import open_regular
 from secateurs._validation import check_path, check_ratio
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.results.durable import replace_files
 
 SUFFIXES = (".json", ".csv")
 
@@ -41,6 +44,21 @@ def read_ratios(path: str | os.PathLike[str]) -> dict[str, float]:
     if not found:
         raise InvalidArgumentError(f"{file} gives no ratio: write a name and a ratio of each layer")
     return found
+
+
+def write_ratios(path: str | os.PathLike[str], ratios: Mapping[str, float]) -> None:
+    """Write the ratio of each layer to a file of JSON, which `read_ratios` reads.
+
+    Raises:
+        FailureError: the disk is full, or the file cannot be written.
+
+    Example:
+        >>> write_ratios("ratios.json", {"conv1.weight": 0.25, "fc.weight": 0.9})
+        >>> read_ratios("ratios.json")
+        {'conv1.weight': 0.25, 'fc.weight': 0.9}
+    """
+    text = json.dumps(dict(ratios), indent=2, ensure_ascii=False) + "\n"
+    replace_files({Path(path): text.encode()})
 
 
 def _of_json(file: Path) -> dict[str, float]:

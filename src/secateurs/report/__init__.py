@@ -5,6 +5,9 @@ from secateurs.report.plot import plot_sweep
 from secateurs.report.repair_table import repair_table
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_table import retrain_table
+from secateurs.report.run_comparison import RunDifference, compare_runs, comparison_table
+from secateurs.report.sensitivity_heatmap import plot_sensitivity
+from secateurs.report.sensitivity_table import print_sensitivity_table, sensitivity_markdown
 from secateurs.report.speed_plot import plot_speed
 from secateurs.report.speed_table import print_speed_table, speed_table_markdown
 from secateurs.report.table import markdown_table, print_table
@@ -13,17 +16,23 @@ from secateurs.report.transfer_heatmap import plot_transfer_heatmap
 from secateurs.report.transfer_table import print_transfer_table, transfer_table_markdown
 
 __all__ = [
+    "RunDifference",
+    "compare_runs",
+    "comparison_table",
     "markdown_table",
     "plot_retrain",
+    "plot_sensitivity",
     "plot_speed",
     "plot_sweep",
     "plot_transfer_curves",
     "plot_transfer_heatmap",
+    "print_sensitivity_table",
     "print_speed_table",
     "print_table",
     "print_transfer_table",
     "repair_table",
     "retrain_table",
+    "sensitivity_markdown",
     "speed_table_markdown",
     "transfer_table_markdown",
     "write_page",

@@ -16,10 +16,12 @@ from secateurs.results.row_reader import (
     read_repair_rows,
     read_retrain_rows,
     read_rows,
+    read_sensitivity_rows,
     read_speed_rows,
     read_transfer_rows,
 )
 from secateurs.results.rows import Rows
+from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.speed_row import SPEED_COLUMNS, SpeedRow
 from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
 
@@ -36,6 +38,7 @@ __all__ = [
     "RetrainRow",
     "Row",
     "Rows",
+    "SensitivityRow",
     "SpeedRow",
     "TransferRow",
     "digest_of",
@@ -46,6 +49,7 @@ __all__ = [
     "read_repair_rows",
     "read_retrain_rows",
     "read_rows",
+    "read_sensitivity_rows",
     "read_speed_rows",
     "read_transfer_rows",
     "wilson_interval",

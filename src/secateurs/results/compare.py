@@ -149,6 +149,36 @@ def paired_test(
     )
 
 
+def unpaired_interval(
+    ours: tuple[float, float], theirs: tuple[float, float], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Newcombe's interval for the difference of two proportions of independent images.
+
+    That of `paired_test` with r = 0.
+
+    Source: R. G. Newcombe, Statistics in Medicine 17 (1998), 873-890.
+
+    Args:
+        ours: The proportion, from 0 to 1, and the number of images.
+        theirs: The same of the other.
+        confidence: Coverage of the interval, strictly between 0 and 1.
+
+    Returns:
+        The lower and the upper end of ours - theirs, points.
+
+    Example:
+        >>> low, high = unpaired_interval((0.7, 80), (0.6, 80))
+        >>> f"{low:.1f} {high:.1f}"
+        '-4.7 24.1'
+    """
+    p, q = ours[0], theirs[0]
+    (low, high), (other_low, other_high) = (
+        wilson_interval(share * count, count, confidence) for share, count in (ours, theirs)
+    )
+    down, up = _distance(p - low, other_high - q, 0.0), _distance(high - p, q - other_low, 0.0)
+    return 100 * (p - q - down), 100 * (p - q + up)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p values of several tests: at 5%, the chance of any false alarm is at most 5%.
 

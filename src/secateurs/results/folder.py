@@ -17,6 +17,7 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import OTHER_OUTPUT, compared, differences, read_config
 from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
+from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.layer_row import LAYERS
 from secateurs.results.lock import FolderLock
 from secateurs.results.row import Row
@@ -113,7 +114,7 @@ class Results(Generic[R]):
         self._lock.acquire()
         found = (_LEFT_BY_RANK.fullmatch(path.name) for path in self.folder.iterdir())
         of_ranks = (match[1] for match in found if match)
-        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS, *of_ranks))
+        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS, OUTCOMES, *of_ranks))
         wanted = plain(dict(config))
         if overwrite:
             self._clear()
@@ -156,6 +157,11 @@ class Results(Generic[R]):
         held |= {row.key: row.as_dict() for row in rows}
         self._write(list(held.values()))
 
+    def save_outcomes(self, outcomes: Mapping[str, Sequence[str]]) -> None:
+        """Save which images were right (see `outcomes_text`), before the rows that count them."""
+        self._lock.acquire()
+        replace_files({self.folder / OUTCOMES: outcomes_text(outcomes).encode()})
+
     def save_progress(self, progress: Mapping[str, Any], *, rank: int = 0) -> None:
         """Save the counts of an unfinished run, in place of those saved before.
 
@@ -170,9 +176,8 @@ class Results(Generic[R]):
         """
         if rank == 0:
             self._lock.acquire()
-        text = json.dumps(progress)
         name = f"progress-{rank}.json" if rank else PROGRESS
-        replace_files({self.folder / name: text.encode()})
+        replace_files({self.folder / name: json.dumps(progress).encode()})
 
     def load_progress(self) -> dict[str, Any] | None:
         """What `save_progress` saved, or None; None with a warning for a file that is broken.
@@ -271,7 +276,8 @@ class Results(Generic[R]):
 
     def _clear(self) -> None:
         # The configuration last: rows must never be without theirs.
-        for name in (PROGRESS, *self._progress_of_ranks(), LAYERS, CSV, JSONL, CONFIG):
+        names = (PROGRESS, *self._progress_of_ranks(), LAYERS, OUTCOMES, CSV, JSONL, CONFIG)
+        for name in names:
             self._remove(name)
 
     def _remove(self, name: str) -> None:

@@ -12,10 +12,18 @@ from secateurs.results.repair_row import RepairRow
 from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
 from secateurs.results.rows import Rows
+from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
 
-Kind = type[Row] | type[TransferRow] | type[RetrainRow] | type[RepairRow] | type[SpeedRow]
+Kind = (
+    type[Row]
+    | type[TransferRow]
+    | type[RetrainRow]
+    | type[RepairRow]
+    | type[SpeedRow]
+    | type[SensitivityRow]
+)
 
 _READERS: dict[Kind, str] = {
     Row: "read_rows",
@@ -23,6 +31,7 @@ _READERS: dict[Kind, str] = {
     RetrainRow: "read_retrain_rows",
     RepairRow: "read_repair_rows",
     SpeedRow: "read_speed_rows",
+    SensitivityRow: "read_sensitivity_rows",
 }
 
 
@@ -63,6 +72,11 @@ def read_speed_rows(path: str | os.PathLike[str]) -> Rows[SpeedRow]:
     return _read(Path(path), SpeedRow)
 
 
+def read_sensitivity_rows(path: str | os.PathLike[str]) -> Rows[SensitivityRow]:
+    """Read the results of a sensitivity run; otherwise as `read_rows`."""
+    return _read(Path(path), SensitivityRow)
+
+
 def read_any_rows(path: str | os.PathLike[str]) -> Rows[Any]:
     """Read the results of any command; nothing is written.
 
@@ -90,7 +104,7 @@ def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     values = _load(Path(path))
     if not values:
         return None
-    others = TransferRow, RetrainRow, RepairRow, SpeedRow
+    others = TransferRow, RetrainRow, RepairRow, SpeedRow, SensitivityRow
     return next((kind for kind in others if _holds(kind, values[0])), Row)
 
 

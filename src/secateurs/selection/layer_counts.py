@@ -82,6 +82,43 @@ def counts_by_shares(
     return {name: sizes[name] - whole[name] for name in sizes}
 
 
+def ratios_alone() -> InvalidArgumentError:
+    """What is wrong where each parameter has a ratio, and p_prune or a scope is given, too."""
+    return InvalidArgumentError(
+        Argument("ratios"), " says how much of each parameter is pruned: leave out ",
+        Argument("p_prune"), " and ", Argument("scope"),
+    )  # fmt: skip
+
+
+def ratios_by_parameter(names: Mapping[str, str], given: Mapping[str, float]) -> dict[str, float]:
+    """The ratio of each parameter that competes.
+
+    Args:
+        names: the parameters, by all names that each of them has.
+        given: the ratio of each, by one of its names or by that of its layer.
+
+    Raises:
+        InvalidArgumentError: a name is unknown, a parameter has no ratio or two, or a ratio is
+            none.
+    """
+    found: dict[str, float] = {}
+    for name, ratio in given.items():
+        full = names.get(name, names.get(f"{name}.weight"))
+        if full is None:
+            raise InvalidArgumentError(
+                f"there is a ratio for {name}, which does not compete{nearest(name, names)}"
+            )
+        if full in found:
+            raise InvalidArgumentError(f"there are two ratios for {full}: leave one out")
+        found[full] = check_ratio(f"the ratio of {name}", ratio)
+    missing = next((name for name in names.values() if name not in found), None)
+    if missing is not None:
+        raise InvalidArgumentError(
+            f"there is no ratio for {missing}: add it, or write ", Argument("exclude", missing)
+        )
+    return found
+
+
 def counts_by_ratios(sizes: Counts, most: Counts, given: Mapping[str, float]) -> dict[str, int]:
     """Counts of layers that each have a ratio of their own.
 
@@ -94,21 +131,7 @@ def counts_by_ratios(sizes: Counts, most: Counts, given: Mapping[str, float]) ->
         InvalidArgumentError: a name is unknown, a parameter has no ratio or two, or one that
             ``most`` forbids.
     """
-    ratios: dict[str, float] = {}
-    for name, ratio in given.items():
-        full = name if name in sizes else f"{name}.weight"
-        if full not in sizes:
-            raise InvalidArgumentError(
-                f"allocation names {name}, which does not compete{nearest(name, sizes)}"
-            )
-        if full in ratios:
-            raise InvalidArgumentError(f"allocation gives two ratios for {full}: leave one out")
-        ratios[full] = check_ratio(f"the ratio of {name}", ratio)
-    missing = next((name for name in sizes if name not in ratios), None)
-    if missing is not None:
-        raise InvalidArgumentError(
-            f"allocation gives no ratio for {missing}: add it, or exclude the parameter"
-        )
+    ratios = ratios_by_parameter({name: name for name in sizes}, given)
     counts = {name: round(ratios[name] * sizes[name]) for name in sizes}
     over = next((name for name in sizes if counts[name] > most[name]), None)
     if over is not None:

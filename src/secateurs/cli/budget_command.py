@@ -1,0 +1,133 @@
+"""``secateurs budget``: the sparsest network within a margin of accuracy, with proof."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from secateurs._console import say
+from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.budget_options import BudgetPruning, BudgetRunning, Claim
+from secateurs.cli.calibration_loading import load_calibration
+from secateurs.cli.loading import (
+    check_loader_options,
+    load_images,
+    make_loader,
+    named_output,
+    pick_device,
+    provenance_of,
+)
+from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.standard_output import Stdout
+from secateurs.cli.sweep_options import Preprocessing, SweepImages
+from secateurs.evaluation import Budget, budget
+from secateurs.provenance import versions, weights_sha256
+from secateurs.results.durable import replace_files
+from secateurs.training.run_state import save_weights
+
+CHECKPOINT, REPORT = "model.safetensors", "budget.json"
+
+
+def run_budget(
+    asked: SweepImages,
+    data: str,
+    claim: Claim,
+    pruning: BudgetPruning,
+    preprocessing: Preprocessing,
+    running: BudgetRunning,
+) -> None:
+    """Load, search, write the checkpoint, and report.
+
+    Args:
+        asked: the network and the images.
+        data: the data set or folder.
+        claim: the margin and the repair.
+        pruning: how to prune.
+        preprocessing: changes to the network's own preprocessing.
+        running: the device, the loader and the output.
+    """
+    device = pick_device(running.device)
+    check_loader_options(running.batch_size, running.workers, asked.limit)
+    keep_freed_memory()
+    if asked.arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # with so little work, threads mostly wait
+    torch.manual_seed(pruning.seed)  # for --weights random
+    model, images = load_images(asked, data, preprocessing)
+    loading: dict[str, Any] = {
+        "batch_size": running.batch_size,
+        "workers": running.workers,
+        "device": device,
+    }
+    calibration, name = None, ""
+    if claim.repair:
+        calibration, name = load_calibration(
+            claim.calibration or data, model, images=claim.calibration_images, scored=[images],
+            data_root=asked.data_root, skip_corrupt=asked.skip_corrupt, workers=running.workers,
+        )  # fmt: skip
+    provenance = provenance_of(model, images, "")
+    sha = weights_sha256(model.model)
+    settings = (sha, len(images.dataset), claim, pruning, device, running.amp)
+    folder = running.output or named_output("budget", provenance, settings)
+    found = budget(
+        model.model,
+        make_loader(images, **loading),
+        claim.max_drop,
+        confidence=claim.confidence,
+        repair=claim.repair,
+        calibration=calibration,
+        device=device,
+        amp=running.amp,
+        **given(pruning),
+    )
+    content = {
+        "model": model.name,
+        "weights": model.weights,
+        "weights_sha256": sha,
+        "data": images.name,
+        "split": images.split,
+        "preprocess": str(model.preprocess),
+        "repair": list(claim.repair),
+        "calibration": name,
+        "calibration_count": 0 if calibration is None else len(calibration),
+        **asdict(pruning),
+        **asdict(found),
+        "versions": versions(),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / CHECKPOINT, model.model)
+    replace_files({folder / REPORT: text.encode()})
+    with Stdout("the summary", written=True) as stdout:
+        stdout.write(text if running.json else budget_text(found))
+        say(f"wrote {CHECKPOINT}, {REPORT} to {folder}")
+
+
+def budget_text(found: Budget) -> str:
+    """The looks, the claim, and what a sparser network would need."""
+    lines = ["  ratio  images  lost  won"]
+    lines += [
+        f"{100 * one.p_prune:6.0f}%  {one.count:6,}  {one.lost:4}  {one.won:3}  "
+        + ("passed" if one.passed else "failed")
+        for one in found.looks
+    ]
+    sure = f"with {100 * found.confidence:g}% confidence"
+    if found.p_prune:
+        lines += [
+            "",
+            f"{100 * found.p_prune:g}% pruned: top-1 {found.dense_top1:.2f} to {found.top1:.2f}, "
+            f"a drop of {found.drop:.2f} points, {sure} below {found.drop_high:.2f} "
+            f"(asked: {found.max_drop:g}), on {found.count:,} images",
+        ]
+    else:
+        lines += ["", f"no pruned network drops {sure} by less than {found.max_drop:g} points"]
+    if found.needed is not None and found.needed_for is not None:
+        lines.append(
+            f"{100 * found.needed_for:g}% dropped by less in what was scored; to show it takes "
+            f"about {found.needed:,} images"
+        )
+    lines.append(
+        f"{len(found.looks)} looks at the same images, each at a seventh of the allowed error; "
+        f"{found.passes:.1f} passes over the images"
+    )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,93 @@
+"""The options of ``secateurs budget``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from secateurs.cli.option_types import (
+    Granularity,
+    MaybeWhole,
+    RepairStep,
+    Scope,
+    Several,
+    Whole,
+    panel,
+    scores,
+)
+
+NAMED_DATA = (
+    *("digits", "mnist", "fashion-mnist", "kmnist", "usps"),
+    *("cifar10", "cifar100", "svhn", "stl10"),
+)
+"""Data sets that have a training split, of which images can calibrate a repair."""
+
+
+@panel("What is claimed", 2)
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The margin, and what is done to stay within it.
+
+    Args:
+        max_drop: Points of top-1 accuracy that the drop must stay below.
+        confidence: Of the claim, all looks together.
+        repair: Steps after each pruning: batchnorm, channels, reconstruct, sparsegpt, distill.
+        calibration: Images for the repair, of which no label is read: a folder with images
+            anywhere in it, or a data set by name (its training split); of named data its own,
+            unless you say so. None of them may be scored.
+        calibration_images: Use this many of them, spread evenly.
+    """
+
+    max_drop: float = 1.0
+    confidence: float = 0.95
+    repair: Several[RepairStep] = ()
+    calibration: str | None = None
+    calibration_images: Whole = 256
+
+
+@panel("How to prune", 3)
+@dataclass(frozen=True, kw_only=True)
+class BudgetPruning:
+    """How to prune; the ratio is what is looked for.
+
+    Args:
+        granularity: What is pruned as one unit.
+        scope: Who competes with whom: global (all units) or layer.
+        score: The name of a criterion.
+        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...;
+            default conv, linear, attention and experts.
+        include: Prune only these, globs on the names of parameters or of modules around them.
+        exclude: Do not prune these, globs on such names.
+        seed: Of random scores.
+    """
+
+    granularity: Granularity = "weight"
+    scope: Scope = "global"
+    score: Annotated[str, scores(data_free=True)] = "magnitude"
+    layers: Several[str] = ()
+    include: Several[str] = ()
+    exclude: Several[str] = ()
+    seed: Whole = 0
+
+
+@panel("Running", 4)
+@dataclass(frozen=True, kw_only=True)
+class BudgetRunning:
+    """The device, the loader and the output.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        batch_size: Images in a batch; a network is given up at the end of one.
+        workers: Processes that decode images.
+        amp: Run under autocast.
+        output: Folder for model.safetensors and budget.json; default secateurs-results/NAME.
+        json: Print budget.json instead of a summary.
+    """
+
+    device: str = "auto"
+    batch_size: Annotated[Whole, Parameter(alias="-b")] = 25
+    workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
+    amp: bool = False
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    json: bool = False

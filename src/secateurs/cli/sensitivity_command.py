@@ -1,0 +1,114 @@
+"""``secateurs sensitivity``: what each layer costs when it is pruned alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from secateurs._console import say
+from secateurs._validation import check_ratio
+from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.loading import (
+    check_loader_options,
+    leave_gradients,
+    load_images,
+    make_loader,
+    named_output,
+    pick_device,
+    provenance_of,
+)
+from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.sensitivity_options import Allocating, LayerPruning
+from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepRunning
+from secateurs.cli.telling import Tracker, check_trackers, log_folder
+from secateurs.criteria import criterion_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation import propose_ratios, sensitivity
+from secateurs.provenance import weights_sha256
+from secateurs.repair import write_ratios
+from secateurs.report import plot_sensitivity, print_sensitivity_table
+from secateurs.results import SensitivityRow
+
+RATIOS = "ratios.json"
+
+
+def run_sensitivity(
+    asked: SweepImages,
+    data: str,
+    pruning: LayerPruning,
+    allocating: Allocating,
+    preprocessing: Preprocessing,
+    running: SweepRunning,
+    log_to: Sequence[Tracker] = (),
+) -> Path:
+    """Load, measure, report, and propose ratios; returns the folder of the results.
+
+    Args:
+        asked: the network and the images.
+        data: the data set or folder.
+        pruning: how layers are pruned.
+        allocating: which ratios are proposed.
+        preprocessing: changes to the network's own preprocessing.
+        running: the device, the loader and the output.
+        log_to: where the rows are logged.
+    """
+    check_trackers(log_to)
+    if allocating.allocate is not None:
+        check_ratio("allocate", allocating.allocate)
+    if allocating.unlabelled and allocating.cost != "divergence":
+        raise InvalidArgumentError(f"--cost {allocating.cost} needs labels: leave out --unlabelled")
+    needs_gradients = criterion_of(pruning.score).needs_gradients
+    if allocating.unlabelled and needs_gradients:
+        raise InvalidArgumentError(f"--score {pruning.score} needs labels: leave out --unlabelled")
+    device = pick_device(running.device)
+    check_loader_options(running.batch_size, running.workers, asked.limit)
+    keep_freed_memory()
+    if asked.arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # with so little work, threads mostly wait
+    torch.manual_seed(pruning.seed)  # for --weights random
+    model, images = load_images(asked, data, preprocessing, unlabelled=allocating.unlabelled)
+    loader = make_loader(
+        images, batch_size=running.batch_size, workers=running.workers, device=device
+    )
+    model.model.to(device)
+    scored_on = ""
+    if needs_gradients:
+        scored_on = leave_gradients(
+            model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
+        )
+    provenance = provenance_of(model, images, scored_on)
+    weights = weights_sha256(model.model)
+    settings = (weights, len(images.dataset), pruning, allocating.unlabelled, device, running.amp)
+    folder = running.output or named_output("sensitivity", provenance, settings)
+    rows = sensitivity(
+        model.model,
+        loader,
+        labels=not allocating.unlabelled,
+        provenance=provenance,
+        device=device,
+        amp=running.amp,
+        output=folder,
+        overwrite=not running.resume,
+        **given(pruning),
+    )
+    _report(rows, folder, allocating, running.title)
+    log_folder(folder, log_to)
+    return folder
+
+
+def _report(
+    rows: list[SensitivityRow], folder: Path, allocating: Allocating, title: str | None
+) -> None:
+    with Stdout(written=True) as stdout:
+        stdout.table(lambda console: print_sensitivity_table(rows, console))
+        names = ["results.csv", "results.jsonl"]
+        if allocating.allocate is not None:
+            write_ratios(
+                folder / RATIOS, propose_ratios(rows, allocating.allocate, allocating.cost)
+            )
+            names.append(RATIOS)
+            if allocating.cost != "divergence":
+                say("these ratios were chosen with labels: score them on other images")
+        plots = drawn(lambda: plot_sensitivity(rows, folder / "sensitivity", title=title))
+        say(f"wrote {', '.join([*names, *(plot.name for plot in plots)])} to {folder}")

@@ -1,0 +1,52 @@
+"""The options of ``secateurs sensitivity``."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from secateurs.cli.option_types import Granularity, Several, Whole, panel, scores
+
+
+@panel("How to prune", 2)
+@dataclass(frozen=True, kw_only=True)
+class LayerPruning:
+    """How each layer is pruned alone.
+
+    Args:
+        ratios: Ratios of each layer's units that are candidates; default 0.25 0.5 0.75 0.9.
+        p_bern: Probability of each candidate.
+        granularity: What is pruned as one unit.
+        score: The name of a criterion.
+        layers: Kinds of layers that are measured: conv, conv2d, linear, attention, experts, all,
+            ...; default conv, linear, attention and experts.
+        include: Measure only these, globs on the names of parameters or of modules around them.
+        exclude: Do not measure these, globs on such names.
+        seed: Of random scores and draws.
+    """
+
+    ratios: Several[float] = ()
+    p_bern: float = 1.0
+    granularity: Granularity = "weight"
+    score: Annotated[str, scores()] = "magnitude"
+    layers: Several[str] = ()
+    include: Several[str] = ()
+    exclude: Several[str] = ()
+    seed: Whole = 0
+
+
+@panel("What to choose from it", 3)
+@dataclass(frozen=True, kw_only=True)
+class Allocating:
+    """How ratios are proposed.
+
+    Args:
+        allocate: Propose a ratio for each layer, this much in all, and write them to ratios.json
+            for sweep and prune --ratios-from.
+        cost: What a layer's pruning costs: divergence from the dense network's outputs (needs no
+            labels), loss (its increase) or accuracy (its drop).
+        unlabelled: Read no labels: DIR is any folder of images, and the dense network's classes
+            count as right. Images that choose ratios should not be those that score them.
+    """
+
+    allocate: float | None = None
+    cost: Literal["divergence", "loss", "accuracy"] = "divergence"
+    unlabelled: bool = False

@@ -1,0 +1,239 @@
+"""Measure what each layer costs: every layer is pruned alone, at several ratios."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs._validation import check_ratio
+from secateurs.criteria import Score
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.evaluation.batches import length
+from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
+from secateurs.evaluation.fingerprint import fingerprint
+from secateurs.evaluation.images_alone import without_labels
+from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
+from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.partial_results import Progress
+from secateurs.evaluation.ranks import Ranks
+from secateurs.evaluation.runner import SweepRun, earlier_progress
+from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
+from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
+from secateurs.pruning import set_aside
+from secateurs.results import Results, Rows, SensitivityRow
+
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+_DATA = "image_samples"
+
+
+def sensitivity(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    ratios: float | Sequence[float] = RATIOS,
+    labels: bool = True,
+    p_bern: float = 1.0,
+    granularity: str = "weight",
+    score: Score = "magnitude",
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    seed: int = 0,
+    provenance: Provenance | None = None,
+    device: str | torch.device | None = None,
+    amp: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+    save_every: float = SAVE_EVERY_SECONDS,
+) -> Rows[SensitivityRow]:
+    """Measure what it costs to prune each layer alone, at several ratios.
+
+    The network that is scored is exactly that of `secateurs.global_prune` with ``include`` naming
+    one layer. All layers and ratios are scored in one loop over ``loader``: each image is read and
+    decoded once. A model that is pruned already is measured from its original weights, and is
+    afterwards as it was before.
+
+    Each row has the accuracy, the images that flip either way against the dense network, and two
+    costs that need no label: the divergence from the dense network's outputs, and the agreement
+    with its classes. To choose ratios (`propose_ratios`), measure on images that score nothing:
+    on unlabelled calibration images with ``labels=False``.
+
+    Args:
+        model: as for `sweep`.
+        loader: batches of (images, labels); with ``labels=False`` also of images alone.
+        ratios: ratios of each layer's units that are candidates; 0, the dense network, is always
+            measured.
+        labels: False reads no label: the dense network's class stands for each.
+        p_bern: probability of each candidate.
+        granularity: see `secateurs.SelectionOptions`.
+        score: see `secateurs.SelectionOptions`.
+        layers: which layers are measured; see `secateurs.SelectionOptions`.
+        include: likewise.
+        exclude: likewise.
+        seed: of random scores and draws, the same for each layer.
+        provenance: names for the rows.
+        device: where to run; the model is moved there. Default the device of the model.
+        amp: whether to run under autocast.
+        output: a folder for the rows; the same call continues an interrupted run there.
+        overwrite: delete the results that ``output`` holds.
+        progress: False shows no progress.
+        save_every: seconds between two saves of the progress.
+
+    Returns:
+        One row for each layer and ratio, in the order of the model.
+
+    Raises:
+        InvalidArgumentError: an argument is wrong, ``output`` holds another run, or labels are not
+            classes of the model.
+        FailureError: the disk is full, an image is corrupt, or one image does not fit in memory.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> data = [(torch.randn(3, 4), i % 2) for i in range(8)]
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=4)
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5),
+        ...                             torch.nn.Linear(5, 2))
+        >>> rows = sc.sensitivity(model, loader, ratios=[0.5, 0.9])
+        >>> [(row.layer, row.p_prune, row.lost + row.won <= row.count) for row in rows]
+        [('1.weight', 0.5, True), ('1.weight', 0.9, True), ('2.weight', 0.5, True),
+         ('2.weight', 0.9, True)]
+    """
+    asked = _positive(ratios)
+    choice = LayerChoice(layers, include, exclude)
+    options: dict[str, Any] = {
+        "p_prune": asked,
+        "p_bern": p_bern,
+        "granularity": granularity,
+        "score": score,
+        "seed": seed,
+    }
+    loader = loader if labels else without_labels(loader)
+    with ExitStack() as stack:
+        stack.enter_context(set_aside(model))
+        placed = moved_to(model, device)
+        networks = LayerVariants(model, choice, options)
+        columns = shared_columns(model, provenance or Provenance(), placed, amp, loader)
+        run = _Run(networks, columns, labels="data" if labels else "dense")
+        results, before = None, dict[str, Progress]()
+        if output is not None:
+            results = stack.enter_context(Results(output, SensitivityRow))
+            config = run.configuration(choice, asked, length(loader))
+            config[_DATA] = fingerprint(loader)
+            results.open(config, overwrite=overwrite, optional={_DATA: "other images or labels"})
+            rows = run.finished(results.rows())
+            if rows:
+                results.clear_progress()
+                return Rows(rows)
+            keys = [variant.key for variant in networks.variants]
+            before = earlier_progress(results, keys, length(loader))
+        stack.enter_context(evaluating(model))
+        counts = SweepRun(
+            *(loader, networks.variants, networks, placed, amp, results, Ranks(), before),
+            save_every,
+            title="Pruning each layer",
+            beside_dense=True if labels else "labels",
+        ).run(progress)
+        rows = run.rows(counts)
+        if results is not None:
+            results.add_all(rows)
+            results.clear_progress()
+        return Rows(rows)
+
+
+def _positive(ratios: float | Sequence[float]) -> list[float]:
+    several = [ratios] if isinstance(ratios, int | float) else list(ratios)
+    found = sorted({check_ratio("ratios", ratio) for ratio in several} - {0.0})
+    if not found:
+        raise InvalidArgumentError(
+            Argument("ratios"), " holds nothing above 0: write ", Argument("ratios", [0.5, 0.9])
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is measured, and how it becomes rows."""
+
+    networks: LayerVariants
+    columns: Mapping[str, Any]
+    labels: str
+
+    @property
+    def pruned(self) -> list[LayerVariant]:
+        """The networks in the order of the rows."""
+        return [variant for variant in self.networks.variants if not variant.is_dense]
+
+    def configuration(
+        self, choice: LayerChoice, ratios: Sequence[float], images: int | None
+    ) -> dict[str, Any]:
+        """What must be the same for a run to continue."""
+        same = {n: v for n, v in self.columns.items() if n not in ("batch_size", "versions")}
+        grid = next(iter(self.networks.grids.values()))
+        setting = grid.cells[0].setting
+        named = is_named(setting, self.columns)
+        return same | {
+            "command": "sensitivity",
+            "images": images,
+            "labels": self.labels,
+            "ratios": list(ratios),
+            "p_bern": grid.p_berns,
+            "granularity": setting.granularity,
+            "score": setting.score_name,
+            "seed": grid.seed,
+            "layers": joined(choice.layers),
+            "include": joined(choice.include),
+            "exclude": joined(choice.exclude),
+            "candidates": {
+                name: self.networks.fingerprint(name) for name in self.networks.grids if not named
+            },
+        }
+
+    def finished(self, rows: Iterable[SensitivityRow]) -> list[SensitivityRow]:
+        """The rows on disk in the order of the model; none unless all are there."""
+        found = {(row.layer, row.p_prune): row for row in rows}
+        wanted = [(each.layer, each.variant.p_prune) for each in self.pruned]
+        return [found[key] for key in wanted] if all(key in found for key in wanted) else []
+
+    def rows(self, counts: Mapping[str, Progress]) -> list[SensitivityRow]:
+        """A row for each network but the dense one."""
+        dense = counts["dense"]
+        return [self._row(each, counts[each.key], dense) for each in self.pruned]
+
+    def _row(self, each: LayerVariant, found: Progress, dense: Progress) -> SensitivityRow:
+        setting, size = each.variant.setting, self.networks.size(each.layer)
+        kept = set(SensitivityRow.columns())  # without the calibration, of which there is none
+        shared = {name: value for name, value in self.columns.items() if name in kept}
+        if not setting.criterion.needs_data:
+            shared["score_data"] = ""
+        count = found.tally.count
+        pairs = list(zip("".join(dense.hits), "".join(found.hits), strict=True))
+        lost, won = pairs.count(("1", "0")), pairs.count(("0", "1"))
+        return SensitivityRow(
+            **shared,
+            labels=self.labels,
+            layer=each.layer,
+            granularity=setting.granularity,
+            score=setting.score_name,
+            p_prune=each.variant.p_prune,
+            p_bern=each.variant.p_bern,
+            seed=each.variant.seed,
+            achieved=found.achieved,
+            targets=size.targets,
+            units=size.units,
+            count=count,
+            top1=found.tally.top1,
+            dense_top1=dense.tally.top1,
+            change=100 * (won - lost) / count,
+            lost=lost,
+            won=won,
+            agreement=100 * found.tally.agreed / count,
+            loss=found.tally.loss,
+            dense_loss=dense.tally.loss,
+            divergence=found.tally.divergence_sum / count,
+            duration=round(found.seconds, 3),
+        )

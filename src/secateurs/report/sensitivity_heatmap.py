@@ -1,0 +1,88 @@
+"""The heat map of a sensitivity run: how much accuracy each layer costs at each ratio."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from secateurs.report.figure import EDGE, add_axes, head, head_height, wrap, write_figure
+from secateurs.report.labels import text_width
+from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
+from secateurs.report.table import percent
+from secateurs.results import SensitivityRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH, _HEIGHT, _NAME = 46.0, 13.0, 7.0  # of a cell and of letters, points
+_UNDER, _NARROWEST = 30.0, 320.0
+_DARK = (0.60, 0.11, 0.05)  # the colour of the greatest loss
+_MIDDLE: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
+
+
+def plot_sensitivity(
+    rows: Sequence[SensitivityRow],
+    path_stem: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> list[Path]:
+    """Draw the change of top-1 for each layer and ratio, as PNG and as SVG.
+
+    Args:
+        rows: The rows of one run.
+        path_stem: Path of the files without ".png" and ".svg"; its folder is made.
+        title: First line above the figure; default the name of the network.
+
+    Returns:
+        The paths of the PNG (200 dots an inch) and the SVG.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+        FailureError: The files cannot be written.
+    """
+    safe = [row.printable() for row in rows]
+    layers_and_ratios(safe)
+    return write_figure(lambda: _figure(safe, title), path_stem)
+
+
+def _figure(rows: Sequence[SensitivityRow], title: str | None) -> "Figure":
+    from matplotlib.figure import Figure
+
+    layers, ratios = layers_and_ratios(rows)
+    left = max(text_width(layer, _NAME) for layer in layers) + EDGE + 8
+    across, down = _WIDTH * len(ratios), _HEIGHT * len(layers)
+    width = max(left + across + EDGE, _NARROWEST)
+    greatest = max(1.0, math.ceil(max(-row.change for row in rows)))
+    said = f"change of top-1 in points where one layer alone is pruned, darkest at -{greatest:g}"
+    note = wrap(f"{said}; {describe_sensitivity(rows)}", width - 2 * EDGE)
+    named = title or rows[0].model
+    height = down + _UNDER + head_height(named, note)
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = add_axes(figure, left, _UNDER, across, down)
+    for row in rows:
+        _draw(axes, ratios.index(row.p_prune), layers.index(row.layer), row, greatest)
+    _frame(axes, layers, [percent(ratio) for ratio in ratios])
+    head(figure, named, note)
+    return figure
+
+
+def _draw(axes: "Axes", across: int, down: int, row: SensitivityRow, greatest: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    share = min(max(-row.change / greatest, 0.0), 1.0)
+    colour = tuple(1 - share * (1 - part) for part in _DARK)
+    axes.add_patch(Rectangle((across, down), 1, 1, facecolor=colour, edgecolor="white"))
+    ink = "white" if share > 0.5 else "#222222"
+    axes.text(across + 0.5, down + 0.5, f"{row.change:+.1f}", color=ink, **_MIDDLE)
+
+
+def _frame(axes: "Axes", layers: Sequence[str], ratios: Sequence[str]) -> None:
+    axes.set_xlim(0, len(ratios))
+    axes.set_ylim(len(layers), 0)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=_NAME, pad=3)
+    axes.set_xticks([i + 0.5 for i in range(len(ratios))], ratios)
+    axes.set_yticks([i + 0.5 for i in range(len(layers))], layers)
+    axes.set_xlabel("pruned units of the layer", fontsize=_NAME, labelpad=3)

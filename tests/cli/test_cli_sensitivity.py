@@ -1,0 +1,73 @@
+"""From measured layers to ratios, networks, claims and differences, by command."""
+
+import json
+from pathlib import Path
+
+from command_line import Run
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from secateurs.zoo.digits import DigitsCNN
+
+RANDOM = ("--weights", "random", "--limit", 30)
+
+
+def test_ratios_are_proposed_measured_and_pruned(run: Run, tmp_path: Path) -> None:
+    first = run("sensitivity", *RANDOM, "--ratios", 0.5, 0.9, "--allocate", 0.6, "-o", "s")
+    assert first.code == 0 and "conv1.weight" in first.out
+    assert {path.name for path in Path("s").iterdir()} == {
+        *("command.txt", "config.json", "ratios.json", "results.csv", "results.jsonl"),
+        *("sensitivity.png", "sensitivity.svg"),
+    }
+    ratios = json.loads(Path("s/ratios.json").read_text())
+    assert len(ratios) == 5 and max(ratios.values()) <= 0.9
+
+    swept = run("sweep", *RANDOM, "--ratios-from", "s/ratios.json", "-o", "w")
+    assert swept.code == 0, swept
+    dense, pruned = map(json.loads, Path("w/results.jsonl").read_text().splitlines())
+    assert dense["p_prune"] == 0 and abs(pruned["achieved"] - 0.6) < 1e-4
+
+    save_file(DigitsCNN().state_dict(), tmp_path / "in.safetensors")
+    asked = ("in.safetensors", "-o", "out.safetensors", "--ratios-from", "s/ratios.json")
+    assert run("prune", *asked).code == 0
+    weight = load_file("out.safetensors")["conv3.weight"]
+    assert int((weight == 0).sum()) == round(ratios["conv3.weight"] * weight.numel())
+    assert "not both" in run("prune", *asked, "--p-prune", 0.5).complaint
+
+    shown = run("report", "s", "--markdown")
+    assert shown.out.startswith("| layer | weights | 50% | 90% |")
+
+
+def test_images_without_labels_measure_what_layers_cost(run: Run) -> None:
+    Path("pictures").mkdir()
+    for number in range(6):
+        Image.new("L", (8, 8), 40 * number).save(f"pictures/{number}.png")
+    asked = ("sensitivity", "--weights", "random", "-d", "pictures", "--unlabelled")
+    found = run(*asked, "--ratios", 0.5, "--include", "conv*", "-o", "s")
+    assert "6 images of pictures (all), dense no labels read" in found.out
+    assert "needs labels" in run(*asked, "--cost", "loss").complaint
+    assert "needs labels" in run(*asked, "--score", "taylor").complaint
+
+
+def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
+    found = run("budget", "--max-drop", 3, "--limit", 300, "-o", "b")
+    assert found.code == 0 and "with 95% confidence below" in found.out, found
+    said = json.loads(Path("b/budget.json").read_text())
+    assert said["p_prune"] > 0 and said["drop_high"] < 3 and said["count"] == 300
+    state = load_file("b/model.safetensors")
+    weights = [state[name] for name in state if state[name].dim() > 1]
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    assert zeros == round(said["p_prune"] * sum(weight.numel() for weight in weights))
+    assert "needs 492 images" in run("budget", "--limit", 300).complaint
+    repair = ("budget", "-d", "pictures", "--repair", "batchnorm")
+    assert "--calibration DIR" in run(*repair).complaint
+
+
+def test_runs_are_compared(run: Run) -> None:
+    for score in ("magnitude", "random"):
+        run("sweep", *RANDOM, "--p-prune", 0, 0.5, "--score", score, "-o", score)
+    found = run("compare", "magnitude", "random")
+    assert "random against magnitude" in found.out and "lost/won" in found.out
+    lines = run("compare", "magnitude", "random", "--json").out.splitlines()
+    assert [json.loads(line)["paired"] for line in lines] == [True, True]
+    assert json.loads(lines[0])["difference"] == 0

@@ -1,0 +1,102 @@
+"""Each row is what pruning that layer for real gives, and an interrupted run goes on."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_nets import Images, Stop, Stopping, loader, network
+
+import secateurs as sc
+from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation import Provenance, sensitivity
+from secateurs.results import SensitivityRow, read_sensitivity_rows
+
+QUICK: dict[str, Any] = {
+    "ratios": [0.5, 0.9], "progress": False, "provenance": Provenance(model="net"),
+}  # fmt: skip
+
+
+def same(rows: list[SensitivityRow]) -> list[tuple[Any, ...]]:
+    """All that must be equal between two runs of one configuration."""
+    kept = ("top1", "lost", "won", "agreement", "achieved", "dense_top1")
+    return [(*row.key, *(getattr(row, name) for name in kept)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"granularity": "filter"},
+        {"p_bern": 0.5, "seed": 3},
+        {"score": "random", "seed": 4},
+        {"exclude": "head"},
+    ],
+)
+def test_a_row_is_what_a_real_prune_of_that_layer_gives(options: dict[str, Any]) -> None:
+    images, model = Images(), network().eval()
+    rows = sensitivity(model, loader(images), **QUICK, **options)
+    layers = [target.name for target in sc.find_targets(model, exclude=options.get("exclude"))]
+    assert [(row.layer, row.p_prune) for row in rows] == [
+        (n, r) for n in layers for r in (0.5, 0.9)
+    ]
+    assert sorted(images.reads) == list(range(len(images)))  # each image is read once
+    with torch.no_grad():
+        dense = model(images.pixels)
+        for row in rows:
+            given = {"seed": 0} | {k: v for k, v in options.items() if k != "exclude"}
+            with sc.pruned(model, row.p_prune, include=[row.layer], **given):
+                pruned = model(images.pixels)
+            before, after = (logits.argmax(1) == images.labels for logits in (dense, pruned))
+            assert (row.lost, row.won) == (
+                int((before & ~after).sum()),
+                int((~before & after).sum()),
+            )
+            assert row.change == pytest.approx(row.top1 - row.dense_top1)
+            assert row.top1 == pytest.approx(100 * after.float().mean().item())
+            agreed = (dense.argmax(1) == pruned.argmax(1)).float().mean().item()
+            assert row.agreement == pytest.approx(100 * agreed)
+            ours, theirs = pruned.log_softmax(1), dense.log_softmax(1)
+            expected = (theirs.exp() * (theirs - ours)).sum(1).mean().item()
+            assert row.divergence == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_without_labels_the_dense_network_says_what_is_right() -> None:
+    images = Images()
+    rows = sensitivity(network(), loader(images), labels=False, **QUICK)
+    images.labels = torch.zeros_like(images.labels)  # no label has a say
+    again = sensitivity(network(), loader(images), labels=False, **QUICK)
+    alone = sensitivity(network(), [images.pixels[:20], images.pixels[20:]], labels=False, **QUICK)
+    assert same(rows) == same(again) == same(alone)
+    assert all(row.dense_top1 == 100 and row.top1 == row.agreement for row in rows)
+    assert {row.labels for row in rows} == {"dense"}
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        sensitivity(Stopping(after=25), loader(), output=tmp_path, save_every=0.0, **QUICK)
+    images = Images()
+    rows = sensitivity(network(), loader(images), output=tmp_path, **QUICK)
+    assert 8 < len(images.reads) < len(images)
+    assert same(rows) == same(sensitivity(network(), loader(), **QUICK))
+    assert (
+        read_sensitivity_rows(tmp_path) == read_sensitivity_rows(tmp_path / "results.csv") == rows
+    )
+    images.reads.clear()
+    assert sensitivity(network(), loader(images), output=tmp_path, **QUICK) == rows
+    assert len(images.reads) == 4  # no more than tells the images apart
+    with pytest.raises(InvalidArgumentError, match="ratios"):
+        sensitivity(network(), loader(), output=tmp_path, ratios=0.5)
+
+
+def test_a_pruned_model_is_measured_from_its_originals_and_stays_pruned() -> None:
+    model = sc.global_prune(network().train(), 0.3)
+    rows = sensitivity(model, loader(), **QUICK)
+    assert same(rows) == same(sensitivity(network(), loader(), **QUICK))
+    assert sc.sparsity(model).ratio == pytest.approx(0.3, abs=0.01) and model.training
+
+
+@pytest.mark.parametrize("ratios", [[], [0.0], [1.5]])
+def test_ratios_that_say_nothing_are_refused(ratios: list[float]) -> None:
+    with pytest.raises(InvalidArgumentError, match="ratios"):
+        sensitivity(network(), loader(), ratios=ratios)

@@ -1,0 +1,51 @@
+"""Table and heat map of a sensitivity run."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from secateurs.errors import InvalidArgumentError
+from secateurs.report import plot_sensitivity, print_sensitivity_table, sensitivity_markdown
+from sensitivity_rows import make_sensitivity_row
+
+ROWS = [
+    make_sensitivity_row(layer, ratio, top1=top1)
+    for layer, every in {"conv1.weight": (89.0, 40.0), "a [b]|\x1b.weight": (91.0, 80.0)}.items()
+    for ratio, top1 in zip((0.5, 0.9), every, strict=True)
+]
+
+
+@pytest.mark.parametrize("width", [50, 120])
+def test_the_table_has_a_layer_a_line(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    print_sensitivity_table(ROWS, Console(width=width))
+    said = capsys.readouterr().out
+    for text in (
+        "conv1.weight",
+        "-50.0 (152/2)",
+        "+1.0 (2/5)",
+        "a [b]|\\x1b.weight",
+        "dense 90.0%",
+    ):
+        assert text in " ".join(said.split())
+    assert "\x1b" not in said
+
+
+def test_markdown_escapes_what_would_break_it() -> None:
+    text = sensitivity_markdown(ROWS)
+    assert "| conv1.weight | 1,000 | -1.0 (5/2) | -50.0 (152/2) |" in text
+    assert "a [b]\\|\\x1b.weight" in text
+
+
+def test_the_heat_map_names_every_layer(tmp_path: Path) -> None:
+    png, svg = plot_sensitivity(ROWS, tmp_path / "heat", title="Layers")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    drawn = svg.read_text()
+    for text in ("conv1.weight", "-50.0", "+1.0", "50%", "90%", "Layers", "darkest at -50"):
+        assert text in drawn
+
+
+def test_nothing_cannot_be_shown(tmp_path: Path) -> None:
+    for show in (print_sensitivity_table, lambda rows: plot_sensitivity(rows, tmp_path / "heat")):
+        with pytest.raises(InvalidArgumentError, match="no rows"):
+            show([])
