@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token, convert
 
 from secateurs._console import say
+from secateurs._validation import nearest
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS, with_help
 from secateurs.cli.processes import is_first
 from secateurs.cli.prune_options import FilePruning, Writing
@@ -144,6 +145,7 @@ def _usual_data(arch: str) -> str:
             return data
     raise InvalidArgumentError(
         f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
+        + nearest(arch, (*DIGITS_NETWORKS, *_MNIST), similar=0.8)
     )
 
 

@@ -53,7 +53,7 @@ def run_speed(asked: SpeedNetwork, pruning: SpeedPruning, running: SpeedOutput) 
         results.open(config, overwrite=not running.resume)
         done = {row.key for row in results.rows()}
         total = len(ratios) * len(asked.batch_sizes) * len(threads)
-        with progress_bar("Measuring", total) as bar:
+        with progress_bar("Measuring", total, unit="settings") as bar:
             bar.advance(len(done))
             rows = speed_sweep(
                 model.model,
