@@ -117,9 +117,9 @@ def check_keywords(
             )
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str], *, similar: float = 0.5) -> str:
     """Return ``"; did you mean ...?"`` for the closest of ``choices``, or an empty string."""
-    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=0.5)
+    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=similar)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

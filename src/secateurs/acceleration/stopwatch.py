@@ -11,6 +11,8 @@ Measure = Callable[[Functions], Mapping[str, float]]
 """What decides: gives the seconds that each function takes, by name. The first is the dense one."""
 
 _LEAST_SECONDS = 1e-3  # that a function is called for in a round
+_BRIEF = 5e-3  # seconds of a call, below which it matters that the first ones are slower
+_WARMING = 3  # such calls in each round before those that count
 _HOPELESS = 1.5  # times as slow as the fastest: not measured to the end
 _FIRST_ROUNDS = 3
 
@@ -19,9 +21,10 @@ class Stopwatch:
     """Calls every function in each round, one after the other.
 
     A function's time is the first one's median times the median of their ratio in each round, so
-    that a slow moment of the machine, which all of a round share, changes little. Where one thread
-    of a CPU works, its processor time counts, which other programs hardly change; else the time on
-    the clock.
+    that a slow moment of the machine, which all of a round share, changes little. After another
+    function's calls the first of brief ones are several times as slow, since the caches hold other
+    data and code; they do not count. Where one thread of a CPU works, its processor time counts,
+    which other programs hardly change; else the time on the clock.
 
     Args:
         device: what the functions compute on.
@@ -43,7 +46,7 @@ class Stopwatch:
         seconds: dict[str, list[float]] = {name: [] for name in left}
         for number in range(self._rounds):
             for name, function in left.items():
-                seconds[name].append(self._seconds(function, calls[name]))
+                seconds[name].append(self._seconds(function, *calls[name]))
             if number + 1 == _FIRST_ROUNDS:
                 medians = {name: statistics.median(seconds[name]) for name in left}
                 most = _HOPELESS * min(medians.values())
@@ -51,13 +54,16 @@ class Stopwatch:
         dense = statistics.median(seconds[first])
         return {name: dense * _ratio(taken, seconds[first]) for name, taken in seconds.items()}
 
-    def _calls_for(self, function: Callable[[], object]) -> int:
-        """How many calls a round has; the first of all warms up."""
+    def _calls_for(self, function: Callable[[], object]) -> tuple[int, int]:
+        """How many calls a round has: at first those that do not count, and then those that do."""
         function()
-        once = self._seconds(function, 1)
-        return max(1, min(1000, round(_LEAST_SECONDS / max(once, 1e-7))))
+        once = min(self._seconds(function, 0, 1) for _ in range(_WARMING))
+        counted = max(1, min(1000, round(_LEAST_SECONDS / max(once, 1e-7))))
+        return (_WARMING if once < _BRIEF else 0), counted
 
-    def _seconds(self, function: Callable[[], object], calls: int) -> float:
+    def _seconds(self, function: Callable[[], object], warming: int, calls: int) -> float:
+        for _ in range(warming):
+            function()
         self._wait()
         began = self._clock()
         for _ in range(calls):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from secateurs._console import say
+from secateurs._validation import nearest
 from secateurs.cli.budget_options import NAMED_DATA, BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS
 from secateurs.cli.processes import is_first
@@ -197,6 +198,7 @@ def _usual_data(arch: str) -> str:
             return data
     raise InvalidArgumentError(
         f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
+        + nearest(arch, (*DIGITS_NETWORKS, *_MNIST), similar=0.8)
     )
 
 

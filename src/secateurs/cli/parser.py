@@ -167,5 +167,11 @@ def _of_value(error: CoercionError, option: str, value: str) -> str:
 
 
 def _nearest(word: str, choices: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    """A hint at a choice that begins with a word, that the word ends with, or that is similar."""
+    close = [choice for choice in choices if len(word) > 3 and choice.startswith(word)]
+    close += [name for name in choices if name.startswith("--") and word.endswith(name[1:])]
+    if not close:  # dashes alone make nothing similar
+        bare = {choice.lstrip("-"): choice for choice in choices}
+        similar = difflib.get_close_matches(word.lstrip("-"), list(bare), n=1, cutoff=0.6)
+        close = [bare[name] for name in similar]
     return f"; did you mean {close[0]}?" if close else ""

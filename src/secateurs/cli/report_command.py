@@ -127,7 +127,10 @@ def _check_kinds(kinds: Mapping[Path, type[Record] | None]) -> None:
         )
     if len(found) > 1:
         said = " and ".join(f"{path} is a {kind.KIND}" for kind, path in found.items())
-        raise InvalidArgumentError(f"{said}; give folders of one kind")
+        raise InvalidArgumentError(
+            f"{said}; give folders of one kind, or write "
+            "--output PAGE.html, which takes all of them"
+        )
 
 
 def _retrainings(

@@ -62,7 +62,7 @@ def run_speed(
         results.open(config, overwrite=not running.resume)
         done = {row.key for row in results.rows()}
         total = len(ratios) * len(asked.batch_sizes) * len(threads)
-        with progress_bar("Measuring", total) as bar:
+        with progress_bar("Measuring", total, unit="settings") as bar:
             bar.advance(len(done))
             rows = speed_sweep(
                 model.model,

@@ -181,11 +181,12 @@ def _warn_of_few(sites: Sequence[WeightSite]) -> None:
     few = [site for site in sites if site.values < site.inputs]
     if few:
         worst = min(few, key=lambda site: site.values / site.inputs)
+        others = f" (and so in {len(few) - 1} more)" if len(few) > 1 else ""
         warnings.warn(
             RepairWarning(
-                f"{len(few)} layers have more inputs than these images give them values, such as "
-                f"{worst.name} ({worst.inputs} and {worst.values}): damping alone decides what the "
-                "images leave open; more images may be better"
+                f"{worst.name} has {worst.inputs} inputs, and these images give {worst.values} "
+                f"values of each, too few to determine its weights{others}: more images may repair "
+                "more"
             ),
             stacklevel=6,  # past the callable module
         )

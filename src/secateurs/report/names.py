@@ -1,4 +1,4 @@
-"""Names of networks: without a prefix, and wrapped."""
+"""Names of networks, without a prefix and wrapped, and how a pruning is called."""
 
 import re
 from collections.abc import Iterable
@@ -27,3 +27,15 @@ def break_name(name: str, width: int) -> list[str]:
             else:
                 lines.append(piece)
     return [line.strip() for line in lines if line.strip()] or [name]
+
+
+def ranking(granularity: str, scope: str, score: str) -> str:
+    """Which units were pruned, in words; what is empty is left out.
+
+    Example:
+        >>> ranking("kernel", "layer", "lamp"), ranking("weight", "2:4", "magnitude")
+        ('kernels ranked per layer by lamp', 'weights pruned 2:4 by magnitude')
+    """
+    known = {"": "ranked", "global": "ranked globally", "layer": "ranked per layer"}
+    units, by = granularity and f"{granularity}s", score and f"by {score}"
+    return " ".join(filter(None, (units, known.get(scope, f"pruned {scope}"), by)))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.report.names import ranking
 from secateurs.report.table import markdown_lines, percent
 from secateurs.results import RepairRow
 
@@ -41,7 +42,7 @@ def _said(row: RepairRow) -> str:
     allocated = f", allocation {row.allocation}" if row.allocation and row.p_prune else ""
     parts = [
         f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({asked} of the "
-        f"{row.granularity}s, {row.score}, {row.scope}{allocated})",
+        f"{ranking(row.granularity, row.scope, row.score)}{allocated})",
         f"repaired from {row.calibration_count} unlabelled images of "
         f"{PurePath(row.calibration).name}, on the first of which loss (divergence from the dense "
         "network) and agreement with it are taken",

@@ -1,5 +1,6 @@
 """Accuracy and sparsity over the epochs of a training that prunes."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import add_axes, head, head_height, quiet, write_figure
+from secateurs.report.names import ranking
 from secateurs.results import RetrainRow
 
 if TYPE_CHECKING:
@@ -46,8 +48,9 @@ def describe_retrain(rows: Sequence[RetrainRow]) -> str:
     row = next(row for row in rows if row.phase == "retrain")
     regrowth = "" if row.regrowth == "none" else f", regrowth by {row.regrowth}"
     return (
-        f"{row.data}; {row.schedule}{regrowth}; {row.granularity}, {row.scope}, {row.score}; "
-        f"{row.optimizer}, rate {row.learning_rate:g}; validation {row.count} images"
+        f"{row.data}; {row.schedule}{regrowth}; "
+        f"{ranking(row.granularity, row.scope, row.score)}; "
+        f"{row.optimizer}, rate {row.learning_rate:g}; {row.count:,} images for validation"
     )
 
 
@@ -68,7 +71,10 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
 
     first = next(row for row in rows if row.phase == "retrain")
     width = _LEFT + _WIDTH + _RIGHT
-    lines = wrap(describe_retrain(rows), width - 16)
+    low, high = _accuracy_range(rows)
+    below = [row.top1 for row in rows if row.phase == "retrain" and row.top1 < low]
+    cut = f"; lowest while pruned {min(below):.1f}, below the axis" if below else ""
+    lines = wrap(describe_retrain(rows) + cut, width - 16)
     title = title or f"{first.model}, {100 * first.p_prune:.4g}% pruned"
     height = _BOTTOM + _LOWER + _GAP + _UPPER + head_height(title, lines)
     figure = Figure(figsize=(width / 72, height / 72))
@@ -91,9 +97,8 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
             f"dense {max(dense_best):.2f}", (1, max(dense_best)), (4, 0), color=_DENSE,
             xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
         )  # fmt: skip
-    every = [row.top1 for row in rows if row.split == "validation"]
-    late = sorted(every)[len(every) // 10 :]  # what an untrained epoch gives would squeeze the rest
-    upper.set_ylim(max(min(late) - 2, 0), min(100.0, max(every) + 1))
+    upper.set_ylim(low, high + (high - low) / 100)  # a line at 100 is drawn whole
+    upper.locator_params(axis="y", integer=True)  # "97.5" does not fit into the margin
     upper.set_ylabel("Validation top-1 (%)")
     lower.set_ylim(0, 100)
     lower.set_ylabel("Pruned (%)")
@@ -105,3 +110,13 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
     head(figure, title, lines)
     return figure
+
+
+def _accuracy_range(rows: Sequence[RetrainRow]) -> tuple[int, int]:
+    """Where the axis of accuracy begins and ends: multiples of 5 around nine tenths of the epochs.
+
+    The lowest tenth, such as the first epoch of an untrained network, would squeeze the rest.
+    """
+    every = sorted(row.top1 for row in rows if row.split == "validation")
+    low = 5 * max(math.ceil(every[len(every) // 10] / 5) - 1, 0)
+    return low, min(100, 5 * (math.floor(every[-1] / 5) + 1))

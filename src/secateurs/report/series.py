@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.names import short_names
+from secateurs.report.names import ranking, short_names
 from secateurs.results import Record, Row
 
 # What a dense accuracy depends on, in the order of a label.
@@ -127,14 +127,9 @@ def describe(rows: Sequence[Row]) -> str:
         # The rows have the whole path; its last part names the data.
         name = PurePath(shared("data")).name
         parts.append(f"{int(shared('count')):,} images of {name}{split}")
-    scope = {"global": "ranked globally", "layer": "ranked per layer"}
-    ranked = [
-        f"{shared('granularity')}s" if shared("granularity") else "",
-        scope.get(shared("scope"), f"pruned {shared('scope')}" if shared("scope") else "ranked"),
-        f"by {shared('score')}" if shared("score") else "",
-    ]
-    if any(ranked[::2]) or shared("scope"):
-        parts.append(" ".join(filter(None, ranked)))
+    how = [shared(name) for name in ("granularity", "scope", "score")]
+    if any(how):
+        parts.append(ranking(*how))
     if shared("layers"):
         parts.append(f"in {shared('layers').replace(';', ', ')}")
     if shared("prune_type") == "gradient":

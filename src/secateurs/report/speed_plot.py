@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import EDGE, add_axes, head, head_height, quiet, wrap, write_figure
+from secateurs.report.names import ranking
 from secateurs.report.speed_table import Setting, counted, settings_of
 from secateurs.results import SpeedRow
 from secateurs.results.speed_row import break_even
@@ -60,7 +61,7 @@ def _figure(every: Mapping[Setting, list[SpeedRow]], title: str) -> "Figure":
     across, up = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _HEIGHT + _TOP
     width = across * len(threads) + EDGE
     row = next(iter(every.values()))[0]
-    method = f"{row.granularity} granularity, {row.scope} scope, {row.score}"
+    method = ranking(row.granularity, row.scope, row.score)
     said = f"{method}; {row.processor}, {row.dtype}; dotted: faster from here on"
     lines = wrap(said, width - 2 * EDGE)
     height = up * len(batches) + head_height(title, lines)

@@ -130,7 +130,7 @@ def _load(path: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         where = path.resolve() if path == Path() else path
         raise InvalidArgumentError(
-            f"no results at {where}; give the output folder of a sweep, a transfer or a retraining,"
-            f" or its {JSONL} or {CSV}"
+            f"no results at {where}; give the output folder of a sweep, a retraining or another "
+            f"run, or its {JSONL} or {CSV}"
         )
     return read_csv(file) if file.suffix == ".csv" else read_jsonl(file)
