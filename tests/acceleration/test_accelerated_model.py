@@ -183,6 +183,73 @@ def test_changed_weights_are_noticed(change: Callable[[nn.Module], None]) -> Non
     torch.testing.assert_close(output, net(IMAGES), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"fused": True}, {"foreach": True}])
+def test_a_step_of_an_optimizer_is_noticed(options: dict[str, bool]) -> None:
+    net = pruned()
+    made = accelerate(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, **options)
+    other = torch.optim.SGD(network().parameters(), lr=0.1)
+    with torch.no_grad():
+        other.step()
+        _, said = quietly(lambda: net(IMAGES))
+        assert not said  # other weights were changed
+        for parameter in net.parameters():
+            parameter.grad = parameter.clone()  # zeros stay zeros
+        optimizer.step()  # a fused one leaves the weights' version counters as they are
+        output, said = quietly(lambda: net(IMAGES))
+        assert "the weights were changed" in said[0]
+        assert torch.equal(output, copy.deepcopy(net)(IMAGES))
+        made.refresh()
+        _, said = quietly(lambda: net(IMAGES))
+    assert not said
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * 2
+
+
+def test_a_parametrization_put_on_later_runs_dense_and_outlives_restore() -> None:
+    net = pruned()
+    sc.make_permanent(net)
+    made = accelerate(net)
+    nn.utils.parametrize.register_parametrization(net[5], "weight", Doubled())
+    with torch.no_grad():
+        expected, _ = quietly(lambda: copy.deepcopy(net)(IMAGES))
+        output, _ = quietly(lambda: net(IMAGES))
+        torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
+        made.restore()
+        torch.testing.assert_close(net(IMAGES), expected, rtol=1e-5, atol=1e-6)
+    nn.utils.parametrize.remove_parametrizations(net[5], "weight")
+    assert type(net[5]) is nn.Linear
+
+
+def test_an_example_that_the_model_changes_in_place_stays_as_it_is() -> None:
+    net, rows = perceptron(nn.ReLU()), ROWS.clone()
+    accelerate(nn.Sequential(nn.LeakyReLU(0.1, inplace=True), net), {"input": rows})
+    assert torch.equal(rows, ROWS)
+
+
+def test_sparse_and_nested_inputs_run_dense() -> None:
+    net = perceptron()
+    accelerate(net, ROWS)
+    sparse = ROWS[0].to_sparse()
+    nested = torch.nested.nested_tensor([ROWS[0], ROWS[1, :2]])
+    with torch.no_grad():
+        assert torch.equal(net[0](sparse), copy.deepcopy(net)[0](sparse))
+        assert torch.equal(net(nested)[0], copy.deepcopy(net)(nested)[0])
+
+
+@pytest.mark.parametrize("change", [torch.jit.script, lambda net: sc.gradient_prune(net, 0.5)])
+def test_what_cannot_be_done_to_an_accelerated_model_is_refused(
+    change: Callable[[nn.Module], object],
+) -> None:
+    net = pruned()
+    accelerate(net)
+    with pytest.raises(InvalidArgumentError, match=r"accelerated.*call restore\(\)"):
+        change(net)
+
+
 def test_refresh_measures_again() -> None:
     net = pruned()
     made = accelerate(net)
@@ -364,6 +431,12 @@ class Quantised(nn.Module):
 Quantised.__module__ = "torch.ao.nn.quantized.modules.linear"
 
 
+def compiled_in_place() -> nn.Module:
+    net = pruned()
+    net.compile()
+    return net
+
+
 def gradient_pruned() -> nn.Module:
     net = network()
     sc.gradient_prune(net, 0.9)
@@ -383,6 +456,7 @@ def accelerated() -> nn.Module:
         (nn.ReLU, "no zeros to make use of"),
         (lambda: torch.jit.script(pruned()), "scripted or traced: call accelerate before"),
         (lambda: torch.compile(pruned()), "is compiled"),
+        (compiled_in_place, "is compiled"),
         (lambda: nn.Sequential(pruned(), Quantised()), "1 of the model is quantised"),
         (gradient_pruned, "pruned in its backward pass alone"),
         (lambda: sc.Diversified(network(), 0.5, 0.5, seed=0), "pruned afresh at every call"),

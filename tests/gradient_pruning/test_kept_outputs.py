@@ -23,20 +23,20 @@ def _addmm(x: Tensor, weight: Tensor, keep: Tensor, bias: Tensor, *, masked_grad
 
 # Each large enough for the smaller product: name, dense, ours, input, weight, dimension, options.
 CASES = [
-    ("linear", F.linear, linear, (65, 128), (160, 128), 0, ()),
-    ("linear-3d", F.linear, linear, (5, 13, 128), (160, 128), 0, ()),
+    ("linear", F.linear, linear, (390, 128), (160, 128), 0, ()),
+    ("linear-3d", F.linear, linear, (30, 13, 128), (160, 128), 0, ()),
     (
-        "columns", lambda x, w, b: torch.addmm(b, x, w), _addmm, (65, 128), (128, 160), 1, (),
+        "columns", lambda x, w, b: torch.addmm(b, x, w), _addmm, (390, 128), (128, 160), 1, (),
     ),
-    ("conv1d", torch.conv1d, convolution(1, False), (4, 32, 99), (48, 32, 3), 0, (1, 1)),
-    ("conv2d", torch.conv2d, convolution(2, False), (3, 16, 17, 16), (16, 16, 3, 3), 0, (1, 1)),
+    ("conv1d", torch.conv1d, convolution(1, False), (24, 32, 99), (48, 32, 3), 0, (1, 1)),
+    ("conv2d", torch.conv2d, convolution(2, False), (12, 16, 17, 16), (16, 16, 3, 3), 0, (1, 1)),
     (
-        "conv2d-strided", torch.conv2d, convolution(2, False), (4, 24, 25, 23), (24, 24, 3, 3), 0,
+        "conv2d-strided", torch.conv2d, convolution(2, False), (24, 24, 25, 23), (24, 24, 3, 3), 0,
         ((2, 1), (2, 0), (1, 2)),
     ),
-    ("pointwise", torch.conv2d, convolution(2, False), (3, 48, 13, 11), (64, 48, 1, 1), 0, ()),
+    ("pointwise", torch.conv2d, convolution(2, False), (18, 48, 13, 11), (64, 48, 1, 1), 0, ()),
     (
-        "transposed2d", torch.conv_transpose2d, convolution(2, True), (3, 16, 12, 13),
+        "transposed2d", torch.conv_transpose2d, convolution(2, True), (18, 16, 12, 13),
         (16, 24, 3, 3), 1, (2, 1, 1),
     ),
 ]  # fmt: skip
@@ -78,11 +78,11 @@ def test_gradients_are_those_of_the_masked_product(
 def test_packed_attention_projections(masked_gradient: bool) -> None:
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(64, 2, batch_first=True).double()
-    x = torch.randn(2, 50, 64, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(32, 64, 64, dtype=torch.float64, requires_grad=True)
     every = sc.select(attention, 0.6, granularity="filter").draw()
     sc.apply_masks(attention, every, "gradient")
     wanted = [x, attention.in_proj_weight, attention.out_proj.weight]
-    flow = torch.ones(2, 50, 64, dtype=torch.float64)
+    flow = torch.ones(32, 64, 64, dtype=torch.float64)
     found = torch.autograd.grad(attention(x, x, x)[0], wanted, flow)
     sc.apply_masks(
         attention, sc.Masks.from_tensors({n: every[n].clone() for n in every}), "gradient"

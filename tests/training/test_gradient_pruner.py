@@ -123,3 +123,35 @@ def test_states_of_others_are_refused() -> None:
         GradientPruner(network(), 0.4).load_state_dict(state)
     with pytest.raises(sc.InvalidArgumentError, match="another model"):
         GradientPruner(nn.Linear(3, 3), 0.5).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": "x"}, "steps must be a whole number"),
+        ({"draws": -1}, "draws must be a whole number"),
+        (None, "must be what state_dict.* of a GradientPruner returned.*got dict"),
+    ],
+)
+def test_damaged_states_are_refused(changed: dict[str, Any] | None, message: str) -> None:
+    pruner = GradientPruner(network(), 0.5)
+    state = {} if changed is None else {**pruner.state_dict(), **changed}
+    with pytest.raises(sc.InvalidArgumentError, match=message):
+        pruner.load_state_dict(state)
+
+
+def test_nothing_is_put_back_after_remove() -> None:
+    model = network()
+    pruner = GradientPruner(model, 0.5, refresh=1)
+    pruner.remove()
+    pruner.step()
+    assert type(model[0]) is nn.Conv2d
+    assert pruner.steps == 0
+
+
+def test_a_pruned_layer_that_is_gone_is_named() -> None:
+    model = network()
+    pruner = GradientPruner(model, 0.5)
+    model[0] = nn.Identity()
+    with pytest.raises(sc.InvalidArgumentError, match=r"0\.weight .* no such weight"):
+        pruner.step()

@@ -1,16 +1,19 @@
 """`accelerate`: each pruned layer computed in the way that is fastest on this machine."""
 
 import os
+import weakref
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from secateurs._validation import check_count, check_ratio
 from secateurs.acceleration.kernel_choice import KernelChoice, plain_layers
-from secateurs.acceleration.layer_swap import Conditions, uninstall
+from secateurs.acceleration.layer_swap import Conditions, FastLayer, uninstall
 from secateurs.acceleration.layer_timing import LayerTiming, table_text, write_csv
 from secateurs.acceleration.observed_calls import Example, examples_of
 from secateurs.acceleration.refused_models import refuse_model
@@ -114,6 +117,7 @@ class Acceleration:
         self._examples, self._threads = examples, threads
         self._margin, self._tolerance, self._given = margin, tolerance, measure
         self._replaced: list[nn.Module] = []
+        self._steps: weakref.finalize[..., nn.Module] | None = None
 
     @property
     def speedup(self) -> float:
@@ -132,6 +136,8 @@ class Acceleration:
         with changing(self.model):
             while self._replaced:
                 uninstall(self._replaced.pop())
+            if self._steps is not None:
+                self._steps()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was chosen as JSON, for ``accelerate(..., plan=path)`` on a like machine."""
@@ -205,6 +211,9 @@ class Acceleration:
             if name not in choice.fast:
                 uninstall(module)
         self._replaced = [modules[name] for name in choice.fast]
+        # Removed with the model, which may live longer than this report.
+        hook = register_optimizer_step_post_hook(partial(note_step, list(choice.fast.values())))
+        self._steps = weakref.finalize(self.model, hook.remove)
         self.layers = tuple(choice.timings.values())
         self.seconds = tuple(choice.seconds) if plan is None else plan.seconds
         self.plan = Plan(here, self.layers, shapes, self.seconds)
@@ -224,6 +233,13 @@ def refuse_unpruned(layers: list[tuple[str, nn.Module]], left: Mapping[str, str]
         "the model has no zeros to make use of: prune it first, as by "
         f"secateurs.global_prune(model, 0.9), or load weights that were pruned{others}"
     )
+
+
+def note_step(layers: list[FastLayer], optimizer: Optimizer, *_: object) -> None:
+    """Mark layers whose weight an optimizer changed; a fused one leaves its version as it is."""
+    changed = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for layer in layers:
+        layer.is_stale |= id(layer.weight) in changed
 
 
 @contextmanager

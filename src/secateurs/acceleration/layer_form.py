@@ -59,7 +59,7 @@ def why_not_form(module: nn.Module) -> str:
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
     if module._parameters.get("weight") is None:
-        return "its weight is computed"
+        return "its weight is computed: remove its parametrization or torch.nn.utils.prune first"
     if type(module._parameters["weight"]) is not nn.Parameter:
         return "its weight is a tensor subclass"
     if cast(Tensor, module._parameters["weight"]).is_inference():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from secateurs.acceleration.sparse_kernels import Kernel
-from secateurs.errors import AccelerationWarning
+from secateurs.errors import AccelerationWarning, InvalidArgumentError
 
 _KEY = "_secateurs_accelerated"
 _transforms: Callable[[], object] = torch._C._functorch.peek_interpreter_stack  # pyright: ignore
@@ -84,6 +84,9 @@ class FastLayer:
         name: of the layer.
         module: the layer.
         conditions: what all layers share.
+
+    Attributes:
+        is_stale: whether the weight is known to have changed, as its version need not show.
     """
 
     def __init__(self, name: str, module: nn.Module, conditions: Conditions):
@@ -91,6 +94,7 @@ class FastLayer:
         self.weight = cast(Tensor, module._parameters["weight"])
         # Shares the weight's memory, which so cannot be given to other values under our eyes.
         self._values, self._version = self.weight.detach(), self.weight._version
+        self.is_stale = False
         self.kernels: dict[torch.Size, Kernel | None] = {}
 
     def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
@@ -103,6 +107,8 @@ class FastLayer:
     def _kernel(self, module: nn.Module, values: Tensor) -> Kernel | None:
         conditions = self.conditions
         if not conditions.enabled or type(values) is not Tensor or _is_transformed():
+            return None
+        if values.layout != torch.strided or values.is_nested:
             return None
         if module.training:
             return conditions.dense("training")
@@ -127,10 +133,14 @@ class FastLayer:
                 "measured: give accelerate a list with an example of each shape",
             )
 
+    def __deepcopy__(self, memo: object) -> None:
+        """A copy of the layer that is made attribute by attribute runs dense."""
+
     def is_current(self, weight: Tensor | None) -> bool:
         """Whether a weight is the one that the kernels were made of, unchanged."""
         return (
             weight is not None
+            and not self.is_stale
             and weight is self.weight
             and weight._version == self._version
             and weight.is_set_to(self._values)
@@ -146,13 +156,24 @@ def install(module: nn.Module, fast: Replacement) -> None:
 def uninstall(module: nn.Module) -> None:
     """Give a layer its own forward back; nothing happens if it has it."""
     if fast_layer(module) is not None:
-        object.__setattr__(module, "__class__", vars(type(module))["secateurs_dense"])
+        object.__setattr__(module, "__class__", _without_ours(type(module)))
     vars(module).pop(_KEY, None)
 
 
 def fast_layer(module: nn.Module) -> Replacement | None:
     """What replaces a layer's forward; None if nothing does."""
-    return vars(module).get(_KEY) if "secateurs_dense" in vars(type(module)) else None
+    return vars(module).get(_KEY) if hasattr(type(module), "secateurs_dense") else None
+
+
+def _without_ours(cls: type) -> type:
+    """A layer's class without ours; a parametrization may have derived its own from it since."""
+    if "secateurs_dense" in vars(cls):
+        return vars(cls)["secateurs_dense"]
+    bases = tuple(map(_without_ours, cls.__bases__))
+    if bases == cls.__bases__:
+        return cls
+    own = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
+    return type(cls.__name__, bases, own)
 
 
 @cache
@@ -171,8 +192,15 @@ def _subclass(base: type[nn.Module]) -> type[nn.Module]:
         # What pickles of the oldest protocol hold; newer ones insist on the class of the object.
         return copyreg._reconstructor, (base, object, None), state  # type: ignore[attr-defined]
 
+    def script(self: nn.Module) -> nn.Module:  # called by torch.jit.script
+        raise InvalidArgumentError(
+            f"a {self._get_name()} is accelerated, and scripted code runs dense: call restore() of "
+            "what accelerate returned, and script the model then"
+        )
+
     namespace: dict[str, Any] = {"forward": forward, "secateurs_dense": base}
     namespace |= {"__reduce_ex__": reduce, "__module__": base.__module__}
+    namespace["__prepare_scriptable__"] = script
     return type(base.__name__, (base,), namespace)
 
 

@@ -27,8 +27,8 @@ class Example:
     kwargs: Mapping[str, Any] | None = None
 
     def run(self, model: nn.Module) -> Any:
-        """Call the model."""
-        return model(*self.args, **(self.kwargs or {}))
+        """Call the model on copies: it may change its input in place."""
+        return model(*copied(self.args), **copied(dict(self.kwargs or {})))
 
     def __str__(self) -> str:
         return ", ".join("x".join(map(str, t.shape)) for t in tensors_in((self.args, self.kwargs)))
@@ -150,3 +150,14 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
     elif isinstance(value, list | tuple):
         for inner in cast(Sequence[Any], value):
             yield from tensors_in(inner)
+
+
+def copied(value: Any) -> Any:
+    """The same with its tensors copied, in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) is dict:
+        return {key: copied(inner) for key, inner in cast(dict[Any, Any], value).items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(copied, value))
+    return value

@@ -39,7 +39,8 @@ def refuse_model(contents: ModelContents) -> None:
 def _why_not(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return "is scripted or traced: call accelerate before torch.jit.script or torch.jit.trace"
-    if type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod"):
+    wrapped = type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
+    if wrapped or module._compiled_call_impl is not None:
         return (
             "is compiled, and compiled code runs dense: accelerate the model without torch.compile"
         )

@@ -18,7 +18,7 @@ def check_gradient_prunable(targets: Sequence[Target]) -> None:
     Raises:
         InvalidArgumentError: one is not the weight of a convolution, linear or attention layer or
             of experts, or its module's ``forward`` was replaced, or computes another weight from
-            it.
+            it, or is accelerated.
     """
     others = [t for t in targets if gradient_barrier(t)]
     if others:
@@ -33,6 +33,12 @@ def check_gradient_prunable(targets: Sequence[Target]) -> None:
             f"{listed(t.name for t in replaced)} cannot be gradient-pruned, since the forward "
             "method of the module was replaced on the instance: undo that, or write ",
             _without(replaced, targets),
+        )
+    fast = [t for t in targets if any(hasattr(type(m), "secateurs_dense") for m, _ in t.places)]
+    if fast:
+        raise InvalidArgumentError(
+            f"{listed(t.name for t in fast)} cannot be gradient-pruned, since the model is "
+            "accelerated: call restore() of what accelerate returned first"
         )
     refuse_recomputed(targets, stored=False)
 

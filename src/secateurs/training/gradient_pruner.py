@@ -21,6 +21,7 @@ from secateurs.selection.shown_keywords import shows
 from secateurs.training.labelled_images import mixed
 
 WEIGHT_GRADIENTS = ("dense", "masked")
+_KEYS = {"settings", "steps", "draws", "masks"}  # of a state
 
 
 @shows(SelectionOptions)
@@ -87,7 +88,7 @@ class GradientPruner:
         self._options = read_options(
             GradientPruner, contents, options, weight_gradient=weight_gradient, **numbers
         )
-        self._model, self.steps, self.draws = model, 0, 0
+        self._model, self.steps, self.draws, self._removed = model, 0, 0, False
         self.masks = self._drawn(contents)
         self._put(contents)
 
@@ -104,11 +105,13 @@ class GradientPruner:
         """Count a step, and draw anew if it is time.
 
         Masks that were taken off the backward pass since, as a `Pruner` does when it prunes, are
-        put back.
+        put back. After `remove` nothing happens.
 
         Raises:
-            InvalidArgumentError: a score is NaN. The masks stay.
+            InvalidArgumentError: a score is NaN, or a pruned layer is gone. The masks stay.
         """
+        if self._removed:
+            return
         self.steps += 1
         contents = None
         if self._refresh is not None and self.steps % self._refresh == 0:
@@ -121,6 +124,7 @@ class GradientPruner:
 
     def remove(self) -> None:
         """Take the masks off the backward pass; weights that are pruned stay so."""
+        self._removed = True
         with changing(self._model):
             restore_gradients(self._model.modules())
 
@@ -140,9 +144,15 @@ class GradientPruner:
         Raises:
             InvalidArgumentError: it was taken under other settings or of another model.
         """
-        if state.get("settings") != self._settings:
+        if not isinstance(state, Mapping) or _KEYS - state.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError(
-                f"the state was saved by GradientPruner({state.get('settings')}), and this one is "
+                "the state must be what state_dict() of a GradientPruner returned, with "
+                f"{', '.join(sorted(_KEYS))}; got {type(state).__name__}"
+            )
+        steps, draws = (check_count(key, state[key], least=0) for key in ("steps", "draws"))
+        if state["settings"] != self._settings:
+            raise InvalidArgumentError(
+                f"the state was saved by GradientPruner({state['settings']}), and this one is "
                 f"GradientPruner({self._settings}): make it with the same arguments to go on"
             )
         shapes = {name: tuple(keep.shape) for name, keep in state["masks"].items()}
@@ -155,7 +165,7 @@ class GradientPruner:
         for name, mask in masks.items():
             keep = mask.units.shard.of(state["masks"][name]).to(mask.keep.device)
             masks[name] = Mask(keep.clone(), mask.units)
-        self.steps, self.draws = state["steps"], state["draws"]
+        self.steps, self.draws = steps, draws
         self.masks = Masks(masks, contents.group.holders)
         self._put(contents)
 
@@ -178,12 +188,19 @@ class GradientPruner:
         return masks
 
     def _in_force(self) -> bool:
-        contents = ModelContents(self._model)
-        places = (p for name in self.masks for p in contents.targets[name].places)
+        targets = ModelContents(self._model).targets
+        gone = [name for name in self.masks if name not in targets]
+        if gone:
+            raise InvalidArgumentError(
+                f"{gone[0]} is pruned in the backward pass, and the model has no such weight any "
+                "more: call remove(), change the model, and make another GradientPruner"
+            )
+        places = (place for name in self.masks for place in targets[name].places)
         return all(mask_of(*place) is not None for place in places)
 
     def _put(self, contents: ModelContents) -> None:
         """Put the masks on the backward pass alone: what is pruned in both passes stays so."""
+        self._removed = False
         with changing(self._model):
             only_kept = self._weight_gradient == "masked"
             prune_gradients(contents, self.masks, masked_gradient=only_kept)
