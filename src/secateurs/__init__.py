@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import results as results
     from secateurs import selection as selection
     from secateurs import surrogates as surrogates
+    from secateurs import torch_prune as torch_prune
     from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs.selection.candidates import Candidates, Levels
     from secateurs.selection.selection_options import SelectionOptions
     from secateurs.surrogates import Diversified, Ensemble, ensemble
+    from secateurs.torch_prune import from_torch_prune, to_torch_prune
 
 __all__ = [
     "Candidates",
@@ -80,6 +82,7 @@ __all__ = [
     "apply_masks",
     "ensemble",
     "find_targets",
+    "from_torch_prune",
     "global_prune",
     "gradient_prune",
     "gradient_pruned",
@@ -90,6 +93,7 @@ __all__ = [
     "select",
     "select_levels",
     "sparsity",
+    "to_torch_prune",
 ]
 
 # The module that each name is imported from when it is first used.
@@ -112,6 +116,7 @@ _HOME_OF = {
     "apply_masks": "pruning",
     "ensemble": "surrogates",
     "find_targets": "parameters.prunable_parameters",
+    "from_torch_prune": "torch_prune",
     "global_prune": "pruning",
     "gradient_prune": "pruning",
     "gradient_pruned": "pruning",
@@ -122,6 +127,7 @@ _HOME_OF = {
     "select": "selection._select",
     "select_levels": "selection._select",
     "sparsity": "masks._sparsity",
+    "to_torch_prune": "torch_prune",
 }
 _MODULES = (
     "attacks",
@@ -138,6 +144,7 @@ _MODULES = (
     "results",
     "selection",
     "surrogates",
+    "torch_prune",
     "training",
     "transfer",
     "zoo",
