@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token, convert
 
 from secateurs._console import say
+from secateurs._validation import nearest
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS, with_help
 from secateurs.cli.processes import is_first
 from secateurs.cli.prune_options import FilePruning, Writing
@@ -59,6 +60,7 @@ def sweep(
     if images.data is None and images.arch not in DIGITS_NETWORKS:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
+            + _nearest_small(images.arch)
         )
     data = images.data or "digits"
     repairing = _with_calibration(repairing, pruning, data)
@@ -112,6 +114,11 @@ def retrain(
     return partial(run_retrain, replace(images, data=data), pruning, training, running)
 
 
+def _nearest_small(arch: str) -> str:
+    """A network that needs no images and has nearly this name, as after a slip of the finger."""
+    return nearest(arch, [*DIGITS_NETWORKS, *_MNIST, *_CIFAR10], at_least=0.8)
+
+
 def _usual_data(arch: str) -> str:
     """The data that a network is made for."""
     for names, data in ((DIGITS_NETWORKS, "digits"), (_MNIST, "mnist"), (_CIFAR10, "cifar10")):
@@ -119,6 +126,7 @@ def _usual_data(arch: str) -> str:
             return data
     raise InvalidArgumentError(
         f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
+        + _nearest_small(arch)
     )
 
 
@@ -138,7 +146,7 @@ def repair(
     if images.data is None and not digits:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images, without labels: write --data DIR, a folder with "
-            "images"
+            "images" + _nearest_small(images.arch)
         )
     if digits and images.data is None and images.test_data is None:
         images = replace(images, test_data="digits")

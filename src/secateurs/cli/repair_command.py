@@ -52,8 +52,8 @@ def run_repair(
     repairing: Repairing,
     preprocessing: Preprocessing,
     running: RepairRunning,
-) -> None:
-    """Load, prune, repair, write the weights, and report.
+) -> Path:
+    """Load, prune, repair, write the weights, and report; return the folder of the run.
 
     Args:
         asked: the network and the images.
@@ -119,6 +119,7 @@ def run_repair(
             text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{layers}\n"
             replace_files({folder / "table.md": text.encode()})
         _report(rows, folder, output)
+    return folder
 
 
 def _load(

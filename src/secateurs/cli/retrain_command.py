@@ -46,7 +46,7 @@ def run_retrain(
     training: RetrainTraining,
     running: RetrainRunning,
     ranks: Ranks | None = None,
-) -> None:
+) -> Path | None:
     """Load, train, prune, retrain, and report; the first of several ranks reports alone.
 
     Args:
@@ -55,6 +55,9 @@ def run_retrain(
         training: how it is trained.
         running: where it runs and where the results go.
         ranks: the processes that train together.
+
+    Returns:
+        The folder of the results, on rank 0.
     """
     ranks = ranks or Ranks()
     seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
@@ -101,6 +104,8 @@ def run_retrain(
     if ranks.is_first:
         last = _folder_of(folder, seeds[-1], training)
         report(rows, folder, last, model.model, plans[seeds[-1]].options, running.title)
+        return folder
+    return None
 
 
 def _folder_of(folder: Path, seed: int, training: RetrainTraining) -> Path:

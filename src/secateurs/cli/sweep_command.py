@@ -51,7 +51,7 @@ def run_sweep(
     preprocessing: Preprocessing,
     running: SweepRunning,
     ranks: Ranks | None = None,
-) -> None:
+) -> Path | None:
     """Load, measure, and report; only rank 0 reports.
 
     Args:
@@ -62,6 +62,9 @@ def run_sweep(
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
         ranks: the processes that split the images, None for this process alone.
+
+    Returns:
+        The folder of the results, on rank 0.
     """
     ranks = ranks or Ranks()
     settings: dict[str, Any] = {**given(pruning), "repair": repairing.repair}
@@ -119,6 +122,8 @@ def run_sweep(
     if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
         _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
+        return folder
+    return None
 
 
 def _load(

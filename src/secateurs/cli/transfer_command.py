@@ -1,6 +1,7 @@
 """``secateurs transfer``: attack some networks, with and without pruning, and score on others."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,8 +51,8 @@ def run_transfer(
     pruning: DwpPruning,
     searching: Searching,
     running: TransferRunning,
-) -> None:
-    """Load, attack, score, and report.
+) -> Path:
+    """Load, attack, score, and report; return the folder of the results.
 
     Args:
         asked: the networks and the images, with defaults filled in.
@@ -122,6 +123,7 @@ def run_transfer(
     with Stdout(written=True) as stdout:
         files = report_on(rows, folder, running.title, stdout)
         say(f"wrote {', '.join(files)} to {folder}")
+    return folder
 
 
 def _variants(
