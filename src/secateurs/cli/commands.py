@@ -52,7 +52,7 @@ def sweep(
     repairing: SweepRepair = SweepRepair(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-) -> Callable[..., None]:
+) -> Callable[..., Path | None]:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -95,7 +95,7 @@ def retrain(
     pruning: RetrainPruning = RetrainPruning(),
     training: RetrainTraining = RetrainTraining(),
     running: RetrainRunning = RetrainRunning(),
-) -> Callable[..., None]:
+) -> Callable[..., Path | None]:
     """Train a classifier, prune it, and train what is left.
 
     With no options: a small network on the digits of scikit-learn, in under a minute.
@@ -137,7 +137,7 @@ def repair(
     repairing: Repairing = Repairing(),
     preprocessing: Preprocessing = Preprocessing(),
     running: RepairRunning = RepairRunning(),
-) -> Callable[[], None]:
+) -> Callable[[], Path]:
     """Prune a network and win its accuracy back from a few images, without labels.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -173,7 +173,7 @@ def transfer(
     pruning: DwpPruning = DwpPruning(),
     searching: Searching = Searching(),
     running: TransferRunning = TransferRunning(),
-) -> Callable[[], None]:
+) -> Callable[[], Path]:
     """Attack some networks, plain and diversified by pruning, and score on others.
 
     With no options: four small networks on the digits of scikit-learn, in about two minutes.
