@@ -3,6 +3,7 @@
 import doctest
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -148,3 +149,9 @@ def test_the_results_page_explains_every_column() -> None:
     explained = set(re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (.*?) \|", text, re.M))))
     known = {*COLUMNS, *TRANSFER_COLUMNS, *RETRAIN_COLUMNS, *REPAIR_COLUMNS}
     assert known <= explained, sorted(known - explained)
+
+
+def test_the_page_of_results_is_made_from_the_rows() -> None:
+    tool = runpy.run_path(str(ROOT / "docs" / "_tools" / "results_page.py"))
+    made = (ROOT / "docs" / "measured.md").read_text(encoding="utf-8")
+    assert tool["page"]() == made, "run python docs/_tools/results_page.py docs/measured.md"

@@ -31,7 +31,7 @@ ORDER = [
     {"gradient_pruning"},
     {"prior_pruning"},
     {"pruning"},
-    {"acceleration"},
+    {"acceleration", "torch_prune"},
     {"surrogates", "_console"},
     {"_progress", "report"},
     {"training"},

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import results as results
     from secateurs import selection as selection
     from secateurs import surrogates as surrogates
+    from secateurs import torch_prune as torch_prune
     from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs.selection.candidates import Candidates, Levels
     from secateurs.selection.selection_options import SelectionOptions
     from secateurs.surrogates import Diversified, Ensemble, ensemble
+    from secateurs.torch_prune import from_torch_prune, to_torch_prune
 
 __all__ = [
     "Acceleration",
@@ -90,6 +92,7 @@ __all__ = [
     "budget",
     "ensemble",
     "find_targets",
+    "from_torch_prune",
     "global_prune",
     "gradient_prune",
     "gradient_pruned",
@@ -101,6 +104,7 @@ __all__ = [
     "select_levels",
     "sensitivity",
     "sparsity",
+    "to_torch_prune",
 ]
 
 # The module that each name is imported from when it is first used.
@@ -127,6 +131,7 @@ _HOME_OF = {
     "budget": "evaluation._budget",
     "ensemble": "surrogates",
     "find_targets": "parameters.prunable_parameters",
+    "from_torch_prune": "torch_prune",
     "global_prune": "pruning",
     "gradient_prune": "pruning",
     "gradient_pruned": "pruning",
@@ -138,6 +143,7 @@ _HOME_OF = {
     "select_levels": "selection._select",
     "sensitivity": "evaluation._sensitivity",
     "sparsity": "masks._sparsity",
+    "to_torch_prune": "torch_prune",
 }
 _MODULES = (
     "acceleration",
@@ -155,6 +161,7 @@ _MODULES = (
     "results",
     "selection",
     "surrogates",
+    "torch_prune",
     "training",
     "transfer",
     "zoo",

@@ -117,9 +117,15 @@ def check_keywords(
             )
 
 
-def nearest(word: str, choices: Iterable[str], *, similar: float = 0.5) -> str:
-    """Return ``"; did you mean ...?"`` for the closest of ``choices``, or an empty string."""
-    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=similar)
+def nearest(word: str, choices: Iterable[str], *, at_least: float = 0.5) -> str:
+    """Return ``"; did you mean ...?"`` for the closest of ``choices``, or an empty string.
+
+    Args:
+        word: what was written.
+        choices: what could have been meant.
+        at_least: how alike they must be, from 0 to 1.
+    """
+    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=at_least)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

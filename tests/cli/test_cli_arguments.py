@@ -1,5 +1,6 @@
 """What people type, and what the commands are given."""
 
+import shlex
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateurs.cli import option_types
+from secateurs.cli.help_examples import EXAMPLES
 from secateurs.cli.parser import make_app, options_of, parse
 from secateurs.criteria import score_names
 from secateurs.errors import InvalidArgumentError
@@ -161,3 +163,28 @@ def test_help_and_version_succeed(run: Run) -> None:
 def test_nothing_at_all_prints_help_and_is_no_success(run: Run) -> None:
     said = run()
     assert (said.code, said.err) == (2, "") and "sweep" in said.out
+
+
+def test_the_examples_in_the_help_are_commands() -> None:
+    app = make_app()
+    assert EXAMPLES.keys() == {name for name in app if not name.startswith("-")}
+    for command, lines in EXAMPLES.items():
+        for line in lines:
+            program, *words = shlex.split(line)
+            assert (program, words[0]) == ("secateurs", command)
+            app.parse_args(words, print_error=False, exit_on_error=False)
+
+
+def test_help_ends_with_examples(run: Run) -> None:
+    help_text = run("prune", "--help").out
+    assert "\nExamples:\n  secateurs prune model.safetensors --p-prune 0.5" in help_text
+
+
+def test_completion_is_installed_for_the_shell(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    assert run("--install-completion", "--shell", "bash").code == 0
+    installed = tmp_path / ".local/share/bash-completion/completions/secateurs"
+    assert "--p-prune" in installed.read_text()

@@ -51,6 +51,7 @@ from secateurs.results import read_rows
         ("sweep --device foo", "no device 'foo' here; write --device cpu"),
         ("sweep --device meta", "no device 'meta' here; write --device cpu"),
         ("sweep --arch resnet18", "--arch resnet18 needs images: write --data DIR"),
+        ("sweep --arch digts", "in ImageNet layout; did you mean digits?"),
         ("sweep --arch resnet1 --data digits", "did you mean resnet18"),
         ("sweep --arch nowhere:build --data digits", "there is no module 'nowhere'"),
         ("sweep --weights random --data nowhere", "no data 'nowhere'"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
 from secateurs.checkpoint import plan_pruning
 from secateurs.errors import FailureError, InvalidArgumentError
@@ -65,6 +66,16 @@ def test_averaged_weights_come_first_as_in_timm(tmp_path: Path) -> None:
 def test_wrappers_prefixes_are_removed(tmp_path: Path, prefix: str) -> None:
     state = net().state_dict()
     torch.save({"state_dict": {prefix + k: v for k, v in state.items()}}, tmp_path / "w.pth")
+    assert_same(load_into(net(), tmp_path / "w.pth"), state)
+
+
+def test_weights_and_masks_of_torch_prune_are_multiplied(tmp_path: Path) -> None:
+    model = net()
+    name, module = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    prune.l1_unstructured(module, "weight", 0.5)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    state = prune.remove(module, "weight") and model.state_dict()
+    assert (state[f"{name}.weight"] == 0).any()
     assert_same(load_into(net(), tmp_path / "w.pth"), state)
 
 

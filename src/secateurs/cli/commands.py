@@ -119,6 +119,7 @@ def _scored_data(images: SweepImages) -> str:
     if images.data is None and images.arch not in DIGITS_NETWORKS:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
+            + _nearest_small(images.arch)
         )
     return images.data or "digits"
 
@@ -191,6 +192,11 @@ def retrain(
     return told("retrain", telling, work)
 
 
+def _nearest_small(arch: str) -> str:
+    """A network that needs no images and has nearly this name, as after a slip of the finger."""
+    return nearest(arch, [*DIGITS_NETWORKS, *_MNIST, *_CIFAR10], at_least=0.8)
+
+
 def _usual_data(arch: str) -> str:
     """The data that a network is made for."""
     for names, data in ((DIGITS_NETWORKS, "digits"), (_MNIST, "mnist"), (_CIFAR10, "cifar10")):
@@ -198,7 +204,7 @@ def _usual_data(arch: str) -> str:
             return data
     raise InvalidArgumentError(
         f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
-        + nearest(arch, (*DIGITS_NETWORKS, *_MNIST), similar=0.8)
+        + _nearest_small(arch)
     )
 
 
@@ -219,7 +225,7 @@ def repair(
     if images.data is None and not digits:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images, without labels: write --data DIR, a folder with "
-            "images"
+            "images" + _nearest_small(images.arch)
         )
     if digits and images.data is None and images.test_data is None:
         images = replace(images, test_data="digits")

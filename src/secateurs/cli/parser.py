@@ -28,9 +28,13 @@ from secateurs.cli.commands import (
     transfer,
 )
 from secateurs.cli.file_commands import compare, prune, report
+from secateurs.cli.help_examples import examples_of
+from secateurs.cli.saved_command import expand, saved
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 
+_RUNS = ("sweep", "retrain", "repair", "transfer")
+"""Commands with a folder of results, in which their options are kept."""
 _KINDS = {float: "numbers such as 0.5", int: "whole numbers such as 3"}
 
 
@@ -51,6 +55,9 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
     app = make_app()
     if list(words) == ["--version"]:
         return _print_version
+    runs = words[:1] and words[0] in _RUNS
+    names = _first_names(app, words[0]) if runs else {}
+    words = expand(words, names) if runs else words
     try:
         command, bound, _ = app.parse_args(
             list(words), console=make_console(), print_error=False, exit_on_error=False
@@ -58,7 +65,12 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
     except CycloptsError as error:
         chain = " ".join(("secateurs", *(error.command_chain or ())))
         raise InvalidArgumentError(f"{_complaint(error)}; see {chain} --help") from error
-    return lambda: command(*bound.args, **bound.kwargs)
+
+    def check() -> Any:
+        work = command(*bound.args, **bound.kwargs)
+        return saved(work, words, names) if runs and work is not None else work
+
+    return check
 
 
 def make_app() -> App:
@@ -80,7 +92,10 @@ def make_app() -> App:
     for command in (
         *(sweep, sensitivity, budget, retrain, repair, speed, transfer, prune, report, compare),
     ):
-        app.command(command)
+        app.command(command, help_epilogue=examples_of(command.__name__))
+    app.register_install_completion_command(
+        help="Complete commands and options with the Tab key, in bash, zsh, fish or PowerShell."
+    )
     return app
 
 
@@ -89,8 +104,13 @@ def options_of(command: str) -> Collection[str]:
     app = make_app()
     if command.startswith("-") or command not in app:  # to the parser --help is a command, too
         return ()
+    return _first_names(app, command).keys()
+
+
+def _first_names(app: App, command: str) -> dict[str, str]:
+    """From each name of a command's options to the first name of the same one."""
     arguments = app[command].assemble_argument_collection(default_parameter=app.default_parameter)
-    return {name for argument in arguments for name in argument.names}
+    return {name: argument.names[0] for argument in arguments for name in argument.names}
 
 
 def _print_version() -> None:

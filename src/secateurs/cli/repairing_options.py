@@ -121,6 +121,8 @@ class RepairRunning:
             FILE.repair beside it. Default secateurs-results/NAME/repaired.safetensors, and rows
             and table beside that.
         resume: Go on where this run was interrupted, or begin again.
+        config: An earlier run, its folder or the config.json in it, whose options count where they
+            are not written here.
     """
 
     device: str = "auto"
@@ -128,3 +130,4 @@ class RepairRunning:
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
     output: Annotated[Path | None, Parameter(alias="-o")] = None
     resume: Annotated[bool, Parameter(negative="--overwrite")] = True
+    config: Path | None = None  # `saved_command.expand` has put the options in its place

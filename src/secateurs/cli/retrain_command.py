@@ -62,6 +62,9 @@ def run_retrain(
         running: where it runs and where the results go.
         log_to: where each row is logged as soon as it is there.
         ranks: the processes that train together.
+
+    Returns:
+        The folder of the results, on rank 0.
     """
     ranks = ranks or Ranks()
     seeds = list(dict.fromkeys(training.seeds)) or [training.seed]

@@ -142,6 +142,8 @@ class RetrainRunning:
         output: Folder for results; default secateurs-results/NAME.
         resume: Go on where this run was interrupted, or begin again.
         title: Title of the plot.
+        config: An earlier run, its folder or the config.json in it, whose options count where they
+            are not written here.
     """
 
     device: str = "auto"
@@ -150,3 +152,4 @@ class RetrainRunning:
     output: Annotated[Path | None, Parameter(alias="-o")] = None
     resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     title: str | None = None
+    config: Path | None = None  # `saved_command.expand` has put the options in its place

@@ -57,7 +57,7 @@ def run_sweep(
     log_to: Sequence[Tracker] = (),
     ranks: Ranks | None = None,
 ) -> Path | None:
-    """Load, measure, and report; only rank 0 reports, and returns the folder of the results.
+    """Load, measure, and report; only rank 0 reports.
 
     Args:
         asked: the network and the images.
@@ -68,6 +68,9 @@ def run_sweep(
         running: the device, the loader and the output.
         log_to: where the rows are logged.
         ranks: the processes that split the images, None for this process alone.
+
+    Returns:
+        The folder of the results, on rank 0.
     """
     ranks = ranks or Ranks()
     settings: dict[str, Any] = {**given(pruning, "ratios_from"), "repair": repairing.repair}

@@ -117,6 +117,8 @@ class SweepRunning:
         output: Folder for results; default secateurs-results/NAME.
         resume: Continue an interrupted sweep, or delete its results and measure again.
         title: Title of the plot.
+        config: An earlier run, its folder or the config.json in it, whose options count where they
+            are not written here.
     """
 
     device: str = "auto"
@@ -126,3 +128,4 @@ class SweepRunning:
     output: Annotated[Path | None, Parameter(alias="-o")] = None
     resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     title: str | None = None
+    config: Path | None = None  # `saved_command.expand` has put the options in its place

@@ -148,6 +148,8 @@ class TransferRunning:
         resume: Continue a run, also with more settings or seeds, or delete its results first.
         save_images: Keep the attacked images as PNG, as TransferAttack's evaluation reads them.
         title: Title of the plots.
+        config: An earlier run, its folder or the config.json in it, whose options count where they
+            are not written here.
     """
 
     device: str = "auto"
@@ -157,3 +159,4 @@ class TransferRunning:
     resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     save_images: bool = False
     title: str | None = None
+    config: Path | None = None  # `saved_command.expand` has put the options in its place

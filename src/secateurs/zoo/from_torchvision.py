@@ -91,6 +91,7 @@ def _published(
         raise InvalidArgumentError(
             f"torchvision:{name} has no weights {weights!r} and there is no such file: choose "
             f"from {', '.join(members)}, random, or give a {', '.join(weights_file.SUFFIXES)} file"
+            + nearest(weights, [*members, "random"])
         )
     entry = _entries(name)[weights or DEFAULT_WEIGHTS]
     classes = entry.meta["categories"]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from secateurs._io.regular_files import read_regular, reading, remedy_for
 from secateurs._io.text import shortened, storable
 from secateurs.errors import Advice, FailureError, InvalidArgumentError
+from secateurs.torch_prune.pruned_state_dict import multiplied
 from secateurs.zoo.archive import ArchiveRecord, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
 from secateurs.zoo.suffixes import CHECKPOINTS, COMPRESSED, SUFFIXES, is_safetensors, suffix_of
@@ -92,7 +93,8 @@ def fit_weights(
 ) -> None:
     """Load ``state`` into ``model``, every key, in place.
 
-    Prefixes that DataParallel and ``torch.compile`` add are removed. ``num_batches_tracked`` may
+    Prefixes that DataParallel and ``torch.compile`` add are removed. What ``torch.nn.utils.prune``
+    calls ``NAME_orig`` and ``NAME_mask`` is multiplied into NAME. ``num_batches_tracked`` may
     be missing: checkpoints from before PyTorch 0.4.1 lack it.
 
     Args:
@@ -106,6 +108,8 @@ def fit_weights(
             listed.
     """
     state = _unwrap(model, state)
+    if not state.keys() <= model.state_dict().keys():
+        state = multiplied(state)
     if rename is not None and state.keys() != model.state_dict().keys():
         state = rename(state)
     own = model.state_dict()

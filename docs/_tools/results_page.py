@@ -1,0 +1,56 @@
+"""Make docs/measured.md from the rows in results/; a test compares it with what this makes.
+
+python docs/_tools/results_page.py docs/measured.md
+"""
+
+import sys
+from pathlib import Path
+
+from secateurs.report import markdown_table, retrain_table, transfer_table_markdown
+from secateurs.results import read_retrain_rows, read_rows, read_transfer_rows
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+TRANSFER = RESULTS / "transfer"
+START = """# Results
+
+All numbers on this page are made from the rows in `results/` of the repository, by
+`docs/_tools/results_page.py`. Each row carries what reproduces it; the README files there have the
+commands and say on what machine they ran.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    found = RESULTS / "imagenet_compatible"
+    plain = sorted(path for path in found.glob("*.csv") if "_squash" not in path.stem)
+    squashed = sorted(found.glob("*_squash.csv"))
+    parts = [
+        START,
+        "## One-shot pruning without retraining\n",
+        "Images of the ImageNet-Compatible set, preprocessed as each network asks for it:\n",
+        markdown_table([row for path in plain for row in read_rows(path)]),
+        "The whole image squashed to 224 x 224 instead, and convolutions alone:\n",
+        markdown_table([row for path in squashed for row in read_rows(path)]),
+        "## Pruned and retrained\n",
+        retrain_table([read_retrain_rows(p) for p in sorted((RESULTS / "retrain").glob("*.csv"))]),
+        "## Adversarial transfer\n",
+        "Surrogates that are pruned afresh at each pass, beside the plain ones.\n",
+    ]
+    for name in ("cifar10", "imagenet_compatible"):
+        parts += [
+            f"### {name}\n",
+            outcome(transfer_table_markdown(read_transfer_rows(TRANSFER / f"{name}.csv"))),
+        ]
+    return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def outcome(tables: str) -> str:
+    """Of the tables of a transfer, targeted success on the images that chose no setting."""
+    _, title, rest = tables.partition("**Targeted success in percent (part kept for the outcome)**")
+    table = rest.partition("\n**")[0]
+    last = tables.rstrip("\n").rpartition("\n\n")[2]
+    return f"{title}{table.rstrip()}\n" + (f"\n{last}\n" if not last.startswith("|") else "")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

@@ -1,0 +1,80 @@
+"""``--config``: a run's folder holds its options, and others may count instead."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import RANDOM, Run
+
+from secateurs.cli.saved_command import FILE, expand, saved
+
+NAMES = {"--output": "--output", "-o": "--output", "--p-prune": "--p-prune", "--amp": "--amp"}
+
+
+def write(folder: Path, *options: object, command: str = "sweep") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / FILE).write_text(json.dumps({"command": command, "options": options}))
+    (folder / "config.json").touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("sweep --config run", "sweep --p-prune 0 -0.5 --amp --include=-x"),
+        ("sweep --config=run/config.json", "sweep --p-prune 0 -0.5 --amp --include=-x"),
+        ("sweep --p_prune 1 --config run -o b", "sweep --amp --include=-x --p_prune 1 -o b"),
+        ("sweep --config run --include a b", "sweep --p-prune 0 -0.5 --amp --include a b"),
+        ("sweep --p-prune 1", "sweep --p-prune 1"),
+    ],
+)
+def test_options_of_a_run(
+    typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("run"), "--p-prune", "0", "-0.5", "--amp", "--include=-x")
+    assert expand(typed.split(), NAMES) == meant.split()
+
+
+def test_what_is_saved(tmp_path: Path) -> None:
+    words = ["sweep", "--p-prune", "0", "0.5", "-oout", "--overwrite", "--amp"]
+    saved(lambda: tmp_path, words, NAMES)()
+    assert json.loads((tmp_path / FILE).read_text())["options"] == [
+        "--p-prune",
+        "0",
+        "0.5",
+        "--amp",
+    ]
+    saved(lambda: None, words, NAMES)()  # another rank than the first has no folder
+
+
+def test_a_sweep_is_repeated_with_another_ratio(run: Run) -> None:
+    first = run(*RANDOM, "--p-prune", "0", "0.5", "--seed", "1", "-o", "a")
+    assert first.code == 0
+    again = run("sweep", "--config", "a/config.json", "--p-prune", "0", "0.7", "-o", "b")
+    assert [row["p_prune"] for row in again.rows] == [0, 0.7]
+    assert [row["count"] for row in again.rows] == [30, 30]
+    assert again.rows[0]["top1"] == first.rows[0]["top1"]
+    third = run("sweep", "--config", "b", "-o", "c")
+    assert [row["p_prune"] for row in third.rows] == [0, 0.7]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("sweep --config", "--config needs a value"),
+        ("sweep --config a b", "--config needs a value"),
+        ("sweep --config run --config run", "--config takes one run"),
+        ("sweep --config absent", "there is no run absent"),
+        ("sweep --config empty", f"empty has no {FILE}"),
+        ("sweep --config broken", f"broken/{FILE} holds no options"),
+        ("sweep --config numbers", f"numbers/{FILE} holds no options"),
+        ("retrain --config run", f"run/{FILE} is of secateurs sweep, not of secateurs retrain"),
+    ],
+)
+def test_what_is_no_run(typed: str, words: str, run: Run) -> None:
+    write(Path("run"), "--amp")
+    write(Path("numbers"), 3)
+    Path("empty").mkdir()
+    (write(Path("broken")) / FILE).write_text("{")
+    assert words in run(*typed.split()).complaint
