@@ -14,10 +14,19 @@ from secateurs.report.page.sections import rows_sections
 from secateurs.report.page.sweep_section import Axis
 from secateurs.report.plot import sweep_figure
 from secateurs.report.retrain_curves import retrain_figure
+from secateurs.report.sensitivity_heatmap import sensitivity_figure
+from secateurs.report.speed_plot import speed_figure
 from secateurs.report.transfer_curves import curves_figure
 from secateurs.report.transfer_groups import Goal
 from secateurs.report.transfer_heatmap import heatmap_figure
-from secateurs.results import Record, RetrainRow, TransferRow
+from secateurs.results import (
+    Record,
+    RepairRow,
+    RetrainRow,
+    SensitivityRow,
+    SpeedRow,
+    TransferRow,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,6 +60,13 @@ def rows_figure(
     """Draw rows, see `secateurs.results.Rows.plot`."""
     if rows and isinstance(rows[0], RetrainRow):
         return made_figure(lambda: retrain_figure(rows, title))
+    if rows and isinstance(rows[0], SensitivityRow):
+        safe = [row.printable() for row in rows]
+        return made_figure(lambda: sensitivity_figure(safe, title))
+    if rows and isinstance(rows[0], SpeedRow):
+        return made_figure(lambda: speed_figure(rows, title))
+    if rows and isinstance(rows[0], RepairRow):
+        raise InvalidArgumentError("a repair is a table without a figure: show the rows themselves")
     if not rows or not isinstance(rows[0], TransferRow):
         return made_figure(lambda: sweep_figure(rows, title, x))
     if kind not in ("heatmap", "curves"):

@@ -33,10 +33,10 @@ def _table(rows: Sequence[RepairRow]) -> str:
         seconds = f"{row.duration:.1f}" if row.stage else ""
         what = row.steps.replace(";", ", ")
         lines.append([what, f"{row.loss:.4g}", f"{row.agreement:.1f}", *top1, seconds])
-    return f"{markdown_lines(lines)}\n\n{_said(rows[-1])}\n"
+    return f"{markdown_lines(lines)}\n\n{describe_repair(rows[-1])}\n"
 
 
-def _said(row: RepairRow) -> str:
+def describe_repair(row: RepairRow) -> str:
     """What was pruned, on which images it was repaired, and on which it was scored."""
     asked = row.allocation if row.p_prune is None else percent(row.p_prune)
     allocated = f", allocation {row.allocation}" if row.allocation and row.p_prune else ""

@@ -44,10 +44,11 @@ def plot_sensitivity(
     """
     safe = [row.printable() for row in rows]
     layers_and_ratios(safe)
-    return write_figure(lambda: _figure(safe, title), path_stem)
+    return write_figure(lambda: sensitivity_figure(safe, title), path_stem)
 
 
-def _figure(rows: Sequence[SensitivityRow], title: str | None) -> "Figure":
+def sensitivity_figure(rows: Sequence[SensitivityRow], title: str | None) -> "Figure":
+    """The figure of `plot_sensitivity`."""
     from matplotlib.figure import Figure
 
     layers, ratios = layers_and_ratios(rows)

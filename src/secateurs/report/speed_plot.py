@@ -43,6 +43,20 @@ def plot_speed(
         InvalidArgumentError: There are no rows, or they are of several models.
         FailureError: The files cannot be written.
     """
+    every = _one_model(rows)
+    return write_figure(lambda: _figure(every, title), path_stem)
+
+
+def speed_figure(rows: Sequence[SpeedRow], title: str | None = None) -> "Figure":
+    """The figure of `plot_speed`.
+
+    Raises:
+        InvalidArgumentError: There are no rows, or they are of several models.
+    """
+    return _figure(_one_model(rows), title)
+
+
+def _one_model(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
     every = settings_of(rows)
     models = sorted({model for model, _, _ in every})
     if len(models) > 1:
@@ -50,10 +64,10 @@ def plot_speed(
             f"a plot of speed shows one model, and these are of {', '.join(map(printable, models))}"
             ": draw them one by one"
         )
-    return write_figure(lambda: _figure(every, title or printable(models[0])), path_stem)
+    return every
 
 
-def _figure(every: Mapping[Setting, list[SpeedRow]], title: str) -> "Figure":
+def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figure":
     from matplotlib.figure import Figure
 
     batches = sorted({batch for _, batch, _ in every})
@@ -61,6 +75,7 @@ def _figure(every: Mapping[Setting, list[SpeedRow]], title: str) -> "Figure":
     across, up = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _HEIGHT + _TOP
     width = across * len(threads) + EDGE
     row = next(iter(every.values()))[0]
+    title = title or printable(row.model)
     method = ranking(row.granularity, row.scope, row.score)
     said = f"{method}; {row.processor}, {row.dtype}; dotted: faster from here on"
     lines = wrap(said, width - 2 * EDGE)

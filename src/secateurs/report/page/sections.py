@@ -5,10 +5,21 @@ from typing import Any
 
 from secateurs._io.text import printable
 from secateurs.report.page.page_parts import Section, Table, text_cell
+from secateurs.report.page.repair_section import repair_section
 from secateurs.report.page.retrain_section import retrain_section
+from secateurs.report.page.sensitivity_section import sensitivity_section
+from secateurs.report.page.speed_section import speed_section
 from secateurs.report.page.sweep_section import Axis, sweep_section
 from secateurs.report.page.transfer_section import transfer_sections
-from secateurs.results import Record, RetrainRow, Row, TransferRow
+from secateurs.results import (
+    Record,
+    RepairRow,
+    RetrainRow,
+    Row,
+    SensitivityRow,
+    SpeedRow,
+    TransferRow,
+)
 
 
 def rows_sections(rows: Sequence[Any], x: Axis = "achieved") -> list[Section]:
@@ -26,10 +37,13 @@ _MAKERS: Mapping[type[Record], Callable[[Any, Axis], list[Section]]] = {
     Row: lambda rows, x: [sweep_section(rows, x)],
     RetrainRow: lambda rows, _: [retrain_section(rows)],
     TransferRow: lambda rows, _: transfer_sections(rows),
+    RepairRow: lambda rows, _: [repair_section(rows)],
+    SpeedRow: lambda rows, _: [speed_section(rows)],
+    SensitivityRow: lambda rows, _: [sensitivity_section(rows)],
 }
 """What makes the sections of a kind of rows; a new kind has a new line here."""
 
-ALONE = frozenset({RetrainRow})
+ALONE = frozenset({RetrainRow, RepairRow, SensitivityRow})
 """Kinds whose runs have sections of their own; runs of other kinds are compared in one."""
 
 

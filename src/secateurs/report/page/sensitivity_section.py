@@ -1,0 +1,72 @@
+"""The part of a page that shows what each layer costs: a heat map, and a table."""
+
+from collections.abc import Sequence
+
+from secateurs.report.page.figures import axis, heatmap, layout
+from secateurs.report.page.page_parts import Chart, Section, Table, number_cell, text_cell
+from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
+from secateurs.report.table import percent
+from secateurs.results import SensitivityRow
+
+_HOVER = (
+    "%{y}<br>%{x} pruned alone: <b>%{z:+.2f}</b> points of top-1<br>%{customdata}<extra></extra>"
+)
+
+
+def sensitivity_section(rows: Sequence[SensitivityRow]) -> Section:
+    """The headline, the heat map and the table of one run."""
+    rows = [row.printable() for row in rows]
+    worst = min(rows, key=lambda row: row.change)
+    return Section(
+        title=f"Sensitivity of {worst.model}",
+        headline=f"Pruning one layer alone costs most in {worst.layer}: {worst.change:+.1f} points "
+        f"of top-1 at {percent(worst.p_prune)}.",
+        notes=[describe_sensitivity(rows)],
+        charts=[_chart(rows)],
+        tables=[_table(rows)],
+    )
+
+
+def _chart(rows: Sequence[SensitivityRow]) -> Chart:
+    layers, ratios = layers_and_ratios(rows)
+    found = {(row.layer, row.p_prune): row for row in rows}
+    cells = [[found.get((layer, ratio)) for ratio in ratios] for layer in layers]
+    most = max(1.0, *(abs(row.change) for row in rows))
+    trace = heatmap(
+        [percent(ratio) for ratio in ratios],
+        layers,
+        [[cell.change if cell else None for cell in line] for line in cells],
+        shown="{:+.1f}",
+        hover=_HOVER,
+        hover_data=[[f"{c.lost} lost, {c.won} won" if c else "" for c in line] for line in cells],
+        least=-most,
+        most=most,
+        scale="difference",
+    )
+    across = axis("Ratio of the layer that is pruned", type="category", showgrid=False, ticks="")
+    down = axis("", type="category", autorange="reversed", showgrid=False, ticks="")
+    return Chart(
+        "Change of top-1 in points where one layer alone is pruned.",
+        f"Heat map of the change of top-1 for {len(layers)} layers at {len(ratios)} ratios. The "
+        "table has the numbers.",
+        {"data": [trace], "layout": layout(across, down)},
+        height=max(220, 110 + 26 * len(layers)),
+    )
+
+
+def _table(rows: Sequence[SensitivityRow]) -> Table:
+    heads = ["layer", "weights", "pruned %", "top-1 %", "change", "lost", "won", "divergence"]
+    cells = [
+        [
+            text_cell(row.layer),
+            number_cell(row.targets, "{:,}"),
+            number_cell(round(100 * row.p_prune, 6)),
+            number_cell(row.top1, "{:.2f}"),
+            number_cell(row.change, "{:+.2f}"),
+            number_cell(row.lost),
+            number_cell(row.won),
+            number_cell(row.divergence, "{:.4g}"),
+        ]
+        for row in rows
+    ]
+    return Table("Each layer, pruned alone", heads, cells, "Lost, won: images that flipped.")

@@ -1,0 +1,75 @@
+"""The part of a page that shows speed: images a second against the ratio of zeros."""
+
+from collections.abc import Sequence
+
+from secateurs.report.page.colours import DENSE, line_colour
+from secateurs.report.page.figures import axis, curve, layout
+from secateurs.report.page.page_parts import (
+    Chart,
+    Section,
+    Table,
+    Toggle,
+    number_cell,
+    text_cell,
+)
+from secateurs.report.speed_table import break_even_lines, counted, settings_of
+from secateurs.results import SpeedRow
+
+_HOVER = "%{x:.1f}% zeros<br><b>%{y:.2f}</b> times as fast<extra>%{fullData.name}</extra>"
+
+
+def speed_section(rows: Sequence[SpeedRow]) -> Section:
+    """The headline, the curves and the table of measurements."""
+    rows = [row.printable() for row in rows]
+    models = ", ".join(dict.fromkeys(row.model for row in rows))
+    best = max(rows, key=lambda row: row.speedup)
+    return Section(
+        title=f"Speed of {models}",
+        headline=f"At most {best.speedup:.2f} times as fast as dense: {best.model}, batch "
+        f"{best.batch_size}, {counted(best.threads)}, {100 * best.achieved:.1f}% zeros.",
+        notes=[*break_even_lines(rows), f"{best.processor}, {best.dtype}"],
+        charts=[_chart(rows)],
+        tables=[_table(rows)],
+    )
+
+
+def _chart(rows: Sequence[SpeedRow]) -> Chart:
+    traces = [
+        curve("dense", [0.0, 100.0], [1.0, 1.0], DENSE, hover=_HOVER, dashed=True, mode="lines")
+    ]
+    toggles: list[Toggle] = []
+    for number, ((model, batch, threads), own) in enumerate(settings_of(rows).items()):
+        name, colour = f"{model}, batch {batch}, {counted(threads)}", line_colour(number)
+        toggles.append(Toggle(name, colour))
+        along, gains = [100 * row.achieved for row in own], [row.speedup for row in own]
+        meta = {"toggle": number}
+        traces.append(curve(name, along, gains, colour, hover=_HOVER, meta=meta))
+    return Chart(
+        "Times as fast as dense against the weights that are zero; dashed: dense.",
+        f"Curves of the gain in speed of {len(toggles)} settings. The table has the numbers.",
+        {
+            "data": traces,
+            "layout": layout(
+                axis("Weights that are zero (%)", range=[0, 100]),
+                axis("Times as fast as dense", rangemode="tozero"),
+            ),
+        },
+        toggles,
+    )
+
+
+def _table(rows: Sequence[SpeedRow]) -> Table:
+    heads = ["model", "batch", "threads", "zeros %", "dense, images/s", "accelerated", "gain"]
+    cells = [
+        [
+            text_cell(row.model),
+            number_cell(row.batch_size),
+            number_cell(row.threads),
+            number_cell(100 * row.achieved, "{:.1f}"),
+            number_cell(row.dense_rate, "{:,.4g}"),
+            number_cell(row.rate, "{:,.4g}"),
+            number_cell(row.speedup, "{:.2f}"),
+        ]
+        for row in rows
+    ]
+    return Table("Every measurement", heads, cells)
