@@ -67,7 +67,7 @@ def scores(*, data_free: bool = False) -> Parameter:
 Granularity = Literal["weight", "kernel", "filter"]
 Scope = str  # global, layer, or N:M, of which there are many: `SelectionOptions` checks it
 PruneType = Literal["global", "gradient"]
-RepairStep = Literal["batchnorm", "channels", "reconstruct", "distill"]
+RepairStep = Literal["batchnorm", "channels", "reconstruct", "sparsegpt", "distill"]
 
 
 @with_help

@@ -67,7 +67,7 @@ class SweepRepair:
     """What follows the pruning; each network is then measured both as it is and repaired.
 
     Args:
-        repair: Steps, in order: batchnorm, channels, reconstruct, distill.
+        repair: Steps, in order: batchnorm, channels, reconstruct, sparsegpt, distill.
         calibration: Images without labels, which repairs and the scores wanda and obs need: a
             folder with images anywhere in it, or digits, mnist, cifar10, ... (their training
             images). None of them may be scored.
