@@ -81,8 +81,8 @@ def test_the_same_command_reports_and_other_options_are_refused(run: Run) -> Non
 
 
 def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = (*SHORT, "--score", "wanda", "--steps", "batchnorm", "distill", "channels",
-             "--iterations", 4)  # fmt: skip
+    words = (*SHORT, "--score", "wanda", "--steps", "batchnorm", "sparsegpt", "distill",
+             "channels", "--iterations", 4)  # fmt: skip
     assert run(*words, "-o", "whole.safetensors").code == 0
     # Ctrl-C when the second pass is told of.
     from secateurs.cli import repair_command
@@ -105,6 +105,35 @@ def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -
     whole = load_file("whole.safetensors")
     for name, tensor in load_file("here.safetensors").items():
         assert torch.equal(tensor, whole[name])
+    masks = sc.Masks.load("here.repair/masks.safetensors")
+    for name, mask in masks.items():
+        assert torch.equal(mask, whole[name] != 0)
+
+
+def test_an_interrupted_distillation_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*SHORT, "--steps", "distill", "--iterations", 6, "--features", 0.5, "--augment",
+             "shift", "--tighten", 0.5, "--distill-batch-size", 16)  # fmt: skip
+    assert run(*words, "-o", "whole.safetensors").code == 0
+    from secateurs.repair import distillation
+
+    save, saved = distillation.save_state, list[int]()
+
+    def interrupted(path: Path, state: dict[str, Any]) -> None:
+        save(path, state)
+        saved.append(state["progress"]["taken"])
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(distillation, "save_state", interrupted)
+        assert run(*words, "-o", "here.safetensors").code == 1
+        assert run(*words, "-o", "here.safetensors").code == 0
+    assert saved == [1, 2, 3, 4, 5, 6]
+    assert comparable("here.repair") == comparable("whole.repair")
+    assert not list(Path("here.repair").glob("distill*"))
+    (last,) = (row for row in read_repair_rows("here.repair") if row.steps == "distill")
+    assert (last.features, last.augment, last.tighten) == (0.5, "shift", 0.5)
+    assert last.distill_batch_size == 16
 
 
 @pytest.mark.parametrize(

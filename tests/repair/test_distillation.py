@@ -23,7 +23,7 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("options", [{}, {"tighten": 0.5}, {"augment": "shift", "features": 0}])
+@pytest.mark.parametrize("options", [{"features": 1.0}, {"tighten": 0.5}, {"augment": "shift"}])
 def test_an_interrupted_distillation_goes_on_to_the_same_end(
     options: dict[str, Any], tmp_path: Path
 ) -> None:

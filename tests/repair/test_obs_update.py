@@ -10,6 +10,7 @@ from repair.repair_cases import images, network, pruned_network
 from secateurs import InvalidArgumentError
 from secateurs.repair.obs_update import obs_update, pattern_of
 from secateurs.selection.scopes import NOfM
+from secateurs.training import hold
 
 
 @pytest.mark.parametrize("block", [2, 3, 8, 128])
@@ -132,6 +133,18 @@ def test_kernels_and_filters_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         sc.repair(model, images(), ["sparsegpt"])
     assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
+
+
+def test_masks_that_are_held_are_refused() -> None:
+    model = pruned_network(0.6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    handle = hold(model, torch.optim.SGD(model.parameters(), 0.1))
+    with pytest.raises(InvalidArgumentError, match=r"^'sparsegpt' .* 0\.weight are held .*remove"):
+        sc.repair(model, images(), ["batchnorm", "sparsegpt"])
+    assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
+    sc.repair(model, images(), ["reconstruct"])
+    handle.remove()
+    sc.repair(model, images(), ["sparsegpt"])
 
 
 def test_what_fails_leaves_masks_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:

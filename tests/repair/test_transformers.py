@@ -50,7 +50,7 @@ def test_all_steps_work_and_are_undone(make: Callable[[], tuple[nn.Module, Tenso
         sc.global_prune(model, 0.6, score="wanda")
     zeros = sc.sparsity(model).zeros
     solved, distilled = sc.repair(
-        model, images, ["reconstruct", "distill"], iterations=20, features=0, augment="none"
+        model, images, ["reconstruct", "distill"], iterations=20, augment="none"
     )
     assert not solved.left and len(solved.layers) >= 4
     assert solved.loss[1] < 0.7 * solved.loss[0]

@@ -56,10 +56,10 @@ def read_plan(
         iterations=repairing.iterations,
         learning_rate=repairing.lr,
         seed=repairing.seed,
-        distill_batch_size=32,
-        features=0.0,
-        augment="auto",
-        tighten=0.0,
+        distill_batch_size=repairing.distill_batch_size,
+        features=repairing.features,
+        augment=repairing.augment,
+        tighten=repairing.tighten,
         state=None,
     )
 

@@ -23,10 +23,11 @@ from secateurs.repair.repaired_values import put_repaired_values, repaired_value
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files
 from secateurs.training.run_state import save_weights
+from secateurs.training.zero_masks import masks_from_zeros
 
 MASKS = "masks.safetensors"
 DENSE, PRUNED = 0, 1  # the first stages
-_STAGE = "stage-{}.safetensors"
+_STAGE, _STATE = "stage-{}.safetensors", "distill-{}.pt"
 
 
 @dataclass
@@ -69,13 +70,16 @@ class RepairRun:
         for number, group in enumerate(groups, start=PRUNED + 1):
             if number <= done:
                 continue
-            report = self._repair(group)
+            report = self._repair(number, group)
             for row in before:  # only now, so that a first step that fails leaves nothing behind
                 self._add(row, report, 0)
             before = []
             replace_files({self._path(number): save(repaired_values(self.model))})
             self._add(self._measured(number, ";".join(group), report.seconds), report, 1)
             self._path(number - 1).unlink(missing_ok=True)
+            self._state(number).unlink(missing_ok=True)
+        if _changes_masks(self.options.steps):
+            masks_from_zeros(self.model).save(self.results.folder / MASKS)
         save_weights(self.output, self.model)
         self._path(len(groups) + PRUNED).unlink(missing_ok=True)
         return sorted(self.results.rows(), key=lambda row: row.stage)
@@ -90,8 +94,11 @@ class RepairRun:
 
     def _resume(self, done: int) -> list[RepairRow]:
         """Bring the model to where an earlier run has left it, whose rows are on disk."""
-        apply_masks(self.model, Masks.load(self.results.folder / MASKS))
-        put_repaired_values(self.model, load_file(self._path(done)))
+        masks, values = Masks.load(self.results.folder / MASKS), load_file(self._path(done))
+        if any(map(_changes_masks, list(self.options.groups())[: done - PRUNED])):
+            masks = Masks.from_tensors({name: values[name] != 0 for name in masks})
+        apply_masks(self.model, masks)
+        put_repaired_values(self.model, values)
         return []
 
     def _done(self, stages: set[int], groups: int) -> int:
@@ -101,7 +108,7 @@ class RepairRun:
                 return number
         return 0
 
-    def _repair(self, group: Sequence[str]) -> StepReport:
+    def _repair(self, number: int, group: Sequence[str]) -> StepReport:
         options, distillation = self.options, self.options.distillation
         say(f"{', '.join(group)}: {len(self.images)} images ...")  # it may take minutes
         (report,) = repair(
@@ -113,6 +120,11 @@ class RepairRun:
             iterations=distillation.iterations,
             learning_rate=distillation.learning_rate,
             seed=distillation.seed,
+            distill_batch_size=distillation.batch_size,
+            features=distillation.features,
+            augment=distillation.augment,
+            tighten=distillation.tighten,
+            state=self._state(number) if group == ("distill",) else None,
         )
         return report
 
@@ -154,8 +166,17 @@ class RepairRun:
         """Where the values of a stage are kept until the run ends."""
         return self.results.folder / _STAGE.format(stage)
 
+    def _state(self, stage: int) -> Path:
+        """What an interrupted distillation goes on from."""
+        return self.results.folder / _STATE.format(stage)
+
+
+def _changes_masks(steps: Sequence[str]) -> bool:
+    return "sparsegpt" in steps
+
 
 def clear(folder: Path) -> None:
     """Remove what another run left in a folder."""
-    for path in (folder / MASKS, *folder.glob(_STAGE.format("*"))):
+    states = folder.glob(_STATE.format("*"))
+    for path in (folder / MASKS, *folder.glob(_STAGE.format("*")), *states):
         path.unlink(missing_ok=True)

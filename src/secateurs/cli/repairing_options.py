@@ -92,19 +92,30 @@ class Repairing:
 
     Args:
         steps: In order: batchnorm (its statistics from the images), channels (mean and scale of
-            each output channel), reconstruct (least squares for the kept weights), distill
-            (optimizer steps toward the dense network). Default batchnorm reconstruct; without
-            BatchNorm layers reconstruct.
+            each output channel), reconstruct (least squares for the kept weights), sparsegpt
+            (chooses the masks of each layer anew), distill (optimizer steps toward the dense
+            network). Default batchnorm reconstruct; without BatchNorm layers reconstruct.
         damping: Of reconstruct, as a part of the inputs' mean square.
         iterations: Of distill, at most.
         lr: Of distill, at its highest.
-        seed: Of random scores, and of the order of images in distill.
+        distill_batch_size: Images for each step of distill.
+        features: Weight of the error of some layers' outputs in distill; 0 for the network's
+            outputs alone.
+        augment: How distill changes images at random: crop-flip, shift, none; auto is crop-flip for
+            images of three channels.
+        tighten: Share of distill's iterations over which the weights that are pruned go little by
+            little, from the dense network's values; 0 for masks that hold from the start.
+        seed: Of random scores, and of the order and the changes of images in distill.
     """
 
     steps: Several[RepairStep] = ()
     damping: float = 0.01
     iterations: Whole = 300
     lr: float = 1e-3
+    distill_batch_size: Whole = 32
+    features: float = 0.0
+    augment: Literal["auto", "crop-flip", "shift", "none"] = "auto"
+    tighten: float = 0.0
     seed: Whole = 0
 
 

@@ -43,7 +43,7 @@ class Distillation:
     learning_rate: float = 1e-3
     seed: int = 0
     batch_size: int = 32
-    features: float = 1.0
+    features: float = 0.0
     augment: str = "auto"
     tighten: float = 0.0
     state: Path | None = None

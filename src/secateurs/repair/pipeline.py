@@ -21,6 +21,7 @@ from secateurs.repair.calibration import calibration_images, channels_last
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
 from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
+from secateurs.repair.fixed_masks import refuse_fixed_masks
 from secateurs.repair.layer_uses import layer_uses
 from secateurs.repair.layerwise import PrunedWeight, repair_layers
 from secateurs.repair.repair_options import RepairOptions, read_repair_options
@@ -68,7 +69,7 @@ def repair(
     learning_rate: float = 1e-3,
     seed: int = 0,
     distill_batch_size: int = 32,
-    features: float = 1.0,
+    features: float = 0.0,
     augment: str = "auto",
     tighten: float = 0.0,
     state: str | os.PathLike[str] | None = None,
@@ -189,7 +190,7 @@ def _run(
     labelled: Iterable[Any] | None,
 ) -> tuple[StepReport, ...]:
     if "sparsegpt" in options.steps:
-        _refuse_larger_units(weights)
+        refuse_fixed_masks(weights)
     uses = layer_uses(model, batches[0][:1])
     for one in weights:
         if id(one.target.parameter) not in uses.seen:
@@ -230,19 +231,6 @@ def _run(
             StepReport(group, seconds, losses, agreements, layers, left, iterations, accuracies)
         )
     return tuple(reports)
-
-
-def _refuse_larger_units(weights: Sequence[PrunedWeight]) -> None:
-    """Refuse weights that are pruned by kernels or filters, whose pattern would be lost."""
-    for one in weights:
-        original = original_of(one.target.module, one.target.attribute)
-        mask = None if original is None else original.mask
-        if mask is not None and mask.shape != one.mask.shape:
-            raise InvalidArgumentError(
-                f"'sparsegpt' chooses single weights, and {one.target.name} is pruned by kernels "
-                "or filters: leave it out of ", Argument("steps"), ", or prune with ",
-                Argument("granularity", "weight"),
-            )  # fmt: skip
 
 
 def _head(batches: Sequence[Tensor]) -> list[Tensor]:

@@ -34,6 +34,10 @@ class RepairRow(Record):
         damping: Of the step "reconstruct".
         iterations: Of the step "distill", at most.
         learning_rate: Of the step "distill", at its highest.
+        distill_batch_size: Images for each step of "distill".
+        features: Weight of the error of some layers' outputs in "distill".
+        augment: How "distill" changes images at random: "auto", "crop-flip", "shift" or "none".
+        tighten: Share of the iterations of "distill" over which weights go little by little.
         batch_size: How many images ran at once.
         seed: Of random scores and of the order of images.
         stage: 0 for the dense network, 1 for the pruned one, then one for each pass of the repair.
@@ -78,6 +82,10 @@ class RepairRow(Record):
     damping: float
     iterations: int
     learning_rate: float
+    distill_batch_size: int
+    features: float
+    augment: str
+    tighten: float
     batch_size: int
     seed: int
     stage: int
@@ -125,9 +133,10 @@ REPAIR_COLUMNS: tuple[str, ...] = RepairRow.columns()
 _COUNT, _SIZE, _PERCENT = (0, 2**63 - 1), (0.0, math.inf), (0.0, 100.0)
 RepairRow.LIMITS = {
     **dict.fromkeys(("calibration_count", "iterations", "batch_size", "stage"), _COUNT),
+    "distill_batch_size": _COUNT,
     **dict.fromkeys(("count", "correct", "kept", "prunable"), _COUNT),
-    **dict.fromkeys(("keep_at_least", "p_prune", "achieved"), (0.0, 1.0)),
-    **dict.fromkeys(("damping", "learning_rate", "param_count", "duration"), _SIZE),
+    **dict.fromkeys(("keep_at_least", "p_prune", "achieved", "tighten"), (0.0, 1.0)),
+    **dict.fromkeys(("damping", "learning_rate", "features", "param_count", "duration"), _SIZE),
     **dict.fromkeys(("agreement", "top1"), _PERCENT),
 }
 RepairRow.UNLIMITED = frozenset({"loss"})

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The repairs in results/repair: each file there is the results.csv of a folder that this script
+# writes. No label decides anything; those of --test-data score, for the table alone.
+# Run from the root of the repository; SHARED is the folder with data/ and models/. With names,
+# only these runs: bash results/repair.sh resnet20_90 mlpnet_98_0
+set -euo pipefail
+SHARED=${SHARED:-../shared}
+OUT=${OUT:-secateurs-results}  # not into results/, which has the outcome
+asked=("$@")
+
+repair() { # NAME OPTION ...
+  [ ${#asked[@]} = 0 ] || [[ " ${asked[*]} " = *" $1 "* ]] || return 0
+  secateurs repair -o "$OUT/$1.safetensors" "${@:2}"
+}
+
+# Small convolutional networks with BatchNorm: statistics and least squares, 1,024 images.
+for ratio in 70 80 90; do
+  repair "resnet20_$ratio" --arch resnet20 --weights "$SHARED/models/resnet20_cifar10.safetensors" \
+    --data "$SHARED/data/cifar10-jpeg" --images 1024 --test-data "$SHARED/data/cifar10-lossless" \
+    --p-prune "0.$ratio" --score magnitude --steps batchnorm reconstruct --damping 0.1 -b 64
+done
+
+# The same network at 90%: from fewer images, and by fewer steps.
+at_90() { # NAME OPTION ...
+  repair "resnet20_90_$1" --arch resnet20 --weights "$SHARED/models/resnet20_cifar10.safetensors" \
+    --data "$SHARED/data/cifar10-jpeg" --test-data "$SHARED/data/cifar10-lossless" \
+    --p-prune 0.9 --damping 0.1 -b 64 "${@:2}"
+}
+for images in 8 32 128; do
+  at_90 "$images" --images $images --score magnitude --steps batchnorm reconstruct
+done
+at_90 batchnorm --images 1024 --score magnitude --steps batchnorm
+at_90 lamp --images 1024 --score lamp --steps batchnorm
+
+# Small networks of linear layers: distillation on all training images, without their labels.
+for run in 90_0 95_0 98_0 98_1 98_2; do
+  repair "mlpnet_$run" --arch mlpnet --weights "$SHARED/models/mlpnet_mnist.safetensors" \
+    --data mnist --test-data mnist --data-root "$SHARED/data" --images 60000 \
+    --p-prune "0.${run%_*}" --score lamp --steps distill --iterations 4000 --lr 0.03 \
+    --distill-batch-size 256 -b 1000 --seed "${run#*_}"
+done
+
+# Networks for ImageNet, 128 images: statistics where there is BatchNorm, mean and scale of each
+# output channel and least squares where there is none.
+imagenet() { # NAME ARCH OPTION ...
+  repair "$1" --arch "$2" --weights "$SHARED/models/${2#*:}.safetensors" \
+    --data "$SHARED/data/imagenet-compatible-calibration" \
+    --test-data "$SHARED/data/imagenet-compatible" "${@:3}"
+}
+lite=tf_efficientnet_lite
+imagenet ${lite}0_50_sensitivity timm:${lite}0 --score magnitude --steps batchnorm \
+  --ratios-from results/repair/${lite}0_ratios.json
+imagenet squeezenet1_1_60 torchvision:squeezenet1_1 --p-prune 0.6 --steps channels reconstruct
+imagenet ${lite}1_50 timm:${lite}1 --p-prune 0.5 --steps batchnorm
+imagenet ${lite}0_50 timm:${lite}0 --p-prune 0.5 --steps batchnorm
+
+# A curve: each ratio as it is, and repaired from 128 images.
+if [ ${#asked[@]} = 0 ] || [[ " ${asked[*]} " = *" resnet20_curve "* ]]; then
+  secateurs sweep --arch resnet20 --weights "$SHARED/models/resnet20_cifar10.safetensors" \
+    --data "$SHARED/data/cifar10-lossless" --repair batchnorm reconstruct \
+    --calibration "$SHARED/data/cifar10-jpeg" --output "$OUT/resnet20_curve"
+fi
