@@ -105,7 +105,7 @@ def test_resumed_training_is_the_same() -> None:
         ({"p_prune": 1.5}, "p_prune"),
         ({"refresh": 0}, "refresh"),
         ({"weight_gradient": "sparse"}, "weight_gradient must be .*dense.*masked"),
-        ({"p_bern": 0.5}, "seed"),
+        ({"p_bern": 0.5}, "numbers: write seed=0$"),
         ({"granularty": "filter"}, "granularity"),
         ({"exclude": "*"}, "nothing|no "),
     ],

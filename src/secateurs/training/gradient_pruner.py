@@ -88,6 +88,8 @@ class GradientPruner:
         self._options = read_options(
             GradientPruner, contents, options, weight_gradient=weight_gradient, **numbers
         )
+        if 0 < self._p_bern < 1 and self._options.seed is None:
+            raise InvalidArgumentError(f"p_bern={p_bern} draws random numbers: write seed=0")
         self._model, self.steps, self.draws, self._removed = model, 0, 0, False
         self.masks = self._drawn(contents)
         self._put(contents)
