@@ -44,8 +44,8 @@ def describe_repair(row: RepairRow) -> str:
         f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({asked} of the "
         f"{ranking(row.granularity, row.scope, row.score)}{allocated})",
         f"repaired from {row.calibration_count} unlabelled images of "
-        f"{PurePath(row.calibration).name}, on the first of which loss (divergence from the dense "
-        "network) and agreement with it are taken",
+        f"{PurePath(row.calibration).name}",
+        "loss (divergence from the dense network) and agreement with it on the first of them",
     ]
     if row.count:
         split = f" ({row.split})" if row.split else ""
