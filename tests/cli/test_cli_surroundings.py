@@ -21,7 +21,10 @@ from secateurs.cli.standard_output import Stdout
 from secateurs.errors import FailureError
 from secateurs.results import Results, read_rows
 
-FILES = {"config.json", "outcomes.json", "results.csv", "results.jsonl", "sweep.png", "sweep.svg"}
+FILES = {
+    *("command.json", "command.txt", "config.json", "layers.jsonl", "outcomes.json"),
+    *("results.csv", "results.jsonl", "sweep.png", "sweep.svg"),
+}
 
 
 def test_it_says_at_once_what_it_loads(run: Run) -> None:
@@ -75,7 +78,8 @@ def test_a_broken_stdout_loses_neither_rows_nor_plots(
             main([*RANDOM, "--p-prune", "0", "0.5", "--output", "here"])
     said = LOADING.sub("", capsys.readouterr().err).splitlines()
     assert said[0] == "wrote results.csv, results.jsonl, sweep.png, sweep.svg to here"
-    assert {path.name for path in (tmp_path / "here").iterdir()} == FILES
+    files = {path.name for path in (tmp_path / "here").iterdir()}
+    assert files == FILES - ({"command.json"} if how == "full disk" else set())
     assert [row.loss for row in read_rows(tmp_path / "here")] == [row["loss"] for row in expected]
     assert caught.value.code == (1 if how == "full disk" else 0)
     assert len(said) == (2 if how == "full disk" else 1)
