@@ -48,7 +48,7 @@ def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
 
 def saved(
     work: Callable[..., Path | None], words: Sequence[str], first_names: Mapping[str, str]
-) -> Callable[..., None]:
+) -> Callable[..., Path | None]:
     """Let a command write its words into its folder when it is done.
 
     Args:
@@ -60,11 +60,12 @@ def saved(
     kept = _joined([(name, group) for name, group in groups if name not in _NOT_SAVED])
     content = {"secateurs": __version__, "command": words[0], "options": kept}
 
-    def run(**options: Any) -> None:
+    def run(**options: Any) -> Path | None:
         folder = work(**options)
         if folder is not None:
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             replace_files({folder / FILE: text.encode()})
+        return folder
 
     return run
 
