@@ -63,7 +63,7 @@ def saved(
     def run(**options: Any) -> Path | None:
         folder = work(**options)
         if folder is not None:
-            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            text = json.dumps(content, indent=2) + "\n"  # escaped: paths need not be UTF-8
             replace_files({folder / FILE: text.encode()})
         return folder
 
