@@ -7,6 +7,8 @@ from rich.console import Console
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import plot_sensitivity, print_sensitivity_table, sensitivity_markdown
+from secateurs.report.page.sections import rows_sections
+from secateurs.results import Rows
 from sensitivity_rows import make_sensitivity_row
 
 ROWS = [
@@ -49,3 +51,11 @@ def test_nothing_cannot_be_shown(tmp_path: Path) -> None:
     for show in (print_sensitivity_table, lambda rows: plot_sensitivity(rows, tmp_path / "heat")):
         with pytest.raises(InvalidArgumentError, match="no rows"):
             show([])
+
+
+def test_rows_show_themselves_with_a_heat_map_of_changes() -> None:
+    rows = Rows([make_sensitivity_row("a", 0.5), make_sensitivity_row("b", 0.5)])
+    (section,) = rows_sections(rows)
+    (chart,), (table,) = section.charts, section.tables
+    assert chart.figure["data"][0]["type"] == "heatmap" and len(table.rows) == len(rows)
+    assert "layer" in rows._repr_html_() and rows.plot().axes
