@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import LOADING, RANDOM
 
+import secateurs
 from result_rows import make_row
 from secateurs.cli import main
 from secateurs.results import Results
@@ -115,7 +116,12 @@ def test_ctrl_c_in_the_first_import_is_one_line() -> None:
         "assert not heavy, heavy\n"
         "main()"
     )
-    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env=os.environ | {"PYTHONPATH": str(Path(secateurs.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "secateurs: interrupted\n")
 
 

@@ -96,21 +96,3 @@ def test_a_sweep_measures_the_network_that_was_proposed(tmp_path: Path) -> None:
     for other in ({"p_prune": 0.5}, {"scope": "layer"}):
         with pytest.raises(InvalidArgumentError, match="ratios says how much"):
             sweep(network(), loader(), ratios=ratios, **other)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "holds no ratios"),
-        ("{}", "is empty"),
-        ('{"a": 2}', "the ratio of a"),
-        (None, "no file"),
-    ],
-)
-def test_files_that_hold_no_ratios_are_refused(
-    tmp_path: Path, content: str | None, said: str
-) -> None:
-    if content is not None:
-        (tmp_path / "ratios.json").write_text(content)
-    with pytest.raises(InvalidArgumentError, match=said):
-        read_ratios(tmp_path / "ratios.json")

@@ -103,7 +103,7 @@ def test_rows_are_those_of_one_process(tmp_path: Path, size: int, batch_size: in
         check_same(rows, expected)
     assert read_rows(tmp_path) == found[0]
     assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json", "outcomes.json", "results.jsonl", "results.csv",
+        "config.json", "layers.jsonl", "outcomes.json", "results.jsonl", "results.csv",
     }  # fmt: skip
     batches = -(-IMAGES // batch_size)
     assert sum(model.passes for model in models) == batches * VARIANTS

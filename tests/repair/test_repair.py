@@ -93,7 +93,11 @@ def test_a_permanent_repair_stays() -> None:
 
 def test_the_dense_network_may_be_handed_in() -> None:
     model = repaired(sc.make_permanent(pruned_network()), dense=network())
-    assert_same(snapshot(model), snapshot(repaired(pruned_network())))
+    # Sums over values elsewhere in memory may be rounded in another way.
+    expected = repaired(pruned_network()).state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
+        assert torch.equal(value == 0, expected[name] == 0), name
     assert_same(snapshot(sc.restore(model)), snapshot(pruned_network()))
 
 
