@@ -61,5 +61,5 @@ def test_killed_several_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> N
     assert losses(rows) == pytest.approx(losses(expected), rel=1e-6)
     assert read_rows(tmp_path) == read_rows(tmp_path / "results.csv") == rows
     assert {path.name for path in tmp_path.iterdir()} == {
-        "config.json", "outcomes.json", "results.jsonl", "results.csv",
+        "config.json", "layers.jsonl", "outcomes.json", "results.jsonl", "results.csv",
     }  # fmt: skip
