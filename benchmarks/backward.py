@@ -1,26 +1,20 @@
-"""What a pruned backward pass saves of training: a step, or whole trainings with their accuracy.
+"""What a pruned backward pass saves of a training step; backward_accuracy.py shows what it costs.
 
-    python benchmarks/backward.py                     a step of three networks, filters pruned
-    python benchmarks/backward.py --table accuracy    accuracy of an MLP on MNIST against ratio
+    python benchmarks/backward.py
 
-Steps: a VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the
+A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the
 MLP 784-500-500-10 in MNIST's, with SGD and momentum. ``secateurs.training.GradientPruner`` prunes
 whole filters of each layer but the last by magnitude; dense and pruned steps in turns; medians of
 the ratios dense / pruned of neighbours. Wall clock, and processor time of all threads, which other
 work on the machine disturbs less.
-
-Accuracy: rows (``--csv``) of ratio, granularity, score, refresh and seed with the test accuracy
-after equal epochs and the processor time; what is in the file already is not run again.
 """
 
 import argparse
-import csv
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -29,21 +23,18 @@ from torch import Tensor, nn
 
 from secateurs.training import GradientPruner
 
-HEAD = ("ratio", "granularity", "score", "refresh", "seed", "epochs", "top1", "processor_seconds")
 
-
-def vgg() -> nn.Module:
-    """3 x 3 convolutions with 64 to 256 channels, a norm after each."""
+def vgg(width: int = 64) -> nn.Module:
+    """3 x 3 convolutions with ``width`` to four times as many channels, a norm after each."""
     layers: list[nn.Module] = []
     before = 3
-    for width in (64, 64, 0, 128, 128, 0, 256, 256, 0):
-        if width:
-            layers += [nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)]
-            layers.append(nn.ReLU())
-            before = width
-        else:
-            layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10))
+    for channels in (width, 2 * width, 4 * width):
+        for _ in range(2):
+            layers += [nn.Conv2d(before, channels, 3, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
+            before = channels
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
 
 
 class Block(nn.Module):
@@ -142,81 +133,17 @@ def compared(
     return f"{milliseconds:.1f}", f"{faster[0]:.2f}x", f"{faster[1]:.2f}x"
 
 
-def mnist(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-    from torchvision.datasets import MNIST
-
-    data = MNIST(folder, train=train)
-    images = data.data.view(len(data.data), -1).float() / 255
-    return (images - 0.1307) / 0.3081, data.targets
-
-
-def trained(
-    ratio: float, granularity: str, score: str, refresh: int, seed: int, epochs: int, folder: Path
-) -> tuple[float, float]:
-    """Test accuracy in percent, and processor seconds of training."""
-    (images, labels), (test, answers) = mnist(folder, True), mnist(folder, False)
-    torch.manual_seed(seed)
-    model = mlp()
-    optimizer = learner(model)
-    pruner = None
-    if ratio:
-        pruner = GradientPruner(
-            model, ratio, granularity=granularity, scope="layer", exclude="4", score=score,
-            seed=seed, refresh=refresh or None, weight_gradient="masked",
-        )  # fmt: skip
-    began = time.process_time()
-    for _ in range(epochs):
-        for batch in torch.randperm(len(images)).split(128):
-            step(model, optimizer, images[batch], labels[batch])
-            if pruner is not None:
-                pruner.step()
-    seconds = time.process_time() - began
-    with torch.no_grad():
-        right = (model(test).argmax(1) == answers).float().mean()
-    return 100 * float(right), seconds
-
-
-def accuracy(arguments: argparse.Namespace) -> None:
-    file = Path(arguments.csv)
-    done = set()
-    if file.is_file():
-        with file.open() as lines:
-            done = {tuple(row[name] for name in HEAD[:6]) for row in csv.DictReader(lines)}
-    else:
-        file.write_text(",".join(HEAD) + "\n")
-    grid = itertools.product(
-        arguments.ratios, ("weight", "filter"), ("magnitude", "random"), (0, 100), range(3)
-    )
-    dense = ((0.0, "weight", "magnitude", 0, seed) for seed in range(3))
-    for row in (*dense, *grid):
-        key = tuple(map(str, (*row, arguments.epochs)))
-        if key in done:
-            continue
-        found = trained(*row, arguments.epochs, Path(arguments.data))
-        with file.open("a") as lines:
-            csv.writer(lines).writerow((*key, f"{found[0]:.2f}", f"{found[1]:.1f}"))
-        print(*key, *found, flush=True)
-
-
-TABLES = {"step": steps, "accuracy": accuracy}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", choices=TABLES, default="step")
     parser.add_argument("--only", help="the networks whose name begins so")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.75, 0.9, 0.95, 0.98])
-    parser.add_argument("--data", default="../shared/data")
-    parser.add_argument("--csv", default="backward.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    TABLES[arguments.table](arguments)
+    steps(arguments)
 
 
 if __name__ == "__main__":
