@@ -54,7 +54,7 @@ def test_the_split_is_fixed_stratified_and_disjoint() -> None:
 
 
 def test_unknown_split() -> None:
-    with pytest.raises(InvalidArgumentError, match="train and test; got split='val'"):
+    with pytest.raises(InvalidArgumentError, match="split must be one of train, test; got 'val'"):
         digits.digits_images("val")
 
 
