@@ -141,7 +141,12 @@ def write_pruned(
 ) -> Summary:
     """The second pass: write the pruned files, all or none.
 
-    ``output``, ``compress`` and ``advance`` are as for `prune_checkpoint`.
+    Args:
+        plan: from `plan_pruning`.
+        decision: from `decide_pruning`.
+        output: as for `prune_checkpoint`.
+        compress: as for `prune_checkpoint`.
+        advance: called with the number of bytes after each read.
 
     Raises:
         InvalidArgumentError: ``output`` does not fit these files.

@@ -58,13 +58,7 @@ class Layout:
 
 
 def layout_of(stored: StoredFile, weights: Sequence[Weight], *, as_safetensors: bool) -> Layout:
-    """The layout of a new file: that of the old one, or that of safetensors.
-
-    Args:
-        stored: the old file.
-        weights: the weights in it that compete.
-        as_safetensors: whether to write safetensors where ``torch.save`` wrote the old file.
-    """
+    """The layout of a new file: that of the old one, or, if asked for, that of safetensors."""
     if as_safetensors and stored.pickled:
         return _safetensors_layout(stored, weights)
     copies: list[tuple[int, int, int]] = []
@@ -111,15 +105,9 @@ def write_file(
     *,
     as_safetensors: bool,
 ) -> Written:
-    """Write a file with its weights pruned.
+    """Write a file with its weights, which are in the order in which ties are broken, pruned.
 
-    Args:
-        stored: the old file.
-        weights: the weights in it that compete, in the order in which ties are broken.
-        pruner: prunes the weights.
-        reader: reads the old file.
-        target: the new file.
-        as_safetensors: as for `layout_of`; else every byte but those of weights is unchanged.
+    Every other byte is unchanged, unless it becomes a file of safetensors, see `layout_of`.
     """
     layout = layout_of(stored, weights, as_safetensors=as_safetensors)
     for piece in pieces_of(layout, weights, pruner, reader):

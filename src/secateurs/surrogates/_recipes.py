@@ -40,6 +40,9 @@ def dwp(
     Returns:
         The surrogate.
 
+    Raises:
+        InvalidArgumentError: as `Diversified`.
+
     Example:
         >>> import torch
         >>> surrogate = dwp(torch.nn.Linear(8, 4), p_prune=0.5, seed=1)
@@ -104,6 +107,9 @@ def mup(
 
     Returns:
         The surrogate.
+
+    Raises:
+        InvalidArgumentError: as `Diversified`.
     """
     options.setdefault("scope", "layer")
     return MUP(model, p_prune, p_bern, seed=seed, **options)

@@ -156,9 +156,14 @@ def fit_size(networks: Sequence[Network], size: int) -> None:
         InvalidArgumentError: networks differ in their channels or classes, or one accepts neither
             this size nor its own.
     """
-    _check_channels(networks)
-    counts = {network.name: _accept(network, size) for network in networks}
     first = networks[0]
+    for other in networks[1:]:
+        if other.channels != first.channels:
+            raise InvalidArgumentError(
+                f"{first.name} reads {first.channels} channel(s) and {other.name} "
+                f"{other.channels}: name networks that read the same kind of images"
+            )
+    counts = {network.name: _accept(network, size) for network in networks}
     for other in networks[1:]:
         if counts[other.name] != counts[first.name]:
             raise InvalidArgumentError(
@@ -185,15 +190,6 @@ def _accept(network: Network, size: int) -> int:
         f"({reason}): write another ",
         Argument("img_size"),
     ) from failure
-
-
-def _check_channels(networks: Sequence[Network]) -> None:
-    for other in networks[1:]:
-        if other.channels != networks[0].channels:
-            raise InvalidArgumentError(
-                f"{networks[0].name} reads {networks[0].channels} channel(s) and {other.name} "
-                f"{other.channels}: name networks that read the same kind of images"
-            )
 
 
 def _check_names(first: Network, other: Network) -> None:

@@ -156,9 +156,8 @@ def digits_cnn(pretrained: bool = True) -> DigitsCNN:
 def made(recipe: Recipe[N], pretrained: bool) -> N:
     """The network of a recipe in eval mode, trained at the first call and cached for later ones.
 
-    Args:
-        recipe: the network and its training, which is seeded and uses one thread.
-        pretrained: False for fresh weights from the global generator.
+    Training is seeded and uses one thread. Without ``pretrained`` it has fresh weights from the
+    global generator.
     """
     if not pretrained:
         return recipe.build().eval()

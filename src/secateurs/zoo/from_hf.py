@@ -217,8 +217,7 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
                 "out",
             )
         return build(base, overrides, source)
-    size = base.pop("img_size")
-    height = size if isinstance(size, int) else size[0]
+    height, _ = base.pop("img_size")
     return Preprocess(
         img_size=height, source=source, transform=ProcessorTransform(processor), **base
     )
@@ -239,7 +238,8 @@ def _values(processor: Any) -> dict[str, Any]:
     }
 
 
-def _geometry(processor: Any) -> tuple[int | tuple[int, int], float, str]:
+def _geometry(processor: Any) -> tuple[tuple[int, int], float, str]:
+    """The size of the input, crop_pct and crop_mode."""
     size = _mapping(getattr(processor, "size", None))
     crop = _mapping(getattr(processor, "crop_size", None))
     edge = size.get("shortest_edge")
@@ -247,20 +247,16 @@ def _geometry(processor: Any) -> tuple[int | tuple[int, int], float, str]:
         height, width = int(crop["height"]), int(crop["width"])
         resized = int(edge or size.get("height") or height)
         mode = "center" if edge else "squash"
-        return _square(height, width), crop_fraction(height, max(resized, height)), mode
+        return (height, width), crop_fraction(height, max(resized, height)), mode
     if edge:  # ConvNeXt: resize to edge / crop_pct, then crop; squash large inputs
         crop_pct = getattr(processor, "crop_pct", None)
         if crop_pct and edge < 384:
-            return int(edge), float(crop_pct), "center"
-        return int(edge), 1.0, "squash" if crop_pct else "center"
+            return (int(edge), int(edge)), float(crop_pct), "center"
+        return (int(edge), int(edge)), 1.0, "squash" if crop_pct else "center"
     height = int(size.get("height", 224))
-    return _square(height, int(size.get("width", height))), 1.0, "squash"
+    return (height, int(size.get("width", height))), 1.0, "squash"
 
 
 def _mapping(size: Any) -> Mapping[str, Any]:
     """A size as a mapping; newer versions of transformers have a class for sizes."""
     return dict(size) if size else {}
-
-
-def _square(height: int, width: int) -> int | tuple[int, int]:
-    return height if height == width else (height, width)

@@ -166,15 +166,8 @@ def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preproc
 
 def timm_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a timm data config (``timm.data.resolve_data_config``) that `build` takes."""
-    _, height, width = config["input_size"]
-    return {
-        "img_size": height if height == width else (height, width),
-        "crop_pct": config["crop_pct"],
-        "interpolation": config["interpolation"],
-        "mean": config["mean"],
-        "std": config["std"],
-        "crop_mode": config["crop_mode"],
-    }
+    same = ("crop_pct", "interpolation", "mean", "std", "crop_mode")
+    return {"img_size": config["input_size"][1:], **{name: config[name] for name in same}}
 
 
 def crop_fraction(crop: int, resize: int) -> float:

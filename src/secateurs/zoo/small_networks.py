@@ -87,10 +87,7 @@ def mlpnet(pretrained: bool = False) -> DigitsNetwork:
 class BasicBlock(nn.Module):
     """relu(x + f(x)), f two 3 x 3 convolutions with BatchNorm (He et al. 2016, figure 2).
 
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-        stride: of the first convolution; above 1, x is projected by a 1 x 1 convolution.
+    With a stride above 1, or if the channels change, x is projected by a 1 x 1 convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -154,10 +151,6 @@ def _stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequent
 
 def resnet20(pretrained: bool = False, num_classes: int = 10) -> CifarResNet:
     """ResNet-20 for CIFAR (He et al. 2016, section 4.2), with projections; 270,896 weights.
-
-    Args:
-        pretrained: must be False.
-        num_classes: length of the logits.
 
     Example:
         >>> model = resnet20()
