@@ -32,6 +32,15 @@ def shared_models() -> Path:
     return _beside("SECATEURS_MODELS", "models")
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all processes of a run keep the networks for the digits, so that each trains once."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "digits"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 # The same examples every time, and no verdict on how fast the machine is.
 settings.register_profile("secateurs", derandomize=True, deadline=None)
 settings.load_profile("secateurs")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateurs.attacks.attack_seeds import generator_at
+from secateurs.attacks._noise import generator_at
 from secateurs.attacks.smoothing import gaussian_kernel, smoothed
 from secateurs.attacks.transforms import DIVERSITY, Extent, mixed, others, placed, scaled
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,6 @@ from stored_models import assert_same, to_file
 
 import secateurs as sc
 from secateurs.checkpoint import prune_checkpoint, publication, rewrite
-
-SLOW = Path(__file__).with_name("pruning_slowly.py")
 
 
 @pytest.fixture
@@ -43,15 +42,33 @@ def largest_file(size: int) -> Generator[None]:
 
 
 def killed(source: Path, output: Path, where: str) -> None:
-    """Start pruning, and kill it at that point."""
-    process = subprocess.Popen(
-        [sys.executable, str(SLOW), str(source), str(output), where], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"here\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
-    process.stdout.close()
+    """Prune in a process that is killed while it writes, or before it renames the first file."""
+    child = os.fork()
+    if child == 0:
+        try:
+            prune_and_die(source, output, where)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def prune_and_die(source: Path, output: Path, where: str) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    write, left = rewrite.write_all, [1, 2, 3]
+
+    def write_and_die(*arguments: Any) -> None:
+        write(*arguments)
+        left.pop()
+        if not left:
+            die()
+
+    if where == "writing":
+        rewrite.write_all = write_and_die
+    else:
+        Path.replace = Path.rename = die  # type: ignore[method-assign]
+    prune_checkpoint(source, output, 0.5)
 
 
 @pytest.mark.parametrize("where", ["writing", "renaming"])

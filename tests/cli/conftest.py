@@ -10,12 +10,6 @@ from secateurs.cli import main
 from secateurs.zoo.digits import digits_images
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the digits network is kept between the tests of one process."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def run(
     capsys: pytest.CaptureFixture[str],

@@ -18,7 +18,7 @@ from secateurs.checkpoint.block_masks import Pruner, decide
 from secateurs.checkpoint.contents import NAMES
 from secateurs.checkpoint.file_blocks import Buffers, Weight
 from secateurs.checkpoint.file_histogram import SIZES
-from secateurs.checkpoint.file_scores import MagnitudeKeys, Scratch
+from secateurs.checkpoint.file_scores import MagnitudeKeys
 from secateurs.checkpoint.header import Described, read_header, write_header
 from secateurs.distributed.shard import Shard
 from secateurs.errors import InvalidArgumentError
@@ -159,7 +159,7 @@ def in_files(sizes: Sizes, block: int) -> CountSource:
             if not weights:
                 return list(found.values())
             buffers = Buffers()
-            keys = MagnitudeKeys(weights, Scratch())
+            keys = MagnitudeKeys(weights, {})
             pruner = Pruner([decide(weights, keys, ratio, buffers, sizes)], None)
             with buffers.reader(path) as reader:
                 for weight in weights:

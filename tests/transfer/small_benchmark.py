@@ -1,10 +1,11 @@
 """A small benchmark on the digits, for the tests of transfer attacks. Run it to have it killed.
 
-Arguments: the output folder.
+Arguments: the output folder, and for each kill after how many batches of a process it comes.
 """
 
+import os
+import signal
 import sys
-import time
 from functools import cache
 from typing import Any
 
@@ -60,14 +61,28 @@ def outcome(rows: list[TransferRow]) -> list[dict[str, Any]]:
     return [{**row.as_dict(), "seconds": None} for row in rows]
 
 
-if __name__ == "__main__":
+def run_and_die(folder: str, batches: int) -> None:
+    """Run the benchmark, and kill this process before the batch after so many."""
     from secateurs.transfer import attack_runner
 
-    attack = attack_runner.attack_batch
+    attack, left = attack_runner.attack_batch, [None] * batches
 
-    def slow(*words: Any, **options: Any) -> Any:
-        time.sleep(0.05)
+    def dying(*words: Any, **options: Any) -> Any:
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left.pop()
         return attack(*words, **options)
 
-    attack_runner.attack_batch = slow
-    benchmark(seeds=(0, 1)).run(output=sys.argv[1])
+    attack_runner.attack_batch = dying
+    benchmark(seeds=(0, 1)).run(output=folder)
+
+
+if __name__ == "__main__":
+    for batches in map(int, sys.argv[2:]):
+        # Gradients are computed in the children alone: where there is a GPU, torch refuses them
+        # after a fork of a process that has computed some.
+        child = os.fork()
+        if child == 0:
+            run_and_die(sys.argv[1], batches)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from secateurs.errors import FailureError
+from secateurs.zoo import load_model, load_unlabelled
 from secateurs.zoo.cache import cache_folder, check_download_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs users by number")
@@ -38,6 +39,11 @@ def test_what_is_set_counts(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert cache_folder().is_relative_to(tmp_path)
     if name != "SECATEURS_CACHE":
         check_download_folder()
+
+
+def test_digits_need_no_folder() -> None:
+    model = load_model("digits", weights="random")
+    assert len(load_unlabelled("digits", model=model, limit=3).dataset) == 3
 
 
 def test_somebody_elses_home_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,10 +109,16 @@ def test_keys_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         load_into(net(), tmp_path / "w.pth")
     text = str(caught.value)
     assert "do not fit Sequential: 1 missing (0.bias), 6 unexpected (head.0, head.1, " in text
-    assert "head.3, ...)" in text
+    assert "head.3 and 2 more)" in text
     assert "1 of another shape (2.weight 9x4 instead of 2x4)" in text
     assert "name the architecture" in text
     assert "\n" not in text
+
+
+def test_a_file_without_tensors(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "w.safetensors")
+    with pytest.raises(InvalidArgumentError, match="do not fit Sequential: 8 missing"):
+        load_into(net(), tmp_path / "w.safetensors")
 
 
 def test_only_shapes_differ_means_other_classes(tmp_path: Path) -> None:

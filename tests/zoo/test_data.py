@@ -22,7 +22,7 @@ def test_limit_is_spread_over_the_classes(tmp_path: Path) -> None:
         assert files_of(data) == sorted(set(files_of(data)))
         assert set(files_of(data)) <= set(files_of(whole))
     assert len(load_data(tmp_path, model=model(4), limit=99).dataset) == 20
-    with pytest.raises(InvalidArgumentError, match="limit must be a positive"):
+    with pytest.raises(InvalidArgumentError, match="limit must be a whole number from 1"):
         load_data(tmp_path, model=model(4), limit=0)
 
 

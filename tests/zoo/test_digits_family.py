@@ -11,12 +11,6 @@ from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.models import DIGITS_NAMES
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the module, so that each network is trained once."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
 def _use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEURS_CACHE", str(cache))

@@ -1,5 +1,6 @@
 """Classifiers of torchvision, from names and from files."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,9 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"do not fit SqueezeNet: .*features"):
         load_model("squeezenet1_1", weights=str(tmp_path / "other.pth"))
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "other.pth")
-    with pytest.raises(InvalidArgumentError, match=r"52 missing \(.*, \.\.\.\), 122 unexpected"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"52 missing \(.* and 48 more\), 122 unexpected"
+    ):
         load_model("squeezenet1_1", weights=str(tmp_path / "other.pth"))
 
 
@@ -126,7 +129,13 @@ def test_wrong_names(spec: str, weights: str | Path | None, words: str) -> None:
         load_model(spec, weights=weights)
 
 
+def test_wrong_names_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(InvalidArgumentError, match="no classifier 'resnet19'; did you mean"):
+        load_model("resnet19")
+
+
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_wrong_number_of_classes(count: int) -> None:
-    with pytest.raises(InvalidArgumentError, match="num_classes must be a positive whole number"):
+    with pytest.raises(InvalidArgumentError, match="num_classes must be a whole number from 1"):
         load_model("resnet18", weights="random", num_classes=count)

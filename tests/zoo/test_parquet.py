@@ -61,6 +61,7 @@ def test_splits_of_parquet_files(
     [
         (structs(1, 2), [0, 10], "11 classes"),
         (structs(1), [-1], "counted from 0"),
+        (structs(1), [10**6], "a label is '1000000', not a class"),
         ([1, 2], [0, 1], "not bytes of image files"),
         ([], [], "no rows"),
     ],
@@ -76,7 +77,7 @@ def test_tables_that_are_refused(
 def test_damaged_parquet_files(tmp_path: Path, model: LoadedModel) -> None:
     write(tmp_path / "test.parquet", [{"bytes": b"no image"}, {"bytes": png(1)}], [0, 1])
     data = load_data(tmp_path, model=model)
-    with pytest.raises(CorruptImageError, match="number 0"):
+    with pytest.raises(CorruptImageError, match=r"number 0 \(it is no JPEG, "):
         data.dataset[0]
     assert data.dataset[1][1] == 1
     with pytest.raises(InvalidArgumentError, match="no parquet files of a split 'train'"):

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -23,14 +24,16 @@ BASE = {
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"img_size": 0}, "img_size must be a positive whole number"),
-        ({"img_size": 224.0}, "img_size must be a positive whole number"),
+        ({"img_size": 0}, "img_size must be a whole number from 1"),
+        ({"img_size": 224.0}, "img_size must be a whole number from 1"),
         ({"crop_pct": 0}, "crop_pct must be above 0 and at most 1"),
         ({"crop_pct": 87.5}, "crop_pct must be above 0 and at most 1"),
         ({"interpolation": "bicubik"}, "did you mean bicubic"),
         ({"crop_mode": "middle"}, "crop_mode must be one of center, squash, border"),
         ({"mean": (0.5, 0.5)}, "mean must be 1 or 3 numbers"),
         ({"mean": (float("nan"),)}, "mean must be 1 or 3 numbers"),
+        ({"mean": object()}, "mean must be 1 or 3 numbers"),
+        ({"crop_pct": float("nan")}, "crop_pct must be above 0 and at most 1"),
         ({"std": (0.5, 0.5, 0.0)}, "std must be above 0"),
     ],
 )
@@ -44,6 +47,14 @@ def test_one_number_holds_for_every_channel() -> None:
     assert made.mean == (0.25,) * 3
     white = Image.new("RGB", (8, 8), (255, 255, 255))
     assert torch.equal(made(white), torch.full((3, 8, 8), (1 - 0.25) / 0.125))
+
+
+def test_numbers_of_numpy() -> None:
+    given = Overrides(
+        img_size=np.int64(8), crop_pct=np.float32(0.5), mean=np.float32([0.25]), std=np.float32(0.5)
+    )
+    made = build(BASE, given, "test")
+    assert (made.img_size, made.crop_pct, made.mean, made.std) == (8, 0.5, (0.25,) * 3, (0.5,) * 3)
 
 
 def test_too_many_channels_are_refused() -> None:

@@ -50,6 +50,12 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, model: LoadedModel) 
         load_unlabelled(tmp_path, model=model)
 
 
+@pytest.mark.parametrize("limit", [0, -1, "2"])
+def test_a_limit_is_a_number_of_images(model: LoadedModel, limit: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="limit must be a whole number from 1"):
+        load_unlabelled("digits", model=model, limit=limit)
+
+
 def test_images_that_are_scored_too_are_refused(tmp_path: Path, model: LoadedModel) -> None:
     calibration = tmp_path / "calibration"
     picture(calibration / "same size.png", 3)

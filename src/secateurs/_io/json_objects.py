@@ -55,23 +55,14 @@ def parse(text: bytes | str, *, strict: bool = False) -> Any:
 
 
 def parse_object(text: bytes | str, *, strict: bool = False) -> dict[str, Any]:
-    """`parse` JSON that must be an object.
-
-    Raises:
-        BrokenJSONError: as `parse`, or the JSON is no object.
-    """
+    """`parse` JSON that must be an object."""
     return as_object(parse(text, strict=strict))
 
 
 def read_object_file(
     path: str | os.PathLike[str], purpose: str = "as a configuration", *, strict: bool = False
 ) -> dict[str, Any]:
-    """Read a file that holds a JSON object.
-
-    Args:
-        path: the file.
-        purpose: what the file should be, for the error.
-        strict: as for `parse`.
+    """Read a file that holds a JSON object; ``purpose`` says in errors what it should be.
 
     Raises:
         FailureError: the file cannot be read, is no regular file, is too long, or holds no object.

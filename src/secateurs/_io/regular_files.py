@@ -43,11 +43,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """Read the bytes of a regular file.
-
-    Raises:
-        OSError: as `open_regular`.
-    """
+    """Read the bytes of a regular file."""
     with open_regular(path) as file:
         return file.read()
 

@@ -51,22 +51,13 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def shortened(text: str, longest: int = 160) -> str:
-    """Make a message of another library one short printable line.
-
-    Args:
-        text: the message; its line breaks become spaces.
-        longest: how many characters to keep.
-    """
+    """Make a message of another library, also of several lines, one short printable line."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def quoted(value: object, longest: int = _LONGEST) -> str:
     """Show a value in an error: as Python writes it, in one short printable line.
-
-    Args:
-        value: the value.
-        longest: how many characters to keep.
 
     Example:
         >>> quoted("x" * 100_000, 10)

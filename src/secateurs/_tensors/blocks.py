@@ -26,11 +26,7 @@ _MOST_THREADS = 4
 
 
 class TensorKeys:
-    """The keys of one tensor on the CPU, in the order of memory.
-
-    Args:
-        scores: the tensor.
-        dtype: the float format to compare in, see `secateurs._tensors.float_keys.key_of`.
+    """The keys of one tensor on the CPU in a float format, in the order of memory.
 
     Attributes:
         size: how many keys it has.
@@ -106,13 +102,7 @@ def in_threads(
 
 
 def ranges(total: int, block: int = BLOCK, threads: int | None = None) -> list[range]:
-    """Divide ``total`` elements into one range of full blocks for each thread.
-
-    Args:
-        total: how many elements there are.
-        block: the elements of one block.
-        threads: how many ranges to make at most; None chooses by ``total``.
-    """
+    """One range of full blocks for each thread; None chooses the number of threads."""
     count = threads or threads_for(total)
     size = max(-(-total // block // count), 1) * block
     return [range(start, min(start + size, total)) for start in range(0, total, size)]
@@ -127,9 +117,7 @@ def blocks_of(elements: range, block: int = BLOCK) -> Iterator[slice]:
 def share_out(sources: Sequence[TensorKeys], threads: int | None = None) -> list[Chunk]:
     """Divide the keys of all tensors into chunks of about equal size, one for each thread.
 
-    Args:
-        sources: the keys, tensor by tensor.
-        threads: how many chunks to make; None chooses by the number of keys.
+    By default their number depends on that of the keys.
 
     Returns:
         At least one chunk, which may be empty; in order, they cover all keys.
@@ -157,12 +145,7 @@ def block_length(dtype: torch.dtype, block: int = BLOCK) -> int:
 
 
 def key_blocks(chunk: Chunk, dtype: torch.dtype, length: int | None = None) -> Iterator[Array]:
-    """Yield the keys of a chunk in full blocks, across the boundaries of tensors.
-
-    Args:
-        chunk: the keys.
-        dtype: the float format of the keys.
-        length: how many keys one block has; by default `block_length`.
+    """Yield the keys of a chunk in full blocks, by default of `block_length`, across tensors.
 
     Yields:
         Integer arrays in one buffer, which the next block overwrites.

@@ -16,11 +16,6 @@ def device_blocks(
 ) -> Iterator[torch.Tensor]:
     """Yield all keys in blocks, joining as many tensors as one block can hold.
 
-    Args:
-        scores: tensors on accelerators, of any memory layout.
-        dtype: the float format to compare in, see `secateurs._tensors.float_keys.key_of`.
-        size: the most elements of one block.
-
     Yields:
         Flat tensors of keys, each on one device. The keys of tensors on one device come in the
         order of ``scores``.

@@ -49,12 +49,7 @@ def flattened(values: torch.Tensor) -> torch.Tensor:
 
 
 def pieces(flat: torch.Tensor, block: int = BLOCK) -> Iterator[slice]:
-    """Slices that cover a flat tensor, each of a size that suits the device.
-
-    Args:
-        flat: a one-dimensional tensor.
-        block: the elements of one slice if the tensor is on a CPU.
-    """
+    """Slices that cover a flat tensor, of ``block`` elements on a CPU, larger on other devices."""
     size = _piece(flat, block)
     return (slice(start, start + size) for start in range(0, flat.numel(), size))
 

@@ -32,11 +32,6 @@ def multiply(
 
     On a CPU, the elements of all tensors are divided over threads, in blocks. On other devices, all
     tensors whose masks need no broadcasting share a few launches.
-
-    Args:
-        products: the multiplications.
-        block: the elements of one block on a CPU.
-        threads: how many threads a CPU uses at most; None chooses by the number of elements.
     """
     on_cpu: list[tuple[Array, Array, Array]] = []
     together: dict[tuple[torch.device, torch.dtype], list[Product]] = {}

@@ -26,12 +26,7 @@ _POWERS = tuple(2**i for i in range(3, 14))
 
 
 def scale_name(name: str, names: Collection[str]) -> str | None:
-    """The name of a weight's scale, if there is one.
-
-    Args:
-        name: of the weight.
-        names: of all tensors of the model.
-    """
+    """The name of a weight's scale among the names of all tensors, if there is one."""
     return _first(name, names, _SCALES, _SCALES_OF_WEIGHT)
 
 
@@ -61,9 +56,7 @@ def scaling_names(names: Iterable[str]) -> dict[str, list[str]]:
 def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
     """The name of a tensor, if any, that seems to be a weight's scale of an unknown kind.
 
-    Args:
-        name: of the weight, which has no scale of a known kind.
-        scaling: `scaling_names` of all tensors.
+    ``name`` is a weight that has no scale of a known kind, ``scaling`` the `scaling_names`.
     """
     module, dot, attribute = name.rpartition(".")
     for one in scaling.get(module + dot, ()):
@@ -75,12 +68,7 @@ def unknown_name(name: str, scaling: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def scales_of(weights: Iterable[str], names: Collection[str]) -> set[str]:
-    """The names of all scales of quantised weights, of known and unknown kinds.
-
-    Args:
-        weights: names of the quantised weights.
-        names: of all tensors of the model.
-    """
+    """The names of all scales of quantised weights, of known and unknown kinds."""
     scaling = scaling_names(names)
     found: set[str | None] = set()
     for name in weights:
@@ -134,13 +122,7 @@ def scale_steps(
 
 
 def spread(scale: torch.Tensor, shape: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
-    """Expand a scale to the shape of its weight, in float32.
-
-    Args:
-        scale: one number, one for each row, or one for each block.
-        shape: of the weight.
-        steps: the result of `scale_steps`.
-    """
+    """Expand a scale to the shape of its weight, in float32; ``steps`` is from `scale_steps`."""
     sizes = [-(-size // step) for size, step in zip(shape, steps, strict=True)]
     wide = scale.detach().float().reshape(sizes)
     for dimension, (size, step) in enumerate(zip(shape, steps, strict=True)):

@@ -1,12 +1,24 @@
-"""Random noise of the same size as an attack: the baseline of an attack."""
+"""Random numbers of an attack, and noise as large as an attack, its baseline."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateurs._validation import check_seed
 from secateurs.attacks.adversary import check_images
-from secateurs.attacks.attack_seeds import generator_at
 from secateurs.attacks.epsilon import parse_epsilon
+
+
+def generator_at(seed: int, *index: int) -> torch.Generator:
+    """A generator that depends only on a seed and an index, such as (step, pass, copy, member).
+
+    So the draws do not change when images are attacked in parts, over more steps or with more
+    members.
+    """
+    # The algorithm of SeedSequence is fixed: it gives the same in every version of numpy.
+    entropy = 2 * abs(seed) + (seed < 0)
+    words = np.random.SeedSequence(entropy, spawn_key=index).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(words[0]))
 
 
 def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:

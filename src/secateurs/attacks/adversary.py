@@ -36,11 +36,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_classes(classes: Tensor, images: Tensor) -> None:
-    """Refuse anything but one class for each image.
-
-    Raises:
-        InvalidArgumentError: not whole numbers from 0, or not one for each image.
-    """
+    """Refuse anything but one class for each image."""
     whole = isinstance(classes, Tensor) and not (
         classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool
     )
@@ -87,14 +83,7 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
 def check_logits(logits: Tensor, rows: int, highest: int, others: int) -> None:
     """Refuse a member's logits that do not match the images, the classes or the other members.
 
-    Args:
-        logits: what the member returned.
-        rows: the number of images in its input.
-        highest: the highest class of the attack.
-        others: the number of classes of the other members.
-
-    Raises:
-        InvalidArgumentError: they do not match.
+    There are ``rows`` images, classes up to ``highest``, and ``others`` logits of other members.
     """
     if len(logits) != rows:
         raise InvalidArgumentError(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from secateurs.attacks._noise import generator_at
 from secateurs.attacks.adversary import check_logits
-from secateurs.attacks.attack_seeds import generator_at
 from secateurs.attacks.losses import LINEAR, LOSSES
 from secateurs.attacks.method import Method
 from secateurs.attacks.transforms import DIVERSITY, mixed, others, scaled
@@ -48,14 +48,9 @@ class Objective:
         self._highest = int(self.classes.max())
 
     def gradient(self, points: Tensor, step: int) -> Tensor:
-        """The sum of the gradients over passes, mixtures and scales.
+        """The sum of the gradients over passes, mixtures and scales, like ``points``.
 
-        Args:
-            points: (batch, channels, height, width).
-            step: counted from 1; the random numbers depend on it.
-
-        Returns:
-            A tensor of the shape and the memory format of ``points``.
+        Random numbers depend on ``step``, which counts from 1.
 
         Raises:
             InvalidArgumentError: a member's logits do not match the classes or other members.

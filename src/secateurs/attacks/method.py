@@ -142,17 +142,14 @@ def _component(part: str, method: str) -> tuple[str, Any]:
     if match and match[1] in _COUNTED:
         key, usual = _COUNTED[match[1]]
         try:
-            return key, _number(match[2]) if match[2] else usual
+            number = match[2] or repr(usual)
+            return key, float(number) if "." in number else int(number)
         except ValueError:
             pass  # a dot alone
     raise InvalidArgumentError(
         f"unknown component {part!r} in method {method!r}{nearest(part, _NAMES)}; "
         f"there are {', '.join(_NAMES)}"
     )
-
-
-def _number(text: str) -> float:
-    return float(text) if "." in text else int(text)
 
 
 def _counted(name: str, value: float) -> str:

@@ -11,16 +11,21 @@ import torch
 from secateurs._validation import check_path, make_generator
 from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
 from secateurs.checkpoint.contents import StoredFile
-from secateurs.checkpoint.criterion_keys import CriterionKeys
 from secateurs.checkpoint.destination import find_destination, write_files
 from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
 from secateurs.checkpoint.file_coverage import coverage_of_plan
 from secateurs.checkpoint.file_histogram import SIZES
 from secateurs.checkpoint.file_identity import check_unchanged
-from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, RandomKeys, Scratch
+from secateurs.checkpoint.file_scores import (
+    CriterionKeys,
+    Keys,
+    MagnitudeKeys,
+    RandomKeys,
+    Scratch,
+)
 from secateurs.checkpoint.pickled import check_pickled
 from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
-from secateurs.checkpoint.rewrite import Written, write_safetensors, write_same
+from secateurs.checkpoint.rewrite import Written, write_file
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
 from secateurs.selection.histogram import Sizes
@@ -117,7 +122,7 @@ def _keys_for(plan: Plan, generator: torch.Generator | None) -> Callable[[Sequen
     """A function that returns the source of keys for weights that compete with each other."""
     criterion = plan.options.criterion
     if criterion.name == "magnitude":
-        scratch = Scratch()  # shared: with the scope "layer" there may be thousands of groups
+        scratch: Scratch = {}  # shared: with the scope "layer" there may be thousands of groups
         return lambda weights: MagnitudeKeys(weights, scratch)
     if criterion.is_random and generator is not None:
         random = RandomKeys(plan.weights, generator)
@@ -155,15 +160,13 @@ def write_pruned(
 
     def write_one(stored: StoredFile, name: str, file: FileIO) -> Written:
         weights = [weight for weight in plan.weights if weight.path == stored.path]
-        write = write_same
-        if compress:
-            from secateurs.checkpoint.compression import write_compressed
-
-            write = write_compressed
-        elif stored.pickled and suffix_of(name) == ".safetensors":
-            write = write_safetensors
         with buffers.reader(stored.path) as reader:
-            return write(stored, weights, pruner, reader, file)
+            if compress:
+                from secateurs.checkpoint.compression import write_compressed
+
+                return write_compressed(stored, weights, pruner, reader, file)
+            as_safetensors = suffix_of(name) == ".safetensors"
+            return write_file(stored, weights, pruner, reader, file, as_safetensors=as_safetensors)
 
     needed = 0 if compress else sum(file.size for file in source.files)
     written = write_files(source, destination, write_one, needed=needed)

@@ -140,12 +140,6 @@ class Pruner:
 class _BlockMask:
     """The mask of one block at a time: compares keys with the threshold.
 
-    Args:
-        group: the weights, and their threshold.
-        coins: as for `Pruner`.
-        kept: a buffer of one block for the mask, which others use too.
-        idle: as for `Pruner`.
-
     Attributes:
         keys: the source of the keys.
         ties: takes the units at the threshold that are candidates.

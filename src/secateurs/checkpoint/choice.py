@@ -8,6 +8,7 @@ from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_choice import Patterns
 from secateurs.parameters.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
+from secateurs.parameters.patterns import name_matches
 
 KINDS = (
     "default", "conv", "conv1d", "conv2d", "conv3d", "linear", "attention", "experts", "recurrent",
@@ -17,7 +18,8 @@ _EVERY_KIND = ("default", "recurrent")
 _DIMENSIONS = {"conv": (3, 4, 5), "conv1d": (3,), "conv2d": (4,), "conv3d": (5,), "linear": (2,)}
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 _RECURRENT = ("weight_ih*", "weight_hh*", "weight_hr*")
-_STATISTICS = ("running_mean", "running_var")
+STATISTICS = ("running_mean", "running_var")
+"""Names of floating-point tensors that are no weights."""
 
 
 def choose(
@@ -94,7 +96,7 @@ def _as_list(option: str, value: Patterns | None, otherwise: str | None = None) 
 
 
 def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:
-    found = {e.name for e in entries if any(_name_matches(name, pattern) for name in e.names)}
+    found = {e.name for e in entries if any(name_matches(name, pattern) for name in e.names)}
     if not found:
         names = [name for entry in entries for name in entry.names]
         raise InvalidArgumentError(
@@ -103,12 +105,6 @@ def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:
             Advice("", " (--dry-run lists the names)"),
         )
     return found
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    """Whether the glob matches the tensor's name or that of a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
 
 
 def _of_kinds(entries: Sequence[Entry], kinds: Sequence[str], attentions: set[str]) -> set[str]:
@@ -137,7 +133,7 @@ def _is_of_kinds(entry: Entry, name: str, kinds: Sequence[str], attentions: set[
     if entry.dtype not in FLOATS:
         return False
     if "all" in kinds:
-        return attribute not in _STATISTICS
+        return attribute not in STATISTICS
     dimensions = len(entry.shape)
     if any(fnmatchcase(attribute, pattern) for pattern in _RECURRENT):
         return "recurrent" in kinds and dimensions == 2

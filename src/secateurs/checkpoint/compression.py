@@ -13,7 +13,7 @@ from secateurs.checkpoint.block_masks import Pruner
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.file_blocks import Reader, Weight
 from secateurs.checkpoint.file_writer import write_all
-from secateurs.checkpoint.rewrite import Written, pieces_of, safetensors_layout, same_layout
+from secateurs.checkpoint.rewrite import Written, layout_of, pieces_of
 
 
 def write_compressed(
@@ -21,9 +21,9 @@ def write_compressed(
 ) -> Written:
     """Write a file with its weights pruned, as safetensors, compressed.
 
-    The arguments are those of `secateurs.checkpoint.rewrite.write_same`.
+    The arguments are those of `secateurs.checkpoint.rewrite.write_file`.
     """
-    layout = (safetensors_layout if stored.pickled else same_layout)(stored, weights)
+    layout = layout_of(stored, weights, as_safetensors=True)
     go_back = _break_ties(layout.starts, weights, pruner, reader)
     sizes = Counter[int]()
     for entry in stored.entries:
@@ -35,8 +35,7 @@ def write_compressed(
             go_back[piece.pruned]()
         for values in piece.blocks():
             stream.write(values)
-    names = [entry.name for entry in stored.entries] if stored.pickled else None
-    return Written(names, layout.size - len(layout.head), stream.finish())
+    return layout.written(stream.finish())
 
 
 def _break_ties(

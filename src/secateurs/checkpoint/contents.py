@@ -1,7 +1,6 @@
 """The contents of a file: tensors, each a range of its bytes."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -106,7 +105,6 @@ class StoredFile:
         size: its bytes; of a compressed file, the bytes after decompression.
         entries: its tensors, in the order in which ties are broken.
         metadata: the ``__metadata__`` of safetensors, None if there is none.
-        header: the names in the order of the header of a safetensors file.
         pickled: whether ``torch.save`` wrote it.
         compressed: whether it is a zstd stream of safetensors; offsets are those after
             decompression.
@@ -117,15 +115,6 @@ class StoredFile:
     size: int
     entries: tuple[Entry, ...]
     metadata: dict[str, str] | None = None
-    header: tuple[str, ...] = ()
     pickled: bool = False
     compressed: bool = False
     identity: Identity | None = None
-
-    @cached_property
-    def _by_name(self) -> dict[str, Entry]:
-        return {entry.name: entry for entry in self.entries}
-
-    def entry(self, name: str) -> Entry:
-        """The tensor of this name."""
-        return self._by_name[name]

@@ -32,11 +32,6 @@ def find_copied(source: StoredCheckpoint, folder: Path, output: Path) -> CopiedF
 
     If the output is inside the folder, its older contents are not copied.
 
-    Args:
-        source: the checkpoint.
-        folder: its folder.
-        output: another folder, which may not exist yet.
-
     Raises:
         InvalidArgumentError: a link leads outside the folder, or to no file. The files that the
             cache of Hugging Face keeps for a snapshot, in the folder ``blobs`` beside
@@ -60,14 +55,7 @@ def find_copied(source: StoredCheckpoint, folder: Path, output: Path) -> CopiedF
 def check_copies(found: CopiedFiles, folder: Path, output: Path, *, replaces: bool) -> None:
     """Refuse copies that would be outside the output, in the input, or replace other files.
 
-    Args:
-        found: what is copied.
-        folder: the input.
-        output: the folder of the copies, which exists.
-        replaces: whether it holds an older result, whose files may be replaced.
-
-    Raises:
-        InvalidArgumentError: there is such a copy.
+    If the output ``replaces`` an older result, its files may be replaced.
     """
     root, resolved = folder.resolve(), output.resolve()
     for path in (*found.files, *(link for link, _ in found.links)):

@@ -54,7 +54,7 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
         if stored.pickled:
             loaded |= read_weights(stored.path, key=key)
             continue
-        loaded |= _decompressed(stored) if stored.compressed else _read(stored, buffers)
+        loaded |= _read(stored, buffers)
         for alias, name in (stored.metadata or {}).items():
             if name in loaded and alias not in loaded:
                 loaded[alias] = loaded[name]
@@ -90,7 +90,7 @@ def decompress_checkpoint(
         for values in _blocks(stored, buffers, advance):
             write_all(file, offset, values.data)
             offset += values.nbytes
-        return Written(None, stored.size, stored.size)
+        return Written(stored.size, stored.size)
 
     write_files(found, destination, write_one, needed=sum(file.size for file in found.files))
     return destination.folder
@@ -114,18 +114,10 @@ def _blocks(stored: StoredFile, buffers: Buffers, advance: Advance | None) -> It
 
 
 def _read(stored: StoredFile, buffers: Buffers) -> Mapping[str, Tensor]:
-    """The tensors of an ordinary file."""
-    with buffers.reader(stored.path) as reader:
-
-        def fill(entry: Entry, target: Array) -> None:
-            for start, values in reader.blocks(entry.start, entry.stop):
-                target[start - entry.start :][: len(values)] = values
-
-        return {entry.name: _filled(stored.path, entry, fill) for entry in stored.entries}
-
-
-def _decompressed(stored: StoredFile) -> Mapping[str, Tensor]:
-    """The tensors of a compressed file."""
+    """The tensors of a safetensors file, compressed or not."""
+    if not stored.compressed:
+        with buffers.reader(stored.path) as reader:
+            return {e.name: _filled(stored.path, e, reader.whole) for e in stored.entries}
     from secateurs.checkpoint.zstd_frame import open_frame
 
     with open_frame(stored.path, stored.identity) as frame:

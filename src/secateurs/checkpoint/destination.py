@@ -56,11 +56,8 @@ def write_files(
 ) -> list[Written]:
     """Write all files of a checkpoint, or none of them.
 
-    Args:
-        source: the old checkpoint.
-        destination: the new files.
-        write: writes one: called with the old file, and the name and the open new one.
-        needed: the bytes that must be free on the disk.
+    ``write`` writes one: it is called with the old file, and the name and the open new one.
+    ``needed`` is how many bytes must be free on the disk.
 
     Raises:
         FailureError: a file of the source has changed since it was read, or a file cannot be
@@ -119,11 +116,6 @@ def find_destination(
 
     A folder that exists keeps its old files until the new index, which is written last, names the
     new ones. So the new files get names that no file in the folder has.
-
-    Args:
-        source: the checkpoint.
-        output: a file if the source is one, else a folder.
-        compress: whether the result is compressed.
 
     Raises:
         InvalidArgumentError: the output is of another kind than the source, or a folder that holds

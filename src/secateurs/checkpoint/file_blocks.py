@@ -111,14 +111,7 @@ class ElementGrid(NamedTuple):
 
 
 class Reader:
-    """Reads one file.
-
-    Args:
-        path: the file's path.
-        file: the file, opened for reading without a buffer.
-        buffer: receives what is read.
-        advance: called with the number of bytes after each read.
-    """
+    """Reads one file, opened without a buffer; ``advance`` learns the bytes of each read."""
 
     def __init__(self, path: Path, file: FileIO, buffer: Array, advance: Advance | None):
         self._path, self._file, self._buffer, self._advance = path, file, buffer, advance
@@ -143,6 +136,12 @@ class Reader:
         for index in range(start, stop, step):
             yield index, self.elements(entry, index, min(index + step, stop))
 
+    def whole(self, entry: Entry, target: Array) -> None:
+        """Read all bytes of a tensor's elements, by flat index, into an array."""
+        step = len(self._buffer) // entry.itemsize
+        for start, values in self.element_blocks(entry, 0, entry.count, step):
+            target[start * entry.itemsize :][: len(values)] = values
+
     def _in_order(self, entry: Entry) -> Array:
         """All bytes of a tensor with strides, in the order of the flat index, in memory."""
         values = np.empty(entry.nbytes, np.uint8)
@@ -151,12 +150,9 @@ class Reader:
         return np.ascontiguousarray(strided(values, entry)).reshape(-1).view(np.uint8)
 
     def read(self, start: int, stop: int, *, ahead: bool = True) -> Array:
-        """Return the bytes from ``start`` to ``stop``, valid until the next call.
+        """Return the bytes from ``start`` to ``stop``, at most 8 * `BLOCK`, until the next call.
 
-        Args:
-            start: the offset of the first byte.
-            stop: the offset after the last byte; at most 8 * `BLOCK` bytes are read.
-            ahead: whether the bytes that follow will be read next.
+        ``ahead`` says whether the bytes that follow will be read next.
 
         Raises:
             FailureError: the file ends before, or cannot be read.
@@ -204,12 +200,7 @@ def strided(values: Array, entry: Entry) -> Array:
 
 
 class Buffers:
-    """One buffer for the blocks of all files.
-
-    Args:
-        advance: called with the number of bytes after each read.
-        identities: the identity of each file; a file with another identity is refused.
-    """
+    """One buffer for the blocks of all files; a file with another identity is refused."""
 
     def __init__(
         self, advance: Advance | None = None, identities: Mapping[Path, Identity] | None = None

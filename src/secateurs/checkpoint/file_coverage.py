@@ -1,5 +1,6 @@
 """The fraction of a checkpoint that competes for pruning, and the largest tensors that do not."""
 
+from secateurs.checkpoint.choice import STATISTICS
 from secateurs.checkpoint.contents import FLOATS
 from secateurs.checkpoint.pruning_plan import Plan
 from secateurs.checkpoint.quantized_weights import scales_among
@@ -9,7 +10,6 @@ from secateurs.parameters.patterns import name_matches
 
 # The dtypes of quantised weights in files; larger integers are indices.
 _INTEGERS = ("I8", "U8", "I32")
-_STATISTICS = ("running_mean", "running_var")
 
 
 def coverage_of_plan(plan: Plan) -> Coverage:
@@ -27,7 +27,7 @@ def coverage_of_plan(plan: Plan) -> Coverage:
     known = 0
     for entry in plan.untouched:
         packed = entry.dtype in _INTEGERS and len(entry.shape) > 1
-        is_weight = entry.dtype in FLOATS and entry.name.rpartition(".")[2] not in _STATISTICS
+        is_weight = entry.dtype in FLOATS and entry.name.rpartition(".")[2] not in STATISTICS
         if not is_weight and not packed:
             continue
         picked = include is None or _is_named(entry.names, wanted)

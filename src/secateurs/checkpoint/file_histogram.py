@@ -23,14 +23,7 @@ _SAMPLED_BYTES = 1 << 26
 
 
 class FileCounts(KeyCounts):
-    """Counts of the keys of stored weights. Each pass over the keys reads the files.
-
-    Args:
-        weights: the tensors, in the order in which ties are broken.
-        keys: the source of their keys.
-        buffers: reads the files.
-        sizes: how many keys are counted and kept at a time.
-    """
+    """Counts of the keys of stored weights. Each pass over the keys reads the files."""
 
     def __init__(
         self, weights: Sequence[Weight], keys: Keys, buffers: Buffers, sizes: Sizes = SIZES

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs._io.regular_files import reading
@@ -13,53 +12,25 @@ from secateurs.errors import FailureError
 _TICK = 0.02
 
 
-@dataclass(frozen=True)
-class Identity:
-    """The file that a path leads to, and its state.
-
-    Attributes:
-        device: the file system.
-        inode: the file's number there; a file that replaces it has another number.
-        size: its bytes.
-        modified: when its contents changed last, in nanoseconds.
-        changed: when its contents, name or properties changed last, in nanoseconds.
-    """
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> "Identity":
-        """Take the identity from the file's status."""
-        times = found.st_mtime_ns, found.st_ctime_ns
-        return cls(found.st_dev, found.st_ino, found.st_size, *times)
+Identity = tuple[int, int, int, int, int]
+"""The file system, the file's number there, its size, and when its contents and its properties
+changed last in nanoseconds. A file that replaces another has another number."""
 
 
 def identify(path: Path) -> Identity:
-    """Return the identity of a file, from which every later change makes it differ.
-
-    Raises:
-        FailureError: there is no such file.
-    """
+    """Return the identity of a file, from which every later change makes it differ."""
     with reading(path):
-        found = Identity.of(path.stat())
-        age = time.time() - max(found.modified, found.changed) / 1e9
+        found = path.stat()
+        age = time.time() - max(found.st_mtime_ns, found.st_ctime_ns) / 1e9
         if -_TICK < age < _TICK:  # a later change might get the same date
             time.sleep(_TICK - max(age, 0))
-            found = Identity.of(path.stat())
-        return found
+            found = path.stat()
+        return _identity_of(found)
 
 
 def check_same(path: Path, descriptor: int, identity: Identity | None) -> None:
-    """Refuse an open file that has another identity.
-
-    Raises:
-        FailureError: it has.
-    """
-    if identity is not None and Identity.of(os.fstat(descriptor)) != identity:
+    """Refuse an open file that has another identity."""
+    if identity is not None and _identity_of(os.fstat(descriptor)) != identity:
         raise FailureError(
             f"{path} changed while it was read: another program writes to it, or has replaced it; "
             "nothing was written. Run this again when that program is done"
@@ -67,11 +38,7 @@ def check_same(path: Path, descriptor: int, identity: Identity | None) -> None:
 
 
 def check_unchanged(identities: Mapping[Path, Identity]) -> None:
-    """Refuse files that have changed.
-
-    Raises:
-        FailureError: one has changed, or does not exist any more.
-    """
+    """Refuse files that have changed, or do not exist any more."""
     for path, identity in identities.items():
         try:
             # Opened, since network file systems ask the server for a file's status only then.
@@ -82,3 +49,8 @@ def check_unchanged(identities: Mapping[Path, Identity]) -> None:
             check_same(path, descriptor, identity)
         finally:
             os.close(descriptor)
+
+
+def _identity_of(found: os.stat_result) -> Identity:
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return found.st_dev, found.st_ino, found.st_size, *times

@@ -1,87 +1,59 @@
 """Keys of the units of stored weights, block by block."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs._tensors.float_keys import Scores, key_dtype, key_integer, key_of, magnitude_bits
 from secateurs.checkpoint.contents import FLOATS
 from secateurs.checkpoint.file_blocks import BLOCK, Buffers, Reader, Weight
+from secateurs.checkpoint.file_identity import Identity
 from secateurs.checkpoint.quantized_weights import StoredScale
+from secateurs.criteria import Criterion
+from secateurs.masks.granularity import Units
+from secateurs.parameters.target import Target
+from secateurs.selection.raw_scores import score_units
 
 
-class Keys(Protocol):
+class Keys:
     """A source of the keys of units: integers in the order of their scores.
+
+    A subclass has `of`, if keys are computed from the values of a block, or else `next_keys`.
 
     Attributes:
         dtype: the float format of the keys.
         signed: whether scores may be below zero.
     """
 
-    dtype: torch.dtype
-    signed: bool
-
-    def begin(self, weight: Weight) -> None:
-        """Start at the weight's first unit."""
-        ...
-
-    def of(self, weight: Weight, values: Array | None, count: int, start: int = 0) -> Array:
-        """Return the next ``count`` keys of a weight, valid until the next call.
-
-        ``start`` is the flat index of the first element of ``values``.
-        """
-        ...
-
-
-class KeysInOrder(ABC):
-    """Keys that are not computed from the values of a block, but given one after another.
-
-    Args:
-        dtype: as for `Keys`.
-        signed: as for `Keys`.
-    """
-
     def __init__(self, dtype: torch.dtype, *, signed: bool):
         self.dtype, self.signed = dtype, signed
 
-    @abstractmethod
     def begin(self, weight: Weight) -> None:
         """Start at the weight's first unit."""
 
-    @abstractmethod
     def next_keys(self, count: int) -> Array:
-        """The keys of the next ``count`` units."""
+        """The keys of the next ``count`` units, valid until the next call."""
+        raise NotImplementedError
 
-    def of(
-        self,
-        weight: Weight,  # noqa: ARG002
-        values: Array | None,  # noqa: ARG002
-        count: int,
-        start: int = 0,  # noqa: ARG002
-    ) -> Array:
-        """The keys of the next ``count`` units."""
+    def of(self, weight: Weight, values: Array | None, count: int, start: int = 0) -> Array:  # noqa: ARG002
+        """The keys of the next ``count`` units of a weight, valid until the next call.
+
+        ``values`` are the bytes of the elements from the flat index ``start``, if they were read.
+        """
         return self.next_keys(count)
 
 
-class Scratch:
-    """Buffers for the keys of a block, one for each dtype, that groups of weights share."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[np.dtype[Any], Array] = {}
-
-    def keys(self, integer: np.dtype[Any]) -> Array:
-        """A buffer of one block of this dtype, the same one at every call."""
-        if integer not in self._arrays:
-            self._arrays[integer] = np.empty(BLOCK, integer)
-        return self._arrays[integer]
+Scratch = dict[np.dtype[Any], Array]
+"""Buffers for the keys of a block by their dtype, which groups of weights share."""
 
 
-class MagnitudeKeys:
+class MagnitudeKeys(Keys):
     """Keys of magnitudes: absolute values, summed over units.
 
     Args:
@@ -91,14 +63,14 @@ class MagnitudeKeys:
 
     def __init__(self, weights: Sequence[Weight], scratch: Scratch):
         kinds = {_score_dtype(weight) for weight in weights}
-        self.dtype = key_dtype([Scores("", torch.empty(0, dtype=d), absolute=True) for d in kinds])
-        self.signed = False
-        self._keys = scratch.keys(numpy_integer(self.dtype))
+        scores = [Scores("", torch.empty(0, dtype=kind), absolute=True) for kind in kinds]
+        super().__init__(key_dtype(scores), signed=False)
+        integer = numpy_integer(self.dtype)
+        if integer not in scratch:
+            scratch[integer] = np.empty(BLOCK, integer)
+        self._keys = scratch[integer]
         self._mask = self._keys.dtype.type(magnitude_bits(self.dtype))
         self._scale: tuple[StoredScale, Array] | None = None  # that of the latest weight
-
-    def begin(self, weight: Weight) -> None:
-        """Nothing to do: magnitudes come from the values."""
 
     def of(self, weight: Weight, values: Array | None, count: int, start: int = 0) -> Array:
         """The keys of ``count`` units, of which ``values`` are the bytes."""
@@ -107,10 +79,8 @@ class MagnitudeKeys:
         keys = self._keys[:count]
         own = FLOATS[weight.entry.dtype]
         if weight.size > 1 or weight.scale is not None:
-            numbers = self.numbers(weight, values, start)
-            sums = numbers.view(count, weight.size)
-            sums = sums.sum(1, dtype=torch.float64) if weight.size > 1 else numbers
-            keys[:] = key_of(sums.to(_score_dtype(weight)), self.dtype, absolute=True).numpy()
+            numbers = self.numbers(weight, values, start).view(count, weight.size)
+            keys[:] = self.of_sums(weight, numbers.sum(1, dtype=torch.float64))
         elif own == self.dtype:
             np.bitwise_and(values.view(keys.dtype), self._mask, out=keys)
         else:
@@ -123,10 +93,7 @@ class MagnitudeKeys:
     def numbers(self, weight: Weight, values: Array, start: int) -> torch.Tensor:
         """The absolute values of a weight's elements from ``start``, with its scale if it has one.
 
-        Args:
-            weight: the weight.
-            values: the bytes of these elements.
-            start: the flat index of the first.
+        ``values`` are their bytes.
         """
         numbers = torch.from_numpy(values).view(FLOATS[weight.entry.dtype])
         numbers = (numbers.float() if numbers.element_size() == 1 else numbers).abs()
@@ -142,7 +109,7 @@ class MagnitudeKeys:
         return key_of(sums.to(_score_dtype(weight)), self.dtype, absolute=True).numpy()
 
 
-class RandomKeys(KeysInOrder):
+class RandomKeys(Keys):
     """Keys of random scores, the same numbers that pruning a model draws.
 
     Args:
@@ -169,6 +136,43 @@ class RandomKeys(KeysInOrder):
         """The keys of the next ``count`` scores."""
         numbers = torch.rand(count, generator=self._generator, out=self._numbers[:count])
         return numbers.view(key_integer(self.dtype)).numpy()
+
+
+class CriterionKeys(Keys):
+    """The keys by which `secateurs.select` ranks a model's units under a criterion.
+
+    A tensor is read and scored again whenever its keys are needed, so memory holds one tensor and
+    its scores.
+
+    Args:
+        criterion: uses nothing of a `Target` but its name and its weight.
+        identities: the identities of the files.
+    """
+
+    def __init__(self, criterion: Criterion, identities: Mapping[Path, Identity]):
+        super().__init__(torch.float64, signed=not criterion.absolute)
+        self._criterion = criterion
+        self._buffers = Buffers(None, identities)
+        self._keys = np.empty(0, np.int64)
+        self._next = 0
+
+    def begin(self, weight: Weight) -> None:
+        """Read and score a weight."""
+        values = torch.empty(weight.entry.shape, dtype=FLOATS[weight.entry.dtype])
+        with self._buffers.reader(weight.path) as reader:
+            reader.whole(weight.entry, values.view(-1).view(torch.uint8).numpy())
+        module = nn.Module()
+        module.weight = nn.Parameter(values, requires_grad=False)
+        name = weight.entry.name
+        target = Target(name, module.weight, ((module, "weight"),), (name,))
+        scores = score_units(target, _units_of(weight), self._criterion.name, None).values
+        keys = key_of(scores.reshape(-1), self.dtype, absolute=not self.signed)
+        self._keys, self._next = keys.numpy(), 0
+
+    def next_keys(self, count: int) -> Array:
+        """The keys of the next ``count`` units."""
+        self._next += count
+        return self._keys[self._next - count : self._next]
 
 
 def key_stream(
@@ -220,3 +224,14 @@ def _score_dtype(weight: Weight) -> torch.dtype:
     if weight.size == 1 and weight.scale is None:
         return own
     return torch.float64 if own == torch.float64 else torch.float32  # as Units.pool
+
+
+def _units_of(weight: Weight) -> Units:
+    """The units that the weight would have in a model."""
+    shape = weight.entry.shape
+    if weight.columns > 1:
+        return Units(shape, shape, (*shape[:-2], 1, shape[-1]))
+    kept = len(shape)
+    while torch.Size(shape[kept:]).numel() < weight.size:
+        kept -= 1
+    return Units(shape, shape, (*shape[:kept], *(1 for _ in shape[kept:])))

@@ -8,14 +8,7 @@ WINDOW = 1 << 26
 
 
 def write_all(file: FileIO, start: int, data: memoryview, *, window: int = WINDOW) -> None:
-    """Write bytes from the byte ``start`` on, however many calls it takes.
-
-    Args:
-        file: open for writing.
-        start: the offset of the first byte.
-        data: the bytes.
-        window: the number of bytes after which the system is asked to write them to the disk.
-    """
+    """Write bytes from the byte ``start`` on, however many calls it takes."""
     file.seek(start)
     done = 0
     while done < len(data):

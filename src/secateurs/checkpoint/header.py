@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
 from secateurs._io.regular_files import reading, remedy_for
@@ -38,59 +38,33 @@ def read_header(path: Path) -> StoredFile:
     """
     try:
         with reading(path), path.open("rb") as file:
-            return parse_file(path, file)
+            size = file.seek(0, 2)
+            file.seek(0)
+            return parse_header(path, file.read, size)
     except MalformedError as error:
         raise FailureError(
             f"cannot read {path} as safetensors: {error}; {remedy_for(path)}"
         ) from error
 
 
-def parse_file(path: Path, file: BinaryIO) -> StoredFile:
-    """Read and check the header of an open file.
-
-    Raises:
-        MalformedError: it is wrong.
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    return parse_stream(path, file.read, size)
-
-
-def parse_stream(path: Path, read: Callable[[int], bytes], size: int | None) -> StoredFile:
+def parse_header(path: Path, read: Callable[[int], bytes], size: int | None) -> StoredFile:
     """Read and check the header of a stream.
 
     Args:
         path: the file, for the result.
         read: returns the next bytes, fewer than asked for only at the end.
         size: the size of the stream in bytes; None if it is unknown.
-
-    Raises:
-        MalformedError: it is wrong.
     """
     start = read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(_LONGEST, _MOST_BYTES if size is None else size - 8):
         raise MalformedError(_no_header(len(start) if size is None else size, length))
-    return parse_header(path, read(length), size)
-
-
-def parse_header(path: Path, text: bytes, size: int | None) -> StoredFile:
-    """Check the JSON of a header.
-
-    Args:
-        path: the file, for the result.
-        text: the header's bytes, without its length.
-        size: the size of the whole file in bytes; None if it is unknown.
-
-    Raises:
-        MalformedError: it is wrong.
-    """
     try:
-        parsed = parse_object(text, strict=True)
+        parsed = parse_object(read(length), strict=True)
     except BrokenJSONError as error:
         raise MalformedError(f"its header is malformed ({error})") from error
     metadata = _metadata(parsed.pop(METADATA, None))
-    origin = 8 + len(text)
+    origin = 8 + length
     entries = [_entry(name, described, origin) for name, described in parsed.items()]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
     end = _end_of(entries, origin)
@@ -98,16 +72,11 @@ def parse_header(path: Path, text: bytes, size: int | None) -> StoredFile:
         raise MalformedError(f"its tensors need {end:,} bytes, the file has {size:,}")
     if size is not None and end < size:
         raise MalformedError(f"{size - end:,} of its bytes belong to no tensor")
-    return StoredFile(path, end, tuple(entries), metadata, tuple(parsed))
+    return StoredFile(path, end, tuple(entries), metadata)
 
 
 def write_header(tensors: Iterable[Described], metadata: Mapping[str, str] | None) -> bytes:
-    """Write a header, with its length, as the format's own writer does.
-
-    Args:
-        tensors: the tensors, in order.
-        metadata: the ``__metadata__``, if any.
-    """
+    """Write a header, with its length, as the format's own writer does."""
     content: dict[str, Any] = {} if metadata is None else {METADATA: dict(metadata)}
     for name, dtype, shape, start, stop in tensors:
         content[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}

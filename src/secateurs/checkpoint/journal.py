@@ -8,11 +8,19 @@ next run can tell leftovers from files that another program has put there.
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from secateurs._io.json_objects import read_object_file
+from secateurs._io.json_objects import (
+    BrokenJSONError,
+    as_list,
+    as_object,
+    as_text,
+    as_whole,
+    member,
+    read_object_file,
+)
+from secateurs._io.text import quoted
 from secateurs.checkpoint.shard_index import INDEX, is_index, is_shard_name, read_index
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
@@ -25,26 +33,11 @@ OURS = frozenset((NOTE, LOCK))
 _State = tuple[int, int, int]  # inode, size, time of the last change
 
 
-@dataclass(frozen=True)
-class _Note:
-    """The index, and the states of the new and old shards by name."""
-
-    index: str
-    new: Mapping[str, _State]
-    old: Mapping[str, _State]
-
-
 def write_note(folder: Path, index: str, new: Mapping[str, Path], old: Iterable[Path]) -> None:
     """Write the note, before the first file is renamed.
 
-    Args:
-        folder: the folder of the shards.
-        index: the name of the index.
-        new: the temporary paths of the new shards, by their final names.
-        old: the shards that the new index will not name.
-
-    Raises:
-        FailureError: it cannot be written.
+    ``new`` has the temporary paths of the new shards by their final names, and ``old`` the shards
+    that the new index will not name.
     """
     content = {
         "index": index,
@@ -63,16 +56,17 @@ def abandoned(folder: Path) -> tuple[str, ...]:
     note = _read(folder / NOTE)
     if note is None:
         return ()
+    name, new, old = note
     try:
-        index = folder / note.index
+        index = folder / name
         named = set(read_index(index)[1]) if index.exists() else set[str]()
     except FailureError:
         return ()
     leftover: Mapping[str, _State] = {}
-    if named.isdisjoint(note.new):
-        leftover = note.new
-    elif named.issuperset(note.new):
-        leftover = note.old
+    if named.isdisjoint(new):
+        leftover = new
+    elif named.issuperset(new):
+        leftover = old
     return tuple(
         name
         for name, state in leftover.items()
@@ -81,11 +75,7 @@ def abandoned(folder: Path) -> tuple[str, ...]:
 
 
 def clear_abandoned(folder: Path) -> None:
-    """Remove the `abandoned` shards, and the note.
-
-    Raises:
-        OSError: one cannot be removed.
-    """
+    """Remove the `abandoned` shards, and the note."""
     if not os.path.lexists(folder / NOTE):
         return
     for name in abandoned(folder):
@@ -99,30 +89,28 @@ def _state(path: Path) -> _State:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read(path: Path) -> _Note | None:
-    """The note; None if there is none that this module has written."""
+def _read(path: Path) -> tuple[str, dict[str, _State], dict[str, _State]] | None:
+    """The index, and the states of the new and old shards by name.
+
+    None if there is no note that this module has written.
+    """
     if path.is_symlink() or not path.is_file():
         return None
     try:
         content = read_object_file(path)
-    except FailureError:
+        index = as_text(member(content, "index"))
+        new, old = (_states(member(content, name)) for name in ("new", "old"))
+    except (FailureError, ValueError):
         return None
-    index, new, old = content.get("index"), _states(content.get("new")), _states(content.get("old"))
-    if not isinstance(index, str) or not is_index(index) or new is None or old is None:
-        return None
-    return _Note(index, new, old) if is_shard_name(index[: -len(INDEX)]) else None
+    return (index, new, old) if is_index(index) and is_shard_name(index[: -len(INDEX)]) else None
 
 
-def _states(found: Any) -> dict[str, _State] | None:
-    """The states of files by name; None if ``found`` is anything else."""
-    if not isinstance(found, dict):
-        return None
+def _states(found: Any) -> dict[str, _State]:
+    """The states of files by name; a `ValueError` if ``found`` is anything else."""
     states: dict[str, _State] = {}
-    for name, state in cast(dict[str, Any], found).items():
-        if not is_shard_name(name) or not isinstance(state, list):
-            return None
-        numbers = cast(list[Any], state)
-        if len(numbers) != 3 or any(type(number) is not int for number in numbers):
-            return None
-        states[name] = (numbers[0], numbers[1], numbers[2])
+    for name, state in as_object(found).items():
+        inode, size, changed = (as_whole(number, -(2**64), 2**64) for number in as_list(state))
+        if not is_shard_name(name):
+            raise BrokenJSONError(f"{quoted(name)} is not the name of a shard")
+        states[name] = inode, size, changed
     return states

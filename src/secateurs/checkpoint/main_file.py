@@ -4,21 +4,19 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from secateurs._io.text import listed
 from secateurs.checkpoint.shard_index import INDEX, is_index, read_index
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import is_archive
 from secateurs.zoo.suffixes import CHECKPOINTS, is_named_as_weights, stem_of, suffix_of
 
-# In the order in which loaders try them. There must be only one of each row.
+# In the order in which loaders try them; in place of each there may be an index, or a compressed
+# file.
 _USUAL = (
-    ("model.safetensors", "model.safetensors.zst", f"model.safetensors{INDEX}"),
-    ("pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
-    (
-        "diffusion_pytorch_model.safetensors",
-        "diffusion_pytorch_model.safetensors.zst",
-        f"diffusion_pytorch_model.safetensors{INDEX}",
-    ),
-    ("diffusion_pytorch_model.bin", f"diffusion_pytorch_model.bin{INDEX}"),
+    "model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
 )
 # The names of other files that trainers write, which hold no weights.
 _STATES = re.compile(
@@ -27,7 +25,6 @@ _STATES = re.compile(
     re.IGNORECASE,
 )
 _SHARD = re.compile(r"^(.*?)[-_.](\d+)-of-(\d+)$")
-_SHOWN = 4
 
 
 def main_file(folder: Path) -> Path:
@@ -39,26 +36,21 @@ def main_file(folder: Path) -> Path:
     """
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     found = [p for p in files if _is_checkpoint(p)]
-    weights = [p for p in found if not holds_state(p.name)]
+    weights = [p for p in found if not _STATES.search(stem_of(p.name))]
     if not found:
         raise InvalidArgumentError(
             f"{folder} holds no checkpoint: no {', '.join(CHECKPOINTS)} file"
         )
     if not weights:
         raise InvalidArgumentError(
-            f"{folder} holds no weights, only the state of a training ({_listed(found)}): give "
+            f"{folder} holds no weights, only the state of a training ({_names(found)}): give "
             "the folder that holds the model, or the file itself if its name is misleading"
         )
     for usual in _USUAL:
-        chosen = [p for p in weights if p.name in usual]
+        chosen = [p for p in weights if p.name in (usual, f"{usual}.zst", f"{usual}{INDEX}")]
         if chosen:
             return _only(folder, chosen)
     return _only(folder, weights)
-
-
-def holds_state(name: str) -> bool:
-    """Whether, by its name, a file holds an optimizer, a scheduler or the like."""
-    return _STATES.search(stem_of(name)) is not None
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -82,11 +74,10 @@ def _only(folder: Path, chosen: list[Path]) -> Path:
             f"{suffix_of(name)}{INDEX}: get it too"
         )
     raise InvalidArgumentError(
-        f"{folder} holds several checkpoints ({_listed(chosen)}) and loaders differ in which they "
+        f"{folder} holds several checkpoints ({_names(chosen)}) and loaders differ in which they "
         "take: give the one that you mean, as a file"
     )
 
 
-def _listed(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+def _names(paths: Iterable[Path]) -> str:
+    return listed((path.name for path in paths), 4)

@@ -46,12 +46,8 @@ _Storage = tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None]
 def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
     """Find the tensors in a file of ``torch.save``, by name, without reading their values.
 
-    Nothing is unpickled that could run code. Names that share a tensor become one entry.
-
-    Args:
-        path: the file.
-        key: as for `secateurs.zoo.state_dicts.find_state`.
-        order: as for `secateurs.zoo.state_dicts.find_state`.
+    Nothing is unpickled that could run code. Names that share a tensor become one entry. ``key``
+    and ``order`` are as for `secateurs.zoo.state_dicts.find_state`.
 
     Raises:
         InvalidArgumentError: it holds code, no weights, several sets of them, weights in an unusual
@@ -84,15 +80,7 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
 
 
 def check_pickled(stored: StoredFile, advance: Advance | None = None) -> None:
-    """Read the values in a file of ``torch.save`` and compare them with its checksums.
-
-    Args:
-        stored: the file.
-        advance: called with the number of bytes after each read.
-
-    Raises:
-        FailureError: some have changed since they were written, or the file has been replaced.
-    """
+    """Read the values in a file of ``torch.save`` and compare them with its checksums."""
     try:
         check_checksums(stored.path, read_records(stored.path), advance)
     finally:  # a file that has been replaced is reported as such, whatever else is wrong with it
@@ -101,13 +89,7 @@ def check_pickled(stored: StoredFile, advance: Advance | None = None) -> None:
 
 
 def mend_checksums(path: Path, entries: list[Entry], target: FileIO) -> None:
-    """Update the checksums of the records that have changed.
-
-    Args:
-        path: the old file.
-        entries: the tensors that have changed.
-        target: the new file, which holds all values.
-    """
+    """Update, in the new file ``target``, the checksums of the records that hold ``entries``."""
     for record in read_records(path):
         if record.checksum and any(
             record.start <= e.start and e.stop <= record.stop for e in entries if e.nbytes

@@ -8,12 +8,7 @@ from typing import Unpack
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
 from secateurs._tensors.quantization_scales import scaling_names
-from secateurs._validation import (
-    check_choice,
-    check_path,
-    check_ratio,
-    make_generator,
-)
+from secateurs._validation import check_choice, check_path, check_ratio, make_generator
 from secateurs.checkpoint.choice import choose
 from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_blocks import Weight
@@ -112,11 +107,7 @@ def plan_pruning(
         p_prune = given.ratio(p_prune)
     elif p_prune is not None or given.scope != "global":
         raise ratios_alone()
-    check_ratio("p_bern", p_bern)
-    check_choice("score", given.score, score_names(data_free=True))
-    random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
-    random = Argument("score", given.score) if given.criterion.is_random else random
-    make_generator(None, given.seed, needed_for=random)
+    _check_randomness(given, check_ratio("p_bern", p_bern))
     found = find_checkpoint(check_path("source", source), key=key)
     for file in found.files:
         if file.compressed:
@@ -125,6 +116,27 @@ def plan_pruning(
                 Advice("call decompress_checkpoint", "run secateurs prune --decompress"),
                 " on it first",
             )
+    weights, notes = _competing(found, given)
+    _refuse_unnamed(found, weights)
+    _refuse_overlaps(found, weights)
+    if ratios is not None:
+        own = {name: weight.entry.name for weight in weights for name in weight.entry.names}
+        ratios = ratios_by_parameter(own, ratios)
+    return Plan(found, weights, p_prune or 0.0, p_bern, given, notes, ratios)
+
+
+def _check_randomness(given: SelectionOptions, p_bern: float) -> None:
+    """Refuse a score that needs data, and random numbers without a seed."""
+    check_choice("score", given.score, score_names(data_free=True))
+    random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
+    random = Argument("score", given.score) if given.criterion.is_random else random
+    make_generator(None, given.seed, needed_for=random)
+
+
+def _competing(
+    found: StoredCheckpoint, given: SelectionOptions
+) -> tuple[tuple[Weight, ...], tuple[str, ...]]:
+    """The tensors that compete, in order, and what a person should know about them."""
     named = [entry for file in found.files for entry in _named(file)]
     dense, integers = as_if_dense(named)
     chosen = choose(dense, layers=given.layers, include=given.include, exclude=given.exclude)
@@ -148,13 +160,7 @@ def plan_pruning(
     neighbours = NOfM.read(given.scope)
     if neighbours is not None:
         weights = _in_groups(weights, layouts, neighbours, given)
-    _refuse_unnamed(found, weights)
-    _refuse_overlaps(found, weights)
-    notes = _notes([weight.entry for weight in weights], layouts, given)
-    if ratios is not None:
-        own = {name: weight.entry.name for weight in weights for name in weight.entry.names}
-        ratios = ratios_by_parameter(own, ratios)
-    return Plan(found, weights, p_prune or 0.0, p_bern, given, notes, ratios)
+    return weights, _notes([weight.entry for weight in weights], layouts, given)
 
 
 def _in_groups(

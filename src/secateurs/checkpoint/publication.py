@@ -2,23 +2,23 @@
 
 import contextlib
 import os
+import re
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
 from secateurs._io.regular_files import reading
 from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
-from secateurs.checkpoint.temporary_files import (
-    remove_all_leftovers,
-    remove_leftovers,
-    temporary_name,
-)
+from secateurs.checkpoint.weight_files import is_weights
 from secateurs.errors import Argument, FailureError
-from secateurs.results.durable import sync_folder, write_failure
+from secateurs.results.durable import is_another_process, sync_folder, write_failure
 from secateurs.results.file_access import create, keep_access, make_folder
 from secateurs.results.lock import FolderLock
+
+_TEMPORARY = ".{name}.{pid}.tmp"
+_PATTERN = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 
 
 class Publication:
@@ -34,25 +34,19 @@ class Publication:
         like: the folder whose mode a new one gets.
         index: the name of the index, if one lists the shards. Then only one process writes in the
             folder, and leftovers of a killed process are removed.
-
-    Example:
-        with Publication(folder) as publication:
-            with publication.file("a") as file:
-                file.write(b"...")
-            publication.commit()
     """
 
     def __init__(self, folder: Path, *, like: Path | None = None, index: str | None = None):
         self._folder, self._like = folder, like
         self._fresh = not folder.exists()
         self._index = None if self._fresh else index
-        self._staging = temporary_name(folder) if self._fresh else folder
+        self._staging = _temporary(folder) if self._fresh else folder
         self._staged: dict[Path, Path] = {}
         self._undo = ExitStack()
 
     def __enter__(self) -> "Publication":
         try:
-            remove_leftovers(self._folder)
+            _remove_leftovers(self._folder)
             if self._fresh:
                 self._undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
                 make_folder(self._staging, self._like)
@@ -71,7 +65,8 @@ class Publication:
         lock.acquire()
         self._undo.callback(lock.release)
         clear_abandoned(self._folder)
-        remove_all_leftovers(self._folder, (NOTE, self._index or ""))
+        names = NOTE, self._index
+        _remove(self._folder, lambda name: name in names or is_weights(name))
         self._undo.callback(clear_abandoned, self._folder)
 
     def __exit__(self, *_: object) -> None:
@@ -82,11 +77,7 @@ class Publication:
             self._undo.close()
 
     def check_room(self, size: int) -> None:
-        """Refuse to begin if the files will not fit on the disk.
-
-        Raises:
-            FailureError: the disk has less than ``size`` free bytes.
-        """
+        """Refuse to begin if the files will not fit on the disk."""
         free = shutil.disk_usage(self._staging).free
         if free < size:
             raise FailureError(
@@ -119,8 +110,8 @@ class Publication:
             self._make_folder(Path(name).parent, None if like is None else like.parent)
             temporary = final
             if not self._fresh:
-                remove_leftovers(final)
-                temporary = temporary_name(final)
+                _remove_leftovers(final)
+                temporary = _temporary(final)
             old = _found(final if instead is None else instead)
             self._staged[temporary] = final
             with create(temporary, model, old) as file:
@@ -132,15 +123,7 @@ class Publication:
             raise write_failure(self._folder / name, error) from error
 
     def link(self, name: str, target: str) -> None:
-        """Make a link, unless the name is taken.
-
-        Args:
-            name: its name, or its path inside the folder.
-            target: a path relative to the link's folder.
-
-        Raises:
-            FailureError: it cannot be made.
-        """
+        """Make a link to a path relative to its folder, unless the name is taken."""
         path = self._staging / name
         try:
             self._make_folder(Path(name).parent, None)
@@ -158,12 +141,8 @@ class Publication:
     def commit(self, shards: Sequence[str] = (), replaced: Sequence[Path] = ()) -> None:
         """Rename every file to its final name.
 
-        Args:
-            shards: the files that the index names.
-            replaced: the files that only the old index names; they are removed.
-
-        Raises:
-            FailureError: a file cannot be renamed.
+        The new index names ``shards``; the files in ``replaced``, which only the old index names,
+        are removed.
         """
         try:
             if self._fresh:
@@ -203,3 +182,28 @@ def _found(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
+
+
+def _temporary(path: Path) -> Path:
+    """The temporary name, in the same folder, of the file that will replace ``path``."""
+    return path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes left for this path."""
+    _remove(path.parent, lambda name: name == path.name)
+
+
+def _remove(folder: Path, wanted: Callable[[str], bool]) -> None:
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as found:
+        matched = [(Path(e.path), match) for e in found if (match := _PATTERN.fullmatch(e.name))]
+    for leftover, match in matched:
+        if not wanted(match[1]) or is_another_process(int(match[2])):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                leftover.unlink()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateurs._io.regular_files import reading
-from secateurs._io.text import quoted
+from secateurs._io.text import listed, quoted
 from secateurs._tensors.blocks import Array
 from secateurs._tensors.quantization_scales import (
     further_name,
@@ -22,7 +22,6 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 
 _PACKED = ("qweight", "weight_packed")
 _BLOCKS, _SCALES = "_blocks", "_scales"  # of experts in MXFP4; the fourth dimension is groups
-_SHOWN = 3
 
 FileTensor = tuple[Path, Entry]
 """A tensor, and the file that holds it."""
@@ -45,11 +44,7 @@ class StoredScale:
     steps: tuple[int, ...]
 
     def read(self) -> Array:
-        """Its numbers, float32, one for each block of the weight.
-
-        Raises:
-            FailureError: the file cannot be read.
-        """
+        """Its numbers, float32, one for each block of the weight."""
         entry = self.entry
         with reading(self.path), self.path.open("rb") as file:
             file.seek(entry.start)
@@ -63,13 +58,7 @@ class StoredScale:
         return numbers.reshape(blocks).numpy()
 
     def factors(self, numbers: Array, start: int, stop: int) -> Array:
-        """The scale of each of the weight's elements from ``start`` to ``stop``.
-
-        Args:
-            numbers: from `read`.
-            start: the flat index of the first element.
-            stop: the index after the last.
-        """
+        """The scale of each element from ``start`` to ``stop``; ``numbers`` are from `read`."""
         width = self.shape[-1] if self.shape else 1
         first = start // width
         rows = np.arange(first, -(-stop // width))
@@ -106,25 +95,24 @@ def find_scale(
     if name is None:
         further = further or unknown_name(entry.name, scaling)
     if further is not None:
-        raise InvalidArgumentError(
-            f"{quoted(entry.name)} is quantised with {quoted(further)} beside it, which is not "
-            f"applied here: dequantise it first, or write ",
-            Argument("exclude", entry.name),
-        )
+        raise _not_applied(entry, f"is quantised with {quoted(further)} beside it")
     if name is None:
         return None
     path, scale = everything[name]
     known = scale.dtype in FLOATS or scale.dtype == "F8_E8M0"
     if not known or scale.dtype not in DTYPES or scale.strides is not None:
-        raise InvalidArgumentError(
-            f"{quoted(entry.name)} has the scale {quoted(name)} of dtype {scale.dtype}, which is "
-            f"not applied here: dequantise it first, or write ",
-            Argument("exclude", entry.name),
-        )
+        raise _not_applied(entry, f"has the scale {quoted(name)} of dtype {scale.dtype}")
     blocks = scale.count > 1 and len(scale.shape) > 1
     block = block_size() if blocks else None
     steps = scale_steps(entry.name, entry.shape, scale.shape, block, outputs_last=outputs_last)
     return StoredScale(path, scale, entry.shape, steps)
+
+
+def _not_applied(entry: Entry, what: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"{quoted(entry.name)} {what}, which is not applied here: dequantise it first, or write ",
+        Argument("exclude", entry.name),
+    )
 
 
 def as_if_dense(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, str]]:
@@ -155,21 +143,12 @@ def scales_among(entries: Sequence[Entry]) -> set[str]:
 
 
 def refuse_quantized(chosen: Sequence[Entry], changed: Mapping[str, str]) -> None:
-    """Refuse integers among the tensors that compete.
-
-    Args:
-        chosen: the tensors that compete, of those that `as_if_dense` returned.
-        changed: the names that `as_if_dense` returned.
-
-    Raises:
-        InvalidArgumentError: integers are among them.
-    """
+    """Refuse integers among the tensors that compete."""
     found = [changed[entry.name] for entry in chosen if entry.name in changed]
     if found:
-        more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
         raise InvalidArgumentError(
-            f"{', '.join(quoted(name) for name in found[:_SHOWN])}{more} are quantised integers, "
-            "which cannot be pruned: prune the checkpoint before it is quantised, or write ",
+            f"{listed(map(quoted, found))} are quantised integers, which cannot be pruned: prune "
+            "the checkpoint before it is quantised, or write ",
             Argument("include"),
             " with what is floating point in this one",
         )

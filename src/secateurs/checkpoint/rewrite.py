@@ -20,14 +20,14 @@ class Written:
     """A new file.
 
     Attributes:
-        names: the names of its tensors; None if they are those of the old file.
         nbytes: the size of its tensors in bytes.
         size: the size of the file in bytes.
+        names: the names of its tensors; None if they are those of the old file.
     """
 
-    names: Sequence[str] | None
     nbytes: int
     size: int
+    names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Layout:
         size: the size of the new file in bytes.
         reordered: tensors that are not pruned, and whose values have another order in the old file
             than in this one.
-        keeps_order: whether pruned values keep the order of the old file.
+        names: the names of the tensors; None if all is as in the old file.
     """
 
     head: bytes
@@ -50,11 +50,17 @@ class Layout:
     starts: dict[str, int]
     size: int
     reordered: tuple[Entry, ...] = ()
-    keeps_order: bool = False
+    names: tuple[str, ...] | None = None
+
+    def written(self, size: int) -> Written:
+        """A file with this layout, which takes ``size`` bytes, compressed or not."""
+        return Written(self.size - len(self.head), size, self.names)
 
 
-def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """The layout of the old file."""
+def layout_of(stored: StoredFile, weights: Sequence[Weight], *, as_safetensors: bool) -> Layout:
+    """The layout of a new file: that of the old one, or, if asked for, that of safetensors."""
+    if as_safetensors and stored.pickled:
+        return _safetensors_layout(stored, weights)
     copies: list[tuple[int, int, int]] = []
     offset = 0
     for entry in sorted((weight.entry for weight in weights), key=lambda entry: entry.start):
@@ -64,75 +70,63 @@ def same_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
     if offset < stored.size:
         copies.append((offset, stored.size, offset))
     starts = {weight.entry.name: weight.entry.start for weight in weights}
-    return Layout(b"", tuple(copies), starts, stored.size, keeps_order=True)
+    return Layout(b"", tuple(copies), starts, stored.size)
 
 
-def safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """The layout of safetensors: the widest dtypes first, so that all values are aligned."""
+def _safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
+    """The widest dtypes first, so that all values are aligned.
+
+    If several names share a tensor, it gets the first name, and the metadata maps the others to
+    that, as ``safetensors.torch.save_model`` does.
+    """
     ordered = sorted(stored.entries, key=lambda entry: -entry.itemsize)
     described: list[Described] = []
     size = 0
     for entry in ordered:
         described.append((entry.name, entry.dtype, entry.shape, size, size + entry.nbytes))
         size += entry.nbytes
-    head = write_header(described, shared_metadata(stored))
+    shared = {alias: entry.name for entry in stored.entries for alias in entry.aliases}
+    head = write_header(described, {"format": "pt"} | shared)
     starts = {name: len(head) + start for name, _, _, start, _ in described}
     pruned = {weight.entry.name for weight in weights}
     others = [entry for entry in ordered if entry.name not in pruned]
     copies = [(e.start, e.stop, starts[e.name]) for e in others if e.strides is None]
     strided_ones = tuple(entry for entry in others if entry.strides is not None)
-    return Layout(head, tuple(copies), starts, len(head) + size, strided_ones)
+    names = tuple(entry.name for entry in stored.entries)
+    return Layout(head, tuple(copies), starts, len(head) + size, strided_ones, names)
 
 
-def shared_metadata(stored: StoredFile) -> dict[str, str]:
-    """The metadata of the file as safetensors.
-
-    If several names share a tensor, it gets the first name, and the metadata maps the others to
-    that, as ``safetensors.torch.save_model`` does. Files of ``torch.save`` get ``format: pt``.
-    """
-    metadata = {"format": "pt"} if stored.pickled else dict(stored.metadata or {})
-    return metadata | {alias: entry.name for entry in stored.entries for alias in entry.aliases}
-
-
-def write_same(
-    stored: StoredFile, weights: Sequence[Weight], pruner: Pruner, reader: Reader, target: FileIO
+def write_file(
+    stored: StoredFile,
+    weights: Sequence[Weight],
+    pruner: Pruner,
+    reader: Reader,
+    target: FileIO,
+    *,
+    as_safetensors: bool,
 ) -> Written:
-    """Write a file with its weights pruned, and every other byte unchanged.
+    """Write a file with its weights, which are in the order in which ties are broken, pruned.
 
-    Args:
-        stored: the old file.
-        weights: the weights in it that compete, in the order in which ties are broken.
-        pruner: prunes the weights.
-        reader: reads the old file.
-        target: the new file.
+    Every other byte is unchanged, unless it becomes a file of safetensors, see `layout_of`.
     """
-    layout = same_layout(stored, weights)
-    _write(pieces_of(layout, weights, pruner, reader), target)
-    if stored.pickled:
+    layout = layout_of(stored, weights, as_safetensors=as_safetensors)
+    for piece in pieces_of(layout, weights, pruner, reader):
+        offset = piece.start
+        for values in piece.blocks():
+            write_all(target, offset, values.data.cast("B"))
+            offset += values.nbytes
+    if stored.pickled and layout.names is None:
         from secateurs.checkpoint.pickled import mend_checksums
 
         mend_checksums(stored.path, [weight.entry for weight in weights], target)
-    return Written(None, layout.size, layout.size)
-
-
-def write_safetensors(
-    stored: StoredFile, weights: Sequence[Weight], pruner: Pruner, reader: Reader, target: FileIO
-) -> Written:
-    """Write the tensors of any file as safetensors; the arguments are those of `write_same`."""
-    layout = safetensors_layout(stored, weights)
-    _write(pieces_of(layout, weights, pruner, reader), target)
-    names = [entry.name for entry in stored.entries]
-    return Written(names, layout.size - len(layout.head), layout.size)
+    return layout.written(layout.size)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Contiguous bytes of the new file.
+    """Contiguous bytes of the new file, block by block; each is valid until the next.
 
-    Attributes:
-        start: the offset of the first byte.
-        blocks: returns the bytes block by block; each is valid until the next.
-        pruned: the name of the weight that this prunes, if it is one.
+    If they are a pruned weight, ``pruned`` is its name.
     """
 
     start: int
@@ -153,21 +147,13 @@ def pieces_of(
         yield Piece(layout.starts[entry.name], partial(_values, blocks))
     for weight in weights:
         name, blocks = weight.entry.name, partial(_values, pruner.blocks(weight, reader))
-        if weight.entry.strides is not None and layout.keeps_order:
+        if weight.entry.strides is not None and layout.names is None:
             blocks = partial(_reordered, weight, pruner, reader)
         yield Piece(layout.starts[name], blocks, name)
 
 
 def _values(blocks: Iterable[tuple[int, Array]]) -> Iterator[Array]:
     return (values for _, values in blocks)
-
-
-def _write(pieces: Iterable[Piece], target: FileIO) -> None:
-    for piece in pieces:
-        offset = piece.start
-        for values in piece.blocks():
-            write_all(target, offset, values.data.cast("B"))
-            offset += values.nbytes
 
 
 def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> list[Array]:

@@ -54,11 +54,6 @@ def check_agreement(
 ) -> tuple[str, ...]:
     """Compare an index with the files that it names.
 
-    Args:
-        index: its path.
-        weight_map: the name of a file for each tensor.
-        files: all the files that it names.
-
     Returns:
         The tensors that no file holds, and that by their names are tied to another tensor, so that
         loaders do not need them.

@@ -30,10 +30,6 @@ class Layouts:
     def unit(self, entry: Entry, granularity: str) -> tuple[int, int]:
         """The size of a unit, and whether its elements are contiguous in memory.
 
-        Args:
-            entry: the tensor.
-            granularity: ``weight``, ``kernel`` or ``filter``.
-
         Returns:
             The number of elements of one unit; and 1 if they are contiguous, otherwise the number
             of columns of the matrix whose columns are the units.

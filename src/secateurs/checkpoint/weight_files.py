@@ -95,10 +95,8 @@ def find_checkpoint(
 def read_file(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
     """Read the names, shapes and offsets of the tensors in one file.
 
-    Args:
-        path: the file: safetensors by its suffix or its first bytes, otherwise of ``torch.save``.
-        key: as for `find_checkpoint`; refused for safetensors.
-        order: as for `find_checkpoint`.
+    It is safetensors by its suffix or its first bytes, otherwise a file of ``torch.save``, and then
+    ``key`` and ``order`` are as for `find_checkpoint`.
 
     Raises:
         InvalidArgumentError: it holds code, no weights, or several sets of them.

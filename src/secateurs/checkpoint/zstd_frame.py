@@ -12,7 +12,7 @@ from secateurs._io.regular_files import reading
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.file_blocks import Advance
 from secateurs.checkpoint.file_identity import Identity, check_same
-from secateurs.checkpoint.header import MalformedError, parse_stream
+from secateurs.checkpoint.header import MalformedError, parse_header
 from secateurs.errors import FailureError
 
 _LONGEST_HEADER = 18  # bytes
@@ -28,10 +28,6 @@ class Frame:
 
     RFC 8878, section 3.1.1, defines the blocks of a frame. They are found here, not by the library,
     which does not report that a frame is cut short, or that bytes follow it.
-
-    Args:
-        file: the file, at its beginning.
-        advance: called with the number of bytes after each read.
 
     Attributes:
         size: the size of the contents in bytes; None if the frame does not have it.
@@ -57,36 +53,18 @@ class Frame:
         )
 
     def readinto(self, target: memoryview) -> None:
-        """Fill ``target`` with the next bytes.
-
-        Raises:
-            MalformedError: there are fewer.
-        """
-        done = 0
-        while done < len(target):
-            got = self._more(target[done:])
-            if not got:
-                raise MalformedError("it holds less than its tensors need")
-            done += got
+        """Fill ``target`` with the next bytes."""
+        if self._fill(target) < len(target):
+            raise MalformedError("it holds less than its tensors need")
 
     def take(self, count: int) -> bytes:
         """The next ``count`` bytes, or fewer at the end."""
-        found = bytearray()
-        while len(found) < count:
-            part = bytearray(min(count - len(found), 8 * _LONGEST_BLOCK))
-            got = self._more(memoryview(part))
-            if not got:
-                break
-            found += part[:got]
-        return bytes(found)
+        found = memoryview(bytearray(count))
+        return bytes(found[: self._fill(found)])
 
     def check_end(self) -> None:
-        """Refuse contents that have more bytes.
-
-        Raises:
-            MalformedError: there are more, or the checksum is wrong.
-        """
-        if self._more(memoryview(bytearray(1))):
+        """Refuse contents that have more bytes."""
+        if self.take(1):
             raise MalformedError("it holds more than its tensors")
 
     def read(self, _: int = -1) -> bytes:
@@ -98,9 +76,13 @@ class Frame:
             self._advance(len(found))
         return found
 
-    def _more(self, target: memoryview) -> int:
+    def _fill(self, target: memoryview) -> int:
+        """Fill ``target`` as far as there are bytes, and return how many there were."""
+        done = 0
         try:
-            return self._stream.readinto(target)
+            while done < len(target) and (got := self._stream.readinto(target[done:])):
+                done += got
+            return done
         except zstandard.ZstdError as error:
             raise MalformedError(str(error).removeprefix("zstd decompress error: ")) from error
 
@@ -123,11 +105,6 @@ def open_frame(
     path: Path, identity: Identity | None = None, advance: Advance | None = None
 ) -> Generator[Frame]:
     """Open a file that is one zstd frame.
-
-    Args:
-        path: the file.
-        identity: the identity that the file must have.
-        advance: called with the number of bytes after each read.
 
     Raises:
         FailureError: it cannot be read, has another identity, or is damaged; also if the body of
@@ -153,7 +130,7 @@ def read_compressed(path: Path) -> StoredFile:
         FailureError: it is damaged, or is not one zstd frame of safetensors.
     """
     with open_frame(path) as frame:
-        return replace(parse_stream(path, frame.take, frame.size), compressed=True)
+        return replace(parse_header(path, frame.take, frame.size), compressed=True)
 
 
 def _header(file: BinaryIO) -> tuple[bytes, zstandard.FrameParameters]:

@@ -121,7 +121,7 @@ RECIPES: dict[str, Callable[..., Diversified]] = {"dwp": dwp, "rapa": rapa, "mup
 
 def _normalisation_and_fully_connected(model: nn.Module) -> list[str | type[nn.Module]]:
     model = model.network if isinstance(model, ModuleProxy) else model
-    named = [(name, m) for name, m in model.named_modules() if _has_weights(m)]
+    named = [(name, m) for name, m in model.named_modules() if [*m.parameters(recurse=False)]]
     kinds = (*_NORMALISATIONS, *_FULLY_CONNECTED)
     present = [kind for kind in kinds if any(isinstance(m, kind) for _, m in named)]
     others = dict.fromkeys(type(m) for _, m in named if isinstance(m, _OTHER_PACKAGES))
@@ -135,7 +135,3 @@ def _normalisation_and_fully_connected(model: nn.Module) -> list[str | type[nn.M
         Argument("include"),
         ", or use dwp",
     )
-
-
-def _has_weights(module: nn.Module) -> bool:
-    return any(parameter is not None for parameter in module._parameters.values())

@@ -23,11 +23,7 @@ NO_THREAD = 0
 
 
 def refuse_around() -> None:
-    """Refuse a call of a surrogate inside a checkpointed function, in its first or second run.
-
-    Raises:
-        FailureError: it is such a call.
-    """
+    """Refuse a call of a surrogate inside a checkpointed function, in its first or second run."""
     if _in_checkpoint() or _C._current_graph_task_id() >= 0:
         raise FailureError(
             "a surrogate was called by a function that torch.utils.checkpoint computes again in "
@@ -40,8 +36,7 @@ def refuse_around() -> None:
 def refuse_inside(modules: Sequence[nn.Module]) -> Generator[None]:
     """For a ``with`` block, refuse checkpointed functions that call one of these modules.
 
-    Args:
-        modules: of a network that a surrogate runs, without scripted ones.
+    Scripted modules, which take no hooks, must not be among them.
     """
     if not torch.is_grad_enabled():  # nothing will be computed again
         yield
@@ -68,11 +63,7 @@ def _in_reentrant_checkpoint() -> bool:
 
 
 class _Watch:
-    """Detects checkpointed functions before each module's forward, in one thread.
-
-    Args:
-        thread: the thread's number.
-    """
+    """Detects checkpointed functions before each module's forward, in one thread."""
 
     def __init__(self, thread: int):
         self._thread = thread

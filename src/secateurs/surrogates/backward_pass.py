@@ -25,10 +25,6 @@ AddWeights = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
 def masked_backward(network: nn.Module, snapshot: NetworkSnapshot) -> Generator[AddWeights]:
     """For a ``with`` block, prune the backward pass of calls of the network by given masks.
 
-    Args:
-        network: the model.
-        snapshot: the weights that there will be masks for.
-
     Yields:
         A function to give the weights and their masks to, one of each for each target.
 

@@ -22,11 +22,10 @@ from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_inside
-from secateurs.surrogates.draw_sequence import DrawSequence
+from secateurs.surrogates.draw_sequence import DrawSequence, check_redraw
 from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
-from secateurs.surrogates.network_snapshot import NetworkSnapshot, surrogate_barrier
+from secateurs.surrogates.network_snapshot import NetworkSnapshot, check_model, surrogate_barrier
 from secateurs.surrogates.numbered_draws import Draw, placed_like, seed_of
-from secateurs.surrogates.preconditions import check_model, check_redraw
 from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
 

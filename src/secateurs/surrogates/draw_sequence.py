@@ -5,7 +5,23 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from secateurs._validation import as_integer
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.surrogates.numbered_draws import Draw
+
+
+def check_redraw(redraw: object) -> str | int:
+    """Check ``redraw``: ``"forward"``, ``"step"``, or a number of draws."""
+    if isinstance(redraw, str) and redraw in ("forward", "step"):
+        return redraw
+    count = as_integer(redraw)
+    if count is not None and count >= 1:
+        return count
+    raise InvalidArgumentError(
+        Argument("redraw"),
+        f' must be "forward", "step", or how many draws to go through in turn, such as 4; '
+        f"got {redraw!r}",
+    )
 
 
 class DrawSequence:
@@ -48,11 +64,9 @@ class DrawSequence:
         return getattr(self._thread, "held", None)
 
     def take(self, make: Callable[[int], Draw], *, by_step: bool) -> Draw:
-        """The draw of a call: the current one, or a new one, made by its number.
+        """The draw of a call: the current one, or a new one, which ``make`` makes by its number.
 
-        Args:
-            make: makes the draw of a number.
-            by_step: whether calls share a draw until the next step.
+        With ``by_step``, calls share a draw until the next step.
         """
         with self.lock:
             held = self.held

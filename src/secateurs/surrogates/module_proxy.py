@@ -20,9 +20,6 @@ class ModuleProxy(nn.Module):
     ``parameters()``, ``named_modules()``, ``state_dict()``, ``.to()``, ``.eval()``, ``deepcopy``
     and ``pickle`` do the same as for the network, with the same names. It is no instance of the
     network's class: code that calls the layers of a ``Sequential`` one by one calls this instead.
-
-    Args:
-        network: the module whose content it shares.
     """
 
     def __init__(self, network: nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs.distributed.model_group import group_of
 from secateurs.errors import Advice, InvalidArgumentError
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
 from secateurs.gradient_pruning.pruned_forward import FAST_PATHS
@@ -15,8 +16,30 @@ from secateurs.parameters.prunable_parameters import find_targets
 from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionOptions
-from secateurs.surrogates.preconditions import check_unpruned
-from secateurs.surrogates.thread_parameters import Holder, holders_of, parameters_of
+from secateurs.surrogates.module_proxy import ModuleProxy
+from secateurs.surrogates.thread_parameters import holders_of, parameters_of
+
+
+def check_model(model: object) -> None:
+    """Check that a surrogate can be made of a model."""
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model must be an nn.Module, got {type(model).__name__}")
+    if isinstance(model, ModuleProxy):
+        raise InvalidArgumentError("the model is a surrogate already: give its .network")
+    check_unpruned(model)
+    if group_of(model).is_sharded:
+        raise InvalidArgumentError(
+            "the model is divided over ranks, which surrogates are not made for: give each rank a "
+            "whole model"
+        )
+
+
+def check_unpruned(model: nn.Module) -> None:
+    """Check that a model is not pruned: a surrogate would prune it further."""
+    if any(map(is_pruned, model.modules())):
+        raise InvalidArgumentError(
+            "the model is pruned: call secateurs.restore(model) or make_permanent(model) first"
+        )
 
 
 class NetworkSnapshot:
@@ -28,20 +51,10 @@ class NetworkSnapshot:
         modules: all modules of the network, but for scripted ones.
         fast: the modules in which torch may run other code if no gradient is wanted.
 
-    Args:
-        network: the model.
-        options: the options that say which weights compete.
-        prune_type: ``"global"`` or ``"gradient"``.
-
     Raises:
         InvalidArgumentError: the network is pruned, nothing competes, or a weight cannot be pruned
             for one call.
     """
-
-    targets: tuple[Target, ...]
-    holders: list[Holder]
-    modules: list[nn.Module]
-    fast: list[nn.Module]
 
     def __init__(self, network: nn.Module, options: SelectionOptions, prune_type: str):
         check_unpruned(network)

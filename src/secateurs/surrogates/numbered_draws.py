@@ -44,13 +44,7 @@ def seed_of(seed: int, number: int) -> int:
 def placed_like(
     candidates: Candidates, targets: Sequence[Target], weights: Sequence[torch.Tensor]
 ) -> Candidates:
-    """Bring candidates to the devices and memory layouts of their weights.
-
-    Args:
-        candidates: the candidates; returned as they are if that is where they are.
-        targets: the weights that compete.
-        weights: their current tensors.
-    """
+    """Bring candidates to the devices and memory layouts of their weights, if they differ."""
     if any(map(is_transformed, weights)):
         return candidates  # inside torch.func's transforms tensors have no memory of their own
     of = {t.name: weight.detach() for t, weight in zip(targets, weights, strict=True)}

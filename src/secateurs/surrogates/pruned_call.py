@@ -24,12 +24,7 @@ from secateurs.surrogates.torch_transforms import is_transformed, outside_transf
 
 
 class LazyDraw:
-    """The draw of one call of a surrogate, made when it is first needed.
-
-    Args:
-        snapshot: the weights that the call prunes.
-        make: makes the draw.
-    """
+    """The draw of one call of a surrogate, made when it is first needed."""
 
     def __init__(self, snapshot: NetworkSnapshot, make: Callable[[], Draw]):
         self.snapshot = snapshot
@@ -53,11 +48,6 @@ def pruned_by(network: nn.Module, lazy: LazyDraw, prune_type: str) -> Generator[
     """For a ``with`` block, prune the model by the draw of a call, for this thread alone.
 
     A draw that was not made yet is made when the first weight is used.
-
-    Args:
-        network: the model, unpruned.
-        lazy: the draw of the call.
-        prune_type: ``"global"`` (forward and backward pass) or ``"gradient"`` (backward alone).
     """
     if prune_type == "gradient":
         # Outside of the function mode, which would otherwise see all operations of a draw.

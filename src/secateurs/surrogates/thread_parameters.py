@@ -29,9 +29,6 @@ class ThreadParameters(dict[str, Any]):
     What a thread writes during such a call only this thread sees: a network may replace parameters
     for a while and then restore what it found (``torch.func.functional_call``). A new parameter
     that is still there at the end of the call becomes the module's.
-
-    Args:
-        real: the module's own dictionary of parameters.
     """
 
     def __init__(self, real: dict[str, Any]):
@@ -140,8 +137,7 @@ Holder = tuple[nn.Module, ThreadParameters, tuple[tuple[str, int], ...]]
 def holders_of(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Holder]:
     """The modules whose parameters some values replace.
 
-    Args:
-        tensors: for each value, every (module, attribute) that it replaces.
+    For each value, ``tensors`` has every (module, attribute) that it replaces.
     """
     names: dict[nn.Module, list[tuple[str, int]]] = {}
     for number, attributes in enumerate(tensors):
@@ -154,9 +150,7 @@ def holders_of(tensors: Sequence[Sequence[tuple[nn.Module, str]]]) -> list[Holde
 def replaced_in_thread(holders: Sequence[Holder], values: Sequence[Value]) -> Generator[None]:
     """For a ``with`` block, let this thread find values instead of modules' parameters.
 
-    Args:
-        holders: from `holders_of`.
-        values: one for each of the tensors that ``holders`` were made for.
+    There is one value for each of the tensors that ``holders`` were made for.
     """
     used = _enter(holders)
     before: list[tuple[Any, Any]] = []

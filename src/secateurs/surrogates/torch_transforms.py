@@ -95,8 +95,7 @@ def refuse_forward_mode() -> None:
 def refuse_recording(*, scripting: bool = False) -> None:
     """Refuse to be recorded in a graph, which would use one draw for ever.
 
-    Args:
-        scripting: whether ``torch.jit.script`` calls, which cannot be detected otherwise.
+    ``torch.jit.script`` cannot be detected, so it says that it is ``scripting``.
 
     Raises:
         FailureError: one is being recorded, by ``torch.export`` or ``torch.jit.trace``.

@@ -23,10 +23,7 @@ def surrogates_in(*modules: nn.Module) -> list[Diversified]:
 def call_each(members: Iterable[nn.Module], name: str, *values: object) -> None:
     """Call a method of each member that has it; of the others, that of the surrogates in them.
 
-    Args:
-        members: networks, some of which are or contain surrogates.
-        name: the method's, such as ``"step"``.
-        values: the arguments.
+    Members are networks, some of which are or contain surrogates.
     """
     for receiver in _receivers(members, name):
         getattr(receiver, name)(*values)

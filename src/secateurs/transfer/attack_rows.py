@@ -36,10 +36,8 @@ class ImageOrigin:
 class ImageSubset:
     """The images of a row, and how they are attacked.
 
-    Attributes:
-        name: ``""``, ``search`` (settings are chosen on these images) or ``report``.
-        images: the images.
-        protocol: how they are attacked.
+    The name is ``search`` for images that settings are chosen on, ``report`` for the others, and
+    empty without a search.
     """
 
     name: str

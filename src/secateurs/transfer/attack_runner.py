@@ -38,11 +38,6 @@ class Runner:
     ) -> list[TransferRow]:
         """Run the jobs, or what is left of each.
 
-        Args:
-            jobs: the attacks.
-            part: the images, and how they are attacked.
-            saved: writes the attacked images, None to save none.
-
         Returns:
             The rows of all jobs, also of those that were finished before.
         """

@@ -11,7 +11,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.surrogates import RECIPES
-from secateurs.surrogates.preconditions import check_redraw
+from secateurs.surrogates.draw_sequence import check_redraw
 from secateurs.transfer.network import FromPixels, Network
 
 PLAIN, NOISE = "plain", "noise"
@@ -57,11 +57,7 @@ class AttackVariant:
         }
 
     def surrogate(self, network: Network, seed: int) -> FromPixels:
-        """The surrogate that this variant makes of a network; it reads pixels.
-
-        Raises:
-            InvalidArgumentError: the recipe does not fit the network.
-        """
+        """The surrogate that this variant makes of a network; it reads pixels."""
         if self.recipe == PLAIN:
             return network.dense
         try:
@@ -71,7 +67,7 @@ class AttackVariant:
                 f"{self.recipe} does not fit {network.name}: ",
                 error,
                 "; leave the network or the recipe out, or write another recipe "
-                f"({_others(self.recipe)})",
+                f"({', '.join(name for name in RECIPES if name != self.recipe)})",
             ) from error
         return network.member(made)
 
@@ -144,14 +140,10 @@ class AttackVariants:
         return list(dict.fromkeys(found))
 
     def _of(self, recipe: str) -> list[AttackVariant]:
-        if recipe == "rapa":
-            return [
-                AttackVariant(recipe=recipe, options=(("p_bern", p),)) for p in self.rapa_p_bern
-            ]
-        if recipe == "mup":
-            return [
-                AttackVariant(recipe=recipe, options=(("p_prune", p),)) for p in self.mup_p_prune
-            ]
+        ratios = {"rapa": ("p_bern", self.rapa_p_bern), "mup": ("p_prune", self.mup_p_prune)}
+        if recipe in ratios:
+            name, values = ratios[recipe]
+            return [AttackVariant(recipe=recipe, options=((name, value),)) for value in values]
         grid = product(*(getattr(self, name) for name in _OF_DWP))
         named = (dict(zip(_OF_DWP, values, strict=True)) for values in grid)
         return [self._diversified(recipe, values) for values in named]
@@ -174,7 +166,3 @@ class AttackVariants:
 def option_text(value: Any) -> str:
     """An option as text; several values joined by ``;``."""
     return ";".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _others(recipe: str) -> str:
-    return ", ".join(name for name in RECIPES if name != recipe)

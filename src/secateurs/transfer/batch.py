@@ -8,6 +8,7 @@ from torch import Tensor
 
 from secateurs.attacks._noise import noise
 from secateurs.attacks.iterative import attack
+from secateurs.surrogates.wrappers import call_each
 from secateurs.transfer.attack_variants import NOISE, PLAIN
 from secateurs.transfer.image_choice import ImageSet, predict
 from secateurs.transfer.network import FromPixels
@@ -19,11 +20,7 @@ _SEEDS = 2**62
 
 
 def make_members(job: Job) -> list[FromPixels]:
-    """The surrogates of a job, each reading pixels; none for noise.
-
-    Raises:
-        InvalidArgumentError: the recipe does not fit one of the networks.
-    """
+    """The surrogates of a job, each reading pixels; none for noise."""
     return [job.variant.surrogate(network, job.seed) for network in job.group.surrogates]
 
 
@@ -41,16 +38,7 @@ def attack_batch(
 
     All draws depend on the job's seed and ``start`` alone, so the outcome of a batch is independent
     of the batches before it. Images are scored as they are saved: rounded to 8 bits, and within
-    epsilon after the rounding.
-
-    Args:
-        job: the attack and the networks.
-        members: what `make_members` returned.
-        images: all images of the job.
-        start: index of the first image.
-        protocol: how images are attacked.
-        device: the device of the networks.
-        advance: called with the number of image steps that were done.
+    epsilon after the rounding. ``advance`` is called with the number of image steps that were done.
 
     Returns:
         The outcome of this batch, and the images at the end, in 8 bits on the CPU.
@@ -61,7 +49,7 @@ def attack_batch(
     aims = targets if protocol.targeted else labels
     seed = _derived(job.seed, start)
     for number, member in enumerate(members):
-        member.restart(_derived(seed, number))
+        call_each([member], "restart", _derived(seed, number))
     outcome = Outcome(seen=stop - start)
     clock = _Clock(device)
     levels = images.levels[start:stop]
@@ -98,15 +86,9 @@ def attack_batch(
 
 
 def rounded(adversarial: Tensor, levels: Tensor, eps: float) -> Tensor:
-    """Round to 8 bits, towards the original where the change would exceed epsilon.
+    """Round pixels in [0, 1] to 8 bits, towards the original where they exceed epsilon.
 
-    Args:
-        adversarial: pixels in [0, 1].
-        levels: the originals in 8 bits, on the CPU.
-        eps: the most that a pixel may change, of 1.
-
-    Returns:
-        8-bit pixels on the CPU.
+    ``levels`` are the originals in 8 bits on the CPU, and so is the result.
 
     Example:
         >>> rounded(torch.tensor([0.5]), torch.tensor([100], dtype=torch.uint8), 16.7 / 255)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from secateurs._progress import progress_bar
+from secateurs._progress import Bar, progress_bar
 from secateurs._validation import as_integer
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import device_of
@@ -139,11 +139,13 @@ class Benchmark:
                 progress_bar("Attacking", self._work(), show=progress, unit="image steps")
             )
             runner = Runner(origin=self.origin, device=self.device, results=results, bar=bar)
-            part, rows, variants = self._search(runner)
+            some, rest = self._parts()
+            rows = [] if some is None else runner.run(self._search_jobs(), some)
+            variants = self.variants if some is None else self._choose(rows, bar)
             saved = None
             if save_images is not None:
-                saved = SavedImages(Path(save_images), part.images, self.protocol.eps)
-            return Rows([*rows, *runner.run(self._jobs(variants), part, saved)])
+                saved = SavedImages(Path(save_images), rest.images, self.protocol.eps)
+            return Rows([*rows, *runner.run(self._jobs(variants), rest, saved)])
 
     def _jobs(self, variants: Sequence[AttackVariant]) -> list[Job]:
         return make_jobs(self.groups, [_NOISE, _PLAIN, *variants], self.seeds)
@@ -151,34 +153,29 @@ class Benchmark:
     def _search_jobs(self) -> list[Job]:
         return make_jobs(self.groups, [_PLAIN, *self.variants], self.seeds[:1])
 
-    def _parts(self, search: Search) -> tuple[ImageSubset, ImageSubset]:
-        """The images that variants are chosen on, and those that are reported."""
-        some, rest = search.split(self.images)
-        protocol = replace(self.protocol, steps=search.steps or self.protocol.steps)
+    def _parts(self) -> tuple[ImageSubset | None, ImageSubset]:
+        """The images that variants are chosen on, if there is a search, and those to report."""
+        if self.search is None:
+            return None, ImageSubset("", self.images, self.protocol)
+        some, rest = self.search.split(self.images)
+        protocol = replace(self.protocol, steps=self.search.steps or self.protocol.steps)
         return ImageSubset("search", some, protocol), ImageSubset("report", rest, self.protocol)
 
-    def _search(
-        self, runner: Runner
-    ) -> tuple[ImageSubset, list[TransferRow], Sequence[AttackVariant]]:
-        """The images to report, the rows of the search, and the variants that it chose."""
-        if self.search is None:
-            return ImageSubset("", self.images, self.protocol), [], self.variants
-        some, rest = self._parts(self.search)
-        rows = runner.run(self._search_jobs(), some)
+    def _choose(self, rows: Sequence[TransferRow], bar: Bar) -> list[AttackVariant]:
+        """The variants that a search chose by its rows."""
         best = best_variants(self.variants, rows)
         for variant, success in best:
-            runner.bar.say(
-                f"chosen on {len(some.images)} images: {variant} "
+            bar.say(
+                f"chosen on {rows[0].count} images: {variant} "
                 f"({success:.1f}% on networks that the attack did not use)"
             )
-        return rest, rows, [variant for variant, _ in best]
+        return [variant for variant, _ in best]
 
     def _work(self) -> int:
         """The number of image steps, for the progress bar."""
-        if self.search is None:
-            part = ImageSubset("", self.images, self.protocol)
-            return sum(work(job, part) for job in self._jobs(self.variants))
-        some, rest = self._parts(self.search)
+        some, rest = self._parts()
+        if some is None:
+            return sum(work(job, rest) for job in self._jobs(self.variants))
         chosen = list({variant.recipe: variant for variant in self.variants}.values())
         return sum(work(job, some) for job in self._search_jobs()) + sum(
             work(job, rest) for job in self._jobs(chosen)

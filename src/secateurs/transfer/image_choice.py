@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -85,15 +85,8 @@ class ImageSet:
 
     def part(self, start: int, stop: int) -> "ImageSet":
         """Images ``start`` to ``stop`` as a set."""
-        return ImageSet(
-            self.levels[start:stop],
-            self.labels[start:stop],
-            self.targets[start:stop],
-            self.names[start:stop],
-            self.seen,
-            self.drawn,
-            self.accuracy,
-        )
+        own = ("levels", "labels", "targets", "names")
+        return replace(self, **{name: getattr(self, name)[start:stop] for name in own})
 
 
 def choose_images(
@@ -134,20 +127,19 @@ def choose_images(
     accuracy = dict.fromkeys((network.name for network in networks), 0)
     seen = 0
     for start in range(0, total, _CHUNK):
-        indices = order[start : start + _CHUNK]
-        pairs = [data.dataset[index] for index in indices]
-        kept = [i for i, (_, label) in enumerate(pairs) if label != SKIPPED]
-        if not kept:
+        read = {index: data.dataset[index] for index in order[start : start + _CHUNK]}
+        indices = [index for index, (_, label) in read.items() if label != SKIPPED]
+        if not indices:
             continue
-        indices, pixels = [indices[i] for i in kept], torch.stack([pairs[i][0] for i in kept])
-        good = torch.ones(len(kept), dtype=torch.bool)
+        pixels = torch.stack([read[index][0] for index in indices])
+        good = torch.ones(len(indices), dtype=torch.bool)
         for network in networks:
             correct = predict(network, pixels) == labels[indices]
             accuracy[network.name] += int(correct.sum())
             good &= correct
-        seen += len(kept)
+        seen += len(indices)
         if advance is not None:
-            advance(len(kept))
+            advance(len(indices))
         found = good.nonzero().flatten().tolist()
         levels.append((pixels[found] * 255).round().to(torch.uint8))
         chosen += [indices[i] for i in found]

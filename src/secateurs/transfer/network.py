@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.provenance import weights_sha256
-from secateurs.surrogates.wrappers import call_each
 from secateurs.zoo import LoadedModel
 
 _SAME = 0.5  # two networks have the same classes if this share of the names is equal
@@ -60,18 +59,6 @@ class FromPixels(nn.Module):
         # Convolutions are faster in this memory format, on CPUs and on GPUs.
         return logits_of(self.model(images.contiguous(memory_format=torch.channels_last)))
 
-    def aim(self, classes: Tensor, targeted: bool = True) -> None:
-        """Give the classes of the attacked batch to a surrogate that needs them."""
-        call_each([self.model], "aim", classes, targeted)
-
-    def step(self) -> None:
-        """Announce the next step of the attack to a surrogate that needs it."""
-        call_each([self.model], "step")
-
-    def restart(self, seed: int) -> None:
-        """Let a surrogate draw like a new one with this seed."""
-        call_each([self.model], "restart", seed)
-
     @property
     def achieved(self) -> float:
         """The ratio of prunable weights that the current draw prunes; 0.0 without pruning."""
@@ -85,7 +72,6 @@ class Network:
 
     Attributes:
         name: its name in rows and tables.
-        weights: the name of its weights.
         inner: the network itself, which reads normalised images; surrogates are made from it.
         dense: the same network, reading pixels.
         channels: 1 for grey images, 3 for RGB.
@@ -94,7 +80,6 @@ class Network:
     """
 
     name: str
-    weights: str
     inner: nn.Module
     dense: FromPixels
     channels: int
@@ -146,7 +131,6 @@ def as_network(
     pre = loaded.preprocess
     return Network(
         name=name or loaded.name,
-        weights=loaded.weights,
         inner=inner,
         dense=FromPixels(inner, mean=pre.mean, std=pre.std).to(device).eval(),
         channels=len(pre.mean),
@@ -172,9 +156,14 @@ def fit_size(networks: Sequence[Network], size: int) -> None:
         InvalidArgumentError: networks differ in their channels or classes, or one accepts neither
             this size nor its own.
     """
-    _check_channels(networks)
-    counts = {network.name: _accept(network, size) for network in networks}
     first = networks[0]
+    for other in networks[1:]:
+        if other.channels != first.channels:
+            raise InvalidArgumentError(
+                f"{first.name} reads {first.channels} channel(s) and {other.name} "
+                f"{other.channels}: name networks that read the same kind of images"
+            )
+    counts = {network.name: _accept(network, size) for network in networks}
     for other in networks[1:]:
         if counts[other.name] != counts[first.name]:
             raise InvalidArgumentError(
@@ -201,15 +190,6 @@ def _accept(network: Network, size: int) -> int:
         f"({reason}): write another ",
         Argument("img_size"),
     ) from failure
-
-
-def _check_channels(networks: Sequence[Network]) -> None:
-    for other in networks[1:]:
-        if other.channels != networks[0].channels:
-            raise InvalidArgumentError(
-                f"{networks[0].name} reads {networks[0].channels} channel(s) and {other.name} "
-                f"{other.channels}: name networks that read the same kind of images"
-            )
 
 
 def _check_names(first: Network, other: Network) -> None:

@@ -67,11 +67,7 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Outcome":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            BrokenJSONError: it is something else.
-        """
+        """Read what `to_dict` wrote."""
         steps = as_object(member(values, "hits"))
         return cls(
             seen=as_whole(member(values, "seen")),
@@ -98,18 +94,7 @@ class Outcome:
         batch_size: int,
         targeted: bool,
     ) -> None:
-        """Check that this can be the progress of a job.
-
-        Args:
-            steps: the steps after which success is measured.
-            networks: the networks that are scored.
-            total: number of images of the job.
-            batch_size: images that are attacked together; ``seen`` is a number of whole batches.
-            targeted: whether the attack is targeted.
-
-        Raises:
-            BrokenJSONError: it holds more, or less, than the outcomes of the ``seen`` images.
-        """
+        """Check that this can be the progress of a job."""
         if as_whole(self.seen, most=total) % batch_size and self.seen < total:
             raise BrokenJSONError(f"it has seen {self.seen} images, not batches of {batch_size}")
         if not self.seen and not self.hits:

@@ -1,5 +1,6 @@
 """What a benchmark runs: the protocol of the attacks, and surrogates with their targets."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -149,10 +150,8 @@ def all_networks(groups: Sequence[AttackGroup]) -> list[Network]:
 
 
 def _check_names(networks: Sequence[Network]) -> None:
-    names = [network.name for network in networks]
-    for network in networks:
-        if names.count(network.name) > 1:
+    for name, times in Counter(network.name for network in networks).items():
+        if times > 1:
             raise InvalidArgumentError(
-                f"{network.name} is named twice; name each network once, as a surrogate or as a "
-                "target"
+                f"{name} is named twice; name each network once, as a surrogate or as a target"
             )

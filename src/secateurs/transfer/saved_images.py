@@ -29,11 +29,6 @@ LABELS = "labels.csv"
 class SavedImages:
     """Writes the images of a benchmark, and checks them.
 
-    Args:
-        folder: the folder; made when it does not exist.
-        images: all images that are attacked.
-        eps: the most that a pixel may differ from the clean image, of 1.
-
     Raises:
         FailureError: the folder cannot be written.
     """
@@ -50,16 +45,7 @@ class SavedImages:
         return self.folder / "adversarial" / name
 
     def save(self, job: Job, start: int, levels: Tensor) -> None:
-        """Write the images of one batch, read them again, and check that they are within epsilon.
-
-        Args:
-            job: the attack.
-            start: index of the first image.
-            levels: 8-bit pixels, N x C x H x W.
-
-        Raises:
-            FailureError: they cannot be written, or differ from the clean images by more.
-        """
+        """Write the images of one batch, read them again, and check them against epsilon."""
         stop = start + len(levels)
         names = self.images.names[start:stop]
         folder = self.folder_of(job)

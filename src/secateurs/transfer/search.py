@@ -55,10 +55,6 @@ def best_variants(
 
     The mean is over targets, groups and seeds, after the last step: targeted success in percent,
     untargeted success of an untargeted attack. Of equal variants, the first is chosen.
-
-    Args:
-        variants: the variants.
-        rows: the rows of all of them.
     """
     found: dict[str, tuple[AttackVariant, float]] = {}
     for variant in variants:

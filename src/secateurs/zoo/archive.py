@@ -46,11 +46,7 @@ class ArchiveRecord:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins as a zip archive; ``torch.load`` decides by that.
-
-    Raises:
-        FailureError: it cannot be read.
-    """
+    """Whether a file begins as a zip archive; ``torch.load`` decides by that."""
     with reading(path), path.open("rb") as file:
         return file.read(4) == _START
 
@@ -85,16 +81,7 @@ def read_records(path: Path) -> list[ArchiveRecord]:
 def check_checksums(
     path: Path, records: Iterable[ArchiveRecord], advance: Callable[[int], object] | None = None
 ) -> None:
-    """Read records and compare them with their checksums.
-
-    Args:
-        path: the archive.
-        records: the records to read.
-        advance: called with the number of bytes after each read.
-
-    Raises:
-        FailureError: one has changed since it was written.
-    """
+    """Read records of an archive and compare them with their checksums."""
     with reading(path), path.open("rb", buffering=0) as file:
         for record in records:
             if record.checksum and record.checksum != checksum(

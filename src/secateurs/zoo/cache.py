@@ -33,11 +33,7 @@ def cache_folder() -> Path:
 
 
 def check_download_folder() -> None:
-    """Refuse a download that torch and other packages would put into a folder called ``~``.
-
-    Raises:
-        FailureError: The user has no home folder, and no variable names another folder.
-    """
+    """Refuse a download that torch and other packages would put into a folder called ``~``."""
     if Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111  # that of pathlib raises
         return
     if not any(os.environ.get(name) for name in _OF_OTHERS):

@@ -7,17 +7,7 @@ from pathlib import Path
 
 from secateurs.errors import FailureError
 
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _OTHER_IMAGES = {
     *(".gif", ".jfif", ".jpe", ".jp2", ".jxl", ".heic", ".heif", ".avif", ".tga", ".ico"),
     *(".dng", ".nef", ".cr2", ".exr", ".hdr", ".dcm"),
@@ -49,36 +39,30 @@ def list_images(folder: Path) -> ClassFolder:
     Links are followed. Links to folders come last, so that a file that can be reached without a
     link is listed by that path. A file or folder that is reached twice is listed once, so a link to
     a folder that holds the link is no endless loop.
-
-    Raises:
-        FailureError: a folder cannot be read.
     """
     found = ClassFolder()
     files: list[tuple[bool, Path, str]] = []
-    waiting, links = [(folder, os.path.realpath(folder))], list[Path]()
-    visited: set[str] = set()
-    while waiting or links:
-        if not waiting:
-            link = links.pop(0)
-            waiting.append((link, os.path.realpath(link)))
-        path, real = waiting.pop(0)
-        if real in visited:
-            found.repeated.append(path)
-            continue
-        visited.add(real)
-        for entry in _entries(path):
-            inside = path / entry.name
-            if _is_folder(entry):
-                if entry.is_symlink():
-                    links.append(inside)
+    waiting, visited = [folder], set[str]()
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0), onerror=_refuse):
+            path, real = Path(parent), os.path.realpath(parent)
+            if real in visited:
+                found.repeated.append(path)
+                folders.clear()
+                continue
+            visited.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += filter(Path.is_symlink, map(path.joinpath, folders))
+            for name in sorted(names):
+                if name.startswith("."):
+                    continue
+                inside = path / name
+                if name.lower().endswith(IMAGE_SUFFIXES):
+                    linked = inside.is_symlink()
+                    target = os.path.realpath(inside) if linked else str(Path(real, name))
+                    files.append((linked, inside, target))
                 else:
-                    waiting.append((inside, os.path.join(real, entry.name)))  # noqa: PTH118
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                linked = entry.is_symlink()
-                target = os.path.realpath(inside) if linked else os.path.join(real, entry.name)  # noqa: PTH118
-                files.append((linked, inside, target))
-            else:
-                found.passed_over[inside.suffix.lower() or "no suffix"] += 1
+                    found.passed_over[inside.suffix.lower() or "no suffix"] += 1
     kept: dict[str, Path] = {}
     for _, path, target in sorted(files):  # a path that is no link comes before links
         if kept.setdefault(target, path) is not path:
@@ -87,19 +71,6 @@ def list_images(folder: Path) -> ClassFolder:
     return found
 
 
-def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                (entry for entry in entries if not entry.name.startswith(".")),
-                key=lambda entry: entry.name,
-            )
-    except OSError as error:
-        raise FailureError(f"cannot read the folder {folder}: {error.strerror}") from error
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, which is treated as an image that cannot be read
-        return False
+def _refuse(error: OSError) -> None:
+    reason = error.strerror or error
+    raise FailureError(f"cannot read the folder {error.filename}: {reason}") from error

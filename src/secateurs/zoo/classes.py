@@ -4,12 +4,14 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from secateurs._io.text import quoted
-from secateurs.errors import InvalidArgumentError
+from secateurs._io.text import listed, quoted
+from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo.loaded_model import LoadedModel
 
 _SHOWN = 4
 _IMAGENET = 1000
+LARGEST_LABEL = 10**6 - 1
+"""The largest label that a data set may have; no data has as many classes."""
 
 
 def class_indices(
@@ -109,6 +111,7 @@ def _own_names(model: LoadedModel | None) -> dict[str, int]:
 
 
 def _wordnet_ids(model: LoadedModel | None) -> Mapping[str, int]:
+    require("timm", "matching class folders with ImageNet's classes")
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     count = _IMAGENET if model is None or model.num_classes is None else model.num_classes
@@ -171,5 +174,4 @@ def _unknown(names: Sequence[str], model: LoadedModel | None, known: str) -> Inv
 
 
 def _first(names: Sequence[str]) -> str:
-    shown = ", ".join(quoted(name) for name in names[:_SHOWN])
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return listed(map(quoted, names), _SHOWN)

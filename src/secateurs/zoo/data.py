@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from secateurs._validation import as_integer, nearest
+from secateurs._validation import check_count, nearest
 from secateurs.errors import InvalidArgumentError, require
-from secateurs.zoo import folder_layouts, label_table, named_data, parquet
+from secateurs.zoo import folder_layouts, image_tables, named_data, parquet
 from secateurs.zoo.cache import cache_folder
-from secateurs.zoo.folder_layouts import Listing
-from secateurs.zoo.images import ImageDataset, Item
+from secateurs.zoo.images import ImageDataset, Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel, count_classes
 from secateurs.zoo.preprocess import Preprocess
 
@@ -90,27 +89,17 @@ def load_data(
     transform = preprocess or (model.preprocess if model else None)
     if transform is None:
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
-    wanted = None if limit is None else as_integer(limit)
-    if limit is not None and (wanted is None or wanted < 1):
-        raise InvalidArgumentError(f"limit must be a positive number of images, got {limit!r}")
-    if data_root:
-        root = Path(data_root).expanduser()
-    else:  # only a set that may be downloaded needs the cache folder
-        root = cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
+    wanted = None if limit is None else check_count("limit", limit)
+    check_data(spec)
+    require("PIL", "reading images", "pillow")
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_classes(model))
-    require("PIL", "reading images", "pillow")
-    listing = _read(spec, split, model, root, skip_corrupt, download)
-    indices = _spread(len(listing.items), wanted)
-    return LoadedData(
-        dataset=ImageDataset(
-            [listing.items[index] for index in indices], transform, skip_corrupt=skip_corrupt
-        ),
-        name=_name(spec),
-        split=listing.split,
-        classes=listing.classes,
-        targets=[listing.targets[index] for index in indices] if listing.targets else None,
-    )
+    if _name(spec) in named_data.NAMES:
+        root = _root(spec, data_root)
+        listing = named_data.read_named(_name(spec), split, model, root, download=download)
+    else:
+        listing = _read_folder(Path(spec).expanduser(), split, model, skip_corrupt)
+    return _loaded(spec, listing, transform, wanted, skip_corrupt)
 
 
 def load_unlabelled(
@@ -136,21 +125,21 @@ def load_unlabelled(
         InvalidArgumentError: no such data, or no images.
         FailureError: a folder cannot be read, or a download failed.
     """
+    wanted = None if limit is None else check_count("limit", limit)
     check_data(spec)
     require("PIL", "reading images", "pillow")
-    name, folder = _name(spec), Path(spec).expanduser()
-    if name in named_data.NAMES:
-        root = Path(data_root).expanduser() if data_root else cache_folder() / "data"
-        listing = named_data.read_named(name, split or "train", None, root, download=True)
+    folder = Path(spec).expanduser()
+    if _name(spec) in named_data.NAMES:
+        root = _root(spec, data_root)
+        listing = named_data.read_named(_name(spec), split or "train", None, root, download=True)
     elif parquet.has_parquet(folder):
-        train = "train" if parquet.has_training_split(folder) else None
-        listing = parquet.read_parquet(folder, split or train, None)
+        usual = ("train", *parquet.HELD_OUT)
+        listing = parquet.read_parquet(folder, split, None, usual)
     else:
         listing = folder_layouts.read_any_images(folder, split)
-    sources = [item.source for item in listing.items]
-    items = [Item(sources[index], 0) for index in _spread(len(sources), limit)]
-    dataset = ImageDataset(items, model.preprocess, skip_corrupt=skip_corrupt)
-    return LoadedData(dataset=dataset, name=name, split=listing.split, classes=None)
+    items = [Item(item.source, 0) for item in listing.items]
+    unlabelled = replace(listing, items=items, classes=None, targets=None)
+    return _loaded(spec, unlabelled, model.preprocess, wanted, skip_corrupt)
 
 
 def check_data(spec: str | Path) -> None:
@@ -172,28 +161,45 @@ def check_data(spec: str | Path) -> None:
     )
 
 
-def _read(
-    spec: str | Path,
-    split: str | None,
-    model: LoadedModel | None,
-    root: Path,
-    skip_corrupt: bool,
-    download: bool,
+def _read_folder(
+    folder: Path, split: str | None, model: LoadedModel | None, skip_corrupt: bool
 ) -> Listing:
-    check_data(spec)
-    if _name(spec) in named_data.NAMES:
-        return named_data.read_named(_name(spec), split, model, root, download=download)
-    folder = Path(spec).expanduser()
-    compatible, table = folder_layouts.is_compatible(folder), label_table.has_label_table(folder)
-    if not compatible and not table:
-        if parquet.has_parquet(folder):
-            return parquet.read_parquet(folder, split, model)
-        return folder_layouts.read_class_folders(folder, split, model)
-    if split not in (None, "test"):
-        name = "images.csv" if compatible else label_table.TABLE
-        raise InvalidArgumentError(f"{folder} ({name}) is not divided: leave split out")
-    read = folder_layouts.read_compatible if compatible else label_table.read_label_table
-    return read(folder, model, skip_corrupt=skip_corrupt)
+    tables = {
+        image_tables.COMPATIBLE: image_tables.read_compatible,
+        image_tables.LABELS: image_tables.read_label_table,
+    }
+    for name, read in tables.items():
+        if (folder / name).is_file():
+            if split not in (None, "test"):
+                raise InvalidArgumentError(f"{folder} ({name}) is not divided: leave split out")
+            return read(folder, model, skip_corrupt=skip_corrupt)
+    if parquet.has_parquet(folder):
+        return parquet.read_parquet(folder, split, model)
+    return folder_layouts.read_class_folders(folder, split, model)
+
+
+def _loaded(
+    spec: str | Path, listing: Listing, transform: Preprocess, limit: int | None, skip_corrupt: bool
+) -> LoadedData:
+    count = len(listing.items)
+    kept = range(count)
+    if limit is not None and limit < count:
+        kept = [index * count // limit for index in range(limit)]
+    items = [listing.items[index] for index in kept]
+    return LoadedData(
+        dataset=ImageDataset(items, transform, skip_corrupt=skip_corrupt),
+        name=_name(spec),
+        split=listing.split,
+        classes=listing.classes,
+        targets=[listing.targets[index] for index in kept] if listing.targets else None,
+    )
+
+
+def _root(spec: str | Path, data_root: str | Path | None) -> Path:
+    """The folder of a named set; only one that may be downloaded needs the cache folder."""
+    if data_root:
+        return Path(data_root).expanduser()
+    return cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
 
 
 def _name(spec: str | Path) -> str:
@@ -201,9 +207,3 @@ def _name(spec: str | Path) -> str:
     if isinstance(spec, str) and named_data.canonical(spec) in named_data.NAMES:
         return named_data.canonical(spec)
     return str(spec)
-
-
-def _spread(count: int, limit: int | None) -> range | list[int]:
-    if limit is None or limit >= count:
-        return range(count)
-    return [index * count // limit for index in range(limit)]

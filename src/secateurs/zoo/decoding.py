@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -28,26 +28,24 @@ def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> "Im
     """Read an image file.
 
     As in torchvision and timm, the orientation that a camera wrote into the file (EXIF) is ignored,
-    and of several frames the first one is taken.
-
-    Args:
-        path: a regular file.
-        mode: as for `to_mode`.
-        formats: the formats that are read, by PIL's names.
+    and of several frames the first one is taken. ``mode`` is as for `to_mode`.
 
     Raises:
         OSError: the file cannot be read, or is of no such format.
         Exception: any error that PIL raises for a damaged file.
     """
+    with open_regular(path) as file, open_image(file, formats) as image:
+        return to_mode(image, mode)
+
+
+def open_image(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> "Image.Image":
+    """Open an image of one of these formats (PIL's names), whose pixels are read later."""
     from PIL import Image, UnidentifiedImageError
 
-    with open_regular(path) as file:
-        try:
-            image = Image.open(file, formats=formats)
-        except UnidentifiedImageError:
-            raise OSError(f"it is no {', '.join(formats)} image") from None
-        with image:
-            return to_mode(image, mode)
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        raise OSError(f"it is no {', '.join(formats)} image") from None
 
 
 def to_mode(image: "Image.Image", mode: str) -> "Image.Image":
@@ -88,15 +86,7 @@ def _numbers(tag: Any) -> tuple[int, ...]:
 
 
 def check_shape(image: "Image.Image", edge: float) -> None:
-    """Refuse an image that would become enormous when its shorter side is resized.
-
-    Args:
-        image: the image before the resize.
-        edge: the new length of the shorter side, in pixels.
-
-    Raises:
-        ValueError: it would have more than `LARGEST` pixels.
-    """
+    """Refuse an image that would become enormous when its shorter side is resized to ``edge``."""
     short, long = sorted(image.size)
     pixels = edge * edge * long / max(short, 1)
     if pixels > LARGEST:

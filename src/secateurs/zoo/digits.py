@@ -9,7 +9,7 @@ numbers, so it is the same in every version of every library.
 import hashlib
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 from secateurs._io.json_objects import as_object, parse_object
 from secateurs._io.regular_files import read_regular
-from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
+from secateurs._validation import check_choice
+from secateurs.errors import FailureError, require
 from secateurs.results.durable import replace_files
 from secateurs.zoo.cache import cache_folder
 
@@ -42,11 +43,55 @@ DIGITS_PREPROCESS: dict[str, Any] = {
 }
 """The preprocessing of all networks for the digits."""
 
-M = TypeVar("M", bound=nn.Module)
+
+class DigitsNetwork(nn.Sequential):
+    """Layers in a row for grey images of digits, with 10 logits.
+
+    Attributes:
+        num_classes: 10.
+        classes: "0" to "9".
+        preprocess: the values of its preprocessing, by name.
+        weights_name: the recipe that trained it, or ``random``.
+
+    Args:
+        layers: the layers by name, in order.
+        preprocess: the values of its preprocessing; default those for images of 8 x 8 pixels.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, nn.Module], preprocess: Mapping[str, Any] = DIGITS_PREPROCESS
+    ) -> None:
+        super().__init__(OrderedDict(layers))
+        self.num_classes = 10
+        self.classes = tuple(str(digit) for digit in range(10))
+        self.preprocess = dict(preprocess)
+        self.weights_name = "random"
+
+
+class DigitsCNN(DigitsNetwork):
+    """Three convolutions with BatchNorm and two linear layers; 40,506 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                **convolution(1, 1, 16),
+                **convolution(2, 16, 32),
+                "pool2": nn.MaxPool2d(2),
+                **convolution(3, 32, 64),
+                "pool3": nn.MaxPool2d(2),
+                "flatten": nn.Flatten(),
+                "linear1": nn.Linear(64 * 2 * 2, 64),
+                "relu4": nn.ReLU(),
+                "linear2": nn.Linear(64, 10),
+            }
+        )
+
+
+N = TypeVar("N", bound=DigitsNetwork)
 
 
 @dataclass(frozen=True)
-class Recipe(Generic[M]):
+class Recipe(Generic[N]):
     """How a network for the digits is built and trained.
 
     Attributes:
@@ -57,41 +102,9 @@ class Recipe(Generic[M]):
     """
 
     name: str
-    build: Callable[[], M]
+    build: Callable[[], N]
     epochs: int = 20
     rate: float = 5e-3
-
-
-class DigitsCNN(nn.Sequential):
-    """Three convolutions with BatchNorm and two linear layers; 40,506 parameters.
-
-    Maps grey images (batch x 1 x 8 x 8) to 10 logits.
-
-    Attributes:
-        num_classes: 10.
-        classes: "0" to "9".
-        preprocess: the values of its preprocessing, by name.
-        weights_name: the recipe that trained it, or ``random``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            OrderedDict(
-                **_block(1, 1, 16),
-                **_block(2, 16, 32),
-                pool2=nn.MaxPool2d(2),
-                **_block(3, 32, 64),
-                pool3=nn.MaxPool2d(2),
-                flatten=nn.Flatten(),
-                linear1=nn.Linear(64 * 2 * 2, 64),
-                relu4=nn.ReLU(),
-                linear2=nn.Linear(64, 10),
-            )
-        )
-        self.num_classes = 10
-        self.classes = tuple(str(digit) for digit in range(10))
-        self.preprocess = dict(DIGITS_PREPROCESS)
-        self.weights_name = "random"
 
 
 def digits_images(split: str = "test") -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -110,11 +123,7 @@ def digits_images(split: str = "test") -> tuple[NDArray[np.uint8], NDArray[np.in
     require("sklearn.datasets", "the data digits", "scikit-learn")
     from sklearn.datasets import load_digits
 
-    if split not in SPLITS:
-        raise InvalidArgumentError(
-            f"digits has the splits {' and '.join(SPLITS)}; got ",
-            Argument("split", split),
-        )
+    check_choice("split", split, SPLITS)
     bunch: Any = load_digits()
     labels = np.asarray(bunch.target, dtype=np.int64)
     start = SPLITS.index(split)
@@ -141,22 +150,17 @@ def digits_cnn(pretrained: bool = True) -> DigitsCNN:
         >>> model(torch.zeros(1, 1, 8, 8)).shape
         torch.Size([1, 10])
     """
-    if not pretrained:
-        return DigitsCNN().eval()
-    model = trained(Recipe(RECIPE, DigitsCNN))
-    model.weights_name = RECIPE
-    return model.eval()
+    return made(Recipe(RECIPE, DigitsCNN), pretrained)
 
 
-def trained(recipe: Recipe[M]) -> M:
-    """The network of a recipe, trained on the first call and read from the cache on later ones.
+def made(recipe: Recipe[N], pretrained: bool) -> N:
+    """The network of a recipe in eval mode, trained at the first call and cached for later ones.
 
-    Args:
-        recipe: the network and its training, which is seeded and uses one thread.
-
-    Returns:
-        The network with its weights.
+    Training is seeded and uses one thread. Without ``pretrained`` it has fresh weights from the
+    global generator.
     """
+    if not pretrained:
+        return recipe.build().eval()
     try:
         file = cache_folder() / f"{recipe.name}.safetensors"
     except FailureError as error:
@@ -170,10 +174,12 @@ def trained(recipe: Recipe[M]) -> M:
                 _write(file, state)
         model = recipe.build()
         model.load_state_dict(state)
-    return model
+    model.weights_name = recipe.name
+    return model.eval()
 
 
-def _block(index: int, inputs: int, outputs: int) -> dict[str, nn.Module]:
+def convolution(index: int, inputs: int, outputs: int) -> dict[str, nn.Module]:
+    """A 3 x 3 convolution with BatchNorm and ReLU, by the names of the layers."""
     return {
         f"conv{index}": nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
         f"norm{index}": nn.BatchNorm2d(outputs),

@@ -4,39 +4,16 @@ Each is trained on the training split of `secateurs.zoo.digits_images` on first 
 user's cache folder.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from secateurs.zoo.digits import DIGITS_PREPROCESS, Recipe, trained
-
-
-class DigitsNetwork(nn.Sequential):
-    """A network for grey images (batch x 1 x 8 x 8), with 10 logits.
-
-    Attributes:
-        num_classes: 10.
-        classes: "0" to "9".
-        preprocess: the values of its preprocessing, by name.
-        weights_name: the recipe that trained it, or ``random``.
-    """
-
-    def __init__(self, layers: "OrderedDict[str, nn.Module]") -> None:
-        super().__init__(layers)
-        self.num_classes = 10
-        self.classes = tuple(str(digit) for digit in range(10))
-        self.preprocess = dict(DIGITS_PREPROCESS)
-        self.weights_name = "random"
+from secateurs.zoo.digits import DigitsNetwork, Recipe, convolution, made
 
 
 class Residual(nn.Module):
-    """x + f(x).
-
-    Args:
-        body: f, which keeps the shape.
-    """
+    """x + f(x)."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -48,11 +25,7 @@ class Residual(nn.Module):
 
 
 class Patches(nn.Module):
-    """Embed 16 overlapping patches of 4 x 4 pixels of 8 x 8 images, and add a learned position.
-
-    Args:
-        width: length of an embedding.
-    """
+    """Embed 16 overlapping patches of 4 x 4 pixels of 8 x 8 images, and add a learned position."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,12 +38,7 @@ class Patches(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over patches, as a module of one input.
-
-    Args:
-        width: length of an embedding.
-        heads: how many.
-    """
+    """Self-attention over patches, as a module of one input."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -95,22 +63,22 @@ class MeanOfPatches(nn.Module):
 
 def digits_plain(pretrained: bool = True) -> DigitsNetwork:
     """Convolutions without normalisation and two linear layers, as VGG; 194,122 parameters."""
-    return _made(Recipe("digits-plain-1", _plain, epochs=8, rate=3e-3), pretrained)
+    return made(Recipe("digits-plain-1", _plain, epochs=8, rate=3e-3), pretrained)
 
 
 def digits_wide(pretrained: bool = True) -> DigitsNetwork:
     """Three wide convolutions with BatchNorm, then the mean over pixels; 223,626 parameters."""
-    return _made(Recipe("digits-wide-1", _wide, epochs=6, rate=5e-3), pretrained)
+    return made(Recipe("digits-wide-1", _wide, epochs=6, rate=5e-3), pretrained)
 
 
 def digits_residual(pretrained: bool = True) -> DigitsNetwork:
     """Three residual blocks of two convolutions with BatchNorm, as ResNet; 223,306 parameters."""
-    return _made(Recipe("digits-residual-1", _residual, epochs=5, rate=5e-3), pretrained)
+    return made(Recipe("digits-residual-1", _residual, epochs=5, rate=5e-3), pretrained)
 
 
 def digits_patches(pretrained: bool = True) -> DigitsNetwork:
     """Two transformer blocks over patches of 4 x 4 pixels; 102,858 parameters."""
-    return _made(Recipe("digits-patches-1", _patches, epochs=12, rate=2e-3), pretrained)
+    return made(Recipe("digits-patches-1", _patches, epochs=12, rate=2e-3), pretrained)
 
 
 FAMILY: dict[str, Callable[..., DigitsNetwork]] = {
@@ -122,16 +90,8 @@ FAMILY: dict[str, Callable[..., DigitsNetwork]] = {
 """The networks by their names for `secateurs.zoo.load_model`."""
 
 
-def _made(recipe: Recipe[DigitsNetwork], pretrained: bool) -> DigitsNetwork:
-    if not pretrained:
-        return recipe.build().eval()
-    model = trained(recipe)
-    model.weights_name = recipe.name
-    return model.eval()
-
-
 def _plain() -> DigitsNetwork:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers: dict[str, nn.Module] = {}
     for index, inputs in enumerate((1, 64, 64), start=1):
         layers[f"conv{index}"] = nn.Conv2d(inputs, 64, 3, padding=1)
         layers[f"relu{index}"] = nn.ReLU()
@@ -145,11 +105,9 @@ def _plain() -> DigitsNetwork:
 
 
 def _wide() -> DigitsNetwork:
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers: dict[str, nn.Module] = {}
     for index, (inputs, outputs) in enumerate(((1, 128), (128, 128), (128, 64)), start=1):
-        layers[f"conv{index}"] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        layers[f"norm{index}"] = nn.BatchNorm2d(outputs)
-        layers[f"relu{index}"] = nn.ReLU()
+        layers |= convolution(index, inputs, outputs)
         if index < 3:
             layers[f"pool{index}"] = nn.MaxPool2d(2)
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
@@ -160,10 +118,10 @@ def _wide() -> DigitsNetwork:
 
 def _residual() -> DigitsNetwork:
     width = 64
-    layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(1, width, 3, padding=1, bias=False),
-        norm=nn.BatchNorm2d(width),
-    )
+    layers: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(1, width, 3, padding=1, bias=False),
+        "norm": nn.BatchNorm2d(width),
+    }
     for index in range(1, 4):
         if index < 3:
             layers[f"pool{index}"] = nn.MaxPool2d(2)
@@ -185,7 +143,7 @@ def _residual() -> DigitsNetwork:
 
 def _patches() -> DigitsNetwork:
     width = 64
-    layers: OrderedDict[str, nn.Module] = OrderedDict(patches=Patches(width))
+    layers: dict[str, nn.Module] = {"patches": Patches(width)}
     for index in range(1, 3):
         layers[f"attention{index}"] = Residual(
             nn.Sequential(nn.LayerNorm(width), Attention(width, heads=4))

@@ -1,11 +1,13 @@
-"""Turn every error of a failed download into one error."""
+"""Where models come from: a folder on the disk, or a download, whose failures are one error."""
 
 import http.client
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
-from secateurs.errors import FailureError
+from secateurs._io.text import printable, storable
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.cache import check_download_folder
 from secateurs.zoo.weights_file import one_line
 
@@ -37,6 +39,20 @@ def downloading(what: str, *remedy: object, on_disk: bool = False) -> Generator[
         if not _from_network(error):
             raise
         raise FailureError(f"cannot get {what} ({one_line(error)}); ", *remedy) from error
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether ``name`` is a folder that exists, or is written as a path (``./``, ``/``, ``~``)."""
+    return name.startswith((".", "/", "~", "\\")) or Path(name).expanduser().is_dir()
+
+
+def check_folder_path(folder: Path, package: str) -> None:
+    """Refuse a path that ``package`` cannot open, since it passes it to libraries as UTF-8."""
+    if storable(str(folder)) != str(folder):
+        raise InvalidArgumentError(
+            f"{package} cannot read {printable(str(folder))}, whose name is not UTF-8: rename the "
+            "folder, or link to it from another name"
+        )
 
 
 def _from_network(error: Exception) -> bool:

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import printable
-from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError, require
 from secateurs.zoo import weights_file
-from secateurs.zoo.downloads import downloading
+from secateurs.zoo.downloads import check_folder_path, downloading, is_folder_name
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 from secateurs.zoo.weights_file import one_line
 
@@ -32,11 +31,7 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 class ProcessorTransform:
-    """An image processor of transformers as a function from one image to one tensor.
-
-    Args:
-        processor: what ``AutoImageProcessor.from_pretrained`` returned.
-    """
+    """An image processor of transformers as a function from one image to one tensor."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -51,17 +46,15 @@ def load(
 ) -> LoadedModel:
     """Load an image classifier of transformers; its output has ``.logits``.
 
-    Args:
-        name: a repository of the hub (``google/vit-base-patch16-224``) or a folder.
-        weights: a file, ``random``, or None for the weights in the repository or folder.
-        num_classes: for a file or ``random``: the number of logits, default as configured.
-        overrides: changes to the preprocessing.
+    ``name`` is a repository of the hub (``google/vit-base-patch16-224``) or a folder. ``weights``
+    is a file, ``random``, or None for the weights in the repository or folder. ``num_classes`` is
+    for a file or ``random``, and as configured by default.
 
     Raises:
         InvalidArgumentError: no such repository or folder, or weights that do not fit.
         FailureError: transformers is not installed, or there is no network.
     """
-    _check_installed()
+    require("transformers", "a model of transformers", extra="hf")
     if weights is not None and weights != "random" and not weights_file.is_file(weights):
         raise InvalidArgumentError(
             f"there is no weights file {weights!r}: for hf: models give a file, random, or nothing"
@@ -87,19 +80,10 @@ def load(
     )
 
 
-def _check_installed() -> None:
-    try:
-        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError as error:
-        raise FailureError(
-            "models named hf: need transformers: pip install 'secateurs[hf]'"
-        ) from error
-
-
 def _check_folder(name: str, source: str) -> None:
     if not is_folder_name(name):
         return
-    check_path(Path(source), "transformers")
+    check_folder_path(Path(source), "transformers")
     files = [(Path(source) / file).is_file() for file in ("config.json", *_PROCESSORS)]
     if not files[0] or not any(files[1:]):
         raise InvalidArgumentError(f"{source} is no transformers folder: {_FOLDER}")
@@ -160,13 +144,7 @@ def _load_model(
     config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     _check_kind(name, config)
     if weights is None:
-        if num_classes not in (None, config.num_labels):
-            raise InvalidArgumentError(
-                f"the weights of hf:{name} have {config.num_labels} classes, not "
-                f"{num_classes}: leave ",
-                Argument("num_classes"),
-                " out, or give a weights file of that many classes",
-            )
+        weights_file.refuse_other_count(f"of hf:{name}", config.num_labels, num_classes)
         return _checked(name, AutoModelForImageClassification, source, config, None), "pretrained"
     if num_classes is not None and num_classes != config.num_labels:
         config.num_labels = num_classes
@@ -239,8 +217,7 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
                 "out",
             )
         return build(base, overrides, source)
-    size = base.pop("img_size")
-    height = size if isinstance(size, int) else size[0]
+    height, _ = base.pop("img_size")
     return Preprocess(
         img_size=height, source=source, transform=ProcessorTransform(processor), **base
     )
@@ -261,7 +238,8 @@ def _values(processor: Any) -> dict[str, Any]:
     }
 
 
-def _geometry(processor: Any) -> tuple[int | tuple[int, int], float, str]:
+def _geometry(processor: Any) -> tuple[tuple[int, int], float, str]:
+    """The size of the input, crop_pct and crop_mode."""
     size = _mapping(getattr(processor, "size", None))
     crop = _mapping(getattr(processor, "crop_size", None))
     edge = size.get("shortest_edge")
@@ -269,20 +247,16 @@ def _geometry(processor: Any) -> tuple[int | tuple[int, int], float, str]:
         height, width = int(crop["height"]), int(crop["width"])
         resized = int(edge or size.get("height") or height)
         mode = "center" if edge else "squash"
-        return _square(height, width), crop_fraction(height, max(resized, height)), mode
+        return (height, width), crop_fraction(height, max(resized, height)), mode
     if edge:  # ConvNeXt: resize to edge / crop_pct, then crop; squash large inputs
         crop_pct = getattr(processor, "crop_pct", None)
         if crop_pct and edge < 384:
-            return int(edge), float(crop_pct), "center"
-        return int(edge), 1.0, "squash" if crop_pct else "center"
+            return (int(edge), int(edge)), float(crop_pct), "center"
+        return (int(edge), int(edge)), 1.0, "squash" if crop_pct else "center"
     height = int(size.get("height", 224))
-    return _square(height, int(size.get("width", height))), 1.0, "squash"
+    return (height, int(size.get("width", height))), 1.0, "squash"
 
 
 def _mapping(size: Any) -> Mapping[str, Any]:
     """A size as a mapping; newer versions of transformers have a class for sizes."""
     return dict(size) if size else {}
-
-
-def _square(height: int, width: int) -> int | tuple[int, int]:
-    return height if height == width else (height, width)

@@ -12,9 +12,8 @@ from secateurs._io.text import printable, quoted
 from secateurs._validation import nearest
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.zoo import weights_file
-from secateurs.zoo.downloads import downloading
+from secateurs.zoo.downloads import check_folder_path, downloading, is_folder_name
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.local_folders import check_path, is_folder_name
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
 
 _FOLDER_SCHEME = "local-dir:"
@@ -32,13 +31,10 @@ def load(
 ) -> LoadedModel:
     """Load a timm classifier by name, or from a folder with ``config.json`` and weights.
 
-    Args:
-        name: as in ``timm.list_models``, with or without a tag (``resnet18.a1_in1k``), or a folder
-            in timm's ``local-dir:`` layout.
-        weights: a pretrained tag, a file, ``random``, or None for the default of timm or the
-            weights in the folder.
-        num_classes: for a file or ``random``: the number of logits, default as published.
-        overrides: changes to the preprocessing.
+    ``name`` is as in ``timm.list_models``, with or without a tag (``resnet18.a1_in1k``), or a
+    folder in timm's ``local-dir:`` layout. ``weights`` is a pretrained tag, a file, ``random``, or
+    None for the default of timm or the weights in the folder. ``num_classes`` is for a file or
+    ``random``, and as published by default.
 
     Raises:
         InvalidArgumentError: unknown name, tag or folder, or weights that do not fit.
@@ -74,7 +70,7 @@ def load(
 
 
 def _check_folder(folder: Path) -> None:
-    check_path(folder, "timm")
+    check_folder_path(folder, "timm")
     if not (folder / "config.json").is_file():
         raise InvalidArgumentError(
             f"{folder} is no timm folder: it needs config.json and model.safetensors, as "
@@ -157,12 +153,7 @@ def _pretrained(
     else:
         model = _download(name, options)
     own = getattr(model, "num_classes", None)
-    if num_classes not in (None, own):
-        raise InvalidArgumentError(
-            f"the weights of timm:{name} have {own} classes, not {num_classes}: leave ",
-            Argument("num_classes"),
-            " out, or give a weights file of that many classes",
-        )
+    weights_file.refuse_other_count(f"of timm:{name}", own, num_classes)
     return model
 
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,28 @@ _OLD_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 def load(
     name: str, weights: str | None, num_classes: int | None, overrides: Overrides
 ) -> LoadedModel:
-    """Load the classifier ``name`` of torchvision.
+    """Load the classifier ``name`` of ``torchvision.models.list_models``.
 
-    Args:
-        name: as in ``torchvision.models.list_models``.
-        weights: a member of the model's weights enum, a file, ``random``, or None for
-            `DEFAULT_WEIGHTS`.
-        num_classes: for a file or ``random``: the number of logits, default as published.
-        overrides: changes to the preprocessing.
+    ``weights`` is a member of the model's weights enum, a file, ``random``, or None for
+    `DEFAULT_WEIGHTS`. ``num_classes`` is for a file or ``random``, and as published by default.
 
     Raises:
         InvalidArgumentError: unknown name or weights, or a file that does not fit.
         FailureError: no network for the download.
     """
     _check_name(name)
-    if weights is None or not (weights == "random" or weights_file.is_file(weights)):
-        return _published(name, weights, num_classes, overrides)
-    entry = _reference_entry(name)
-    model, label = (
-        (_build(name, num_classes), "random")
-        if weights == "random"
-        else (_from_file(name, weights, num_classes), Path(weights).name)
-    )
+    entries = _entries(name)
+    if weights == "random" or weights_file.is_file(weights):
+        # The preprocessing is that of published weights.
+        entry = entries.__members__.get(DEFAULT_WEIGHTS) or next(iter(entries))
+        if weights is None or weights == "random":
+            model, label = _build(name, num_classes), "random"
+        else:
+            model, label = _from_file(name, weights, num_classes), Path(weights).name
+    else:
+        entry = _published(name, entries, weights)
+        weights_file.refuse_other_count(entry.name, len(entry.meta["categories"]), num_classes)
+        model, label = _download(name, entry), entry.name
     known = entry.meta.get("categories")
     count = num_classes or (len(known) if known else None)
     return LoadedModel(
@@ -62,12 +63,18 @@ def _check_name(name: str) -> None:
     known = torchvision.models.list_models(module=torchvision.models)
     if name in known:
         return
-    import timm
-
-    elsewhere = f"; timm has it: timm:{name}" if timm.is_model(name.partition(".")[0]) else ""
+    elsewhere = f"; timm has it: timm:{name}" if _is_of_timm(name) else ""
     raise InvalidArgumentError(
         f"torchvision has no classifier {name!r}{elsewhere or nearest(name, known)}"
     )
+
+
+def _is_of_timm(name: str) -> bool:
+    if find_spec("timm") is None:
+        return False
+    import timm
+
+    return timm.is_model(name.partition(".")[0])
 
 
 def _entries(name: str) -> Any:
@@ -76,12 +83,9 @@ def _entries(name: str) -> Any:
     return get_model_weights(name)
 
 
-def _published(
-    name: str, weights: str | None, num_classes: int | None, overrides: Overrides
-) -> LoadedModel:
-    from torchvision.models import get_model
-
-    members = list(_entries(name).__members__)
+def _published(name: str, entries: Any, weights: str | None) -> Any:
+    """The entry of published weights in the model's enum."""
+    members = list(entries.__members__)
     if weights is None and DEFAULT_WEIGHTS not in members:
         raise InvalidArgumentError(
             f"torchvision:{name} has no weights {DEFAULT_WEIGHTS}: choose weights from "
@@ -93,25 +97,15 @@ def _published(
             f"from {', '.join(members)}, random, or give a {', '.join(weights_file.SUFFIXES)} file"
             + nearest(weights, [*members, "random"])
         )
-    entry = _entries(name)[weights or DEFAULT_WEIGHTS]
-    classes = entry.meta["categories"]
-    if num_classes not in (None, len(classes)):
-        raise InvalidArgumentError(
-            f"the weights {entry.name} have {len(classes)} classes, not {num_classes}: leave ",
-            Argument("num_classes"),
-            " out, or give a weights file of that many classes",
-        )
+    return entries[weights or DEFAULT_WEIGHTS]
+
+
+def _download(name: str, entry: Any) -> nn.Module:
+    from torchvision.models import get_model
+
     remedy = ("without a network give a file that you have: ", Argument("weights", "FILE"))
     with downloading(f"the weights {entry.name} of torchvision:{name}", *remedy):
-        model = get_model(name, weights=entry, progress=sys.stderr.isatty())
-    return LoadedModel(
-        model=model.eval(),
-        name=f"torchvision:{name}",
-        weights=entry.name,
-        num_classes=len(classes),
-        classes=classes,
-        preprocess=_preprocess(entry, overrides),
-    )
+        return get_model(name, weights=entry, progress=sys.stderr.isatty()).eval()
 
 
 def _from_file(name: str, file: str, num_classes: int | None) -> nn.Module:
@@ -147,12 +141,6 @@ def _has(state: weights_file.State, prefix: str) -> bool:
 def _modern_densenet_keys(state: weights_file.State) -> weights_file.State:
     """The published DenseNet files say ``norm.1`` where the module says ``norm1``."""
     return {_OLD_DENSENET_KEY.sub(r"\1\2", key): value for key, value in state.items()}
-
-
-def _reference_entry(name: str) -> Any:
-    """The published weights whose preprocessing is used for a file of weights."""
-    entries = _entries(name)
-    return entries.__members__.get(DEFAULT_WEIGHTS) or next(iter(entries))
 
 
 def _preprocess(entry: Any, overrides: Overrides) -> Preprocess:

@@ -54,6 +54,23 @@ class Item:
     label: int
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The images of a data set.
+
+    Attributes:
+        items: the images, in a fixed order.
+        split: the name of the split.
+        classes: the names of the classes in sorted order, or None if the data has none.
+        targets: for each image the class that a targeted attack aims at, or None.
+    """
+
+    items: list[Item]
+    split: str
+    classes: list[str] | None
+    targets: list[int] | None = None
+
+
 class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Images in a fixed order, each decoded when it is indexed.
 
@@ -84,7 +101,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
             image = _open(item.source, self.preprocess)
         except Exception as error:  # any error of PIL for a damaged file, or of another data set
             if self.skip_corrupt:
-                return self._blank(), SKIPPED
+                return torch.zeros_like(self.preprocess.blank()), SKIPPED
             raise CorruptImageError(
                 f"cannot read the image {self.name_of(index)} ({printable(one_line(error))}): mend "
                 f"or remove it, or go on without it: {_GO_ON}"
@@ -102,12 +119,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         """The file of image ``index``, or its index in a data set without files."""
         source = self.items[index].source
         return printable(str(source)) if isinstance(source, Path) else f"number {source[1]}"
-
-    def _blank(self) -> Tensor:
-        """Zeros of the right shape, found by transforming an empty image."""
-        from PIL import Image
-
-        return torch.zeros_like(self.preprocess(Image.new(self.preprocess.image_mode, (64, 64))))
 
 
 def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -132,11 +143,7 @@ def drop_skipped(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def decoded(source: Path | tuple[Any, int], mode: str) -> "Image.Image":
-    """The image of an `Item`, before any preprocessing.
-
-    Raises:
-        Exception: any error of PIL for a damaged file, or of another data set.
-    """
+    """The image of an `Item`, before any preprocessing."""
     if isinstance(source, Path):
         return read_image(source, mode)
     images, index = source

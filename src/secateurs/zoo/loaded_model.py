@@ -42,11 +42,8 @@ def count_classes(model: LoadedModel) -> int | None:
     """
     if model.num_classes is not None:
         return model.num_classes
-    pre = model.preprocess
     try:
-        from PIL import Image
-
-        black = pre(Image.new(pre.image_mode, (64, 64)))[None]
+        black = model.preprocess.blank()[None]
         images = moved(black, device_of(model.model), dtype_of(model.model))
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return logits_of(model.model(images)).shape[1]

@@ -3,23 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateurs._validation import as_integer
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs._validation import check_count
+from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
+from secateurs.zoo.digits import digits_cnn
 from secateurs.zoo.digits_family import FAMILY
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import Overrides
 from secateurs.zoo.small_networks import SMALL_NETWORKS
 from secateurs.zoo.weights_file import is_file
 
-_DIGITS_SPECS = {
-    **dict.fromkeys(("digits", "digits-cnn"), "secateurs.zoo.digits:digits_cnn"),
-    **{name: f"{build.__module__}:{build.__name__}" for name, build in FAMILY.items()},
-}
-DIGITS_NAMES = tuple(_DIGITS_SPECS)
-_OWN_SPECS = _DIGITS_SPECS | {
-    name: f"{build.__module__}:{build.__name__}" for name, build in SMALL_NETWORKS.items()
-}
+_DIGITS = {"digits": digits_cnn, "digits-cnn": digits_cnn, **FAMILY}
+DIGITS_NAMES = tuple(_DIGITS)
+_OWN = _DIGITS | SMALL_NETWORKS
 _SOURCES = {
     "torchvision": from_torchvision.load,
     "timm": from_timm.load,
@@ -79,11 +75,7 @@ def load_model(
     """
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidArgumentError(f"a model is named by text such as resnet18; got {spec!r}")
-    classes = None if num_classes is None else as_integer(num_classes)
-    if num_classes is not None and (classes is None or classes < 1):
-        raise InvalidArgumentError(
-            Argument("num_classes"), f" must be a positive whole number, got {num_classes!r}"
-        )
+    classes = None if num_classes is None else check_count("num_classes", num_classes)
     overrides = Overrides(img_size, crop_pct, interpolation, mean, std, crop_mode)
     chosen = str(weights) if weights is not None else None
     if isinstance(weights, Path) and not is_file(chosen):
@@ -94,8 +86,9 @@ def load_model(
             f"{name} has no published weights: give a file as weights (`secateurs retrain` writes "
             'one), or weights="random"'
         )
-    if name in _OWN_SPECS:
-        loaded = from_function.load(_OWN_SPECS[name], chosen, classes, overrides)
+    if name in _OWN:
+        spec = f"{_OWN[name].__module__}:{_OWN[name].__name__}"
+        loaded = from_function.load(spec, chosen, classes, overrides)
         loaded.name = "digits-cnn" if name == "digits" else name
         return loaded
     source, colon, rest = name.partition(":")

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 from secateurs._validation import check_choice
 from secateurs.errors import Argument, FailureError, require
 from secateurs.zoo.classes import match_labels
-from secateurs.zoo.digits import digits_images
-from secateurs.zoo.folder_layouts import Listing
-from secateurs.zoo.images import Item
+from secateurs.zoo.digits import SPLITS, digits_images
+from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.weights_file import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SPLITS = ("train", "test")
 _DIGITS = [str(digit) for digit in range(10)]
 
 
@@ -56,12 +54,7 @@ def canonical(spec: str) -> str:
 
 
 class ArrayImages:
-    """Arrays as PIL images, indexed like a torchvision data set.
-
-    Args:
-        arrays: grey levels 0 to 255, N x H x W.
-        labels: N.
-    """
+    """Grey levels 0 to 255 (N x H x W) as PIL images, indexed like a torchvision data set."""
 
     def __init__(self, arrays: Any, labels: Any) -> None:
         self.arrays, self.labels = arrays, labels
@@ -75,14 +68,9 @@ class ArrayImages:
 def read_named(
     name: str, split: str | None, model: LoadedModel | None, root: Path, *, download: bool
 ) -> Listing:
-    """List the images of a named set.
+    """List the images of a set in `NAMES`; ``split`` is ``train`` or ``test`` (the default).
 
-    Args:
-        name: one of `NAMES`.
-        split: ``train`` or ``test`` (the default).
-        model: the model whose classes the labels are.
-        root: the folder for torchvision's sets, and for downloads.
-        download: whether a set that is absent may be downloaded.
+    ``root`` is the folder of torchvision's sets, into which an absent one may be downloaded.
 
     Raises:
         InvalidArgumentError: an unknown split, or a model with another number of classes.

@@ -2,46 +2,37 @@
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable, quoted
 from secateurs.errors import FailureError, InvalidArgumentError, require
-from secateurs.zoo.classes import match_labels
-from secateurs.zoo.decoding import FORMATS
-from secateurs.zoo.folder_layouts import Listing
-from secateurs.zoo.images import Item
+from secateurs.zoo.classes import LARGEST_LABEL, match_labels
+from secateurs.zoo.decoding import open_image
+from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.weights_file import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_HELD_OUT = ("validation", "val", "test")
+HELD_OUT = ("validation", "val", "test")
 _IMAGES, _LABELS = ("image", "img"), ("label", "labels", "fine_label")
 _SPLIT = re.compile(r"([A-Za-z]+)[-_.]?.*\.parquet")
 
 
 class EncodedImages:
-    """Image files that lie in memory, indexed like a torchvision data set.
-
-    Args:
-        contents: the bytes of one image file each.
-        labels: one for each.
-    """
+    """Bytes of image files with labels, indexed like a torchvision data set."""
 
     def __init__(self, contents: Any, labels: list[int]) -> None:
         self.contents, self.labels = contents, labels
 
     def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
-        from PIL import Image
-
         content = self.contents[index].as_py()
         if content is None:
             raise FailureError("the file holds no bytes for it")
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-        image.load()
-        return image, self.labels[index]
+        return open_image(io.BytesIO(content)), self.labels[index]
 
 
 def has_parquet(folder: Path) -> bool:
@@ -49,7 +40,9 @@ def has_parquet(folder: Path) -> bool:
     return any(_files(folder))
 
 
-def read_parquet(folder: Path, split: str | None, model: LoadedModel | None) -> Listing:
+def read_parquet(
+    folder: Path, split: str | None, model: LoadedModel | None, usual: Sequence[str] = HELD_OUT
+) -> Listing:
     """List ``DIR/SPLIT.parquet`` or ``DIR/SPLIT-*.parquet`` (also in ``DIR/data``).
 
     The images are a column ``image`` with the bytes of an image file in each row (``bytes`` of a
@@ -57,16 +50,16 @@ def read_parquet(folder: Path, split: str | None, model: LoadedModel | None) -> 
 
     Args:
         folder: DIR.
-        split: which files; None for ``validation``, ``val`` or ``test`` where there is one, else
-            all of them.
+        split: which files; None for the first of the ``usual`` ones that there is, else all.
         model: must have as many answers as there are labels, where it says how many it has.
+        usual: names of splits.
 
     Raises:
         InvalidArgumentError: no such split or column, or labels that are no classes of the model.
         FailureError: pyarrow is not installed, or a file is damaged.
     """
     splits = _splits(folder)
-    name = split or next((each for each in _HELD_OUT if each in splits), None)
+    name = split or next((each for each in usual if each in splits), None)
     if name is not None and name not in splits:
         raise InvalidArgumentError(
             f"{folder} has no parquet files of a split {name!r}: it has {', '.join(sorted(splits))}"
@@ -75,13 +68,11 @@ def read_parquet(folder: Path, split: str | None, model: LoadedModel | None) -> 
     contents, labels = _columns(files)
     if not labels:
         raise InvalidArgumentError(f"no images in {folder}: its parquet files have no rows")
-    classes = [str(each) for each in range(max(labels) + 1)]
-    count = model.num_classes if model else None
-    if model is not None and count is not None and len(classes) < count:
-        classes = [str(each) for each in range(count)]  # the last classes may have no images
+    count = (model.num_classes if model else None) or 0  # the last classes may have no images
+    classes = [str(each) for each in range(max(count, max(labels) + 1))]
     indices = match_labels(classes, model, str(folder))
     images = EncodedImages(contents, labels)
-    items = [Item((images, place), indices[label]) for place, label in enumerate(labels)]
+    items = [Item((images, index), indices[label]) for index, label in enumerate(labels)]
     return Listing(items, name or "all", classes)
 
 
@@ -91,11 +82,6 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
         match = _SPLIT.fullmatch(path.name)
         splits.setdefault(match[1] if match else path.stem, []).append(path)
     return splits
-
-
-def has_training_split(folder: Path) -> bool:
-    """Whether there are files of the split ``train``."""
-    return "train" in _splits(folder)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -125,9 +111,9 @@ def _columns(files: list[Path]) -> tuple[Any, list[int]]:
             if column.type.get_field_index("bytes") < 0:
                 raise _unknown(path, "the images have no field 'bytes'")
             chunks = [chunk.field("bytes") for chunk in chunks]
-        if not all(isinstance(each, int) and each >= 0 for each in values):
-            wrong = next(each for each in values if not isinstance(each, int) or each < 0)
-            raise _unknown(path, f"a label is {quoted(str(wrong))}, not a class counted from 0")
+        wrong = [v for v in values if not isinstance(v, int) or not 0 <= v <= LARGEST_LABEL]
+        if wrong:
+            raise _unknown(path, f"a label is {quoted(str(wrong[0]))}, not a class counted from 0")
         contents += chunks
         labels += values
     joined = pa.chunked_array(contents) if contents else pa.array([], pa.binary())

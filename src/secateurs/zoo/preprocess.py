@@ -1,13 +1,14 @@
 """Preprocessing: the transform from an image to a model's input, with its checked values."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from secateurs._validation import as_integer, check_choice
+from secateurs._validation import check_choice, check_count
 from secateurs.errors import Argument, InvalidArgumentError, require
 from secateurs.zoo.decoding import to_mode
 
@@ -57,6 +58,12 @@ class Preprocess:
         """Convert ``image`` to this model's mode and transform it to a tensor C x H x W."""
         return self.transform(to_mode(image, self.image_mode))
 
+    def blank(self) -> Tensor:
+        """A black image as a tensor C x H x W."""
+        from PIL import Image
+
+        return self(Image.new(self.image_mode, (64, 64)))
+
     def __str__(self) -> str:
         return (
             f"size {self.img_size}, crop {self.crop_pct:.4g} ({self.crop_mode}), "
@@ -90,9 +97,13 @@ class Overrides:
 
     def __post_init__(self) -> None:
         if self.img_size is not None:
-            object.__setattr__(self, "img_size", _checked_size(self.img_size))
-        if self.crop_pct is not None:
-            _check_crop(self.crop_pct)
+            object.__setattr__(self, "img_size", check_count("img_size", self.img_size))
+        crop = self.crop_pct
+        if crop is not None and not (_is_number(crop) and 0 < crop <= 1):
+            raise InvalidArgumentError(
+                Argument("crop_pct"),
+                f" must be above 0 and at most 1, such as 0.875; got {crop!r}",
+            )
         if self.interpolation is not None:
             check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         if self.crop_mode is not None:
@@ -100,7 +111,7 @@ class Overrides:
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _check_channels(name, value))
+                object.__setattr__(self, name, _checked_channels(name, value))
 
     def given(self) -> dict[str, Any]:
         """The overrides that are set, by name."""
@@ -148,27 +159,15 @@ def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preproc
         mean=mean,
         std=std,
         crop_mode=config["crop_mode"],
-        source=note(source, given),
+        source=f"{source}, except {', '.join(given)}" if given else source,
         transform=transform,  # type: ignore[arg-type]  # declared as a union by timm
     )
 
 
-def note(source: str, given: Mapping[str, Any]) -> str:
-    """Append the names of overridden values to ``source``."""
-    return f"{source}, except {', '.join(given)}" if given else source
-
-
 def timm_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a timm data config (``timm.data.resolve_data_config``) that `build` takes."""
-    _, height, width = config["input_size"]
-    return {
-        "img_size": height if height == width else (height, width),
-        "crop_pct": config["crop_pct"],
-        "interpolation": config["interpolation"],
-        "mean": config["mean"],
-        "std": config["std"],
-        "crop_mode": config["crop_mode"],
-    }
+    same = ("crop_pct", "interpolation", "mean", "std", "crop_mode")
+    return {"img_size": config["input_size"][1:], **{name: config[name] for name in same}}
 
 
 def crop_fraction(crop: int, resize: int) -> float:
@@ -197,27 +196,9 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
     return tuple(values) * (channels if len(values) == 1 else 1)
 
 
-def _checked_size(size: object) -> int:
-    number = as_integer(size)
-    if number is None or number < 1:
-        raise InvalidArgumentError(
-            Argument("img_size"),
-            f" must be a positive whole number of pixels, such as 224; got {size!r}",
-        )
-    return number
-
-
-def _check_crop(crop: object) -> None:
-    if isinstance(crop, bool) or not isinstance(crop, int | float) or not 0 < crop <= 1:
-        raise InvalidArgumentError(
-            Argument("crop_pct"),
-            f" must be above 0 and at most 1, such as 0.875; got {crop!r}",
-        )
-
-
-def _check_channels(name: str, values: Any) -> tuple[float, ...]:
-    numbers = [values] if isinstance(values, int | float) else list(values)
-    if len(numbers) not in (1, 3) or not all(_finite(number) for number in numbers):
+def _checked_channels(name: str, values: Any) -> tuple[float, ...]:
+    numbers = list(values) if isinstance(values, Iterable) else [values]
+    if len(numbers) not in (1, 3) or not all(map(_is_number, numbers)):
         raise InvalidArgumentError(
             Argument(name), f" must be 1 or 3 numbers, such as 0.485 0.456 0.406; got {values!r}"
         )
@@ -226,7 +207,5 @@ def _check_channels(name: str, values: Any) -> tuple[float, ...]:
     return tuple(float(number) for number in numbers)
 
 
-def _finite(number: object) -> bool:
-    return (
-        isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
-    )
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

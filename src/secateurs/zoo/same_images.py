@@ -14,13 +14,6 @@ def refuse_same_images(calibration: ImageDataset, scored: ImageDataset) -> None:
 
     Files are compared with files by their bytes, and with images of other data sets by their
     pixels. Of the scored files only those of the size of a calibration image are read.
-
-    Args:
-        calibration: few images.
-        scored: any number.
-
-    Raises:
-        InvalidArgumentError: an image is in both.
     """
     files = {s: n for n, s in enumerate(_sources(calibration)) if isinstance(s, Path)}
     sizes = {size for path in files if (size := _size(path)) is not None}

@@ -1,132 +1,93 @@
 """The small networks of the pruning literature, for MNIST and CIFAR-10, without published weights.
 
 Each is called by a name of its own in `secateurs.zoo.load_model`; weights come from a file, or are
-drawn from the global generator (``weights="random"``).
+drawn from the global generator (``weights="random"``). So ``pretrained`` must be False.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.zoo.digits import DIGITS_PREPROCESS, DigitsNetwork
 
-MNIST_PREPROCESS: dict[str, Any] = {
-    "img_size": 28,
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "mean": (0.1307,),
-    "std": (0.3081,),
-}
-CIFAR10_PREPROCESS: dict[str, Any] = {
-    "img_size": 32,
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-}
-DIGITS = tuple(str(digit) for digit in range(10))
+MNIST_PREPROCESS = DIGITS_PREPROCESS | {"img_size": 28, "mean": (0.1307,), "std": (0.3081,)}
+CIFAR10_PREPROCESS = DIGITS_PREPROCESS | {"img_size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
 
-class MnistNetwork(nn.Sequential):
-    """Layers in a row for grey images (batch x 1 x 28 x 28), with 10 logits.
-
-    Attributes:
-        num_classes: 10.
-        classes: "0" to "9".
-        preprocess: the values of its preprocessing, by name.
-    """
-
-    def __init__(self, layers: "OrderedDict[str, nn.Module]") -> None:
-        super().__init__(layers)
-        self.num_classes = 10
-        self.classes = DIGITS
-        self.preprocess = dict(MNIST_PREPROCESS)
-
-
-def lenet300(pretrained: bool = False) -> MnistNetwork:
+def lenet300(pretrained: bool = False) -> DigitsNetwork:
     """LeNet-300-100 (LeCun et al. 1998): linear layers 784-300-100-10; 266,200 weights.
-
-    Args:
-        pretrained: must be False, since nobody published its weights.
 
     Example:
         >>> sum(p.numel() for p in lenet300().parameters())
         266610
     """
     _refuse_pretrained("lenet300", pretrained)
-    return MnistNetwork(
-        OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(784, 300),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(300, 100),
-            relu2=nn.ReLU(),
-            fc3=nn.Linear(100, 10),
-        )
+    return DigitsNetwork(
+        {
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(784, 300),
+            "relu1": nn.ReLU(),
+            "fc2": nn.Linear(300, 100),
+            "relu2": nn.ReLU(),
+            "fc3": nn.Linear(100, 10),
+        },
+        MNIST_PREPROCESS,
     )
 
 
-def lenet5(pretrained: bool = False) -> MnistNetwork:
+def lenet5(pretrained: bool = False) -> DigitsNetwork:
     """LeNet-5 as Caffe has it, which Han et al. (2015) pruned; 430,500 weights.
-
-    Args:
-        pretrained: must be False, since nobody published its weights.
 
     Example:
         >>> sum(p.numel() for p in lenet5().parameters())
         431080
     """
     _refuse_pretrained("lenet5", pretrained)
-    return MnistNetwork(
-        OrderedDict(
-            conv1=nn.Conv2d(1, 20, 5),
-            pool1=nn.MaxPool2d(2),
-            conv2=nn.Conv2d(20, 50, 5),
-            pool2=nn.MaxPool2d(2),
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(800, 500),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(500, 10),
-        )
+    return DigitsNetwork(
+        {
+            "conv1": nn.Conv2d(1, 20, 5),
+            "pool1": nn.MaxPool2d(2),
+            "conv2": nn.Conv2d(20, 50, 5),
+            "pool2": nn.MaxPool2d(2),
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(800, 500),
+            "relu1": nn.ReLU(),
+            "fc2": nn.Linear(500, 10),
+        },
+        MNIST_PREPROCESS,
     )
 
 
-def mlpnet(pretrained: bool = False) -> MnistNetwork:
+def mlpnet(pretrained: bool = False) -> DigitsNetwork:
     """MLPNet of the one-shot pruning literature: linear layers 784-40-20-10 without biases.
-
-    Args:
-        pretrained: must be False, since nobody published its weights.
 
     Example:
         >>> sum(p.numel() for p in mlpnet().parameters())
         32360
     """
     _refuse_pretrained("mlpnet", pretrained)
-    return MnistNetwork(
-        OrderedDict(
-            flatten=nn.Flatten(),
-            fc1=nn.Linear(784, 40, bias=False),
-            relu1=nn.ReLU(),
-            fc2=nn.Linear(40, 20, bias=False),
-            relu2=nn.ReLU(),
-            fc3=nn.Linear(20, 10, bias=False),
-        )
+    return DigitsNetwork(
+        {
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(784, 40, bias=False),
+            "relu1": nn.ReLU(),
+            "fc2": nn.Linear(40, 20, bias=False),
+            "relu2": nn.ReLU(),
+            "fc3": nn.Linear(20, 10, bias=False),
+        },
+        MNIST_PREPROCESS,
     )
 
 
 class BasicBlock(nn.Module):
     """relu(x + f(x)), f two 3 x 3 convolutions with BatchNorm (He et al. 2016, figure 2).
 
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-        stride: of the first convolution; above 1, x is projected by a 1 x 1 convolution.
+    With a stride above 1, or if the channels change, x is projected by a 1 x 1 convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -190,10 +151,6 @@ def _stage(inputs: int, outputs: int, blocks: int, *, stride: int) -> nn.Sequent
 
 def resnet20(pretrained: bool = False, num_classes: int = 10) -> CifarResNet:
     """ResNet-20 for CIFAR (He et al. 2016, section 4.2), with projections; 270,896 weights.
-
-    Args:
-        pretrained: must be False, since nobody published its weights.
-        num_classes: length of the logits.
 
     Example:
         >>> model = resnet20()

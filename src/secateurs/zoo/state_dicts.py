@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateurs._io.text import quoted
+from secateurs._io.text import listed, quoted
 from secateurs.errors import Argument, InvalidArgumentError
 
 TOP = "."
@@ -134,6 +134,4 @@ def _inside(mapping: Mapping[Any, Any], key: str) -> Mapping[Any, Any]:
 
 
 def _listed(names: Sequence[object]) -> str:
-    more = len(names) - _SHOWN
-    shown = ", ".join(quoted(name, 40) for name in names[:_SHOWN])
-    return shown + (f" and {more} more" if more > 0 else "")
+    return listed((quoted(name, 40) for name in names), _SHOWN)

@@ -12,8 +12,8 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from secateurs._io.regular_files import read_regular, reading, remedy_for
-from secateurs._io.text import shortened, storable
-from secateurs.errors import Advice, FailureError, InvalidArgumentError
+from secateurs._io.text import listed, shortened, storable
+from secateurs.errors import Advice, Argument, FailureError, InvalidArgumentError
 from secateurs.torch_prune.pruned_state_dict import multiplied
 from secateurs.zoo.archive import ArchiveRecord, check_checksums, damaged, is_archive, read_records
 from secateurs.zoo.state_dicts import find_state
@@ -95,13 +95,8 @@ def fit_weights(
 
     Prefixes that DataParallel and ``torch.compile`` add are removed. What ``torch.nn.utils.prune``
     calls ``NAME_orig`` and ``NAME_mask`` is multiplied into NAME. ``num_batches_tracked`` may
-    be missing: checkpoints from before PyTorch 0.4.1 lack it.
-
-    Args:
-        model: the network that receives the weights.
-        state: what `read_weights` returned.
-        file: only for the error.
-        rename: translates the keys of older checkpoints, tried when the keys do not fit.
+    be missing: checkpoints from before PyTorch 0.4.1 lack it. ``rename`` translates the keys of
+    older checkpoints; it is tried when the keys do not fit. ``file`` is for errors only.
 
     Raises:
         InvalidArgumentError: keys are missing, unexpected or of the wrong shape; the first few are
@@ -134,13 +129,9 @@ def fit_weights(
 def refuse_misfit(
     model: str, file: str | Path, missing: list[str], unexpected: list[str], shapes: list[str]
 ) -> None:
-    """Raise if any of the lists has an entry.
-
-    Raises:
-        InvalidArgumentError: one line with each count and the first few names.
-    """
+    """Raise an error if any of the lists has an entry."""
     parts = [
-        f"{len(keys)} {label} ({_first(keys)})"
+        f"{len(keys)} {label} ({listed(keys, _SHOWN)})"
         for label, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -160,6 +151,16 @@ def refuse_misfit(
         )
 
 
+def refuse_other_count(weights: str, count: int | None, wanted: int | None) -> None:
+    """Refuse another number of classes than that of published weights."""
+    if wanted not in (None, count):
+        raise InvalidArgumentError(
+            f"the weights {weights} have {count} classes, not {wanted}: leave ",
+            Argument("num_classes"),
+            " out, or give a weights file of that many classes",
+        )
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's message that is not empty, or the name of its type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -169,9 +170,7 @@ def one_line(error: BaseException) -> str:
 def read_pickle(path: Path, records: Sequence[ArchiveRecord] | None) -> object:
     """Load a file of ``torch.save`` on the CPU; never unpickles code.
 
-    Args:
-        path: the file.
-        records: the records of the archive; None for the older format, which is no archive.
+    ``records`` are those of the archive; None for the older format, which is no archive.
 
     Raises:
         InvalidArgumentError: it holds code.
@@ -238,25 +237,18 @@ def _names_of_code(path: Path) -> str:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:
         return ""  # for the old format, which is no archive, torch cannot list them
-    return f" ({shortened(_first(sorted(names)))})" if names else ""
+    return f" ({shortened(listed(sorted(names), _SHOWN))})" if names else ""
 
 
 def _unwrap(model: nn.Module, state: State) -> State:
     own = tuple(model.state_dict())
-    again = True
-    while again:
-        again = False
-        for prefix in _WRAPPERS:
-            if all(key.startswith(prefix) for key in state) and not any(
-                key.startswith(prefix) for key in own
-            ):
-                state = {key.removeprefix(prefix): value for key, value in state.items()}
-                again = True
+    added = [p for p in _WRAPPERS if not any(key.startswith(p) for key in own)]
+    while state:
+        prefix = next((p for p in added if all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _shape(tensor: Tensor) -> str:
