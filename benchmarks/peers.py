@@ -62,7 +62,7 @@ def fasterai_prune(model: nn.Module, ratio: float) -> None:
     from fasterai.core.criteria import large_final
     from fasterai.sparse.sparsifier import Sparsifier
 
-    Sparsifier(model, "weight", "global", large_final).sparsify_model(100 * ratio)
+    Sparsifier(model, "weight", "global", large_final).sparsify_model(ratio)
 
 
 def installed() -> dict[str, Peer]:

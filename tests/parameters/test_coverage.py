@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.mkldnn import to_mkldnn
 
 import secateurs as sc
 from secateurs import CoverageWarning, find_targets, sparsity
@@ -278,6 +279,9 @@ def test_modules_whose_weights_cannot_be_counted_are_named() -> None:
     frozen = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(8, 8)).eval()))
     with pytest.warns(CoverageWarning, match="weights of a frozen scripted module cannot be seen"):
         sc.select(beside(frozen), 0.5)
+    packed = to_mkldnn(nn.Sequential(nn.Linear(8, 8)).eval())
+    with pytest.warns(CoverageWarning, match=r"weights of a module of torch\.utils\.mkldnn cannot"):
+        sc.select(beside(packed), 0.5)
     scripted = torch.jit.script(nn.Sequential(nn.Linear(8, 8)).eval())
     with pytest.warns(CoverageWarning, match=r"\(16 of 88\).*part\.0\.weight \(73%"):
         sc.select(beside(scripted), 0.5)

@@ -110,9 +110,28 @@ def test_masks_are_not_written_into_shared_memory(build: Callable[[], nn.Module]
     assert not list(model.buffers())
 
 
-def test_memory_of_an_excluded_weight_is_not_written_either() -> None:
+def embedding() -> nn.Module:
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
+    model[1].weight = nn.Parameter(model[0].weight.detach())
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "options"),
+    [
+        (transposed, {"exclude": "encoder"}),
+        (transposed, {"include": "decoder"}),
+        (embedding, {}),
+    ],
+)
+def test_memory_of_weights_that_do_not_compete_is_not_written_either(
+    build: Callable[[], nn.Module], options: dict[str, str]
+) -> None:
+    model = build()
+    before = snapshot(model)
     with pytest.raises(InvalidArgumentError, match="views of the same memory"):
-        global_prune(transposed(), 0.5, exclude="encoder")
+        global_prune(model, 0.5, **options)
+    assert_same(snapshot(model), before)
 
 
 @pytest.mark.parametrize("build", SHARING)

@@ -64,6 +64,25 @@ def test_training_after_a_repair_is_seen() -> None:
         sc.restore(model)
 
 
+@pytest.mark.parametrize("changed", ["weight", "head"])
+def test_what_was_trained_since_pruning_is_not_taken_back(changed: str) -> None:
+    model = pruned_network()
+    if changed == "head":  # no longer pruned, so there is nothing to refuse
+        model[7].weight = nn.Parameter(torch.randn_like(model[7].weight))
+        learned = model[7].weight.detach().clone()
+        repaired(model, "reconstruct")
+        assert torch.equal(model[7].weight, learned)
+        return
+    dense = copy.deepcopy(network())
+    model[7].weight.data.mul_(2)
+    before = snapshot(model)
+    with pytest.raises(InvalidArgumentError, match=r"^7\.weight: trained since.*prune again"):
+        repaired(model, "reconstruct")
+    assert_same(snapshot(model), before)
+    repaired(model, "reconstruct", dense=dense)
+    repaired(sc.global_prune(model, 0.5), "reconstruct")
+
+
 def test_a_block_of_other_pruning_brings_the_repair_back() -> None:
     model = repaired(pruned_network())
     before = snapshot(model)

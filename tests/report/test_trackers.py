@@ -8,7 +8,7 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -16,7 +16,9 @@ from result_rows import make_row
 from retrain_rows import ROW
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report.trackers import open_tracker, points_of
-from secateurs.results import Results, RetrainRow
+from secateurs.results import RepairRow, Results, RetrainRow
+from sensitivity_rows import make_sensitivity_row
+from speed_rows import make_speed_row
 from transfer_rows import make_transfer_row
 
 EPOCH = replace(
@@ -39,6 +41,28 @@ def test_the_points_of_each_kind_of_rows() -> None:
     ((step, values),) = points_of([make_transfer_row("0110", step=20, target="timm:a")])
     assert step == 20
     assert values["plain seed 0/timm_lite0 to timm_a/targeted"] == 50.0
+
+
+def make_repair_row(stage: int, **changes: Any) -> RepairRow:
+    values = {
+        name: 0 if kind in (int, float, int | None, float | None) else ""
+        for name, kind in get_type_hints(RepairRow).items()
+        if name in RepairRow.columns()
+    }
+    return RepairRow(**values | {"stage": stage} | changes)
+
+
+def test_the_points_of_rows_that_measure_layers_stages_and_speed() -> None:
+    layer = [make_sensitivity_row("conv.weight", ratio) for ratio in (0.5, 0.9)]
+    assert [step for step, _ in points_of(layer)] == [50, 90]
+    assert points_of(layer)[0][1]["conv.weight/divergence"] == 0.2
+    stages = [make_repair_row(1, loss=0.5, top1=None), make_repair_row(2, loss=0.25, top1=0.0)]
+    assert points_of(stages) == [
+        (1, {"loss": 0.5, "agreement": 0.0, "achieved": 0.0}),
+        (2, {"loss": 0.25, "agreement": 0.0, "top1": 0.0, "achieved": 0.0}),
+    ]
+    ((step, values),) = points_of([make_speed_row(0.9, 2.0)])
+    assert (step, values["lenet300 batch 1 threads 1/speedup"]) == (90, 2.0)
 
 
 def test_tensorboard(tmp_path: Path) -> None:

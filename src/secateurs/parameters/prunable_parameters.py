@@ -103,18 +103,13 @@ def separate_targets_in(contents: ModelContents, choice: LayerChoice) -> tuple[T
 
     Raises:
         InvalidArgumentError: also if a layer computes another weight from its own, unless
-            ``layers`` names its class; or if two weights share memory, or a weight shares memory
-            with a parameter that ``exclude`` names.
+            ``layers`` names its class; or if a weight shares memory with another parameter, also
+            with one that does not compete.
     """
     targets = targets_in(contents, choice)
     refuse_recomputed(targets, choice.kinds)
     chosen = {target.name for target in targets}
-    excluded = [
-        target
-        for name, target in contents.targets.items()
-        if name not in chosen and any(is_picked(target, p) for p in choice.excluded)
-    ]
-    refuse_overlaps(targets, excluded)
+    refuse_overlaps(targets, [t for name, t in contents.targets.items() if name not in chosen])
     return targets
 
 

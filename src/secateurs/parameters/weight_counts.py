@@ -72,6 +72,8 @@ def unseen_modules(contents: ModelContents) -> Iterator[tuple[str, nn.Module, st
         if isinstance(module, _SCRIPTED):
             if not any(True for _ in module.state_dict()):
                 yield name, module, "a frozen scripted module"
+            elif any(str(buffer.layout) == "torch._mkldnn" for buffer in module.buffers(False)):
+                yield name, module, "a module of torch.utils.mkldnn"
         elif type(module).__module__.startswith(_QUANTISED) and kind in _SEALED:
             yield name, module, f"a quantised {kind}"
         elif any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import InvalidArgumentError
+from secateurs._io.text import listed
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.originals.module_state import (
     ORIGINAL_SUFFIX,
+    NamedModules,
     keep_original,
     keeps_original,
     original_of,
+    originals_of,
     parameter_of,
 )
 from secateurs.originals.original import Original
-from secateurs.originals.restore_weights import copy_bits
+from secateurs.originals.restore_weights import compare_all_values, copy_bits
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,11 @@ def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]
         dense: the dense network; None if it is the originals that are kept in the model.
 
     Raises:
-        InvalidArgumentError: ``dense`` is another network.
+        InvalidArgumentError: ``dense`` is another network, or None although the model was trained
+            since it was pruned.
     """
+    if dense is None:
+        _refuse_trained(list(model.named_modules()))
     given = None if dense is None else _tensors(dense)
     found: dict[int, Tensor] = {}
     for prefix, module in model.named_modules():
@@ -118,6 +124,27 @@ def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]
             elif original is not None:
                 found[id(tensor)] = original.beside.detach()
     return found
+
+
+def _refuse_trained(modules: NamedModules) -> None:
+    """Refuse weights that were trained since pruning: repair would take them back to before it.
+
+    Raises:
+        InvalidArgumentError: there are such weights.
+    """
+    compare_all_values(modules)
+    current = (
+        (name, original_of(module, attribute))
+        for name, module, attribute, _ in originals_of(modules)
+    )
+    trained = [name for name, original in current if original is not None and original.was_trained]
+    if trained:
+        raise InvalidArgumentError(
+            f"{listed(trained)}: trained since pruning, so the originals are not the dense network "
+            "of these weights: prune again, which starts from what was learned, or hand in the "
+            "network to come close to with ",
+            Argument("dense"),
+        )
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -129,9 +129,9 @@ def repair(
         RepairWarning: layers were left as they are, or the images are few.
 
     Raises:
-        InvalidArgumentError: the model is not pruned, or only in its backward pass; there are no
-            images, or the model does not take them; a pruned layer is never called; ``"batchnorm"``
-            without a BatchNorm layer. The model is as it was.
+        InvalidArgumentError: the model is not pruned, or only in its backward pass, or was trained
+            since and ``dense`` is missing; there are no images, or the model does not take them; a
+            pruned layer is never called; ``"batchnorm"`` without BatchNorm. It is as it was.
         FailureError: NaN on the way. The model is as it was.
 
     Example:

@@ -13,7 +13,15 @@ from typing import Any, Literal, get_args
 
 from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.series import split_series
-from secateurs.results import Record, RetrainRow, Row, TransferRow
+from secateurs.results import (
+    Record,
+    RepairRow,
+    RetrainRow,
+    Row,
+    SensitivityRow,
+    SpeedRow,
+    TransferRow,
+)
 
 TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 PROJECT = "secateurs"
@@ -90,13 +98,18 @@ def _reason(error: Exception) -> str:
 def points_of(rows: Sequence[Record]) -> list[Point]:
     """The numbers that a tracker shows of rows.
 
-    Of a sweep, the step is the ratio asked for in percent; of a retraining the epoch of its phase;
-    of a transfer the step of the attack. Numbers that are infinite or NaN are left out.
+    Of a sweep and of a measurement of sensitivity, the step is the ratio asked for in percent; of a
+    measurement of speed the ratio of zeros in percent; of a retraining the epoch of its phase; of a
+    repair the stage; of a transfer the step of the attack. Numbers that are infinite or NaN are
+    left out.
     """
     points = [
         *_sweep_points([row for row in rows if isinstance(row, Row)]),
         *(_retrain_point(row) for row in rows if isinstance(row, RetrainRow)),
         *(_transfer_point(row) for row in rows if isinstance(row, TransferRow)),
+        *(_sensitivity_point(row) for row in rows if isinstance(row, SensitivityRow)),
+        *(_repair_point(row) for row in rows if isinstance(row, RepairRow)),
+        *(_speed_point(row) for row in rows if isinstance(row, SpeedRow)),
     ]
     return [
         (
@@ -130,6 +143,22 @@ def _transfer_point(row: TransferRow) -> Point:
     found = {"targeted": row.targeted, "untargeted": row.untargeted}
     of = f"{row.variant} seed {row.seed}/{row.surrogates or 'no surrogate'} to {row.target}"
     return row.step, {f"{of}/{name}": value for name, value in found.items() if value is not None}
+
+
+def _sensitivity_point(row: SensitivityRow) -> Point:
+    names = ("change", "agreement", "divergence", "achieved")
+    return round(100 * row.p_prune), {f"{row.layer}/{n}": getattr(row, n) for n in names}
+
+
+def _repair_point(row: RepairRow) -> Point:
+    found = {name: getattr(row, name) for name in ("loss", "agreement", "top1", "achieved")}
+    return row.stage, {name: value for name, value in found.items() if value is not None}
+
+
+def _speed_point(row: SpeedRow) -> Point:
+    of = f"{row.model} batch {row.batch_size} threads {row.threads}"
+    names = ("rate", "dense_rate", "speedup")
+    return round(100 * row.achieved), {f"{of}/{name}": getattr(row, name) for name in names}
 
 
 @contextmanager
