@@ -8,6 +8,7 @@ from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.layer_choice import Patterns
 from secateurs.parameters.layer_names import experts_in, is_embedding, is_norm, layer_of, routers
+from secateurs.parameters.patterns import name_matches
 
 KINDS = (
     "default", "conv", "conv1d", "conv2d", "conv3d", "linear", "attention", "experts", "recurrent",
@@ -94,7 +95,7 @@ def _as_list(option: str, value: Patterns | None, otherwise: str | None = None) 
 
 
 def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:
-    found = {e.name for e in entries if any(_name_matches(name, pattern) for name in e.names)}
+    found = {e.name for e in entries if any(name_matches(name, pattern) for name in e.names)}
     if not found:
         names = [name for entry in entries for name in entry.names]
         raise InvalidArgumentError(
@@ -103,12 +104,6 @@ def _matching(entries: Iterable[Entry], option: str, pattern: str) -> set[str]:
             Advice("", " (--dry-run lists the names)"),
         )
     return found
-
-
-def _name_matches(name: str, pattern: str) -> bool:
-    """Whether the glob matches the tensor's name or that of a module around it."""
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(len(parts), 0, -1))
 
 
 def _of_kinds(entries: Sequence[Entry], kinds: Sequence[str], attentions: set[str]) -> set[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -161,6 +162,22 @@ def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
             if len(labels):
                 tally.add(logits_of(model(moved(images, device, dtype))), labels)
     return tally
+
+
+def flips(dense: str, hits: str) -> tuple[int, int]:
+    """How many images a network lost against the dense one, and how many it won.
+
+    Args:
+        dense: the dense network's outcomes, a digit for each image, 1 where it was right.
+        hits: those of the network, on the first of these images or on all.
+
+    Example:
+        >>> flips("1101", "0101"), flips("1101", "001")
+        ((1, 0), (2, 1))
+    """
+    count = min(len(dense), len(hits))
+    before, after = (np.frombuffer(each[:count].encode(), np.uint8) for each in (dense, hits))
+    return int(np.count_nonzero(before > after)), int(np.count_nonzero(before < after))
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:
