@@ -101,14 +101,14 @@ class BudgetNetworks:
         self._options, self._steps, self._images, self._kept = options, steps, images, kept
         self._now: Network | None = None
 
-    def become(self, network: Network) -> float:
+    def become(self, variant: Network) -> float:
         """Turn the model into a network; returns its ratio."""
-        if network != self._now:
+        if variant != self._now:
             self.put_back()
-            if not network.is_dense:
-                self._prune(network)
-            self._now = network
-        return network.p_prune
+            if not variant.is_dense:
+                self._prune(variant)
+            self._now = variant
+        return variant.p_prune
 
     def put_back(self) -> None:
         """Restore the model, if it became a network."""
