@@ -182,6 +182,8 @@ def budget(
         bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
         bar.skip(sum(each.seen for each in before.values()))
         kept = KeptRepairs(None if results is None else results.folder, config)
+        if overwrite:
+            kept.clear()
         networks = BudgetNetworks(model, options, steps, images, kept)
         search = BudgetSearch(
             networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,
@@ -196,7 +198,8 @@ def budget(
         restore(model)
     else:
         networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
-        achieved = sparsity(model, **_coverage(options)).ratio
+        names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
+        achieved = sparsity(model, **names).ratio
     return _outcome(looks, best, dense, achieved, max_drop, confidence, level)
 
 
@@ -245,11 +248,6 @@ def _configuration(
         # No name says what the scores are made of.
         config["candidates"] = tensors_sha256(select(model, 0.5, **keywords).chosen)
     return config
-
-
-def _coverage(options: SelectionKeywords) -> dict[str, Any]:
-    given: dict[str, Any] = dict(options)
-    return {name: given[name] for name in ("layers", "include", "exclude") if name in given}
 
 
 def _refuse_few(count: int | None, margin: float, level: float) -> None:

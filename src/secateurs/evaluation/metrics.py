@@ -1,7 +1,7 @@
 """Count correct predictions, and sum the loss."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -78,14 +78,8 @@ class Tally:
 
     def plus(self, other: "Tally") -> "Tally":
         """The counts of both, over different images."""
-        return Tally(
-            self.count + other.count,
-            self.correct1 + other.correct1,
-            self.correct5 + other.correct5,
-            self.loss_sum + other.loss_sum,
-            self.agreed + other.agreed,
-            self.divergence_sum + other.divergence_sum,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Tally(*(mine + theirs for mine, theirs in pairs))
 
     @property
     def top1(self) -> float:
