@@ -13,7 +13,7 @@ Importing this package loads nothing else: torch, too, is imported when a name i
 
 from importlib import import_module
 
-from secateurs._version import __version__
+from secateurs._version import __version__ as __version__
 
 TYPE_CHECKING = False  # importing typing for it would take longer than all else here
 if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same while a program runs
@@ -35,77 +35,42 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs import training as training
     from secateurs import transfer as transfer
     from secateurs import zoo as zoo
-    from secateurs.acceleration import Acceleration, accelerate
+    from secateurs.acceleration import Acceleration as Acceleration
+    from secateurs.acceleration import accelerate as accelerate
     from secateurs.checkpoint import load_checkpoint as load_checkpoint
-    from secateurs.errors import (
-        AccelerationWarning,
-        CoverageWarning,
-        FailureError,
-        InvalidArgumentError,
-        LostTrainingWarning,
-        RepairWarning,
-        SecateursError,
-    )
-    from secateurs.evaluation._budget import budget
-    from secateurs.evaluation._sensitivity import sensitivity
-    from secateurs.masks._sparsity import Sparsity, sparsity
-    from secateurs.masks.mask import Mask, Masks
-    from secateurs.parameters.prunable_parameters import find_targets
-    from secateurs.parameters.target import Target
-    from secateurs.pruning import (
-        apply_masks,
-        global_prune,
-        gradient_prune,
-        gradient_pruned,
-        make_permanent,
-        pruned,
-        restore,
-    )
-    from secateurs.repair.pipeline import repair
-    from secateurs.selection._select import select, select_levels
-    from secateurs.selection.candidates import Candidates, Levels
-    from secateurs.selection.selection_options import SelectionOptions
-    from secateurs.surrogates import Diversified, Ensemble, ensemble
-    from secateurs.torch_prune import from_torch_prune, to_torch_prune
-
-__all__ = [
-    "Acceleration",
-    "AccelerationWarning",
-    "Candidates",
-    "CoverageWarning",
-    "Diversified",
-    "Ensemble",
-    "FailureError",
-    "InvalidArgumentError",
-    "Levels",
-    "LostTrainingWarning",
-    "Mask",
-    "Masks",
-    "RepairWarning",
-    "SecateursError",
-    "SelectionOptions",
-    "Sparsity",
-    "Target",
-    "__version__",
-    "accelerate",
-    "apply_masks",
-    "budget",
-    "ensemble",
-    "find_targets",
-    "from_torch_prune",
-    "global_prune",
-    "gradient_prune",
-    "gradient_pruned",
-    "make_permanent",
-    "pruned",
-    "repair",
-    "restore",
-    "select",
-    "select_levels",
-    "sensitivity",
-    "sparsity",
-    "to_torch_prune",
-]
+    from secateurs.errors import AccelerationWarning as AccelerationWarning
+    from secateurs.errors import CoverageWarning as CoverageWarning
+    from secateurs.errors import FailureError as FailureError
+    from secateurs.errors import InvalidArgumentError as InvalidArgumentError
+    from secateurs.errors import LostTrainingWarning as LostTrainingWarning
+    from secateurs.errors import RepairWarning as RepairWarning
+    from secateurs.errors import SecateursError as SecateursError
+    from secateurs.evaluation._budget import budget as budget
+    from secateurs.evaluation._sensitivity import sensitivity as sensitivity
+    from secateurs.masks._sparsity import Sparsity as Sparsity
+    from secateurs.masks._sparsity import sparsity as sparsity
+    from secateurs.masks.mask import Mask as Mask
+    from secateurs.masks.mask import Masks as Masks
+    from secateurs.parameters.prunable_parameters import find_targets as find_targets
+    from secateurs.parameters.target import Target as Target
+    from secateurs.pruning import apply_masks as apply_masks
+    from secateurs.pruning import global_prune as global_prune
+    from secateurs.pruning import gradient_prune as gradient_prune
+    from secateurs.pruning import gradient_pruned as gradient_pruned
+    from secateurs.pruning import make_permanent as make_permanent
+    from secateurs.pruning import pruned as pruned
+    from secateurs.pruning import restore as restore
+    from secateurs.repair.pipeline import repair as repair
+    from secateurs.selection._select import select as select
+    from secateurs.selection._select import select_levels as select_levels
+    from secateurs.selection.candidates import Candidates as Candidates
+    from secateurs.selection.candidates import Levels as Levels
+    from secateurs.selection.selection_options import SelectionOptions as SelectionOptions
+    from secateurs.surrogates import Diversified as Diversified
+    from secateurs.surrogates import Ensemble as Ensemble
+    from secateurs.surrogates import ensemble as ensemble
+    from secateurs.torch_prune import from_torch_prune as from_torch_prune
+    from secateurs.torch_prune import to_torch_prune as to_torch_prune
 
 # The module that each name is imported from when it is first used.
 _HOME_OF = {
@@ -172,8 +137,9 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME_OF, *_MODULES})
 
 
-# Not for type checkers, to which any misspelt name would be known by it.
+# Not for type checkers, to which any misspelt name would be known by `__getattr__`.
 if not TYPE_CHECKING:
+    __all__ = ["__version__", "repair", *_HOME_OF]
 
     def __getattr__(name):
         """Import what a name stands for when it is first used (PEP 562)."""

@@ -1,5 +1,8 @@
 """The network that is returned passed its test, and no image was scored in vain."""
 
+import copy
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from torch.utils.data import DataLoader
 
 import secateurs as sc
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation import Budget, budget
+from secateurs.evaluation import Budget, Look, budget
 from secateurs.evaluation.paired_drop import claims
 
 LEVEL = 0.05 / 7
@@ -57,6 +60,8 @@ def test_a_repair_learns_from_the_calibration_images() -> None:
         model, loader(Images(200), batch_size=50), 10.0, repair=["reconstruct"],
         calibration=torch.randn(64, 1, 8, 8), progress=False,
     )  # fmt: skip
+    right = (model.eval()(Images(200).pixels).argmax(1) == Images(200).labels).float().mean()
+    assert 100 * float(right) == pytest.approx(best.top1)  # it is the network that was scored
     pruned = sc.global_prune(network(), best.p_prune)
     assert best.p_prune > 0 and not torch.equal(model.head.weight, pruned.head.weight)
     assert sc.sparsity(model).zeros == sc.sparsity(pruned).zeros
@@ -74,11 +79,60 @@ def test_too_few_images_are_refused_with_their_number() -> None:
     assert images.reads == []
 
 
-def test_it_says_how_many_images_a_sparser_network_needs() -> None:
-    best = budget(network(), loader(Images(100), batch_size=50), 8.0, progress=False)
-    if best.needed is not None:
-        assert best.needed_for is not None and best.needed_for > best.p_prune
-        assert best.needed > 100
+@pytest.mark.parametrize(
+    ("look", "needed"),
+    [
+        (Look(0.5, 280, 12, 6, False), True),  # 2.1 points, the standard error is 1.5
+        (Look(0.5, 280, 20, 9, False), False),  # 3.9 points of 4: a number would say nothing
+        (Look(0.5, 25, 1, 1, False), False),  # given up early: too few to tell
+        (Look(0.5, 280, 25, 5, False), False),
+    ],
+)
+def test_it_says_how_many_images_show_a_drop_where_these_say_it(look: Look, needed: bool) -> None:
+    found = look.needed(0.04, LEVEL)
+    assert (found is not None) == needed
+    assert found is None or look.count < found < 7 * look.count
+
+
+@pytest.mark.parametrize("repair", [[], ["batchnorm"]])
+def test_after_a_kill_the_same_call_goes_on_to_the_same_result(
+    tmp_path: Path, repair: list[str]
+) -> None:
+    asked: dict[str, Any] = {"repair": repair, "progress": False, "save_every": 0.0}
+    asked["calibration"] = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    whole, reads = network(), list[int]()
+    plain = budget(network(), loader(Images(200), 50), 10.0, **asked)
+    images, folder = Images(200), tmp_path / "run"
+
+    def leave_behind(_: int) -> None:
+        if len(images.reads) in (120, 310, 420):  # what a kill at this moment leaves
+            copytree(folder, tmp_path / str(len(images.reads)))
+
+    images.before = leave_behind
+    assert budget(whole, loader(images, 50), 10.0, output=folder, **asked) == plain
+    total = len(images.reads)
+    for killed in (120, 310, 420):
+        images, model, left = Images(200), network(), tmp_path / str(killed)
+        assert budget(model, loader(images, 50), 10.0, output=left, **asked) == plain
+        assert torch.equal(model.head.weight, whole.head.weight)
+        reads.append(len(images.reads))
+    assert total > reads[0] > reads[1] > reads[2]
+    again = Images(200)
+    assert budget(network(), loader(again, 50), 10.0, output=folder, **asked) == plain
+    assert len(again.reads) == 4  # no more than tells the images apart
+    with pytest.raises(InvalidArgumentError, match="max_drop"):
+        budget(network(), loader(again, 50), 20.0, output=folder, **asked)
+
+
+def test_a_model_that_was_trained_since_it_was_pruned_keeps_its_training() -> None:
+    model = sc.global_prune(network(), 0.2)
+    with torch.no_grad():
+        model.head.bias.add_(0.1)
+        model.head.weight.mul_(1.5)
+    dense = copy.deepcopy(sc.make_permanent(copy.deepcopy(model)))
+    found = budget(model, loader(Images(200)), 10.0, progress=False)
+    expected = sc.global_prune(dense, found.p_prune)
+    assert torch.equal(model.head.weight, expected.head.weight)
 
 
 @pytest.mark.parametrize(

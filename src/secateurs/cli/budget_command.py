@@ -67,7 +67,10 @@ def run_budget(
         )  # fmt: skip
     provenance = provenance_of(model, images, "")
     sha = weights_sha256(model.model)
-    settings = (sha, len(images.dataset), claim, pruning, device, running.amp)
+    settings = (
+        *(sha, len(images.dataset), claim, pruning, device),
+        *(running.amp, running.batch_size),
+    )
     folder = running.output or named_output("budget", provenance, settings)
     found = budget(
         model.model,
@@ -76,8 +79,11 @@ def run_budget(
         confidence=claim.confidence,
         repair=claim.repair,
         calibration=calibration,
+        provenance=provenance,
         device=device,
         amp=running.amp,
+        output=folder,
+        overwrite=not running.resume,
         **given(pruning),
     )
     content = {
@@ -95,7 +101,6 @@ def run_budget(
         "versions": versions(),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / CHECKPOINT, model.model)
     replace_files({folder / REPORT: text.encode()})
     with Stdout("the summary", written=True) as stdout:
@@ -123,8 +128,8 @@ def budget_text(found: Budget) -> str:
         lines += ["", f"no pruned network drops {sure} by less than {found.max_drop:g} points"]
     if found.needed is not None and found.needed_for is not None:
         lines.append(
-            f"{100 * found.needed_for:g}% dropped by less in what was scored; to show it takes "
-            f"about {found.needed:,} images"
+            f"{100 * found.needed_for:g}% dropped by less in what was scored; if it does so on "
+            f"others, about {found.needed:,} images show it"
         )
     lines.append(
         f"{len(found.looks)} looks at the same images, each at a seventh of the allowed error; "

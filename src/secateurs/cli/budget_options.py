@@ -82,6 +82,7 @@ class BudgetRunning:
         workers: Processes that decode images.
         amp: Run under autocast.
         output: Folder for model.safetensors and budget.json; default secateurs-results/NAME.
+        resume: Continue an interrupted search, or delete what it has scored and search again.
         json: Print budget.json instead of a summary.
     """
 
@@ -90,4 +91,5 @@ class BudgetRunning:
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
     amp: bool = False
     output: Annotated[Path | None, Parameter(alias="-o")] = None
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     json: bool = False

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from secateurs._validation import make_generator
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.distributed.process_group import TIMEOUT, Array, LostRankError, ProcessGroup
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 
 _MOST_ARGUMENTS = 24
 _MESSAGE_BYTES = 600
@@ -120,6 +121,15 @@ class DistributedGroup(ProcessGroup):
         except Exception as caught:
             error = caught
         self.fail(error)
+
+    def generator(
+        self,
+        generator: torch.Generator | None,
+        seed: int | None,
+        needed_for: Argument | None,  # noqa: ARG002
+    ) -> torch.Generator | None:
+        """See `ProcessGroup.generator`."""
+        return make_generator(generator, seed)
 
     @contextmanager
     def shared(self, generator: torch.Generator | None) -> Generator[torch.Generator]:

@@ -22,6 +22,11 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
     return cast(Any, tensor).to_local() if is_dtensor(tensor) else tensor
 
 
+def stored_of(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in which this rank holds its part, of whatever class; not detached."""
+    return cast(Any, tensor)._local_tensor if is_dtensor(tensor) else tensor
+
+
 def full_of(tensor: torch.Tensor) -> torch.Tensor:
     """A detached tensor as a whole, gathered from all ranks if it is a DTensor."""
     return cast(Any, tensor).full_tensor() if is_dtensor(tensor) else tensor

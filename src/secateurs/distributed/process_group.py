@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from secateurs.errors import FailureError
+from secateurs._validation import make_generator
+from secateurs.errors import Argument, FailureError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -94,6 +95,15 @@ class ProcessGroup:
     def together(self) -> Generator[None]:
         """Raise an error in the ``with`` block on all ranks if it occurs on one."""
         yield
+
+    def generator(
+        self,
+        generator: torch.Generator | None,
+        seed: int | None,
+        needed_for: Argument | None,
+    ) -> torch.Generator | None:
+        """`make_generator`; ranks that were given neither get one from rank 0, see `shared`."""
+        return make_generator(generator, seed, needed_for=needed_for)
 
     @contextmanager
     def shared(self, generator: torch.Generator | None) -> Generator[torch.Generator | None]:

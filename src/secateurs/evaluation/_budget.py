@@ -1,7 +1,8 @@
 """The sparsest network whose accuracy has dropped by less than a margin, with proof."""
 
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Unpack
@@ -9,41 +10,35 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from secateurs._progress import Bar, progress_bar
-from secateurs._validation import check_ratio
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
-from secateurs.evaluation.batches import length, read, why_no_images, workers_watched
+from secateurs._progress import progress_bar
+from secateurs._validation import check_choice, check_ratio
+from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.evaluation.batches import is_sequential, length
+from secateurs.evaluation.budget_search import (
+    MOST_LOOKS,
+    NETWORKS,
+    BudgetNetworks,
+    BudgetSearch,
+    Look,
+)
+from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.forward import Forward
+from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.measured_model import evaluating, moved_to
-from secateurs.evaluation.metrics import Tally
-from secateurs.evaluation.paired_drop import claims, images_needed, least_images, upper_limit
+from secateurs.evaluation.paired_drop import least_images, upper_limit
+from secateurs.evaluation.partial_results import Progress, as_json
+from secateurs.evaluation.runner import earlier_progress, open_folder
+from secateurs.evaluation.sweep_rows import Provenance, joined, shared_columns
 from secateurs.masks._sparsity import sparsity
-from secateurs.pruning import global_prune, restore, set_aside
-from secateurs.repair.pipeline import repair as repaired
+from secateurs.provenance import tensors_sha256
+from secateurs.pruning import restore, set_aside
+from secateurs.repair.repair_options import STEPS
+from secateurs.repair.repaired_values import calibration_tensor
+from secateurs.results import Results
+from secateurs.selection._select import select
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
-
-_STEPS = 100  # the ratios that are told apart: hundredths
-
-
-@dataclass(frozen=True)
-class Look:
-    """A ratio that was tried.
-
-    Attributes:
-        p_prune: the ratio of units.
-        count: images that it was scored on; fewer than all where the rest could not save it.
-        lost: of them, images that the dense network gets right and this one wrong.
-        won: of them, images that it gets wrong and this one right.
-        passed: whether the drop is below the margin, with the confidence that was asked for.
-    """
-
-    p_prune: float
-    count: int
-    lost: int
-    won: int
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,9 @@ class Budget:
         drop_high: the upper limit of the drop, points, at this confidence for all looks together.
         lost: images that the dense network gets right and this one wrong.
         won: images that it gets wrong and this one right.
-        needed: about how many images would be needed for a sparser network whose measured drop was
-            below the margin, and which did not pass; None where there was none.
+        needed: about how many images would show that the least sparse network that did not pass
+            drops by less than the margin, if all flip as those did that were scored; None where its
+            drop there was not below the margin by a standard error.
         needed_for: the ratio of that network.
         looks: the ratios that were tried, in order.
         passes: forward passes over all images that it took, the dense one included.
@@ -93,11 +89,15 @@ def budget(
     max_drop: float = 1.0,
     *,
     confidence: float = 0.95,
-    repair: Sequence[str] = (),
+    repair: str | Sequence[str] = (),
     calibration: Tensor | Iterable[Any] | None = None,
+    provenance: Provenance | None = None,
     device: str | torch.device | None = None,
     amp: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: bool | None = None,
+    save_every: float = SAVE_EVERY_SECONDS,
     **options: Unpack[SelectionKeywords],
 ) -> Budget:
     """Prune as far as accuracy provably drops by less than ``max_drop`` points.
@@ -109,6 +109,10 @@ def budget(
     returned holds at ``confidence`` for all looks together, whatever path the bisection took. A
     network that cannot pass even if it were right on all images that are left is given up at once;
     this changes no outcome.
+
+    With ``output``, outcomes and repairs are saved there, and the same call goes on where an
+    earlier one was interrupted, to the same result. For this the loader must be a DataLoader that
+    does not shuffle.
 
     The labels of ``loader`` decide where the bisection goes, and this is accounted for. They must
     have decided nothing before: not the criterion, the allocation or the repair.
@@ -122,17 +126,22 @@ def budget(
         repair: steps of `secateurs.repair` after each pruning, such as
             ``["batchnorm", "reconstruct"]``.
         calibration: the images of the repair; no label is read. Not those of ``loader``.
+        provenance: names by which a run is told apart from others in ``output``.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
+        output: a folder for what was scored.
+        overwrite: delete what ``output`` holds.
         progress: False shows no progress.
+        save_every: seconds between two saves.
         **options: the fields of `secateurs.SelectionOptions`.
 
     Returns:
         The ratio, the evidence, and how many images a sparser network would need.
 
     Raises:
-        InvalidArgumentError: an argument is wrong, or the images are so few that no network could
-            pass; the error says how many are needed.
+        InvalidArgumentError: an argument is wrong, ``output`` holds another run, or the images are
+            so few that no network could pass; the error says how many are needed.
+        FailureError: the disk is full, or the loader gives other images in each pass.
 
     Example:
         >>> import torch, secateurs as sc
@@ -145,61 +154,100 @@ def budget(
         >>> found.achieved, found.drop_high < 2
         (0.8333333333333334, True)
     """
-    scope = SelectionOptions.read(budget, options).scope
-    if NOfM.read(scope) is not None:
+    given = SelectionOptions.read(budget, options)
+    steps = (repair,) if isinstance(repair, str) else tuple(repair)
+    _check(given, max_drop, confidence, steps, calibration)
+    margin, level = max_drop / 100, (1 - confidence) / MOST_LOOKS
+    _refuse_few(length(loader), margin, level)
+    images = calibration_tensor(calibration) if steps and calibration is not None else None
+    with ExitStack() as stack:
+        stack.enter_context(set_aside(model))
+        placed = moved_to(model, device)
+        columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
+        config = columns | {"max_drop": max_drop, "confidence": confidence, "repair": list(steps)}
+        config = _configuration(model, config, given, options, length(loader))
+        results, before = None, dict[str, Progress]()
+        if output is not None:
+            results = stack.enter_context(Results(output))
+            open_folder(results, config, loader, overwrite=overwrite)
+            before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
+        in_order = is_sequential(loader)
+        before = before if in_order else {}
+
+        def save() -> None:
+            if results is not None and in_order:
+                results.save_progress(as_json(search.progress))
+
+        stack.enter_context(evaluating(model))
+        bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
+        bar.skip(sum(each.seen for each in before.values()))
+        kept = KeptRepairs(None if results is None else results.folder, config)
+        if overwrite:
+            kept.clear()
+        networks = BudgetNetworks(model, options, steps, images, kept)
+        search = BudgetSearch(
+            networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,
+            progress=before, save=save, save_every=save_every, advance=bar.advance,
+        )  # fmt: skip
+        dense = search.score_dense()
+        _refuse_few(len(dense), margin, level)
+        looks = search.run(dense)
+    best = max((one for one in looks if one.passed), key=lambda one: one.p_prune, default=None)
+    achieved = 0.0
+    if best is None:
+        restore(model)
+    else:
+        networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
+        names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
+        achieved = sparsity(model, **names).ratio
+    return _outcome(looks, best, dense, achieved, max_drop, confidence, level)
+
+
+def _check(
+    options: SelectionOptions,
+    max_drop: float,
+    confidence: float,
+    repair: Sequence[str],
+    calibration: object,
+) -> None:
+    if NOfM.read(options.scope) is not None:
         raise InvalidArgumentError(
-            Argument("scope", scope), " has one ratio, and a budget looks for one: write ",
+            Argument("scope", options.scope), " has one ratio, and a budget looks for one: write ",
             Argument("scope", "global"),
         )  # fmt: skip
     if not 0 < check_ratio("confidence", confidence) < 1:
         raise InvalidArgumentError(Argument("confidence", 0.95), " lies strictly between 0 and 1")
     if not 0 < max_drop < 100:
         raise InvalidArgumentError(f"max_drop must lie between 0 and 100 points, got {max_drop}")
+    for step in repair:
+        check_choice("repair", step, STEPS)
     if repair and calibration is None:
         raise InvalidArgumentError(
             "a repair needs images: write ", Argument("calibration"), " with some unlabelled ones"
         )
-    level = (1 - confidence) / math.ceil(math.log2(_STEPS))
-    _refuse_few(length(loader), max_drop / 100, level)
-    images = calibration if isinstance(calibration, Tensor) else list(calibration or ())
-    with ExitStack() as stack:
-        stack.enter_context(set_aside(model))
-        placed = moved_to(model, device)
-        stack.enter_context(evaluating(model))
-        bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
-        search = _Search(model, loader, Forward(model, placed, amp, bar.say), bar, max_drop / 100)
-        search.score_dense()
-        _refuse_few(search.count, max_drop / 100, level)
-        low, high = 0, _STEPS
-        while high - low > 1:
-            middle = (low + high) // 2
-            _prune(model, middle / _STEPS, repair, images, options)
-            passed = search.look(middle / _STEPS, level)
-            low, high = (middle, high) if passed else (low, middle)
-            restore(model)
-    if low:
-        _prune(model, low / _STEPS, repair, images, options)
-    else:
-        restore(model)
-    achieved = sparsity(model, **_coverage(options)).ratio if low else 0.0
-    return search.outcome(low / _STEPS, achieved, max_drop, confidence, level)
 
 
-def _prune(
+def _configuration(
     model: nn.Module,
-    p_prune: float,
-    steps: Sequence[str],
-    images: Tensor | Sequence[Any],
-    options: SelectionKeywords,
-) -> None:
-    global_prune(model, p_prune, **options)
-    if steps:
-        repaired(model, images, tuple(steps))
-
-
-def _coverage(options: SelectionKeywords) -> dict[str, Any]:
-    given: dict[str, Any] = dict(options)
-    return {name: given[name] for name in ("layers", "include", "exclude") if name in given}
+    asked: Mapping[str, Any],
+    options: SelectionOptions,
+    keywords: SelectionKeywords,
+    images: int | None,
+) -> dict[str, Any]:
+    """What must be the same for a run to continue."""
+    config = {name: value for name, value in asked.items() if name != "versions"} | {
+        "command": "budget",
+        "images": images,
+        "granularity": options.granularity,
+        "scope": options.scope,
+        "score": options.score_name,
+        "seed": options.seed,
+        **{name: joined(getattr(options, name)) for name in ("layers", "include", "exclude")},
+    }
+    if options.criterion.needs_data or not options.criterion.is_built_in:
+        # No name says what the scores are made of.
+        config["candidates"] = tensors_sha256(select(model, 0.5, **keywords).chosen)
+    return config
 
 
 def _refuse_few(count: int | None, margin: float, level: float) -> None:
@@ -217,74 +265,34 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
     )
 
 
-@dataclass
-class _Search:
-    """Scores networks against the dense one, image by image."""
-
-    model: nn.Module
-    loader: Iterable[Any]
-    forward: Forward
-    bar: Bar
-    margin: float
-    dense: str = ""
-    looks: list[Look] = field(default_factory=list[Look])
-
-    @property
-    def count(self) -> int:
-        return len(self.dense)
-
-    def score_dense(self) -> None:
-        self.dense = "".join(self._hits())
-        if not self.dense:
-            raise InvalidArgumentError(f"{why_no_images(self.loader)}: there is nothing to score")
-
-    def look(self, p_prune: float, level: float) -> bool:
-        """Score the model as it is, as long as it can still pass."""
-        lost = won = seen = 0
-        possible = True
-        for hits in self._hits():
-            theirs = self.dense[seen : seen + len(hits)]
-            pairs = list(zip(theirs, hits, strict=True))
-            lost, won = lost + pairs.count(("1", "0")), won + pairs.count(("0", "1"))
-            seen += len(hits)
-            hopes = self.dense.count("0", seen)
-            possible = claims(lost, won + hopes, self.count, self.margin, level)
-            if not possible:
-                break
-        if possible and seen != self.count:
-            raise FailureError(
-                f"the loader gave {self.count} images in one pass and {seen} in another: use a "
-                "DataLoader that does not shuffle"
-            )
-        self.looks.append(Look(p_prune, seen, lost, won, possible))
-        return possible
-
-    def outcome(
-        self, p_prune: float, achieved: float, max_drop: float, confidence: float, level: float
-    ) -> Budget:
-        best = next((one for one in self.looks if one.p_prune == p_prune), None)
-        lost, won = (best.lost, best.won) if best else (0, 0)
-        dense, change = 100 * self.dense.count("1") / self.count, 100 * (won - lost) / self.count
-        needed, ratio = self._needed(level)
-        high = upper_limit(lost, won, self.count, self.margin, level) if best else 0.0
-        return Budget(
-            *(p_prune, achieved, max_drop, confidence, self.count),
-            *(dense, dense + change, -change, 100 * high, lost, won, needed, ratio),
-            looks=tuple(self.looks),
-            passes=1 + sum(look.count for look in self.looks) / self.count,
-        )
-
-    def _needed(self, level: float) -> tuple[int | None, float | None]:
-        """What the least sparse network that failed would need, if its drop was small enough."""
-        failed = sorted((one for one in self.looks if not one.passed), key=lambda o: o.p_prune)
-        for one in failed[:1]:
-            shares = one.lost / one.count, one.won / one.count
-            return images_needed(*shares, self.margin, level), one.p_prune
-        return None, None
-
-    def _hits(self) -> Iterable[str]:
-        with workers_watched():
-            for _, (images, labels) in read(self.loader, 0, None):
-                if len(labels):
-                    yield Tally().add(self.forward(self.forward.to_device(images)), labels)
-                self.bar.advance(len(labels))
+def _outcome(
+    looks: Sequence[Look],
+    best: Look | None,
+    dense: str,
+    achieved: float,
+    max_drop: float,
+    confidence: float,
+    level: float,
+) -> Budget:
+    margin, count = max_drop / 100, len(dense)
+    lost, won = (best.lost, best.won) if best else (0, 0)
+    dense_top1, drop = 100 * dense.count("1") / count, 100 * (lost - won) / count
+    failed = min((one for one in looks if not one.passed), key=lambda o: o.p_prune, default=None)
+    needed = None if failed is None else failed.needed(margin, level)
+    return Budget(
+        p_prune=best.p_prune if best else 0.0,
+        achieved=achieved,
+        max_drop=max_drop,
+        confidence=confidence,
+        count=count,
+        dense_top1=dense_top1,
+        top1=dense_top1 - drop,
+        drop=drop,
+        drop_high=100 * upper_limit(lost, won, count, margin, level) if best else 0.0,
+        lost=lost,
+        won=won,
+        needed=needed,
+        needed_for=failed.p_prune if failed and needed is not None else None,
+        looks=tuple(looks),
+        passes=1 + sum(look.count for look in looks) / count,
+    )

@@ -14,20 +14,20 @@ from secateurs.criteria import Score
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
-from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.images_alone import without_labels
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
 from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.metrics import flips
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.runner import SweepRun, earlier_progress
+from secateurs.evaluation.reusing_forward import forward_of
+from secateurs.evaluation.runner import SweepRun, earlier_progress, open_folder
 from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
 from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.pruning import set_aside
 from secateurs.results import Results, Rows, SensitivityRow
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
-_DATA = "image_samples"
 
 
 def sensitivity(
@@ -55,7 +55,8 @@ def sensitivity(
 
     The network that is scored is exactly that of `secateurs.global_prune` with ``include`` naming
     one layer. All layers and ratios are scored in one loop over ``loader``: each image is read and
-    decoded once. A model that is pruned already is measured from its original weights, and is
+    decoded once, and of the network only what follows a layer is computed again for each of its
+    ratios. A model that is pruned already is measured from its original weights, and is
     afterwards as it was before.
 
     Each row has the accuracy, the images that flip either way against the dense network, and two
@@ -107,7 +108,7 @@ def sensitivity(
     choice = LayerChoice(layers, include, exclude)
     options: dict[str, Any] = {
         "p_prune": asked,
-        "p_bern": p_bern,
+        "p_bern": check_ratio("p_bern", p_bern),
         "granularity": granularity,
         "score": score,
         "seed": seed,
@@ -123,8 +124,7 @@ def sensitivity(
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
             config = run.configuration(choice, asked, length(loader))
-            config[_DATA] = fingerprint(loader)
-            results.open(config, overwrite=overwrite, optional={_DATA: "other images or labels"})
+            open_folder(results, config, loader, overwrite=overwrite)
             rows = run.finished(results.rows())
             if rows:
                 results.clear_progress()
@@ -137,6 +137,7 @@ def sensitivity(
             save_every,
             title="Pruning each layer",
             beside_dense=True if labels else "labels",
+            forward_of=forward_of(model, lambda: networks.changed),
         ).run(progress)
         rows = run.rows(counts)
         if results is not None:
@@ -211,8 +212,7 @@ class _Run:
         if not setting.criterion.needs_data:
             shared["score_data"] = ""
         count = found.tally.count
-        pairs = list(zip("".join(dense.hits), "".join(found.hits), strict=True))
-        lost, won = pairs.count(("1", "0")), pairs.count(("0", "1"))
+        lost, won = flips("".join(dense.hits), "".join(found.hits))
         return SensitivityRow(
             **shared,
             labels=self.labels,

@@ -68,6 +68,7 @@ class EvaluationLoop(Generic[V]):
         beside_dense: whether also agreement with the dense network and divergence from it are
             counted; ``"labels"`` also puts the dense network's classes in place of the labels. The
             first of the variants is then the dense one.
+        enough: called after each batch; where it returns True, the loop ends.
     """
 
     loader: Iterable[Any]
@@ -80,6 +81,7 @@ class EvaluationLoop(Generic[V]):
     save_every: float = SAVE_EVERY_SECONDS
     progress: dict[str, Progress] = field(default_factory=dict[str, Progress])
     beside_dense: BesideDense = False
+    enough: Callable[[], bool] = lambda: False
 
     def run(self) -> None:
         """Score the variants on all images of all ranges."""
@@ -120,6 +122,8 @@ class EvaluationLoop(Generic[V]):
             for variant in missing:
                 self._score(variant, (start, stop), on_device, labels, dense)
                 self._save_in_time()
+            if self.enough():
+                return
             start = stop
 
     def _dense(self, images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Forward passes in parts of a batch that fit into memory; smaller parts where it runs out."""
 
 from collections.abc import Callable
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Forward:
         while True:
             size = min(self.largest or self._usual_size(images), len(images))
             try:
-                return torch.cat([self._logits(some) for some in images.split(size)])
+                return torch.cat([self._logits(*each) for each in zip(images.split(size), count())])
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -78,7 +79,7 @@ class Forward:
 
     # Not inference_mode: a tensor that a module caches could not be differentiated later.
     @torch.no_grad()
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, part: int) -> Tensor:  # noqa: ARG002 - for a subclass
         images = moved(images, self.device, self._dtype)
         with self._autocast:
             return logits_of(self.model(images))

@@ -10,7 +10,7 @@ from torch import nn
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import checked, workers_watched
 from secateurs.evaluation.metrics import check_labels
-from secateurs.outputs import device_of, dtype_of, logits_of, moved
+from secateurs.outputs import device_of, dtype_of, evaluation_mode, logits_of, moved
 
 
 def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
@@ -30,15 +30,14 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
         InvalidArgumentError: there are no images, a batch is not a pair of tensors, or a label is
             not a class of the model.
     """
-    modes = [(module, module.training) for module in model.modules()]
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
     device, dtype = device_of(model), dtype_of(model)
     count = batches = 0
-    model.eval().zero_grad()
+    model.zero_grad()
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        with workers_watched(), torch.enable_grad():
+        with evaluation_mode(model), workers_watched(), torch.enable_grad():
             for images, labels in map(checked, loader):
                 batches += 1
                 if not len(labels):
@@ -50,8 +49,6 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
-        for module, training in modes:
-            module.training = training
     if not count:
         why = "none of the images could be read" if batches else "the loader gave no images"
         raise InvalidArgumentError(f"{why}: there is nothing to compute gradients from")

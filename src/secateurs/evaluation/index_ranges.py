@@ -1,9 +1,11 @@
 """Ranges of images that are left to score, and how they are split over ranks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
+from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.partial_results import Progress
 
 
@@ -49,6 +51,15 @@ def remaining(
         elif missing:
             result.append(IndexRange(start, stop, missing))
     return result
+
+
+def ranges_left(
+    loader: Iterable[Any], progress: Mapping[str, Progress], keys: Collection[str]
+) -> list[IndexRange]:
+    """`remaining` of the images of a loader; all of one that does not read in order."""
+    if not is_sequential(loader):
+        return [IndexRange(0, None, frozenset(keys))]
+    return remaining(progress, keys, length(loader) or 0)
 
 
 def split(ranges: Sequence[IndexRange], ranks: int, batch_size: int) -> list[list[IndexRange]]:

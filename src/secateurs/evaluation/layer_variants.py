@@ -4,7 +4,7 @@ import glob
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.evaluation.grid import Grid, Variant
 from secateurs.evaluation.pruned_model import Size, Variants
@@ -47,6 +47,7 @@ class LayerVariants:
     Attributes:
         grids: for each layer, by the name of its parameter, its grid.
         variants: all networks, the dense one first.
+        changed: the parameter that is pruned now; None while the network is dense.
 
     Raises:
         InvalidArgumentError: the options are wrong or do not fit the model.
@@ -54,11 +55,13 @@ class LayerVariants:
 
     def __init__(self, model: nn.Module, choice: LayerChoice, options: dict[str, Any]):
         self.model = model
+        self.changed: Tensor | None = None
         unpruned: dict[str, Any] = options | {"p_prune": 0.0}
         dense = Grid(**unpruned).variants[0]
         targets = separate_targets_in(ModelContents(model), choice)
         names = [target.name for target in targets if target.parameter.numel()]
         self.grids = {name: Grid(**options, include=[glob.escape(name)]) for name in names}
+        self._parameters = {target.name: target.parameter for target in targets}
         self._of = {name: Variants(model, grid) for name, grid in self.grids.items()}
         self.variants = [
             LayerVariant("", dense),
@@ -72,6 +75,7 @@ class LayerVariants:
 
     def become(self, variant: LayerVariant) -> float:
         """Prune one layer; returns the ratio of its weights that is pruned."""
+        self.changed = None if variant.is_dense else self._parameters[variant.layer]
         if variant.is_dense:
             restore(self.model)
             return 0.0

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.outputs import device_of
+from secateurs.outputs import device_of, evaluation_mode
 from secateurs.pruning import restore
 
 
@@ -32,16 +32,13 @@ def moved_to(model: nn.Module, device: str | torch.device | None) -> torch.devic
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
     """Put the model in ``eval()`` mode; afterwards restore its weights and each module's mode."""
-    modes = [(module, module.training) for module in model.modules()]
     grad = torch.is_grad_enabled()
-    model.eval()
-    try:
-        yield
-    finally:
+    with evaluation_mode(model):
         try:
-            restore(model)
+            yield
         finally:
-            restore(model)  # once more, since Ctrl-C may have cut it short
-            torch.set_grad_enabled(grad)  # Ctrl-C while no_grad exits leaves it off
-            for module, training in modes:
-                module.training = training
+            try:
+                restore(model)
+            finally:
+                restore(model)  # once more, since Ctrl-C may have cut it short
+                torch.set_grad_enabled(grad)  # Ctrl-C while no_grad exits leaves it off

@@ -1,9 +1,10 @@
 """Count correct predictions, and sum the loss."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,14 +78,8 @@ class Tally:
 
     def plus(self, other: "Tally") -> "Tally":
         """The counts of both, over different images."""
-        return Tally(
-            self.count + other.count,
-            self.correct1 + other.correct1,
-            self.correct5 + other.correct5,
-            self.loss_sum + other.loss_sum,
-            self.agreed + other.agreed,
-            self.divergence_sum + other.divergence_sum,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Tally(*(mine + theirs for mine, theirs in pairs))
 
     @property
     def top1(self) -> float:
@@ -161,6 +156,22 @@ def accuracy(model: nn.Module, loader: Iterable[Any]) -> Tally:
             if len(labels):
                 tally.add(logits_of(model(moved(images, device, dtype))), labels)
     return tally
+
+
+def flips(dense: str, hits: str) -> tuple[int, int]:
+    """How many images a network lost against the dense one, and how many it won.
+
+    Args:
+        dense: the dense network's outcomes, a digit for each image, 1 where it was right.
+        hits: those of the network, on the first of these images or on all.
+
+    Example:
+        >>> flips("1101", "0101"), flips("1101", "001")
+        ((1, 0), (2, 1))
+    """
+    count = min(len(dense), len(hits))
+    before, after = (np.frombuffer(each[:count].encode(), np.uint8) for each in (dense, hits))
+    return int(np.count_nonzero(before > after)), int(np.count_nonzero(before < after))
 
 
 def check_labels(logits: Tensor, labels: Tensor) -> None:

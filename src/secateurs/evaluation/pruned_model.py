@@ -143,13 +143,13 @@ def _choose(model: nn.Module, grid: Grid, options: Setting, *, warn: bool) -> _C
         # A candidate is one at the last ratio, all others are candidates at none.
         level = {n: (~mask).to(torch.uint8) + last for n, mask in chosen.local.items()}
         levels = Levels(tuple(grid.p_prunes), chosen.units, level, chosen.group)
-        return _Choice(levels, None if generator is None else generator.get_state())
-    levels = choose_levels(
-        ModelContents(model),
-        grid.ratios_of(options),
-        replace(options, seed=None),
-        generator,
-        warn=warn,
-        barrier=grid.barrier,
-    )
+    else:
+        levels = choose_levels(
+            ModelContents(model),
+            grid.ratios_of(options),
+            replace(options, seed=None),
+            generator,
+            warn=warn,
+            barrier=grid.barrier,
+        )
     return _Choice(levels, None if generator is None else generator.get_state())

@@ -1,18 +1,20 @@
 """Score what is left of a sweep, in one process or on ranks that split the images."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import torch
+from torch import nn
 
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._progress import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
 from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, V
+from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
-from secateurs.evaluation.index_ranges import IndexRange, remaining, split
+from secateurs.evaluation.index_ranges import IndexRange, ranges_left, split
 from secateurs.evaluation.partial_results import (
     Progress,
     as_json,
@@ -22,6 +24,20 @@ from secateurs.evaluation.partial_results import (
 )
 from secateurs.evaluation.ranks import Ranks
 from secateurs.results import Results
+
+_DATA = "image_samples"  # the name of the checksums of the data in a configuration
+
+
+def open_folder(
+    results: Results[Any], config: dict[str, Any], loader: Iterable[Any], *, overwrite: bool
+) -> None:
+    """Lock a folder for a run of this configuration; checksums of the images are added to it.
+
+    Raises:
+        InvalidArgumentError: the folder holds another run, or one of other images.
+    """
+    config[_DATA] = fingerprint(loader)
+    results.open(config, overwrite=overwrite, optional={_DATA: "other images or labels"})
 
 
 def earlier_progress(
@@ -61,6 +77,7 @@ class SweepRun(Generic[V]):
         mine: the progress of this process, by variant.
         title: of the progress bar.
         beside_dense: as for `EvaluationLoop`.
+        forward_of: makes what runs the model.
     """
 
     loader: Iterable[Any]
@@ -75,6 +92,7 @@ class SweepRun(Generic[V]):
     mine: dict[str, Progress] = field(default_factory=dict[str, Progress])
     title: str = "Sweeping"
     beside_dense: BesideDense = False
+    forward_of: Callable[[nn.Module, torch.device, bool, Callable[[str], None]], Forward] = Forward
 
     def run(self, show: bool | None) -> dict[str, Progress]:
         """Score the variants on all images that are left.
@@ -114,10 +132,8 @@ class SweepRun(Generic[V]):
     def _ranges(self) -> list[IndexRange]:
         """The images of this rank."""
         keys = [variant.key for variant in self.variants]
-        if not is_sequential(self.loader):
-            return [IndexRange(0, None, frozenset(keys))]
-        all_ranges = remaining(self.before, keys, length(self.loader) or 0)
-        if self.ranks.size == 1:
+        all_ranges = ranges_left(self.loader, self.before, keys)
+        if self.ranks.size == 1 or not is_sequential(self.loader):
             return all_ranges
         batch_size: int = getattr(self.loader, "batch_size", 1)
         return split(all_ranges, self.ranks.size, batch_size)[self.ranks.rank]
@@ -147,7 +163,7 @@ class SweepRun(Generic[V]):
                 ranges=ranges,
                 variants=self.variants,
                 model=self.model,
-                forward=Forward(self.model.model, self.device, self.amp, say),
+                forward=self.forward_of(self.model.model, self.device, self.amp, say),
                 save=self._save,
                 advance=bar.advance,
                 save_every=self.save_every,

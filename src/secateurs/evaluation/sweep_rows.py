@@ -149,22 +149,24 @@ def is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
 
 def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
     """The rows of the grid among those on disk, in its order; none unless all are there."""
-    found = {
-        (
-            *(r.prune_type, r.granularity, r.scope, r.score, r.repair),
-            *(r.p_prune, r.p_bern, r.draws, r.seed),
-        ): r
-        for r in rows
-    }
-    wanted = [
-        (
-            *(cell.setting.prune_type, cell.setting.granularity, cell.setting.scope_name),
-            *(cell.setting.score_name, joined(cell.setting.repair), cell.p_prune, cell.p_bern),
-            *(len(cell.variants), cell.variants[0].seed),
-        )
-        for cell in grid.cells
-    ]
+    found = {tuple(getattr(row, name) for name in _asked(grid.cells[0])): row for row in rows}
+    wanted = [tuple(_asked(cell).values()) for cell in grid.cells]
     return [found[key] for key in wanted] if all(key in found for key in wanted) else []
+
+
+def _asked(cell: Cell) -> dict[str, Any]:
+    """The columns by which a row of one grid is that of a cell."""
+    return {
+        "prune_type": cell.setting.prune_type,
+        "granularity": cell.setting.granularity,
+        "scope": cell.setting.scope_name,
+        "score": cell.setting.score_name,
+        "repair": joined(cell.setting.repair),
+        "p_prune": cell.p_prune,
+        "p_bern": cell.p_bern,
+        "draws": len(cell.variants),
+        "seed": cell.variants[0].seed,
+    }
 
 
 def make_row(
@@ -185,18 +187,10 @@ def make_row(
     seconds = sum(each.seconds for each in found)
     return Row(
         **shared,
-        prune_type=cell.setting.prune_type,
-        granularity=cell.setting.granularity,
-        scope=cell.setting.scope_name,
-        score=cell.setting.score_name,
+        **_asked(cell),
         layers=joined(grid.layers),
         include=joined(grid.include),
         exclude=joined(grid.exclude),
-        repair=joined(cell.setting.repair),
-        p_prune=cell.p_prune,
-        p_bern=cell.p_bern,
-        draws=len(tallies),
-        seed=cell.variants[0].seed,
         achieved=mean(each.achieved for each in found),
         targets=size.targets,
         units=size.units,

@@ -66,7 +66,7 @@ def local_mask(mask: Mask, target: Target) -> torch.Tensor:
     units = mask.units
     if units.placement is None or units.placement.is_whole:
         keep = units.broadcastable(mask.keep)
-        return target.shard.of(keep) if target.group.is_sharded else keep
+        return keep if target.placement is None else target.placement.of(keep)
     if units.placement.is_aligned(target.shard):
         return mask.keep
     raise InvalidArgumentError(
@@ -136,7 +136,7 @@ def _values_to_prune(target: Target, original: Original | None) -> torch.Tensor:
     parameter = target.parameter
     if original is None or original.was_trained or _shares_memory(target, original):
         return parameter.detach().clone()
-    known = original.was_unwritten or parameter.is_cpu or target.group.is_sharded
+    known = original.was_unwritten or parameter.is_cpu or target.placement is not None
     if known or (parameter.is_cuda and torch.cuda.is_current_stream_capturing()):
         return original.beside
     # On a GPU a new gradient may be the only sign of training; the device decides, without waiting.

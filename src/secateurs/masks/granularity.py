@@ -98,10 +98,10 @@ def units_of(target: Target, granularity: str) -> Units:
         target: a parameter, with the module that holds it.
         granularity: ``weight``, ``kernel`` or ``filter``, already checked.
     """
-    units, group = _units_of_whole(target, granularity), target.group
-    if not group.is_sharded:
+    units, elements = _units_of_whole(target, granularity), target.placement
+    if elements is None:
         return units
-    return replace(units, placement=_placement(units, target.shard, group))
+    return replace(units, placement=_placement(units, elements, target.group))
 
 
 def are_cut(units: Units, elements: Shard) -> bool:

@@ -14,7 +14,7 @@ import torch
 
 from secateurs._tensors.blocks import in_threads, threads_for
 from secateurs._tensors.memory_order import as_integers
-from secateurs.distributed.dtensor import is_dtensor, local_of
+from secateurs.distributed.dtensor import local_of
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.originals.comparison import differs
 
@@ -219,14 +219,12 @@ def _compare(originals: Sequence[Original]) -> list[bool]:
 def _writes(parameter: torch.Tensor) -> tuple[Any, ...]:
     """What changes with a write: torch's count, the address, a few values."""
     values = parameter.detach()
-    counts = _version(parameter)
+    count = _version(parameter)
     if values.is_cpu and type(values) is torch.Tensor:  # the usual case, decided quickly
-        return counts, values.data_ptr(), _probe(values)
-    if is_dtensor(values):
-        values = local_of(values)
-        counts = (counts, _version(values))
-    address = None if values.is_meta else values.data_ptr()
-    return counts, address, _probe(values) if values.is_cpu else None
+        return count, values.data_ptr(), _probe(values)
+    here = local_of(values)
+    address = None if here.is_meta else here.data_ptr()
+    return count, _version(here), address, _probe(here) if here.is_cpu else None
 
 
 def _version(tensor: torch.Tensor) -> int:

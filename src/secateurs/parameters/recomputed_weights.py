@@ -18,7 +18,6 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
 from secateurs._io.text import listed
-from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.patterns import excluding
 from secateurs.parameters.target import Target
@@ -53,17 +52,17 @@ def refuse_recomputed(
     Raises:
         InvalidArgumentError: there are such layers.
     """
-    by_class: dict[type[nn.Module], list[tuple[str, nn.Module]]] = {}
+    by_class: dict[type[nn.Module], list[tuple[Target, nn.Module]]] = {}
     for target in targets:
         for module, attribute in target.places:
             if attribute == "weight":
-                by_class.setdefault(_own_class(module), []).append((target.name, module))
+                by_class.setdefault(_own_class(module), []).append((target, module))
     lost = {
-        cls: [name for name, _ in held]
+        cls: [target.name for target, _ in held]
         for cls, held in by_class.items()
         if _has_own_forward(cls)
         and not _is_asked_for(cls, asked)
-        and _loses_zeros(cls, [module for _, module in held])
+        and _loses_zeros(cls, [module for target, module in held if not target.is_dtensor])
     }
     if not lost:
         return
@@ -119,7 +118,7 @@ def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
 
 def _is_usable(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
-    return weight is not None and not is_dtensor(weight) and weight[:1].numel() > 1
+    return weight is not None and weight[:1].numel() > 1
 
 
 def _copied(module: nn.Module, weight: Tensor) -> nn.Module:

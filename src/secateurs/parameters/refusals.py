@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from secateurs._io.text import listed
-from secateurs.distributed.dtensor import is_dtensor
+from secateurs.distributed.dtensor import stored_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.patterns import excluding
 from secateurs.parameters.target import Target
@@ -104,12 +104,9 @@ def _why_no_values(parameter: torch.Tensor) -> tuple[str, str] | None:
 
 def _foreign(parameter: torch.Tensor) -> type[torch.Tensor] | None:
     """The class of a tensor that overrides torch's operations; None for ordinary tensors."""
-    cls = type(parameter)
-    if cls is nn.Parameter:  # the usual case, decided quickly
+    if type(parameter) is nn.Parameter:  # the usual case, decided quickly
         return None
-    if is_dtensor(parameter):
-        local: torch.Tensor = getattr(parameter, "_local_tensor")  # noqa: B009
-        return _foreign(local)
+    cls = type(stored_of(parameter))
     # A subclass that overrides neither of these methods behaves as an ordinary tensor.
     function: object = getattr(cls.__torch_function__, "__func__", cls.__torch_function__)
     plain: object = getattr(torch.Tensor.__torch_function__, "__func__", None)

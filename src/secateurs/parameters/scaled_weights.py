@@ -28,7 +28,7 @@ def scaled_weight(target: Target) -> torch.Tensor:
     name, further = scale_name(attribute, beside), further_name(attribute, beside)
     if name is None:
         further = further or unknown_name(attribute, scaling_names(beside))
-    if further is not None or (name is not None and target.group.is_sharded):
+    if further is not None or (name is not None and target.placement is not None):
         raise InvalidArgumentError(
             f"{target.name} is quantised with {further or name} beside it, which is not applied "
             f"{'here' if further else 'over several ranks'}: dequantise it first, or write ",

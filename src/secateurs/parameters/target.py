@@ -78,6 +78,16 @@ class Target:
         return shard_of(self.parameter, self.name, self.group)
 
     @property
+    def placement(self) -> Shard | None:
+        """`shard` where the model is divided over ranks, else None: the one place that asks."""
+        return self.shard if self.group.is_sharded else None
+
+    @property
+    def is_dtensor(self) -> bool:
+        """Whether the parameter is a DTensor; in a model that is divided, some may be ordinary."""
+        return self.placement is not None and self.placement.mesh is not None
+
+    @property
     def local(self) -> torch.Tensor:
         """The values of the parameter that this rank holds, as an ordinary detached tensor."""
         return local_of(self.parameter.detach())

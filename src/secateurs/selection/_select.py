@@ -10,7 +10,6 @@ from torch import nn
 
 from secateurs._tensors.float_keys import Scores
 from secateurs._tensors.memory_order import flattened, joined, side_by_side
-from secateurs._validation import make_generator
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import Units, units_of
@@ -29,7 +28,7 @@ from secateurs.selection.sharded.sharded_threshold import choose_sharded
 from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.tie_breaking import Marks
-from secateurs.selection.unit_scores import score_all
+from secateurs.selection.unit_scores import ShardScores, score_all
 
 
 @shows(SelectionOptions)
@@ -149,7 +148,7 @@ def choose(
     """
     ratio = options.ratio(p_prune)
     found = scored(contents, options, generator, barrier if warn else None)
-    local = _chosen(found, ratio, contents.group)
+    local = found.chosen(ratio)
     return Candidates(found.units, dict(zip(found.units, local, strict=True)), contents.group)
 
 
@@ -172,7 +171,7 @@ def choose_levels(
     level = side_by_side([one.values for one in found.scores], torch.uint8)
     flats = [flattened(one.zero_()) for one in level]
     for ratio in ordered:
-        marks = map(flattened, _chosen(found, ratio, group))
+        marks = map(flattened, found.chosen(ratio))
         for total, marked in joined(list(zip(flats, marks, strict=True))):
             total += ~marked
     return Levels(ordered, units, dict(zip(units, level, strict=True)), group)
@@ -187,17 +186,53 @@ class Scored:
         units: those of each weight, by its name.
         scores: of each weight.
         scope: see `SelectionOptions`.
+        group: the ranks that hold the model, which call together.
     """
 
     targets: Sequence[Target]
     units: dict[str, Units]
     scores: list[Scores]
     scope: str
+    group: ProcessGroup
 
     @property
     def competing(self) -> list[list[Scores]]:
         """The scores in groups that compete, where whole weights do."""
         return [[one] for one in self.scores] if self.scope == "layer" else [self.scores]
+
+    def chosen(self, p_prune: float) -> list[torch.Tensor]:
+        """Mark the candidates among this rank's units of each parameter."""
+        neighbours = NOfM.read(self.scope)
+        if neighbours is None:
+            masks = self._smallest(p_prune)
+        else:
+            pruned = neighbours.pruned if p_prune else 0
+            with self.group.together():
+                masks = choose_neighbours(self.scores, self.targets, pruned, neighbours.of)
+        self.group.check_replicas(
+            "the sum of the candidates (the weights must be equal)", lambda: _sum(masks)
+        )
+        return masks
+
+    def _smallest(self, p_prune: float) -> list[torch.Tensor]:
+        # The masks are adjacent in memory, so that a draw goes through all of them as one tensor.
+        masks = Marks.empty([one.values for one in self.scores]).masks
+        first = 0
+        with self.group.together():
+            for several in self.competing:
+                marks = Marks(masks[first : first + len(several)])
+                total = sum(scores.values.numel() for scores in several)
+                # round() as in torch.nn.utils.prune: halves go to the even number.
+                candidate_masks(several, round(p_prune * total), marks)
+                first += len(several)
+        return masks
+
+
+class ShardedScored(Scored):
+    """The scores of the units on this rank, where the model is divided over ranks."""
+
+    def _smallest(self, p_prune: float) -> list[torch.Tensor]:
+        return choose_sharded(self.competing, p_prune, self.group)
 
 
 def scored(
@@ -208,8 +243,8 @@ def scored(
 ) -> Scored:
     """Score the units; a barrier makes it warn."""
     group, score, random = contents.group, options.score, options.criterion.is_random
-    needed = Argument("score", score) if random and not group.is_distributed else None
-    source = make_generator(generator, options.seed, needed_for=needed)
+    needed_for = Argument("score", score) if random else None
+    source = group.generator(generator, options.seed, needed_for)
     choice = LayerChoice(options.layers, options.include, options.exclude)
     targets = separate_targets_in(contents, choice)
     neighbours = NOfM.read(options.scope)
@@ -223,34 +258,9 @@ def scored(
         warn_of_coverage(contents, targets, choice, barrier=barrier)
     with group.shared(source) if random else nullcontext(source) as same:
         scores = score_all(targets, units, score, same, group)
-    names = [target.name for target in targets]
-    return Scored(targets, dict(zip(names, units, strict=True)), scores, options.scope)
-
-
-def _chosen(found: Scored, p_prune: float, group: ProcessGroup) -> list[torch.Tensor]:
-    """Mark the candidates among this rank's units of each parameter."""
-    neighbours = NOfM.read(found.scope)
-    if neighbours is not None:
-        pruned = neighbours.pruned if p_prune else 0
-        with group.together():
-            masks = choose_neighbours(found.scores, found.targets, pruned, neighbours.of)
-    elif group.is_sharded:
-        return choose_sharded(found.competing, p_prune, group)
-    else:
-        # The masks are adjacent in memory, so that a draw goes through all of them as one tensor.
-        masks = Marks.empty([one.values for one in found.scores]).masks
-        first = 0
-        with group.together():
-            for several in found.competing:
-                marks = Marks(masks[first : first + len(several)])
-                total = sum(scores.values.numel() for scores in several)
-                # round() as in torch.nn.utils.prune: halves go to the even number.
-                candidate_masks(several, round(p_prune * total), marks)
-                first += len(several)
-    group.check_replicas(
-        "the sum of the candidates (the weights must be equal)", lambda: _sum(masks)
-    )
-    return masks
+    by_name = {target.name: own for target, own in zip(targets, units, strict=True)}
+    kind = ShardedScored if isinstance(scores[0], ShardScores) else Scored
+    return kind(targets, by_name, scores, options.scope, group)
 
 
 def _sum(masks: Sequence[torch.Tensor]) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from secateurs._tensors.memory_order import flattened, joined, same_order, side_by_side
-from secateurs._validation import check_ratio, make_generator
+from secateurs._validation import check_ratio
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
@@ -95,8 +95,8 @@ class Candidates:
         self.group.agree("draw", {"p_bern": p_bern, "generator": generator, "seed": seed})
         p_bern = check_ratio("p_bern", p_bern)
         random = 0 < p_bern < 1
-        needed = Argument("p_bern", p_bern) if random and not self.group.is_distributed else None
-        source = make_generator(generator, seed, needed_for=needed)
+        needed_for = Argument("p_bern", p_bern) if random else None
+        source = self.group.generator(generator, seed, needed_for)
         masks = self._empty_masks() if out is None else self._checked(out)
         keep = [masks.units[name].keep for name in self.local]
         placements = [self.units[name].placement for name in self.local]
@@ -189,7 +189,8 @@ def _same(first: Candidates | Levels, second: Candidates | Levels) -> bool:
     Raises:
         InvalidArgumentError: they are divided over ranks, so that no rank can compare them alone.
     """
-    if first.group.is_sharded or second.group.is_sharded:
+    every = (*first.units.values(), *second.units.values())
+    if any(units.placement is not None for units in every):
         raise comparison_error()
     pairs = [(tensor, second.local[name]) for name, tensor in first.local.items()]
     return all(torch.equal(mine, theirs.to(mine.device)) for mine, theirs in pairs)

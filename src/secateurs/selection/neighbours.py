@@ -30,8 +30,8 @@ def check_neighbours(targets: Sequence[Target], scope: NOfM, exclude: Patterns |
     """
     inputs = {t.name: t.layout.inputs(tuple(t.parameter.shape)) for t in targets}
     refuse_indivisible(inputs, scope, exclude)
-    for target in targets if targets and targets[0].group.is_sharded else ():
-        layout, cut = target.layout, set(target.shard.cut)
+    for target in targets:
+        layout, cut = target.layout, set(target.placement.cut if target.placement else ())
         if cut and (layout.inputs_first or not cut <= set(range(1 + layout.stacked))):
             raise InvalidArgumentError(
                 Argument("scope", f"{scope.kept}:{scope.of}"),

@@ -1,0 +1,95 @@
+"""What repairs gave to pruned networks, in memory or in a folder, so that each is made once."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
+from secateurs.repair.pipeline import repair
+from secateurs.repair.repaired_values import repaired_values
+from secateurs.results.durable import replace_files
+
+_NAME = "repaired-{}.safetensors"
+
+
+class KeptRepairs:
+    """What repairs gave to networks, by a key of each network.
+
+    Args:
+        folder: where the values are kept; None for memory.
+        config: what decides the values, by which those of another run are told apart.
+    """
+
+    def __init__(self, folder: Path | None, config: Mapping[str, Any]):
+        self._folder = folder
+        self._config = json.dumps(config, sort_keys=True, default=str)
+        self._in_memory: dict[str, Mapping[str, Tensor]] = {}
+
+    def get(self, key: str) -> Mapping[str, Tensor] | None:
+        """The values of a network; None if there are none, or their file is damaged."""
+        if self._folder is None:
+            return self._in_memory.get(key)
+        try:
+            return load_file(self.path(key))
+        except (OSError, SafetensorError):
+            return None
+
+    def repair(
+        self,
+        model: nn.Module,
+        key: str,
+        images: Tensor,
+        steps: Sequence[str],
+        *,
+        p_prune: float,
+        seed: int = 0,
+    ) -> None:
+        """Repair a pruned network, and keep what this gave it.
+
+        Args:
+            model: the network, changed in place.
+            key: the network's key.
+            images: the calibration images.
+            steps: as for `secateurs.repair`.
+            p_prune: the ratio by which it is pruned, for an error.
+            seed: as for `secateurs.repair`.
+
+        Raises:
+            InvalidArgumentError: the model or the images cannot be repaired; see
+                `secateurs.repair`.
+            FailureError: NaN on the way, or the disk is full.
+        """
+        try:
+            repair(model, images, steps, seed=seed)
+        except SecateursError as error:
+            kind = InvalidArgumentError if isinstance(error, ValueError) else FailureError
+            raise kind(error, " (with ", Argument("p_prune", p_prune), ")") from error
+        values = repaired_values(model)
+        if self._folder is None:
+            self._in_memory[key] = values
+        else:
+            tensors = {name: value.contiguous() for name, value in values.items()}
+            replace_files({self.path(key): save(tensors)})
+
+    def path(self, key: str) -> Path:
+        """The file of a network."""
+        digest = hashlib.sha256(f"{self._config} {key}".encode()).hexdigest()[:16]
+        return (self._folder or Path()) / _NAME.format(digest)
+
+    def clear(self, but: str | None = None) -> None:
+        """Forget all values but those of one network; also those of other runs in the folder."""
+        self._in_memory = {key: v for key, v in self._in_memory.items() if key == but}
+        if self._folder is None:
+            return
+        left = None if but is None else self.path(but)
+        for path in self._folder.glob(_NAME.format("*")):
+            if path != left:
+                with suppress(OSError):
+                    path.unlink()
