@@ -10,34 +10,18 @@ what is held in memory at any time is what all images are between two layers.
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from types import FunctionType
-from typing import Any, Protocol
+from functools import partial
+from types import MappingProxyType
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from secateurs.errors import FailureError
 from secateurs.repair.layer_calls import LayerCall
-
-
-def _no(tensors: object) -> bool:
-    del tensors
-    return False
-
-
-# The function itself, without its question whether a mode wants to have it as a whole.
-_ATTENTION = FunctionType(
-    F.multi_head_attention_forward.__code__,
-    {**vars(F), "has_torch_function": _no},
-    argdefs=F.multi_head_attention_forward.__defaults__,
-)
-
-
-_BIAS_PLACE = 6  # of in_proj_bias among its arguments
+from secateurs.repair.replaced_tensors import Parts, Replaced
 
 
 class Site(Protocol):
@@ -55,43 +39,6 @@ class Site(Protocol):
 
     def finish(self) -> None:
         """Solve it, after all batches were added."""
-
-
-class Replaced(TorchFunctionMode):
-    """Hands functions other tensors in the place of some, recognised by identity.
-
-    Args:
-        values: by the id of a tensor what is used instead.
-        arrive: called before each function of a layer, with the call as it is made in the end.
-    """
-
-    def __init__(
-        self, values: Mapping[int, Tensor], arrive: Callable[[int, LayerCall], None] | None = None
-    ):
-        super().__init__()
-        self.values, self.arrive = values, arrive
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = kwargs or {}
-        replaced = args, named
-        if self.values:
-            replaced = tuple(map(self._value, args)), {k: self._value(v) for k, v in named.items()}
-        if self.arrive is not None and LayerCall.is_known(func):
-            key = id(LayerCall(func, args, named).weight)
-            self.arrive(key, LayerCall(func, *replaced))
-        if func is F.multi_head_attention_forward:
-            # Of a packed bias the linear layers inside get parts, which are not known by identity.
-            if "in_proj_bias" in named:
-                named = {**named, "in_proj_bias": self._value(named["in_proj_bias"])}
-            elif len(args) > _BIAS_PLACE:
-                packed = self._value(args[_BIAS_PLACE])
-                args = (*args[:_BIAS_PLACE], packed, *args[_BIAS_PLACE + 1 :])
-            with self:  # for the linear layers inside
-                return _ATTENTION(*args, **named)
-        return func(*replaced[0], **replaced[1])
-
-    def _value(self, value: Any) -> Any:
-        return self.values.get(id(value), value) if isinstance(value, Tensor) else value
 
 
 class _StoppedError(Exception):
@@ -126,6 +73,7 @@ class Lockstep:
         sizes: for each call of a site, in order, the bytes that one image takes before it.
         memory: how many bytes all images together may take before a layer. Where they would take
             more, the first of them stand for all, and the others follow when these are past.
+        parts: see `Replaced`.
     """
 
     def __init__(
@@ -135,8 +83,9 @@ class Lockstep:
         dense: Mapping[int, Tensor] | None,
         sizes: Sequence[int],
         memory: int,
+        parts: Parts = MappingProxyType({}),
     ):
-        self.model, self.sites, self.dense = model, sites, dense
+        self.model, self.sites, self.dense, self.parts = model, sites, dense, parts
         self.sizes, self.memory = sizes, memory
         self._active = self._skips = self._passed = 0
         self._runs: list[_Run] = []
@@ -199,7 +148,8 @@ class Lockstep:
             self._wait(run)
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
-                stack.enter_context(Replaced(values, lambda k, c: self._arrive(index, k, c)))
+                arrive = partial(self._arrive, index)
+                stack.enter_context(Replaced(values, arrive, self.parts))
                 images, run.images = run.images, None
                 self.model(images)
         except _StoppedError:
