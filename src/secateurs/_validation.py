@@ -66,6 +66,20 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     return count
 
 
+def check_positive(name: str, value: float, example: float) -> float:
+    """Return ``value`` as a float if it is a finite number above 0.
+
+    Raises:
+        InvalidArgumentError: it is not; the message writes ``example``.
+    """
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidArgumentError(
+            Argument(name), f" must be a number above 0, got {value!r}; write ",
+            Argument(name, example),
+        )  # fmt: skip
+    return float(value)
+
+
 def check_seed(name: str, value: object) -> int:
     """Return ``value`` as an int if it is an integer.
 

@@ -83,7 +83,8 @@ def test_several_seeds_have_a_folder_each_and_more_can_follow(run: Run) -> None:
 
 def test_a_run_that_is_killed_goes_on(run: Run, tmp_path: Path) -> None:
     words = ("retrain", "--dense-epochs", 4, "--epochs", 6, "--schedule", "iterative",
-             "--rounds", 3, "--regrow", "magnitude", "--limit", 300)  # fmt: skip
+             "--rounds", 3, "--regrow", "magnitude", "--limit", 300,
+             "--distill", 0.5, "--temperature", 2)  # fmt: skip
     assert run(*words, "--output", "whole").code == 0
     command = [sys.executable, "-m", "secateurs", *map(str, words), "--output", "here"]
     cache = {"SECATEURS_CACHE": os.environ["SECATEURS_CACHE"], "OMP_NUM_THREADS": "1"}
@@ -102,6 +103,7 @@ def test_a_run_that_is_killed_goes_on(run: Run, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     assert done < 12 and said.err.count("epoch") == 10 - done
     assert comparable(read_retrain_rows("here")) == comparable(read_retrain_rows("whole"))
+    assert {(row.distill, row.temperature) for row in read_retrain_rows("here")} == {(0.5, 2.0)}
     for name in ("dense", "best", "last", "masks"):
         first, second = (load_file(f"{folder}/{name}.safetensors") for folder in ("here", "whole"))
         assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
@@ -138,6 +140,8 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
         (("--ratio", 1.5), "--ratio must be from 0 to 1"),
         (("--schedule", "iterative"), "write more --epochs, or fewer --rounds"),
         (("--scope", "2:4"), "--scope 2:4 prunes at once: write --schedule one-shot and --ratio"),
+        (("--distill", 2), "--distill must be from 0 to 1"),
+        (("--distill", 0.5, "--dense-epochs", 0), "write more, or --weights"),
         (("--rewind",), "write --schedule iterative, or leave it out"),
         (("--epochs", 0), "--epochs of the retraining must be at least 1"),
         (("--lr", -1), "--lr must be a number from 0 on, got -1.0"),

@@ -80,6 +80,26 @@ def test_scores_are_those_of_the_oracle(build: Any, shape: tuple[int, ...], scor
     assert found.flatten().tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_the_packed_weight_of_an_attention_meets_three_inputs(same: bool) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(4, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(*((x, x, x) if same else (x[:, :1], x, x + 1)))[0]
+
+    model, images = Attention(), torch.randn(6, 3, 4)
+    shown = (images,) * 3 if same else (images[:, :1], images, images + 1)
+    with observed_inputs(model, images, batch_size=2):
+        target = next(t for t in sc.find_targets(model) if "in_proj" in t.name)
+        found = CRITERIA["wanda"].function(target)
+    norms = [rows.double().square().mean((0, 1)).sqrt() for rows in shown]
+    parts = zip(target.weight.double().abs().chunk(3), norms, strict=True)
+    assert torch.allclose(found, torch.cat([weight * norm for weight, norm in parts]))
+
+
 def test_inputs_are_known_inside_of_the_block_only() -> None:
     model, images = nn.Linear(4, 4), torch.randn(8, 4)
     with observed_inputs(model, images):

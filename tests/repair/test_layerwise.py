@@ -103,6 +103,33 @@ def test_at_large_layers_the_first_images_stand_for_all() -> None:
     assert torch.allclose(model[1].running_mean, few[1].running_mean, atol=1e-6)
 
 
+class Padding(nn.Module):
+    """A convolution that pads on its own, and may change afterwards what it padded."""
+
+    def __init__(self, changes: bool) -> None:
+        super().__init__()
+        self.changes, self.inner = changes, nn.Conv2d(8, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = nn.functional.pad(x, (1, 1, 1, 1))
+        if self.changes:
+            x.zero_()
+        return self.inner(padded)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_padding_by_a_network_of_its_own_makes_no_difference(changes: bool) -> None:
+    torch.manual_seed(0)
+    own = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), Padding(changes)).eval()
+    usual = nn.Sequential(*copy.deepcopy(own[:2]), nn.Conv2d(8, 4, 3, padding=1)).eval()
+    usual[2].load_state_dict(own[2].inner.state_dict())
+    found = []
+    for model in (own, usual):
+        sc.repair(sc.global_prune(model, 0.5), images(), ["batchnorm", "reconstruct"])
+        found.append(list(model.state_dict().values()))
+    assert all(map(torch.equal, *found))
+
+
 def test_the_same_every_time() -> None:
     found = []
     for _ in range(2):
@@ -138,36 +165,63 @@ def test_attention_projections_and_tokens() -> None:
 
 
 class Cross(nn.Module):
-    """Attention whose keys and values are wider than its queries, so each projection is alone."""
+    """Attention whose queries, keys and values differ, in one packed weight or in three."""
 
-    def __init__(self) -> None:
+    def __init__(self, packed: bool) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(4, 2, kdim=6, vdim=6, batch_first=True)
+        wide = None if packed else 6
+        self.packed = packed
+        self.attention = nn.MultiheadAttention(4, 2, kdim=wide, vdim=wide, batch_first=True)
+
+    def inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (x[:, :2, :4], x[..., 2:], x[..., 1:5]) if self.packed else (x[:, :2, :4], x, x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(x[..., :4], x, x, need_weights=False)[0]
+        return self.attention(*self.inputs(x), need_weights=False)[0]
+
+    def projections(self) -> list[Tensor]:
+        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        if self.packed:
+            return list(self.attention.in_proj_weight.detach().chunk(3))
+        return [getattr(self.attention, name).detach() for name in names]
 
 
-def test_projections_of_their_own_are_solved_each_with_its_part_of_the_bias() -> None:
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("steps", [["reconstruct"], ["sparsegpt", "reconstruct"]])
+def test_projections_are_solved_each_with_its_own_inputs(packed: bool, steps: list[str]) -> None:
     torch.manual_seed(0)
-    dense = Cross().double().eval()
+    dense = Cross(packed).double().eval()
     nn.init.normal_(dense.attention.in_proj_bias)
     inputs = torch.randn(20, 3, 6, dtype=torch.float64)
     model = sc.global_prune(copy.deepcopy(dense), 0.4)
-    names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-    keep = {name: getattr(model.attention, name).detach() != 0 for name in names}
-    (done,) = sc.repair(model, inputs, ["reconstruct"], batch_size=6)
-    assert done.left == ()
+    counts = [int((one == 0).sum()) for one in model.projections()]
+    (done,) = sc.repair(model, inputs, steps, batch_size=6)
+    assert done.left == () and len(done.layers) == 4
+    assert [int((one == 0).sum()) for one in model.projections()] == counts
     biases = (one.attention.in_proj_bias.detach().chunk(3) for one in (dense, model))
-    for name, bias, found in zip(names, *biases, strict=True):
-        rows = (inputs[..., :4] if name[0] == "q" else inputs).flatten(0, 1)
-        start = getattr(dense.attention, name).detach()
+    shown = dense.inputs(inputs)
+    for start, found, bias, new, rows in zip(
+        dense.projections(), model.projections(), *biases, shown, strict=True
+    ):
+        rows = rows.flatten(0, 1)
         outputs = (rows @ start.T + bias).detach()
-        weight = solved_by_hand(rows - rows.mean(0), outputs - outputs.mean(0), start, keep[name])
-        assert torch.allclose(getattr(model.attention, name), weight, atol=1e-9)
-        assert torch.allclose(found, outputs.mean(0) - weight @ rows.mean(0), atol=1e-9)
+        centred = rows - rows.mean(0), outputs - outputs.mean(0)
+        weight = solved_by_hand(*centred, start, found != 0)
+        assert torch.allclose(found, weight, atol=1e-9)
+        assert torch.allclose(new, outputs.mean(0) - weight @ rows.mean(0), atol=1e-9)
     assert all(torch.equal(value, dense.state_dict()[n])
                for n, value in sc.restore(model).state_dict().items())  # fmt: skip
+
+
+def test_the_dense_network_attends_with_its_own_packed_weight() -> None:
+    torch.manual_seed(0)
+    dense = Cross(packed=True).eval()
+    model = sc.global_prune(copy.deepcopy(dense), 0.5)
+    inputs = torch.randn(20, 3, 6)
+    (done,) = sc.repair(model, inputs, ["distill"], iterations=1, learning_rate=1e-12)
+    wanted, found = (one(inputs).flatten(0, 1).log_softmax(-1) for one in (dense, model))
+    expected = nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+    assert done.loss[0] == pytest.approx(expected.item(), rel=1e-3)
 
 
 @pytest.mark.parametrize(

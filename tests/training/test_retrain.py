@@ -61,7 +61,7 @@ def comparable(rows: list[RetrainRow]) -> list[dict[str, Any]]:
     ]
 
 
-class Stopping:
+class Stopping(TrainingImages):
     """Images that can be read so many batches long, and then the power goes."""
 
     def __init__(self, inner: LabelledImages, batches: int):
@@ -77,16 +77,24 @@ class Stopping:
                 raise KeyboardInterrupt
             yield batch
 
-    def split(self, fraction: float, *, seed: int = 0) -> tuple[Any, Any]:
-        return self.inner.split(fraction, seed=seed)
+    def part(self, which: Tensor) -> "Stopping":
+        return Stopping(self.inner.part(which), self.left)
 
 
-@pytest.mark.parametrize("schedule", ["one-shot", "iterative", "cubic"])
-@pytest.mark.parametrize("regrowth", ["none", "magnitude", "gradient"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"schedule": schedule} for schedule in ("one-shot", "iterative", "cubic")),
+        *({"schedule": "cubic", "regrowth": how} for how in ("magnitude", "gradient")),
+        {"schedule": "iterative", "regrowth": "magnitude"},
+        {"distill": 0.9},
+    ],
+    ids=str,
+)
 def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, schedule: str, regrowth: str
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    plan = replace(PLAN, schedule=schedule, regrowth=regrowth, rounds=3)
+    plan = replace(PLAN, rounds=3, **changes)
     whole = run(tmp_path / "whole", plan)
     stopped = tmp_path / "stopped"
     for batches in (6, 7, 5):  # in the dense phase, and twice in the other
@@ -131,6 +139,20 @@ def test_epochs_before_the_pruning_may_be_left_out(tmp_path: Path) -> None:
     rows = run(tmp_path, plan)
     assert [row.phase for row in rows] == ["retrain"] * 3 + ["test dense", "test pruned"]
     assert comparable(run(tmp_path, plan)) == comparable(rows)
+
+
+def test_distillation_learns_from_the_dense_network_after_its_epochs(tmp_path: Path) -> None:
+    """A network that lost nothing has nothing to learn from it, whatever its labels are."""
+    plan = replace(PLAN, ratio=0.0, distill=1.0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    with Results(tmp_path, RetrainRow) as results:
+        results.open({})
+        rows = Retraining(model, DATA, plan, row=ROW, results=results, folder=tmp_path).run()
+    losses = [row.train_loss for row in rows if row.phase == "retrain"]
+    assert losses == pytest.approx([0.0] * 3, abs=1e-6)
+    dense = load_file(tmp_path / DENSE)
+    for name, values in model.state_dict().items():
+        assert torch.allclose(values, dense[name], atol=1e-5)
 
 
 def test_a_loss_that_is_none_stops_the_run_and_keeps_the_last_weights(tmp_path: Path) -> None:
@@ -196,6 +218,8 @@ def test_crops_are_windows_of_the_padded_image() -> None:
         ({"schedule": "iterative", "rounds": 4}, "more epochs, or fewer rounds"),
         ({"rewind": True}, "only the iterative schedule has rounds"),
         ({"rounds": 0}, "rounds"),
+        ({"distill": 1.5}, "distill must be from 0 to 1"),
+        ({"temperature": 0}, "temperature must be a number above 0, got 0; write temperature=4.0"),
     ],
 )
 def test_plans_that_are_refused(changes: dict[str, Any], error: str) -> None:

@@ -33,7 +33,7 @@ from secateurs.outputs import dtype_of
 from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.repair import read_ratios
 from secateurs.repair.layerwise import batch_norms_of
-from secateurs.repair.repair_options import RepairOptions
+from secateurs.repair.repair_options import RepairOptions, passes_of
 from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.report.repair_table import repair_table
 from secateurs.report.retrain_table import layer_table
@@ -72,7 +72,7 @@ def run_repair(
     for name in ("p_prune", "keep_at_least"):
         if getattr(pruning, name) is not None:
             check_ratio(name, getattr(pruning, name))
-    read_plan(repairing, running, repairing.steps or ("reconstruct",))
+    plan = read_plan(repairing, running)
     check_count("images", asked.images)
     check_loader_options(running.batch_size, running.workers, asked.limit)
     for each in filter(None, (data, asked.test_data)):
@@ -95,8 +95,7 @@ def run_repair(
     model.model.to(device)
     normed = bool(batch_norms_of(model.model))
     steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)
-    plan = read_plan(repairing, running, steps)
-    row = _row(model, test, pruning, options, plan, calibration, name, device)
+    row = _row(model, test, pruning, options, steps, plan, calibration, name, device)
     config = _config(row, ratios, test)
     folder, output = _places(running, asked.arch, data, config)
     if output.exists() and running.resume and not (folder / "config.json").exists():
@@ -108,11 +107,12 @@ def run_repair(
         if not results.open(config, overwrite=not running.resume):
             clear(folder)
         rows = sorted(results.rows(), key=lambda each: each.stage)
-        if len(rows) == len(list(plan.groups())) + 2 and output.exists():
+        passes = passes_of(steps)
+        if len(rows) == len(passes) + 2 and output.exists():
             say("these results were there already; --overwrite repairs again")
         else:
             run = RepairRun(
-                model.model, calibration, plan,
+                model.model, calibration, passes, plan,
                 lambda: choose_masks(model.model, pruning, ratios, options, calibration),
                 {each: getattr(options, each) for each in _WHICH},
                 loader, row, results, output, _say_row,
@@ -150,6 +150,7 @@ def _row(
     test: LoadedData | None,
     pruning: RepairPruning,
     options: SelectionOptions,
+    steps: tuple[str, ...],
     plan: RepairOptions,
     calibration: Tensor,
     name: str,
@@ -177,16 +178,16 @@ def _row(
         allocation=allocation,
         keep_at_least=pruning.keep_at_least,
         p_prune=pruning.p_prune,
-        repair=";".join(plan.steps),
+        repair=";".join(steps),
         damping=plan.damping,
-        iterations=plan.distillation.iterations,
-        learning_rate=plan.distillation.learning_rate,
-        distill_batch_size=plan.distillation.batch_size,
-        features=plan.distillation.features,
-        augment=plan.distillation.augment,
-        tighten=plan.distillation.tighten,
+        iterations=plan.iterations,
+        learning_rate=plan.learning_rate,
+        distill_batch_size=plan.distill_batch_size,
+        features=plan.features,
+        augment=plan.augment,
+        tighten=plan.tighten,
         batch_size=plan.batch_size,
-        seed=plan.distillation.seed,
+        seed=plan.seed,
         stage=0,
         steps="",
         loss=0.0,

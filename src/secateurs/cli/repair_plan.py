@@ -13,7 +13,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks
 from secateurs.repair.allocation import allocate
 from secateurs.repair.input_moments import observed_inputs
-from secateurs.repair.repair_options import RepairOptions, read_repair_options
+from secateurs.repair.repair_options import RepairOptions
 from secateurs.selection._select import select
 from secateurs.selection.selection_options import SelectionOptions
 
@@ -39,20 +39,15 @@ def read_selection(pruning: RepairPruning, seed: int) -> SelectionOptions:
     return options
 
 
-def read_plan(
-    repairing: Repairing, running: RepairRunning, steps: tuple[str, ...]
-) -> RepairOptions:
+def read_plan(repairing: Repairing, running: RepairRunning) -> RepairOptions:
     """How to repair.
 
     Raises:
         InvalidArgumentError: a number is out of range.
     """
-    return read_repair_options(
-        steps,
+    return RepairOptions(
         damping=repairing.damping,
         batch_size=running.batch_size,
-        most_values=200_000,
-        memory=2**29,
         iterations=repairing.iterations,
         learning_rate=repairing.lr,
         seed=repairing.seed,
@@ -60,7 +55,6 @@ def read_plan(
         features=repairing.features,
         augment=repairing.augment,
         tighten=repairing.tighten,
-        state=None,
     )
 
 

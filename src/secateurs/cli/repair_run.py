@@ -27,7 +27,7 @@ from secateurs.training.zero_masks import masks_from_zeros
 
 MASKS = "masks.safetensors"
 DENSE, PRUNED = 0, 1  # the first stages
-_STAGE, _STATE = "stage-{}.safetensors", "distill-{}.pt"
+_STAGE, _STATE = "stage-{}.safetensors", "pass-{}.pt"
 
 
 @dataclass
@@ -37,7 +37,8 @@ class RepairRun:
     Attributes:
         model: the network, dense.
         images: the calibration images.
-        options: the steps, and how they work.
+        passes: the steps of each pass of the repair.
+        options: how they work.
         choose: chooses the masks.
         counted: the keyword arguments of `secateurs.sparsity` that say which weights compete.
         scored: a loader of labelled images, None for none.
@@ -49,6 +50,7 @@ class RepairRun:
 
     model: nn.Module
     images: Tensor
+    passes: Sequence[tuple[str, ...]]
     options: RepairOptions
     choose: Callable[[], Masks]
     counted: dict[str, Any]
@@ -64,10 +66,9 @@ class RepairRun:
         Returns:
             The rows of all stages, in order.
         """
-        groups = list(self.options.groups())
-        done = self._done({row.stage for row in self.results.rows()}, len(groups))
+        done = self._done({row.stage for row in self.results.rows()})
         before = self._resume(done) if done else self._begin()
-        for number, group in enumerate(groups, start=PRUNED + 1):
+        for number, group in enumerate(self.passes, start=PRUNED + 1):
             if number <= done:
                 continue
             report = self._repair(number, group)
@@ -78,10 +79,10 @@ class RepairRun:
             self._add(self._measured(number, ";".join(group), report.seconds), report, 1)
             self._path(number - 1).unlink(missing_ok=True)
             self._state(number).unlink(missing_ok=True)
-        if _changes_masks(self.options.steps):
+        if any(map(_changes_masks, self.passes)):
             masks_from_zeros(self.model).save(self.results.folder / MASKS)
         save_weights(self.output, self.model)
-        self._path(len(groups) + PRUNED).unlink(missing_ok=True)
+        self._path(len(self.passes) + PRUNED).unlink(missing_ok=True)
         return sorted(self.results.rows(), key=lambda row: row.stage)
 
     def _begin(self) -> list[RepairRow]:
@@ -95,37 +96,23 @@ class RepairRun:
     def _resume(self, done: int) -> list[RepairRow]:
         """Bring the model to where an earlier run has left it, whose rows are on disk."""
         masks, values = Masks.load(self.results.folder / MASKS), load_file(self._path(done))
-        if any(map(_changes_masks, list(self.options.groups())[: done - PRUNED])):
+        if any(map(_changes_masks, self.passes[: done - PRUNED])):
             masks = Masks.from_tensors({name: values[name] != 0 for name in masks})
         apply_masks(self.model, masks)
         put_repaired_values(self.model, values)
         return []
 
-    def _done(self, stages: set[int], groups: int) -> int:
+    def _done(self, stages: set[int]) -> int:
         """The last stage whose row and values are there; 0 for none."""
-        for number in range(groups + PRUNED, PRUNED, -1):
+        for number in range(len(self.passes) + PRUNED, PRUNED, -1):
             if number in stages and self._path(number).is_file():
                 return number
         return 0
 
     def _repair(self, number: int, group: Sequence[str]) -> StepReport:
-        options, distillation = self.options, self.options.distillation
         say(f"{', '.join(group)}: {len(self.images)} images ...")  # it may take minutes
-        (report,) = repair(
-            self.model,
-            self.images,
-            group,
-            damping=options.damping,
-            batch_size=options.batch_size,
-            iterations=distillation.iterations,
-            learning_rate=distillation.learning_rate,
-            seed=distillation.seed,
-            distill_batch_size=distillation.batch_size,
-            features=distillation.features,
-            augment=distillation.augment,
-            tighten=distillation.tighten,
-            state=self._state(number) if group == ("distill",) else None,
-        )
+        options = replace(self.options, state=self._state(number))
+        (report,) = repair(self.model, self.images, group, **vars(options))
         return report
 
     def _add(self, row: RepairRow, report: StepReport, after: int) -> None:
@@ -167,7 +154,7 @@ class RepairRun:
         return self.results.folder / _STAGE.format(stage)
 
     def _state(self, stage: int) -> Path:
-        """What an interrupted distillation goes on from."""
+        """What an interrupted pass goes on from."""
         return self.results.folder / _STATE.format(stage)
 
 

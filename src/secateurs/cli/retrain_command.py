@@ -155,6 +155,11 @@ def make_plan(
         "augment": training.augment,
         "amp": amp,
     }
+    if training.distill and asked.weights is None and dense == 0:
+        raise InvalidArgumentError(
+            "--distill learns from the dense network, which is not trained with --dense-epochs 0: "
+            "write more, or --weights"
+        )
     neighbours = NOfM.read(pruning.scope)
     ratio = pruning.ratio
     if ratio is None:
@@ -173,6 +178,8 @@ def make_plan(
         every=pruning.every,
         floor=pruning.keep_at_least,
         regrowth=pruning.regrow,
+        distill=training.distill,
+        temperature=training.temperature,
         options=SelectionOptions(**{name: value for name, value in which.items() if value}),
         seed=seed,
     )
@@ -274,6 +281,8 @@ def _row(
         p_prune=plan.ratio,
         schedule=schedule,
         regrowth=plan.regrowth,
+        distill=plan.distill,
+        temperature=plan.temperature,
         optimizer="",
         learning_rate=0.0,
         weight_decay=0.0,

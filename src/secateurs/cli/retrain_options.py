@@ -113,6 +113,9 @@ class RetrainTraining:
         warmup: Epochs over which the learning rate rises.
         batch_size: Images a step.
         augment: none, shift (by up to two pixels) or crop-flip.
+        distill: Weight in the retraining of the dense network's answers beside the labels, from 0
+            (labels alone) to 1 (Hinton et al. 2015); often 0.9.
+        temperature: Of these answers: the higher, the more the less likely classes count.
         seed: Of weights, order, augmentation and draws.
         seeds: Several runs, one a seed.
     """
@@ -126,6 +129,8 @@ class RetrainTraining:
     warmup: float = 0.0
     batch_size: Annotated[Whole, Parameter(alias="-b")] = 128
     augment: Literal["none", "shift", "crop-flip"] = "none"
+    distill: float = 0.0
+    temperature: float = 4.0
     seed: Whole = 0
     seeds: Several[int] = ()
 

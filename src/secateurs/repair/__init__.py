@@ -11,6 +11,7 @@ from secateurs.repair.pipeline import repair as _repair
 from secateurs.repair.ratio_files import read_ratios as read_ratios
 from secateurs.repair.ratio_files import write_ratios as write_ratios
 from secateurs.repair.repair_options import STEPS as STEPS
+from secateurs.repair.repair_options import RepairOptions as RepairOptions
 
 
 class _CallableModule(ModuleType):

@@ -1,74 +1,29 @@
 """Self-distillation: a few hundred steps toward the dense network's outputs, without labels."""
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.repair.changes import Changes
 from secateurs.repair.divergence import Features, divergence, logits_in, loss, outputs_of
 from secateurs.repair.layerwise import PrunedWeight
+from secateurs.repair.pass_state import check_key, pass_key
+from secateurs.repair.repair_options import RepairOptions
 from secateurs.repair.tightening import Tightening
 from secateurs.training._hold import Hold
 from secateurs.training.augmentation import AUGMENTATIONS
 from secateurs.training.run_state import load_state, save_state
 
-
-@dataclass(frozen=True)
-class Distillation:
-    """How to distill.
-
-    Attributes:
-        iterations: steps of the optimizer, at most.
-        learning_rate: at its highest.
-        seed: of the order of the images, and of their random changes.
-        batch_size: images a step.
-        features: the weight of the features' error beside that of the outputs.
-        augment: a name in `secateurs.training.augmentation.AUGMENTATIONS`, or ``"auto"``.
-        tighten: the share of the iterations over which what is pruned goes; 0 for masks held.
-        state: the file that an interrupted distillation goes on from; None for no file.
-        held_out: the part of the images that is not learned from, but decides what is kept.
-        most_held_out: how many images that is at most.
-        looks: how often the held-out images are looked at.
-        patience: after how many looks without a better one it ends.
-    """
-
-    iterations: int = 300
-    learning_rate: float = 1e-3
-    seed: int = 0
-    batch_size: int = 32
-    features: float = 0.0
-    augment: str = "auto"
-    tighten: float = 0.0
-    state: Path | None = None
-    held_out: float = 0.125
-    most_held_out: int = 1024
-    looks: int = 15
-    patience: int = 5
-
-    def for_images(self, images: Tensor) -> "Distillation":
-        """The same with the changes that suit such images, if none were named.
-
-        Raises:
-            InvalidArgumentError: those that were named are for images alone.
-        """
-        pictures = images.dim() == 4 and images.is_floating_point()
-        if self.augment == "auto":
-            colours = pictures and images.shape[1] == 3
-            return replace(self, augment="crop-flip" if colours else "none")
-        if self.augment != "none" and not pictures:
-            raise InvalidArgumentError(
-                f"augment={self.augment!r} changes images of shape (channels, height, width), "
-                f"these are of shape {tuple(images.shape[1:])}: write ",
-                Argument("augment", "none"),
-            )
-        return self
+_HELD_OUT, _MOST_HELD_OUT = 0.125, 1024
+"""The part of the images that is not learned from but decides what is kept, and its limit."""
+_LOOKS, _PATIENCE = 15, 5
+"""How often these are looked at, and after how many looks without a better one it ends."""
 
 
 def distill(
@@ -78,7 +33,7 @@ def distill(
     weights: Sequence[PrunedWeight],
     features: Sequence[int],
     changes: Changes,
-    how: Distillation,
+    how: RepairOptions,
 ) -> int:
     """Train a pruned network to give the dense network's outputs, which takes no label.
 
@@ -149,15 +104,15 @@ class _Distiller:
         weights: Sequence[PrunedWeight],
         features: Sequence[int],
         parameters: Sequence[Tensor],
-        how: Distillation,
+        how: RepairOptions,
     ):
         self.model, self.images, self.dense = model, images, dense
         self.parameters, self.how = parameters, how
         self.source = torch.Generator().manual_seed(how.seed)
         order = torch.randperm(len(images), generator=self.source)
-        held = min(max(1, round(how.held_out * len(images))), how.most_held_out)
+        held = min(max(1, round(_HELD_OUT * len(images))), _MOST_HELD_OUT)
         self.held, self.learned = order[:held], order[held:]
-        self.size = min(how.batch_size, len(self.learned))
+        self.size = min(how.distill_batch_size, len(self.learned))
         self.features = features if how.features else ()
         self.wanted = outputs_of(model, self._parts(self.held), dense)
         if not bool(torch.isfinite(self.wanted).all()):
@@ -172,9 +127,9 @@ class _Distiller:
     def run(self) -> int:
         """Take all steps that are left, and keep the best values."""
         now = self._progress()
-        while now.taken < self.how.iterations and now.worse < self.how.patience:
+        while now.taken < self.how.iterations and now.worse < _PATIENCE:
             self._step(now)
-            each = max(1, self.how.iterations // self.how.looks)
+            each = max(1, self.how.iterations // _LOOKS)
             if now.taken % each == 0 or now.taken == self.how.iterations:
                 self._look(now)
                 self._save(now)
@@ -226,28 +181,20 @@ class _Distiller:
         return value if math.isfinite(value) else math.inf
 
     def _parts(self, chosen: Tensor) -> list[Tensor]:
-        return [self.images[part] for part in chosen.split(self.how.batch_size)]
+        return [self.images[part] for part in chosen.split(self.how.distill_batch_size)]
 
     def _progress(self) -> _Progress:
         """The beginning, or where a file says that an earlier one was interrupted."""
         best = [p.detach().clone() for p in self.parameters]
         now = _Progress(0, 0, self._divergence(), best, self.learned[:0])
         if self.how.state is not None:
-            self.key = self._key()
-            state = load_state(self.how.state)
+            known = (self.images, *self.parameters, *self.model.buffers(), self.wanted)
+            self.key = pass_key("distill", self.how, known)
+            state = load_state(Path(self.how.state))
             if state is not None:
                 return self._resumed(state)
         self.tightening.begin()
         return now
-
-    def _key(self) -> str:
-        """What tells one distillation from another: options, images and values."""
-        digest = hashlib.sha256(repr(replace(self.how, state=None)).encode())
-        for tensor in (self.images, *self.parameters, *self.model.buffers(), self.wanted):
-            digest.update(
-                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            )
-        return digest.hexdigest()
 
     def _save(self, now: _Progress) -> None:
         if self.how.state is None:
@@ -259,14 +206,10 @@ class _Distiller:
             "optimizer": self.optimizer.state_dict(),
             "source": self.source.get_state(),
         }
-        save_state(self.how.state, state)
+        save_state(Path(self.how.state), state)
 
     def _resumed(self, state: dict[str, Any]) -> _Progress:
-        if state.get("key") != self.key:
-            raise InvalidArgumentError(
-                f"{self.how.state} belongs to another distillation (other images, options or "
-                "weights): remove it, or name another file"
-            )
+        check_key(self.how.state, state.get("key"), self.key)
         with torch.no_grad():
             for p, values in zip(self.parameters, state["values"], strict=True):
                 p.copy_(values)

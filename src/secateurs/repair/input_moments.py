@@ -1,9 +1,10 @@
 """What goes into layers, observed on images, for the criteria that read it."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_count
@@ -40,10 +41,12 @@ class _InputSite:
     def finish(self) -> None:
         """Nothing is solved."""
 
-    @property
-    def inputs(self) -> LayerInputs:
-        """What was observed."""
-        return LayerInputs(self._moments.xx / self._moments.count, self._layout)
+    @staticmethod
+    def joined(sites: "Sequence[_InputSite]") -> LayerInputs:
+        """What was observed of a weight, or of its parts, which are groups of it."""
+        moment = torch.cat([one._moments.xx / one._moments.count for one in sites])
+        layout = sites[0]._layout if len(sites) == 1 else WeightMatrix(len(sites))
+        return LayerInputs(moment, layout)
 
 
 @contextmanager
@@ -76,16 +79,22 @@ def observed_inputs(
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in batches]
     targets = ModelContents(model).targets.values()
-    known = {id(t.parameter): _InputSite(t.name) for t in targets if t.parameter.dim() > 1}
     with evaluation_mode(model):
         batches = channels_last(model, batches)
         uses = layer_uses(model, batches[0][:1])
-        sites: dict[int, Site] = {key: one for key, one in known.items() if key in uses.counts}
-        Lockstep(model, sites, None, uses.sizes_of(sites), memory).run(batches)
+        seen = {
+            target: {id(one): _InputSite(target.name) for one in uses.called(target.parameter)}
+            for target in targets
+            if target.parameter.dim() > 1
+        }
+        sites: dict[int, Site] = {}
+        for of_target in seen.values():
+            sites |= of_target
+        Lockstep(model, sites, None, uses.sizes_of(sites), memory, uses.parts).run(batches)
     try:
-        for target in targets:
-            if id(target.parameter) in sites:
-                attach_inputs(*target.places[0], known[id(target.parameter)].inputs)
+        for target, of_target in seen.items():
+            if of_target:
+                attach_inputs(*target.places[0], _InputSite.joined(list(of_target.values())))
         yield
     finally:
         for module in model.modules():

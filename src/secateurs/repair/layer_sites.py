@@ -1,6 +1,8 @@
 """Layers that are repaired: weights by least squares, channels, and BatchNorm's statistics."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,6 +125,23 @@ class WeightSite:
             x, y = moments.x / moments.count, moments.y / moments.count
             write(self.bias, y - (solved @ x[..., None])[..., 0])
 
+    def outcome(self) -> dict[str, Any]:
+        """What it wrote and found, when it is finished."""
+        # Copies, since a part of a packed weight would be saved with all of it.
+        bias = None if self.bias is None else self.bias.detach().clone()
+        found = {name: getattr(self, name) for name in ("values", "inputs", "errors")}
+        written = {"weight": self.weight.detach().clone(), "bias": bias}
+        return {**written, "mask": self.mask.clone(), **found}
+
+    def put(self, outcome: Mapping[str, Any]) -> None:
+        """Write and note that, without finding it again."""
+        write(self.weight, outcome["weight"])
+        if self.bias is not None:
+            write(self.bias, outcome["bias"])
+        self.mask = torch.empty_like(self.mask).copy_(outcome["mask"])
+        self.values, self.inputs = outcome["values"], outcome["inputs"]
+        self.errors = outcome["errors"]
+
     @staticmethod
     def _scales(weight: Tensor, xx: Tensor, yy: Tensor) -> Tensor:
         """What each output is to be multiplied by, to vary as the wanted one."""
@@ -185,6 +204,15 @@ class BatchNormSite:
         new = (scale * ratio - epsilon).clamp(min=0)
         write(self.mean, mean - (wanted - running_mean) * ((new + epsilon) / scale).sqrt())
         write(self.variance, new)
+
+    def outcome(self) -> dict[str, Any]:
+        """What it wrote, when it is finished."""
+        return {"mean": self.mean, "variance": self.variance}
+
+    def put(self, outcome: Mapping[str, Any]) -> None:
+        """Write that, without finding it again."""
+        write(self.mean, outcome["mean"])
+        write(self.variance, outcome["variance"])
 
 
 def _error(weight: Tensor, xx: Tensor, xy: Tensor, yy: Tensor) -> float:

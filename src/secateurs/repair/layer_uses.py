@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.repair.layer_calls import LayerCall
-from secateurs.repair.lockstep import Replaced
+from secateurs.repair.replaced_tensors import Parts, Replaced, packed_parts
 
 
 @dataclass
@@ -19,6 +19,7 @@ class LayerUses:
         counts: how often each layer is called, by the id of the tensor that it is known by.
         seen: the ids of all tensors that any function was handed.
         sizes: of each call the id of that tensor, and the bytes that go in, in order.
+        parts: of packed weights; see `Replaced`.
         before_batch_norm: the ids of weights whose output goes straight into a BatchNorm layer,
             with the id of that one's running mean.
     """
@@ -26,7 +27,19 @@ class LayerUses:
     counts: dict[int, int] = field(default_factory=dict[int, int])
     seen: set[int] = field(default_factory=set[int])
     sizes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    parts: Parts = field(default_factory=dict[int, tuple[Tensor, ...]])
     before_batch_norm: dict[int, int] = field(default_factory=dict[int, int])
+
+    def called(self, parameter: Tensor) -> tuple[Tensor, ...]:
+        """What the calls of a weight's layer are known by: the weight itself, or all its parts.
+
+        Nothing if it is not called, or here as a whole and there in parts.
+        """
+        parts = self.parts.get(id(parameter), ())
+        called = [id(one) in self.counts for one in (parameter, *parts)]
+        if not any(called[1:]):
+            return (parameter,) if called[0] else ()
+        return parts if all(called[1:]) and not called[0] else ()
 
     def sizes_of(self, keys: Collection[int]) -> list[int]:
         """The bytes that go into each call of some layers, in order."""
@@ -36,9 +49,9 @@ class LayerUses:
 class _Recorder(Replaced):
     """Notes the calls of layers."""
 
-    def __init__(self) -> None:
-        super().__init__({})
-        self.uses = LayerUses()
+    def __init__(self, parts: Parts) -> None:
+        super().__init__({}, parts=parts)
+        self.uses = LayerUses(parts=parts)
         self._outputs: list[tuple[int, Tensor]] = []  # kept, so that no id is used twice
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -69,7 +82,7 @@ def layer_uses(model: nn.Module, image: Tensor) -> LayerUses:
     Raises:
         InvalidArgumentError: the network does not take such images.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(packed_parts(model))
     try:
         with recorder:
             model(image)

@@ -1,9 +1,10 @@
 """The steps that go through the layers in order: BatchNorm, channels, reconstruction."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,9 +15,8 @@ from secateurs.repair.changes import Changes
 from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, WeightSite
 from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
-
-LAYERWISE = ("batchnorm", "channels", "reconstruct", "sparsegpt")
-"""The steps that one pass through the layers can take together."""
+from secateurs.repair.pass_state import LayerFile, SavedSite, pass_key
+from secateurs.repair.repair_options import RepairOptions
 
 # The bias beside each weight that can be solved for, and which of how many parts of it.
 _BIASES = {
@@ -26,6 +26,9 @@ _BIASES = {
     "k_proj_weight": ("in_proj_bias", 1, 3),
     "v_proj_weight": ("in_proj_bias", 2, 3),
 }
+
+
+_PROJECTIONS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
@@ -49,65 +52,70 @@ def repair_layers(
     dense: dict[int, Tensor],
     uses: LayerUses,
     changes: Changes,
-    *,
-    damping: float,
-    most_values: int,
-    memory: int,
+    options: RepairOptions,
 ) -> tuple[dict[str, tuple[float, float]], tuple[str, ...]]:
     """Repair layer after layer, each on the inputs that the repaired layers before it give.
 
     Args:
         model: the network, in evaluation mode.
-        steps: names in `LAYERWISE`.
+        steps: names in `secateurs.repair.repair_options.LAYERWISE`.
         batches: images, on the model's device.
         weights: those that are pruned.
         dense: what the dense network has in the place of the model's tensors.
         uses: which layers the network calls.
         changes: takes note of what is changed.
-        damping: see `masked_least_squares`.
-        most_values: see `LayerOptions`.
-        memory: see `Lockstep`.
+        options: how.
 
     Returns:
         For each weight that was solved the error of its outputs before and after; and the names of
         those that were left as they are, since they are not called once by a function that is
         known.
     """
-    images = sum(map(len, batches))
-    options = LayerOptions(
+    how = LayerOptions(
         reconstruct="reconstruct" in steps,
         channels="channels" in steps,
         choose="sparsegpt" in steps,
-        damping=damping,
-        most_values=most_values,
-        images=images,
+        damping=options.damping,
+        most_values=options.most_values,
+        images=sum(map(len, batches)),
     )
-    solves = options.reconstruct or options.choose
-    sites: dict[int, Site] = {}
+    solves = how.reconstruct or how.choose
+    sites: dict[int, SavedSite] = {}
     if "batchnorm" in steps:
         sites |= _batch_norms(model, uses)
-    solved: list[WeightSite] = []
+    solved: list[tuple[PrunedWeight, list[WeightSite]]] = []
     left: list[str] = []
-    for weight in weights if solves or options.channels else ():
-        key = id(weight.target.parameter)
-        if uses.counts.get(key) != 1 or weight.target.attribute not in _BIASES:
+    for weight in weights if solves or how.channels else ():
+        parts = uses.called(weight.target.parameter)
+        once = all(uses.counts[id(part)] == 1 for part in parts)
+        if not parts or not once or weight.target.attribute not in _BIASES:
             left.append(weight.target.name)
             continue
         # The BatchNorm behind takes away any mean and scale, if its statistics are to come.
-        normalised = uses.before_batch_norm.get(key) in sites
+        normalised = uses.before_batch_norm.get(id(parts[0])) in sites
         if normalised and not solves:
             continue
-        site = _weight_site(weight, dense, normalised, options)
-        sites[key] = site
-        solved.append(site)
+        of_weight = _weight_sites(weight, parts, dense, normalised, how)
+        sites |= {id(site.weight): site for site in of_weight}
+        solved.append((weight, of_weight))
     if not sites:
         return {}, tuple(left)
-    _note(model, weights, sites, dense, changes)
-    Lockstep(model, sites, dense, uses.sizes_of(sites), memory).run(batches)
-    _warn_of_few(solved if solves else ())
-    for site in solved if options.choose else ():
-        changes.remasked(site.weight, site.mask)
-    return {site.name: site.errors for site in solved}, tuple(left)
+    _note(model, [weight for weight, _ in solved], sites, dense, changes)
+    resumable: Mapping[int, Site] = sites
+    if options.state is not None:
+        known = (*batches, *model.parameters(), *model.buffers(), *dense.values(),
+                 *(weight.mask for weight in weights))  # fmt: skip
+        file = LayerFile(options.state, pass_key(steps, options, known))
+        resumable = {key: file.resumable(site) for key, site in sites.items()}
+    sizes = uses.sizes_of(sites)
+    Lockstep(model, resumable, dense, sizes, options.memory, uses.parts).run(batches)
+    of_all = [site for _, of_weight in solved for site in of_weight]
+    _warn_of_few(of_all if solves else ())
+    for weight, of_weight in solved if how.choose else ():
+        masks = [site.mask for site in of_weight]
+        mask = masks[0] if len(masks) == 1 else torch.cat(masks)
+        changes.remasked(weight.target.parameter, mask)
+    return {site.name: site.errors for site in of_all}, tuple(left)
 
 
 def batch_norms_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -119,8 +127,8 @@ def batch_norms_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, Site]:
-    sites: dict[int, Site] = {}
+def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, SavedSite]:
+    sites: dict[int, SavedSite] = {}
     for name, module in batch_norms_of(model):
         mean, variance = (parameter_of(module, a) for a in ("running_mean", "running_var"))
         if mean is not None and variance is not None and uses.counts.get(id(mean)) == 1:
@@ -133,35 +141,48 @@ def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, Site]:
     return sites
 
 
-def _weight_site(
-    weight: PrunedWeight, dense: dict[int, Tensor], normalised: bool, options: LayerOptions
-) -> WeightSite:
-    target = weight.target
-    parameter = target.parameter
-    attribute, part, parts = _BIASES[target.attribute]
+def _weight_sites(
+    weight: PrunedWeight,
+    parts: Sequence[Tensor],
+    dense: dict[int, Tensor],
+    normalised: bool,
+    options: LayerOptions,
+) -> list[WeightSite]:
+    """The sites of a weight that is called as a whole or in parts, each with its part of the bias.
+
+    Args:
+        weight: the weight.
+        parts: what its calls are known by.
+        dense: what the dense network has in the place of the model's tensors.
+        normalised: whether a BatchNorm behind it is repaired, too.
+        options: how it is repaired.
+    """
+    target, count = weight.target, len(parts)
+    attribute, which, of = _BIASES[target.attribute]
     bias = parameter_of(target.module, attribute)
-    if bias is not None and parts > 1:
-        bias = bias.detach().chunk(parts)[part]
-    return WeightSite(
-        target.name,
-        parameter,
-        bias,
-        dense.get(id(parameter), parameter.detach().clone()),
-        weight.mask,
-        around_mean=bias is not None or normalised,
-        options=options,
-    )
+    biases: Sequence[Tensor | None] = [None] * count
+    if bias is not None:
+        split = bias.detach().chunk(max(of, count))
+        biases = split if count > 1 else split[which : which + 1]
+    start = dense.get(id(target.parameter), target.parameter.detach().clone())
+    names = [target.name] if count == 1 else [f"{target.name} ({one})" for one in _PROJECTIONS]
+    values = (names, parts, biases, start.chunk(count), weight.mask.chunk(count))
+    around_mean = bias is not None or normalised
+    return [
+        WeightSite(*each, around_mean=around_mean, options=options)
+        for each in zip(*values, strict=True)
+    ]
 
 
 def _note(
     model: nn.Module,
     weights: Sequence[PrunedWeight],
-    sites: dict[int, Site],
+    sites: Collection[int],
     dense: dict[int, Tensor],
     changes: Changes,
 ) -> None:
     """Take note of what will change; the dense network keeps the values from before."""
-    places = [(w.target.module, a) for w in weights if id(w.target.parameter) in sites
+    places = [(w.target.module, a) for w in weights
               for a in (w.target.attribute, _BIASES[w.target.attribute][0])]  # fmt: skip
     for _, module in batch_norms_of(model):
         if id(parameter_of(module, "running_mean")) in sites:

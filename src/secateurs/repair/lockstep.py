@@ -7,37 +7,21 @@ go on. So each layer sees the inputs that the layers before it give after they w
 what is held in memory at any time is what all images are between two layers.
 """
 
-import ctypes
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from types import FunctionType
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from secateurs.errors import FailureError
+from secateurs.repair.freed_memory import freed_at_once
 from secateurs.repair.layer_calls import LayerCall
-
-
-def _no(tensors: object) -> bool:
-    del tensors
-    return False
-
-
-# The function itself, without its question whether a mode wants to have it as a whole.
-_ATTENTION = FunctionType(
-    F.multi_head_attention_forward.__code__,
-    {**vars(F), "has_torch_function": _no},
-    argdefs=F.multi_head_attention_forward.__defaults__,
-)
-
-
-_BIAS_PLACE = 6  # of in_proj_bias among its arguments
+from secateurs.repair.replaced_tensors import Parts, Replaced
 
 
 class Site(Protocol):
@@ -57,45 +41,40 @@ class Site(Protocol):
         """Solve it, after all batches were added."""
 
 
-class Replaced(TorchFunctionMode):
-    """Hands functions other tensors in the place of some, recognised by identity.
-
-    Args:
-        values: by the id of a tensor what is used instead.
-        arrive: called before each function of a layer, with the call as it is made in the end.
-    """
-
-    def __init__(
-        self, values: Mapping[int, Tensor], arrive: Callable[[int, LayerCall], None] | None = None
-    ):
-        super().__init__()
-        self.values, self.arrive = values, arrive
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        named = kwargs or {}
-        replaced = args, named
-        if self.values:
-            replaced = tuple(map(self._value, args)), {k: self._value(v) for k, v in named.items()}
-        if self.arrive is not None and LayerCall.is_known(func):
-            key = id(LayerCall(func, args, named).weight)
-            self.arrive(key, LayerCall(func, *replaced))
-        if func is F.multi_head_attention_forward:
-            # Of a packed bias the linear layers inside get parts, which are not known by identity.
-            if "in_proj_bias" in named:
-                named = {**named, "in_proj_bias": self._value(named["in_proj_bias"])}
-            elif len(args) > _BIAS_PLACE:
-                packed = self._value(args[_BIAS_PLACE])
-                args = (*args[:_BIAS_PLACE], packed, *args[_BIAS_PLACE + 1 :])
-            with self:  # for the linear layers inside
-                return _ATTENTION(*args, **named)
-        return func(*replaced[0], **replaced[1])
-
-    def _value(self, value: Any) -> Any:
-        return self.values.get(id(value), value) if isinstance(value, Tensor) else value
-
-
 class _StoppedError(Exception):
     """Another run failed."""
+
+
+class _Padded:
+    """A padded copy of images, which may be thrown away and made again.
+
+    Networks that pad on their own, as timm's ``tf_`` ones do, still hold what they padded while
+    they call the convolution: without this, runs that wait there would hold both.
+
+    Args:
+        copy: what `make` has returned.
+        source: what was padded.
+        make: pads it.
+    """
+
+    def __init__(self, copy: Tensor, source: Tensor, make: Callable[[], Tensor]):
+        self.copy, self._source, self._make = copy, source, make
+        self._version = None if source.is_inference() else source._version
+        self._bytes = 0
+
+    def drop(self) -> None:
+        """Free the copy's memory, if it can be made again."""
+        storage = self.copy.untyped_storage()
+        unchanged = self._version is not None and self._version == self._source._version
+        if unchanged and storage.nbytes() == self.copy.nbytes:
+            self._bytes = storage.nbytes()
+            storage.resize_(0)
+
+    def fill(self) -> None:
+        """Make the copy again, if it was dropped."""
+        if self._bytes:
+            self.copy.untyped_storage().resize_(self._bytes)
+            self.copy.copy_(self._make())
 
 
 class _Run:
@@ -105,6 +84,7 @@ class _Run:
         dense: whether it is the dense network.
         waiting: the call that it waits at.
         skips: how many layers it is to pass before it waits at one.
+        padded: what it padded last, if that may be what goes into the next layer.
     """
 
     def __init__(self, images: Tensor, dense: bool):
@@ -113,6 +93,22 @@ class _Run:
         self.may_go = threading.Semaphore(0)
         self.waiting: LayerCall | None = None
         self.skips = 0
+        self.padded: _Padded | None = None
+
+
+class _Running(Replaced):
+    """A run's functions; notes what it pads."""
+
+    def __init__(self, run: _Run, *args: Any):
+        super().__init__(*args)
+        self._run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func is F.pad:
+            make = partial(func, *args, **(kwargs or {}))
+            self._run.padded = _Padded(result, args[0], make)
+        return result
 
 
 class Lockstep:
@@ -126,6 +122,7 @@ class Lockstep:
         sizes: for each call of a site, in order, the bytes that one image takes before it.
         memory: how many bytes all images together may take before a layer. Where they would take
             more, the first of them stand for all, and the others follow when these are past.
+        parts: see `Replaced`.
     """
 
     def __init__(
@@ -135,8 +132,9 @@ class Lockstep:
         dense: Mapping[int, Tensor] | None,
         sizes: Sequence[int],
         memory: int,
+        parts: Parts = MappingProxyType({}),
     ):
-        self.model, self.sites, self.dense = model, sites, dense
+        self.model, self.sites, self.dense, self.parts = model, sites, dense, parts
         self.sizes, self.memory = sizes, memory
         self._active = self._skips = self._passed = 0
         self._runs: list[_Run] = []
@@ -165,15 +163,16 @@ class Lockstep:
         ]
         for thread in threads:
             thread.start()
-        try:
-            self._runs[0].may_go.release()
-            for thread in threads:
-                thread.join()
-        except BaseException:  # Ctrl-C
-            self._stop()
-            for thread in threads:
-                thread.join()
-            raise
+        with freed_at_once():
+            try:
+                self._runs[0].may_go.release()
+                for thread in threads:
+                    thread.join()
+            except BaseException:  # Ctrl-C
+                self._stop()
+                for thread in threads:
+                    thread.join()
+                raise
         if self._error is not None:
             raise self._error
 
@@ -199,7 +198,8 @@ class Lockstep:
             self._wait(run)
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
-                stack.enter_context(Replaced(values, lambda k, c: self._arrive(index, k, c)))
+                arrive = partial(self._arrive, index)
+                stack.enter_context(_Running(run, values, arrive, self.parts))
                 images, run.images = run.images, None
                 self.model(images)
         except _StoppedError:
@@ -221,12 +221,12 @@ class Lockstep:
         self._runs[(index + 1) % self._active].may_go.release()
 
     def _arrive(self, index: int, key: int, call: LayerCall) -> None:
-        site = self.sites.get(key)
-        if site is None:
-            return
-        run = self._runs[index]
-        if run.skips:
-            run.skips -= 1
+        site, run = self.sites.get(key), self._runs[index]
+        if run.padded is not None and run.padded.copy is not call.input:
+            run.padded = None
+        if site is None or run.skips:
+            run.skips -= site is not None
+            run.padded = None
             return
         if index == 0:
             self._site = site
@@ -244,16 +244,14 @@ class Lockstep:
             beside = self._runs[index - 1] if self.dense is not None else run
             site.add(call, beside.waiting or call)
             beside.waiting = None
+            for padded in (run.padded, beside.padded):
+                if padded is not None:
+                    padded.drop()
         del call
         if index == self._active - 1:
             site.finish()
-            _give_back_memory()
         self._next(index)
         self._wait(run)
-
-
-def _give_back_memory() -> None:
-    """Let the system have what the threads freed: glibc keeps it for each thread on its own."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+        padded, run.padded = run.padded, None
+        if padded is not None:
+            padded.fill()

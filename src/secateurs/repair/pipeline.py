@@ -1,11 +1,11 @@
 """`repair`: one step after the other, all or nothing."""
 
-import os
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,10 @@ from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
 from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
 from secateurs.repair.fixed_masks import refuse_fixed_masks
-from secateurs.repair.layer_uses import layer_uses
+from secateurs.repair.layer_uses import LayerUses, layer_uses
 from secateurs.repair.layerwise import PrunedWeight, repair_layers
-from secateurs.repair.repair_options import RepairOptions, read_repair_options
+from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
+from secateurs.selection.shown_keywords import shows
 
 
 @dataclass(frozen=True)
@@ -55,25 +56,15 @@ class StepReport:
     accuracy: tuple[float, float] | None = None
 
 
+@shows(RepairOptions)
 def repair(
     model: nn.Module,
     images: Tensor | Iterable[Any],
     steps: Sequence[str] = ("batchnorm", "reconstruct"),
     *,
     dense: nn.Module | None = None,
-    damping: float = 0.01,
-    batch_size: int = 8,
-    most_values: int = 200_000,
-    memory: int = 2**29,
-    iterations: int = 300,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
-    distill_batch_size: int = 32,
-    features: float = 0.0,
-    augment: str = "auto",
-    tighten: float = 0.0,
-    state: str | os.PathLike[str] | None = None,
     labelled: Iterable[Any] | None = None,
+    **options: Unpack[RepairKeywords],
 ) -> tuple[StepReport, ...]:
     """Win back what a pruned model lost, from a few images and without labels.
 
@@ -101,26 +92,9 @@ def repair(
             the first counts, so that no label is read.
         steps: which, in order.
         dense: the dense network; default the originals that pruning keeps in the model.
-        damping: of ``"reconstruct"``, as a part of the inputs' mean square.
-        batch_size: how many images run at once.
-        memory: how many bytes all images together may take before a layer; at larger layers the
-            first of them stand for all.
-        most_values: about how many values of each output channel ``"reconstruct"`` looks at, at
-            positions that are chosen at random, the same in every run.
-        iterations: of ``"distill"``, at most.
-        learning_rate: of ``"distill"``, at its highest.
-        seed: of the order of images in ``"distill"``, and of their random changes.
-        distill_batch_size: images for each step of ``"distill"``.
-        features: the weight that the error of some layers' outputs has in ``"distill"``, beside
-            that of the network's outputs; 0 for these alone.
-        augment: how ``"distill"`` changes images at random: ``"crop-flip"``, ``"shift"``,
-            ``"none"``; ``"auto"`` is ``"crop-flip"`` for images of three channels.
-        tighten: the share of ``"distill"``'s iterations over which the weights that are pruned go
-            little by little, from the dense network's values; 0 for masks that hold from the start.
-        state: a file that ``"distill"`` writes as it goes, from which the same call goes on if it
-            was interrupted, to the same result.
         labelled: batches of images and labels; they are scored before and after each step for
             the reports, and decide nothing.
+        **options: the fields of `secateurs.repair.RepairOptions`.
 
     Returns:
         What each step did, in order.
@@ -146,23 +120,17 @@ def repair(
         >>> sc.sparsity(sc.restore(model)).ratio
         0.0
     """
-    options = read_repair_options(
-        steps, damping=damping, batch_size=batch_size, most_values=most_values, memory=memory,
-        iterations=iterations, learning_rate=learning_rate, seed=seed,
-        distill_batch_size=distill_batch_size, features=features, augment=augment,
-        tighten=tighten, state=state,
-    )  # fmt: skip
+    passes, how = passes_of(steps), RepairOptions.read(repair, options)
     weights = pruned_weights(model, dense)
-    batches = calibration_images(images, options.batch_size)
+    batches = calibration_images(images, how.batch_size)
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in batches]
     changes = Changes()
     with evaluation_mode(model):
         batches = channels_last(model, batches)
         try:
-            reports = _run(
-                model, options, weights, batches, dense_values(model, dense), changes, labelled
-            )
+            values = dense_values(model, dense)
+            reports = _run(model, passes, how, weights, batches, values, changes, labelled)
             changes.keep()
         except BaseException:
             changes.undo()
@@ -182,6 +150,7 @@ def repair(
 
 def _run(
     model: nn.Module,
+    passes: Sequence[tuple[str, ...]],
     options: RepairOptions,
     weights: Sequence[PrunedWeight],
     batches: Sequence[Tensor],
@@ -189,9 +158,58 @@ def _run(
     changes: Changes,
     labelled: Iterable[Any] | None,
 ) -> tuple[StepReport, ...]:
-    if "sparsegpt" in options.steps:
+    if any("sparsegpt" in steps for steps in passes):
         refuse_fixed_masks(weights)
     uses = layer_uses(model, batches[0][:1])
+    _refuse_unseen(weights, uses)
+    shown = _head(batches)
+    wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
+    reports: list[StepReport] = []
+    score = None if labelled is None else _accuracy(model, labelled)
+    for number, steps in enumerate(passes, start=1):
+        start = time.perf_counter()
+        own = options if len(passes) == 1 else replace(options, state=_numbered(options, number))
+        before, layers, left, iterations = now, {}, (), 0
+        if steps == ("distill",):
+            keys = feature_keys(uses, {id(one.target.parameter) for one in weights})
+            how = own.for_images(batches[0])
+            iterations = distill(model, batches, dense, weights, keys, changes, how)
+        else:
+            layers, left = repair_layers(model, steps, batches, weights, dense, uses, changes, own)
+            weights = [
+                replace(one, mask=changes.mask_of(one.target.parameter, one.mask))
+                for one in weights
+            ]
+        seconds = time.perf_counter() - start
+        now = outputs_of(model, shown)
+        accuracies = None
+        if labelled is not None and score is not None:
+            before_step, score = score, _accuracy(model, labelled)
+            accuracies = before_step, score
+        reports.append(
+            StepReport(
+                steps,
+                seconds,
+                (divergence(before, wanted), divergence(now, wanted)),
+                (_agreement(before, wanted), _agreement(now, wanted)),
+                layers,
+                left,
+                iterations,
+                accuracies,
+            )
+        )
+    return tuple(reports)
+
+
+def _numbered(options: RepairOptions, number: int) -> Path | None:
+    """The file of a pass, where there are several."""
+    if options.state is None:
+        return None
+    path = Path(options.state)
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _refuse_unseen(weights: Sequence[PrunedWeight], uses: LayerUses) -> None:
     for one in weights:
         if id(one.target.parameter) not in uses.seen:
             raise InvalidArgumentError(
@@ -199,38 +217,6 @@ def _run(
                 "leave it as it is with ", Argument("exclude", [one.target.name]),
                 ", or call the layer",
             )  # fmt: skip
-    shown = _head(batches)
-    wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
-    reports: list[StepReport] = []
-    score = None if labelled is None else _accuracy(model, labelled)
-    for group in options.groups():
-        start = time.perf_counter()
-        before, layers, left, iterations = now, {}, (), 0
-        if group == ("distill",):
-            keys = feature_keys(uses, {id(one.target.parameter) for one in weights})
-            how = options.distillation.for_images(batches[0])
-            iterations = distill(model, batches, dense, weights, keys, changes, how)
-        else:
-            layers, left = repair_layers(
-                model, group, batches, weights, dense, uses, changes,
-                damping=options.damping, most_values=options.most_values, memory=options.memory,
-            )  # fmt: skip
-            weights = [
-                replace(one, mask=changes.mask_of(one.target.parameter, one.mask))
-                for one in weights
-            ]
-        seconds = time.perf_counter() - start
-        now = outputs_of(model, shown)
-        losses = divergence(before, wanted), divergence(now, wanted)
-        agreements = _agreement(before, wanted), _agreement(now, wanted)
-        accuracies = None
-        if labelled is not None and score is not None:
-            before_step, score = score, _accuracy(model, labelled)
-            accuracies = before_step, score
-        reports.append(
-            StepReport(group, seconds, losses, agreements, layers, left, iterations, accuracies)
-        )
-    return tuple(reports)
 
 
 def _head(batches: Sequence[Tensor]) -> list[Tensor]:

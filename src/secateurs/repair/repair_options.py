@@ -1,75 +1,128 @@
-"""How `secateurs.repair` works: its options, checked."""
+"""How `secateurs.repair` works: its steps and its options, checked."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypedDict, cast
 
-from secateurs._validation import check_choice, check_count, check_ratio, check_seed
+from torch import Tensor
+
+from secateurs._validation import (
+    check_choice,
+    check_count,
+    check_keywords,
+    check_positive,
+    check_ratio,
+    check_seed,
+)
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.repair.distillation import Distillation
-from secateurs.repair.layerwise import LAYERWISE
 from secateurs.training.augmentation import AUGMENTATIONS
 
+LAYERWISE = ("batchnorm", "channels", "reconstruct", "sparsegpt")
+"""The steps that one pass through the layers can take together."""
 STEPS = (*LAYERWISE, "distill")
 
 
-@dataclass(frozen=True)
-class RepairOptions:
-    """How `repair` works, checked.
+class RepairKeywords(TypedDict, total=False):
+    """The fields of `RepairOptions`, for functions that take them as keyword arguments."""
 
-    Attributes:
-        steps: names in `STEPS`.
-        damping: see `secateurs.repair.least_squares.masked_least_squares`.
-        batch_size: how many images run at once.
-        most_values: how many values of each output channel reconstruction looks at.
-        memory: see `secateurs.repair.lockstep.Lockstep`.
-        distillation: how to distill.
-    """
-
-    steps: tuple[str, ...]
     damping: float
     batch_size: int
     most_values: int
     memory: int
-    distillation: Distillation
-
-    def groups(self) -> Iterator[tuple[str, ...]]:
-        """The steps, those together that one pass through the layers takes."""
-        group: tuple[str, ...] = ()
-        for step in self.steps:
-            if step in LAYERWISE and step not in group:
-                group = (*group, step)
-                continue
-            if group:
-                yield group
-            group = (step,) if step in LAYERWISE else ()
-            if step not in LAYERWISE:
-                yield (step,)
-        if group:
-            yield group
+    iterations: int
+    learning_rate: float
+    seed: int
+    distill_batch_size: int
+    features: float
+    augment: str
+    tighten: float
+    state: str | os.PathLike[str] | None
 
 
-def read_repair_options(
-    steps: Sequence[str],
-    *,
-    damping: float,
-    batch_size: int,
-    most_values: int,
-    memory: int,
-    iterations: int,
-    learning_rate: float,
-    seed: int,
-    distill_batch_size: int,
-    features: float,
-    augment: str,
-    tighten: float,
-    state: str | os.PathLike[str] | None,
-) -> RepairOptions:
-    """The arguments of `secateurs.repair`, which describes them.
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions:
+    """How the steps of `secateurs.repair` work.
+
+    Args:
+        damping: of ``"reconstruct"`` and ``"sparsegpt"``, as a part of the inputs' mean square.
+        batch_size: how many images run at once.
+        most_values: about how many values of each output channel are looked at to solve for its
+            weights, at positions that are chosen at random, the same in every run.
+        memory: how many bytes all images together may take before a layer; at larger layers the
+            first of them stand for all.
+        iterations: of ``"distill"``, at most.
+        learning_rate: of ``"distill"``, at its highest.
+        seed: of the order of images in ``"distill"``, and of their random changes.
+        distill_batch_size: images for each step of ``"distill"``.
+        features: the weight that the error of some layers' outputs has in ``"distill"``, beside
+            that of the network's outputs; 0 for these alone.
+        augment: how ``"distill"`` changes images at random: ``"crop-flip"``, ``"shift"``,
+            ``"none"``; ``"auto"`` is ``"crop-flip"`` for images of three channels.
+        tighten: the share of ``"distill"``'s iterations over which the weights that are pruned go
+            little by little, from the dense network's values; 0 for masks that hold from the start.
+        state: a file that is written after each layer and now and then in ``"distill"``, from
+            which the same call goes on if it was interrupted, to the same result. Where the steps
+            take several passes each has a file: ``state.pt`` becomes ``state-1.pt`` and so on.
 
     Raises:
-        InvalidArgumentError: a step is unknown, or a number out of range.
+        InvalidArgumentError: a value is out of range.
+    """
+
+    damping: float = 0.01
+    batch_size: int = 8
+    most_values: int = 200_000
+    memory: int = 2**29
+    iterations: int = 300
+    learning_rate: float = 1e-3
+    seed: int = 0
+    distill_batch_size: int = 32
+    features: float = 0.0
+    augment: str = "auto"
+    tighten: float = 0.0
+    state: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "most_values", "memory", "iterations", "distill_batch_size"):
+            object.__setattr__(self, name, check_count(name, getattr(self, name)))
+        check_positive("damping", self.damping, 0.01)
+        check_positive("learning_rate", self.learning_rate, 1e-3)
+        object.__setattr__(self, "seed", check_seed("seed", self.seed))
+        if self.features:
+            check_positive("features", self.features, 1.0)
+        check_choice("augment", self.augment, ("auto", *AUGMENTATIONS))
+        check_ratio("tighten", self.tighten)
+
+    @classmethod
+    def read(cls, function: Callable[..., object], keywords: Mapping[str, object]) -> Self:
+        """Make options of the keyword arguments of a call; see `SelectionOptions.read`."""
+        check_keywords(function, keywords, [field.name for field in fields(cls)])
+        return cls(**cast("Any", keywords))
+
+    def for_images(self, images: Tensor) -> Self:
+        """The same with the changes that suit such images, if none were named.
+
+        Raises:
+            InvalidArgumentError: those that were named are for images alone.
+        """
+        pictures = images.dim() == 4 and images.is_floating_point()
+        if self.augment == "auto":
+            colours = pictures and images.shape[1] == 3
+            return replace(self, augment="crop-flip" if colours else "none")
+        if self.augment != "none" and not pictures:
+            raise InvalidArgumentError(
+                f"augment={self.augment!r} changes images of shape (channels, height, width), "
+                f"these are of shape {tuple(images.shape[1:])}: write ",
+                Argument("augment", "none"),
+            )
+        return self
+
+
+def passes_of(steps: str | Sequence[str]) -> list[tuple[str, ...]]:
+    """The steps, those together that one pass through the layers takes.
+
+    Raises:
+        InvalidArgumentError: a step is unknown, or there is none.
     """
     names = (steps,) if isinstance(steps, str) else tuple(steps)
     for name in names:
@@ -78,35 +131,10 @@ def read_repair_options(
         raise InvalidArgumentError(
             Argument("steps"), f" names none: write some of {', '.join(STEPS)}"
         )
-    if state is not None and names.count("distill") > 1:
-        raise InvalidArgumentError(
-            Argument("state"),
-            " is the file of one 'distill', and steps names several: leave it out",
-        )
-    distillation = Distillation(
-        iterations=check_count("iterations", iterations),
-        learning_rate=_positive("learning_rate", learning_rate, 1e-3),
-        seed=check_seed("seed", seed),
-        batch_size=check_count("distill_batch_size", distill_batch_size),
-        features=_positive("features", features, 1.0) if features else 0.0,
-        augment=check_choice("augment", augment, ("auto", *AUGMENTATIONS)),
-        tighten=check_ratio("tighten", tighten),
-        state=None if state is None else Path(state),
-    )
-    return RepairOptions(
-        names,
-        _positive("damping", damping, 0.01),
-        check_count("batch_size", batch_size),
-        check_count("most_values", most_values),
-        check_count("memory", memory),
-        distillation,
-    )
-
-
-def _positive(name: str, value: float, example: float) -> float:
-    if not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise InvalidArgumentError(
-            Argument(name), f" must be a number above 0, got {value!r}; write ",
-            Argument(name, example),
-        )  # fmt: skip
-    return float(value)
+    found: list[tuple[str, ...]] = []
+    for name in names:
+        if found and {name, *found[-1]} <= set(LAYERWISE) and name not in found[-1]:
+            found[-1] = (*found[-1], name)
+        else:
+            found.append((name,))
+    return found

@@ -47,8 +47,9 @@ def describe_retrain(rows: Sequence[RetrainRow]) -> str:
     """What a run pruned, and how, in one line."""
     row = next(row for row in rows if row.phase == "retrain")
     regrowth = "" if row.regrowth == "none" else f", regrowth by {row.regrowth}"
+    distilled = f", distilled by {row.distill:g} at {row.temperature:g}" if row.distill else ""
     return (
-        f"{row.data}; {row.schedule}{regrowth}; "
+        f"{row.data}; {row.schedule}{regrowth}{distilled}; "
         f"{ranking(row.granularity, row.scope, row.score)}; "
         f"{row.optimizer}, rate {row.learning_rate:g}; {row.count:,} images for validation"
     )

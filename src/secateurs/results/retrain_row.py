@@ -1,8 +1,9 @@
 """One epoch of a training that prunes, or one final score, with what is needed to repeat it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from secateurs._io.text import quoted
 from secateurs.errors import FailureError
@@ -30,6 +31,8 @@ class RetrainRow(Record):
         p_prune: Ratio of units that are pruned in the end, 0 to 1.
         schedule: How the ratio grows, such as "Cubic(0.9, ...)".
         regrowth: How pruned weights come back: "none", "magnitude" or "gradient".
+        distill: Weight of the dense network's answers beside the labels, 0 for these alone.
+        temperature: Of these answers.
         optimizer: With its settings, such as "sgd(momentum=0.9)".
         learning_rate: The highest of the phase.
         weight_decay: L2 penalty.
@@ -43,7 +46,8 @@ class RetrainRow(Record):
         epoch: Number of the epoch in its phase, from 1; of a score, the epoch whose weights it is.
         split: Which images `top1` is of: "validation", or the split of the test data.
         count: How many they are.
-        train_loss: Mean cross-entropy over the epoch, in nats; NaN for a score.
+        train_loss: Mean loss over the epoch, in nats: cross-entropy, and what `distill` adds; NaN
+            for a score.
         loss: Mean cross-entropy of `split`, in nats; may be infinite or NaN.
         top1: Accuracy on `split`, percent.
         correct: Images right, of `count`.
@@ -74,6 +78,8 @@ class RetrainRow(Record):
     p_prune: float
     schedule: str
     regrowth: str
+    distill: float = 0.0
+    temperature: float = 4.0
     optimizer: str
     learning_rate: float
     weight_decay: float
@@ -100,6 +106,11 @@ class RetrainRow(Record):
     ranks: int
     weights_sha256: str
     versions: str
+
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A row or configuration of a version without distillation, with the columns of now."""
+        return {"distill": 0.0, "temperature": 4.0, **values}
 
     def check(self) -> None:
         """Compare the columns with each other.
@@ -132,8 +143,9 @@ _COUNT, _SIZE = (0, 2**63 - 1), (0.0, math.inf)
 RetrainRow.LIMITS = {
     **dict.fromkeys(("train_batch_size", "train_count", "epoch", "ranks"), _COUNT),
     **dict.fromkeys(("count", "correct", "kept", "prunable"), _COUNT),
-    **dict.fromkeys(("p_prune", "achieved"), (0.0, 1.0)),
-    **dict.fromkeys(("learning_rate", "weight_decay", "param_count", "duration"), _SIZE),
+    **dict.fromkeys(("p_prune", "distill", "achieved"), (0.0, 1.0)),
+    **dict.fromkeys(("temperature", "learning_rate", "weight_decay"), _SIZE),
+    **dict.fromkeys(("param_count", "duration"), _SIZE),
     "top1": (0.0, 100.0),
 }
 RetrainRow.UNLIMITED = frozenset({"train_loss", "loss"})

@@ -4,7 +4,8 @@
 by a schedule (`OneShot`, `Iterative`, `Cubic`, `Constant`), and lets pruned weights come back by
 their magnitude (`MagnitudeRegrowth`) or their gradient (`GradientRegrowth`). `LightningPruning` and
 `TrainerPruning` do it in Lightning and in transformers, which are imported when they are asked for.
-`GradientPruner` prunes the backward pass alone.
+`GradientPruner` prunes the backward pass alone. `KnowledgeDistillation` is a loss that also learns
+from the dense network.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from secateurs.training._hold import Hold, hold
 from secateurs.training.erk import erk_ratios
 from secateurs.training.gradient_pruner import GradientPruner
+from secateurs.training.knowledge_distillation import KnowledgeDistillation
 from secateurs.training.pruner import Pruner
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth
 from secateurs.training.schedules import Constant, Cubic, Iterative, OneShot, Schedule
@@ -29,6 +31,7 @@ __all__ = [
     "GradientRegrowth",
     "Hold",
     "Iterative",
+    "KnowledgeDistillation",
     "MagnitudeRegrowth",
     "OneShot",
     "Pruner",

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.outputs import device_of, dtype_of, evaluation_mode, logits_of, moved
+from secateurs.training.knowledge_distillation import Objective
 from secateurs.training.labelled_images import TrainingImages, epoch, mixed, steps_of
 from secateurs.training.settings import TrainingSettings
 
@@ -48,6 +49,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     images: TrainingImages,
     settings: TrainingSettings,
+    objective: Objective,
     *,
     number: int,
     seed: int,
@@ -63,6 +65,7 @@ def train_epoch(
         optimizer: of its parameters.
         images: to train on.
         settings: batch size, augmentation, precision.
+        objective: the loss.
         number: of the epoch, counted over all phases; with ``seed`` it decides order,
             augmentation and dropout.
         seed: of the training.
@@ -92,8 +95,9 @@ def train_epoch(
             group["lr"] = rate_at(step)
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.amp):
-            logits = logits_of(network(moved(batch, device, dtype)))
-            loss = F.cross_entropy(logits.float(), labels.to(device))
+            inputs = moved(batch, device, dtype)
+            logits = logits_of(network(inputs))
+            loss = objective(inputs, logits.float(), labels.to(device))
         found = loss.detach()
         # On a GPU nothing waits here for the number.
         wrong = torch.where((wrong < 0) & ~found.isfinite(), step, wrong)

@@ -1,7 +1,8 @@
 """Images with labels, batch by batch, in an order that an epoch's number and a seed decide."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -11,23 +12,39 @@ from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.training.augmentation import AUGMENTATIONS
 
 
-class TrainingImages(Protocol):
+class TrainingImages(ABC):
     """What a training reads: `LabelledImages`, or `StreamedImages` where those do not fit."""
 
+    @abstractmethod
     def __len__(self) -> int:
         """How many images there are."""
-        ...
 
+    @abstractmethod
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of these numbers, in this order, so many at a time, with their labels."""
-        ...
+
+    @abstractmethod
+    def part(self, which: Tensor) -> Self:
+        """The images of these numbers."""
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
-        """Divide at random, always in the same way for one seed."""
-        ...
+        """Divide at random, always in the same way for one seed.
+
+        Args:
+            fraction: of the images that the second part gets, above 0, below 1.
+            seed: of the division.
+
+        Returns:
+            The first part, and the second, which has ``round(fraction * count)`` images.
+
+        Raises:
+            InvalidArgumentError: a part would be empty.
+        """
+        first, second = _division(len(self), fraction, seed)
+        return self.part(first), self.part(second)
 
 
-class LabelledImages:
+class LabelledImages(TrainingImages):
     """Images and labels in memory, as two tensors.
 
     Args:
@@ -79,32 +96,17 @@ class LabelledImages:
         return LabelledImages(self.images.to(device), self.labels.to(device))
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of these numbers, in this order, so many at a time, with their labels."""
+        """As `TrainingImages.batches`."""
         for part in order.split(batch_size):
             which = part.to(self.labels.device)
             yield self.images[which], self.labels[which]
 
-    def split(self, fraction: float, *, seed: int = 0) -> "tuple[LabelledImages, LabelledImages]":
-        """Divide at random, always in the same way for one seed.
-
-        Args:
-            fraction: of the images that the second part gets, above 0, below 1.
-            seed: of the division.
-
-        Returns:
-            The first part, and the second, which has ``round(fraction * count)`` images.
-
-        Raises:
-            InvalidArgumentError: a part would be empty.
-        """
-        first, second = (
-            LabelledImages(self.images[part], self.labels[part])
-            for part in _division(len(self), fraction, seed)
-        )
-        return first, second
+    def part(self, which: Tensor) -> "LabelledImages":
+        """As `TrainingImages.part`."""
+        return LabelledImages(self.images[which], self.labels[which])
 
 
-class StreamedImages:
+class StreamedImages(TrainingImages):
     """Images that are decoded whenever they are asked for.
 
     Args:
@@ -120,7 +122,7 @@ class StreamedImages:
         return len(cast(Sized, self.dataset))
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of these numbers, in this order, so many at a time, with their labels."""
+        """As `TrainingImages.batches`."""
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=[part.tolist() for part in order.split(batch_size)],
@@ -130,13 +132,9 @@ class StreamedImages:
             readable = labels >= 0
             yield images[readable], labels[readable]
 
-    def split(self, fraction: float, *, seed: int = 0) -> "tuple[StreamedImages, StreamedImages]":
-        """Divide as `LabelledImages.split` does."""
-        first, second = (
-            StreamedImages(Subset(self.dataset, part.tolist()), workers=self.workers)
-            for part in _division(len(self), fraction, seed)
-        )
-        return first, second
+    def part(self, which: Tensor) -> "StreamedImages":
+        """As `TrainingImages.part`."""
+        return StreamedImages(Subset(self.dataset, which.tolist()), workers=self.workers)
 
 
 def epoch(

@@ -1,26 +1,39 @@
 """Train, prune and retrain in one run that a kill cannot spoil (Han et al. 2015)."""
 
+import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from secateurs._progress import Bar
 from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.masks._sparsity import sparsity
-from secateurs.provenance import weights_sha256
 from secateurs.results import Results, RetrainRow
-from secateurs.training.epochs import DivergedError, clock, score_images, train_epoch
+from secateurs.training.epochs import (
+    DivergedError,
+    ImageScore,
+    clock,
+    score_images,
+    train_epoch,
+)
+from secateurs.training.knowledge_distillation import (
+    KnowledgeDistillation,
+    Objective,
+    cross_entropy,
+)
 from secateurs.training.labelled_images import TrainingImages, steps_of
-from secateurs.training.pruner import Pruner
+from secateurs.training.measured_row import measured_row
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.run_state import load_state, load_weights, save_state, save_weights
+from secateurs.training.settings import TrainingSettings
+from secateurs.training.training_phase import TrainingPhase
 
 STATE = "state.pt"
 DENSE, BEST, LAST = "dense.safetensors", "best.safetensors", "last.safetensors"
@@ -42,14 +55,6 @@ class RetrainData:
     validation: TrainingImages
     test: TrainingImages | None = None
     test_split: str = "test"
-
-
-@dataclass
-class _Best:
-    """The best epoch so far."""
-
-    top1: float = -1.0
-    epoch: int = 0
 
 
 class Retraining:
@@ -86,7 +91,7 @@ class Retraining:
     ) -> None:
         self.model, self.data, self.plan = model, data, plan
         self.folder, self.say, self._bar = folder, say, bar or Bar()
-        self._row, self._results = row, results
+        self._common, self._results = row, results
         self._process_group = process_group
         self.ranks, self._network = ProcessGroup(), model
         if process_group is not None:
@@ -109,81 +114,81 @@ class Retraining:
         rows = [RetrainRow.from_dict(values) for values in state.get("rows", [])]
         self._publish(rows)
         if self.plan.dense.epochs:
-            rows = self._phase("dense", rows, state if state.get("phase") == "dense" else {})
+            rows = self._train("dense", rows, state if state.get("phase") == "dense" else {})
             self.model.load_state_dict(self._read(DENSE))
         elif not state:
-            self._write(DENSE)
-        rows = self._phase("retrain", rows, state if state.get("phase") == "retrain" else {})
-        rows = self._scores(rows)
+            with self.ranks.together():  # an error of one is one of all, and all wait
+                self._write(DENSE)
+        rows = self._train("retrain", rows, state if state.get("phase") == "retrain" else {})
+        rows = self._score_tests(rows)
         self.model.load_state_dict(self._read(BEST))
         return rows
 
-    def _phase(self, phase: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
-        """The epochs of a phase that are not in ``rows`` yet."""
-        done = sum(row.phase == phase for row in rows)
-        settings = self.plan.settings(phase)
+    def _train(self, name: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
+        """Take the epochs of a phase that are not in ``rows`` yet."""
+        done = sum(row.phase == name for row in rows)
         self._bar.skip(done * len(self.data.train))
-        if done >= settings.epochs:
+        if done >= self.plan.settings(name).epochs:
             return rows
-        steps = self._steps(phase)
-        optimizer = settings.make_optimizer(self.model)
-        pruner = self._pruner(optimizer, steps) if phase == "retrain" else None
-        best = _Best(**state.get("best", {}))
+        phase = self._phase(name)
         if state:
             self.model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            if pruner is not None:
-                pruner.load_state_dict(state["pruner"])
-        offset = 0 if phase == "dense" else self.plan.dense.epochs
+            phase.load(state)
         try:
-            for number in range(done + 1, settings.epochs + 1):
+            for number in range(done + 1, phase.settings.epochs + 1):
                 seconds = clock()
-                loss = self._train(phase, number, offset + number, optimizer, pruner, steps)
-                row = self._epoch_row(phase, number, loss, seconds)
+                loss = self._epoch(phase, number)
+                found = self._scored(self.data.validation, phase.settings)
+                row = self._row(name, number, "validation", found, loss, seconds())
                 rows = [*rows, row]
-                if self._counts(phase, row) and row.top1 >= best.top1:
-                    best = _Best(row.top1, number)
-                    with self.ranks.together():  # an error of one is one of all, and all wait
-                        self._write(DENSE if phase == "dense" else BEST)
-                self._save(phase, rows, best, optimizer, pruner)
+                self._save(phase, rows, is_best=self._best_epoch(name, rows) == number)
                 self.say(row)
         finally:
-            if pruner is not None:
-                pruner.remove()
+            phase.end()
         return rows
 
-    def _pruner(self, optimizer: optim.Optimizer, steps: int) -> Pruner:
+    def _phase(self, name: str) -> TrainingPhase:
+        settings, steps = self.plan.settings(name), self._steps(name)
+        optimizer = settings.make_optimizer(self.model)
+        if name == "dense":
+            return TrainingPhase(name, settings, 0, steps, cross_entropy, optimizer, None)
+        objective = self._objective()
         try:
-            return self.plan.make_pruner(self.model, optimizer, steps)
+            pruner = self.plan.make_pruner(self.model, optimizer, steps)
         except InvalidArgumentError as error:
             raise self._with_dense(error) from error
+        first = self.plan.dense.epochs
+        return TrainingPhase(name, settings, first, steps, objective, optimizer, pruner)
 
-    def _with_dense(self, error: InvalidArgumentError) -> InvalidArgumentError:
-        """The error, and where the dense network is, whose training is not lost."""
-        dense = Argument("weights", str(self.folder / DENSE))
-        return InvalidArgumentError(error, "; the trained dense network is ", dense)
+    def _objective(self) -> Objective:
+        """The loss of the retraining."""
+        if not self.plan.distill:
+            return cross_entropy
+        dense = copy.deepcopy(self.model)
+        dense.load_state_dict(self._read(DENSE))
+        return KnowledgeDistillation(dense, self.plan.distill, self.plan.temperature)
 
-    def _train(
-        self, phase: str, number: int, overall: int, optimizer: Any, pruner: Any, steps: int
-    ) -> float:
-        settings = self.plan.settings(phase)
+    def _epoch(self, phase: TrainingPhase, number: int) -> float:
+        """Train for an epoch, and return its mean loss."""
+        begin = (number - 1) * phase.steps
         try:
             loss = train_epoch(
                 self._network,
-                optimizer,
+                phase.optimizer,
                 self.data.train,
-                settings,
-                number=overall,
+                phase.settings,
+                phase.objective,
+                number=phase.first + number,
                 seed=self.plan.seed,
-                rate_at=lambda step: self.plan.rate(phase, (number - 1) * steps + step, steps),
-                after_step=pruner.step if pruner is not None else lambda: None,
+                rate_at=lambda step: self.plan.rate(phase.name, begin + step, phase.steps),
+                after_step=phase.after_step,
                 ranks=self.ranks,
                 advance=self._bar.advance,
             )
         except DivergedError as error:
             last = self.folder / LAST
             kept = f"; the weights of the epoch before are in {last}" if last.exists() else ""
-            raise DivergedError(f"{phase} epoch {number}: {error}{kept}") from None
+            raise DivergedError(f"{phase.name} epoch {number}: {error}{kept}") from None
         except InvalidArgumentError as error:
             raise self._with_dense(error) from error
         if self._process_group is not None:  # each rank has seen other images last
@@ -192,96 +197,71 @@ class Retraining:
                 dist.broadcast(buffer, first, group=self._process_group)
         return loss
 
-    def _counts(self, phase: str, row: RetrainRow) -> bool:
-        """Whether an epoch may be the best one: those before the last pruning are not sparse."""
-        return phase == "dense" or self.plan.is_final(row.epoch, self._steps(phase))
+    def _with_dense(self, error: InvalidArgumentError) -> InvalidArgumentError:
+        """The error, and where the dense network is, whose training is not lost."""
+        dense = Argument("weights", str(self.folder / DENSE))
+        return InvalidArgumentError(error, "; the trained dense network is ", dense)
 
     def _steps(self, phase: str) -> int:
         size = self.plan.settings(phase).batch_size
         return steps_of(self.data.train, size, self.ranks.size)
 
-    def _epoch_row(
-        self, phase: str, number: int, train_loss: float, seconds: Callable[[], float]
-    ) -> RetrainRow:
-        found = score_images(
-            self.model, self.data.validation, amp=self.plan.settings(phase).amp, ranks=self.ranks
-        )
-        return self._row_of(
-            phase, number, "validation", found, train_loss=train_loss, duration=seconds()
-        )
+    def _scored(self, images: TrainingImages, settings: TrainingSettings) -> ImageScore:
+        return score_images(self.model, images, amp=settings.amp, ranks=self.ranks)
 
-    def _row_of(
-        self, phase: str, number: int, split: str, found: Any, **columns: Any
+    def _row(
+        self, phase: str, number: int, split: str, found: ImageScore, loss: float, seconds: float
     ) -> RetrainRow:
-        options = self.plan.options
-        counted = sparsity(
-            self.model, layers=options.layers, include=options.include, exclude=options.exclude
-        )
-        settings = self.plan.settings("dense" if phase.endswith("dense") else "retrain")
-        return replace(
-            self._row,
-            optimizer=settings.described,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            augment=settings.augment,
-            train_batch_size=settings.batch_size,
-            amp=settings.amp,
-            phase=phase,
-            epoch=number,
-            split=split,
-            count=found.count,
-            correct=found.correct,
-            top1=found.top1,
-            loss=found.loss,
-            train_count=len(self.data.train),
-            achieved=counted.ratio,
-            kept=counted.total - counted.zeros,
-            prunable=counted.total,
-            ranks=self.ranks.size,
-            weights_sha256=weights_sha256(self.model),
-            **columns,
-        )
+        row = replace(
+            self._common, phase=phase, epoch=number, split=split, train_loss=loss,
+            duration=seconds, train_count=len(self.data.train), ranks=self.ranks.size,
+        )  # fmt: skip
+        return measured_row(row, self.model, self.plan, found)
 
-    def _scores(self, rows: list[RetrainRow]) -> list[RetrainRow]:
-        """The test images, once, with the dense network and with the best pruned one."""
+    def _score_tests(self, rows: list[RetrainRow]) -> list[RetrainRow]:
+        """Score the test images, once, with the dense network and with the best pruned one."""
         if self.data.test is None or any(row.phase == "test pruned" for row in rows):
             return rows
-        amp = self.plan.retraining.amp
-        for phase, name in (("test dense", DENSE), ("test pruned", BEST)):
+        for phase, trained, name in (
+            ("test dense", "dense", DENSE),
+            ("test pruned", "retrain", BEST),
+        ):
             self.model.load_state_dict(self._read(name))
             seconds = clock()
-            found = score_images(self.model, self.data.test, amp=amp, ranks=self.ranks)
-            columns = {"train_loss": float("nan"), "duration": seconds()}
-            epoch = self._best_epoch("dense" if name == DENSE else "retrain", rows)
-            row = self._row_of(phase, epoch, self.data.test_split, found, **columns)
+            found = self._scored(self.data.test, self.plan.retraining)
+            epoch = self._best_epoch(trained, rows)
+            row = self._row(phase, epoch, self.data.test_split, found, math.nan, seconds())
             rows = [*rows, row]
             self.say(row)
         with self.ranks.together():
             if self.ranks.rank == 0:
                 state = load_state(self.folder / STATE) or {}
-                state["rows"] = [row.as_dict() for row in rows]
-                save_state(self.folder / STATE, state)
+                save_state(self.folder / STATE, state | {"rows": [row.as_dict() for row in rows]})
             self._publish(rows)
         return rows
 
     def _best_epoch(self, phase: str, rows: list[RetrainRow]) -> int:
-        """The last of those with the highest accuracy; 0 where there was none."""
-        found = [row for row in rows if row.phase == phase and self._counts(phase, row)]
-        return max(((row.top1, row.epoch) for row in found), default=(0.0, 0))[1]
+        """The last of those with the highest accuracy; 0 where there was none.
 
-    def _save(
-        self, phase: str, rows: list[RetrainRow], best: _Best, optimizer: Any, pruner: Any
-    ) -> None:
+        Epochs before the last pruning do not count: they are not sparse enough.
+        """
+        steps = self._steps(phase)
+        found = [
+            (row.top1, row.epoch)
+            for row in rows
+            if row.phase == phase and (phase == "dense" or self.plan.is_final(row.epoch, steps))
+        ]
+        return max(found, default=(0.0, 0))[1]
+
+    def _save(self, phase: TrainingPhase, rows: list[RetrainRow], *, is_best: bool) -> None:
         """Bring a finished epoch to disk: weights, then the state that counts it, then its row."""
-        state: dict[str, Any] = {
-            "phase": phase,
+        state = phase.state() | {
             "rows": [row.as_dict() for row in rows],
-            "best": {"top1": best.top1, "epoch": best.epoch},
             "model": self.model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "pruner": None if pruner is None else pruner.state_dict(),
         }
-        with self.ranks.together():
+        with self.ranks.together():  # an error of one is one of all, and all wait
+            if is_best:
+                self._write(DENSE if phase.name == "dense" else BEST)
             self._write(LAST)
             if self.ranks.rank == 0:
                 save_state(self.folder / STATE, state)
@@ -292,7 +272,7 @@ class Retraining:
             self._results.add_all(rows)
 
     def _write(self, name: str) -> None:
-        """The weights as anybody can load them."""
+        """Write the weights as anybody can load them."""
         if self.ranks.rank == 0:
             save_weights(self.folder / name, self.model)
 

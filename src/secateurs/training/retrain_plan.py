@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn, optim
 
-from secateurs._validation import as_integer, check_choice, check_ratio
+from secateurs._validation import as_integer, check_choice, check_positive, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionOptions
@@ -37,6 +37,9 @@ class RetrainPlan:
             many at once change the network too much.
         floor: the share of its units that each layer keeps at least.
         regrowth: one of `REGROWTHS`.
+        distill: how much the retraining learns from the dense network's answers beside the labels,
+            from 0 to 1; see `KnowledgeDistillation`.
+        temperature: of those answers.
         options: what is one unit, which weights compete, and how they are scored; its seed is that
             of the plan.
         seed: of order, augmentation and draws.
@@ -55,6 +58,8 @@ class RetrainPlan:
     every: int | None = None
     floor: float = 0.0
     regrowth: str = "none"
+    distill: float = 0.0
+    temperature: float = 4.0
     options: SelectionOptions = field(default_factory=SelectionOptions)
     seed: int = 0
 
@@ -70,6 +75,8 @@ class RetrainPlan:
             )  # fmt: skip
         check_ratio("ramp", self.ramp)
         check_ratio("floor", self.floor)
+        check_ratio("distill", self.distill)
+        check_positive("temperature", self.temperature, 4.0)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("regrowth", self.regrowth, REGROWTHS)
         for name in ("rounds", "every"):

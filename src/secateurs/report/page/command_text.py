@@ -75,6 +75,8 @@ def _of_retraining(rows: Sequence[RetrainRow]) -> tuple[str, Options]:
         "ratio": [first.p_prune],
         "schedule": [first.schedule.split(",")[0].split()[0]],
         "regrow": [first.regrowth if first.regrowth != "none" else ""],
+        "distill": [first.distill or ""],
+        "temperature": [first.temperature if first.distill else ""],
         "granularity": [first.granularity],
         "scope": [first.scope],
         "score": [first.score],

@@ -1,0 +1,30 @@
+"""Memory that goes back to the system as soon as a tensor is freed."""
+
+import ctypes
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_USUAL_MOST = 2**25  # as far as glibc raises the threshold by itself
+
+
+@contextmanager
+def freed_at_once(least: int = 2**20) -> Generator[None]:
+    """For a ``with`` block, let glibc give large tensors back to the system when they are freed.
+
+    It gives back what it mapped for one block alone, which it does from a size on that it raises
+    by itself to 32 MiB. Smaller blocks come from an arena of the thread that asks, and stay there
+    when they are freed: with dozens of threads, as in `Lockstep`, more than a GiB.
+
+    Args:
+        least: the size in bytes from which on a block is mapped alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, least)
+    try:
+        yield
+    finally:
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _USUAL_MOST)

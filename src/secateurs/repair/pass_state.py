@@ -1,0 +1,151 @@
+"""What a pass of a repair has done so far, in a file that an interrupted one goes on from."""
+
+import io
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.provenance import tensors_sha256
+from secateurs.repair.layer_calls import LayerCall
+from secateurs.repair.lockstep import Site
+from secateurs.repair.repair_options import RepairOptions
+from secateurs.results.durable import replace_files, write_failure
+
+_HEADER = struct.Struct(">QI")  # length and checksum of a part
+
+
+def pass_key(what: object, options: RepairOptions, tensors: Iterable[Tensor]) -> str:
+    """What tells one pass from another: its steps, options, images and values."""
+    digest = tensors_sha256({str(number): one for number, one in enumerate(tensors)})
+    return f"{what} {replace(options, state=None)} {digest}"
+
+
+def check_key(path: object, found: object, wanted: str) -> None:
+    """Refuse the file of another pass.
+
+    Raises:
+        InvalidArgumentError: it is one.
+    """
+    if found != wanted:
+        raise InvalidArgumentError(
+            f"{path} belongs to another repair (other images, options or weights): remove it, or "
+            "name another file"
+        )
+
+
+class SavedSite(Site, Protocol):
+    """A layer that is to be repaired, of which the outcome can be saved."""
+
+    def outcome(self) -> dict[str, Any]:
+        """What it wrote and found, when it is finished."""
+        ...
+
+    def put(self, outcome: Mapping[str, Any]) -> None:
+        """Write and note that, without finding it again."""
+        ...
+
+
+class LayerFile:
+    """The outcomes of layers, in a file to which each is added when it is finished.
+
+    Each part has a header, its length and its checksum. What a kill or a power cut spoiled at the
+    end is done again.
+
+    Args:
+        path: the file.
+        key: what tells this pass from others.
+
+    Raises:
+        InvalidArgumentError: the file is of another pass.
+        FailureError: it cannot be read or written, or is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], key: str):
+        self._path = Path(path)
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            content = _part({"key": key})
+            replace_files({self._path: content})
+        except OSError as error:
+            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        parts = list(_parts(content))
+        if not parts or "key" not in parts[0][0]:
+            raise FailureError(
+                f"{path} is damaged, or not the state of a repair: remove it, or name another file"
+            )
+        check_key(path, parts[0][0]["key"], key)
+        self._outcomes = {one["name"]: one for one, _ in parts[1:]}
+        self._end = parts[-1][1]
+
+    def resumable(self, site: SavedSite) -> Site:
+        """The site, or one that does nothing more, if an earlier call has finished it."""
+        if site.name in self._outcomes:
+            site.put(self._outcomes[site.name])
+            return _FinishedSite(site.name)
+        return _NotedSite(site, self)
+
+    def note(self, site: SavedSite) -> None:
+        """Add what a site found."""
+        try:
+            with self._path.open("r+b") as file:
+                file.seek(self._end)
+                file.truncate()
+                file.write(_part(site.outcome() | {"name": site.name}))
+                file.flush()
+                os.fsync(file.fileno())
+                self._end = file.tell()
+        except OSError as error:
+            raise write_failure(self._path, error) from error
+
+
+def _part(values: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    torch.save(values, file)
+    content = file.getvalue()
+    return _HEADER.pack(len(content), crc32(content)) + content
+
+
+def _parts(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each part up to the first that is not whole, and where it ends."""
+    end = 0
+    while end + _HEADER.size <= len(content):
+        length, checksum = _HEADER.unpack_from(content, end)
+        start, end = end + _HEADER.size, end + _HEADER.size + length
+        if crc32(content[start:end]) != checksum or end > len(content):
+            return
+        yield torch.load(io.BytesIO(content[start:end]), weights_only=True), end
+
+
+class _FinishedSite:
+    """A layer that was repaired by an earlier call."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def add(self, call: LayerCall, dense: LayerCall, /) -> None:
+        """Nothing is looked at."""
+
+    def finish(self) -> None:
+        """Nothing is solved."""
+
+
+class _NotedSite:
+    """A layer of which the outcome is saved."""
+
+    def __init__(self, site: SavedSite, file: LayerFile):
+        self.name, self._site, self._file = site.name, site, file
+        self.add = site.add
+
+    def finish(self) -> None:
+        """Solve it, and save what was found."""
+        self._site.finish()
+        self._file.note(self._site)

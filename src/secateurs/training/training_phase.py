@@ -1,0 +1,58 @@
+"""A phase of a retraining: what its epochs have in common."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import optim
+
+from secateurs.training.knowledge_distillation import Objective
+from secateurs.training.pruner import Pruner
+from secateurs.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class TrainingPhase:
+    """What the epochs of a phase have in common, and what is saved of it.
+
+    Attributes:
+        name: "dense" or "retrain".
+        settings: how it is trained.
+        first: how many epochs there were before it.
+        steps: of an epoch.
+        objective: the loss.
+        optimizer: of the network's parameters.
+        pruner: prunes after each step; None in the dense phase.
+    """
+
+    name: str
+    settings: TrainingSettings
+    first: int
+    steps: int
+    objective: Objective
+    optimizer: optim.Optimizer
+    pruner: Pruner | None
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.pruner is not None:
+            self.pruner.load_state_dict(state["pruner"])
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed phase needs beside the model."""
+        return {
+            "phase": self.name,
+            "optimizer": self.optimizer.state_dict(),
+            "pruner": None if self.pruner is None else self.pruner.state_dict(),
+        }
+
+    def after_step(self) -> None:
+        """Prune, if it is time."""
+        if self.pruner is not None:
+            self.pruner.step()
+
+    def end(self) -> None:
+        """Stop holding masks."""
+        if self.pruner is not None:
+            self.pruner.remove()
