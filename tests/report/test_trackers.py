@@ -17,6 +17,8 @@ from retrain_rows import ROW
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report.trackers import open_tracker, points_of
 from secateurs.results import Results, RetrainRow
+from sensitivity_rows import make_sensitivity_row
+from speed_rows import make_speed_row
 from transfer_rows import make_transfer_row
 
 EPOCH = replace(
@@ -36,6 +38,10 @@ def test_the_points_of_each_kind_of_rows() -> None:
     assert first[0] == 1 and first[1]["retrain/top1 seed 0"] == 91.0
     assert first[1]["retrain/train_loss seed 0"] == 0.5
     assert "retrain/loss seed 0" not in second[1], "an infinite loss is no point of a curve"
+    ((step, values),) = points_of([make_speed_row(0.8, 2.0)])
+    assert step == 80 and values["batch 1 threads 1/speedup"] == 2.0
+    ((step, values),) = points_of([make_sensitivity_row("conv1", 0.5, top1=80.0)])
+    assert step == 50 and values["conv1/top1"] == 80.0
     ((step, values),) = points_of([make_transfer_row("0110", step=20, target="timm:a")])
     assert step == 20
     assert values["plain seed 0/timm_lite0 to timm_a/targeted"] == 50.0

@@ -16,7 +16,7 @@ from secateurs.report.page.layer_charts import layer_charts, layer_tables
 from secateurs.report.page.page_parts import Chart, Section
 from secateurs.report.page.run_files import Run, read_run
 from secateurs.report.page.sections import ALONE, rows_sections
-from secateurs.report.page.sweep_section import Axis
+from secateurs.report.plot import Axis
 from secateurs.results.durable import replace_files
 
 SUFFIX = ".html"
