@@ -48,7 +48,7 @@ def test_where_a_run_went_is_not_repeated(tmp_path: Path, monkeypatch: pytest.Mo
     [
         ("sensitivity", "--weights", "random", "--limit", 30, "--ratios", 0.5),
         ("speed", "--weights", "random", "--batch-sizes", 1, "--threads", 1, "--p-prune", 0.9),
-        ("budget", "--weights", "random", "--limit", 30, "--max-drop", 100),
+        ("budget", "--weights", "random", "--limit", 30, "--max-drop", 90),
     ],
 )
 def test_every_run_can_be_repeated(run: Run, words: tuple[object, ...]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.results import kind_of_rows, read_any_rows
 from secateurs.results.run_command import COMMAND, RunCommand, read_command, write_command
 
 SWEEP = RunCommand("sweep", ["--data", "a \udce9folder", "--p-prune", "0", "0.5"])
@@ -30,3 +31,8 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / COMMAND).write_text(text)
     with pytest.raises(InvalidArgumentError, match="holds no options of a run"):
         read_command(tmp_path)
+
+
+def test_the_folder_of_a_run_without_rows(tmp_path: Path) -> None:
+    write_command(tmp_path, RunCommand("budget", []))
+    assert read_any_rows(tmp_path) == [] and kind_of_rows(tmp_path) is None

@@ -33,8 +33,8 @@ from secateurs.repair import read_ratios
 from secateurs.repair.layerwise import batch_norms_of
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.report.repair_table import print_repair_table, repair_table
-from secateurs.report.retrain_table import layer_table
+from secateurs.report.repair_stages import print_repair_table, repair_table
+from secateurs.report.retrain_outcomes import layer_table
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions

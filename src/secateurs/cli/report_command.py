@@ -170,7 +170,7 @@ def _write_page(
 def _say_unfinished(kinds: Mapping[Path, type[Record] | None]) -> None:
     unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)
     if unfinished and any(kinds.values()):
-        say(f"left out, since no rows are finished yet: {unfinished}")
+        say(f"left out, since they have no finished rows: {unfinished}")
 
 
 def _only_kind(kinds: Mapping[Path, type[Record] | None]) -> type[Record]:

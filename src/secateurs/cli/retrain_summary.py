@@ -11,7 +11,7 @@ from secateurs.checkpoint.compression import compressed_size
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.masks._sparsity import sparsity
 from secateurs.report.retrain_curves import plot_retrain
-from secateurs.report.retrain_table import (
+from secateurs.report.retrain_outcomes import (
     layer_table,
     print_retrain_table,
     retrain_table,

@@ -2,9 +2,9 @@
 
 from secateurs.report.page import write_page
 from secateurs.report.plot import plot_sweep
-from secateurs.report.repair_table import print_repair_table, repair_table
+from secateurs.report.repair_stages import print_repair_table, repair_table
 from secateurs.report.retrain_curves import plot_retrain
-from secateurs.report.retrain_table import print_retrain_table, retrain_table
+from secateurs.report.retrain_outcomes import print_retrain_table, retrain_table
 from secateurs.report.run_comparison import RunDifference, compare_runs, comparison_table
 from secateurs.report.sensitivity_heatmap import plot_sensitivity
 from secateurs.report.sensitivity_table import print_sensitivity_table, sensitivity_markdown

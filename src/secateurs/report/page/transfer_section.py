@@ -213,7 +213,8 @@ def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
         {
             "data": traces,
             "layout": layout(
-                axis("Step of the attack", rangemode="tozero"),
+                # no ticks between steps
+                axis("Step of the attack", rangemode="tozero", nticks=min(benchmark.steps[-1], 10)),
                 axis(f"{outcome.capitalize()} success (%)", rangemode="tozero"),
             ),
         },

@@ -106,7 +106,7 @@ def outcome_table(runs: Sequence[Sequence[RetrainRow]]) -> tuple[TextTable, str]
         kept = round(statistics.fmean(one.kept))
         counts = [f"{one.prunable:,}", f"{kept:,}", f"{one.compression:.1f}x"]
         lines.append([printable(one.model), *counts, spread(one.dense), spread(one.pruned)])
-    said = dict.fromkeys(f"{one.count} images ({one.split}), {_of_seeds(one)}" for one in found)
+    said = dict.fromkeys(f"{one.count:,} images ({one.split}), {_of_seeds(one)}" for one in found)
     heads = ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"]
     return TextTable(heads, lines), f"Error in percent on {printable('; '.join(said))}."
 
