@@ -1,14 +1,11 @@
 import contextlib
-import io
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.table import Table
 
-from secateurs._console import make_console, print_whole, say
+from secateurs._console import make_console, say
 
 NO_SIZES = ["0", "-3", "abc", "", "1", "19", "2001", "99999999999", "²", "٨٠", "8 0", "80.0"]
 
@@ -24,15 +21,6 @@ def test_an_invalid_size_is_80(columns: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_size_is_taken(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     assert make_console().width == columns
-
-
-@pytest.mark.parametrize("width", [1, 7, 80])
-def test_a_table_keeps_its_text_at_any_width(width: int) -> None:
-    table = Table("name", "a number")
-    table.add_row("layer", "98.5 to 99.1")
-    text = io.StringIO()
-    print_whole(Console(file=text, width=width), table)
-    assert "98.5 to 99.1" in text.getvalue() and "…" not in text.getvalue()
 
 
 def test_names_in_lines_are_made_safe(capsys: pytest.CaptureFixture[str]) -> None:

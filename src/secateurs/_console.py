@@ -12,7 +12,6 @@ from secateurs.errors import require
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 NARROWEST, WIDEST, USUAL = 20, 2000, 80
 """Columns: a reported width below the first or above the second is replaced by the third."""
@@ -80,23 +79,6 @@ def say(line: str, *, always: bool = False) -> None:
     with suppress(OSError, ValueError, AttributeError):  # stderr is closed, or None
         sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
-
-
-def table_width(console: "Console", table: "Table") -> int:
-    """The width of a terminal, in columns, at which a table shows all of its text."""
-    return console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
-
-
-def print_whole(console: "Console", table: "Table") -> None:
-    """Print a table with all of its digits, wider than the terminal if needed."""
-    from rich.segment import SegmentLines
-
-    width = table_width(console, table)
-    if width <= console.width:
-        console.print(table)
-        return
-    lines = console.render_lines(table, console.options.update(max_width=width), pad=False)
-    console.print(SegmentLines(lines, new_lines=True), crop=False)
 
 
 def _is_size(name: str, text: str) -> bool:

@@ -39,7 +39,7 @@ def read(*words: str) -> dict[str, Any]:
         ("sweep --p-prune 0,0.5 --limit 3", "p_prune", (0, 0.5)),
         ("sweep --p-prune=0.5 0.7,0.9", "p_prune", (0.5, 0.7, 0.9)),
         ("sweep --p-prune 0.5 -b 3 --p_prune 0.7", "p_prune", (0.5, 0.7)),
-        ("sweep --p-prune -0.5 -.5", "p_prune", (-0.5, -0.5)),
+        ("sweep --mean -0.5 -.5", "mean", (-0.5, -0.5)),
         ("sweep --granularity weight,kernel filter", "granularity", ("weight", "kernel", "filter")),
         ("sweep --include a,b c", "include", ("a", "b", "c")),
         ("sweep --include=-x*", "include", ("-x*",)),

@@ -29,7 +29,7 @@ def test_data_weights_and_output_that_are_not_utf_8(
     assert again.out == first.out
     files = sorted((tmp_path / f"{ODD}-out").iterdir())
     assert [path.name for path in files if path.suffix != ".png"] == [
-        *("command.json", "command.txt", "config.json", "layers.jsonl", "outcomes.json"),
+        *("command.json", "config.json", "layers.jsonl", "outcomes.json"),
         *("results.csv", "results.jsonl", "sweep.svg"),
     ]
     for path in files:

@@ -27,15 +27,18 @@ def test_help_and_what_is_mistyped_load_no_torch(tmp_path: Path) -> None:
         "for words in (['--version'], ['--help'], *commands):\n"
         "    try: main(words)\n"
         "    except SystemExit as end: assert end.code == 0\n"
-        "try: main(['sweep', '--p-prune', 'half'])\n"
-        "except SystemExit as end: assert end.code == 2\n"
+        "wrong = (['sweep', '--p-prune', 'half'], ['sweep', '--p-prune', '1.5'],\n"
+        "    ['retrain', '--ratio', '2'], ['sensitivity', '--ratios', '0.5,50'])\n"
+        "for words in wrong:\n"
+        "    try: main(words)\n"
+        "    except SystemExit as end: assert end.code == 2\n"
         "heavy = {'torch', 'numpy', 'torchvision', 'timm', 'matplotlib', 'sklearn', 'PIL'}\n"
         "print('loaded:', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.endswith("loaded: []\n") and done.stderr.count("\n") == 1
+    assert done.stdout.endswith("loaded: []\n") and done.stderr.count("\n") == 4
 
 
 @pytest.mark.parametrize("words", [[], ["--markdown"]])

@@ -34,7 +34,7 @@ def test_several_sweeps_in_one_table_and_one_plot(run: Run, folders: list[Path])
     said = run("report", *folders, "-o", "new/plot.svg", "--x", "p-prune", "--title", "Ours")
     assert said.code == 0
     assert said.err.splitlines() == [
-        f"left out, since no rows are finished yet: {folders[2]}",
+        f"left out, since they have no finished rows: {folders[2]}",
         "wrote new/plot.png",
         "wrote new/plot.svg",
     ]
@@ -86,14 +86,14 @@ def test_a_transfer_as_tables(run: Run, transfers: list[Path]) -> None:
         said = run("report", path)
         assert (said.code, said.err) == (0, "")
         assert "Targeted success" in said.out and "Untargeted success" in said.out
-        assert "dwp 0.3 0.5" in said.out and "vs plain" in said.out and "\x1b" not in said.out
+        assert "dwp 0.3" in said.out and "vs plain" in said.out and "\x1b" not in said.out
 
 
 def test_a_transfer_as_plots(run: Run, transfers: list[Path]) -> None:
     said = run("report", *transfers, "-o", "new/plot.svg", "--title", "Ours", "--markdown")
     assert said.code == 0
     assert said.err.splitlines() == [
-        f"left out, since no rows are finished yet: {transfers[1]}",
+        f"left out, since they have no finished rows: {transfers[1]}",
         *(
             f"wrote new/plot-{name}.{end}"
             for name in ("heatmap", "curves")
@@ -128,7 +128,7 @@ def test_runs_of_all_kinds_as_one_page(
     said = run("report", *folders, transfers[0], "-o", "new/page.html", "--title", "Ours & theirs")
     assert (said.code, said.out) == (0, "")
     assert said.err.splitlines() == [
-        f"left out, since no rows are finished yet: {folders[2]}",
+        f"left out, since they have no finished rows: {folders[2]}",
         "wrote new/page.html",
     ]
     page = Path("new/page.html").read_text(encoding="utf-8")

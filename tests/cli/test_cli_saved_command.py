@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 from command_line import RANDOM, Run
 
-from secateurs.cli.saved_command import FILE, expand, saved
+from secateurs.cli.saved_command import expand
+from secateurs.results.run_command import COMMAND
 
 NAMES = {"--output": "--output", "-o": "--output", "--p-prune": "--p-prune", "--amp": "--amp"}
 
 
 def write(folder: Path, *options: object, command: str = "sweep") -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / FILE).write_text(json.dumps({"command": command, "options": options}))
+    (folder / COMMAND).write_text(json.dumps({"command": command, "options": options}))
     (folder / "config.json").touch()
     return folder
 
@@ -36,16 +37,27 @@ def test_options_of_a_run(
     assert expand(typed.split(), NAMES) == meant.split()
 
 
-def test_what_is_saved(tmp_path: Path) -> None:
-    words = ["sweep", "--p-prune", "0", "0.5", "-oout", "--overwrite", "--amp"]
-    saved(lambda: tmp_path, words, NAMES)()
-    assert json.loads((tmp_path / FILE).read_text())["options"] == [
-        "--p-prune",
-        "0",
-        "0.5",
-        "--amp",
-    ]
-    saved(lambda: None, words, NAMES)()  # another rank than the first has no folder
+def test_where_a_run_went_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("run"), "--p-prune", "0", "0.5", "-oout", "--overwrite", "--amp")
+    assert " ".join(expand(["sweep", "--config", "run"], NAMES)) == "sweep --p-prune 0 0.5 --amp"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sensitivity", "--weights", "random", "--limit", 30, "--ratios", 0.5),
+        ("speed", "--weights", "random", "--batch-sizes", 1, "--threads", 1, "--p-prune", 0.9),
+        ("budget", "--weights", "random", "--limit", 30, "--max-drop", 90),
+    ],
+)
+def test_every_run_can_be_repeated(run: Run, words: tuple[object, ...]) -> None:
+    assert run(*words, "-o", "a").code == 0
+    again = run(words[0], "--config", "a", "-o", "b")
+    assert again.code == 0, again.err
+    first, second = (json.loads((Path(each) / COMMAND).read_text()) for each in ("a", "b"))
+    assert second["options"] == [*map(str, words[1:]), "-o", "b"]
+    assert first["options"] == [*map(str, words[1:]), "-o", "a"]
 
 
 def test_a_sweep_is_repeated_with_another_ratio(run: Run) -> None:
@@ -66,15 +78,15 @@ def test_a_sweep_is_repeated_with_another_ratio(run: Run) -> None:
         ("sweep --config a b", "--config needs a value"),
         ("sweep --config run --config run", "--config takes one run"),
         ("sweep --config absent", "there is no run absent"),
-        ("sweep --config empty", f"empty has no {FILE}"),
-        ("sweep --config broken", f"broken/{FILE} holds no options"),
-        ("sweep --config numbers", f"numbers/{FILE} holds no options"),
-        ("retrain --config run", f"run/{FILE} is of secateurs sweep, not of secateurs retrain"),
+        ("sweep --config empty", f"empty has no {COMMAND}"),
+        ("sweep --config broken", f"broken/{COMMAND} holds no options"),
+        ("sweep --config numbers", f"numbers/{COMMAND} holds no options"),
+        ("retrain --config run", f"run/{COMMAND} is of secateurs sweep, not of secateurs retrain"),
     ],
 )
 def test_what_is_no_run(typed: str, words: str, run: Run) -> None:
     write(Path("run"), "--amp")
     write(Path("numbers"), 3)
     Path("empty").mkdir()
-    (write(Path("broken")) / FILE).write_text("{")
+    (write(Path("broken")) / COMMAND).write_text("{")
     assert words in run(*typed.split()).complaint

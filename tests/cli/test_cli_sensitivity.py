@@ -16,7 +16,7 @@ def test_ratios_are_proposed_measured_and_pruned(run: Run, tmp_path: Path) -> No
     first = run("sensitivity", *RANDOM, "--ratios", 0.5, 0.9, "--allocate", 0.6, "-o", "s")
     assert first.code == 0 and "conv1.weight" in first.out
     assert {path.name for path in Path("s").iterdir()} == {
-        *("command.txt", "config.json", "ratios.json", "results.csv", "results.jsonl"),
+        *("command.json", "config.json", "ratios.json", "results.csv", "results.jsonl"),
         *("sensitivity.png", "sensitivity.svg"),
     }
     ratios = json.loads(Path("s/ratios.json").read_text())

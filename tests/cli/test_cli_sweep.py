@@ -23,7 +23,7 @@ def test_without_options_it_trains_sweeps_and_says_where(run: Run) -> None:
     assert first.rows[0]["count"] == 896 and first.rows[0]["top1"] > 97
     assert first.rows[9]["top1"] < first.rows[0]["top1"]
     assert {path.name for path in first.folder.iterdir()} == {
-        *("command.json", "command.txt", "config.json", "layers.jsonl", "outcomes.json"),
+        *("command.json", "config.json", "layers.jsonl", "outcomes.json"),
         *("results.csv", "results.jsonl", "sweep.png", "sweep.svg"),
     }  # fmt: skip
     with (first.folder / "results.csv").open(newline="") as file:

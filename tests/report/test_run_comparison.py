@@ -85,7 +85,7 @@ def test_the_table_has_a_row_for_each_difference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comparison_table(compare_runs([write(tmp_path / "r", {0.0: [DENSE], 0.5: [SPARSE]})]))
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "the dense network" in said and "30/15" in said and "-5.00" in said and "0.036" in said
 
 

@@ -26,7 +26,7 @@ def test_the_table_has_a_layer_a_line(width: int, capsys: pytest.CaptureFixture[
         "conv1.weight",
         "-50.0 (152/2)",
         "+1.0 (2/5)",
-        "a [b]|\\x1b.weight",
+        "a [b]|\\x1b.",
         "dense 90.0%",
     ):
         assert text in " ".join(said.split())

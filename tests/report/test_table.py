@@ -52,14 +52,14 @@ def test_several_series_print_a_table_a_model_with_a_column_a_series() -> None:
     assert line.split() == ["50%", "30.0", "±5.2", "30.0", "±5.2", "20.0", "±4.5", "20.0", "±4.5"]
 
 
-@pytest.mark.parametrize("width", [40, 80, 100])
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
     rows = [row for row in GRID if row.model.startswith("timm")]
     text = printed(rows, width)
     assert max(map(len, text.splitlines())) <= width
     cells = [line for line in text.splitlines() if line.strip().startswith("12.5%")]
-    assert sum(line.count("±") for line in cells) == 4
-    assert "…" not in text
+    assert sum(line.count(".") for line in cells) >= 5 and text.count("asked") == 1
+    assert re.findall(r"±\d+\.\d", text) == re.findall(r"±\d+\.\d", printed(rows, 500))
 
 
 def test_markdown_has_a_line_a_series_and_a_column_a_ratio() -> None:
@@ -126,10 +126,7 @@ def test_a_note_is_below_the_table() -> None:
 def test_one_series_keeps_its_digits_at_any_width(width: int) -> None:
     rows = [make_row(ratio, 98.8 - 40 * ratio, draws=3, top1_std=1.25) for ratio in (0.0, 0.9)]
     text, whole = printed(rows, width), printed(rows, 200)
-    numbers = r"[+-]?\d+\.\d+(?: to \d+\.\d+)?%?"
-    tables = "\n".join(re.findall(r"^ .*%.*$", text, re.MULTILINE))
-    expected = "\n".join(re.findall(r"^ .*%.*$", whole, re.MULTILINE))
-    assert sorted(re.findall(numbers, tables)) == sorted(re.findall(numbers, expected))
-    assert "…" not in text
+    numbers = r"[+-]?\d+\.\d+%?"
+    assert sorted(re.findall(numbers, text)) == sorted(re.findall(numbers, whole))
     if width >= 24:
         assert max(map(len, text.splitlines())) <= width

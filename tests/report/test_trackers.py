@@ -38,6 +38,10 @@ def test_the_points_of_each_kind_of_rows() -> None:
     assert first[0] == 1 and first[1]["retrain/top1 seed 0"] == 91.0
     assert first[1]["retrain/train_loss seed 0"] == 0.5
     assert "retrain/loss seed 0" not in second[1], "an infinite loss is no point of a curve"
+    ((step, values),) = points_of([make_speed_row(0.8, 2.0)])
+    assert step == 80 and values["batch 1 threads 1/speedup"] == 2.0
+    ((step, values),) = points_of([make_sensitivity_row("conv1", 0.5, top1=80.0)])
+    assert step == 50 and values["conv1/top1"] == 80.0
     ((step, values),) = points_of([make_transfer_row("0110", step=20, target="timm:a")])
     assert step == 20
     assert values["plain seed 0/timm_lite0 to timm_a/targeted"] == 50.0
@@ -52,7 +56,7 @@ def make_repair_row(stage: int, **changes: Any) -> RepairRow:
     return RepairRow(**values | {"stage": stage} | changes)
 
 
-def test_the_points_of_rows_that_measure_layers_stages_and_speed() -> None:
+def test_the_points_of_rows_of_layers_and_of_stages() -> None:
     layer = [make_sensitivity_row("conv.weight", ratio) for ratio in (0.5, 0.9)]
     assert [step for step, _ in points_of(layer)] == [50, 90]
     assert points_of(layer)[0][1]["conv.weight/divergence"] == 0.2
@@ -61,8 +65,6 @@ def test_the_points_of_rows_that_measure_layers_stages_and_speed() -> None:
         (1, {"loss": 0.5, "agreement": 0.0, "achieved": 0.0}),
         (2, {"loss": 0.25, "agreement": 0.0, "top1": 0.0, "achieved": 0.0}),
     ]
-    ((step, values),) = points_of([make_speed_row(0.9, 2.0)])
-    assert (step, values["lenet300 batch 1 threads 1/speedup"]) == (90, 2.0)
 
 
 def test_tensorboard(tmp_path: Path) -> None:

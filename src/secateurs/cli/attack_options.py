@@ -1,8 +1,6 @@
 """Turn the options of ``secateurs transfer`` into networks, images and a protocol."""
 
-import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ import torch
 from secateurs._console import say
 from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow
@@ -197,11 +196,9 @@ def say_images(images: ImageSet, origin: ImageOrigin, *, targeted: bool) -> None
 
 
 def default_output(benchmark: Benchmark) -> Path:
-    """A folder whose name depends on the options, so that the same command finds its results."""
-    text = json.dumps(benchmark.configuration(), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    data = re.sub(r"[^\w.-]+", "-", benchmark.origin.data).strip("-.")
-    return Path("secateurs-results") / f"transfer_{data}_{digest}"
+    """The folder of a benchmark, see `default_folder`."""
+    settings = json.dumps(benchmark.configuration(), sort_keys=True)
+    return default_folder("transfer", benchmark.origin.data, settings=settings)
 
 
 def report_on(

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from secateurs._console import say
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.budget_options import BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.calibration_loading import load_calibration
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
     load_images,
     make_loader,
-    named_output,
     pick_device,
     provenance_of,
 )
@@ -23,6 +24,8 @@ from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.evaluation import Budget, budget
 from secateurs.provenance import versions, weights_sha256
+from secateurs.report.table import percent
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results.durable import replace_files
 from secateurs.training.run_state import save_weights
 
@@ -36,8 +39,8 @@ def run_budget(
     pruning: BudgetPruning,
     preprocessing: Preprocessing,
     running: BudgetRunning,
-) -> None:
-    """Load, search, write the checkpoint, and report.
+) -> Path:
+    """Load, search, write the checkpoint, and report; returns the folder of the results.
 
     Args:
         asked: the network and the images.
@@ -71,7 +74,9 @@ def run_budget(
         *(sha, len(images.dataset), claim, pruning, device),
         *(running.amp, running.batch_size),
     )
-    folder = running.output or named_output("budget", provenance, settings)
+    folder = running.output or default_folder(
+        "budget", provenance.model, provenance.data, settings=repr((provenance, settings))
+    )
     found = budget(
         model.model,
         make_loader(images, **loading),
@@ -104,35 +109,48 @@ def run_budget(
     save_weights(folder / CHECKPOINT, model.model)
     replace_files({folder / REPORT: text.encode()})
     with Stdout("the summary", written=True) as stdout:
-        stdout.write(text if running.json else budget_text(found))
+        if running.json:
+            stdout.write(text)
+        else:
+            stdout.table(lambda console: show_tables(console, [_looks(found)]))
+            stdout.write("".join(f"{line}\n" for line in _claim(found)))
         say(f"wrote {CHECKPOINT}, {REPORT} to {folder}")
+    return folder
 
 
-def budget_text(found: Budget) -> str:
-    """The looks, the claim, and what a sparser network would need."""
-    lines = ["  ratio  images  lost  won"]
-    lines += [
-        f"{100 * one.p_prune:6.0f}%  {one.count:6,}  {one.lost:4}  {one.won:3}  "
-        + ("passed" if one.passed else "failed")
+def _looks(found: Budget) -> TextTable:
+    rows = [
+        (
+            percent(one.p_prune),
+            f"{one.count:,}",
+            str(one.lost),
+            str(one.won),
+            "passed" if one.passed else "failed",
+        )
         for one in found.looks
     ]
+    return TextTable(("ratio", "images", "lost", "won", ""), rows, names=0)
+
+
+def _claim(found: Budget) -> list[str]:
+    """What is claimed, and what a sparser network would need."""
+    lines: list[str] = []
     sure = f"with {100 * found.confidence:g}% confidence"
     if found.p_prune:
-        lines += [
-            "",
-            f"{100 * found.p_prune:g}% pruned: top-1 {found.dense_top1:.2f} to {found.top1:.2f}, "
+        lines.append(
+            f"{percent(found.p_prune)} pruned: top-1 {found.dense_top1:.2f} to {found.top1:.2f}, "
             f"a drop of {found.drop:.2f} points, {sure} below {found.drop_high:.2f} "
-            f"(asked: {found.max_drop:g}), on {found.count:,} images",
-        ]
+            f"(asked: {found.max_drop:g}), on {found.count:,} images"
+        )
     else:
-        lines += ["", f"no pruned network drops {sure} by less than {found.max_drop:g} points"]
+        lines.append(f"no pruned network drops {sure} by less than {found.max_drop:g} points")
     if found.needed is not None and found.needed_for is not None:
         lines.append(
-            f"{100 * found.needed_for:g}% dropped by less in what was scored; if it does so on "
+            f"{percent(found.needed_for)} dropped by less in what was scored; if it does so on "
             f"others, about {found.needed:,} images show it"
         )
     lines.append(
         f"{len(found.looks)} looks at the same images, each at a seventh of the allowed error; "
         f"{found.passes:.1f} passes over the images"
     )
-    return "\n".join(lines) + "\n"
+    return lines

@@ -1,20 +1,19 @@
 """The options of ``secateurs budget``."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from secateurs.cli.option_types import (
-    Granularity,
+    COMPETING,
+    DataFree,
     MaybeWhole,
     RepairStep,
-    Scope,
+    ResumableOutput,
     Several,
     Whole,
     panel,
-    scores,
 )
 
 NAMED_DATA = (
@@ -48,36 +47,22 @@ class Claim:
 
 @panel("How to prune", 3)
 @dataclass(frozen=True, kw_only=True)
-class BudgetPruning:
+class BudgetPruning(DataFree):
     """How to prune; the ratio is what is looked for.
 
     Args:
-        granularity: What is pruned as one unit.
-        scope: Who competes with whom: global (all units) or layer.
-        score: The name of a criterion.
-        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...;
-            default conv, linear, attention and experts.
-        include: Prune only these, globs on the names of parameters or of modules around them.
-        exclude: Do not prune these, globs on such names.
         seed: Of random scores.
     """
 
-    granularity: Granularity = "weight"
-    scope: Scope = "global"
-    score: Annotated[str, scores(data_free=True)] = "magnitude"
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
-    seed: Whole = 0
+    seed: Annotated[Whole, COMPETING] = 0
 
 
 @panel("Running", 4)
 @dataclass(frozen=True, kw_only=True)
-class BudgetRunning:
+class BudgetRunning(ResumableOutput):
     """The device, the loader and the output.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
         batch_size: Images in a batch; a network is given up at the end of one.
         workers: Processes that decode images.
         amp: Run under autocast.
@@ -86,10 +71,7 @@ class BudgetRunning:
         json: Print budget.json instead of a summary.
     """
 
-    device: str = "auto"
     batch_size: Annotated[Whole, Parameter(alias="-b")] = 25
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
     amp: bool = False
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     json: bool = False

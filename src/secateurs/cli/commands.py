@@ -1,13 +1,11 @@
 """The commands: what each takes, and what it says before anything large is imported.
 
 Nothing here imports torch: help, and what was mistyped, should not wait for it. Each command
-returns what does the work.
+returns what does the work; `secateurs.cli.parser` lets it say as much as was asked for.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from secateurs._console import say
 from secateurs._validation import nearest
@@ -30,7 +28,7 @@ from secateurs.cli.sweep_options import (
     SweepRepair,
     SweepRunning,
 )
-from secateurs.cli.telling import Telling, told
+from secateurs.cli.telling import Telling, Work
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -52,21 +50,18 @@ def sweep(
     repairing: SweepRepair = SweepRepair(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-    telling: Telling = Telling(),
-) -> Callable[..., Path | None]:
+    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+) -> Work:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
     data = _scored_data(images)
     repairing = _with_calibration(repairing, pruning, data)
-    _say_loading(images.arch, data, quiet=telling.quiet)
+    _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.sweep_command import run_sweep
 
-    work = partial(
-        run_sweep, images, data, pruning, repairing, preprocessing, running, telling.log_to
-    )
-    return told("sweep", telling, work)
+    return partial(run_sweep, images, data, pruning, repairing, preprocessing, running)
 
 
 def sensitivity(
@@ -76,18 +71,17 @@ def sensitivity(
     allocating: Allocating = Allocating(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-    telling: Telling = Telling(),
-) -> Callable[..., Path | None]:
+    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+) -> Work:
     """Prune each layer of a classifier alone, at several ratios, and report what it costs.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
     data = _scored_data(images)
-    _say_loading(images.arch, data, quiet=telling.quiet)
+    _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.sensitivity_command import run_sensitivity
 
-    work = partial(run_sensitivity, images, data, pruning, allocating, preprocessing, running)
-    return told("sensitivity", telling, partial(work, telling.log_to))
+    return partial(run_sensitivity, images, data, pruning, allocating, preprocessing, running)
 
 
 def budget(
@@ -97,7 +91,7 @@ def budget(
     pruning: BudgetPruning = BudgetPruning(),
     preprocessing: Preprocessing = Preprocessing(),
     running: BudgetRunning = BudgetRunning(),
-) -> Callable[[], None]:
+) -> Work:
     """Find the sparsest network whose accuracy provably drops by less than a margin.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -108,7 +102,7 @@ def budget(
             "--repair needs images that are not scored: write --calibration DIR, a folder of "
             "images without labels"
         )
-    _say_loading(images.arch, data)
+    _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.budget_command import run_budget
 
     return partial(run_budget, images, data, claim, pruning, preprocessing, running)
@@ -124,10 +118,9 @@ def _scored_data(images: SweepImages) -> str:
     return images.data or "digits"
 
 
-def _say_loading(arch: str, data: str | None = None, *, quiet: bool = False) -> None:
-    if is_first() and not quiet:
-        what = "" if data is None else f" and the data {data}"
-        say(f"loading the network {arch}{what} ...")
+def _say_loading(what: str) -> None:
+    if is_first():
+        say(f"loading {what} ...")
 
 
 def _with_calibration(repairing: SweepRepair, pruning: SweepPruning, data: str) -> SweepRepair:
@@ -153,16 +146,16 @@ def speed(
     network: SpeedNetwork = SpeedNetwork(),
     pruning: SpeedPruning = SpeedPruning(),
     running: SpeedOutput = SpeedOutput(),
-    telling: Telling = Telling(),
-) -> Callable[..., Path | None]:
+    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+) -> Work:
     """Measure images a second of a pruned network, dense and accelerated.
 
     With no options: a small network on the digits of scikit-learn.
     """
-    _say_loading(network.arch, quiet=telling.quiet)
+    _say_loading(f"the network {network.arch}")
     from secateurs.cli.speed_command import run_speed
 
-    return told("speed", telling, partial(run_speed, network, pruning, running, telling.log_to))
+    return partial(run_speed, network, pruning, running)
 
 
 def retrain(
@@ -172,7 +165,7 @@ def retrain(
     training: RetrainTraining = RetrainTraining(),
     running: RetrainRunning = RetrainRunning(),
     telling: Telling = Telling(),
-) -> Callable[..., Path | None]:
+) -> Work:
     """Train a classifier, prune it, and train what is left.
 
     With no options: a small network on the digits of scikit-learn, in under a minute.
@@ -184,12 +177,11 @@ def retrain(
             f"--compression must be at least 1, got {pruning.compression:g}; 12 keeps a twelfth"
         )
     data = images.data or _usual_data(images.arch)
-    _say_loading(images.arch, data, quiet=telling.quiet)
+    _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.retrain_command import run_retrain
 
     images = replace(images, data=data)
-    work = partial(run_retrain, images, pruning, training, running, telling.log_to)
-    return told("retrain", telling, work)
+    return partial(run_retrain, images, pruning, training, running, telling.log_to)
 
 
 def _nearest_small(arch: str) -> str:
@@ -215,8 +207,8 @@ def repair(
     repairing: Repairing = Repairing(),
     preprocessing: Preprocessing = Preprocessing(),
     running: RepairRunning = RepairRunning(),
-    telling: Telling = Telling(),
-) -> Callable[..., Path | None]:
+    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+) -> Work:
     """Prune a network and win its accuracy back from a few images, without labels.
 
     With no options: a small network on the digits of scikit-learn, in seconds.
@@ -238,11 +230,10 @@ def repair(
     if pruning.p_prune == 0:
         raise InvalidArgumentError("--p-prune 0 prunes nothing: write --p-prune 0.5 for half")
     data = images.data or "digits"
-    _say_loading(images.arch, data, quiet=telling.quiet)
+    _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.repair_command import run_repair
 
-    work = partial(run_repair, images, data, pruning, repairing, preprocessing, running)
-    return told("repair", telling, partial(work, telling.log_to))
+    return partial(run_repair, images, data, pruning, repairing, preprocessing, running)
 
 
 def transfer(
@@ -253,8 +244,8 @@ def transfer(
     pruning: DwpPruning = DwpPruning(),
     searching: Searching = Searching(),
     running: TransferRunning = TransferRunning(),
-    telling: Telling = Telling(),
-) -> Callable[..., Path | None]:
+    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+) -> Work:
     """Attack some networks, plain and diversified by pruning, and score on others.
 
     With no options: four small networks on the digits of scikit-learn, in about two minutes.
@@ -262,12 +253,10 @@ def transfer(
     _refuse_search_options(searching)
     asked = _with_defaults(images)
     names = ", ".join((*asked.surrogates, *asked.targets))
-    if not telling.quiet:
-        say(f"loading the networks {names} and the data {asked.data} ...")
+    _say_loading(f"the networks {names} and the data {asked.data}")
     from secateurs.cli.transfer_command import run_transfer
 
-    work = partial(run_transfer, asked, attack, recipes, pruning, searching, running)
-    return told("transfer", telling, partial(work, telling.log_to))
+    return partial(run_transfer, asked, attack, recipes, pruning, searching, running)
 
 
 def _with_defaults(images: TransferImages) -> TransferImages:

@@ -96,13 +96,9 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 
 
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
-    resumes = words[0] in ("sweep", "sensitivity", "transfer", "retrain", "repair")
+    resumes = words[0] in ("sweep", "sensitivity", "transfer", "retrain", "repair", "speed")
     try:
-        folder = work()
-        if folder is not None:
-            from secateurs.results.folder import record_command
-
-            record_command(folder, ["secateurs", *words])
+        work()
     except KeyboardInterrupt:
         return FAILED, INTERRUPTED + "; the same command goes on where it was" * resumes
     except Exception as error:

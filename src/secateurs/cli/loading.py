@@ -1,8 +1,6 @@
 """Turn options of the command line into a device, loaders and provenance."""
 
-import hashlib
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs._progress import Bar, progress_bar
+from secateurs._validation import nearest
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.option_types import given
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.errors import InvalidArgumentError
@@ -32,6 +32,7 @@ from secateurs.zoo import (
 )
 
 SCORE_IMAGES = 256
+_DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "meta")
 
 
 def pick_device(name: str) -> torch.device:
@@ -47,8 +48,11 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()  # the meta device has no data to copy
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        there = "cpu" if accelerator is None else f"cpu or {accelerator}"
-        raise InvalidArgumentError(f"no device {name!r} here; write --device {there}") from error
+        there = ["cpu", *([] if accelerator is None else [str(accelerator)])]
+        hint = "" if name.partition(":")[0] in _DEVICES else nearest(name, _DEVICES)
+        raise InvalidArgumentError(
+            f"no device {name!r} here; write --device {' or '.join(there)}{hint}"
+        ) from error
     return device
 
 
@@ -194,29 +198,14 @@ def default_output(
     amp: bool,
     calibration: torch.Tensor | None = None,
 ) -> Path:
-    """A folder whose name depends on the options, so that the same command finds its results."""
+    """The folder of a sweep, see `default_folder`."""
     ratios = (grid.p_prunes, grid.p_berns)  # sorted, so that their order makes no difference
     others = replace(grid, p_prune=0.0, p_bern=1.0)
     weights = weights_sha256(model.model)
     asked = (provenance, weights, images, ratios, others, device_name(device), amp)
     if calibration is not None:
         asked = (*asked, grid.repair, provenance.calibration, calibration_sha256(calibration))
-    return named_output("", provenance, asked)
-
-
-def named_output(command: str, provenance: Provenance, settings: object) -> Path:
-    """A folder whose name depends on some settings, so that the same command finds its results.
-
-    Args:
-        command: the first part of the name.
-        provenance: what is measured.
-        settings: whatever else makes a difference; told apart by its ``repr``.
-    """
-    asked = (provenance, settings) if command else settings
-    digest = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
-    parts = filter(None, (command, provenance.model, provenance.data))
-    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts)
-    return Path("secateurs-results") / f"{name}_{digest}"
+    return default_folder(provenance.model, provenance.data, settings=repr(asked))
 
 
 def readable(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import CoercionError, Group, Parameter, Token, convert
 
+from secateurs._validation import check_ratio
 from secateurs.criteria import score_names
 
 T = TypeVar("T")
@@ -41,6 +43,17 @@ def separated(kind: Any, tokens: Sequence[Token]) -> Any:
     return convert(kind, parts)
 
 
+def ratio(kind: object, tokens: Sequence[Token]) -> float:  # noqa: ARG001
+    """Read a ratio, and refuse one outside of 0 to 1."""
+    value: float = convert(float, tokens)
+    return check_ratio((tokens[0].keyword or "").strip("-").replace("-", "_"), value)
+
+
+def separated_ratios(kind: object, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """Read ratios as `separated` does."""
+    return tuple(ratio(kind, [part]) for token in tokens for part in _parts(token))
+
+
 def whole(kind: object, tokens: Sequence[Token]) -> int:  # noqa: ARG001
     """Read a whole number; the parser alone would round 1.5."""
     if not re.fullmatch(r"[+-]?\d+", tokens[0].value):
@@ -52,6 +65,9 @@ Several = Annotated[tuple[T, ...], Parameter(converter=separated)]
 """An option that takes any number of values."""
 Whole = Annotated[int, Parameter(converter=whole)]
 MaybeWhole = Annotated[int | None, Parameter(converter=whole)]
+Ratio = Annotated[float, Parameter(converter=ratio)]
+MaybeRatio = Annotated[float | None, Parameter(converter=ratio)]
+Ratios = Annotated[tuple[float, ...], Parameter(converter=separated_ratios)]
 
 
 def scores(*, data_free: bool = False) -> Parameter:
@@ -68,6 +84,108 @@ Granularity = Literal["weight", "kernel", "filter"]
 Scope = str  # global, layer, or N:M, of which there are many: `SelectionOptions` checks it
 PruneType = Literal["global", "gradient"]
 RepairStep = Literal["batchnorm", "channels", "reconstruct", "sparsegpt", "distill"]
+
+
+COMPETING = Parameter(group=Group("What competes", sort_key=2.5))
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class Competing:
+    """Which units compete, as `secateurs.selection.selection_options.SelectionOptions` has them.
+
+    Args:
+        granularity: What is pruned as one unit.
+        score: The criterion.
+        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...;
+            default conv, linear, attention and experts.
+        include: Prune only these, globs on the names of parameters or of modules around them.
+        exclude: Do not prune these, globs on such names.
+    """
+
+    granularity: Annotated[Granularity, COMPETING] = "weight"
+    score: Annotated[str, scores(), COMPETING] = "magnitude"
+    layers: Annotated[Several[str], COMPETING] = ()
+    include: Annotated[Several[str], COMPETING] = ()
+    exclude: Annotated[Several[str], COMPETING] = ()
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class CompetingInScope(Competing):
+    """The same, and who competes with whom.
+
+    Args:
+        scope: Who competes with whom, global (all units) or layer.
+    """
+
+    scope: Annotated[Scope, COMPETING] = "global"
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class DataFree(CompetingInScope):
+    """The same where no image is read before the pruning."""
+
+    score: Annotated[str, scores(data_free=True), COMPETING] = "magnitude"
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class NetworkAndData:
+    """The network and the images.
+
+    Args:
+        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
+            package.module:function, mlpnet, resnet20, ..., or digits.
+        weights: A .safetensors or .pt file, or the name of published weights; torchvision models
+            have IMAGENET1K_V1 unless you say so.
+        num_classes: Classes of a weights FILE, if not the usual number.
+        data: A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), digits,
+            mnist, cifar10, ...
+        data_root: The folder of named data sets, and of their downloads.
+        split: Which part of the data: val, test, ...
+        limit: Use this many images, spread evenly over the data.
+        skip_corrupt: Leave out images that cannot be read, and go on.
+    """
+
+    arch: Annotated[str, Parameter(alias="-a")] = "digits"
+    weights: str | None = None
+    num_classes: MaybeWhole = None
+    data: Annotated[str | None, Parameter(alias="-d")] = None
+    data_root: Path | None = None
+    split: str | None = None
+    limit: MaybeWhole = None
+    skip_corrupt: bool = False
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where a command runs, and where its results go.
+
+    Args:
+        device: auto, cpu, cuda, cuda:1, mps, ...
+        output: Folder for results; default secateurs-results/NAME.
+        config: An earlier run, its folder or a file in it, whose options count where they are not
+            written here.
+    """
+
+    device: str = "auto"
+    output: Annotated[Path | None, Parameter(alias="-o")] = None
+    config: Path | None = None  # `saved_command.expand` has put the options in its place
+
+
+@with_help
+@dataclass(frozen=True, kw_only=True)
+class ResumableOutput(Output):
+    """The same of a command that goes on where it was interrupted.
+
+    Args:
+        resume: Go on where this run was interrupted, or delete its results and begin again.
+    """
+
+    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
 
 
 @with_help
@@ -89,8 +207,8 @@ class PruningGrid:
         exclude: Do not prune these, globs on such names.
     """
 
-    p_prune: Several[float] = ()
-    p_bern: Several[float] = ()
+    p_prune: Ratios = ()
+    p_bern: Ratios = ()
     prune_type: Several[PruneType] = ()
     granularity: Several[Granularity] = ()
     scope: Several[Scope] = ()

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, get_args, get_origin
 
 from cyclopts import (
@@ -16,7 +17,7 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
-from secateurs._console import make_console
+from secateurs._console import make_console, silence
 from secateurs._version import __version__
 from secateurs.cli.commands import (
     budget,
@@ -29,12 +30,14 @@ from secateurs.cli.commands import (
 )
 from secateurs.cli.file_commands import compare, prune, report
 from secateurs.cli.help_examples import examples_of
-from secateurs.cli.saved_command import expand, saved
+from secateurs.cli.saved_command import expand
 from secateurs.cli.standard_output import Stdout
-from secateurs.errors import InvalidArgumentError
+from secateurs.cli.telling import Telling, told
+from secateurs.errors import InvalidArgumentError, Message
+from secateurs.results.run_command import RunCommand
 
-_RUNS = ("sweep", "retrain", "repair", "transfer")
-"""Commands with a folder of results, in which their options are kept."""
+_RUNS = (sweep, sensitivity, budget, retrain, repair, speed, transfer)
+"""Commands with a folder of results, in which they are kept themselves."""
 _KINDS = {float: "numbers such as 0.5", int: "whole numbers such as 3"}
 
 
@@ -42,7 +45,7 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
     """The command in some words, with its options.
 
     Args:
-        words: those after the program's name.
+        words: those after the program's name, at least one.
 
     Returns:
         A function that checks what can be checked at once, and returns the function that does the
@@ -55,20 +58,24 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
     app = make_app()
     if list(words) == ["--version"]:
         return _print_version
-    runs = words[:1] and words[0] in _RUNS
-    names = _first_names(app, words[0]) if runs else {}
-    words = expand(words, names) if runs else words
+    runs = words[0] in [command.__name__ for command in _RUNS]
+    words = expand(words, _first_names(app, words[0])) if runs else words
     try:
         command, bound, _ = app.parse_args(
             list(words), console=make_console(), print_error=False, exit_on_error=False
         )
     except CycloptsError as error:
         chain = " ".join(("secateurs", *(error.command_chain or ())))
-        raise InvalidArgumentError(f"{_complaint(error)}; see {chain} --help") from error
+        said = error.__cause__ if isinstance(error.__cause__, Message) else _complaint(error)
+        raise InvalidArgumentError(said, f"; see {chain} --help") from error
 
     def check() -> Any:
-        work = command(*bound.args, **bound.kwargs)
-        return saved(work, words, names) if runs and work is not None else work
+        if not runs:
+            return command(*bound.args, **bound.kwargs)
+        telling = bound.arguments.get("telling", Telling())
+        with silence() if telling.quiet else nullcontext():
+            work = command(*bound.args, **bound.kwargs)
+        return work and told(RunCommand(words[0], words[1:]), telling, work)
 
     return check
 
@@ -89,9 +96,7 @@ def make_app() -> App:
             show_default=_shown,
         ),
     )
-    for command in (
-        *(sweep, sensitivity, budget, retrain, repair, speed, transfer, prune, report, compare),
-    ):
+    for command in (*_RUNS, prune, report, compare):
         app.command(command, help_epilogue=examples_of(command.__name__))
     app.register_install_completion_command(
         help="Complete commands and options with the Tab key, in bash, zsh, fish or PowerShell."

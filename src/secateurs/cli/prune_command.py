@@ -22,6 +22,7 @@ from secateurs.cli.prune_options import FilePruning
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 from secateurs.repair import read_ratios
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.selection.scopes import NOfM
 
 _NAMED = 6  # names in a message
@@ -33,8 +34,9 @@ def plan_only(source: Path, asked: FilePruning) -> None:
     with progress_bar("reading", plan.work, unit="bytes") as bar:
         decision = decide_pruning(plan, bar.advance)
     with Stdout() as stdout:
-        table = _plan_table(plan, decision, _what_stays(plan, asked))
-        stdout.write("\n".join((table, *plan.notes, "")))
+        notes = (_what_stays(plan, asked), *_thresholds(plan, decision), *plan.notes)
+        stdout.table(lambda console: show_tables(console, [_plan_table(plan)]))
+        stdout.write("".join(f"{note}\n" for note in notes if note))
 
 
 def prune_file(
@@ -51,7 +53,8 @@ def prune_file(
         decision = decide_pruning(plan, bar.advance)
         summary = write_pruned(plan, decision, output, compress=compress, advance=bar.advance)
     with Stdout(written=True) as stdout:
-        stdout.write("\n".join(filter(None, (_summary_table(summary), stays))) + "\n")
+        stdout.table(lambda console: show_tables(console, [_summary_table(summary)]))
+        stdout.write(f"{stays}\n" if stays else "")
         for line in (*_thresholds(plan, decision), *_others(plan, summary)):
             say(line)
         files = _first(list(summary.names))
@@ -118,33 +121,35 @@ def _outline(plan: Plan) -> str:
     )
 
 
-def _plan_table(plan: Plan, decision: Decision, stays: str) -> str:
-    """A table of all tensors, which says whether each competes."""
-    rows = [("tensor", "dtype", "shape", "elements", "")]
+def _plan_table(plan: Plan) -> TextTable:
+    """All tensors, and whether each competes."""
     chosen = {weight.entry.name for weight in plan.weights}
-    for file in plan.source.files:
-        rows += [
-            (
-                printable(e.name),
-                e.dtype,
-                _shape(e.shape),
-                f"{e.count:,}",
-                "prune" * (e.name in chosen),
-            )
-            for e in file.entries
-        ]
-    return "\n".join(filter(None, (_aligned(rows), stays, *_thresholds(plan, decision))))
+    rows = [
+        (
+            printable(entry.name),
+            entry.dtype,
+            _shape(entry.shape),
+            f"{entry.count:,}",
+            "prune" * (entry.name in chosen),
+        )
+        for file in plan.source.files
+        for entry in file.entries
+    ]
+    return TextTable(("tensor", "dtype", "shape", "elements", ""), rows)
 
 
-def _summary_table(summary: Summary) -> str:
-    rows = [("tensor", "dtype", "shape", "pruned", "of", "ratio")]
+def _summary_table(summary: Summary) -> TextTable:
+    rows: list[tuple[str, ...]] = []
     for one in summary.weights:
-        ratio = one.pruned / one.total
-        numbers_of = f"{one.pruned:,}", f"{one.total:,}", f"{ratio:.2%}"
-        rows.append((printable(one.name), one.dtype, _shape(one.shape), *numbers_of))
+        counts = _counts(one.pruned, one.total)
+        rows.append((printable(one.name), one.dtype, _shape(one.shape), *counts))
     pruned, total = (sum(getattr(w, a) for w in summary.weights) for a in ("pruned", "total"))
-    rows.append(("total", "", "", f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"))
-    return _aligned(rows)
+    rows.append(("total", "", "", *_counts(pruned, total)))
+    return TextTable(("tensor", "dtype", "shape", "pruned", "of", "ratio"), rows)
+
+
+def _counts(pruned: int, total: int) -> tuple[str, str, str]:
+    return f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"
 
 
 def _thresholds(plan: Plan, decision: Decision) -> list[str]:
@@ -164,16 +169,6 @@ def _thresholds(plan: Plan, decision: Decision) -> list[str]:
             f"{what}: {end} ({round(plan.ratio_of(group.weights) * units):,} of {units:,} units)"
         )
     return lines
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> str:
-    """Rows as text with aligned columns: the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = (
-        "  ".join(f"{cell:{'>' if i else '<'}{w}}" for i, (cell, w) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from secateurs.cli.option_types import Granularity, MaybeWhole, Scope, Several, panel, scores
+from secateurs.cli.option_types import DataFree, MaybeRatio, MaybeWhole, Ratio, panel
 
 
 @panel("How to prune", 1)
 @dataclass(frozen=True, kw_only=True)
-class FilePruning:
+class FilePruning(DataFree):
     """How to prune the weights in a file.
 
     Args:
@@ -19,10 +19,8 @@ class FilePruning:
         ratios_from: A file with the ratio of each tensor, as sensitivity --allocate writes it, in
             place of --p-prune.
         p_bern: Probability of each candidate.
-        granularity: What is pruned as one unit.
         scope: Who competes with whom: global (all units), layer, or N:M, such as 2:4: of every 4
             consecutive inputs 2 are kept, so that --p-prune is 0.5 and may be left out.
-        score: The name of a criterion.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...; by
             default the weights of convolutions, linear layers and experts, known by name and shape.
         include: Prune only these, globs on the names of tensors or of modules around them.
@@ -32,20 +30,14 @@ class FilePruning:
             state_dict_ema, generator, ...
     """
 
-    p_prune: float | None = None
+    p_prune: MaybeRatio = None
     ratios_from: Path | None = None
-    p_bern: float = 1.0
-    granularity: Granularity = "weight"
-    scope: Scope = "global"
-    score: Annotated[str, scores(data_free=True)] = "magnitude"
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
+    p_bern: Ratio = 1.0
     seed: MaybeWhole = None
     key: str | None = None
 
 
-@panel("What to write", 2)
+@panel("What to write", 3)
 @dataclass(frozen=True, kw_only=True)
 class Writing:
     """What to do with the result.

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from secateurs._console import say
 from secateurs._io.regular_files import read_regular
-from secateurs._validation import check_count, check_ratio
+from secateurs._validation import check_count
 from secateurs.cli.calibration_loading import load_calibration
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import check_loader_options, make_loader, pick_device
 from secateurs.cli.option_types import DIGITS_NETWORKS, given
 from secateurs.cli.repair_plan import (
@@ -24,19 +24,17 @@ from secateurs.cli.repair_plan import (
 )
 from secateurs.cli.repair_run import MASKS, RepairRun, clear
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
+from secateurs.cli.row_columns import shared_columns
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing
-from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks._sparsity import sparsity
-from secateurs.outputs import dtype_of
-from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.repair import read_ratios
 from secateurs.repair.layerwise import batch_norms_of
 from secateurs.repair.repair_options import RepairOptions, passes_of
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.report.repair_table import repair_table
-from secateurs.report.retrain_table import layer_table
+from secateurs.report.repair_stages import print_repair_table, repair_table
+from secateurs.report.retrain_outcomes import layer_table
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions
@@ -53,7 +51,6 @@ def run_repair(
     repairing: Repairing,
     preprocessing: Preprocessing,
     running: RepairRunning,
-    log_to: Sequence[Tracker] = (),
 ) -> Path:
     """Load, prune, repair, write the weights, and report; returns the folder of the results.
 
@@ -64,14 +61,9 @@ def run_repair(
         repairing: the steps, and how they work.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
-        log_to: where the rows are logged.
     """
-    check_trackers(log_to)
     options = read_selection(pruning, repairing.seed)
     ratios = None if pruning.ratios_from is None else read_ratios(pruning.ratios_from)
-    for name in ("p_prune", "keep_at_least"):
-        if getattr(pruning, name) is not None:
-            check_ratio(name, getattr(pruning, name))
     plan = read_plan(repairing, running)
     check_count("images", asked.images)
     check_loader_options(running.batch_size, running.workers, asked.limit)
@@ -120,10 +112,10 @@ def run_repair(
             rows = run.run()
             counted = sparsity(model.model, **run.counted).layers
             layers = layer_table([(one.name, one.total, one.total - one.zeros) for one in counted])
-            text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{layers}\n"
+            table = layers.markdown()
+            text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{table}\n"
             replace_files({folder / "table.md": text.encode()})
         _report(rows, folder, output)
-    log_folder(folder, log_to)
     return folder
 
 
@@ -162,19 +154,10 @@ def _row(
         digest = hashlib.sha256(read_regular(pruning.ratios_from)).hexdigest()
         allocation = f"file {digest[:16]}"
     return RepairRow(
-        model=model.name,
-        weights=model.weights,
-        weights_sha256=weights_sha256(model.model),
+        **shared_columns(model, options, device),
         calibration=name,
         calibration_sha256=calibration_sha256(calibration),
         calibration_count=len(calibration),
-        preprocess=str(model.preprocess),
-        granularity=options.granularity,
-        scope=options.scope,
-        score=options.score_name,
-        layers=";".join(pruning.layers),
-        include=";".join(pruning.include),
-        exclude=";".join(pruning.exclude),
         allocation=allocation,
         keep_at_least=pruning.keep_at_least,
         p_prune=pruning.p_prune,
@@ -200,12 +183,8 @@ def _row(
         achieved=0.0,
         kept=0,
         prunable=0,
-        param_count=sum(p.numel() for p in model.model.parameters()) / 1e6,
         duration=0.0,
         result_sha256="",
-        device=device_name(device),
-        dtype=str(dtype_of(model.model)).removeprefix("torch."),
-        versions=versions(),
     )
 
 
@@ -225,9 +204,7 @@ def _places(
     """The folder of the run, and the file of the repaired weights."""
     if running.output is not None:
         return running.output.with_suffix(".repair"), running.output
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
-    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (arch, data))
-    folder = Path("secateurs-results") / f"repair_{name}_{digest}"
+    folder = default_folder("repair", arch, data, settings=json.dumps(config, sort_keys=True))
     return folder, folder / _RESULT
 
 
@@ -242,5 +219,5 @@ def _say_row(row: RepairRow) -> None:
 
 def _report(rows: list[RepairRow], folder: Path, output: Path) -> None:
     with Stdout(written=True) as stdout:
-        stdout.write(repair_table([rows]))
+        stdout.table(lambda console: print_repair_table([rows], console))
         say(f"wrote {output}; results.csv, results.jsonl, table.md and {MASKS} are in {folder}")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
+from secateurs.cli.row_columns import selection_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks
 from secateurs.repair.allocation import allocate
@@ -24,8 +25,7 @@ def read_selection(pruning: RepairPruning, seed: int) -> SelectionOptions:
     Raises:
         InvalidArgumentError: an unknown name, or options that exclude each other.
     """
-    which = {field.name: getattr(pruning, field.name, None) for field in fields(SelectionOptions)}
-    options = SelectionOptions(**{name: value for name, value in which.items() if value}, seed=seed)
+    options = selection_of(pruning, seed)
     if options.criterion.needs_gradients:
         raise InvalidArgumentError(
             f"--score {options.score_name} needs labels, which a repair does without: write lamp, "

@@ -7,10 +7,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from secateurs.cli.option_types import (
-    Granularity,
+    COMPETING,
+    CompetingInScope,
+    MaybeRatio,
     MaybeWhole,
+    NetworkAndData,
+    Ratio,
     RepairStep,
-    Scope,
+    ResumableOutput,
     Several,
     Whole,
     panel,
@@ -20,69 +24,45 @@ from secateurs.cli.option_types import (
 
 @panel("What to repair", 1)
 @dataclass(frozen=True, kw_only=True)
-class RepairImages:
+class RepairImages(NetworkAndData):
     """The network, the images it is repaired from, and those it is scored on.
 
     Args:
-        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
-            package.module:function, mlpnet, resnet20, ..., or digits.
         weights: A .safetensors or .pt file, or the name of published weights: the dense network's.
-        num_classes: Classes of a weights FILE, if not the usual number.
         data: Images without labels: a folder with images anywhere in it, or digits, mnist,
             cifar10, ... (their training images).
-        images: Use this many of them, spread evenly.
+        images: Use this many images without labels, spread evenly.
         split: Which part of the data; default train, where there is one.
-        data_root: The folder of named data sets, and of their downloads.
         test_data: Labelled images that are scored, for the table alone; a folder as sweep takes
             it, or a named data set.
         test_split: Which part of them: val, test, ...
-        limit: Score on this many of them, spread evenly.
-        skip_corrupt: Leave out images that cannot be read, and go on.
+        limit: Score on this many labelled images, spread evenly.
     """
 
-    arch: Annotated[str, Parameter(alias="-a")] = "digits"
-    weights: str | None = None
-    num_classes: MaybeWhole = None
-    data: Annotated[str | None, Parameter(alias="-d")] = None
     images: Whole = 128
-    split: str | None = None
-    data_root: Path | None = None
     test_data: str | None = None
     test_split: str | None = None
-    limit: MaybeWhole = None
-    skip_corrupt: bool = False
 
 
 @panel("How to prune", 2)
 @dataclass(frozen=True, kw_only=True)
-class RepairPruning:
+class RepairPruning(CompetingInScope):
     """How much is pruned, and where.
 
     Args:
         p_prune: Ratio of units that are pruned; default 0.9 for the digits.
-        score: The criterion.
-        granularity: What is pruned as one unit.
-        scope: Who competes with whom, global (all units) or layer.
         allocation: How many units each layer loses: global (the least important of all), uniform
             (the same ratio), or erk (Evci et al. 2020).
         ratios_from: Instead of --p-prune, a file with the ratio of each parameter, as sensitivity
             --allocate writes it.
         keep_at_least: Ratio of its units that each layer keeps at least.
-        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
-        include: Prune only these, globs on the names of parameters or of modules around them.
-        exclude: Do not prune these, globs on such names.
     """
 
-    p_prune: float | None = None
-    score: Annotated[str, scores()] = "lamp"
-    granularity: Granularity = "weight"
-    scope: Scope = "global"
+    p_prune: MaybeRatio = None
+    score: Annotated[str, scores(), COMPETING] = "lamp"
     allocation: Literal["global", "uniform", "erk"] | None = None
     ratios_from: Path | None = None
-    keep_at_least: float = 0.0
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
+    keep_at_least: Ratio = 0.0
 
 
 @panel("How to repair", 3)
@@ -115,30 +95,22 @@ class Repairing:
     distill_batch_size: Whole = 32
     features: float = 0.0
     augment: Literal["auto", "crop-flip", "shift", "none"] = "auto"
-    tighten: float = 0.0
+    tighten: Ratio = 0.0
     seed: Whole = 0
 
 
 @panel("Running", 5)
 @dataclass(frozen=True, kw_only=True)
-class RepairRunning:
+class RepairRunning(ResumableOutput):
     """The device, the loader and the output.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
         batch_size: Images that go through the network at once.
         workers: Processes that decode images.
         output: FILE.safetensors, which loads into the plain network; rows and table go to
             FILE.repair beside it. Default secateurs-results/NAME/repaired.safetensors, and rows
             and table beside that.
-        resume: Go on where this run was interrupted, or begin again.
-        config: An earlier run, its folder or the config.json in it, whose options count where they
-            are not written here.
     """
 
-    device: str = "auto"
     batch_size: Annotated[Whole, Parameter(alias="-b")] = 8
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
-    config: Path | None = None  # `saved_command.expand` has put the options in its place

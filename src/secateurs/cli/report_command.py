@@ -1,8 +1,9 @@
 """``secateurs report``: the tables and plots of runs that lie on disk."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from secateurs._console import say
 from secateurs.cli.standard_output import Stdout
@@ -15,6 +16,8 @@ from secateurs.report import (
     plot_sweep,
     plot_transfer_curves,
     plot_transfer_heatmap,
+    print_repair_table,
+    print_retrain_table,
     print_sensitivity_table,
     print_speed_table,
     print_table,
@@ -27,27 +30,21 @@ from secateurs.report import (
 )
 from secateurs.report.figure import named_stem
 from secateurs.report.page import SUFFIX, write_page
+from secateurs.report.plot import Axis
 from secateurs.results import (
     Record,
     RepairRow,
     RetrainRow,
+    Row,
     SensitivityRow,
     SpeedRow,
     TransferRow,
     kind_of_rows,
-    read_repair_rows,
-    read_retrain_rows,
-    read_rows,
-    read_sensitivity_rows,
-    read_speed_rows,
-    read_transfer_rows,
+    read_any_rows,
 )
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-R = TypeVar("R")
-Axis = Literal["achieved", "p_prune"]
 
 
 def run_report(
@@ -68,36 +65,93 @@ def run_report(
     if output:
         named_stem(output)  # before anything is printed
     kinds = {folder: kind_of_rows(folder) for folder in folders}
-    _check_kinds(kinds)
-    if output and RepairRow in kinds.values():
+    kind = _only_kind(kinds)
+    shown = _KINDS[kind]
+    if output and shown.draw is None:
         raise InvalidArgumentError(
-            "a repair is a table without a plot: leave out --output, or write --output PAGE.html"
+            f"a {kind.KIND} is a table without a plot: leave out --output, or write "
+            "--output PAGE.html"
         )
     _say_unfinished(kinds)
-    stem = output.with_suffix("") if output and output.suffix in (".png", ".svg") else output
-    finished = [folder for folder, kind in kinds.items() if kind is not None]
+    runs = {folder: read_any_rows(folder) for folder, kind in kinds.items() if kind}
     with Stdout() as stdout:
-        if TransferRow in kinds.values():
-            found = [row for folder in finished for row in read_transfer_rows(folder)]
-            _show(found, transfer_table_markdown, print_transfer_table, stdout, markdown=markdown)
-            paths = _draw_transfers(found, stem, title) if stem else []
-        elif RetrainRow in kinds.values():
-            paths = _retrainings(finished, stem, title, stdout)
-        elif RepairRow in kinds.values():
-            stdout.write(repair_table([read_repair_rows(folder) for folder in finished]))
-            paths = []
-        elif SpeedRow in kinds.values():
-            found = [row for folder in finished for row in read_speed_rows(folder)]
-            _show(found, speed_table_markdown, print_speed_table, stdout, markdown=markdown)
-            paths = plot_speed(found, stem, title=title) if stem else []
-        elif SensitivityRow in kinds.values():
-            paths = _sensitivities(finished, stem, title, stdout, markdown=markdown)
+        if markdown:
+            stdout.write(f"{shown.markdown(list(runs.values()))}\n")
         else:
-            rows = [row for folder in finished for row in read_rows(folder)]
-            _show(rows, markdown_table, print_table, stdout, markdown=markdown)
-            paths = plot_sweep(rows, stem, title=title, x=x) if stem else []
-        for path in paths:
+            stdout.table(lambda console: shown.show(list(runs.values()), console))
+        for path in _draw(shown, runs, output, title, x) if output else ():
             say(f"wrote {path}")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How the rows of one kind are shown.
+
+    Attributes:
+        markdown: makes a table in Markdown of the rows of each run.
+        show: prints it in a terminal.
+        draw: draws rows; takes the path, the title and the axis of sweeps.
+        apart: whether each run has a plot of its own.
+    """
+
+    markdown: Callable[[list[Any]], str]
+    show: Callable[[list[Any], "Console"], object]
+    draw: Callable[[Any, Path, str | None, Axis], list[Path]] | None
+    apart: bool = False
+
+
+def _draw(
+    kind: _Kind, runs: Mapping[Path, list[Any]], output: Path, title: str | None, x: Axis
+) -> list[Path]:
+    stem = output.with_suffix("") if output.suffix in (".png", ".svg") else output
+    parts = [(stem, _together(runs.values()))]
+    if kind.apart and len(runs) > 1:
+        parts = [(stem.with_name(f"{stem.name}-{f.stem}"), rows) for f, rows in runs.items()]
+    return [path for own, rows in parts if kind.draw for path in kind.draw(rows, own, title, x)]
+
+
+def _together(runs: Iterable[list[Any]]) -> list[Any]:
+    return [row for rows in runs for row in rows]
+
+
+def _draw_transfers(rows: list[TransferRow], stem: Path, title: str | None, _: Axis) -> list[Path]:
+    heatmap, curves = (stem.with_name(f"{stem.name}-{name}") for name in ("heatmap", "curves"))
+    return [
+        *plot_transfer_heatmap(rows, heatmap, title=title),
+        *plot_transfer_curves(rows, curves, title=title),
+    ]
+
+
+_KINDS: Mapping[type[Record], _Kind] = {
+    Row: _Kind(
+        lambda runs: markdown_table(_together(runs)),
+        lambda runs, console: print_table(_together(runs), console),
+        lambda rows, stem, title, x: plot_sweep(rows, stem, title=title, x=x),
+    ),
+    TransferRow: _Kind(
+        lambda runs: transfer_table_markdown(_together(runs)),
+        lambda runs, console: print_transfer_table(_together(runs), console),
+        _draw_transfers,
+    ),
+    SpeedRow: _Kind(
+        lambda runs: speed_table_markdown(_together(runs)),
+        lambda runs, console: print_speed_table(_together(runs), console),
+        lambda rows, stem, title, _: plot_speed(rows, stem, title=title),
+    ),
+    SensitivityRow: _Kind(
+        lambda runs: "\n".join(map(sensitivity_markdown, runs)),
+        lambda runs, console: [print_sensitivity_table(rows, console) for rows in runs],
+        lambda rows, stem, title, _: plot_sensitivity(rows, stem, title=title),
+        apart=True,
+    ),
+    RetrainRow: _Kind(
+        retrain_table,
+        print_retrain_table,
+        lambda rows, stem, title, _: plot_retrain(rows, stem, title=title),
+        apart=True,
+    ),
+    RepairRow: _Kind(repair_table, print_repair_table, None),
+}
 
 
 def _write_page(
@@ -116,10 +170,10 @@ def _write_page(
 def _say_unfinished(kinds: Mapping[Path, type[Record] | None]) -> None:
     unfinished = ", ".join(str(folder) for folder, kind in kinds.items() if kind is None)
     if unfinished and any(kinds.values()):
-        say(f"left out, since no rows are finished yet: {unfinished}")
+        say(f"left out, since they have no finished rows: {unfinished}")
 
 
-def _check_kinds(kinds: Mapping[Path, type[Record] | None]) -> None:
+def _only_kind(kinds: Mapping[Path, type[Record] | None]) -> type[Record]:
     found = {kind: path for path, kind in kinds.items() if kind}
     if not found:
         raise InvalidArgumentError(
@@ -131,56 +185,4 @@ def _check_kinds(kinds: Mapping[Path, type[Record] | None]) -> None:
             f"{said}; give folders of one kind, or write "
             "--output PAGE.html, which takes all of them"
         )
-
-
-def _retrainings(
-    folders: Sequence[Path], stem: Path | None, title: str | None, stdout: Stdout
-) -> list[Path]:
-    runs = {folder: read_retrain_rows(folder) for folder in folders}
-    stdout.write(retrain_table(list(runs.values())))
-    if stem is None:
-        return []
-    several = len(runs) > 1
-    stems = [stem.with_name(f"{stem.name}-{f.stem}") if several else stem for f in runs]
-    pairs = zip(runs.values(), stems, strict=True)
-    return [path for rows, own in pairs for path in plot_retrain(rows, own, title=title)]
-
-
-def _sensitivities(
-    folders: Sequence[Path],
-    stem: Path | None,
-    title: str | None,
-    stdout: Stdout,
-    *,
-    markdown: bool,
-) -> list[Path]:
-    paths: list[Path] = []
-    for folder in folders:
-        rows = read_sensitivity_rows(folder)
-        _show(rows, sensitivity_markdown, print_sensitivity_table, stdout, markdown=markdown)
-        if stem is not None:
-            own = stem.with_name(f"{stem.name}-{folder.stem}") if len(folders) > 1 else stem
-            paths += plot_sensitivity(rows, own, title=title)
-    return paths
-
-
-def _show(
-    rows: list[R],
-    in_markdown: Callable[[list[R]], str],
-    print_rows: Callable[[list[R], "Console"], None],
-    stdout: Stdout,
-    *,
-    markdown: bool,
-) -> None:
-    if markdown:
-        stdout.write(f"{in_markdown(rows)}\n")
-    else:
-        stdout.table(lambda console: print_rows(rows, console))
-
-
-def _draw_transfers(rows: list[TransferRow], stem: Path, title: str | None) -> list[Path]:
-    heatmap, curves = (stem.with_name(f"{stem.name}-{name}") for name in ("heatmap", "curves"))
-    return [
-        *plot_transfer_heatmap(rows, heatmap, title=title),
-        *plot_transfer_curves(rows, curves, title=title),
-    ]
+    return next(iter(found))

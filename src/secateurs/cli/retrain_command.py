@@ -1,12 +1,10 @@
 """``secateurs retrain``: train, prune, and train what is left."""
 
-import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 
 from secateurs._progress import progress_bar
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import check_loader_options, pick_device
 from secateurs.cli.option_types import DIGITS_NETWORKS
 from secateurs.cli.retrain_options import (
@@ -23,15 +22,14 @@ from secateurs.cli.retrain_options import (
     RetrainTraining,
 )
 from secateurs.cli.retrain_summary import clear, report, row_line, write_masks
-from secateurs.cli.telling import Tracker, check_trackers, logging_to
+from secateurs.cli.row_columns import selection_of, shared_columns
+from secateurs.cli.telling import Tracker, logging_to
 from secateurs.cli.torchrun import in_turn, own_device
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.ranks import Ranks
-from secateurs.outputs import dtype_of
-from secateurs.provenance import device_name, tensors_sha256, versions, weights_sha256
+from secateurs.provenance import tensors_sha256
 from secateurs.results import Results, RetrainRow
 from secateurs.selection.scopes import NOfM
-from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.labelled_images import LabelledImages, StreamedImages, TrainingImages
 from secateurs.training.retrain import RetrainData, Retraining
 from secateurs.training.retrain_plan import RetrainPlan
@@ -70,7 +68,6 @@ def run_retrain(
     seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
     plans = {seed: make_plan(asked, pruning, training, seed, amp=running.amp) for seed in seeds}
     plans[seeds[0]].check_ranks(ranks.size)
-    check_trackers(log_to)
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(training.batch_size, running.workers, asked.limit)
     check_data(_name_of(asked))
@@ -166,7 +163,6 @@ def make_plan(
         ratio = 0.9 if neighbours is None else neighbours.ratio
     if pruning.compression is not None:
         ratio = 1 - 1 / pruning.compression
-    which = {field.name: getattr(pruning, field.name, None) for field in fields(SelectionOptions)}
     return RetrainPlan(
         ratio=ratio,
         dense=TrainingSettings(epochs=dense, learning_rate=training.dense_lr, **common),
@@ -180,7 +176,7 @@ def make_plan(
         regrowth=pruning.regrow,
         distill=training.distill,
         temperature=training.temperature,
-        options=SelectionOptions(**{name: value for name, value in which.items() if value}),
+        options=selection_of(pruning),
         seed=seed,
     )
 
@@ -245,22 +241,13 @@ def _config(
 
 
 def _default_output(asked: RetrainImages, config: dict[str, Any]) -> Path:
-    """A folder for each different run, so that the same command finds its own results again."""
+    """The folder of a run; more seeds go into the same."""
     others = {name: value for name, value in config.items() if name != "seeds"}
-    text = json.dumps(others, sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = "_".join(
-        re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in (asked.arch, _name_of(asked))
-    )
-    return Path("secateurs-results") / f"retrain_{name}_{digest}"
+    settings = json.dumps(others, sort_keys=True, default=str)
+    return default_folder("retrain", asked.arch, _name_of(asked), settings=settings)
 
 
-def _row(
-    model: LoadedModel,
-    data: str,
-    device: torch.device,
-    plan: RetrainPlan,
-) -> RetrainRow:
+def _row(model: LoadedModel, data: str, device: torch.device, plan: RetrainPlan) -> RetrainRow:
     """What all rows of a run have in common; what they measure is filled in by the run."""
     schedule = {
         "one-shot": "one-shot",
@@ -268,16 +255,9 @@ def _row(
         "cubic": f"cubic over {plan.ramp:g} of the epochs",
     }[plan.schedule]
     return RetrainRow(
-        model=model.name,
-        weights=model.weights,
+        **shared_columns(model, plan.options, device),
         data=data,
         seed=plan.seed,
-        granularity=plan.options.granularity,
-        scope=plan.options.scope,
-        score=plan.options.score_name,
-        layers=_joined(plan.options.layers),
-        include=_joined(plan.options.include),
-        exclude=_joined(plan.options.exclude),
         p_prune=plan.ratio,
         schedule=schedule,
         regrowth=plan.regrowth,
@@ -289,7 +269,6 @@ def _row(
         augment="",
         train_batch_size=0,
         train_count=0,
-        preprocess=str(model.preprocess),
         amp=False,
         phase="dense",
         epoch=0,
@@ -302,15 +281,6 @@ def _row(
         achieved=0.0,
         kept=0,
         prunable=0,
-        param_count=sum(p.numel() for p in model.model.parameters()) / 1e6,
         duration=0.0,
-        device=device_name(device),
-        dtype=str(dtype_of(model.model)).removeprefix("torch."),
         ranks=1,
-        weights_sha256=weights_sha256(model.model),
-        versions=versions(),
     )
-
-
-def _joined(patterns: Any) -> str:
-    return ";".join(patterns or ())

@@ -1,25 +1,26 @@
 """``secateurs retrain``: train, prune, and train what is left."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from secateurs.cli.option_types import (
-    Granularity,
+    CompetingInScope,
+    MaybeRatio,
     MaybeWhole,
-    Scope,
+    NetworkAndData,
+    Ratio,
+    ResumableOutput,
     Several,
     Whole,
     panel,
-    scores,
 )
 
 
 @panel("What to train", 1)
 @dataclass(frozen=True, kw_only=True)
-class RetrainImages:
+class RetrainImages(NetworkAndData):
     """The network and the images.
 
     Args:
@@ -27,36 +28,26 @@ class RetrainImages:
             timm:NAME, hf:NAME, or package.module:function.
         weights: A .safetensors or .pt file, or the name of published weights, to begin with;
             without it the network is trained first.
-        num_classes: Classes of the network, if not the usual number.
         data: mnist, fashion-mnist, cifar10, digits, ..., or a folder: DIR/train/CLASS/*, or
             DIR/train.parquet with columns image and label.
-        data_root: Where named data sets lie or are downloaded to.
         split: Which part of the data is trained on.
         test_split: Which part is scored at the end; default test, or val for folders.
         test_data: Other data for the score at the end; default --data.
         validation: Ratio of the training images that choose the best epoch instead.
         limit: Train on this many images, spread evenly over the data.
         img_size: Input size in pixels, if not the network's own.
-        skip_corrupt: Leave out images that cannot be read, and go on.
     """
 
-    arch: Annotated[str, Parameter(alias="-a")] = "digits"
-    weights: str | None = None
-    num_classes: MaybeWhole = None
-    data: Annotated[str | None, Parameter(alias="-d")] = None
-    data_root: Path | None = None
     split: str = "train"
     test_split: str | None = None
     test_data: str | None = None
     validation: float = 0.1
-    limit: MaybeWhole = None
     img_size: MaybeWhole = None
-    skip_corrupt: bool = False
 
 
 @panel("How to prune", 2)
 @dataclass(frozen=True, kw_only=True)
-class RetrainPruning:
+class RetrainPruning(CompetingInScope):
     """How much is pruned, when, and what may come back.
 
     Args:
@@ -72,30 +63,19 @@ class RetrainPruning:
         regrow: Let pruned weights come back: none, magnitude (dynamic network surgery, Guo et al.
             2016) or gradient (RigL, Evci et al. 2020).
         keep_at_least: Ratio of its units that each layer keeps at least.
-        granularity: What is pruned as one unit.
         scope: Who competes with whom: global (all units), layer, or N:M, such as 2:4: of every 4
             consecutive inputs 2 are kept, at once, so that --ratio is 0.5.
-        score: The criterion.
-        layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...
-        include: Prune only these, globs on the names of parameters or of modules around them.
-        exclude: Do not prune these, globs on such names.
     """
 
-    ratio: float | None = None
+    ratio: MaybeRatio = None
     compression: float | None = None
     schedule: Literal["one-shot", "iterative", "cubic"] = "cubic"
     rounds: Whole = 5
     rewind: bool = False
-    ramp: float = 0.5
+    ramp: Ratio = 0.5
     every: MaybeWhole = None
     regrow: Literal["none", "magnitude", "gradient"] = "none"
-    keep_at_least: float = 0.0
-    granularity: Granularity = "weight"
-    scope: Scope = "global"
-    score: Annotated[str, scores()] = "magnitude"
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
+    keep_at_least: Ratio = 0.0
 
 
 @panel("How to train", 3)
@@ -137,24 +117,15 @@ class RetrainTraining:
 
 @panel("Running", 4)
 @dataclass(frozen=True, kw_only=True)
-class RetrainRunning:
+class RetrainRunning(ResumableOutput):
     """Where it runs and where the results go.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
         workers: Processes that decode images.
         amp: Compute in bfloat16 where autocast does.
-        output: Folder for results; default secateurs-results/NAME.
-        resume: Go on where this run was interrupted, or begin again.
         title: Title of the plot.
-        config: An earlier run, its folder or the config.json in it, whose options count where they
-            are not written here.
     """
 
-    device: str = "auto"
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
     amp: bool = False
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     title: str | None = None
-    config: Path | None = None  # `saved_command.expand` has put the options in its place

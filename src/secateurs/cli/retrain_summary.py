@@ -11,7 +11,13 @@ from secateurs.checkpoint.compression import compressed_size
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.masks._sparsity import sparsity
 from secateurs.report.retrain_curves import plot_retrain
-from secateurs.report.retrain_table import layer_table, retrain_table, size_table
+from secateurs.report.retrain_outcomes import (
+    layer_table,
+    print_retrain_table,
+    retrain_table,
+    size_table,
+)
+from secateurs.report.text_table import show_tables
 from secateurs.results import RetrainRow, write_layer_rows
 from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions
@@ -64,16 +70,22 @@ def report(
         title: of the plot.
     """
     counted = sparsity(model, **_which(options))
-    layers = layer_table([(x.name, x.total, x.total - x.zeros) for x in counted.layers])
-    sizes = size_table([(name, *_sizes(last / name)) for name in (DENSE, BEST)])
     of_seed = "" if last == folder else f", of the last seed ({last.name})"
-    text = (
-        f"{retrain_table([rows])}\nWeights kept in each layer{of_seed}:\n\n{layers}\n\n"
-        f"Size on disk, as it is and as one zstd stream{of_seed}:\n\n{sizes}\n"
-    )
+    tables = [
+        layer_table(
+            [(x.name, x.total, x.total - x.zeros) for x in counted.layers],
+            f"Weights kept in each layer{of_seed}:",
+        ),
+        size_table(
+            [(name, *_sizes(last / name)) for name in (DENSE, BEST)],
+            f"Size on disk, as it is and as one zstd stream{of_seed}:",
+        ),
+    ]
+    below = "".join(f"\n{table.title}\n\n{table.markdown()}\n" for table in tables)
     with Stdout(written=True) as stdout:
-        stdout.write(text)
-        replace_files({folder / "table.md": text.encode()})
+        stdout.table(lambda console: print_retrain_table([rows], console))
+        stdout.table(lambda console: show_tables(console, tables))
+        replace_files({folder / "table.md": f"{retrain_table([rows])}{below}".encode()})
         kept = kept_layers(model, read_weights(str(last / DENSE)), rows[-1], options)
         write_layer_rows(folder, kept)
         plots = drawn(lambda: plot_retrain(rows, folder / "curves", title=title))

@@ -1,20 +1,14 @@
 """``--config``: the options of an earlier run, from its folder, with others in their place."""
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from secateurs._io.json_objects import BrokenJSONError, parse_object
-from secateurs._io.regular_files import read_regular
-from secateurs._version import __version__
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.results.durable import replace_files
+from secateurs.errors import InvalidArgumentError
+from secateurs.results.run_command import COMMAND, read_command
 
-FILE = "command.json"
 # Where a run writes, and whether it goes on there, is not what it does.
-_NOT_SAVED = ("--output", "--resume", "--overwrite", "--config")
+_NOT_REPEATED = ("--output", "--resume", "--overwrite", "--config")
 _OPTION = re.compile(r"-{1,2}[A-Za-z]")
 
 
@@ -40,34 +34,10 @@ def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
     if len(paths) > 1:
         raise InvalidArgumentError("--config takes one run: write it once")
     here = [(name, group) for name, group in groups if name != "--config"]
-    given = {name for name, _ in here}
-    there = _groups(_read(command, _value(paths[0])), first_names)
-    kept = [group for name, group in there if name not in given]
-    return [command, *(word for group in kept for word in group), *_joined(here)]
-
-
-def saved(
-    work: Callable[..., Path | None], words: Sequence[str], first_names: Mapping[str, str]
-) -> Callable[..., Path | None]:
-    """Let a command write its words into its folder when it is done.
-
-    Args:
-        work: runs the command and returns the folder of the run, or None where there is none.
-        words: of the command, expanded.
-        first_names: as for `expand`.
-    """
-    groups = _groups(words[1:], first_names)
-    kept = _joined([(name, group) for name, group in groups if name not in _NOT_SAVED])
-    content = {"secateurs": __version__, "command": words[0], "options": kept}
-
-    def run(**options: Any) -> Path | None:
-        folder = work(**options)
-        if folder is not None:
-            text = json.dumps(content, indent=2) + "\n"  # escaped: paths need not be UTF-8
-            replace_files({folder / FILE: text.encode()})
-        return folder
-
-    return run
+    without = {*_NOT_REPEATED, *(name for name, _ in here)}
+    there = _groups(_options_of(command, _value(paths[0])), first_names)
+    kept = [(name, group) for name, group in there if name not in without]
+    return [command, *(word for _, group in (*kept, *here) for word in group)]
 
 
 def _groups(words: Sequence[str], first_names: Mapping[str, str]) -> list[tuple[str, list[str]]]:
@@ -84,10 +54,6 @@ def _groups(words: Sequence[str], first_names: Mapping[str, str]) -> list[tuple[
     return groups
 
 
-def _joined(groups: Sequence[tuple[str, list[str]]]) -> list[str]:
-    return [word for _, group in groups for word in group]
-
-
 def _value(group: Sequence[str]) -> Path:
     _, equals, value = group[0].partition("=")
     values = [value, *group[1:]] if equals else list(group[1:])
@@ -96,26 +62,18 @@ def _value(group: Sequence[str]) -> Path:
     return Path(values[0])
 
 
-def _read(command: str, path: Path) -> list[str]:
-    file = (path if path.is_dir() else path.parent) / FILE
+def _options_of(command: str, path: Path) -> Sequence[str]:
     if not path.exists():
         raise InvalidArgumentError(f"there is no run {path} to take options from")
-    try:
-        content = parse_object(read_regular(file))
-    except FileNotFoundError:
+    folder = path if path.is_dir() else path.parent
+    found = read_command(folder)
+    if found is None:
         raise InvalidArgumentError(
-            f"{file.parent} has no {FILE}, which sweep, retrain, repair and transfer write when "
-            "they are done: give the folder of such a run as --config"
-        ) from None
-    except OSError as error:
-        raise FailureError(f"cannot read {file}: {error.strerror or error}") from error
-    except BrokenJSONError as error:
-        raise InvalidArgumentError(f"{file} holds no options of a run ({error})") from error
-    options: Any = content.get("options")
-    if not isinstance(options, list) or not all(isinstance(word, str) for word in options):
-        raise InvalidArgumentError(f"{file} holds no options of a run")
-    if content.get("command") != command:
-        raise InvalidArgumentError(
-            f"{file} is of secateurs {content.get('command')}, not of secateurs {command}"
+            f"{folder} has no {COMMAND}, which a command writes into its folder when it is done: "
+            "give the folder of such a run as --config"
         )
-    return options
+    if found.name != command:
+        raise InvalidArgumentError(
+            f"{folder / COMMAND} is of secateurs {found.name}, not of secateurs {command}"
+        )
+    return found.options

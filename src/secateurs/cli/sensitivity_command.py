@@ -1,19 +1,17 @@
 """``secateurs sensitivity``: what each layer costs when it is pruned alone."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from secateurs._console import say
-from secateurs._validation import check_ratio
 from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
     leave_gradients,
     load_images,
     make_loader,
-    named_output,
     pick_device,
     provenance_of,
 )
@@ -21,7 +19,6 @@ from secateurs.cli.option_types import DIGITS_NETWORKS, given
 from secateurs.cli.sensitivity_options import Allocating, LayerPruning
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepRunning
-from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.criteria import criterion_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import propose_ratios, sensitivity
@@ -40,7 +37,6 @@ def run_sensitivity(
     allocating: Allocating,
     preprocessing: Preprocessing,
     running: SweepRunning,
-    log_to: Sequence[Tracker] = (),
 ) -> Path:
     """Load, measure, report, and propose ratios; returns the folder of the results.
 
@@ -51,11 +47,7 @@ def run_sensitivity(
         allocating: which ratios are proposed.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
-        log_to: where the rows are logged.
     """
-    check_trackers(log_to)
-    if allocating.allocate is not None:
-        check_ratio("allocate", allocating.allocate)
     if allocating.unlabelled and allocating.cost != "divergence":
         raise InvalidArgumentError(f"--cost {allocating.cost} needs labels: leave out --unlabelled")
     needs_gradients = criterion_of(pruning.score).needs_gradients
@@ -80,7 +72,9 @@ def run_sensitivity(
     provenance = provenance_of(model, images, scored_on)
     weights = weights_sha256(model.model)
     settings = (weights, len(images.dataset), pruning, allocating.unlabelled, device, running.amp)
-    folder = running.output or named_output("sensitivity", provenance, settings)
+    folder = running.output or default_folder(
+        "sensitivity", provenance.model, provenance.data, settings=repr((provenance, settings))
+    )
     rows = sensitivity(
         model.model,
         loader,
@@ -93,7 +87,6 @@ def run_sensitivity(
         **given(pruning),
     )
     _report(rows, folder, allocating, running.title)
-    log_folder(folder, log_to)
     return folder
 
 

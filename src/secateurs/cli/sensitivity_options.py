@@ -1,21 +1,19 @@
 """The options of ``secateurs sensitivity``."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from secateurs.cli.option_types import Granularity, Several, Whole, panel, scores
+from secateurs.cli.option_types import Competing, MaybeRatio, Ratio, Ratios, Whole, panel
 
 
 @panel("How to prune", 2)
 @dataclass(frozen=True, kw_only=True)
-class LayerPruning:
+class LayerPruning(Competing):
     """How each layer is pruned alone.
 
     Args:
         ratios: Ratios of each layer's units that are candidates; default 0.25 0.5 0.75 0.9.
         p_bern: Probability of each candidate.
-        granularity: What is pruned as one unit.
-        score: The name of a criterion.
         layers: Kinds of layers that are measured: conv, conv2d, linear, attention, experts, all,
             ...; default conv, linear, attention and experts.
         include: Measure only these, globs on the names of parameters or of modules around them.
@@ -23,13 +21,8 @@ class LayerPruning:
         seed: Of random scores and draws.
     """
 
-    ratios: Several[float] = ()
-    p_bern: float = 1.0
-    granularity: Granularity = "weight"
-    score: Annotated[str, scores()] = "magnitude"
-    layers: Several[str] = ()
-    include: Several[str] = ()
-    exclude: Several[str] = ()
+    ratios: Ratios = ()
+    p_bern: Ratio = 1.0
     seed: Whole = 0
 
 
@@ -47,6 +40,6 @@ class Allocating:
             count as right. Images that choose ratios should not be those that score them.
     """
 
-    allocate: float | None = None
+    allocate: MaybeRatio = None
     cost: Literal["divergence", "loss", "accuracy"] = "divergence"
     unlabelled: bool = False

@@ -1,8 +1,5 @@
 """``secateurs speed``: images a second of a pruned network, dense and accelerated."""
 
-import hashlib
-import re
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +8,11 @@ import torch
 
 from secateurs._console import say
 from secateurs._progress import progress_bar
+from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import cores, pick_device
 from secateurs.cli.option_types import given
 from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.standard_output import Stdout, drawn
-from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import SpeedGrid, speed_sweep
 from secateurs.provenance import weights_sha256
@@ -29,7 +26,6 @@ def run_speed(
     asked: SpeedNetwork,
     pruning: SpeedPruning,
     running: SpeedOutput,
-    log_to: Sequence[Tracker] = (),
 ) -> Path:
     """Load, measure, and report; returns the folder of the results.
 
@@ -37,9 +33,7 @@ def run_speed(
         asked: the network, and how it is run.
         pruning: the ratios, and how it is pruned.
         running: where the results go.
-        log_to: where the rows are logged.
     """
-    check_trackers(log_to)
     options = SelectionOptions(**given(pruning, "p_prune"))
     threads = asked.threads or ((1, 2) if cores() > 1 else (1,))
     grid = SpeedGrid(pruning.p_prune, asked.batch_sizes, threads, options)
@@ -48,16 +42,21 @@ def run_speed(
             f"--threads {max(threads)} is more than the {cores()} cores that this process may "
             f"use: write --threads {cores()}"
         )
-    device = pick_device(asked.device)
+    device = pick_device(running.device)
     torch.manual_seed(pruning.seed)  # for --weights random
     model = load_model(
         asked.arch, weights=asked.weights, num_classes=asked.num_classes, img_size=asked.img_size
     )
     model.model.to(device)
-    folder = running.output or _default_output(model, asked, pruning)
+    folder = running.output or _default_output(model, asked, pruning, running.device)
     ratios = grid.ratios(model.model)
-    config = {"network": asdict(asked), "pruning": asdict(pruning), "threads": threads}
-    config |= {"weights": weights_sha256(model.model), "ratios": ratios}
+    config = {
+        "network": asdict(asked) | {"device": running.device},
+        "pruning": asdict(pruning),
+        "threads": threads,
+    }
+    config = {"network": asdict(asked) | {"device": running.device}, "pruning": asdict(pruning)}
+    config |= {"threads": threads, "weights": weights_sha256(model.model), "ratios": ratios}
     with Results(folder, SpeedRow) as results:
         results.open(config, overwrite=not running.resume)
         done = {row.key for row in results.rows()}
@@ -77,7 +76,6 @@ def run_speed(
                 bar.advance(1)
         measured = results.rows()
     _report(measured, folder, running.title, again=len(done) < len(measured))
-    log_folder(folder, log_to)
     return folder
 
 
@@ -90,13 +88,12 @@ def image_for(model: LoadedModel) -> torch.Tensor:
     return torch.randn(black.shape, generator=torch.Generator().manual_seed(0))
 
 
-def _default_output(model: LoadedModel, asked: SpeedNetwork, pruning: SpeedPruning) -> Path:
-    """A folder whose name depends on the options, so that the same command finds its results."""
-    values: dict[str, Any] = {**asdict(asked), **asdict(pruning)}
+def _default_output(
+    model: LoadedModel, asked: SpeedNetwork, pruning: SpeedPruning, device: str
+) -> Path:
+    values: dict[str, Any] = {**asdict(asked), "device": device, **asdict(pruning)}
     values["weights_sha256"] = weights_sha256(model.model)
-    digest = hashlib.sha256(repr(sorted(values.items())).encode()).hexdigest()[:8]
-    name = re.sub(r"[^\w.-]+", "-", model.name).strip("-.")
-    return Path("secateurs-results") / f"{name}_speed_{digest}"
+    return default_folder(model.name, "speed", settings=repr(sorted(values.items())))
 
 
 def _report(rows: list[SpeedRow], folder: Path, title: str | None, *, again: bool) -> None:

@@ -1,6 +1,5 @@
 """``secateurs sweep``: measure how accuracy falls as weights are pruned."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,6 @@ from secateurs.cli.sweep_options import (
     SweepRepair,
     SweepRunning,
 )
-from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.cli.torchrun import from_rank_0, in_turn, own_device, ranks_here
 from secateurs.criteria import criterion_of
 from secateurs.errors import InvalidArgumentError, SecateursError
@@ -54,7 +52,6 @@ def run_sweep(
     repairing: SweepRepair,
     preprocessing: Preprocessing,
     running: SweepRunning,
-    log_to: Sequence[Tracker] = (),
     ranks: Ranks | None = None,
 ) -> Path | None:
     """Load, measure, and report; only rank 0 reports.
@@ -66,7 +63,6 @@ def run_sweep(
         repairing: what follows each pruning, and its images.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
-        log_to: where the rows are logged.
         ranks: the processes that split the images, None for this process alone.
 
     Returns:
@@ -77,7 +73,6 @@ def run_sweep(
     if pruning.ratios_from is not None:
         settings["ratios"] = read_ratios(pruning.ratios_from)
     grid = Grid(**settings)  # checked before anything is loaded
-    check_trackers(log_to)
     if grid.repair and ranks.size > 1:
         raise InvalidArgumentError("--repair works in one process: leave out torchrun")
     device = own_device(ranks, pick_device(running.device))
@@ -131,7 +126,6 @@ def run_sweep(
     if ranks.is_first:
         stays = _what_stays(model, pruning, grid)
         _report(rows, folder, running.title, stays, count=count, measured=rows != earlier)
-        log_folder(folder, log_to)
         return folder
     return None
 

@@ -8,8 +8,10 @@ from cyclopts import Parameter
 
 from secateurs.cli.option_types import (
     MaybeWhole,
+    NetworkAndData,
     PruningGrid,
     RepairStep,
+    ResumableOutput,
     Several,
     Whole,
     panel,
@@ -18,31 +20,8 @@ from secateurs.cli.option_types import (
 
 @panel("What to measure", 1)
 @dataclass(frozen=True, kw_only=True)
-class SweepImages:
-    """The network and the images.
-
-    Args:
-        arch: torchvision:NAME (or just NAME), timm:NAME, hf:NAME, a folder after timm: or hf:,
-            package.module:function, or digits.
-        weights: A .safetensors or .pt file, or the name of published weights; torchvision models
-            have IMAGENET1K_V1 unless you say so.
-        num_classes: Classes of a weights FILE, if not the usual number.
-        data: A folder (DIR/val/CLASS/*, DIR/CLASS/*, or DIR/images.csv with DIR/images/), digits,
-            mnist, cifar10, ...
-        data_root: The folder of named data sets, and of their downloads.
-        split: Which part of the data: val, test, ...
-        limit: Use this many images, spread evenly over the data.
-        skip_corrupt: Count unreadable images and go on.
-    """
-
-    arch: Annotated[str, Parameter(alias="-a")] = "digits"
-    weights: str | None = None
-    num_classes: MaybeWhole = None
-    data: Annotated[str | None, Parameter(alias="-d")] = None
-    data_root: Path | None = None
-    split: str | None = None
-    limit: MaybeWhole = None
-    skip_corrupt: bool = False
+class SweepImages(NetworkAndData):
+    """The network and the images."""
 
 
 @panel("How to prune", 2)
@@ -106,26 +85,17 @@ class Preprocessing:
 
 @panel("Running", 5)
 @dataclass(frozen=True, kw_only=True)
-class SweepRunning:
+class SweepRunning(ResumableOutput):
     """The device, the loader and the output.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
         batch_size: Images in a batch; fewer run at once when memory runs out.
         workers: Processes that decode images.
         amp: Run under autocast.
-        output: Folder for results; default secateurs-results/NAME.
-        resume: Continue an interrupted sweep, or delete its results and measure again.
         title: Title of the plot.
-        config: An earlier run, its folder or the config.json in it, whose options count where they
-            are not written here.
     """
 
-    device: str = "auto"
     batch_size: Annotated[Whole, Parameter(alias="-b")] = 64
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
     amp: bool = False
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     title: str | None = None
-    config: Path | None = None  # `saved_command.expand` has put the options in its place

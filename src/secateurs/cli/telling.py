@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._console import silence
+from secateurs._version import __version__
 from secateurs.cli.option_types import Several, panel
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import require
+from secateurs.results.run_command import RunCommand, write_command
 
 if TYPE_CHECKING:
     from secateurs.results import Record
 
 Work = Callable[..., Path | None]
+"""Does the work of a command, and returns the folder of its results, if it has one."""
+
 Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 """As `secateurs.report.trackers` has them, which is imported when one is asked for."""
 
@@ -38,11 +42,13 @@ class Telling:
     log_to: Several[Tracker] = ()
 
 
-def told(command: str, telling: Telling, work: Work) -> Work:
-    """Work that says as much as was asked for.
+def told(command: RunCommand, telling: Telling, work: Work) -> Work:
+    """Work that says as much as was asked for, and leaves its command in its folder.
+
+    A retraining logs its rows itself, as soon as they are there.
 
     Args:
-        command: The name of the command.
+        command: The command.
         telling: What was asked for.
         work: Returns the folder of its results, or None where another rank reports.
     """
@@ -54,12 +60,17 @@ def told(command: str, telling: Telling, work: Work) -> Work:
             if telling.json:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(redirect_stdout(nowhere if telling.quiet else sys.stderr))
+            check_trackers(telling.log_to)
             folder = work(**options)
-        if folder is not None and telling.json:
-            from secateurs.cli.json_summary import summary_line
+            if folder is not None and command.name != "retrain":
+                log_folder(folder, telling.log_to)
+        if folder is not None:
+            write_command(folder, command, __version__)
+            if telling.json:
+                from secateurs.cli.json_summary import summary_line
 
-            with Stdout("the summary", written=True) as stdout:
-                stdout.write(summary_line(command, folder))
+                with Stdout("the summary", written=True) as stdout:
+                    stdout.write(summary_line(command.name, folder))
         return folder
 
     return run

@@ -22,7 +22,6 @@ from secateurs.cli.attack_options import (
 from secateurs.cli.loading import check_loader_options, pick_device
 from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout
-from secateurs.cli.telling import Tracker, check_trackers, log_folder
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -52,7 +51,6 @@ def run_transfer(
     pruning: DwpPruning,
     searching: Searching,
     running: TransferRunning,
-    log_to: Sequence[Tracker] = (),
 ) -> Path:
     """Load, attack, score, and report; returns the folder of the results.
 
@@ -63,7 +61,6 @@ def run_transfer(
         pruning: the settings of the recipe dwp.
         searching: whether and how settings are searched.
         running: the device and the output.
-        log_to: where the rows are logged.
     """
     protocol = usual_protocol(
         asked.small,
@@ -76,7 +73,6 @@ def run_transfer(
     )
     variants = _variants(recipes, pruning, searching)
     check_seeds(attack.seeds)
-    check_trackers(log_to)
     search = (
         Search(images=searching.search_images, steps=searching.search_steps)
         if searching.search
@@ -127,7 +123,6 @@ def run_transfer(
     with Stdout(written=True) as stdout:
         files = report_on(rows, folder, running.title, stdout)
         say(f"wrote {', '.join(files)} to {folder}")
-    log_folder(folder, log_to)
     return folder
 
 

@@ -10,6 +10,8 @@ from secateurs.cli.option_types import (
     DIGITS_NETWORKS,
     MaybeWhole,
     PruningGrid,
+    Ratios,
+    ResumableOutput,
     Several,
     Whole,
     panel,
@@ -100,8 +102,8 @@ class Recipes:
     """
 
     recipe: Several[str] = ()
-    rapa_p_bern: Several[float] = ()
-    mup_p_prune: Several[float] = ()
+    rapa_p_bern: Ratios = ()
+    mup_p_prune: Ratios = ()
 
 
 @panel("How dwp prunes", 4)
@@ -137,26 +139,18 @@ class Searching:
 
 @panel("Running", 6)
 @dataclass(frozen=True, kw_only=True)
-class TransferRunning:
+class TransferRunning(ResumableOutput):
     """The device and the output.
 
     Args:
-        device: auto, cpu, cuda, cuda:1, mps, ...
         batch_size: Images that are attacked together.
         threads: Number of CPU threads.
-        output: Folder for results; default secateurs-results/transfer_NAME.
         resume: Continue a run, also with more settings or seeds, or delete its results first.
         save_images: Keep the attacked images as PNG, as TransferAttack's evaluation reads them.
         title: Title of the plots.
-        config: An earlier run, its folder or the config.json in it, whose options count where they
-            are not written here.
     """
 
-    device: str = "auto"
     batch_size: Annotated[MaybeWhole, Parameter(alias="-b")] = None
     threads: MaybeWhole = None
-    output: Annotated[Path | None, Parameter(alias="-o")] = None
-    resume: Annotated[bool, Parameter(negative="--overwrite")] = True
     save_images: bool = False
     title: str | None = None
-    config: Path | None = None  # `saved_command.expand` has put the options in its place

@@ -2,9 +2,9 @@
 
 from secateurs.report.page import write_page
 from secateurs.report.plot import plot_sweep
-from secateurs.report.repair_table import repair_table
+from secateurs.report.repair_stages import print_repair_table, repair_table
 from secateurs.report.retrain_curves import plot_retrain
-from secateurs.report.retrain_table import retrain_table
+from secateurs.report.retrain_outcomes import print_retrain_table, retrain_table
 from secateurs.report.run_comparison import RunDifference, compare_runs, comparison_table
 from secateurs.report.sensitivity_heatmap import plot_sensitivity
 from secateurs.report.sensitivity_table import print_sensitivity_table, sensitivity_markdown
@@ -26,6 +26,8 @@ __all__ = [
     "plot_sweep",
     "plot_transfer_curves",
     "plot_transfer_heatmap",
+    "print_repair_table",
+    "print_retrain_table",
     "print_sensitivity_table",
     "print_speed_table",
     "print_table",

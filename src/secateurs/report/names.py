@@ -11,6 +11,11 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     return short if len(set(short.values())) == len(full) else {name: name for name in full}
 
 
+def name_parts(name: str) -> list[str]:
+    """The parts between which a name may be wrapped: each ends with "_", "-" and the like."""
+    return re.findall(r"[^_\-./:; ]*[_\-./:; ]?", name)
+
+
 def break_name(name: str, width: int) -> list[str]:
     """Wrap a name to lines of at most `width` letters, if possible after "_", "-" and the like.
 
@@ -19,7 +24,7 @@ def break_name(name: str, width: int) -> list[str]:
         ['tf_', 'efficientnet_', 'lite0']
     """
     lines = [""]
-    for part in re.findall(r"[^_\-./:; ]*[_\-./:; ]?", name):
+    for part in name_parts(name):
         pieces = [part[i : i + width] for i in range(0, len(part), width)]
         for piece in pieces:
             if len((lines[-1] + piece).rstrip()) <= width:

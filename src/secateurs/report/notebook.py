@@ -11,8 +11,7 @@ from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.page.page_parts import Cell, Table, number_cell, text_cell
 from secateurs.report.page.sections import rows_sections
-from secateurs.report.page.sweep_section import Axis
-from secateurs.report.plot import sweep_figure
+from secateurs.report.plot import Axis, sweep_figure
 from secateurs.report.retrain_curves import retrain_figure
 from secateurs.report.sensitivity_heatmap import sensitivity_figure
 from secateurs.report.speed_plot import speed_figure

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 310.0, 205.0
 _LEFT, _BOTTOM = 42.0, 38.0
 _TICKS: dict[str, Any] = {"nbins": 10, "steps": [1, 2, 5, 10]}
-AXES = {
+Axis = Literal["achieved", "p_prune"]
+AXES: dict[str, str] = {
     "achieved": "Weights pruned (%)",
     "p_prune": "Pruning ratio asked for (% of units)",
 }
@@ -42,7 +43,7 @@ def plot_sweep(
     path_stem: str | os.PathLike[str],
     *,
     title: str | None = None,
-    x: Literal["achieved", "p_prune"] = "achieved",
+    x: Axis = "achieved",
 ) -> list[Path]:
     """Draw top-1 accuracy against the ratio of pruned weights, as PNG and as SVG.
 
@@ -67,9 +68,7 @@ def plot_sweep(
     return write_figure(lambda: sweep_figure(rows, title, x), path_stem)
 
 
-def sweep_figure(
-    rows: Sequence[Row], title: str | None, x: Literal["achieved", "p_prune"]
-) -> "Figure":
+def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
     """The figure that `plot_sweep` writes.
 
     Raises:

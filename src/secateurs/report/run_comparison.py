@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.errors import InvalidArgumentError, require
-from secateurs.report.table import empty_table, percent
+from secateurs._io.text import printable
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.table import p_text, percent
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import Row, read_rows
 from secateurs.results.compare import paired_test, unpaired_interval
 from secateurs.results.config import read_config
@@ -16,7 +18,6 @@ from secateurs.results.image_outcomes import outcome_key, read_outcomes
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 _SETTING = ("prune_type", "granularity", "scope", "score", "repair", "p_bern")
 
@@ -136,42 +137,33 @@ def comparison_table(
         console: Where to print; a fresh rich console by default.
         confidence: Of the intervals, for the head of their column.
     """
-    require("rich", "a table in a terminal")
-    from rich.text import Text
-
-    from secateurs._console import make_console, print_whole
-
-    console = console or make_console()
-    for run in dict.fromkeys(one.run for one in found):
-        print_whole(console, _table([one for one in found if one.run == run], confidence))
+    runs = dict.fromkeys(one.run for one in found)
+    tables = [_table([one for one in found if one.run == run], confidence) for run in runs]
     notes = ["differences of top-1 in points"]
     if any(one.paired for one in found):
         notes.append("paired over the same images: lost/won, p by McNemar's exact test")
     if not all(one.paired for one in found):
         notes.append("without a p: not the same images, or an older run without outcomes")
-    console.print(Text("; ".join(notes), style="dim"))
+    show_tables(console, tables, "; ".join(notes))
 
 
-def _table(rows: Sequence[RunDifference], confidence: float) -> "Table":
-    from rich.text import Text
-
+def _table(rows: Sequence[RunDifference], confidence: float) -> TextTable:
     first = rows[0]
     against = "the dense network" if first.run == first.base else first.base
-    table = empty_table(f"{first.run} against {against}")
-    settings = len({one.setting for one in rows}) > 1
-    heads = [*(["setting"] if settings else []), "asked", "there", "here", "difference"]
-    for head in (*heads, f"{100 * confidence:g}% interval", "lost/won", "p"):
-        table.add_column(head, justify="left" if head == "setting" else "right", no_wrap=True)
-    for one in rows:
-        cells = (
-            *([one.setting] if settings else []),
+    several = len({one.setting for one in rows}) > 1
+    heads = ["setting"] * several + ["asked", "there", "here", "difference"]
+    lines = [
+        [
+            *([one.setting] * several),
             *(percent(round(one.p_prune, 4)), f"{one.base_top1:.2f}", f"{one.top1:.2f}"),
             *(f"{one.difference:+.2f}", f"{one.low:+.2f} to {one.high:+.2f}"),
             f"{one.lost}/{one.won}" if one.paired else "",
-            "" if one.p is None else f"{one.p:.3f}" if one.p >= 0.001 else "<0.001",
-        )
-        table.add_row(*map(Text, cells))  # text, in which brackets are no markup
-    return table
+            "" if one.p is None else p_text(one.p),
+        ]
+        for one in rows
+    ]
+    heads += [f"{100 * confidence:g}% interval", "lost/won", "p"]
+    return TextTable(heads, lines, printable(f"{first.run} against {against}"), names=int(several))
 
 
 def _matches(run: _Run, base: _Run) -> list[tuple[Row, Row]]:

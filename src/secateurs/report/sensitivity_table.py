@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from secateurs.errors import InvalidArgumentError, require
-from secateurs.report.table import empty_table, fitting_tables, markdown_lines, percent
+from secateurs.errors import InvalidArgumentError
+from secateurs.report.table import percent
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import SensitivityRow
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-
-Columns = list[list[str]]
-"""Each a head and its cells."""
 
 
 def layers_and_ratios(rows: Sequence[SensitivityRow]) -> tuple[list[str], list[float]]:
@@ -46,27 +43,8 @@ def print_sensitivity_table(
     Raises:
         InvalidArgumentError: There are no rows.
     """
-    require("rich", "a table in a terminal")
-    from rich.text import Text
-
-    from secateurs._console import make_console, print_whole
-
-    console = console or make_console()
     rows = [row.printable() for row in rows]
-    (names, sizes), columns = _columns(rows)
-
-    def make(part: Sequence[list[str]]) -> "Table":
-        table = empty_table(rows[0].model)
-        table.add_column(names[0], no_wrap=True)
-        for head, *_ in (sizes, *part):
-            table.add_column(head, justify="right", no_wrap=True)
-        for cells in zip(*(column[1:] for column in (names, sizes, *part)), strict=True):
-            table.add_row(*map(Text, cells))
-        return table
-
-    for table in fitting_tables(make, columns, console):
-        print_whole(console, table)
-    console.print(Text(f"{_MEANING}; {describe_sensitivity(rows)}", style="dim"))
+    show_tables(console, [_table(rows)], f"{_MEANING}; {describe_sensitivity(rows)}")
 
 
 def sensitivity_markdown(rows: Sequence[SensitivityRow]) -> str:
@@ -75,26 +53,22 @@ def sensitivity_markdown(rows: Sequence[SensitivityRow]) -> str:
     Raises:
         InvalidArgumentError: There are no rows.
     """
-    (names, sizes), columns = _columns([row.printable() for row in rows])
-    lines = [list(line) for line in zip(names, sizes, *columns, strict=True)]
-    lines.insert(1, ["---", *(["---:"] * (len(columns) + 1))])
-    return f"{markdown_lines(lines)}\n\n{_MEANING}; {describe_sensitivity(rows)}.\n"
+    rows = [row.printable() for row in rows]
+    return f"{_table(rows).markdown()}\n\n{_MEANING}; {describe_sensitivity(rows)}.\n"
 
 
 _MEANING = "change of top-1 in points where this layer alone is pruned (images lost / won)"
 
 
-def _columns(rows: Sequence[SensitivityRow]) -> tuple[Columns, Columns]:
-    """The two columns that name a layer, and those of the ratios."""
+def _table(rows: Sequence[SensitivityRow]) -> TextTable:
     layers, ratios = layers_and_ratios(rows)
     found = {(row.layer, row.p_prune): row for row in rows}
     sizes = {row.layer: f"{row.targets:,}" for row in rows}
-    named = [["layer", *layers], ["weights", *(sizes[layer] for layer in layers)]]
-    columns = [
-        [percent(ratio), *(_cell(found.get((layer, ratio))) for layer in layers)]
-        for ratio in ratios
+    lines = [
+        [layer, sizes[layer], *(_cell(found.get((layer, ratio))) for ratio in ratios)]
+        for layer in layers
     ]
-    return named, columns
+    return TextTable(["layer", "weights", *map(percent, ratios)], lines, rows[0].model)
 
 
 def _cell(row: SensitivityRow | None) -> str:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.table import empty_table, fitting_tables, markdown_lines
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import SpeedRow
 from secateurs.results.speed_row import break_even
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 Setting = tuple[str, int, int]
 """Model, batch size, threads."""
@@ -40,55 +40,34 @@ def print_speed_table(rows: Sequence[SpeedRow], console: "Console | None" = None
     Raises:
         InvalidArgumentError: There are no rows.
     """
-    from rich.text import Text
-
-    from secateurs._console import make_console, print_whole
-
     every = settings_of(rows)
-    console = console or make_console()
+    tables: list[TextTable] = []
     for model in dict.fromkeys(model for model, _, _ in every):
-        groups = {key: own for key, own in every.items() if key[0] == model}
-        ratios = sorted({_percent(row.achieved) for own in groups.values() for row in own}, key=_of)
-        columns = [_column(key, own, ratios) for key, own in groups.items()]
-        head = ["zeros", *ratios]
-
-        def table(
-            part: Sequence[Sequence[str]], head: list[str] = head, model: str = model
-        ) -> "Table":
-            made = empty_table(model)
-            for title, *_ in (head, *part):
-                made.add_column(title, justify="right", no_wrap=True)
-            for cells in zip(*(column[1:] for column in (head, *part)), strict=True):
-                made.add_row(*cells)
-            return made
-
-        for part in fitting_tables(table, columns, console):
-            print_whole(console, part)
-    console.print(Text("images a second: dense > accelerated, times as fast", style="dim"))
-    for line in break_even_lines(rows):
-        console.print(Text(line))
+        own = {key: found for key, found in every.items() if key[0] == model}
+        rates = sorted(row.achieved for found in own.values() for row in found)
+        columns = [{_percent(row.achieved): _cell(row) for row in found} for found in own.values()]
+        heads = ["zeros", *(f"batch {batch}, {counted(threads)}" for _, batch, threads in own)]
+        lines = [
+            [ratio, *(column.get(ratio, "") for column in columns)]
+            for ratio in dict.fromkeys(map(_percent, rates))
+        ]
+        tables.append(TextTable(heads, lines, printable(model), names=0))
+    meaning = "images a second: dense > accelerated, times as fast"
+    show_tables(console, tables, meaning, *break_even_lines(rows))
 
 
 def speed_table_markdown(rows: Sequence[SpeedRow]) -> str:
     """The same as a Markdown table with a row for each measurement."""
-    head = [
-        "model",
-        "batch",
-        "threads",
-        "zeros",
-        "dense, images/s",
-        "accelerated",
-        "gain",
-        "layers",
-    ]
-    lines = [head, ["---", *("---:" for _ in head[1:])]]
+    heads = ["model", "batch", "threads", "zeros", "dense, images/s", "accelerated", "gain"]
+    lines: list[list[str]] = []
     for (model, batch, threads), own in settings_of(rows).items():
         for row in own:
             rates = [_rate(row.dense_rate), _rate(row.rate), f"{row.speedup:.2f}x"]
             which = f"{row.replaced} of {row.found}"
             lines.append([model, str(batch), str(threads), _percent(row.achieved), *rates, which])
     said = "; ".join(dict.fromkeys(f"{row.processor}, {row.dtype}" for row in rows))
-    return f"{markdown_lines(lines)}\n\n{' '.join(break_even_lines(rows))} {said}.\n"
+    table = TextTable([*heads, "layers"], lines)
+    return f"{table.markdown()}\n\n{' '.join(break_even_lines(rows))} {said}.\n"
 
 
 def break_even_lines(rows: Sequence[SpeedRow]) -> list[str]:
@@ -108,20 +87,12 @@ def counted(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
-def _column(key: Setting, own: Sequence[SpeedRow], ratios: Sequence[str]) -> list[str]:
-    cells = {
-        _percent(r.achieved): f"{_rate(r.dense_rate)} > {_rate(r.rate)} {r.speedup:.2f}x"
-        for r in own
-    }
-    return [f"batch {key[1]}, {counted(key[2])}", *(cells.get(ratio, "") for ratio in ratios)]
+def _cell(row: SpeedRow) -> str:
+    return f"{_rate(row.dense_rate)} > {_rate(row.rate)} {row.speedup:.2f}x"
 
 
 def _percent(ratio: float) -> str:
     return f"{100 * ratio:.1f}%"
-
-
-def _of(percent: str) -> float:
-    return float(percent[:-1])
 
 
 def _rate(images: float) -> str:

@@ -98,19 +98,12 @@ def _reason(error: Exception) -> str:
 def points_of(rows: Sequence[Record]) -> list[Point]:
     """The numbers that a tracker shows of rows.
 
-    Of a sweep and of a measurement of sensitivity, the step is the ratio asked for in percent; of a
-    measurement of speed the ratio of zeros in percent; of a retraining the epoch of its phase; of a
-    repair the stage; of a transfer the step of the attack. Numbers that are infinite or NaN are
-    left out.
+    Of a sweep and of sensitivity, the step is the ratio asked for in percent; of a retraining the
+    epoch of its phase; of a transfer the step of the attack; of a repair its stage; of speed the
+    ratio of zeros in percent. Numbers that are infinite or NaN are left out.
     """
-    points = [
-        *_sweep_points([row for row in rows if isinstance(row, Row)]),
-        *(_retrain_point(row) for row in rows if isinstance(row, RetrainRow)),
-        *(_transfer_point(row) for row in rows if isinstance(row, TransferRow)),
-        *(_sensitivity_point(row) for row in rows if isinstance(row, SensitivityRow)),
-        *(_repair_point(row) for row in rows if isinstance(row, RepairRow)),
-        *(_speed_point(row) for row in rows if isinstance(row, SpeedRow)),
-    ]
+    points = _sweep_points([row for row in rows if isinstance(row, Row)])
+    points += [_POINTS[type(row)](row) for row in rows if type(row) in _POINTS]
     return [
         (
             step,
@@ -145,20 +138,30 @@ def _transfer_point(row: TransferRow) -> Point:
     return row.step, {f"{of}/{name}": value for name, value in found.items() if value is not None}
 
 
-def _sensitivity_point(row: SensitivityRow) -> Point:
-    names = ("change", "agreement", "divergence", "achieved")
-    return round(100 * row.p_prune), {f"{row.layer}/{n}": getattr(row, n) for n in names}
-
-
 def _repair_point(row: RepairRow) -> Point:
-    found = {name: getattr(row, name) for name in ("loss", "agreement", "top1", "achieved")}
-    return row.stage, {name: value for name, value in found.items() if value is not None}
+    found = {"loss": row.loss, "agreement": row.agreement, "top1": row.top1}
+    found["achieved"] = row.achieved
+    return row.stage, {name: v for name, v in found.items() if v is not None}
 
 
 def _speed_point(row: SpeedRow) -> Point:
-    of = f"{row.model} batch {row.batch_size} threads {row.threads}"
+    of = f"batch {row.batch_size} threads {row.threads}"
     names = ("rate", "dense_rate", "speedup")
     return round(100 * row.achieved), {f"{of}/{name}": getattr(row, name) for name in names}
+
+
+def _sensitivity_point(row: SensitivityRow) -> Point:
+    names = ("top1", "change", "loss", "agreement", "divergence")
+    return round(100 * row.p_prune), {f"{row.layer}/{name}": getattr(row, name) for name in names}
+
+
+_POINTS: Mapping[type[Record], Callable[[Any], Point]] = {
+    RetrainRow: _retrain_point,
+    TransferRow: _transfer_point,
+    RepairRow: _repair_point,
+    SpeedRow: _speed_point,
+    SensitivityRow: _sensitivity_point,
+}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Rows of a transfer benchmark by variant and surrogates, with means and tests over them."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,6 +142,12 @@ class BenchmarkRows:
         """Mean success over the hold-outs; None unless all of them were measured."""
         hits = line.hits(outcome, self.holdouts_of(line), step or self.steps[-1])
         return success_interval(hits) if hits else None
+
+    def highest(self, lines: Iterable[VariantRows], outcome: Goal) -> float:
+        """The end of a colour scale: the highest success on a hold-out, rounded up to tens."""
+        cells = [self.cell(line, target, outcome) for line in lines for target in self.targets]
+        values = [cell[0].value for cell in cells if cell and cell[1] != WHITE]
+        return min(100.0, 10 * math.ceil(max([*values, 1.0]) / 10))
 
     def baseline(self, line: VariantRows) -> VariantRows | None:
         """The plain line of the same surrogates, preferably with the same number of passes."""

@@ -95,7 +95,7 @@ def heatmap_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -
     above = 11.0 * max(map(len, titles)) + 6
     under = _ROW * max(map(len, layout.heads)) + 14
     width = max(layout.left + across * (layout.width + _GAP), 300.0)
-    highest = _highest(benchmark, lines, outcome)
+    highest = benchmark.highest(lines, outcome)
     note = wrap("; ".join(_notes(benchmark, outcome, highest)), width - 2 * EDGE)
     upper = head_height(title, note)
     figure = Figure(figsize=(width / 72, (down * (layout.height + above + under) + upper) / 72))
@@ -130,15 +130,6 @@ def _layout(benchmark: BenchmarkRows) -> _Layout:
     left = max(text_width(line, _NAME) for lines in names for line in lines) + EDGE + 8
     height = max(_CELL_HEIGHT, _ROW * max(map(len, names)) + 6)
     return _Layout(groups, names, heads, (max(_CELL_WIDTH, widest + 6), height), left)
-
-
-def _highest(benchmark: BenchmarkRows, lines: Sequence[VariantRows], outcome: Goal) -> float:
-    """The end of the colour scale: the highest success on a hold-out, rounded up to tens."""
-    cells = [
-        benchmark.cell(line, target, outcome) for line in lines for target in benchmark.targets
-    ]
-    values = [cell[0].value for cell in cells if cell and cell[1] != WHITE]
-    return min(100.0, 10 * math.ceil(max([*values, 1.0]) / 10))
 
 
 def _fill(

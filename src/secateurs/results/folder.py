@@ -1,17 +1,13 @@
 """The output folder of a run: its rows, configuration and progress."""
 
-import contextlib
 import json
 import os
-import re
-import shlex
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, overload
 
-from secateurs._io.json_objects import BrokenJSONError, parse_object, plain
+from secateurs._io.json_objects import plain
 from secateurs._io.regular_files import read_regular
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import OTHER_OUTPUT, compared, differences, read_config
@@ -19,20 +15,15 @@ from secateurs.results.durable import remove_leftovers, replace_files, write_fai
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
 from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.layer_row import LAYERS
-from secateurs.results.lock import FolderLock
+from secateurs.results.progress_files import PROGRESS, ProgressFiles
 from secateurs.results.row import Row
 
 JSONL = "results.jsonl"
 CSV = "results.csv"
 CONFIG = "config.json"
-COMMAND = "command.txt"
-PROGRESS = "progress.json"
-LOCK = ".lock"
-_OF_RANK = re.compile(r"progress-[1-9][0-9]*\.json")
-_LEFT_BY_RANK = re.compile(rf"\.({_OF_RANK.pattern})\.[0-9]+\.tmp")
 
 
-class Results(Generic[R]):
+class Results(ProgressFiles, Generic[R]):
     """A folder of results that survives kill -9 and a full disk.
 
     Every write replaces whole files by renaming, so `results.jsonl` and `results.csv` can be read
@@ -66,7 +57,7 @@ class Results(Generic[R]):
     def __init__(self, folder: str | os.PathLike[str], row: type[R]) -> None: ...
     def __init__(self, folder: str | os.PathLike[str], row: type[Any] = Row) -> None:
         self._row: type[R] = row
-        self.folder = Path(folder)
+        super().__init__(Path(folder))
         self.unverified: list[str] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +73,6 @@ class Results(Generic[R]):
                 f"cannot write results to {self.folder}: permission denied; give another ",
                 Argument("output"),
             )
-        self._lock = FolderLock(self.folder / LOCK)
 
     def open(
         self,
@@ -112,9 +102,8 @@ class Results(Generic[R]):
             FailureError: Another process writes here, or the disk is full.
         """
         self._lock.acquire()
-        found = (_LEFT_BY_RANK.fullmatch(path.name) for path in self.folder.iterdir())
-        of_ranks = (match[1] for match in found if match)
-        remove_leftovers(self.folder, (JSONL, CSV, CONFIG, PROGRESS, OUTCOMES, *of_ranks))
+        names = (JSONL, CSV, CONFIG, PROGRESS, OUTCOMES, *self._half_written())
+        remove_leftovers(self.folder, names)
         wanted = plain(dict(config))
         if overwrite:
             self._clear()
@@ -162,60 +151,6 @@ class Results(Generic[R]):
         self._lock.acquire()
         replace_files({self.folder / OUTCOMES: outcomes_text(outcomes).encode()})
 
-    def save_progress(self, progress: Mapping[str, Any], *, rank: int = 0) -> None:
-        """Save the counts of an unfinished run, in place of those saved before.
-
-        Args:
-            progress: the counts.
-            rank: the rank that they are of. Each rank has a file of its own, in the folder that
-                rank 0 has opened and locked for all.
-
-        Raises:
-            FailureError: The disk is full, or the folder cannot be written; the earlier progress
-                is intact.
-        """
-        if rank == 0:
-            self._lock.acquire()
-        name = f"progress-{rank}.json" if rank else PROGRESS
-        replace_files({self.folder / name: json.dumps(progress).encode()})
-
-    def load_progress(self) -> dict[str, Any] | None:
-        """What `save_progress` saved, or None; None with a warning for a file that is broken.
-
-        Progress only saves time: without it the run starts again and gives the same rows.
-        """
-        return self._load_progress(PROGRESS)
-
-    def load_progress_of_ranks(self) -> list[dict[str, Any]]:
-        """What all ranks saved, rank 0's first; broken files are left out with a warning."""
-        found = (self._load_progress(name) for name in (PROGRESS, *self._progress_of_ranks()))
-        return [each for each in found if each is not None]
-
-    def merge_progress(self, progress: Mapping[str, Any]) -> None:
-        """Replace the progress of several ranks, if there are several, by their sum.
-
-        A kill in between leaves both the sum and the ranks' files; the sum is loaded first.
-        """
-        others = self._progress_of_ranks()
-        if others:
-            self.save_progress(progress)
-        for name in others:
-            self._remove(name)
-
-    def distrust_progress(self, reason: OSError | ValueError, name: str = PROGRESS) -> None:
-        """Warn that saved progress cannot be used, so that its work is done again."""
-        warnings.warn(
-            f"{self.folder / name} cannot be used ({getattr(reason, 'strerror', reason)}): "
-            "what had not become a row is measured again",
-            stacklevel=3,
-        )
-
-    def clear_progress(self) -> None:
-        """Remove the progress of all ranks, once their rows are on disk."""
-        self._lock.acquire()
-        for name in (PROGRESS, *self._progress_of_ranks()):
-            self._remove(name)
-
     def close(self) -> None:
         """Release the lock; safe to call twice."""
         self._lock.release()
@@ -239,7 +174,7 @@ class Results(Generic[R]):
             return False
         present, wanted = self._row.renamed(found), self._row.renamed(wanted)
         differing = differences(present, wanted, growing, optional)
-        if differing and not self._has_work():
+        if differing and not self._has_progress() and not read_jsonl(self.folder / JSONL):
             return False  # a run that ended before it saved anything
         if differing:
             raise InvalidArgumentError(
@@ -249,43 +184,10 @@ class Results(Generic[R]):
         self.unverified = [name for name in optional if not compared(present, wanted, name)]
         return True
 
-    def _has_work(self) -> bool:
-        for name in (PROGRESS, *self._progress_of_ranks()):
-            with contextlib.suppress(OSError, BrokenJSONError):
-                if self._read_progress(name) is not None:
-                    return True
-        return bool(read_jsonl(self.folder / JSONL))
-
-    def _load_progress(self, name: str) -> dict[str, Any] | None:
-        try:
-            return self._read_progress(name)
-        except (OSError, BrokenJSONError) as error:
-            self.distrust_progress(error, name)
-            return None
-
-    def _read_progress(self, name: str) -> dict[str, Any] | None:
-        try:
-            return parse_object(read_regular(self.folder / name))
-        except FileNotFoundError:
-            return None
-
-    def _progress_of_ranks(self) -> list[str]:
-        """The names of the progress files of ranks other than 0."""
-        names = (path.name for path in self.folder.iterdir())
-        return sorted(name for name in names if _OF_RANK.fullmatch(name))
-
     def _clear(self) -> None:
         # The configuration last: rows must never be without theirs.
-        names = (PROGRESS, *self._progress_of_ranks(), LAYERS, OUTCOMES, CSV, JSONL, CONFIG)
-        for name in names:
+        for name in (*self._progress_names(), LAYERS, OUTCOMES, CSV, JSONL, CONFIG):
             self._remove(name)
-
-    def _remove(self, name: str) -> None:
-        path = self.folder / name
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise write_failure(path, error) from error
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         contents = {
@@ -296,16 +198,6 @@ class Results(Generic[R]):
         stale = {path: new for path, new in contents.items() if _content(path) != new}
         if stale:
             replace_files(stale)
-
-
-def record_command(folder: Path, words: Sequence[str]) -> None:
-    """Write the command line that made the results of a folder beside them, as a shell reads it.
-
-    Raises:
-        FailureError: The file cannot be written.
-    """
-    text = " ".join(map(shlex.quote, words))
-    replace_files({folder / COMMAND: f"{text}\n".encode(errors="backslashreplace")})
 
 
 def _content(path: Path) -> bytes | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
 from secateurs.results.formats import jsonl_text, read_jsonl, to_rows
-from secateurs.results.record import Record
+from secateurs.results.record import COUNT, Record, check_part
 
 LAYERS = "layers.jsonl"
 """Name of the file in the folder of a run."""
@@ -18,14 +18,10 @@ LAYERS = "layers.jsonl"
 class LayerRow(Record):
     """What one layer kept; the fields are those of a line of layers.jsonl.
 
+    The columns that are not listed here are in several kinds of rows, see `Record`.
+
     Attributes:
-        model: The network.
-        prune_type: "global" or "gradient".
-        granularity: "weight", "kernel" or "filter".
-        scope: "global" or "layer".
-        score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
         p_prune: Ratio of units that are candidates, or that are pruned in the end.
-        p_bern: Probability with which each candidate is pruned.
         seed: Seed of the draw or of the training.
         layer: Qualified name of the parameter.
         total: Its weights.
@@ -77,11 +73,7 @@ class LayerRow(Record):
         Raises:
             FailureError: They do not agree.
         """
-        if self.kept > self.total:
-            raise FailureError(
-                f"column kept of a layer's row holds {self.kept}, more than the {self.total} "
-                "weights that there are"
-            )
+        check_part("kept", self.kept, self.total)
         bins = [text.split(";") if text else [] for text in self._counts]
         whole = all(part.isdecimal() and part.isascii() for part in (*bins[0], *bins[1]))
         if not whole or len(bins[0]) != len(bins[1]):
@@ -91,11 +83,7 @@ class LayerRow(Record):
             )
 
 
-_COUNT = (0, 2**63 - 1)
-LayerRow.LIMITS = {
-    **dict.fromkeys(("total", "kept"), _COUNT),
-    **dict.fromkeys(("p_prune", "p_bern"), (0.0, 1.0)),
-}
+LayerRow.LIMITS = {"total": COUNT}
 LayerRow.ASKED = LayerRow.columns()[: LayerRow.columns().index("layer") + 1]
 
 

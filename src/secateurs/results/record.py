@@ -11,16 +11,65 @@ from typing import Any, ClassVar, Self, get_type_hints
 from secateurs._io.text import printable, quoted, storable
 from secateurs.errors import Argument, FailureError
 
+ROUNDING = 1e-6
+"""By how much a percentage may differ from what the counts give."""
+
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
+
+
+COUNT, RATIO, PERCENT, SIZE = (0, 2**63 - 1), (0.0, 1.0), (0.0, 100.0), (0.0, math.inf)
+"""Limits of numbers in columns."""
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("count", "correct", "targets", "units", "prunable", "kept"), COUNT),
+    **dict.fromkeys(("img_size", "batch_size", "calibration_count"), COUNT),
+    **dict.fromkeys(("p_prune", "p_bern", "achieved", "keep_at_least"), RATIO),
+    **dict.fromkeys(("top1", "agreement"), PERCENT),
+    **dict.fromkeys(("crop_pct", "param_count", "learning_rate", "duration"), SIZE),
+}
+"""Limits of the columns that several kinds of rows have; a kind may have its own instead."""
 
 
 class Record:
     """One row of a results file; each kind of rows is a frozen dataclass derived from this.
 
+    A column of one name means the same in all kinds of rows. These are in several of them:
+
+    - `model`: What was asked for, such as `torchvision:resnet18`.
+    - `weights`: Name of the weights that it had: a published name, a file name, "pretrained" or
+      "random"; `weights_sha256`: First 16 hex digits of a SHA-256 over their contents.
+    - `data`: Name of the data set or folder; `split`: Which part of it, such as "val", or "";
+      `count`: Images scored.
+    - `prune_type`: "global" (forward and backward pass) or "gradient" (backward pass alone).
+    - `granularity`: "weight", "kernel" or "filter".
+    - `scope`: Who competes with whom: "global", "layer", or "N:M", such as "2:4".
+    - `score`: The criterion, such as "magnitude", or the name of a callable; `score_data`: Images
+      whose gradients it used, or "".
+    - `layers`: Kinds of layers that compete, joined by ";", or "" for the default; `include`: Globs
+      of the weights that compete, likewise, or ""; `exclude`: Globs of weights that do not.
+    - `p_prune`: Ratio of units that are candidates, 0 to 1; `p_bern`: Probability with which each
+      candidate is pruned, 0 to 1; `seed`: Seed of scores and draws.
+    - `calibration`: Name of the images, without labels, that the repair or the score used, or "";
+      `calibration_sha256`: First 16 hex digits of a SHA-256 over these images as the network took
+      them, or ""; `calibration_count`: How many they are.
+    - `achieved`: Ratio of prunable weights (elements) that were pruned; `kept`: How many were kept;
+      `prunable`: How many there are; `targets`: The same, `units`: How many units compete.
+    - `top1`: Accuracy in percent; `correct`: Images right, of `count`.
+    - `loss`: Mean cross-entropy in nats; may be NaN or infinite where pruning broke the network.
+    - `param_count`: Parameters of the model in millions.
+    - `img_size`: Side of the input in pixels; `crop_pct`: Side of the crop divided by the side of
+      the resized image; `interpolation`: How images were resized, such as "bicubic"; `preprocess`:
+      The whole preprocessing in one line.
+    - `batch_size`: Images that ran at once; `amp`: Whether automatic mixed precision was on.
+    - `device`: Where it ran, such as "cpu" or "cuda (NVIDIA H100)"; `dtype`: Data type of the
+      weights, such as "float32"; `duration`: Seconds that the measurement took; `versions`:
+      Versions of the software: "secateurs=..;torch=..;python=..".
+
     Attributes:
         KIND: The command that writes such rows, for errors: "sweep".
         ASKED: The columns that say what was asked for; the others say what was measured.
-        LIMITS: The least and the greatest number in a column; without limits, any finite number.
+        LIMITS: The least and the greatest number in columns of this kind; other columns have those
+            that all kinds share, or take any finite number.
         UNLIMITED: Columns whose numbers may also be infinite or NaN.
     """
 
@@ -99,12 +148,40 @@ class Record:
     def _check_number(cls, name: str, value: Any) -> None:
         if not isinstance(value, int | float) or name in cls.UNLIMITED:
             return
-        least, most = cls.LIMITS.get(name, (-math.inf, math.inf))
+        least, most = cls.LIMITS.get(name) or _LIMITS.get(name, (-math.inf, math.inf))
         if not least <= value <= most or not math.isfinite(value):
             raise FailureError(
                 f"column {name} of a result row holds {quoted(value)}, which cannot be: "
                 f"it must be {_range(least, most)}"
             )
+
+
+def check_part(column: str, part: int, whole: int, what: str = "weights") -> None:
+    """Refuse a column with more than there are in all.
+
+    Raises:
+        FailureError: ``part`` is above ``whole``.
+    """
+    if part > whole:
+        raise FailureError(
+            f"column {column} of a result row holds {part}, more than the {whole} {what} that "
+            "there are"
+        )
+
+
+def check_accuracy(top1: float | None, correct: int | None, count: int) -> None:
+    """Compare an accuracy in percent with the number of images right; None stands for none scored.
+
+    Raises:
+        FailureError: They do not agree.
+    """
+    right = correct or 0
+    expected = 100 * right / max(count, 1)
+    if right > count or abs((top1 or 0.0) - expected) > ROUNDING:
+        raise FailureError(
+            f"column top1 of a result row holds {top1}, but {correct} of {count} images right "
+            f"give {expected}"
+        )
 
 
 @cache

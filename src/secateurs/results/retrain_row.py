@@ -1,13 +1,12 @@
 """One epoch of a training that prunes, or one final score, with what is needed to repeat it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from secateurs._io.text import quoted
 from secateurs.errors import FailureError
-from secateurs.results.record import Record
+from secateurs.results.record import COUNT, RATIO, SIZE, Record, check_accuracy, check_part
 
 PHASES = ("dense", "retrain", "test dense", "test pruned")
 """What a row may tell of; see `RetrainRow.phase`."""
@@ -17,17 +16,11 @@ PHASES = ("dense", "retrain", "test dense", "test pruned")
 class RetrainRow(Record):
     """An epoch or a final score of `secateurs retrain`; the fields are the columns of results.csv.
 
+    The columns that are not listed here are in several kinds of rows, see `Record`.
+
     Attributes:
-        model: What was asked for, such as `lenet300`.
         weights: What it started from: a file name, the name of published weights, or "random".
-        data: Name of the data set or folder.
         seed: Seed of weights, order, augmentation and draws.
-        granularity: "weight", "kernel" or "filter".
-        scope: "global", "layer", or "N:M", such as "2:4".
-        score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
-        layers: Kinds of layers that compete, joined by ";", or "" for the default.
-        include: Globs that add weights, joined by ";", or "".
-        exclude: Globs that take weights away, joined by ";", or "".
         p_prune: Ratio of units that are pruned in the end, 0 to 1.
         schedule: How the ratio grows, such as "Cubic(0.9, ...)".
         regrowth: How pruned weights come back: "none", "magnitude" or "gradient".
@@ -39,28 +32,17 @@ class RetrainRow(Record):
         augment: How training images are changed at random, such as "crop-flip", or "none".
         train_batch_size: Images a step.
         train_count: Images trained on.
-        preprocess: The whole preprocessing in one line.
-        amp: Whether automatic mixed precision was on.
         phase: "dense" (an epoch before any pruning), "retrain" (an epoch with masks), "test dense"
             or "test pruned" (the score on images that chose nothing).
         epoch: Number of the epoch in its phase, from 1; of a score, the epoch whose weights it is.
-        split: Which images `top1` is of: "validation", or the split of the test data.
         count: How many they are.
         train_loss: Mean loss over the epoch, in nats: cross-entropy, and what `distill` adds; NaN
             for a score.
-        loss: Mean cross-entropy of `split`, in nats; may be infinite or NaN.
         top1: Accuracy on `split`, percent.
-        correct: Images right, of `count`.
         achieved: Ratio of prunable weights (elements) that were pruned at the end of the epoch.
-        kept: Prunable weights that were kept.
-        prunable: Number of prunable weights.
-        param_count: Parameters of the model in millions.
         duration: Seconds that it took.
-        device: Where it ran, such as "cpu" or "cuda (NVIDIA H100)".
-        dtype: Data type of the weights, such as "float32".
         ranks: Processes that trained together.
         weights_sha256: First 16 hex digits of a SHA-256 over the weights at the end of the epoch.
-        versions: What it ran with: "secateurs=..;torch=..;python=..".
     """
 
     KIND: ClassVar[str] = "retraining"
@@ -123,30 +105,17 @@ class RetrainRow(Record):
                 f"column phase of a result row holds {quoted(self.phase)}, which is none of "
                 f"{', '.join(PHASES)}"
             )
-        expected = 100 * self.correct / max(self.count, 1)
-        if self.correct > self.count or abs(self.top1 - expected) > 1e-6:
-            raise FailureError(
-                f"column top1 of a result row holds {self.top1}, but {self.correct} of "
-                f"{self.count} images right give {expected}"
-            )
-        if self.kept > self.prunable:
-            raise FailureError(
-                f"column kept of a result row holds {self.kept}, more than the {self.prunable} "
-                "weights that there are"
-            )
+        check_accuracy(self.top1, self.correct, self.count)
+        check_part("kept", self.kept, self.prunable)
 
 
 RETRAIN_COLUMNS: tuple[str, ...] = RetrainRow.columns()
 """Names of the columns, in order."""
 
-_COUNT, _SIZE = (0, 2**63 - 1), (0.0, math.inf)
 RetrainRow.LIMITS = {
-    **dict.fromkeys(("train_batch_size", "train_count", "epoch", "ranks"), _COUNT),
-    **dict.fromkeys(("count", "correct", "kept", "prunable"), _COUNT),
-    **dict.fromkeys(("p_prune", "distill", "achieved"), (0.0, 1.0)),
-    **dict.fromkeys(("temperature", "learning_rate", "weight_decay"), _SIZE),
-    **dict.fromkeys(("param_count", "duration"), _SIZE),
-    "top1": (0.0, 100.0),
+    **dict.fromkeys(("train_batch_size", "train_count", "epoch", "ranks"), COUNT),
+    **dict.fromkeys(("temperature", "weight_decay"), SIZE),
+    "distill": RATIO,
 }
 RetrainRow.UNLIMITED = frozenset({"train_loss", "loss"})
 RetrainRow.ASKED = RETRAIN_COLUMNS[: RETRAIN_COLUMNS.index("split") + 1]

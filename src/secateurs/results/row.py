@@ -1,13 +1,12 @@
 """The row of a sweep: one result, with all that is needed to produce it again."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from secateurs.errors import FailureError
-from secateurs.results.record import Record
+from secateurs.results.record import COUNT, PERCENT, ROUNDING, SIZE, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,33 +16,15 @@ class Row(Record):
     Columns that timm's result tables have keep timm's names (model, top1, top1_err, top5,
     top5_err, loss, param_count, img_size, crop_pct, interpolation, infer_samples_per_sec).
 
+    The columns that are not listed here are in several kinds of rows, see `Record`.
+
     Attributes:
-        model: What was asked for, such as `torchvision:resnet18`.
-        weights: Name of the weights: an enum name, a file name, or "pretrained".
-        weights_sha256: First 16 hex digits of a SHA-256 over the weights' contents.
-        data: Name of the data set or folder.
-        split: Split of the data, such as "val", or "".
         count: Images scored.
-        prune_type: "global" (forward and backward) or "gradient" (backward alone).
-        granularity: "weight", "kernel" or "filter".
-        scope: "global", "layer", or "N:M", such as "2:4".
-        score: "magnitude", "gradient", "taylor", "random", or the name of a callable.
         score_data: Images whose gradients the scores used, or "".
-        layers: Kinds of layers that compete, joined by ";", or "" for the default.
-        include: Globs of the weights that compete, joined by ";", or "".
-        exclude: Globs of weights that do not compete, joined by ";", or "".
         repair: Steps by which the pruned network was repaired, joined by ";", or "".
-        calibration: Name of the images, without labels, that the repair or the score used, or "".
-        calibration_sha256: First 16 hex digits of a SHA-256 over these images as the network
-            took them, or "".
-        calibration_count: How many they are.
-        p_prune: Ratio of units that are candidates, 0 to 1.
-        p_bern: Probability with which each candidate is pruned, 0 to 1.
         draws: Number of Bernoulli draws that were averaged.
         seed: Seed of the first draw, or None.
         achieved: Ratio of prunable weights (elements) that were pruned, mean over the draws.
-        targets: Number of prunable weights (elements).
-        units: Number of units that compete.
         top1: Accuracy in percent, mean over the draws.
         top1_err: 100 - top1.
         top1_low: Lower end of the 95% interval of top1, percent.
@@ -51,21 +32,9 @@ class Row(Record):
         top1_std: Standard deviation of top1 over the draws, percent; 0.0 for one draw.
         top5: Accuracy among the five highest logits, percent.
         top5_err: 100 - top5.
-        loss: Mean cross-entropy in nats; may be NaN or infinite where pruning broke the network.
         correct1: Images whose true class has the highest logit, one count a draw, joined by ";".
         correct5: Images whose true class has one of the five highest logits, likewise.
-        param_count: Parameters of the model in millions.
-        img_size: Side of the input in pixels.
-        crop_pct: Side of the crop divided by the side of the resized image.
-        interpolation: How images were resized, such as "bicubic".
-        preprocess: The whole preprocessing in one line.
-        batch_size: Images a batch.
-        amp: Whether automatic mixed precision was on.
-        device: Where it ran, such as "cpu" or "cuda (NVIDIA H100)".
-        dtype: Data type of the weights, such as "float32".
         infer_samples_per_sec: Images scored a second.
-        duration: Seconds that the measurement took.
-        versions: Versions of the software: "secateurs=..;torch=..;python=..".
     """
 
     KIND: ClassVar[str] = "sweep"
@@ -138,7 +107,7 @@ class Row(Record):
                     "images: it must hold a whole number a draw, none above that"
                 )
             expected = 100 * sum(map(int, parts)) / len(parts) / max(self.count, 1)
-            if abs(getattr(self, percent) - expected) > _ROUNDING:
+            if abs(getattr(self, percent) - expected) > ROUNDING:
                 raise FailureError(
                     f"column {percent} of a result row holds {getattr(self, percent)}, but "
                     f"{counts} gives {expected}"
@@ -146,7 +115,6 @@ class Row(Record):
 
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_ROUNDING = 1e-6
 _UNREPAIRED: dict[str, Any] = {
     "repair": "",
     "calibration": "",
@@ -157,14 +125,10 @@ _UNREPAIRED: dict[str, Any] = {
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
 
-_COUNT, _PERCENT, _RATIO, _SIZE = (0, 2**63 - 1), (0.0, 100.0), (0.0, 1.0), (0.0, math.inf)
 Row.LIMITS = {
-    **dict.fromkeys(("count", "draws", "targets", "units", "img_size"), _COUNT),
-    **dict.fromkeys(("batch_size", "calibration_count"), _COUNT),
-    **dict.fromkeys(("p_prune", "p_bern", "achieved"), _RATIO),
-    **dict.fromkeys(("top1", "top1_low", "top1_high", "top1_err", "top5", "top5_err"), _PERCENT),
-    **dict.fromkeys(("top1_std", "crop_pct", "param_count"), _SIZE),
-    **dict.fromkeys(("infer_samples_per_sec", "duration"), _SIZE),
+    "draws": COUNT,
+    **dict.fromkeys(("top1_low", "top1_high", "top1_err", "top5", "top5_err"), PERCENT),
+    **dict.fromkeys(("top1_std", "infer_samples_per_sec"), SIZE),
 }
 Row.UNLIMITED = frozenset({"loss"})
 Row.ASKED = (

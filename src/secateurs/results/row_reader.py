@@ -12,6 +12,7 @@ from secateurs.results.repair_row import RepairRow
 from secateurs.results.retrain_row import RetrainRow
 from secateurs.results.row import Row
 from secateurs.results.rows import Rows
+from secateurs.results.run_command import COMMAND
 from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
@@ -125,7 +126,8 @@ def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
 
 def _load(path: Path) -> list[dict[str, Any]]:
     file = path / JSONL if path.is_dir() else path
-    if path.is_dir() and (path / CONFIG).is_file() and not os.path.lexists(file):
+    is_run = any((path / name).is_file() for name in (CONFIG, COMMAND))  # a budget has no rows
+    if is_run and not os.path.lexists(file):
         return []
     if not file.is_file():
         where = path.resolve() if path == Path() else path

@@ -1,7 +1,6 @@
 """The row of a transfer benchmark: one attack's success on one network at one step."""
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +8,7 @@ from typing import Any, ClassVar
 from secateurs._io.text import quoted, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.interval import wilson_interval
-from secateurs.results.record import Record
+from secateurs.results.record import COUNT, ROUNDING, SIZE, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +17,8 @@ class TransferRow(Record):
 
     A row holds the outcome of every image, so that tests can pair rows image by image: `images`
     is equal in rows of the same images in the same order.
+
+    The columns that are not listed here are in several kinds of rows, see `Record`.
 
     Attributes:
         surrogates: The networks that the attack used, such as "timm:lite0", joined by ";"; "" for
@@ -38,9 +39,6 @@ class TransferRow(Record):
         scope: "global", "layer", or "N:M", such as "2:4"; "" where nothing is pruned.
         score: "magnitude", "gradient", "taylor", "random", or the name of a callable; "" where
             nothing is pruned.
-        layers: Kinds of layers that compete, joined by ";", or "" for the default.
-        include: Globs of the weights that compete, joined by ";", or "".
-        exclude: Globs of weights that do not compete, joined by ";", or "".
         p_prune: Ratio of units that are candidates, 0 to 1; 0.0 where nothing is pruned.
         p_bern: Probability with which each candidate is pruned; 0.0 where nothing is pruned.
         method: The attack, with its loss: "mi-ti-di-logit".
@@ -52,8 +50,6 @@ class TransferRow(Record):
         targeted_attack: Whether the attack aims at a class.
         target_classes: The origin of these classes: "given" (by the data), "drawn, seed 0", or ""
             for an untargeted attack.
-        data: Name of the data set or folder.
-        split: Split of the data, such as "val", or "".
         images: Digest of the ids of the attacked images, in order (`digest_of`).
         search_part: "" without a search; "search" for images that settings were chosen on, and
             "report" for the others, which the success is measured on.
@@ -77,8 +73,6 @@ class TransferRow(Record):
         untargeted_low: Lower end of its 95% interval (Wilson), percent.
         untargeted_high: Upper end of it, percent.
         seconds: Seconds that the attack took to this step, over all images.
-        device: Where it ran, such as "cpu" or "cuda (NVIDIA H100)".
-        versions: Versions of the software: "secateurs=..;torch=..;python=..".
     """
 
     KIND: ClassVar[str] = "transfer"
@@ -174,12 +168,10 @@ def _renamed_variant(name: Any) -> Any:
 TRANSFER_COLUMNS: tuple[str, ...] = TransferRow.columns()
 """Names of the columns, in order."""
 
-_COUNT, _RATIO = (0, 2**63 - 1), (0.0, 1.0)
 TransferRow.LIMITS = {
-    **dict.fromkeys(("passes", "steps", "step", "candidates_count"), _COUNT),
-    **dict.fromkeys(("count", "img_size", "batch_size"), (1, _COUNT[1])),
-    **dict.fromkeys(("p_prune", "p_bern", "achieved"), _RATIO),
-    "seconds": (0.0, math.inf),
+    **dict.fromkeys(("passes", "steps", "step", "candidates_count"), COUNT),
+    **dict.fromkeys(("count", "img_size", "batch_size"), (1, COUNT[1])),
+    "seconds": SIZE,
 }
 TransferRow.ASKED = TRANSFER_COLUMNS[: TRANSFER_COLUMNS.index("step") + 1]
 
@@ -242,4 +234,4 @@ def _percent(hits: str) -> float:
 
 
 def _close(value: float | None, expected: float | None) -> bool:
-    return value is None or expected is None or abs(value - expected) < 1e-6
+    return value is None or expected is None or abs(value - expected) < ROUNDING

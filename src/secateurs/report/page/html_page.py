@@ -16,7 +16,7 @@ from secateurs.report.page.layer_charts import layer_charts, layer_tables
 from secateurs.report.page.page_parts import Chart, Section
 from secateurs.report.page.run_files import Run, read_run
 from secateurs.report.page.sections import ALONE, rows_sections
-from secateurs.report.page.sweep_section import Axis
+from secateurs.report.plot import Axis
 from secateurs.results.durable import replace_files
 
 SUFFIX = ".html"
@@ -36,8 +36,8 @@ def write_page(
     a dark page. The same runs give the same page.
 
     Args:
-        runs: Output folders of sweeps, transfers and retrainings in any mixture, or their
-            results.jsonl or results.csv. Those without a finished row are left out.
+        runs: Output folders of runs of any kind, or their results.jsonl or results.csv. Those
+            without a finished row are left out.
         path: The page; its folder is made.
         title: Heading of the page.
         x: The horizontal axis of sweeps, as of `secateurs.report.plot_sweep`.

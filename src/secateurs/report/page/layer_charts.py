@@ -142,7 +142,7 @@ def _bars(rows: Sequence[LayerRow]) -> Chart:
         {
             "data": [bars],
             "layout": layout(
-                axis("Weights kept (%)", rangemode="tozero"),
+                axis("Weights kept (%)", range=[0, 100]),
                 axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
                 margin={"l": 8, "r": 44, "t": 8, "b": 48},
             ),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from secateurs.report.page.page_parts import Fact, Section, Table, number_cell, text_cell
-from secateurs.report.repair_table import describe_repair
+from secateurs.report.repair_stages import describe_repair
 from secateurs.results import RepairRow
 
 
@@ -21,12 +21,17 @@ def repair_section(rows: Sequence[RepairRow]) -> Section:
         title=f"Repair of {last.model}",
         headline=f"{100 * last.achieved:.4g}% of the weights are zero: {ends}.",
         notes=[describe_repair(last)],
-        facts=[
-            Fact(f"{row.agreement:.1f}%", f"agreement, {row.steps.replace(';', ', ')}")
-            for row in (pruned, last)
-        ],
+        facts=[_fact(row) for row in (rows[0], pruned, last) if row.top1 is not None or row.stage],
         tables=[_table(rows)],
     )
+
+
+def _fact(row: RepairRow) -> Fact:
+    """Top-1 after a stage, or where nothing was scored the agreement with the dense network."""
+    steps = row.steps.replace(";", ", ")
+    if row.top1 is None:
+        return Fact(f"{row.agreement:.1f}%", f"agreement, {steps}")
+    return Fact(f"{row.top1:.1f}%", f"top-1, {steps}")
 
 
 def _table(rows: Sequence[RepairRow]) -> Table:

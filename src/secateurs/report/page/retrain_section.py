@@ -19,7 +19,7 @@ from secateurs.report.page.page_parts import (
 )
 from secateurs.report.page.sweep_section import percent_of
 from secateurs.report.retrain_curves import describe_retrain
-from secateurs.report.retrain_table import RetrainOutcome, outcome_of, spread
+from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, spread
 from secateurs.results import RetrainRow, wilson_interval
 
 _HOVER = (
@@ -107,8 +107,13 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
 
 def _late(upper: dict[str, Any], epochs: Sequence[RetrainRow]) -> dict[str, Any]:
     """The axis, without what the first epochs give, which would squeeze the rest."""
-    late = sorted(row.top1 for row in epochs)[len(epochs) // 10 :]
-    return upper | {"range": [max(late[0] - 3, 0), min(100.5, late[-1] + 2)]}
+    late = sorted(epochs, key=lambda row: row.top1)[len(epochs) // 10 :]
+    low, high = (100 * _interval(row)[end] for end, row in enumerate((late[0], late[-1])))
+    return upper | {"range": [max(low - 1, 0), min(100.5, high + 1)]}
+
+
+def _interval(row: RetrainRow) -> tuple[float, float]:
+    return wilson_interval(row.correct, max(row.count, 1))
 
 
 def _traces(
@@ -117,7 +122,7 @@ def _traces(
     if not rows:
         return []
     along = [float(offset + row.epoch) for row in rows]
-    ends = [wilson_interval(row.correct, max(row.count, 1)) for row in rows]
+    ends = [_interval(row) for row in rows]
     low, high = [100 * end[0] for end in ends], [100 * end[1] for end in ends]
     said = [
         [f"{percent_of(row.achieved)} pruned", f"{a:.1f} to {b:.1f}"]

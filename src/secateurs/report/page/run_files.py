@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateurs._io.regular_files import read_regular
 from secateurs._io.text import printable
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import InvalidArgumentError, SecateursError
 from secateurs.report.page.command_text import command_of
 from secateurs.report.page.page_parts import Command, Details
 from secateurs.results import LayerRow, Record, kind_of_rows, read_any_rows, read_layer_rows
 from secateurs.results.config import read_config
-from secateurs.results.folder import COMMAND, CONFIG
+from secateurs.results.folder import CONFIG
+from secateurs.results.run_command import read_command
 
 _LONGEST = 400
 """Letters of a value that a table of a configuration shows."""
@@ -48,7 +48,7 @@ class Run:
     def command(self) -> Command:
         """How to make the results again."""
         if self.recorded:
-            return Command(printable(self.recorded), f"{self.name}, as it was written")
+            return Command(printable(self.recorded), f"{self.name}, as it was run")
         text = command_of(self.rows[0].printable(), [row.printable() for row in self.rows])
         return Command(text, f"{self.name}, rebuilt from its rows: check the paths")
 
@@ -85,13 +85,13 @@ def read_run(path: Path) -> Run | None:
         config = read_config(path / CONFIG) or {}
     except InvalidArgumentError:  # not a configuration; the rows say what was run
         config = {}
-    return Run(path, kind, rows, read_layer_rows(path), config, _recorded(path / COMMAND))
+    return Run(path, kind, rows, read_layer_rows(path), config, _recorded(path))
 
 
-def _recorded(path: Path) -> str:
+def _recorded(folder: Path) -> str:
     try:
-        return read_regular(path).decode(errors="replace").strip()
-    except OSError:
+        return str(read_command(folder) or "")
+    except SecateursError:  # the file is broken; the rows say what was run
         return ""
 
 

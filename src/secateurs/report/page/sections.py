@@ -9,8 +9,9 @@ from secateurs.report.page.repair_section import repair_section
 from secateurs.report.page.retrain_section import retrain_section
 from secateurs.report.page.sensitivity_section import sensitivity_section
 from secateurs.report.page.speed_section import speed_section
-from secateurs.report.page.sweep_section import Axis, sweep_section
+from secateurs.report.page.sweep_section import sweep_section
 from secateurs.report.page.transfer_section import transfer_sections
+from secateurs.report.plot import Axis
 from secateurs.results import (
     Record,
     RepairRow,

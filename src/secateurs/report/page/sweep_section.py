@@ -1,7 +1,7 @@
 """The part of a page that shows sweeps: accuracy against the ratio of pruned weights."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from secateurs.report.page.colours import DENSE, is_dashed, line_colour
 from secateurs.report.page.figures import axis, band, curve, layout
@@ -15,7 +15,7 @@ from secateurs.report.page.page_parts import (
     number_cell,
     text_cell,
 )
-from secateurs.report.plot import AXES
+from secateurs.report.plot import AXES, Axis
 from secateurs.report.series import Series, describe, split_series
 from secateurs.report.table import accuracy, percent
 from secateurs.results import Row
@@ -24,8 +24,6 @@ _POINT = 1.0
 """Loss of accuracy, in points, up to which the headline counts."""
 
 _FACTS = 4
-
-Axis = Literal["achieved", "p_prune"]
 
 _HOVER = (
     "%{customdata[0]} pruned (asked %{customdata[1]})<br>"

@@ -1,6 +1,5 @@
 """The part of a page that shows a transfer benchmark: success on networks not attacked with."""
 
-import math
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -9,9 +8,9 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.page.figures import axis, band, curve, heatmap, layout
 from secateurs.report.page.page_parts import Cell, Chart, Fact, Section, Table, Toggle, text_cell
+from secateurs.report.table import p_text
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
 from secateurs.report.transfer_panels import curve_panels
-from secateurs.report.transfer_table import p_text
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
 
@@ -105,7 +104,7 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     groups: list[str | None] = [*benchmark.groups] or [""]
     targets = [benchmark.short[target] for target in benchmark.targets]
     names = [benchmark.surrogates_text(group) or "no surrogate" for group in groups]
-    top = _highest(benchmark, lines, outcome)
+    top = benchmark.highest(lines, outcome)
     traces: list[dict[str, Any]] = []
     views: list[str] = []
     for label in labels:
@@ -164,12 +163,6 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     )
 
 
-def _highest(benchmark: BenchmarkRows, lines: Sequence[VariantRows], outcome: Goal) -> float:
-    cells = [benchmark.cell(line, name, outcome) for line in lines for name in benchmark.targets]
-    values = [cell[0].value for cell in cells if cell and cell[1] != WHITE]
-    return min(100.0, 10 * math.ceil(max([*values, 1.0]) / 10))
-
-
 def _cell(
     benchmark: BenchmarkRows, line: VariantRows | None, target: str, outcome: Goal
 ) -> tuple[Estimate, str] | None:
@@ -220,7 +213,8 @@ def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
         {
             "data": traces,
             "layout": layout(
-                axis("Step of the attack", rangemode="tozero"),
+                # no ticks between steps
+                axis("Step of the attack", rangemode="tozero", nticks=min(benchmark.steps[-1], 10)),
                 axis(f"{outcome.capitalize()} success (%)", rangemode="tozero"),
             ),
         },

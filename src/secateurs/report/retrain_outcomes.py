@@ -3,10 +3,15 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.table import markdown_lines
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import RetrainRow
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,37 @@ def retrain_table(runs: Sequence[Sequence[RetrainRow]]) -> str:
     Raises:
         InvalidArgumentError: Of one of them no seed is finished.
     """
+    table, note = outcome_table(runs)
+    return f"{table.markdown()}\n\n{note}\n"
+
+
+def print_retrain_table(
+    runs: Sequence[Sequence[RetrainRow]], console: "Console | None" = None
+) -> None:
+    """Print the outcomes, a line for each run.
+
+    Args:
+        runs: The rows of each run; those of a run differ in their seed.
+        console: Where to print; a fresh rich console by default.
+
+    Raises:
+        InvalidArgumentError: Of one of them no seed is finished.
+    """
+    table, note = outcome_table(runs)
+    show_tables(console, [table], note)
+
+
+def outcome_table(runs: Sequence[Sequence[RetrainRow]]) -> tuple[TextTable, str]:
+    """The table of `retrain_table`, and the line below it."""
     found = [outcome_of(rows) for rows in runs]
-    lines = [
-        ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"],
-        ["---"] + ["---:"] * 5,
-    ]
+    lines: list[list[str]] = []
     for one in found:
         kept = round(statistics.fmean(one.kept))
         counts = [f"{one.prunable:,}", f"{kept:,}", f"{one.compression:.1f}x"]
-        lines.append([one.model, *counts, spread(one.dense), spread(one.pruned)])
-    said = dict.fromkeys(f"{one.count} images ({one.split}), {_of_seeds(one)}" for one in found)
-    return f"{markdown_lines(lines)}\n\nError in percent on {'; '.join(said)}.\n"
+        lines.append([printable(one.model), *counts, spread(one.dense), spread(one.pruned)])
+    said = dict.fromkeys(f"{one.count:,} images ({one.split}), {_of_seeds(one)}" for one in found)
+    heads = ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"]
+    return TextTable(heads, lines), f"Error in percent on {printable('; '.join(said))}."
 
 
 def _of_seeds(one: RetrainOutcome) -> str:
@@ -96,25 +121,27 @@ def spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
-def layer_table(layers: Sequence[tuple[str, int, int]]) -> str:
-    """What each layer kept, as a Markdown table.
+def layer_table(layers: Sequence[tuple[str, int, int]], title: str = "") -> TextTable:
+    """What each layer kept.
 
     Args:
         layers: Name, weights that there were, weights that are kept.
+        title: A line above it.
     """
-    lines = [["layer", "weights", "kept", "kept %"], ["---", "---:", "---:", "---:"]]
     totals = ("all", sum(total for _, total, _ in layers), sum(kept for _, _, kept in layers))
-    for name, total, kept in (*layers, totals):
-        lines.append([name, f"{total:,}", f"{kept:,}", f"{100 * kept / max(total, 1):.2f}"])
-    return markdown_lines(lines)
+    lines = [
+        [printable(name), f"{total:,}", f"{kept:,}", f"{100 * kept / max(total, 1):.2f}"]
+        for name, total, kept in (*layers, totals)
+    ]
+    return TextTable(["layer", "weights", "kept", "kept %"], lines, title)
 
 
-def size_table(files: Sequence[tuple[str, int, int]]) -> str:
-    """What files take on disk, as a Markdown table.
+def size_table(files: Sequence[tuple[str, int, int]], title: str = "") -> TextTable:
+    """What files take on disk.
 
     Args:
         files: Name, bytes, and bytes when it is compressed.
+        title: A line above it.
     """
-    lines = [["file", "bytes", "compressed"], ["---", "---:", "---:"]]
-    lines += [[name, f"{size:,}", f"{compressed:,}"] for name, size, compressed in files]
-    return markdown_lines(lines)
+    lines = [[name, f"{size:,}", f"{compressed:,}"] for name, size, compressed in files]
+    return TextTable(["file", "bytes", "compressed"], lines, title)

@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking
-from secateurs.report.table import markdown_lines, percent
+from secateurs.report.table import percent
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import RepairRow
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def repair_table(runs: Sequence[Sequence[RepairRow]]) -> str:
@@ -18,22 +23,42 @@ def repair_table(runs: Sequence[Sequence[RepairRow]]) -> str:
     Raises:
         InvalidArgumentError: A run has no rows.
     """
-    return "\n".join(map(_table, runs))
+    return "\n".join(f"{_table(rows).markdown()}\n\n{_note(rows)}\n" for rows in runs)
 
 
-def _table(rows: Sequence[RepairRow]) -> str:
+def print_repair_table(
+    runs: Sequence[Sequence[RepairRow]], console: "Console | None" = None
+) -> None:
+    """Print the stages of one or more repairs.
+
+    Args:
+        runs: The rows of each run.
+        console: Where to print; a fresh rich console by default.
+
+    Raises:
+        InvalidArgumentError: A run has no rows.
+    """
+    for rows in runs:
+        show_tables(console, [_table(rows)], _note(rows))
+
+
+def _table(rows: Sequence[RepairRow]) -> TextTable:
     if not rows:
         raise InvalidArgumentError("there are no rows to show: let the repair finish first")
     rows = sorted((row.printable() for row in rows), key=lambda row: row.stage)
     scored = any(row.count for row in rows)
-    lines = [[rows[0].model, "loss", "agreement, %", *(["top-1, %"] * scored), "seconds"]]
-    lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
+    lines: list[list[str]] = []
     for row in rows:
         top1 = [] if not scored else ["" if row.top1 is None else f"{row.top1:.1f}"]
         seconds = f"{row.duration:.1f}" if row.stage else ""
         what = row.steps.replace(";", ", ")
         lines.append([what, f"{row.loss:.4g}", f"{row.agreement:.1f}", *top1, seconds])
-    return f"{markdown_lines(lines)}\n\n{describe_repair(rows[-1])}\n"
+    heads = [rows[0].model, "loss", "agreement, %", *(["top-1, %"] * scored), "seconds"]
+    return TextTable(heads, lines)
+
+
+def _note(rows: Sequence[RepairRow]) -> str:
+    return describe_repair(max(rows, key=lambda row: row.stage).printable())
 
 
 def describe_repair(row: RepairRow) -> str:

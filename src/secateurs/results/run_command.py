@@ -1,0 +1,84 @@
+"""The command that made the results of a folder, kept beside them."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.regular_files import read_regular
+from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.results.durable import replace_files
+
+COMMAND = "command.json"
+_EARLIER = "command.txt"  # earlier versions wrote the command as a shell reads it
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """A command of the command line.
+
+    Attributes:
+        name: Its name, such as "sweep".
+        options: The words after it.
+    """
+
+    name: str
+    options: Sequence[str]
+
+    def __str__(self) -> str:
+        """As a shell reads it."""
+        return " ".join(map(shlex.quote, ("secateurs", self.name, *self.options)))
+
+
+def write_command(folder: Path, command: RunCommand, version: str = "") -> None:
+    """Write the command that made the results of a folder.
+
+    Args:
+        folder: the folder.
+        command: the command.
+        version: of secateurs.
+
+    Raises:
+        FailureError: The file cannot be written.
+    """
+    content = {
+        "secateurs": version,
+        "command": command.name,
+        "options": list(command.options),
+    }
+    text = json.dumps(content, indent=2) + "\n"  # escaped: paths need not be UTF-8
+    replace_files({folder / COMMAND: text.encode()})
+
+
+def read_command(folder: Path) -> RunCommand | None:
+    """The command that made the results of a folder; None where none is recorded.
+
+    Raises:
+        InvalidArgumentError: The file holds no command.
+        FailureError: The file cannot be read.
+    """
+    path = folder / COMMAND
+    try:
+        if not path.exists():
+            path = folder / _EARLIER
+            words = read_regular(path).decode(errors="surrogateescape")
+            _, name, *options = shlex.split(words)
+            return RunCommand(name, options)
+        content = parse_object(read_regular(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    except (BrokenJSONError, ValueError) as error:
+        raise InvalidArgumentError(f"{path} holds no options of a run ({error})") from error
+    name, options = content.get("command"), content.get("options")
+    if not isinstance(name, str) or not _is_words(options):
+        raise InvalidArgumentError(f"{path} holds no options of a run")
+    return RunCommand(name, options)
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
