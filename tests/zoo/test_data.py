@@ -36,6 +36,11 @@ def test_a_rest_can_be_resumed(tmp_path: Path) -> None:
 # --- by name ----------------------------------------------------------------------------
 
 
+def test_a_function_of_ones_own_is_no_preprocessing() -> None:
+    with pytest.raises(InvalidArgumentError, match="got builtin_function_or_method; it holds"):
+        load_data("digits", preprocess=print)  # pyright: ignore[reportArgumentType]
+
+
 def test_digits_by_name() -> None:
     data = load_data("digits", preprocess=preprocess(1))
     assert (data.name, data.split, len(data.dataset)) == ("digits", "test", 896)

@@ -54,7 +54,8 @@ def load_data(
             ``DIR/data/test-*.parquet``: columns image and label); or one of
             digits, mnist, fashion-mnist, kmnist, usps, cifar10, cifar100, svhn, stl10. A folder of
             such a name is written ``./digits``.
-        preprocess: from an image to a tensor; default that of ``model``.
+        preprocess: from an image to a tensor (a function of your own is its ``transform``);
+            default that of ``model``.
         model: the model whose classes the labels are; see `secateurs.zoo.class_indices` for how
             class folders are matched. If its number of classes is unknown, it is run on a black
             image to find it.
@@ -86,12 +87,17 @@ def load_data(
             f"model must be what load_model gives, got {type(model).__name__}; for a network of "
             "your own give preprocess=..."
         )
+    require("PIL", "reading images", "pillow")
+    if preprocess is not None and not isinstance(preprocess, Preprocess):
+        raise InvalidArgumentError(
+            f"preprocess must be a secateurs.zoo.Preprocess, got {type(preprocess).__name__}; it "
+            "holds a function of your own as its transform"
+        )
     transform = preprocess or (model.preprocess if model else None)
     if transform is None:
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
     wanted = None if limit is None else check_count("limit", limit)
     check_data(spec)
-    require("PIL", "reading images", "pillow")
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_classes(model))
     if _name(spec) in named_data.NAMES:
