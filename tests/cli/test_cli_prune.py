@@ -26,7 +26,7 @@ def stored(tmp_path: Path) -> Path:
 def test_it_prunes_and_says_so(run: Run, stored: Path) -> None:
     done = run("prune", stored, "-o", "out.safetensors", "--p-prune", "0.5")
     assert done.code == 0
-    lines = done.out.splitlines()
+    lines = [line for line in done.out.splitlines() if line.strip(" ─")]
     assert lines[0].split() == ["tensor", "dtype", "shape", "pruned", "of", "ratio"]
     assert [line.split()[0] for line in lines[1:]] == ["0.weight", "3.weight", "total"]
     assert lines[-1].split() == ["total", "94", "188", "50.00%"]
@@ -81,7 +81,7 @@ def test_patterns_take_several_values(run: Run, stored: Path) -> None:
 def test_a_dry_run_prints_the_plan_and_the_threshold_only(run: Run, stored: Path) -> None:
     done = run("prune", stored, "--p-prune", "0.5", "--dry-run")
     assert done.code == 0 and done.err == ""
-    lines = done.out.splitlines()
+    lines = [line for line in done.out.splitlines() if line.strip(" ─")]
     assert lines[0].split() == ["tensor", "dtype", "shape", "elements"]
     chosen = [line.split()[0] for line in lines if line.endswith("prune")]
     assert chosen == ["0.weight", "3.weight"]

@@ -49,7 +49,7 @@ def pick_device(name: str) -> torch.device:
         torch.zeros(1, device=device).cpu()  # the meta device has no data to copy
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *([] if accelerator is None else [str(accelerator)])]
-        hint = "" if name.partition(":")[0] in _DEVICES else nearest(name, _DEVICES)
+        hint = "" if name.partition(":")[0] in _DEVICES else nearest(name, _DEVICES, at_least=0.6)
         raise InvalidArgumentError(
             f"no device {name!r} here; write --device {' or '.join(there)}{hint}"
         ) from error

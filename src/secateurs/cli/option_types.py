@@ -45,7 +45,7 @@ def separated(kind: Any, tokens: Sequence[Token]) -> Any:
 
 def ratio(kind: object, tokens: Sequence[Token]) -> float:  # noqa: ARG001
     """Read a ratio, and refuse one outside of 0 to 1."""
-    value: float = convert(float, tokens)
+    value: Any = convert(float, tokens)
     return check_ratio((tokens[0].keyword or "").strip("-").replace("-", "_"), value)
 
 

@@ -30,7 +30,7 @@ class Stdout:
         self._lost: OSError | None = None
         self._what, self._written = what, written
 
-    def table(self, print_it: "Callable[[Console], None]") -> None:
+    def table(self, print_it: "Callable[[Console], object]") -> None:
         """Print the output of a function that prints on a console."""
         if self._lost is not None:
             return

@@ -122,9 +122,10 @@ def show_tables(console: "Console | None", tables: Sequence[TextTable], *notes: 
 
     console = console or make_console()
     for table in tables:
-        for part in _wrap(table.title, console.width, name=True) if table.title else ():
+        title = _wrap(table.title, console.width, name=True) if table.title else []
+        for part in title:
             console.print(Text(part, style="bold"), soft_wrap=True)
-        for line in ("", *table.lines(console.width), ""):
+        for line in (*([""] if title else []), *table.lines(console.width), ""):
             safe = line.replace(RULE, "-") if console.options.ascii_only else line
             console.print(Text(safe), soft_wrap=True)  # as it is, also where a number is wider
     for note in filter(None, notes):

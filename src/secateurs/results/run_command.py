@@ -5,9 +5,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.json_objects import as_list, as_text, member, parse_object
 from secateurs._io.regular_files import read_regular
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.durable import replace_files
@@ -68,17 +67,11 @@ def read_command(folder: Path) -> RunCommand | None:
             _, name, *options = shlex.split(words)
             return RunCommand(name, options)
         content = parse_object(read_regular(path))
+        options = as_list(member(content, "options"))
+        return RunCommand(as_text(member(content, "command")), list(map(as_text, options)))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
-    except (BrokenJSONError, ValueError) as error:
+    except ValueError as error:  # also what is wrong with the JSON
         raise InvalidArgumentError(f"{path} holds no options of a run ({error})") from error
-    name, options = content.get("command"), content.get("options")
-    if not isinstance(name, str) or not _is_words(options):
-        raise InvalidArgumentError(f"{path} holds no options of a run")
-    return RunCommand(name, options)
-
-
-def _is_words(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(word, str) for word in value)
