@@ -90,8 +90,8 @@ def load_data(
     if transform is None:
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
     wanted = None if limit is None else check_count("limit", limit)
-    check_data(spec)
     require("PIL", "reading images", "pillow")
+    check_data(spec)
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_classes(model))
     if _name(spec) in named_data.NAMES:
