@@ -1,5 +1,6 @@
 """The two folder layouts: order, labels, and every way in which a folder can be wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def test_without_a_model(tmp_path: Path) -> None:
         load_data(tmp_path / "a")
     with pytest.raises(InvalidArgumentError, match=r"load_model gives, got Linear; .* give pre"):
         load_data(tmp_path / "a", model=torch.nn.Linear(1, 1))
+
+
+def test_without_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transform = preprocess()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    imagenet(tmp_path / "own", ("wolf", "ant"), 1)
+    assert labels_of(load_data(tmp_path / "own", preprocess=transform)) == [0, 1]
+    imagenet(tmp_path / "imagenet")
+    with pytest.raises(FailureError, match="needs timm: pip install timm"):
+        load_data(tmp_path / "imagenet", preprocess=transform)
 
 
 def test_no_images(tmp_path: Path) -> None:

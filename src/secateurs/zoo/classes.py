@@ -1,5 +1,6 @@
 """Map the names of class folders to the indices of a model's logits."""
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo.loaded_model import LoadedModel
 
 _SHOWN = 4
+_WORDNET = re.compile(r"n\d{8}")
 _IMAGENET = 1000
 LARGEST_LABEL = 10**6 - 1
 """The largest label that a data set may have; no data has as many classes."""
@@ -40,8 +42,7 @@ def class_indices(
         UserWarning: numbers start at 1, so that they may be meant to count from 1.
     """
     count = model.num_classes if model else None
-    for table_of in (_own_names, _wordnet_ids):
-        table = table_of(model)
+    for table in (_own_names(model), _wordnet_ids(names, model)):
         found = {name: table[key] for name in names if (key := _plain(name)) in table}
         if len(found) == len(names):
             return found
@@ -110,7 +111,10 @@ def _own_names(model: LoadedModel | None) -> dict[str, int]:
     return {name: index for index, name in enumerate(plain) if times[name] == 1}
 
 
-def _wordnet_ids(model: LoadedModel | None) -> Mapping[str, int]:
+def _wordnet_ids(names: Sequence[str], model: LoadedModel | None) -> Mapping[str, int]:
+    """The indices of the WordNet ids of the model's classes, if a name looks like one."""
+    if not any(_WORDNET.fullmatch(_plain(name)) for name in names):
+        return {}
     require("timm", "matching class folders with ImageNet's classes")
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
