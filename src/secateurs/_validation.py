@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsIndex, cast
 
+from secateurs._io.text import quoted
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -22,19 +23,23 @@ _RENAMED = {"mode": "prune_type"}
 def check_ratio(name: str, value: float) -> float:
     """Return ``value`` as a float if it is a number from 0 to 1.
 
+    Args:
+        name: of the argument, or what the number is in words, as in "the ratio of 'fc'".
+        value: what is checked.
+
     Raises:
         InvalidArgumentError: ``value`` is not a number, or lies outside [0, 1].
     """
+    what = Argument(name) if name.isidentifier() else name
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # also numpy's scalars
+        half = Argument(name, 0.5) if name.isidentifier() else "0.5"
         raise InvalidArgumentError(
-            Argument(name),
-            f" must be a number from 0 to 1, got {value!r}; for a half write ",
-            Argument(name, 0.5),
+            what, f" must be a number from 0 to 1, got {quoted(value)}; for a half write ", half
         )
     if math.isnan(value) or not 0 <= value <= 1:
         hint = f"; for {value:g} per cent write {value / 100:g}" if 1 < value <= 100 else ""
         raise InvalidArgumentError(
-            Argument(name), f" must be from 0 to 1 inclusive, got {value!r}{hint}"
+            what, f" must be from 0 to 1 inclusive, got {quoted(value)}{hint}"
         )
     return float(value)
 

@@ -7,6 +7,8 @@ from secateurs import InvalidArgumentError, RepairWarning
 from secateurs.errors import SecateursError
 from secateurs.repair import allocate, read_ratios
 
+LONG = "x" * 10_000
+
 
 @pytest.mark.parametrize(
     ("name", "text"),
@@ -35,10 +37,14 @@ def test_a_file_allocates(tmp_path: Path, name: str, text: str) -> None:
         ("a.json", "{}", r"a\.json gives no ratio"),
         ("a.csv", "a,b\nconv,half", r"^line 2 of .* must be a name and a ratio.*got 'conv,half'"),
         ("a.csv", "conv,0.5,1", r"^line 1 of .* must be a name and a ratio"),
-        ("a.csv", "conv,0.5\nconv,0.6", "^line 2 of .* names conv again"),
+        ("a.csv", "conv,0.5\nconv,0.6", "^line 2 of .* names 'conv' again"),
         ("a.csv", "conv,50", r"^the ratio in line 1 of .* for 50 per cent write 0\.5"),
         ("a.csv", "conv,nan", "^the ratio in line 1 of .* must be from 0 to 1"),
-        ("a.json", '{"conv": "half"}', "^the ratio of conv in .* must be a number"),
+        ("a.json", '{"conv": "half"}', "^the ratio of 'conv' in .* must be a number"),
+        ("a.json", f'{{"{LONG}": "{LONG}"}}', "^the ratio of 'xxx.* must be a number .*got 'xxx"),
+        ("a.csv", f"{LONG},0.5\n{LONG},0.5", "^line 2 of .* names 'xxx"),
+        ("a.csv", f"a,0\n{LONG}", "^line 2 of .* must be a name and a ratio.*got 'xxx"),
+        ("a.csv", 20 * LONG, "as the ratios of layers: field larger than field limit"),
         ("a.json", '{"conv": 0.5, "conv": 0.6}', "conv"),
         ("a.json", "[0.5]", "as the ratios of layers"),
         ("a.csv", b"\xff,0.5", r"cannot read .*a\.csv as the ratios of layers: it is no text"),
@@ -48,8 +54,9 @@ def test_a_file_allocates(tmp_path: Path, name: str, text: str) -> None:
 def test_bad_files(tmp_path: Path, name: str, text: str | bytes | None, words: str) -> None:
     if text is not None:
         (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SecateursError, match=words):
+    with pytest.raises(SecateursError, match=words) as caught:
         read_ratios(tmp_path / name)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_name_that_is_no_file_is_an_allocation() -> None:

@@ -161,3 +161,10 @@ def test_what_killed_writers_of_a_file_left_goes_with_the_next_write(tmp_path: P
     replace_files({tmp_path / name: b"whole"})
     assert (tmp_path / name).read_bytes() == b"whole"
     assert set(tmp_path.iterdir()) == {tmp_path / name, *keep}
+
+
+def test_the_file_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FailureError, match=r"^cannot write .*/a: Is a directory"):
+        replace_files({tmp_path / "a": b"", tmp_path / "b": b""})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

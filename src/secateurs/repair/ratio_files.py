@@ -3,11 +3,12 @@
 import csv
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.regular_files import open_regular
+from secateurs._io.text import quoted
 from secateurs._validation import check_path, check_ratio
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.durable import replace_files
@@ -64,7 +65,10 @@ def write_ratios(path: str | os.PathLike[str], ratios: Mapping[str, float]) -> N
 def _of_json(file: Path) -> dict[str, float]:
     # Strictly: of a name that stands twice, the first ratio would be lost.
     given = read_object_file(file, "as the ratios of layers", strict=True)
-    return {name: check_ratio(f"the ratio of {name} in {file}", one) for name, one in given.items()}
+    return {
+        name: check_ratio(f"the ratio of {quoted(name)} in {file}", one)
+        for name, one in given.items()
+    }
 
 
 def _of_csv(file: Path) -> dict[str, float]:
@@ -75,7 +79,7 @@ def _of_csv(file: Path) -> dict[str, float]:
         why = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise FailureError(f"cannot read {file} as the ratios of layers: {why}") from None
     found: dict[str, float] = {}
-    for number, row in enumerate(csv.reader(lines), 1):
+    for number, row in enumerate(_rows(file, lines), 1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -87,9 +91,18 @@ def _of_csv(file: Path) -> dict[str, float]:
                 continue  # the header
             raise InvalidArgumentError(
                 f"line {number} of {file} must be a name and a ratio, such as conv1,0.5; got "
-                f"{','.join(row)!r}"
+                f"{quoted(','.join(row))}"
             ) from None
         if name in found:
-            raise InvalidArgumentError(f"line {number} of {file} names {name} again: leave one out")
+            raise InvalidArgumentError(
+                f"line {number} of {file} names {quoted(name)} again: leave one out"
+            )
         found[name] = check_ratio(f"the ratio in line {number} of {file}", value)
     return found
+
+
+def _rows(file: Path, lines: Iterable[str]) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines)
+    except csv.Error as error:  # a cell of more than 131,072 characters
+        raise FailureError(f"cannot read {file} as the ratios of layers: {error}") from None

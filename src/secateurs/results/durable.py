@@ -40,7 +40,8 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
         for folder in {path.parent for path in staged}:
             sync_folder(folder)
     except OSError as error:
-        raise write_failure(path, error) from error
+        # A failed rename names the file that it was to become; `path` is the last one by then.
+        raise write_failure(Path(error.filename2 or path), error) from error
     finally:
         for temporary in staged.values():
             with contextlib.suppress(OSError):  # renamed, where all went well

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from secateurs._io.text import quoted
 from secateurs._tensors.float_keys import Scores
 from secateurs._validation import check_ratio, nearest
 from secateurs.errors import Argument, InvalidArgumentError
@@ -106,11 +107,11 @@ def ratios_by_parameter(names: Mapping[str, str], given: Mapping[str, float]) ->
         full = names.get(name, names.get(f"{name}.weight"))
         if full is None:
             raise InvalidArgumentError(
-                f"there is a ratio for {name}, which does not compete{nearest(name, names)}"
+                f"there is a ratio for {quoted(name)}, which does not compete{nearest(name, names)}"
             )
         if full in found:
             raise InvalidArgumentError(f"there are two ratios for {full}: leave one out")
-        found[full] = check_ratio(f"the ratio of {name}", ratio)
+        found[full] = check_ratio(f"the ratio of {quoted(name)}", ratio)
     missing = next((name for name in names.values() if name not in found), None)
     if missing is not None:
         raise InvalidArgumentError(
