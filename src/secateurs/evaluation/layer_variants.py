@@ -59,9 +59,10 @@ class LayerVariants:
         unpruned: dict[str, Any] = options | {"p_prune": 0.0}
         dense = Grid(**unpruned).variants[0]
         targets = separate_targets_in(ModelContents(model), choice)
-        names = [target.name for target in targets if target.parameter.numel()]
-        self.grids = {name: Grid(**options, include=[glob.escape(name)]) for name in names}
-        self._parameters = {target.name: target.parameter for target in targets}
+        self._parameters = {t.name: t.parameter for t in targets if t.parameter.numel()}
+        self.grids = {
+            name: Grid(**options, include=[glob.escape(name)]) for name in self._parameters
+        }
         self._of = {name: Variants(model, grid) for name, grid in self.grids.items()}
         self.variants = [
             LayerVariant("", dense),
