@@ -147,7 +147,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
         (("--rewind",), "write --schedule iterative, or leave it out"),
         (("--epochs", 0), "--epochs of the retraining must be at least 1"),
         (("--lr", -1), "--lr must be a number from 0 on, got -1.0"),
-        (("--batch-size", 0), "--batch-size must be a whole number from 1 on, got 0"),
+        (("--batch-size", 0), "--batch-size must be a whole number from 1, got 0"),
         (("--keep-at-least", 2), "--keep-at-least must be from 0 to 1"),
         (("--validation", 1), "write a fraction such as 0.1"),
         (("--split", "test"), "write --test-split or --test-data"),

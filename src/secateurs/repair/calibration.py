@@ -61,7 +61,7 @@ def channels_last(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
     try:
         model(changed[0][:1])
     except RuntimeError:
-        return batches
+        return [batch.contiguous() for batch in batches]
     return changed
 
 

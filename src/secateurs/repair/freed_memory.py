@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
 _USUAL_MOST = 2**25  # as far as glibc raises the threshold by itself
@@ -20,11 +21,13 @@ def freed_at_once(least: int = 2**20) -> Generator[None]:
     Args:
         least: the size in bytes from which on a block is mapped alone.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, least)
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):  # no glibc
+        yield
+        return
+    library.malloc_trim(0)  # what was freed before
+    library.mallopt(_M_MMAP_THRESHOLD, least)
     try:
         yield
     finally:
-        if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, _USUAL_MOST)
+        library.mallopt(_M_MMAP_THRESHOLD, _USUAL_MOST)

@@ -63,7 +63,10 @@ def calibration_sha256(images: Tensor) -> str:
 def calibration_tensor(given: object) -> Tensor:
     """All calibration images as one tensor, (images, ...); see `secateurs.repair`.
 
+    It is in the memory format in which a repair wants them, so that it need not copy them.
+
     Raises:
         InvalidArgumentError: there are none, or they are of several shapes, or NaN.
     """
-    return torch.cat(calibration_images(given, 2**16))  # pyright: ignore[reportArgumentType]
+    images = torch.cat(calibration_images(given, 2**16))  # pyright: ignore[reportArgumentType]
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images

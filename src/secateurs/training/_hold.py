@@ -21,7 +21,7 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import count_writes, flat_mask, held_weights
+from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -132,7 +132,7 @@ class Hold:
         self._zeroing: dict[int, Zeroing] = {}
         self._handles: list[Any] = []
         self._weights = held_weights(ModelContents(self._model), masks)
-        self._check_held()
+        check_stepped(self._weights, self._optimizers)
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +173,7 @@ class Hold:
         self._weights = held_weights(ModelContents(self._model), masks)
         self.masks = masks
         self._zeroing = {}
-        self._check_held()
+        check_stepped(self._weights, self._optimizers)
         self.write_zeros(states=states)
 
     def forget_states(self) -> None:
@@ -186,15 +186,11 @@ class Hold:
         """Set what is pruned to +0: in the weights, the optimizers' states and the averages."""
         for optimizer in self._optimizers if states else ():
             self._write(optimizer)
-        rows = [w.row([w.here]) for w in self._weights if w.some_pruned]
+        weights = list(self._weights)
         for average in self._averaged:
             inner = average.module if isinstance(average, AveragedModel) else average
-            rows += [
-                w.row([w.here])
-                for w in held_weights(ModelContents(inner), self.masks)
-                if w.some_pruned
-            ]
-        Zeroing()(rows)
+            weights += held_weights(ModelContents(inner), self.masks)
+        Zeroing()([w.row([w.here]) for w in weights if w.some_pruned])
         count_writes(self._weights)
 
     def mask_gradients(self) -> None:
@@ -234,22 +230,6 @@ class Hold:
                         )
                     pairs.append((weight.target, weight.mask))
         prune_weights(contents, pairs)
-
-    def _check_held(self) -> None:
-        known = set[int]().union(*map(parameter_ids, self._optimizers))
-        missing = [
-            w.target.name
-            for w in self._weights
-            if id(w.target.parameter) not in known and w.target.parameter.requires_grad
-        ]
-        if missing:
-            shown = ", ".join(missing[:3])
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise InvalidArgumentError(
-                f"{shown}{more}: masked, but in none of the optimizers: hand in all that train the "
-                "model, hold(model, [first, second]), made after the model was moved or wrapped, "
-                "or freeze what is not trained by requires_grad_(False)"
-            )
 
     def _attach(self, optimizer: optim.Optimizer) -> None:
         if "_optimizer_step_post_hooks" not in vars(optimizer):

@@ -11,7 +11,7 @@ from secateurs._validation import check_choice, check_count, check_ratio
 from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.modules import prune_gradients, restore_gradients
 from secateurs.gradient_pruning.prunable_layers import gradient_barrier
-from secateurs.masks.mask import Mask, Masks
+from secateurs.masks.mask import Masks
 from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import mask_of
 from secateurs.parameters.model_contents import ModelContents
@@ -19,6 +19,7 @@ from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.training.labelled_images import mixed
+from secateurs.training.mask_state import loaded_masks, saved_masks
 
 WEIGHT_GRADIENTS = ("dense", "masked")
 _KEYS = {"settings", "steps", "draws", "masks"}  # of a state
@@ -132,12 +133,11 @@ class GradientPruner:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the model and the optimizer: numbers and tensors."""
-        masks = {n: m.units.shard.as_dtensor(m.keep) for n, m in self.masks.units.items()}
         return {
             "settings": self._settings,
             "steps": self.steps,
             "draws": self.draws,
-            "masks": masks,
+            "masks": saved_masks(self.masks),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -163,12 +163,9 @@ class GradientPruner:
                 f"the state is of another model: it has masks of {len(shapes)} parameters that are "
                 f"not those of the {len(self.masks)} here"
             )
-        contents, masks = ModelContents(self._model), dict(self.masks.units)
-        for name, mask in masks.items():
-            keep = mask.units.shard.of(state["masks"][name]).to(mask.keep.device)
-            masks[name] = Mask(keep.clone(), mask.units)
+        contents = ModelContents(self._model)
+        self.masks = loaded_masks(contents, self.masks, state["masks"])
         self.steps, self.draws = steps, draws
-        self.masks = Masks(masks, contents.group.holders)
         self._put(contents)
 
     @property

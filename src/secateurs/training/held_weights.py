@@ -7,10 +7,12 @@ import torch
 from torch import optim
 
 from secateurs.distributed.dtensor import is_dtensor
+from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import check_weights, local_mask
 from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
+from secateurs.training.optimizer_state import parameter_ids
 from secateurs.training.zeroing import Masked, same_shape_mask
 
 
@@ -55,6 +57,25 @@ def held_weights(contents: ModelContents, masks: Masks) -> list[HeldWeight]:
         full = same_shape_mask(keep, target.local)
         weights.append(HeldWeight(target, mask, full, not bool(keep.all())))
     return weights
+
+
+def check_stepped(weights: Sequence[HeldWeight], optimizers: Sequence[optim.Optimizer]) -> None:
+    """Check that optimizers step every held weight that is trained.
+
+    Raises:
+        InvalidArgumentError: some are in none of them.
+    """
+    known = set[int]().union(*map(parameter_ids, optimizers))
+    parameters = {w.target.name: w.target.parameter for w in weights}
+    missing = [n for n, p in parameters.items() if p.requires_grad and id(p) not in known]
+    if missing:
+        shown = ", ".join(missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InvalidArgumentError(
+            f"{shown}{more}: masked, but in none of the optimizers: hand in all that train the "
+            "model, hold(model, [first, second]), made after the model was moved or wrapped, or "
+            "freeze what is not trained by requires_grad_(False)"
+        )
 
 
 def count_writes(weights: Sequence[HeldWeight]) -> None:

@@ -38,6 +38,20 @@ def pruned_now(contents: ModelContents, every: Masks) -> Masks:
     return Masks(found, contents.group.holders)
 
 
+def saved_masks(masks: Masks) -> dict[str, torch.Tensor]:
+    """The masks as tensors, for a state that is saved; DTensors of a sharded model."""
+    return {name: mask.units.shard.as_dtensor(mask.keep) for name, mask in masks.units.items()}
+
+
+def loaded_masks(contents: ModelContents, like: Masks, saved: Mapping[str, torch.Tensor]) -> Masks:
+    """What `saved_masks` gave, on the devices and ranks of other masks of the same model."""
+    found: dict[str, Mask] = {}
+    for name, mask in like.units.items():
+        keep = mask.units.shard.of(saved[name]).to(mask.keep.device)
+        found[name] = Mask(keep.contiguous().clone(), mask.units)
+    return Masks(found, contents.group.holders)
+
+
 def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Check that a saved state of a `Pruner` is one of a `Pruner` such as the one that has another.
 

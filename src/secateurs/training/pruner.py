@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self, Unpack
 
-import torch
 from torch import nn, optim
 
 from secateurs._validation import check_ratio
-from secateurs.errors import InvalidArgumentError
-from secateurs.masks.apply import matching_targets
-from secateurs.masks.mask import Mask, Masks
+from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.pruning import apply_masks
 from secateurs.selection._select import choose, read_options
@@ -22,8 +19,9 @@ from secateurs.training.mask_state import (
     beside,
     check_state,
     copied_values,
-    kept_units,
+    loaded_masks,
     pruned_now,
+    saved_masks,
     write_values,
     zero_what_grew,
 )
@@ -35,9 +33,8 @@ from secateurs.training.pruner_arguments import (
     check_schedule,
 )
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
-from secateurs.training.regrowth_gradients import all_finite, check_gradients
+from secateurs.training.scheduled_masks import ScheduledMasks
 from secateurs.training.schedules import Schedule
-from secateurs.training.score_changes import favoured, filled
 from secateurs.training.straight_through import StraightThrough
 
 _REMEDY = "call pruner.replace_optimizer(optimizer) with the new one"
@@ -112,7 +109,6 @@ class Pruner:
         check_regrowth(regrow, optimizers)
         self.schedule, self.regrow, self.steps = schedule, regrow, 0
         self._model, self._averaged = model, averaged
-        self._put_off = False
         floor = check_ratio("floor", floor)
         contents = ModelContents(model)
         given = read_options(
@@ -120,16 +116,14 @@ class Pruner:
         )
         check_neighbours(given, schedule, regrow, floor)
         every = choose(contents, 0.0, replace(given, score="magnitude", seed=None)).draw()
-        self._choice = MaskChoice(tuple(every), given, floor)
         self.masks = pruned_now(contents, every)
         check_pruned_before(contents, self.masks, given)
         self.sparsity = self.masks.sparsity
-        self._units = sum(mask.units.count for mask in self.masks.units.values())
-        kept = kept_units(self.masks, contents.group.holders)
-        self._ratio = (self._units - sum(kept.values())) / self._units
+        choice = MaskChoice(tuple(every), given, floor)
+        self._scheduled = ScheduledMasks(model, schedule, regrow, choice, self.masks)
         self._rewind = copied_values(model) if schedule.rewind is not None else {}
         self._held = self._new_hold(optimizers)
-        masks = self._next_masks()
+        masks = self._scheduled.at(0, self.masks)
         self._held.begin()
         if masks is not None:
             self._put(masks, states=False)
@@ -158,7 +152,7 @@ class Pruner:
         self.steps += 1
         if self.steps == self.schedule.rewind:
             self._rewind = copied_values(self._model)
-        masks = self._next_masks()
+        masks = self._scheduled.at(self.steps, self.masks)
         if masks is not None:
             self._put(masks)
 
@@ -192,9 +186,9 @@ class Pruner:
             "schedule": repr(self.schedule),
             "regrow": repr(self.regrow),
             "steps": self.steps,
-            "ratio": self._ratio,
-            "put_off": self._put_off,
-            "masks": {n: m.units.shard.as_dtensor(m.keep) for n, m in self.masks.units.items()},
+            "ratio": self._scheduled.ratio,
+            "put_off": self._scheduled.put_off,
+            "masks": saved_masks(self.masks),
         }
         if self.schedule.rewind is not None:
             state["rewind"] = dict(self._rewind)
@@ -214,12 +208,9 @@ class Pruner:
             self._rewind = {n: beside(t, known[n]).clone() for n, t in state["rewind"].items()}
         if isinstance(self._held, StraightThrough):
             self._held.load_dense(state["dense"])
-        self.steps, self._ratio, self._put_off = state["steps"], state["ratio"], state["put_off"]
-        contents, masks = ModelContents(self._model), dict(self.masks.units)
-        for name, mask in masks.items():
-            keep = mask.units.shard.of(state["masks"][name]).to(mask.keep.device)
-            masks[name] = Mask(keep.contiguous(), mask.units)
-        self._apply(Masks(masks, contents.group.holders))
+        self.steps = state["steps"]
+        self._scheduled.ratio, self._scheduled.put_off = state["ratio"], state["put_off"]
+        self._apply(loaded_masks(ModelContents(self._model), self.masks, state["masks"]))
 
     def _new_hold(self, optimizers: list[optim.Optimizer]) -> Hold:
         kind = StraightThrough if isinstance(self.regrow, MagnitudeRegrowth) else Hold
@@ -231,58 +222,6 @@ class Pruner:
             dense_gradients=isinstance(self.regrow, GradientRegrowth),
             remedy=_REMEDY,
         )
-
-    def _next_masks(self) -> Masks | None:
-        """The masks that this step brings, None if it brings none."""
-        ratio = self.schedule.ratio_at(self.steps)
-        masks = None
-        if ratio is not None:
-            masks = self._pruned_to(check_ratio("the schedule's ratio", ratio))
-        if isinstance(self.regrow, GradientRegrowth) and (
-            self._put_off or self.regrow.due(self.steps)
-        ):
-            return self._regrown(self.regrow, masks or self.masks) or masks
-        if isinstance(self.regrow, MagnitudeRegrowth) and masks is None and self._ratio:
-            probability = self.regrow.probability(self.steps)
-            if self.regrow.due(self.steps) and self._choice.happens(probability, self.steps):
-                return self._exchanged(self.regrow, self.masks)
-        return masks
-
-    def _pruned_to(self, ratio: float) -> Masks:
-        down = round(ratio * self._units) < round(self._ratio * self._units)
-        if down and not isinstance(self.regrow, MagnitudeRegrowth):
-            raise InvalidArgumentError(
-                f"the schedule goes down, from {self._ratio:.4g} to {ratio:.4g} at step "
-                f"{self.steps}, and pruned weights do not come back: begin at "
-                f"{self._ratio:.4g} or more, or call secateurs.restore(model) before"
-            )
-        if down and isinstance(self.regrow, MagnitudeRegrowth):
-            change = favoured(self.masks, self.regrow.margin)
-        else:
-            change = filled(self.masks, -torch.inf, where_kept=False)
-        contents = ModelContents(self._model)
-        start = self.regrow.start if isinstance(self.regrow, GradientRegrowth) else "score"
-        if start != "score" and not self._ratio and ratio:
-            masks = self._choice.at_random(contents, ratio, start, self.steps)
-        else:
-            masks = self._choice.by_score(contents, ratio, self.steps, change)
-        self._ratio = ratio
-        if isinstance(self.regrow, MagnitudeRegrowth) and not down:
-            return self._exchanged(self.regrow, masks)
-        return masks
-
-    def _exchanged(self, regrow: MagnitudeRegrowth, counts_of: Masks) -> Masks:
-        contents = ModelContents(self._model)
-        return self._choice.exchanged(contents, self.masks, counts_of, regrow.margin, self.steps)
-
-    def _regrown(self, regrow: GradientRegrowth, masks: Masks) -> Masks | None:
-        contents = ModelContents(self._model)
-        targets = [target for target, _ in matching_targets(contents, masks)]
-        check_gradients(targets)
-        self._put_off = not all_finite(targets)
-        if self._put_off:
-            return None
-        return self._choice.drop_and_grow(contents, masks, regrow.share(self.steps), self.steps)
 
     def _put(self, masks: Masks, *, states: bool = True) -> None:
         """Put masks into force, and rewind what is kept if the schedule says so."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn, optim
 
-from secateurs._validation import as_integer, check_choice, check_positive, check_ratio
+from secateurs._validation import check_choice, check_count, check_positive, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionOptions
@@ -79,16 +79,9 @@ class RetrainPlan:
         check_positive("temperature", self.temperature, 4.0)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("regrowth", self.regrowth, REGROWTHS)
-        for name in ("rounds", "every"):
-            value = getattr(self, name)
-            if name == "every" and value is None:
-                continue
-            whole = as_integer(value)
-            if whole is None or whole < 1:
-                raise InvalidArgumentError(
-                    Argument(name),
-                    f" must be a whole number from 1 on, got {value!r}",
-                )
+        check_count("rounds", self.rounds)
+        if self.every is not None:
+            check_count("every", self.every)
         if self.retraining.epochs < 1:
             raise InvalidArgumentError(
                 Argument("epochs"), " of the retraining must be at least 1, got 0"

@@ -1,14 +1,15 @@
 """How a network is trained: optimizer, learning rate, batches."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateurs._validation import as_integer, check_choice
+from secateurs._validation import check_choice, check_count
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.training.augmentation import AUGMENTATIONS
 
@@ -51,13 +52,8 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("augment", self.augment, tuple(AUGMENTATIONS))
-        for name, least in (("epochs", 0), ("batch_size", 1)):
-            whole = as_integer(getattr(self, name))
-            if whole is None or whole < least:
-                raise InvalidArgumentError(
-                    Argument(name),
-                    f" must be a whole number from {least} on, got {getattr(self, name)!r}",
-                )
+        check_count("epochs", self.epochs, 0)
+        check_count("batch_size", self.batch_size)
         for name in ("learning_rate", "weight_decay", "warmup"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
@@ -85,7 +81,7 @@ class TrainingSettings:
             {"params": [p for p in wanted if p.dim() > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in wanted if p.dim() <= 1], "weight_decay": 0.0},
         ]
-        return _MAKERS[self.optimizer]([g for g in groups if g["params"]], self.learning_rate)
+        return _MAKERS[self.optimizer]([g for g in groups if g["params"]], lr=self.learning_rate)
 
     @property
     def described(self) -> str:
@@ -93,20 +89,8 @@ class TrainingSettings:
         return f"sgd(momentum={MOMENTUM}, nesterov)" if self.optimizer == "sgd" else self.optimizer
 
 
-def _sgd(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM, nesterov=True)
-
-
-def _adam(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=rate)
-
-
-def _adamw(groups: Iterable[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=rate)
-
-
-_MAKERS: dict[str, Callable[[Iterable[dict[str, Any]], float], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
+_MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, momentum=MOMENTUM, nesterov=True),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
 }

@@ -1,0 +1,127 @@
+"""The masks that each step of a `Pruner` brings: what its schedule prunes, and what regrows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from secateurs._validation import check_ratio
+from secateurs.distributed.dtensor import local_of
+from secateurs.errors import InvalidArgumentError
+from secateurs.masks.apply import matching_targets
+from secateurs.masks.mask import Masks
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.target import Target
+from secateurs.training.mask_choice import MaskChoice
+from secateurs.training.mask_state import kept_units
+from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
+from secateurs.training.schedules import Schedule
+from secateurs.training.score_changes import favoured, filled
+
+
+class ScheduledMasks:
+    """Chooses the masks of each step.
+
+    Args:
+        model: the network.
+        schedule: when to prune, and to which ratio.
+        regrow: how pruned weights come back, if they do.
+        choice: what decides which units are pruned.
+        masks: those that the model is under.
+
+    Attributes:
+        ratio: the ratio of units that is pruned.
+        put_off: whether a change of the masks waits for gradients that are finite.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        schedule: Schedule,
+        regrow: Regrowth | None,
+        choice: MaskChoice,
+        masks: Masks,
+    ):
+        self._model, self._schedule, self._regrow = model, schedule, regrow
+        self._choice = choice
+        self._units = sum(mask.units.count for mask in masks.units.values())
+        kept = kept_units(masks, ModelContents(model).group.holders)
+        self.ratio = (self._units - sum(kept.values())) / self._units
+        self.put_off = False
+
+    def at(self, step: int, masks: Masks) -> Masks | None:
+        """The masks that a step brings; None if those in force stay.
+
+        Args:
+            step: its number.
+            masks: those in force.
+
+        Raises:
+            InvalidArgumentError: the schedule goes down, a layer would be emptied, or a score is
+                NaN or a gradient missing.
+        """
+        ratio, regrow = self._schedule.ratio_at(step), self._regrow
+        new = None
+        if ratio is not None:
+            new = self._pruned_to(check_ratio("the schedule's ratio", ratio), step, masks)
+        if isinstance(regrow, GradientRegrowth) and (self.put_off or regrow.due(step)):
+            return self._regrown(regrow, step, new or masks) or new
+        if isinstance(regrow, MagnitudeRegrowth) and new is None and self.ratio:
+            due = regrow.due(step) and self._choice.happens(regrow.probability(step), step)
+            return self._exchanged(regrow, step, masks, masks) if due else None
+        return new
+
+    def _pruned_to(self, ratio: float, step: int, masks: Masks) -> Masks:
+        regrow, contents = self._regrow, ModelContents(self._model)
+        down = round(ratio * self._units) < round(self.ratio * self._units)
+        if down and not isinstance(regrow, MagnitudeRegrowth):
+            raise InvalidArgumentError(
+                f"the schedule goes down, from {self.ratio:.4g} to {ratio:.4g} at step {step}, and "
+                f"pruned weights do not come back: begin at {self.ratio:.4g} or more, or call "
+                "secateurs.restore(model) before"
+            )
+        if down and isinstance(regrow, MagnitudeRegrowth):
+            change = favoured(masks, regrow.margin)
+        else:
+            change = filled(masks, -torch.inf, where_kept=False)
+        start = regrow.start if isinstance(regrow, GradientRegrowth) else "score"
+        if start != "score" and not self.ratio and ratio:
+            new = self._choice.at_random(contents, ratio, start, step)
+        else:
+            new = self._choice.by_score(contents, ratio, step, change)
+        self.ratio = ratio
+        if isinstance(regrow, MagnitudeRegrowth) and not down:
+            return self._exchanged(regrow, step, masks, new)
+        return new
+
+    def _exchanged(
+        self, regrow: MagnitudeRegrowth, step: int, masks: Masks, counts_of: Masks
+    ) -> Masks:
+        contents = ModelContents(self._model)
+        return self._choice.exchanged(contents, masks, counts_of, regrow.margin, step)
+
+    def _regrown(self, regrow: GradientRegrowth, step: int, masks: Masks) -> Masks | None:
+        contents = ModelContents(self._model)
+        targets = [target for target, _ in matching_targets(contents, masks)]
+        _check_gradients(targets)
+        self.put_off = not _all_finite(targets)
+        if self.put_off:
+            return None
+        return self._choice.drop_and_grow(contents, masks, regrow.share(step), step)
+
+
+def _check_gradients(targets: Sequence[Target]) -> None:
+    for target in targets:
+        if target.parameter.grad is None:
+            raise InvalidArgumentError(
+                f"{target.name} has no gradient to grow by: call pruner.step() after "
+                "loss.backward() and before optimizer.zero_grad(), and exclude what is not trained"
+            )
+
+
+def _all_finite(targets: Sequence[Target]) -> bool:
+    """Whether all gradients are finite, on all ranks of a sharded model."""
+    found = [torch.isfinite(local_of(target.grad.detach())).all() for target in targets]
+    broken = sum(not bool(flag) for flag in found)
+    return not targets[0].group.sum(np.array([broken]))[0]
