@@ -27,8 +27,10 @@ from secateurs.gradient_pruning.masked_weight import (
     flat,
     kept_outputs,
     masked,
+    may_gather,
     spread,
 )
+from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
 
 
 class _Linear(Function):
@@ -88,10 +90,7 @@ class _Convolution(Function):
         options: tuple[list[int], ...],
         groups: int,
     ) -> Tensor:
-        stride, padding, dilation, output_padding = options
-        return torch.convolution(
-            x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-        )
+        return _dense_convolution(x, weight, bias, transposed, options, groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -163,6 +162,11 @@ def linear(
     Returns:
         (..., out).
     """
+    plain = is_plain(x) and is_ordinary(weight, keep)
+    if plain and not may_gather(weight, keep, 0, x.numel() * weight.shape[0]):
+        output = F.linear(x, weight, bias)
+        if PrunedWeight(weight, keep, masked_gradient).prune(x, output):
+            return output
     return _linear(*autocast(x, weight, keep, bias), masked_gradient)
 
 
@@ -225,9 +229,33 @@ def _convolve(
     groups: int,
 ) -> Tensor:
     single = x.dim() == weight.dim() - 1  # one image without a batch dimension
-    tensors = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
-    y = _convolution(*tensors, masked_gradient, transposed, options, groups)
+    tensors = x, weight, keep, bias = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
+    plain = is_plain(x) and is_ordinary(weight, keep)
+    if plain and not may_gather(weight, keep, int(transposed), _most(x, weight, groups)):
+        y = _dense_convolution(x, weight, bias, transposed, options, groups)
+        PrunedWeight(weight, keep, masked_gradient).prune(x, y)
+    else:
+        y = _convolution(*tensors, masked_gradient, transposed, options, groups)
     return y.squeeze(0) if single else y
+
+
+def _most(x: Tensor, weight: Tensor, groups: int) -> int:
+    """How many multiplications a smaller product may save; none where there are groups."""
+    return x.numel() // max(x.shape[1], 1) * weight.numel() if groups == 1 else 0
+
+
+def _dense_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    transposed: bool,
+    options: tuple[list[int], ...],
+    groups: int,
+) -> Tensor:
+    stride, padding, dilation, output_padding = options
+    return torch.convolution(
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+    )
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:
