@@ -93,6 +93,14 @@ def test_forward_mode_is_refused_not_dense() -> None:
         model(forward_ad.make_dual(x, torch.ones_like(x)))
 
 
+def test_the_first_layer_masks_its_weights_gradient_alone() -> None:
+    x, weight = tensors((3, 5), (4, 5))
+    keep = some_of(weight)
+    output = linear(x.detach(), weight, keep, masked_gradient=True)
+    (found,) = torch.autograd.grad(output.sum(), weight)
+    torch.testing.assert_close(found, x.detach().sum(0).expand(4, 5) * keep)
+
+
 def test_frozen_weights_pass_on_the_pruned_gradient_alone() -> None:
     x, weight = tensors((2, 2, 5, 5), (4, 2, 3, 3))
     keep, frozen = some_of(weight), weight.detach()

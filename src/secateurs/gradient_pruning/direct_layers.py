@@ -14,6 +14,7 @@ from secateurs.gradient_pruning.function_mode import MaskedWeights
 from secateurs.gradient_pruning.functional import convolution, linear
 from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
 from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
+from secateurs.gradient_pruning.sparse_products import is_large, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -51,7 +52,9 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
         pruned = None if _our_mode_is_active() else _pruned_weight(module)
         if pruned is None:
             return None
-        if not pruned.is_of_outputs and is_plain(x):
+        needed = x.requires_grad or pruned.masked_gradient
+        sparse = needed and pruned.sparse is not None and is_large(x, pruned.weight)
+        if not sparse and not pruned.is_of_outputs and is_plain(x):
             output = dense(module, x, pruned.weight, _bias(module))
             if pruned.prune(x, output):
                 return output
@@ -73,7 +76,9 @@ def _pruned_weight(module: nn.Module) -> PrunedWeight | None:
     if state is None or keep is None or "weight" not in parameters or "_conv_forward" in own:
         return None
     weight, known = parameters["weight"], state.pruned
-    if known is not None and known.weight is weight and known.keep is keep:
+    if known is not None and known.is_of(weight, keep):
+        if not known.was_used:  # for a mask of one call alone, a pattern would take too long
+            known.was_used, known.sparse = True, sparse_pattern(weight, keep)
         return known
     if not is_ordinary(weight, keep) or keep.device != weight.device or not fits(keep, weight):
         return None
@@ -96,8 +101,11 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 
 def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
-    bias, only_kept = _bias(module), pruned.masked_gradient
-    return linear(x, pruned.weight, pruned.keep, bias, masked_gradient=only_kept)
+    sparse = pruned.sparse if is_plain(x) and is_large(x, pruned.weight) else None
+    return linear(
+        x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
+        sparse=sparse,
+    )  # fmt: skip
 
 
 def _masked_convolution(dims: int) -> _Masked:

@@ -19,6 +19,7 @@ from secateurs.gradient_pruning.masked_weight import (
     masked,
     transforms_active,
 )
+from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 _saving_hooks = cast(Any, torch._C._autograd)._top_saved_tensors_default_hooks
 _is_traced = cast(Any, torch._C)._is_tracing
@@ -81,13 +82,22 @@ class PrunedWeight:
 
     Attributes:
         is_of_outputs: whether the mask is known to keep or prune whole outputs.
+        keep_version: the count of writes to the mask.
+        was_used: whether there was an earlier call.
+        sparse: the pattern of the mask where sparse products pay; None if not, or not known.
     """
 
     def __init__(self, weight: Tensor, keep: Tensor, masked_gradient: bool):
         self.weight, self.keep, self.masked_gradient = weight, keep, masked_gradient
         self.is_of_outputs = False
+        self.keep_version, self.was_used = keep._version, False
+        self.sparse: SparsePattern | None = None
         self._factor: Tensor | None = None
-        self._factor_version = 0
+
+    def is_of(self, weight: Tensor, keep: Tensor) -> bool:
+        """Whether it is this weight and this mask, not written to since."""
+        same = self.weight is weight and self.keep is keep
+        return same and keep._version == self.keep_version
 
     def prune(self, x: Tensor, output: Tensor) -> bool:
         """Let the backward pass of an operation use the pruned weight.
@@ -109,13 +119,14 @@ class PrunedWeight:
         kind = _NODES.get(name)
         if kind is None:
             return False
-        getattr(node, kind.saved).register_hooks(partial(self._pack, kind), _unpacked)
+        if x.requires_grad:  # else torch may have saved no weight
+            getattr(node, kind.saved).register_hooks(partial(self._pack, kind), _unpacked)
         if self.masked_gradient:
             node.register_hook(partial(self._mask_gradient, kind))
         return True
 
     def _pack(self, kind: Node, saved: Tensor) -> "_Packed":
-        return _Packed(self, kind, saved, saved._version, self.keep._version)
+        return _Packed(self, kind, saved, saved._version)
 
     def times_mask(self, saved: Tensor, transposes: bool) -> Tensor:
         """The product of what an operation saved of the weight and the mask."""
@@ -123,9 +134,8 @@ class PrunedWeight:
         if keep.numel() > _SMALL:
             return masked(saved, keep.mT if transposes else keep)
         factor = self._factor
-        if factor is None or factor.dtype != saved.dtype or self._factor_version != keep._version:
+        if factor is None or factor.dtype != saved.dtype:
             self._factor = factor = keep.to(saved.dtype)
-            self._factor_version = keep._version
         return saved * (factor.mT if transposes else factor)
 
     def _mask_gradient(self, kind: Node, found: Gradients, flow: Gradients) -> Gradients | None:  # noqa: ARG002
@@ -137,20 +147,19 @@ class PrunedWeight:
 
 
 class _Packed(NamedTuple):
-    """What the graph keeps instead of a weight, with the counts of writes to it and to the mask."""
+    """What the graph keeps instead of a weight, with the count of writes to it."""
 
     pruned: PrunedWeight
     kind: Node
     saved: Tensor
     version: int
-    keep_version: int
 
 
 def _unpacked(packed: _Packed) -> Tensor:
-    pruned, kind, saved, version, keep_version = packed
+    pruned, kind, saved, version = packed
     if saved._version != version:
         raise _changed("weight", saved)
-    if pruned.keep._version != keep_version:
+    if pruned.keep._version != pruned.keep_version:
         raise _changed("mask", saved)
     if torch.is_grad_enabled() and pruned.weight.requires_grad:
         _differentiate_again(pruned, kind)
