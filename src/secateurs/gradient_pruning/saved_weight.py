@@ -21,7 +21,7 @@ from secateurs.gradient_pruning.masked_weight import (
 )
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
-_saving_hooks = cast(Any, torch._C._autograd)._top_saved_tensors_default_hooks
+_saving_hooks = cast(Any, torch._C)._autograd._top_saved_tensors_default_hooks
 _is_traced = cast(Any, torch._C)._is_tracing
 _current_node = cast(Any, torch._C)._current_autograd_node
 
