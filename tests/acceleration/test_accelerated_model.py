@@ -127,6 +127,23 @@ def test_choices_that_do_not_pay_as_a_whole_are_dropped_the_least_useful_first()
     assert made.seconds == ((1.0, 0.9),)
 
 
+def test_what_one_example_drops_is_no_longer_counted_for_another() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16)]
+    net = nn.Sequential(*layers).eval()
+    sc.global_prune(net, 0.9, scope="layer")
+    wholes = iter([0.9, 1.1])
+
+    def measure(functions: Functions) -> dict[str, float]:
+        if "accelerated" in functions:
+            return {"dense": 1.0, "accelerated": next(wholes)}
+        return {name: 0.5 if name == "csr" else 1.0 for name in functions}
+
+    made = accelerate(net, [IMAGES, torch.rand(2, 3, 8, 8)], measure=measure)
+    assert not replaced(net)
+    assert made.seconds == ((1.0, 1.0), (1.0, 1.0))
+
+
 def test_zeros_in_plain_weights_count() -> None:
     net = pruned()
     sc.make_permanent(net)

@@ -136,8 +136,11 @@ def test_changing_the_weight_between_the_passes_is_an_error() -> None:
         output.sum().backward()
 
 
+@pytest.mark.parametrize("masked_gradient", [False, True])
 @pytest.mark.parametrize("kind", ["linear", "convolution", "transposed"])
-def test_the_gradient_of_the_gradient_is_that_of_the_gradient(kind: str) -> None:
+def test_the_gradient_of_the_gradient_is_that_of_the_gradient(
+    kind: str, masked_gradient: bool
+) -> None:
     """Numerically: differentiate the gradient function itself, mask and all."""
     if kind == "linear":
         x, weight, bias = tensors((3, 5), (4, 5), (4,))
@@ -147,7 +150,8 @@ def test_the_gradient_of_the_gradient_is_that_of_the_gradient(kind: str) -> None
         operation = functional.convolution(2, kind == "transposed")
     keep = some_of(weight)
     assert torch.autograd.gradgradcheck(
-        lambda *t: operation(t[0], t[1], keep, t[2]), (x, weight, bias)
+        lambda *t: operation(t[0], t[1], keep, t[2], masked_gradient=masked_gradient),
+        (x, weight, bias),
     )
 
 

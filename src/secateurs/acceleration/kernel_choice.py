@@ -23,8 +23,8 @@ from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear, kernels_
 from secateurs.acceleration.stopwatch import Measure
 from secateurs.acceleration.transposed_outputs import (
     TRANSPOSED,
+    NamedShape,
     Noting,
-    Place,
     may_hand_on,
     transposed,
 )
@@ -35,7 +35,7 @@ from secateurs.parameters.model_contents import ModelContents
 _NOT_HERE = (RuntimeError, NotImplementedError, ValueError)
 """What torch raises where a sparse product is not implemented for a device or a dtype."""
 
-Kernels = dict[Place, Kernel | None]
+Kernels = dict[NamedShape, Kernel | None]
 
 ACCELERATED = "accelerated"
 """The name of the accelerated model among what is measured."""
@@ -135,7 +135,12 @@ class KernelChoice:
 
         An output that is too far from the dense one counts as slower.
         """
-        self.seconds = [self._check(i, example) for i, example in enumerate(self._examples)]
+        before = None
+        while before != self.timings:  # a kernel that one example has no use for may serve others
+            before = dict(self.timings)
+            self.seconds = [self._check(i, example) for i, example in enumerate(self._examples)]
+            if len(self._examples) == 1:
+                break
         for name in [n for n, f in self.fast.items() if not any(f.kernels.values())]:
             del self.fast[name]
 
@@ -290,5 +295,5 @@ class KernelChoice:
 def _named(form: LayerForm, shape: torch.Size, name: str) -> Callable[[], Kernel] | None:
     """The kernel of a plan; None if there is none of that name for such a layer."""
     if name == TRANSPOSED and not form.is_convolution:
-        return partial(SparseLinear, form, turned=False)
+        return partial(SparseLinear, form, contiguous=False)
     return kernels_for(form, shape).get(name)

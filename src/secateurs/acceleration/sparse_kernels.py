@@ -56,13 +56,13 @@ class SparseLinear(Kernel):
         form: the layer.
         block: how many inputs are multiplied at once, so that they stay in the processor's cache;
             0 for all.
-        turned: whether the output is contiguous; else it is left as the product gives it.
+        contiguous: whether the output is contiguous; else it is left as the product gives it.
     """
 
-    def __init__(self, form: LayerForm, *, block: int = 0, turned: bool = True):
+    def __init__(self, form: LayerForm, *, block: int = 0, contiguous: bool = True):
         super().__init__(form)
         self._matrix = to_csr(form.matrix)
-        self.block, self.turned = block, turned
+        self.block, self.contiguous = block, contiguous
 
     def compute(self, values: Tensor, bias: Tensor) -> Tensor:
         """As `Kernel.compute`."""
@@ -72,7 +72,7 @@ class SparseLinear(Kernel):
             return torch.addmv(bias, self._matrix, rows[0]).view(shape)
         if not self.block:
             output = self._product(rows, bias).t()
-            return (output.contiguous() if self.turned else output).view(shape)
+            return (output.contiguous() if self.contiguous else output).view(shape)
         output = rows.new_empty((len(rows), self.outputs))
         for few, out in zip(rows.split(self.block), output.split(self.block), strict=True):
             out.copy_(self._product(few, bias).t())
@@ -160,7 +160,7 @@ class UnfoldedConvolution(_Convolution):
         return view.reshape(self.inputs, -1)
 
 
-class TappedConvolution(_Convolution):
+class ShiftedConvolution(_Convolution):
     """A convolution as the sum of a sparse matrix times shifted pixels for each kernel position.
 
     No pixel is copied: in a row of padded images after each other, a shift is another beginning.
@@ -276,7 +276,7 @@ def _sparse(form: LayerForm, shape: tuple[int, ...]) -> Iterator[tuple[str, Call
     if shape[0] > 1:
         yield f"{name}, images joined", partial(UnfoldedConvolution, form, joint=True)
     if not form.is_pointwise and all(step == 1 for step in form.stride):
-        yield "shifted csr", partial(TappedConvolution, form)
+        yield "shifted csr", partial(ShiftedConvolution, form)
 
 
 def _is_two_of_four(matrix: Tensor) -> bool:

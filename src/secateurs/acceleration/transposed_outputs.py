@@ -1,9 +1,9 @@
 """Sparse linear layers that hand on their output as it lies in memory, transposed.
 
 A sparse matrix times the inputs gives the outputs transposed, and takes its inputs transposed. Of
-two such layers with an activation in between, the first need not turn its output, nor the second
-its input. Only the timing of a whole model shows whether that pays, and only running it whether
-what stands in between takes such a tensor.
+two such layers with an activation in between, the first need not transpose its output, nor the
+second its input. Only the timing of a whole model shows whether that pays, and only running it
+whether what is in between takes such a tensor.
 """
 
 import copy
@@ -19,7 +19,7 @@ from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear
 TRANSPOSED = "csr, output transposed"
 """The name of this way to compute a linear layer."""
 
-Place = tuple[str, tuple[int, ...]]
+NamedShape = tuple[str, tuple[int, ...]]
 """The name of a layer, and the shape of its input."""
 
 
@@ -50,26 +50,26 @@ class Noting(Kernel):
 def transposed(kernel: SparseLinear) -> SparseLinear:
     """The same kernel with its output left transposed."""
     other = copy.copy(kernel)
-    other.block, other.turned = 0, False
+    other.block, other.contiguous = 0, False
     return other
 
 
 def may_hand_on(
-    timings: Sequence[LayerTiming], kernels: Mapping[Place, Kernel | None]
-) -> list[tuple[Place, Place]]:
+    timings: Sequence[LayerTiming], kernels: Mapping[NamedShape, Kernel | None]
+) -> list[tuple[NamedShape, NamedShape]]:
     """Pairs of sparse linear layers, the output of the one in the shape of the other's input.
 
     Args:
         timings: the layers that an example calls, in order.
         kernels: what computes them; None for dense.
     """
-    found: list[tuple[Place, Place]] = []
+    found: list[tuple[NamedShape, NamedShape]] = []
     for one, following in pairwise(timings):
-        places = (one.name, one.shape), (following.name, following.shape)
-        first, second = map(kernels.get, places)
+        pair = (one.name, one.shape), (following.name, following.shape)
+        first, second = map(kernels.get, pair)
         if not isinstance(first, SparseLinear) or not isinstance(second, SparseLinear):
             continue
         same = (*one.shape[:-1], first.outputs) == following.shape
         if same and prod(one.shape[:-1]) > 1:
-            found.append(places)
+            found.append(pair)
     return found

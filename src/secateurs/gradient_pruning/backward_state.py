@@ -1,7 +1,11 @@
 """What is kept in a module while its backward pass is pruned, beside its masks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from secateurs.gradient_pruning.saved_weight import PrunedWeight
 
 _KEY = "_secateurs_backward"
 
@@ -15,11 +19,16 @@ class BackwardState:
     Attributes:
         masked_gradient: what was handed in.
         needs_mode: by training mode, whether its own ``forward`` hands masked weights to functions.
+        pruned: of a convolution or a linear layer, its weight and mask in the last call.
     """
 
     def __init__(self, masked_gradient: bool):
         self.masked_gradient = masked_gradient
         self.needs_mode: dict[bool, bool] = {}
+        self.pruned: PrunedWeight | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"pruned": None}  # a copy of the module has another weight
 
 
 def state_of(module: nn.Module) -> BackwardState | None:

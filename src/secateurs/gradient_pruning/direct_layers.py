@@ -1,4 +1,4 @@
-"""Convolutions and linear layers of torch call their masked function themselves, without a mode."""
+"""Convolutions and linear layers of torch prune their backward pass themselves, without a mode."""
 
 import inspect
 from collections.abc import Callable
@@ -9,55 +9,84 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from secateurs.gradient_pruning.backward_state import has_masked_gradient
+from secateurs.gradient_pruning.backward_state import state_of
 from secateurs.gradient_pruning.function_mode import MaskedWeights
 from secateurs.gradient_pruning.functional import convolution, linear
-from secateurs.gradient_pruning.masked_weight import ORDINARY
-from secateurs.gradient_pruning.modes_needed import is_ordinary_call
+from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
+from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
+from secateurs.gradient_pruning.sparse_products import is_large, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
-Call = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
+_Dense = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
+_Masked = Callable[[Any, Tensor, PrunedWeight], Tensor]
 
 
-def direct_call(base: type[nn.Module]) -> Call | None:
-    """What the ``forward`` of a class does with input, weight and mask; None if it is its own.
+def direct_forward(base: type[nn.Module]) -> DirectForward | None:
+    """What computes the output of a layer itself; None if the class has a ``forward`` of its own.
 
     Args:
         base: the class of a module before its backward pass was pruned.
+
+    Returns:
+        A function of the layer and its input, which gives None where another way must be taken.
     """
     if inspect.getattr_static(base, "weight", None) is not None:
         return None
     if base.forward is nn.Linear.forward:
-        return _linear
+        return _direct(_dense_linear, _masked_linear)
     for kind, dims in _CONVOLUTIONS.items():
         plain: Any = kind
         own: Any = getattr(base, "_conv_forward", None)
         if base.forward is kind.forward and own is plain._conv_forward:
-            return _convolution(dims)
+            return _direct(own, _masked_convolution(dims))
     return None
 
 
-def direct_operands(module: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """The weight and the mask of a layer, where it can call its masked function itself."""
-    # Our mode first, which would otherwise see what is asked of the weight here.
-    if not torch.is_grad_enabled() or not is_ordinary_call() or _our_mode_is_active():
-        return None
-    own = vars(module)
-    parameters, keep = own.get("_parameters", {}), mask_of(module, "weight")
-    if keep is None or "weight" not in parameters or "_conv_forward" in own:
-        return None
-    weight = parameters["weight"]
-    if type(weight) not in ORDINARY or type(keep) is not Tensor or keep.device != weight.device:
-        return None
-    return (weight, keep) if fits(keep, weight) else None
+def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
+    def call(module: nn.Module, x: Tensor) -> Tensor | None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or transforms_active():
+            return None
+        pruned = None if _our_mode_is_active() else _pruned_weight(module)
+        if pruned is None:
+            return None
+        needed = x.requires_grad or pruned.masked_gradient
+        sparse = needed and pruned.sparse is not None and is_large(x, pruned.weight)
+        if not sparse and not pruned.is_of_outputs and is_plain(x):
+            output = dense(module, x, pruned.weight, _bias(module))
+            if pruned.prune(x, output):
+                return output
+        return masked(module, x, pruned)
+
+    return call
 
 
 def _our_mode_is_active() -> bool:
     if not cast(Any, torch._C)._len_torch_function_stack():
         return False
     return any(isinstance(mode, MaskedWeights) for mode in _get_current_function_mode_stack())
+
+
+def _pruned_weight(module: nn.Module) -> PrunedWeight | None:
+    """The weight and the mask of a layer, where it can prune its backward pass itself."""
+    own, state = vars(module), state_of(module)
+    parameters, keep = own.get("_parameters", {}), mask_of(module, "weight")
+    if state is None or keep is None or "weight" not in parameters or "_conv_forward" in own:
+        return None
+    weight, known = parameters["weight"], state.pruned
+    if known is not None and known.is_of(weight, keep):
+        if not known.was_used:  # for a mask of one call alone, a pattern would take too long
+            known.was_used, known.sparse = True, sparse_pattern(weight, keep)
+        return known
+    if not is_ordinary(weight, keep) or keep.device != weight.device or not fits(keep, weight):
+        return None
+    state.pruned = PrunedWeight(weight, keep, state.masked_gradient)
+    state.pruned.is_of_outputs = getattr(module, "groups", 1) == 1 and is_of_outputs(
+        weight, keep, 0
+    )
+    return state.pruned
 
 
 def _bias(module: Any) -> Tensor | None:
@@ -67,22 +96,29 @@ def _bias(module: Any) -> Tensor | None:
     return module.bias
 
 
-def _linear(module: Any, x: Tensor, weight: Tensor, keep: Tensor) -> Tensor:
-    only_kept = has_masked_gradient(module)
-    return linear(x, weight, keep, _bias(module), masked_gradient=only_kept)
+def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(x, weight, bias)
 
 
-def _convolution(dims: int) -> Call:
+def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
+    sparse = pruned.sparse if is_plain(x) and is_large(x, pruned.weight) else None
+    return linear(
+        x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
+        sparse=sparse,
+    )  # fmt: skip
+
+
+def _masked_convolution(dims: int) -> _Masked:
     operation = convolution(dims, transposed=False)
 
-    def call(module: Any, x: Tensor, weight: Tensor, keep: Tensor) -> Tensor:
+    def call(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
         padding = module.padding
         if module.padding_mode != "zeros":
             widths = module._reversed_padding_repeated_twice
             x, padding = F.pad(x, widths, mode=module.padding_mode), 0
         return operation(
-            x, weight, keep, _bias(module), module.stride, padding, module.dilation, module.groups,
-            masked_gradient=has_masked_gradient(module),
+            x, pruned.weight, pruned.keep, _bias(module), module.stride, padding, module.dilation,
+            module.groups, masked_gradient=pruned.masked_gradient,
         )  # fmt: skip
 
     return call

@@ -27,8 +27,11 @@ from secateurs.gradient_pruning.masked_weight import (
     flat,
     kept_outputs,
     masked,
+    may_gather,
     spread,
 )
+from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
+from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 
 class _Linear(Function):
@@ -41,18 +44,19 @@ class _Linear(Function):
         keep: Tensor,  # noqa: ARG004
         bias: Tensor | None,
         masked_gradient: bool,  # noqa: ARG004
+        sparse: SparsePattern | None,  # noqa: ARG004
     ) -> Tensor:
         return F.linear(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, keep, _, ctx.masked_gradient = inputs
+        x, weight, keep, _, ctx.masked_gradient, ctx.sparse = inputs
         ctx.save_for_backward(x, weight, keep)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, keep = ctx.saved_tensors
-        need_x, need_weight, _, need_bias, _ = ctx.needs_input_grad
+        need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
         rows, points = flat(grad), flat(x)
         grad_bias = rows.sum(0) if need_bias else None
         kept = kept_outputs(weight, keep, 0, len(points) * weight.numel())
@@ -66,12 +70,19 @@ class _Linear(Function):
                 grad_weight = spread(few.mT @ points, kept, 0, weight)
             else:
                 grad_weight = rows.mT @ points
-            return grad_x, grad_weight, None, grad_bias, None
+            return grad_x, grad_weight, None, grad_bias, None, None
+        if ctx.sparse is not None and not torch.is_grad_enabled():
+            grad_x = ctx.sparse.to_input(rows, weight).view(x.shape) if need_x else None
+            if need_weight and ctx.masked_gradient:
+                grad_weight = ctx.sparse.to_weight(rows, points)
+            else:
+                grad_weight = rows.mT @ points if need_weight else None
+            return grad_x, grad_weight, None, grad_bias, None, None
         grad_x = grad @ masked(weight, keep) if need_x else None
         grad_weight = rows.mT @ points if need_weight else None
         if grad_weight is not None and ctx.masked_gradient:
             grad_weight = masked(grad_weight, keep)
-        return grad_x, grad_weight, None, grad_bias, None
+        return grad_x, grad_weight, None, grad_bias, None, None
 
 
 class _Convolution(Function):
@@ -88,10 +99,7 @@ class _Convolution(Function):
         options: tuple[list[int], ...],
         groups: int,
     ) -> Tensor:
-        stride, padding, dilation, output_padding = options
-        return torch.convolution(
-            x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-        )
+        return _dense_convolution(x, weight, bias, transposed, options, groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
@@ -150,6 +158,7 @@ def linear(
     bias: Tensor | None = None,
     *,
     masked_gradient: bool = False,
+    sparse: SparsePattern | None = None,
 ) -> Tensor:
     """`torch.nn.functional.linear` whose input gradient uses ``keep * weight``.
 
@@ -159,11 +168,17 @@ def linear(
         keep: bool, broadcasts to (out, in); True where the gradient to ``x`` uses the weight.
         bias: (out,) or None.
         masked_gradient: whether pruned elements of the weight get no gradient of their own.
+        sparse: of the mask, where sparse products are to be used.
 
     Returns:
         (..., out).
     """
-    return _linear(*autocast(x, weight, keep, bias), masked_gradient)
+    plain = sparse is None and is_plain(x) and is_ordinary(weight, keep)
+    if plain and not may_gather(weight, keep, 0, x.numel() * weight.shape[0]):
+        output = F.linear(x, weight, bias)
+        if PrunedWeight(weight, keep, masked_gradient).prune(x, output):
+            return output
+    return _linear(*autocast(x, weight, keep, bias), masked_gradient, sparse)
 
 
 def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
@@ -225,9 +240,33 @@ def _convolve(
     groups: int,
 ) -> Tensor:
     single = x.dim() == weight.dim() - 1  # one image without a batch dimension
-    tensors = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
-    y = _convolution(*tensors, masked_gradient, transposed, options, groups)
+    tensors = x, weight, keep, bias = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
+    plain = is_plain(x) and is_ordinary(weight, keep)
+    if plain and not may_gather(weight, keep, int(transposed), _most(x, weight, groups)):
+        y = _dense_convolution(x, weight, bias, transposed, options, groups)
+        PrunedWeight(weight, keep, masked_gradient).prune(x, y)
+    else:
+        y = _convolution(*tensors, masked_gradient, transposed, options, groups)
     return y.squeeze(0) if single else y
+
+
+def _most(x: Tensor, weight: Tensor, groups: int) -> int:
+    """How many multiplications a smaller product may save; none where there are groups."""
+    return x.numel() // max(x.shape[1], 1) * weight.numel() if groups == 1 else 0
+
+
+def _dense_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    transposed: bool,
+    options: tuple[list[int], ...],
+    groups: int,
+) -> Tensor:
+    stride, padding, dilation, output_padding = options
+    return torch.convolution(
+        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+    )
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:

@@ -86,6 +86,29 @@ def masked(weight: Tensor, keep: Tensor) -> Tensor:
     return factor.mul_(weight)
 
 
+def is_of_outputs(weight: Tensor, keep: Tensor, dimension: int) -> bool:
+    """Whether a mask on a CPU is one of whole outputs, of which some can be computed alone.
+
+    Args:
+        weight: the masked weight.
+        keep: its mask.
+        dimension: of the outputs, in the weight.
+    """
+    if keep.is_contiguous() and keep.shape == weight.shape:
+        return False  # the usual mask of single weights, known quickly
+    if keep.device.type != "cpu":  # a GPU would have to wait for the number of outputs
+        return False
+    sizes = zip(keep.shape, keep.stride(), strict=True)
+    if any(n != 1 and s != 0 for i, (n, s) in enumerate(sizes) if i != dimension):
+        return False
+    return keep.shape[dimension] == weight.shape[dimension]
+
+
+def may_gather(weight: Tensor, keep: Tensor, dimension: int, products: int) -> bool:
+    """Whether it may pay to compute some outputs alone, of ``products`` multiplications."""
+    return products >= _FEWEST_SAVED and is_of_outputs(weight, keep, dimension)
+
+
 def kept_outputs(weight: Tensor, keep: Tensor, dimension: int, products: int) -> Tensor | None:
     """The outputs that a mask of whole filters keeps, where it pays to compute these alone.
 
@@ -98,15 +121,12 @@ def kept_outputs(weight: Tensor, keep: Tensor, dimension: int, products: int) ->
     Returns:
         Their indices; None where the product is to be computed with zeros instead.
     """
-    if products < _FEWEST_SAVED or type(keep) is not Tensor or type(weight) not in ORDINARY:
+    if type(keep) is not Tensor or type(weight) not in ORDINARY:
         return None
-    sizes = zip(keep.shape, keep.stride(), strict=True)
-    if any(n != 1 and s != 0 for i, (n, s) in enumerate(sizes) if i != dimension):
-        return None
-    if keep.shape[dimension] != weight.shape[dimension] or keep.device.type != "cpu":
-        return None  # a GPU would have to wait for the number of outputs
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or transforms_active():
         return None  # a second derivative, or shapes that may not depend on values
+    if not may_gather(weight, keep, dimension, products):
+        return None
     for other in range(keep.dim()):
         if other != dimension:
             keep = keep.narrow(other, 0, 1)

@@ -19,10 +19,8 @@ from secateurs.gradient_pruning.backward_state import (
     has_masked_gradient,
     keep_state,
 )
-from secateurs.gradient_pruning.direct_layers import direct_call, direct_operands
-from secateurs.gradient_pruning.modes_needed import (
-    weight_is_read,
-)
+from secateurs.gradient_pruning.direct_layers import direct_forward
+from secateurs.gradient_pruning.modes_needed import weight_is_read
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
 from secateurs.gradient_pruning.pruned_forward import FAST_PATHS, run_forward
 from secateurs.masks.apply import mask_beside, matching_targets
@@ -147,14 +145,14 @@ class _PrunedBackward:
 
 @cache
 def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
-    call = direct_call(base)
+    direct = direct_forward(base)
 
     @wraps(base.forward)  # keeps its signature, which other code inspects
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if call is not None and len(args) == 1 and not kwargs:
-            operands = direct_operands(self)
-            if operands is not None:
-                return call(self, *args, *operands)
+        if direct is not None and len(args) == 1 and not kwargs:
+            output = direct(self, *args)
+            if output is not None:
+                return output
         return run_forward(self, base.forward, args, kwargs)
 
     def read(self: nn.Module, name: str) -> Any:

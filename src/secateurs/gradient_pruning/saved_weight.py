@@ -1,0 +1,222 @@
+"""Torch's own operation, whose backward pass reads a pruned weight.
+
+An operation that torch differentiates itself saves its weight for the backward pass. A hook on what
+it saved hands over the weight times the mask instead. The gradient to the input is computed with
+that; the gradient to the weight does not depend on the weight, so it is the dense one. All else is
+torch's own code, which takes a fraction of the time of a function written in Python.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from secateurs.gradient_pruning.masked_weight import (
+    ORDINARY,
+    Gradients,
+    masked,
+    transforms_active,
+)
+from secateurs.gradient_pruning.sparse_products import SparsePattern
+
+_saving_hooks = cast(Any, torch._C)._autograd._top_saved_tensors_default_hooks
+_is_traced = cast(Any, torch._C)._is_tracing
+_current_node = cast(Any, torch._C)._current_autograd_node
+
+# Of a mask of so many elements or fewer, a copy in the dtype of the weight is kept: to convert it
+# takes longer than the product.
+_SMALL = 1 << 16
+
+
+class Node(NamedTuple):
+    """A kind of node in torch's graph: which of the tensors it is differentiated by is which.
+
+    Attributes:
+        saved: its attribute that holds the weight.
+        x: the index of the input.
+        weight: the index of the weight.
+        transposes: whether it takes the weight transposed.
+    """
+
+    saved: str
+    x: int
+    weight: int
+    transposes: bool
+
+
+_CONVOLUTION = Node("_raw_saved_weight", 0, 1, transposes=False)
+_NODES = {
+    "ConvolutionBackward0": _CONVOLUTION,
+    "AddmmBackward0": Node("_raw_saved_mat2", 1, 2, transposes=True),
+    "MmBackward0": Node("_raw_saved_mat2", 0, 1, transposes=True),
+}
+_VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether torch's own operation can be called: nothing else transforms, replays or saves it."""
+    return (
+        not torch.compiler.is_compiling()
+        and not transforms_active()
+        and type(x) in ORDINARY
+        and _saving_hooks(True) is None  # as of activation checkpointing
+        and not _is_traced()
+        and forward_ad._current_level < 0
+    )
+
+
+def is_ordinary(weight: Tensor, keep: Tensor) -> bool:
+    """Whether a weight and its mask are tensors that can be saved and multiplied."""
+    return type(weight) in ORDINARY and type(keep) is Tensor
+
+
+class PrunedWeight:
+    """A weight of convolutions or linear layers, and its mask.
+
+    Args:
+        weight: an ordinary tensor.
+        keep: bool, an ordinary tensor that broadcasts to the weight; True is kept.
+        masked_gradient: whether pruned elements of the weight get no gradient of their own.
+
+    Attributes:
+        is_of_outputs: whether the mask is known to keep or prune whole outputs.
+        keep_version: the count of writes to the mask.
+        was_used: whether there was an earlier call.
+        sparse: the pattern of the mask where sparse products pay; None if not, or not known.
+    """
+
+    def __init__(self, weight: Tensor, keep: Tensor, masked_gradient: bool):
+        self.weight, self.keep, self.masked_gradient = weight, keep, masked_gradient
+        self.is_of_outputs = False
+        self.keep_version, self.was_used = keep._version, False
+        self.sparse: SparsePattern | None = None
+        self._factor: Tensor | None = None
+
+    def is_of(self, weight: Tensor, keep: Tensor) -> bool:
+        """Whether it is this weight and this mask, not written to since."""
+        same = self.weight is weight and self.keep is keep
+        return same and keep._version == self.keep_version
+
+    def prune(self, x: Tensor, output: Tensor) -> bool:
+        """Let the backward pass of an operation use the pruned weight.
+
+        Args:
+            x: the input of the operation.
+            output: what torch's own operation gave.
+
+        Returns:
+            Whether this kind of operation is known; if not, nothing is pruned.
+        """
+        node: Any = output.grad_fn
+        if node is None or not (x.requires_grad or self.masked_gradient):
+            return True  # there is no gradient to prune
+        name = type(node).__name__
+        if name in _VIEWS:  # of a product of matrices
+            node = node.next_functions[0][0]
+            name = type(node).__name__
+        kind = _NODES.get(name)
+        if kind is None:
+            return False
+        if x.requires_grad:  # else torch may have saved no weight
+            getattr(node, kind.saved).register_hooks(partial(self._pack, kind), _unpacked)
+        if self.masked_gradient:
+            node.register_hook(partial(self._mask_gradient, kind))
+        return True
+
+    def _pack(self, kind: Node, saved: Tensor) -> "_Packed":
+        return _Packed(self, kind, saved, saved._version)
+
+    def times_mask(self, saved: Tensor, transposes: bool) -> Tensor:
+        """The product of what an operation saved of the weight and the mask."""
+        keep = self.keep
+        if keep.numel() > _SMALL:
+            return masked(saved, keep.mT if transposes else keep)
+        factor = self._factor
+        if factor is None or factor.dtype != saved.dtype:
+            self._factor = factor = keep.to(saved.dtype)
+        return saved * (factor.mT if transposes else factor)
+
+    def _mask_gradient(self, kind: Node, found: Gradients, flow: Gradients) -> Gradients | None:  # noqa: ARG002
+        gradient = found[kind.weight]
+        if gradient is None:
+            return None
+        keep = self.keep.mT if kind.transposes else self.keep
+        return _replaced(found, kind.weight, masked(gradient, keep))
+
+
+class _Packed(NamedTuple):
+    """What the graph keeps instead of a weight, with the count of writes to it."""
+
+    pruned: PrunedWeight
+    kind: Node
+    saved: Tensor
+    version: int
+
+
+def _unpacked(packed: _Packed) -> Tensor:
+    pruned, kind, saved, version = packed
+    if saved._version != version:
+        raise _changed("weight", saved)
+    if pruned.keep._version != pruned.keep_version:
+        raise _changed("mask", saved)
+    if torch.is_grad_enabled() and pruned.weight.requires_grad:
+        _differentiate_again(pruned, kind)
+        return saved
+    return pruned.times_mask(saved, kind.transposes)
+
+
+def _changed(what: str, saved: Tensor) -> RuntimeError:
+    return RuntimeError(
+        "one of the variables needed for gradient computation has been modified by an inplace "
+        f"operation: the {what} of a gradient-pruned layer, of shape {list(saved.shape)}"
+    )
+
+
+def _differentiate_again(pruned: PrunedWeight, kind: Node) -> None:
+    """Let the gradient to the input be a function of the pruned weight where it is differentiated.
+
+    Torch takes what a hook hands over for the weight itself, so a second derivative would flow to
+    pruned elements. So it gets the weight, and the gradient to the input is computed anew.
+    """
+    node = _current_node()
+
+    def replace(found: Gradients, _: Gradients) -> Gradients | None:
+        handle.remove()
+        of_x = found[kind.x]
+        if of_x is None or not torch.is_grad_enabled():
+            return None
+        weight, flow = masked(pruned.weight.to(of_x.dtype), pruned.keep), _flow(of_x, kind)
+        through = _through_convolution if kind is _CONVOLUTION else _through_product
+        return _replaced(found, kind.x, through(flow, weight, of_x))
+
+    handle = node.register_hook(replace)
+
+
+def _flow(of_x: Tensor, kind: Node) -> Tensor:
+    """The gradient to the output that a gradient to the input was computed from."""
+    node: Any = of_x.grad_fn
+    if kind is _CONVOLUTION:
+        return node._saved_grad_output
+    if node.name() == "TBackward0":  # of an input that lies transposed in memory
+        return node.next_functions[0][0]._saved_mat2.mT
+    return node._saved_self
+
+
+def _through_product(flow: Tensor, weight: Tensor, of_x: Tensor) -> Tensor:  # noqa: ARG001
+    return flow @ weight
+
+
+def _through_convolution(flow: Tensor, weight: Tensor, of_x: Tensor) -> Tensor:
+    node: Any = of_x.grad_fn
+    x = flow.new_empty(1).expand(of_x.shape)  # of its values the gradient does not depend
+    return torch.ops.aten.convolution_backward.default(
+        flow, x, weight, None, node._saved_stride, node._saved_padding, node._saved_dilation,
+        node._saved_transposed, node._saved_output_padding, node._saved_groups,
+        (True, False, False),
+    )[0]  # fmt: skip
+
+
+def _replaced(found: Gradients, index: int, value: Tensor) -> Gradients:
+    return (*found[:index], value, *found[index + 1 :])
