@@ -1,12 +1,13 @@
 """What a pruned backward pass saves of a training step; backward_accuracy.py shows what it costs.
 
-    python benchmarks/backward.py
+    python benchmarks/backward.py                                      whole filters
+    python benchmarks/backward.py --only MLP --granularity weight      single weights
 
-A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the
-MLP 784-500-500-10 in MNIST's, with SGD and momentum. ``secateurs.training.GradientPruner`` prunes
-whole filters of each layer but the last by magnitude; dense and pruned steps in turns; medians of
-the ratios dense / pruned of neighbours. Wall clock, and processor time of all threads, which other
-work on the machine disturbs less.
+A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the MLPs
+784-500-500-10 and 784-2048-2048-10 in MNIST's, with SGD and momentum.
+``secateurs.training.GradientPruner`` prunes units of each layer but the last by magnitude; dense and
+pruned steps in turns; medians of the ratios dense / pruned of neighbours. Wall clock, and processor
+time of all threads, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -64,10 +65,10 @@ def resnet20(width: int = 64) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
 
 
-def mlp() -> nn.Module:
-    """784-500-500-10."""
+def mlp(width: int = 500) -> nn.Module:
+    """784-width-width-10."""
     return nn.Sequential(
-        nn.Linear(784, 500), nn.ReLU(), nn.Linear(500, 500), nn.ReLU(), nn.Linear(500, 10)
+        nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
     )
 
 
@@ -92,7 +93,9 @@ def timed(function: Callable[[], None]) -> tuple[float, float]:
 def networks(batch: int) -> Iterator[tuple[str, Callable[[], nn.Module], Tensor, list[float]]]:
     yield "VGG-like", vgg, torch.randn(batch, 3, 32, 32), [0.5, 0.75]
     yield "ResNet-20, width 32", lambda: resnet20(32), torch.randn(batch, 3, 32, 32), [0.5, 0.75]
-    yield "MLP 784-500-500-10", mlp, torch.randn(max(batch, 128), 784), [0.9, 0.95, 0.98]
+    yield "MLP 784-500-500-10", mlp, torch.randn(128, 784), [0.9, 0.95, 0.98]
+    wide = partial(mlp, 2048)
+    yield "MLP 784-2048-2048-10", wide, torch.randn(256, 784), [0.9, 0.95, 0.98]
 
 
 def steps(arguments: argparse.Namespace) -> None:
@@ -103,7 +106,7 @@ def steps(arguments: argparse.Namespace) -> None:
         labels = torch.randint(0, 10, (len(images),))
         for ratio, gradient in itertools.product(ratios, ("dense", "masked")):
             rows.append((name, f"{ratio:g}", gradient))
-            rows[-1] += compared(build, images, labels, ratio, gradient, arguments.rounds)
+            rows[-1] += compared(build, images, labels, ratio, gradient, arguments)
             print(rows[-1], flush=True)
     head = ("network", "ratio", "weight gradient", "dense, ms", "wall", "processor time")
     print(f"\nBatch {arguments.batch_size}, {machine()}\n")
@@ -112,18 +115,19 @@ def steps(arguments: argparse.Namespace) -> None:
 
 def compared(
     build: Callable[[], nn.Module], images: Tensor, labels: Tensor, ratio: float, gradient: str,
-    rounds: int,
+    arguments: argparse.Namespace,
 ) -> tuple[str, ...]:  # fmt: skip
     """Milliseconds of a dense step, and how many times faster a pruned one is."""
     torch.manual_seed(0)
     dense, pruned = build(), build()
     last = [name for name, _ in pruned.named_parameters() if name.endswith("weight")][-1]
     GradientPruner(
-        pruned, ratio, granularity="filter", scope="layer", exclude=last, weight_gradient=gradient
-    )
+        pruned, ratio, granularity=arguments.granularity, scope="layer", exclude=last,
+        weight_gradient=gradient,
+    )  # fmt: skip
     functions = [partial(step, model, learner(model), images, labels) for model in (dense, pruned)]
     seen: list[list[tuple[float, float]]] = [[], []]
-    for number in range(rounds + 2):
+    for number in range(arguments.rounds + 2):
         for taken, function in zip(seen, functions, strict=True):
             seconds = timed(function)
             if number > 1:  # the first rounds warm up
@@ -137,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--granularity", default="filter")
     parser.add_argument("--only", help="the networks whose name begins so")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=16)

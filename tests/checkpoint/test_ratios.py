@@ -38,7 +38,7 @@ def test_each_tensor_has_its_own_ratio(model: nn.Sequential, tmp_path: Path) -> 
         ({}, "p_prune=0.5"),
         ({"p_prune": 0.5, "ratios": RATIOS}, "leave out p_prune and scope"),
         ({"ratios": {"0.weight": 0.5}}, "no ratio for 1.weight: add it, or write exclude"),
-        ({"ratios": RATIOS | {"2.weight": 0.5}}, "2.weight, which does not compete"),
+        ({"ratios": RATIOS | {"2.weight": 0.5}}, "'2.weight', which does not compete"),
         ({"ratios": RATIOS | {"1.weight": 2.0}}, "1.weight"),
     ],
 )
