@@ -6,8 +6,8 @@
 A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the MLPs
 784-500-500-10 and 784-2048-2048-10 in MNIST's, with SGD and momentum.
 ``secateurs.training.GradientPruner`` prunes units of each layer but the last by magnitude; dense
-and pruned steps in turns; medians of the ratios dense / pruned of neighbours. Wall clock, and processor
-time of all threads, which other work on the machine disturbs less.
+and pruned steps in turns; medians of the ratios dense / pruned of neighbours. Wall clock, and
+processor time of all threads, which other work on the machine disturbs less.
 """
 
 import argparse
