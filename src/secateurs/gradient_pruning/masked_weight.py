@@ -79,8 +79,10 @@ def callable_of(function: type[Function]) -> Callable[..., Any]:
 
 def masked(weight: Tensor, keep: Tensor) -> Tensor:
     """The weight with zeros where it is pruned."""
+    if torch.compiler.is_compiling() or transforms_active() or type(keep) is not Tensor:
+        return weight * keep  # torch 2.11 neither compiles nor batches a view as integers
     # As integers first: torch converts bool several times more slowly than int8.
-    factor = keep.view(torch.int8).to(weight.dtype) if type(keep) is Tensor else keep
+    factor = keep.view(torch.int8).to(weight.dtype)
     if torch.is_grad_enabled() or factor.shape != weight.shape or factor.dtype != weight.dtype:
         return weight * factor
     return factor.mul_(weight)
