@@ -57,6 +57,8 @@ imagenet ${lite}1_50_sensitivity timm:${lite}1 --score magnitude --steps batchno
 imagenet ${lite}1_50_reconstruct timm:${lite}1 --score magnitude --steps batchnorm reconstruct \
   --damping 1 --ratios-from results/repair/${lite}1_ratios.json
 imagenet squeezenet1_1_60 torchvision:squeezenet1_1 --p-prune 0.6 --steps channels reconstruct
+imagenet squeezenet1_1_60_sensitivity torchvision:squeezenet1_1 --score magnitude \
+  --steps sparsegpt reconstruct --damping 0.1 --ratios-from results/repair/squeezenet1_1_ratios.json
 imagenet ${lite}1_50 timm:${lite}1 --p-prune 0.5 --steps batchnorm
 imagenet ${lite}0_50 timm:${lite}0 --p-prune 0.5 --steps batchnorm
 
