@@ -14,7 +14,7 @@ _making = threading.Lock()
 
 @contextmanager
 def changing(model: nn.Module) -> Generator[None]:
-    """Hold the lock of a model while its pruning is exchanged.
+    """Hold the lock of a model while its pruning is exchanged, or its weights are looked at.
 
     A thread may hold it several times. A model and a part of it have different locks.
 

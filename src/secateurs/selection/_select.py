@@ -13,6 +13,7 @@ from secateurs._tensors.memory_order import flattened, joined, side_by_side
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import Units, units_of
+from secateurs.originals.model_lock import changing
 from secateurs.originals.restore_weights import compare_all_values
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.coverage_count import warn_of_coverage
@@ -147,8 +148,9 @@ def choose(
             include it; see `secateurs.parameters.coverage.Barrier`.
     """
     ratio = options.ratio(p_prune)
-    found = scored(contents, options, generator, barrier if warn else None)
-    local = found.chosen(ratio)
+    with changing(contents.model):  # a weight that is half pruned would look as if it had trained
+        found = scored(contents, options, generator, barrier if warn else None)
+        local = found.chosen(ratio)
     return Candidates(found.units, dict(zip(found.units, local, strict=True)), contents.group)
 
 
@@ -165,16 +167,15 @@ def choose_levels(
     ordered = tuple(sorted({options.ratio(ratio) for ratio in ratios}))
     if not 1 <= len(ordered) <= 255:
         raise InvalidArgumentError(f"give 1 to 255 values of p_prune, got {len(ordered)}")
-    group = contents.group
-    found = scored(contents, options, generator, barrier if warn else None)
-    units = found.units
-    level = side_by_side([one.values for one in found.scores], torch.uint8)
-    flats = [flattened(one.zero_()) for one in level]
-    for ratio in ordered:
-        marks = map(flattened, found.chosen(ratio))
-        for total, marked in joined(list(zip(flats, marks, strict=True))):
-            total += ~marked
-    return Levels(ordered, units, dict(zip(units, level, strict=True)), group)
+    with changing(contents.model):
+        found = scored(contents, options, generator, barrier if warn else None)
+        level = side_by_side([one.values for one in found.scores], torch.uint8)
+        flats = [flattened(one.zero_()) for one in level]
+        for ratio in ordered:
+            marks = map(flattened, found.chosen(ratio))
+            for total, marked in joined(list(zip(flats, marks, strict=True))):
+                total += ~marked
+    return Levels(ordered, found.units, dict(zip(found.units, level, strict=True)), contents.group)
 
 
 @dataclass(frozen=True)
