@@ -62,9 +62,22 @@ imagenet squeezenet1_1_60_sensitivity torchvision:squeezenet1_1 --score magnitud
 imagenet ${lite}1_50 timm:${lite}1 --p-prune 0.5 --steps batchnorm
 imagenet ${lite}0_50 timm:${lite}0 --p-prune 0.5 --steps batchnorm
 
-# A curve: each ratio as it is, and repaired from 128 images.
-if [ ${#asked[@]} = 0 ] || [[ " ${asked[*]} " = *" resnet20_curve "* ]]; then
-  secateurs sweep --arch resnet20 --weights "$SHARED/models/resnet20_cifar10.safetensors" \
-    --data "$SHARED/data/cifar10-lossless" --repair batchnorm reconstruct \
-    --calibration "$SHARED/data/cifar10-jpeg" --output "$OUT/resnet20_curve"
+# Curves: each ratio as it is, and repaired; then all of them in one plot.
+curve() { # NAME ARCH WEIGHTS OPTION ...
+  [ ${#asked[@]} = 0 ] || [[ " ${asked[*]} " = *" $1 "* ]] || return 0
+  secateurs sweep --arch "$2" --weights "$SHARED/models/$3.safetensors" --output "$OUT/$1" \
+    --p-prune 0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 "${@:4}"
+}
+curve curve_resnet20 resnet20 resnet20_cifar10 --data "$SHARED/data/cifar10-lossless" \
+  --calibration "$SHARED/data/cifar10-jpeg" --repair batchnorm reconstruct
+curve curve_mlpnet mlpnet mlpnet_mnist --data mnist --data-root "$SHARED/data" --score lamp \
+  --calibration mnist --calibration-images 10000 --repair distill
+scored=(--data "$SHARED/data/imagenet-compatible" --score lamp
+  --calibration "$SHARED/data/imagenet-compatible-calibration")
+curve curve_${lite}0 timm:${lite}0 ${lite}0 "${scored[@]}" --repair batchnorm
+curve curve_${lite}1 timm:${lite}1 ${lite}1 "${scored[@]}" --repair batchnorm
+curve curve_squeezenet1_1 torchvision:squeezenet1_1 squeezenet1_1 "${scored[@]}" \
+  --repair channels reconstruct
+if [ ${#asked[@]} = 0 ] || [[ " ${asked[*]} " = *" curves "* ]]; then
+  secateurs report "$OUT"/curve_*/ --output "$OUT/curves"
 fi

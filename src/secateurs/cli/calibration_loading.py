@@ -1,14 +1,16 @@
 """Calibration images of the command line: named, loaded, and kept apart from those scored."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from secateurs.cli.loading import make_loader
+from secateurs.errors import InvalidArgumentError
 from secateurs.repair.repaired_values import calibration_tensor
-from secateurs.zoo import LoadedData, LoadedModel, load_unlabelled
+from secateurs.zoo import ImageDataset, LoadedData, LoadedModel, load_unlabelled
 from secateurs.zoo.same_images import refuse_same_images
 
 
@@ -45,5 +47,29 @@ def load_calibration(
     )  # fmt: skip
     for each in scored:
         refuse_same_images(found.dataset, each.dataset)
-    loader = make_loader(found, batch_size=64, workers=workers, device=torch.device("cpu"))
-    return calibration_tensor(loader), found.name
+    return _tensor(found, workers), found.name
+
+
+def halves(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
+    """Every second image of the data from the first on; and the others, as calibration images.
+
+    Raises:
+        InvalidArgumentError: there is only one image.
+        FailureError: an image cannot be read.
+    """
+    whole = data.dataset
+    if len(whole) < 2:
+        raise InvalidArgumentError(
+            "one image cannot both repair and be measured: give more, or others to --calibration"
+        )
+    parts = [
+        ImageDataset(whole.items[start::2], whole.preprocess, skip_corrupt=whole.skip_corrupt)
+        for start in (0, 1)
+    ]
+    measured, calibration = (replace(data, dataset=part, targets=None) for part in parts)
+    return measured, _tensor(calibration, workers)
+
+
+def _tensor(data: LoadedData, workers: int | None) -> Tensor:
+    loader = make_loader(data, batch_size=64, workers=workers, device=torch.device("cpu"))
+    return calibration_tensor(loader)
