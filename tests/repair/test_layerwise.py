@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import secateurs as sc
-from secateurs.repair import RepairOptions
 from repair.repair_cases import images, network, pruned_network
+from secateurs.repair import RepairOptions
 
 
 def solved_by_hand(rows: Tensor, wanted: Tensor, start: Tensor, keep: Tensor) -> Tensor:
