@@ -73,7 +73,8 @@ def sensitivity(
     With ``repair`` each layer is measured as that repair leaves it, while all others are those of
     the dense network. Ratios for a network that is going to be repaired are better chosen from
     this: how much of a layer can be made up for differs from how much it can do without. One pass
-    of ``calibration`` serves all layers and ratios.
+    of ``calibration`` serves all layers and ratios; what it gave to each is kept until the end, in
+    ``output`` or, without it, in memory: about the model's size for each ratio.
 
     Args:
         model: as for `sweep`.
