@@ -67,7 +67,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(run: Run, tmp_path: Pat
     )
     assert (tmp_path / "here" / "progress.json").is_file()
     (tmp_path / "started").unlink()
-    finished = run(*command, "--workers", "0").rows
+    finished = run("sweep", "--config", "here/command.json").rows
     assert finished[-1]["count"] == 30 and (tmp_path / "started").exists()
     expected = run(*command, "--workers", "0", "--output", "whole").rows
     assert [row["correct1"] for row in finished] == [row["correct1"] for row in expected]

@@ -75,7 +75,7 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
         telling = bound.arguments.get("telling", Telling())
         with silence() if telling.quiet else nullcontext():
             work = command(*bound.args, **bound.kwargs)
-        return work and told(RunCommand(words[0], words[1:]), telling, work)
+        return work and told(RunCommand(words[0], words[1:], __version__), telling, work)
 
     return check
 

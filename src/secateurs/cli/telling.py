@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._console import silence
-from secateurs._version import __version__
 from secateurs.cli.option_types import Several, panel
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import require
-from secateurs.results.run_command import RunCommand, write_command
+from secateurs.results.run_command import RunCommand, running
 
 if TYPE_CHECKING:
     from secateurs.results import Record
@@ -43,7 +42,7 @@ class Telling:
 
 
 def told(command: RunCommand, telling: Telling, work: Work) -> Work:
-    """Work that says as much as was asked for, and leaves its command in its folder.
+    """Work that says as much as was asked for, and whose folder gets its command.
 
     A retraining logs its rows itself, as soon as they are there.
 
@@ -55,6 +54,7 @@ def told(command: RunCommand, telling: Telling, work: Work) -> Work:
 
     def run(**options: Any) -> Path | None:
         with ExitStack() as stack:
+            stack.enter_context(running(command))
             if telling.quiet:
                 stack.enter_context(silence())
             if telling.json:
@@ -64,13 +64,11 @@ def told(command: RunCommand, telling: Telling, work: Work) -> Work:
             folder = work(**options)
             if folder is not None and command.name != "retrain":
                 log_folder(folder, telling.log_to)
-        if folder is not None:
-            write_command(folder, command, __version__)
-            if telling.json:
-                from secateurs.cli.json_summary import summary_line
+        if folder is not None and telling.json:
+            from secateurs.cli.json_summary import summary_line
 
-                with Stdout("the summary", written=True) as stdout:
-                    stdout.write(summary_line(command.name, folder))
+            with Stdout("the summary", written=True) as stdout:
+                stdout.write(summary_line(command.name, folder))
         return folder
 
     return run
