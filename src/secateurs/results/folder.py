@@ -105,8 +105,8 @@ class Results(ProgressFiles, Generic[R]):
             FailureError: Another process writes here, or the disk is full.
         """
         self._lock.acquire()
-        names = (JSONL, CSV, CONFIG, COMMAND, PROGRESS, OUTCOMES, *self._half_written())
-        remove_leftovers(self.folder, names)
+        names = {JSONL, CSV, CONFIG, COMMAND, PROGRESS, OUTCOMES, *self._half_written()}
+        remove_leftovers(self.folder, names.__contains__, of_running=True)
         wanted = plain(dict(config))
         if overwrite:
             self._clear()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from secateurs._io.json_objects import as_list, as_text, member, parse_object
-from secateurs._io.regular_files import read_regular
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs._io.regular_files import read_if_there
+from secateurs.errors import InvalidArgumentError
 
 COMMAND = "command.json"
 EARLIER = "command.txt"  # earlier versions wrote the command as a shell reads it
@@ -69,18 +69,17 @@ def read_command(folder: Path) -> RunCommand | None:
         FailureError: The file cannot be read.
     """
     path = folder / COMMAND
+    content = read_if_there(path)
     try:
-        if not path.exists():
-            path = folder / EARLIER
-            words = read_regular(path).decode(errors="surrogateescape")
-            _, name, *options = shlex.split(words)
-            return RunCommand(name, options)
-        content = parse_object(read_regular(path))
-        options = as_list(member(content, "options"))
-        return RunCommand(as_text(member(content, "command")), list(map(as_text, options)))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        if content is not None:
+            found = parse_object(content)
+            options = as_list(member(found, "options"))
+            return RunCommand(as_text(member(found, "command")), list(map(as_text, options)))
+        path = folder / EARLIER
+        content = read_if_there(path)
+        if content is None:
+            return None
+        _, name, *options = shlex.split(content.decode(errors="surrogateescape"))
+        return RunCommand(name, options)
     except ValueError as error:  # also what is wrong with the JSON
         raise InvalidArgumentError(f"{path} holds no options of a run ({error})") from error
