@@ -72,8 +72,8 @@ def _options_of(command: str, path: Path) -> Sequence[str]:
     found = read_command(folder)
     if found is None:
         raise InvalidArgumentError(
-            f"{folder} has no {COMMAND}, which a command writes into its folder: give such a folder "
-            "as --config"
+            f"{folder} has no {COMMAND}, which a command writes into its folder: give such a "
+            "folder as --config"
         )
     if found.name != command:
         raise InvalidArgumentError(

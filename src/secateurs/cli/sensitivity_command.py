@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-import torch
-
 from secateurs._console import say
-from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
@@ -13,9 +10,10 @@ from secateurs.cli.loading import (
     load_images,
     make_loader,
     pick_device,
+    prepare_process,
     provenance_of,
 )
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.option_types import given
 from secateurs.cli.sensitivity_options import Allocating, LayerPruning
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepRunning
@@ -55,10 +53,7 @@ def run_sensitivity(
         raise InvalidArgumentError(f"--score {pruning.score} needs labels: leave out --unlabelled")
     device = pick_device(running.device)
     check_loader_options(running.batch_size, running.workers, asked.limit)
-    keep_freed_memory()
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # with so little work, threads mostly wait
-    torch.manual_seed(pruning.seed)  # for --weights random
+    prepare_process(asked.arch, pruning.seed)
     model, images = load_images(asked, data, preprocessing, unlabelled=allocating.unlabelled)
     loader = make_loader(
         images, batch_size=running.batch_size, workers=running.workers, device=device
@@ -66,9 +61,7 @@ def run_sensitivity(
     model.model.to(device)
     scored_on = ""
     if needs_gradients:
-        scored_on = leave_gradients(
-            model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
-        )
+        scored_on = leave_gradients(model, loader, asked, data)
     provenance = provenance_of(model, images, scored_on)
     weights = weights_sha256(model.model)
     settings = (weights, len(images.dataset), pruning, allocating.unlabelled, device, running.amp)
