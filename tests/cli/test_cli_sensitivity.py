@@ -58,6 +58,8 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     weights = [state[name] for name in state if state[name].dim() > 1]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     assert zeros == round(said["p_prune"] * sum(weight.numel() for weight in weights))
+    again = run("budget", "--config", "b", "--json", "--quiet", "-o", "b")
+    assert again.err == "" and json.loads(again.out)["rows"] == [said]
     assert "needs 492 images" in run("budget", "--limit", 300).complaint
     repair = ("budget", "-d", "pictures", "--repair", "batchnorm")
     assert "--calibration DIR" in run(*repair).complaint

@@ -371,7 +371,7 @@ def a_rank_that_dies_is_missed(rank: int, ranks: int, folder: Path) -> None:
 
     def dies(target: sc.Target) -> Tensor:
         if rank == 1:
-            (folder / "a_rank_that_dies_is_missed-1.txt").touch()
+            (folder.parent / "a_rank_that_dies_is_missed-1-of-2.txt").touch()
             os._exit(1)
         return target.weight
 

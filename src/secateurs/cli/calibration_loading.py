@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from secateurs.cli.loading import make_loader
+from secateurs.cli.option_types import NetworkAndData
 from secateurs.errors import InvalidArgumentError
 from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.zoo import ImageDataset, LoadedData, LoadedModel, load_unlabelled
@@ -17,12 +17,11 @@ from secateurs.zoo.same_images import refuse_same_images
 def load_calibration(
     spec: str,
     model: LoadedModel,
+    asked: NetworkAndData,
     *,
     images: int,
     scored: Sequence[LoadedData],
     split: str | None = None,
-    data_root: Path | None,
-    skip_corrupt: bool,
     workers: int | None,
 ) -> tuple[Tensor, str]:
     """The calibration images, as the network takes them, and their name.
@@ -30,11 +29,10 @@ def load_calibration(
     Args:
         spec: a folder or a named data set.
         model: whose preprocessing they get.
+        asked: where named data sets lie, and whether images that cannot be read are skipped.
         images: how many.
         scored: labelled images, none of which may be among them.
         split: of the data.
-        data_root: where named data sets lie.
-        skip_corrupt: whether to go on without images that cannot be read.
         workers: processes that decode.
 
     Raises:
@@ -42,9 +40,13 @@ def load_calibration(
         FailureError: an image cannot be read.
     """
     found = load_unlabelled(
-        spec, model=model, split=split, data_root=data_root, limit=images,
-        skip_corrupt=skip_corrupt,
-    )  # fmt: skip
+        spec,
+        model=model,
+        split=split,
+        data_root=asked.data_root,
+        limit=images,
+        skip_corrupt=asked.skip_corrupt,
+    )
     for each in scored:
         refuse_same_images(found.dataset, each.dataset)
     return _tensor(found, workers), found.name

@@ -3,11 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from secateurs._console import say
-from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.calibration_loading import halves, load_calibration
 from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
@@ -16,9 +14,10 @@ from secateurs.cli.loading import (
     load_images,
     make_loader,
     pick_device,
+    prepare_process,
     provenance_of,
 )
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.option_types import given
 from secateurs.cli.sensitivity_options import Allocating, LayerPruning, LayerRepair
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepRunning
@@ -62,10 +61,7 @@ def run_sensitivity(
         raise InvalidArgumentError(f"--score {pruning.score} needs labels: leave out --unlabelled")
     device = pick_device(running.device)
     check_loader_options(running.batch_size, running.workers, asked.limit)
-    keep_freed_memory()
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # with so little work, threads mostly wait
-    torch.manual_seed(pruning.seed)  # for --weights random
+    prepare_process(asked.arch, pruning.seed)
     model, images = load_images(asked, data, preprocessing, unlabelled=allocating.unlabelled)
     images, calibration, calibration_name = _calibration(asked, repairing, model, images, running)
     loader = make_loader(
@@ -74,9 +70,7 @@ def run_sensitivity(
     model.model.to(device)
     scored_on = ""
     if needs_gradients:
-        scored_on = leave_gradients(
-            model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
-        )
+        scored_on = leave_gradients(model, loader, asked, data)
     provenance = replace(provenance_of(model, images, scored_on), calibration=calibration_name)
     weights = weights_sha256(model.model)
     settings = (weights, len(images.dataset), pruning, allocating.unlabelled, device, running.amp)
@@ -122,10 +116,9 @@ def _calibration(
     calibration, name = load_calibration(
         repairing.calibration,
         model,
+        asked,
         images=repairing.calibration_images,
         scored=[images],
-        data_root=asked.data_root,
-        skip_corrupt=asked.skip_corrupt,
         workers=running.workers,
     )
     return images, calibration, name

@@ -15,6 +15,7 @@ from secateurs.criteria import Score
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.evaluation.batches import length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
+from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.images_alone import without_labels
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
 from secateurs.evaluation.measured_model import evaluating, moved_to
@@ -23,7 +24,12 @@ from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.ranks import Ranks
 from secateurs.evaluation.repaired_layers import RepairedLayers
 from secateurs.evaluation.reusing_forward import forward_of
-from secateurs.evaluation.runner import SweepRun, earlier_progress, open_folder
+from secateurs.evaluation.runner import (
+    IMAGE_SAMPLES,
+    SweepRun,
+    earlier_progress,
+    open_folder,
+)
 from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
 from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.pruning import set_aside
@@ -142,7 +148,8 @@ def sensitivity(
         config = run.configuration(choice, asked, length(loader))
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
-            open_folder(results, config, loader, overwrite=overwrite)
+            config[IMAGE_SAMPLES] = fingerprint(loader)
+            open_folder(results, config, overwrite=overwrite)
             rows = run.finished(results.rows())
             if rows:
                 results.clear_progress()
