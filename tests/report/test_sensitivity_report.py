@@ -58,4 +58,3 @@ def test_rows_show_themselves_with_a_heat_map_of_changes() -> None:
     (section,) = rows_sections(rows)
     (chart,), (table,) = section.charts, section.tables
     assert chart.figure["data"][0]["type"] == "heatmap" and len(table.rows) == len(rows)
-    assert "layer" in rows._repr_html_() and rows.plot().axes

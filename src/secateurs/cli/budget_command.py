@@ -1,7 +1,7 @@
 """``secateurs budget``: the sparsest network within a margin of accuracy, with proof."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from secateurs.cli.loading import (
 from secateurs.cli.option_types import DIGITS_NETWORKS, given
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
-from secateurs.evaluation import Budget, budget
+from secateurs.evaluation import budget
 from secateurs.provenance import versions, weights_sha256
-from secateurs.report.table import percent
-from secateurs.report.text_table import TextTable, show_tables
+from secateurs.report import print_budget_table
 from secateurs.results.durable import replace_files
+from secateurs.results.folder import CSV, JSONL
 from secateurs.training.run_state import save_weights
 
 CHECKPOINT, REPORT = "model.safetensors", "budget.json"
@@ -68,7 +68,7 @@ def run_budget(
             claim.calibration or data, model, images=claim.calibration_images, scored=[images],
             data_root=asked.data_root, skip_corrupt=asked.skip_corrupt, workers=running.workers,
         )  # fmt: skip
-    provenance = provenance_of(model, images, "")
+    provenance = replace(provenance_of(model, images, ""), calibration=name)
     sha = weights_sha256(model.model)
     settings = (
         *(sha, len(images.dataset), claim, pruning, device),
@@ -91,6 +91,8 @@ def run_budget(
         overwrite=not running.resume,
         **given(pruning),
     )
+    values = asdict(found)
+    del values["rows"]  # results.jsonl has them
     content = {
         "model": model.name,
         "weights": model.weights,
@@ -102,7 +104,7 @@ def run_budget(
         "calibration": name,
         "calibration_count": 0 if calibration is None else len(calibration),
         **asdict(pruning),
-        **asdict(found),
+        **values,
         "versions": versions(),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -112,45 +114,6 @@ def run_budget(
         if running.json:
             stdout.write(text)
         else:
-            stdout.table(lambda console: show_tables(console, [_looks(found)]))
-            stdout.write("".join(f"{line}\n" for line in _claim(found)))
-        say(f"wrote {CHECKPOINT}, {REPORT} to {folder}")
+            stdout.table(lambda console: print_budget_table([found.rows], console))
+        say(f"wrote {CHECKPOINT}, {REPORT}, {JSONL} and {CSV} to {folder}")
     return folder
-
-
-def _looks(found: Budget) -> TextTable:
-    rows = [
-        (
-            percent(one.p_prune),
-            f"{one.count:,}",
-            str(one.lost),
-            str(one.won),
-            "passed" if one.passed else "failed",
-        )
-        for one in found.looks
-    ]
-    return TextTable(("ratio", "images", "lost", "won", ""), rows, names=0)
-
-
-def _claim(found: Budget) -> list[str]:
-    """What is claimed, and what a sparser network would need."""
-    lines: list[str] = []
-    sure = f"with {100 * found.confidence:g}% confidence"
-    if found.p_prune:
-        lines.append(
-            f"{percent(found.p_prune)} pruned: top-1 {found.dense_top1:.2f} to {found.top1:.2f}, "
-            f"a drop of {found.drop:.2f} points, {sure} below {found.drop_high:.2f} "
-            f"(asked: {found.max_drop:g}), on {found.count:,} images"
-        )
-    else:
-        lines.append(f"no pruned network drops {sure} by less than {found.max_drop:g} points")
-    if found.needed is not None and found.needed_for is not None:
-        lines.append(
-            f"{percent(found.needed_for)} dropped by less in what was scored; if it does so on "
-            f"others, about {found.needed:,} images show it"
-        )
-    lines.append(
-        f"{len(found.looks)} looks at the same images, each at a seventh of the allowed error; "
-        f"{found.passes:.1f} passes over the images"
-    )
-    return lines
