@@ -45,10 +45,16 @@ def test_the_section_of_a_page() -> None:
         "56% of the weights of torchvision:resnet18 pruned, and top-1 drops with 95% confidence by "
         "less than 2 points."
     )
-    assert [fact.value for fact in section.facts] == ["56%", "0.90", "1.80", "1,500"]
+    assert [fact.value for fact in section.facts] == [
+        "56%",
+        "0.90 points",
+        "1.80 points",
+        "1,500 images",
+    ]
     (chart,), (table,) = section.charts, section.tables
-    passed, failed, allowed = chart.figure["data"]
+    joined, passed, failed, allowed = chart.figure["data"]
     assert (passed["x"], failed["x"]) == ([50.0, 56.0], [62.0, 75.0])
+    assert joined["x"] == [50.0, 56.0, 62.0, 75.0] and joined["y"][-1] == 8
     assert failed["customdata"][1][1:3] == ["73.75", "74.65"]
     assert failed["y"][1] == 8 and failed["marker"]["symbol"] == ["x", "triangle-up"]
     assert allowed["y"] == [2.0, 2.0] and "Triangles" in chart.caption

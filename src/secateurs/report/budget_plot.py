@@ -77,15 +77,15 @@ def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
     chosen_row(rows)  # refuses an empty list
     rows = sorted((row.printable() for row in rows), key=lambda row: row.p_prune)
     first, width = rows[0], _LEFT + _WIDTH + _RIGHT
-    title = title or f"{first.model}: top-1 may drop by {first.max_drop:g}"
+    title = title or f"{first.model}: top-1 may drop by {first.max_drop:g} points"
     said = f"bar: up to the limit at {100 * first.confidence:g}% confidence"
     lines = wrap(f"{headline_of(rows)} {describe_budget(rows)}; {said}", width - 2 * EDGE)
     figure = Figure(figsize=(width / 72, (_BOTTOM + _HEIGHT + head_height(title, lines)) / 72))
     axes = add_axes(figure, _LEFT, _BOTTOM, _WIDTH, _HEIGHT)
     quiet(axes)
     top = highest_shown(rows)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(min(0.0, 1.1 * min(row.drop for row in rows)), top)
+    axes.set_xlim(100 * rows[0].p_prune - 3, 100 * rows[-1].p_prune + 3)
+    axes.set_ylim(min(0.0, 1.1 * min(row.drop for row in rows)) - 0.03 * top, top)
     axes.set_xlabel(f"Ratio that is pruned (% of {first.granularity}s)", labelpad=5)
     axes.set_ylabel("Drop of top-1 (points)", labelpad=5)
     axes.axhline(first.max_drop, color=_ALLOWED, linewidth=0.9, dashes=(5, 3), zorder=1.5)
@@ -93,6 +93,8 @@ def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
         f"allowed: {first.max_drop:g}", (1, first.max_drop), (4, 0), color=_ALLOWED,
         xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
     )  # fmt: skip
+    ratios, drops = [100 * row.p_prune for row in rows], [min(row.drop, top) for row in rows]
+    axes.plot(ratios, drops, color=_ALLOWED, linewidth=0.7, alpha=0.6, zorder=1.5)
     for passed, colour, marker, name in (
         (True, _PASSED, "o", "passed"),
         (False, _FAILED, "X", "failed"),
@@ -109,15 +111,8 @@ def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
 def _draw(axes: "Axes", rows: Sequence[BudgetRow], colour: str, marker: str, name: str) -> None:
     if not rows:
         return
-    up = [max(row.drop_high - row.drop, 0.0) for row in rows]
-    axes.errorbar(
-        [100 * row.p_prune for row in rows],
-        [row.drop for row in rows],
-        yerr=[[0.0] * len(rows), up],
-        fmt=marker,
-        color=colour,
-        markersize=5,
-        elinewidth=1.2,
-        capsize=3,
-        label=name,
-    )
+    ratios, drops = [100 * row.p_prune for row in rows], [row.drop for row in rows]
+    limits = [row.drop_high for row in rows]
+    axes.vlines(ratios, drops, limits, color=colour, linewidth=1.2)
+    axes.plot(ratios, limits, "_", color=colour, markersize=6)
+    axes.plot(ratios, drops, marker, color=colour, markersize=5.5, label=name)

@@ -10,7 +10,7 @@ from secateurs.report.budget_table import (
     passes_over_images,
     undecided_row,
 )
-from secateurs.report.page.colours import DENSE, LINES
+from secateurs.report.page.colours import DENSE, FAINT, LINES
 from secateurs.report.page.figures import axis, curve, layout
 from secateurs.report.page.page_parts import (
     Chart,
@@ -56,24 +56,27 @@ def _facts(rows: Sequence[BudgetRow]) -> list[Fact]:
         top1 = f"{best.dense_top1:.2f}% to {best.dense_top1 - best.drop:.2f}%"
         facts = [
             Fact(percent(best.p_prune), f"of the {best.granularity}s pruned"),
-            Fact(f"{best.drop:.2f}", f"points is the drop, top-1 {top1}"),
+            Fact(f"{best.drop:.2f} points", f"drop of top-1, {top1}"),
             Fact(
-                f"{best.drop_high:.2f}",
-                f"points is the limit of the drop at {100 * best.confidence:g}% confidence",
+                f"{best.drop_high:.2f} points",
+                f"limit of the drop, with {100 * best.confidence:g}% confidence",
             ),
         ]
     if open_:
-        facts.append(
-            Fact(f"{open_.needed:,}", f"images would show the same of {percent(open_.p_prune)}")
-        )
+        said = f"would show the same of {percent(open_.p_prune)}"
+        facts.append(Fact(f"{open_.needed:,} images", said))
     return facts
 
 
 def _chart(rows: Sequence[BudgetRow]) -> Chart:
     rows = sorted(rows, key=lambda row: row.p_prune)
     first, top = rows[0], highest_shown(rows)
+    ratios = [_percentage(row) for row in rows]
     toggles: list[Toggle] = []
-    traces: list[dict[str, Any]] = []
+    traces = [
+        curve("", ratios, [min(row.drop, top) for row in rows], FAINT, hover="", mode="lines",
+              hoverinfo="skip", line={"color": FAINT, "width": 1})
+    ]  # fmt: skip
     for passed, colour, name in ((True, LINES[0], "passed"), (False, LINES[1], "failed")):
         own = [row for row in rows if row.passed == passed]
         if own:
@@ -87,7 +90,7 @@ def _chart(rows: Sequence[BudgetRow]) -> Chart:
     )  # fmt: skip
     toggles.append(Toggle(said, DENSE, dashed=True))
     above = " Triangles: above the axis." if any(row.drop > top for row in rows) else ""
-    low = min(0.0, 1.2 * min(row.drop for row in rows))
+    low = min(0.0, 1.2 * min(row.drop for row in rows)) - 0.04 * top
     return Chart(
         "Drop of top-1 of each network that was tried; bar: up to its limit at "
         f"{100 * first.confidence:g}% confidence; dashed: the drop that was allowed.{above}",
@@ -96,13 +99,20 @@ def _chart(rows: Sequence[BudgetRow]) -> Chart:
         {
             "data": traces,
             "layout": layout(
-                axis(f"Ratio that is pruned (% of {first.granularity}s)", range=[0, 100]),
+                axis(
+                    f"Ratio that is pruned (% of {first.granularity}s)",
+                    range=[ratios[0] - 3, ratios[-1] + 3],
+                ),
                 axis("Drop of top-1 (points)", range=[low, 1.03 * top]),
             ),
         },
         toggles,
         height=360,
     )
+
+
+def _percentage(row: BudgetRow) -> float:
+    return round(100 * row.p_prune, 6)
 
 
 def _trace(
@@ -113,7 +123,7 @@ def _trace(
     usual = "circle" if rows[0].passed else "x"
     trace = curve(
         name,
-        [round(100 * row.p_prune, 6) for row in rows],
+        [_percentage(row) for row in rows],
         [min(row.drop, top) for row in rows],
         colour,
         hover=_HOVER,
@@ -146,7 +156,7 @@ def _table(rows: Sequence[BudgetRow]) -> Table:
     heads = ["asked %", "images", "lost", "won", "drop", "limit", "outcome", "images needed"]
     cells = [
         [
-            number_cell(round(100 * row.p_prune, 6)),
+            number_cell(_percentage(row)),
             number_cell(row.count, "{:,}"),
             number_cell(row.lost, "{:,}"),
             number_cell(row.won, "{:,}"),
