@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secateurs.report.budget_table import chosen_row, describe_budget
+from secateurs.report.budget_table import (
+    chosen_row,
+    describe_budget,
+    headline_of,
+    points_text,
+)
 from secateurs.report.figure import EDGE, add_axes, head, head_height, quiet, wrap, write_figure
-from secateurs.report.table import percent
 from secateurs.results import BudgetRow
 
 if TYPE_CHECKING:
@@ -49,23 +53,6 @@ def highest_shown(rows: Sequence[BudgetRow]) -> float:
     return min(1.1 * max(most, rows[0].max_drop), 4 * rows[0].max_drop)
 
 
-def headline_of(rows: Sequence[BudgetRow]) -> str:
-    """What is claimed, in one sentence.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
-    """
-    best, first = chosen_row(rows), rows[0]
-    sure = f"with {100 * first.confidence:g}% confidence"
-    points = "1 point" if first.max_drop == 1 else f"{first.max_drop:g} points"
-    if best is None:
-        return f"No pruned network of {first.model} drops {sure} by less than {points}."
-    return (
-        f"{percent(best.p_prune)} of the {best.granularity}s of {best.model} pruned, and top-1 "
-        f"drops {sure} by less than {points}."
-    )
-
-
 def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
     """The figure of `plot_budget`.
 
@@ -77,7 +64,7 @@ def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
     chosen_row(rows)  # refuses an empty list
     rows = sorted((row.printable() for row in rows), key=lambda row: row.p_prune)
     first, width = rows[0], _LEFT + _WIDTH + _RIGHT
-    title = title or f"{first.model}: top-1 may drop by {first.max_drop:g} points"
+    title = title or f"{first.model}: top-1 may drop by {points_text(first.max_drop)}"
     said = f"bar: up to the limit at {100 * first.confidence:g}% confidence"
     lines = wrap(f"{headline_of(rows)} {describe_budget(rows)}; {said}", width - 2 * EDGE)
     figure = Figure(figsize=(width / 72, (_BOTTOM + _HEIGHT + head_height(title, lines)) / 72))

@@ -53,6 +53,28 @@ def describe_budget(rows: Sequence[BudgetRow]) -> str:
     return "; ".join(parts)
 
 
+def points_text(number: float) -> str:
+    """A number of percentage points with its unit."""
+    return "1 point" if number == 1 else f"{number:g} points"
+
+
+def headline_of(rows: Sequence[BudgetRow]) -> str:
+    """What is claimed, in one sentence.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+    """
+    best, first = chosen_row(rows), rows[0]
+    sure = f"with {100 * first.confidence:g}% confidence"
+    points = points_text(first.max_drop)
+    if best is None:
+        return f"No pruned network of {first.model} drops {sure} by less than {points}."
+    return (
+        f"{percent(best.p_prune)} of the {best.granularity}s of {best.model} pruned, and top-1 "
+        f"drops {sure} by less than {points}."
+    )
+
+
 def claim_lines(rows: Sequence[BudgetRow]) -> list[str]:
     """What is claimed, what a sparser network would need, and how much was scored.
 
@@ -61,7 +83,7 @@ def claim_lines(rows: Sequence[BudgetRow]) -> list[str]:
     """
     best, first, open_ = chosen_row(rows), rows[0], undecided_row(rows)
     sure = f"with {100 * first.confidence:g}% confidence"
-    lines = [f"no pruned network drops {sure} by less than {first.max_drop:g} points"]
+    lines = [f"no pruned network drops {sure} by less than {points_text(first.max_drop)}"]
     if best:
         lines = [
             f"{percent(best.p_prune)} pruned: top-1 {best.dense_top1:.2f} to "

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from secateurs.report.budget_plot import headline_of, highest_shown
+from secateurs.report.budget_plot import highest_shown
 from secateurs.report.budget_table import (
     chosen_row,
     describe_budget,
+    headline_of,
     passes_over_images,
+    points_text,
     undecided_row,
 )
 from secateurs.report.page.colours import DENSE, FAINT, LINES
@@ -37,7 +39,7 @@ def budget_section(rows: Sequence[BudgetRow]) -> Section:
     looks = "One network was" if len(rows) == 1 else f"{len(rows)} networks were"
     repair = f", repaired by {first.repair.replace(';', ' and ')}" if first.repair else ""
     return Section(
-        title=f"Budget of {first.model}: {first.max_drop:g} points{repair}",
+        title=f"Budget of {first.model}: {points_text(first.max_drop)}{repair}",
         headline=headline_of(rows),
         notes=[
             f"{describe_budget(rows)}. {looks} tried on the same images, each at a seventh of the "
@@ -83,7 +85,7 @@ def _chart(rows: Sequence[BudgetRow]) -> Chart:
             traces.append(_trace(own, colour, name, len(toggles), top))
             toggles.append(Toggle(name, colour))
     allowed = [first.max_drop] * 2
-    said = f"allowed: {first.max_drop:g} points"
+    said = f"allowed: {points_text(first.max_drop)}"
     traces.append(
         curve(said, [0.0, 100.0], allowed, DENSE, hover=said, dashed=True, mode="lines",
               meta={"toggle": len(toggles)})
