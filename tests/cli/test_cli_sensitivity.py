@@ -54,6 +54,7 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     assert found.code == 0 and "with 95% confidence below" in found.out, found
     said = json.loads(Path("b/budget.json").read_text())
     assert said["p_prune"] > 0 and said["drop_high"] < 3 and said["count"] == 300
+    assert "with 95% confidence below" in run("report", "b").out
     state = load_file("b/model.safetensors")
     weights = [state[name] for name in state if state[name].dim() > 1]
     zeros = sum(int((weight == 0).sum()) for weight in weights)

@@ -9,11 +9,14 @@ from page_samples import HOSTILE
 from torch import nn
 
 import secateurs
+from budget_rows import BUDGET
 from result_rows import make_row
 from retrain_rows import ROW
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import sweep
 from secateurs.results import LayerRow, Record, Rows
+from sensitivity_rows import make_sensitivity_row
+from speed_rows import make_speed_row
 from transfer_rows import make_benchmark
 
 SWEEP = [make_row(p, 80 - 40 * p, model=HOSTILE) for p in (0.0, 0.4, 0.8)]
@@ -21,7 +24,17 @@ EPOCHS = [replace(ROW, phase="retrain", split="validation", epoch=epoch) for epo
 TRANSFER = make_benchmark(variants=["plain", "dwp 0.3 0.5"])
 
 
-@pytest.mark.parametrize("rows", [SWEEP, EPOCHS, TRANSFER], ids=["sweep", "retrain", "transfer"])
+KINDS: dict[str, Sequence[Record]] = {
+    "sweep": SWEEP,
+    "retrain": EPOCHS,
+    "transfer": TRANSFER,
+    "budget": BUDGET,
+    "sensitivity": [make_sensitivity_row("a", 0.5), make_sensitivity_row("b", 0.5)],
+    "speed": [make_speed_row(0.0), make_speed_row(0.9, 2.0)],
+}
+
+
+@pytest.mark.parametrize("rows", KINDS.values(), ids=KINDS)
 def test_rows_show_themselves(rows: Sequence[Record]) -> None:
     shown = Rows(rows)
     assert shown == list(rows)

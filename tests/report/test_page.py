@@ -149,7 +149,7 @@ def test_the_sweep_says_what_was_lost_and_how_to_repeat_it(tmp_path: Path) -> No
         "10% of the weights of resnet18 pruned, and top-1 less than one point below the dense "
         "network's (weight)."
     )
-    assert [fact.value for fact in section.facts] == ["80.0%", "10%", "0%"]
+    assert [fact.value for fact in section.facts] == ["80.0%", "10%", "none"]
     table = section.tables[0]
     assert table.heads[:3] == ["granularity", "asked %", "pruned %"] and len(table.rows) == 7
     assert [cell.number for cell in table.rows[1]][:3] == [None, 10.0, 10.0]

@@ -6,6 +6,7 @@ from test_plot import texts
 
 from retrain_rows import ROW
 from secateurs.report import plot_retrain
+from secateurs.report.retrain_curves import retrain_figure
 
 
 def test_a_plot_names_what_it_cuts_off_and_nothing_touches_its_edge(tmp_path: Path) -> None:
@@ -25,3 +26,19 @@ def test_a_plot_names_what_it_cuts_off_and_nothing_touches_its_edge(tmp_path: Pa
     with Image.open(png) as image:
         edge = image.convert("L").crop((0, 0, 12, image.height))
     assert edge.getextrema() == (255, 255)  # labels stay off the left edge
+
+
+def test_the_axes_and_the_lines_of_each_seed() -> None:
+    rows = [
+        replace(ROW, seed=s, phase=phase, epoch=n, split="validation", top1=90.0 + n, achieved=a)
+        for s in (0, 1)
+        for phase, a in (("dense", 0.0), ("retrain", 0.6))
+        for n in (1, 2, 3)
+    ]
+    upper, lower = sorted(retrain_figure(rows, "Ours").axes, key=lambda a: -a.get_position().y0)
+    assert (upper.get_ylabel(), lower.get_ylabel()) == ("Validation top-1 (%)", "Pruned (%)")
+    assert lower.get_xlabel() == "Epoch" and lower.get_ylim() == (0, 100)
+    *curves, dense = [(list(line.get_xdata()), list(line.get_ydata())) for line in upper.lines]
+    assert curves == 2 * [([1, 2, 3], [91, 92, 93]), ([4, 5, 6], [91, 92, 93])]
+    assert dense[1] == [93, 93] and [text.get_text() for text in upper.texts] == ["dense 93.00"]
+    assert [list(line.get_ydata()) for line in lower.lines] == 2 * [[0] * 3, [60] * 3]

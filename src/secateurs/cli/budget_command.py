@@ -1,7 +1,7 @@
 """``secateurs budget``: the sparsest network within a margin of accuracy, with proof."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from secateurs._console import say
@@ -20,11 +20,11 @@ from secateurs.cli.loading import (
 from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
-from secateurs.evaluation import Budget, budget
+from secateurs.evaluation import budget
 from secateurs.provenance import versions, weights_sha256
-from secateurs.report.table import percent
-from secateurs.report.text_table import TextTable, show_tables
+from secateurs.report import print_budget_table
 from secateurs.results.durable import replace_files
+from secateurs.results.folder import CSV, JSONL
 from secateurs.training.run_state import save_weights
 
 CHECKPOINT = "model.safetensors"
@@ -65,7 +65,7 @@ def run_budget(
             scored=[images],
             workers=running.workers,
         )
-    provenance = provenance_of(model, images, "")
+    provenance = replace(provenance_of(model, images, ""), calibration=name)
     sha = weights_sha256(model.model)
     settings = (sha, len(images.dataset), claim, pruning, device, running.amp, running.batch_size)
     folder = running.output or default_folder(
@@ -85,6 +85,8 @@ def run_budget(
         overwrite=not running.resume,
         **given(pruning),
     )
+    values = asdict(found)
+    del values["rows"]  # results.jsonl has them
     content = {
         "model": model.name,
         "weights": model.weights,
@@ -96,52 +98,13 @@ def run_budget(
         "calibration": name,
         "calibration_count": 0 if calibration is None else len(calibration),
         **asdict(pruning),
-        **asdict(found),
+        **values,
         "versions": versions(),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     save_weights(folder / CHECKPOINT, model.model)
     replace_files({folder / BUDGET: text.encode()})
     with Stdout("the summary", written=True) as stdout:
-        stdout.table(lambda console: show_tables(console, [_looks(found)]))
-        stdout.write("".join(f"{line}\n" for line in _claim(found)))
-        say(f"wrote {CHECKPOINT}, {BUDGET} to {folder}")
+        stdout.table(lambda console: print_budget_table([found.rows], console))
+        say(f"wrote {CHECKPOINT}, {BUDGET}, {JSONL} and {CSV} to {folder}")
     return folder
-
-
-def _looks(found: Budget) -> TextTable:
-    rows = [
-        (
-            percent(one.p_prune),
-            f"{one.count:,}",
-            str(one.lost),
-            str(one.won),
-            "passed" if one.passed else "failed",
-        )
-        for one in found.looks
-    ]
-    return TextTable(("ratio", "images", "lost", "won", ""), rows, names=0)
-
-
-def _claim(found: Budget) -> list[str]:
-    """What is claimed, and what a sparser network would need."""
-    lines: list[str] = []
-    sure = f"with {100 * found.confidence:g}% confidence"
-    if found.p_prune:
-        lines.append(
-            f"{percent(found.p_prune)} pruned: top-1 {found.dense_top1:.2f} to {found.top1:.2f}, "
-            f"a drop of {found.drop:.2f} points, {sure} below {found.drop_high:.2f} "
-            f"(asked: {found.max_drop:g}), on {found.count:,} images"
-        )
-    else:
-        lines.append(f"no pruned network drops {sure} by less than {found.max_drop:g} points")
-    if found.needed is not None and found.needed_for is not None:
-        lines.append(
-            f"{percent(found.needed_for)} dropped by less in what was scored; if it does so on "
-            f"others, about {found.needed:,} images show it"
-        )
-    lines.append(
-        f"{len(found.looks)} looks at the same images, each at a seventh of the allowed error; "
-        f"{found.passes:.1f} passes over the images"
-    )
-    return lines

@@ -9,13 +9,16 @@ from secateurs._console import say
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import (
+    budget_markdown,
     markdown_table,
+    plot_budget,
     plot_retrain,
     plot_sensitivity,
     plot_speed,
     plot_sweep,
     plot_transfer_curves,
     plot_transfer_heatmap,
+    print_budget_table,
     print_repair_table,
     print_retrain_table,
     print_sensitivity_table,
@@ -32,6 +35,7 @@ from secateurs.report.figure import named_stem
 from secateurs.report.page import SUFFIX, write_page
 from secateurs.report.plot import Axis
 from secateurs.results import (
+    BudgetRow,
     Record,
     RepairRow,
     RetrainRow,
@@ -148,6 +152,12 @@ _KINDS: Mapping[type[Record], _Kind] = {
         retrain_table,
         print_retrain_table,
         lambda rows, stem, title, _: plot_retrain(rows, stem, title=title),
+        apart=True,
+    ),
+    BudgetRow: _Kind(
+        budget_markdown,
+        print_budget_table,
+        lambda rows, stem, title, _: plot_budget(rows, stem, title=title),
         apart=True,
     ),
     RepairRow: _Kind(repair_table, print_repair_table, None),

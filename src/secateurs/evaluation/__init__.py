@@ -5,10 +5,11 @@ sparsest network whose accuracy provably drops by less than a margin. `speed_swe
 fast they are, dense and accelerated.
 """
 
-from secateurs.evaluation._budget import Budget, budget
+from secateurs.evaluation._budget import budget
 from secateurs.evaluation._sensitivity import sensitivity
 from secateurs.evaluation._speed_sweep import SpeedGrid, speed_sweep
 from secateurs.evaluation._sweep import sweep
+from secateurs.evaluation.budget_outcome import Budget
 from secateurs.evaluation.budget_search import Look
 from secateurs.evaluation.gradients import accumulate_gradients
 from secateurs.evaluation.grid import Grid

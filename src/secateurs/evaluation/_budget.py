@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from typing import Any, Unpack
 
 import torch
@@ -14,19 +13,19 @@ from secateurs._progress import progress_bar
 from secateurs._validation import check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
+from secateurs.evaluation.budget_outcome import Budget, budget_rows, outcome_of
 from secateurs.evaluation.budget_search import (
     MOST_LOOKS,
     NETWORKS,
     BudgetNetworks,
     BudgetSearch,
-    Look,
 )
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.measured_model import evaluating, moved_to
-from secateurs.evaluation.paired_drop import least_images, upper_limit
+from secateurs.evaluation.paired_drop import least_images
 from secateurs.evaluation.partial_results import Progress, as_json
 from secateurs.evaluation.runner import IMAGE_SAMPLES, earlier_progress, open_folder
 from secateurs.evaluation.sweep_rows import Provenance, joined, shared_columns
@@ -35,52 +34,11 @@ from secateurs.provenance import tensors_sha256
 from secateurs.pruning import restore, set_aside
 from secateurs.repair.repair_options import STEPS
 from secateurs.repair.repaired_values import calibration_tensor
-from secateurs.results import Results
+from secateurs.results import BudgetRow, Results
 from secateurs.selection._select import select
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The sparsest network with the claim that was asked for.
-
-    Attributes:
-        p_prune: the ratio of units that are pruned; 0.0 where no pruned network passed.
-        achieved: the ratio of prunable weights that is zero.
-        max_drop: the drop that is excluded, points.
-        confidence: of the claim, all looks together.
-        count: images.
-        dense_top1: accuracy of the dense network, percent.
-        top1: accuracy of this one, percent.
-        drop: dense_top1 - top1, points.
-        drop_high: the upper limit of the drop, points, at this confidence for all looks together.
-        lost: images that the dense network gets right and this one wrong.
-        won: images that it gets wrong and this one right.
-        needed: about how many images would show that the least sparse network that did not pass
-            drops by less than the margin, if all flip as those did that were scored; None where its
-            drop there was not below the margin by a standard error.
-        needed_for: the ratio of that network.
-        looks: the ratios that were tried, in order.
-        passes: forward passes over all images that it took, the dense one included.
-    """
-
-    p_prune: float
-    achieved: float
-    max_drop: float
-    confidence: float
-    count: int
-    dense_top1: float
-    top1: float
-    drop: float
-    drop_high: float
-    lost: int
-    won: int
-    needed: int | None
-    needed_for: float | None
-    looks: tuple[Look, ...] = field(repr=False)
-    passes: float
 
 
 @shows(SelectionOptions)
@@ -165,11 +123,11 @@ def budget(
         stack.enter_context(set_aside(model))
         placed = moved_to(model, device)
         columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
-        config = columns | {"max_drop": max_drop, "confidence": confidence, "repair": list(steps)}
-        config = _configuration(model, config, given, options, length(loader))
+        asked = _asked(columns, given, steps, max_drop, confidence)
+        config = _configuration(model, asked, given, options, length(loader))
         results, before = None, dict[str, Progress]()
         if output is not None:
-            results = stack.enter_context(Results(output))
+            results = stack.enter_context(Results(output, BudgetRow))
             config[IMAGE_SAMPLES] = fingerprint(loader)
             open_folder(results, config, overwrite=overwrite)
             before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
@@ -202,7 +160,11 @@ def budget(
         networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
         names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
         achieved = sparsity(model, **names).ratio
-    return _outcome(looks, best, dense, achieved, max_drop, confidence, level)
+    rows = budget_rows(looks, best, dense, achieved, asked, level)
+    if output is not None:
+        with Results(output, BudgetRow) as results:
+            results.add_all(rows)
+    return outcome_of(looks, best, rows, len(dense))
 
 
 def _check(
@@ -229,6 +191,27 @@ def _check(
         )
 
 
+def _asked(
+    columns: Mapping[str, Any],
+    options: SelectionOptions,
+    steps: Sequence[str],
+    max_drop: float,
+    confidence: float,
+) -> dict[str, Any]:
+    """The columns that all rows share."""
+    return {
+        **columns,
+        "granularity": options.granularity,
+        "scope": options.scope,
+        "score": options.score_name,
+        "seed": options.seed,
+        **{name: joined(getattr(options, name)) for name in ("layers", "include", "exclude")},
+        "repair": ";".join(steps),
+        "max_drop": max_drop,
+        "confidence": confidence,
+    }
+
+
 def _configuration(
     model: nn.Module,
     asked: Mapping[str, Any],
@@ -240,11 +223,6 @@ def _configuration(
     config = {name: value for name, value in asked.items() if name != "versions"} | {
         "command": "budget",
         "images": images,
-        "granularity": options.granularity,
-        "scope": options.scope,
-        "score": options.score_name,
-        "seed": options.seed,
-        **{name: joined(getattr(options, name)) for name in ("layers", "include", "exclude")},
     }
     if options.criterion.needs_data or not options.criterion.is_built_in:
         # No name says what the scores are made of.
@@ -264,37 +242,4 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
         Argument("max_drop", math.ceil(10 * shown) / 10),
         ", or a lower ",
         Argument("confidence"),
-    )
-
-
-def _outcome(
-    looks: Sequence[Look],
-    best: Look | None,
-    dense: str,
-    achieved: float,
-    max_drop: float,
-    confidence: float,
-    level: float,
-) -> Budget:
-    margin, count = max_drop / 100, len(dense)
-    lost, won = (best.lost, best.won) if best else (0, 0)
-    dense_top1, drop = 100 * dense.count("1") / count, 100 * (lost - won) / count
-    failed = min((one for one in looks if not one.passed), key=lambda o: o.p_prune, default=None)
-    needed = None if failed is None else failed.needed(margin, level)
-    return Budget(
-        p_prune=best.p_prune if best else 0.0,
-        achieved=achieved,
-        max_drop=max_drop,
-        confidence=confidence,
-        count=count,
-        dense_top1=dense_top1,
-        top1=dense_top1 - drop,
-        drop=drop,
-        drop_high=100 * upper_limit(lost, won, count, margin, level) if best else 0.0,
-        lost=lost,
-        won=won,
-        needed=needed,
-        needed_for=failed.p_prune if failed and needed is not None else None,
-        looks=tuple(looks),
-        passes=1 + sum(look.count for look in looks) / count,
     )

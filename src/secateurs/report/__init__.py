@@ -1,5 +1,7 @@
 """Tables, plots and pages of result rows; what draws them is imported on use."""
 
+from secateurs.report.budget_plot import plot_budget
+from secateurs.report.budget_table import budget_markdown, print_budget_table
 from secateurs.report.page import write_page
 from secateurs.report.plot import plot_sweep
 from secateurs.report.repair_stages import print_repair_table, repair_table
@@ -17,15 +19,18 @@ from secateurs.report.transfer_table import print_transfer_table, transfer_table
 
 __all__ = [
     "RunDifference",
+    "budget_markdown",
     "compare_runs",
     "comparison_table",
     "markdown_table",
+    "plot_budget",
     "plot_retrain",
     "plot_sensitivity",
     "plot_speed",
     "plot_sweep",
     "plot_transfer_curves",
     "plot_transfer_heatmap",
+    "print_budget_table",
     "print_repair_table",
     "print_retrain_table",
     "print_sensitivity_table",

@@ -91,7 +91,7 @@ def describe_benchmark(benchmark: BenchmarkRows) -> str:
         [
             f"{row.count:,} images of {PurePath(row.data).name}{split} that all networks classify"
             f" correctly, of {row.candidates_count:,} looked at{classes}",
-            f"{row.method}, eps {_grey_levels(row.eps)}, alpha {_grey_levels(row.alpha)}{averaged},"
+            f"{row.method}, eps {grey_levels(row.eps)}, alpha {grey_levels(row.alpha)}{averaged},"
             f" step {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
         ]
     )
@@ -105,7 +105,8 @@ def part_title(benchmark: BenchmarkRows) -> str:
     }.get(benchmark.rows[0].search_part, "")
 
 
-def _grey_levels(value: float) -> str:
+def grey_levels(value: float) -> str:
+    """A distance of pixels in [0, 1] as a fraction of 255, if it is one."""
     nearest = Fraction(value * 255).limit_denominator(4)
     return f"{nearest}/255" if abs(nearest / 255 - value) < 1e-6 and nearest > 0 else f"{value:g}"
 

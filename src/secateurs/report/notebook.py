@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
+from secateurs.report.budget_plot import budget_figure
 from secateurs.report.figure import add_axes, head, head_height, made_figure, quiet
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
@@ -19,6 +20,7 @@ from secateurs.report.transfer_curves import curves_figure
 from secateurs.report.transfer_groups import Goal
 from secateurs.report.transfer_heatmap import heatmap_figure
 from secateurs.results import (
+    BudgetRow,
     Record,
     RepairRow,
     RetrainRow,
@@ -64,6 +66,8 @@ def rows_figure(
         return made_figure(lambda: sensitivity_figure(safe, title))
     if rows and isinstance(rows[0], SpeedRow):
         return made_figure(lambda: speed_figure(rows, title))
+    if rows and isinstance(rows[0], BudgetRow):
+        return made_figure(lambda: budget_figure(rows, title))
     if rows and isinstance(rows[0], RepairRow):
         raise InvalidArgumentError("a repair is a table without a figure: show the rows themselves")
     if not rows or not isinstance(rows[0], TransferRow):

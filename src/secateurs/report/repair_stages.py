@@ -68,7 +68,7 @@ def describe_repair(row: RepairRow) -> str:
     parts = [
         f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({asked} of the "
         f"{ranking(row.granularity, row.scope, row.score)}{allocated})",
-        f"repaired from {row.calibration_count} unlabelled images of "
+        f"repaired from {row.calibration_count:,} unlabelled images of "
         f"{PurePath(row.calibration).name}",
         "loss (divergence from the dense network) and agreement with it on the first of them",
     ]

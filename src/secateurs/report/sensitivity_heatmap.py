@@ -56,7 +56,7 @@ def sensitivity_figure(rows: Sequence[SensitivityRow], title: str | None) -> "Fi
     across, down = _WIDTH * len(ratios), _HEIGHT * len(layers)
     width = max(left + across + EDGE, _NARROWEST)
     greatest = max(1.0, math.ceil(max(-row.change for row in rows)))
-    said = f"change of top-1 in points where one layer alone is pruned, darkest at -{greatest:g}"
+    said = f"Change of top-1 in points where one layer alone is pruned, darkest at -{greatest:g}"
     note = wrap(f"{said}; {describe_sensitivity(rows)}", width - 2 * EDGE)
     named = title or rows[0].model
     height = down + _UNDER + head_height(named, note)
@@ -86,4 +86,4 @@ def _frame(axes: "Axes", layers: Sequence[str], ratios: Sequence[str]) -> None:
     axes.tick_params(length=0, labelsize=_NAME, pad=3)
     axes.set_xticks([i + 0.5 for i in range(len(ratios))], ratios)
     axes.set_yticks([i + 0.5 for i in range(len(layers))], layers)
-    axes.set_xlabel("pruned units of the layer", fontsize=_NAME, labelpad=3)
+    axes.set_xlabel("Ratio of the layer's units that is pruned", fontsize=_NAME, labelpad=3)

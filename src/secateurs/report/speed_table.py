@@ -62,7 +62,7 @@ def speed_table_markdown(rows: Sequence[SpeedRow]) -> str:
     lines: list[list[str]] = []
     for (model, batch, threads), own in settings_of(rows).items():
         for row in own:
-            rates = [_rate(row.dense_rate), _rate(row.rate), f"{row.speedup:.2f}x"]
+            rates = [rate_text(row.dense_rate), rate_text(row.rate), f"{row.speedup:.2f}x"]
             which = f"{row.replaced} of {row.found}"
             lines.append([model, str(batch), str(threads), _percent(row.achieved), *rates, which])
     said = "; ".join(dict.fromkeys(f"{row.processor}, {row.dtype}" for row in rows))
@@ -88,12 +88,13 @@ def counted(threads: int) -> str:
 
 
 def _cell(row: SpeedRow) -> str:
-    return f"{_rate(row.dense_rate)} > {_rate(row.rate)} {row.speedup:.2f}x"
+    return f"{rate_text(row.dense_rate)} > {rate_text(row.rate)} {row.speedup:.2f}x"
 
 
 def _percent(ratio: float) -> str:
     return f"{100 * ratio:.1f}%"
 
 
-def _rate(images: float) -> str:
+def rate_text(images: float) -> str:
+    """Images a second, with three digits or all before the point."""
     return f"{images:,.0f}" if images >= 100 else f"{images:.3g}"

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.series import split_series
 from secateurs.results import (
+    BudgetRow,
     Record,
     RepairRow,
     RetrainRow,
@@ -98,9 +99,9 @@ def _reason(error: Exception) -> str:
 def points_of(rows: Sequence[Record]) -> list[Point]:
     """The numbers that a tracker shows of rows.
 
-    Of a sweep and of sensitivity, the step is the ratio asked for in percent; of a retraining the
-    epoch of its phase; of a transfer the step of the attack; of a repair its stage; of speed the
-    ratio of zeros in percent. Numbers that are infinite or NaN are left out.
+    The step is, of a sweep, of sensitivity and of a budget, the ratio asked for in percent; of a
+    retraining the epoch of its phase; of a transfer the step of the attack; of a repair its stage;
+    of speed the ratio of zeros in percent. Numbers that are infinite or NaN are left out.
     """
     points = _sweep_points([row for row in rows if isinstance(row, Row)])
     points += [_POINTS[type(row)](row) for row in rows if type(row) in _POINTS]
@@ -155,12 +156,18 @@ def _sensitivity_point(row: SensitivityRow) -> Point:
     return round(100 * row.p_prune), {f"{row.layer}/{name}": getattr(row, name) for name in names}
 
 
+def _budget_point(row: BudgetRow) -> Point:
+    names = ("drop", "drop_high", "lost", "won", "count")
+    return round(100 * row.p_prune), {name: getattr(row, name) for name in names}
+
+
 _POINTS: Mapping[type[Record], Callable[[Any], Point]] = {
     RetrainRow: _retrain_point,
     TransferRow: _transfer_point,
     RepairRow: _repair_point,
     SpeedRow: _speed_point,
     SensitivityRow: _sensitivity_point,
+    BudgetRow: _budget_point,
 }
 
 

@@ -3,6 +3,7 @@
 Needs the standard library only, so that results can be read where torch is not installed.
 """
 
+from secateurs.results.budget_row import BudgetRow
 from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
 from secateurs.results.layer_row import LayerRow, read_layer_rows, write_layer_rows
@@ -13,6 +14,7 @@ from secateurs.results.row import COLUMNS, Row
 from secateurs.results.row_reader import (
     kind_of_rows,
     read_any_rows,
+    read_budget_rows,
     read_repair_rows,
     read_retrain_rows,
     read_rows,
@@ -31,6 +33,7 @@ __all__ = [
     "RETRAIN_COLUMNS",
     "SPEED_COLUMNS",
     "TRANSFER_COLUMNS",
+    "BudgetRow",
     "LayerRow",
     "Record",
     "RepairRow",
@@ -45,6 +48,7 @@ __all__ = [
     "hit_columns",
     "kind_of_rows",
     "read_any_rows",
+    "read_budget_rows",
     "read_layer_rows",
     "read_repair_rows",
     "read_retrain_rows",

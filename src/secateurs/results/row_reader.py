@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.results.budget_row import BudgetRow
 from secateurs.results.folder import CONFIG, CSV, JSONL
 from secateurs.results.formats import R, read_csv, read_jsonl, to_rows
 from secateurs.results.record import Record
@@ -24,6 +25,7 @@ Kind = (
     | type[RepairRow]
     | type[SpeedRow]
     | type[SensitivityRow]
+    | type[BudgetRow]
 )
 
 _READERS: dict[Kind, str] = {
@@ -33,6 +35,7 @@ _READERS: dict[Kind, str] = {
     RepairRow: "read_repair_rows",
     SpeedRow: "read_speed_rows",
     SensitivityRow: "read_sensitivity_rows",
+    BudgetRow: "read_budget_rows",
 }
 
 
@@ -78,6 +81,11 @@ def read_sensitivity_rows(path: str | os.PathLike[str]) -> Rows[SensitivityRow]:
     return _read(Path(path), SensitivityRow)
 
 
+def read_budget_rows(path: str | os.PathLike[str]) -> Rows[BudgetRow]:
+    """Read the networks that a budget tried; otherwise as `read_rows`."""
+    return _read(Path(path), BudgetRow)
+
+
 def read_any_rows(path: str | os.PathLike[str]) -> Rows[Any]:
     """Read the results of any command; nothing is written.
 
@@ -105,8 +113,7 @@ def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
     values = _load(Path(path))
     if not values:
         return None
-    others = TransferRow, RetrainRow, RepairRow, SpeedRow, SensitivityRow
-    return next((kind for kind in others if _holds(kind, values[0])), Row)
+    return next((kind for kind in _READERS if kind is not Row and _holds(kind, values[0])), Row)
 
 
 def _read(path: Path, kind: type[R]) -> Rows[R]:
@@ -126,7 +133,7 @@ def _holds(kind: type[Record], values: dict[str, Any]) -> bool:
 
 def _load(path: Path) -> list[dict[str, Any]]:
     file = path / JSONL if path.is_dir() else path
-    is_run = any((path / name).is_file() for name in (CONFIG, COMMAND))  # a budget has no rows
+    is_run = any((path / name).is_file() for name in (CONFIG, COMMAND))
     if is_run and not os.path.lexists(file):
         return []
     if not file.is_file():

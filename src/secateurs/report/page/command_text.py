@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from secateurs.report.grouping import grey_levels
 from secateurs.results import Record, RetrainRow, Row, TransferRow
 
 Options = Mapping[str, Sequence[Any]]
@@ -105,8 +106,8 @@ def _of_transfer(rows: Sequence[TransferRow]) -> tuple[str, Options]:
         "split": [first.split],
         "limit": [first.count],
         "method": [first.method],
-        "eps": [first.eps],
-        "alpha": [first.alpha],
+        "eps": [grey_levels(first.eps)],
+        "alpha": [grey_levels(first.alpha)],
         "steps": [first.steps],
         "recipe": [row.recipe for row in rows if row.recipe not in ("", "noise")],
         **_each(pruned, "p_prune", "p_bern", "granularity", "scope", "score", "redraw"),

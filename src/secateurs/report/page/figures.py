@@ -35,6 +35,7 @@ def axis(title: str, **options: Any) -> dict[str, Any]:
         "linecolor": GRID,
         "zeroline": False,
         "automargin": True,
+        "ticklabelstandoff": 4,
         "fixedrange": True,  # on a phone, a finger on a chart scrolls the page
         **options,
     }

@@ -21,7 +21,7 @@ _MOST = 60
 
 def layer_charts(rows: Sequence[LayerRow]) -> list[Chart]:
     """Charts of the layers of a run; none without rows."""
-    rows = [row.printable() for row in rows]
+    rows = _distinct(rows)
     if not rows:
         return []
     several = len({row.p_prune for row in rows}) > 1
@@ -32,7 +32,7 @@ def layer_charts(rows: Sequence[LayerRow]) -> list[Chart]:
 
 def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
     """A table of the layers of a run; none without rows."""
-    rows = [row.printable() for row in rows]
+    rows = _distinct(rows)
     if not rows:
         return []
     settings = _settings(rows)
@@ -50,6 +50,11 @@ def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
     ]
     heads = ["setting"] * (len(settings) > 1) + ["asked %", "layer", "weights", "kept", "kept %"]
     return [Table("Weights kept in each layer", heads, cells)]
+
+
+def _distinct(rows: Sequence[LayerRow]) -> list[LayerRow]:
+    """Each row once: a repaired network has the masks of the one that was not repaired."""
+    return list(dict.fromkeys(row.printable() for row in rows))
 
 
 def _settings(rows: Sequence[LayerRow]) -> dict[str, list[LayerRow]]:

@@ -39,7 +39,7 @@ def _table(rows: Sequence[RepairRow]) -> Table:
     cells = [
         [
             text_cell(row.steps.replace(";", ", ")),
-            number_cell(row.loss, "{:.4g}"),
+            number_cell(row.loss, "{:.3g}"),
             number_cell(row.agreement, "{:.1f}"),
             number_cell(row.top1, "{:.1f}"),
             number_cell(row.duration if row.stage else None, "{:.1f}"),

@@ -93,13 +93,14 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
     across = axis("Epoch", anchor="y2", rangemode="tozero", tickformat="d")
     upper = axis("Validation top-1 (%)", domain=[0.38, 1])
     lower = axis("Pruned (%)", domain=[0, 0.28], range=[0, 103])
-    ends = epochs[-1]
+    ends, upper = epochs[-1], _late(upper, epochs)
+    cut = min(row.top1 for row in epochs) < upper["range"][0]
     return Chart(
         "Validation accuracy of each epoch, and below it how many weights were pruned; "
-        "shaded: 95% interval.",
+        f"shaded: 95% interval.{' The lowest epochs lie below the axis.' * cut}",
         f"Curves of validation accuracy over {len(epochs)} epochs of {len(seeds)} seeds, ending at "
         f"{ends.top1:.2f}% with {percent_of(ends.achieved)} of the weights pruned.",
-        {"data": traces, "layout": layout(across, _late(upper, epochs), yaxis2=lower)},
+        {"data": traces, "layout": layout(across, upper, yaxis2=lower)},
         toggles,
         height=480,
     )

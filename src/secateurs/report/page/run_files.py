@@ -57,9 +57,14 @@ class Run:
         """What all rows share, the configuration, and the versions."""
         shared = _shared(self.rows)
         versions = _versions(str(shared.pop("versions", "")))
+        asked = {
+            name: value
+            for name, value in self.config.items()
+            if value not in ("", None, [], {}) and str(value) != str(shared.get(name))
+        }
         tables = {
             "The same in all rows": _texts(shared),
-            "Configuration": _texts(self.config),
+            "Configuration": _texts(asked),
             "Versions": versions,
         }
         return Details(
@@ -116,6 +121,8 @@ def _texts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shortened(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = printable(text)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

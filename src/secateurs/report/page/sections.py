@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from secateurs._io.text import printable
+from secateurs.report.page.budget_section import budget_section
 from secateurs.report.page.page_parts import Section, Table, text_cell
 from secateurs.report.page.repair_section import repair_section
 from secateurs.report.page.retrain_section import retrain_section
@@ -13,6 +14,7 @@ from secateurs.report.page.sweep_section import sweep_section
 from secateurs.report.page.transfer_section import transfer_sections
 from secateurs.report.plot import Axis
 from secateurs.results import (
+    BudgetRow,
     Record,
     RepairRow,
     RetrainRow,
@@ -41,10 +43,11 @@ _MAKERS: Mapping[type[Record], Callable[[Any, Axis], list[Section]]] = {
     RepairRow: lambda rows, _: [repair_section(rows)],
     SpeedRow: lambda rows, _: [speed_section(rows)],
     SensitivityRow: lambda rows, _: [sensitivity_section(rows)],
+    BudgetRow: lambda rows, _: [budget_section(rows)],
 }
 """What makes the sections of a kind of rows; a new kind has a new line here."""
 
-ALONE = frozenset({RetrainRow, RepairRow, SensitivityRow})
+ALONE = frozenset({RetrainRow, RepairRow, SensitivityRow, BudgetRow})
 """Kinds whose runs have sections of their own; runs of other kinds are compared in one."""
 
 

@@ -43,7 +43,7 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
         most=most,
         scale="difference",
     )
-    across = axis("Ratio of the layer that is pruned", type="category", showgrid=False, ticks="")
+    across = axis("Ratio pruned", type="category", showgrid=False, ticks="")
     down = axis("", type="category", autorange="reversed", showgrid=False, ticks="")
     return Chart(
         "Change of top-1 in points where one layer alone is pruned.",
@@ -65,7 +65,7 @@ def _table(rows: Sequence[SensitivityRow]) -> Table:
             number_cell(row.change, "{:+.2f}"),
             number_cell(row.lost),
             number_cell(row.won),
-            number_cell(row.divergence, "{:.4g}"),
+            number_cell(row.divergence, "{:.2g}"),
         ]
         for row in rows
     ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, curve, layout
 from secateurs.report.page.page_parts import (
+    Cell,
     Chart,
     Section,
     Table,
@@ -12,7 +13,7 @@ from secateurs.report.page.page_parts import (
     number_cell,
     text_cell,
 )
-from secateurs.report.speed_table import break_even_lines, counted, settings_of
+from secateurs.report.speed_table import break_even_lines, counted, rate_text, settings_of
 from secateurs.results import SpeedRow
 
 _HOVER = "%{x:.1f}% zeros<br><b>%{y:.2f}</b> times as fast<extra>%{fullData.name}</extra>"
@@ -23,11 +24,17 @@ def speed_section(rows: Sequence[SpeedRow]) -> Section:
     rows = [row.printable() for row in rows]
     models = ", ".join(dict.fromkeys(row.model for row in rows))
     best = max(rows, key=lambda row: row.speedup)
+    headline, notes = "Not faster than dense at any ratio that was measured.", list[str]()
+    if best.speedup > 1:
+        headline = (
+            f"At most {best.speedup:.2f} times as fast as dense: {best.model}, batch "
+            f"{best.batch_size}, {counted(best.threads)}, {100 * best.achieved:.1f}% zeros."
+        )
+        notes = break_even_lines(rows)
     return Section(
         title=f"Speed of {models}",
-        headline=f"At most {best.speedup:.2f} times as fast as dense: {best.model}, batch "
-        f"{best.batch_size}, {counted(best.threads)}, {100 * best.achieved:.1f}% zeros.",
-        notes=[*break_even_lines(rows), f"{best.processor}, {best.dtype}"],
+        headline=headline,
+        notes=[*notes, f"{best.processor}, {best.dtype}"],
         charts=[_chart(rows)],
         tables=[_table(rows)],
     )
@@ -66,8 +73,8 @@ def _table(rows: Sequence[SpeedRow]) -> Table:
             number_cell(row.batch_size),
             number_cell(row.threads),
             number_cell(100 * row.achieved, "{:.1f}"),
-            number_cell(row.dense_rate, "{:,.4g}"),
-            number_cell(row.rate, "{:,.4g}"),
+            Cell(rate_text(row.dense_rate), row.dense_rate),
+            Cell(rate_text(row.rate), row.rate),
             number_cell(row.speedup, "{:.2f}"),
         ]
         for row in rows

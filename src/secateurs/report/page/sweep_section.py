@@ -97,10 +97,7 @@ def _facts(every: Sequence[Series]) -> list[Fact]:
     if len(best) == 1:
         dense = scored[0].dense
         said = f"top-1 of {scored[0].model}, dense, {_interval(dense)}" if dense else ""
-        within = [
-            Fact(percent_of(_kept_up_to(one)), f"pruned within one point: {one.label}")
-            for one in scored[: _FACTS - 1]
-        ]
+        within = [_within(one) for one in scored[: _FACTS - 1]]
         return [Fact(f"{denses[scored[0].dense_label]}%", said), *within]
     return [
         Fact(
@@ -109,6 +106,13 @@ def _facts(every: Sequence[Series]) -> list[Fact]:
         )
         for model, series in list(reversed(best.items()))[:_FACTS]
     ]
+
+
+def _within(series: Series) -> Fact:
+    ratio = _kept_up_to(series)
+    if not ratio:
+        return Fact("none", f"of the ratios stays within one point: {series.label}")
+    return Fact(percent_of(ratio), f"pruned within one point: {series.label}")
 
 
 def _interval(row: Row) -> str:
