@@ -23,6 +23,7 @@ CHECKS = [
     checks.what_one_rank_learned_all_ranks_prune,
     checks.gradients_are_pruned_under_fsdp,
     checks.gradients_are_pruned_under_tensor_parallelism,
+    checks.what_needs_a_whole_model_says_so,
     checks.data_parallel_ranks_hold_the_same_masks,
     checks.what_differs_between_ranks_is_named,
     checks.an_error_on_one_rank_is_an_error_on_all,

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_keywords
-from secateurs.distributed.model_group import group_of
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
@@ -38,6 +37,7 @@ from secateurs.evaluation.sweep_rows import (
     make_row,
     shared_columns,
 )
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.pruning import set_aside
 from secateurs.repair.input_moments import observed_inputs
 from secateurs.repair.repaired_values import calibration_tensor
@@ -209,7 +209,7 @@ def _variants(model: nn.Module, plan: Grid, images: Tensor | None) -> Variants:
 
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
     """Refuse models and loaders whose images cannot be split over ranks."""
-    if group_of(model).is_distributed:
+    if ModelContents(model).group.is_distributed:
         raise InvalidArgumentError(
             "process_group= splits the images over ranks that each have the whole model, but this "
             "model is divided among ranks or wrapped for them: leave process_group= out, so that "

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from secateurs.distributed.model_group import group_of
 from secateurs.evaluation.forward import Forward
+from secateurs.parameters.model_contents import ModelContents
 
 Warn = Callable[[str], None]
 
@@ -29,7 +29,7 @@ def forward_of(
         changed: as for `ReusingForward`.
     """
     compiled = any(getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
-    if compiled or hasattr(model, "_orig_mod") or group_of(model).is_distributed:
+    if compiled or hasattr(model, "_orig_mod") or ModelContents(model).group.is_distributed:
         return Forward
     return partial(ReusingForward, changed=changed)
 

@@ -97,6 +97,7 @@ def element_states(optimizer: optim.Optimizer, parameter: torch.Tensor) -> Itera
 def _is_of_elements(value: object, parameter: torch.Tensor) -> bool:
     if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
         return False
+    # The optimizer made it, so only the tensor itself says whether it is divided over ranks.
     plain = type(value) in (torch.Tensor, torch.nn.Parameter) or is_dtensor(value)
     return plain and (value.is_floating_point() or value.is_complex())
 
