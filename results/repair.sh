@@ -41,7 +41,9 @@ for run in 90_0 95_0 98_0 98_1 98_2; do
 done
 
 # Networks for ImageNet, 128 images: statistics where there is BatchNorm, mean and scale of each
-# output channel and least squares where there is none.
+# output channel and least squares where there is none. The ratios for SqueezeNet come from
+# secateurs sensitivity --arch torchvision:squeezenet1_1 --weights ... --data CALIBRATION \
+#   --unlabelled --ratios 0.3 0.5 0.65 0.8 0.9 --repair sparsegpt channels reconstruct --allocate 0.6
 imagenet() { # NAME ARCH OPTION ...
   repair "$1" --arch "$2" --weights "$SHARED/models/${2#*:}.safetensors" \
     --data "$SHARED/data/imagenet-compatible-calibration" \
@@ -56,9 +58,10 @@ imagenet ${lite}1_50_sensitivity timm:${lite}1 --score magnitude --steps batchno
   --ratios-from results/repair/${lite}1_ratios.json
 imagenet ${lite}1_50_reconstruct timm:${lite}1 --score magnitude --steps batchnorm reconstruct \
   --damping 1 --ratios-from results/repair/${lite}1_ratios.json
-imagenet squeezenet1_1_60 torchvision:squeezenet1_1 --p-prune 0.6 --steps channels reconstruct
+imagenet squeezenet1_1_60 torchvision:squeezenet1_1 --p-prune 0.6 --steps channels reconstruct \
+  --damping 0.01
 imagenet squeezenet1_1_60_sensitivity torchvision:squeezenet1_1 --score magnitude \
-  --steps sparsegpt reconstruct --damping 0.1 --ratios-from results/repair/squeezenet1_1_ratios.json
+  --steps sparsegpt channels reconstruct --ratios-from results/repair/squeezenet1_1_ratios.json
 imagenet ${lite}1_50 timm:${lite}1 --p-prune 0.5 --steps batchnorm
 imagenet ${lite}0_50 timm:${lite}0 --p-prune 0.5 --steps batchnorm
 
