@@ -71,14 +71,7 @@ def repair_layers(
         those that were left as they are, since they are not called once by a function that is
         known.
     """
-    how = LayerOptions(
-        reconstruct="reconstruct" in steps,
-        channels="channels" in steps,
-        choose="sparsegpt" in steps,
-        damping=options.damping,
-        most_values=options.most_values,
-        images=sum(map(len, batches)),
-    )
+    how = layer_options(steps, options, batches)
     solves = how.reconstruct or how.choose
     sites: dict[int, SavedSite] = {}
     if "batchnorm" in steps:
@@ -115,6 +108,20 @@ def repair_layers(
         mask = masks[0] if len(masks) == 1 else torch.cat(masks)
         changes.remasked(weight.target.parameter, mask)
     return {site.name: site.errors for site in of_all}, tuple(left)
+
+
+def layer_options(
+    steps: Collection[str], options: RepairOptions, batches: Sequence[Tensor]
+) -> LayerOptions:
+    """How layers are repaired by some steps of `LAYERWISE`, from batches of images."""
+    return LayerOptions(
+        reconstruct="reconstruct" in steps,
+        channels="channels" in steps,
+        choose="sparsegpt" in steps,
+        damping=options.damping,
+        most_values=options.most_values,
+        images=sum(map(len, batches)),
+    )
 
 
 def batch_norms_of(model: nn.Module) -> list[tuple[str, _BatchNorm]]:

@@ -20,6 +20,7 @@ from secateurs.repair.layerwise import (
     PrunedWeight,
     batch_norms_of,
     bias_of,
+    layer_options,
     solvable_parts,
     weight_sites,
 )
@@ -63,14 +64,7 @@ def repair_single_layers(
     batches = calibration_images(images, options.batch_size)
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in batches]
-    how = LayerOptions(
-        reconstruct="reconstruct" in steps,
-        channels="channels" in steps,
-        choose="sparsegpt" in steps,
-        damping=options.damping,
-        most_values=options.most_values,
-        images=sum(map(len, batches)),
-    )
+    how = layer_options(steps, options, batches)
     with evaluation_mode(model):
         batches = channels_last(model, batches)
         uses = layer_uses(model, batches[0][:1])
