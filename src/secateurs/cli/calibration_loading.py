@@ -12,6 +12,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.zoo import ImageDataset, LoadedData, LoadedModel, load_unlabelled
 from secateurs.zoo.same_images import refuse_same_images
+from secateurs.zoo.subset import halves
 
 
 def load_calibration(
@@ -52,8 +53,8 @@ def load_calibration(
     return _tensor(found, workers), found.name
 
 
-def halves(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
-    """Every second image of the data from the first on; and the others, as calibration images.
+def divided(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
+    """One half of the data; and the other half, as calibration images.
 
     Raises:
         InvalidArgumentError: there is only one image.
@@ -65,8 +66,12 @@ def halves(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
             "one image cannot both repair and be measured: give more, or others to --calibration"
         )
     parts = [
-        ImageDataset(whole.items[start::2], whole.preprocess, skip_corrupt=whole.skip_corrupt)
-        for start in (0, 1)
+        ImageDataset(
+            [whole.items[index] for index in half],
+            whole.preprocess,
+            skip_corrupt=whole.skip_corrupt,
+        )
+        for half in halves([item.label for item in whole.items])
     ]
     measured, calibration = (replace(data, dataset=part, targets=None) for part in parts)
     return measured, _tensor(calibration, workers)

@@ -31,6 +31,7 @@ from secateurs.zoo import (
     load_model,
     load_unlabelled,
 )
+from secateurs.zoo.subset import subset
 
 SCORE_IMAGES = 256
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "meta")
@@ -116,7 +117,7 @@ def leave_gradients(
 ) -> str:
     """Store gradients of the loss on a few images in the model, for scores that need them.
 
-    The images are spread evenly over the training split, or without one over the scored images.
+    They are some of the training split, see `subset`, or without one of the scored images.
 
     Returns:
         The images in words, for the result rows.
@@ -134,8 +135,7 @@ def leave_gradients(
     except InvalidArgumentError:
         which = "of those scored"
         scored: Any = loader.dataset
-        step = max(1.0, len(scored) / SCORE_IMAGES)
-        images = Subset(scored, [int(i * step) for i in range(min(SCORE_IMAGES, len(scored)))])
+        images = Subset(scored, subset([item.label for item in scored.items], SCORE_IMAGES))
     with progress_bar("Computing gradients", len(images)) as bar:
         count = accumulate_gradients(model.model, watched(loader_of(images, loader), bar))
     return f"{count} images {which}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from secateurs._console import say
-from secateurs.cli.calibration_loading import halves, load_calibration
+from secateurs.cli.calibration_loading import divided, load_calibration
 from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
@@ -111,7 +111,7 @@ def _calibration(
             )
         return images, None, ""
     if repairing.calibration is None:
-        measured, calibration = halves(images, running.workers)
+        measured, calibration = divided(images, running.workers)
         return measured, calibration, images.name
     calibration, name = load_calibration(
         repairing.calibration,

@@ -11,6 +11,7 @@ from secateurs.zoo.cache import cache_folder
 from secateurs.zoo.images import ImageDataset, Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel, count_classes
 from secateurs.zoo.preprocess import Preprocess
+from secateurs.zoo.subset import subset
 
 
 @dataclass
@@ -63,9 +64,9 @@ def load_data(
             (default) or ``train``.
         data_root: the folder that holds named sets, as torchvision arranges them; default inside
             the user's cache folder.
-        limit: use this many images, spread evenly over the data in its order: image
-            ``floor(i * n / limit)`` for each i. Folders are sorted by class, so classes of about
-            equal size are all represented when ``limit`` is at least their number.
+        limit: use this many images, spread evenly over the classes and, in a class, over the
+            data; the same at every call. Classes of about equal size are all represented when
+            ``limit`` is at least their number.
         skip_corrupt: mark unreadable images with the label -1 instead of raising.
         download: fetch a named set that is absent.
 
@@ -124,7 +125,8 @@ def load_unlabelled(
         model: whose preprocessing they get.
         split: default ``train``, where there is one; of a folder without it all images.
         data_root: as for `load_data`.
-        limit: as for `load_data`; images of a folder are in the order of their paths.
+        limit: use this many images, one from each of as many equal parts of the data, at random
+            but the same at every call; images of a folder are in the order of their paths.
         skip_corrupt: as for `load_data`.
 
     Raises:
@@ -188,9 +190,7 @@ def _loaded(
     spec: str | Path, listing: Listing, transform: Preprocess, limit: int | None, skip_corrupt: bool
 ) -> LoadedData:
     count = len(listing.items)
-    kept = range(count)
-    if limit is not None and limit < count:
-        kept = [index * count // limit for index in range(limit)]
+    kept = subset([item.label for item in listing.items], count if limit is None else limit)
     items = [listing.items[index] for index in kept]
     return LoadedData(
         dataset=ImageDataset(items, transform, skip_corrupt=skip_corrupt),
