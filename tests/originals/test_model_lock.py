@@ -91,3 +91,14 @@ def test_a_pruning_in_another_thread_is_waited_for(work: Callable[[nn.Module], o
         assert original is not None and not original.was_trained
         model.weight.data.copy_(after)
     thread.join()
+
+
+def test_a_surrogate_has_the_lock_of_its_network() -> None:
+    surrogate = sc.Diversified(nn.Linear(4, 4), 0.5, 0.5)
+    thread = threading.Thread(target=sc.global_prune, args=(surrogate.network, 0.5))
+    with changing(surrogate):
+        thread.start()
+        thread.join(0.1)
+        assert original_of(surrogate.network, "weight") is None
+    thread.join()
+    assert original_of(surrogate.network, "weight") is not None

@@ -16,12 +16,14 @@ _making = threading.Lock()
 def changing(model: nn.Module) -> Generator[None]:
     """Hold the lock of a model while its pruning is exchanged, or its weights are looked at.
 
-    A thread may hold it several times. A model and a part of it have different locks.
+    A thread may hold it several times. A surrogate has the lock of its network; a model and a part
+    of it have different locks.
 
     Args:
         model: the network, as the caller of the library gave it.
     """
+    network = vars(model).get("_proxied", (model,))[0]  # of a surrogate
     with _making:
-        lock = _locks.setdefault(model, threading.RLock())
+        lock = _locks.setdefault(network, threading.RLock())
     with lock:
         yield

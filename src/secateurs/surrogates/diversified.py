@@ -24,11 +24,7 @@ from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_inside
 from secateurs.surrogates.draw_sequence import DrawSequence, check_redraw
 from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
-from secateurs.surrogates.network_snapshot import (
-    NetworkSnapshot,
-    checked_contents,
-    surrogate_barrier,
-)
+from secateurs.surrogates.network_snapshot import NetworkSnapshot, contents_of, surrogate_barrier
 from secateurs.surrogates.numbered_draws import Draw, placed_like, seed_of
 from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
@@ -101,7 +97,7 @@ class Diversified(ModuleProxy):
     ):
         if "mode" in options:
             raise InvalidArgumentError("a surrogate has no option mode: write prune_type")
-        contents = checked_contents(model)
+        contents = contents_of(model)
         super().__init__(model)
         self.p_bern = check_ratio("p_bern", p_bern)
         self.redraw = check_redraw(redraw)

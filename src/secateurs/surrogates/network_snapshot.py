@@ -20,7 +20,7 @@ from secateurs.surrogates.module_proxy import ModuleProxy
 from secateurs.surrogates.thread_parameters import holders_of, parameters_of
 
 
-def checked_contents(model: nn.Module) -> ModelContents:
+def contents_of(model: nn.Module) -> ModelContents:
     """The contents of a model, of which a surrogate can be made.
 
     Raises:
