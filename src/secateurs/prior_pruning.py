@@ -64,9 +64,9 @@ def masked_block(contents: ModelContents, masks: Masks, prune_type: str) -> Gene
     """`put_masks` for a ``with`` block; afterwards the model is under its earlier pruning again."""
     model = contents.model
     with changing(model):
-        before = PriorPruning.of(model)
+        before = PriorPruning.of(contents)
         put_masks(contents, masks, prune_type)
-        inside = PriorPruning.of(model, values=False)
+        inside = PriorPruning.of(contents, values=False)
     try:
         yield
     finally:
@@ -74,7 +74,7 @@ def masked_block(contents: ModelContents, masks: Masks, prune_type: str) -> Gene
         with changing(model):
             restore_gradients(module for _, module in now.modules)
             compare_all_values(now.modules)
-            lost = inside.end() + restore_weights(now.modules) + before.bring_back()
+            lost = inside.end() + restore_weights(now.modules) + before.bring_back(now)
         warn_of_loss("the end of the block", lost, frames=6)
         check_releasable(now.modules)
 
@@ -105,21 +105,19 @@ class PriorPruning:
     """The pruning that a model was under when this was made.
 
     Attributes:
-        model: the network.
         weights: the weights that were pruned.
         masks: the masks of the backward pass.
     """
 
-    model: nn.Module
     weights: list[_PrunedWeight]
     masks: list[GradientMask]
 
     @classmethod
-    def of(cls, model: nn.Module, *, values: bool = True) -> "PriorPruning":
+    def of(cls, contents: ModelContents, *, values: bool = True) -> "PriorPruning":
         """Save the pruning that a model is under.
 
         Args:
-            model: the network.
+            contents: of the network.
             values: whether to copy the pruned values, which `bring_back` needs.
         """
         weights = [
@@ -131,10 +129,10 @@ class PriorPruning:
                 original.parameter.detach().clone() if values else None,
                 values and original.trained,
             )
-            for name, module, attribute, original in originals_of(model.named_modules())
+            for name, module, attribute, original in originals_of(contents.modules)
             if original_of(module, attribute) is original
         ]
-        return cls(model, weights, gradient_masks(model.modules()))
+        return cls(weights, gradient_masks(module for _, module in contents.modules))
 
     def end(self) -> list[str]:
         """Put the original values back into weights that are still pruned.
@@ -151,10 +149,13 @@ class PriorPruning:
                 lost.setdefault(id(kept.parameter), weight.name)
         return list(lost.values())
 
-    def bring_back(self) -> list[str]:
+    def bring_back(self, now: ModelContents) -> list[str]:
         """Prune a model that is not pruned as it was before.
 
         A Parameter that was replaced since is left as it is.
+
+        Args:
+            now: what the model contains now.
 
         Returns:
             The names of the weights that had been trained since, whose training is lost.
@@ -174,7 +175,7 @@ class PriorPruning:
             moved = weight.original.moved(original, parameter)
             keep_original(weight.module, weight.attribute, moved)
         fitting = [m for m in self.masks if fits(m.keep, getattr(m.module, m.attribute, None))]
-        install_gradient_masks(list(self.model.modules()), fitting)
+        install_gradient_masks([module for _, module in now.modules], fitting)
         return list(lost.values())
 
 

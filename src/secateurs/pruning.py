@@ -138,6 +138,13 @@ def apply_masks(model: Model, masks: Masks, prune_type: str = "global") -> Model
 
     Raises:
         InvalidArgumentError: the masks are for another model. The model is unchanged.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model = torch.nn.Linear(4, 4)
+        >>> masks = sc.select(model, 0.5).draw()
+        >>> sc.sparsity(sc.apply_masks(model, masks)).zeros
+        8
     """
     check_choice("prune_type", prune_type, PRUNE_TYPES)
     put_masks(ModelContents(model), masks, prune_type)
@@ -178,6 +185,12 @@ def make_permanent(model: Model) -> Model:
 
     Returns:
         The same model, with its pruned weights and without ``weight_orig``.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model = sc.make_permanent(sc.global_prune(torch.nn.Linear(4, 4), 0.5))
+        >>> sc.sparsity(sc.restore(model)).ratio
+        0.5
     """
     contents = ModelContents(model)
     with changing(model):
@@ -260,7 +273,8 @@ def gradient_pruned(
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
     """Lift the pruning of a model for a ``with`` block; trained weights keep their values."""
     contents = ModelContents(model)
-    compare_all_values(contents.modules, contents.group)
+    with changing(model):
+        compare_all_values(contents.modules, contents.group)
     return masked_block(contents, Masks({}), "global")
 
 

@@ -2,16 +2,13 @@
 
 import os
 import pickle
-import resource
 import urllib.request
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from command_line import RANDOM, Run
+from command_line import RANDOM, Run, no_file_above
 from PIL import Image
 
 from secateurs.results import read_rows
@@ -186,17 +183,6 @@ def test_an_unforeseen_error_is_one_line_too(
     assert said.complaint.endswith("(SECATEURS_TRACEBACK=1 shows where)")
     monkeypatch.setenv("SECATEURS_TRACEBACK", "1")
     assert "in forward\n    raise KeyError" in run(*words, "--img-size", 8).err
-
-
-@contextmanager
-def no_file_above(size: int) -> Generator[None]:
-    """A stand-in for a full disk: writing more than ``size`` bytes to a file fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run, tmp_path: Path) -> None:

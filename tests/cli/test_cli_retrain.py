@@ -2,19 +2,16 @@
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_line import Run
+from command_line import Run, no_file_above
 from safetensors.torch import load_file
 
 import secateurs as sc
@@ -109,17 +106,6 @@ def test_a_run_that_is_killed_goes_on(run: Run, tmp_path: Path) -> None:
     for name in ("dense", "best", "last", "masks"):
         first, second = (load_file(f"{folder}/{name}.safetensors") for folder in ("here", "whole"))
         assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
-
-
-@contextmanager
-def no_file_above(size: int) -> Generator[None]:
-    """A stand-in for a full disk: writing more than ``size`` bytes to a file fails."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> None:

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import RANDOM, Run
 
 from secateurs.cli.saved_command import expand
+from secateurs.results import Results
 from secateurs.results.run_command import COMMAND
 
 NAMES = {"--output": "--output", "-o": "--output", "--p-prune": "--p-prune", "--amp": "--amp"}
@@ -37,10 +39,49 @@ def test_options_of_a_run(
     assert expand(typed.split(), NAMES) == meant.split()
 
 
-def test_where_a_run_went_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("sweep --config run", "sweep --p-prune 0 0.5 -oout --amp"),
+        ("sweep --config run --overwrite", "sweep --p-prune 0 0.5 -oout --amp --overwrite"),
+        ("sweep --config run --seed 1", "sweep --p-prune 0 0.5 --amp --seed 1"),
+        ("sweep --config run -o b", "sweep --p-prune 0 0.5 --amp -o b"),
+    ],
+)
+def test_only_the_same_run_goes_where_it_went(
+    typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write(Path("run"), "--p-prune", "0", "0.5", "-oout", "--overwrite", "--amp")
-    assert " ".join(expand(["sweep", "--config", "run"], NAMES)) == "sweep --p-prune 0 0.5 --amp"
+    assert expand(typed.split(), NAMES) == meant.split()
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "sweep --weights random --limit 30 --p-prune 0 0.5",
+        "sensitivity --weights random --limit 30 --ratios 0.5",
+        "budget --weights random --limit 30 --max-drop 90",
+        "speed --weights random --batch-sizes 1 --threads 1 --p-prune 0.9",
+        "retrain --limit 100 --batch-size 20 --epochs 1 --dense-epochs 1",
+        "repair --weights random --images 10 --limit 30",
+        "transfer --surrogates digits --targets digits-wide=random --data digits --limit 1",
+    ],
+)
+def test_an_interrupted_run_has_its_command(
+    typed: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Results.open
+
+    def interrupted(self: Results[Any], *arguments: Any, **options: Any) -> bool:
+        opened(self, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Results, "open", interrupted)
+    said = run(*typed.split(), "-o", "a.safetensors")
+    assert said.complaint == "interrupted; the same command goes on where it was"
+    (file,) = Path().glob(f"a.*/{COMMAND}")
+    assert json.loads(file.read_text())["options"] == [*typed.split()[1:], "-o", "a.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,22 @@ def test_images_without_labels_measure_what_layers_cost(run: Run) -> None:
     assert "needs labels" in run(*asked, "--score", "taylor").complaint
 
 
+def test_layers_are_measured_as_a_repair_leaves_them(run: Run) -> None:
+    asked = ("sensitivity", *RANDOM, "--ratios", 0.8, "--include", "conv3*", "linear*")
+    found = run(*asked, "--repair", "sparsegpt", "reconstruct", "-o", "halves")
+    assert found.code == 0, found
+    words = " ".join(found.out.split())
+    assert "15 images of digits (test)" in words
+    assert "repaired by sparsegpt, reconstruct from 15 images of digits" in words
+    given = ("--repair", "reconstruct", "--calibration", "digits", "--calibration-images", 20)
+    other = run(*asked, *given, "-o", "others")
+    assert "30 images of digits (test)" in " ".join(other.out.split())
+    assert "20 images of digits" in " ".join(other.out.split())
+    assert "is for --repair" in run(*asked, "--calibration", "digits").complaint
+    assert "distill" in run(*asked, "--repair", "distill").complaint
+    assert "another" in run(*asked, "--repair", "channels", "-o", "halves").complaint
+
+
 def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     found = run("budget", "--max-drop", 3, "--limit", 300, "-o", "b")
     assert found.code == 0 and "with 95% confidence below" in found.out, found
@@ -59,6 +75,8 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     weights = [state[name] for name in state if state[name].dim() > 1]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     assert zeros == round(said["p_prune"] * sum(weight.numel() for weight in weights))
+    again = run("budget", "--config", "b", "--json", "--quiet", "-o", "b")
+    assert again.err == "" and json.loads(again.out)["rows"] == [said]
     assert "needs 492 images" in run("budget", "--limit", 300).complaint
     repair = ("budget", "-d", "pictures", "--repair", "batchnorm")
     assert "--calibration DIR" in run(*repair).complaint

@@ -254,6 +254,23 @@ def gradients_are_pruned_under_tensor_parallelism(rank: int, ranks: int, folder:
         torch.testing.assert_close(gathered(part.grad), other.grad)
 
 
+def what_needs_a_whole_model_says_so(rank: int, ranks: int, folder: Path) -> None:
+    divided = fsdp(whole(), init_device_mesh("cpu", (ranks,)))
+    copied = DistributedDataParallel(whole())
+    needing = {
+        "accelerate": lambda model: sc.acceleration.accelerate(model, inputs()),
+        "allocate": lambda model: sc.repair.allocate(model, 0.5),
+        "a surrogate": lambda model: sc.Diversified(model, 0.5, 0.5),
+        "torch.nn.utils.prune": sc.to_torch_prune,
+    }
+    for who, call in needing.items():
+        with pytest.raises(sc.InvalidArgumentError, match=f"{who} needs a whole model.* divided"):
+            call(divided)
+    for who in ("accelerate", "allocate"):
+        with pytest.raises(sc.InvalidArgumentError, match="wrapped in DistributedDataParallel"):
+            needing[who](copied)
+
+
 def data_parallel_ranks_hold_the_same_masks(rank: int, ranks: int, folder: Path) -> None:
     model, reference = DistributedDataParallel(whole()), whole()
     sc.global_prune(model, 0.5, 0.5, seed=7)
@@ -371,7 +388,7 @@ def a_rank_that_dies_is_missed(rank: int, ranks: int, folder: Path) -> None:
 
     def dies(target: sc.Target) -> Tensor:
         if rank == 1:
-            (folder / "a_rank_that_dies_is_missed-1.txt").touch()
+            (folder.parent / "a_rank_that_dies_is_missed-1-of-2.txt").touch()
             os._exit(1)
         return target.weight
 

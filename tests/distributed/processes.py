@@ -5,6 +5,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,21 +16,36 @@ Check = Callable[[int, int, Path], None]
 """Takes the rank, the number of ranks, and a folder that all ranks share."""
 
 
-def run_on_ranks(checks: Sequence[Check], ranks: int, folder: Path, **environment: str) -> None:
-    """Run checks in ``ranks`` processes; what failed lies in ``folder`` afterwards.
+@dataclass(frozen=True)
+class Stage:
+    """Checks that the first so many ranks run together, in a process group of their own.
 
-    A rank that ends itself does not end the others.
+    Attributes:
+        ranks: how many.
+        checks: what they run, in order.
+        timeout: seconds that a rank waits for the others.
     """
-    settings = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), **environment}
+
+    ranks: int
+    checks: Sequence[Check]
+    timeout: int = 60
+
+
+def run_on_ranks(stages: Sequence[Stage], folder: Path) -> None:
+    """Run stages one after another in the same processes, which take seconds to start.
+
+    What failed lies in ``folder`` afterwards. A rank that ends itself does not end the others.
+    """
+    ports = [_free_port() for _ in stages]
     context = mp.get_context("spawn")
     processes = [
-        context.Process(target=_run, args=(rank, ranks, list(checks), folder, settings))
-        for rank in range(ranks)
+        context.Process(target=_run, args=(rank, stages, ports, folder))
+        for rank in range(max(stage.ranks for stage in stages))
     ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(240)
+        process.join(480)
         if process.is_alive():
             process.kill()
             (folder / f"hung-{process.pid}").touch()
@@ -39,28 +55,37 @@ def failures_of(check: Check, ranks: int, folder: Path) -> str:
     """What went wrong with a check, on any rank; empty if every rank passed it."""
     texts: list[str] = []
     for rank in range(ranks):
-        file = folder / f"{check.__name__}-{rank}.txt"
+        file = _file(folder, check, ranks, rank, "txt")
         text = file.read_text() if file.exists() else "did not come to an end"
         texts += [f"rank {rank}: {text}"] if text else []
     return "\n".join(texts)
 
 
-def _run(
-    rank: int, ranks: int, checks: list[Check], folder: Path, environment: dict[str, str]
-) -> None:
-    os.environ.update(environment)
+def _file(folder: Path, check: Check, ranks: int, rank: int, ending: str) -> Path:
+    return folder / f"{check.__name__}-{rank}-of-{ranks}.{ending}"
+
+
+def _run(rank: int, stages: Sequence[Stage], ports: Sequence[int], folder: Path) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=ranks)
-    for check in checks:
-        text, start = "", time.perf_counter()
-        try:
-            torch.manual_seed(0)
-            check(rank, ranks, folder)
-        except BaseException:
-            text = traceback.format_exc()
-        (folder / f"{check.__name__}-{rank}.txt").write_text(text)
-        seconds = time.perf_counter() - start
-        (folder / f"{check.__name__}-{rank}.seconds").write_text(f"{seconds:.2f}")
+    for number, (stage, port) in enumerate(zip(stages, ports, strict=True)):
+        if rank >= stage.ranks:
+            continue
+        settings = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ.update(settings, SECATEURS_TIMEOUT=str(stage.timeout))
+        dist.init_process_group("gloo", rank=rank, world_size=stage.ranks)
+        shared = folder / f"stage-{number}"
+        shared.mkdir(exist_ok=True)
+        for check in stage.checks:
+            text, start = "", time.process_time()
+            try:
+                torch.manual_seed(0)
+                check(rank, stage.ranks, shared)
+            except BaseException:
+                text = traceback.format_exc()
+            _file(folder, check, stage.ranks, rank, "txt").write_text(text)
+            seconds = f"{time.process_time() - start:.2f}"
+            _file(folder, check, stage.ranks, rank, "seconds").write_text(seconds)
+        dist.destroy_process_group()
     os._exit(0)  # a lost rank may keep the others' goodbyes waiting
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import checks
 import pytest
 import training_checks
-from processes import Check, failures_of, run_on_ranks
+from processes import Check, Stage, failures_of, run_on_ranks
 
 # Each process has its share of the machine, which may be busy.
 pytestmark = pytest.mark.timeout(900)
@@ -23,6 +23,7 @@ CHECKS = [
     checks.what_one_rank_learned_all_ranks_prune,
     checks.gradients_are_pruned_under_fsdp,
     checks.gradients_are_pruned_under_tensor_parallelism,
+    checks.what_needs_a_whole_model_says_so,
     checks.data_parallel_ranks_hold_the_same_masks,
     checks.what_differs_between_ranks_is_named,
     checks.an_error_on_one_rank_is_an_error_on_all,
@@ -34,29 +35,30 @@ CHECKS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def ran(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[int, Path]:
-    """All checks in one start, for it takes seconds to start processes."""
+MISSING = [checks.a_rank_that_does_not_come_is_missed, checks.a_rank_that_dies_is_missed]
+STAGES = [
+    Stage(4, CHECKS),
+    Stage(2, CHECKS),
+    Stage(2, MISSING[:1], timeout=2),
+    Stage(2, MISSING[1:]),  # ends one of them
+]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    run_on_ranks(CHECKS, request.param, folder)
-    return request.param, folder
+    run_on_ranks(STAGES, folder)
+    return folder
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_on_all_ranks(ran: tuple[int, Path], check: Check) -> None:
-    ranks, folder = ran
-    failures = failures_of(check, ranks, folder)
+def test_on_all_ranks(ran: Path, check: Check, ranks: int) -> None:
+    failures = failures_of(check, ranks, ran)
     assert not failures, failures
 
 
-@pytest.mark.parametrize(
-    "check",
-    [checks.a_rank_that_does_not_come_is_missed, checks.a_rank_that_dies_is_missed],
-    ids=lambda check: check.__name__,
-)
-def test_a_missing_rank_is_an_error(check: Check, tmp_path: Path) -> None:
-    run_on_ranks([check], 2, tmp_path, SECATEURS_TIMEOUT="2" if "come" in check.__name__ else "60")
-    failures = failures_of(check, 2, tmp_path)
+@pytest.mark.parametrize("check", MISSING, ids=lambda check: check.__name__)
+def test_a_missing_rank_is_an_error(ran: Path, check: Check) -> None:
+    failures = failures_of(check, 2, ran)
     assert not failures, failures

@@ -89,6 +89,22 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         sensitivity(network(), loader(), output=tmp_path, ratios=0.5)
 
 
+def test_repairs_of_an_interrupted_run_are_not_made_again(tmp_path: Path) -> None:
+    repair: dict[str, Any] = {"repair": ["batchnorm", "reconstruct"]} | QUICK
+    calibration = torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(8))
+    stopping = Stopping(after=25)
+    with pytest.raises(Stop):
+        sensitivity(stopping, loader(), output=tmp_path, calibration=calibration, **repair)
+    model = network()
+    rows = sensitivity(model, loader(), output=tmp_path, calibration=calibration, **repair)
+    again = network()
+    assert same(rows) == same(sensitivity(again, loader(), calibration=calibration, **repair))
+    assert model.passes < again.passes
+    assert not list(tmp_path.glob("repaired-*"))
+    with pytest.raises(InvalidArgumentError, match="calibration"):
+        sensitivity(network(), loader(), output=tmp_path, calibration=-calibration, **repair)
+
+
 def test_a_pruned_model_is_measured_from_its_originals_and_stays_pruned() -> None:
     model = sc.global_prune(network().train(), 0.3)
     rows = sensitivity(model, loader(), **QUICK)

@@ -8,7 +8,7 @@ import reference
 from helpers import flags
 from secateurs._tensors import memory_order
 from secateurs.distributed.shard import Shard
-from secateurs.masks.bernoulli import Coins, _heads_on_device, draw_into
+from secateurs.masks.bernoulli import Coins, draw_into, heads_on_device
 
 PROBABILITIES = [1 / 3, 0.5, 0.999, 0.05, 1 / 256, 255 / 256, 1 - 2**-10, 2**-20]
 
@@ -183,13 +183,13 @@ def test_certain_draws_need_no_randomness(p: float) -> None:
 
 
 def test_another_device_compares_words_of_32_bits() -> None:
-    """Its way needs no choice that waits for the device; here the CPU goes it."""
+    """Called here on the CPU, since `draw_into` calls it for generators on other devices alone."""
     count = 1 << 20
     for p in (0.3, 0.5, 1e-3):
-        found = _heads_on_device(count, p, torch.Generator().manual_seed(9))
+        found = heads_on_device(count, p, torch.Generator().manual_seed(9))
         assert sigmas(int(found.sum()), p, count) < 4
-    assert not _heads_on_device(100, 2**-40, torch.Generator().manual_seed(9)).any()
-    assert _heads_on_device(100, 1 - 2**-40, torch.Generator().manual_seed(9)).all()
+    assert not heads_on_device(100, 2**-40, torch.Generator().manual_seed(9)).any()
+    assert heads_on_device(100, 1 - 2**-40, torch.Generator().manual_seed(9)).all()
     words = torch.empty(count, dtype=torch.int32)
     words.random_(-(2**31), None, generator=torch.Generator().manual_seed(9))
     assert words.min() < -(2**31) + 2**14 < 2**31 - 2**14 < words.max()

@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 import secateurs as sc
+from secateurs.originals.model_lock import changing
+from secateurs.originals.module_state import original_of
+from secateurs.pruning import set_aside
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +60,34 @@ def test_no_original_value_is_lost(work: Callable[[nn.Module, float], None]) -> 
         sc.restore(model)
     assert errors == []
     assert all(torch.equal(p, before) for p, before in zip(model.parameters(), dense, strict=True))
+
+
+def set_aside_for_a_moment(model: nn.Module) -> None:
+    with set_aside(model):
+        pass
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda model: sc.select(model, 0.25),
+        lambda model: sc.global_prune(model, 0.25),
+        lambda model: sc.apply_masks(model, sc.Masks({})),
+        sc.restore,
+        sc.make_permanent,
+        set_aside_for_a_moment,
+        sc.to_torch_prune,
+    ],
+)
+def test_a_pruning_in_another_thread_is_waited_for(work: Callable[[nn.Module], object]) -> None:
+    model = sc.global_prune(nn.Linear(4, 4), 0.5)
+    after, original = model.weight.detach().clone(), original_of(model, "weight")
+    thread = threading.Thread(target=work, args=(model,))
+    with changing(model):
+        model.weight.data[0] = 7.0  # as if the other pruning had written some of the weights
+        thread.start()
+        thread.join(0.1)
+        assert original_of(model, "weight") is original
+        assert original is not None and not original.was_trained
+        model.weight.data.copy_(after)
+    thread.join()

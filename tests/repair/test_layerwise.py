@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from repair.repair_cases import images, network, pruned_network
+from secateurs.repair import RepairOptions
 
 
 def solved_by_hand(rows: Tensor, wanted: Tensor, start: Tensor, keep: Tensor) -> Tensor:
     """Each output's kept weights, by a least-squares solver that is told of damping as of data."""
-    damping = (0.01 * rows.square().mean()).sqrt() * len(rows) ** 0.5
+    damping = (RepairOptions().damping * rows.square().mean()).sqrt() * len(rows) ** 0.5
     found = torch.zeros_like(start)
     for row, (v, kept) in enumerate(zip(start, keep, strict=True)):
         left = torch.cat([rows, damping * torch.eye(rows.shape[1], dtype=rows.dtype)])[:, kept]

@@ -67,7 +67,7 @@ def test_files_of_other_passes_and_damaged_ones_are_refused(tmp_path: Path) -> N
     interrupted(model, state)
     before = snapshot(model)
     with pytest.raises(InvalidArgumentError, match=r"^.*state\.pt belongs to another repair .*"):
-        repaired(model, state=state, damping=0.1)
+        repaired(model, state=state, damping=0.2)
     state.write_bytes(b"something else")
     with pytest.raises(FailureError, match=r"state\.pt is damaged, or not the state of a repair"):
         repaired(model, state=state)

@@ -25,7 +25,7 @@ from secateurs.report.page.html_page import page_text, sections_of
 from secateurs.report.page.page_parts import Section
 from secateurs.report.page.run_files import read_run
 from secateurs.results import Results, TransferRow
-from secateurs.results.run_command import RunCommand, write_command
+from secateurs.results.run_command import COMMAND
 from transfer_rows import make_benchmark
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -166,7 +166,8 @@ def test_the_sweep_says_what_was_lost_and_how_to_repeat_it(tmp_path: Path) -> No
         "--split val --limit 300 --p-prune 0 0.1 0.2 0.8 --granularity weight kernel "
         "--scope global --score magnitude --seed 0 --img-size 224"
     )
-    write_command(folder, RunCommand("sweep", ["--data", "a folder"]))
+    command = {"command": "sweep", "options": ["--data", "a folder"]}
+    (folder / COMMAND).write_text(json.dumps(command))
     (section,) = sections(folder)
     assert section.commands[0].text == "secateurs sweep --data 'a folder'"
     headings = [heading for heading, _ in section.details[0].tables]

@@ -403,7 +403,7 @@ def test_errors_say_what_to_write(options: dict[str, Any], words: str) -> None:
 
 
 def test_models_that_cannot_be_surrogates() -> None:
-    with pytest.raises(sc.InvalidArgumentError, match=r"must be an nn\.Module"):
+    with pytest.raises(sc.InvalidArgumentError, match=r"must be a torch\.nn\.Module"):
         sc.Diversified(torch.relu, 0.5, 0.5)  # type: ignore[arg-type]
     with pytest.raises(sc.InvalidArgumentError, match="surrogate already"):
         dwp(mup(blocks()))
@@ -413,6 +413,15 @@ def test_models_that_cannot_be_surrogates() -> None:
         sc.Diversified(sc.gradient_prune(blocks(), 0.5), 0.5, 0.5)
     with pytest.raises(sc.InvalidArgumentError, match="nothing to prune"):
         sc.Diversified(nn.Sequential(nn.ReLU()), 0.5, 0.5)
+
+
+def test_what_cannot_be_chosen_anew_is_an_error_at_every_call() -> None:
+    surrogate = dwp(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)))
+    surrogate.network[1] = nn.Linear(4, 3)
+    nn.init.constant_(surrogate.network[1].weight, torch.nan)
+    for _ in range(2):
+        with pytest.raises(sc.InvalidArgumentError, match="NaN"):
+            surrogate(torch.ones(1, 4))
 
 
 def test_it_shows_its_settings() -> None:

@@ -1,5 +1,6 @@
 """Held is held: pruned weights are zero after any step of any optimizer."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -155,6 +156,58 @@ def test_what_is_not_a_number_does_not_come_through_the_mask() -> None:
         model.weight.grad = torch.full((8, 8), torch.nan).where(~masks["weight"], 1.0)
         optimizer.step()
         assert_held(model, optimizer, masks)
+
+
+def write_state(model: nn.Linear, optimizer: optim.Optimizer) -> None:
+    optimizer.state[model.weight]["exp_avg"].fill_(1)
+
+
+def load_states(model: nn.Linear, optimizer: optim.Optimizer) -> None:
+    other = nn.Linear(8, 8)
+    optimizer.load_state_dict(stepped(other, optim.Adam(other.parameters())).state_dict())
+
+
+def write_data(model: nn.Linear, _: optim.Optimizer) -> None:
+    model.weight.data.fill_(1)
+
+
+def shift_gradients_last(model: nn.Linear, optimizer: optim.Optimizer) -> None:
+    def shift(*_: Any) -> None:
+        model.weight.grad.add_(1)  # type: ignore[union-attr]
+
+    optimizer.register_step_pre_hook(shift)
+
+
+def spoil_gradients(model: nn.Linear, _: optim.Optimizer) -> None:
+    model.weight.grad = torch.ones_like(model.weight).where(model.weight != 0, torch.inf)
+
+
+def stepped(model: nn.Linear, optimizer: optim.Optimizer) -> optim.Optimizer:
+    model(torch.ones(2, 8)).square().sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize(
+    "happens", [write_state, load_states, write_data, shift_gradients_last, spoil_gradients]
+)
+def test_adam_is_held_whatever_happens_between_its_steps(
+    happens: Callable[..., None], dtype: torch.dtype
+) -> None:
+    model = nn.Linear(8, 8)
+    masks, optimizer = pruned(model.to(dtype), 0.5), optim.Adam(model.parameters(), amsgrad=True)
+    with hold(model, optimizer):
+        model.weight.grad = torch.ones_like(model.weight)
+        optimizer.step()
+        happens(model, optimizer)
+        for _ in range(2):
+            optimizer.step()
+            weight = model.weight.detach()
+            assert_zeros(weight[~masks["weight"]], "weight")
+            for name, parameter, value in states(optimizer):
+                if parameter is model.weight:
+                    assert_zeros(value[~masks["weight"]], name)
 
 
 def test_several_optimizers_groups_and_one_that_comes_later() -> None:

@@ -70,6 +70,7 @@ ALONE = [
     Stepping("amsgrad", optim.Adam, {"lr": 0.01, "amsgrad": True}),
     Stepping("adam-without-eps", optim.Adam, {"lr": 0.01, "eps": 0.0}),
     Stepping("adamw", optim.AdamW, {"lr": 0.01, "amsgrad": True}),
+    Stepping("adamw-overdone-decay", optim.AdamW, {"lr": 0.5, "weight_decay": 3.0}),
     Stepping("rmsprop", optim.RMSprop, {"lr": 0.01, "momentum": 0.9, "centered": True}),
     Stepping("adagrad", optim.Adagrad, {"lr": 0.01, "initial_accumulator_value": 0.1}),
     Stepping("adadelta", optim.Adadelta),

@@ -48,6 +48,19 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def read_if_there(path: str | os.PathLike[str]) -> bytes | None:
+    """Read the bytes of a regular file; None where there is no file.
+
+    Raises:
+        FailureError: it cannot be read.
+    """
+    with reading(path):
+        try:
+            return read_regular(path)
+        except FileNotFoundError:
+            return None
+
+
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Generator[None]:
     """Turn an error of the system in the body into one that names the file.

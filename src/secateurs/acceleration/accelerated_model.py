@@ -1,4 +1,4 @@
-"""`accelerate`: each pruned layer computed in the way that is fastest on this machine."""
+"""`accelerate`: each pruned layer computed by the kernel that is fastest on this machine."""
 
 import os
 import weakref
@@ -53,12 +53,11 @@ def accelerate(
         example_input: what the model is called with: a tensor, a tuple of arguments, a dict of
             keyword arguments, or a list of such examples of several shapes.
         threads: how many threads of the CPU the model will use; default those of torch now.
-        margin: the part of a layer's time that must be saved for it to be replaced.
+        margin: the part of a layer's time that must be saved for it to be replaced, from 0 to 1.
         tolerance: how far outputs may be from the dense ones, relative to the largest; sums are
             rounded in another order. For half precision at least two units in the last place.
         plan: what `Acceleration.save` wrote, or an `Acceleration.plan`: nothing is timed then.
-        measure: gives the seconds that functions take, for tests and other clocks; default a
-            `Stopwatch`.
+        measure: gives the seconds that each of some functions takes, instead of a `Stopwatch`.
 
     Returns:
         A report that prints as a table, and undoes it by ``restore()`` or at the end of a ``with``.
@@ -96,7 +95,7 @@ class Acceleration:
         layers: what was measured and chosen, layer by layer.
         left: layers that cannot be replaced, with the reason.
         seconds: of the dense and of the accelerated model, for each example.
-        plan: what can be saved.
+        plan: what `save` writes.
     """
 
     layers: tuple[LayerTiming, ...]

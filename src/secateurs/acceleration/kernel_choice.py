@@ -25,7 +25,7 @@ from secateurs.acceleration.transposed_outputs import (
     TRANSPOSED,
     NamedShape,
     Noting,
-    may_hand_on,
+    consecutive_pairs,
     transposed,
 )
 from secateurs.errors import FailureError
@@ -147,7 +147,7 @@ class KernelChoice:
     def _check(self, number: int, example: Example) -> tuple[float, float]:
         run = partial(self._run, example)
         while True:
-            handed = self._handed_on(number, example)
+            transposing = self._transposing(number, example)
             used = sorted(
                 (t for k, t in self.timings.items() if self._is_called(number, *k) and t.saved > 0),
                 key=lambda t: t.saved,
@@ -156,8 +156,8 @@ class KernelChoice:
                 DENSE: partial(run, enabled=False),
                 ACCELERATED: partial(run, enabled=True),
             }
-            if handed:
-                functions[TRANSPOSED] = partial(run, enabled=True, also=handed)
+            if transposing:
+                functions[TRANSPOSED] = partial(run, enabled=True, also=transposing)
             if not used:
                 seconds = self._measure({DENSE: functions[DENSE]})[DENSE]
                 return seconds, seconds
@@ -165,7 +165,7 @@ class KernelChoice:
                 seconds = self._measure(functions)
                 fastest = min(seconds, key=seconds.__getitem__)
                 if fastest == TRANSPOSED:
-                    self._keep(handed)
+                    self._keep(transposing)
                 if fastest != DENSE:
                     return seconds[DENSE], seconds[fastest]
             for one in used[: (len(used) + 1) // 2]:
@@ -195,8 +195,8 @@ class KernelChoice:
             installed[torch.Size(shape)] = kernel
         return before
 
-    def _handed_on(self, number: int, example: Example) -> Kernels:
-        """Kernels that leave their output transposed, for layers before another that takes it so.
+    def _transposing(self, number: int, example: Example) -> Kernels:
+        """Kernels that leave their output transposed, where the next layer's takes it like that.
 
         There are none if the model does not work with them, as where `view` needs a contiguous
         tensor.
@@ -207,22 +207,22 @@ class KernelChoice:
             for t in timings
             if t.name in self.fast
         }
-        pairs = may_hand_on(timings, kernels)
+        pairs = consecutive_pairs(timings, kernels)
         if not pairs:
             return {}
-        handed: Kernels = {one: transposed(kernels[one]) for one, _ in pairs}  # type: ignore[arg-type]
-        noting = {other: Noting(handed.get(other) or kernels[other]) for _, other in pairs}  # type: ignore[arg-type]
+        transposing: Kernels = {one: transposed(kernels[one]) for one, _ in pairs}  # type: ignore[arg-type]
+        noting = {other: Noting(transposing.get(other) or kernels[other]) for _, other in pairs}  # type: ignore[arg-type]
         try:
-            output = self._run(example, enabled=True, also={**handed, **noting})
+            output = self._run(example, enabled=True, also={**transposing, **noting})
         except _NOT_HERE:
             return {}
         if not is_close(self._run(example, enabled=False), output, self._tolerance):
             return {}
-        return {one: handed[one] for one, other in pairs if noting[other].got_transposed}
+        return {one: transposing[one] for one, other in pairs if noting[other].got_transposed}
 
-    def _keep(self, handed: Kernels) -> None:
-        self._exchange(handed)
-        for name, shape in handed:
+    def _keep(self, transposing: Kernels) -> None:
+        self._exchange(transposing)
+        for name, shape in transposing:
             key = (name, torch.Size(shape))
             one = self.timings[key]
             seconds = {**one.seconds, TRANSPOSED: one.seconds[one.chosen]}
@@ -266,7 +266,7 @@ class KernelChoice:
     def _layer(self, name: str) -> FastLayer:
         if name not in self.fast:
             self.fast[name] = FastLayer(name, self._layers[name], self._conditions)
-            # Other shapes that the examples have stay dense without a word.
+            # For the examples' other shapes it runs dense, without a warning.
             self.fast[name].kernels |= dict.fromkeys(self._shapes(name))
         return self.fast[name]
 

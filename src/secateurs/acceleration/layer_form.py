@@ -1,4 +1,4 @@
-"""Layers that can be computed in another way: their weight as a matrix, and their geometry."""
+"""Layers for which there are kernels: their weight as a matrix, and their geometry."""
 
 import warnings
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class LayerForm:
         return not self.padding and all(size == 1 for size in (*self.kernel, *self.stride))
 
     def takes(self, shape: Sequence[int]) -> bool:
-        """Whether an input of this shape is one that the fast ways are written for."""
+        """Whether the kernels work for an input of this shape: not empty, and in a batch."""
         return 0 not in shape and (not self.kernel or len(shape) == len(self.kernel) + 2)
 
     def output_size(self, size: Sequence[int]) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ def form_of(module: nn.Module) -> LayerForm:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether the layer's own class computes its output, not a subclass with other ideas."""
+    """Whether the layer runs torch's own forward, not that of a subclass."""
     cls = type(module)
     if isinstance(module, Conv1D):
         return cls.__name__ == "Conv1D"
@@ -103,7 +103,7 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
-    """The weight of a convolution of groups as that of one group: other groups have zeros."""
+    """The weight of a grouped convolution as that of one group, with zeros between the groups."""
     if groups == 1:
         return weight
     outputs, inputs = weight.shape[0] // groups, weight.shape[1]

@@ -20,10 +20,10 @@ from secateurs.errors import AccelerationWarning, InvalidArgumentError
 
 _KEY = "_secateurs_accelerated"
 _transforms: Callable[[], object] = torch._C._functorch.peek_interpreter_stack  # pyright: ignore
-"""The innermost transformation of torch.func that is at work; None without one."""
+"""The innermost transformation of torch.func that is running; None without one."""
 
 
-WAYS_OUT = {
+DENSE_SINCE = {
     "gradients": "gradients are needed: call the model inside of torch.no_grad() or "
     "torch.inference_mode()",
     "training": "the model is in training mode: call model.eval()",
@@ -35,7 +35,7 @@ WAYS_OUT = {
     "threads": "the number of threads is not the one that was measured: call torch.set_num_threads "
     "with that, or refresh() of what accelerate returned",
 }
-"""Why layers run dense, each said once."""
+"""Why layers run dense, and what to do about it, by the keys of `Conditions.dense`."""
 
 
 class Conditions:
@@ -46,19 +46,19 @@ class Conditions:
 
     Attributes:
         enabled: whether layers may be replaced now.
-        said: the reasons that were said.
+        warned: the reasons that were warned of.
     """
 
     def __init__(self, threads: int):
         self.threads, self.enabled = threads, True
-        self.said: set[str] = set()
+        self.warned: set[str] = set()
 
     def dense(self, reason: str, words: str = "") -> None:
-        """Say once why a layer runs dense."""
-        if reason not in self.said:
-            self.said.add(reason)
+        """Warn why a layer runs dense, once for each reason."""
+        if reason not in self.warned:
+            self.warned.add(reason)
             warnings.warn(
-                AccelerationWarning(f"layers run dense, since {words or WAYS_OUT[reason]}"),
+                AccelerationWarning(f"layers run dense, since {words or DENSE_SINCE[reason]}"),
                 stacklevel=7,  # where the model is called from, about
             )
 
@@ -92,7 +92,7 @@ class FastLayer:
     def __init__(self, name: str, module: nn.Module, conditions: Conditions):
         self.name, self.conditions = name, conditions
         self.weight = cast(Tensor, module._parameters["weight"])
-        # Shares the weight's memory, which so cannot be given to other values under our eyes.
+        # It shares the weight's memory, and so keeps that from being freed and used for others.
         self._values, self._version = self.weight.detach(), self.weight._version
         self.is_stale = False
         self.kernels: dict[torch.Size, Kernel | None] = {}
@@ -134,7 +134,7 @@ class FastLayer:
             )
 
     def __deepcopy__(self, memo: object) -> None:
-        """A copy of the layer that is made attribute by attribute runs dense."""
+        """Nothing: a copy of the layer that is made attribute by attribute runs dense."""
 
     def is_current(self, weight: Tensor | None) -> bool:
         """Whether a weight is the one that the kernels were made of, unchanged."""

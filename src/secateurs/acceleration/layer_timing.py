@@ -25,8 +25,8 @@ class LayerTiming:
         zeros: the ratio of its weights that are zero.
         kept: how many are not.
         calls: how often the example calls it with this shape.
-        seconds: of one call, by the way to compute it; empty where nothing but dense was tried.
-        chosen: the way that is taken.
+        seconds: of one call, by the name of the kernel; empty where nothing but dense was tried.
+        chosen: the name of the kernel that is used.
     """
 
     name: str
@@ -40,7 +40,7 @@ class LayerTiming:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as dense the chosen way is: 1.0 for dense itself."""
+        """How many times as fast as dense the chosen kernel is: 1.0 for dense itself."""
         return self.seconds[DENSE] / self.seconds[self.chosen] if self.chosen != DENSE else 1.0
 
     @property
@@ -51,7 +51,7 @@ class LayerTiming:
         return self.calls * (self.seconds[DENSE] - self.seconds[self.chosen])
 
     def with_fastest(self, margin: float) -> "LayerTiming":
-        """The same with the fastest way chosen, if it takes less than dense by a margin."""
+        """The same with the fastest kernel chosen, if it is faster than dense by a margin."""
         if not self.seconds:
             return self
         fastest = min(self.seconds, key=self.seconds.__getitem__)
@@ -80,7 +80,7 @@ def table_text(timings: Sequence[LayerTiming]) -> str:
     for one in timings:
         shown = one.as_dict()
         dense, fast = (
-            f"{1e6 * one.seconds[way]:.1f}" if one.seconds else "" for way in (DENSE, one.chosen)
+            f"{1e6 * one.seconds[name]:.1f}" if one.seconds else "" for name in (DENSE, one.chosen)
         )
         gain = f"{one.gain:.2f}x" if one.seconds else ""
         zeros = f"{one.zeros:.1%}"

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 
 from secateurs.acceleration.layer_swap import fast_layer
-from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import masks_of
 from secateurs.parameters.model_contents import ModelContents
@@ -29,11 +28,9 @@ def refuse_model(contents: ModelContents) -> None:
         if why:
             where = f"{name} of the model" if name else "the model"
             raise InvalidArgumentError(f"{where} {why}")
-    if contents.group.is_distributed:
-        raise InvalidArgumentError(
-            "the model is divided over ranks or wrapped for several of them: accelerate the plain "
-            "model in one process (of DistributedDataParallel, model.module)"
-        )
+    contents.refuse_ranks(
+        "accelerate", "hand in the plain model (of DistributedDataParallel, .module)", copies=True
+    )
 
 
 def _why_not(module: nn.Module) -> str:
@@ -49,10 +46,6 @@ def _why_not(module: nn.Module) -> str:
             "is quantised, so its weights are packed integers: accelerate the floating-point "
             "model, or keep the quantised one"
         )
-    if isinstance(module, nn.parallel.DistributedDataParallel):
-        return "is a DistributedDataParallel: accelerate its module, in one process"
-    if any(is_dtensor(p) for p in module._parameters.values() if p is not None):
-        return "holds a part of its weights on each rank: accelerate a whole model in one process"
     if masks_of(module):
         return (
             "is pruned in its backward pass alone, so its forward pass has no zeros: call "

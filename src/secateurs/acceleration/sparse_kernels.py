@@ -1,4 +1,4 @@
-"""Ways to compute a layer that make use of its zeros.
+"""Kernels: other forwards of linear layers and convolutions, which make use of their zeros.
 
 Each is made of a layer's weight, and called with an input and a bias. They give what the dense
 layer gives, up to the order in which sums are rounded, for inputs of any size. Which one is fast
@@ -25,7 +25,7 @@ _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the dimensions of the 
 
 
 class Kernel(ABC):
-    """One way to compute a layer.
+    """A forward of one layer; a subclass for each algorithm.
 
     Args:
         form: the layer.
@@ -242,7 +242,7 @@ def used(form: LayerForm) -> tuple[Tensor, Tensor]:
 
 
 def kernels_for(form: LayerForm, shape: tuple[int, ...]) -> dict[str, Callable[[], Kernel]]:
-    """The ways to compute a layer that may be faster than dense, by name, not made yet.
+    """The kernels of a layer that may be faster than dense: by name, functions that make them.
 
     Args:
         form: the layer.

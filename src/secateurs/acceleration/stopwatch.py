@@ -8,12 +8,12 @@ import torch
 
 Functions = Mapping[str, Callable[[], object]]
 Measure = Callable[[Functions], Mapping[str, float]]
-"""What decides: gives the seconds that each function takes, by name. The first is the dense one."""
+"""Gives the seconds that each function takes, by name. The first function is the dense one."""
 
 _LEAST_SECONDS = 1e-3  # that a function is called for in a round
 _BRIEF = 5e-3  # seconds of a call, below which it matters that the first ones are slower
 _WARMING = 3  # such calls in each round before those that count
-_HOPELESS = 1.5  # times as slow as the fastest: not measured to the end
+_TOO_SLOW = 1.5  # times as slow as the fastest: measured in the first rounds alone
 _FIRST_ROUNDS = 3
 
 
@@ -39,7 +39,7 @@ class Stopwatch:
         self._device, self._rounds = device, rounds
 
     def __call__(self, functions: Functions) -> dict[str, float]:
-        """The seconds of each function; of those that are slow beyond hope from a few rounds."""
+        """The seconds of each function; those of much slower ones are from a few rounds."""
         left = dict(functions)
         first = next(iter(left))
         calls = {name: self._calls_for(function) for name, function in left.items()}
@@ -49,7 +49,7 @@ class Stopwatch:
                 seconds[name].append(self._seconds(function, *calls[name]))
             if number + 1 == _FIRST_ROUNDS:
                 medians = {name: statistics.median(seconds[name]) for name in left}
-                most = _HOPELESS * min(medians.values())
+                most = _TOO_SLOW * min(medians.values())
                 left = {n: f for n, f in left.items() if n == first or medians[n] <= most}
         dense = statistics.median(seconds[first])
         return {name: dense * _ratio(taken, seconds[first]) for name, taken in seconds.items()}

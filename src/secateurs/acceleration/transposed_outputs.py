@@ -1,4 +1,4 @@
-"""Sparse linear layers that hand on their output as it lies in memory, transposed.
+"""Sparse linear layers that leave their output transposed in memory.
 
 A sparse matrix times the inputs gives the outputs transposed, and takes its inputs transposed. Of
 two such layers with an activation in between, the first need not transpose its output, nor the
@@ -17,14 +17,14 @@ from secateurs.acceleration.layer_timing import LayerTiming
 from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear
 
 TRANSPOSED = "csr, output transposed"
-"""The name of this way to compute a linear layer."""
+"""The name of a kernel that leaves its output transposed."""
 
 NamedShape = tuple[str, tuple[int, ...]]
 """The name of a layer, and the shape of its input."""
 
 
 class Noting(Kernel):
-    """Another kernel, that also notes whether its input lies transposed.
+    """A kernel that runs another one, and notes whether its input is transposed in memory.
 
     Args:
         kernel: the other one.
@@ -48,16 +48,16 @@ class Noting(Kernel):
 
 
 def transposed(kernel: SparseLinear) -> SparseLinear:
-    """The same kernel with its output left transposed."""
+    """The same kernel, but for its output, which it leaves transposed."""
     other = copy.copy(kernel)
     other.block, other.contiguous = 0, False
     return other
 
 
-def may_hand_on(
+def consecutive_pairs(
     timings: Sequence[LayerTiming], kernels: Mapping[NamedShape, Kernel | None]
 ) -> list[tuple[NamedShape, NamedShape]]:
-    """Pairs of sparse linear layers, the output of the one in the shape of the other's input.
+    """Pairs of sparse linear layers where the first's output has the shape of the second's input.
 
     Args:
         timings: the layers that an example calls, in order.

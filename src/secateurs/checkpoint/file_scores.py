@@ -165,7 +165,7 @@ class CriterionKeys(Keys):
         module.weight = nn.Parameter(values, requires_grad=False)
         name = weight.entry.name
         target = Target(name, module.weight, ((module, "weight"),), (name,))
-        scores = score_units(target, _units_of(weight), self._criterion.name, None).values
+        scores = score_units(target, _units_of(weight), self._criterion, None).values
         keys = key_of(scores.reshape(-1), self.dtype, absolute=not self.signed)
         self._keys, self._next = keys.numpy(), 0
 

@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-import re
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
@@ -13,12 +12,14 @@ from secateurs._io.regular_files import reading
 from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
 from secateurs.checkpoint.weight_files import is_weights
 from secateurs.errors import Argument, FailureError
-from secateurs.results.durable import is_another_process, sync_folder, write_failure
+from secateurs.results.durable import (
+    remove_leftovers,
+    sync_folder,
+    temporary_of,
+    write_failure,
+)
 from secateurs.results.file_access import create, keep_access, make_folder
 from secateurs.results.lock import FolderLock
-
-_TEMPORARY = ".{name}.{pid}.tmp"
-_PATTERN = re.compile(r"\.(.+)\.(\d+)\.tmp", re.DOTALL)
 
 
 class Publication:
@@ -40,13 +41,14 @@ class Publication:
         self._folder, self._like = folder, like
         self._fresh = not folder.exists()
         self._index = None if self._fresh else index
-        self._staging = _temporary(folder) if self._fresh else folder
+        self._staging = temporary_of(folder) if self._fresh else folder
         self._staged: dict[Path, Path] = {}
         self._undo = ExitStack()
 
     def __enter__(self) -> "Publication":
+        folder = self._folder
         try:
-            _remove_leftovers(self._folder)
+            remove_leftovers(folder.parent, lambda name: name == folder.name)
             if self._fresh:
                 self._undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
                 make_folder(self._staging, self._like)
@@ -66,7 +68,7 @@ class Publication:
         self._undo.callback(lock.release)
         clear_abandoned(self._folder)
         names = NOTE, self._index
-        _remove(self._folder, lambda name: name in names or is_weights(name))
+        remove_leftovers(self._folder, lambda name: name in names or is_weights(name))
         self._undo.callback(clear_abandoned, self._folder)
 
     def __exit__(self, *_: object) -> None:
@@ -110,8 +112,8 @@ class Publication:
             self._make_folder(Path(name).parent, None if like is None else like.parent)
             temporary = final
             if not self._fresh:
-                _remove_leftovers(final)
-                temporary = _temporary(final)
+                remove_leftovers(final.parent, lambda found: found == final.name)
+                temporary = temporary_of(final)
             old = _found(final if instead is None else instead)
             self._staged[temporary] = final
             with create(temporary, model, old) as file:
@@ -182,28 +184,3 @@ def _found(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _temporary(path: Path) -> Path:
-    """The temporary name, in the same folder, of the file that will replace ``path``."""
-    return path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that killed processes left for this path."""
-    _remove(path.parent, lambda name: name == path.name)
-
-
-def _remove(folder: Path, wanted: Callable[[str], bool]) -> None:
-    if not folder.is_dir():
-        return
-    with os.scandir(folder) as found:
-        matched = [(Path(e.path), match) for e in found if (match := _PATTERN.fullmatch(e.name))]
-    for leftover, match in matched:
-        if not wanted(match[1]) or is_another_process(int(match[2])):
-            continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                leftover.unlink()

@@ -14,6 +14,7 @@ from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
 from secateurs.cli.default_folder import default_folder
 from secateurs.cli.standard_output import Stdout, drawn
+from secateurs.cli.transfer_options import TransferImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
@@ -101,29 +102,14 @@ class Networks:
     groups: Sequence[AttackGroup]
 
 
-def load_networks(
-    surrogates: Sequence[str],
-    targets: Sequence[str],
-    *,
-    hold_one_out: bool,
-    together: bool,
-    device: torch.device,
-) -> Networks:
+def load_networks(asked: TransferImages, device: torch.device) -> Networks:
     """Load networks by name, with their weights.
-
-    Args:
-        surrogates: each is NAME or NAME=WEIGHTS, a file or the name of published weights.
-        targets: as ``surrogates``.
-        hold_one_out: see `make_groups`.
-        together: see `make_groups`.
-        device: the device of the networks.
 
     Raises:
         InvalidArgumentError: an unknown name, weights that do not fit, or nothing to score.
         FailureError: weights cannot be downloaded or read.
     """
-    words = [*surrogates, *targets]
-    loaded = [_load(word) for word in words]
+    loaded = [_load(word) for word in (*asked.surrogates, *asked.targets)]
     times = Counter(each.name for each in loaded)
     every = [
         as_network(
@@ -133,26 +119,15 @@ def load_networks(
         )
         for each in loaded
     ]
+    count = len(asked.surrogates)
     groups = make_groups(
-        every[: len(surrogates)],
-        every[len(surrogates) :],
-        hold_one_out=hold_one_out,
-        together=together,
+        every[:count], every[count:], hold_one_out=asked.hold_one_out, together=asked.ensemble
     )
     return Networks(loaded, every, groups)
 
 
 def load_images(
-    data: str,
-    networks: Networks,
-    *,
-    img_size: int | None,
-    split: str | None,
-    data_root: Path | None,
-    limit: int | None,
-    skip_corrupt: bool,
-    interpolation: str,
-    seed: int,
+    asked: TransferImages, data: str, networks: Networks
 ) -> tuple[ImageSet, ImageOrigin]:
     """Let all networks read one size, and find images that all of them classify correctly.
 
@@ -160,24 +135,30 @@ def load_images(
         InvalidArgumentError: networks do not fit each other or the data, or no image is found.
         FailureError: an image is missing or corrupt.
     """
-    size = shared_size(networks.all) if img_size is None else img_size
+    size = shared_size(networks.all) if asked.img_size is None else asked.img_size
     if size < 1:
         raise InvalidArgumentError(f"--img-size must be at least 1, got {size}")
     fit_size(networks.all, size)
     channels = networks.all[0].channels
     found = load_data(
         data,
-        preprocess=pixel_preprocess(size, channels, interpolation),
+        preprocess=pixel_preprocess(size, channels, asked.interpolation),
         model=networks.loaded[0],
-        split=split,
-        data_root=data_root,
-        skip_corrupt=skip_corrupt,
+        split=asked.split,
+        data_root=asked.data_root,
+        skip_corrupt=asked.skip_corrupt,
     )
+    limit = asked.limit or (DIGITS_LIMIT if asked.small else None)
     total = len(found.dataset) if limit is None else None  # else not known
     with progress_bar("Choosing images", total) as bar:
-        images = choose_images(found, networks.all, limit=limit, seed=seed, advance=bar.advance)
+        images = choose_images(
+            found, networks.all, limit=limit, seed=asked.image_seed, advance=bar.advance
+        )
     return images, ImageOrigin(
-        data=found.name, split=found.split, image_seed=seed, interpolation=interpolation
+        data=found.name,
+        split=found.split,
+        image_seed=asked.image_seed,
+        interpolation=asked.interpolation,
     )
 
 

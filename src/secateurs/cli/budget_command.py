@@ -3,23 +3,21 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from secateurs._console import say
-from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.budget_options import BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.default_folder import default_folder
+from secateurs.cli.json_summary import BUDGET
 from secateurs.cli.loading import (
     check_loader_options,
     load_images,
     make_loader,
     pick_device,
+    prepare_process,
     provenance_of,
 )
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.evaluation import budget
@@ -29,7 +27,7 @@ from secateurs.results.durable import replace_files
 from secateurs.results.folder import CSV, JSONL
 from secateurs.training.run_state import save_weights
 
-CHECKPOINT, REPORT = "model.safetensors", "budget.json"
+CHECKPOINT = "model.safetensors"
 
 
 def run_budget(
@@ -52,34 +50,30 @@ def run_budget(
     """
     device = pick_device(running.device)
     check_loader_options(running.batch_size, running.workers, asked.limit)
-    keep_freed_memory()
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # with so little work, threads mostly wait
-    torch.manual_seed(pruning.seed)  # for --weights random
+    prepare_process(asked.arch, pruning.seed)
     model, images = load_images(asked, data, preprocessing)
-    loading: dict[str, Any] = {
-        "batch_size": running.batch_size,
-        "workers": running.workers,
-        "device": device,
-    }
+    loader = make_loader(
+        images, batch_size=running.batch_size, workers=running.workers, device=device
+    )
     calibration, name = None, ""
     if claim.repair:
         calibration, name = load_calibration(
-            claim.calibration or data, model, images=claim.calibration_images, scored=[images],
-            data_root=asked.data_root, skip_corrupt=asked.skip_corrupt, workers=running.workers,
-        )  # fmt: skip
+            claim.calibration or data,
+            model,
+            asked,
+            images=claim.calibration_images,
+            scored=[images],
+            workers=running.workers,
+        )
     provenance = replace(provenance_of(model, images, ""), calibration=name)
     sha = weights_sha256(model.model)
-    settings = (
-        *(sha, len(images.dataset), claim, pruning, device),
-        *(running.amp, running.batch_size),
-    )
+    settings = (sha, len(images.dataset), claim, pruning, device, running.amp, running.batch_size)
     folder = running.output or default_folder(
         "budget", provenance.model, provenance.data, settings=repr((provenance, settings))
     )
     found = budget(
         model.model,
-        make_loader(images, **loading),
+        loader,
         claim.max_drop,
         confidence=claim.confidence,
         repair=claim.repair,
@@ -109,11 +103,8 @@ def run_budget(
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     save_weights(folder / CHECKPOINT, model.model)
-    replace_files({folder / REPORT: text.encode()})
+    replace_files({folder / BUDGET: text.encode()})
     with Stdout("the summary", written=True) as stdout:
-        if running.json:
-            stdout.write(text)
-        else:
-            stdout.table(lambda console: print_budget_table([found.rows], console))
-        say(f"wrote {CHECKPOINT}, {REPORT}, {JSONL} and {CSV} to {folder}")
+        stdout.table(lambda console: print_budget_table([found.rows], console))
+        say(f"wrote {CHECKPOINT}, {BUDGET}, {JSONL} and {CSV} to {folder}")
     return folder

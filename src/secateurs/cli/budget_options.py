@@ -68,10 +68,8 @@ class BudgetRunning(ResumableOutput):
         amp: Run under autocast.
         output: Folder for model.safetensors and budget.json; default secateurs-results/NAME.
         resume: Continue an interrupted search, or delete what it has scored and search again.
-        json: Print budget.json instead of a summary.
     """
 
     batch_size: Annotated[Whole, Parameter(alias="-b")] = 25
     workers: Annotated[MaybeWhole, Parameter(alias="-j")] = None
     amp: bool = False
-    json: bool = False

@@ -1,26 +1,27 @@
 """Calibration images of the command line: named, loaded, and kept apart from those scored."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from secateurs.cli.loading import make_loader
+from secateurs.cli.option_types import NetworkAndData
+from secateurs.errors import InvalidArgumentError
 from secateurs.repair.repaired_values import calibration_tensor
-from secateurs.zoo import LoadedData, LoadedModel, load_unlabelled
+from secateurs.zoo import ImageDataset, LoadedData, LoadedModel, load_unlabelled
 from secateurs.zoo.same_images import refuse_same_images
 
 
 def load_calibration(
     spec: str,
     model: LoadedModel,
+    asked: NetworkAndData,
     *,
     images: int,
     scored: Sequence[LoadedData],
     split: str | None = None,
-    data_root: Path | None,
-    skip_corrupt: bool,
     workers: int | None,
 ) -> tuple[Tensor, str]:
     """The calibration images, as the network takes them, and their name.
@@ -28,11 +29,10 @@ def load_calibration(
     Args:
         spec: a folder or a named data set.
         model: whose preprocessing they get.
+        asked: where named data sets lie, and whether images that cannot be read are skipped.
         images: how many.
         scored: labelled images, none of which may be among them.
         split: of the data.
-        data_root: where named data sets lie.
-        skip_corrupt: whether to go on without images that cannot be read.
         workers: processes that decode.
 
     Raises:
@@ -40,10 +40,38 @@ def load_calibration(
         FailureError: an image cannot be read.
     """
     found = load_unlabelled(
-        spec, model=model, split=split, data_root=data_root, limit=images,
-        skip_corrupt=skip_corrupt,
-    )  # fmt: skip
+        spec,
+        model=model,
+        split=split,
+        data_root=asked.data_root,
+        limit=images,
+        skip_corrupt=asked.skip_corrupt,
+    )
     for each in scored:
         refuse_same_images(found.dataset, each.dataset)
-    loader = make_loader(found, batch_size=64, workers=workers, device=torch.device("cpu"))
-    return calibration_tensor(loader), found.name
+    return _tensor(found, workers), found.name
+
+
+def halves(data: LoadedData, workers: int | None) -> tuple[LoadedData, Tensor]:
+    """Every second image of the data from the first on; and the others, as calibration images.
+
+    Raises:
+        InvalidArgumentError: there is only one image.
+        FailureError: an image cannot be read.
+    """
+    whole = data.dataset
+    if len(whole) < 2:
+        raise InvalidArgumentError(
+            "one image cannot both repair and be measured: give more, or others to --calibration"
+        )
+    parts = [
+        ImageDataset(whole.items[start::2], whole.preprocess, skip_corrupt=whole.skip_corrupt)
+        for start in (0, 1)
+    ]
+    measured, calibration = (replace(data, dataset=part, targets=None) for part in parts)
+    return measured, _tensor(calibration, workers)
+
+
+def _tensor(data: LoadedData, workers: int | None) -> Tensor:
+    loader = make_loader(data, batch_size=64, workers=workers, device=torch.device("cpu"))
+    return calibration_tensor(loader)

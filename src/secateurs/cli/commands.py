@@ -19,7 +19,7 @@ from secateurs.cli.retrain_options import (
     RetrainRunning,
     RetrainTraining,
 )
-from secateurs.cli.sensitivity_options import Allocating, LayerPruning
+from secateurs.cli.sensitivity_options import Allocating, LayerPruning, LayerRepair
 from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.sweep_options import (
     Preprocessing,
@@ -28,7 +28,7 @@ from secateurs.cli.sweep_options import (
     SweepRepair,
     SweepRunning,
 )
-from secateurs.cli.telling import Telling, Work
+from secateurs.cli.telling import BudgetTelling, Telling, Work
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -68,6 +68,7 @@ def sensitivity(
     *,
     images: SweepImages = SweepImages(),
     pruning: LayerPruning = LayerPruning(),
+    repairing: LayerRepair = LayerRepair(),
     allocating: Allocating = Allocating(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
@@ -81,7 +82,9 @@ def sensitivity(
     _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.sensitivity_command import run_sensitivity
 
-    return partial(run_sensitivity, images, data, pruning, allocating, preprocessing, running)
+    return partial(
+        run_sensitivity, images, data, pruning, repairing, allocating, preprocessing, running
+    )
 
 
 def budget(
@@ -91,6 +94,7 @@ def budget(
     pruning: BudgetPruning = BudgetPruning(),
     preprocessing: Preprocessing = Preprocessing(),
     running: BudgetRunning = BudgetRunning(),
+    telling: BudgetTelling = BudgetTelling(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Find the sparsest network whose accuracy provably drops by less than a margin.
 

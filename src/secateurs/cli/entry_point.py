@@ -96,7 +96,7 @@ def _prepare(words: Sequence[str]) -> tuple[Outcome, Work | None]:
 
 
 def _carry_out(words: Sequence[str], work: Work) -> Outcome:
-    resumes = words[0] in ("sweep", "sensitivity", "transfer", "retrain", "repair", "speed")
+    resumes = words[0] not in ("prune", "report", "compare")
     try:
         work()
     except KeyboardInterrupt:

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs._progress import Bar, progress_bar
 from secateurs._validation import nearest
+from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.default_folder import default_folder
-from secateurs.cli.option_types import given
+from secateurs.cli.option_types import DIGITS_NETWORKS, NetworkAndData, given
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Grid, Provenance, accumulate_gradients
@@ -71,6 +72,14 @@ def check_loader_options(batch_size: int, workers: int | None, limit: int | None
             raise InvalidArgumentError(f"{option} must be at least {least}, got {number}")
 
 
+def prepare_process(arch: str, seed: int) -> None:
+    """Seed the weights of ``--weights random``, and settle memory and threads for a network."""
+    keep_freed_memory()
+    if arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    torch.manual_seed(seed)
+
+
 def make_loader(
     data: LoadedData,
     *,
@@ -103,12 +112,7 @@ def make_loader(
 
 
 def leave_gradients(
-    model: LoadedModel,
-    loader: "DataLoader[Any]",
-    data: str,
-    *,
-    data_root: Path | None,
-    skip_corrupt: bool,
+    model: LoadedModel, loader: "DataLoader[Any]", asked: NetworkAndData, data: str
 ) -> str:
     """Store gradients of the loss on a few images in the model, for scores that need them.
 
@@ -123,9 +127,9 @@ def leave_gradients(
             data,
             model=model,
             split="train",
-            data_root=data_root,
+            data_root=asked.data_root,
             limit=SCORE_IMAGES,
-            skip_corrupt=skip_corrupt,
+            skip_corrupt=asked.skip_corrupt,
         ).dataset
     except InvalidArgumentError:
         which = "of those scored"

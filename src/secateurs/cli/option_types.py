@@ -168,7 +168,7 @@ class Output:
         device: auto, cpu, cuda, cuda:1, mps, ...
         output: Folder for results; default secateurs-results/NAME.
         config: An earlier run, its folder or a file in it, whose options count where they are not
-            written here.
+            written here; alone, it goes on with that run.
     """
 
     device: str = "auto"

@@ -76,9 +76,14 @@ def run_repair(
     torch.manual_seed(repairing.seed)  # for --weights random
     model, test = _load(asked, preprocessing)
     calibration, name = load_calibration(
-        data, model, images=asked.images, scored=[test] if test else [], split=asked.split,
-        data_root=asked.data_root, skip_corrupt=asked.skip_corrupt, workers=running.workers,
-    )  # fmt: skip
+        data,
+        model,
+        asked,
+        images=asked.images,
+        scored=[test] if test else [],
+        split=asked.split,
+        workers=running.workers,
+    )
     loader = None
     if test is not None:
         loader = make_loader(

@@ -89,7 +89,7 @@ class Repairing:
     """
 
     steps: Several[RepairStep] = ()
-    damping: float = 0.01
+    damping: float = 0.1
     iterations: Whole = 300
     lr: float = 1e-3
     distill_batch_size: Whole = 32

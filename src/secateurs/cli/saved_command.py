@@ -7,21 +7,22 @@ from pathlib import Path
 from secateurs.errors import InvalidArgumentError
 from secateurs.results.run_command import COMMAND, read_command
 
-# Where a run writes, and whether it goes on there, is not what it does.
-_NOT_REPEATED = ("--output", "--resume", "--overwrite", "--config")
+_ONCE = ("--resume", "--overwrite", "--config")  # never taken from an earlier run
 _OPTION = re.compile(r"-{1,2}[A-Za-z]")
 
 
 def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
     """The words of a command with those of an earlier run in the place of ``--config``.
 
+    An option that is written here counts instead of the same one there. Without any, this is the
+    same run, which goes on in its folder; else it is another, so the folder is not repeated.
+
     Args:
         words: after the program's name.
         first_names: from each name of an option of the command to the first of its names.
 
     Returns:
-        The words without ``--config``: an option that is written here counts instead of the same
-        one there.
+        The words without ``--config``.
 
     Raises:
         InvalidArgumentError: there is no such run, or it is of another command.
@@ -34,7 +35,9 @@ def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
     if len(paths) > 1:
         raise InvalidArgumentError("--config takes one run: write it once")
     here = [(name, group) for name, group in groups if name != "--config"]
-    without = {*_NOT_REPEATED, *(name for name, _ in here)}
+    without = {*_ONCE, *(name for name, _ in here)}
+    if not without.issubset(_ONCE):
+        without.add("--output")
     there = _groups(_options_of(command, _value(paths[0])), first_names)
     kept = [(name, group) for name, group in there if name not in without]
     return [command, *(word for _, group in (*kept, *here) for word in group)]
@@ -69,8 +72,8 @@ def _options_of(command: str, path: Path) -> Sequence[str]:
     found = read_command(folder)
     if found is None:
         raise InvalidArgumentError(
-            f"{folder} has no {COMMAND}, which a command writes into its folder when it is done: "
-            "give the folder of such a run as --config"
+            f"{folder} has no {COMMAND}, which a command writes into its folder: give such a "
+            "folder as --config"
         )
     if found.name != command:
         raise InvalidArgumentError(

@@ -1,11 +1,12 @@
 """``secateurs sensitivity``: what each layer costs when it is pruned alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from secateurs._console import say
-from secateurs.cli.allocator import keep_freed_memory
+from secateurs.cli.calibration_loading import halves, load_calibration
 from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
@@ -13,10 +14,11 @@ from secateurs.cli.loading import (
     load_images,
     make_loader,
     pick_device,
+    prepare_process,
     provenance_of,
 )
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
-from secateurs.cli.sensitivity_options import Allocating, LayerPruning
+from secateurs.cli.option_types import given
+from secateurs.cli.sensitivity_options import Allocating, LayerPruning, LayerRepair
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.sweep_options import Preprocessing, SweepImages, SweepRunning
 from secateurs.criteria import criterion_of
@@ -24,8 +26,10 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import propose_ratios, sensitivity
 from secateurs.provenance import weights_sha256
 from secateurs.repair import write_ratios
+from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.report import plot_sensitivity, print_sensitivity_table
 from secateurs.results import SensitivityRow
+from secateurs.zoo import LoadedData, LoadedModel
 
 RATIOS = "ratios.json"
 
@@ -34,6 +38,7 @@ def run_sensitivity(
     asked: SweepImages,
     data: str,
     pruning: LayerPruning,
+    repairing: LayerRepair,
     allocating: Allocating,
     preprocessing: Preprocessing,
     running: SweepRunning,
@@ -44,6 +49,7 @@ def run_sensitivity(
         asked: the network and the images.
         data: the data set or folder.
         pruning: how layers are pruned.
+        repairing: how they are repaired, and from which images.
         allocating: which ratios are proposed.
         preprocessing: changes to the network's own preprocessing.
         running: the device, the loader and the output.
@@ -55,23 +61,21 @@ def run_sensitivity(
         raise InvalidArgumentError(f"--score {pruning.score} needs labels: leave out --unlabelled")
     device = pick_device(running.device)
     check_loader_options(running.batch_size, running.workers, asked.limit)
-    keep_freed_memory()
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # with so little work, threads mostly wait
-    torch.manual_seed(pruning.seed)  # for --weights random
+    prepare_process(asked.arch, pruning.seed)
     model, images = load_images(asked, data, preprocessing, unlabelled=allocating.unlabelled)
+    images, calibration, calibration_name = _calibration(asked, repairing, model, images, running)
     loader = make_loader(
         images, batch_size=running.batch_size, workers=running.workers, device=device
     )
     model.model.to(device)
     scored_on = ""
     if needs_gradients:
-        scored_on = leave_gradients(
-            model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
-        )
-    provenance = provenance_of(model, images, scored_on)
+        scored_on = leave_gradients(model, loader, asked, data)
+    provenance = replace(provenance_of(model, images, scored_on), calibration=calibration_name)
     weights = weights_sha256(model.model)
     settings = (weights, len(images.dataset), pruning, allocating.unlabelled, device, running.amp)
+    if calibration is not None:
+        settings = (*settings, repairing.repair, calibration_sha256(calibration))
     folder = running.output or default_folder(
         "sensitivity", provenance.model, provenance.data, settings=repr((provenance, settings))
     )
@@ -79,6 +83,8 @@ def run_sensitivity(
         model.model,
         loader,
         labels=not allocating.unlabelled,
+        repair=repairing.repair,
+        calibration=calibration,
         provenance=provenance,
         device=device,
         amp=running.amp,
@@ -88,6 +94,34 @@ def run_sensitivity(
     )
     _report(rows, folder, allocating, running.title)
     return folder
+
+
+def _calibration(
+    asked: SweepImages,
+    repairing: LayerRepair,
+    model: LoadedModel,
+    images: LoadedData,
+    running: SweepRunning,
+) -> tuple[LoadedData, Tensor | None, str]:
+    """The images to measure, and those that repair with their name; None where nothing does."""
+    if not repairing.repair:
+        if repairing.calibration is not None:
+            raise InvalidArgumentError(
+                "--calibration is for --repair: write --repair reconstruct, or leave it out"
+            )
+        return images, None, ""
+    if repairing.calibration is None:
+        measured, calibration = halves(images, running.workers)
+        return measured, calibration, images.name
+    calibration, name = load_calibration(
+        repairing.calibration,
+        model,
+        asked,
+        images=repairing.calibration_images,
+        scored=[images],
+        workers=running.workers,
+    )
+    return images, calibration, name
 
 
 def _report(

@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from secateurs.cli.option_types import Competing, MaybeRatio, Ratio, Ratios, Whole, panel
+from secateurs.cli.option_types import (
+    Competing,
+    MaybeRatio,
+    Ratio,
+    Ratios,
+    Several,
+    Whole,
+    panel,
+)
+
+LayerStep = Literal["batchnorm", "channels", "reconstruct", "sparsegpt"]
 
 
 @panel("How to prune", 2)
@@ -26,7 +36,25 @@ class LayerPruning(Competing):
     seed: Whole = 0
 
 
-@panel("What to choose from it", 3)
+@panel("How to repair", 3)
+@dataclass(frozen=True, kw_only=True)
+class LayerRepair:
+    """What follows the pruning of each layer, if the network is to be repaired in the end.
+
+    Args:
+        repair: Steps: batchnorm, channels, reconstruct, sparsegpt.
+        calibration: Images without labels for the repair: a folder, or digits, mnist, cifar10, ...
+            (their training images). None of them may be measured. Without it every second image of
+            DIR repairs, and the others are measured.
+        calibration_images: Use this many of those of --calibration, spread evenly.
+    """
+
+    repair: Several[LayerStep] = ()
+    calibration: str | None = None
+    calibration_images: Whole = 128
+
+
+@panel("What to choose from it", 4)
 @dataclass(frozen=True, kw_only=True)
 class Allocating:
     """How ratios are proposed.

@@ -50,11 +50,6 @@ def run_speed(
     model.model.to(device)
     folder = running.output or _default_output(model, asked, pruning, running.device)
     ratios = grid.ratios(model.model)
-    config = {
-        "network": asdict(asked) | {"device": running.device},
-        "pruning": asdict(pruning),
-        "threads": threads,
-    }
     config = {"network": asdict(asked) | {"device": running.device}, "pruning": asdict(pruning)}
     config |= {"threads": threads, "weights": weights_sha256(model.model), "ratios": ratios}
     with Results(folder, SpeedRow) as results:

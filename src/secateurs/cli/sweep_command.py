@@ -4,12 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from secateurs._console import say
 from secateurs._validation import check_count
-from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.coverage_text import coverage_line
 from secateurs.cli.loading import (
@@ -19,9 +17,10 @@ from secateurs.cli.loading import (
     load_images,
     make_loader,
     pick_device,
+    prepare_process,
     provenance_of,
 )
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.sweep_options import (
     Preprocessing,
@@ -80,10 +79,7 @@ def run_sweep(
     check_count("calibration_images", repairing.calibration_images)
     for each in filter(None, (data, repairing.calibration)):
         check_data(each)
-    keep_freed_memory()
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # with so little work, threads mostly wait
-    torch.manual_seed(pruning.seed)  # for --weights random
+    prepare_process(asked.arch, pruning.seed)
     model, images = in_turn(ranks, lambda: load_images(asked, data, preprocessing))
     loader = make_loader(
         images,
@@ -96,11 +92,7 @@ def run_sweep(
     scored_on = ""
     if any(criterion_of(name).needs_gradients for name in pruning.score):
         scored_on = from_rank_0(
-            ranks,
-            model.model,
-            lambda: leave_gradients(
-                model, loader, data, data_root=asked.data_root, skip_corrupt=asked.skip_corrupt
-            ),
+            ranks, model.model, lambda: leave_gradients(model, loader, asked, data)
         )
     provenance, count = provenance_of(model, images, scored_on), len(images.dataset)
     calibration, name = in_turn(
@@ -143,10 +135,9 @@ def _calibration(
     return load_calibration(
         repairing.calibration,
         model,
+        asked,
         images=repairing.calibration_images,
         scored=[images],
-        data_root=asked.data_root,
-        skip_corrupt=asked.skip_corrupt,
         workers=workers,
     )
 

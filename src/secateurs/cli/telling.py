@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._console import silence
-from secateurs._version import __version__
-from secateurs.cli.option_types import Several, panel
+from secateurs.cli.option_types import Several, panel, with_help
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import require
-from secateurs.results.run_command import RunCommand, write_command
+from secateurs.results.run_command import RunCommand, running
 
 if TYPE_CHECKING:
     from secateurs.results import Record
@@ -25,25 +24,41 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 """As `secateurs.report.trackers` has them, which is imported when one is asked for."""
 
 
-@panel("What is said", 7)
+@with_help
 @dataclass(frozen=True, kw_only=True)
-class Telling:
-    """How much is said while it runs and at the end, and to whom.
+class Saying:
+    """How much is said while it runs and at the end.
 
     Args:
         quiet: Say nothing on stderr but warnings and errors.
-        json: Print one line of JSON on stdout, with the folder, its files and the rows; the table
-            goes to stderr.
-        log_to: Log the rows to tensorboard, trackio, wandb or mlflow, through their own packages.
+        json: Print one line of JSON on stdout, with the folder, its files and the outcome; the
+            table goes to stderr.
     """
 
     quiet: bool = False
     json: bool = False
+
+
+@panel("What is said", 7)
+@dataclass(frozen=True, kw_only=True)
+class BudgetTelling(Saying):
+    """How much is said; a budget has no rows to log."""
+
+
+@panel("What is said", 7)
+@dataclass(frozen=True, kw_only=True)
+class Telling(Saying):
+    """How much is said, and to whom.
+
+    Args:
+        log_to: Log the rows to tensorboard, trackio, wandb or mlflow, through their own packages.
+    """
+
     log_to: Several[Tracker] = ()
 
 
-def told(command: RunCommand, telling: Telling, work: Work) -> Work:
-    """Work that says as much as was asked for, and leaves its command in its folder.
+def told(command: RunCommand, telling: Saying, work: Work) -> Work:
+    """Work that says as much as was asked for, and whose folder gets its command.
 
     A retraining logs its rows itself, as soon as they are there.
 
@@ -52,25 +67,25 @@ def told(command: RunCommand, telling: Telling, work: Work) -> Work:
         telling: What was asked for.
         work: Returns the folder of its results, or None where another rank reports.
     """
+    trackers = telling.log_to if isinstance(telling, Telling) else ()
 
     def run(**options: Any) -> Path | None:
         with ExitStack() as stack:
+            stack.enter_context(running(command))
             if telling.quiet:
                 stack.enter_context(silence())
             if telling.json:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(redirect_stdout(nowhere if telling.quiet else sys.stderr))
-            check_trackers(telling.log_to)
+            check_trackers(trackers)
             folder = work(**options)
             if folder is not None and command.name != "retrain":
-                log_folder(folder, telling.log_to)
-        if folder is not None:
-            write_command(folder, command, __version__)
-            if telling.json:
-                from secateurs.cli.json_summary import summary_line
+                log_folder(folder, trackers)
+        if folder is not None and telling.json:
+            from secateurs.cli.json_summary import summary_line
 
-                with Stdout("the summary", written=True) as stdout:
-                    stdout.write(summary_line(command.name, folder))
+            with Stdout("the summary", written=True) as stdout:
+                stdout.write(summary_line(command.name, folder))
         return folder
 
     return run

@@ -9,7 +9,6 @@ import torch
 from secateurs._console import say
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.attack_options import (
-    DIGITS_LIMIT,
     default_output,
     fitted_batch,
     load_images,
@@ -85,25 +84,9 @@ def run_transfer(
     keep_freed_memory()
     set_threads(running.threads, small=asked.small)
     torch.manual_seed(0)  # for NAME=random
-    networks = load_networks(
-        asked.surrogates,
-        asked.targets,
-        hold_one_out=asked.hold_one_out,
-        together=asked.ensemble,
-        device=device,
-    )
+    networks = load_networks(asked, device)
     check_variants(networks.groups, variants)
-    images, origin = load_images(
-        data,
-        networks,
-        img_size=asked.img_size,
-        split=asked.split,
-        data_root=asked.data_root,
-        limit=asked.limit or (DIGITS_LIMIT if asked.small else None),
-        skip_corrupt=asked.skip_corrupt,
-        interpolation=asked.interpolation,
-        seed=asked.image_seed,
-    )
+    images, origin = load_images(asked, data, networks)
     benchmark = Benchmark(
         groups=networks.groups,
         images=images,

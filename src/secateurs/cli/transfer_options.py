@@ -58,7 +58,8 @@ class TransferImages:
     @property
     def small(self) -> bool:
         """Whether images and networks are those of the digits, which have smaller defaults."""
-        networks = (*self.surrogates, *self.targets)
+        words = (*self.surrogates, *self.targets)
+        networks = [word.partition("=")[0] for word in words]
         return self.data in (None, "digits") and all(n in DIGITS_NETWORKS for n in networks)
 
 

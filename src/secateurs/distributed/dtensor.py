@@ -1,4 +1,8 @@
-"""Conversions between DTensors and ordinary tensors, which cost nothing for ordinary models."""
+"""Conversions between DTensors and ordinary tensors, which cost nothing for ordinary models.
+
+Whether a model is divided over ranks is asked in `secateurs.parameters.model_contents` alone. What
+has a tensor and no model, such as an original value or the state of an optimizer, converts it here.
+"""
 
 import sys
 from collections.abc import Iterable

@@ -8,26 +8,17 @@ import torch.distributed as dist
 from torch import nn
 
 from secateurs.distributed.collectives import DistributedGroup, digest
-from secateurs.distributed.dtensor import is_dtensor, reshard
+from secateurs.distributed.dtensor import is_dtensor
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import InvalidArgumentError
 
 
-def group_of(model: nn.Module) -> ProcessGroup:
-    """The ranks that hold a model.
+def group_of(modules: Iterable[nn.Module], parameters: Iterable[torch.Tensor]) -> ProcessGroup:
+    """The ranks that hold a model of these modules and parameters.
 
     Raises:
         InvalidArgumentError: the model is distributed in a way that cannot be pruned.
     """
-    modules = list(model.modules())
-    reshard(modules)
-    return group_of_parts(modules, model.parameters())
-
-
-def group_of_parts(
-    modules: Iterable[nn.Module], parameters: Iterable[torch.Tensor]
-) -> ProcessGroup:
-    """The ranks that hold a model of these modules and parameters; see `group_of`."""
     if not dist.is_available() or not dist.is_initialized():
         return ProcessGroup()
     group = group_of_tensors(parameters)

@@ -21,12 +21,13 @@ from secateurs.evaluation.budget_search import (
     BudgetSearch,
 )
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
+from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.paired_drop import least_images
 from secateurs.evaluation.partial_results import Progress, as_json
-from secateurs.evaluation.runner import earlier_progress, open_folder
+from secateurs.evaluation.runner import IMAGE_SAMPLES, earlier_progress, open_folder
 from secateurs.evaluation.sweep_rows import Provenance, joined, shared_columns
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import tensors_sha256
@@ -127,7 +128,8 @@ def budget(
         results, before = None, dict[str, Progress]()
         if output is not None:
             results = stack.enter_context(Results(output, BudgetRow))
-            open_folder(results, config, loader, overwrite=overwrite)
+            config[IMAGE_SAMPLES] = fingerprint(loader)
+            open_folder(results, config, overwrite=overwrite)
             before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
         in_order = is_sequential(loader)
         before = before if in_order else {}

@@ -4,27 +4,37 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs._validation import check_ratio
 from secateurs.criteria import Score
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.evaluation.batches import length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
+from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.images_alone import without_labels
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
 from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.metrics import flips
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.ranks import Ranks
+from secateurs.evaluation.repaired_layers import RepairedLayers
 from secateurs.evaluation.reusing_forward import forward_of
-from secateurs.evaluation.runner import SweepRun, earlier_progress, open_folder
+from secateurs.evaluation.runner import (
+    IMAGE_SAMPLES,
+    SweepRun,
+    earlier_progress,
+    open_folder,
+)
 from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
 from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.pruning import set_aside
+from secateurs.repair.repaired_values import calibration_tensor
+from secateurs.repair.single_layers import check_single_layer_steps
 from secateurs.results import Results, Rows, SensitivityRow
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
@@ -43,6 +53,8 @@ def sensitivity(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     seed: int = 0,
+    repair: Sequence[str] = (),
+    calibration: Tensor | Iterable[Any] | None = None,
     provenance: Provenance | None = None,
     device: str | torch.device | None = None,
     amp: bool = False,
@@ -64,6 +76,12 @@ def sensitivity(
     with its classes. To choose ratios (`propose_ratios`), measure on images that score nothing:
     on unlabelled calibration images with ``labels=False``.
 
+    With ``repair`` each layer is measured as that repair leaves it, while all others are those of
+    the dense network. Ratios for a network that is going to be repaired are better chosen from
+    this: how much of a layer can be made up for differs from how much it can do without. One pass
+    of ``calibration`` serves all layers and ratios; what it gave to each is kept until the end, in
+    ``output`` or, without it, in memory: about the model's size for each ratio.
+
     Args:
         model: as for `sweep`.
         loader: batches of (images, labels); with ``labels=False`` also of images alone.
@@ -77,6 +95,10 @@ def sensitivity(
         include: likewise.
         exclude: likewise.
         seed: of random scores and draws, the same for each layer.
+        repair: the steps of `secateurs.repair` that work layer by layer: ``"batchnorm"``,
+            ``"channels"``, ``"reconstruct"``, ``"sparsegpt"``.
+        calibration: images without labels, as for `secateurs.repair`, for ``repair``; none of them
+            should be in ``loader``.
         provenance: names for the rows.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
@@ -114,17 +136,20 @@ def sensitivity(
         "seed": seed,
     }
     loader = loader if labels else without_labels(loader)
+    steps = check_single_layer_steps(repair, granularity)
+    images = _calibration(calibration, steps)
     with ExitStack() as stack:
         stack.enter_context(set_aside(model))
         placed = moved_to(model, device)
         networks = LayerVariants(model, choice, options)
-        columns = shared_columns(model, provenance or Provenance(), placed, amp, loader)
-        run = _Run(networks, columns, labels="data" if labels else "dense")
+        columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
+        run = _Run(networks, columns, "data" if labels else "dense", joined(steps))
         results, before = None, dict[str, Progress]()
+        config = run.configuration(choice, asked, length(loader))
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
-            config = run.configuration(choice, asked, length(loader))
-            open_folder(results, config, loader, overwrite=overwrite)
+            config[IMAGE_SAMPLES] = fingerprint(loader)
+            open_folder(results, config, overwrite=overwrite)
             rows = run.finished(results.rows())
             if rows:
                 results.clear_progress()
@@ -132,6 +157,10 @@ def sensitivity(
             keys = [variant.key for variant in networks.variants]
             before = earlier_progress(results, keys, length(loader))
         stack.enter_context(evaluating(model))
+        repaired = None
+        if images is not None:
+            repaired = RepairedLayers(images, steps, Path(output) if output else None, config)
+            repaired.make(networks, progress)
         counts = SweepRun(
             *(loader, networks.variants, networks, placed, amp, results, Ranks(), before),
             save_every,
@@ -143,7 +172,21 @@ def sensitivity(
         if results is not None:
             results.add_all(rows)
             results.clear_progress()
+        if repaired is not None:
+            repaired.clear()
         return Rows(rows)
+
+
+def _calibration(given: Tensor | Iterable[Any] | None, steps: Sequence[str]) -> Tensor | None:
+    """The calibration images as one tensor; None if nothing is repaired."""
+    if not steps:
+        return None
+    if given is None:
+        raise InvalidArgumentError(
+            "a repair needs images, without labels: write ", Argument("calibration"),
+            Advice("=images", " DIR"),
+        )  # fmt: skip
+    return calibration_tensor(given)
 
 
 def _positive(ratios: float | Sequence[float]) -> list[float]:
@@ -163,6 +206,7 @@ class _Run:
     networks: LayerVariants
     columns: Mapping[str, Any]
     labels: str
+    repair: str
 
     @property
     def pruned(self) -> list[LayerVariant]:
@@ -181,6 +225,7 @@ class _Run:
             "command": "sensitivity",
             "images": images,
             "labels": self.labels,
+            "repair": self.repair,
             "ratios": list(ratios),
             "p_bern": grid.p_berns,
             "granularity": setting.granularity,
@@ -207,8 +252,7 @@ class _Run:
 
     def _row(self, each: LayerVariant, found: Progress, dense: Progress) -> SensitivityRow:
         setting, size = each.variant.setting, self.networks.size(each.layer)
-        kept = set(SensitivityRow.columns())  # without the calibration, of which there is none
-        shared = {name: value for name, value in self.columns.items() if name in kept}
+        shared = dict(self.columns)
         if not setting.criterion.needs_data:
             shared["score_data"] = ""
         count = found.tally.count
@@ -216,6 +260,7 @@ class _Run:
         return SensitivityRow(
             **shared,
             labels=self.labels,
+            repair=self.repair,
             layer=each.layer,
             granularity=setting.granularity,
             score=setting.score_name,

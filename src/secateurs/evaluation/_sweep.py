@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_keywords
-from secateurs.distributed.model_group import group_of
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
@@ -23,7 +22,12 @@ from secateurs.evaluation.partial_results import Progress, as_json, from_json
 from secateurs.evaluation.pruned_model import Variants, with_overall_ratio
 from secateurs.evaluation.ranks import Ranks
 from secateurs.evaluation.repaired_variants import RepairedVariants
-from secateurs.evaluation.runner import SweepRun, earlier_progress
+from secateurs.evaluation.runner import (
+    IMAGE_SAMPLES,
+    SweepRun,
+    earlier_progress,
+    open_folder,
+)
 from secateurs.evaluation.sweep_rows import (
     Provenance,
     alike_on_ranks,
@@ -33,14 +37,13 @@ from secateurs.evaluation.sweep_rows import (
     make_row,
     shared_columns,
 )
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.pruning import set_aside
 from secateurs.repair.input_moments import observed_inputs
 from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.results import Results, Row, Rows, write_layer_rows
 from secateurs.results.image_outcomes import outcome_key
 from secateurs.selection.shown_keywords import shows
-
-_DATA = "image_samples"  # the name of the checksums of the data in a configuration
 
 
 @shows(Grid)
@@ -137,7 +140,7 @@ def sweep(
             columns = shared_columns(model, provenance or Provenance(), device, amp, loader, images)
             config = configuration(plan, columns, loader, variants)
             if output is not None or process_group is not None:
-                config[_DATA] = fingerprint(loader)
+                config[IMAGE_SAMPLES] = fingerprint(loader)
             if process_group is not None:
                 _check_can_be_split(model, loader)
         if process_group is not None:
@@ -148,8 +151,7 @@ def sweep(
             with ranks.together():
                 results = stack.enter_context(Results(folder))
                 if ranks.is_first:
-                    optional = {_DATA: "other images or labels"}
-                    results.open(config, overwrite=overwrite, optional=optional)
+                    open_folder(results, config, overwrite=overwrite)
                     _warn_of_unknown_data(results)
                     rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)
@@ -207,7 +209,7 @@ def _variants(model: nn.Module, plan: Grid, images: Tensor | None) -> Variants:
 
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
     """Refuse models and loaders whose images cannot be split over ranks."""
-    if group_of(model).is_distributed:
+    if ModelContents(model).group.is_distributed:
         raise InvalidArgumentError(
             "process_group= splits the images over ranks that each have the whole model, but this "
             "model is divided among ranks or wrapped for them: leave process_group= out, so that "

@@ -71,7 +71,14 @@ class KeptRepairs:
         except SecateursError as error:
             kind = InvalidArgumentError if isinstance(error, ValueError) else FailureError
             raise kind(error, " (with ", Argument("p_prune", p_prune), ")") from error
-        values = repaired_values(model)
+        self.put(key, repaired_values(model))
+
+    def put(self, key: str, values: Mapping[str, Tensor]) -> None:
+        """Keep what a repair gave a network.
+
+        Raises:
+            FailureError: the disk is full.
+        """
         if self._folder is None:
             self._in_memory[key] = values
         else:

@@ -1,6 +1,7 @@
 """A model of which one layer alone is pruned, at several ratios."""
 
 import glob
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 
 from secateurs.evaluation.grid import Grid, Variant
 from secateurs.evaluation.pruned_model import Size, Variants
+from secateurs.masks.mask import Masks
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import separate_targets_in
 from secateurs.pruning import restore
+from secateurs.repair.repaired_values import put_repaired_values
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ class LayerVariants:
     Attributes:
         grids: for each layer, by the name of its parameter, its grid.
         variants: all networks, the dense one first.
+        targets: the layers, by the name of their parameter.
         changed: the parameter that is pruned now; None while the network is dense.
+        repaired: what the repair of a network gave, by its key; None where nothing is repaired.
 
     Raises:
         InvalidArgumentError: the options are wrong or do not fit the model.
@@ -56,13 +61,12 @@ class LayerVariants:
     def __init__(self, model: nn.Module, choice: LayerChoice, options: dict[str, Any]):
         self.model = model
         self.changed: Tensor | None = None
+        self.repaired: Callable[[str], Mapping[str, Tensor]] | None = None
         unpruned: dict[str, Any] = options | {"p_prune": 0.0}
         dense = Grid(**unpruned).variants[0]
         targets = separate_targets_in(ModelContents(model), choice)
-        self._parameters = {t.name: t.parameter for t in targets if t.parameter.numel()}
-        self.grids = {
-            name: Grid(**options, include=[glob.escape(name)]) for name in self._parameters
-        }
+        self.targets = {t.name: t for t in targets if t.parameter.numel()}
+        self.grids = {name: Grid(**options, include=[glob.escape(name)]) for name in self.targets}
         self._of = {name: Variants(model, grid) for name, grid in self.grids.items()}
         self.variants = [
             LayerVariant("", dense),
@@ -75,12 +79,19 @@ class LayerVariants:
         ]
 
     def become(self, variant: LayerVariant) -> float:
-        """Prune one layer; returns the ratio of its weights that is pruned."""
-        self.changed = None if variant.is_dense else self._parameters[variant.layer]
+        """Prune one layer, and repair it; returns the ratio of its weights that is pruned."""
+        self.changed = None if variant.is_dense else self.targets[variant.layer].parameter
         if variant.is_dense:
             restore(self.model)
             return 0.0
-        return self._of[variant.layer].become(variant.variant)
+        achieved = self._of[variant.layer].become(variant.variant)
+        if self.repaired is not None:
+            put_repaired_values(self.model, self.repaired(variant.key))
+        return achieved
+
+    def masks(self, variant: LayerVariant) -> Masks:
+        """The mask of the layer that is pruned."""
+        return self._of[variant.layer].masks(variant.variant)
 
     def size(self, layer: str) -> Size:
         """The numbers of elements and of units of a layer."""

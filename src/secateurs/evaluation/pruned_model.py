@@ -10,6 +10,7 @@ from torch import nn
 from secateurs._validation import make_generator
 from secateurs.evaluation.grid import P_PRUNE, Cell, Grid, Setting, Variant
 from secateurs.masks._sparsity import Sparsity
+from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import apply_masks, restore
@@ -80,16 +81,19 @@ class Variants:
         if variant.is_dense:
             restore(self.model)
             return 0.0
-        choice = self._choices[variant]
-        # The same draw for every batch: that of `global_prune` with this seed.
-        generator = torch.Generator().manual_seed(variant.seed)
-        if choice.state is not None:
-            generator.set_state(choice.state)
-        masks = choice.levels.at(variant.p_prune).draw(variant.p_bern, generator=generator)
+        masks = self.masks(variant)
         apply_masks(self.model, masks, variant.setting.prune_type)
         if variant.key not in self._counts:  # counted once: a GPU waits for each count
             self._counts[variant.key] = masks.table
         return self._counts[variant.key].ratio
+
+    def masks(self, variant: Variant) -> Masks:
+        """The masks of a variant that is not dense: those of `global_prune` with its seed."""
+        choice = self._choices[variant]
+        generator = torch.Generator().manual_seed(variant.seed)
+        if choice.state is not None:
+            generator.set_state(choice.state)
+        return choice.levels.at(variant.p_prune).draw(variant.p_bern, generator=generator)
 
     def layers(self, cell: Cell) -> Sparsity | None:
         """What the first draw of a cell pruned in each layer; None if no image was scored with it.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from secateurs.distributed.model_group import group_of
 from secateurs.evaluation.forward import Forward
+from secateurs.parameters.model_contents import ModelContents
 
 Warn = Callable[[str], None]
 
@@ -29,7 +29,7 @@ def forward_of(
         changed: as for `ReusingForward`.
     """
     compiled = any(getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
-    if compiled or hasattr(model, "_orig_mod") or group_of(model).is_distributed:
+    if compiled or hasattr(model, "_orig_mod") or ModelContents(model).group.is_distributed:
         return Forward
     return partial(ReusingForward, changed=changed)
 
@@ -78,10 +78,10 @@ class ReusingForward(Forward):
                 self._kept.clear()
             return super()._logits(images, part)
         if not self._calls:
-            lesson = _Lesson()
-            with self._installed(lesson.run), lesson:
+            recorder = _Recorder()
+            with self._installed(recorder.run), recorder:
                 super()._logits(images, part)
-            self._calls, self._first_uses = lesson.calls, lesson.first_uses
+            self._calls, self._first_uses = recorder.calls, recorder.first_uses
         known = self._kept.setdefault(part, {})
         again = _Replay(self._calls, self._first_uses.get(id(parameter), 0), known)
         with self._installed(again.run):
@@ -122,7 +122,7 @@ class _Call:
     size: int = 1
 
 
-class _Lesson(TorchFunctionMode):
+class _Recorder(TorchFunctionMode):
     """Notes the calls of modules in one pass, and when each parameter is first used.
 
     Attributes:

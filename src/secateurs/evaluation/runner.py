@@ -12,7 +12,6 @@ from secateurs._progress import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
 from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, V
-from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.index_ranges import IndexRange, ranges_left, split
 from secateurs.evaluation.partial_results import (
@@ -25,19 +24,17 @@ from secateurs.evaluation.partial_results import (
 from secateurs.evaluation.ranks import Ranks
 from secateurs.results import Results
 
-_DATA = "image_samples"  # the name of the checksums of the data in a configuration
+IMAGE_SAMPLES = "image_samples"
+"""The name of the loader's `fingerprint` in a configuration."""
 
 
-def open_folder(
-    results: Results[Any], config: dict[str, Any], loader: Iterable[Any], *, overwrite: bool
-) -> None:
-    """Lock a folder for a run of this configuration; checksums of the images are added to it.
+def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Lock a folder for a run of this configuration, whose images are compared where known.
 
     Raises:
         InvalidArgumentError: the folder holds another run, or one of other images.
     """
-    config[_DATA] = fingerprint(loader)
-    results.open(config, overwrite=overwrite, optional={_DATA: "other images or labels"})
+    results.open(config, overwrite=overwrite, optional={IMAGE_SAMPLES: "other images or labels"})
 
 
 def earlier_progress(

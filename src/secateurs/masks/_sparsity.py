@@ -112,13 +112,13 @@ class Sparsity:
         """Draw the kept part of each layer as bars, with matplotlib.
 
         Args:
-            title: a line above the figure.
+            title: the text above the figure; default none.
 
         Returns:
             A matplotlib figure.
 
         Raises:
-            InvalidArgumentError: There are no layers.
+            InvalidArgumentError: there are no layers.
             FailureError: matplotlib is not installed.
         """
         return import_module(_SHOWS).layers_figure([_counts(x) for x in self], title=title)

@@ -84,7 +84,7 @@ def draw_into(
         torch.autograd.graph.increment_version([k for k in keep if not k.is_inference()])
     else:
         for candidates, kept in joined(flats):
-            heads = _heads_on_device(candidates.numel(), p, generator).to(candidates.device)
+            heads = heads_on_device(candidates.numel(), p, generator).to(candidates.device)
             torch.logical_and(candidates, heads, out=kept).logical_not_()
 
 
@@ -161,8 +161,14 @@ def _tails(coins: Coins, begin: int, shard: Shard | None, start: int, stop: int)
     )
 
 
-def _heads_on_device(count: int, p: float, generator: torch.Generator) -> torch.Tensor:
-    """Bernoulli(p) exact to 32 bits, without waiting for the device."""
+def heads_on_device(count: int, p: float, generator: torch.Generator) -> torch.Tensor:
+    """Flags that are true with probability ``p`` to 32 bits, made without waiting for the device.
+
+    Args:
+        count: how many.
+        p: the probability, strictly between 0 and 1.
+        generator: the source, on the device where the flags are made.
+    """
     words = torch.empty(count, dtype=torch.int32, device=generator.device)
     words.random_(-(2**31), None, generator=generator)
     last = round(p * 2**32) - 1 - 2**31  # the largest word that shows heads; p * 2**32 may not fit

@@ -1,28 +1,22 @@
 """Masks: which units are kept. A mask checks itself once, on creation."""
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 
-from secateurs._io.json_objects import BrokenJSONError, parse_object
-from secateurs._io.text import quoted, shortened
+from secateurs._io.text import shortened
 from secateurs.distributed.dtensor import full_of
 from secateurs.distributed.model_group import group_of_tensors
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import shard_of
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks._sparsity import Sparsity, count_masks
 from secateurs.masks.granularity import Units
-
-_FORMAT = "secateurs-masks-1"
-_MOST_DIMENSIONS, _MOST_ELEMENTS = 64, 1 << 60
+from secateurs.masks.mask_file import read_mask_file, write_mask_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +133,7 @@ class Masks(Mapping[str, torch.Tensor]):
                     f"the mask of {name} must be a bool tensor with True for kept, "
                     f"got {type(tensor).__name__}"
                 )
-        group = group_of_tensors(tensors.values())
+        group = group_of_tensors(tensors.values())  # there is no model to ask
         masks: dict[str, Mask] = {}
         for name, tensor in tensors.items():
             shard = shard_of(tensor, name, group)
@@ -225,19 +219,7 @@ class Masks(Mapping[str, torch.Tensor]):
                 whole[name] = keep
         with group.together():
             if group.rank == 0:
-                self._write(path, whole)
-
-    def _write(self, path: str | Path, keep: Mapping[str, torch.Tensor]) -> None:
-        shapes = {name: m.units.described for name, m in self.units.items()}
-        metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
-        tensors = {  # cloned, since safetensors refuses tensors that share memory
-            name: mask.cpu().clone(memory_format=torch.contiguous_format)
-            for name, mask in keep.items()
-        }
-        try:
-            save_file(tensors, str(path), metadata)
-        except (OSError, SafetensorError) as error:
-            raise FailureError(f"cannot write the masks to {path}: {error}") from error
+                write_mask_file(path, whole, {name: m.units for name, m in self.units.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> "Masks":
@@ -245,22 +227,21 @@ class Masks(Mapping[str, torch.Tensor]):
 
         Raises:
             InvalidArgumentError: the file does not exist, or does not hold masks.
+
+        Example:
+            >>> import tempfile, torch, secateurs as sc
+            >>> masks = sc.select(torch.nn.Linear(4, 4), 0.5).draw()
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     masks.save(f"{folder}/masks.safetensors")
+            ...     sc.Masks.load(f"{folder}/masks.safetensors") == masks
+            True
         """
         if not Path(path).is_file():
             raise InvalidArgumentError(f"there is no file {path} to read masks from")
         try:
-            with safe_open(str(path), "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError("it holds no masks: write them with masks.save(path)")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            # The file sorts the tensors by name; the metadata has the model's order.
-            shapes = parse_object(metadata.get("units", ""), strict=True)
-            if set(shapes) != set(tensors):
-                raise BrokenJSONError("its metadata names other parameters than it holds")
-            units = {name: _units(name, described) for name, described in shapes.items()}
-            return cls({name: Mask(tensors[name], u) for name, u in units.items()})
-        except (OSError, SafetensorError, ValueError) as error:  # as BrokenJSONError is
+            read = read_mask_file(path)
+            return cls({name: Mask(keep, units) for name, (keep, units) in read.items()})
+        except (OSError, SafetensorError, ValueError) as error:
             raise InvalidArgumentError(
                 f"{path} cannot be read as masks: {shortened(str(error))}"
             ) from error
@@ -274,26 +255,3 @@ def check_masks(name: str, masks: object) -> None:
             f" must be secateurs.Masks, got {type(masks).__name__}; "
             "write candidates.draw(), or Masks.from_tensors(...) of bool tensors",
         )
-
-
-def _units(name: str, described: object) -> Units:
-    """Read a parameter's units from a file's metadata, which may be wrong or hostile."""
-    if not isinstance(described, dict) or set(described) != {"shape", "view", "unit"}:
-        raise BrokenJSONError(f"it does not describe the units of {quoted(name)}")
-    shape, view, unit = (_sizes(name, described[part]) for part in ("shape", "view", "unit"))
-    # As `units_of` makes them: units span whole dimensions of the shape, or of the shape with its
-    # first dimension split into two.
-    split = len(view) == len(shape) + 1 and (math.prod(view[:2]), *view[2:]) == shape
-    whole = len(unit) == len(view) and all(u in (1, v) for u, v in zip(unit, view, strict=True))
-    if not whole or not (view == shape or split):
-        raise BrokenJSONError(f"the units of {quoted(name)} do not fit into its shape")
-    return Units(shape, view, unit)
-
-
-def _sizes(name: str, found: Any) -> tuple[int, ...]:
-    valid = isinstance(found, list) and len(found) <= _MOST_DIMENSIONS
-    if not valid or not all(type(size) is int and size >= 0 for size in found):
-        raise BrokenJSONError(f"the shape of {quoted(name)} is no list of sizes")
-    if math.prod(size or 1 for size in found) > _MOST_ELEMENTS:
-        raise BrokenJSONError(f"{quoted(name)} is larger than any parameter")
-    return tuple(found)

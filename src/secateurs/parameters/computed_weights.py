@@ -86,7 +86,7 @@ def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[nn.Module, 
 
 
 def computed_error(found: Sequence[Computed], others: Collection[str]) -> InvalidArgumentError:
-    """The error for chosen weights that are computed, with a remedy for each way.
+    """The error for chosen weights that are computed, with a remedy for each cause.
 
     Args:
         found: at least one.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from secateurs.parameters.weight_matrix import WeightMatrix
 
-_PLACE = "_secateurs_inputs"
+_KEY = "_secateurs_inputs"
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class LayerInputs:
 
 
 def attach_inputs(module: nn.Module, attribute: str, inputs: LayerInputs) -> None:
-    """Let criteria see what goes into a layer."""
-    vars(module).setdefault(_PLACE, {})[attribute] = inputs
+    """Give a module what goes into it, for `Target.inputs` of the parameter ``attribute``."""
+    vars(module).setdefault(_KEY, {})[attribute] = inputs
 
 
 def attached_inputs(module: nn.Module, attribute: str) -> LayerInputs | None:
-    """What `attach_inputs` was given."""
-    return vars(module).get(_PLACE, {}).get(attribute)
+    """What `attach_inputs` gave a module; None if it gave nothing, or it was taken away."""
+    return vars(module).get(_KEY, {}).get(attribute)
 
 
 def detach_inputs(module: nn.Module) -> None:
-    """Forget it."""
-    vars(module).pop(_PLACE, None)
+    """Take away what `attach_inputs` gave a module."""
+    vars(module).pop(_KEY, None)

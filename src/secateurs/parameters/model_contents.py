@@ -5,7 +5,7 @@ from functools import cached_property
 from torch import nn
 
 from secateurs.distributed.dtensor import reshard
-from secateurs.distributed.model_group import description_of, group_of_parts
+from secateurs.distributed.model_group import description_of, group_of
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import InvalidArgumentError
 from secateurs.parameters.target import Target
@@ -45,7 +45,7 @@ class ModelContents:
         parameters = (
             p for _, module in self.modules for p in module._parameters.values() if p is not None
         )
-        return group_of_parts((module for _, module in self.modules), parameters)
+        return group_of((module for _, module in self.modules), parameters)
 
     @cached_property
     def targets(self) -> dict[str, Target]:
@@ -67,6 +67,27 @@ class ModelContents:
                 places = places if place in places else (*places, place)
                 found[known] = Target(known, parameter, places, names, group)
         return found
+
+    def refuse_ranks(self, who: str, instead: str, *, copies: bool = False) -> None:
+        """Refuse a model that is divided over ranks, where all of it is needed in one process.
+
+        Args:
+            who: what needs it, for the error.
+            instead: what to do instead.
+            copies: whether to refuse also a DistributedDataParallel, of which each rank has a copy.
+
+        Raises:
+            InvalidArgumentError: it is such a model.
+        """
+        if self.group.is_sharded:
+            how = "is divided over ranks"
+        elif copies and self.group.is_distributed:
+            how = "is wrapped in DistributedDataParallel"
+        else:
+            return
+        raise InvalidArgumentError(
+            f"{who} needs a whole model in one process, and this one {how}: {instead}"
+        )
 
     def __repr__(self) -> str:
         return description_of((name, target.parameter) for name, target in self.targets.items())

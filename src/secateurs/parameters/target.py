@@ -79,7 +79,7 @@ class Target:
 
     @property
     def placement(self) -> Shard | None:
-        """`shard` where the model is divided over ranks, else None: the one place that asks."""
+        """`shard` if the model is divided over ranks, else None."""
         return self.shard if self.group.is_sharded else None
 
     @property

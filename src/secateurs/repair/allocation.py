@@ -22,7 +22,6 @@ from secateurs.selection.layer_counts import (
     erk_shares,
     global_counts,
 )
-from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
@@ -75,11 +74,8 @@ def allocate(
     contents = ModelContents(model)
     given = read_options(allocate, contents, options)
     floor = check_ratio("keep_at_least", keep_at_least)
-    if contents.group.is_distributed:
-        raise InvalidArgumentError(
-            "allocate does not know models that are divided over ranks: use select"
-        )
-    if NOfM.read(given.scope) is not None:
+    contents.refuse_ranks("allocate", "use select", copies=True)
+    if given.neighbours is not None:
         raise InvalidArgumentError(
             Argument("scope", given.scope),
             " allocates the same ratio to each layer: call secateurs.select, or leave it out",

@@ -37,6 +37,11 @@ class LayerOptions:
     most_values: int
     images: int
 
+    @property
+    def solves(self) -> bool:
+        """Whether a weight changes."""
+        return self.reconstruct or self.channels or self.choose
+
 
 class WeightSite:
     """A convolution or linear layer of which the kept weights are solved for.
@@ -154,14 +159,7 @@ class WeightSite:
 class BatchNormSite:
     """A BatchNorm layer whose running statistics bring its outputs to those of the dense network.
 
-    Its outputs get, in each channel, the mean and the variance that the dense network's have on
-    the same images: with its statistics m, v and with the means a, d and variances A, D of what
-    goes into the pruned and into the dense layer,
-
-    (v' + eps) = (v + eps) A / D and m' = a - (d - m) sqrt((v' + eps) / (v + eps)).
-
-    So a few images do: what they have in common cancels out, and of a network from which nothing
-    is pruned the statistics stay what they are.
+    See `matched_statistics`.
 
     Args:
         name: of the layer.
@@ -195,15 +193,10 @@ class BatchNormSite:
                 "images and at the network before it is pruned"
             )
         epsilon = float(dense.argument("eps", 1e-5))
-        running_mean, running_variance = (
-            dense.argument(one).double() for one in ("running_mean", "running_var")
-        )
-        scale = running_variance + epsilon
-        # A channel that is constant on these images says nothing of its scale.
-        ratio = torch.where(spread > 1e-12 * scale, variance / spread.clamp(min=1e-300), 1.0)
-        new = (scale * ratio - epsilon).clamp(min=0)
-        write(self.mean, mean - (wanted - running_mean) * ((new + epsilon) / scale).sqrt())
-        write(self.variance, new)
+        running = dense.argument("running_mean"), dense.argument("running_var")
+        new = matched_statistics((mean, variance), (wanted, spread), running, epsilon)
+        write(self.mean, new[0])
+        write(self.variance, new[1])
 
     def outcome(self) -> dict[str, Any]:
         """What it wrote, when it is finished."""
@@ -213,6 +206,42 @@ class BatchNormSite:
         """Write that, without finding it again."""
         write(self.mean, outcome["mean"])
         write(self.variance, outcome["variance"])
+
+
+Statistics = tuple[Tensor, Tensor]
+"""Mean and variance of each channel."""
+
+
+def matched_statistics(
+    pruned: Statistics, dense: Statistics, running: Statistics, epsilon: float
+) -> Statistics:
+    """The running statistics with which BatchNorm's outputs are distributed as the dense ones.
+
+    Its outputs get, in each channel, the mean and the variance that the dense network's have on
+    the same images: with its statistics m, v and with the means a, d and variances A, D of what
+    goes into the pruned and into the dense layer,
+
+    (v' + eps) = (v + eps) A / D and m' = a - (d - m) sqrt((v' + eps) / (v + eps)).
+
+    So a few images do: what they have in common cancels out, and of a network from which nothing
+    is pruned the statistics stay what they are.
+
+    Args:
+        pruned: of what goes in, (a, A).
+        dense: the same in the dense network, (d, D).
+        running: the statistics there, (m, v).
+        epsilon: eps.
+
+    Returns:
+        m' and v', in float64.
+    """
+    (mean, variance), (wanted, spread) = pruned, dense
+    running_mean, running_variance = (one.double() for one in running)
+    scale = running_variance + epsilon
+    # A channel that is constant on these images says nothing of its scale.
+    ratio = torch.where(spread > 1e-12 * scale, variance / spread.clamp(min=1e-300), 1.0)
+    new = (scale * ratio - epsilon).clamp(min=0)
+    return mean - (wanted - running_mean) * ((new + epsilon) / scale).sqrt(), new
 
 
 def _error(weight: Tensor, xx: Tensor, xy: Tensor, yy: Tensor) -> float:

@@ -1,7 +1,7 @@
 """The steps that go through the layers in order: BatchNorm, channels, reconstruction."""
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,14 +71,7 @@ def repair_layers(
         those that were left as they are, since they are not called once by a function that is
         known.
     """
-    how = LayerOptions(
-        reconstruct="reconstruct" in steps,
-        channels="channels" in steps,
-        choose="sparsegpt" in steps,
-        damping=options.damping,
-        most_values=options.most_values,
-        images=sum(map(len, batches)),
-    )
+    how = layer_options(steps, options, batches)
     solves = how.reconstruct or how.choose
     sites: dict[int, SavedSite] = {}
     if "batchnorm" in steps:
@@ -86,16 +79,15 @@ def repair_layers(
     solved: list[tuple[PrunedWeight, list[WeightSite]]] = []
     left: list[str] = []
     for weight in weights if solves or how.channels else ():
-        parts = uses.called(weight.target.parameter)
-        once = all(uses.counts[id(part)] == 1 for part in parts)
-        if not parts or not once or weight.target.attribute not in _BIASES:
+        parts = solvable_parts(weight.target, uses)
+        if not parts:
             left.append(weight.target.name)
             continue
         # The BatchNorm behind takes away any mean and scale, if its statistics are to come.
         normalised = uses.before_batch_norm.get(id(parts[0])) in sites
         if normalised and not solves:
             continue
-        of_weight = _weight_sites(weight, parts, dense, normalised, how)
+        of_weight = weight_sites(weight, parts, dense, normalised, how)
         sites |= {id(site.weight): site for site in of_weight}
         solved.append((weight, of_weight))
     if not sites:
@@ -118,7 +110,21 @@ def repair_layers(
     return {site.name: site.errors for site in of_all}, tuple(left)
 
 
-def batch_norms_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def layer_options(
+    steps: Collection[str], options: RepairOptions, batches: Sequence[Tensor]
+) -> LayerOptions:
+    """How layers are repaired by some steps of `LAYERWISE`, from batches of images."""
+    return LayerOptions(
+        reconstruct="reconstruct" in steps,
+        channels="channels" in steps,
+        choose="sparsegpt" in steps,
+        damping=options.damping,
+        most_values=options.most_values,
+        images=sum(map(len, batches)),
+    )
+
+
+def batch_norms_of(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
     """The BatchNorm layers that keep statistics."""
     return [
         (name, module)
@@ -141,12 +147,25 @@ def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, SavedSite]:
     return sites
 
 
-def _weight_sites(
+def solvable_parts(target: Target, uses: LayerUses) -> tuple[Tensor, ...]:
+    """What the calls of a weight are known by; nothing unless each is called once, by a layer."""
+    parts = uses.called(target.parameter)
+    once = all(uses.counts[id(part)] == 1 for part in parts)
+    return parts if once and target.attribute in _BIASES else ()
+
+
+def bias_of(target: Target) -> str:
+    """The attribute of the bias beside a weight that can be solved for."""
+    return _BIASES[target.attribute][0]
+
+
+def weight_sites(
     weight: PrunedWeight,
     parts: Sequence[Tensor],
-    dense: dict[int, Tensor],
+    dense: Mapping[int, Tensor],
     normalised: bool,
     options: LayerOptions,
+    make: Callable[..., WeightSite] = WeightSite,
 ) -> list[WeightSite]:
     """The sites of a weight that is called as a whole or in parts, each with its part of the bias.
 
@@ -156,6 +175,7 @@ def _weight_sites(
         dense: what the dense network has in the place of the model's tensors.
         normalised: whether a BatchNorm behind it is repaired, too.
         options: how it is repaired.
+        make: makes a site.
     """
     target, count = weight.target, len(parts)
     attribute, which, of = _BIASES[target.attribute]
@@ -169,8 +189,7 @@ def _weight_sites(
     values = (names, parts, biases, start.chunk(count), weight.mask.chunk(count))
     around_mean = bias is not None or normalised
     return [
-        WeightSite(*each, around_mean=around_mean, options=options)
-        for each in zip(*values, strict=True)
+        make(*each, around_mean=around_mean, options=options) for each in zip(*values, strict=True)
     ]
 
 

@@ -69,7 +69,7 @@ class RepairOptions:
         InvalidArgumentError: a value is out of range.
     """
 
-    damping: float = 0.01
+    damping: float = 0.1
     batch_size: int = 8
     most_values: int = 200_000
     memory: int = 2**29
@@ -85,7 +85,7 @@ class RepairOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "most_values", "memory", "iterations", "distill_batch_size"):
             object.__setattr__(self, name, check_count(name, getattr(self, name)))
-        check_positive("damping", self.damping, 0.01)
+        check_positive("damping", self.damping, 0.1)
         check_positive("learning_rate", self.learning_rate, 1e-3)
         object.__setattr__(self, "seed", check_seed("seed", self.seed))
         if self.features:

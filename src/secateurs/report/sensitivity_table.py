@@ -24,11 +24,18 @@ def layers_and_ratios(rows: Sequence[SensitivityRow]) -> tuple[list[str], list[f
 
 
 def describe_sensitivity(rows: Sequence[SensitivityRow]) -> str:
-    """The network, the images and what counts as right, in one line."""
+    """The images, what counts as right, and how layers were repaired, in one line."""
     row = rows[0]
     split = f" ({row.split})" if row.split else ""
     right = f"{row.dense_top1:.1f}% right" if row.labels == "data" else "no labels read"
-    return f"{row.count:,} images of {row.data or 'the loader'}{split}, dense {right}"
+    said = f"{row.count:,} images of {row.data or 'the loader'}{split}, dense {right}"
+    if not row.repair:
+        return said
+    steps = row.repair.replace(";", ", ")
+    source = row.calibration or "the calibration"
+    return (
+        f"{said}; the layer repaired by {steps} from {row.calibration_count:,} images of {source}"
+    )
 
 
 def print_sensitivity_table(

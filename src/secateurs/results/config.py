@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
-from secateurs._io.regular_files import read_regular
+from secateurs._io.regular_files import read_if_there
 from secateurs._io.text import printable
-from secateurs.errors import Argument, FailureError, InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 
 OTHER_OUTPUT = (" give another ", Argument("output"), ", or ", Argument("overwrite", True))
 """How errors about a folder of other results end."""
@@ -25,12 +25,9 @@ def read_config(path: Path) -> dict[str, Any] | None:
         InvalidArgumentError: The file is not a JSON object.
         FailureError: The file cannot be read.
     """
+    content = read_if_there(path)
     try:
-        return parse_object(read_regular(path))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        return None if content is None else parse_object(content)
     except BrokenJSONError as error:
         raise InvalidArgumentError(
             f"{path} is not a configuration ({error});", *OTHER_OUTPUT

@@ -4,15 +4,16 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from secateurs.errors import Argument, FailureError
 from secateurs.results.file_access import create, keep_access
 
 _NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_TEMPORARY = ".{name}.{pid}.tmp"
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]{1,10})\.tmp", re.DOTALL)
+"""What `temporary_of` makes of a name."""
 
 
 def replace_files(contents: Mapping[Path, bytes]) -> None:
@@ -29,13 +30,11 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     staged: dict[Path, Path] = {}
     path = Path()
     for folder in {path.parent for path in contents}:
-        names = tuple(path.name for path in contents if path.parent == folder)
-        remove_leftovers(folder, names, of_running=False)
+        remove_leftovers(folder, lambda name, at=folder: at / name in contents, of_running=False)
     try:
         for path, content in contents.items():
-            temporary = path.with_name(_TEMPORARY.format(name=path.name, pid=os.getpid()))
-            staged[path] = temporary
-            _write_through(temporary, content, path)
+            staged[path] = temporary_of(path)
+            _write_through(staged[path], content, path)
         _rename_all(staged)
         for folder in {path.parent for path in staged}:
             sync_folder(folder)
@@ -78,27 +77,36 @@ def write_failure(path: Path, error: OSError) -> FailureError:
     )
 
 
-def remove_leftovers(folder: Path, names: tuple[str, ...], *, of_running: bool = True) -> None:
-    """Remove the temporary files that a killed process left behind.
+def temporary_of(path: Path) -> Path:
+    """The name, in the same folder, under which this process writes what becomes ``path``."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(
+    folder: Path, wanted: Callable[[str], bool], *, of_running: bool = False
+) -> None:
+    """Remove the temporary files and folders that killed processes left behind.
 
     Args:
         folder: the folder.
-        names: the names of the final files.
+        wanted: tells of the name of a final file whether it counts.
         of_running: whether also those whose process number is in use: right where a lock says
             that no other process writes here.
     """
-    wanted = set(names)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         found = [(Path(entry.path), _LEFTOVER.fullmatch(entry.name)) for entry in entries]
         for path, match in found:
-            if match is None or match["name"] not in wanted:
+            if match is None or not wanted(match["name"]):
                 continue
-            if of_running or not is_another_process(int(match["pid"])):
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            if not of_running and _is_another_process(int(match["pid"])):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
-def is_another_process(pid: int) -> bool:
+def _is_another_process(pid: int) -> bool:
     """Whether a process of this number runs that is not this one."""
     if pid == os.getpid():
         return False  # in containers the same numbers are used again

@@ -17,6 +17,7 @@ from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.layer_row import LAYERS
 from secateurs.results.progress_files import PROGRESS, ProgressFiles
 from secateurs.results.row import Row
+from secateurs.results.run_command import COMMAND, EARLIER, command_text
 
 JSONL = "results.jsonl"
 CSV = "results.csv"
@@ -82,7 +83,9 @@ class Results(ProgressFiles, Generic[R]):
         growing: Collection[str] = (),
         optional: Mapping[str, str] = MappingProxyType({}),
     ) -> bool:
-        """Lock the folder and write the configuration of the run into it.
+        """Lock the folder, and write the configuration of the run into it.
+
+        On the command line, the command is written, too (`secateurs.results.run_command`).
 
         Args:
             config: What is going to be run; anything that JSON can hold (paths become text).
@@ -102,8 +105,8 @@ class Results(ProgressFiles, Generic[R]):
             FailureError: Another process writes here, or the disk is full.
         """
         self._lock.acquire()
-        names = (JSONL, CSV, CONFIG, PROGRESS, OUTCOMES, *self._half_written())
-        remove_leftovers(self.folder, names)
+        names = {JSONL, CSV, CONFIG, COMMAND, PROGRESS, OUTCOMES, *self._half_written()}
+        remove_leftovers(self.folder, names.__contains__, of_running=True)
         wanted = plain(dict(config))
         if overwrite:
             self._clear()
@@ -114,9 +117,11 @@ class Results(ProgressFiles, Generic[R]):
             rows = [self._row.renamed(each) for each in read_jsonl(self.folder / JSONL)]
             if rows or (self.folder / CSV).exists():
                 self._write(rows)
-        text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
-        if _content(self.folder / CONFIG) != text.encode():
-            replace_files({self.folder / CONFIG: text.encode()})
+        texts = {CONFIG: json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"}
+        command = command_text()
+        if command is not None:
+            texts[COMMAND] = command
+        self._replace({name: text.encode() for name, text in texts.items()})
         return resumed
 
     def rows(self) -> list[R]:
@@ -186,16 +191,22 @@ class Results(ProgressFiles, Generic[R]):
 
     def _clear(self) -> None:
         # The configuration last: rows must never be without theirs.
-        for name in (*self._progress_names(), LAYERS, OUTCOMES, CSV, JSONL, CONFIG):
+        left = (COMMAND, EARLIER, LAYERS, OUTCOMES, CSV, JSONL, CONFIG)
+        for name in (*self._progress_names(), *left):
             self._remove(name)
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        contents = {
-            self.folder / JSONL: jsonl_text(rows).encode(errors="backslashreplace"),
-            self.folder / CSV: csv_text(rows, self._row.columns()).encode(errors="replace"),
-        }
-        # Only what has changed: finished results can be shown even if the disk is full.
-        stale = {path: new for path, new in contents.items() if _content(path) != new}
+        self._replace(
+            {
+                JSONL: jsonl_text(rows).encode(errors="backslashreplace"),
+                CSV: csv_text(rows, self._row.columns()).encode(errors="replace"),
+            }
+        )
+
+    def _replace(self, contents: Mapping[str, bytes]) -> None:
+        """Replace the files that change: finished results can be shown even on a full disk."""
+        found = {self.folder / name: content for name, content in contents.items()}
+        stale = {path: content for path, content in found.items() if _content(path) != content}
         if stale:
             replace_files(stale)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
-from secateurs._io.regular_files import read_regular
+from secateurs._io.regular_files import read_if_there, read_regular, reading
 from secateurs.errors import Argument, FailureError
 from secateurs.results.record import Record
 
@@ -31,12 +31,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         FailureError: Another line is broken, or the file cannot be read.
     """
-    try:
-        content = read_regular(path).removeprefix(_MARK)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    content = (read_if_there(path) or b"").removeprefix(_MARK)
     lines = [line for line in content.split(b"\n") if line.strip()]
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
@@ -59,8 +54,10 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         FailureError: The file is no csv in UTF-8, a row has more cells than the header, or the file
             cannot be read.
     """
+    with reading(path):
+        content = read_regular(path)
     try:
-        text = read_regular(path).decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
         rows: list[dict[Any, Any]] = list(csv.DictReader(io.StringIO(text, newline="")))
     except UnicodeDecodeError as error:
         raise FailureError(
@@ -69,8 +66,6 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         ) from error
     except csv.Error as error:
         raise FailureError(f"cannot read {path} ({error}); read results.jsonl") from error
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     if rows and None in rows[-1].values():  # incomplete: cells at the end are missing
         rows.pop()
     for number, row in enumerate(rows, start=1):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from secateurs._io.json_objects import BrokenJSONError, as_list, as_text, parse_object
-from secateurs._io.regular_files import read_regular
+from secateurs._io.regular_files import read_if_there
 from secateurs.errors import FailureError
 from secateurs.results.row import Row
 
@@ -58,13 +58,12 @@ def read_outcomes(folder: Path) -> dict[str, list[str]]:
         FailureError: The file is broken or cannot be read.
     """
     path = folder / OUTCOMES
-    try:
-        values = parse_object(read_regular(path))
-        return {key: [unpacked(as_text(each)) for each in as_list(values[key])] for key in values}
-    except FileNotFoundError:
+    content = read_if_there(path)
+    if content is None:
         return {}
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        values = parse_object(content)
+        return {key: [unpacked(as_text(each)) for each in as_list(values[key])] for key in values}
     except BrokenJSONError as error:
         raise FailureError(
             f"{path} is broken ({error}); remove it, and runs are compared without pairing"

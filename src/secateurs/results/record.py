@@ -29,6 +29,14 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 """Limits of the columns that several kinds of rows have; a kind may have its own instead."""
 
+UNREPAIRED: Mapping[str, Any] = {
+    "repair": "",
+    "calibration": "",
+    "calibration_sha256": "",
+    "calibration_count": 0,
+}
+"""Columns of rows that were written before there were repairs."""
+
 
 class Record:
     """One row of a results file; each kind of rows is a frozen dataclass derived from this.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from secateurs.errors import FailureError
-from secateurs.results.record import COUNT, PERCENT, ROUNDING, SIZE, Record
+from secateurs.results.record import COUNT, PERCENT, ROUNDING, SIZE, UNREPAIRED, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Row(Record):
     @classmethod
     def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """A row or configuration of a version that repaired nothing, with the columns of now."""
-        return {**values, **{k: v for k, v in _UNREPAIRED.items() if k not in values}}
+        return {**UNREPAIRED, **values}
 
     def check(self) -> None:
         """Compare the numbers of correct predictions with the images and the accuracies.
@@ -115,12 +115,6 @@ class Row(Record):
 
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_UNREPAIRED: dict[str, Any] = {
-    "repair": "",
-    "calibration": "",
-    "calibration_sha256": "",
-    "calibration_count": 0,
-}
 
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""

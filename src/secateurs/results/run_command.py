@@ -2,17 +2,18 @@
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from secateurs._io.json_objects import as_list, as_text, member, parse_object
-from secateurs._io.regular_files import read_regular
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.results.durable import replace_files
+from secateurs._io.regular_files import read_if_there
+from secateurs.errors import InvalidArgumentError
 
 COMMAND = "command.json"
-_EARLIER = "command.txt"  # earlier versions wrote the command as a shell reads it
+EARLIER = "command.txt"  # earlier versions wrote the command as a shell reads it
 
 
 @dataclass(frozen=True)
@@ -22,34 +23,42 @@ class RunCommand:
     Attributes:
         name: Its name, such as "sweep".
         options: The words after it.
+        version: Of secateurs.
     """
 
     name: str
     options: Sequence[str]
+    version: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """As a shell reads it."""
         return " ".join(map(shlex.quote, ("secateurs", self.name, *self.options)))
 
 
-def write_command(folder: Path, command: RunCommand, version: str = "") -> None:
-    """Write the command that made the results of a folder.
+_RUNNING: ContextVar[RunCommand | None] = ContextVar("running", default=None)
 
-    Args:
-        folder: the folder.
-        command: the command.
-        version: of secateurs.
 
-    Raises:
-        FailureError: The file cannot be written.
-    """
+@contextmanager
+def running(command: RunCommand) -> Generator[None]:
+    """Within the block, a command runs: a folder of results that is opened there gets it."""
+    token = _RUNNING.set(command)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def command_text() -> str | None:
+    """The content of `COMMAND` for the command that runs now; None where none does."""
+    command = _RUNNING.get()
+    if command is None:
+        return None
     content = {
-        "secateurs": version,
+        "secateurs": command.version,
         "command": command.name,
         "options": list(command.options),
     }
-    text = json.dumps(content, indent=2) + "\n"  # escaped: paths need not be UTF-8
-    replace_files({folder / COMMAND: text.encode()})
+    return json.dumps(content, indent=2) + "\n"  # escaped: paths need not be UTF-8
 
 
 def read_command(folder: Path) -> RunCommand | None:
@@ -60,18 +69,17 @@ def read_command(folder: Path) -> RunCommand | None:
         FailureError: The file cannot be read.
     """
     path = folder / COMMAND
+    content = read_if_there(path)
     try:
-        if not path.exists():
-            path = folder / _EARLIER
-            words = read_regular(path).decode(errors="surrogateescape")
-            _, name, *options = shlex.split(words)
-            return RunCommand(name, options)
-        content = parse_object(read_regular(path))
-        options = as_list(member(content, "options"))
-        return RunCommand(as_text(member(content, "command")), list(map(as_text, options)))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
+        if content is not None:
+            found = parse_object(content)
+            options = as_list(member(found, "options"))
+            return RunCommand(as_text(member(found, "command")), list(map(as_text, options)))
+        path = folder / EARLIER
+        content = read_if_there(path)
+        if content is None:
+            return None
+        _, name, *options = shlex.split(content.decode(errors="surrogateescape"))
+        return RunCommand(name, options)
     except ValueError as error:  # also what is wrong with the JSON
         raise InvalidArgumentError(f"{path} holds no options of a run ({error})") from error

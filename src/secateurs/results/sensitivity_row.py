@@ -1,10 +1,11 @@
 """The row of a sensitivity run: one layer pruned alone, at one ratio."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from secateurs.errors import FailureError
-from secateurs.results.record import COUNT, PERCENT, ROUNDING, Record
+from secateurs.results.record import COUNT, PERCENT, ROUNDING, UNREPAIRED, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class SensitivityRow(Record):
         labels: "data", or "dense" where the dense network's classes stand for the labels, so that
             no label was read.
         layer: Name of the parameter that was pruned.
+        repair: Steps by which the layer was repaired, joined by ";", or "".
         p_prune: Ratio of the layer's units that are candidates, 0 to 1.
         achieved: Ratio of the layer's weights (elements) that were pruned.
         targets: Number of weights (elements) of the layer.
@@ -42,6 +44,10 @@ class SensitivityRow(Record):
     granularity: str
     score: str
     score_data: str
+    repair: str = ""
+    calibration: str = ""
+    calibration_sha256: str = ""
+    calibration_count: int = 0
     p_prune: float
     p_bern: float
     seed: int
@@ -69,6 +75,11 @@ class SensitivityRow(Record):
     dtype: str
     duration: float
     versions: str
+
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A row or configuration of a version that repaired nothing, with the columns of now."""
+        return {**UNREPAIRED, **values}
 
     def check(self) -> None:
         """Compare the images that flip with the change of accuracy.

@@ -17,19 +17,17 @@ from secateurs.originals.model_lock import changing
 from secateurs.originals.restore_weights import compare_all_values
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.coverage_count import warn_of_coverage
-from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import separate_targets_in
 from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates, Levels
 from secateurs.selection.neighbours import check_neighbours, choose_neighbours
-from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.sharded.sharded_threshold import choose_sharded
 from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.tie_breaking import Marks
-from secateurs.selection.unit_scores import ShardScores, score_all
+from secateurs.selection.unit_scores import score_all
 
 
 @shows(SelectionOptions)
@@ -98,6 +96,12 @@ def select_levels(
 
     Raises:
         InvalidArgumentError: as `select`, or no ratio, or more than 255.
+
+    Example:
+        >>> import torch
+        >>> levels = select_levels(torch.nn.Linear(4, 5), [0.1, 0.3])
+        >>> [levels.at(ratio).count for ratio in levels.ratios]
+        [2, 6]
     """
     if not isinstance(ratios, Iterable):
         raise InvalidArgumentError(f"ratios must be several values of p_prune; write [{ratios!r}]")
@@ -186,29 +190,31 @@ class Scored:
         targets: the weights.
         units: those of each weight, by its name.
         scores: of each weight.
-        scope: see `SelectionOptions`.
+        options: of the selection.
         group: the ranks that hold the model, which call together.
     """
 
     targets: Sequence[Target]
     units: dict[str, Units]
     scores: list[Scores]
-    scope: str
+    options: SelectionOptions
     group: ProcessGroup
 
     @property
     def competing(self) -> list[list[Scores]]:
-        """The scores in groups that compete, where whole weights do."""
-        return [[one] for one in self.scores] if self.scope == "layer" else [self.scores]
+        """The scores in groups; those of one group compete. Not for the scope N:M."""
+        return [[one] for one in self.scores] if self.options.scope == "layer" else [self.scores]
 
     def chosen(self, p_prune: float) -> list[torch.Tensor]:
         """Mark the candidates among this rank's units of each parameter."""
-        neighbours = NOfM.read(self.scope)
-        if neighbours is None:
-            masks = self._smallest(p_prune)
-        else:
-            pruned = neighbours.pruned if p_prune else 0
-            with self.group.together():
+        neighbours = self.options.neighbours
+        if neighbours is None and self.group.is_sharded:  # no rank has all scores
+            return choose_sharded(self.competing, p_prune, self.group)
+        with self.group.together():
+            if neighbours is None:
+                masks = self._smallest(p_prune)
+            else:
+                pruned = neighbours.pruned if p_prune else 0
                 masks = choose_neighbours(self.scores, self.targets, pruned, neighbours.of)
         self.group.check_replicas(
             "the sum of the candidates (the weights must be equal)", lambda: _sum(masks)
@@ -219,21 +225,13 @@ class Scored:
         # The masks are adjacent in memory, so that a draw goes through all of them as one tensor.
         masks = Marks.empty([one.values for one in self.scores]).masks
         first = 0
-        with self.group.together():
-            for several in self.competing:
-                marks = Marks(masks[first : first + len(several)])
-                total = sum(scores.values.numel() for scores in several)
-                # round() as in torch.nn.utils.prune: halves go to the even number.
-                candidate_masks(several, round(p_prune * total), marks)
-                first += len(several)
+        for several in self.competing:
+            marks = Marks(masks[first : first + len(several)])
+            total = sum(scores.values.numel() for scores in several)
+            # round() as in torch.nn.utils.prune: halves go to the even number.
+            candidate_masks(several, round(p_prune * total), marks)
+            first += len(several)
         return masks
-
-
-class ShardedScored(Scored):
-    """The scores of the units on this rank, where the model is divided over ranks."""
-
-    def _smallest(self, p_prune: float) -> list[torch.Tensor]:
-        return choose_sharded(self.competing, p_prune, self.group)
 
 
 def scored(
@@ -242,26 +240,30 @@ def scored(
     generator: torch.Generator | None,
     barrier: Barrier | None,
 ) -> Scored:
-    """Score the units; a barrier makes it warn."""
-    group, score, random = contents.group, options.score, options.criterion.is_random
-    needed_for = Argument("score", score) if random else None
+    """Find and score the units; the caller holds the model's lock.
+
+    Args:
+        contents: of the network.
+        options: the options, the same on all ranks.
+        generator: as for `select`.
+        barrier: as for `choose`; None if it is not to warn.
+    """
+    group, criterion, choice = contents.group, options.criterion, options.layer_choice
+    needed_for = Argument("score", options.score) if criterion.is_random else None
     source = group.generator(generator, options.seed, needed_for)
-    choice = LayerChoice(options.layers, options.include, options.exclude)
     targets = separate_targets_in(contents, choice)
-    neighbours = NOfM.read(options.scope)
-    if neighbours is not None:
-        check_neighbours(targets, neighbours, options.exclude)
+    if options.neighbours is not None:
+        check_neighbours(targets, options.neighbours, options.exclude)
     compare_all_values(contents.modules, group)
     units = [units_of(target, options.granularity) for target in targets]
     if not any(one.count for one in units):
         raise InvalidArgumentError("the chosen weights are all empty: there is nothing to prune")
     if barrier is not None:
         warn_of_coverage(contents, targets, choice, barrier=barrier)
-    with group.shared(source) if random else nullcontext(source) as same:
-        scores = score_all(targets, units, score, same, group)
+    with group.shared(source) if criterion.is_random else nullcontext(source) as same:
+        scores = score_all(targets, units, criterion, same, group)
     by_name = {target.name: own for target, own in zip(targets, units, strict=True)}
-    kind = ShardedScored if isinstance(scores[0], ShardScores) else Scored
-    return kind(targets, by_name, scores, options.scope, group)
+    return Scored(targets, by_name, scores, options, group)
 
 
 def _sum(masks: Sequence[torch.Tensor]) -> int:

@@ -3,17 +3,17 @@
 import torch
 
 from secateurs._tensors.float_keys import Scores
-from secateurs.criteria import Score, criterion_of
+from secateurs.criteria import Criterion
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import Units
 from secateurs.parameters.target import Target
 
 
 def score_units(
-    target: Target, units: Units, score: Score, generator: torch.Generator | None
+    target: Target, units: Units, criterion: Criterion, generator: torch.Generator | None
 ) -> Scores:
     """Score every unit of ``target``; the arguments and errors are those of `raw_scores`."""
-    raw = raw_scores(target, units, score, generator)
+    raw = raw_scores(target, units, criterion, generator)
     if not units.pooled or tuple(raw.values.shape) != units.shape:
         # The scores are per unit already: `Scores.absolute` spares a copy of absolute values.
         return raw
@@ -22,20 +22,19 @@ def score_units(
 
 
 def raw_scores(
-    target: Target, units: Units, score: Score, generator: torch.Generator | None
+    target: Target, units: Units, criterion: Criterion, generator: torch.Generator | None
 ) -> Scores:
     """Score every element or every unit of ``target``, as the criterion does.
 
     Args:
         target: the weight.
         units: how its elements fall into units.
-        score: see `secateurs.criteria.criterion_of`.
+        criterion: how it is scored.
         generator: where random scores come from.
 
     Raises:
         InvalidArgumentError: the criterion returns a wrong shape or type, or finds no gradient.
     """
-    criterion = criterion_of(score)
     if criterion.function is None:
         device = generator.device if generator is not None else torch.device("cpu")
         drawn = torch.rand(units.unit, generator=generator, dtype=torch.float64, device=device)

@@ -8,7 +8,7 @@ from secateurs._validation import check_choice, check_keywords, check_seed
 from secateurs.criteria import Criterion, Score, criterion_of
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.granularity import GRANULARITIES
-from secateurs.parameters.layer_choice import Layers, Patterns, pattern_list
+from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns, pattern_list
 from secateurs.parameters.layer_kinds import LAYER_NAMES
 from secateurs.selection.scopes import NOfM, ratio_in
 
@@ -69,7 +69,7 @@ class SelectionOptions:
 
     def __post_init__(self) -> None:
         check_choice("granularity", self.granularity, GRANULARITIES)
-        if NOfM.read(self.scope) is not None and self.granularity != "weight":
+        if self.neighbours is not None and self.granularity != "weight":
             raise InvalidArgumentError(
                 Argument("scope", self.scope),
                 " chooses single weights: write ",
@@ -103,6 +103,16 @@ class SelectionOptions:
             InvalidArgumentError: it is no ratio, or not that of the scope.
         """
         return ratio_in(self.scope, p_prune)
+
+    @property
+    def neighbours(self) -> NOfM | None:
+        """N and M of the scope N:M; None for the other scopes."""
+        return NOfM.read(self.scope)
+
+    @property
+    def layer_choice(self) -> LayerChoice:
+        """Which weights compete: ``layers``, ``include`` and ``exclude``."""
+        return LayerChoice(self.layers, self.include, self.exclude)
 
     @property
     def criterion(self) -> Criterion:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateurs._tensors.float_keys import Scores
-from secateurs.criteria import Score, criterion_of
+from secateurs.criteria import Criterion
 from secateurs.distributed.process_group import Array, ProcessGroup
 from secateurs.distributed.shard import Shard
 from secateurs.masks.granularity import Units, are_cut
@@ -35,7 +35,7 @@ class ShardScores(Scores):
 def score_all(
     targets: Sequence[Target],
     units: Sequence[Units],
-    score: Score,
+    criterion: Criterion,
     generator: torch.Generator | None,
     group: ProcessGroup,
 ) -> list[Scores]:
@@ -47,7 +47,7 @@ def score_all(
     Args:
         targets: the weights that compete.
         units: those of each target.
-        score: see `secateurs.criteria.criterion_of`.
+        criterion: how they are scored.
         generator: the source of random scores, in the same state on every rank.
         group: the ranks that hold the model; all call together.
 
@@ -56,20 +56,21 @@ def score_all(
     """
     with group.together():
         pairs = zip(targets, units, strict=True)
-        scored = [_score(target, own_units, score, generator) for target, own_units in pairs]
+        scored = [_score(target, own_units, criterion, generator) for target, own_units in pairs]
     return [_added_up(one, group) for one in scored]
 
 
-def _score(target: Target, units: Units, score: Score, generator: torch.Generator | None) -> Scores:
+def _score(
+    target: Target, units: Units, criterion: Criterion, generator: torch.Generator | None
+) -> Scores:
     shard = units.placement
     if shard is None:
-        return score_units(target, units, score, generator)
-    criterion = criterion_of(score)
+        return score_units(target, units, criterion, generator)
     if criterion.is_random and generator is not None and generator.device.type == "cpu":
         return _random(target, shard, generator)
     # A function may fail on one rank alone; then all ranks must fail before the next collective.
     with nullcontext() if criterion.is_built_in else target.group.together():
-        raw = raw_scores(target, units, score, generator)
+        raw = raw_scores(target, units, criterion, generator)
     if tuple(raw.values.shape) != units.shape:
         return ShardScores(raw.name, shard.of(raw.values), raw.absolute, shard)
     elements = target.shard

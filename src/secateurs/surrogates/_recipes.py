@@ -77,6 +77,12 @@ def rapa(model: nn.Module, p_bern: float = 0.05, *, seed: int = 0, **options: An
 
     Raises:
         InvalidArgumentError: as `Diversified`, or the network has no such layer.
+
+    Example:
+        >>> import torch
+        >>> surrogate = rapa(torch.nn.Linear(8, 4), p_bern=0.1)
+        >>> [target.name for target in surrogate.targets]
+        ['weight', 'bias']
     """
     if "include" not in options:
         options["include"] = _normalisation_and_fully_connected(model)
@@ -110,6 +116,13 @@ def mup(
 
     Raises:
         InvalidArgumentError: as `Diversified`.
+
+    Example:
+        >>> import torch
+        >>> surrogate = mup(torch.nn.Linear(8, 4), p_prune=0.25)
+        >>> _ = surrogate(torch.ones(1, 8))
+        >>> surrogate.masks.sparsity
+        0.25
     """
     options.setdefault("scope", "layer")
     return MUP(model, p_prune, p_bern, seed=seed, **options)

@@ -24,7 +24,11 @@ from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_inside
 from secateurs.surrogates.draw_sequence import DrawSequence, check_redraw
 from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
-from secateurs.surrogates.network_snapshot import NetworkSnapshot, check_model, surrogate_barrier
+from secateurs.surrogates.network_snapshot import (
+    NetworkSnapshot,
+    checked_contents,
+    surrogate_barrier,
+)
 from secateurs.surrogates.numbered_draws import Draw, placed_like, seed_of
 from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
@@ -97,7 +101,7 @@ class Diversified(ModuleProxy):
     ):
         if "mode" in options:
             raise InvalidArgumentError("a surrogate has no option mode: write prune_type")
-        check_model(model)
+        contents = checked_contents(model)
         super().__init__(model)
         self.p_bern = check_ratio("p_bern", p_bern)
         self.redraw = check_redraw(redraw)
@@ -107,7 +111,7 @@ class Diversified(ModuleProxy):
         self._sequence = DrawSequence()
         self._snapshot: NetworkSnapshot | None = None
         self.restart(0 if self.options.seed is None else self.options.seed)
-        self.reselect()
+        self._select(contents)
 
     @property
     def seed(self) -> int:
@@ -139,9 +143,12 @@ class Diversified(ModuleProxy):
 
     def reselect(self) -> None:
         """Choose the candidates anew by the current weights, as after training or loading."""
-        self._snapshot = None
-        self._choose_candidates()
-        self._current_snapshot()
+        self._select(ModelContents(self.network))
+
+    def _select(self, contents: ModelContents) -> None:
+        snapshot = NetworkSnapshot(contents, self.options, self.prune_type)
+        self._choose_candidates(contents)
+        self._snapshot = snapshot if snapshot.lasting else None
 
     def _barrier(self, target: Target) -> str:
         in_gradients = gradient_barrier(target) if self.prune_type == "gradient" else ""
@@ -254,15 +261,15 @@ class Diversified(ModuleProxy):
         snapshot = self._snapshot
         if snapshot is not None and snapshot.is_current():
             return snapshot
-        snapshot = NetworkSnapshot(self.network, self.options, self.prune_type)
+        contents = ModelContents(self.network)
+        snapshot = NetworkSnapshot(contents, self.options, self.prune_type)
+        if not snapshot.fits(self._candidates):
+            self._choose_candidates(contents)
         if snapshot.lasting:
             self._snapshot = snapshot
-        if not snapshot.fits(self._candidates):
-            self._choose_candidates()
         return snapshot
 
-    def _choose_candidates(self) -> None:
-        contents = ModelContents(self.network)
+    def _choose_candidates(self, contents: ModelContents) -> None:
         self._candidates = choose(contents, self.p_prune, self.options, barrier=self._barrier)
         self._sequence.forget()
 

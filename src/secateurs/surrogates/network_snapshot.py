@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.distributed.model_group import group_of
 from secateurs.errors import Advice, InvalidArgumentError
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
 from secateurs.gradient_pruning.pruned_forward import FAST_PATHS
 from secateurs.originals.module_state import is_pruned
-from secateurs.parameters.prunable_parameters import find_targets
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.prunable_parameters import targets_in
 from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionOptions
@@ -20,30 +20,26 @@ from secateurs.surrogates.module_proxy import ModuleProxy
 from secateurs.surrogates.thread_parameters import holders_of, parameters_of
 
 
-def check_model(model: object) -> None:
-    """Check that a surrogate can be made of a model."""
-    if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(f"model must be an nn.Module, got {type(model).__name__}")
+def checked_contents(model: nn.Module) -> ModelContents:
+    """The contents of a model, of which a surrogate can be made.
+
+    Raises:
+        InvalidArgumentError: the model is no module, divided over ranks, or a surrogate itself.
+    """
+    contents = ModelContents(model)
     if isinstance(model, ModuleProxy):
         raise InvalidArgumentError("the model is a surrogate already: give its .network")
-    check_unpruned(model)
-    if group_of(model).is_sharded:
-        raise InvalidArgumentError(
-            "the model is divided over ranks, which surrogates are not made for: give each rank a "
-            "whole model"
-        )
-
-
-def check_unpruned(model: nn.Module) -> None:
-    """Check that a model is not pruned: a surrogate would prune it further."""
-    if any(map(is_pruned, model.modules())):
-        raise InvalidArgumentError(
-            "the model is pruned: call secateurs.restore(model) or make_permanent(model) first"
-        )
+    contents.refuse_ranks("a surrogate", "give each rank a whole model")
+    return contents
 
 
 class NetworkSnapshot:
     """The weights that compete in a network as it is now, and the modules that have them.
+
+    Args:
+        contents: of the network.
+        options: which weights compete.
+        prune_type: ``"global"`` or ``"gradient"``.
 
     Attributes:
         targets: the weights, in order.
@@ -56,11 +52,12 @@ class NetworkSnapshot:
             for one call.
     """
 
-    def __init__(self, network: nn.Module, options: SelectionOptions, prune_type: str):
-        check_unpruned(network)
-        self.targets = find_targets(
-            network, layers=options.layers, include=options.include, exclude=options.exclude
-        )
+    def __init__(self, contents: ModelContents, options: SelectionOptions, prune_type: str):
+        if any(is_pruned(module) for _, module in contents.modules):
+            raise InvalidArgumentError(  # a surrogate would prune it further
+                "the model is pruned: call secateurs.restore(model) or make_permanent(model) first"
+            )
+        self.targets = targets_in(contents, options.layer_choice)
         for target in self.targets:
             for module, _ in target.places:
                 _check_holder(target.name, module)
@@ -69,7 +66,7 @@ class NetworkSnapshot:
         self.holders = holders_of([target.places for target in self.targets])
         # A scripted module has no ordinary submodules, and takes no hooks.
         scripted = torch.jit.ScriptModule
-        self.modules = [m for m in network.modules() if not isinstance(m, scripted)]
+        self.modules = [m for _, m in contents.modules if not isinstance(m, scripted)]
         self.fast = [module for module in self.modules if isinstance(module, FAST_PATHS)]
         self._seen = _ids_of(self.modules)
 

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 from secateurs._io.text import listed
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks, check_masks
+from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import is_pruned, masks_of, original_of, originals_of
 from secateurs.originals.original import Original
 from secateurs.originals.restore_weights import compare_all_values, copy_bits, forget_originals
@@ -26,7 +27,7 @@ _Place = tuple[nn.Module, str]  # a module, and the name of a parameter in it
 
 
 def from_torch_prune(model: Model) -> Model:
-    """Take over a model that ``torch.nn.utils.prune`` pruned: the same masks and values, our way.
+    """Take over a model that ``torch.nn.utils.prune`` pruned, with the same masks and values.
 
     What was called ``weight_orig`` is the parameter ``weight`` again, the same object, so an
     optimizer that has it goes on. `secateurs.restore` puts the values back that were in it, and the
@@ -51,24 +52,20 @@ def from_torch_prune(model: Model) -> Model:
         >>> sorted(model.state_dict()), sc.sparsity(model).ratio
         (['bias', 'weight'], 0.5)
     """
-    masks = _masks_in(model)
-    _refuse_own(model)
-    _check_shared(model, masks)
-    for module, attribute in masks:
-        _take_off(module, attribute)
-    try:
-        contents = ModelContents(model)
-        found = {
-            target.name: masks[place]
-            for target in contents.targets.values()
-            for place in target.places[:1]
-            if place in masks
-        }
-        return apply_masks(model, Masks.from_tensors(found))
-    except BaseException:
-        for (module, attribute), keep in masks.items():
-            _put_on(module, attribute, keep)
-        raise
+    with changing(model):
+        masks = _masks_in(model)
+        _refuse_own(model)
+        _check_shared(model, masks)
+        for module, attribute in masks:
+            _take_off(module, attribute)
+        try:
+            targets = ModelContents(model).targets.values()
+            found = {t.name: masks[t.places[0]] for t in targets if t.places[0] in masks}
+            return apply_masks(model, Masks.from_tensors(found))
+        except BaseException:
+            for (module, attribute), keep in masks.items():
+                _put_on(module, attribute, keep)
+            raise
 
 
 @torch.no_grad()
@@ -97,11 +94,13 @@ def to_torch_prune(model: Model, masks: Masks | None = None) -> Model:
         (['bias', 'weight_mask', 'weight_orig'], 8)
     """
     contents = ModelContents(model)
-    if contents.group.is_sharded:
-        raise InvalidArgumentError(
-            "torch.nn.utils.prune does not know models that are divided over ranks: gather the "
-            "weights, and hand in a whole model"
-        )
+    contents.refuse_ranks("torch.nn.utils.prune", "gather the weights, and load them into one")
+    with changing(model):
+        _hand_over(contents, masks)
+    return model
+
+
+def _hand_over(contents: ModelContents, masks: Masks | None) -> None:
     if any(masks_of(module) for _, module in contents.modules):
         raise InvalidArgumentError(
             "torch.nn.utils.prune cannot prune the backward pass alone: call "
@@ -112,7 +111,7 @@ def to_torch_prune(model: Model, masks: Masks | None = None) -> Model:
         _refuse_names(
             place for n, t in contents.targets.items() if n in masks for place in t.places
         )
-        apply_masks(model, masks)
+        apply_masks(contents.model, masks)
     compare_all_values(contents.modules)
     rows = [
         (module, attribute, original)
@@ -131,7 +130,6 @@ def to_torch_prune(model: Model, masks: Masks | None = None) -> Model:
         if not original.was_trained and original.repaired is None:
             copy_bits(original.parameter, original.values)
         _put_on(module, attribute, keep)
-    return model
 
 
 def _masks_in(model: nn.Module) -> dict[_Place, torch.Tensor]:

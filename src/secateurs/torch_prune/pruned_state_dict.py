@@ -52,11 +52,18 @@ def join_state_dict(state: Mapping[str, torch.Tensor], masks: Masks) -> dict[str
         masks: for some of its parameters.
 
     Returns:
-        It with ``NAME_orig`` and ``NAME_mask`` in the place of each NAME that has a mask. It loads
-        into a model on which ``torch.nn.utils.prune.identity`` was called for each.
+        The state dict, with ``NAME_orig`` and ``NAME_mask`` instead of each NAME that has a mask.
+        It loads into a model on which ``torch.nn.utils.prune.identity`` was called for each.
 
     Raises:
         InvalidArgumentError: a mask is for none of the tensors.
+
+    Example:
+        >>> import torch, secateurs as sc
+        >>> model = torch.nn.Linear(4, 4)
+        >>> masks = sc.select(model, 0.5).draw()
+        >>> sorted(sc.torch_prune.join_state_dict(model.state_dict(), masks))
+        ['bias', 'weight_mask', 'weight_orig']
     """
     check_masks("masks", masks)
     for name, mask in masks.items():

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import optim
 
-from secateurs.distributed.dtensor import is_dtensor
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import check_weights, local_mask
 from secateurs.masks.mask import Mask, Masks
@@ -83,8 +82,8 @@ def count_writes(weights: Sequence[HeldWeight]) -> None:
 
     A pending backward pass that needs the old values must find out that they are gone.
     """
-    here = [w.target.parameter for w in weights if w.target.parameter.device.type == "cpu"]
-    plain = [p for p in here if not is_dtensor(p) and not p.is_inference()]
+    whole = [w.target.parameter for w in weights if not w.target.is_dtensor]
+    plain = [p for p in whole if p.device.type == "cpu" and not p.is_inference()]
     if plain:
         torch.autograd.graph.increment_version(plain)
 

@@ -142,7 +142,7 @@ class MaskChoice:
         def score(target: Target) -> torch.Tensor:
             # A function may fail on one rank alone, before the others wait for it in a collective.
             with nullcontext() if criterion.is_built_in else target.group.together():
-                raw = raw_scores(target, units_of(target, given.granularity), given.score, source)
+                raw = raw_scores(target, units_of(target, given.granularity), criterion, source)
             values = raw.values.float() if raw.values.element_size() == 1 else raw.values
             values = values.abs() if raw.absolute else values
             return values if change is None else change(target, values)

@@ -36,7 +36,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
     Raises:
         FailureError: the file is damaged, or no such state.
     """
-    remove_leftovers(path.parent, (path.name,))
+    remove_leftovers(path.parent, lambda name: name == path.name, of_running=True)
     try:
         content = read_regular(path)
     except FileNotFoundError:

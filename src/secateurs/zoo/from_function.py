@@ -24,7 +24,29 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def load(
     spec: str, weights: str | None, num_classes: int | None, overrides: Overrides
 ) -> LoadedModel:
-    """Import a function, call it without arguments, and take the module that it returns.
+    """Import a function, and take the module that it returns; see `load_from`.
+
+    Args:
+        spec: ``package.module:function``; the current folder is searched too.
+        weights: as for `load_from`.
+        num_classes: as for `load_from`.
+        overrides: as for `load_from`.
+
+    Raises:
+        InvalidArgumentError: no such module or function, it needs arguments, or returns no module.
+        FailureError: importing or calling it raised an error.
+    """
+    return load_from(_find(spec), spec, weights, num_classes, overrides)
+
+
+def load_from(
+    function: Callable[..., Any],
+    spec: str,
+    weights: str | None,
+    num_classes: int | None,
+    overrides: Overrides,
+) -> LoadedModel:
+    """Call a function without arguments, and take the module that it returns.
 
     The module may have these attributes: ``num_classes`` (int), ``classes`` (names), and
     ``preprocess``, which is a `Preprocess`, or a dict with any of img_size, crop_pct,
@@ -33,7 +55,8 @@ def load(
     with ``pretrained=False`` if ``weights`` is given.
 
     Args:
-        spec: ``package.module:function``; the current folder is searched too.
+        function: makes the module.
+        spec: what errors and the loaded model call it.
         weights: a file, ``random`` (only if the function has a parameter ``pretrained``), or None
             for the module as the function returns it.
         num_classes: passed to the function if it has such a parameter; otherwise taken as the
@@ -41,10 +64,9 @@ def load(
         overrides: changes to the preprocessing.
 
     Raises:
-        InvalidArgumentError: no such module or function, it needs arguments, or returns no module.
-        FailureError: importing or calling it raised an error.
+        InvalidArgumentError: the function needs arguments, or returns no module.
+        FailureError: calling it raised an error.
     """
-    function = _find(spec)
     parameters = _parameters(spec, function)
     options: dict[str, Any] = {}
     if weights is not None and "pretrained" in parameters:

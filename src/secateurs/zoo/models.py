@@ -87,10 +87,8 @@ def load_model(
             'one), or weights="random"'
         )
     if name in _OWN:
-        spec = f"{_OWN[name].__module__}:{_OWN[name].__name__}"
-        loaded = from_function.load(spec, chosen, classes, overrides)
-        loaded.name = "digits-cnn" if name == "digits" else name
-        return loaded
+        name = "digits-cnn" if name == "digits" else name
+        return from_function.load_from(_OWN[name], name, chosen, classes, overrides)
     source, colon, rest = name.partition(":")
     if not colon:
         return from_torchvision.load(name, chosen, classes, overrides)

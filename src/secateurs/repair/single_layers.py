@@ -1,0 +1,256 @@
+"""Repairs of single layers, each as if it alone were pruned, all in one pass over the images."""
+
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
+from secateurs.originals.module_state import parameter_of
+from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
+from secateurs.parameters.target import Target
+from secateurs.repair.calibration import calibration_images, channels_last
+from secateurs.repair.changes import write
+from secateurs.repair.layer_sites import LayerOptions, WeightSite, matched_statistics
+from secateurs.repair.layer_uses import LayerUses, layer_uses
+from secateurs.repair.layerwise import (
+    PrunedWeight,
+    batch_norms_of,
+    bias_of,
+    layer_options,
+    solvable_parts,
+    weight_sites,
+)
+from secateurs.repair.least_squares import Moments
+from secateurs.repair.lockstep import Lockstep, Site
+from secateurs.repair.repair_options import LAYERWISE, RepairOptions
+
+Masks = Mapping[str, Callable[[], Tensor]]
+"""For each key what makes a mask: True is kept, in the shape of the weight."""
+
+
+def repair_single_layers(
+    model: nn.Module,
+    images: Tensor | Sequence[Tensor],
+    steps: Collection[str],
+    targets: Mapping[str, tuple[Target, Masks]],
+    keep: Callable[[str, dict[str, Tensor]], None],
+    options: RepairOptions,
+) -> tuple[str, ...]:
+    """Repair every layer under several masks, while all others are those of the dense network.
+
+    As everything before a layer is dense, one pass of the images gives the moments of what goes
+    into each layer and of what is to come out, and each mask is solved from these. ``"batchnorm"``
+    sets the statistics of the layer's own BatchNorm from them.
+
+    Args:
+        model: the dense network; afterwards as it was.
+        images: as for `secateurs.repair`.
+        steps: some of `LAYERWISE`.
+        targets: by the names of weights, the weights and their masks.
+        keep: is called with each key, and the values by name that the repair gives.
+        options: how.
+
+    Returns:
+        The names of weights that are not repaired, because their layer is not called once.
+
+    Raises:
+        InvalidArgumentError: there are no images, or the model does not take them.
+        FailureError: NaN on the way.
+    """
+    batches = calibration_images(images, options.batch_size)
+    device, dtype = device_of(model), dtype_of(model)
+    batches = [moved(batch, device, dtype) for batch in batches]
+    how = layer_options(steps, options, batches)
+    with evaluation_mode(model):
+        batches = channels_last(model, batches)
+        uses = layer_uses(model, batches[0][:1])
+        norms = _batch_norms(model, uses) if "batchnorm" in steps else {}
+        sites: dict[int, Site] = {}
+        left: list[str] = []
+        for name, (target, masks) in targets.items():
+            found = _layer_sites(target, masks, uses, norms, keep, how)
+            sites |= {id(site.weight): site for site in found}
+            left += [] if found else [name]
+        Lockstep(model, sites, None, uses.sizes_of(sites), options.memory, uses.parts).run(batches)
+    if left:
+        others = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        warnings.warn(
+            RepairWarning(
+                f"{', '.join(left[:3])}{others} cannot be solved layer by layer (used several "
+                "times or never, or by another function than a convolution or linear layer): "
+                "measured as pruned, not repaired"
+            ),
+            stacklevel=4,
+        )
+    return tuple(left)
+
+
+def check_single_layer_steps(steps: Sequence[str], granularity: str) -> tuple[str, ...]:
+    """The steps, checked.
+
+    Raises:
+        InvalidArgumentError: a step repairs no single layer, or not at this granularity.
+    """
+    for step in steps:
+        if step not in LAYERWISE:
+            raise InvalidArgumentError(
+                Argument("repair"), f" of single layers takes {', '.join(LAYERWISE)}, got {step!r}"
+            )
+    if "sparsegpt" in steps and granularity != "weight":
+        raise InvalidArgumentError(
+            f"'sparsegpt' chooses single weights, not units of {granularity}: leave it out of ",
+            Argument("repair"), ", or write ", Argument("granularity", "weight"),
+        )  # fmt: skip
+    return tuple(dict.fromkeys(steps))
+
+
+class _Layer:
+    """A weight, its bias and the BatchNorm behind it: what a repair of one layer changes.
+
+    Args:
+        places: name and tensor of each.
+        masks: of the weight.
+        parts: how many sites solve for the weight.
+        keep: see `repair_single_layers`.
+    """
+
+    def __init__(
+        self,
+        places: Mapping[str, Tensor],
+        masks: Masks,
+        parts: int,
+        keep: Callable[[str, dict[str, Tensor]], None],
+    ):
+        self.places, self.masks, self.parts = places, masks, parts
+        self._keep = keep
+        self._solved: list[dict[str, list[tuple[Tensor, Tensor]]]] = []
+
+    def solved(self, values: dict[str, list[tuple[Tensor, Tensor]]]) -> None:
+        """Take what one site gives: for each key, tensors of the model and their values.
+
+        When all sites of the weight are solved, the values are put together and handed on.
+        """
+        self._solved.append(values)
+        if len(self._solved) < self.parts:
+            return
+        before = {name: tensor.detach().clone() for name, tensor in self.places.items()}
+        for key in self.masks:
+            for values in self._solved:
+                for tensor, value in values[key]:
+                    write(tensor, value)
+            self._keep(key, {n: t.detach().cpu().clone() for n, t in self.places.items()})
+            for name, tensor in self.places.items():
+                write(tensor, before[name])
+
+
+class _SingleLayerSite(WeightSite):
+    """A layer that is solved under several masks, and left as it was.
+
+    Args:
+        *args: as for `WeightSite`, with any mask.
+        layer: takes the values.
+        rows: which of the weight's first dimension this site solves for.
+        norm: the BatchNorm behind; None if there is none or it stays.
+        **options: as for `WeightSite`.
+    """
+
+    def __init__(
+        self, *args: Any, layer: _Layer, rows: slice, norm: _BatchNorm | None, **options: Any
+    ):
+        super().__init__(*args, **options)
+        self._layer, self._rows, self._norm = layer, rows, norm
+
+    def finish(self) -> None:
+        """Solve it under each mask."""
+        calls, moments = self._calls, self._moments
+        weight, bias = self.weight, self.bias
+        before = weight.detach().clone(), None if bias is None else bias.detach().clone()
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        for key, make in self._layer.masks.items():
+            self.mask = make()[self._rows].to(weight.device)
+            write(weight, self.dense * self.mask)
+            self._calls, self._moments = list(calls), moments
+            if self.options.solves:
+                super().finish()
+            values = [(weight, weight.detach().clone())]
+            if bias is not None:
+                values.append((bias, bias.detach().clone()))
+            if self._norm is not None:
+                solved = calls[-1].matrix(weight.detach()).double()
+                values += _norm_statistics(self._norm, moments, solved, bias)
+            found[key] = values
+            write(weight, before[0])
+            if bias is not None and before[1] is not None:
+                write(bias, before[1])
+        self._calls, self.mask = [], torch.empty(0)
+        self._layer.solved(found)
+
+
+def _layer_sites(
+    target: Target,
+    masks: Masks,
+    uses: LayerUses,
+    norms: Mapping[int, tuple[str, _BatchNorm]],
+    keep: Callable[[str, dict[str, Tensor]], None],
+    how: LayerOptions,
+) -> list[WeightSite]:
+    """What solves for a weight; nothing if it is not called once."""
+    parts = solvable_parts(target, uses)
+    if not parts:
+        return []
+    prefix, bias = target.name.removesuffix(target.attribute), bias_of(target)
+    tensors = {target.name: target.parameter, prefix + bias: parameter_of(target.module, bias)}
+    name, norm = norms.get(uses.before_batch_norm.get(id(parts[0]), 0), ("", None))
+    if norm is not None:
+        for statistic in ("running_mean", "running_var"):
+            tensors[f"{name}.{statistic}"] = parameter_of(norm, statistic)
+    places = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    layer = _Layer(places, masks, len(parts), keep)
+    each = target.parameter.shape[0] // len(parts)
+    rows = (slice(start, start + each) for start in range(0, each * len(parts), each))
+
+    def site(*args: Any, **options: Any) -> WeightSite:
+        return _SingleLayerSite(*args, layer=layer, rows=next(rows), norm=norm, **options)
+
+    all_kept = torch.ones((), dtype=torch.bool).expand(target.parameter.shape)
+    weight = PrunedWeight(target, all_kept)
+    return weight_sites(weight, parts, {}, norm is not None, how, site)
+
+
+def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, tuple[str, _BatchNorm]]:
+    """The BatchNorm layers that are called once, by the id of their running mean."""
+    means = {
+        id(parameter_of(norm, "running_mean")): (name, norm) for name, norm in batch_norms_of(model)
+    }
+    if not means:
+        raise InvalidArgumentError(
+            "the model has no BatchNorm layer with running statistics: leave batchnorm out of ",
+            Argument("repair"), ", and write channels or reconstruct",
+        )  # fmt: skip
+    return {key: found for key, found in means.items() if uses.counts.get(key) == 1}
+
+
+def _norm_statistics(
+    norm: _BatchNorm, moments: Moments, weight: Tensor, bias: Tensor | None
+) -> list[tuple[Tensor, Tensor]]:
+    """The statistics of the BatchNorm behind a layer that has a weight, (groups, outputs, inputs).
+
+    The layer's outputs have the mean w^T E[x] + b and the variance w^T C w, with C the covariance
+    of its inputs.
+    """
+    covariance, _, spread = moments.centred(True)
+    mean = (weight @ (moments.x / moments.count)[..., None])[..., 0].flatten()
+    if bias is not None:
+        mean = mean + bias.detach().double()
+    variance = torch.einsum("goi,gij,goj->go", weight, covariance, weight).clamp(min=0).flatten()
+    wanted = (moments.y / moments.count).flatten()
+    tensors = [parameter_of(norm, one) for one in ("running_mean", "running_var")]
+    running = [one for one in tensors if one is not None]
+    new = matched_statistics(
+        (mean, variance), (wanted, spread.flatten()), (running[0], running[1]), norm.eps
+    )
+    return list(zip(running, new, strict=True))
