@@ -6,7 +6,9 @@ python docs/_tools/results_page.py docs/measured.md
 import sys
 from pathlib import Path
 
-from secateurs.report import markdown_table, retrain_table, transfer_table_markdown
+from secateurs.report import markdown_table, transfer_table_markdown
+from secateurs.report.retrain_outcomes import outcome_table
+from secateurs.report.text_table import TextTable
 from secateurs.results import (
     read_repair_rows,
     read_retrain_rows,
@@ -20,7 +22,7 @@ START = """# Results
 
 All numbers on this page are made from the rows in `results/` of the repository, by
 `docs/_tools/results_page.py`. Each row carries what reproduces it; the README files there have the
-commands and say on what machine they ran.
+commands and say on what machine they ran. The column "rows" names the file of a run.
 """
 
 
@@ -37,7 +39,7 @@ def page() -> str:
         "The whole image squashed to 224 x 224 instead, and convolutions alone:\n",
         markdown_table([row for path in squashed for row in read_rows(path)]),
         "## Pruned and retrained\n",
-        retrain_table([read_retrain_rows(p) for p in sorted((RESULTS / "retrain").glob("*.csv"))]),
+        retrainings(sorted((RESULTS / "retrain").glob("*.csv"))),
         "The error of the dense network is that of the weights a run begins with; a row of 1.0x is "
         "that network trained on for as long as the pruned ones that begin with it, the fair "
         "baseline.\n",
@@ -54,15 +56,24 @@ def page() -> str:
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
+def retrainings(files: list[Path]) -> str:
+    """A row for each retraining, with the file that says how it was trained."""
+    table, note = outcome_table([read_retrain_rows(path) for path in files])
+    rows = [[path.stem, *row] for path, row in zip(files, table.rows, strict=True)]
+    named = TextTable(["rows", *table.heads], rows, names=2)
+    return f"{named.markdown()}\n\n{note}\n"
+
+
 def repairs(files: list[Path]) -> str:
-    """A line for each repair: the network dense, pruned, and repaired."""
+    """A row for each repair: the network dense, pruned, and repaired."""
     lines = [
-        "| model | pruned | unlabelled images | steps | pruned alone | repaired | dense |",
-        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        "| rows | model | pruned | unlabelled images | steps | pruned alone | repaired | dense |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for path in files:
         dense, pruned, *_, repaired = read_repair_rows(path)
         cells = (
+            path.stem,
             repaired.model.rpartition(":")[2],
             f"{100 * repaired.achieved:.0f}%",
             f"{repaired.calibration_count:,}",

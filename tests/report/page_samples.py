@@ -3,9 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+from budget_rows import BUDGET
 from result_rows import make_row
 from retrain_rows import ROW
-from secateurs.results import LayerRow, Results, RetrainRow, TransferRow, write_layer_rows
+from secateurs.results import (
+    BudgetRow,
+    LayerRow,
+    Results,
+    RetrainRow,
+    TransferRow,
+    write_layer_rows,
+)
 from transfer_rows import make_benchmark
 
 HOSTILE = '</script><script>window.hurt = 1</script><img src=x onerror="hurt=1">\'ü→&amp;'
@@ -45,6 +53,14 @@ def write_transfer(folder: Path) -> Path:
     with Results(folder, TransferRow) as results:
         results.open({"transfer": True})
         results.add_all(make_benchmark(variants=["plain", "dwp 0.3 0.5"]))
+    return folder
+
+
+def write_budget(folder: Path) -> Path:
+    """Four networks that were tried, of a model with a name that a page must not run."""
+    with Results(folder, BudgetRow) as results:
+        results.open({"max_drop": 2.0})
+        results.add_all(replace(row, model=HOSTILE) for row in BUDGET)
     return folder
 
 

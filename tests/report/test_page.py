@@ -9,7 +9,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
-from page_samples import HEADED, HOSTILE, write_retraining, write_sweep, write_transfer
+from page_samples import (
+    HEADED,
+    HOSTILE,
+    write_budget,
+    write_retraining,
+    write_sweep,
+    write_transfer,
+)
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import write_page
@@ -65,6 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         write_sweep(folder / "sweep", HOSTILE),
         write_transfer(folder / "transfer"),
         write_retraining(folder / "retrain"),
+        write_budget(folder / "budget"),
     ]
 
 
@@ -241,7 +249,7 @@ def test_a_path_that_cannot_be_written(runs: list[Path], tmp_path: Path) -> None
 
 def test_commands_of_transfers_and_retrainings(runs: list[Path]) -> None:
     for path, start in zip(
-        runs[1:],
+        runs[1:3],
         (
             "secateurs transfer --surrogates ",
             "secateurs retrain --arch small --data 'made up' --ratio 0.75 --schedule cubic",

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_samples import HEADED, HOSTILE, write_retraining, write_sweep, write_transfer
+from page_samples import (
+    HEADED,
+    HOSTILE,
+    write_budget,
+    write_retraining,
+    write_sweep,
+    write_transfer,
+)
 
 from secateurs.report import write_page
 
@@ -84,6 +91,7 @@ def test_it_works_in_a_browser(tmp_path: Path) -> None:
         write_sweep(tmp_path / "sweep", HOSTILE),
         write_transfer(tmp_path / "transfer"),
         write_retraining(tmp_path / "retrain"),
+        write_budget(tmp_path / "budget"),
     ]
     path = write_page(runs, tmp_path / "page.html")
     text = path.read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import plot_transfer_curves, plot_transfer_heatmap
 from secateurs.report.figure import SMALL, wrap
 from secateurs.report.labels import text_width
-from secateurs.report.style import variant_looks
+from secateurs.report.style import variant_styles
 from secateurs.results import TransferRow
 from transfer_rows import make_benchmark, make_transfer_row
 
@@ -191,7 +191,7 @@ def test_without_a_finished_mean_curves_say_so(tmp_path: Path) -> None:
 
 def test_variants_look_different() -> None:
     names = ["plain", *(f"dwp {i}" for i in range(18)), "noise"]
-    looks = variant_looks(names)
+    looks = variant_styles(names)
     shown = {(look.colour, look.dash) for look in looks.values()}
     assert set(looks) == set(names) and len(shown) == len(names)
 

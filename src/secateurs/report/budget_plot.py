@@ -11,7 +11,15 @@ from secateurs.report.budget_table import (
     headline_of,
     points_text,
 )
-from secateurs.report.figure import EDGE, add_axes, head, head_height, quiet, wrap, write_figure
+from secateurs.report.figure import (
+    EDGE,
+    add_axes,
+    head,
+    head_height,
+    style_axes,
+    wrap,
+    write_figure,
+)
 from secateurs.results import BudgetRow
 
 if TYPE_CHECKING:
@@ -54,11 +62,7 @@ def highest_shown(rows: Sequence[BudgetRow]) -> float:
 
 
 def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
-    """The figure of `plot_budget`.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
-    """
+    """The figure of `plot_budget`."""
     from matplotlib.figure import Figure
 
     chosen_row(rows)  # refuses an empty list
@@ -69,7 +73,7 @@ def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
     lines = wrap(f"{headline_of(rows)} {describe_budget(rows)}; {said}", width - 2 * EDGE)
     figure = Figure(figsize=(width / 72, (_BOTTOM + _HEIGHT + head_height(title, lines)) / 72))
     axes = add_axes(figure, _LEFT, _BOTTOM, _WIDTH, _HEIGHT)
-    quiet(axes)
+    style_axes(axes)
     top = highest_shown(rows)
     axes.set_xlim(100 * rows[0].p_prune - 3, 100 * rows[-1].p_prune + 3)
     axes.set_ylim(min(0.0, 1.1 * min(row.drop for row in rows)) - 0.03 * top, top)

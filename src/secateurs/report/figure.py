@@ -5,7 +5,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from secateurs._io.text import printable
 from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
-from secateurs.report.style import RC, Look
+from secateurs.report.style import RC, LineStyle
 from secateurs.results.durable import replace_files
 
 if TYPE_CHECKING:
@@ -73,14 +73,28 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
     except Exception as error:  # matplotlib, its fonts and its settings may raise anything
         raise DrawingError(f"cannot draw {stem}: {_reason(error)}") from error
     contents = {stem.with_name(stem.name + suffix): made for suffix, made in pictures.items()}
+    write_files(contents, "plot")
+    return list(contents)
+
+
+def write_files(contents: Mapping[Path, bytes], what: str) -> None:
+    """Write files of one folder, which is made.
+
+    Args:
+        contents: What each file holds.
+        what: What they are, for an error.
+
+    Raises:
+        FailureError: They cannot be written.
+    """
+    folder = next(iter(contents)).parent
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FailureError(
-            f"cannot make the folder {stem.parent} ({error.strerror}): give the plot another path"
+            f"cannot make the folder {folder} ({error.strerror}): give the {what} another path"
         ) from error
     replace_files(contents)
-    return list(contents)
 
 
 def made_figure(make: Callable[[], "Figure"]) -> "Figure":
@@ -206,7 +220,7 @@ def add_axes(figure: "Figure", left: float, bottom: float, width: float, height:
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def quiet(axes: "Axes") -> None:
+def style_axes(axes: "Axes") -> None:
     """Style axes with two spines, light horizontal grid lines, and small ticks."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e8e8e8", linewidth=0.6)
@@ -218,7 +232,7 @@ def draw_line(
     axes: "Axes",
     along: Sequence[float],
     points: Sequence[tuple[float, float, float]],
-    look: Look,
+    look: LineStyle,
     *,
     crowded: bool,
     markersize: float = 4,

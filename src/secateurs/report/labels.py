@@ -40,7 +40,7 @@ def text_width(text: str, size: float) -> float:
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
-def place(
+def write_labels(
     axes: "Axes", labels: Sequence[Label], line: float, width: float, height: float
 ) -> list[float]:
     """Write the labels to the right of the axes, `line` points apart at least.

@@ -1,16 +1,16 @@
 """What a notebook shows of rows and of layers: tables in HTML, and figures of matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.budget_plot import budget_figure
-from secateurs.report.figure import add_axes, head, head_height, made_figure, quiet
+from secateurs.report.figure import add_axes, head, head_height, made_figure, style_axes
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
-from secateurs.report.page.page_parts import Cell, Table, number_cell, text_cell
+from secateurs.report.page.page_parts import Table, TableCell, number_cell, text_cell
 from secateurs.report.page.sections import rows_sections
 from secateurs.report.plot import Axis, sweep_figure
 from secateurs.report.retrain_curves import retrain_figure
@@ -24,6 +24,7 @@ from secateurs.results import (
     Record,
     RepairRow,
     RetrainRow,
+    Row,
     SensitivityRow,
     SpeedRow,
     TransferRow,
@@ -38,6 +39,15 @@ _MOST = 100
 
 Layer = tuple[str, tuple[int, ...], int, int]
 """The name and shape of a parameter, how many of its elements are zero, and how many it has."""
+
+
+_FIGURES: Mapping[type[Record], Callable[[Any, str | None], "Figure"]] = {
+    RetrainRow: retrain_figure,
+    SensitivityRow: lambda rows, title: sensitivity_figure([r.printable() for r in rows], title),
+    SpeedRow: speed_figure,
+    BudgetRow: budget_figure,
+}
+"""What draws a kind of rows that needs no more than a title."""
 
 
 def rows_html(rows: Sequence[Record]) -> str:
@@ -59,18 +69,12 @@ def rows_figure(
     outcome: Goal | None = None,
 ) -> "Figure":
     """Draw rows, see `secateurs.results.Rows.plot`."""
-    if rows and isinstance(rows[0], RetrainRow):
-        return made_figure(lambda: retrain_figure(rows, title))
-    if rows and isinstance(rows[0], SensitivityRow):
-        safe = [row.printable() for row in rows]
-        return made_figure(lambda: sensitivity_figure(safe, title))
-    if rows and isinstance(rows[0], SpeedRow):
-        return made_figure(lambda: speed_figure(rows, title))
-    if rows and isinstance(rows[0], BudgetRow):
-        return made_figure(lambda: budget_figure(rows, title))
-    if rows and isinstance(rows[0], RepairRow):
+    kind_of = type(rows[0]) if rows else Row
+    if kind_of is RepairRow:
         raise InvalidArgumentError("a repair is a table without a figure: show the rows themselves")
-    if not rows or not isinstance(rows[0], TransferRow):
+    if kind_of in _FIGURES:
+        return made_figure(lambda: _FIGURES[kind_of](rows, title))
+    if kind_of is not TransferRow:
         return made_figure(lambda: sweep_figure(rows, title, x))
     if kind not in ("heatmap", "curves"):
         raise InvalidArgumentError(f'kind is {kind!r}; give "heatmap" or "curves"')
@@ -98,7 +102,7 @@ def table_html(table: Table) -> str:
     )
 
 
-def _cell_html(cell: Cell) -> str:
+def _cell_html(cell: TableCell) -> str:
     style = ' style="text-align: right"' if cell.number is not None else ""
     return f"<td{style}>{escape(cell.text)}</td>"
 
@@ -142,7 +146,7 @@ def _bars(layers: Sequence[Layer], title: str | None) -> "Figure":
     axes.barh(range(len(names)), kept, height=0.7, color="#0072B2")
     for number, value in enumerate(kept):
         axes.text(value + 1, number, f"{value:.1f}", va="center_baseline", fontsize=7)
-    quiet(axes)
+    style_axes(axes)
     axes.grid(visible=False)
     axes.set_yticks(range(len(names)), names, fontsize=7.5)
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -14,13 +14,13 @@ from secateurs.report.figure import (
     draw_line,
     head,
     head_height,
-    quiet,
+    style_axes,
     wrap,
     write_figure,
 )
-from secateurs.report.labels import LABEL, LINE, Label, place, text_width
+from secateurs.report.labels import LABEL, LINE, Label, text_width, write_labels
 from secateurs.report.series import Series, describe, split_series
-from secateurs.report.style import Look, looks
+from secateurs.report.style import LineStyle, line_styles
 from secateurs.results import Row
 
 if TYPE_CHECKING:
@@ -69,11 +69,7 @@ def plot_sweep(
 
 
 def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
-    """The figure that `plot_sweep` writes.
-
-    Raises:
-        InvalidArgumentError: There are no rows, or `x` is something else.
-    """
+    """The figure that `plot_sweep` writes."""
     if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
     return _figure(split_series(rows), x, title, describe(rows))
@@ -101,7 +97,7 @@ def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -
 
     if title is None and not any(series.dense_names for series in every):
         title = every[0].model
-    drawn = list(zip(every, looks(every), strict=True))
+    drawn = list(zip(every, line_styles(every), strict=True))
     scale = _scale(every, x)
     labels = _labels(drawn, scale, x)
     margin = max(text_width(label.text, LABEL) for label in labels) + 26
@@ -116,7 +112,7 @@ def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -
         _draw(axes, series, look, x, crowded=len(every) > 4)
     for dense, _, colour in _dense(drawn):
         axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
-    place(axes, labels, LINE, scale.width, scale.height)
+    write_labels(axes, labels, LINE, scale.width, scale.height)
     head(figure, title, lines)
     return figure
 
@@ -140,19 +136,19 @@ def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
     axes.set_ylim(scale.low, scale.high)
     axes.set_xlabel(AXES[x], labelpad=5)
     axes.set_ylabel("Top-1 accuracy (%)", labelpad=5)
-    quiet(axes)
+    style_axes(axes)
     axes.locator_params(axis="x", **_TICKS)
     axes.locator_params(axis="y", integer=True, **_TICKS)  # "99.5" does not fit into the margin
 
 
-def _draw(axes: "Axes", series: Series, look: Look, x: str, *, crowded: bool) -> None:
+def _draw(axes: "Axes", series: Series, look: LineStyle, x: str, *, crowded: bool) -> None:
     rows = sorted(series.rows, key=lambda row: getattr(row, x))
     along = [100 * getattr(row, x) for row in rows]
     points = [(row.top1, row.top1_low, row.top1_high) for row in rows]
     draw_line(axes, along, points, look, crowded=crowded)
 
 
-def _labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale, x: str) -> list[Label]:
+def _labels(drawn: Sequence[tuple[Series, LineStyle]], scale: _Scale, x: str) -> list[Label]:
     labels: list[Label] = []
     for series, look in drawn:
         end = max(series.rows, key=lambda row: getattr(row, x))
@@ -163,7 +159,7 @@ def _labels(drawn: Sequence[tuple[Series, Look]], scale: _Scale, x: str) -> list
     return labels
 
 
-def _dense(drawn: Sequence[tuple[Series, Look]]) -> list[tuple[Row, str, str]]:
+def _dense(drawn: Sequence[tuple[Series, LineStyle]]) -> list[tuple[Row, str, str]]:
     """The dense row, text and colour of each model that has one."""
     models = {series.dense_label: (series, look) for series, look in reversed(drawn)}
     found: list[tuple[Row, str, str]] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import add_axes, head, head_height, quiet, write_figure
+from secateurs.report.figure import add_axes, head, head_height, style_axes, write_figure
 from secateurs.report.names import ranking
 from secateurs.results import RetrainRow
 
@@ -56,11 +56,7 @@ def describe_retrain(rows: Sequence[RetrainRow]) -> str:
 
 
 def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
-    """The figure that `plot_retrain` writes.
-
-    Raises:
-        InvalidArgumentError: There is no epoch among the rows.
-    """
+    """The figure that `plot_retrain` writes."""
     if not any(row.phase == "retrain" for row in rows):
         raise InvalidArgumentError(
             "there is no epoch of retraining to draw yet: let the run finish one"
@@ -106,7 +102,7 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
     lower.set_xlabel("Epoch")
     upper.tick_params(labelbottom=False)
     for axes in (upper, lower):
-        quiet(axes)
+        style_axes(axes)
         axes.set_xlim(0, max(axes.dataLim.x1, 1))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
     head(figure, title, lines)

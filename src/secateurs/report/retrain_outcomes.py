@@ -105,7 +105,14 @@ def outcome_table(runs: Sequence[Sequence[RetrainRow]]) -> tuple[TextTable, str]
     for one in found:
         kept = round(statistics.fmean(one.kept))
         counts = [f"{one.prunable:,}", f"{kept:,}", f"{one.compression:.1f}x"]
-        lines.append([printable(one.model), *counts, spread(one.dense), spread(one.pruned)])
+        lines.append(
+            [
+                printable(one.model),
+                *counts,
+                with_deviation(one.dense),
+                with_deviation(one.pruned),
+            ]
+        )
     said = dict.fromkeys(f"{one.count:,} images ({one.split}), {_of_seeds(one)}" for one in found)
     heads = ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"]
     return TextTable(heads, lines), f"Error in percent on {printable('; '.join(said))}."
@@ -115,7 +122,7 @@ def _of_seeds(one: RetrainOutcome) -> str:
     return "one seed" if one.seeds == 1 else f"mean and deviation of {one.seeds} seeds"
 
 
-def spread(values: Sequence[float]) -> str:
+def with_deviation(values: Sequence[float]) -> str:
     """A mean with the standard deviation of the values, where there are several."""
     mean = f"{statistics.fmean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import EDGE, add_axes, head, head_height, quiet, wrap, write_figure
+from secateurs.report.figure import (
+    EDGE,
+    add_axes,
+    head,
+    head_height,
+    style_axes,
+    wrap,
+    write_figure,
+)
 from secateurs.report.names import ranking
 from secateurs.report.speed_table import Setting, counted, settings_of
 from secateurs.results import SpeedRow
@@ -48,11 +56,7 @@ def plot_speed(
 
 
 def speed_figure(rows: Sequence[SpeedRow], title: str | None = None) -> "Figure":
-    """The figure of `plot_speed`.
-
-    Raises:
-        InvalidArgumentError: There are no rows, or they are of several models.
-    """
+    """The figure of `plot_speed`."""
     return _figure(_one_model(rows), title)
 
 
@@ -99,7 +103,7 @@ def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figu
 def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     along = [100 * row.achieved for row in rows]
     dense, fast = [row.dense_rate for row in rows], [row.rate for row in rows]
-    quiet(axes)
+    style_axes(axes)
     look: dict[str, Any] = {"linewidth": 1.4, "markersize": 3.5, "clip_on": False}
     axes.plot(along, fast, color=_FAST, marker="o", label="accelerated", zorder=3, **look)
     axes.plot(along, dense, color=_DENSE, marker="s", ls=(0, (5, 3)), label="dense", **look)

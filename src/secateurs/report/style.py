@@ -28,7 +28,7 @@ RC: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """The colour, marker and dashes of a line; ``text`` is the colour of its label."""
 
     colour: str
@@ -38,16 +38,16 @@ class Look:
     dash: str | tuple[int, tuple[float, ...]]
 
 
-def looks(every: Sequence[Series]) -> list[Look]:
+def line_styles(every: Sequence[Series]) -> list[LineStyle]:
     """Looks of series: colour and marker by the first name, filling and dashes by the others."""
     firsts = list(dict.fromkeys(series.names[:1] for series in every))
     rests = list(dict.fromkeys(series.names[1:] for series in every))
-    found: list[Look] = []
+    found: list[LineStyle] = []
     for series in every:
         first, rest = firsts.index(series.names[:1]), rests.index(series.names[1:])
         colour = _COLOURS[first % len(_COLOURS)]
         found.append(
-            Look(
+            LineStyle(
                 colour=colour,
                 text=_darker(colour),
                 marker=_MARKERS[first % len(_MARKERS)],
@@ -58,18 +58,18 @@ def looks(every: Sequence[Series]) -> list[Look]:
     return found
 
 
-def variant_looks(variants: Sequence[str]) -> dict[str, Look]:
+def variant_styles(variants: Sequence[str]) -> dict[str, LineStyle]:
     """The look of each variant of a transfer benchmark: plain dark, noise pale, others coloured."""
     found = {
-        "plain": Look("#222222", "#222222", "o", filled=True, dash="-"),
-        "noise": Look("#9a9a9a", "#777777", "x", filled=True, dash=_DASHES[1]),
+        "plain": LineStyle("#222222", "#222222", "o", filled=True, dash="-"),
+        "noise": LineStyle("#9a9a9a", "#777777", "x", filled=True, dash=_DASHES[1]),
     }
     others = [name for name in dict.fromkeys(variants) if name not in found]
     colours = _COLOURS[:-1]  # the grey one is near to plain
     for number, name in enumerate(others):
         colour, cycle = colours[number % len(colours)], number // len(colours)
         dash, marker = _DASHES[cycle % len(_DASHES)], _MARKERS[(number + 1) % len(_MARKERS)]
-        found[name] = Look(colour, _darker(colour), marker, filled=cycle % 2 == 0, dash=dash)
+        found[name] = LineStyle(colour, _darker(colour), marker, filled=cycle % 2 == 0, dash=dash)
     return found
 
 

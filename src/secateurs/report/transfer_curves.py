@@ -13,12 +13,12 @@ from secateurs.report.figure import (
     draw_line,
     head,
     head_height,
-    quiet,
+    style_axes,
     wrap,
     write_figure,
 )
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
-from secateurs.report.labels import LABEL, LINE, Label, place, text_width
+from secateurs.report.labels import LABEL, LINE, Label, text_width, write_labels
 from secateurs.report.transfer_groups import BenchmarkRows, Goal
 from secateurs.report.transfer_panels import CurvePanel, curve_panels
 from secateurs.results import TransferRow
@@ -69,11 +69,7 @@ def plot_transfer_curves(
 
 
 def curves_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
-    """One of the figures that `plot_transfer_curves` writes.
-
-    Raises:
-        InvalidArgumentError: No variant is finished on all hold-outs.
-    """
+    """One of the figures that `plot_transfer_curves` writes."""
     return _figure(benchmark, curve_panels(benchmark, outcome), outcome, title)
 
 
@@ -107,7 +103,7 @@ def _figure(
     axes.set_xlabel("Steps of the attack", labelpad=4)
     heading = "\n".join(wrap(" ".join(main.title), _WIDTH + margin, 8.5))
     axes.set_title(heading, fontsize=8.5, loc="left", pad=6)
-    place(axes, labels, LINE, _WIDTH, height)
+    write_labels(axes, labels, LINE, _WIDTH, height)
     for number, panel in enumerate(small):
         left = _LEFT + (number % across) * (wide + _GAP)
         up = below - (number // across + 1) * (_PANEL_HEIGHT + deepest + 20) + 14
@@ -146,7 +142,7 @@ def _labels(panel: CurvePanel, right: float, top: float, height: float) -> list[
 def _fill(axes: "Axes", panel: CurvePanel, right: float, top: float, name: str | None) -> None:
     axes.set_xlim(0, right)
     axes.set_ylim(0, top)
-    quiet(axes)
+    style_axes(axes)
     if name:
         axes.set_ylabel(name, labelpad=5)
     axes.locator_params(axis="x", nbins=10 if name else 4, **_TICKS)

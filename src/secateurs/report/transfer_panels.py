@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.style import Look, variant_looks
+from secateurs.report.style import LineStyle, variant_styles
 from secateurs.report.transfer_groups import NOISE, BenchmarkRows, Goal, Pair, VariantRows
 from secateurs.results.compare import success_interval
 
@@ -19,12 +19,12 @@ class CurvePanel:
     """The lines of a title, and the name, look and points of each curve."""
 
     title: list[str]
-    curves: list[tuple[str, Look, Points]]
+    curves: list[tuple[str, LineStyle, Points]]
 
 
 def curve_panels(benchmark: BenchmarkRows, outcome: Goal) -> list[CurvePanel]:
     """The panel of the mean; after it the small ones, if the mean is over several pairs."""
-    looks = variant_looks([line.label for line in benchmark.lines])
+    looks = variant_styles([line.label for line in benchmark.lines])
     pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
     groups = len(benchmark.groups)
     main = [line for line in benchmark.lines if groups < 2 or not line.surrogates]
@@ -72,9 +72,9 @@ def _curves(
     benchmark: BenchmarkRows,
     lines: Sequence[tuple[VariantRows, set[Pair]]],
     outcome: Goal,
-    looks: dict[str, Look],
-) -> list[tuple[str, Look, Points]]:
-    found: list[tuple[str, Look, Points]] = []
+    looks: dict[str, LineStyle],
+) -> list[tuple[str, LineStyle, Points]]:
+    found: list[tuple[str, LineStyle, Points]] = []
     for line, pairs in lines:
         points: Points = []
         for step in benchmark.steps:

@@ -66,12 +66,12 @@ class Schedule(ABC):
     def _figure(self) -> "Figure":
         from matplotlib.figure import Figure
 
-        from secateurs.report.figure import add_axes, head, quiet
+        from secateurs.report.figure import add_axes, head, style_axes
 
         figure = Figure(figsize=(4.6, 2.9))
         head(figure, type(self).__name__, [repr(self)])
         axes = add_axes(figure, 42, 32, 275, 125)
-        quiet(axes)
+        style_axes(axes)
         prunings = self.prunings
         after = max(self.last + 1, round(self.last * 1.1))
         steps = [0, *(step for step, _ in prunings), after]

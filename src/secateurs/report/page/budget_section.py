@@ -65,8 +65,8 @@ def _facts(rows: Sequence[BudgetRow]) -> list[Fact]:
             ),
         ]
     if open_:
-        said = f"would show the same of {percent(open_.p_prune)}"
-        facts.append(Fact(f"{open_.needed:,} images", said))
+        said = f"images would show the same of {percent(open_.p_prune)}"
+        facts.append(Fact(f"{open_.needed:,}", said))
     return facts
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from secateurs._io.text import printable
 from secateurs._version import __version__
-from secateurs.errors import FailureError, InvalidArgumentError, require
+from secateurs.errors import InvalidArgumentError, require
+from secateurs.report.figure import write_files
 from secateurs.report.page.colours import DARK
 from secateurs.report.page.layer_charts import layer_charts, layer_tables
 from secateurs.report.page.page_parts import Chart, Section
 from secateurs.report.page.run_files import Run, read_run
 from secateurs.report.page.sections import ALONE, rows_sections
 from secateurs.report.plot import Axis
-from secateurs.results.durable import replace_files
 
 SUFFIX = ".html"
 
@@ -56,14 +56,8 @@ def write_page(
         raise InvalidArgumentError(
             f"no finished rows in {', '.join(map(str, runs))}: let the run finish first"
         )
-    page, content = Path(path), page_text(sections_of(found, x), title=title).encode()
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailureError(
-            f"cannot make the folder {page.parent} ({error.strerror}): give the page another path"
-        ) from error
-    replace_files({page: content})
+    page = Path(path)
+    write_files({page: page_text(sections_of(found, x), title=title).encode()}, "page")
     return page
 
 

@@ -55,7 +55,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell of a table: its text, and the number that it is sorted by, where it is a number."""
 
     text: str
@@ -75,7 +75,7 @@ class Table:
 
     caption: str
     heads: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     note: str = ""
 
     def is_number(self, column: int) -> bool:
@@ -140,11 +140,16 @@ class Section:
     details: Sequence[Details] = ()
 
 
-def text_cell(text: object) -> Cell:
+def text_cell(text: object) -> TableCell:
     """A cell of text."""
-    return Cell(str(text))
+    return TableCell(str(text))
 
 
-def number_cell(number: float | None, shown: str = "{:g}") -> Cell:
+def number_cell(number: float | None, shown: str = "{:g}") -> TableCell:
     """A cell with a number; an empty one where there is none."""
-    return Cell("") if number is None else Cell(shown.format(number), float(number))
+    return TableCell("") if number is None else TableCell(shown.format(number), float(number))
+
+
+def interval_cell(low: float, high: float, shown: str = "{:.1f}") -> TableCell:
+    """A cell with an interval, sorted by its lower end."""
+    return TableCell(f"{shown.format(low)} to {shown.format(high)}", low)

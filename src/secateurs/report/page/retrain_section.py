@@ -8,18 +8,18 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, band, curve, layout
 from secateurs.report.page.page_parts import (
-    Cell,
     Chart,
     Fact,
     Section,
     Table,
+    TableCell,
     Toggle,
     number_cell,
     text_cell,
 )
 from secateurs.report.page.sweep_section import percent_of
 from secateurs.report.retrain_curves import describe_retrain
-from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, spread
+from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, with_deviation
 from secateurs.results import RetrainRow, wilson_interval
 
 _HOVER = (
@@ -57,9 +57,10 @@ def _outcome(rows: Sequence[RetrainRow]) -> RetrainOutcome | None:
 def _headline(outcome: RetrainOutcome | None) -> str:
     if outcome is None:
         return "No seed has been scored on test images yet."
+    dense, pruned = with_deviation(outcome.dense), with_deviation(outcome.pruned)
     return (
         f"{outcome.compression:.1f} times fewer weights: the error on {outcome.count:,} images "
-        f"({outcome.split}) went from {spread(outcome.dense)}% to {spread(outcome.pruned)}%."
+        f"({outcome.split}) went from {dense}% to {pruned}%."
     )
 
 
@@ -73,8 +74,8 @@ def _facts(outcome: RetrainOutcome | None) -> list[Fact]:
             f"{outcome.compression:.1f}x",
             f"fewer weights: {kept:,} of {outcome.prunable:,} are kept",
         ),
-        Fact(f"{spread(outcome.pruned)}%", f"error, pruned{several}"),
-        Fact(f"{spread(outcome.dense)}%", f"error, dense{several}"),
+        Fact(f"{with_deviation(outcome.pruned)}%", f"error, pruned{several}"),
+        Fact(f"{with_deviation(outcome.dense)}%", f"error, dense{several}"),
     ]
 
 
@@ -146,7 +147,7 @@ def _traces(
 def _table(rows: Sequence[RetrainRow]) -> Table:
     heads = ["seed", "phase", "epoch", "images", "top-1 %", "loss", "training loss"]
     heads += ["pruned %", "kept", "seconds"]
-    cells: list[list[Cell]] = [
+    cells: list[list[TableCell]] = [
         [
             number_cell(row.seed),
             text_cell(row.phase),

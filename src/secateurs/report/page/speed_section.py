@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, curve, layout
 from secateurs.report.page.page_parts import (
-    Cell,
     Chart,
     Section,
     Table,
+    TableCell,
     Toggle,
     number_cell,
     text_cell,
@@ -73,8 +73,8 @@ def _table(rows: Sequence[SpeedRow]) -> Table:
             number_cell(row.batch_size),
             number_cell(row.threads),
             number_cell(100 * row.achieved, "{:.1f}"),
-            Cell(rate_text(row.dense_rate), row.dense_rate),
-            Cell(rate_text(row.rate), row.rate),
+            TableCell(rate_text(row.dense_rate), row.dense_rate),
+            TableCell(rate_text(row.rate), row.rate),
             number_cell(row.speedup, "{:.2f}"),
         ]
         for row in rows

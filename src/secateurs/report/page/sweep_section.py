@@ -6,12 +6,13 @@ from typing import Any
 from secateurs.report.page.colours import DENSE, is_dashed, line_colour
 from secateurs.report.page.figures import axis, band, curve, layout
 from secateurs.report.page.page_parts import (
-    Cell,
     Chart,
     Fact,
     Section,
     Table,
+    TableCell,
     Toggle,
+    interval_cell,
     number_cell,
     text_cell,
 )
@@ -193,7 +194,7 @@ def _table(every: Sequence[Series]) -> Table:
     named = ("granularity", "scope", "score")
     heads = ["model", *named, "setting", "asked %", "pruned %", "top-1 %"]
     heads += ["95% interval", *(["std"] if draws else []), "change", "top-5 %", "loss", "images/s"]
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     for series in every:
         setting = [text for name, text in series.method.items() if name not in named]
         for row in series.rows:
@@ -206,8 +207,8 @@ def _table(every: Sequence[Series]) -> Table:
                     text_cell(", ".join(setting) if own else ""),
                     number_cell(round(100 * row.p_prune, 6)),
                     number_cell(100 * row.achieved, "{:.1f}"),
-                    Cell(accuracy(row), row.top1),
-                    Cell(f"{row.top1_low:.1f} to {row.top1_high:.1f}", row.top1_low),
+                    TableCell(accuracy(row), row.top1),
+                    interval_cell(row.top1_low, row.top1_high),
                     *([number_cell(row.top1_std, "{:.2f}")] if draws else []),
                     number_cell(change, "{:+.1f}"),
                     number_cell(row.top5, "{:.1f}"),
@@ -230,6 +231,6 @@ def _table(every: Sequence[Series]) -> Table:
     return table.without([*without, *(name for name, any_ in texts.items() if not any_)])
 
 
-def _without_repeats(rows: Sequence[list[Cell]]) -> list[list[Cell]]:
+def _without_repeats(rows: Sequence[list[TableCell]]) -> list[list[TableCell]]:
     """The rows, each once: the dense network starts every series, but is one result."""
     return list({tuple(row): row for row in rows}.values())

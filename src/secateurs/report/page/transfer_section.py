@@ -7,7 +7,17 @@ from typing import Any
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.page.figures import axis, band, curve, heatmap, layout
-from secateurs.report.page.page_parts import Cell, Chart, Fact, Section, Table, Toggle, text_cell
+from secateurs.report.page.page_parts import (
+    Chart,
+    Fact,
+    Section,
+    Table,
+    TableCell,
+    Toggle,
+    interval_cell,
+    number_cell,
+    text_cell,
+)
 from secateurs.report.table import p_text
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
 from secateurs.report.transfer_panels import curve_panels
@@ -229,7 +239,7 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
     targets = [benchmark.short[target] for target in benchmark.targets]
     heads = ["surrogates", "variant", benchmark.measured, "95% interval"]
     heads += ["vs plain", "95% interval of it", "p"] * bool(compared) + targets
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     for number, line in enumerate(benchmark.lines):
         mean = benchmark.mean(line, outcome)
         names = benchmark.surrogates_text(line.surrogates) or "no surrogate"
@@ -240,7 +250,7 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
             cell = benchmark.cell(line, target, outcome)
             white = bool(cell) and cell[1] == WHITE
             shown = "({:.1f})" if white else "{:.1f}"
-            cells.append(Cell(shown.format(cell[0].value), cell[0].value) if cell else Cell(""))
+            cells.append(number_cell(cell[0].value if cell else None, shown))
         rows.append(cells)
     note = "95% intervals over images, seeds averaged in an image."
     if compared:
@@ -248,18 +258,18 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
     return Table(f"{outcome.capitalize()} success in percent", heads, rows, note)
 
 
-def _estimate(one: Estimate | None) -> list[Cell]:
+def _estimate(one: Estimate | None) -> list[TableCell]:
     if one is None:
-        return [Cell(""), Cell("")]
-    return [Cell(f"{one.value:.1f}", one.value), Cell(f"{one.low:.1f} to {one.high:.1f}", one.low)]
+        return [text_cell("")] * 2
+    return [number_cell(one.value, "{:.1f}"), interval_cell(one.low, one.high)]
 
 
-def _versus(found: tuple[Comparison, float] | None) -> list[Cell]:
+def _versus(found: tuple[Comparison, float] | None) -> list[TableCell]:
     if found is None:
-        return [Cell("")] * 3
+        return [text_cell("")] * 3
     one, p = found
     return [
-        Cell(f"{one.difference:+.1f}", one.difference),
-        Cell(_signed(one), one.low),
-        Cell(p_text(p), p),
+        number_cell(one.difference, "{:+.1f}"),
+        interval_cell(one.low, one.high, "{:+.1f}"),
+        TableCell(p_text(p), p),
     ]
