@@ -104,9 +104,8 @@ def test_rows_are_those_of_one_process_and_rank_0_prints(
     words = ("sweep", "--limit", "100", "--batch-size", "16", "--p-prune", "0", "0.3", "0.7")
     words += ("--score", "magnitude", "taylor", "random", "--draws", "2")
     # Nobody has trained the network yet: rank 0 does, and the others wait.
-    with monkeypatch.context() as patch:
-        patch.setenv("SECATEURS_CACHE", str(tmp_path / "fresh"))
-        code, out, said = ended(torchrun(2, tmp_path, *words, "--output", "ranks"))
+    monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path / "fresh"))
+    code, out, said = ended(torchrun(2, tmp_path, *words, "--output", "ranks"))
     assert code == 0, said
     assert said == ["wrote results.csv, results.jsonl, sweep.png, sweep.svg to ranks"]
     assert out.count("digits-cnn") == 1

@@ -44,6 +44,7 @@ def test_options_of_a_run(
     [
         ("sweep --config run", "sweep --p-prune 0 0.5 -oout --amp"),
         ("sweep --config run --overwrite", "sweep --p-prune 0 0.5 -oout --amp --overwrite"),
+        ("sweep --config run --quiet", "sweep --p-prune 0 0.5 -oout --amp --quiet"),
         ("sweep --config run --seed 1", "sweep --p-prune 0 0.5 --amp --seed 1"),
         ("sweep --config run -o b", "sweep --p-prune 0 0.5 --amp -o b"),
     ],

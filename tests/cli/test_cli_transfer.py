@@ -125,7 +125,7 @@ def test_target_classes_of_the_imagenet_compatible_layout(
 
 @pytest.fixture
 def compatible(tmp_path: Path) -> Generator[Path]:
-    """Digits as images of ImageNet's classes 1 to 10, and networks of 1,000 answers for them."""
+    """Digits as images of ImageNet's classes 1 to 10, and networks of 1,000 classes for them."""
     from PIL import Image
 
     folder = tmp_path / "compatible"
@@ -203,7 +203,7 @@ BAD: list[tuple[tuple[str, ...], str]] = [
     (("--surrogates", NETS[0], "--hold-one-out"), "--hold-one-out leaves out one of"),
     (("--surrogates", NETS[0]), "nothing to score: name --targets"),
     (("--surrogates", NETS[0], NETS[0]), "digit_nets:hidden=as built is named twice"),
-    (("--surrogates", NETS[0], "digit_nets:eleven"), "has 10 answers and digit_nets:eleven has 11"),
+    (("--surrogates", NETS[0], "digit_nets:eleven"), "has 10 classes and digit_nets:eleven has 11"),
     (("--surrogates", NETS[0], "digit_nets:renamed"), "disagree on the classes (class 0 is '0'"),
     (("--surrogates", NETS[0], "digit_nets:wrong"), "of digits is classified correctly by every"),
     (("--surrogates", NETS[0], "=x.pt"), "a network is written NAME or NAME=WEIGHTS"),

@@ -114,7 +114,7 @@ def test_no_image_that_all_classify_correctly() -> None:
 def test_labels_that_the_networks_do_not_know() -> None:
     data = digits()
     data.dataset.items = [type(i)(i.source, i.label + 5) for i in data.dataset.items]
-    with pytest.raises(InvalidArgumentError, match="labels up to 14, but hidden answers 10"):
+    with pytest.raises(InvalidArgumentError, match="labels up to 14, but hidden has 10"):
         choose_images(data, fitted("hidden"))
 
 
@@ -172,7 +172,7 @@ def test_a_network_that_takes_one_size_alone_resizes() -> None:
 def test_networks_that_disagree_on_the_number_of_classes() -> None:
     with pytest.raises(
         InvalidArgumentError,
-        match="hidden has 10 answers and eleven has 11: name networks that were trained on the",
+        match="hidden has 10 classes and eleven has 11: name networks that were trained on the",
     ):
         fit_size(networks("hidden", "eleven"), 8)
 

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from cyclopts import CoercionError, Group, Parameter, Token, convert
 
+from secateurs._io.text import shortened
 from secateurs._validation import check_ratio
 from secateurs.criteria import score_names
+from secateurs.errors import InvalidArgumentError
 
 T = TypeVar("T")
 
@@ -55,10 +57,15 @@ def separated_ratios(kind: object, tokens: Sequence[Token]) -> tuple[float, ...]
 
 
 def whole(kind: object, tokens: Sequence[Token]) -> int:  # noqa: ARG001
-    """Read a whole number; the parser alone would round 1.5."""
-    if not re.fullmatch(r"[+-]?\d+", tokens[0].value):
+    """Read a whole number of 64 bits; the parser alone would round 1.5."""
+    text = tokens[0].value
+    if not re.fullmatch(r"[+-]?\d+", text):
         raise CoercionError(token=tokens[0], target_type=int)
-    return int(tokens[0].value)
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**63:
+        raise InvalidArgumentError(
+            f"{tokens[0].keyword} must fit into 64 bits, got {shortened(text, 40)}"
+        )
+    return int(text)
 
 
 Several = Annotated[tuple[T, ...], Parameter(converter=separated)]

@@ -92,8 +92,8 @@ def run_repair(
     model.model.to(device)
     normed = bool(batch_norms_of(model.model))
     steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)
-    row = _row(model, test, pruning, options, steps, plan, calibration, name, device)
-    config = _config(row, ratios, test)
+    columns = _columns(model, test, pruning, options, steps, plan, calibration, name, device)
+    config = _config(columns, ratios, test)
     folder, output = _places(running, asked.arch, data, config)
     if output.exists() and running.resume and not (folder / "config.json").exists():
         raise InvalidArgumentError(
@@ -112,7 +112,7 @@ def run_repair(
                 model.model, calibration, passes, plan,
                 lambda: choose_masks(model.model, pruning, ratios, options, calibration),
                 {each: getattr(options, each) for each in _WHICH},
-                loader, row, results, output, _say_row,
+                loader, columns, results, output, _say_row,
             )  # fmt: skip
             rows = run.run()
             counted = sparsity(model.model, **run.counted).layers
@@ -142,7 +142,7 @@ def _load(
     )
 
 
-def _row(
+def _columns(
     model: LoadedModel,
     test: LoadedData | None,
     pruning: RepairPruning,
@@ -152,55 +152,37 @@ def _row(
     calibration: Tensor,
     name: str,
     device: torch.device,
-) -> RepairRow:
-    """What all rows of a run have in common; what they measure is filled in by the run."""
+) -> dict[str, Any]:
+    """The columns that all rows of a run share."""
     allocation = pruning.allocation or ""
     if pruning.ratios_from is not None:
         digest = hashlib.sha256(read_regular(pruning.ratios_from)).hexdigest()
         allocation = f"file {digest[:16]}"
-    return RepairRow(
-        **shared_columns(model, options, device),
-        calibration=name,
-        calibration_sha256=calibration_sha256(calibration),
-        calibration_count=len(calibration),
-        allocation=allocation,
-        keep_at_least=pruning.keep_at_least,
-        p_prune=pruning.p_prune,
-        repair=";".join(steps),
-        damping=plan.damping,
-        iterations=plan.iterations,
-        learning_rate=plan.learning_rate,
-        distill_batch_size=plan.distill_batch_size,
-        features=plan.features,
-        augment=plan.augment,
-        tighten=plan.tighten,
-        batch_size=plan.batch_size,
-        seed=plan.seed,
-        stage=0,
-        steps="",
-        loss=0.0,
-        agreement=100.0,
-        data=test.name if test else "",
-        split=test.split if test else "",
-        count=0,
-        top1=None,
-        correct=None,
-        achieved=0.0,
-        kept=0,
-        prunable=0,
-        duration=0.0,
-        result_sha256="",
+    of_plan = (
+        *("damping", "iterations", "learning_rate", "distill_batch_size", "features"),
+        *("augment", "tighten", "batch_size", "seed"),
     )
+    return shared_columns(model, options, device) | {
+        "calibration": name,
+        "calibration_sha256": calibration_sha256(calibration),
+        "calibration_count": len(calibration),
+        "allocation": allocation,
+        "keep_at_least": pruning.keep_at_least,
+        "p_prune": pruning.p_prune,
+        "repair": ";".join(steps),
+        **{column: getattr(plan, column) for column in of_plan},
+        "data": test.name if test else "",
+        "split": test.split if test else "",
+    }
 
 
 def _config(
-    row: RepairRow, ratios: Mapping[str, float] | None, test: LoadedData | None
+    columns: Mapping[str, Any], ratios: Mapping[str, float] | None, test: LoadedData | None
 ) -> dict[str, Any]:
     """What decides the results."""
-    asked = dict(zip(row.ASKED, row.key, strict=True))
-    config = {name: value for name, value in asked.items() if name not in ("stage", "steps")}
-    config |= {"ratios": ratios, "data": row.data, "split": row.split, "device": row.device}
-    return config | {"images": len(test.dataset) if test else 0}
+    asked = [name for name in RepairRow.ASKED if name in columns]
+    config = {name: columns[name] for name in (*asked, "data", "split", "device")}
+    return config | {"ratios": ratios, "images": len(test.dataset) if test else 0}
 
 
 def _places(

@@ -1,7 +1,7 @@
 """The stages of ``secateurs repair``: dense, pruned, and one for each pass of the repair."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class RepairRun:
         choose: chooses the masks.
         counted: the keyword arguments of `secateurs.sparsity` that say which weights compete.
         scored: a loader of labelled images, None for none.
-        row: what all rows have in common.
+        columns: those that all rows share.
         results: the folder of the run.
         output: where the repaired weights go.
         tell: told of each finished stage.
@@ -55,7 +55,7 @@ class RepairRun:
     choose: Callable[[], Masks]
     counted: dict[str, Any]
     scored: Any
-    row: RepairRow
+    columns: Mapping[str, Any]
     results: Results[RepairRow]
     output: Path
     tell: Callable[[RepairRow], None]
@@ -67,7 +67,11 @@ class RepairRun:
             The rows of all stages, in order.
         """
         done = self._done({row.stage for row in self.results.rows()})
-        before = self._resume(done) if done else self._begin()
+        before: list[RepairRow] = []
+        if done:
+            self._resume(done)
+        else:
+            before = self._begin()
         for number, group in enumerate(self.passes, start=PRUNED + 1):
             if number <= done:
                 continue
@@ -93,14 +97,13 @@ class RepairRun:
         apply_masks(self.model, self._masks)
         return [dense, self._measured(PRUNED, "pruned", time.perf_counter() - start)]
 
-    def _resume(self, done: int) -> list[RepairRow]:
+    def _resume(self, done: int) -> None:
         """Bring the model to where an earlier run has left it, whose rows are on disk."""
         masks, values = Masks.load(self.results.folder / MASKS), load_file(self._path(done))
         if any(map(_changes_masks, self.passes[: done - PRUNED])):
             masks = Masks.from_tensors({name: values[name] != 0 for name in masks})
         apply_masks(self.model, masks)
         put_repaired_values(self.model, values)
-        return []
 
     def _done(self, stages: set[int]) -> int:
         """The last stage whose row and values are there; 0 for none."""
@@ -129,10 +132,12 @@ class RepairRun:
         """The row of the model as it is now."""
         tally = self._score(steps)
         counted = sparsity(self.model, **self.counted)
-        return replace(
-            self.row,
+        return RepairRow(
+            **self.columns,
             stage=stage,
             steps=steps,
+            loss=0.0,
+            agreement=100.0,
             count=tally.count,
             top1=tally.top1 if tally.count else None,
             correct=tally.correct1 if tally.count else None,

@@ -81,12 +81,13 @@ def run_retrain(
     rows: list[RetrainRow] = []
     with ExitStack() as stack:
         results = None
+        folders = {seed: folder / f"seed-{seed}" if training.seeds else folder for seed in seeds}
         with ranks.together():
             if ranks.is_first:
                 results = stack.enter_context(Results(folder, RetrainRow))
-                goes_on = results.open(config, overwrite=not running.resume, growing=("seeds",))
-                for seed in () if goes_on else seeds:
-                    clear(_folder_of(folder, seed, training))
+                if not results.open(config, overwrite=not running.resume, growing=("seeds",)):
+                    for own in folders.values():
+                        clear(own)
         epochs = sum(plans[seed].dense.epochs + plans[seed].retraining.epochs for seed in seeds)
         total = epochs * len(images.train)
         bar = stack.enter_context(
@@ -99,7 +100,7 @@ def run_retrain(
             log([row])
 
         for seed in seeds:
-            own = _folder_of(folder, seed, training)
+            own = folders[seed]
             own.mkdir(parents=True, exist_ok=True)
             model = _load_model(asked, seed)
             model.model.to(device)
@@ -119,15 +120,10 @@ def run_retrain(
                 if ranks.is_first:
                     write_masks(model.model, own, plans[seed].options)
     if ranks.is_first:
-        last = _folder_of(folder, seeds[-1], training)
-        report(rows, folder, last, model.model, plans[seeds[-1]].options, running.title)
+        last = seeds[-1]
+        report(rows, folder, folders[last], model.model, plans[last].options, running.title)
         return folder
     return None
-
-
-def _folder_of(folder: Path, seed: int, training: RetrainTraining) -> Path:
-    """Where the weights of one seed go."""
-    return folder / f"seed-{seed}" if training.seeds else folder
 
 
 def make_plan(

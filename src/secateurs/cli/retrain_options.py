@@ -93,9 +93,9 @@ class RetrainTraining:
         warmup: Epochs over which the learning rate rises.
         batch_size: Images a step.
         augment: none, shift (by up to two pixels) or crop-flip.
-        distill: Weight in the retraining of the dense network's answers beside the labels, from 0
+        distill: Weight of the dense network's probabilities beside the labels in the retraining, 0
             (labels alone) to 1 (Hinton et al. 2015); often 0.9.
-        temperature: Of these answers: the higher, the more the less likely classes count.
+        temperature: Of these probabilities: the higher, the more the less likely classes count.
         seed: Of weights, order, augmentation and draws.
         seeds: Several runs, one a seed.
     """

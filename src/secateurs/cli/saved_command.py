@@ -7,15 +7,17 @@ from pathlib import Path
 from secateurs.errors import InvalidArgumentError
 from secateurs.results.run_command import COMMAND, read_command
 
-_ONCE = ("--resume", "--overwrite", "--config")  # never taken from an earlier run
+_ONCE = {"--resume", "--overwrite", "--config"}  # never taken from an earlier run
+_SAME_RESULTS = _ONCE | {"--quiet", "--json", "--log-to", "--title", "--workers"}
 _OPTION = re.compile(r"-{1,2}[A-Za-z]")
 
 
 def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
     """The words of a command with those of an earlier run in the place of ``--config``.
 
-    An option that is written here counts instead of the same one there. Without any, this is the
-    same run, which goes on in its folder; else it is another, so the folder is not repeated.
+    An option that is written here counts instead of the same one there. Without any that could
+    change the results, this is the same run, which goes on in its folder; else it is another, so
+    the folder is not repeated.
 
     Args:
         words: after the program's name.
@@ -35,8 +37,8 @@ def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
     if len(paths) > 1:
         raise InvalidArgumentError("--config takes one run: write it once")
     here = [(name, group) for name, group in groups if name != "--config"]
-    without = {*_ONCE, *(name for name, _ in here)}
-    if not without.issubset(_ONCE):
+    without = _ONCE | {name for name, _ in here}
+    if not without <= _SAME_RESULTS:
         without.add("--output")
     there = _groups(_options_of(command, _value(paths[0])), first_names)
     kept = [(name, group) for name, group in there if name not in without]

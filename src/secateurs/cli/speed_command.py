@@ -76,11 +76,8 @@ def run_speed(
 
 def image_for(model: LoadedModel) -> torch.Tensor:
     """An input of random values, of the size that a network takes."""
-    from PIL import Image
-
-    pre = model.preprocess
-    black = pre(Image.new(pre.image_mode, (64, 64)))
-    return torch.randn(black.shape, generator=torch.Generator().manual_seed(0))
+    shape = model.preprocess.blank().shape
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _default_output(

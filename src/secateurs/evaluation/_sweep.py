@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_keywords
-from secateurs.errors import Advice, Argument, InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError, SecateursWarning
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
@@ -225,12 +225,14 @@ def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
 
 def _warn_of_unknown_data(results: Results[Row]) -> None:
     if results.unverified:
-        warnings.warn(
+        warning = SecateursWarning(
             f"{results.folder} holds results of this sweep, taken to be of the same images: this "
-            "cannot be checked, since an older version wrote them or this loader can be iterated "
-            "only once; overwrite=True measures again",
-            stacklevel=3,
+            "cannot be checked, since an older version wrote them, an image cannot be read, or "
+            "this loader can be iterated only once; ",
+            Argument("overwrite", True),
+            " measures again",
         )
+        warnings.warn(warning, stacklevel=3)
 
 
 def _save_outcomes(

@@ -15,7 +15,7 @@ from secateurs.results.durable import remove_leftovers, replace_files, write_fai
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
 from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.layer_row import LAYERS
-from secateurs.results.progress_files import PROGRESS, ProgressFiles
+from secateurs.results.progress_files import PROGRESS, ProgressFiles, is_of_another_rank
 from secateurs.results.row import Row
 from secateurs.results.run_command import COMMAND, EARLIER, command_text
 
@@ -105,8 +105,10 @@ class Results(ProgressFiles, Generic[R]):
             FailureError: Another process writes here, or the disk is full.
         """
         self._lock.acquire()
-        names = {JSONL, CSV, CONFIG, COMMAND, PROGRESS, OUTCOMES, *self._half_written()}
-        remove_leftovers(self.folder, names.__contains__, of_running=True)
+        names = {JSONL, CSV, CONFIG, COMMAND, PROGRESS, OUTCOMES}
+        remove_leftovers(
+            self.folder, lambda name: name in names or is_of_another_rank(name), of_running=True
+        )
         wanted = plain(dict(config))
         if overwrite:
             self._clear()

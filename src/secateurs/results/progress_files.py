@@ -16,7 +16,6 @@ from secateurs.results.lock import FolderLock
 PROGRESS = "progress.json"
 _LOCK = ".lock"
 _OF_RANK = re.compile(r"progress-[1-9][0-9]*\.json")
-_LEFT_BY_RANK = re.compile(rf"\.({_OF_RANK.pattern})\.[0-9]+\.tmp")
 
 
 class ProgressFiles:
@@ -107,12 +106,7 @@ class ProgressFiles:
     def _progress_names(self) -> list[str]:
         """The file of rank 0, whether or not it is there, and those of other ranks."""
         names = (path.name for path in self.folder.iterdir())
-        return [PROGRESS, *sorted(name for name in names if _OF_RANK.fullmatch(name))]
-
-    def _half_written(self) -> list[str]:
-        """The progress files of other ranks for which a killed process left a temporary file."""
-        found = (_LEFT_BY_RANK.fullmatch(path.name) for path in self.folder.iterdir())
-        return [match[1] for match in found if match]
+        return [PROGRESS, *sorted(filter(is_of_another_rank, names))]
 
     def _remove(self, name: str) -> None:
         path = self.folder / name
@@ -120,3 +114,8 @@ class ProgressFiles:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise write_failure(path, error) from error
+
+
+def is_of_another_rank(name: str) -> bool:
+    """Whether a file is the progress of another rank than 0, by its name."""
+    return _OF_RANK.fullmatch(name) is not None

@@ -24,8 +24,8 @@ class RetrainRow(Record):
         p_prune: Ratio of units that are pruned in the end, 0 to 1.
         schedule: How the ratio grows, such as "Cubic(0.9, ...)".
         regrowth: How pruned weights come back: "none", "magnitude" or "gradient".
-        distill: Weight of the dense network's answers beside the labels, 0 for these alone.
-        temperature: Of these answers.
+        distill: Weight of the dense network's probabilities beside the labels, 0 for these alone.
+        temperature: Of these probabilities.
         optimizer: With its settings, such as "sgd(momentum=0.9)".
         learning_rate: The highest of the phase.
         weight_decay: L2 penalty.

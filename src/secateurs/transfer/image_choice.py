@@ -119,7 +119,7 @@ def choose_images(
     total = len(data.dataset)
     order = torch.randperm(total, generator=_generator(seed)).tolist()
     labels = torch.tensor([item.label for item in data.dataset.items])
-    classes = networks[0].answers(data.dataset.preprocess.img_size)
+    classes = networks[0].class_count(data.dataset.preprocess.img_size)
     _check_labels(labels, classes, networks[0])
     targets = _targets(data, labels, classes, seed)
     levels: list[Tensor] = []
@@ -173,7 +173,7 @@ def _generator(seed: int) -> torch.Generator:
 def _check_labels(labels: Tensor, classes: int, network: Network) -> None:
     if len(labels) and int(labels.max()) >= classes:
         raise InvalidArgumentError(
-            f"the images have labels up to {int(labels.max())}, but {network.name} answers "
+            f"the images have labels up to {int(labels.max())}, but {network.name} has "
             f"{classes} classes: name networks that were trained for these images"
         )
 

@@ -103,7 +103,7 @@ class Network:
         return f"{resized}mean {mean}, std {std}"
 
     @torch.no_grad()
-    def answers(self, size: int) -> int:
+    def class_count(self, size: int) -> int:
         """The number of classes, found with a blank image of ``size`` pixels."""
         blank = torch.zeros(1, self.channels, size, size, device=self.dense.mean.device)
         return self.dense(blank).shape[1]
@@ -167,7 +167,7 @@ def fit_size(networks: Sequence[Network], size: int) -> None:
     for other in networks[1:]:
         if counts[other.name] != counts[first.name]:
             raise InvalidArgumentError(
-                f"{first.name} has {counts[first.name]} answers and {other.name} has "
+                f"{first.name} has {counts[first.name]} classes and {other.name} has "
                 f"{counts[other.name]}: name networks that were trained on the same classes"
             )
         _check_names(first, other)
@@ -179,7 +179,7 @@ def _accept(network: Network, size: int) -> int:
     for resized in (None, network.img_size):
         network.dense.size = resized
         try:
-            return network.answers(size)
+            return network.class_count(size)
         except InvalidArgumentError:
             raise
         except (RuntimeError, AssertionError, ValueError) as error:

@@ -24,17 +24,11 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def load(
     spec: str, weights: str | None, num_classes: int | None, overrides: Overrides
 ) -> LoadedModel:
-    """Import a function, and take the module that it returns; see `load_from`.
-
-    Args:
-        spec: ``package.module:function``; the current folder is searched too.
-        weights: as for `load_from`.
-        num_classes: as for `load_from`.
-        overrides: as for `load_from`.
+    """Import ``package.module:function``, also from the current folder, and see `load_from`.
 
     Raises:
-        InvalidArgumentError: no such module or function, it needs arguments, or returns no module.
-        FailureError: importing or calling it raised an error.
+        InvalidArgumentError: no such module or function.
+        FailureError: importing it raised an error.
     """
     return load_from(_find(spec), spec, weights, num_classes, overrides)
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from secateurs.errors import Argument, InvalidArgumentError, SecateursError
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
+from secateurs.zoo.decoding import LARGEST
 from secateurs.zoo.preprocess import Preprocess
 
 
@@ -32,10 +34,29 @@ class LoadedModel:
     preprocess: Preprocess
 
 
+def check_size(model: LoadedModel) -> None:
+    """Run a model on a black image, to refuse a size that it does not take before any data is read.
+
+    Raises:
+        InvalidArgumentError: it does not take images of this size.
+    """
+    size = model.preprocess.img_size
+    if size * size > LARGEST:
+        return  # the data set refuses such an image
+    try:
+        _logits_of_black(model)
+    except SecateursError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InvalidArgumentError(
+            f"{model.name} takes no images of {size} x {size} pixels ({reason}): give another ",
+            Argument("img_size"),
+        ) from error
+
+
 def count_classes(model: LoadedModel) -> int | None:
     """The number of a model's logits: ``num_classes``, or the number for a black image.
-
-    The model runs without gradients, in its present mode; torch's random state does not change.
 
     Returns:
         None if ``num_classes`` is None and the model cannot read the image.
@@ -43,9 +64,14 @@ def count_classes(model: LoadedModel) -> int | None:
     if model.num_classes is not None:
         return model.num_classes
     try:
-        black = model.preprocess.blank()[None]
-        images = moved(black, device_of(model.model), dtype_of(model.model))
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return logits_of(model.model(images)).shape[1]
+        return _logits_of_black(model).shape[1]
     except Exception:  # the caller's own code; the error appears again when the model is used
         return None
+
+
+def _logits_of_black(model: LoadedModel) -> Tensor:
+    """The logits for a black image, without gradients; torch's random state does not change."""
+    black = model.preprocess.blank()[None]
+    images = moved(black, device_of(model.model), dtype_of(model.model))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return logits_of(model.model(images))

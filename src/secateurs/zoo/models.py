@@ -8,7 +8,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
 from secateurs.zoo.digits import digits_cnn
 from secateurs.zoo.digits_family import FAMILY
-from secateurs.zoo.loaded_model import LoadedModel
+from secateurs.zoo.loaded_model import LoadedModel, check_size
 from secateurs.zoo.preprocess import Overrides
 from secateurs.zoo.small_networks import SMALL_NETWORKS
 from secateurs.zoo.weights_file import is_file
@@ -64,8 +64,8 @@ def load_model(
         transform with the other values unchanged.
 
     Raises:
-        InvalidArgumentError: an unknown name, a checkpoint that does not fit or holds code, or a
-            value out of range.
+        InvalidArgumentError: an unknown name, a checkpoint that does not fit or holds code, a
+            value out of range, or an ``img_size`` that the network does not take.
         FailureError: no network for a download, a package that is not installed, or a damaged file.
 
     Example:
@@ -80,7 +80,18 @@ def load_model(
     chosen = str(weights) if weights is not None else None
     if isinstance(weights, Path) and not is_file(chosen):
         raise InvalidArgumentError(f"no weights file {weights}")
-    name = spec.strip()
+    loaded = _load(spec.strip(), chosen, classes, overrides)
+    if img_size is not None:
+        check_size(loaded)
+    return loaded
+
+
+def digits_model() -> LoadedModel:
+    """``load_model("digits")``: the trained digits network with its preprocessing."""
+    return load_model("digits")
+
+
+def _load(name: str, chosen: str | None, classes: int | None, overrides: Overrides) -> LoadedModel:
     if name in SMALL_NETWORKS and chosen is None:
         raise InvalidArgumentError(
             f"{name} has no published weights: give a file as weights (`secateurs retrain` writes "
@@ -95,8 +106,3 @@ def load_model(
     if source in _SOURCES:
         return _SOURCES[source](rest, chosen, classes, overrides)
     return from_function.load(name, chosen, classes, overrides)
-
-
-def digits_model() -> LoadedModel:
-    """``load_model("digits")``: the trained digits network with its preprocessing."""
-    return load_model("digits")

@@ -51,7 +51,7 @@ def read_parquet(
     Args:
         folder: DIR.
         split: which files; None for the first of the ``usual`` ones that there is, else all.
-        model: must have as many answers as there are labels, where it says how many it has.
+        model: must have as many classes as there are labels, where it says how many it has.
         usual: names of splits.
 
     Raises:
