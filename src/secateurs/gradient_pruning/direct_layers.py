@@ -19,7 +19,8 @@ from secateurs.gradient_pruning.saved_weight import (
     is_plain,
     is_unwatched,
 )
-from secateurs.gradient_pruning.sparse_products import is_large, sparse_pattern
+from secateurs.gradient_pruning.sparse_kernels import SparseKernels, kernel_pattern
+from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
 _function_modes = cast(Any, torch._C)._len_torch_function_stack
@@ -61,7 +62,7 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
         pruned = _pruned_weight(module)
         if pruned is None:
             return None
-        sparse = pruned.sparse is not None and _pays(x, pruned)
+        sparse = pruned.sparse is not None and _pays(pruned.sparse, x, pruned)
         if not sparse and not pruned.is_of_outputs and is_unwatched(x):
             output = dense(module, x, pruned.weight, _bias(module))
             if pruned.prune(x, output):
@@ -71,9 +72,9 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
     return call
 
 
-def _pays(x: Tensor, pruned: PrunedWeight) -> bool:
+def _pays(sparse: SparsePattern | SparseKernels, x: Tensor, pruned: PrunedWeight) -> bool:
     """Whether there is a gradient for which sparse products pay."""
-    return (x.requires_grad or pruned.masked_gradient) and is_large(x, pruned.weight)
+    return (x.requires_grad or pruned.masked_gradient) and sparse.pays(x, pruned.weight)
 
 
 def _our_mode_is_active() -> bool:
@@ -92,8 +93,16 @@ def _pruned_weight(module: nn.Module) -> PrunedWeight | None:
     if known is None or not known.is_of(weight, keep):
         return _new_pruned_weight(module, state, weight, keep)
     if not known.was_used:  # for a mask of one call alone, a pattern would take too long
-        known.was_used, known.sparse = True, sparse_pattern(known.weight, known.keep)
+        known.was_used, known.sparse = True, _pattern(module, known)
     return known
+
+
+def _pattern(module: nn.Module, pruned: PrunedWeight) -> SparsePattern | SparseKernels | None:
+    """The pattern of the mask of a layer where sparse products pay."""
+    if isinstance(module, nn.Conv2d):
+        usual = module.groups == 1 and {*module.stride, *module.dilation} == {1}
+        return kernel_pattern(pruned.weight, pruned.keep) if usual else None
+    return sparse_pattern(pruned.weight, pruned.keep)
 
 
 def _new_pruned_weight(
@@ -120,10 +129,11 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 
 def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
-    sparse = pruned.sparse if is_plain(x) and is_large(x, pruned.weight) else None
+    sparse = pruned.sparse if is_plain(x) else None
+    pays = isinstance(sparse, SparsePattern) and sparse.pays(x, pruned.weight)
     return linear(
         x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
-        sparse=sparse,
+        sparse=sparse if pays else None,
     )  # fmt: skip
 
 
@@ -135,9 +145,12 @@ def _masked_convolution(dims: int) -> _Masked:
         if module.padding_mode != "zeros":
             widths = module._reversed_padding_repeated_twice
             x, padding = F.pad(x, widths, mode=module.padding_mode), 0
+        sparse = pruned.sparse if is_plain(x) else None
+        pays = isinstance(sparse, SparseKernels) and sparse.pays(x, pruned.weight)
+        more = {"sparse": sparse} if pays else {}
         return operation(
             x, pruned.weight, pruned.keep, _bias(module), module.stride, padding, module.dilation,
-            module.groups, masked_gradient=pruned.masked_gradient,
+            module.groups, masked_gradient=pruned.masked_gradient, **more,
         )  # fmt: skip
 
     return call

@@ -20,6 +20,7 @@ from secateurs.gradient_pruning.masked_weight import (
     transforms_active,
 )
 from secateurs.gradient_pruning.scratch import Scratch
+from secateurs.gradient_pruning.sparse_kernels import SparseKernels
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 _saving_hooks = cast(Any, torch._C)._autograd._top_saved_tensors_default_hooks
@@ -99,7 +100,7 @@ class PrunedWeight:
         self._scratch = scratch
         self.is_of_outputs = False
         self.keep_version, self.was_used = keep._version, False
-        self.sparse: SparsePattern | None = None
+        self.sparse: SparsePattern | SparseKernels | None = None
         self._factor: Tensor | None = None
 
     def is_of(self, weight: Tensor, keep: Tensor) -> bool:
