@@ -130,10 +130,11 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
     sparse = pruned.sparse if is_plain(x) else None
-    pays = isinstance(sparse, SparsePattern) and sparse.pays(x, pruned.weight)
+    if not isinstance(sparse, SparsePattern) or not sparse.pays(x, pruned.weight):
+        sparse = None
     return linear(
         x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
-        sparse=sparse if pays else None,
+        sparse=sparse,
     )  # fmt: skip
 
 
