@@ -3,8 +3,8 @@
     python benchmarks/hold.py                     ResNet-18, 64-pixel images, batch 32, one thread
     python benchmarks/hold.py --device cuda       the same on a GPU, in seconds of the clock
 
-Two copies of one network take steps in turns, one of them held, between two steps of the other. Told
-are the median of the ratios to the mean of the steps before and after, and their quartiles. On a CPU
+Two copies of one network take steps in turns, a held one between two others. Told are the median of
+the ratios to the mean of the steps before and after it, and their quartiles. On a CPU
 it is processor time, so that what else runs on the machine counts less.
 """
 

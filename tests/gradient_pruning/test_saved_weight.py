@@ -1,5 +1,8 @@
 """Torch's own operations, whose backward pass reads a pruned weight where nothing else watches."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,3 +111,28 @@ def test_frozen_weights_pass_on_the_pruned_gradient_alone() -> None:
     (found,) = torch.autograd.grad(output.sum(), x)
     (expected,) = torch.autograd.grad(F.conv2d(x, frozen * keep, None, 1, 1).sum(), x)
     torch.testing.assert_close(found, expected)
+
+
+def test_large_weights_of_one_model_share_memory_and_do_not_mix() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(300, 260, dtype=torch.float64), nn.Linear(260, 280, dtype=torch.float64)]
+    model = nn.Sequential(*layers)
+    masks = sc.select(model, 0.5).draw()
+    sc.apply_masks(model, masks, "gradient")
+    first, second = (m.weight.detach() * masks[f"{i}.weight"] for i, m in enumerate(layers))
+    copied = copy.deepcopy(model)
+
+    def found(seed: int) -> Tensor:
+        x = torch.full((2, 300), float(seed), dtype=torch.float64, requires_grad=True)
+        for _ in range(3):
+            x.grad = None
+            (model if seed % 2 else copied)(x).sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    expected = torch.ones(2, 280, dtype=torch.float64) @ second @ first
+    with ThreadPoolExecutor(4) as threads:
+        for gradient in threads.map(found, range(8)):
+            torch.testing.assert_close(gradient, expected)
+    kept = [part.weight.grad for part in layers]
+    assert all(torch.isfinite(part).all() for part in kept if part is not None)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.gradient_pruning.saved_weight import PrunedWeight
+from secateurs.gradient_pruning.scratch import Scratch
 
 _KEY = "_secateurs_backward"
 
@@ -15,15 +16,17 @@ class BackwardState:
 
     Args:
         masked_gradient: whether pruned elements of its weights get no gradient of their own.
+        scratch: what its masked weights are written into.
 
     Attributes:
         masked_gradient: what was handed in.
+        scratch: what was handed in.
         needs_mode: by training mode, whether its own ``forward`` hands masked weights to functions.
         pruned: of a convolution or a linear layer, its weight and mask in the last call.
     """
 
-    def __init__(self, masked_gradient: bool):
-        self.masked_gradient = masked_gradient
+    def __init__(self, masked_gradient: bool, scratch: Scratch):
+        self.masked_gradient, self.scratch = masked_gradient, scratch
         self.needs_mode: dict[bool, bool] = {}
         self.pruned: PrunedWeight | None = None
 
@@ -36,9 +39,9 @@ def state_of(module: nn.Module) -> BackwardState | None:
     return vars(module).get(_KEY)
 
 
-def keep_state(module: nn.Module, masked_gradient: bool) -> None:
+def keep_state(module: nn.Module, masked_gradient: bool, scratch: Scratch) -> None:
     """Give a module a new state."""
-    vars(module)[_KEY] = BackwardState(masked_gradient)
+    vars(module)[_KEY] = BackwardState(masked_gradient, scratch)
 
 
 def forget_state(module: nn.Module) -> None:

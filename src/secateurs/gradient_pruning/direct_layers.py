@@ -9,14 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import _get_current_function_mode_stack
 
-from secateurs.gradient_pruning.backward_state import state_of
+from secateurs.gradient_pruning.backward_state import BackwardState, state_of
 from secateurs.gradient_pruning.function_mode import MaskedWeights
 from secateurs.gradient_pruning.functional import convolution, linear
 from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
-from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
-from secateurs.gradient_pruning.sparse_products import is_large, sparse_pattern
+from secateurs.gradient_pruning.saved_weight import (
+    PrunedWeight,
+    is_ordinary,
+    is_plain,
+    is_unwatched,
+)
+from secateurs.gradient_pruning.sparse_kernels import SparseKernels, kernel_pattern
+from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
+_function_modes = cast(Any, torch._C)._len_torch_function_stack
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
@@ -46,15 +53,17 @@ def direct_forward(base: type[nn.Module]) -> DirectForward | None:
 
 
 def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
+    # Python's own work takes a good part of a small layer's time, so it is little here.
     def call(module: nn.Module, x: Tensor) -> Tensor | None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or transforms_active():
             return None
-        pruned = None if _our_mode_is_active() else _pruned_weight(module)
+        if _function_modes() and _our_mode_is_active():
+            return None
+        pruned = _pruned_weight(module)
         if pruned is None:
             return None
-        needed = x.requires_grad or pruned.masked_gradient
-        sparse = needed and pruned.sparse is not None and is_large(x, pruned.weight)
-        if not sparse and not pruned.is_of_outputs and is_plain(x):
+        sparse = pruned.sparse is not None and _pays(pruned.sparse, x, pruned)
+        if not sparse and not pruned.is_of_outputs and is_unwatched(x):
             output = dense(module, x, pruned.weight, _bias(module))
             if pruned.prune(x, output):
                 return output
@@ -63,26 +72,45 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
     return call
 
 
+def _pays(sparse: SparsePattern | SparseKernels, x: Tensor, pruned: PrunedWeight) -> bool:
+    """Whether there is a gradient for which sparse products pay."""
+    return (x.requires_grad or pruned.masked_gradient) and sparse.pays(x, pruned.weight)
+
+
 def _our_mode_is_active() -> bool:
-    if not cast(Any, torch._C)._len_torch_function_stack():
-        return False
     return any(isinstance(mode, MaskedWeights) for mode in _get_current_function_mode_stack())
 
 
 def _pruned_weight(module: nn.Module) -> PrunedWeight | None:
     """The weight and the mask of a layer, where it can prune its backward pass itself."""
     own, state = vars(module), state_of(module)
-    parameters, keep = own.get("_parameters", {}), mask_of(module, "weight")
-    if state is None or keep is None or "weight" not in parameters or "_conv_forward" in own:
+    if state is None or "_conv_forward" in own:
         return None
-    weight, known = parameters["weight"], state.pruned
-    if known is not None and known.is_of(weight, keep):
-        if not known.was_used:  # for a mask of one call alone, a pattern would take too long
-            known.was_used, known.sparse = True, sparse_pattern(weight, keep)
-        return known
+    keep, known = mask_of(module, "weight"), state.pruned
+    weight = own.get("_parameters", {}).get("weight")
+    if weight is None or keep is None:
+        return None
+    if known is None or not known.is_of(weight, keep):
+        return _new_pruned_weight(module, state, weight, keep)
+    if not known.was_used:  # for a mask of one call alone, a pattern would take too long
+        known.was_used, known.sparse = True, _pattern(module, known)
+    return known
+
+
+def _pattern(module: nn.Module, pruned: PrunedWeight) -> SparsePattern | SparseKernels | None:
+    """The pattern of the mask of a layer where sparse products pay."""
+    if isinstance(module, nn.Conv2d):
+        usual = module.groups == 1 and {*module.stride, *module.dilation} == {1}
+        return kernel_pattern(pruned.weight, pruned.keep) if usual else None
+    return sparse_pattern(pruned.weight, pruned.keep)
+
+
+def _new_pruned_weight(
+    module: nn.Module, state: BackwardState, weight: Tensor, keep: Tensor
+) -> PrunedWeight | None:
     if not is_ordinary(weight, keep) or keep.device != weight.device or not fits(keep, weight):
         return None
-    state.pruned = PrunedWeight(weight, keep, state.masked_gradient)
+    state.pruned = PrunedWeight(weight, keep, state.masked_gradient, state.scratch)
     state.pruned.is_of_outputs = getattr(module, "groups", 1) == 1 and is_of_outputs(
         weight, keep, 0
     )
@@ -101,7 +129,9 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 
 def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
-    sparse = pruned.sparse if is_plain(x) and is_large(x, pruned.weight) else None
+    sparse = pruned.sparse if is_plain(x) else None
+    if not isinstance(sparse, SparsePattern) or not sparse.pays(x, pruned.weight):
+        sparse = None
     return linear(
         x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
         sparse=sparse,
@@ -116,9 +146,12 @@ def _masked_convolution(dims: int) -> _Masked:
         if module.padding_mode != "zeros":
             widths = module._reversed_padding_repeated_twice
             x, padding = F.pad(x, widths, mode=module.padding_mode), 0
+        sparse = pruned.sparse if is_plain(x) else None
+        pays = isinstance(sparse, SparseKernels) and sparse.pays(x, pruned.weight)
+        more = {"sparse": sparse} if pays else {}
         return operation(
             x, pruned.weight, pruned.keep, _bias(module), module.stride, padding, module.dilation,
-            module.groups, masked_gradient=pruned.masked_gradient,
+            module.groups, masked_gradient=pruned.masked_gradient, **more,
         )  # fmt: skip
 
     return call

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.gradient_pruning.convolution_options import each_dimension, padded
 from secateurs.gradient_pruning.masked_weight import (
     Gradients,
     autocast,
@@ -31,6 +31,7 @@ from secateurs.gradient_pruning.masked_weight import (
     spread,
 )
 from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
+from secateurs.gradient_pruning.sparse_kernels import SparseKernels
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 
@@ -98,18 +99,22 @@ class _Convolution(Function):
         transposed: bool,
         options: tuple[list[int], ...],
         groups: int,
+        sparse: SparseKernels | None,  # noqa: ARG004
     ) -> Tensor:
         return _dense_convolution(x, weight, bias, transposed, options, groups)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, keep, _, ctx.masked_gradient, ctx.transposed, ctx.options, ctx.groups = inputs
+        x, weight, keep, _, ctx.masked_gradient, ctx.transposed, *others = inputs
+        ctx.options, ctx.groups, ctx.sparse = others
         ctx.save_for_backward(x, weight, keep)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
+        if ctx.sparse is not None and not torch.is_grad_enabled():
+            return _sparse_gradients(ctx, grad, x, weight)
         dimension = int(ctx.transposed)  # that of the outputs, in the weight
         kept = None
         if ctx.groups == 1:
@@ -123,7 +128,7 @@ class _Convolution(Function):
             )
             if grad_weight is not None and ctx.masked_gradient:
                 grad_weight = masked(grad_weight, keep)
-            return grad_x, grad_weight, None, grad_bias, None, None, None, None
+            return grad_x, grad_weight, None, grad_bias, None, None, None, None, None
         few, part = grad.index_select(1, kept), weight.index_select(dimension, kept)
         if not need_weight or ctx.masked_gradient:
             grad_x, grad_part, _ = _both(ctx, few, x, part, need_x, need_weight, False)
@@ -132,7 +137,19 @@ class _Convolution(Function):
         else:
             grad_x, *_ = _both(ctx, few, x, part, need_x, False, False)
             _, grad_weight, grad_bias = _both(ctx, grad, x, weight, False, True, need_bias)
-        return grad_x, grad_weight, None, grad_bias, None, None, None, None
+        return grad_x, grad_weight, None, grad_bias, None, None, None, None, None
+
+
+def _sparse_gradients(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Gradients:
+    need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
+    padding, grad_bias = ctx.options[1], None
+    grad_x = ctx.sparse.to_input(grad, weight, x, padding) if need_x else None
+    if need_weight and ctx.masked_gradient:
+        grad_weight = ctx.sparse.to_weight(grad, weight, x, padding)
+        grad_bias = grad.sum((0, 2, 3)) if need_bias else None
+    else:
+        _, grad_weight, grad_bias = _both(ctx, grad, x, weight, False, need_weight, need_bias)
+    return grad_x, grad_weight, None, grad_bias, None, None, None, None, None
 
 
 def _both(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, *needed: bool) -> tuple[Any, Any, Any]:
@@ -190,7 +207,8 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
 
     Returns:
         A function with the arguments of the torch function, in their order, and the mask after
-        the weight.
+        the weight; one that is not transposed takes a ``sparse`` pattern of its mask, too, with
+        stride 1, no dilation and one group.
     """
 
     def masked_conv(
@@ -204,11 +222,12 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         groups: int = 1,
         *,
         masked_gradient: bool = False,
+        sparse: SparseKernels | None = None,
     ) -> Tensor:
-        step, wide = _each(stride, dims), _each(dilation, dims)
-        x, sides = _padded(x, padding, weight.shape[2:], step, wide)
+        step, wide = each_dimension(stride, dims), each_dimension(dilation, dims)
+        x, sides = padded(x, padding, weight.shape[2:], step, wide)
         options = (step, sides, wide, [0] * dims)
-        return _convolve(x, weight, keep, bias, masked_gradient, False, options, groups)
+        return _convolve(x, weight, keep, bias, masked_gradient, False, options, groups, sparse)
 
     def masked_conv_transpose(
         x: Tensor,
@@ -223,7 +242,9 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         *,
         masked_gradient: bool = False,
     ) -> Tensor:
-        options = tuple(_each(v, dims) for v in (stride, padding, dilation, output_padding))
+        options = tuple(
+            each_dimension(v, dims) for v in (stride, padding, dilation, output_padding)
+        )
         return _convolve(x, weight, keep, bias, masked_gradient, True, options, groups)
 
     return masked_conv_transpose if transposed else masked_conv
@@ -238,15 +259,16 @@ def _convolve(
     transposed: bool,
     options: tuple[list[int], ...],
     groups: int,
+    sparse: SparseKernels | None = None,
 ) -> Tensor:
     single = x.dim() == weight.dim() - 1  # one image without a batch dimension
     tensors = x, weight, keep, bias = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
-    plain = is_plain(x) and is_ordinary(weight, keep)
+    plain = sparse is None and is_plain(x) and is_ordinary(weight, keep)
     if plain and not may_gather(weight, keep, int(transposed), _most(x, weight, groups)):
         y = _dense_convolution(x, weight, bias, transposed, options, groups)
         PrunedWeight(weight, keep, masked_gradient).prune(x, y)
     else:
-        y = _convolution(*tensors, masked_gradient, transposed, options, groups)
+        y = _convolution(*tensors, masked_gradient, transposed, options, groups, sparse)
     return y.squeeze(0) if single else y
 
 
@@ -267,31 +289,3 @@ def _dense_convolution(
     return torch.convolution(
         x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
     )
-
-
-def _each(value: int | Sequence[int], dims: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * dims if len(values) == 1 else values
-
-
-def _padded(
-    x: Tensor,
-    padding: int | str | Sequence[int],
-    kernel: Sequence[int],
-    stride: list[int],
-    dilation: list[int],
-) -> tuple[Tensor, list[int]]:
-    """Turn ``padding`` into one number for each dimension; pad ``x`` if its sides differ."""
-    if not isinstance(padding, str):
-        return x, _each(padding, len(kernel))
-    if padding == "valid":
-        return x, [0] * len(kernel)
-    if padding != "same" or max(stride) > 1:  # torch refuses both
-        raise InvalidArgumentError(
-            f"padding={padding!r} with stride={stride}: write 'valid', 'same' with stride 1, "
-            "or numbers"
-        )
-    totals = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
-    if any(total % 2 for total in totals):
-        x = F.pad(x, [n for total in reversed(totals) for n in (0, total % 2)])
-    return x, [total // 2 for total in totals]

@@ -23,6 +23,7 @@ from secateurs.gradient_pruning.direct_layers import direct_forward
 from secateurs.gradient_pruning.modes_needed import weight_is_read
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
 from secateurs.gradient_pruning.pruned_forward import FAST_PATHS, run_forward
+from secateurs.gradient_pruning.scratch import Scratch
 from secateurs.masks.apply import mask_beside, matching_targets
 from secateurs.masks.mask import Masks
 from secateurs.originals.module_state import (
@@ -118,12 +119,14 @@ def install_gradient_masks(modules: Iterable[nn.Module], masks: Sequence[Gradien
     for module, attribute, keep, _ in masks:
         parameter = parameter_of(module, attribute)
         keep_mask(module, attribute, keep if parameter is None else keep.to(parameter.device))
+    scratch = Scratch()
     for module in modules if masks else ():
         masked = masks_of(module)
         if masked or _may_use_others(module):
             own = _names_with_property(module) if masked else ()
-            keep_state(module, id(module) in masked_gradients)
-            object.__setattr__(module, "__class__", _pruned_class(module, own))
+            keep_state(module, id(module) in masked_gradients, scratch)
+            kind = _pruned_class(module, own, bool(masked))
+            object.__setattr__(module, "__class__", kind)
 
 
 def restore_gradients(modules: Iterable[nn.Module]) -> None:
@@ -144,8 +147,8 @@ class _PrunedBackward:
 
 
 @cache
-def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
-    direct = direct_forward(base)
+def _subclass(base: type[nn.Module], own: tuple[str, ...], masked: bool) -> type[nn.Module]:
+    direct = direct_forward(base) if masked else None
 
     @wraps(base.forward)  # keeps its signature, which other code inspects
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -161,11 +164,13 @@ def _subclass(base: type[nn.Module], own: tuple[str, ...]) -> type[nn.Module]:
         return base.__getattr__(self, name)
 
     def reduce(self: nn.Module, protocol: Any) -> Any:  # noqa: ARG001
-        return _rebuild, (base, own), self.__getstate__()
+        return _rebuild, (base, own, masked), self.__getstate__()
 
     namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: _original(name) for name in own}
     namespace |= {"secateurs_base": base, "secateurs_own": own, "__reduce_ex__": reduce}
-    namespace |= {"forward": forward, "__getattr__": read, "__module__": base.__module__}
+    namespace |= {"forward": forward, "__module__": base.__module__}
+    if masked:  # a module that only holds others is not slowed down
+        namespace["__getattr__"] = read
     # Its own class first: removing a parametrization gives the module the first base.
     return type(base.__name__, (base, _PrunedBackward), namespace)
 
@@ -188,7 +193,7 @@ def _original(attribute: str) -> property:
     return property(get)
 
 
-def _pruned_class(module: nn.Module, own: tuple[str, ...]) -> type:
+def _pruned_class(module: nn.Module, own: tuple[str, ...], masked: bool) -> type:
     """The class that a module becomes an instance of.
 
     A parametrization makes a class for its module, adds properties to it, and when it is removed
@@ -198,14 +203,19 @@ def _pruned_class(module: nn.Module, own: tuple[str, ...]) -> type:
     # As torch.nn.utils.parametrize.is_parametrized, but faster if there is none.
     parametrized = "parametrizations" in module._modules
     if parametrized and cls.__name__.startswith("Parametrized") and len(cls.__bases__) == 1:
-        return _with_our_base(cls, tuple(vars(cls)), own)
-    return _subclass(cls, own)
+        return _with_our_base(cls, tuple(vars(cls)), own, masked)
+    return _subclass(cls, own, masked)
 
 
 @cache
-def _with_our_base(cls: type, names: tuple[str, ...], own: tuple[str, ...]) -> type:  # noqa: ARG001
+def _with_our_base(
+    cls: type,
+    names: tuple[str, ...],  # noqa: ARG001
+    own: tuple[str, ...],
+    masked: bool,
+) -> type:
     namespace = _namespace(cls) | {_REPLACED: cls}
-    return type(cls.__name__, (_subclass(cls.__bases__[0], own),), namespace)
+    return type(cls.__name__, (_subclass(cls.__bases__[0], own, masked),), namespace)
 
 
 def _without_ours(cls: type) -> type:
@@ -224,9 +234,9 @@ def _namespace(cls: type) -> dict[str, Any]:
     return {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
 
 
-def _rebuild(base: type[nn.Module], own: tuple[str, ...]) -> nn.Module:
+def _rebuild(base: type[nn.Module], own: tuple[str, ...], masked: bool) -> nn.Module:
     """Make an instance whose state ``copy`` or ``pickle`` sets."""
-    cls = _subclass(base, own)
+    cls = _subclass(base, own, masked)
     return cls.__new__(cls)
 
 

@@ -1,7 +1,7 @@
 """The ``forward`` of a module whose backward pass is pruned, or that contains such modules."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from secateurs.gradient_pruning.modes_needed import (
 )
 from secateurs.originals.module_state import masks_of
 
+_function_modes = cast(Any, torch._C)._len_torch_function_stack
+
 # In these, torch runs other code, with other rounding, if no gradient is wanted and no function
 # mode is active.
 FAST_PATHS = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -34,7 +36,7 @@ def run_forward(module: nn.Module, forward: Callable[..., Any], args: Any, kwarg
     if isinstance(module, FAST_PATHS) and not wants_gradients(module, args, kwargs):
         with without_our_mode():
             return forward(module, *args, **kwargs)
-    mode = active_mode(module)
+    mode = active_mode(module) if _function_modes() else None
     if mode is not None:
         return _checked(module, mode, forward, args, kwargs)
     if is_ordinary_call() and needs_no_mode(module):

@@ -19,6 +19,8 @@ from secateurs.gradient_pruning.masked_weight import (
     masked,
     transforms_active,
 )
+from secateurs.gradient_pruning.scratch import Scratch
+from secateurs.gradient_pruning.sparse_kernels import SparseKernels
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 _saving_hooks = cast(Any, torch._C)._autograd._top_saved_tensors_default_hooks
@@ -57,10 +59,13 @@ _VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
 
 def is_plain(x: Tensor) -> bool:
     """Whether torch's own operation can be called: nothing else transforms, replays or saves it."""
+    return not torch.compiler.is_compiling() and not transforms_active() and is_unwatched(x)
+
+
+def is_unwatched(x: Tensor) -> bool:
+    """As `is_plain`, where neither the compiler nor a transform of torch.func watches."""
     return (
-        not torch.compiler.is_compiling()
-        and not transforms_active()
-        and type(x) in ORDINARY
+        type(x) in ORDINARY
         and _saving_hooks(True) is None  # as of activation checkpointing
         and not _is_traced()
         and forward_ad._current_level < 0
@@ -79,6 +84,7 @@ class PrunedWeight:
         weight: an ordinary tensor.
         keep: bool, an ordinary tensor that broadcasts to the weight; True is kept.
         masked_gradient: whether pruned elements of the weight get no gradient of their own.
+        scratch: what larger masked weights are written into, if anything.
 
     Attributes:
         is_of_outputs: whether the mask is known to keep or prune whole outputs.
@@ -87,17 +93,20 @@ class PrunedWeight:
         sparse: the pattern of the mask where sparse products pay; None if not, or not known.
     """
 
-    def __init__(self, weight: Tensor, keep: Tensor, masked_gradient: bool):
+    def __init__(
+        self, weight: Tensor, keep: Tensor, masked_gradient: bool, scratch: Scratch | None = None
+    ):
         self.weight, self.keep, self.masked_gradient = weight, keep, masked_gradient
+        self._scratch = scratch
         self.is_of_outputs = False
         self.keep_version, self.was_used = keep._version, False
-        self.sparse: SparsePattern | None = None
+        self.sparse: SparsePattern | SparseKernels | None = None
         self._factor: Tensor | None = None
 
     def is_of(self, weight: Tensor, keep: Tensor) -> bool:
         """Whether it is this weight and this mask, not written to since."""
         same = self.weight is weight and self.keep is keep
-        return same and keep._version == self.keep_version
+        return same and self.keep._version == self.keep_version
 
     def prune(self, x: Tensor, output: Tensor) -> bool:
         """Let the backward pass of an operation use the pruned weight.
@@ -112,31 +121,43 @@ class PrunedWeight:
         node: Any = output.grad_fn
         if node is None or not (x.requires_grad or self.masked_gradient):
             return True  # there is no gradient to prune
-        name = type(node).__name__
-        if name in _VIEWS:  # of a product of matrices
+        kind = _NODES.get(type(node).__name__)
+        if kind is None and type(node).__name__ in _VIEWS:  # of a product of matrices
             node = node.next_functions[0][0]
-            name = type(node).__name__
-        kind = _NODES.get(name)
+            kind = _NODES.get(type(node).__name__)
         if kind is None:
             return False
         if x.requires_grad:  # else torch may have saved no weight
-            getattr(node, kind.saved).register_hooks(partial(self._pack, kind), _unpacked)
+
+            def pack(saved: Tensor) -> _Packed:
+                return self, kind, saved, saved._version
+
+            getattr(node, kind.saved).register_hooks(pack, _unpacked)
         if self.masked_gradient:
             node.register_hook(partial(self._mask_gradient, kind))
         return True
-
-    def _pack(self, kind: Node, saved: Tensor) -> "_Packed":
-        return _Packed(self, kind, saved, saved._version)
 
     def times_mask(self, saved: Tensor, transposes: bool) -> Tensor:
         """The product of what an operation saved of the weight and the mask."""
         keep = self.keep
         if keep.numel() > _SMALL:
-            return masked(saved, keep.mT if transposes else keep)
+            return self._times_large_mask(saved, transposes)
         factor = self._factor
         if factor is None or factor.dtype != saved.dtype:
             self._factor = factor = keep.to(saved.dtype)
         return saved * (factor.mT if transposes else factor)
+
+    def _times_large_mask(self, saved: Tensor, transposes: bool) -> Tensor:
+        keep, values = self.keep, saved.mT if transposes else saved
+        memory = None
+        # Elsewhere than in a backward pass the result may be kept.
+        if self._scratch is not None and not torch.is_grad_enabled() and _current_node():
+            memory = self._scratch.like(values) if keep.shape == values.shape else None
+        if memory is None:
+            product = masked(values, keep)
+        else:
+            product = memory.copy_(keep.view(torch.int8)).mul_(values)
+        return product.mT if transposes else product
 
     def _mask_gradient(self, kind: Node, found: Gradients, flow: Gradients) -> Gradients | None:  # noqa: ARG002
         gradient = found[kind.weight]
@@ -146,13 +167,8 @@ class PrunedWeight:
         return _replaced(found, kind.weight, masked(gradient, keep))
 
 
-class _Packed(NamedTuple):
-    """What the graph keeps instead of a weight, with the count of writes to it."""
-
-    pruned: PrunedWeight
-    kind: Node
-    saved: Tensor
-    version: int
+# What the graph keeps instead of a weight: whose it is, the weight, and the count of writes to it.
+_Packed = tuple[PrunedWeight, Node, Tensor, int]
 
 
 def _unpacked(packed: _Packed) -> Tensor:

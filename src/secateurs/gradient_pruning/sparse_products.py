@@ -24,14 +24,15 @@ class SparsePattern:
     def __init__(self, keep: Tensor, dtype: torch.dtype):
         self._shape = keep.shape
         self._rows = keep.flatten().nonzero().flatten()  # the kept elements, in order of rows
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
-            self._empty = keep.to(dtype).to_sparse_csr()
-            transposed = keep.mT.contiguous().to_sparse_csr()
+        self._empty, transposed = csr_of(keep.to(dtype)), csr_of(keep.mT.contiguous())
         crow, out = transposed.crow_indices(), transposed.col_indices()
         inputs = torch.repeat_interleave(torch.arange(keep.shape[1]), crow.diff())
         self._columns = out * keep.shape[1] + inputs  # the same elements, in order of columns
         self._crow, self._out = crow.int(), out.int()  # as MKL takes them
+
+    def pays(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether the products are large enough for sparse ones to be faster."""
+        return x.numel() * weight.shape[0] >= _FEWEST_PRODUCTS and multiplies(x, weight)
 
     def to_input(self, grad: Tensor, weight: Tensor) -> Tensor:
         """The gradient to the input, (rows, in), of that to the output, (rows, out)."""
@@ -50,18 +51,27 @@ class SparsePattern:
         return dense
 
 
+def csr_of(matrix: Tensor) -> Tensor:
+    """A matrix in compressed rows, without torch's warning of its state."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
+        return matrix.to_sparse_csr()
+
+
+def multiplies(x: Tensor, weight: Tensor) -> bool:
+    """Whether there are sparse products of a weight with an input."""
+    return x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
+
+
+def keeps_few(weight: Tensor, keep: Tensor, share: float) -> bool:
+    """Whether a mask keeps no more than a share, of a weight that sparse products can take."""
+    if not weight.is_cpu or weight.dtype not in _DTYPES or not torch.backends.mkl.is_available():
+        return False
+    return int(torch.count_nonzero(keep)) <= share * keep.numel()
+
+
 def sparse_pattern(weight: Tensor, keep: Tensor) -> SparsePattern | None:
     """The pattern of the mask of a linear layer; None where no sparse product pays."""
-    if weight.dim() != 2 or not weight.is_cpu or weight.dtype not in _DTYPES:
+    if weight.dim() != 2 or keep.shape != weight.shape:
         return None
-    if keep.shape != weight.shape or not torch.backends.mkl.is_available():
-        return None
-    if int(torch.count_nonzero(keep)) > _LARGEST_SHARE * keep.numel():
-        return None
-    return SparsePattern(keep, weight.dtype)
-
-
-def is_large(x: Tensor, weight: Tensor) -> bool:
-    """Whether the products of an input and a weight are large enough for sparse ones to pay."""
-    large = x.numel() * weight.shape[0] >= _FEWEST_PRODUCTS and x.dtype == weight.dtype
-    return large and not torch.is_autocast_enabled("cpu")
+    return SparsePattern(keep, weight.dtype) if keeps_few(weight, keep, _LARGEST_SHARE) else None
