@@ -131,8 +131,7 @@ def budget(
             config[IMAGE_SAMPLES] = fingerprint(loader)
             open_folder(results, config, overwrite=overwrite)
             before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
-        in_order = is_sequential(loader)
-        before = before if in_order else {}
+        before = before if (in_order := is_sequential(loader)) else {}
 
         def save() -> None:
             if results is not None and in_order:
