@@ -10,7 +10,7 @@ processor time.
 
 To mask gradients before a step of Adam instead of its states after it would halve the time in the
 hooks, but on a CPU the step itself then takes up to 1.7 times as long (57 and 97 ms): torch's
-square root takes seven times as long where the second moments are exactly zero in four of five elements.
+square root takes seven times as long where four of five second moments are exactly zero.
 """
 
 import argparse
