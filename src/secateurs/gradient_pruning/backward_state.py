@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.gradient_pruning.saved_weight import PrunedWeight
+from secateurs.gradient_pruning.saved_weight import BackwardWeight
 from secateurs.gradient_pruning.scratch import Scratch
 
 _KEY = "_secateurs_backward"
@@ -28,7 +28,7 @@ class BackwardState:
     def __init__(self, masked_gradient: bool, scratch: Scratch):
         self.masked_gradient, self.scratch = masked_gradient, scratch
         self.needs_mode: dict[bool, bool] = {}
-        self.pruned: PrunedWeight | None = None
+        self.pruned: BackwardWeight | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"pruned": None}  # a copy of the module has another weight

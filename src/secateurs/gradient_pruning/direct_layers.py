@@ -12,14 +12,14 @@ from torch.overrides import _get_current_function_mode_stack
 from secateurs.gradient_pruning.backward_state import BackwardState, state_of
 from secateurs.gradient_pruning.function_mode import MaskedWeights
 from secateurs.gradient_pruning.functional import convolution, linear
+from secateurs.gradient_pruning.kernel_products import SparseKernels, kernel_pattern
 from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
 from secateurs.gradient_pruning.saved_weight import (
-    PrunedWeight,
+    BackwardWeight,
     is_ordinary,
     is_plain,
     is_unwatched,
 )
-from secateurs.gradient_pruning.sparse_kernels import SparseKernels, kernel_pattern
 from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
@@ -28,7 +28,7 @@ _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
 _Dense = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
-_Masked = Callable[[Any, Tensor, PrunedWeight], Tensor]
+_Masked = Callable[[Any, Tensor, BackwardWeight], Tensor]
 
 
 def direct_forward(base: type[nn.Module]) -> DirectForward | None:
@@ -72,7 +72,7 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
     return call
 
 
-def _pays(sparse: SparsePattern | SparseKernels, x: Tensor, pruned: PrunedWeight) -> bool:
+def _pays(sparse: SparsePattern | SparseKernels, x: Tensor, pruned: BackwardWeight) -> bool:
     """Whether there is a gradient for which sparse products pay."""
     return (x.requires_grad or pruned.masked_gradient) and sparse.pays(x, pruned.weight)
 
@@ -81,7 +81,7 @@ def _our_mode_is_active() -> bool:
     return any(isinstance(mode, MaskedWeights) for mode in _get_current_function_mode_stack())
 
 
-def _pruned_weight(module: nn.Module) -> PrunedWeight | None:
+def _pruned_weight(module: nn.Module) -> BackwardWeight | None:
     """The weight and the mask of a layer, where it can prune its backward pass itself."""
     own, state = vars(module), state_of(module)
     if state is None or "_conv_forward" in own:
@@ -97,7 +97,7 @@ def _pruned_weight(module: nn.Module) -> PrunedWeight | None:
     return known
 
 
-def _pattern(module: nn.Module, pruned: PrunedWeight) -> SparsePattern | SparseKernels | None:
+def _pattern(module: nn.Module, pruned: BackwardWeight) -> SparsePattern | SparseKernels | None:
     """The pattern of the mask of a layer where sparse products pay."""
     if isinstance(module, nn.Conv2d):
         usual = module.groups == 1 and {*module.stride, *module.dilation} == {1}
@@ -107,10 +107,10 @@ def _pattern(module: nn.Module, pruned: PrunedWeight) -> SparsePattern | SparseK
 
 def _new_pruned_weight(
     module: nn.Module, state: BackwardState, weight: Tensor, keep: Tensor
-) -> PrunedWeight | None:
+) -> BackwardWeight | None:
     if not is_ordinary(weight, keep) or keep.device != weight.device or not fits(keep, weight):
         return None
-    state.pruned = PrunedWeight(weight, keep, state.masked_gradient, state.scratch)
+    state.pruned = BackwardWeight(weight, keep, state.masked_gradient, state.scratch)
     state.pruned.is_of_outputs = getattr(module, "groups", 1) == 1 and is_of_outputs(
         weight, keep, 0
     )
@@ -128,7 +128,7 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     return F.linear(x, weight, bias)
 
 
-def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
+def _masked_linear(module: Any, x: Tensor, pruned: BackwardWeight) -> Tensor:
     sparse = pruned.sparse if is_plain(x) else None
     if not isinstance(sparse, SparsePattern) or not sparse.pays(x, pruned.weight):
         sparse = None
@@ -141,7 +141,7 @@ def _masked_linear(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
 def _masked_convolution(dims: int) -> _Masked:
     operation = convolution(dims, transposed=False)
 
-    def call(module: Any, x: Tensor, pruned: PrunedWeight) -> Tensor:
+    def call(module: Any, x: Tensor, pruned: BackwardWeight) -> Tensor:
         padding = module.padding
         if module.padding_mode != "zeros":
             widths = module._reversed_padding_repeated_twice

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from secateurs.gradient_pruning.convolution_options import each_dimension, padded
+from secateurs.gradient_pruning.kernel_products import SparseKernels
 from secateurs.gradient_pruning.masked_weight import (
     Gradients,
     autocast,
@@ -30,8 +31,7 @@ from secateurs.gradient_pruning.masked_weight import (
     may_gather,
     spread,
 )
-from secateurs.gradient_pruning.saved_weight import PrunedWeight, is_ordinary, is_plain
-from secateurs.gradient_pruning.sparse_kernels import SparseKernels
+from secateurs.gradient_pruning.saved_weight import BackwardWeight, is_ordinary, is_plain
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 
@@ -193,7 +193,7 @@ def linear(
     plain = sparse is None and is_plain(x) and is_ordinary(weight, keep)
     if plain and not may_gather(weight, keep, 0, x.numel() * weight.shape[0]):
         output = F.linear(x, weight, bias)
-        if PrunedWeight(weight, keep, masked_gradient).prune(x, output):
+        if BackwardWeight(weight, keep, masked_gradient).prune(x, output):
             return output
     return _linear(*autocast(x, weight, keep, bias), masked_gradient, sparse)
 
@@ -266,7 +266,7 @@ def _convolve(
     plain = sparse is None and is_plain(x) and is_ordinary(weight, keep)
     if plain and not may_gather(weight, keep, int(transposed), _most(x, weight, groups)):
         y = _dense_convolution(x, weight, bias, transposed, options, groups)
-        PrunedWeight(weight, keep, masked_gradient).prune(x, y)
+        BackwardWeight(weight, keep, masked_gradient).prune(x, y)
     else:
         y = _convolution(*tensors, masked_gradient, transposed, options, groups, sparse)
     return y.squeeze(0) if single else y

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from secateurs.gradient_pruning.kernel_products import SparseKernels
 from secateurs.gradient_pruning.masked_weight import (
     ORDINARY,
     Gradients,
@@ -20,7 +21,6 @@ from secateurs.gradient_pruning.masked_weight import (
     transforms_active,
 )
 from secateurs.gradient_pruning.scratch import Scratch
-from secateurs.gradient_pruning.sparse_kernels import SparseKernels
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 _saving_hooks = cast(Any, torch._C)._autograd._top_saved_tensors_default_hooks
@@ -77,7 +77,7 @@ def is_ordinary(weight: Tensor, keep: Tensor) -> bool:
     return type(weight) in ORDINARY and type(keep) is Tensor
 
 
-class PrunedWeight:
+class BackwardWeight:
     """A weight of convolutions or linear layers, and its mask.
 
     Args:
@@ -168,7 +168,7 @@ class PrunedWeight:
 
 
 # What the graph keeps instead of a weight: whose it is, the weight, and the count of writes to it.
-_Packed = tuple[PrunedWeight, Node, Tensor, int]
+_Packed = tuple[BackwardWeight, Node, Tensor, int]
 
 
 def _unpacked(packed: _Packed) -> Tensor:
@@ -190,7 +190,7 @@ def _changed(what: str, saved: Tensor) -> RuntimeError:
     )
 
 
-def _differentiate_again(pruned: PrunedWeight, kind: Node) -> None:
+def _differentiate_again(pruned: BackwardWeight, kind: Node) -> None:
     """Let the gradient to the input be a function of the pruned weight where it is differentiated.
 
     Torch takes what a hook hands over for the weight itself, so a second derivative would flow to

@@ -4,7 +4,8 @@ Every batch of images runs through both networks, each run in a thread of its ow
 at a time, always in the same order: it runs to the next layer that is to be repaired, waits there,
 and lets the next one come. When all are there, the layer is solved from what goes into it, and they
 go on. So each layer sees the inputs that the layers before it give after they were repaired, and
-what is held in memory at any time is what all images are between two layers.
+what is held in memory at any time is what all images are between two layers, and what the network's
+own functions still hold: in ``x = self.blocks(x)`` the first x lives as long as the blocks run.
 """
 
 import threading

@@ -13,6 +13,7 @@ from torch import nn, optim
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.optim.swa_utils import AveragedModel
 
+from secateurs.distributed.dtensor import local_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import prune_weights
 from secateurs.masks.mask import Mask, Masks
@@ -20,18 +21,19 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import check_stepped, count_writes, held_weights
-from secateurs.training.held_zeros import HeldZeros
+from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
+    element_states,
+    flat_states,
     parameter_ids,
     treats_elements_alone,
     with_inner,
 )
 from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, then, with_closure
 from secateurs.training.zero_masks import masks_from_zeros
-from secateurs.training.zeroing import Zeroing
+from secateurs.training.zeroing import Masked, Zeroing
 
 Averages = nn.Module | Sequence[nn.Module]
 
@@ -47,11 +49,10 @@ def hold(
 
     After each ``optimizer.step()`` a pruned weight is +0, and so is each value that the optimizer
     keeps of it: momentum, both moments of Adam and their maximum, every float tensor of the
-    parameter's shape. Gradients stay dense until the step; `Hold.mask_gradients` sets those of
-    pruned weights to zero, for instance before they are clipped by their norm. The step itself does
-    so for optimizers in which one weight's gradient moves other weights, as LBFGS and Muon, and on
-    a CPU for Adam and AdamW, since it takes less time than to mask all their states. Frozen
-    parameters may be masked without being in an optimizer.
+    parameter's shape. Gradients stay dense (`Hold.mask_gradients` sets those of pruned weights to
+    zero, for instance before they are clipped by their norm), except for optimizers in which one
+    weight's gradient moves other weights, as LBFGS and Muon: these see only gradients of weights
+    that are kept. Frozen parameters may be masked without being in an optimizer.
 
     ``load_state_dict`` on a held model keeps it held: what was loaded is pruned, and stays in
     ``weight_orig``. A parameter that was held before is held by the newer call alone.
@@ -104,7 +105,6 @@ class Hold:
         masks: what is held.
         averaged: averages of the model.
         dense_gradients: whether optimizers see the gradients of pruned weights in any case.
-        may_mask: whether gradients may be masked where that only saves time.
         remedy: what to do about an optimizer that was not handed in, for the error.
 
     Attributes:
@@ -120,7 +120,6 @@ class Hold:
         *,
         averaged: Averages = (),
         dense_gradients: bool = False,
-        may_mask: bool = True,
         remedy: str = "call hold(model, optimizer) with the new one, or remove() the old handle",
     ):
         self.masks = masks
@@ -128,14 +127,11 @@ class Hold:
         self._model = model
         self._averaged = [averaged] if isinstance(averaged, nn.Module) else list(averaged)
         self._dense_gradients = dense_gradients
-        self._may_mask = may_mask and not dense_gradients
         self._remedy = remedy
         self._optimizers = with_inner(optimizers)
-        self._before: dict[int, Any] = {}
-        self._masked_before = set[int]()
+        self._zeroing: dict[int, Zeroing] = {}
         self._handles: list[Any] = []
         self._weights = held_weights(ModelContents(self._model), masks)
-        self._zeros = HeldZeros(self._weights)
         check_stepped(self._weights, self._optimizers)
 
     def __enter__(self) -> Self:
@@ -175,8 +171,8 @@ class Hold:
             states: whether to set what the optimizers keep to zero at once, or after their step.
         """
         self._weights = held_weights(ModelContents(self._model), masks)
-        self._zeros = HeldZeros(self._weights)
         self.masks = masks
+        self._zeroing = {}
         check_stepped(self._weights, self._optimizers)
         self.write_zeros(states=states)
 
@@ -189,7 +185,7 @@ class Hold:
     def write_zeros(self, *, states: bool = True) -> None:
         """Set what is pruned to +0: in the weights, the optimizers' states and the averages."""
         for optimizer in self._optimizers if states else ():
-            self._zeros.write(optimizer)
+            self._write(optimizer)
         weights = list(self._weights)
         for average in self._averaged:
             inner = average.module if isinstance(average, AveragedModel) else average
@@ -199,28 +195,22 @@ class Hold:
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero, so that norms are those of the kept ones."""
-        self._zeros.mask_all_gradients()
+        self._mask_gradients({id(w.target.parameter) for w in self._weights})
 
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
         """Do what must be done before a step; returns other arguments for it, if any."""
-        zeros_stay = self._zeros_stay(optimizer)
-        self._masked_before.discard(id(optimizer))
-        if zeros_stay:
-            self._masked_before.add(id(optimizer))
-        elif self._dense_gradients or treats_elements_alone(optimizer):
+        if self._dense_gradients or treats_elements_alone(optimizer):
             return None
         ids = parameter_ids(optimizer)
-        wrapped = with_closure(step, lambda closure: then(closure, self._zeros.mask, ids))
-        self._zeros.mask(ids if wrapped is None else set(), ids if zeros_stay else set())
-        return wrapped
+        masked = with_closure(step, lambda closure: then(closure, self._mask_gradients, ids))
+        if masked is None:
+            self._mask_gradients(ids)
+        return masked
 
     def after_step(self, optimizer: optim.Optimizer) -> None:
         """Write the zeros that a step may have changed."""
         self.steps += 1
-        if id(optimizer) in self._masked_before:
-            self._zeros.stayed(optimizer)
-        else:
-            self._zeros.write(optimizer)
+        self._write(optimizer)
 
     @torch.no_grad()
     def loaded(self, module: nn.Module) -> None:
@@ -246,7 +236,6 @@ class Hold:
             return  # a wrapper that hands its steps on
 
         before, after = step_hooks(self)
-        self._before[id(optimizer)] = before
         self._handles.append(optimizer.register_step_pre_hook(before))
         self._handles.append(optimizer.register_step_post_hook(after))
 
@@ -268,10 +257,22 @@ class Hold:
             f"was not handed in, so it would bring pruned weights back: {self._remedy}"
         )
 
-    def _zeros_stay(self, optimizer: optim.Optimizer) -> bool:
-        """Whether all stays zero in a step before which weights and gradients are masked."""
-        if not self._may_mask or not self._zeros.stay(optimizer):
-            return False
-        hooks = optimizer._optimizer_step_pre_hooks.values()
-        # A later hook of somebody else might change the gradients again.
-        return next(reversed(hooks), None) is self._before.get(id(optimizer))
+    @torch.no_grad()
+    def _write(self, optimizer: optim.Optimizer) -> None:
+        ids = parameter_ids(optimizer)
+        weights = [w for w in self._weights if w.some_pruned and id(w.target.parameter) in ids]
+        rows = [w.row([w.here, *element_states(optimizer, w.target.parameter)]) for w in weights]
+        vectors = flat_states(optimizer)
+        if vectors:
+            rows.append(Masked(flat_mask(self._weights, optimizer), vectors))
+        self._zeroing.setdefault(id(optimizer), Zeroing())(rows)
+        count_writes(weights)
+
+    @torch.no_grad()
+    def _mask_gradients(self, ids: set[int]) -> None:
+        rows: list[Masked] = []
+        for weight in self._weights:
+            grad = weight.target.parameter.grad
+            if id(weight.target.parameter) in ids and grad is not None and not grad.is_sparse:
+                rows.append(weight.row([local_of(grad.detach())]))
+        Zeroing()(rows)

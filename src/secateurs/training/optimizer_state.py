@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import optim
 
-from secateurs.distributed.dtensor import is_dtensor
+from secateurs.distributed.dtensor import is_dtensor, local_of
 from secateurs.errors import InvalidArgumentError
 
 Optimizers = optim.Optimizer | Iterable[optim.Optimizer]
@@ -83,7 +83,7 @@ def parameter_ids(optimizer: optim.Optimizer) -> set[int]:
 
 
 def element_states(optimizer: optim.Optimizer, parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What an optimizer keeps for each element of a parameter.
+    """The local parts of what an optimizer keeps for each element of a parameter.
 
     Momentum, moments, maxima: every float tensor of the parameter's shape. Integers, as optimizers
     of eight bits keep, are codes whose zero need not mean zero.
@@ -91,7 +91,7 @@ def element_states(optimizer: optim.Optimizer, parameter: torch.Tensor) -> Itera
     state = cast("dict[str, Any] | None", optimizer.state.get(parameter))
     for name, value in state.items() if state else ():
         if name != "step" and _is_of_elements(value, parameter):
-            yield value
+            yield local_of(value.detach())
 
 
 def _is_of_elements(value: object, parameter: torch.Tensor) -> bool:

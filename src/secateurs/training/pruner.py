@@ -220,7 +220,6 @@ class Pruner:
             self.masks,
             averaged=self._averaged,
             dense_gradients=isinstance(self.regrow, GradientRegrowth),
-            may_mask=False,  # a criterion may read the gradients after the step
             remedy=_REMEDY,
         )
 

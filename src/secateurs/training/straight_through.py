@@ -31,7 +31,6 @@ class StraightThrough(Hold):
     def begin(self) -> None:
         """As `Hold.begin`."""
         self._shown = set()
-        self._hiding = Zeroing()
         super().begin()
 
     def write_zeros(self, *, states: bool = True) -> None:
@@ -111,7 +110,7 @@ class StraightThrough(Hold):
             local_of(_dense_of(weight.target)).copy_(here)
             rows.append(weight.row([here]))
             self._shown.discard(id(weight.target.parameter))
-        self._hiding(rows)
+        self._zeroing.setdefault(0, Zeroing())(rows)
         count_writes(weights)
         for weight in weights:
             for original in _originals_of(weight.target):

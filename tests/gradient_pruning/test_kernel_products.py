@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from backward_cases import close
-from secateurs.gradient_pruning.sparse_kernels import SparseKernels
+from secateurs.gradient_pruning.kernel_products import SparseKernels
 from secateurs.training import GradientPruner
 
 
