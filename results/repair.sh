@@ -51,6 +51,7 @@ done
 # output channel and least squares where there is none. The ratios for SqueezeNet come from
 # secateurs sensitivity --arch torchvision:squeezenet1_1 --weights ... --data CALIBRATION \
 #   --unlabelled --ratios 0.3 0.5 0.65 0.8 0.9 --repair sparsegpt channels reconstruct --allocate 0.6
+# and the repaired ones for EfficientNet from --repair batchnorm reconstruct --allocate 0.5.
 imagenet() { # NAME ARCH OPTION ...
   repair "$1" --arch "$2" --weights "$SHARED/models/${2#*:}.safetensors" \
     --data "$SHARED/data/imagenet-compatible-calibration" \
@@ -61,6 +62,8 @@ imagenet ${lite}0_50_sensitivity timm:${lite}0 --score magnitude --steps batchno
   --ratios-from results/repair/${lite}0_ratios.json
 imagenet ${lite}0_50_reconstruct timm:${lite}0 --score magnitude --steps batchnorm reconstruct \
   --damping 1 --ratios-from results/repair/${lite}0_ratios.json
+imagenet ${lite}0_50_repaired_sensitivity timm:${lite}0 --score magnitude --damping 1 \
+  --steps batchnorm reconstruct --ratios-from results/repair/${lite}0_repaired_ratios.json
 imagenet ${lite}1_50_sensitivity timm:${lite}1 --score magnitude --steps batchnorm \
   --ratios-from results/repair/${lite}1_ratios.json
 imagenet ${lite}1_50_reconstruct timm:${lite}1 --score magnitude --steps batchnorm reconstruct \
