@@ -245,7 +245,7 @@ def test_a_sweep_adds_the_repaired_curves(run: Run, unlabelled: Path) -> None:
          "no data 'nowhere'"),
         (("--repair", "batchnorm", "--calibration-images", 0), "--calibration-images must be"),
         (("--repair", "batchnorm", "--prune-type", "gradient"), "leave out --repair"),
-        (("--split", "train", "--repair", "batchnorm"), "is scored, too (as number 0)"),
+        (("--split", "train", "--repair", "batchnorm"), "is scored, too (as number "),
     ],
 )  # fmt: skip
 def test_bad_repairs_of_a_sweep(

@@ -90,7 +90,7 @@ class Row(Record):
     @classmethod
     def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """A row or configuration of a version that repaired nothing, with the columns of now."""
-        return {**UNREPAIRED, **values}
+        return {**values, **{k: v for k, v in UNREPAIRED.items() if k not in values}}
 
     def check(self) -> None:
         """Compare the numbers of correct predictions with the images and the accuracies.

@@ -79,7 +79,7 @@ class SensitivityRow(Record):
     @classmethod
     def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """A row or configuration of a version that repaired nothing, with the columns of now."""
-        return {**UNREPAIRED, **values}
+        return {**values, **{k: v for k, v in UNREPAIRED.items() if k not in values}}
 
     def check(self) -> None:
         """Compare the images that flip with the change of accuracy.
