@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,17 @@ def test_every_part_has_its_place() -> None:
 def test_no_two_modules_share_a_name() -> None:
     names = [name.rpartition(".")[2].lstrip("_") for name in files()]
     twice = {name for name in names if names.count(name) > 1}
+    assert not twice
+
+
+def test_no_two_classes_share_a_name() -> None:
+    defined = (
+        node.name
+        for path in SOURCE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+    twice = {name for name, count in Counter(defined).items() if count > 1}
     assert not twice
 
 

@@ -95,7 +95,7 @@ class SemiStructuredLinear(Kernel):
         return F.linear(values, self._matrix, bias)
 
 
-class _Convolution(Kernel):
+class _ConvolutionKernel(Kernel):
     """A convolution of padded images, the pixels of one image after the other in memory."""
 
     def __init__(self, form: LayerForm):
@@ -114,7 +114,7 @@ class _Convolution(Kernel):
         """The output for images that are padded and contiguous."""
 
 
-class UnfoldedConvolution(_Convolution):
+class UnfoldedConvolution(_ConvolutionKernel):
     """A convolution as a sparse matrix times the pixels that each output pixel is computed from.
 
     Args:
@@ -127,7 +127,7 @@ class UnfoldedConvolution(_Convolution):
         self._matrix, self._joint = to_csr(form.matrix), joint
 
     def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
-        """As `_Convolution.convolve`."""
+        """As `_ConvolutionKernel.convolve`."""
         count, size = images.shape[0], self._form.output_size(images.shape[2:])
         across, shape = bias[:, None], (count, self.outputs, *size)
         if count == 1:
@@ -160,7 +160,7 @@ class UnfoldedConvolution(_Convolution):
         return view.reshape(self.inputs, -1)
 
 
-class ShiftedConvolution(_Convolution):
+class ShiftedConvolution(_ConvolutionKernel):
     """A convolution as the sum of a sparse matrix times shifted pixels for each kernel position.
 
     No pixel is copied: in a row of padded images after each other, a shift is another beginning.
@@ -173,7 +173,7 @@ class ShiftedConvolution(_Convolution):
         self._taps = [(i, to_csr(tap)) for i, tap in enumerate(taps) if bool(tap.any())]
 
     def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
-        """As `_Convolution.convolve`."""
+        """As `_ConvolutionKernel.convolve`."""
         size = self._form.output_size(images.shape[2:])
         steps = images.stride()[2:]
         length = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True))

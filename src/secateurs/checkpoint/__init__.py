@@ -9,12 +9,12 @@ from secateurs.checkpoint._prune import (
     write_pruned,
 )
 from secateurs.checkpoint.decompression import decompress_checkpoint, load_checkpoint
-from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
+from secateurs.checkpoint.pruning_plan import PruningPlan, plan_pruning
 
 __all__ = [
     "Decision",
-    "Plan",
     "PrunedWeight",
+    "PruningPlan",
     "Summary",
     "decide_pruning",
     "decompress_checkpoint",

@@ -9,7 +9,7 @@ from typing import Unpack
 import torch
 
 from secateurs._validation import check_path, make_generator
-from secateurs.checkpoint.block_masks import Pruner, WeightGroup, decide
+from secateurs.checkpoint.block_masks import BlockPruner, WeightGroup, decide
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.destination import find_destination, write_files
 from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
@@ -24,7 +24,7 @@ from secateurs.checkpoint.file_scores import (
     Scratch,
 )
 from secateurs.checkpoint.pickled import check_pickled
-from secateurs.checkpoint.pruning_plan import Plan, plan_pruning
+from secateurs.checkpoint.pruning_plan import PruningPlan, plan_pruning
 from secateurs.checkpoint.rewrite import Written, write_file
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low
@@ -89,7 +89,9 @@ class Summary:
     were_links: tuple[str, ...] = ()
 
 
-def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes = SIZES) -> Decision:
+def decide_pruning(
+    plan: PruningPlan, advance: Advance | None = None, *, sizes: Sizes = SIZES
+) -> Decision:
     """The first pass: find the threshold that separates exactly k candidates from the rest.
 
     Args:
@@ -118,7 +120,9 @@ def decide_pruning(plan: Plan, advance: Advance | None = None, *, sizes: Sizes =
     return Decision(decided, Coins(plan.p_bern, generator))
 
 
-def _keys_for(plan: Plan, generator: torch.Generator | None) -> Callable[[Sequence[Weight]], Keys]:
+def _keys_for(
+    plan: PruningPlan, generator: torch.Generator | None
+) -> Callable[[Sequence[Weight]], Keys]:
     """A function that returns the source of keys for weights that compete with each other."""
     criterion = plan.options.criterion
     if criterion.name == "magnitude":
@@ -132,7 +136,7 @@ def _keys_for(plan: Plan, generator: torch.Generator | None) -> Callable[[Sequen
 
 
 def write_pruned(
-    plan: Plan,
+    plan: PruningPlan,
     decision: Decision,
     output: str | Path,
     *,
@@ -155,7 +159,7 @@ def write_pruned(
     """
     source = plan.source
     destination = find_destination(source, check_path("output", output), compress=compress)
-    pruner = Pruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
+    pruner = BlockPruner(decision.groups, decision.coins, idle=plan.p_bern == 0)
     buffers = Buffers(advance, source.identities)
 
     def write_one(stored: StoredFile, name: str, file: FileIO) -> Written:

@@ -63,7 +63,7 @@ def decide(
     return WeightGroup(tuple(weights), keys, find_threshold(counts, k, sizes.bins_log2))
 
 
-class Pruner:
+class BlockPruner:
     """Sets candidates to zero, weight by weight, in the order in which ties are broken.
 
     Args:

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from secateurs._tensors.blocks import Array
-from secateurs.checkpoint.block_masks import Pruner
+from secateurs.checkpoint.block_masks import BlockPruner
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.file_blocks import Reader, Weight
 from secateurs.checkpoint.file_writer import write_all
@@ -17,7 +17,11 @@ from secateurs.checkpoint.rewrite import Written, layout_of, pieces_of
 
 
 def write_compressed(
-    stored: StoredFile, weights: Sequence[Weight], pruner: Pruner, reader: Reader, target: FileIO
+    stored: StoredFile,
+    weights: Sequence[Weight],
+    pruner: BlockPruner,
+    reader: Reader,
+    target: FileIO,
 ) -> Written:
     """Write a file with its weights pruned, as safetensors, compressed.
 
@@ -39,7 +43,7 @@ def write_compressed(
 
 
 def _break_ties(
-    starts: dict[str, int], weights: Sequence[Weight], pruner: Pruner, reader: Reader
+    starts: dict[str, int], weights: Sequence[Weight], pruner: BlockPruner, reader: Reader
 ) -> dict[str, Callable[[], None]]:
     """Break ties in the order of the weights, if their order in the new file is another.
 

@@ -2,7 +2,7 @@
 
 from secateurs.checkpoint.choice import STATISTICS
 from secateurs.checkpoint.contents import FLOATS
-from secateurs.checkpoint.pruning_plan import Plan
+from secateurs.checkpoint.pruning_plan import PruningPlan
 from secateurs.checkpoint.quantized_weights import scales_among
 from secateurs.parameters.coverage import QUANTISED, Coverage, grouped
 from secateurs.parameters.layer_choice import Patterns, pattern_list
@@ -12,7 +12,7 @@ from secateurs.parameters.patterns import name_matches
 _INTEGERS = ("I8", "U8", "I32")
 
 
-def coverage_of_plan(plan: Plan) -> Coverage:
+def coverage_of_plan(plan: PruningPlan) -> Coverage:
     """Count the weights that compete and those that do not.
 
     Weights are the elements of all floating-point tensors except running statistics, and of

@@ -33,7 +33,7 @@ from secateurs.selection.shown_keywords import shows
 
 
 @dataclass(frozen=True)
-class Plan:
+class PruningPlan:
     """The tensors that compete; nothing but headers has been read.
 
     Attributes:
@@ -87,7 +87,7 @@ def plan_pruning(
     key: str | None = None,
     ratios: Mapping[str, float] | None = None,
     **options: Unpack[SelectionKeywords],
-) -> Plan:
+) -> PruningPlan:
     """Check the arguments and the headers, and choose the tensors; see `prune_checkpoint`.
 
     Args:
@@ -122,7 +122,7 @@ def plan_pruning(
     if ratios is not None:
         own = {name: weight.entry.name for weight in weights for name in weight.entry.names}
         ratios = ratios_by_parameter(own, ratios)
-    return Plan(found, weights, p_prune or 0.0, p_bern, given, notes, ratios)
+    return PruningPlan(found, weights, p_prune or 0.0, p_bern, given, notes, ratios)
 
 
 def _check_randomness(given: SelectionOptions, p_bern: float) -> None:

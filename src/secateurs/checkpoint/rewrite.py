@@ -8,7 +8,7 @@ from io import FileIO
 import numpy as np
 
 from secateurs._tensors.blocks import Array
-from secateurs.checkpoint.block_masks import Pruner
+from secateurs.checkpoint.block_masks import BlockPruner
 from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_blocks import INTEGERS, Reader, Weight, strided
 from secateurs.checkpoint.file_writer import write_all
@@ -99,7 +99,7 @@ def _safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout
 def write_file(
     stored: StoredFile,
     weights: Sequence[Weight],
-    pruner: Pruner,
+    pruner: BlockPruner,
     reader: Reader,
     target: FileIO,
     *,
@@ -135,7 +135,7 @@ class Piece:
 
 
 def pieces_of(
-    layout: Layout, weights: Sequence[Weight], pruner: Pruner, reader: Reader
+    layout: Layout, weights: Sequence[Weight], pruner: BlockPruner, reader: Reader
 ) -> Iterator[Piece]:
     """The bytes of the new file; the weights are in the order in which ties are broken."""
     if layout.head:
@@ -156,7 +156,7 @@ def _values(blocks: Iterable[tuple[int, Array]]) -> Iterator[Array]:
     return (values for _, values in blocks)
 
 
-def _reordered(weight: Weight, pruner: Pruner, reader: Reader) -> list[Array]:
+def _reordered(weight: Weight, pruner: BlockPruner, reader: Reader) -> list[Array]:
     """The bytes of a pruned weight in the order of the old file."""
     entry = weight.entry
     values = np.empty(entry.nbytes, np.uint8)

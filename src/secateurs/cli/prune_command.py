@@ -7,7 +7,7 @@ from secateurs._io.text import printable
 from secateurs._progress import bytes_text, progress_bar
 from secateurs.checkpoint import (
     Decision,
-    Plan,
+    PruningPlan,
     Summary,
     decide_pruning,
     decompress_checkpoint,
@@ -61,7 +61,7 @@ def prune_file(
         say(f"wrote {files} ({bytes_text(summary.size)}) to {summary.folder}")
 
 
-def _planned(source: Path, asked: FilePruning) -> Plan:
+def _planned(source: Path, asked: FilePruning) -> PruningPlan:
     options = dict(given(asked, "ratios_from"))
     if asked.ratios_from is not None:
         options["ratios"] = read_ratios(asked.ratios_from)
@@ -82,13 +82,13 @@ def _needed(output: Path | None) -> Path:
     return output
 
 
-def _what_stays(plan: Plan, asked: FilePruning) -> str:
+def _what_stays(plan: PruningPlan, asked: FilePruning) -> str:
     """A line on the weights that do not compete."""
     found = coverage_of_plan(plan)
     return coverage_line(found, include=asked.include)
 
 
-def _others(plan: Plan, summary: Summary) -> list[str]:
+def _others(plan: PruningPlan, summary: Summary) -> list[str]:
     """Lines about files that were copied or left out, tied weights, and links."""
     lines: list[str] = []
     left_out = [str(path) for path in plan.source.left_out if (plan.source.path / path).exists()]
@@ -107,7 +107,7 @@ def _others(plan: Plan, summary: Summary) -> list[str]:
     return lines
 
 
-def _outline(plan: Plan) -> str:
+def _outline(plan: PruningPlan) -> str:
     """The tensors that will be pruned, in a line."""
     count = len(plan.weights) + len(plan.untouched)
     elements = sum(weight.entry.count for weight in plan.weights)
@@ -121,7 +121,7 @@ def _outline(plan: Plan) -> str:
     )
 
 
-def _plan_table(plan: Plan) -> TextTable:
+def _plan_table(plan: PruningPlan) -> TextTable:
     """All tensors, and whether each competes."""
     chosen = {weight.entry.name for weight in plan.weights}
     rows = [
@@ -152,7 +152,7 @@ def _counts(pruned: int, total: int) -> tuple[str, str, str]:
     return f"{pruned:,}", f"{total:,}", f"{pruned / total:.2%}"
 
 
-def _thresholds(plan: Plan, decision: Decision) -> list[str]:
+def _thresholds(plan: PruningPlan, decision: Decision) -> list[str]:
     """The largest score of a candidate; one for each tensor if the scope is ``layer``."""
     scope = NOfM.read(plan.options.scope)
     if scope is not None:

@@ -143,7 +143,7 @@ def sensitivity(
         placed = moved_to(model, device)
         networks = LayerVariants(model, choice, options)
         columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
-        run = _Run(networks, columns, "data" if labels else "dense", joined(steps))
+        run = _SensitivityRun(networks, columns, "data" if labels else "dense", joined(steps))
         results, before = None, dict[str, Progress]()
         config = run.configuration(choice, asked, length(loader))
         if output is not None:
@@ -200,7 +200,7 @@ def _positive(ratios: float | Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _SensitivityRun:
     """What is measured, and how it becomes rows."""
 
     networks: LayerVariants

@@ -58,7 +58,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Network:
+class TriedNetwork:
     """A network to score: the dense one for the ratio 0."""
 
     p_prune: float
@@ -74,7 +74,7 @@ class Network:
         return "dense" if self.is_dense else repr(self.p_prune)
 
 
-NETWORKS = [Network(step / STEPS) for step in range(STEPS)]
+NETWORKS = [TriedNetwork(step / STEPS) for step in range(STEPS)]
 
 
 class BudgetNetworks:
@@ -99,9 +99,9 @@ class BudgetNetworks:
     ):
         self.model = model
         self._options, self._steps, self._images, self._kept = options, steps, images, kept
-        self._now: Network | None = None
+        self._now: TriedNetwork | None = None
 
-    def become(self, variant: Network) -> float:
+    def become(self, variant: TriedNetwork) -> float:
         """Turn the model into a network; returns its ratio."""
         if variant != self._now:
             self.put_back()
@@ -116,7 +116,7 @@ class BudgetNetworks:
             restore(self.model)
         self._now = None
 
-    def _prune(self, network: Network) -> None:
+    def _prune(self, network: TriedNetwork) -> None:
         global_prune(self.model, network.p_prune, **self._options)
         if self._images is None:
             return
@@ -180,7 +180,7 @@ class BudgetSearch:
         self.networks.put_back()
         return looks
 
-    def _look(self, network: Network, dense: str) -> Look:
+    def _look(self, network: TriedNetwork, dense: str) -> Look:
         """Score a network as long as it can still pass."""
 
         def can_pass(digits: str) -> bool:
@@ -197,7 +197,7 @@ class BudgetSearch:
             )
         return Look(network.p_prune, len(digits), *flips(dense, digits), passed)
 
-    def _scored(self, network: Network, enough: Callable[[str], bool]) -> str:
+    def _scored(self, network: TriedNetwork, enough: Callable[[str], bool]) -> str:
         """Score a network on the images that are left, until these outcomes are enough."""
 
         def outcomes() -> str:

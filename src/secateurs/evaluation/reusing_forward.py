@@ -67,7 +67,7 @@ class ReusingForward(Forward):
     ):
         super().__init__(model, device, amp, warn)
         self._changed = changed
-        self._calls: list[_Call] = []
+        self._calls: list[_ModuleCall] = []
         self._first_uses: dict[int, int] = {}
         self._kept: dict[int, dict[int, _Kept]] = {}  # by the part of a batch, and the call
 
@@ -78,7 +78,7 @@ class ReusingForward(Forward):
                 self._kept.clear()
             return super()._logits(images, part)
         if not self._calls:
-            recorder = _Recorder()
+            recorder = _FirstUses()
             with self._installed(recorder.run), recorder:
                 super()._logits(images, part)
             self._calls, self._first_uses = recorder.calls, recorder.first_uses
@@ -108,7 +108,7 @@ class ReusingForward(Forward):
 
 
 @dataclass
-class _Call:
+class _ModuleCall:
     """One call of a module in a forward pass.
 
     Attributes:
@@ -122,7 +122,7 @@ class _Call:
     size: int = 1
 
 
-class _Recorder(TorchFunctionMode):
+class _FirstUses(TorchFunctionMode):
     """Notes the calls of modules in one pass, and when each parameter is first used.
 
     Attributes:
@@ -132,12 +132,12 @@ class _Recorder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[_Call] = []
+        self.calls: list[_ModuleCall] = []
         self.first_uses: dict[int, int] = {}
         self._time = 0
 
     def run(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        call = _Call(module)
+        call = _ModuleCall(module)
         first = len(self.calls)
         self.calls.append(call)
         output = forward(*args, **kwargs)
@@ -163,7 +163,7 @@ class _Replay:
         known: outputs, by the number of the call; this pass adds to it.
     """
 
-    def __init__(self, calls: list[_Call], until: int, known: "dict[int, _Kept]"):
+    def __init__(self, calls: list[_ModuleCall], until: int, known: "dict[int, _Kept]"):
         self._calls, self._until, self._known = calls, until, known
         self._next = 0
 

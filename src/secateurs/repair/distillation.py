@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.repair.changes import Changes
 from secateurs.repair.divergence import Features, divergence, logits_in, loss, outputs_of
-from secateurs.repair.layerwise import PrunedWeight
+from secateurs.repair.layerwise import PrunedTarget
 from secateurs.repair.pass_state import check_key, pass_key
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.repair.tightening import Tightening
@@ -30,7 +30,7 @@ def distill(
     model: nn.Module,
     batches: Sequence[Tensor],
     dense: Mapping[int, Tensor],
-    weights: Sequence[PrunedWeight],
+    weights: Sequence[PrunedTarget],
     features: Sequence[int],
     changes: Changes,
     how: RepairOptions,
@@ -101,7 +101,7 @@ class _Distiller:
         model: nn.Module,
         images: Tensor,
         dense: Mapping[int, Tensor],
-        weights: Sequence[PrunedWeight],
+        weights: Sequence[PrunedTarget],
         features: Sequence[int],
         parameters: Sequence[Tensor],
         how: RepairOptions,

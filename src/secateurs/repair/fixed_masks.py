@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.originals.module_state import original_of
-from secateurs.repair.layerwise import PrunedWeight
+from secateurs.repair.layerwise import PrunedTarget
 from secateurs.training.step_hooks import LoadHook
 
 
-def refuse_fixed_masks(weights: Sequence[PrunedWeight]) -> None:
+def refuse_fixed_masks(weights: Sequence[PrunedTarget]) -> None:
     """Refuse weights that are pruned by kernels or filters, or whose masks are held.
 
     The pattern of kernels would be lost, and a hold would bring its own masks back.

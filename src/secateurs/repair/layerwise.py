@@ -32,7 +32,7 @@ _PROJECTIONS = ("query", "key", "value")
 
 
 @dataclass(frozen=True)
-class PrunedWeight:
+class PrunedTarget:
     """A weight that is pruned.
 
     Attributes:
@@ -48,7 +48,7 @@ def repair_layers(
     model: nn.Module,
     steps: Collection[str],
     batches: Sequence[Tensor],
-    weights: Sequence[PrunedWeight],
+    weights: Sequence[PrunedTarget],
     dense: dict[int, Tensor],
     uses: LayerUses,
     changes: Changes,
@@ -76,7 +76,7 @@ def repair_layers(
     sites: dict[int, SavedSite] = {}
     if "batchnorm" in steps:
         sites |= _batch_norms(model, uses)
-    solved: list[tuple[PrunedWeight, list[WeightSite]]] = []
+    solved: list[tuple[PrunedTarget, list[WeightSite]]] = []
     left: list[str] = []
     for weight in weights if solves or how.channels else ():
         parts = solvable_parts(weight.target, uses)
@@ -160,7 +160,7 @@ def bias_of(target: Target) -> str:
 
 
 def weight_sites(
-    weight: PrunedWeight,
+    weight: PrunedTarget,
     parts: Sequence[Tensor],
     dense: Mapping[int, Tensor],
     normalised: bool,
@@ -195,7 +195,7 @@ def weight_sites(
 
 def _note(
     model: nn.Module,
-    weights: Sequence[PrunedWeight],
+    weights: Sequence[PrunedTarget],
     sites: Collection[int],
     dense: dict[int, Tensor],
     changes: Changes,

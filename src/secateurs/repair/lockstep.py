@@ -97,7 +97,7 @@ class _Run:
         self.padded: _Padded | None = None
 
 
-class _Running(Replaced):
+class _RunFunctions(Replaced):
     """A run's functions; notes what it pads."""
 
     def __init__(self, run: _Run, *args: Any):
@@ -200,7 +200,7 @@ class Lockstep:
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
                 arrive = partial(self._arrive, index)
-                stack.enter_context(_Running(run, values, arrive, self.parts))
+                stack.enter_context(_RunFunctions(run, values, arrive, self.parts))
                 images, run.images = run.images, None
                 self.model(images)
         except _StoppedError:

@@ -23,7 +23,7 @@ from secateurs.repair.distillation import distill
 from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
 from secateurs.repair.fixed_masks import refuse_fixed_masks
 from secateurs.repair.layer_uses import LayerUses, layer_uses
-from secateurs.repair.layerwise import PrunedWeight, repair_layers
+from secateurs.repair.layerwise import PrunedTarget, repair_layers
 from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
 from secateurs.selection.shown_keywords import shows
 
@@ -152,7 +152,7 @@ def _run(
     model: nn.Module,
     passes: Sequence[tuple[str, ...]],
     options: RepairOptions,
-    weights: Sequence[PrunedWeight],
+    weights: Sequence[PrunedTarget],
     batches: Sequence[Tensor],
     dense: dict[int, Tensor],
     changes: Changes,
@@ -209,7 +209,7 @@ def _numbered(options: RepairOptions, number: int) -> Path | None:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def _refuse_unseen(weights: Sequence[PrunedWeight], uses: LayerUses) -> None:
+def _refuse_unseen(weights: Sequence[PrunedTarget], uses: LayerUses) -> None:
     for one in weights:
         if id(one.target.parameter) not in uses.seen:
             raise InvalidArgumentError(
@@ -225,7 +225,7 @@ def _head(batches: Sequence[Tensor]) -> list[Tensor]:
     return list(batches[:count])
 
 
-def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedWeight]:
+def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedTarget]:
     """The pruned weights of a model, with their masks.
 
     Args:
@@ -242,15 +242,15 @@ def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedWeig
         )
     if dense is not None:
         targets = countable_targets(ModelContents(model), LayerChoice())
-        return [PrunedWeight(t, t.parameter.detach() != 0) for t in targets]
-    found: list[PrunedWeight] = []
+        return [PrunedTarget(t, t.parameter.detach() != 0) for t in targets]
+    found: list[PrunedTarget] = []
     for target in ModelContents(model).targets.values():
         original = original_of(target.module, target.attribute)
         if original is None or target.parameter.dim() < 2:
             continue
         mask = original.mask
         kept = target.parameter.detach() != 0
-        found.append(PrunedWeight(target, kept if mask is None else mask.expand(kept.shape)))
+        found.append(PrunedTarget(target, kept if mask is None else mask.expand(kept.shape)))
     if not found:
         raise InvalidArgumentError(
             "the model is not pruned, or was made permanent: call global_prune(model, ...) first, "

@@ -17,7 +17,7 @@ from secateurs.repair.changes import write
 from secateurs.repair.layer_sites import LayerOptions, WeightSite, matched_statistics
 from secateurs.repair.layer_uses import LayerUses, layer_uses
 from secateurs.repair.layerwise import (
-    PrunedWeight,
+    PrunedTarget,
     batch_norms_of,
     bias_of,
     layer_options,
@@ -217,7 +217,7 @@ def _layer_sites(
         return _SingleLayerSite(*args, layer=layer, rows=next(rows), norm=norm, **options)
 
     all_kept = torch.ones((), dtype=torch.bool).expand(target.parameter.shape)
-    weight = PrunedWeight(target, all_kept)
+    weight = PrunedTarget(target, all_kept)
     return weight_sites(weight, parts, {}, norm is not None, how, site)
 
 

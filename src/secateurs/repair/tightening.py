@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateurs.masks.mask import Masks
-from secateurs.repair.layerwise import PrunedWeight
+from secateurs.repair.layerwise import PrunedTarget
 from secateurs.training.schedules import Cubic
 
 _TIMES = 20
@@ -24,7 +24,7 @@ class Tightening:
         steps: after how many steps all is pruned; with 0 it is from the beginning.
     """
 
-    def __init__(self, weights: Sequence[PrunedWeight], dense: Mapping[int, Tensor], steps: int):
+    def __init__(self, weights: Sequence[PrunedTarget], dense: Mapping[int, Tensor], steps: int):
         self.weights, self.dense, self.steps = weights, dense, steps
         self._schedule = Cubic(1.0, end=steps, every=max(1, steps // _TIMES)) if steps else None
 
@@ -60,5 +60,5 @@ class Tightening:
             kept[one.target.name] = mask
         return Masks.from_tensors(kept)
 
-    def _dense(self, one: PrunedWeight) -> Tensor:
+    def _dense(self, one: PrunedTarget) -> Tensor:
         return self.dense.get(id(one.target.parameter), one.target.parameter.detach())

@@ -62,7 +62,7 @@ class RunDifference:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _ComparedRun:
     """A folder, its rows, and which images each got right."""
 
     path: str
@@ -71,7 +71,7 @@ class _Run:
     samples: dict[str, Any]
 
     @classmethod
-    def read(cls, path: Path) -> "_Run":
+    def read(cls, path: Path) -> "_ComparedRun":
         rows = [row.printable() for row in read_rows(path)]
         if not rows:
             raise InvalidArgumentError(f"no finished rows in {path}: let the run finish first")
@@ -104,7 +104,7 @@ def compare_runs(
         InvalidArgumentError: There are no rows, or none that can be compared.
         FailureError: A file is broken.
     """
-    runs = [_Run.read(Path(path)) for path in paths]
+    runs = [_ComparedRun.read(Path(path)) for path in paths]
     if len(runs) == 1:
         dense = next((row for row in runs[0].rows if row.p_prune == 0), None)
         if dense is None:
@@ -166,7 +166,7 @@ def _table(rows: Sequence[RunDifference], confidence: float) -> TextTable:
     return TextTable(heads, lines, printable(f"{first.run} against {against}"), names=int(several))
 
 
-def _matches(run: _Run, base: _Run) -> list[tuple[Row, Row]]:
+def _matches(run: _ComparedRun, base: _ComparedRun) -> list[tuple[Row, Row]]:
     """The rows of two runs that may be compared."""
     names = [name for name in _SETTING if not (run.only(name) and base.only(name))]
 
@@ -178,7 +178,9 @@ def _matches(run: _Run, base: _Run) -> list[tuple[Row, Row]]:
     return [(row, there[key(row)]) for row in run.rows if key(row) in there]
 
 
-def _difference(run: _Run, row: Row, base: _Run, other: Row, confidence: float) -> RunDifference:
+def _difference(
+    run: _ComparedRun, row: Row, base: _ComparedRun, other: Row, confidence: float
+) -> RunDifference:
     ours, theirs = (
         each.hits.get(outcome_key(one), []) for each, one in ((run, row), (base, other))
     )
@@ -214,7 +216,7 @@ def _difference(run: _Run, row: Row, base: _Run, other: Row, confidence: float) 
     )
 
 
-def _same_images(run: _Run, row: Row, base: _Run, other: Row) -> bool:
+def _same_images(run: _ComparedRun, row: Row, base: _ComparedRun, other: Row) -> bool:
     """Whether two runs read the same images: by checksums of some of them and of the labels."""
     if (row.count, row.split) != (other.count, other.split):
         return False
