@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secateurs._tensors.float_keys import Scores
 from secateurs._tensors.memory_order import as_integers
-from secateurs.checkpoint.block_masks import Pruner, decide
+from secateurs.checkpoint.block_masks import BlockPruner, decide
 from secateurs.checkpoint.contents import NAMES
 from secateurs.checkpoint.file_blocks import Buffers, Weight
 from secateurs.checkpoint.file_histogram import SIZES
@@ -160,7 +160,7 @@ def in_files(sizes: Sizes, block: int) -> CountSource:
                 return list(found.values())
             buffers = Buffers()
             keys = MagnitudeKeys(weights, {})
-            pruner = Pruner([decide(weights, keys, ratio, buffers, sizes)], None)
+            pruner = BlockPruner([decide(weights, keys, ratio, buffers, sizes)], None)
             with buffers.reader(path) as reader:
                 for weight in weights:
                     flat = as_integers(found[weight.entry.name].view(-1))
