@@ -1,6 +1,7 @@
 """Read batches, from any index of a data set on."""
 
 import re
+import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +67,11 @@ def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[
         yield min(start + number * size, end), batch
 
 
+# What ends a worker may be a signal to all processes, which comes to this one a moment later: then
+# the handler interrupts this wait, and the signal is the cause that is told.
+_SIGNAL_SECONDS = 0.3
+
+
 @contextmanager
 def workers_watched() -> Generator[None]:
     """Turn torch's errors about dead DataLoader workers into one line with a remedy.
@@ -82,6 +88,7 @@ def workers_watched() -> Generator[None]:
         if _DIED.search(text) is None and not _from_multiprocessing(error):
             raise
         why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(text) else "it died"
+        time.sleep(_SIGNAL_SECONDS)
         raise FailureError(
             f"a process that reads images cannot go on ({why}): read without such processes, with ",
             Advice("num_workers=0", "--workers 0"),
