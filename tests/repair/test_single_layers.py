@@ -1,6 +1,7 @@
 """A layer that is repaired alone is what `secateurs.repair` makes of a model pruned there alone."""
 
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 
 import secateurs as sc
 from secateurs.errors import InvalidArgumentError, RepairWarning
+from secateurs.repair import RepairOptions
+from secateurs.repair.single_layers import repair_single_layers
 from secateurs.results import SensitivityRow
 
 
@@ -110,6 +113,39 @@ def test_what_cannot_be_repaired_is_refused(
 ) -> None:
     with warnings.catch_warnings(), pytest.raises(InvalidArgumentError, match=said):
         _rows(net, **options)
+
+
+@pytest.mark.parametrize("steps", [["batchnorm"], ["sparsegpt", "reconstruct"]], ids="+".join)
+def test_an_error_in_the_middle_leaves_the_model_as_it_was(
+    net: nn.Module, steps: list[str]
+) -> None:
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    targets = {target.name: target for target in sc.find_targets(net)}
+    made = list[str]()
+
+    def mask(name: str) -> torch.Tensor:
+        made.append(name)
+        if len(made) == 4:  # the second mask of the second layer
+            raise InterruptedError
+        return torch.rand(targets[name].parameter.shape) < 0.5
+
+    masks = {
+        name: (target, {f"{name} {i}": partial(mask, name) for i in range(2)})
+        for name, target in targets.items()
+    }
+    with pytest.raises(InterruptedError):
+        repair_single_layers(net, _images(48), steps, masks, lambda *_: None, RepairOptions())
+    full = iter([None, OSError("the disk is full")])
+
+    def keep(key: str, values: dict[str, torch.Tensor]) -> None:
+        del key, values
+        if (error := next(full)) is not None:
+            raise error
+
+    made.clear()
+    with pytest.raises(OSError, match="disk is full"):
+        repair_single_layers(net, _images(48), steps, masks, keep, RepairOptions())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
 def test_without_batch_norm_its_repair_is_refused() -> None:

@@ -1,7 +1,8 @@
 """Repairs of single layers, each as if it alone were pruned, all in one pass over the images."""
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -108,6 +109,17 @@ def check_single_layer_steps(steps: Sequence[str], granularity: str) -> tuple[st
     return tuple(dict.fromkeys(steps))
 
 
+@contextmanager
+def _put_back(tensors: Iterable[Tensor]) -> Generator[None]:
+    """For a ``with`` block, tensors of the model may be written to; then they are as before."""
+    before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, values in before:
+            write(tensor, values)
+
+
 class _Layer:
     """A weight, its bias and the BatchNorm behind it: what a repair of one layer changes.
 
@@ -137,14 +149,13 @@ class _Layer:
         self._solved.append(values)
         if len(self._solved) < self.parts:
             return
-        before = {name: tensor.detach().clone() for name, tensor in self.places.items()}
         for key in self.masks:
-            for values in self._solved:
-                for tensor, value in values[key]:
-                    write(tensor, value)
-            self._keep(key, {n: t.detach().cpu().clone() for n, t in self.places.items()})
-            for name, tensor in self.places.items():
-                write(tensor, before[name])
+            with _put_back(self.places.values()):
+                for values in self._solved:
+                    for tensor, value in values[key]:
+                        write(tensor, value)
+                found = {n: t.detach().cpu().clone() for n, t in self.places.items()}
+            self._keep(key, found)
 
 
 class _SingleLayerSite(WeightSite):
@@ -168,24 +179,20 @@ class _SingleLayerSite(WeightSite):
         """Solve it under each mask."""
         calls, moments = self._calls, self._moments
         weight, bias = self.weight, self.bias
-        before = weight.detach().clone(), None if bias is None else bias.detach().clone()
+        tensors = [weight] if bias is None else [weight, bias]
         found: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for key, make in self._layer.masks.items():
-            self.mask = make()[self._rows].to(weight.device)
-            write(weight, self.dense * self.mask)
-            self._calls, self._moments = list(calls), moments
-            if self.options.solves:
-                super().finish()
-            values = [(weight, weight.detach().clone())]
-            if bias is not None:
-                values.append((bias, bias.detach().clone()))
-            if self._norm is not None:
-                solved = calls[-1].matrix(weight.detach()).double()
-                values += _norm_statistics(self._norm, moments, solved, bias)
+            with _put_back(tensors):
+                self.mask = make()[self._rows].to(weight.device)
+                write(weight, self.dense * self.mask)
+                self._calls, self._moments = list(calls), moments
+                if self.options.solves:
+                    super().finish()
+                values = [(tensor, tensor.detach().clone()) for tensor in tensors]
+                if self._norm is not None:
+                    solved = calls[-1].matrix(weight.detach()).double()
+                    values += _norm_statistics(self._norm, moments, solved, bias)
             found[key] = values
-            write(weight, before[0])
-            if bias is not None and before[1] is not None:
-                write(bias, before[1])
         self._calls, self.mask = [], torch.empty(0)
         self._layer.solved(found)
 
