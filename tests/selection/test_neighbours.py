@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -6,6 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.sparse._semi_structured_conversions import (
+    sparse_semi_structured_from_dense_cutlass as packed,
+)
+from torch.sparse._semi_structured_conversions import (
+    sparse_semi_structured_to_dense_cutlass,
+)
 
 import reference
 import secateurs as sc
@@ -145,3 +152,19 @@ def test_nan_is_refused() -> None:
     for p_prune in (0, 0.5):
         with pytest.raises(InvalidArgumentError, match=r"^the score of 1\.weight is NaN in places"):
             sc.select(model, p_prune, scope="2:4")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [lambda: nn.Linear(128, 64), lambda: nn.Conv2d(64, 32, 3)])
+def test_what_is_kept_packs_into_the_layout_of_semi_structured_tensors(
+    make: Callable[[], nn.Module], dtype: torch.dtype
+) -> None:
+    """By the packing behind ``torch.sparse.to_sparse_semi_structured``, which asks for a GPU."""
+    torch.manual_seed(0)
+    layer = make().to(dtype)
+    dense = layer.weight.detach().flatten(1).clone()
+    assert not torch.equal(sparse_semi_structured_to_dense_cutlass(*packed(dense)), dense)
+    matrix = sc.global_prune(layer, scope="2:4").weight.detach().flatten(1)
+    values, meta = packed(matrix)
+    assert values.shape == (matrix.shape[0], matrix.shape[1] // 2)
+    assert torch.equal(sparse_semi_structured_to_dense_cutlass(values, meta), matrix)
