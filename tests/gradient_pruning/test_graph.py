@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 
 import pytest
@@ -24,6 +26,7 @@ from backward_cases import (
     trained,
     upstream,
 )
+from secateurs.training import GradientPruner
 
 
 def mlp() -> nn.Module:
@@ -282,3 +285,67 @@ def test_saved_tensors_may_be_packed_away() -> None:
     sc.apply_masks(model, masks, "gradient")
     with torch.autograd.graph.save_on_cpu():
         same_as_oracle(model, reference, x)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "granularity", "p_prune"),
+    [
+        (lambda: nn.Linear(500, 500), (60, 2, 500), "weight", 0.95),
+        (lambda: nn.Linear(500, 500), (60, 2, 500), "filter", 0.5),
+        (lambda: nn.Conv2d(64, 64, 3, padding=1), (3, 64, 32, 32), "kernel", 0.96),
+        (lambda: nn.Conv2d(16, 16, 3, padding=1), (2, 16, 32, 32), "filter", 0.5),
+        (lambda: SelfAttention(need_weights=False), (2, 3, 5), "weight", 0.5),
+    ],
+)
+@pytest.mark.parametrize("weight_gradient", ["dense", "masked"])
+def test_several_gradients_at_once(
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    granularity: str,
+    p_prune: float,
+    weight_gradient: str,
+) -> None:
+    torch.manual_seed(0)
+    model, x = make().double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    GradientPruner(model, p_prune, weight_gradient=weight_gradient, granularity=granularity)
+    for _ in range(2):  # sparse products are taken once a mask has stayed
+        output, inputs = model(x), (x, *model.parameters())
+        flows = torch.randn(2, *output.shape, dtype=torch.float64)
+        grad = partial(torch.autograd.grad, output, inputs, retain_graph=True)
+        found = grad(flows, is_grads_batched=True)
+        close(found, [torch.stack(each) for each in zip(*map(grad, flows), strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "granularity"),
+    [
+        (lambda: nn.Linear(500, 500), (120, 500), "weight"),
+        (lambda: nn.Conv2d(64, 64, 3, padding=1), (3, 64, 32, 32), "kernel"),
+    ],
+)
+def test_a_backward_pass_under_autocast_of_a_forward_pass_without(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], granularity: str
+) -> None:
+    torch.manual_seed(0)
+    model, x = make(), torch.randn(shape, requires_grad=True)
+    GradientPruner(model, 0.96, weight_gradient="masked", granularity=granularity)
+    model(x)  # sparse products are taken once a mask has stayed
+    inputs = x, *model.parameters()
+    expected = torch.autograd.grad(model(x).square().mean(), inputs)
+    loss = model(x).square().mean()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(loss, inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= 0.02 * other.norm()
+
+
+def test_a_backward_pass_in_inference_mode_leaves_nothing_that_later_ones_cannot_use() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(300, 300), torch.randn(4, 300, requires_grad=True)
+    sc.gradient_prune(model, 0.3)  # of so large a mask, the product is written into scratch memory
+    expected = torch.autograd.grad(model(x).sum(), x)
+    sc.gradient_prune(sc.restore(model), 0.3)
+    output = model(x).sum()
+    with torch.inference_mode():
+        torch.autograd.grad(output, x)
+    close(torch.autograd.grad(model(x).sum(), x), expected)

@@ -13,6 +13,8 @@ import secateurs as sc
 from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import original_of
 from secateurs.pruning import set_aside
+from secateurs.repair.repaired_values import put_repaired_values
+from secateurs.training import hold
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,8 @@ def set_aside_for_a_moment(model: nn.Module) -> None:
         sc.make_permanent,
         set_aside_for_a_moment,
         sc.to_torch_prune,
+        lambda model: sc.repair(model, torch.rand(9, 4), ["reconstruct"]),
+        lambda model: put_repaired_values(model, {"weight": torch.zeros(4, 4)}),
     ],
 )
 def test_a_pruning_in_another_thread_is_waited_for(work: Callable[[nn.Module], object]) -> None:
@@ -91,6 +95,19 @@ def test_a_pruning_in_another_thread_is_waited_for(work: Callable[[nn.Module], o
         assert original is not None and not original.was_trained
         model.weight.data.copy_(after)
     thread.join()
+
+
+def test_weights_that_are_loaded_while_masks_are_held_wait_for_another_thread() -> None:
+    model = sc.global_prune(nn.Linear(4, 4), 0.5)
+    loaded = {"weight": torch.ones(4, 4), "bias": torch.ones(4)}
+    with hold(model, torch.optim.SGD(model.parameters(), lr=0.1)):
+        thread = threading.Thread(target=model.load_state_dict, args=(loaded,))
+        with changing(model):
+            thread.start()
+            thread.join(0.1)
+            assert torch.equal(model.weight, loaded["weight"])  # not pruned yet
+        thread.join()
+    assert sc.sparsity(model).ratio == 0.5
 
 
 def test_a_surrogate_has_the_lock_of_its_network() -> None:

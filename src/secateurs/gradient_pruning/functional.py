@@ -32,7 +32,7 @@ from secateurs.gradient_pruning.masked_weight import (
     spread,
 )
 from secateurs.gradient_pruning.saved_weight import BackwardWeight, is_ordinary, is_plain
-from secateurs.gradient_pruning.sparse_products import SparsePattern
+from secateurs.gradient_pruning.sparse_products import SparsePattern, multiplies_in_backward
 
 
 class _Linear(Function):
@@ -72,7 +72,7 @@ class _Linear(Function):
             else:
                 grad_weight = rows.mT @ points
             return grad_x, grad_weight, None, grad_bias, None, None
-        if ctx.sparse is not None and not torch.is_grad_enabled():
+        if ctx.sparse is not None and multiplies_in_backward(grad):
             grad_x = ctx.sparse.to_input(rows, weight).view(x.shape) if need_x else None
             if need_weight and ctx.masked_gradient:
                 grad_weight = ctx.sparse.to_weight(rows, points)
@@ -113,7 +113,7 @@ class _Convolution(Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
-        if ctx.sparse is not None and not torch.is_grad_enabled():
+        if ctx.sparse is not None and multiplies_in_backward(grad):
             return _sparse_gradients(ctx, grad, x, weight)
         dimension = int(ctx.transposed)  # that of the outputs, in the weight
         kept = None
@@ -133,7 +133,7 @@ class _Convolution(Function):
         if not need_weight or ctx.masked_gradient:
             grad_x, grad_part, _ = _both(ctx, few, x, part, need_x, need_weight, False)
             grad_weight = spread(grad_part, kept, dimension, weight) if need_weight else None
-            grad_bias = grad.flatten(2).sum((0, 2)) if need_bias else None
+            grad_bias = grad.sum((0, *range(2, grad.dim()))) if need_bias else None
         else:
             grad_x, *_ = _both(ctx, few, x, part, need_x, False, False)
             _, grad_weight, grad_bias = _both(ctx, grad, x, weight, False, True, need_bias)

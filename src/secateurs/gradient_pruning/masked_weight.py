@@ -12,6 +12,8 @@ Gradients = tuple[Tensor | None, ...]
 ORDINARY = (Tensor, torch.nn.Parameter)
 
 transforms_active = cast(Any, torch._C)._are_functorch_transforms_active
+# Whether a tensor holds several gradients, as with torch.autograd.grad(is_grads_batched=True).
+is_batched = cast(Any, torch._C)._functorch.is_legacy_batchedtensor
 
 # Measured, one thread of an x86 machine: gathering the outputs costs as much as it saves, at
 # about half of these multiplications saved, and with 75 to 85% of the outputs kept.
@@ -85,7 +87,7 @@ def masked(weight: Tensor, keep: Tensor) -> Tensor:
     factor = keep.view(torch.int8).to(weight.dtype)
     if torch.is_grad_enabled() or factor.shape != weight.shape or factor.dtype != weight.dtype:
         return weight * factor
-    return factor.mul_(weight)
+    return weight * factor if is_batched(weight) else factor.mul_(weight)
 
 
 def is_of_outputs(weight: Tensor, keep: Tensor, dimension: int) -> bool:
@@ -161,4 +163,5 @@ def autocast(
 
 def flat(x: Tensor) -> Tensor:
     """(..., n) as (rows, n)."""
-    return x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
+    # Not flatten: torch has no batching rule for it where it computes several gradients at once.
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])

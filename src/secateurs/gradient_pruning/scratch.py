@@ -26,9 +26,11 @@ class Scratch(threading.local):
 
     def like(self, tensor: Tensor) -> Tensor | None:
         """Memory in the shape and order of a tensor, whatever is in it; None where it has none."""
-        if tensor.device.type != "cpu" or not tensor.numel() <= self._largest:
+        usable = tensor.device.type == "cpu" and tensor.is_contiguous()
+        # Memory that is made in inference mode could not be written to outside of it.
+        if not usable or tensor.numel() > self._largest or torch.is_inference_mode_enabled():
             return None
         memory = self._memory
         if memory is None or memory.dtype != tensor.dtype or memory.numel() < tensor.numel():
             self._memory = memory = torch.empty(tensor.numel(), dtype=tensor.dtype)
-        return memory[: tensor.numel()].view(tensor.shape) if tensor.is_contiguous() else None
+        return memory[: tensor.numel()].view(tensor.shape)

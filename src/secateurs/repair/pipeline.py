@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.gradient_pruning.modules import gradient_masks
+from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import original_of
 from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_choice import LayerChoice
@@ -121,20 +122,8 @@ def repair(
         0.0
     """
     passes, how = passes_of(steps), RepairOptions.read(repair, options)
-    weights = pruned_weights(model, dense)
-    batches = calibration_images(images, how.batch_size)
-    device, dtype = device_of(model), dtype_of(model)
-    batches = [moved(batch, device, dtype) for batch in batches]
-    changes = Changes()
-    with evaluation_mode(model):
-        batches = channels_last(model, batches)
-        try:
-            values = dense_values(model, dense)
-            reports = _run(model, passes, how, weights, batches, values, changes, labelled)
-            changes.keep()
-        except BaseException:
-            changes.undo()
-            raise
+    with changing(model):  # whoever prunes the model in another thread waits till it is repaired
+        reports = _repair(model, images, passes, how, dense, labelled)
     left = sorted({name for report in reports for name in report.left})
     if left:
         warnings.warn(
@@ -145,6 +134,30 @@ def repair(
             ),
             stacklevel=3,  # past the callable module
         )
+    return reports
+
+
+def _repair(
+    model: nn.Module,
+    images: Tensor | Iterable[Any],
+    passes: Sequence[tuple[str, ...]],
+    options: RepairOptions,
+    dense: nn.Module | None,
+    labelled: Iterable[Any] | None,
+) -> tuple[StepReport, ...]:
+    weights = pruned_weights(model, dense)
+    batches = calibration_images(images, options.batch_size)
+    batches = [moved(batch, device_of(model), dtype_of(model)) for batch in batches]
+    changes = Changes()
+    with evaluation_mode(model):
+        batches = channels_last(model, batches)
+        try:
+            values = dense_values(model, dense)
+            reports = _run(model, passes, options, weights, batches, values, changes, labelled)
+            changes.keep()
+        except BaseException:
+            changes.undo()
+            raise
     return reports
 
 

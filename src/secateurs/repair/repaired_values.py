@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import original_of, originals_of, parameter_of
 from secateurs.provenance import tensors_sha256
 from secateurs.repair.calibration import calibration_images
@@ -45,14 +46,15 @@ def put_repaired_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
             )
         places.append((modules[prefix], attribute, tensor, wanted))
     changes = Changes()
-    try:
-        for module, attribute, tensor, wanted in places:
-            changes.about_to(module, attribute)
-            write(tensor, wanted)
-        changes.keep()
-    except BaseException:
-        changes.undo()
-        raise
+    with changing(model):
+        try:
+            for module, attribute, tensor, wanted in places:
+                changes.about_to(module, attribute)
+                write(tensor, wanted)
+            changes.keep()
+        except BaseException:
+            changes.undo()
+            raise
 
 
 def calibration_sha256(images: Tensor) -> str:

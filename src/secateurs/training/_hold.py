@@ -17,6 +17,7 @@ from secateurs.distributed.dtensor import local_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import prune_weights
 from secateurs.masks.mask import Mask, Masks
+from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
@@ -229,7 +230,8 @@ class Hold:
                             f"{self._remedy}"
                         )
                     pairs.append((weight.target, weight.mask))
-        prune_weights(contents, pairs)
+        with changing(self._model):
+            prune_weights(contents, pairs)
 
     def _attach(self, optimizer: optim.Optimizer) -> None:
         if "_optimizer_step_post_hooks" not in vars(optimizer):
