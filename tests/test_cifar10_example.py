@@ -3,10 +3,9 @@
 import argparse
 import importlib
 import io
-import os
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -57,17 +56,19 @@ def made_up(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*arguments: str | Path) -> str:
-    """What the script prints."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "train_cifar10.py", "--device", "cpu", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs the script, and returns what it prints."""
+
+    def run(*words: str | Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["train_cifar10.py", "--device", "cpu", *map(str, words)])
+        capsys.readouterr()
+        script.main()
+        return capsys.readouterr().out
+
+    return run
 
 
 def options(**changes: object) -> argparse.Namespace:
@@ -88,7 +89,9 @@ def test_the_families_are_these(networks: ModuleType) -> None:
     assert list(networks.NETWORKS) == FAMILIES
 
 
-def test_every_family_is_trained_and_saved_in_half_precision(made_up: Path) -> None:
+def test_every_family_is_trained_and_saved_in_half_precision(
+    run: Callable[..., str], made_up: Path
+) -> None:
     output = made_up / "weights"
     sizes = ("--width", "0.25", "--epochs", "1", "--batch", "20")
     printed = run("--data", made_up, "--output", output, *sizes)
@@ -167,7 +170,7 @@ def crop(image: torch.Tensor, top: int, left: int, mirror: bool) -> torch.Tensor
 
 
 def test_secateurs_reads_the_networks_and_the_exported_images(
-    script: ModuleType, made_up: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, run: Callable[..., str], made_up: Path
 ) -> None:
     run("--data", made_up, "--export-images", made_up / "images", "--count", "10")
     folders = sorted(path.name for path in (made_up / "images").iterdir())

@@ -233,51 +233,43 @@ print("done")
     assert run(program, tmp_path) == "done\n"
 
 
-@pytest.mark.parametrize(
-    ("program", "said"),
-    [
-        (
-            "sc.zoo.load_data('here', preprocess=print)",
-            "reading images needs pillow: pip install pillow",
-        ),
-        (
-            "sc.zoo.load_model('resnet18', weights='random')",
-            "a model of torchvision needs torchvision: pip install torchvision",
-        ),
-        (
-            "sc.checkpoint.prune_checkpoint('in.safetensors', 'o.zst', 0.5, compress=True)",
-            "a .safetensors.zst file needs zstandard: pip install zstandard",
-        ),
-        (
-            "sc.load_checkpoint('in.safetensors.zst')",
-            "a .safetensors.zst file needs zstandard: pip install zstandard",
-        ),
-        ("sc.transfer", "secateurs.transfer needs pillow: pip install pillow"),
-        (
-            "sc.report.plot_sweep(sc.results.read_rows('rows'), 'plot')",
-            "cannot draw plot: a plot needs matplotlib: pip install matplotlib",
-        ),
-        (
-            "sc.report.print_table(sc.results.read_rows('rows'))",
-            "a table in a terminal needs rich: pip install rich",
-        ),
-        (
-            "sc.report.write_page(['rows'], 'page.html')",
-            "a page needs plotly: pip install 'secateurs[report]'",
-        ),
-    ],
-)
-def test_what_is_not_installed_is_named(tmp_path: Path, program: str, said: str) -> None:
+NEEDING = {
+    "sc.zoo.load_data('here', preprocess=print)": (
+        "reading images needs pillow: pip install pillow"
+    ),
+    "sc.zoo.load_model('resnet18', weights='random')": (
+        "a model of torchvision needs torchvision: pip install torchvision"
+    ),
+    "sc.checkpoint.prune_checkpoint('in.safetensors', 'o.zst', 0.5, compress=True)": (
+        "a .safetensors.zst file needs zstandard: pip install zstandard"
+    ),
+    "sc.load_checkpoint('in.safetensors.zst')": (
+        "a .safetensors.zst file needs zstandard: pip install zstandard"
+    ),
+    "sc.transfer": ("secateurs.transfer needs pillow: pip install pillow"),
+    "sc.report.plot_sweep(sc.results.read_rows('rows'), 'plot')": (
+        "cannot draw plot: a plot needs matplotlib: pip install matplotlib"
+    ),
+    "sc.report.print_table(sc.results.read_rows('rows'))": (
+        "a table in a terminal needs rich: pip install rich"
+    ),
+    "sc.report.write_page(['rows'], 'page.html')": (
+        "a page needs plotly: pip install 'secateurs[report]'"
+    ),
+}
+"""What cannot be done where an optional package is absent, and what the error says."""
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path) -> None:
     with Results(tmp_path / "rows") as results:
         results.add_all([make_row(0.0), make_row(0.5)])
     save_file({"fc.weight": torch.ones(2, 2)}, tmp_path / "in.safetensors")
     (tmp_path / "in.safetensors.zst").write_bytes(b"\x28\xb5\x2f\xfd")
-    tried = f"""
-import secateurs as sc
-try: {program}
-except sc.FailureError as error: print(error)
-"""
-    assert run(tried, tmp_path) == f"{said}\n"
+    tried = "".join(
+        f"\ntry: {program}\nexcept sc.FailureError as error: print(error)" for program in NEEDING
+    )
+    said = run(f"import secateurs as sc{tried}", tmp_path).splitlines()
+    assert said == [*NEEDING.values()]
 
 
 def test_the_command_line_says_what_it_needs(tmp_path: Path) -> None:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from secateurs.zoo.digits import digits_images
+
 LOADING = re.compile(r"^loading the network[^\n]+ \.\.\.\n", re.MULTILINE)
 """The first line of a sweep, a transfer or a measurement of speed on stderr."""
 
@@ -63,3 +67,13 @@ def no_file_above(size: int) -> Generator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def write_pictures(folder: Path) -> Path:
+    """Thirty digits as files in one folder a class."""
+    levels, labels = digits_images("test")
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        for number in (labels == digit).nonzero()[0][:3]:
+            Image.fromarray(levels[number]).save(folder / str(digit) / f"{number:03}.png")
+    return folder

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-from command_line import Outcome, Run
-from PIL import Image
+from command_line import Outcome, Run, write_pictures
 
 from secateurs.cli import main
-from secateurs.zoo.digits import digits_images
 
 
 @pytest.fixture
@@ -36,10 +34,4 @@ def run(
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Thirty digits as files in one folder a class."""
-    levels, labels = digits_images("test")
-    folder = tmp_path / "pictures"
-    for digit in range(10):
-        (folder / str(digit)).mkdir(parents=True)
-        for number in (labels == digit).nonzero()[0][:3]:
-            Image.fromarray(levels[number]).save(folder / str(digit) / f"{number:03}.png")
-    return folder
+    return write_pictures(tmp_path / "pictures")

@@ -1,4 +1,4 @@
-"""Real processes that are stopped in the middle and go on."""
+"""A real process that is stopped in the middle and goes on."""
 
 import os
 import shutil
@@ -43,10 +43,10 @@ def start(folder: Path, *program: str) -> "subprocess.Popen[str]":
     )
 
 
-def wait_for(process: "subprocess.Popen[str]", path: Path, before: bytes | None = None) -> None:
-    """Wait until a running process has written something else than ``before`` into a file."""
+def wait_for(process: "subprocess.Popen[str]", path: Path) -> None:
+    """Wait until a running process has written a file."""
     limit = time.monotonic() + 120
-    while not path.exists() or path.read_bytes() == before:
+    while not path.exists():
         assert process.poll() is None and time.monotonic() < limit, process.communicate()
         time.sleep(0.01)
 
@@ -66,29 +66,9 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(run: Run, tmp_path: Pat
         "secateurs: interrupted; the same command goes on where it was\n"
     )
     assert (tmp_path / "here" / "progress.json").is_file()
+    assert "no finished rows" in run("report", "here").complaint
     (tmp_path / "started").unlink()
     finished = run("sweep", "--config", "here/command.json").rows
     assert finished[-1]["count"] == 30 and (tmp_path / "started").exists()
     expected = run(*command, "--workers", "0", "--output", "whole").rows
     assert [row["correct1"] for row in finished] == [row["correct1"] for row in expected]
-
-
-def test_killed_several_times_it_ends_as_if_it_had_not_been(run: Run, tmp_path: Path) -> None:
-    progress = tmp_path / "here" / "progress.json"
-    saved = [b""]
-    for _ in range(2):
-        process = start(tmp_path, str(HERE / "saving_often.py"), *SWEEP, "--workers", "0")
-        try:
-            wait_for(process, progress, saved[-1])
-            time.sleep(0.2)
-        finally:
-            process.kill()
-            process.communicate()
-        saved.append(progress.read_bytes())
-        assert "no finished rows" in run("report", "here").complaint
-    assert len(set(saved)) == 3
-    finished, expected = run(*SWEEP, "-j", 0).rows, run(*SWEEP, "-j", 0, "--output", "whole").rows
-    assert len(finished) == 6
-    for name in ("p_prune", "p_bern", "count", "correct1", "correct5", "achieved", "top1_std"):
-        assert [row[name] for row in finished] == [row[name] for row in expected], name
-    assert [row["loss"] for row in finished] == pytest.approx([row["loss"] for row in expected])

@@ -1,6 +1,6 @@
 """One network, whole and divided over ranks in many ways."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -89,8 +89,8 @@ def tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
 
 
-def ways(ranks: int) -> dict[str, tuple[Build, Build]]:
-    """For each way to divide: the network divided, and the same network whole."""
+def ways(ranks: int, only: Collection[str] = ()) -> dict[str, tuple[Build, Build]]:
+    """For each way to divide, or for some: the network divided, and the same network whole."""
     line = init_device_mesh("cpu", (ranks,))
     found: dict[str, tuple[Build, Build]] = {
         "fsdp": (lambda: fsdp(whole(), line), whole),
@@ -114,7 +114,7 @@ def ways(ranks: int) -> dict[str, tuple[Build, Build]]:
                 feed_forward,
             ),
         }
-    return found
+    return {name: way for name, way in found.items() if not only or name in only}
 
 
 def gathered(tensor: Tensor) -> Tensor:

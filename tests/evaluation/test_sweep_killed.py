@@ -51,8 +51,8 @@ def kill_when_it_has_come_further(folder: Path, workers: int) -> bytes:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_several_times_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    saved = [kill_when_it_has_come_further(tmp_path, workers) for workers in (0, 1, 0)]
-    assert len(set(saved)) == 3
+    saved = [kill_when_it_has_come_further(tmp_path, workers) for workers in (1, 0)]
+    assert saved[0] != saved[1]
     images = Images()
     rows = sweep(network(), loader(images, batch_size=4), output=tmp_path, **GRID)
     assert 0 < len(images.reads) < len(images)

@@ -4,8 +4,6 @@ import copy
 import os
 import pickle
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +81,12 @@ def test_training_uses_the_pixels_that_the_data_set_gives() -> None:
     assert torch.allclose(loaded.preprocess(Image.fromarray(levels[5]))[0], by_hand, atol=1e-6)
 
 
-def test_it_is_trained_once_and_read_after_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_is_trained_once_and_quietly_without_a_terminal_and_read_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SECATEURS_CACHE", str(tmp_path))
     first = quick()
+    assert capfd.readouterr() == ("", "")
     written = cached_file(tmp_path).stat().st_mtime_ns
     assert same(first, quick())
     assert cached_file(tmp_path).stat().st_mtime_ns == written
@@ -179,19 +178,3 @@ def test_it_copies_and_pickles() -> None:
     model = digits.digits_cnn()
     assert same(copy.deepcopy(model), model)
     assert same(pickle.loads(pickle.dumps(model)), model)
-
-
-def test_quiet_without_a_terminal(tmp_path: Path) -> None:
-    command = (
-        "from secateurs.zoo.digits import DigitsCNN, Recipe, made\n"
-        f"made(Recipe({QUICK.name!r}, DigitsCNN, epochs=1), pretrained=True)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", command],
-        env={**os.environ, "SECATEURS_CACHE": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("", "")
-    assert cached_file(tmp_path).is_file()
