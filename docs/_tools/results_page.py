@@ -67,14 +67,13 @@ def retrainings(files: list[Path]) -> str:
 def repairs(files: list[Path]) -> str:
     """A row for each repair: the network dense, pruned, and repaired."""
     lines = [
-        "| rows | model | pruned | unlabelled images | steps | pruned alone | repaired | dense |",
-        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        "| rows | pruned | unlabelled images | steps | pruned alone | repaired | dense |",
+        "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for path in files:
         dense, pruned, *_, repaired = read_repair_rows(path)
         cells = (
             path.stem,
-            repaired.model.rpartition(":")[2],
             f"{100 * repaired.achieved:.0f}%",
             f"{repaired.calibration_count:,}",
             repaired.steps.replace(";", ", "),

@@ -6,6 +6,7 @@ from pathlib import Path
 from command_line import Run
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from secateurs.zoo.digits import DigitsCNN
 
@@ -66,7 +67,7 @@ def test_layers_are_measured_as_a_repair_leaves_them(run: Run) -> None:
 
 
 def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
-    found = run("budget", "--max-drop", 3, "--limit", 300, "-o", "b")
+    found = run("budget", "--max-drop", 3, "--limit", 300, "-o", "b", "--log-to", "tensorboard")
     assert found.code == 0 and "with 95% confidence below" in found.out, found
     said = json.loads(Path("b/budget.json").read_text())
     assert said["p_prune"] > 0 and said["drop_high"] < 3 and said["count"] == 300
@@ -75,6 +76,12 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     weights = [state[name] for name in state if state[name].dim() > 1]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     assert zeros == round(said["p_prune"] * sum(weight.numel() for weight in weights))
+    events = EventAccumulator("b/tensorboard")
+    events.Reload()
+    logged = sorted((each.step, round(each.value, 3)) for each in events.Scalars("drop_high"))
+    rows = [json.loads(line) for line in Path("b/results.jsonl").read_text().splitlines()]
+    tried = [(round(100 * row["p_prune"]), round(row["drop_high"], 3)) for row in rows]
+    assert logged == sorted(tried) and len(tried) > 3
     again = run("budget", "--config", "b", "--json", "--quiet", "-o", "b")
     assert again.err == "" and json.loads(again.out)["rows"] == [said]
     assert "needs 492 images" in run("budget", "--limit", 300).complaint

@@ -11,7 +11,7 @@ from helpers import assert_same, snapshot
 from repair.repair_cases import images, pruned_network
 from secateurs import InvalidArgumentError
 from secateurs.errors import FailureError
-from secateurs.repair.pipeline import StepReport
+from secateurs.repair import StepReport
 
 STEPS = ["batchnorm", "sparsegpt", "reconstruct"]
 

@@ -10,10 +10,12 @@ from torch import nn
 
 import secateurs
 from budget_rows import BUDGET
+from repair_rows import make_repair_row
 from result_rows import make_row
 from retrain_rows import ROW
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import sweep
+from secateurs.repair import RepairReport, StepReport
 from secateurs.results import LayerRow, Record, Rows
 from sensitivity_rows import make_sensitivity_row
 from speed_rows import make_speed_row
@@ -29,6 +31,7 @@ KINDS: dict[str, Sequence[Record]] = {
     "retrain": EPOCHS,
     "transfer": TRANSFER,
     "budget": BUDGET,
+    "repair": [make_repair_row(n, steps=f"step {n}", model=HOSTILE, top1=9.0) for n in range(4)],
     "sensitivity": [make_sensitivity_row("a", 0.5), make_sensitivity_row("b", 0.5)],
     "speed": [make_speed_row(0.0), make_speed_row(0.9, 2.0)],
 }
@@ -77,6 +80,23 @@ def test_sparsity_and_masks_show_themselves() -> None:
     assert counted.plot(title="dense")._repr_png_().startswith(b"\x89PNG")
     frame = masks.table.to_pandas()
     assert list(frame["name"]) == ["0.weight", "1.weight"] and frame["zeros"].sum() == 40
+
+
+def test_what_a_repair_returns_shows_itself() -> None:
+    steps = [
+        StepReport(("batchnorm", "reconstruct"), 1.5, (2.0, 0.5), (0.25, 0.75)),
+        StepReport(("distill",), 3.0, (0.5, 0.25), (0.75, 1.0)),
+    ]
+    report = RepairReport(steps)
+    assert list(report) == steps and "batchnorm, reconstruct" in report._repr_html_()
+    assert isinstance(report.plot(title="$ours$"), Figure)
+    frame = report.to_pandas()
+    assert list(frame["stage"]) == ["pruned", "batchnorm, reconstruct", "distill"]
+    assert list(frame["agreement"]) == [25.0, 75.0, 100.0]
+    scored = RepairReport([replace(steps[0], accuracy=(0.125, 0.5))])
+    assert list(scored.to_pandas()["top1"]) == [12.5, 50.0]
+    with pytest.raises(InvalidArgumentError, match="no steps"):
+        RepairReport().plot()
 
 
 def test_sweep_and_readers_return_rows(tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import pytest
 
+from repair_rows import make_repair_row
 from result_rows import make_row
 from retrain_rows import ROW
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report.trackers import open_tracker, points_of
-from secateurs.results import RepairRow, Results, RetrainRow
+from secateurs.results import Results, RetrainRow
 from sensitivity_rows import make_sensitivity_row
 from speed_rows import make_speed_row
 from transfer_rows import make_transfer_row
@@ -45,15 +46,6 @@ def test_the_points_of_each_kind_of_rows() -> None:
     ((step, values),) = points_of([make_transfer_row("0110", step=20, target="timm:a")])
     assert step == 20
     assert values["plain seed 0/timm_lite0 to timm_a/targeted"] == 50.0
-
-
-def make_repair_row(stage: int, **changes: Any) -> RepairRow:
-    values = {
-        name: 0 if kind in (int, float, int | None, float | None) else ""
-        for name, kind in get_type_hints(RepairRow).items()
-        if name in RepairRow.columns()
-    }
-    return RepairRow(**values | {"stage": stage} | changes)
 
 
 def test_the_points_of_rows_of_layers_and_of_stages() -> None:

@@ -13,6 +13,7 @@ from secateurs._console import say
 from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
 from secateurs.cli.default_folder import default_folder
+from secateurs.cli.loading import check_parallel
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.transfer_options import TransferImages
 from secateurs.errors import InvalidArgumentError
@@ -79,10 +80,11 @@ def set_threads(threads: int | None, *, small: bool) -> None:
     """Set the number of threads; one for small networks, whose threads mostly wait.
 
     Raises:
-        InvalidArgumentError: the number is below 1.
+        InvalidArgumentError: the number is below 1, or far above that of the cores.
     """
     if threads is not None and threads < 1:
         raise InvalidArgumentError(f"--threads must be at least 1, got {threads}")
+    check_parallel("threads", threads)
     if threads is not None or small:
         torch.set_num_threads(threads or 1)
 

@@ -28,7 +28,7 @@ from secateurs.cli.sweep_options import (
     SweepRepair,
     SweepRunning,
 )
-from secateurs.cli.telling import BudgetTelling, Telling, Work
+from secateurs.cli.telling import Telling, Work
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -94,7 +94,7 @@ def budget(
     pruning: BudgetPruning = BudgetPruning(),
     preprocessing: Preprocessing = Preprocessing(),
     running: BudgetRunning = BudgetRunning(),
-    telling: BudgetTelling = BudgetTelling(),  # noqa: ARG001  the parser reads it
+    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Find the sparsest network whose accuracy provably drops by less than a margin.
 

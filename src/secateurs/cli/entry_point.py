@@ -119,8 +119,8 @@ def _failure(error: Exception, words: Sequence[str]) -> Outcome:
     if os.environ.get("SECATEURS_TRACEBACK"):
         for line in traceback.format_exc().splitlines():
             say(line)
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+    text = " ".join(str(error).split()) or "no further message"
+    if _is_out_of_memory(error, text):
         return FAILED, (
             "out of memory: write a smaller --batch-size or --img-size, or another --device"
         )
@@ -128,9 +128,15 @@ def _failure(error: Exception, words: Sequence[str]) -> Outcome:
         return FAILED, f"cannot use {error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return FAILED, f"cannot write: {error.strerror}"
-    text = " ".join(str(error).split()) or "no further message"
     if isinstance(error, RuntimeError) and "home directory" in text:
         return FAILED, f"{text}: write the whole path in the place of ~, or set HOME"
     return FAILED, (
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)"
     )
+
+
+def _is_out_of_memory(error: Exception, text: str) -> bool:
+    """Whether memory ran out, of a GPU or of the machine, where torch raises a RuntimeError."""
+    torch: Any = sys.modules.get("torch")
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_gpu or isinstance(error, MemoryError) or "can't allocate memory" in text

@@ -71,6 +71,20 @@ def check_loader_options(batch_size: int, workers: int | None, limit: int | None
     ):
         if number is not None and number < least:
             raise InvalidArgumentError(f"{option} must be at least {least}, got {number}")
+    check_parallel("workers", workers)
+
+
+def check_parallel(name: str, count: int | None) -> None:
+    """Refuse so many processes or threads that the system could not start them.
+
+    Raises:
+        InvalidArgumentError: they are more than 64 and more than eight for each core.
+    """
+    if count is not None and count > max(64, 8 * cores()):
+        raise InvalidArgumentError(
+            f"--{name} {count} is far more than the {cores()} cores that this process may use: "
+            f"write --{name} {cores()}"
+        )
 
 
 def prepare_process(arch: str, seed: int) -> None:

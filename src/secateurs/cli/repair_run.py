@@ -17,8 +17,9 @@ from secateurs.masks._sparsity import sparsity
 from secateurs.masks.mask import Masks
 from secateurs.provenance import weights_sha256
 from secateurs.pruning import apply_masks
-from secateurs.repair.pipeline import StepReport, repair
+from secateurs.repair.pipeline import repair
 from secateurs.repair.repair_options import RepairOptions
+from secateurs.repair.repair_report import StepReport
 from secateurs.repair.repaired_values import put_repaired_values, repaired_values
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files

@@ -12,6 +12,7 @@ from secateurs.report import (
     budget_markdown,
     markdown_table,
     plot_budget,
+    plot_repair,
     plot_retrain,
     plot_sensitivity,
     plot_speed,
@@ -69,13 +70,7 @@ def run_report(
     if output:
         named_stem(output)  # before anything is printed
     kinds = {folder: kind_of_rows(folder) for folder in folders}
-    kind = _only_kind(kinds)
-    shown = _KINDS[kind]
-    if output and shown.draw is None:
-        raise InvalidArgumentError(
-            f"a {kind.KIND} is a table without a plot: leave out --output, or write "
-            "--output PAGE.html"
-        )
+    shown = _KINDS[_only_kind(kinds)]
     _say_unfinished(kinds)
     runs = {folder: read_any_rows(folder) for folder, kind in kinds.items() if kind}
     with Stdout() as stdout:
@@ -100,7 +95,7 @@ class _Kind:
 
     markdown: Callable[[list[Any]], str]
     show: Callable[[list[Any], "Console"], object]
-    draw: Callable[[Any, Path, str | None, Axis], list[Path]] | None
+    draw: Callable[[Any, Path, str | None, Axis], list[Path]]
     apart: bool = False
 
 
@@ -111,7 +106,7 @@ def _draw(
     parts = [(stem, _together(runs.values()))]
     if kind.apart and len(runs) > 1:
         parts = [(stem.with_name(f"{stem.name}-{f.stem}"), rows) for f, rows in runs.items()]
-    return [path for own, rows in parts if kind.draw for path in kind.draw(rows, own, title, x)]
+    return [path for own, rows in parts for path in kind.draw(rows, own, title, x)]
 
 
 def _together(runs: Iterable[list[Any]]) -> list[Any]:
@@ -160,7 +155,12 @@ _KINDS: Mapping[type[Record], _Kind] = {
         lambda rows, stem, title, _: plot_budget(rows, stem, title=title),
         apart=True,
     ),
-    RepairRow: _Kind(repair_table, print_repair_table, None),
+    RepairRow: _Kind(
+        repair_table,
+        print_repair_table,
+        lambda rows, stem, title, _: plot_repair(rows, stem, title=title),
+        apart=True,
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._console import silence
-from secateurs.cli.option_types import Several, panel, with_help
+from secateurs.cli.option_types import Several, panel
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import require
 from secateurs.results.run_command import RunCommand, running
@@ -24,40 +24,24 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 """As `secateurs.report.trackers` has them, which is imported when one is asked for."""
 
 
-@with_help
+@panel("What is said", 7)
 @dataclass(frozen=True, kw_only=True)
-class Saying:
-    """How much is said while it runs and at the end.
+class Telling:
+    """How much is said, and to whom.
 
     Args:
         quiet: Say nothing on stderr but warnings and errors.
         json: Print one line of JSON on stdout, with the folder, its files and the outcome; the
             table goes to stderr.
+        log_to: Log the rows to tensorboard, trackio, wandb or mlflow, through their own packages.
     """
 
     quiet: bool = False
     json: bool = False
-
-
-@panel("What is said", 7)
-@dataclass(frozen=True, kw_only=True)
-class BudgetTelling(Saying):
-    """How much is said; a budget has no rows to log."""
-
-
-@panel("What is said", 7)
-@dataclass(frozen=True, kw_only=True)
-class Telling(Saying):
-    """How much is said, and to whom.
-
-    Args:
-        log_to: Log the rows to tensorboard, trackio, wandb or mlflow, through their own packages.
-    """
-
     log_to: Several[Tracker] = ()
 
 
-def told(command: RunCommand, telling: Saying, work: Work) -> Work:
+def told(command: RunCommand, telling: Telling, work: Work) -> Work:
     """Work that says as much as was asked for, and whose folder gets its command.
 
     A retraining logs its rows itself, as soon as they are there.
@@ -67,7 +51,6 @@ def told(command: RunCommand, telling: Saying, work: Work) -> Work:
         telling: What was asked for.
         work: Returns the folder of its results, or None where another rank reports.
     """
-    trackers = telling.log_to if isinstance(telling, Telling) else ()
 
     def run(**options: Any) -> Path | None:
         with ExitStack() as stack:
@@ -77,10 +60,10 @@ def told(command: RunCommand, telling: Saying, work: Work) -> Work:
             if telling.json:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))
                 stack.enter_context(redirect_stdout(nowhere if telling.quiet else sys.stderr))
-            check_trackers(trackers)
+            check_trackers(telling.log_to)
             folder = work(**options)
             if folder is not None and command.name != "retrain":
-                log_folder(folder, trackers)
+                log_folder(folder, telling.log_to)
         if folder is not None and telling.json:
             from secateurs.cli.json_summary import summary_line
 

@@ -181,7 +181,10 @@ def _check(
     if not 0 < check_ratio("confidence", confidence) < 1:
         raise InvalidArgumentError(Argument("confidence", 0.95), " lies strictly between 0 and 1")
     if not 0 < max_drop < 100:
-        raise InvalidArgumentError(f"max_drop must lie between 0 and 100 points, got {max_drop}")
+        raise InvalidArgumentError(
+            Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop:g}; write ",
+            Argument("max_drop", 1.0),
+        )  # fmt: skip
     for step in repair:
         check_choice("repair", step, STEPS)
     if repair and calibration is None:

@@ -6,18 +6,19 @@ from typing import Any
 
 from secateurs.repair.allocation import allocate as allocate
 from secateurs.repair.input_moments import observed_inputs as observed_inputs
-from secateurs.repair.pipeline import StepReport as StepReport
 from secateurs.repair.pipeline import repair as _repair
 from secateurs.repair.ratio_files import read_ratios as read_ratios
 from secateurs.repair.ratio_files import write_ratios as write_ratios
 from secateurs.repair.repair_options import STEPS as STEPS
 from secateurs.repair.repair_options import RepairOptions as RepairOptions
+from secateurs.repair.repair_report import RepairReport as RepairReport
+from secateurs.repair.repair_report import StepReport as StepReport
 
 
 class _CallableModule(ModuleType):
     """``secateurs.repair`` is the function that people want, and the package of its parts."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[StepReport, ...]:
+    def __call__(self, *args: Any, **kwargs: Any) -> RepairReport:
         return _repair(*args, **kwargs)
 
 

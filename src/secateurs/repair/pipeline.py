@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -26,35 +26,8 @@ from secateurs.repair.fixed_masks import refuse_fixed_masks
 from secateurs.repair.layer_uses import LayerUses, layer_uses
 from secateurs.repair.layerwise import PrunedTarget, repair_layers
 from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
+from secateurs.repair.repair_report import RepairReport, StepReport
 from secateurs.selection.shown_keywords import shows
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step did, or several that went through the layers together.
-
-    Attributes:
-        steps: their names.
-        seconds: how long they took.
-        loss: the divergence from the dense network's outputs, before and after; as ``agreement``
-            on the first 64 images or somewhat more.
-        agreement: the share of images with the dense network's first class, before and after.
-        layers: for each weight that was solved the squared error of its outputs, as a part of what
-            the dense network's vary, before and after.
-        left: the weights that were left as they are.
-        iterations: how many steps of distillation were taken.
-        accuracy: the share of ``labelled`` images that were classified as labelled, before and
-            after; None without such images.
-    """
-
-    steps: tuple[str, ...]
-    seconds: float
-    loss: tuple[float, float]
-    agreement: tuple[float, float]
-    layers: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
-    left: tuple[str, ...] = ()
-    iterations: int = 0
-    accuracy: tuple[float, float] | None = None
 
 
 @shows(RepairOptions)
@@ -66,7 +39,7 @@ def repair(
     dense: nn.Module | None = None,
     labelled: Iterable[Any] | None = None,
     **options: Unpack[RepairKeywords],
-) -> tuple[StepReport, ...]:
+) -> RepairReport:
     """Win back what a pruned model lost, from a few images and without labels.
 
     Masks hold: what is pruned stays zero, except for ``"sparsegpt"``, which chooses other masks;
@@ -98,7 +71,7 @@ def repair(
         **options: the fields of `secateurs.repair.RepairOptions`.
 
     Returns:
-        What each step did, in order.
+        What each step did, in order; it shows itself in a notebook, and has ``plot()``.
 
     Warns:
         RepairWarning: layers were left as they are, or the images are few.
@@ -170,7 +143,7 @@ def _run(
     dense: dict[int, Tensor],
     changes: Changes,
     labelled: Iterable[Any] | None,
-) -> tuple[StepReport, ...]:
+) -> RepairReport:
     if any("sparsegpt" in steps for steps in passes):
         refuse_fixed_masks(weights)
     uses = layer_uses(model, batches[0][:1])
@@ -211,7 +184,7 @@ def _run(
                 accuracies,
             )
         )
-    return tuple(reports)
+    return RepairReport(reports)
 
 
 def _numbered(options: RepairOptions, number: int) -> Path | None:

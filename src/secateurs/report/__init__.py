@@ -4,6 +4,7 @@ from secateurs.report.budget_plot import plot_budget
 from secateurs.report.budget_table import budget_markdown, print_budget_table
 from secateurs.report.page import write_page
 from secateurs.report.plot import plot_sweep
+from secateurs.report.repair_plot import plot_repair
 from secateurs.report.repair_stages import print_repair_table, repair_table
 from secateurs.report.retrain_curves import plot_retrain
 from secateurs.report.retrain_outcomes import print_retrain_table, retrain_table
@@ -24,6 +25,7 @@ __all__ = [
     "comparison_table",
     "markdown_table",
     "plot_budget",
+    "plot_repair",
     "plot_retrain",
     "plot_sensitivity",
     "plot_speed",

@@ -11,8 +11,11 @@ from secateurs.report.figure import add_axes, head, head_height, made_figure, st
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.page.page_parts import Table, TableCell, number_cell, text_cell
+from secateurs.report.page.repair_section import STAGE_HEADS, stage_cells
 from secateurs.report.page.sections import rows_sections
 from secateurs.report.plot import Axis, sweep_figure
+from secateurs.report.repair_plot import repair_figure, stages_figure
+from secateurs.report.repair_stages import RepairStage
 from secateurs.report.retrain_curves import retrain_figure
 from secateurs.report.sensitivity_heatmap import sensitivity_figure
 from secateurs.report.speed_plot import speed_figure
@@ -41,11 +44,16 @@ Layer = tuple[str, tuple[int, ...], int, int]
 """The name and shape of a parameter, how many of its elements are zero, and how many it has."""
 
 
+StageValues = tuple[str, float, float, float | None, float | None]
+"""The values of a `RepairStage`, from those who know nothing of this package."""
+
+
 _FIGURES: Mapping[type[Record], Callable[[Any, str | None], "Figure"]] = {
     RetrainRow: retrain_figure,
     SensitivityRow: lambda rows, title: sensitivity_figure([r.printable() for r in rows], title),
     SpeedRow: speed_figure,
     BudgetRow: budget_figure,
+    RepairRow: repair_figure,
 }
 """What draws a kind of rows that needs no more than a title."""
 
@@ -70,8 +78,6 @@ def rows_figure(
 ) -> "Figure":
     """Draw rows, see `secateurs.results.Rows.plot`."""
     kind_of = type(rows[0]) if rows else Row
-    if kind_of is RepairRow:
-        raise InvalidArgumentError("a repair is a table without a figure: show the rows themselves")
     if kind_of in _FIGURES:
         return made_figure(lambda: _FIGURES[kind_of](rows, title))
     if kind_of is not TransferRow:
@@ -105,6 +111,23 @@ def table_html(table: Table) -> str:
 def _cell_html(cell: TableCell) -> str:
     style = ' style="text-align: right"' if cell.number is not None else ""
     return f"<td{style}>{escape(cell.text)}</td>"
+
+
+def stages_html(stages: Sequence[StageValues]) -> str:
+    """What each step of a repair came to."""
+    cells = [stage_cells(RepairStage(*stage)) for stage in stages]
+    return table_html(Table("", STAGE_HEADS, cells))
+
+
+def stages_drawn(stages: Sequence[StageValues], *, title: str | None = None) -> "Figure":
+    """Draw what each step of a repair came to.
+
+    Raises:
+        InvalidArgumentError: There are no steps.
+    """
+    if not stages:
+        raise InvalidArgumentError("there are no steps to draw")
+    return made_figure(lambda: stages_figure([RepairStage(*s) for s in stages], title, ""))
 
 
 def layers_html(layers: Sequence[Layer]) -> str:

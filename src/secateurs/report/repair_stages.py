@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking
@@ -12,6 +12,24 @@ from secateurs.results import RepairRow
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class RepairStage(NamedTuple):
+    """What a network came to after a stage of a repair, or before any.
+
+    Attributes:
+        name: What was done.
+        loss: Divergence from the dense network's outputs, nats.
+        agreement: Images with the dense network's first class, percent.
+        top1: Accuracy in percent; None where nothing was scored.
+        seconds: How long it took; None where that was not measured.
+    """
+
+    name: str
+    loss: float
+    agreement: float
+    top1: float | None
+    seconds: float | None
 
 
 def repair_table(runs: Sequence[Sequence[RepairRow]]) -> str:
@@ -42,19 +60,37 @@ def print_repair_table(
         show_tables(console, [_table(rows)], _note(rows))
 
 
-def _table(rows: Sequence[RepairRow]) -> TextTable:
+def stages_of(rows: Sequence[RepairRow]) -> list[RepairStage]:
+    """The stages of one run, in order.
+
+    Raises:
+        InvalidArgumentError: There are no rows.
+    """
     if not rows:
         raise InvalidArgumentError("there are no rows to show: let the repair finish first")
-    rows = sorted((row.printable() for row in rows), key=lambda row: row.stage)
-    scored = any(row.count for row in rows)
+    return [
+        RepairStage(
+            row.steps.replace(";", ", "),
+            row.loss,
+            row.agreement,
+            row.top1,
+            row.duration if row.stage else None,
+        )
+        for row in sorted((row.printable() for row in rows), key=lambda row: row.stage)
+    ]
+
+
+def _table(rows: Sequence[RepairRow]) -> TextTable:
+    stages = stages_of(rows)
+    scored = any(stage.top1 is not None for stage in stages)
     lines: list[list[str]] = []
-    for row in rows:
-        top1 = [] if not scored else ["" if row.top1 is None else f"{row.top1:.1f}"]
-        seconds = f"{row.duration:.1f}" if row.stage else ""
-        what = row.steps.replace(";", ", ")
-        lines.append([what, f"{row.loss:.4g}", f"{row.agreement:.1f}", *top1, seconds])
-    heads = [rows[0].model, "loss", "agreement, %", *(["top-1, %"] * scored), "seconds"]
-    return TextTable(heads, lines)
+    for stage in stages:
+        top1 = [] if not scored else ["" if stage.top1 is None else f"{stage.top1:.1f}"]
+        seconds = "" if stage.seconds is None else f"{stage.seconds:.1f}"
+        numbers = [f"{stage.loss:.4g}", f"{stage.agreement:.1f}"]
+        lines.append([stage.name, *numbers, *top1, seconds])
+    heads = ["loss", "agreement, %", *(["top-1, %"] * scored), "seconds"]
+    return TextTable([rows[0].printable().model, *heads], lines)
 
 
 def _note(rows: Sequence[RepairRow]) -> str:
@@ -63,11 +99,11 @@ def _note(rows: Sequence[RepairRow]) -> str:
 
 def describe_repair(row: RepairRow) -> str:
     """What was pruned, on which images it was repaired, and on which it was scored."""
-    asked = row.allocation if row.p_prune is None else percent(row.p_prune)
-    allocated = f", allocation {row.allocation}" if row.allocation and row.p_prune else ""
+    ranked = ranking(row.granularity, row.scope, row.score)
+    chosen = ranked if row.p_prune is None else f"{percent(row.p_prune)} of the {ranked}"
+    allocated = f", allocation {row.allocation}" if row.allocation else ""
     parts = [
-        f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({asked} of the "
-        f"{ranking(row.granularity, row.scope, row.score)}{allocated})",
+        f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({chosen}{allocated})",
         f"repaired from {row.calibration_count:,} unlabelled images of "
         f"{PurePath(row.calibration).name}",
         "loss (divergence from the dense network) and agreement with it on the first of them",

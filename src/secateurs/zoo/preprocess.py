@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border")
+LARGEST_SIDE = 16_384
+"""Pixels: far more than any network takes, and 3 GiB for one image."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -97,7 +99,15 @@ class Overrides:
 
     def __post_init__(self) -> None:
         if self.img_size is not None:
-            object.__setattr__(self, "img_size", check_count("img_size", self.img_size))
+            size = check_count("img_size", self.img_size)
+            if size > LARGEST_SIDE:
+                raise InvalidArgumentError(
+                    Argument("img_size"),
+                    f" may be at most {LARGEST_SIDE:,} pixels, got {size:,}; networks usually "
+                    "take 224: write ",
+                    Argument("img_size", 224),
+                )
+            object.__setattr__(self, "img_size", size)
         crop = self.crop_pct
         if crop is not None and not (_is_number(crop) and 0 < crop <= 1):
             raise InvalidArgumentError(

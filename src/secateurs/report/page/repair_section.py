@@ -2,15 +2,30 @@
 
 from collections.abc import Sequence
 
-from secateurs.report.page.page_parts import Fact, Section, Table, number_cell, text_cell
-from secateurs.report.repair_stages import describe_repair
+from secateurs.report.page.colours import LINES
+from secateurs.report.page.figures import axis, layout, plain
+from secateurs.report.page.page_parts import (
+    Chart,
+    Fact,
+    Section,
+    Table,
+    TableCell,
+    Toggle,
+    number_cell,
+    text_cell,
+)
+from secateurs.report.repair_stages import RepairStage, describe_repair, stages_of
 from secateurs.results import RepairRow
+
+STAGE_HEADS = ["stage", "loss", "agreement %", "top-1 %", "seconds"]
+_HOVER = "%{x}<br><b>%{y:.1f}%</b>, loss %{customdata}<extra>%{fullData.name}</extra>"
 
 
 def repair_section(rows: Sequence[RepairRow]) -> Section:
-    """The headline and the table of one run."""
+    """The headline, the chart and the table of one run."""
     rows = sorted((row.printable() for row in rows), key=lambda row: row.stage)
     last, pruned = rows[-1], next((row for row in rows if row.stage == 1), rows[-1])
+    stages = stages_of(rows)
     ends = (
         f"agreement with the dense network went from {pruned.agreement:.1f}% to "
         f"{last.agreement:.1f}%"
@@ -22,7 +37,8 @@ def repair_section(rows: Sequence[RepairRow]) -> Section:
         headline=f"{100 * last.achieved:.4g}% of the weights are zero: {ends}.",
         notes=[describe_repair(last)],
         facts=[_fact(row) for row in (rows[0], pruned, last) if row.top1 is not None or row.stage],
-        tables=[_table(rows)],
+        charts=[_chart(stages)],
+        tables=[_table(stages)],
     )
 
 
@@ -34,16 +50,55 @@ def _fact(row: RepairRow) -> Fact:
     return Fact(f"{row.top1:.1f}%", f"top-1, {steps}")
 
 
-def _table(rows: Sequence[RepairRow]) -> Table:
-    heads = ["stage", "loss", "agreement %", "top-1 %", "seconds"]
-    cells = [
-        [
-            text_cell(row.steps.replace(";", ", ")),
-            number_cell(row.loss, "{:.3g}"),
-            number_cell(row.agreement, "{:.1f}"),
-            number_cell(row.top1, "{:.1f}"),
-            number_cell(row.duration if row.stage else None, "{:.1f}"),
-        ]
-        for row in rows
+def _chart(stages: Sequence[RepairStage]) -> Chart:
+    lines = [("agreement with the dense network", LINES[0], [s.agreement for s in stages])]
+    if any(stage.top1 is not None for stage in stages):
+        lines.append(("top-1 accuracy", LINES[1], [s.top1 for s in stages]))
+    names = [stage.name for stage in stages]
+    bars = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": [plain(stage) for stage in names],
+            "y": values,
+            "customdata": [f"{stage.loss:.3g}" for stage in stages],
+            "marker": {"color": colour},
+            "hovertemplate": _HOVER,
+            "texttemplate": "%{y:.1f}",
+            "textposition": "outside",
+            "cliponaxis": False,
+            "meta": {"toggle": number},
+        }
+        for number, (name, colour, values) in enumerate(lines)
     ]
-    return Table("Each stage", heads, cells)
+    return Chart(
+        "After each stage: images with the dense network's class, and accuracy where labelled "
+        "images were scored.",
+        f"Bars for {', '.join(names)}; agreement from {stages[0].agreement:.1f}% to "
+        f"{stages[-1].agreement:.1f}%.",
+        {
+            "data": bars,
+            "layout": layout(
+                axis("", type="category", showgrid=False, ticks=""),
+                axis("Images (%)", range=[0, 106]),
+                bargap=0.35,
+            ),
+        },
+        [Toggle(name, colour) for name, colour, _ in lines],
+        height=320,
+    )
+
+
+def _table(stages: Sequence[RepairStage]) -> Table:
+    return Table("Each stage", STAGE_HEADS, [stage_cells(stage) for stage in stages])
+
+
+def stage_cells(stage: RepairStage) -> list[TableCell]:
+    """The cells of a stage below `STAGE_HEADS`."""
+    return [
+        text_cell(stage.name),
+        number_cell(stage.loss, "{:.3g}"),
+        number_cell(stage.agreement, "{:.1f}"),
+        number_cell(stage.top1, "{:.1f}"),
+        number_cell(stage.seconds, "{:.1f}"),
+    ]
