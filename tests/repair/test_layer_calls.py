@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from secateurs.repair.layer_calls import LayerCall
+from secateurs.repair.layer_uses import layer_uses
 
 
 class Recorded(TorchFunctionMode):
@@ -73,3 +74,20 @@ def test_a_layer_is_a_product_of_matrices(build: Any, shape: tuple[int, ...]) ->
         assert len(blocks) > 1 or not call.is_convolution or images.dim() < 4
         for rows, values in blocks:
             assert torch.allclose(rows @ matrix.mT + bias, values)
+
+
+def test_what_a_network_still_refers_to_counts_as_held() -> None:
+    class Shortcut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner, self.last = (nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            parts = self.inner(x).relu().chunk(2, -1)
+            return self.last(torch.cat(parts, -1)) + x
+
+    # What goes into the stem is not the network's; parts are views of one tensor; weights do not
+    # count. Before the last layer: x, the tensor with the parts, and what they are joined to.
+    found = layer_uses(Shortcut(), torch.randn(1, 4))
+    assert [size for _, size in found.sizes] == [0, 16, 48]

@@ -50,7 +50,7 @@ class _InputSite:
 
 @contextmanager
 def observed_inputs(
-    model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 8, memory: int = 2**29
+    model: nn.Module, images: Tensor | Iterable[Any], *, batch_size: int = 8, memory: int = 2**30
 ) -> Generator[None]:
     """For a ``with`` block, the scores that need inputs get those of some images, without labels.
 

@@ -1,7 +1,9 @@
 """Which layers a network calls, how often, and what is behind what; seen on one image."""
 
+import weakref
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,8 @@ class LayerUses:
     Attributes:
         counts: how often each layer is called, by the id of the tensor that it is known by.
         seen: the ids of all tensors that any function was handed.
-        sizes: of each call the id of that tensor, and the bytes that go in, in order.
+        sizes: of each call, in order, the id of that tensor, and the bytes that the network holds
+            then of what it has computed: what goes in, and what its functions still refer to.
         parts: of packed weights; see `Replaced`.
         before_batch_norm: the ids of weights whose output goes straight into a BatchNorm layer,
             with the id of that one's running mean.
@@ -42,17 +45,20 @@ class LayerUses:
         return parts if all(called[1:]) and not called[0] else ()
 
     def sizes_of(self, keys: Collection[int]) -> list[int]:
-        """The bytes that go into each call of some layers, in order."""
+        """The bytes that the network holds before each call of some layers, in order."""
         return [size for key, size in self.sizes if key in keys]
 
 
 class _Recorder(Replaced):
     """Notes the calls of layers."""
 
-    def __init__(self, parts: Parts) -> None:
-        super().__init__({}, parts=parts)
-        self.uses = LayerUses(parts=parts)
-        self._outputs: list[tuple[int, Tensor]] = []  # kept, so that no id is used twice
+    def __init__(self, model: nn.Module, image: Tensor) -> None:
+        super().__init__({}, self._arrive, packed_parts(model))
+        self.uses = LayerUses(parts=self.parts)
+        kept = (image, *model.parameters(), *model.buffers())
+        self._kept = {address for one in kept for address in _memory(one)}
+        self._outputs: list[tuple[int, weakref.ref[Tensor]]] = []  # of layers
+        self._computed: list[weakref.ref[Tensor]] = []  # by any function
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         handed = (*args, *(kwargs or {}).values())
@@ -62,13 +68,34 @@ class _Recorder(Replaced):
             call = LayerCall(func, args, kwargs or {})
             key = id(call.weight)
             self.uses.counts[key] = self.uses.counts.get(key, 0) + 1
-            self.uses.sizes.append((key, call.input.nbytes))
             if call.is_batch_norm:
-                source = (k for k, output in self._outputs if output is call.input)
+                source = (k for k, output in self._outputs if output() is call.input)
                 self.uses.before_batch_norm |= dict.fromkeys(source, key)
             else:
-                self._outputs.append((key, result))
+                self._outputs.append((key, weakref.ref(result)))
+        self._computed += [weakref.ref(one) for one in _tensors(result)]
         return result
+
+    def _arrive(self, key: int, call: LayerCall) -> None:
+        """Before a layer is called: what is alive now is held while it is repaired."""
+        del call
+        self._computed = [one for one in self._computed if one() is not None]
+        alive = (one for ref in self._computed if (one := ref()) is not None)
+        held = {k: size for one in alive for k, size in _memory(one).items() if k not in self._kept}
+        self.uses.sizes.append((key, sum(held.values())))
+
+
+def _memory(tensor: Tensor) -> dict[int, int]:
+    """The size in bytes of the memory that a tensor is in, by its address."""
+    if tensor.layout is not torch.strided:
+        return {}
+    storage = tensor.untyped_storage()
+    return {storage.data_ptr(): storage.nbytes()}
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    several = result if isinstance(result, list | tuple) else (result,)
+    return [one for one in several if isinstance(one, Tensor)]
 
 
 @torch.no_grad()
@@ -82,7 +109,7 @@ def layer_uses(model: nn.Module, image: Tensor) -> LayerUses:
     Raises:
         InvalidArgumentError: the network does not take such images.
     """
-    recorder = _Recorder(packed_parts(model))
+    recorder = _Recorder(model, image)
     try:
         with recorder:
             model(image)

@@ -120,9 +120,10 @@ class Lockstep:
         sites: what is to be repaired, by the id of the tensor that its call is known by.
         dense: what the dense network has in the place of the model's tensors, by their ids; None
             if no site needs the dense network.
-        sizes: for each call of a site, in order, the bytes that one image takes before it.
-        memory: how many bytes all images together may take before a layer. Where they would take
-            more, the first of them stand for all, and the others follow when these are past.
+        sizes: for each call of a site, in order, the bytes that the network holds of one image.
+        memory: how many bytes it may hold of all images, and the dense network with it. Where that
+            would be more, the first of them stand for all, and the others follow when these are
+            past.
         parts: see `Replaced`.
     """
 

@@ -49,8 +49,8 @@ class RepairOptions:
         batch_size: how many images run at once.
         most_values: about how many values of each output channel are used to solve for its
             weights, at positions that are chosen at random, the same in every run.
-        memory: how many bytes all images together may take before a layer; at larger layers the
-            first of them stand for all.
+        memory: how many bytes the network may hold of all images together before a layer; where it
+            would be more, the first of them stand for all.
         iterations: of ``"distill"``, at most.
         learning_rate: of ``"distill"``, at its highest.
         seed: of the order of images in ``"distill"``, and of their random changes.
@@ -72,7 +72,7 @@ class RepairOptions:
     damping: float = 0.1
     batch_size: int = 8
     most_values: int = 200_000
-    memory: int = 2**29
+    memory: int = 2**30
     iterations: int = 300
     learning_rate: float = 1e-3
     seed: int = 0
