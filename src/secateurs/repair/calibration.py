@@ -66,7 +66,8 @@ def calibrating(
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in calibration_images(images, batch_size)]
     with evaluation_mode(model):
-        yield _channels_last(model, batches)
+        batches = _channels_last(model, batches)  # by the same name, since these are large
+        yield batches
 
 
 @torch.no_grad()
