@@ -4,6 +4,7 @@ import doctest
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,9 @@ def in_empty_folder(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_example_prints_what_the_docs_say(
     example: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    accelerate = sys.modules.get("accelerate")
+    if accelerate:  # of which one process has one device, such as a Trainer chose in another test
+        accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     runpy.run_path(str(example), run_name="__main__")
     printed = capsys.readouterr().out
     for line in EXACT[example.stem]:

@@ -114,7 +114,7 @@ def torchrun(
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, list[str]]:
     """Exit code, stdout, and what the ranks said on stderr: all lines but those of torchrun."""
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=480)
     head, _, _ = LOADING.sub("", err).partition('Traceback (most recent call last):\n  File "')
     lines = [line for line in head.splitlines() if "torch/distributed/" not in line]
     return process.returncode, out, lines

@@ -20,7 +20,7 @@ from secateurs.results.row_reader import read_retrain_rows
 from secateurs.training import masks_from_zeros
 from secateurs.zoo import load_model
 
-SHORT = ("retrain", "--dense-epochs", 2, "--epochs", 3)
+SHORT = ("retrain", "--dense-epochs", 2, "--epochs", 3, "--limit", 300)
 WROTE = "wrote results.csv, results.jsonl, table.md, curves.png, curves.svg to "
 
 

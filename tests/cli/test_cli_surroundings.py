@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,11 +115,13 @@ def test_a_full_disk_under_an_unbuffered_stdout(monkeypatch: pytest.MonkeyPatch)
     assert went_on
 
 
-def test_a_plot_that_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
+def test_a_plot_that_cannot_be_drawn_is_one_line(tmp_path: Path, pictures: Path) -> None:
     """In a process of its own, since the settings are read when matplotlib is imported."""
+    shutil.copy(Path(__file__).parent / "slow_network.py", tmp_path)  # which loads fast
+    words = ("sweep", "--arch", "slow_network:build", "--data", pictures, "--p-prune", "0.5")
     (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe is no UTF-8")
     done = subprocess.run(
-        [sys.executable, "-m", "secateurs", *RANDOM, "--p-prune", "0.5", "--output", "here"],
+        [sys.executable, "-m", "secateurs", *words, "--workers", "0", "--output", "here"],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 import secateurs as sc
-from retrain_rows import ROW
+from retrain_rows import COLUMNS
 from secateurs.results import Results, RetrainRow
 from secateurs.training import (
     Constant,
@@ -208,7 +208,7 @@ def a_retraining_is_that_of_one_process(rank: int, ranks: int, folder: Path) -> 
                 whole(),
                 data,
                 plan,
-                row=ROW,
+                columns=COLUMNS,
                 results=results,
                 folder=own,
                 process_group=group,

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from retrain_rows import ROW
+from retrain_rows import COLUMNS
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import Results, RetrainRow
 from secateurs.training.epochs import DivergedError
@@ -52,7 +52,9 @@ DATA = RetrainData(images(64), images(32, 1), images(48, 2))
 def run(folder: Path, plan: RetrainPlan = PLAN, data: RetrainData = DATA) -> list[RetrainRow]:
     with Results(folder, RetrainRow) as results:
         results.open({"plan": repr(plan)})
-        return Retraining(small(), data, plan, row=ROW, results=results, folder=folder).run()
+        return Retraining(
+            small(), data, plan, columns=COLUMNS, results=results, folder=folder
+        ).run()
 
 
 def comparable(rows: list[RetrainRow]) -> list[dict[str, Any]]:
@@ -147,7 +149,9 @@ def test_distillation_learns_from_the_dense_network_after_its_epochs(tmp_path: P
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     with Results(tmp_path, RetrainRow) as results:
         results.open({})
-        rows = Retraining(model, DATA, plan, row=ROW, results=results, folder=tmp_path).run()
+        rows = Retraining(
+            model, DATA, plan, columns=COLUMNS, results=results, folder=tmp_path
+        ).run()
     losses = [row.train_loss for row in rows if row.phase == "retrain"]
     assert losses == pytest.approx([0.0] * 3, abs=1e-6)
     dense = load_file(tmp_path / DENSE)

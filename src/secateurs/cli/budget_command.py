@@ -40,13 +40,8 @@ def run_budget(
 ) -> Path:
     """Load, search, write the checkpoint, and report; returns the folder of the results.
 
-    Args:
-        asked: the network and the images.
-        data: the data set or folder.
-        claim: the margin and the repair.
-        pruning: how to prune.
-        preprocessing: changes to the network's own preprocessing.
-        running: the device, the loader and the output.
+    The options are those of `secateurs.cli.commands.budget`, and ``data`` is the data
+    set or folder that they mean.
     """
     device = pick_device(running.device)
     check_loader_options(running.batch_size, running.workers, asked.limit)

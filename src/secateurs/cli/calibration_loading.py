@@ -30,7 +30,7 @@ def load_calibration(
     Args:
         spec: a folder or a named data set.
         model: whose preprocessing they get.
-        asked: where named data sets lie, and whether images that cannot be read are skipped.
+        asked: where named data sets are, and whether images that cannot be read are skipped.
         images: how many.
         scored: labelled images, none of which may be among them.
         split: of the data.

@@ -88,7 +88,7 @@ def check_parallel(name: str, count: int | None) -> None:
 
 
 def prepare_process(arch: str, seed: int) -> None:
-    """Seed the weights of ``--weights random``, and settle memory and threads for a network."""
+    """Seed the weights of ``--weights random``, and set memory and threads for a network."""
     keep_freed_memory()
     if arch in DIGITS_NETWORKS:
         torch.set_num_threads(1)  # so little work that threads mostly wait for each other
@@ -156,7 +156,7 @@ def leave_gradients(
 
 
 def watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:
-    """The batches of a loader, of which a bar is told."""
+    """The batches of a loader, whose images a bar counts."""
     for batch in batches:
         yield batch
         bar.advance(len(batch[1]))

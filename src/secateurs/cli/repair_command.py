@@ -54,13 +54,8 @@ def run_repair(
 ) -> Path:
     """Load, prune, repair, write the weights, and report; returns the folder of the results.
 
-    Args:
-        asked: the network and the images.
-        data: the images without labels.
-        pruning: how much is pruned, and where.
-        repairing: the steps, and how they work.
-        preprocessing: changes to the network's own preprocessing.
-        running: the device, the loader and the output.
+    The options are those of `secateurs.cli.commands.repair`, and ``data`` is the data
+    set or folder that they mean.
     """
     options = read_selection(pruning, repairing.seed)
     ratios = None if pruning.ratios_from is None else read_ratios(pruning.ratios_from)
@@ -196,7 +191,7 @@ def _places(
 
 
 def _say_row(row: RepairRow) -> None:
-    """Tell of a finished stage."""
+    """Print a finished stage."""
     scored = "" if row.top1 is None else f", top-1 {row.top1:.1f}"
     say(
         f"{row.steps.replace(';', ', ')}: loss {row.loss:.4g}, agreement with the dense network "

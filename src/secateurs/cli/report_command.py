@@ -1,4 +1,4 @@
-"""``secateurs report``: the tables and plots of runs that lie on disk."""
+"""``secateurs report``: the tables and plots of runs on disk."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -51,15 +51,7 @@ def run_retrain(
 ) -> Path | None:
     """Load, train, prune, retrain, and report; the first of several ranks reports alone.
 
-    It also returns the folder of the results.
-
-    Args:
-        asked: the network, and which images.
-        pruning: how much is pruned, and when.
-        training: how it is trained.
-        running: where it runs and where the results go.
-        log_to: where each row is logged as soon as it is there.
-        ranks: the processes that train together.
+    The options are those of `secateurs.cli.commands.retrain`.
 
     Returns:
         The folder of the results, on rank 0.
@@ -108,7 +100,7 @@ def run_retrain(
                 model.model,
                 images,
                 plans[seed],
-                row=_row(model, label, device, plans[seed]),
+                columns=_columns(model, label, device, plans[seed]),
                 results=results,
                 folder=own,
                 say=tell if ranks.is_first else lambda _: None,
@@ -243,40 +235,23 @@ def _default_output(asked: RetrainImages, config: dict[str, Any]) -> Path:
     return default_folder("retrain", asked.arch, _name_of(asked), settings=settings)
 
 
-def _row(model: LoadedModel, data: str, device: torch.device, plan: RetrainPlan) -> RetrainRow:
-    """What all rows of a run have in common; what they measure is filled in by the run."""
+def _columns(
+    model: LoadedModel, data: str, device: torch.device, plan: RetrainPlan
+) -> dict[str, Any]:
+    """The columns that all rows of a run have in common."""
     schedule = {
         "one-shot": "one-shot",
         "iterative": f"iterative, {plan.rounds} rounds" + ", rewound" * plan.rewind,
         "cubic": f"cubic over {plan.ramp:g} of the epochs",
     }[plan.schedule]
-    return RetrainRow(
-        **shared_columns(model, plan.options, device),
-        data=data,
-        seed=plan.seed,
-        p_prune=plan.ratio,
-        schedule=schedule,
-        regrowth=plan.regrowth,
-        distill=plan.distill,
-        temperature=plan.temperature,
-        optimizer="",
-        learning_rate=0.0,
-        weight_decay=0.0,
-        augment="",
-        train_batch_size=0,
-        train_count=0,
-        amp=False,
-        phase="dense",
-        epoch=0,
-        split="",
-        count=0,
-        train_loss=0.0,
-        loss=0.0,
-        top1=0.0,
-        correct=0,
-        achieved=0.0,
-        kept=0,
-        prunable=0,
-        duration=0.0,
-        ranks=1,
-    )
+    columns = shared_columns(model, plan.options, device)
+    del columns["weights_sha256"]  # of the weights before the training
+    return columns | {
+        "data": data,
+        "seed": plan.seed,
+        "p_prune": plan.ratio,
+        "schedule": schedule,
+        "regrowth": plan.regrowth,
+        "distill": plan.distill,
+        "temperature": plan.temperature,
+    }

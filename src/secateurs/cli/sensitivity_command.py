@@ -45,14 +45,8 @@ def run_sensitivity(
 ) -> Path:
     """Load, measure, report, and propose ratios; returns the folder of the results.
 
-    Args:
-        asked: the network and the images.
-        data: the data set or folder.
-        pruning: how layers are pruned.
-        repairing: how they are repaired, and from which images.
-        allocating: which ratios are proposed.
-        preprocessing: changes to the network's own preprocessing.
-        running: the device, the loader and the output.
+    The options are those of `secateurs.cli.commands.sensitivity`, and ``data`` is the data
+    set or folder that they mean.
     """
     if allocating.unlabelled and allocating.cost != "divergence":
         raise InvalidArgumentError(f"--cost {allocating.cost} needs labels: leave out --unlabelled")

@@ -29,10 +29,7 @@ def run_speed(
 ) -> Path:
     """Load, measure, and report; returns the folder of the results.
 
-    Args:
-        asked: the network, and how it is run.
-        pruning: the ratios, and how it is pruned.
-        running: where the results go.
+    The options are those of `secateurs.cli.commands.speed`.
     """
     options = SelectionOptions(**given(pruning, "p_prune"))
     threads = asked.threads or ((1, 2) if cores() > 1 else (1,))

@@ -55,14 +55,8 @@ def run_sweep(
 ) -> Path | None:
     """Load, measure, and report; only rank 0 reports.
 
-    Args:
-        asked: the network and the images.
-        data: the data set or folder.
-        pruning: the grid of settings.
-        repairing: what follows each pruning, and its images.
-        preprocessing: changes to the network's own preprocessing.
-        running: the device, the loader and the output.
-        ranks: the processes that split the images, None for this process alone.
+    The options are those of `secateurs.cli.commands.sweep`, and ``data`` is the data
+    set or folder that they mean.
 
     Returns:
         The folder of the results, on rank 0.

@@ -53,13 +53,7 @@ def run_transfer(
 ) -> Path:
     """Load, attack, score, and report; returns the folder of the results.
 
-    Args:
-        asked: the networks and the images, with defaults filled in.
-        attack: the attack.
-        recipes: the recipes of surrogates.
-        pruning: the settings of the recipe dwp.
-        searching: whether and how settings are searched.
-        running: the device and the output.
+    The options are those of `secateurs.cli.commands.transfer`.
     """
     protocol = usual_protocol(
         asked.small,

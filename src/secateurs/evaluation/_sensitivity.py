@@ -17,12 +17,13 @@ from secateurs.evaluation.batches import length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.images_alone import without_labels
+from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
 from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.metrics import flips
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.repaired_layers import RepairedLayers
+from secateurs.evaluation.repaired_layers import repair_layer_variants
 from secateurs.evaluation.reusing_forward import forward_of
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
@@ -159,8 +160,8 @@ def sensitivity(
         stack.enter_context(evaluating(model))
         repaired = None
         if images is not None:
-            repaired = RepairedLayers(images, steps, Path(output) if output else None, config)
-            repaired.make(networks, progress)
+            repaired = KeptRepairs(Path(output) if output else None, config)
+            repair_layer_variants(networks, images, steps, repaired, show=progress)
         counts = SweepRun(
             *(loader, networks.variants, networks, placed, amp, results, Ranks(), before),
             save_every,

@@ -17,11 +17,12 @@ from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
+from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.partial_results import Progress, as_json, from_json
 from secateurs.evaluation.pruned_model import Variants, with_overall_ratio
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.repaired_variants import RepairedVariants
+from secateurs.evaluation.repaired_variants import repair_variants
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
     SweepRun,
@@ -160,8 +161,8 @@ def sweep(
         stack.enter_context(evaluating(model))
         repaired = None
         if plan.repair and images is not None:
-            repaired = RepairedVariants(images, Path(folder) if folder else None, config)
-            repaired.make(variants, plan.variants, progress)
+            repaired = KeptRepairs(Path(folder) if folder else None, config)
+            repair_variants(variants, plan.variants, images, repaired, show=progress)
         run = SweepRun(
             loader, plan.variants, variants, device, amp, results, ranks, before, save_every
         )

@@ -41,6 +41,19 @@ class KeptRepairs:
         except (OSError, SafetensorError):
             return None
 
+    def of(self, key: str) -> Mapping[str, Tensor]:
+        """The values of a network that was repaired.
+
+        Raises:
+            FailureError: its file was removed or damaged meanwhile.
+        """
+        found = self.get(key)
+        if found is None:
+            raise FailureError(
+                f"{self.path(key)} was removed or damaged while the run went on: run it again"
+            )
+        return found
+
     def repair(
         self,
         model: nn.Module,

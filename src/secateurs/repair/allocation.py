@@ -9,6 +9,7 @@ from typing import Unpack
 import torch
 from torch import nn
 
+from secateurs._io.text import listed
 from secateurs._validation import check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.parameters.model_contents import ModelContents
@@ -117,8 +118,7 @@ def _warn_of_empty(sizes: Mapping[str, int], counts: Mapping[str, int]) -> None:
     if empty and len(empty) < len(sizes):
         warnings.warn(
             RepairWarning(
-                f"{', '.join(empty[:3])}{f' and {len(empty) - 3} more' if len(empty) > 3 else ''} "
-                "loses everything: nothing passes such a layer; write ",
+                f"{listed(empty)} loses everything: nothing passes such a layer; write ",
                 Argument("keep_at_least", 0.02),
             ),
             stacklevel=3,

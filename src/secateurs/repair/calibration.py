@@ -1,12 +1,14 @@
 """Calibration images: those that a repair learns from, without labels."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 
 
 def calibration_images(given: Tensor | Iterable[Any], batch_size: int) -> list[Tensor]:
@@ -47,8 +49,29 @@ def calibration_images(given: Tensor | Iterable[Any], batch_size: int) -> list[T
     return list(images.split(batch_size))
 
 
+@contextmanager
+def calibrating(
+    model: nn.Module, images: Tensor | Iterable[Any], batch_size: int
+) -> Generator[list[Tensor]]:
+    """For a ``with`` block, a model in evaluation mode, and images as it runs them fastest.
+
+    Args:
+        model: the network.
+        images: as for `calibration_images`.
+        batch_size: of the batches, which are on the model's device and in its dtype.
+
+    Raises:
+        InvalidArgumentError: as `calibration_images`.
+    """
+    device, dtype = device_of(model), dtype_of(model)
+    batches = [moved(batch, device, dtype) for batch in calibration_images(images, batch_size)]
+    with evaluation_mode(model):
+        batches = _channels_last(model, batches)  # by the same name, since these are large
+        yield batches
+
+
 @torch.no_grad()
-def channels_last(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+def _channels_last(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
     """Batches in the memory format in which CPUs convolve fastest, if the model takes it.
 
     Args:

@@ -22,8 +22,8 @@ from secateurs.training.run_state import load_state, save_state
 
 _HELD_OUT, _MOST_HELD_OUT = 0.125, 1024
 """The part of the images that is not learned from but decides what is kept, and its limit."""
-_LOOKS, _PATIENCE = 15, 5
-"""How often these are looked at, and after how many looks without a better one it ends."""
+_CHECKS, _PATIENCE = 15, 5
+"""How often these are scored, and after how many scores in a row that are no better it ends."""
 
 
 def distill(
@@ -80,10 +80,10 @@ class _Progress:
 
     Attributes:
         taken: steps.
-        worse: how many looks in a row were no better.
+        worse: how many scores in a row were no better.
         least: the divergence of the best values on held-out images.
         best: the values of all parameters where it was.
-        queue: the images that this pass over them has not come to yet.
+        queue: the images that this pass over them has not used yet.
     """
 
     taken: int
@@ -129,9 +129,9 @@ class _Distiller:
         now = self._progress()
         while now.taken < self.how.iterations and now.worse < _PATIENCE:
             self._step(now)
-            each = max(1, self.how.iterations // _LOOKS)
+            each = max(1, self.how.iterations // _CHECKS)
             if now.taken % each == 0 or now.taken == self.how.iterations:
-                self._look(now)
+                self._check(now)
                 self._save(now)
         with torch.no_grad():
             for p, values in zip(self.parameters, now.best, strict=True):
@@ -167,8 +167,8 @@ class _Distiller:
             error = loss(outputs, target)
             return error + self.how.features * found.error(wanted) if self.features else error
 
-    def _look(self, now: _Progress) -> None:
-        """See whether these are the best values so far; before all is pruned there are none."""
+    def _check(self, now: _Progress) -> None:
+        """Score the values, and keep them if they are the best; before all is pruned none count."""
         if now.taken < self.tightening.steps:
             return
         found = self._divergence()
@@ -184,7 +184,7 @@ class _Distiller:
         return [self.images[part] for part in chosen.split(self.how.distill_batch_size)]
 
     def _progress(self) -> _Progress:
-        """The beginning, or where a file says that an earlier one was interrupted."""
+        """The beginning, or the progress that an interrupted distillation saved."""
         best = [p.detach().clone() for p in self.parameters]
         now = _Progress(0, 0, self._divergence(), best, self.learned[:0])
         if self.how.state is not None:

@@ -66,7 +66,7 @@ def feature_keys(uses: LayerUses, pruned: Collection[int]) -> list[int]:
         pruned: the ids of pruned weights.
 
     Returns:
-        The ids of the tensors that they are known by; a BatchNorm layer behind one stands for it.
+        The ids of the tensors that they are known by: those of the BatchNorm layer behind, if any.
     """
     called = [key for key, _ in uses.sizes if key in pruned and uses.counts[key] == 1]
     step = max(1, -(-len(called) // _FEATURES))

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_count
-from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.layer_inputs import LayerInputs, attach_inputs, detach_inputs
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.weight_matrix import WeightMatrix
-from secateurs.repair.calibration import calibration_images, channels_last
+from secateurs.repair.calibration import calibrating
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_uses import layer_uses
 from secateurs.repair.least_squares import Moments
@@ -75,12 +74,8 @@ def observed_inputs(
         ...     sc.select(model, 0.5, score="wanda").chosen["weight"]
         tensor([[ True, False]])
     """
-    batches = calibration_images(images, check_count("batch_size", batch_size))
-    device, dtype = device_of(model), dtype_of(model)
-    batches = [moved(batch, device, dtype) for batch in batches]
     targets = ModelContents(model).targets.values()
-    with evaluation_mode(model):
-        batches = channels_last(model, batches)
+    with calibrating(model, images, check_count("batch_size", batch_size)) as batches:
         uses = layer_uses(model, batches[0][:1])
         seen = {
             target: {id(one): _InputSite(target.name) for one in uses.called(target.parameter)}

@@ -26,7 +26,7 @@ class LayerOptions:
         channels: whether mean and scale of each output channel are matched.
         choose: whether it is chosen anew which weights are kept.
         damping: see `masked_least_squares`.
-        most_values: how many values of each output channel are looked at, at most about.
+        most_values: about how many values of each output channel are used, at most.
         images: how many images there are.
     """
 
@@ -58,7 +58,7 @@ class WeightSite:
 
     Attributes:
         mask: as it was handed in, or as it was chosen.
-        values: how many values of each output channel were looked at.
+        values: how many values of each output channel were used.
         inputs: how many inputs an output has.
         errors: the squared error of the outputs as a part of the wanted outputs' variance, before
             and after.
@@ -238,7 +238,7 @@ def matched_statistics(
     (mean, variance), (wanted, spread) = pruned, dense
     running_mean, running_variance = (one.double() for one in running)
     scale = running_variance + epsilon
-    # A channel that is constant on these images says nothing of its scale.
+    # The scale of a channel that is constant on these images is unknown.
     ratio = torch.where(spread > 1e-12 * scale, variance / spread.clamp(min=1e-300), 1.0)
     new = (scale * ratio - epsilon).clamp(min=0)
     return mean - (wanted - running_mean) * ((new + epsilon) / scale).sqrt(), new

@@ -86,7 +86,7 @@ def damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """H with a part of its mean diagonal added to the diagonal, for each group, and that number."""
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     extra = damping * diagonal.mean(-1)
-    # An input that is always zero teaches nothing: whatever its weight is, it stays.
+    # The weight of an input that is always zero has no effect, and stays as it is.
     extra = torch.where(extra > 0, extra, torch.ones_like(extra))
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
     return hessian + extra[:, None, None] * eye, extra

@@ -12,6 +12,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from secateurs._io.regular_files import read_if_there
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.provenance import tensors_sha256
 from secateurs.repair.layer_calls import LayerCall
@@ -23,7 +24,7 @@ _HEADER = struct.Struct(">QI")  # length and checksum of a part
 
 
 def pass_key(what: object, options: RepairOptions, tensors: Iterable[Tensor]) -> str:
-    """What tells one pass from another: its steps, options, images and values."""
+    """A text that differs between passes: of the steps, options, images and values."""
     digest = tensors_sha256({str(number): one for number, one in enumerate(tensors)})
     return f"{what} {replace(options, state=None)} {digest}"
 
@@ -56,12 +57,12 @@ class SavedSite(Site, Protocol):
 class LayerFile:
     """The outcomes of layers, in a file to which each is added when it is finished.
 
-    Each part has a header, its length and its checksum. What a kill or a power cut spoiled at the
-    end is done again.
+    Each part has a header, its length and its checksum. A part at the end that a kill or a power
+    cut left incomplete is done again.
 
     Args:
         path: the file.
-        key: what tells this pass from others.
+        key: see `pass_key`.
 
     Raises:
         InvalidArgumentError: the file is of another pass.
@@ -70,13 +71,10 @@ class LayerFile:
 
     def __init__(self, path: str | os.PathLike[str], key: str):
         self._path = Path(path)
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
+        content = read_if_there(path)
+        if content is None:
             content = _part({"key": key})
             replace_files({self._path: content})
-        except OSError as error:
-            raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
         parts = list(_parts(content))
         if not parts or "key" not in parts[0][0]:
             raise FailureError(
@@ -132,7 +130,7 @@ class _FinishedSite:
         self.name = name
 
     def add(self, call: LayerCall, dense: LayerCall, /) -> None:
-        """Nothing is looked at."""
+        """Nothing is added."""
 
     def finish(self) -> None:
         """Nothing is solved."""

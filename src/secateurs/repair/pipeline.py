@@ -10,15 +10,16 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
+from secateurs._io.text import listed
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.gradient_pruning.modules import gradient_masks
 from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import original_of
-from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
+from secateurs.outputs import device_of, dtype_of, moved
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
-from secateurs.repair.calibration import calibration_images, channels_last
+from secateurs.repair.calibration import calibrating
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
 from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
@@ -95,15 +96,14 @@ def repair(
         0.0
     """
     passes, how = passes_of(steps), RepairOptions.read(repair, options)
-    with changing(model):  # whoever prunes the model in another thread waits till it is repaired
+    with changing(model):  # another thread prunes it before or after, not meanwhile
         reports = _repair(model, images, passes, how, dense, labelled)
     left = sorted({name for report in reports for name in report.left})
     if left:
         warnings.warn(
             RepairWarning(
-                f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''} "
-                "cannot be solved layer by layer (used several times, or by another function than "
-                "a convolution or linear layer): 'distill' repairs them too"
+                f"{listed(left)} cannot be solved layer by layer (used several times, or by "
+                "another function than a convolution or linear layer): 'distill' repairs them too"
             ),
             stacklevel=3,  # past the callable module
         )
@@ -119,11 +119,8 @@ def _repair(
     labelled: Iterable[Any] | None,
 ) -> tuple[StepReport, ...]:
     weights = pruned_weights(model, dense)
-    batches = calibration_images(images, options.batch_size)
-    batches = [moved(batch, device_of(model), dtype_of(model)) for batch in batches]
     changes = Changes()
-    with evaluation_mode(model):
-        batches = channels_last(model, batches)
+    with calibrating(model, images, options.batch_size) as batches:
         try:
             values = dense_values(model, dense)
             reports = _run(model, passes, options, weights, batches, values, changes, labelled)

@@ -63,7 +63,7 @@ def write_ratios(path: str | os.PathLike[str], ratios: Mapping[str, float]) -> N
 
 
 def _of_json(file: Path) -> dict[str, float]:
-    # Strictly: of a name that stands twice, the first ratio would be lost.
+    # Strictly: of a name that is there twice, the first ratio would be lost.
     given = read_object_file(file, "as the ratios of layers", strict=True)
     return {
         name: check_ratio(f"the ratio of {quoted(name)} in {file}", one)

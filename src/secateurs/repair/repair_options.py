@@ -47,7 +47,7 @@ class RepairOptions:
     Args:
         damping: of ``"reconstruct"`` and ``"sparsegpt"``, as a part of the inputs' mean square.
         batch_size: how many images run at once.
-        most_values: about how many values of each output channel are looked at to solve for its
+        most_values: about how many values of each output channel are used to solve for its
             weights, at positions that are chosen at random, the same in every run.
         memory: how many bytes the network may hold of all images together before a layer; where it
             would be more, the first of them stand for all.

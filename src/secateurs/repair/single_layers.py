@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateurs._io.text import listed
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.originals.module_state import parameter_of
-from secateurs.outputs import device_of, dtype_of, evaluation_mode, moved
 from secateurs.parameters.target import Target
-from secateurs.repair.calibration import calibration_images, channels_last
+from secateurs.repair.calibration import calibrating
 from secateurs.repair.changes import write
 from secateurs.repair.layer_sites import LayerOptions, WeightSite, matched_statistics
 from secateurs.repair.layer_uses import LayerUses, layer_uses
@@ -62,12 +62,8 @@ def repair_single_layers(
         InvalidArgumentError: there are no images, or the model does not take them.
         FailureError: NaN on the way.
     """
-    batches = calibration_images(images, options.batch_size)
-    device, dtype = device_of(model), dtype_of(model)
-    batches = [moved(batch, device, dtype) for batch in batches]
-    how = layer_options(steps, options, batches)
-    with evaluation_mode(model):
-        batches = channels_last(model, batches)
+    with calibrating(model, images, options.batch_size) as batches:
+        how = layer_options(steps, options, batches)
         uses = layer_uses(model, batches[0][:1])
         norms = _batch_norms(model, uses) if "batchnorm" in steps else {}
         sites: dict[int, Site] = {}
@@ -78,10 +74,9 @@ def repair_single_layers(
             left += [] if found else [name]
         Lockstep(model, sites, None, uses.sizes_of(sites), options.memory, uses.parts).run(batches)
     if left:
-        others = f" and {len(left) - 3} more" if len(left) > 3 else ""
         warnings.warn(
             RepairWarning(
-                f"{', '.join(left[:3])}{others} cannot be solved layer by layer (used several "
+                f"{listed(left)} cannot be solved layer by layer (used several "
                 "times or never, or by another function than a convolution or linear layer): "
                 "measured as pruned, not repaired"
             ),

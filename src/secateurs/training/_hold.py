@@ -32,7 +32,7 @@ from secateurs.training.optimizer_state import (
     treats_elements_alone,
     with_inner,
 )
-from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, then, with_closure
+from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
 from secateurs.training.zero_masks import masks_from_zeros
 from secateurs.training.zeroing import Masked, Zeroing
 
@@ -203,7 +203,7 @@ class Hold:
         if self._dense_gradients or treats_elements_alone(optimizer):
             return None
         ids = parameter_ids(optimizer)
-        masked = with_closure(step, lambda closure: then(closure, self._mask_gradients, ids))
+        masked = with_closure(step, after=lambda: self._mask_gradients(ids))
         if masked is None:
             self._mask_gradients(ids)
         return masked

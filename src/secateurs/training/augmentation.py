@@ -63,7 +63,7 @@ def _draw(values: int, count: int, generator: torch.Generator) -> Tensor:
 def _windows(
     images: Tensor, padding: int, generator: torch.Generator, mode: str = "constant"
 ) -> Tensor:
-    """A window of the images' own size out of each padded image, at a random place."""
+    """A window of the images' own size out of each padded image, at a random offset."""
     count, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode=mode)
     down, right = (_draw(2 * padding + 1, count, generator).to(images.device) for _ in range(2))

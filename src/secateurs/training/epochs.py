@@ -72,7 +72,7 @@ def train_epoch(
         rate_at: the learning rate of each step of the epoch, counted from 0.
         after_step: called after each step of the optimizer.
         ranks: the processes that train together.
-        advance: told of the images of each step, of all ranks.
+        advance: called after each step with its number of images, on all ranks together.
 
     Returns:
         The mean loss, in nats.

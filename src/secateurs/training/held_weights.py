@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import optim
 
+from secateurs._io.text import listed
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import check_weights, local_mask
 from secateurs.masks.mask import Mask, Masks
@@ -68,10 +69,8 @@ def check_stepped(weights: Sequence[HeldWeight], optimizers: Sequence[optim.Opti
     parameters = {w.target.name: w.target.parameter for w in weights}
     missing = [n for n, p in parameters.items() if p.requires_grad and id(p) not in known]
     if missing:
-        shown = ", ".join(missing[:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InvalidArgumentError(
-            f"{shown}{more}: masked, but in none of the optimizers: hand in all that train the "
+            f"{listed(missing)}: masked, but in none of the optimizers: hand in all that train the "
             "model, hold(model, [first, second]), made after the model was moved or wrapped, or "
             "freeze what is not trained by requires_grad_(False)"
         )

@@ -30,9 +30,7 @@ def kept_layers(
         options: Which of its weights compete.
         bins: Bins of a histogram.
     """
-    counted = sparsity(
-        model, layers=options.layers, include=options.include, exclude=options.exclude
-    )
+    counted = sparsity(model, **vars(options.layer_choice))
     weights = dict(model.named_parameters())
     rows: list[LayerRow] = []
     for layer in counted:

@@ -15,7 +15,7 @@ class LightningPruning(Callback):
     """Drives a `Pruner` in ``trainer.fit``, saves it with the checkpoints, and logs sparsity.
 
     Several calls of ``fit`` go on with one schedule; each brings new optimizers, which are held.
-    A checkpoint of Lightning holds the masks and the place in the schedule, so that
+    A checkpoint of Lightning holds the masks and the number of steps, so that
     ``fit(ckpt_path=...)`` goes on, also with a new callback. The logged name is ``sparsity``.
 
     Args:

@@ -1,4 +1,4 @@
-"""Masks as they are found in a model, and tensors of saved states brought beside those of today."""
+"""The masks that a model is under, and saved tensors brought to the devices and ranks of now."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def loaded_masks(contents: ModelContents, like: Masks, saved: Mapping[str, torch
 
 
 def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Check that a saved state of a `Pruner` is one of a `Pruner` such as the one that has another.
+    """Check that a saved state of a `Pruner` fits another one, whose own state is ``mine``.
 
     Raises:
         InvalidArgumentError: it is of another schedule or another model.
@@ -79,7 +79,7 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
 def zero_what_grew(contents: ModelContents, before: Masks, masks: Masks) -> None:
     """Set to zero what these masks keep and those before did not.
 
-    Grown weights begin at zero, also where original values lie untrained behind the mask.
+    Grown weights begin at zero, also where ``weight_orig`` holds other values of them.
     """
     rows: list[Masked] = []
     for target, mask in matching_targets(contents, masks):
@@ -96,7 +96,7 @@ def is_pruned(target: Target) -> bool:
 
 
 def nonzero(target: Target) -> torch.Tensor:
-    """Where the part of a parameter that lies here is not zero, for any dtype."""
+    """Where a parameter's part on this rank is not zero, for any dtype."""
     bits = as_integers(target.local)
     return bits + bits != 0  # twice the bits of -0 are zero too
 

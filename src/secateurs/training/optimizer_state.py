@@ -32,8 +32,8 @@ _EACH_ELEMENT_ALONE = frozenset(
 def treats_elements_alone(optimizer: optim.Optimizer) -> bool:
     """Whether the gradient of one weight never moves another one.
 
-    It does where a step divides by norms, looks along a line or makes a matrix orthogonal. Of an
-    unknown class it may.
+    It does where a step divides by norms, searches along a direction or makes a matrix orthogonal;
+    an optimizer of an unknown class may do any of these.
     """
     return type(optimizer) in _EACH_ELEMENT_ALONE
 

@@ -1,9 +1,9 @@
-"""Train, prune and retrain in one run that a kill cannot spoil (Han et al. 2015)."""
+"""Train, prune and retrain in one run, which goes on after a kill (Han et al. 2015)."""
 
 import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from secateurs.training.knowledge_distillation import (
     cross_entropy,
 )
 from secateurs.training.labelled_images import TrainingImages, steps_of
-from secateurs.training.measured_row import measured_row
+from secateurs.training.measured_columns import measured_columns
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.run_state import load_state, load_weights, save_state, save_weights
 from secateurs.training.settings import TrainingSettings
@@ -61,16 +61,16 @@ class Retraining:
     """One run: dense epochs, then epochs with masks, then scores on the test images.
 
     Each finished epoch is on disk before the next one begins; `run` on the same folder goes on
-    behind the last of them, and gives the same rows and weights as a run that was never stopped.
+    after the last of them, and gives the same rows and weights as a run that was never stopped.
 
     Args:
         model: on its device; changed in place.
         data: the images.
         plan: what is pruned, when, and how it is trained.
-        row: what all rows of the run have in common; its other columns are ignored.
+        columns: those that all rows of the run have in common.
         results: the open folder, on the first rank; None on the others.
         folder: its path, the same on all ranks.
-        say: told of each finished row.
+        say: called with each finished row.
         bar: counts the images that are trained on.
         process_group: a process group of torch.distributed, whose ranks train together
             (DistributedDataParallel); all of them make and run this.
@@ -82,7 +82,7 @@ class Retraining:
         data: RetrainData,
         plan: RetrainPlan,
         *,
-        row: RetrainRow,
+        columns: Mapping[str, Any],
         results: Results[RetrainRow] | None,
         folder: Path,
         say: Callable[[RetrainRow], object] = lambda _: None,
@@ -91,7 +91,7 @@ class Retraining:
     ) -> None:
         self.model, self.data, self.plan = model, data, plan
         self.folder, self.say, self._bar = folder, say, bar or Bar()
-        self._common, self._results = row, results
+        self._columns, self._results = columns, results
         self._process_group = process_group
         self.ranks, self._network = ProcessGroup(), model
         if process_group is not None:
@@ -212,11 +212,11 @@ class Retraining:
     def _row(
         self, phase: str, number: int, split: str, found: ImageScore, loss: float, seconds: float
     ) -> RetrainRow:
-        row = replace(
-            self._common, phase=phase, epoch=number, split=split, train_loss=loss,
-            duration=seconds, train_count=len(self.data.train), ranks=self.ranks.size,
+        return RetrainRow(
+            **self._columns, **measured_columns(phase, self.model, self.plan, found),
+            phase=phase, epoch=number, split=split, train_loss=loss, duration=seconds,
+            train_count=len(self.data.train), ranks=self.ranks.size,
         )  # fmt: skip
-        return measured_row(row, self.model, self.plan, found)
 
     def _score_tests(self, rows: list[RetrainRow]) -> list[RetrainRow]:
         """Score the test images, once, with the dense network and with the best pruned one."""

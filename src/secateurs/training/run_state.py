@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from secateurs._io.regular_files import read_regular
+from secateurs._io.regular_files import read_if_there
 from secateurs.errors import Argument, FailureError
 from secateurs.results.durable import remove_leftovers, replace_files
 
@@ -37,12 +37,9 @@ def load_state(path: Path) -> dict[str, Any] | None:
         FailureError: the file is damaged, or no such state.
     """
     remove_leftovers(path.parent, lambda name: name == path.name, of_running=True)
-    try:
-        content = read_regular(path)
-    except FileNotFoundError:
+    content = read_if_there(path)
+    if content is None:
         return None
-    except OSError as error:
-        raise FailureError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:

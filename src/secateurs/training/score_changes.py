@@ -39,7 +39,7 @@ def combined(first: Mask, second: Mask, *, both: bool) -> Mask:
 
 
 def _changed(mask: Mask, target: Target, scores: torch.Tensor, rule: _Rule) -> torch.Tensor:
-    """Change the scores that lie here; the result is a DTensor where the parameter is one."""
+    """Change the scores on this rank; the result is a DTensor where the parameter is one."""
     units = mask.units
     if units.pooled and tuple(scores.shape) == units.unit:
         shard, keep = units.shard, mask.keep

@@ -1,4 +1,4 @@
-"""The hooks through which a `Hold` hears of steps and of what is loaded."""
+"""The hooks that call a `Hold` at the steps of optimizers, and after parameters were loaded."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -30,13 +30,13 @@ class Holding(Protocol):
 
 
 class LoadHook:
-    """Tells a `Hold` that something was loaded; in a copied or pickled module it does nothing."""
+    """Calls a `Hold` after parameters were loaded; does nothing in a copied or pickled module."""
 
     def __init__(self, held: Holding | None = None):
         self.held = held
 
     def __call__(self, module: nn.Module, _: Any) -> None:
-        """Say that a module loaded."""
+        """Call the `Hold`."""
         if self.held is not None:
             self.held.loaded(module)
 
@@ -44,27 +44,26 @@ class LoadHook:
         return LoadHook, ()
 
 
-def with_closure(step: Step, wrap: Callable[[Callable[[], Any]], Callable[[], Any]]) -> Step | None:
-    """The arguments of a step with its closure wrapped; None if it has no closure."""
+def with_closure(
+    step: Step, *, after: Callable[[], object], before: Callable[[], object] = lambda: None
+) -> Step | None:
+    """The arguments of a step, with actions around its closure; None if it has no closure."""
+
+    def between(closure: Callable[[], Any]) -> Callable[[], Any]:
+        def evaluate() -> Any:
+            before()
+            loss = closure()
+            after()
+            return loss
+
+        return evaluate
+
     args, kwargs = step
     if len(args) > 1 and args[1] is not None:
-        return (args[0], wrap(args[1]), *args[2:]), kwargs
+        return (args[0], between(args[1]), *args[2:]), kwargs
     if kwargs.get("closure") is not None:
-        return args, kwargs | {"closure": wrap(kwargs["closure"])}
+        return args, kwargs | {"closure": between(kwargs["closure"])}
     return None
-
-
-def then(
-    closure: Callable[[], Any], action: Callable[[set[int]], None], ids: set[int]
-) -> Callable[[], Any]:
-    """A closure after which an action follows."""
-
-    def evaluate() -> Any:
-        loss = closure()
-        action(ids)
-        return loss
-
-    return evaluate
 
 
 def step_hooks(held: Holding) -> tuple[Any, Any]:

@@ -1,7 +1,6 @@
 """Pruned weights that go on learning behind the mask (dynamic network surgery)."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn, optim
@@ -19,7 +18,7 @@ from secateurs.training.zeroing import Masked, Zeroing
 
 
 class StraightThrough(Hold):
-    """A `Hold` under which the optimizer steps the dense weights, which lie in ``weight_orig``.
+    """A `Hold` under which the optimizer steps the dense weights, those in ``weight_orig``.
 
     Before a step the dense weights are put into the Parameters, whose gradients are those of the
     masked ones; after it they are noted, and pruned again. So between steps pruned weights are
@@ -41,17 +40,7 @@ class StraightThrough(Hold):
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
         """Put the dense weights in, after the closure if there is one."""
         ids = parameter_ids(optimizer)
-
-        def around(closure: Callable[[], Any]) -> Callable[[], Any]:
-            def evaluate() -> Any:
-                self._hide(ids)
-                loss = closure()
-                self._show(ids)
-                return loss
-
-            return evaluate
-
-        wrapped = with_closure(step, around)
+        wrapped = with_closure(step, before=lambda: self._hide(ids), after=lambda: self._show(ids))
         if wrapped is None:
             self._show(ids)
         return wrapped
@@ -122,7 +111,7 @@ def _originals_of(target: Target) -> list[Original]:
 
 
 def _dense_of(target: Target) -> torch.Tensor:
-    """What stands in ``weight_orig``; put there where nothing does, as after `make_permanent`."""
+    """The values of ``weight_orig``, made where there is none, as after `make_permanent`."""
     originals = _originals_of(target)
     if len(originals) < len(target.places):
         values = originals[0].values if originals else target.parameter.detach().clone()

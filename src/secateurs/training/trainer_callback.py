@@ -21,9 +21,9 @@ class TrainerPruning(TrainerCallback):
     """Drives a `Pruner` in ``trainer.train``, saves it with the checkpoints, and logs sparsity.
 
     Each ``checkpoint-N`` gets a file ``pruner.pt``, from which ``resume_from_checkpoint`` goes on.
-    Sparsity is in every entry of ``trainer.state.log_history``. What reports to TensorBoard and
-    others stands before the callbacks of ``Trainer(callbacks=...)``; `add_to` puts this one first,
-    so that they log it too.
+    Sparsity is in every entry of ``trainer.state.log_history``. The Trainer calls its own reports,
+    such as that to TensorBoard, before the callbacks it was given; `add_to` puts this one first, so
+    that they log it too.
 
     Args:
         schedule: when to prune, see `Pruner`.
@@ -131,7 +131,7 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-    """What `TrainerPruning.on_save` wrote; a callback is not told from where a Trainer resumes."""
+    """What `TrainerPruning.on_save` wrote; a Trainer does not say from which folder it resumes."""
     given = args.resume_from_checkpoint
     folders = [_folder(args, state), *([Path(given)] if isinstance(given, str) else [])]
     for folder in folders:

@@ -24,7 +24,7 @@ def masks_from_zeros(
 
     Args:
         model: the network; it is not changed. All ranks of a sharded model must call together.
-        layers: which parameters to look at, see `secateurs.find_targets`; by default, and without
+        layers: which parameters to take, see `secateurs.find_targets`; by default, and without
             ``include`` and ``exclude``, those that are pruned, and if none is, all that can be.
         include: see ``layers``.
         exclude: see ``layers``.

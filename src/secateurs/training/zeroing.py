@@ -28,9 +28,9 @@ class Masked:
 class Zeroing:
     """Writes +0 where masks say so: bit-exact for every dtype, also over NaN, infinity and -0.
 
-    The bits are multiplied as integers. How the tensors lie in memory is found out once, and again
-    when one of them lies elsewhere, since an optimizer's step on a GPU is over in the time that it
-    takes to look at some hundred tensors.
+    The bits are multiplied as integers. The memory layout of the tensors is found out once, and
+    again when the address of one has changed: an optimizer's step on a GPU takes no longer than
+    finding it out for some hundred tensors.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Zeroing:
             torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
 
     def _prepare(self, rows: Sequence[Masked]) -> None:
-        # The rows themselves are kept, so that no other tensor can come to lie at their addresses.
+        # The rows themselves are kept, so that no other tensor can get their addresses.
         self._rows = list(rows)
         self._on_cpu, self._strided = [], []
         together: dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}

@@ -45,7 +45,7 @@ def _sources(data: ImageDataset) -> Iterator[object]:
 def _size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:  # whoever reads the image says what is wrong with it
+    except OSError:  # reading the image reports it
         return None
 
 
