@@ -113,7 +113,7 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
         {
             "data": traces,
             "layout": layout(
-                axis("Pruning ratio asked for", type="category", showgrid=False, ticks=""),
+                axis("Ratio asked for", type="category", showgrid=False, ticks=""),
                 axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
             ),
         },

@@ -59,7 +59,7 @@ def _chart(stages: Sequence[RepairStage]) -> Chart:
         {
             "type": "bar",
             "name": name,
-            "x": [plain(stage) for stage in names],
+            "x": [plain(stage).replace(", ", ",<br>") for stage in names],
             "y": values,
             "customdata": [f"{stage.loss:.3g}" for stage in stages],
             "marker": {"color": colour},

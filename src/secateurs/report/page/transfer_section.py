@@ -89,9 +89,11 @@ def _findings(benchmark: BenchmarkRows) -> tuple[str, list[Fact]]:
     )
     word = "more" if one.difference >= 0 else "less"
     sure = "" if p < 0.05 else ", which may be chance"
+    than = f"{abs(one.difference):.1f} points {word} than plain surrogates{sure}"
+    if than.startswith("0.0"):
+        than = "as often as plain surrogates"
     return (
-        f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images, "
-        f"{abs(one.difference):.1f} points {word} than plain surrogates{sure}.",
+        f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images, {than}.",
         facts,
     )
 
