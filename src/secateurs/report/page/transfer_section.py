@@ -6,7 +6,7 @@ from typing import Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
-from secateurs.report.page.figures import axis, band, curve, heatmap, layout
+from secateurs.report.page.figures import axis, band, curve, heatmap, layout, names_axis
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -156,8 +156,8 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     figure = {
         "data": traces,
         "layout": layout(
-            axis("", type="category", side="top", showgrid=False, ticks=""),
-            axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
+            names_axis(side="top"),
+            names_axis(autorange="reversed"),
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
         ),
     }
