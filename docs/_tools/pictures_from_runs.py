@@ -1,6 +1,7 @@
 """Draw pictures of docs/ from short runs on real images, each of which takes about a minute.
 
-python docs/_tools/pictures_from_runs.py gradient integrations library training
+python docs/_tools/pictures_from_runs.py gradient library training
+python docs/_tools/pictures_from_runs.py packages   # the rows of results/transfer/packages.csv
 
 Reads MNIST, CIFAR-10 images and trained networks from ../shared/data and ../shared/models, or from
 the folders that SECATEURS_DATA and SECATEURS_MODELS name.
@@ -17,7 +18,7 @@ import torch
 import torchattacks
 from art.attacks.evasion import MomentumIterativeMethod
 from art.estimators.classification import PyTorchClassifier
-from drawing import BLUE, GREEN, ORANGE, PALE, PINK, ROOT, blank, rows_of_names, write_asked
+from drawing import BLUE, GREEN, ORANGE, PINK, ROOT, blank, write_asked
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
@@ -100,8 +101,8 @@ def cifar10_images() -> tuple[Tensor, Tensor]:
     return images, torch.tensor([int(label) for _, label in lines])
 
 
-def integrations() -> Figure:
-    """Targeted success of three packages' MI-FGSM on networks that they do not see."""
+def packages() -> None:
+    """Targeted success of three packages' MI-FGSM on networks that they do not see, as a file."""
     sys.path.insert(0, str(ROOT / "examples"))
     warnings.filterwarnings("ignore")
     networks = {name: Pixels(name).eval() for name in ("resnet", "vgg", "mobilenet", "convnext")}
@@ -111,31 +112,21 @@ def integrations() -> Figure:
     images, labels = images[right.all(0)][:200], labels[right.all(0)][:200]
     shift = torch.randint(1, 10, labels.shape, generator=torch.Generator().manual_seed(0))
     targets = (labels + shift) % 10
-    packages = {"torchattacks": by_torchattacks, "foolbox": by_foolbox, "ART": by_art}
-    figure = blank(
-        480, 150, "Unchanged attacks of three packages: surrogates as they are, and diversified",
-        [f"MI-FGSM, {STEPS} steps; {len(images)} images of CIFAR-10; each of four networks "
-         "attacked alone, scored on the three others"],
-    )  # fmt: skip
-    axes = add_axes(figure, 82, 36, 320, 106)
-    rows_of_names(axes, list(packages))
-    for down, attack in enumerate(packages.values()):
-        for up, colour, name in ((-0.19, PALE, "plain"), (0.19, BLUE, "Diversified(1, 0.05)")):
-            fooled = []
+    lines = ["package,surrogates,success"]
+    for package, attack in (
+        ("torchattacks", by_torchattacks), ("foolbox", by_foolbox), ("ART", by_art),
+    ):  # fmt: skip
+        for kind in ("plain", "diversified"):
+            fooled: list[Tensor] = []
             for source, network in networks.items():
                 torch.manual_seed(0)
-                attacked = network if name == "plain" else sc.Diversified(network, 1.0, 0.05)
+                attacked = network if kind == "plain" else sc.Diversified(network, 1.0, 0.05)
                 made = attack(attacked, images, targets)
                 with torch.no_grad():
                     others = [net for other, net in networks.items() if other != source]
                     fooled += [(net(made).argmax(1) == targets).float().mean() for net in others]
-            success = 100 * float(sum(fooled)) / len(fooled)
-            print(f"{attack.__name__} {name}: {success:.2f}")
-            axes.barh(down + up, success, 0.34, color=colour, label=name if down == 0 else None)
-            axes.text(success + 0.3, down + up, f"{success:.1f}", va="center", fontsize=7.5)
-    axes.set_xlabel("Targeted success on networks that were not attacked (%)")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    return figure
+            lines.append(f"{package},{kind},{100 * float(torch.stack(fooled).mean()):.2f}")
+    (ROOT / "results" / "transfer" / "packages.csv").write_text("\n".join(lines) + "\n")
 
 
 def by_torchattacks(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -243,11 +234,7 @@ def mnist(split: str) -> tuple[Tensor, Tensor]:
 
 
 if __name__ == "__main__":
-    write_asked(
-        {
-            "gradient": gradient,
-            "integrations": integrations,
-            "library": library,
-            "training": training,
-        }
-    )
+    if sys.argv[1:] == ["packages"]:
+        packages()
+    else:
+        write_asked({"gradient": gradient, "library": library, "training": training})

@@ -2,6 +2,7 @@ import base64
 import gzip
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +19,13 @@ from page_samples import (
     write_transfer,
 )
 
+from retrain_rows import ROW
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import write_page
 from secateurs.report.page.command_text import command_of
 from secateurs.report.page.html_page import page_text, sections_of
 from secateurs.report.page.page_parts import Section
+from secateurs.report.page.retrain_section import retrain_section
 from secateurs.report.page.run_files import read_run
 from secateurs.results import Results, TransferRow
 from secateurs.results.run_command import COMMAND
@@ -206,6 +209,13 @@ def test_a_retraining_that_is_not_finished(tmp_path: Path) -> None:
     assert section.charts and not section.facts
 
 
+def test_a_chart_of_few_epochs_without_a_dense_one() -> None:
+    rows = [replace(ROW, phase="retrain", split="validation", epoch=epoch) for epoch in (1, 2, 3)]
+    (chart,) = retrain_section(rows).charts
+    assert [toggle.label for toggle in chart.toggles] == ["with masks"]
+    assert chart.figure["layout"]["xaxis"]["nticks"] == 3, "no tick lies between two epochs"
+
+
 def test_a_transfer(tmp_path: Path) -> None:
     (section,) = sections(write_transfer(tmp_path / "transfer"))
     heat = section.charts[0]
@@ -226,6 +236,11 @@ def test_a_search_comes_after_what_it_chose(tmp_path: Path) -> None:
             )
     titles = [section.title for section in sections(tmp_path / "t")]
     assert ["kept" in title for title in titles] == [True, False]
+    run = read_run(tmp_path / "t")
+    assert run is not None
+    command = command_of(run.rows[0], run.rows)
+    count = run.rows[0].count
+    assert f"--limit {2 * count} --search --search-images {count} " in command
 
 
 def test_a_title(runs: list[Path]) -> None:

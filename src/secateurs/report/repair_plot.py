@@ -15,13 +15,13 @@ from secateurs.report.figure import (
     wrap,
     write_figure,
 )
-from secateurs.report.repair_stages import RepairStage, describe_repair, stages_of
+from secateurs.report.repair_stages import RepairStage, describe_repair, measures_of, stages_of
 from secateurs.results import RepairRow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_AGREEMENT, _TOP1 = "#0072B2", "#D55E00"
+_COLOURS = ("#0072B2", "#D55E00")
 # In points (1/72 inch): the room of a stage, and that around the axes.
 _STAGE, _HEIGHT = 92.0, 150.0
 _LEFT, _BOTTOM, _RIGHT, _LEGEND = 46.0, 46.0, 16.0, 20.0
@@ -67,11 +67,10 @@ def stages_figure(stages: Sequence[RepairStage], title: str | None, note: str) -
     figure = Figure(figsize=(across / 72, up / 72))
     axes = add_axes(figure, _LEFT, _BOTTOM, wide, _HEIGHT)
     style_axes(axes)
-    shown = [("agreement with the dense network", _AGREEMENT, [s.agreement for s in stages])]
-    if any(stage.top1 is not None for stage in stages):
-        shown.append(("top-1 accuracy", _TOP1, [s.top1 for s in stages]))
+    shown = measures_of(stages)
     thick = 0.6 / len(shown)
-    for number, (name, colour, values) in enumerate(shown):
+    for number, (name, values) in enumerate(shown.items()):
+        colour = _COLOURS[number]
         places = [at + thick * (number - (len(shown) - 1) / 2) for at in range(len(stages))]
         bars = axes.bar(places, [v or 0.0 for v in values], 0.92 * thick, color=colour, label=name)
         texts = ["" if value is None else f"{value:.1f}" for value in values]

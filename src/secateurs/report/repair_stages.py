@@ -80,6 +80,15 @@ def stages_of(rows: Sequence[RepairRow]) -> list[RepairStage]:
     ]
 
 
+def measures_of(stages: Sequence[RepairStage]) -> dict[str, list[float | None]]:
+    """What a figure shows of stages, in percent; accuracy only where any was scored."""
+    found: dict[str, list[float | None]] = {
+        "agreement with the dense network": [stage.agreement for stage in stages],
+        "top-1 accuracy": [stage.top1 for stage in stages],
+    }
+    return {name: values for name, values in found.items() if any(v is not None for v in values)}
+
+
 def _table(rows: Sequence[RepairRow]) -> TextTable:
     stages = stages_of(rows)
     scored = any(stage.top1 is not None for stage in stages)

@@ -1,13 +1,14 @@
 """The command that makes rows again, rebuilt from the rows where the run recorded none."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from secateurs.report.grouping import grey_levels
 from secateurs.results import Record, RetrainRow, Row, TransferRow
 
-Options = Mapping[str, Sequence[Any]]
+Options = Mapping[str, Iterable[Any] | bool]
+"""The values of each option; True for one without values."""
 
 
 def command_of(first: Record, rows: Sequence[Any]) -> str:
@@ -22,6 +23,9 @@ def command_of(first: Record, rows: Sequence[Any]) -> str:
     name, options = _WRITERS[type(first)](rows)
     words = ["secateurs", name]
     for option, values in options.items():
+        if isinstance(values, bool):
+            words += [f"--{option}"] * values
+            continue
         shown = list(dict.fromkeys(_word(value) for value in values if value not in ("", None)))
         if shown:
             words += [f"--{option}", *shown]
@@ -98,17 +102,22 @@ def _of_transfer(rows: Sequence[TransferRow]) -> tuple[str, Options]:
     surrogates = list(dict.fromkeys(name for group in groups for name in group.split(";")))
     targets = [row.target for row in rows if row.target not in surrogates]
     pruned = [row for row in rows if row.recipe == "dwp"]
-    first = rows[0]
+    first, counts = rows[0], {row.search_part: row.count for row in rows}
+    attacks = [row for row in rows if row.recipe != "noise"] or rows
     options = {
         "surrogates": surrogates,
         "targets": targets,
         "data": [first.data],
         "split": [first.split],
-        "limit": [first.count],
+        "limit": [sum(counts.values())],
+        "search": "search" in counts,
+        "search-images": [counts.get("search", "")],
         "method": [first.method],
+        "passes": {row.passes for row in attacks} - {1},
+        "every": [min(row.step for row in attacks)],
         "eps": [grey_levels(first.eps)],
         "alpha": [grey_levels(first.alpha)],
-        "steps": [first.steps],
+        "steps": [max(row.steps for row in rows)],
         "recipe": [row.recipe for row in rows if row.recipe not in ("", "noise")],
         **_each(pruned, "p_prune", "p_bern", "granularity", "scope", "score", "redraw"),
         "seeds": sorted({row.seed for row in rows}),

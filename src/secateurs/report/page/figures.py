@@ -41,6 +41,11 @@ def axis(title: str, **options: Any) -> dict[str, Any]:
     }
 
 
+def names_axis(title: str = "", **options: Any) -> dict[str, Any]:
+    """An axis of names, without lines and ticks between them."""
+    return axis(title, type="category", showgrid=False, ticks="", **options)
+
+
 def layout(x: Mapping[str, Any], y: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     """The layout of a figure with two axes; its legend is the page's own."""
     return {

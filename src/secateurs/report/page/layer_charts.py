@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateurs.report.page.colours import DENSE, LINES
-from secateurs.report.page.figures import axis, heatmap, layout, plain
+from secateurs.report.page.figures import axis, heatmap, layout, names_axis, plain
 from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
 from secateurs.report.table import percent
 from secateurs.results import LayerRow
@@ -113,8 +113,8 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
         {
             "data": traces,
             "layout": layout(
-                axis("Pruning ratio asked for", type="category", showgrid=False, ticks=""),
-                axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
+                names_axis("Ratio asked for"),
+                names_axis(autorange="reversed"),
             ),
         },
         views=list(settings) if len(settings) > 1 else [],
@@ -148,7 +148,7 @@ def _bars(rows: Sequence[LayerRow]) -> Chart:
             "data": [bars],
             "layout": layout(
                 axis("Weights kept (%)", range=[0, 100]),
-                axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
+                names_axis(autorange="reversed"),
                 margin={"l": 8, "r": 44, "t": 8, "b": 48},
             ),
         },

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from secateurs.report.page.colours import LINES
-from secateurs.report.page.figures import axis, layout, plain
+from secateurs.report.page.colours import line_colour
+from secateurs.report.page.figures import axis, layout, names_axis, plain
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -14,7 +14,7 @@ from secateurs.report.page.page_parts import (
     number_cell,
     text_cell,
 )
-from secateurs.report.repair_stages import RepairStage, describe_repair, stages_of
+from secateurs.report.repair_stages import RepairStage, describe_repair, measures_of, stages_of
 from secateurs.results import RepairRow
 
 STAGE_HEADS = ["stage", "loss", "agreement %", "top-1 %", "seconds"]
@@ -51,25 +51,23 @@ def _fact(row: RepairRow) -> Fact:
 
 
 def _chart(stages: Sequence[RepairStage]) -> Chart:
-    lines = [("agreement with the dense network", LINES[0], [s.agreement for s in stages])]
-    if any(stage.top1 is not None for stage in stages):
-        lines.append(("top-1 accuracy", LINES[1], [s.top1 for s in stages]))
+    measures = measures_of(stages)
     names = [stage.name for stage in stages]
     bars = [
         {
             "type": "bar",
             "name": name,
-            "x": [plain(stage) for stage in names],
+            "x": [plain(stage).replace(", ", ",<br>") for stage in names],
             "y": values,
             "customdata": [f"{stage.loss:.3g}" for stage in stages],
-            "marker": {"color": colour},
+            "marker": {"color": line_colour(number)},
             "hovertemplate": _HOVER,
             "texttemplate": "%{y:.1f}",
             "textposition": "outside",
             "cliponaxis": False,
             "meta": {"toggle": number},
         }
-        for number, (name, colour, values) in enumerate(lines)
+        for number, (name, values) in enumerate(measures.items())
     ]
     return Chart(
         "After each stage: images with the dense network's class, and accuracy where labelled "
@@ -79,12 +77,12 @@ def _chart(stages: Sequence[RepairStage]) -> Chart:
         {
             "data": bars,
             "layout": layout(
-                axis("", type="category", showgrid=False, ticks=""),
+                names_axis(),
                 axis("Images (%)", range=[0, 106]),
                 bargap=0.35,
             ),
         },
-        [Toggle(name, colour) for name, colour, _ in lines],
+        [Toggle(name, line_colour(number)) for number, name in enumerate(measures)],
         height=320,
     )
 

@@ -82,16 +82,20 @@ def _facts(outcome: RetrainOutcome | None) -> list[Fact]:
 def _chart(epochs: Sequence[RetrainRow]) -> Chart:
     seeds = sorted({row.seed for row in epochs})
     traces: list[dict[str, Any]] = []
-    toggles = [Toggle("before any pruning", DENSE)]
+    was_dense = any(row.phase == "dense" for row in epochs)
+    toggles = [Toggle("before any pruning", DENSE)] * was_dense
+    longest = 0
     for number, seed in enumerate(seeds):
         own = [row for row in epochs if row.seed == seed]
         dense = [row for row in own if row.phase == "dense"]
         pruned = [row for row in own if row.phase == "retrain"]
         name = f"seed {seed}" if len(seeds) > 1 else "with masks"
-        toggles.append(Toggle(name, line_colour(number)))
         traces += _traces(dense, 0, f"{name}, dense", DENSE, 0)
-        traces += _traces(pruned, len(dense), name, line_colour(number), number + 1)
-    across = axis("Epoch", anchor="y2", rangemode="tozero", tickformat="d")
+        traces += _traces(pruned, len(dense), name, line_colour(number), len(toggles))
+        toggles.append(Toggle(name, line_colour(number)))
+        longest = max(longest, len(own))
+    # no ticks between epochs
+    across = axis("Epoch", anchor="y2", rangemode="tozero", nticks=min(longest, 10))
     upper = axis("Validation top-1 (%)", domain=[0.38, 1])
     lower = axis("Pruned (%)", domain=[0, 0.28], range=[0, 103])
     ends, upper = epochs[-1], _late(upper, epochs)

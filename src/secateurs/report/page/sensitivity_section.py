@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from secateurs.report.page.figures import axis, heatmap, layout
+from secateurs.report.page.figures import heatmap, layout, names_axis
 from secateurs.report.page.page_parts import Chart, Section, Table, number_cell, text_cell
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
 from secateurs.report.table import percent
@@ -43,8 +43,8 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
         most=most,
         scale="difference",
     )
-    across = axis("Ratio pruned", type="category", showgrid=False, ticks="")
-    down = axis("", type="category", autorange="reversed", showgrid=False, ticks="")
+    across = names_axis("Ratio pruned")
+    down = names_axis(autorange="reversed")
     return Chart(
         "Change of top-1 in points where one layer alone is pruned.",
         f"Heat map of the change of top-1 for {len(layers)} layers at {len(ratios)} ratios. The "

@@ -6,7 +6,7 @@ from typing import Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
-from secateurs.report.page.figures import axis, band, curve, heatmap, layout
+from secateurs.report.page.figures import axis, band, curve, heatmap, layout, names_axis
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -89,9 +89,11 @@ def _findings(benchmark: BenchmarkRows) -> tuple[str, list[Fact]]:
     )
     word = "more" if one.difference >= 0 else "less"
     sure = "" if p < 0.05 else ", which may be chance"
+    than = f"{abs(one.difference):.1f} points {word} than plain surrogates{sure}"
+    if than.startswith("0.0"):
+        than = "as often as plain surrogates"
     return (
-        f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images, "
-        f"{abs(one.difference):.1f} points {word} than plain surrogates{sure}.",
+        f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images, {than}.",
         facts,
     )
 
@@ -154,8 +156,8 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     figure = {
         "data": traces,
         "layout": layout(
-            axis("", type="category", side="top", showgrid=False, ticks=""),
-            axis("", type="category", autorange="reversed", showgrid=False, ticks=""),
+            names_axis(side="top"),
+            names_axis(autorange="reversed"),
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
         ),
     }
