@@ -117,7 +117,7 @@ def _repair(
     options: RepairOptions,
     dense: nn.Module | None,
     labelled: Iterable[Any] | None,
-) -> tuple[StepReport, ...]:
+) -> RepairReport:
     weights = pruned_weights(model, dense)
     changes = Changes()
     with calibrating(model, images, options.batch_size) as batches:
