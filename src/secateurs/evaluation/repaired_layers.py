@@ -72,10 +72,6 @@ class RepairedLayers:
             )
         return found
 
-    def clear(self) -> None:
-        """Forget all values; also those of other runs in the folder."""
-        self._kept.clear()
-
 
 def _mask_of(networks: LayerVariants, each: LayerVariant) -> Callable[[], Tensor]:
     """What makes the mask of a layer when it is needed: all of them would fill the memory."""

@@ -65,7 +65,3 @@ class RepairedVariants:
                 f"{self._kept.path(key)} was removed or damaged while the sweep ran: run it again"
             )
         return found
-
-    def clear(self) -> None:
-        """Forget all values; also those of other sweeps in the folder."""
-        self._kept.clear()
