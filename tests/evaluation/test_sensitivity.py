@@ -105,6 +105,16 @@ def test_repairs_of_an_interrupted_run_are_not_made_again(tmp_path: Path) -> Non
         sensitivity(network(), loader(), output=tmp_path, calibration=-calibration, **repair)
 
 
+@pytest.mark.parametrize("options", [{"repair": ("channels",)}, {"overwrite": True}])
+def test_no_repair_of_an_interrupted_run_is_left(tmp_path: Path, options: dict[str, Any]) -> None:
+    given: dict[str, Any] = {**QUICK, "calibration": Images().pixels[:8], "output": tmp_path}
+    sensitivity(network(), loader(), **given, repair="channels")
+    left = tmp_path / "repaired-0123456789abcdef.safetensors"
+    left.write_bytes(b"of a run that was killed after its rows were written")
+    sensitivity(network(), loader(), **given, **options)
+    assert not left.exists()
+
+
 def test_a_pruned_model_is_measured_from_its_originals_and_stays_pruned() -> None:
     model = sc.global_prune(network().train(), 0.3)
     rows = sensitivity(model, loader(), **QUICK)

@@ -108,6 +108,9 @@ def test_an_interrupted_sweep_repairs_nothing_twice(tmp_path: Path, monkeypatch:
     rows = sweep(network(), data, progress=False, **GRID, **given)
     assert list(map(comparable, rows)) == whole
     assert not list(tmp_path.glob("repaired-*"))
+    path.write_bytes(b"of a sweep that was killed after its rows were written")
+    sweep(network(), data, progress=False, **GRID, **given)
+    assert not path.exists()
     with pytest.raises(InvalidArgumentError, match=r"calibration_count: there 20, now 19"):
         sweep(network(), data, progress=False, **GRID, **(given | {"calibration": images(19, 2)}))
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import secateurs as sc
-from secateurs.errors import InvalidArgumentError, RepairWarning
+from secateurs.errors import FailureError, InvalidArgumentError, RepairWarning
 from secateurs.repair import RepairOptions
 from secateurs.repair.single_layers import repair_single_layers
 from secateurs.results import SensitivityRow
@@ -146,6 +146,14 @@ def test_an_error_in_the_middle_leaves_the_model_as_it_was(
     with pytest.raises(OSError, match="disk is full"):
         repair_single_layers(net, _images(48), steps, masks, keep, RepairOptions())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("step", ["batchnorm", "channels"])
+def test_infinity_on_the_way_is_an_error(net: nn.Module, step: str) -> None:
+    images = _images(48)
+    images[0] = torch.finfo(torch.float32).max
+    with pytest.raises(FailureError, match="NaN or infinite on these images"):
+        _rows(net, repair=[step], calibration=images)
 
 
 def test_without_batch_norm_its_repair_is_refused() -> None:

@@ -141,8 +141,6 @@ def budget(
         bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
         bar.skip(sum(each.seen for each in before.values()))
         kept = KeptRepairs(None if results is None else results.folder, config)
-        if overwrite:
-            kept.clear()
         networks = BudgetNetworks(model, options, steps, images, kept)
         search = BudgetSearch(
             networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,

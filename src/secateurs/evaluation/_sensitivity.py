@@ -28,6 +28,7 @@ from secateurs.evaluation.reusing_forward import forward_of
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
     SweepRun,
+    clear_saved,
     earlier_progress,
     open_folder,
 )
@@ -54,7 +55,7 @@ def sensitivity(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
     seed: int = 0,
-    repair: Sequence[str] = (),
+    repair: str | Sequence[str] = (),
     calibration: Tensor | Iterable[Any] | None = None,
     provenance: Provenance | None = None,
     device: str | torch.device | None = None,
@@ -137,7 +138,7 @@ def sensitivity(
         "seed": seed,
     }
     loader = loader if labels else without_labels(loader)
-    steps = check_single_layer_steps(repair, granularity)
+    steps = check_single_layer_steps((repair,) if isinstance(repair, str) else repair, granularity)
     images = _calibration(calibration, steps)
     with ExitStack() as stack:
         stack.enter_context(set_aside(model))
@@ -153,12 +154,11 @@ def sensitivity(
             open_folder(results, config, overwrite=overwrite)
             rows = run.finished(results.rows())
             if rows:
-                results.clear_progress()
+                clear_saved(results)
                 return Rows(rows)
             keys = [variant.key for variant in networks.variants]
             before = earlier_progress(results, keys, length(loader))
         stack.enter_context(evaluating(model))
-        repaired = None
         if images is not None:
             repaired = KeptRepairs(Path(output) if output else None, config)
             repair_layer_variants(networks, images, steps, repaired, show=progress)
@@ -172,9 +172,7 @@ def sensitivity(
         rows = run.rows(counts)
         if results is not None:
             results.add_all(rows)
-            results.clear_progress()
-        if repaired is not None:
-            repaired.clear()
+            clear_saved(results)
         return Rows(rows)
 
 

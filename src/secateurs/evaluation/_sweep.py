@@ -26,6 +26,7 @@ from secateurs.evaluation.repaired_variants import repair_variants
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
     SweepRun,
+    clear_saved,
     earlier_progress,
     open_folder,
 )
@@ -159,7 +160,6 @@ def sweep(
         if rows:
             return Rows(rows)
         stack.enter_context(evaluating(model))
-        repaired = None
         if plan.repair and images is not None:
             repaired = KeptRepairs(Path(folder) if folder else None, config)
             repair_variants(variants, plan.variants, images, repaired, show=progress)
@@ -176,9 +176,7 @@ def sweep(
                     pairs = zip(rows, map(variants.layers, plan.cells), strict=True)
                     layers = [layer for pair in pairs for layer in layer_rows(*pair)]
                     write_layer_rows(results.folder, layers)
-                    results.clear_progress()
-                if repaired is not None:
-                    repaired.clear()
+                    clear_saved(results)
         return Rows(_of_rank_0(ranks, rows, {})[0])
 
 
@@ -255,7 +253,7 @@ def _begin(
     """The rows on disk, if all are finished; else the progress of all ranks of earlier runs."""
     rows = finished(results.rows(), plan)
     if rows:
-        results.clear_progress()
+        clear_saved(results)
         return rows, {}
     return rows, earlier_progress(results, [variant.key for variant in plan.variants], total)
 

@@ -14,6 +14,7 @@ from secateurs.evaluation.batches import is_sequential, length, why_no_images
 from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, V
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.index_ranges import IndexRange, ranges_left, split
+from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.partial_results import (
     Progress,
     as_json,
@@ -35,6 +36,14 @@ def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: 
         InvalidArgumentError: the folder holds another run, or one of other images.
     """
     results.open(config, overwrite=overwrite, optional={IMAGE_SAMPLES: "other images or labels"})
+    if overwrite:
+        clear_saved(results)
+
+
+def clear_saved(results: Results[Any]) -> None:
+    """Remove what a run that goes on would need: its progress, and what repairs gave."""
+    results.clear_progress()
+    KeptRepairs(results.folder, {}).clear()
 
 
 def earlier_progress(

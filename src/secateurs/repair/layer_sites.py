@@ -104,12 +104,7 @@ class WeightSite:
         call = self._calls.pop()
         moments, self._moments = self._moments, Moments()
         self.values, self.inputs = moments.count, moments.x.shape[-1]
-        xx, xy, yy = moments.centred(self.around_mean)
-        if not bool(torch.isfinite(xx).all() and torch.isfinite(xy).all()):
-            raise FailureError(
-                f"what goes into or comes out of {self.name} is NaN or infinite on these images: "
-                "look at the images and at the network before it is pruned"
-            )
+        xx, xy, yy = self.centred(moments)
         now = call.matrix(self.weight.detach()).double()
         start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
         solved = now
@@ -129,6 +124,20 @@ class WeightSite:
         if self.bias is not None and self.around_mean:
             x, y = moments.x / moments.count, moments.y / moments.count
             write(self.bias, y - (solved @ x[..., None])[..., 0])
+
+    def centred(self, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Moments.centred`.
+
+        Raises:
+            FailureError: NaN or infinity among the values.
+        """
+        xx, xy, yy = moments.centred(self.around_mean)
+        if not bool(torch.isfinite(xx).all() and torch.isfinite(xy).all()):
+            raise FailureError(
+                f"what goes into or comes out of {self.name} is NaN or infinite on these images: "
+                "look at the images and at the network before it is pruned"
+            )
+        return xx, xy, yy
 
     def outcome(self) -> dict[str, Any]:
         """What it wrote and found, when it is finished."""

@@ -186,7 +186,9 @@ class _SingleLayerSite(WeightSite):
                 values = [(tensor, tensor.detach().clone()) for tensor in tensors]
                 if self._norm is not None:
                     solved = calls[-1].matrix(weight.detach()).double()
-                    values += _norm_statistics(self._norm, moments, solved, bias)
+                    covariance, _, spread = self.centred(moments)
+                    known = covariance, spread
+                    values += _norm_statistics(self._norm, moments, known, solved, bias)
             found[key] = values
         self._calls, self.mask = [], torch.empty(0)
         self._layer.solved(found)
@@ -237,14 +239,18 @@ def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, tuple[str, _Bat
 
 
 def _norm_statistics(
-    norm: _BatchNorm, moments: Moments, weight: Tensor, bias: Tensor | None
+    norm: _BatchNorm,
+    moments: Moments,
+    centred: tuple[Tensor, Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
 ) -> list[tuple[Tensor, Tensor]]:
     """The statistics of the BatchNorm behind a layer that has a weight, (groups, outputs, inputs).
 
     The layer's outputs have the mean w^T E[x] + b and the variance w^T C w, with C the covariance
-    of its inputs.
+    of its inputs. ``centred`` is C and the variance of the dense layer's outputs.
     """
-    covariance, _, spread = moments.centred(True)
+    covariance, spread = centred
     mean = (weight @ (moments.x / moments.count)[..., None])[..., 0].flatten()
     if bias is not None:
         mean = mean + bias.detach().double()
