@@ -36,7 +36,7 @@ class BackwardState:
 
 def state_of(module: nn.Module) -> BackwardState | None:
     """The state of a module, None without one."""
-    return vars(module).get(_KEY)
+    return module.__dict__.get(_KEY)
 
 
 def keep_state(module: nn.Module, masked_gradient: bool, scratch: Scratch) -> None:

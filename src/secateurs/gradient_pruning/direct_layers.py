@@ -83,11 +83,11 @@ def _our_mode_is_active() -> bool:
 
 def _pruned_weight(module: nn.Module) -> BackwardWeight | None:
     """The weight and the mask of a layer, where it can prune its backward pass itself."""
-    own, state = vars(module), state_of(module)
+    own, state = module.__dict__, state_of(module)
     if state is None or "_conv_forward" in own:
         return None
     keep, known = mask_of(module, "weight"), state.pruned
-    weight = own.get("_parameters", {}).get("weight")
+    weight = own["_parameters"].get("weight")
     if weight is None or keep is None:
         return None
     if known is None or not known.is_of(weight, keep):
@@ -118,7 +118,7 @@ def _new_pruned_weight(
 
 
 def _bias(module: Any) -> Tensor | None:
-    parameters = vars(module)["_parameters"]
+    parameters = module.__dict__["_parameters"]
     if "bias" in parameters:  # which saves the call of ``__getattr__``
         return parameters["bias"]
     return module.bias

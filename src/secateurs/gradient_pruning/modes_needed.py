@@ -53,6 +53,16 @@ class _Running(threading.local):
 _running = _Running()
 
 
+def is_called_without_mode(module: nn.Module) -> bool:
+    """Whether a module is called by one that runs without the mode, and needs none itself."""
+    return (
+        is_ordinary_call()
+        and _running.module is not None
+        and not _depth()
+        and needs_no_mode(module)
+    )
+
+
 def without_mode(module: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Run the ``forward`` of a module that needs no mode."""
     if _running.module is not None:

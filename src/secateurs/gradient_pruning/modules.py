@@ -20,7 +20,7 @@ from secateurs.gradient_pruning.backward_state import (
     keep_state,
 )
 from secateurs.gradient_pruning.direct_layers import direct_forward
-from secateurs.gradient_pruning.modes_needed import weight_is_read
+from secateurs.gradient_pruning.modes_needed import is_called_without_mode, weight_is_read
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
 from secateurs.gradient_pruning.pruned_forward import FAST_PATHS, run_forward
 from secateurs.gradient_pruning.scratch import Scratch
@@ -148,15 +148,16 @@ class _PrunedBackward:
 
 @cache
 def _subclass(base: type[nn.Module], own: tuple[str, ...], masked: bool) -> type[nn.Module]:
-    direct = direct_forward(base) if masked else None
+    direct, plain = direct_forward(base) if masked else None, base.forward
 
-    @wraps(base.forward)  # keeps its signature, which other code inspects
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if direct is not None and len(args) == 1 and not kwargs:
-            output = direct(self, *args)
-            if output is not None:
-                return output
-        return run_forward(self, base.forward, args, kwargs)
+        if not masked and is_called_without_mode(self):
+            return plain(self, *args, **kwargs)
+        return run_forward(self, plain, args, kwargs)
+
+    def forward_of_layer(self: nn.Module, input: Any) -> Any:  # noqa: A002
+        output = direct(self, input) if direct else None
+        return run_forward(self, plain, (input,), {}) if output is None else output
 
     def read(self: nn.Module, name: str) -> Any:
         if not torch.compiler.is_compiling() and mask_of(self, name) is not None:
@@ -168,7 +169,9 @@ def _subclass(base: type[nn.Module], own: tuple[str, ...], masked: bool) -> type
 
     namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: _original(name) for name in own}
     namespace |= {"secateurs_base": base, "secateurs_own": own, "__reduce_ex__": reduce}
-    namespace |= {"forward": forward, "__module__": base.__module__}
+    # `wraps` keeps its signature, which other code inspects.
+    namespace["forward"] = wraps(plain)(forward_of_layer if direct else forward)
+    namespace["__module__"] = base.__module__
     if masked:  # a module that only holds others is not slowed down
         namespace["__getattr__"] = read
     # Its own class first: removing a parametrization gives the module the first base.

@@ -6,7 +6,7 @@ that; the gradient to the weight does not depend on the weight, so it is the den
 torch's own code, which takes a fraction of the time of a function written in Python.
 """
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -29,7 +29,7 @@ _current_node = cast(Any, torch._C)._current_autograd_node
 
 # Of a mask of so many elements or fewer, a copy in the dtype of the weight is kept: to convert it
 # takes longer than the product.
-_SMALL = 1 << 16
+_SMALL = 1 << 17
 
 
 class Node(NamedTuple):
@@ -55,6 +55,11 @@ _NODES = {
     "MmBackward0": Node("_raw_saved_mat2", 0, 1, transposes=True),
 }
 _VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
+
+
+@cache
+def _kind_of(node: type) -> Node | None:
+    return _NODES.get(node.__name__)  # torch makes this name anew each time that it is asked for
 
 
 def is_plain(x: Tensor) -> bool:
@@ -121,10 +126,10 @@ class BackwardWeight:
         node: Any = output.grad_fn
         if node is None or not (x.requires_grad or self.masked_gradient):
             return True  # there is no gradient to prune
-        kind = _NODES.get(type(node).__name__)
+        kind = _kind_of(type(node))
         if kind is None and type(node).__name__ in _VIEWS:  # of a product of matrices
             node = node.next_functions[0][0]
-            kind = _NODES.get(type(node).__name__)
+            kind = _kind_of(type(node))
         if kind is None:
             return False
         if x.requires_grad:  # else torch may have saved no weight
@@ -139,12 +144,11 @@ class BackwardWeight:
 
     def times_mask(self, saved: Tensor, transposes: bool) -> Tensor:
         """The product of what an operation saved of the weight and the mask."""
-        keep = self.keep
-        if keep.numel() > _SMALL:
-            return self._times_large_mask(saved, transposes)
         factor = self._factor
         if factor is None or factor.dtype != saved.dtype:
-            self._factor = factor = keep.to(saved.dtype)
+            if self.keep.numel() > _SMALL:
+                return self._times_large_mask(saved, transposes)
+            self._factor = factor = self.keep.to(saved.dtype)
         return saved * (factor.mT if transposes else factor)
 
     def _times_large_mask(self, saved: Tensor, transposes: bool) -> Tensor:
