@@ -15,11 +15,6 @@ import torch.multiprocessing as mp
 Check = Callable[[int, int, Path], None]
 """Takes the rank, the number of ranks, and a folder that all ranks share."""
 
-PRELOADED = [
-    *("pytest", "torch.distributed.checkpoint", "torch.distributed.fsdp"),
-    *("torch.distributed.tensor.parallel", "secateurs.training.retrain", "secateurs.surrogates"),
-]
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -39,13 +34,10 @@ class Stage:
 def run_on_ranks(stages: Sequence[Stage], folder: Path) -> None:
     """Run stages one after another in the same processes, which take seconds to start.
 
-    They are forked from a server that has imported what all of them need once.
-
     What failed lies in ``folder`` afterwards. A rank that ends itself does not end the others.
     """
     ports = [_free_port() for _ in stages]
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = mp.get_context("spawn")
     processes = [
         context.Process(target=_run, args=(rank, stages, ports, folder))
         for rank in range(max(stage.ranks for stage in stages))

@@ -30,16 +30,19 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
             ``strerror`` says which, as a part of a sentence.
     """
     _check(path, Path(path).stat())  # first, since even opening a device can have an effect
-    flags = os.O_RDONLY
-    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY"):  # where the system has them
-        flags |= getattr(os, name, 0)
-    descriptor = os.open(path, flags)
+    file = open(path, "rb", opener=_open)  # noqa: SIM115  # the caller closes it
     try:
-        _check(path, os.fstat(descriptor))  # again, since the file may have been replaced
-        return os.fdopen(descriptor, "rb")
+        _check(path, os.fstat(file.fileno()))  # again, since the file may have been replaced
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
+
+
+def _open(path: str, flags: int) -> int:
+    for name in ("O_NONBLOCK", "O_NOCTTY"):  # where the system has them
+        flags |= getattr(os, name, 0)
+    return os.open(path, flags)
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
