@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from secateurs._validation import check_count, check_ratio
-from secateurs.acceleration.kernel_choice import KernelChoice, plain_layers
+from secateurs.acceleration.kernel_choice import KernelChoice
+from secateurs.acceleration.layer_form import plain_layers
 from secateurs.acceleration.layer_swap import Conditions, FastLayer, uninstall
 from secateurs.acceleration.layer_timing import LayerTiming, table_text, write_csv
 from secateurs.acceleration.observed_calls import Example, examples_of

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs.acceleration.layer_form import LayerForm, form_of, why_not_form
-from secateurs.acceleration.layer_swap import Conditions, FastLayer, install
+from secateurs.acceleration.layer_form import LayerForm, form_of
+from secateurs.acceleration.layer_swap import Conditions, FastLayer, install, uninstall
 from secateurs.acceleration.layer_timing import DENSE, LayerTiming
 from secateurs.acceleration.observed_calls import (
     Calls,
@@ -29,30 +29,17 @@ from secateurs.acceleration.transposed_outputs import (
     transposed,
 )
 from secateurs.errors import FailureError
-from secateurs.parameters.layer_kinds import EVERY_KIND
-from secateurs.parameters.model_contents import ModelContents
 
 _NOT_HERE = (RuntimeError, NotImplementedError, ValueError)
 """What torch raises where a sparse product is not implemented for a device or a dtype."""
 
 Kernels = dict[NamedShape, Kernel | None]
 
+_LEAST_GAIN = 0.02
+"""The part of the dense model's time that must be saved in all: less may be chance."""
+
 ACCELERATED = "accelerated"
 """The name of the accelerated model among what is measured."""
-
-
-def plain_layers(contents: ModelContents) -> tuple[list[tuple[str, nn.Module]], dict[str, str]]:
-    """The layers that may be replaced, and the others with the reason, by name."""
-    layers: list[tuple[str, nn.Module]] = []
-    left: dict[str, str] = {}
-    for name, module in contents.modules:
-        if isinstance(module, EVERY_KIND):
-            why = why_not_form(module)
-            if why:
-                left[name] = why
-            else:
-                layers.append((name, module))
-    return layers, left
 
 
 class KernelChoice:
@@ -91,6 +78,7 @@ class KernelChoice:
         self.timings: dict[tuple[str, torch.Size], LayerTiming] = {}
         self.fast: dict[str, FastLayer] = {}
         self.seconds: list[tuple[float, float]] = []
+        self._is_installed = False
         for name, module in layers:
             form = form_of(module)
             kept = int(torch.count_nonzero(form.matrix))
@@ -141,6 +129,7 @@ class KernelChoice:
             self.seconds = [self._check(i, example) for i, example in enumerate(self._examples)]
             if len(self._examples) == 1:
                 break
+        self._switch(True)
         for name in [n for n, f in self.fast.items() if not any(f.kernels.values())]:
             del self.fast[name]
 
@@ -164,9 +153,9 @@ class KernelChoice:
             if is_close(functions[DENSE](), functions[ACCELERATED](), self._tolerance):
                 seconds = self._measure(functions)
                 fastest = min(seconds, key=seconds.__getitem__)
-                if fastest == TRANSPOSED:
-                    self._keep(transposing)
-                if fastest != DENSE:
+                if seconds[fastest] <= (1 - _LEAST_GAIN) * seconds[DENSE]:
+                    if fastest == TRANSPOSED:
+                        self._keep(transposing)
                     return seconds[DENSE], seconds[fastest]
             for one in used[: (len(used) + 1) // 2]:
                 self._drop(one)
@@ -178,13 +167,12 @@ class KernelChoice:
 
     def _run(self, example: Example, *, enabled: bool, also: Kernels | None = None) -> Any:
         """Run the model dense or accelerated, with other kernels for some layers."""
-        self._conditions.enabled = enabled
+        self._switch(enabled)
         before = self._exchange(also or {})
         try:
             return example.run(self._model)
         finally:
             self._exchange(before)
-            self._conditions.enabled = True
 
     def _exchange(self, kernels: Kernels) -> Kernels:
         """Install kernels, and return those that were there."""
@@ -273,6 +261,16 @@ class KernelChoice:
     def _install(self) -> None:
         for name, fast in self.fast.items():
             install(self._layers[name], fast)
+        self._is_installed = True
+
+    def _switch(self, installed: bool) -> None:
+        """Install the layers, or take them out, so that the dense model has none of our code."""
+        if installed and not self._is_installed:
+            self._install()
+        elif not installed and self._is_installed:
+            for name in self.fast:
+                uninstall(self._layers[name])
+            self._is_installed = False
 
     def _inputs(self, name: str) -> list[SeenInput]:
         every = {

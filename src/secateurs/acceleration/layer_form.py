@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from secateurs.parameters.layer_kinds import Conv1D
+from secateurs.parameters.layer_kinds import EVERY_KIND, Conv1D
+from secateurs.parameters.model_contents import ModelContents
 
 
 @dataclass(frozen=True)
@@ -126,3 +127,17 @@ def to_csr(matrix: Tensor) -> Tensor:
             sparse.values(),
             matrix.shape,
         )
+
+
+def plain_layers(contents: ModelContents) -> tuple[list[tuple[str, nn.Module]], dict[str, str]]:
+    """The layers that may be replaced, and the others with the reason, by name."""
+    layers: list[tuple[str, nn.Module]] = []
+    left: dict[str, str] = {}
+    for name, module in contents.modules:
+        if isinstance(module, EVERY_KIND):
+            why = why_not_form(module)
+            if why:
+                left[name] = why
+            else:
+                layers.append((name, module))
+    return layers, left

@@ -45,12 +45,11 @@ class Conditions:
         threads: how many threads were measured with.
 
     Attributes:
-        enabled: whether layers may be replaced now.
         warned: the reasons that were warned of.
     """
 
     def __init__(self, threads: int):
-        self.threads, self.enabled = threads, True
+        self.threads = threads
         self.warned: set[str] = set()
 
     def dense(self, reason: str, words: str = "") -> None:
@@ -106,7 +105,7 @@ class FastLayer:
 
     def _kernel(self, module: nn.Module, values: Tensor) -> Kernel | None:
         conditions = self.conditions
-        if not conditions.enabled or type(values) is not Tensor or _is_transformed():
+        if type(values) is not Tensor or _is_transformed():
             return None
         if values.layout != torch.strided or values.is_nested:
             return None
