@@ -158,6 +158,12 @@ def test_whatever_happens_the_model_is_put_back() -> None:
     assert model.training
 
 
+def test_a_loader_that_shuffles_is_refused() -> None:
+    images = DataLoader(Images(200), batch_size=25, shuffle=True)
+    with pytest.raises(InvalidArgumentError, match="shuffle=False"):
+        budget(network(), images, 10.0, progress=False)
+
+
 def test_a_loader_that_gives_other_images_is_refused() -> None:
     class Shrinking(list[Any]):
         def __iter__(self) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 
 from secateurs._progress import progress_bar
 from secateurs._validation import check_choice, check_ratio
@@ -98,8 +99,9 @@ def budget(
         The ratio, the evidence, and how many images a sparser network would need.
 
     Raises:
-        InvalidArgumentError: an argument is wrong, ``output`` holds another run, or the images are
-            so few that no network could pass; the error says how many are needed.
+        InvalidArgumentError: an argument is wrong, the loader shuffles, ``output`` holds another
+            run, or the images are so few that no network could pass; the error says how many are
+            needed.
         FailureError: the disk is full, or the loader gives other images in each pass.
 
     Example:
@@ -116,6 +118,7 @@ def budget(
     given = SelectionOptions.read(budget, options)
     steps = (repair,) if isinstance(repair, str) else tuple(repair)
     _check(given, max_drop, confidence, steps, calibration)
+    _refuse_shuffling(loader)
     margin, level = max_drop / 100, (1 - confidence) / MOST_LOOKS
     _refuse_few(length(loader), margin, level)
     images = calibration_tensor(calibration) if steps and calibration is not None else None
@@ -188,6 +191,14 @@ def _check(
     if repair and calibration is None:
         raise InvalidArgumentError(
             "a repair needs images: write ", Argument("calibration"), " with some unlabelled ones"
+        )
+
+
+def _refuse_shuffling(loader: object) -> None:
+    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
+        raise InvalidArgumentError(
+            "the loader shuffles, and every network must be scored on the images in one order, so "
+            "that outcomes are compared image by image: write DataLoader(..., shuffle=False)"
         )
 
 
