@@ -2,6 +2,7 @@
 
     python benchmarks/backward.py                                      whole filters
     python benchmarks/backward.py --only MLP --granularity weight      single weights
+    python benchmarks/backward.py --granularity kernel --ratios 0.95 0.98   kernels of convolutions
 
 A VGG-like network and a ResNet-20 twice as wide on batches in the shape of CIFAR-10, and the MLPs
 784-500-500-10 and 784-2048-2048-10 in MNIST's, with SGD and momentum.
@@ -104,7 +105,7 @@ def steps(arguments: argparse.Namespace) -> None:
         if arguments.only and not name.startswith(arguments.only):
             continue
         labels = torch.randint(0, 10, (len(images),))
-        for ratio, gradient in itertools.product(ratios, ("dense", "masked")):
+        for ratio, gradient in itertools.product(arguments.ratios or ratios, ("dense", "masked")):
             rows.append((name, f"{ratio:g}", gradient))
             rows[-1] += compared(build, images, labels, ratio, gradient, arguments)
             print(rows[-1], flush=True)
@@ -143,6 +144,7 @@ def main() -> None:
     )
     parser.add_argument("--granularity", default="filter")
     parser.add_argument("--only", help="the networks whose name begins so")
+    parser.add_argument("--ratios", type=float, nargs="+", help="others than each network's own")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
