@@ -4,11 +4,11 @@
     python benchmarks/backward_accuracy.py lenet5     on MNIST, kernels
     python benchmarks/backward_accuracy.py vgg        on CIFAR-10 at a half of the width, filters
 
-``secateurs.training.GradientPruner`` prunes each layer but the last, weight gradients masked: by
-magnitude or at random, chosen once (refresh 0) or anew every so many steps. SGD with momentum whose
-rate falls to 0 along half a cosine. A row of ``--csv`` has the accuracy on the test images at the
-end, by which nothing is chosen, and the processor time of the training; a row that is there already
-is not run again.
+``secateurs.training.GradientPruner`` prunes each layer but the last, by magnitude or at random,
+chosen once (refresh 0) or anew every so many steps; weight gradients are masked, or dense. SGD with
+momentum whose rate falls to 0 along half a cosine. A row of ``--csv`` has the accuracy on the test
+images at the end, by which nothing is chosen, and the processor time of the training; a row that is
+there already is not run again.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from secateurs.training import GradientPruner
 from secateurs.zoo import load_data, load_model
 
 HEAD = (
-    "network", "ratio", "granularity", "score", "refresh", "seed", "epochs", "images", "top1",
-    "processor_seconds",
+    "network", "ratio", "granularity", "score", "refresh", "weight_gradient", "seed", "epochs",
+    "images", "top1", "processor_seconds",
 )  # fmt: skip
 NETWORKS = {
     "mlp": (mlp, "mnist", ("weight", "filter")),
@@ -48,6 +48,7 @@ class Setting(NamedTuple):
     granularity: str
     score: str
     refresh: int
+    weight_gradient: str
     seed: int
 
 
@@ -73,7 +74,7 @@ def trained(
         pruner = GradientPruner(
             model, setting.ratio, granularity=setting.granularity, scope="layer", exclude=last,
             score=setting.score, seed=setting.seed, refresh=setting.refresh or None,
-            weight_gradient="masked",
+            weight_gradient=setting.weight_gradient,
         )  # fmt: skip
     batch = 128 if len(images) > 20000 else 64
     total = epochs * math.ceil(len(images) / batch)
@@ -101,10 +102,11 @@ def top1(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def settings(arguments: argparse.Namespace) -> Iterator[Setting]:
     granularities = NETWORKS[arguments.network][2]
     for seed in arguments.seeds:
-        yield Setting(0.0, granularities[0], "magnitude", 0, seed)
+        yield Setting(0.0, granularities[0], "magnitude", 0, "dense", seed)
     for row in itertools.product(
-        arguments.ratios, granularities, arguments.scores, arguments.refresh, arguments.seeds
-    ):
+        arguments.ratios, granularities, arguments.scores, arguments.refresh,
+        arguments.weight_gradient, arguments.seeds,
+    ):  # fmt: skip
         yield Setting(*row)
 
 
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.75, 0.9, 0.95, 0.98])
     parser.add_argument("--scores", nargs="+", default=["magnitude", "random"])
     parser.add_argument("--refresh", type=int, nargs="+", default=[0, 100], help="steps")
+    parser.add_argument("--weight-gradient", nargs="+", default=["masked"], help="masked, dense")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--limit", type=int, help="train on this many images")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -126,7 +129,7 @@ def main() -> None:
     done: set[tuple[str, ...]] = set()
     if arguments.csv.is_file():
         with arguments.csv.open() as lines:
-            done = {tuple(row[name] for name in HEAD[:8]) for row in csv.DictReader(lines)}
+            done = {tuple(row[name] for name in HEAD[:9]) for row in csv.DictReader(lines)}
     else:
         arguments.csv.write_text(",".join(HEAD) + "\n")
     data = NETWORKS[arguments.network][1]
