@@ -106,10 +106,14 @@ class Doubled(nn.Linear):
     [
         (lambda: nn.Linear(2, 2), ""),
         (lambda: Doubled(2, 2), "forward of its own"),
-        (lambda: nn.ConvTranspose2d(2, 2, 1), "forward of its own"),
-        (lambda: nn.LSTM(2, 2), "forward of its own"),
+        (lambda: nn.ConvTranspose2d(2, 2, 1), "ConvTranspose2d have no sparse kernel"),
+        (lambda: nn.LSTM(2, 2), "LSTM have no sparse kernel"),
+        (lambda: nn.LazyLinear(2), "not initialised yet: run one forward pass"),
+        (lambda: nn.Linear(2, 2, device="meta"), "on the meta device and has no values"),
+        (lambda: nn.Linear(0, 2), "no weights"),
         (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), "pads"),
-        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "computed"),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "its weight is computed"),
+        (lambda: nn.utils.prune.random_unstructured(nn.Linear(2, 2), "bias", 1), "its bias is"),
     ],
 )
 def test_layers_that_compute_something_else_are_left(make: Make, why: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import torch
@@ -53,7 +53,8 @@ class SeenInput:
     def random(self) -> Tensor:
         """An input of this kind, of standard normal values, the same at each call."""
         source = torch.Generator().manual_seed(0)
-        values = torch.randn(self.shape, generator=source, dtype=torch.float32)
+        # On the CPU as the generator is, whatever torch.set_default_device says.
+        values = torch.randn(self.shape, generator=source, dtype=torch.float32, device="cpu")
         empty = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
         return empty.copy_(values)
 
@@ -106,7 +107,7 @@ def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str
             install(module, observers[name])
         try:
             example.run(model)
-        except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InvalidArgumentError(
                 f"the model does not take the example input ({example}): {why}; give what it is "
@@ -141,12 +142,15 @@ def _example_of(given: Any) -> Example:
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
-    """All tensors in nested tuples, lists and mappings, in order."""
+    """All tensors in nested tuples, lists, mappings and dataclasses, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for inner in cast(Mapping[Any, Any], value).values():
             yield from tensors_in(inner)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name))
     elif isinstance(value, list | tuple):
         for inner in cast(Sequence[Any], value):
             yield from tensors_in(inner)

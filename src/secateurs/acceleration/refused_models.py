@@ -8,6 +8,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import masks_of
 from secateurs.parameters.model_contents import ModelContents
 
+_OBSERVERS = ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
@@ -15,8 +16,8 @@ def refuse_model(contents: ModelContents) -> None:
     """Refuse a model whose layers cannot be replaced, or are replaced already.
 
     Raises:
-        InvalidArgumentError: it is scripted, compiled, quantised, distributed, a surrogate, pruned
-            in its backward pass, or accelerated.
+        InvalidArgumentError: it is scripted, compiled, quantised or prepared for that, distributed,
+            a surrogate, pruned in its backward pass, or accelerated.
     """
     if "_proxied" in vars(contents.model):
         raise InvalidArgumentError(
@@ -46,11 +47,19 @@ def _why_not(module: nn.Module) -> str:
             "is quantised, so its weights are packed integers: accelerate the floating-point "
             "model, or keep the quantised one"
         )
+    if any(cls.__module__.startswith(_OBSERVERS) for cls in type(module).__mro__):
+        return (
+            "observes values for quantisation, and would take the example for calibration data: "
+            "accelerate the model from before torch.ao.quantization.prepare"
+        )
     if masks_of(module):
         return (
             "is pruned in its backward pass alone, so its forward pass has no zeros: call "
             "restore(model), and global_prune"
         )
     if fast_layer(module) is not None:
-        return "is accelerated already: call restore() of what accelerate returned, or refresh()"
+        return (
+            "is accelerated already: call restore() or refresh() of what accelerate returned; if "
+            "that is lost, copy.deepcopy(model) is plain"
+        )
     return ""
