@@ -59,7 +59,7 @@ def accelerated() -> nn.Module:
         (lambda: torch.compile(pruned()), "is compiled"),
         (compiled_in_place, "is compiled"),
         (quantised, "quantised, so its weights are packed integers"),
-        (lambda: quantised(dynamic=True), "4 of the model is quantised"),
+        (lambda: quantised(dynamic=True), "4 is quantised"),
         (lambda: quantised(convert=False), "observes values for quantisation"),
         (exported, "in an exported program they are functions"),
         (on_meta, "the model has no zeros.*left are 0 .it is on the meta device"),

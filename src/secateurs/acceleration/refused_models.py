@@ -6,10 +6,11 @@ from torch import nn
 from secateurs.acceleration.layer_swap import fast_layer
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import masks_of
+from secateurs.outputs import is_compiled
 from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.weight_counts import quantised_layers
 
 _OBSERVERS = ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
-_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 
 
 def refuse_model(contents: ModelContents) -> None:
@@ -29,6 +30,12 @@ def refuse_model(contents: ModelContents) -> None:
         if why:
             where = f"{name} of the model" if name else "the model"
             raise InvalidArgumentError(f"{where} {why}")
+    quantised = next(quantised_layers(contents), None)
+    if quantised is not None:
+        raise InvalidArgumentError(
+            f"{quantised[0] or 'the model'} is quantised, so its weights are packed integers: "
+            "accelerate the floating-point model, or keep the quantised one"
+        )
     contents.refuse_ranks(
         "accelerate", "hand in the plain model (of DistributedDataParallel, .module)", copies=True
     )
@@ -37,15 +44,9 @@ def refuse_model(contents: ModelContents) -> None:
 def _why_not(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return "is scripted or traced: call accelerate before torch.jit.script or torch.jit.trace"
-    wrapped = type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
-    if wrapped or module._compiled_call_impl is not None:
+    if is_compiled(module):
         return (
             "is compiled, and compiled code runs dense: accelerate the model without torch.compile"
-        )
-    if type(module).__module__.startswith(_QUANTISED):
-        return (
-            "is quantised, so its weights are packed integers: accelerate the floating-point "
-            "model, or keep the quantised one"
         )
     if any(cls.__module__.startswith(_OBSERVERS) for cls in type(module).__mro__):
         return (
