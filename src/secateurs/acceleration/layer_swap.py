@@ -66,7 +66,7 @@ class Conditions:
 
 
 class Replacement(Protocol):
-    """What stands in for the forward of a layer."""
+    """What replaces the forward of a layer."""
 
     def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
         """The layer's output.

@@ -59,34 +59,27 @@ class SeenInput:
         return empty.copy_(values)
 
 
-class _Observer:
-    """Stands in for what replaces a layer's forward, and notes its inputs."""
-
-    def __init__(self) -> None:
-        self.calls: dict[torch.Size, SeenInput] = {}
-        self.counts: dict[torch.Size, int] = {}
-
-    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
-        if type(values) is Tensor and values.layout == torch.strided:
-            shape = values.shape
-            strides = values.stride() if min(values.stride(), default=1) > 0 else ()
-            strides = strides or torch.empty(shape, device="meta").stride()  # of expanded inputs
-            self.calls[shape] = SeenInput(shape, strides, values.dtype, values.device)
-            self.counts[shape] = self.counts.get(shape, 0) + 1
-        return forward(module, values)
-
-
-@dataclass(frozen=True)
 class Calls:
-    """The calls of a layer for one example.
+    """The calls of a layer for one example, noted when it is installed in the layer.
 
     Attributes:
         inputs: by shape.
         counts: how often each is called.
     """
 
-    inputs: Mapping[torch.Size, SeenInput]
-    counts: Mapping[torch.Size, int]
+    def __init__(self) -> None:
+        self.inputs: dict[torch.Size, SeenInput] = {}
+        self.counts: dict[torch.Size, int] = {}
+
+    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
+        """Note the input, and run the layer's own forward."""
+        if type(values) is Tensor and values.layout == torch.strided:
+            shape = values.shape
+            strides = values.stride() if min(values.stride(), default=1) > 0 else ()
+            strides = strides or torch.empty(shape, device="meta").stride()  # of expanded inputs
+            self.inputs[shape] = SeenInput(shape, strides, values.dtype, values.device)
+            self.counts[shape] = self.counts.get(shape, 0) + 1
+        return forward(module, values)
 
 
 def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str, Calls]:
@@ -94,17 +87,17 @@ def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str
 
     Args:
         model: the network, in evaluation mode.
-        layers: the layers to look at, with their names.
+        layers: the layers to watch, with their names.
         example: what the model is called with.
 
     Raises:
         InvalidArgumentError: the model does not take the example.
     """
-    observers = {name: _Observer() for name, _ in layers}
+    calls = {name: Calls() for name, _ in layers}
     with ExitStack() as stack:
         for name, module in layers:
             stack.callback(uninstall, module)
-            install(module, observers[name])
+            install(module, calls[name])
         try:
             example.run(model)
         except Exception as error:
@@ -113,7 +106,7 @@ def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str
                 f"the model does not take the example input ({example}): {why}; give what it is "
                 "called with: a tensor, a tuple of arguments, or a dict of keyword arguments"
             ) from error
-    return {name: Calls(o.calls, o.counts) for name, o in observers.items() if o.calls}
+    return {name: seen for name, seen in calls.items() if seen.counts}
 
 
 def examples_of(given: Any) -> list[Example]:
