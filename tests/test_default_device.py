@@ -1,12 +1,15 @@
 """What torch.set_default_device says changes nothing: tensors are made where the weights are."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import secateurs as sc
+from secateurs.checkpoint import prune_checkpoint
 from secateurs.training import GradientPruner
 
 
@@ -64,3 +67,13 @@ def test_tensors_are_made_where_the_weights_are(run: Callable[[Tensor], Tensor])
     expected = run(x)
     with torch.device("meta"):
         assert torch.equal(run(x), expected)
+
+
+@pytest.mark.parametrize("score", ["magnitude", "random", "lamp"])
+def test_checkpoints_are_read_into_the_memory_of_the_cpu(tmp_path: Path, score: str) -> None:
+    file, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    save_file({"fc.weight": torch.arange(1.0, 17.0).view(4, 4)}, file)
+    with torch.device("meta"):
+        prune_checkpoint(file, out, 0.5, score=score, granularity="filter", seed=0)
+        loaded = sc.load_checkpoint(out)["fc.weight"]
+    assert loaded.count_nonzero() == 8
