@@ -163,6 +163,19 @@ class Rounding(nn.Module):
         return Output((self.body(images) == self.dense).float())
 
 
+class Strict(nn.Module):
+    """Takes no other values, as `view` takes no other order in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Rounding()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if not (values := self.body(images).values).all():
+            raise RuntimeError
+        return values
+
+
 class Imaginary(nn.Module):
     """Gives the values of `Rounding` as the imaginary part of complex numbers."""
 
@@ -179,7 +192,7 @@ def test_outputs_of_any_kind_are_compared() -> None:
     growing = Growing()
     accelerate(growing)
     assert not replaced(growing)
-    for net, values in ((Rounding(), "values"), (Imaginary(), "imag")):
+    for net, values in ((Rounding(), "values"), (Imaginary(), "imag"), (Strict(), "real")):
         accelerate(net)
         with torch.no_grad():
             assert getattr(net(IMAGES), values).all()
@@ -262,6 +275,23 @@ def test_a_plan_of_something_else_is_refused(
     assert not replaced(net)
 
 
+@pytest.mark.parametrize(
+    ("find", "put", "words"),
+    [
+        ('"csr": ', '"dcsr": ', "no seconds of csr"),
+        ('"seconds": [', '"seconds": [[1, 2],', "other"),
+    ],
+)
+def test_a_plan_that_contradicts_itself_is_refused(
+    tmp_path: Path, find: str, put: str, words: str
+) -> None:
+    made, path = accelerate(pruned()), tmp_path / "plan.json"
+    made.save(path)
+    path.write_text(path.read_text().replace(find, put))
+    with pytest.raises(FailureError, match=f"no plan of this version of accelerate .*{words}"):
+        accelerate(pruned(), plan=path)
+
+
 @pytest.mark.parametrize("text", ["{}", "[]", '{"format": 2}', "no"])
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
@@ -303,6 +333,19 @@ def test_arguments_may_be_given_by_name() -> None:
             return {"logits": self.body(images)}
 
     assert len(accelerate(Named(), {"images": IMAGES}).layers) == 4
+
+
+def test_a_named_tuple_is_one_argument() -> None:
+    class OfPacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = perceptron()
+
+        def forward(self, packed: nn.utils.rnn.PackedSequence) -> torch.Tensor:
+            return self.body(packed.data)
+
+    packed = nn.utils.rnn.pack_sequence([ROWS[0], ROWS[1, :2]])
+    assert len(accelerate(OfPacked(), packed).layers) == 2
 
 
 class Viewed(nn.Module):

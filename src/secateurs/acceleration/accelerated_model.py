@@ -52,7 +52,8 @@ def accelerate(
     Args:
         model: the network, pruned.
         example_input: what the model is called with: a tensor, a tuple of arguments, a dict of
-            keyword arguments, or a list of such examples of several shapes.
+            keyword arguments, or a list of such examples of several shapes. A named tuple is one
+            argument.
         threads: how many threads of the CPU the model will use; default those of torch now.
         margin: the part of a layer's time that must be saved for it to be replaced, from 0 to 1.
         tolerance: how far outputs may be from the dense ones, relative to the largest; sums are

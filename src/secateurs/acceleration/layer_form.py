@@ -27,6 +27,8 @@ class LayerForm:
         dilation: of a convolution.
         padding: as `torch.nn.functional.pad` takes it; empty if there is none.
         groups: of a convolution.
+        channels_last: whether a convolution's weight has its channels last in memory; its output
+            has then, too.
     """
 
     matrix: Tensor
@@ -35,6 +37,7 @@ class LayerForm:
     dilation: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
     groups: int = 1
+    channels_last: bool = False
 
     @property
     def is_convolution(self) -> bool:
@@ -83,6 +86,8 @@ def _why_not_weight(weight: Tensor | None) -> str:
         return "its weight is a tensor subclass"
     if weight.is_meta:
         return "it is on the meta device and has no values: load the weights first"
+    if weight.layout != torch.strided:
+        return "its weight is stored as a sparse tensor: use to_dense() of it"
     if weight.is_inference():
         return "its weight was made in inference mode, where changes cannot be noticed"
     return "" if weight.numel() else "it has no weights"
@@ -108,6 +113,7 @@ def form_of(module: nn.Module) -> LayerForm:
         layer.dilation,
         padding if any(padding) else (),
         layer.groups,
+        weight.stride(1) == 1 and weight.stride(-1) == weight.shape[1] > 1,
     )
 
 

@@ -127,7 +127,7 @@ def examples_of(given: Any) -> list[Example]:
 
 
 def _example_of(given: Any) -> Example:
-    if isinstance(given, tuple):
+    if isinstance(given, tuple) and not hasattr(given, "_fields"):  # a named tuple is one argument
         return Example(cast(tuple[Any, ...], given))
     if isinstance(given, Mapping):
         return Example((), dict(cast(Mapping[str, Any], given)))
