@@ -61,6 +61,12 @@ def moved(images: Tensor, device: torch.device, dtype: torch.dtype | None) -> Te
     return images.to(device, wanted, non_blocking=device.type == "cuda")
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` returned the module, or ``compile()`` of the module was called."""
+    returned = type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
+    return returned or module._compiled_call_impl is not None
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Generator[None]:
     """The model in evaluation mode for a ``with`` block; each module's own mode afterwards."""

@@ -80,12 +80,21 @@ def test_every_kernel_gives_what_the_dense_layer_gives(
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_images_with_channels_last_give_images_with_channels_last(count: int) -> None:
-    layer = pruned(lambda: nn.Conv2d(4, 5, 3, padding=1))
-    values = torch.randn(count, 4, 5, 6).contiguous(memory_format=torch.channels_last)
-    for kernel in kernels_for(form_of(layer), tuple(values.shape)).values():
-        output = kernel()(values, layer.get_parameter("bias"))
-        assert is_close(layer(values), output, 1e-6)
+@pytest.mark.parametrize("of_weight", [True, False])
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_outputs_have_channels_last_where_those_of_the_dense_layer_have(
+    kernel_size: int, of_weight: bool, count: int
+) -> None:
+    layer = pruned(lambda: nn.Conv2d(4, 5, kernel_size, padding=1))
+    values = torch.randn(count, 4, 5, 6)
+    if of_weight:
+        layer.to(memory_format=torch.channels_last)
+    else:
+        values = values.contiguous(memory_format=torch.channels_last)
+    for name, kernel in kernels_for(form_of(layer), tuple(values.shape)).items():
+        output, expected = kernel()(values, layer.get_parameter("bias")), layer(values)
+        assert is_close(expected, output, 1e-6)
+        assert output.stride() == expected.stride(), name
         assert output.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -101,15 +110,26 @@ class Doubled(nn.Linear):
         return 2 * super().forward(values)
 
 
+def sparsely_stored() -> nn.Module:
+    layer = nn.Linear(2, 2)
+    layer.weight = nn.Parameter(layer.weight.detach().to_sparse())
+    return layer
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
         (lambda: nn.Linear(2, 2), ""),
         (lambda: Doubled(2, 2), "forward of its own"),
-        (lambda: nn.ConvTranspose2d(2, 2, 1), "forward of its own"),
-        (lambda: nn.LSTM(2, 2), "forward of its own"),
+        (lambda: nn.ConvTranspose2d(2, 2, 1), "ConvTranspose2d have no sparse kernel"),
+        (lambda: nn.LSTM(2, 2), "LSTM have no sparse kernel"),
+        (lambda: nn.LazyLinear(2), "not initialised yet: run one forward pass"),
+        (lambda: nn.Linear(2, 2, device="meta"), "on the meta device and has no values"),
+        (lambda: nn.Linear(0, 2), "no weights"),
+        (sparsely_stored, "stored as a sparse tensor"),
         (lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"), "pads"),
-        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "computed"),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "its weight is computed"),
+        (lambda: nn.utils.prune.random_unstructured(nn.Linear(2, 2), "bias", 1), "its bias is"),
     ],
 )
 def test_layers_that_compute_something_else_are_left(make: Make, why: str) -> None:

@@ -272,6 +272,8 @@ def test_layers_that_torch_quantised_are_counted() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sc.select(model, 0.5, include="fc")
+    with pytest.raises(sc.InvalidArgumentError, match=r"weights of 0, 1 are quantised.*before it"):
+        sc.select(part, 0.5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -168,6 +168,17 @@ def test_a_layer_that_is_called_twice_is_left() -> None:
     assert torch.equal(model.again.weight, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_scripted_part_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    part = torch.jit.trace(nn.Linear(8, 4), torch.ones(1, 8))
+    model = sc.global_prune(nn.Sequential(nn.Linear(4, 8), part), 0.5, include="0")
+    before = part.weight.clone()
+    (done,) = sc.repair(model, torch.randn(40, 4), ["reconstruct"])
+    assert done.loss[1] < done.loss[0]
+    assert torch.equal(part.weight, before)
+
+
 def test_few_images() -> None:
     with pytest.warns(RepairWarning, match=r"^7\.weight has 24 inputs, .* 5 values"):
         sc.repair(pruned_network(), images(5), ["reconstruct"])
@@ -181,6 +192,12 @@ def infinite() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     nn.init.constant_(model[0].bias, float("inf"))
     return sc.global_prune(model, 0.5)
+
+
+def compiled() -> nn.Module:
+    model = linear()
+    model.compile()
+    return model
 
 
 @pytest.mark.parametrize(
@@ -199,6 +216,7 @@ def infinite() -> nn.Module:
         (pruned_network, images() * torch.nan, ["batchnorm"], "a calibration image holds NaN"),
         (pruned_network, images(1), ["distill"], "needs two images"),
         (linear, torch.ones(4, 4), ["batchnorm"], "no BatchNorm layer .* out of steps"),
+        (compiled, torch.ones(4, 4), ["reconstruct"], "the model is compiled, .*before"),
         (infinite, torch.ones(4, 4), ["reconstruct"], r"comes out of 0\.weight is NaN or infinite"),
         (infinite, torch.ones(4, 4), ["distill"], "dense network's outputs are NaN or infinite"),
         (

@@ -103,6 +103,8 @@ def test_recurrent_weights_are_refused_by_name(cls: Any) -> None:
 @pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, torch.ones(1, 4))])
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_scripted_parts(make: Any, prune_type: str) -> None:
+    with pytest.raises(sc.InvalidArgumentError, match="the model is scripted or traced"):
+        sc.Diversified(make(nn.Linear(4, 4)), 0.5, 0.5, prune_type=prune_type)
     model = nn.Sequential(nn.Linear(4, 4), make(nn.Linear(4, 4)))
     with pytest.raises(sc.InvalidArgumentError, match=r"1\.weight.*scripted or traced.*exclude="):
         sc.Diversified(model, 0.5, 0.5, prune_type=prune_type, layers="all", include="1.weight")

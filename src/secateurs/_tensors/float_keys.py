@@ -89,4 +89,4 @@ def score_of(key: int, dtype: torch.dtype) -> float:
     """Turn a key back into its score."""
     form = _FORMATS[dtype]
     bits = key if key >= 0 else key ^ form.magnitude
-    return torch.tensor(bits, dtype=form.integer).view(dtype).item()
+    return torch.tensor(bits, dtype=form.integer, device="cpu").view(dtype).item()

@@ -52,7 +52,8 @@ def accelerate(
     Args:
         model: the network, pruned.
         example_input: what the model is called with: a tensor, a tuple of arguments, a dict of
-            keyword arguments, or a list of such examples of several shapes.
+            keyword arguments, or a list of such examples of several shapes. A named tuple is one
+            argument.
         threads: how many threads of the CPU the model will use; default those of torch now.
         margin: the part of a layer's time that must be saved for it to be replaced, from 0 to 1.
         tolerance: how far outputs may be from the dense ones, relative to the largest; sums are
@@ -176,12 +177,18 @@ class Acceleration:
         contents = ModelContents(self.model)
         with changing(self.model), thread_count(threads), torch.no_grad():
             refuse_model(contents)
+            layers, left = plain_layers(contents)
+            refuse_unpruned(layers, left)
             with evaluation_mode(self.model):
-                self._choose(contents, threads, plan)
+                self._choose(layers, left, threads, plan)
 
-    def _choose(self, contents: ModelContents, threads: int, plan: Plan | None) -> None:
-        layers, self.left = plain_layers(contents)
-        refuse_unpruned(layers, self.left)
+    def _choose(
+        self,
+        layers: list[tuple[str, nn.Module]],
+        left: dict[str, str],
+        threads: int,
+        plan: Plan | None,
+    ) -> None:
         device = device_of(self.model)
         choice = KernelChoice(
             self.model,
@@ -192,6 +199,12 @@ class Acceleration:
             margin=self._margin,
             tolerance=self._tolerance,
         )
+        called = {name for name, _ in choice.timings}
+        self.left = left | {
+            name: "the example does not call it as a layer"
+            for name, _ in layers
+            if name not in called
+        }
         here = machine(device, threads)
         shapes = tuple(map(str, self._examples))
         if plan is not None:
@@ -228,7 +241,13 @@ def refuse_unpruned(layers: list[tuple[str, nn.Module]], left: Mapping[str, str]
     weights = [module._parameters["weight"] for _, module in layers]
     if any(bool((weight == 0).any()) for weight in weights if weight is not None):
         return
-    others = f"; left are {', '.join(f'{n} ({why})' for n, why in left.items())}" if left else ""
+    if not layers and not left:
+        raise InvalidArgumentError(
+            "the model has no zeros to make use of, since it has no linear layer or convolution "
+            "(in an exported program they are functions): accelerate the model it was made from"
+        )
+    reasons = ", ".join(f"{name or 'the model'} ({why})" for name, why in left.items())
+    others = f"; left are {reasons}" if left else ""
     raise InvalidArgumentError(
         "the model has no zeros to make use of: prune it first, as by "
         f"secateurs.global_prune(model, 0.9), or load weights that were pruned{others}"

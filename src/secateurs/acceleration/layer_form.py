@@ -7,9 +7,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from secateurs.parameters.layer_kinds import EVERY_KIND, Conv1D
 from secateurs.parameters.model_contents import ModelContents
+
+_WITH_KERNELS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class LayerForm:
         dilation: of a convolution.
         padding: as `torch.nn.functional.pad` takes it; empty if there is none.
         groups: of a convolution.
+        channels_last: whether a convolution's weight has its channels last in memory; its output
+            has then, too.
     """
 
     matrix: Tensor
@@ -32,6 +37,7 @@ class LayerForm:
     dilation: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
     groups: int = 1
+    channels_last: bool = False
 
     @property
     def is_convolution(self) -> bool:
@@ -55,19 +61,36 @@ class LayerForm:
 
 def why_not_form(module: nn.Module) -> str:
     """Why a layer is left as it is; empty if `form_of` describes it."""
+    if not isinstance(module, _WITH_KERNELS):
+        return f"layers of type {type(module).__name__} have no sparse kernel"
     if not _is_plain(module):
         return "its class has a forward of its own"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
-    if module._parameters.get("weight") is None:
-        return "its weight is computed: remove its parametrization or torch.nn.utils.prune first"
-    if type(module._parameters["weight"]) is not nn.Parameter:
-        return "its weight is a tensor subclass"
-    if cast(Tensor, module._parameters["weight"]).is_inference():
-        return "its weight was made in inference mode, where changes cannot be noticed"
+    why = _why_not_weight(module._parameters.get("weight"))
+    if why:
+        return why
+    if "bias" not in module._parameters:
+        return "its bias is computed: remove its parametrization or torch.nn.utils.prune first"
     if getattr(module, "padding_mode", "zeros") != "zeros":
         return "it pads with other values than zeros"
     return ""
+
+
+def _why_not_weight(weight: Tensor | None) -> str:
+    if weight is None:
+        return "its weight is computed: remove its parametrization or torch.nn.utils.prune first"
+    if isinstance(weight, UninitializedParameter):
+        return "it is not initialised yet: run one forward pass of the lazy model first"
+    if type(weight) is not nn.Parameter:
+        return "its weight is a tensor subclass"
+    if weight.is_meta:
+        return "it is on the meta device and has no values: load the weights first"
+    if weight.layout != torch.strided:
+        return "its weight is stored as a sparse tensor: use to_dense() of it"
+    if weight.is_inference():
+        return "its weight was made in inference mode, where changes cannot be noticed"
+    return "" if weight.numel() else "it has no weights"
 
 
 def form_of(module: nn.Module) -> LayerForm:
@@ -78,7 +101,11 @@ def form_of(module: nn.Module) -> LayerForm:
     if isinstance(module, nn.Linear):
         return LayerForm(weight)
     layer = cast(Any, module)
-    padding = tuple(layer._reversed_padding_repeated_twice)
+    padding = tuple(
+        layer._reversed_padding_repeated_twice
+        if isinstance(layer.padding, str)
+        else (size for one in reversed(layer.padding) for size in (one, one))
+    )
     return LayerForm(
         _ungrouped(weight, layer.groups).flatten(1),
         layer.kernel_size,
@@ -86,6 +113,7 @@ def form_of(module: nn.Module) -> LayerForm:
         layer.dilation,
         padding if any(padding) else (),
         layer.groups,
+        weight.stride(1) == 1 and weight.stride(-1) == weight.shape[1] > 1,
     )
 
 
@@ -126,6 +154,7 @@ def to_csr(matrix: Tensor) -> Tensor:
             sparse.col_indices().to(index),
             sparse.values(),
             matrix.shape,
+            device=matrix.device,  # whatever torch.set_default_device says
         )
 
 

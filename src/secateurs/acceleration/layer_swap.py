@@ -9,6 +9,7 @@ import copyreg
 import warnings
 from collections.abc import Callable
 from functools import cache, wraps
+from operator import itemgetter
 from typing import Any, Protocol, cast
 
 import torch
@@ -30,6 +31,8 @@ DENSE_SINCE = {
     "autocast": "autocast is on: accelerate the model in the dtype that it runs in",
     "weights": "the weights were changed, replaced or moved since accelerate: call refresh() of "
     "what accelerate returned",
+    "layer": "the stride, padding, dilation, groups or bias of a layer was replaced since "
+    "accelerate: call refresh() of what accelerate returned",
     "input": "the input has another dtype or device than the example that was measured: call "
     "accelerate with such an example",
     "threads": "the number of threads is not the one that was measured: call torch.set_num_threads "
@@ -63,7 +66,7 @@ class Conditions:
 
 
 class Replacement(Protocol):
-    """What stands in for the forward of a layer."""
+    """What replaces the forward of a layer."""
 
     def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
         """The layer's output.
@@ -93,6 +96,7 @@ class FastLayer:
         self.weight = cast(Tensor, module._parameters["weight"])
         # It shares the weight's memory, and so keeps that from being freed and used for others.
         self._values, self._version = self.weight.detach(), self.weight._version
+        self._geometry = _geometry_of(module)
         self.is_stale = False
         self.kernels: dict[torch.Size, Kernel | None] = {}
 
@@ -114,6 +118,8 @@ class FastLayer:
         weight = module._parameters.get("weight")
         if not self.is_current(weight):
             return conditions.dense("weights")
+        if "bias" not in module._parameters or _geometry_of(module) != self._geometry:
+            return conditions.dense("layer")
         if torch.is_grad_enabled() and _needs_gradients(values, *module._parameters.values()):
             return conditions.dense("gradients")
         if values.dtype != self.weight.dtype or values.device != self.weight.device:
@@ -144,6 +150,15 @@ class FastLayer:
             and weight._version == self._version
             and weight.is_set_to(self._values)
         )
+
+
+_read_geometry = itemgetter("stride", "padding", "dilation", "groups", "padding_mode")
+
+
+def _geometry_of(module: nn.Module) -> object:
+    """What the forward of a convolution reads besides its parameters; None for a linear layer."""
+    attributes = vars(module)
+    return _read_geometry(attributes) if "stride" in attributes else None
 
 
 def install(module: nn.Module, fast: Replacement) -> None:

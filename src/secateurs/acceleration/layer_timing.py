@@ -76,7 +76,7 @@ class LayerTiming:
 
 def table_text(timings: Sequence[LayerTiming]) -> str:
     """The timings as a table in plain text; seconds are in microseconds."""
-    lines = [("layer", "input", "zeros", "chosen", "dense us", "us", "gain")]
+    rows = [("layer", "input", "zeros", "chosen", "dense us", "us", "gain")]
     for one in timings:
         shown = one.as_dict()
         dense, fast = (
@@ -84,15 +84,15 @@ def table_text(timings: Sequence[LayerTiming]) -> str:
         )
         gain = f"{one.gain:.2f}x" if one.seconds else ""
         zeros = f"{one.zeros:.1%}"
-        lines.append((one.name, shown["input"], zeros, one.chosen, dense, fast, gain))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = (0, 1, 3)  # text, not numbers
+        rows.append((one.name, shown["input"], zeros, one.chosen, dense, fast, gain))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    texts = (0, 1, 3)  # the columns that are no numbers
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if i in texts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for line in lines
+        for row in rows
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import torch
@@ -53,39 +53,33 @@ class SeenInput:
     def random(self) -> Tensor:
         """An input of this kind, of standard normal values, the same at each call."""
         source = torch.Generator().manual_seed(0)
-        values = torch.randn(self.shape, generator=source, dtype=torch.float32)
+        # On the CPU as the generator is, whatever torch.set_default_device says.
+        values = torch.randn(self.shape, generator=source, dtype=torch.float32, device="cpu")
         empty = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
         return empty.copy_(values)
 
 
-class _Observer:
-    """Stands in for what replaces a layer's forward, and notes its inputs."""
-
-    def __init__(self) -> None:
-        self.calls: dict[torch.Size, SeenInput] = {}
-        self.counts: dict[torch.Size, int] = {}
-
-    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
-        if type(values) is Tensor and values.layout == torch.strided:
-            shape = values.shape
-            strides = values.stride() if min(values.stride(), default=1) > 0 else ()
-            strides = strides or torch.empty(shape, device="meta").stride()  # of expanded inputs
-            self.calls[shape] = SeenInput(shape, strides, values.dtype, values.device)
-            self.counts[shape] = self.counts.get(shape, 0) + 1
-        return forward(module, values)
-
-
-@dataclass(frozen=True)
 class Calls:
-    """The calls of a layer for one example.
+    """The calls of a layer for one example, noted when it is installed in the layer.
 
     Attributes:
         inputs: by shape.
         counts: how often each is called.
     """
 
-    inputs: Mapping[torch.Size, SeenInput]
-    counts: Mapping[torch.Size, int]
+    def __init__(self) -> None:
+        self.inputs: dict[torch.Size, SeenInput] = {}
+        self.counts: dict[torch.Size, int] = {}
+
+    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
+        """Note the input, and run the layer's own forward."""
+        if type(values) is Tensor and values.layout == torch.strided:
+            shape = values.shape
+            strides = values.stride() if min(values.stride(), default=1) > 0 else ()
+            strides = strides or torch.empty(shape, device="meta").stride()  # of expanded inputs
+            self.inputs[shape] = SeenInput(shape, strides, values.dtype, values.device)
+            self.counts[shape] = self.counts.get(shape, 0) + 1
+        return forward(module, values)
 
 
 def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str, Calls]:
@@ -93,26 +87,26 @@ def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str
 
     Args:
         model: the network, in evaluation mode.
-        layers: the layers to look at, with their names.
+        layers: the layers to watch, with their names.
         example: what the model is called with.
 
     Raises:
         InvalidArgumentError: the model does not take the example.
     """
-    observers = {name: _Observer() for name, _ in layers}
+    calls = {name: Calls() for name, _ in layers}
     with ExitStack() as stack:
         for name, module in layers:
             stack.callback(uninstall, module)
-            install(module, observers[name])
+            install(module, calls[name])
         try:
             example.run(model)
-        except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        except Exception as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InvalidArgumentError(
                 f"the model does not take the example input ({example}): {why}; give what it is "
                 "called with: a tensor, a tuple of arguments, or a dict of keyword arguments"
             ) from error
-    return {name: Calls(o.calls, o.counts) for name, o in observers.items() if o.calls}
+    return {name: seen for name, seen in calls.items() if seen.counts}
 
 
 def examples_of(given: Any) -> list[Example]:
@@ -133,7 +127,7 @@ def examples_of(given: Any) -> list[Example]:
 
 
 def _example_of(given: Any) -> Example:
-    if isinstance(given, tuple):
+    if isinstance(given, tuple) and not hasattr(given, "_fields"):  # a named tuple is one argument
         return Example(cast(tuple[Any, ...], given))
     if isinstance(given, Mapping):
         return Example((), dict(cast(Mapping[str, Any], given)))
@@ -141,12 +135,15 @@ def _example_of(given: Any) -> Example:
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
-    """All tensors in nested tuples, lists and mappings, in order."""
+    """All tensors in nested tuples, lists, mappings and dataclasses, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for inner in cast(Mapping[Any, Any], value).values():
             yield from tensors_in(inner)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name))
     elif isinstance(value, list | tuple):
         for inner in cast(Sequence[Any], value):
             yield from tensors_in(inner)

@@ -6,17 +6,19 @@ from torch import nn
 from secateurs.acceleration.layer_swap import fast_layer
 from secateurs.errors import InvalidArgumentError
 from secateurs.originals.module_state import masks_of
+from secateurs.outputs import is_compiled
 from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.weight_counts import quantised_layers
 
-_QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
+_OBSERVERS = ("torch.ao.quantization.observer", "torch.ao.quantization.fake_quantize")
 
 
 def refuse_model(contents: ModelContents) -> None:
     """Refuse a model whose layers cannot be replaced, or are replaced already.
 
     Raises:
-        InvalidArgumentError: it is scripted, compiled, quantised, distributed, a surrogate, pruned
-            in its backward pass, or accelerated.
+        InvalidArgumentError: it is scripted, compiled, quantised or prepared for that, distributed,
+            a surrogate, pruned in its backward pass, or accelerated.
     """
     if "_proxied" in vars(contents.model):
         raise InvalidArgumentError(
@@ -28,6 +30,12 @@ def refuse_model(contents: ModelContents) -> None:
         if why:
             where = f"{name} of the model" if name else "the model"
             raise InvalidArgumentError(f"{where} {why}")
+    quantised = next(quantised_layers(contents), None)
+    if quantised is not None:
+        raise InvalidArgumentError(
+            f"{quantised[0] or 'the model'} is quantised, so its weights are packed integers: "
+            "accelerate the floating-point model, or keep the quantised one"
+        )
     contents.refuse_ranks(
         "accelerate", "hand in the plain model (of DistributedDataParallel, .module)", copies=True
     )
@@ -36,15 +44,14 @@ def refuse_model(contents: ModelContents) -> None:
 def _why_not(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         return "is scripted or traced: call accelerate before torch.jit.script or torch.jit.trace"
-    wrapped = type(module).__name__ == "OptimizedModule" and hasattr(module, "_orig_mod")
-    if wrapped or module._compiled_call_impl is not None:
+    if is_compiled(module):
         return (
             "is compiled, and compiled code runs dense: accelerate the model without torch.compile"
         )
-    if type(module).__module__.startswith(_QUANTISED):
+    if any(cls.__module__.startswith(_OBSERVERS) for cls in type(module).__mro__):
         return (
-            "is quantised, so its weights are packed integers: accelerate the floating-point "
-            "model, or keep the quantised one"
+            "observes values for quantisation, and would take the example for calibration data: "
+            "accelerate the model from before torch.ao.quantization.prepare"
         )
     if masks_of(module):
         return (
@@ -52,5 +59,8 @@ def _why_not(module: nn.Module) -> str:
             "restore(model), and global_prune"
         )
     if fast_layer(module) is not None:
-        return "is accelerated already: call restore() of what accelerate returned, or refresh()"
+        return (
+            "is accelerated already: call restore() or refresh() of what accelerate returned; if "
+            "that is lost, copy.deepcopy(model) is plain"
+        )
     return ""

@@ -13,7 +13,7 @@ import torch
 from secateurs._io.json_objects import BrokenJSONError, as_list, as_object, read_object_file
 from secateurs._io.text import printable
 from secateurs._validation import check_path
-from secateurs.acceleration.layer_timing import LayerTiming
+from secateurs.acceleration.layer_timing import DENSE, LayerTiming
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.provenance import device_name
 from secateurs.results.durable import replace_files
@@ -58,15 +58,19 @@ class Plan:
         try:
             if values["format"] != _FORMAT:
                 raise BrokenJSONError(f"it has format {values['format']!r}")
-            return cls(
+            plan = cls(
                 {str(name): str(value) for name, value in as_object(values["machine"]).items()},
                 tuple(_timing(as_object(layer)) for layer in as_list(values["layers"])),
                 tuple(map(str, as_list(values["examples"]))),
                 tuple((float(d), float(f)) for d, f in as_list(values["seconds"])),
             )
+            if len(plan.seconds) != len(plan.examples):
+                raise BrokenJSONError("it has other examples than seconds")
+            return plan
         except (BrokenJSONError, KeyError, TypeError, ValueError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise FailureError(
-                f"{printable(Path(path))} is no plan of this version of accelerate ({error!r}): "
+                f"{printable(Path(path))} is no plan of this version of accelerate ({why}): "
                 "leave plan out, and save the new one"
             ) from error
 
@@ -119,6 +123,9 @@ def _processor() -> str:
 
 def _timing(values: dict[str, Any]) -> LayerTiming:
     seconds = {str(name): float(s) for name, s in as_object(values["seconds"]).items()}
+    chosen = str(values["chosen"])
+    if chosen != DENSE and not {DENSE, chosen} <= seconds.keys():
+        raise BrokenJSONError(f"it has no seconds of {chosen}")
     return LayerTiming(
         str(values["name"]),
         str(values["layer"]),
@@ -127,7 +134,7 @@ def _timing(values: dict[str, Any]) -> LayerTiming:
         int(values["kept"]),
         int(values["calls"]),
         seconds,
-        str(values["chosen"]),
+        chosen,
     )
 
 

@@ -107,7 +107,7 @@ class _ConvolutionKernel(Kernel):
         """As `Kernel.compute`."""
         images = F.pad(values, self._form.padding) if self._form.padding else values
         output = self.convolve(images.contiguous(), bias)
-        return output.contiguous(memory_format=_format_of(values))
+        return output.contiguous(memory_format=_format_of(values, self._form))
 
     @abstractmethod
     def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class SmallerLayer(Kernel):
         axis = 1 if self._form.is_convolution else values.dim() - 1
         few = values if self._all_columns else values.index_select(axis, self.columns)
         small = self._layer(few, bias if self._all_rows else bias[self.rows])
-        layout = _format_of(values)
+        layout = _format_of(values, self._form)
         if self._all_rows:
             return small.contiguous(memory_format=layout)
         shape = list(small.shape)
@@ -286,8 +286,9 @@ def _is_two_of_four(matrix: Tensor) -> bool:
     return bool(((matrix.reshape(-1, 4) != 0).sum(1) <= 2).all())
 
 
-def _format_of(values: Tensor) -> torch.memory_format:
-    """Whether the channels of images come last in memory."""
-    last = values.dim() == 4 and not values.is_contiguous()
-    last = last and values.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+def _format_of(values: Tensor, form: LayerForm) -> torch.memory_format:
+    """The order in memory that torch gives a layer's output for an input."""
+    if len(form.kernel) != 2:
+        return torch.contiguous_format
+    last = values.is_contiguous(memory_format=torch.channels_last) and not values.is_contiguous()
+    return torch.channels_last if last or form.channels_last else torch.contiguous_format

@@ -42,6 +42,6 @@ def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
     size, seed = parse_epsilon(eps), check_seed("seed", seed)
     noisy = images.detach().clone()
     for index, image in enumerate(noisy):
-        up = torch.rand(image.shape, generator=generator_at(seed, index)) < 0.5
+        up = torch.rand(image.shape, generator=generator_at(seed, index), device="cpu") < 0.5
         image += torch.where(up, size, -size).to(image)
     return noisy.clamp_(0, 1)

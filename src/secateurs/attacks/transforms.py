@@ -47,7 +47,8 @@ class InputDiversity:
         self, height: int, width: int, generator: torch.Generator
     ) -> tuple[Extent, Extent] | None:
         """Draw the vertical and the horizontal extent; None leaves images as they are."""
-        apply, share, down, across = torch.rand(4, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(4, generator=generator, dtype=torch.float64, device="cpu")
+        apply, share, down, across = drawn
         if apply >= self.probability:
             return None
         return self._extent(height, share, down), self._extent(width, share, across)
@@ -98,7 +99,7 @@ def others(count: int, generator: torch.Generator) -> Tensor:
 
     In a random cyclic order of the images, each gets the next one. A single image gets itself.
     """
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=generator, device="cpu")
     return torch.empty_like(order).scatter_(0, order, order.roll(-1))
 
 

@@ -134,9 +134,11 @@ def _read(stored: StoredFile, buffers: Buffers) -> Mapping[str, Tensor]:
 def _filled(path: Path, entry: Entry, fill: Callable[[Entry, Array], None]) -> Tensor:
     """A new tensor, whose bytes ``fill`` writes."""
     if entry.dtype not in DTYPES:
-        raise FailureError(f"{entry.name} in {path} has dtype {entry.dtype}, which torch has not")
+        raise FailureError(
+            f"{entry.name} in {path} has dtype {entry.dtype}, which torch does not have"
+        )
     try:
-        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="cpu")
     except RuntimeError as error:
         raise FailureError(
             f"cannot load {path}: {entry.name} needs {entry.nbytes:,} bytes of memory, which "

@@ -119,14 +119,14 @@ class RandomKeys(Keys):
 
     def __init__(self, weights: Sequence[Weight], generator: torch.Generator):
         super().__init__(torch.float64, signed=False)
-        self._numbers = torch.empty(BLOCK, dtype=torch.float64)
+        self._numbers = torch.empty(BLOCK, dtype=torch.float64, device="cpu")
         self._generator = torch.Generator()
         self._states: dict[tuple[str, str], torch.Tensor] = {}
         for weight in weights:
             self._states[str(weight.path), weight.entry.name] = generator.get_state()
             for start in range(0, weight.units, weight.block):
                 count = min(weight.block, weight.units - start)
-                torch.rand(count, generator=generator, out=self._numbers[:count])
+                torch.rand(count, generator=generator, out=self._numbers[:count], device="cpu")
 
     def begin(self, weight: Weight) -> None:
         """Go back to the state from which this weight's scores were drawn."""
@@ -134,7 +134,8 @@ class RandomKeys(Keys):
 
     def next_keys(self, count: int) -> Array:
         """The keys of the next ``count`` scores."""
-        numbers = torch.rand(count, generator=self._generator, out=self._numbers[:count])
+        out = self._numbers[:count]
+        numbers = torch.rand(count, generator=self._generator, out=out, device="cpu")
         return numbers.view(key_integer(self.dtype)).numpy()
 
 
@@ -158,7 +159,7 @@ class CriterionKeys(Keys):
 
     def begin(self, weight: Weight) -> None:
         """Read and score a weight."""
-        values = torch.empty(weight.entry.shape, dtype=FLOATS[weight.entry.dtype])
+        values = torch.empty(weight.entry.shape, dtype=FLOATS[weight.entry.dtype], device="cpu")
         with self._buffers.reader(weight.path) as reader:
             reader.whole(weight.entry, values.view(-1).view(torch.uint8).numpy())
         module = nn.Module()
@@ -191,7 +192,8 @@ def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
     keys.begin(weight)
     if not isinstance(keys, MagnitudeKeys):
         return np.concatenate([block.copy() for block in _in_order(weight, keys)])
-    entry, sums = weight.entry, torch.zeros(weight.units, dtype=torch.float64)
+    entry = weight.entry
+    sums = torch.zeros(weight.units, dtype=torch.float64, device="cpu")
     for grid in weight.grids():
         values = reader.elements(entry, grid.start, grid.stop)
         numbers = keys.numbers(weight, values, grid.start).view(grid.rows, grid.columns)

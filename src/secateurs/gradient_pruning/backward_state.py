@@ -19,10 +19,8 @@ class BackwardState:
         scratch: what its masked weights are written into.
 
     Attributes:
-        masked_gradient: what was handed in.
-        scratch: what was handed in.
         needs_mode: by training mode, whether its own ``forward`` hands masked weights to functions.
-        pruned: of a convolution or a linear layer, its weight and mask in the last call.
+        pruned: the weight and mask of a convolution or a linear layer in its last call.
     """
 
     def __init__(self, masked_gradient: bool, scratch: Scratch):

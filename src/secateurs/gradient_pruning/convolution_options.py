@@ -9,7 +9,7 @@ from secateurs.errors import InvalidArgumentError
 
 
 def each_dimension(value: int | Sequence[int], dims: int) -> list[int]:
-    """A value of each dimension, of which one stands for all."""
+    """The value of each dimension; a single one is that of all."""
     values = [value] if isinstance(value, int) else list(value)
     return values * dims if len(values) == 1 else values
 
@@ -21,7 +21,7 @@ def padded(
     stride: list[int],
     dilation: list[int],
 ) -> tuple[Tensor, list[int]]:
-    """Turn ``padding`` into one number for each dimension; pad ``x`` if its sides differ."""
+    """The padding as one number for each dimension; ``x`` is padded if its two sides differ."""
     if not isinstance(padding, str):
         return x, each_dimension(padding, len(kernel))
     if padding == "valid":

@@ -38,7 +38,7 @@ def direct_forward(base: type[nn.Module]) -> DirectForward | None:
         base: the class of a module before its backward pass was pruned.
 
     Returns:
-        A function of the layer and its input, which gives None where another way must be taken.
+        A function of the layer and its input; None where the function mode must be used instead.
     """
     if inspect.getattr_static(base, "weight", None) is not None:
         return None
@@ -53,7 +53,7 @@ def direct_forward(base: type[nn.Module]) -> DirectForward | None:
 
 
 def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
-    # Python's own work takes a good part of a small layer's time, so it is little here.
+    # Little Python here: of a small layer's time it takes much.
     def call(module: nn.Module, x: Tensor) -> Tensor | None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or transforms_active():
             return None
@@ -128,13 +128,16 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     return F.linear(x, weight, bias)
 
 
-def _masked_linear(module: Any, x: Tensor, pruned: BackwardWeight) -> Tensor:
+def _sparse_for(x: Tensor, pruned: BackwardWeight) -> Any:
+    """The pattern of the mask, of the kind that the layer takes; None if it does not pay for x."""
     sparse = pruned.sparse if is_plain(x) else None
-    if not isinstance(sparse, SparsePattern) or not sparse.pays(x, pruned.weight):
-        sparse = None
+    return sparse if sparse is not None and sparse.pays(x, pruned.weight) else None
+
+
+def _masked_linear(module: Any, x: Tensor, pruned: BackwardWeight) -> Tensor:
     return linear(
         x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
-        sparse=sparse,
+        sparse=_sparse_for(x, pruned),
     )  # fmt: skip
 
 
@@ -146,12 +149,9 @@ def _masked_convolution(dims: int) -> _Masked:
         if module.padding_mode != "zeros":
             widths = module._reversed_padding_repeated_twice
             x, padding = F.pad(x, widths, mode=module.padding_mode), 0
-        sparse = pruned.sparse if is_plain(x) else None
-        pays = isinstance(sparse, SparseKernels) and sparse.pays(x, pruned.weight)
-        more = {"sparse": sparse} if pays else {}
         return operation(
             x, pruned.weight, pruned.keep, _bias(module), module.stride, padding, module.dilation,
-            module.groups, masked_gradient=pruned.masked_gradient, **more,
+            module.groups, masked_gradient=pruned.masked_gradient, sparse=_sparse_for(x, pruned),
         )  # fmt: skip
 
     return call

@@ -1,8 +1,8 @@
-"""Which modules need the function mode: those that hand masked weights to functions themselves.
+"""Which modules need the function mode: those that call functions with masked weights themselves.
 
-The mode sees every function that is called, which takes longer than many a function. A first call
-under it shows which modules need it; the others only call those that hold the weights. Should such
-a module read a masked weight in a later call after all, the mode is entered there and then.
+The mode sees every function that is called, which takes longer than many of these functions. A
+first call under it shows which modules need it; the others only call modules that hold weights. If
+such a module reads a masked weight in a later call after all, the mode is entered at that moment.
 """
 
 import threading
@@ -78,7 +78,7 @@ def without_mode(module: nn.Module, forward: Callable[..., Any], args: Any, kwar
 
 
 def weight_is_read() -> None:
-    """Enter the mode in the module that runs without it: a masked weight is handed out."""
+    """Enter the mode in the module that runs without it, since a masked weight is read."""
     module = _running.module
     if module is None or _running.mode is not None or not torch.is_grad_enabled():
         return

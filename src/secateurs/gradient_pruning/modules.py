@@ -244,7 +244,7 @@ def _rebuild(base: type[nn.Module], own: tuple[str, ...], masked: bool) -> nn.Mo
 
 
 def _may_use_others(module: nn.Module) -> bool:
-    """Whether a module without masks of its own may hand masked weights to functions."""
+    """Whether a module without masks of its own may call functions with masked weights."""
     if isinstance(module, _CONTAINERS) or "forward" in vars(module):
         return False  # a ``forward`` of the instance hides that of the class
     inside = any(masks_of(child) for child in module.modules())

@@ -1,7 +1,7 @@
 """Torch's own operation, whose backward pass reads a pruned weight.
 
-An operation that torch differentiates itself saves its weight for the backward pass. A hook on what
-it saved hands over the weight times the mask instead. The gradient to the input is computed with
+An operation that torch differentiates itself saves its weight for the backward pass. A hook on the
+saved weight returns the weight times the mask instead. The gradient to the input is computed with
 that; the gradient to the weight does not depend on the weight, so it is the dense one. All else is
 torch's own code, which takes a fraction of the time of a function written in Python.
 """
@@ -197,8 +197,9 @@ def _changed(what: str, saved: Tensor) -> RuntimeError:
 def _differentiate_again(pruned: BackwardWeight, kind: Node) -> None:
     """Let the gradient to the input be a function of the pruned weight where it is differentiated.
 
-    Torch takes what a hook hands over for the weight itself, so a second derivative would flow to
-    pruned elements. So it gets the weight, and the gradient to the input is computed anew.
+    Torch differentiates as if the hook had returned the weight itself, so a second derivative would
+    flow to pruned elements. Therefore the hook returns the weight, and the gradient to the input is
+    computed anew.
     """
     node = _current_node()
 
@@ -219,7 +220,7 @@ def _flow(of_x: Tensor, kind: Node) -> Tensor:
     node: Any = of_x.grad_fn
     if kind is _CONVOLUTION:
         return node._saved_grad_output
-    if node.name() == "TBackward0":  # of an input that lies transposed in memory
+    if node.name() == "TBackward0":  # of an input that is transposed in memory
         return node.next_functions[0][0]._saved_mat2.mT
     return node._saved_self
 

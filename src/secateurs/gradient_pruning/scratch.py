@@ -10,8 +10,8 @@ class Scratch(threading.local):
     """Memory for one masked weight, which each thread has for itself.
 
     New memory of some megabytes comes from the operating system page by page, which takes longer
-    than the product that is written into it. Torch has done with a masked weight when it asks for
-    the next one, since one thread computes one node of the graph at a time.
+    than the product that is written into it. When torch asks for the next masked weight, it no
+    longer needs the one before, since one thread computes one node of the graph at a time.
 
     Args:
         largest: how many elements it has at most.
@@ -25,12 +25,12 @@ class Scratch(threading.local):
         return Scratch, (self._largest,)
 
     def like(self, tensor: Tensor) -> Tensor | None:
-        """Memory in the shape and order of a tensor, whatever is in it; None where it has none."""
+        """Memory of a tensor's shape, with any values; None if it is too large, or not on a CPU."""
         usable = tensor.device.type == "cpu" and tensor.is_contiguous()
         # Memory that is made in inference mode could not be written to outside of it.
         if not usable or tensor.numel() > self._largest or torch.is_inference_mode_enabled():
             return None
         memory = self._memory
         if memory is None or memory.dtype != tensor.dtype or memory.numel() < tensor.numel():
-            self._memory = memory = torch.empty(tensor.numel(), dtype=tensor.dtype)
+            self._memory = memory = tensor.new_empty(tensor.numel())
         return memory[: tensor.numel()].view(tensor.shape)

@@ -28,7 +28,7 @@ class SparsePattern:
         self._rows = keep.flatten().nonzero().flatten()  # the kept elements, in order of rows
         self._empty, transposed = csr_of(keep.to(dtype)), csr_of(keep.mT.contiguous())
         crow, out = transposed.crow_indices(), transposed.col_indices()
-        inputs = torch.repeat_interleave(torch.arange(keep.shape[1]), crow.diff())
+        inputs = rows_of(transposed)
         self._columns = out * keep.shape[1] + inputs  # the same elements, in order of columns
         self._crow, self._out = crow.int(), out.int()  # as MKL takes them
 
@@ -39,10 +39,7 @@ class SparsePattern:
     def to_input(self, grad: Tensor, weight: Tensor) -> Tensor:
         """The gradient to the input, (rows, in), of that to the output, (rows, out)."""
         values = weight.reshape(-1).index_select(0, self._columns)
-        size = self._shape[::-1]
-        matrix = torch.sparse_csr_tensor(
-            self._crow, self._out, values, size, check_invariants=False
-        )
+        matrix = unchecked_csr(self._crow, self._out, values, self._shape[::-1])
         return (matrix @ grad.mT.contiguous()).mT.contiguous()
 
     def to_weight(self, grad: Tensor, x: Tensor) -> Tensor:
@@ -58,6 +55,20 @@ def csr_of(matrix: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
         return matrix.to_sparse_csr()
+
+
+def rows_of(matrix: Tensor) -> Tensor:
+    """The row of each element of a matrix in compressed rows."""
+    counts = matrix.crow_indices().diff()
+    return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+
+def unchecked_csr(crow: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A matrix in compressed rows, whose indices are known to be right."""
+    device = values.device  # whatever torch.set_default_device says
+    return torch.sparse_csr_tensor(
+        crow, columns, values, size, device=device, check_invariants=False
+    )
 
 
 def multiplies(x: Tensor, weight: Tensor) -> bool:

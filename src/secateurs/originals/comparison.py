@@ -31,11 +31,11 @@ def differs(
     """
     current, original = local_of(parameter.detach()), local_of(values.detach())
     if current.is_meta:  # it has no values
-        return torch.zeros((), dtype=torch.bool)
+        return torch.zeros((), dtype=torch.bool, device="cpu")
     now, then = as_integers(current), as_integers(original.to(current.device, current.dtype))
     keep = None if mask is None else mask.to(current.device)
     if current.is_cpu:
-        return torch.tensor(_differs_on_cpu(now, then, keep))
+        return torch.tensor(_differs_on_cpu(now, then, keep), device="cpu")
     return _differs_on_device(now, then, keep)
 
 

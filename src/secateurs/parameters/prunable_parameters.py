@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
-import torch
 from torch import nn
 
+from secateurs._io.text import listed
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.parameters.computed_weights import Computed, computed_error, computed_in, may_compute
 from secateurs.parameters.layer_choice import (
@@ -31,9 +31,10 @@ from secateurs.parameters.layer_names import experts_in, routers
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.patterns import touches
 from secateurs.parameters.recomputed_weights import refuse_recomputed
-from secateurs.parameters.refusals import refuse_unprunable, why_not
+from secateurs.parameters.refusals import refuse_scripted, refuse_unprunable, why_not
 from secateurs.parameters.shared_memory import refuse_overlaps
 from secateurs.parameters.target import Target
+from secateurs.parameters.weight_counts import quantised_layers
 
 
 def find_targets(
@@ -150,19 +151,22 @@ def _nothing_left(
     contents: ModelContents, choice: LayerChoice, purpose: str
 ) -> InvalidArgumentError:
     """The error where nothing was chosen to prune or to count."""
-    if isinstance(contents.model, torch.jit.ScriptModule):
-        return InvalidArgumentError(
-            "the model is scripted or traced, so its weights cannot be replaced: prune the network "
-            "before torch.jit.script or torch.jit.trace"
-        )
+    refuse_scripted(contents.model)
     layers = [module for _, module in contents.modules if module._parameters]
     kinds = sorted({type(layer).__name__ for layer in layers})
     others = [name for name in KINDS if name not in choice.kinds]
     found = (name for name in others if any(isinstance(layer, KINDS[name]) for layer in layers))
     values = ((field.name, getattr(choice, field.name)) for field in fields(choice))
     given = ", ".join(f"{option}={value!r}" for option, value in values if value is not None)
+    nothing = f"nothing to {purpose} with {given or 'the default layers'}"
+    packed = [name or "the model" for name, _ in quantised_layers(contents)]
+    if packed and not layers:
+        return InvalidArgumentError(
+            f"{nothing}: the weights of {listed(packed)} are quantised, and no parameters any "
+            "more; prune the network before it is quantised"
+        )
     return InvalidArgumentError(
-        f"nothing to {purpose} with {given or 'the default layers'}: the layers that have "
+        f"{nothing}: the layers that have "
         f"parameters are {', '.join(kinds) or 'none'}; name others, such as by ",
         Argument("layers", next(found, "all")),
         ", or with ",

@@ -50,6 +50,19 @@ def refuse_unprunable(targets: Sequence[Target]) -> None:
         )
 
 
+def refuse_scripted(model: nn.Module) -> None:
+    """Refuse a model that is scripted or traced as a whole.
+
+    Raises:
+        InvalidArgumentError: it is one.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InvalidArgumentError(
+            "the model is scripted or traced, so its weights cannot be replaced: prune the network "
+            "before torch.jit.script or torch.jit.trace"
+        )
+
+
 def why_not(target: Target) -> tuple[str, str] | None:
     """Why a parameter cannot be pruned, and the remedy; None if it can be pruned."""
     parameter = target.parameter

@@ -78,7 +78,7 @@ def _overlapping(spans: list[_Span]) -> Iterator[tuple[_Span, _Span]]:
 def _share(first: _Span, second: _Span) -> bool:
     """Whether a byte belongs to both: columns of one matrix do not share any."""
     start = min(first.start, second.start)
-    marks = torch.zeros(max(first.stop, second.stop) - start, dtype=torch.bool)
+    marks = torch.zeros(max(first.stop, second.stop) - start, dtype=torch.bool, device="cpu")
     _bytes_of(first, marks, start).fill_(True)
     return bool(_bytes_of(second, marks, start).any())
 

@@ -45,11 +45,9 @@ def integer_weights(contents: ModelContents) -> Iterator[tuple[str, nn.Module, s
     """Yield weights stored as integers: name, module, what the module is, number of elements."""
     for name, module in contents.modules:
         kind = type(module).__name__
-        if type(module).__module__.startswith(_QUANTISED) and not module._parameters:
-            unpack: Any = getattr(module, "weight", None)
-            if callable(unpack):
-                weight: Any = unpack()
-                yield name, module, f"quantised {kind}", weight.numel()
+        if _is_quantised(module) and _has_packed_weight(module):
+            weight: Any = module.weight
+            yield name, module, f"quantised {kind}", weight().numel()
         if isinstance(module, _SCRIPTED):
             continue
         for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
@@ -58,6 +56,25 @@ def integer_weights(contents: ModelContents) -> Iterator[tuple[str, nn.Module, s
             if tensor.dtype != torch.uint8 or attribute in module._parameters:  # bytes may be masks
                 full = f"{name}.{attribute}" if name else attribute
                 yield full, module, kind, tensor.numel()
+
+
+def quantised_layers(contents: ModelContents) -> Iterator[tuple[str, nn.Module]]:
+    """Yield torch's quantised layers, whose weights are no parameters, with their names."""
+    for name, module in contents.modules:
+        if _is_quantised(module) and (_has_packed_weight(module) or _is_sealed(module)):
+            yield name, module
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    return type(module).__module__.startswith(_QUANTISED) and not module._parameters
+
+
+def _has_packed_weight(module: nn.Module) -> bool:
+    return callable(getattr(module, "weight", None))
+
+
+def _is_sealed(module: nn.Module) -> bool:
+    return type(module).__name__ in _SEALED
 
 
 def elements_of(parameter: torch.Tensor) -> int:
@@ -74,7 +91,7 @@ def unseen_modules(contents: ModelContents) -> Iterator[tuple[str, nn.Module, st
                 yield name, module, "a frozen scripted module"
             elif any(str(buffer.layout) == "torch._mkldnn" for buffer in module.buffers(False)):
                 yield name, module, "a module of torch.utils.mkldnn"
-        elif type(module).__module__.startswith(_QUANTISED) and kind in _SEALED:
+        elif _is_quantised(module) and _is_sealed(module):
             yield name, module, f"a quantised {kind}"
         elif any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
             yield name, module, f"a {kind} that has not run yet"

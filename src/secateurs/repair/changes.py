@@ -108,6 +108,8 @@ def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]
     given = None if dense is None else _tensors(dense)
     found: dict[int, Tensor] = {}
     for prefix, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # its tensors are other objects each time
+            continue
         for attribute in (*module._parameters, *module._buffers):
             tensor = parameter_of(module, attribute)
             if tensor is None:

@@ -109,7 +109,7 @@ class _Distiller:
         self.model, self.images, self.dense = model, images, dense
         self.parameters, self.how = parameters, how
         self.source = torch.Generator().manual_seed(how.seed)
-        order = torch.randperm(len(images), generator=self.source)
+        order = torch.randperm(len(images), generator=self.source, device="cpu")
         held = min(max(1, round(_HELD_OUT * len(images))), _MOST_HELD_OUT)
         self.held, self.learned = order[:held], order[held:]
         self.size = min(how.distill_batch_size, len(self.learned))
@@ -140,7 +140,7 @@ class _Distiller:
 
     def _step(self, now: _Progress) -> None:
         if len(now.queue) < self.size:
-            source = torch.randperm(len(self.learned), generator=self.source)
+            source = torch.randperm(len(self.learned), generator=self.source, device="cpu")
             now.queue = self.learned[source]
         chosen, now.queue = now.queue[: self.size], now.queue[self.size :]
         images = self.images[chosen]

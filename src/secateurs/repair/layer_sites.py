@@ -93,8 +93,8 @@ class WeightSite:
             most = max(1, min(self.options.most_values, values) // self.options.images)
             if call.is_convolution and positions > most:
                 source = torch.Generator().manual_seed(positions)
-                chosen = torch.randperm(positions, generator=source)[:most].sort().values
-                self._chosen = chosen.to(output.device)
+                order = torch.randperm(positions, generator=source, device="cpu")
+                self._chosen = order[:most].sort().values.to(output.device)
         self._calls = [call]
         for rows, values in call.blocks(output, self._chosen):
             self._moments.add(rows, values)

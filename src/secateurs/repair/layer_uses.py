@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.outputs import is_compiled
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.replaced_tensors import Parts, Replaced, packed_parts
 
@@ -107,8 +108,13 @@ def layer_uses(model: nn.Module, image: Tensor) -> LayerUses:
         image: a batch of one.
 
     Raises:
-        InvalidArgumentError: the network does not take such images.
+        InvalidArgumentError: the network does not take such images, or is compiled.
     """
+    if any(map(is_compiled, model.modules())):
+        raise InvalidArgumentError(
+            "the model is compiled, which hides the calls of its layers: give the model from "
+            "before torch.compile, whose weights are the same"
+        )
     recorder = _Recorder(model, image)
     try:
         with recorder:

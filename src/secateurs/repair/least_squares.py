@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 
+def _zero() -> Tensor:
+    return torch.zeros((), dtype=torch.float64, device="cpu")
+
+
 @dataclass
 class Moments:
     """Sums over values, of inputs x and of the outputs y that are wanted; in float64.
@@ -21,11 +25,11 @@ class Moments:
     """
 
     count: int = 0
-    x: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    y: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    xx: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    xy: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    yy: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    x: Tensor = field(default_factory=_zero)
+    y: Tensor = field(default_factory=_zero)
+    xx: Tensor = field(default_factory=_zero)
+    xy: Tensor = field(default_factory=_zero)
+    yy: Tensor = field(default_factory=_zero)
 
     def add(self, inputs: Tensor, outputs: Tensor | None = None) -> None:
         """Add values.
@@ -64,8 +68,8 @@ class ChannelMoments:
     """
 
     count: int = 0
-    _sum: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    _squares: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    _sum: Tensor = field(default_factory=_zero)
+    _squares: Tensor = field(default_factory=_zero)
 
     def add(self, values: Tensor) -> None:
         """Add values, (images, channels, ...)."""

@@ -71,7 +71,11 @@ class Marks:
         """All masks on the CPU as one flat tensor, in the order of memory."""
         masks = [mask for mask in self.masks if mask.device.type == "cpu" and mask.numel()]
         total = sum(mask.numel() for mask in masks)
-        return masks[0].as_strided((total,), (1,)) if masks else torch.empty(0, dtype=torch.bool)
+        return (
+            masks[0].as_strided((total,), (1,))
+            if masks
+            else torch.empty(0, dtype=torch.bool, device="cpu")
+        )
 
 
 def mark(
@@ -165,7 +169,7 @@ def _tied(scores: Scores, dtype: torch.dtype, key: int) -> torch.Tensor:
         torch.count_nonzero(key_of(flat[piece], dtype, absolute=scores.absolute) == key)
         for piece in pieces(flat)
     ]
-    return torch.stack(counts).sum() if counts else torch.zeros((), dtype=torch.int64)
+    return torch.stack(counts).sum() if counts else flat.new_zeros((), dtype=torch.int64)
 
 
 def _mark_equal(scores: Scores, mask: torch.Tensor, dtype: torch.dtype, key: int) -> None:

@@ -96,10 +96,10 @@ def _random(target: Target, shard: Shard, generator: torch.Generator) -> Scores:
     flat, taken, total = drawn.reshape(-1), 0, torch.Size(shard.shape).numel()
     for start in range(0, total, _BLOCK):
         stop = min(start + _BLOCK, total)
-        numbers = torch.rand(stop - start, generator=generator, dtype=torch.float64).numpy()
+        numbers = torch.rand(stop - start, generator=generator, dtype=torch.float64, device="cpu")
         indices = shard.indices_of(np.arange(taken, min(taken + _BLOCK, len(flat))))
         indices = indices[: np.searchsorted(indices, stop)]
-        flat[taken : taken + len(indices)] = numbers[indices - start]
+        flat[taken : taken + len(indices)] = numbers.numpy()[indices - start]
         taken += len(indices)
     values = torch.from_numpy(drawn).to(target.parameter.device)
     return ShardScores(target.name, values, absolute=False, shard=shard)

@@ -13,6 +13,7 @@ from secateurs.gradient_pruning.pruned_forward import FAST_PATHS
 from secateurs.originals.module_state import is_pruned
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import targets_in
+from secateurs.parameters.refusals import refuse_scripted
 from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionOptions
@@ -24,9 +25,11 @@ def contents_of(model: nn.Module) -> ModelContents:
     """The contents of a model, of which a surrogate can be made.
 
     Raises:
-        InvalidArgumentError: the model is no module, divided over ranks, or a surrogate itself.
+        InvalidArgumentError: the model is no module, scripted, divided over ranks, or a surrogate
+            itself.
     """
     contents = ModelContents(model)
+    refuse_scripted(model)
     if isinstance(model, ModuleProxy):
         raise InvalidArgumentError("the model is a surrogate already: give its .network")
     contents.refuse_ranks("a surrogate", "give each rank a whole model")

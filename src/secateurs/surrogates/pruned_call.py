@@ -105,7 +105,7 @@ def products(snapshot: NetworkSnapshot, draw: Draw) -> list[Tensor]:
     for number, weight in enumerate(weights):
         if number not in made:  # of a transform of torch.func, which must see the operations
             mask = keep[number].to(weight.device)
-            made[number] = torch.where(mask, weight, torch.zeros((), dtype=weight.dtype))
+            made[number] = torch.where(mask, weight, weight.new_zeros(()))
     return [made[number] for number in range(len(weights))]
 
 

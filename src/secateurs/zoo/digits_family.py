@@ -125,16 +125,11 @@ def _residual() -> DigitsNetwork:
     for index in range(1, 4):
         if index < 3:
             layers[f"pool{index}"] = nn.MaxPool2d(2)
-        layers[f"block{index}"] = Residual(
-            nn.Sequential(
-                nn.ReLU(),
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-                nn.Conv2d(width, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-            )
-        )
+        inside: list[nn.Module] = []
+        for _ in range(2):
+            convolved = nn.Conv2d(width, width, 3, padding=1, bias=False)
+            inside += [nn.ReLU(), convolved, nn.BatchNorm2d(width)]
+        layers[f"block{index}"] = Residual(nn.Sequential(*inside))
     layers["pool"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["linear"] = nn.Linear(width, 10)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SKIPPED = -1
-"""The label that stands for an image that could not be read and was skipped."""
+"""The label of an image that could not be read and was skipped."""
 
 _GO_ON = Argument("skip_corrupt", True)
 

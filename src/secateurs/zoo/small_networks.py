@@ -27,17 +27,7 @@ def lenet300(pretrained: bool = False) -> DigitsNetwork:
         266610
     """
     _refuse_pretrained("lenet300", pretrained)
-    return DigitsNetwork(
-        {
-            "flatten": nn.Flatten(),
-            "fc1": nn.Linear(784, 300),
-            "relu1": nn.ReLU(),
-            "fc2": nn.Linear(300, 100),
-            "relu2": nn.ReLU(),
-            "fc3": nn.Linear(100, 10),
-        },
-        MNIST_PREPROCESS,
-    )
+    return _linear_layers(300, 100)
 
 
 def lenet5(pretrained: bool = False) -> DigitsNetwork:
@@ -71,14 +61,18 @@ def mlpnet(pretrained: bool = False) -> DigitsNetwork:
         32360
     """
     _refuse_pretrained("mlpnet", pretrained)
+    return _linear_layers(40, 20, bias=False)
+
+
+def _linear_layers(first: int, second: int, *, bias: bool = True) -> DigitsNetwork:
     return DigitsNetwork(
         {
             "flatten": nn.Flatten(),
-            "fc1": nn.Linear(784, 40, bias=False),
+            "fc1": nn.Linear(784, first, bias),
             "relu1": nn.ReLU(),
-            "fc2": nn.Linear(40, 20, bias=False),
+            "fc2": nn.Linear(first, second, bias),
             "relu2": nn.ReLU(),
-            "fc3": nn.Linear(20, 10, bias=False),
+            "fc3": nn.Linear(second, 10, bias),
         },
         MNIST_PREPROCESS,
     )
@@ -174,4 +168,4 @@ SMALL_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlpnet": mlpnet,
     "resnet20": resnet20,
 }
-"""What `secateurs.zoo.load_model` calls them."""
+"""The networks by their names for `secateurs.zoo.load_model`."""

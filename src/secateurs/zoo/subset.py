@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 
 def subset(labels: Sequence[int], limit: int) -> list[int]:
-    """Choose images that stand for all of them, the same at every call.
+    """Choose some images that represent all of them, the same at every call.
 
-    The images are put in the order of their classes and, in a class, of the data, and divided into
-    ``limit`` parts of about equal size, of each of which the first image is taken: so classes are
-    represented by their size, in whatever order the data has them. Without classes (all labels are
-    the same) the image of each part is drawn at random, with a fixed seed: data whose classes take
-    turns would otherwise be seen in step with these turns, a few classes alone.
+    The images are sorted by class, in a class in the order of the data, and divided into ``limit``
+    groups of about equal size. The first image of each group is taken. So each class is represented
+    in proportion to its size, whatever the order of the data is. Without classes (all labels are
+    the same) a random image of each group is taken, with a fixed seed: if the classes alternate in
+    the data, every n-th image would be of a few classes alone.
 
     Args:
         labels: the class of each image.
@@ -37,7 +37,7 @@ def subset(labels: Sequence[int], limit: int) -> list[int]:
 
 
 def halves(labels: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Divide images into two halves, each of which stands for all, the same at every call.
+    """Divide images into two halves, each of which represents all, the same at every call.
 
     Args:
         labels: as for `subset`.
