@@ -22,7 +22,13 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
+from secateurs.training.held_weights import (
+    HeldWeight,
+    check_stepped,
+    count_writes,
+    flat_mask,
+    held_weights,
+)
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -220,33 +226,31 @@ class Hold:
         inside = {id(each) for _, each in contents.modules}
         pairs: list[tuple[Target, Mask]] = []
         for weight in self._weights:
-            for place, attribute in weight.target.places:
-                if id(place) in inside:
-                    if parameter_of(place, attribute) is not weight.target.parameter:
-                        raise InvalidArgumentError(
-                            f"{weight.target.name} was replaced by another Parameter "
-                            "(load_state_dict with assign=True), so it is not held, nor has an "
-                            "optimizer it: load without assign, or make the optimizer again and "
-                            f"{self._remedy}"
-                        )
+            for owner, attribute in weight.target.places:
+                if id(owner) in inside:
+                    if parameter_of(owner, attribute) is not weight.target.parameter:
+                        raise self._replaced(weight, " (load_state_dict with assign=True)")
                     pairs.append((weight.target, weight.mask))
         with changing(self._model):
             prune_weights(contents, pairs)
 
-    def _attach(self, optimizer: optim.Optimizer) -> None:
-        if "_optimizer_step_post_hooks" not in vars(optimizer):
-            return  # a wrapper that hands its steps on
+    def check_optimizer(self, optimizer: optim.Optimizer) -> None:
+        """Check an optimizer that is about to step.
 
-        before, after = step_hooks(self)
-        self._handles.append(optimizer.register_step_pre_hook(before))
-        self._handles.append(optimizer.register_step_post_hook(after))
-
-    def refuse_unknown(self, optimizer: optim.Optimizer) -> None:
-        """Stop an optimizer that was not handed in before it steps a held parameter."""
-        known = {id(one) for one in self._optimizers}
-        if id(optimizer) in known or not self._handles:
+        Raises:
+            InvalidArgumentError: it steps a held parameter, but was not handed in; or it steps a
+                Parameter that has replaced a held one.
+        """
+        if not self._handles:
             return
         theirs = parameter_ids(optimizer)
+        for weight in self._weights:
+            now = [parameter_of(*place) for place in weight.target.places]
+            if any(id(p) in theirs and p is not weight.target.parameter for p in now):
+                raise self._replaced(weight)
+        known = {id(one) for one in self._optimizers}
+        if id(optimizer) in known:
+            return
         stepped = [w.target.name for w in self._weights if id(w.target.parameter) in theirs]
         if not stepped:
             return
@@ -259,11 +263,30 @@ class Hold:
             f"was not handed in, so it would bring pruned weights back: {self._remedy}"
         )
 
+    def _replaced(self, weight: HeldWeight, how: str = "") -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"{weight.target.name} was replaced by another Parameter{how}, which is not held: "
+            "write into the Parameter that is there (load_state_dict without assign), or make the "
+            f"optimizer again and {self._remedy}"
+        )
+
+    def _attach(self, optimizer: optim.Optimizer) -> None:
+        if "_optimizer_step_post_hooks" not in vars(optimizer):
+            return  # a wrapper that calls another optimizer's step
+
+        before, after = step_hooks(self)
+        self._handles.append(optimizer.register_step_pre_hook(before))
+        self._handles.append(optimizer.register_step_post_hook(after))
+
     @torch.no_grad()
     def _write(self, optimizer: optim.Optimizer) -> None:
         ids = parameter_ids(optimizer)
-        weights = [w for w in self._weights if w.some_pruned and id(w.target.parameter) in ids]
-        rows = [w.row([w.here, *element_states(optimizer, w.target.parameter)]) for w in weights]
+        weights = [w for w in self._weights if id(w.target.parameter) in ids]
+        rows = [
+            w.row([w.here, *element_states(optimizer, w.target.parameter)])
+            for w in weights
+            if w.some_pruned
+        ]
         vectors = flat_states(optimizer)
         if vectors:
             rows.append(Masked(flat_mask(self._weights, optimizer), vectors))

@@ -77,14 +77,14 @@ def check_stepped(weights: Sequence[HeldWeight], optimizers: Sequence[optim.Opti
 
 
 def count_writes(weights: Sequence[HeldWeight]) -> None:
-    """Count a write of each parameter on a CPU, as torch does not for those of numpy.
+    """Raise torch's version counter of each parameter.
 
-    A pending backward pass that needs the old values must find out that they are gone.
+    Neither numpy nor an optimizer with ``fused=True`` raises it. A pending backward pass that
+    needs the old values would compute wrong gradients, and the next pruning would take a trained
+    weight for an untrained one.
     """
-    whole = [w.target.parameter for w in weights if not w.target.is_dtensor]
-    plain = [p for p in whole if p.device.type == "cpu" and not p.is_inference()]
-    if plain:
-        torch.autograd.graph.increment_version(plain)
+    here = [weight.here for weight in weights]
+    torch.autograd.graph.increment_version([t for t in here if not t.is_inference()])
 
 
 def flat_mask(weights: Sequence[HeldWeight], optimizer: optim.Optimizer) -> torch.Tensor:

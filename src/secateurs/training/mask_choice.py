@@ -66,8 +66,7 @@ class MaskChoice:
                 Argument("floor", 0.01),
                 ", so that every layer keeps 1%, or ",
                 Argument("exclude", name),
-                ", or ",
-                Argument("scope", "layer"),
+                *(() if self.options.scope == "layer" else (", or ", Argument("scope", "layer"))),
             )
         if self.options.scope == "layer":
             found = self._by_counts(contents, masks, short, score)

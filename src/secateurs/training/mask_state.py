@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
+from secateurs._validation import check_count, check_ratio
 from secateurs.distributed.dtensor import full_of, reshard
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import shard_of
@@ -58,6 +59,10 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     Raises:
         InvalidArgumentError: it is of another schedule or another model.
     """
+    if not isinstance(state, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError(
+            f"the state must be what state_dict() of a Pruner returned, got {type(state).__name__}"
+        )
     for name in ("schedule", "regrow"):
         if state.get(name) != mine[name]:
             raise InvalidArgumentError(
@@ -73,6 +78,8 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
             "the state is of another model, or of other layers or granularity: it has masks of "
             f"{len(shapes[0])} parameters that are not those of the {len(shapes[1])} here"
         )
+    check_count("steps", state["steps"], 0)
+    check_ratio("ratio", state["ratio"])
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from torch import optim
 
+from secateurs._validation import check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Masks
@@ -24,17 +25,18 @@ class PrunerOptions(SelectionKeywords, total=False):
 
 
 def check_schedule(schedule: object, regrow: object) -> None:
-    """Check that a schedule is one, and does not go down.
+    """Check that a schedule has ratios from 0 to 1, does not go down, and allows the regrowth.
 
     Raises:
-        InvalidArgumentError: it is none, or does, or does not go with the regrowth.
+        InvalidArgumentError: it does not.
     """
     if not isinstance(schedule, Schedule):
         raise InvalidArgumentError(
             "schedule must be a Schedule, such as OneShot(0.9) or Cubic(0.9, end=1000), "
             f"got {schedule!r}"
         )
-    for (step, ratio), (later, lower) in pairwise(schedule.prunings):
+    prunings = [(step, check_ratio("the schedule's ratio", r)) for step, r in schedule.prunings]
+    for (step, ratio), (later, lower) in pairwise(prunings):
         if lower < ratio and not isinstance(regrow, MagnitudeRegrowth):
             raise InvalidArgumentError(
                 f"the schedule goes down, from {ratio:g} at step {step} to {lower:g} at step "

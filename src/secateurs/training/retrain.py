@@ -137,8 +137,7 @@ class Retraining:
         try:
             for number in range(done + 1, phase.settings.epochs + 1):
                 seconds = clock()
-                loss = self._epoch(phase, number)
-                found = self._scored(self.data.validation, phase.settings)
+                loss, found = self._epoch(phase, number)
                 row = self._row(name, number, "validation", found, loss, seconds())
                 rows = [*rows, row]
                 self._save(phase, rows, is_best=self._best_epoch(name, rows) == number)
@@ -168,8 +167,8 @@ class Retraining:
         dense.load_state_dict(self._read(DENSE))
         return KnowledgeDistillation(dense, self.plan.distill, self.plan.temperature)
 
-    def _epoch(self, phase: TrainingPhase, number: int) -> float:
-        """Train for an epoch, and return its mean loss."""
+    def _epoch(self, phase: TrainingPhase, number: int) -> tuple[float, ImageScore]:
+        """Train for an epoch; returns its mean loss and the score on the validation images."""
         begin = (number - 1) * phase.steps
         try:
             loss = train_epoch(
@@ -185,17 +184,28 @@ class Retraining:
                 ranks=self.ranks,
                 advance=self._bar.advance,
             )
+            self._share_buffers()
+            found = self._scored(self.data.validation, phase.settings)
+            if not math.isfinite(found.loss):
+                raise DivergedError(
+                    "the loss on the validation images is NaN or infinite after step "
+                    f"{phase.steps} of {phase.steps} of the epoch: lower the learning rate, or "
+                    "look for wrong images"
+                )
         except DivergedError as error:
             last = self.folder / LAST
             kept = f"; the weights of the epoch before are in {last}" if last.exists() else ""
             raise DivergedError(f"{phase.name} epoch {number}: {error}{kept}") from None
         except InvalidArgumentError as error:
             raise self._with_dense(error) from error
-        if self._process_group is not None:  # each rank has seen other images last
+        return loss, found
+
+    def _share_buffers(self) -> None:
+        """Give all ranks the buffers of the first, since each rank trained on other images."""
+        if self._process_group is not None:
             first = dist.get_global_rank(self._process_group, 0)
             for buffer in self.model.buffers():
                 dist.broadcast(buffer, first, group=self._process_group)
-        return loss
 
     def _with_dense(self, error: InvalidArgumentError) -> InvalidArgumentError:
         """The error, and where the dense network is, whose training is not lost."""

@@ -90,9 +90,9 @@ class ScheduledMasks:
             new = self._choice.at_random(contents, ratio, start, step)
         else:
             new = self._choice.by_score(contents, ratio, step, change)
-        self.ratio = ratio
         if isinstance(regrow, MagnitudeRegrowth) and not down:
-            return self._exchanged(regrow, step, masks, new)
+            new = self._exchanged(regrow, step, masks, new)
+        self.ratio = ratio
         return new
 
     def _exchanged(

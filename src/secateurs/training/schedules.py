@@ -44,6 +44,10 @@ class Schedule(ABC):
         found = ((step, self.ratio_at(step)) for step in range(self.last + 1))
         return [(step, ratio) for step, ratio in found if ratio is not None]
 
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
+
     def __str__(self) -> str:
         rows = [f"  step {step:>8,}: {ratio:7.2%}" for step, ratio in self.prunings]
         if len(rows) > _ROWS:

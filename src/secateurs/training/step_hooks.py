@@ -19,7 +19,7 @@ class Holding(Protocol):
     def remove(self) -> None:
         """Stop holding."""
 
-    def refuse_unknown(self, optimizer: optim.Optimizer) -> None:
+    def check_optimizer(self, optimizer: optim.Optimizer) -> None:
         """Any optimizer is about to step."""
 
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
@@ -87,6 +87,6 @@ def refusal_by(held: Callable[[], Holding | None]) -> Any:
     def refuse(optimizer: optim.Optimizer, *_: Any) -> None:
         there = held()
         if there is not None:
-            there.refuse_unknown(optimizer)
+            there.check_optimizer(optimizer)
 
     return refuse
