@@ -12,6 +12,7 @@ from secateurs.distributed.dtensor import full_of
 from secateurs.errors import FailureError
 from secateurs.training.pruner import Pruner
 from secateurs.training.pruner_arguments import PrunerOptions
+from secateurs.training.run_state import save_state
 from secateurs.training.schedules import Schedule
 
 _FILE = "pruner.pt"
@@ -95,14 +96,8 @@ class TrainerPruning(TrainerCallback):
         whole = _gathered(self.pruner.state_dict())  # of a sharded model by all ranks
         if state.is_world_process_zero:
             folder = _folder(args, state)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                torch.save(whole, folder / f"{_FILE}.part")
-                (folder / f"{_FILE}.part").replace(folder / _FILE)
-            except (OSError, RuntimeError) as error:
-                raise FailureError(
-                    f"cannot write the masks to {folder / _FILE}: {error}"
-                ) from error
+            folder.mkdir(parents=True, exist_ok=True)
+            save_state(folder / _FILE, whole)
 
     def on_log(
         self,
