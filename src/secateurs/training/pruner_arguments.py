@@ -1,4 +1,4 @@
-"""The arguments of a `Pruner`, and which of them go together."""
+"""The arguments of a `Pruner`, and checks of which can be combined."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ from secateurs.training.schedules import Schedule
 
 
 class PrunerOptions(SelectionKeywords, total=False):
-    """The keyword arguments of `Pruner`, for what passes them on."""
+    """The keyword arguments of `Pruner`, for the callbacks that pass them on."""
 
     regrow: Regrowth | None
     floor: float
@@ -53,10 +53,10 @@ def check_schedule(schedule: object, regrow: object) -> None:
 def check_neighbours(
     options: SelectionOptions, schedule: Schedule, regrow: object, floor: float
 ) -> None:
-    """Check that a schedule, regrowth and floor go with the scope, if that is N:M.
+    """Check that a schedule, regrowth and floor can be combined with a scope N:M.
 
     Raises:
-        InvalidArgumentError: they do not.
+        InvalidArgumentError: they cannot.
     """
     scope = NOfM.read(options.scope)
     if scope is None:
@@ -79,7 +79,7 @@ def check_neighbours(
 
 
 def check_pruned_before(contents: ModelContents, masks: Masks, options: SelectionOptions) -> None:
-    """Check that what is pruned before can stay so in the scope, if that is N:M.
+    """Check that a scope N:M allows what was pruned before.
 
     Raises:
         InvalidArgumentError: of some M consecutive inputs, fewer than N are left.
@@ -100,10 +100,10 @@ def check_pruned_before(contents: ModelContents, masks: Masks, options: Selectio
 
 
 def check_regrowth(regrow: object, optimizers: list[optim.Optimizer]) -> None:
-    """Check that regrowth is one, and that the optimizers can do with it.
+    """Check the regrowth, and that the optimizers allow it.
 
     Raises:
-        InvalidArgumentError: it is none, or LBFGS would see gradients of pruned weights.
+        InvalidArgumentError: it is of another type, or LBFGS would see gradients of pruned weights.
     """
     if not isinstance(regrow, MagnitudeRegrowth | GradientRegrowth | None):
         raise InvalidArgumentError(

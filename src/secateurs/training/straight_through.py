@@ -12,7 +12,7 @@ from secateurs.originals.original import Original
 from secateurs.parameters.target import Target
 from secateurs.training._hold import Hold
 from secateurs.training.held_weights import HeldWeight, count_writes
-from secateurs.training.mask_state import beside, is_pruned
+from secateurs.training.mask_state import is_pruned, moved_like
 from secateurs.training.optimizer_state import parameter_ids
 from secateurs.training.step_hooks import Step, with_closure
 from secateurs.training.zeroing import Masked, Zeroing
@@ -69,7 +69,7 @@ class StraightThrough(Hold):
         for weight in self._weights:
             owners = [m for m, a in weight.target.places if parameter_of(m, a) is not None]
             if module in owners and _originals_of(weight.target):
-                here = weight.here
+                here = weight.local
                 known = weight.keep.to(here.device) | (here != 0)
                 here.copy_(torch.where(known, here, local_of(_dense_of(weight.target))))
         super().loaded(module)
@@ -87,11 +87,11 @@ class StraightThrough(Hold):
     def load_dense(self, values: Mapping[str, torch.Tensor]) -> None:
         """Write dense weights into the Parameters; the caller prunes them."""
         for weight in self._weights:
-            here, value = weight.here, values[weight.target.name]
-            here.copy_(local_of(beside(value, weight.target.parameter.detach())))
+            here, value = weight.local, values[weight.target.name]
+            here.copy_(local_of(moved_like(value, weight.target.parameter.detach())))
 
     def _note_pruned(self) -> None:
-        # Not those with originals now: the caller may restore them, or make them permanent.
+        # Before each step it is too late: `restore` and `make_permanent` drop the originals.
         targets = (weight.target for weight in self._weights)
         self._pruned = {id(t.parameter) for t in targets if is_pruned(t)}
 
@@ -104,7 +104,7 @@ class StraightThrough(Hold):
     @torch.no_grad()
     def _show(self, ids: set[int]) -> None:
         for weight in self._masked(ids, shown=False):
-            here, dense = weight.here, local_of(_dense_of(weight.target))
+            here, dense = weight.local, local_of(_dense_of(weight.target))
             here.copy_(torch.where(weight.keep.to(here.device), here, dense))
             self._shown.add(id(weight.target.parameter))
 
@@ -113,7 +113,7 @@ class StraightThrough(Hold):
         rows: list[Masked] = []
         weights = list(self._masked(ids, shown=True))
         for weight in weights:
-            here = weight.here
+            here = weight.local
             local_of(_dense_of(weight.target)).copy_(here)
             rows.append(weight.row([here]))
             self._shown.discard(id(weight.target.parameter))
