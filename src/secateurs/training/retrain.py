@@ -16,13 +16,7 @@ from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.results import Results, RetrainRow
-from secateurs.training.epochs import (
-    DivergedError,
-    ImageScore,
-    clock,
-    score_images,
-    train_epoch,
-)
+from secateurs.training.epochs import DivergedError, ImageScore, clock, score_images, train_epoch
 from secateurs.training.knowledge_distillation import (
     KnowledgeDistillation,
     Objective,
@@ -232,14 +226,13 @@ class Retraining:
         """Score the test images, once, with the dense network and with the best pruned one."""
         if self.data.test is None or any(row.phase == "test pruned" for row in rows):
             return rows
-        for phase, trained, name in (
-            ("test dense", "dense", DENSE),
-            ("test pruned", "retrain", BEST),
-        ):
+        for phase, trained_in, name in (
+            ("test dense", "dense", DENSE), ("test pruned", "retrain", BEST)
+        ):  # fmt: skip
             self.model.load_state_dict(self._read(name))
             seconds = clock()
             found = self._scored(self.data.test, self.plan.retraining)
-            epoch = self._best_epoch(trained, rows)
+            epoch = self._best_epoch(trained_in, rows)
             row = self._row(phase, epoch, self.data.test_split, found, math.nan, seconds())
             rows = [*rows, row]
             self.say(row)

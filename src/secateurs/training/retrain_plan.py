@@ -90,19 +90,15 @@ class RetrainPlan:
         if self.schedule == "iterative" and self.retraining.epochs < self.rounds:
             raise InvalidArgumentError(
                 f"{self.rounds} rounds need at least as many epochs of retraining, got "
-                f"{self.retraining.epochs}: write more ",
-                Argument("epochs"),
-                ", or fewer ",
+                f"{self.retraining.epochs}: write more ", Argument("epochs"), ", or fewer ",
                 Argument("rounds"),
-            )
+            )  # fmt: skip
         if self.rewind and self.schedule != "iterative":
             raise InvalidArgumentError(
-                Argument("rewind"),
-                " returns weights at each round, and only the iterative schedule has rounds: ",
-                "write ",
-                Argument("schedule", "iterative"),
-                ", or leave it out",
-            )
+                Argument("rewind"), " returns weights at each round, and only the iterative "
+                "schedule has rounds: write ", Argument("schedule", "iterative"), ", or leave it "
+                "out",
+            )  # fmt: skip
 
     def check_ranks(self, ranks: int) -> None:
         """Check that this number of processes can share each batch.

@@ -57,11 +57,7 @@ class TrainerPruning(TrainerCallback):
         trainer.callback_handler.callbacks.insert(0, self)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Prune, or go on with another optimizer or from a checkpoint."""
         model, optimizer = kwargs["model"], kwargs["optimizer"]
@@ -100,11 +96,7 @@ class TrainerPruning(TrainerCallback):
             save_state(folder / _FILE, whole)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the sparsity to what is logged."""
         if self.pruner is None:
