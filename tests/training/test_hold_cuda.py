@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 from training_cases import LABELS, assert_held, images, network, pruned
 
-from secateurs.training import GradientRegrowth, MagnitudeRegrowth, OneShot, Pruner, hold
+from secateurs.training import Cubic, GradientRegrowth, MagnitudeRegrowth, OneShot, Pruner, hold
 
 pytestmark = [
     pytest.mark.cuda,
@@ -112,3 +112,16 @@ def test_a_pruner_goes_on_on_the_device(regrow: Any) -> None:
             pruner.step()
         found.append(torch.cat([mask.flatten().cpu() for mask in pruner.masks.values()]))
     assert torch.equal(*found)
+
+
+def test_a_layer_of_which_nothing_is_pruned_yet_keeps_what_it_learned() -> None:
+    """A fused optimizer does not raise torch's version counter, and no gradient is left."""
+    model = network().cuda()
+    optimizer = optim.SGD(model.parameters(), 0.1, fused=True)
+    pruner = Pruner(model, optimizer, Cubic(0.5, end=9))
+    loss_on(model, images().cuda(), LABELS.cuda()).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    learned = model[4].weight.detach().clone()
+    pruner.replace_optimizer(optim.SGD(model.parameters(), 0.1))
+    assert torch.equal(model[4].weight, learned)

@@ -181,9 +181,16 @@ def test_an_optimizer_that_was_replaced_is_refused_before_it_steps() -> None:
 def test_another_parameter_in_the_place_of_a_held_one_is_named() -> None:
     model = network()
     pruned(model)
-    hold(model, sgd(model))
+    optimizer = sgd(model)
+    hold(model, optimizer)
     with bad("0.weight was replaced by another Parameter (load_state_dict with assign=True)"):
         model.load_state_dict(network(1).state_dict(), assign=True)
+    loss_of(model).backward()
+    other = sgd(model)
+    optimizer.add_param_group({"params": [model[0].weight]})
+    for stepping in (other, optimizer):
+        with bad("0.weight was replaced by another Parameter, which is not held"):
+            stepping.step()
 
 
 def test_a_layer_inside_of_another_stays_held_when_both_load() -> None:

@@ -36,6 +36,11 @@ class Down(Schedule):
         return {1: 0.6, 2: 0.3}.get(step)
 
 
+class TooHigh(Down):
+    def ratio_at(self, step: int) -> float | None:
+        return 1.5 if step == 2 else None
+
+
 def test_bad_input_is_named_and_changes_nothing() -> None:
     model = network()
     before = snapshot(model)
@@ -47,11 +52,13 @@ def test_bad_input_is_named_and_changes_nothing() -> None:
         assert not model[4]._load_state_dict_post_hooks
 
     bad("the schedule goes down, from 0.6 at step 1 to 0.3 at step 2", Down())
+    bad("the schedule's ratio must be from 0 to 1", TooHigh())
     bad("schedule must be a Schedule, such as OneShot(0.9)", 0.5)
     bad("regrow must be None, MagnitudeRegrowth()", OneShot(0.5), regrow="magnitude")
     bad("score='random' draws random numbers", OneShot(0.5), score="random")
     bad("start='erk' draws random", Constant(0.5), regrow=GradientRegrowth(every=1, until=9))
     bad("prunes every weight of 0.weight", OneShot(1.0))
+    bad("keeps 1%, or exclude='0.weight'", OneShot(1.0), scope="layer")
     bad("granularity must be one of", OneShot(0.5), granularity="row")
     bad(
         "scope='2:4' prunes 0.5 of all units, not 0.292893", Iterative(0.5, 2, every=1), scope="2:4"
@@ -83,3 +90,20 @@ def test_a_state_of_another_training_is_refused() -> None:
     _, _, other = made(OneShot(0.5), granularity="kernel")
     with pytest.raises(sc.InvalidArgumentError, match="of another model, or of other layers"):
         pruner.load_state_dict(other.state_dict())
+    for broken in (None, pruner.state_dict() | {"steps": "two"}):
+        before = pruner.masks
+        with pytest.raises(sc.InvalidArgumentError, match=r"the state must be what|steps must be"):
+            pruner.load_state_dict(broken)  # type: ignore[arg-type]
+        assert pruner.masks is before
+
+
+def test_a_schedule_without_fields_is_recognised_when_a_training_resumes() -> None:
+    class Up(Down):
+        def ratio_at(self, step: int) -> float | None:
+            return {1: 0.3, 2: 0.6}.get(step)
+
+    model, optimizer, pruner = made(Up())
+    train(model, optimizer, 1, pruner.step)
+    _, _, other = made(Up())
+    other.load_state_dict(pruner.state_dict())
+    assert other.sparsity == pruner.sparsity > 0

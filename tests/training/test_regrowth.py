@@ -121,6 +121,42 @@ def test_surgery_with_lbfgs_sees_masked_weights_in_every_evaluation() -> None:
     assert set(seen) == {0.5}
 
 
+@pytest.mark.parametrize("lift", [sc.restore, sc.make_permanent])
+def test_surgery_goes_on_after_the_originals_are_gone(lift: Any) -> None:
+    model = linear()
+    optimizer = optim.SGD(model.parameters(), lr=0.5)
+    pruner = Pruner(model, optimizer, OneShot(0.5), regrow=MagnitudeRegrowth(every=100))
+    lift(model)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    F.cross_entropy(model(X), LABELS).backward()
+    wanted = [w - 0.5 * p.grad for w, p in zip(before, model.parameters(), strict=True)]
+    optimizer.step()
+    for layer, w, mask in zip((model[0], model[2]), wanted, pruner.masks.values(), strict=True):
+        assert torch.equal(layer.weight, torch.where(mask, w, 0))
+        assert torch.equal(layer.weight_orig, w)
+
+
+def test_an_optimizer_that_fails_leaves_masks_in_force_and_what_was_learned() -> None:
+    class Failing(optim.Optimizer):
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:
+            for parameter in self.param_groups[0]["params"]:
+                parameter.sub_(0.5 * parameter.grad)
+            raise KeyboardInterrupt
+
+    model = linear()
+    optimizer = Failing(model.parameters(), {})
+    F.cross_entropy(model(X), LABELS).backward()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Pruner(model, optimizer, OneShot(0.5), regrow=MagnitudeRegrowth()),
+    ):
+        wanted = model[0].weight_orig - 0.5 * model[0].weight.grad
+        optimizer.step()
+    assert sc.sparsity(model).ratio == 0.5
+    assert torch.equal(model[0].weight_orig, wanted)
+
+
 def test_surgery_moves_no_weights_from_one_layer_to_another() -> None:
     model = linear()
     with torch.no_grad():

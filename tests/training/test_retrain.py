@@ -170,6 +170,13 @@ def test_a_loss_that_is_none_stops_the_run_and_keeps_the_last_weights(tmp_path: 
     spoiled.images[3] = float("nan")
     with pytest.raises(DivergedError, match="dense epoch 1"):
         run(tmp_path / "spoiled", data=replace(DATA, train=spoiled))
+    all_at_once = replace(wild, retraining=replace(SETTINGS, learning_rate=3e38, batch_size=64))
+    with pytest.raises(
+        DivergedError, match=r"retrain epoch 1: .* validation images .* after step 1 of 1 .*last"
+    ):
+        run(tmp_path / "last step", replace(all_at_once, schedule="one-shot"))
+    kept = load_file(tmp_path / "last step" / LAST)
+    assert all(t.isfinite().all() for t in kept.values())
     assert run_whole[-1].top1 > 80
 
 

@@ -3,7 +3,7 @@
 `hold` keeps the zeros of a pruned model through every step of an optimizer. `Pruner` prunes further
 by a schedule (`OneShot`, `Iterative`, `Cubic`, `Constant`), and lets pruned weights come back by
 their magnitude (`MagnitudeRegrowth`) or their gradient (`GradientRegrowth`). `LightningPruning` and
-`TrainerPruning` do it in Lightning and in transformers, which are imported when they are asked for.
+`TrainerPruning` do it in Lightning and in transformers, which are imported when these are used.
 `GradientPruner` prunes the backward pass alone. `KnowledgeDistillation` is a loss that also learns
 from the dense network.
 """
@@ -43,11 +43,11 @@ __all__ = [
 
 _ON_USE = {"LightningPruning": "lightning_callback", "TrainerPruning": "trainer_callback"}
 
-# Not for type checkers, to which any misspelt name would be known by it.
+# Not for type checkers: with a module's __getattr__ they accept every misspelt name.
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """Import Lightning or transformers when a callback is first asked for."""
+        """Import Lightning or transformers when its callback is first used."""
         if name in _ON_USE:
             return getattr(import_module(f"secateurs.training.{_ON_USE[name]}"), name)
         raise AttributeError(f"module 'secateurs.training' has no attribute {name!r}")

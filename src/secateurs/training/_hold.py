@@ -1,7 +1,7 @@
 """Masks that stay in force while an optimizer works.
 
-Hooks of the optimizer itself write the zeros, so a training loop needs one call, and whatever calls
-``optimizer.step()`` (a `GradScaler`, Lightning, transformers) is held as well.
+Hooks of the optimizer itself write the zeros. So a training loop needs one call, also where a
+`GradScaler`, Lightning or transformers calls ``optimizer.step()``.
 """
 
 import weakref
@@ -22,14 +22,20 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
+from secateurs.training.held_weights import (
+    HeldWeight,
+    check_stepped,
+    count_writes,
+    flat_mask,
+    held_weights,
+)
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
     element_states,
     flat_states,
+    is_elementwise,
     parameter_ids,
-    treats_elements_alone,
     with_inner,
 )
 from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
@@ -52,28 +58,29 @@ def hold(
     keeps of it: momentum, both moments of Adam and their maximum, every float tensor of the
     parameter's shape. Gradients stay dense (`Hold.mask_gradients` sets those of pruned weights to
     zero, for instance before they are clipped by their norm), except for optimizers in which one
-    weight's gradient moves other weights, as LBFGS and Muon: these see only gradients of weights
-    that are kept. Frozen parameters may be masked without being in an optimizer.
+    weight's gradient changes other weights, such as LBFGS and Muon: these see only gradients of
+    weights that are kept. Frozen parameters may be masked without being in an optimizer.
 
-    ``load_state_dict`` on a held model keeps it held: what was loaded is pruned, and stays in
-    ``weight_orig``. A parameter that was held before is held by the newer call alone.
+    ``load_state_dict`` on a held model keeps it held: what was loaded is pruned, and remains in
+    ``weight_orig``. Where two calls hold one parameter, the later call ends the earlier hold.
 
     Args:
         model: the network, wrapped by DistributedDataParallel or divided by ``fully_shard`` as it
             is trained. Its state dict does not change.
         optimizer: the optimizer of the masked parameters, or a list of all their optimizers.
-        masks: what to hold, which is applied as by `secateurs.apply_masks`. By default the zeros
-            that the weights have; see `masks_from_zeros`.
+        masks: what to hold; they are applied as by `secateurs.apply_masks`. By default those of
+            the weights that are zero now; see `masks_from_zeros`.
         averaged: averages of the model (`torch.optim.swa_utils.AveragedModel`, or copies), in
-            which pruned weights become zero too. They stay zero by being averaged with zeros.
+            which pruned weights become zero now. Averaging with zeros then keeps them at zero.
 
     Returns:
-        A handle, which is a context manager too: `Hold.remove` or the end of the block stops it.
+        A handle, which is also a context manager: `Hold.remove` or the end of the block ends it.
 
     Raises:
         InvalidArgumentError: the masks are for another model, the model has no zeros, or a masked
-            parameter is in none of the optimizers. The model is unchanged. Later, at the step: an
-            optimizer steps a held parameter, but was not handed in.
+            parameter is in none of the optimizers. The model is unchanged. Later, before a step: an
+            optimizer steps a held parameter, but was not handed in; or a held parameter was
+            replaced by another Parameter.
 
     Example:
         >>> import torch, secateurs as sc
@@ -102,15 +109,15 @@ class Hold:
 
     Args:
         model: the network.
-        optimizers: all that step the masked parameters.
+        optimizers: all optimizers of the masked parameters.
         masks: what is held.
         averaged: averages of the model.
-        dense_gradients: whether optimizers see the gradients of pruned weights in any case.
-        remedy: what to do about an optimizer that was not handed in, for the error.
+        dense_gradients: whether every optimizer sees the gradients of pruned weights.
+        remedy: what the error about an unknown optimizer says to do.
 
     Attributes:
         masks: what is held now.
-        steps: how many steps of the optimizers were held.
+        steps: how many steps the optimizers took since.
     """
 
     def __init__(
@@ -146,7 +153,7 @@ class Hold:
         return f"Hold({self.masks!r} under {names}{'' if self._handles else ', removed'})"
 
     def remove(self) -> None:
-        """Stop holding: pruned weights stay zero until a step changes them."""
+        """Stop holding: pruned weights are zero until a step changes them."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -165,11 +172,11 @@ class Hold:
         self._handles.append(register_optimizer_step_pre_hook(refusal_by(weakref.ref(self))))
 
     def update(self, masks: Masks, *, states: bool = True) -> None:
-        """Hold other masks from now on, which the model's weights are under already.
+        """Hold other masks from now on; the model's weights are pruned by them already.
 
         Args:
             masks: what to hold.
-            states: whether to set what the optimizers keep to zero at once, or after their step.
+            states: whether to set the optimizers' states to zero now, not only after their steps.
         """
         self._weights = held_weights(ModelContents(self._model), masks)
         self.masks = masks
@@ -178,29 +185,29 @@ class Hold:
         self.write_zeros(states=states)
 
     def forget_states(self) -> None:
-        """Empty the state of the optimizers, which then begin as new ones."""
+        """Empty the state of the optimizers, as if they were new."""
         for optimizer in self._optimizers:
             optimizer.state.clear()
 
     @torch.no_grad()
     def write_zeros(self, *, states: bool = True) -> None:
-        """Set what is pruned to +0: in the weights, the optimizers' states and the averages."""
+        """Set pruned elements to +0 in the weights, the optimizers' states and the averages."""
         for optimizer in self._optimizers if states else ():
             self._write(optimizer)
         weights = list(self._weights)
         for average in self._averaged:
             inner = average.module if isinstance(average, AveragedModel) else average
             weights += held_weights(ModelContents(inner), self.masks)
-        Zeroing()([w.row([w.here]) for w in weights if w.some_pruned])
+        Zeroing()([w.row([w.local]) for w in weights if w.some_pruned])
         count_writes(self._weights)
 
     def mask_gradients(self) -> None:
-        """Set the gradients of pruned weights to zero, so that norms are those of the kept ones."""
+        """Set the gradients of pruned weights to zero, for instance before a norm is taken."""
         self._mask_gradients({id(w.target.parameter) for w in self._weights})
 
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
-        """Do what must be done before a step; returns other arguments for it, if any."""
-        if self._dense_gradients or treats_elements_alone(optimizer):
+        """Mask gradients if the optimizer needs that; may return other arguments of the step."""
+        if self._dense_gradients or is_elementwise(optimizer):
             return None
         ids = parameter_ids(optimizer)
         masked = with_closure(step, after=lambda: self._mask_gradients(ids))
@@ -209,7 +216,7 @@ class Hold:
         return masked
 
     def after_step(self, optimizer: optim.Optimizer) -> None:
-        """Write the zeros that a step may have changed."""
+        """Write zeros again where a step has changed them."""
         self.steps += 1
         self._write(optimizer)
 
@@ -220,33 +227,31 @@ class Hold:
         inside = {id(each) for _, each in contents.modules}
         pairs: list[tuple[Target, Mask]] = []
         for weight in self._weights:
-            for place, attribute in weight.target.places:
-                if id(place) in inside:
-                    if parameter_of(place, attribute) is not weight.target.parameter:
-                        raise InvalidArgumentError(
-                            f"{weight.target.name} was replaced by another Parameter "
-                            "(load_state_dict with assign=True), so it is not held, nor has an "
-                            "optimizer it: load without assign, or make the optimizer again and "
-                            f"{self._remedy}"
-                        )
+            for owner, attribute in weight.target.places:
+                if id(owner) in inside:
+                    if parameter_of(owner, attribute) is not weight.target.parameter:
+                        raise self._replaced(weight, " (load_state_dict with assign=True)")
                     pairs.append((weight.target, weight.mask))
         with changing(self._model):
             prune_weights(contents, pairs)
 
-    def _attach(self, optimizer: optim.Optimizer) -> None:
-        if "_optimizer_step_post_hooks" not in vars(optimizer):
-            return  # a wrapper that hands its steps on
+    def check_optimizer(self, optimizer: optim.Optimizer) -> None:
+        """Check an optimizer that is about to step.
 
-        before, after = step_hooks(self)
-        self._handles.append(optimizer.register_step_pre_hook(before))
-        self._handles.append(optimizer.register_step_post_hook(after))
-
-    def refuse_unknown(self, optimizer: optim.Optimizer) -> None:
-        """Stop an optimizer that was not handed in before it steps a held parameter."""
-        known = {id(one) for one in self._optimizers}
-        if id(optimizer) in known or not self._handles:
+        Raises:
+            InvalidArgumentError: it steps a held parameter, but was not handed in; or it steps a
+                Parameter that has replaced a held one.
+        """
+        if not self._handles:
             return
         theirs = parameter_ids(optimizer)
+        for weight in self._weights:
+            now = [parameter_of(*place) for place in weight.target.places]
+            if any(id(p) in theirs and p is not weight.target.parameter for p in now):
+                raise self._replaced(weight)
+        known = {id(one) for one in self._optimizers}
+        if id(optimizer) in known:
+            return
         stepped = [w.target.name for w in self._weights if id(w.target.parameter) in theirs]
         if not stepped:
             return
@@ -259,11 +264,30 @@ class Hold:
             f"was not handed in, so it would bring pruned weights back: {self._remedy}"
         )
 
+    def _replaced(self, weight: HeldWeight, how: str = "") -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"{weight.target.name} was replaced by another Parameter{how}, which is not held: "
+            "write into the Parameter that is there (load_state_dict without assign), or make the "
+            f"optimizer again and {self._remedy}"
+        )
+
+    def _attach(self, optimizer: optim.Optimizer) -> None:
+        if "_optimizer_step_post_hooks" not in vars(optimizer):
+            return  # a wrapper that calls another optimizer's step
+
+        before, after = step_hooks(self)
+        self._handles.append(optimizer.register_step_pre_hook(before))
+        self._handles.append(optimizer.register_step_post_hook(after))
+
     @torch.no_grad()
     def _write(self, optimizer: optim.Optimizer) -> None:
         ids = parameter_ids(optimizer)
-        weights = [w for w in self._weights if w.some_pruned and id(w.target.parameter) in ids]
-        rows = [w.row([w.here, *element_states(optimizer, w.target.parameter)]) for w in weights]
+        weights = [w for w in self._weights if id(w.target.parameter) in ids]
+        rows = [
+            w.row([w.local, *element_states(optimizer, w.target.parameter)])
+            for w in weights
+            if w.some_pruned
+        ]
         vectors = flat_states(optimizer)
         if vectors:
             rows.append(Masked(flat_mask(self._weights, optimizer), vectors))

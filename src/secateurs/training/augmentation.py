@@ -10,7 +10,7 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Pad by an eighth of the side, cut out a random window, and mirror every other image.
+    """Pad by an eighth of the side, cut out a random window, mirror with probability 1/2.
 
     For 32 pixels the padding is 4, as in He et al. (2016), section 4.2. The padding has the value
     0, which after the preprocessing is the mean colour.
@@ -30,7 +30,7 @@ def crop_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 def shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Move each image by up to two pixels in both directions, for digits and the like.
 
-    What comes in at the edges has the value of the image's corner, its background.
+    New pixels at an edge get the values of that edge, which is background.
 
     Args:
         images: batch x channels x height x width.
@@ -53,7 +53,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
     "shift": shift,
     "crop-flip": crop_flip,
 }
-"""What ``augment`` may be."""
+"""The values of ``augment``."""
 
 
 def _draw(values: int, count: int, generator: torch.Generator) -> Tensor:
@@ -63,7 +63,7 @@ def _draw(values: int, count: int, generator: torch.Generator) -> Tensor:
 def _windows(
     images: Tensor, padding: int, generator: torch.Generator, mode: str = "constant"
 ) -> Tensor:
-    """A window of the images' own size out of each padded image, at a random offset."""
+    """Pad each image, and cut out a window of its former size at a random offset."""
     count, channels, height, width = images.shape
     padded = F.pad(images, (padding,) * 4, mode=mode)
     down, right = (_draw(2 * padding + 1, count, generator).to(images.device) for _ in range(2))

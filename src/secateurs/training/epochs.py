@@ -1,12 +1,12 @@
-"""One epoch of training, and one pass of scoring."""
+"""One epoch of training, and scoring."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from secateurs.distributed.process_group import ProcessGroup
@@ -17,7 +17,7 @@ from secateurs.training.labelled_images import TrainingImages, epoch, mixed, ste
 from secateurs.training.settings import TrainingSettings
 
 SCORED_AT_ONCE = 512
-"""Images of a batch that is scored."""
+"""The batch size of scoring."""
 
 
 class DivergedError(FailureError):
@@ -26,11 +26,11 @@ class DivergedError(FailureError):
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What a network makes of a set of images.
+    """The accuracy and the loss of a network on a set of images.
 
     Attributes:
         count: images scored.
-        correct: images given their class.
+        correct: images classified correctly.
         loss: mean cross-entropy, nats.
     """
 
@@ -66,10 +66,10 @@ def train_epoch(
         images: to train on.
         settings: batch size, augmentation, precision.
         objective: the loss.
-        number: of the epoch, counted over all phases; with ``seed`` it decides order,
-            augmentation and dropout.
+        number: of the epoch, counted over all phases; order, augmentation and dropout depend on it
+            and on ``seed`` alone.
         seed: of the training.
-        rate_at: the learning rate of each step of the epoch, counted from 0.
+        rate_at: the learning rate of each step of the epoch; steps count from 0.
         after_step: called after each step of the optimizer.
         ranks: the processes that train together.
         advance: called after each step with its number of images, on all ranks together.
@@ -85,7 +85,7 @@ def train_epoch(
     device, dtype = device_of(network), dtype_of(network)
     total = torch.zeros((), device=device)
     wrong = torch.full((), -1, device=device)
-    count, stopped = 0, None
+    count, unscored = 0, None
     batches = epoch(
         images, number, batch_size=settings.batch_size, seed=seed, augment=settings.augment,
         rank=ranks.rank, ranks=ranks.size,
@@ -99,16 +99,16 @@ def train_epoch(
             logits = logits_of(network(inputs))
             loss = objective(inputs, logits.float(), labels.to(device))
         found = loss.detach()
-        # On a GPU nothing waits here for the number.
+        # The first wrong step is noted on the device, so that a GPU is not waited for.
         wrong = torch.where((wrong < 0) & ~found.isfinite(), step, wrong)
         if ranks.size == 1 and device.type == "cpu" and wrong >= 0:
-            break  # several ranks go on together, since they wait for each other's gradients
+            break  # several ranks go on, since each waits for the gradients of the others
         loss.backward()
         optimizer.step()
         try:
             after_step()
         except InvalidArgumentError as error:
-            stopped = error  # there is no ranking of weights that are NaN, on any rank
+            unscored = error  # scores are NaN if the weights are, then on all ranks
             break
         total += found * len(labels)
         count += len(labels)
@@ -123,8 +123,8 @@ def train_epoch(
             f"{steps_of(images, settings.batch_size, ranks.size)} of the epoch: lower the "
             "learning rate, or look for wrong images"
         )
-    if stopped is not None:
-        raise stopped
+    if unscored is not None:
+        raise unscored
     return summed / max(counted, 1)
 
 
@@ -132,22 +132,21 @@ def train_epoch(
 def score_images(
     model: nn.Module, images: TrainingImages, *, amp: bool, ranks: ProcessGroup
 ) -> ImageScore:
-    """Count right answers.
+    """Measure accuracy and loss.
 
     Args:
-        model: scored in eval mode; afterwards each module has its mode back.
-        images: all are scored once.
+        model: scored in eval mode; afterwards each module is in its mode of before.
+        images: each is scored once.
         amp: whether to compute in bfloat16 where torch's autocast does.
-        ranks: each scores a share.
+        ranks: each scores a share of the images.
     """
     device, dtype = device_of(model), dtype_of(model)
-    loss, correct = (
-        torch.zeros((), device=device, dtype=torch.float64),
-        torch.zeros((), device=device),
-    )
+    loss = torch.zeros((), device=device, dtype=torch.float64)
+    correct = torch.zeros((), device=device)
     count = 0
+    share = torch.arange(ranks.rank, len(images), ranks.size)
     with evaluation_mode(model):
-        for batch, labels in _share(images, ranks):
+        for batch, labels in images.batches(share, SCORED_AT_ONCE):
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = logits_of(model(moved(batch, device, dtype)))
             labels = labels.to(device)
@@ -164,10 +163,6 @@ def _sums(ranks: ProcessGroup, *numbers: float) -> list[float]:
 
 
 def clock() -> Callable[[], float]:
-    """A function that says how many seconds ago this was called."""
+    """Begin to measure time; the returned function gives the seconds since."""
     began = time.perf_counter()
     return lambda: time.perf_counter() - began
-
-
-def _share(images: TrainingImages, ranks: ProcessGroup) -> Iterator[tuple[Tensor, Tensor]]:
-    return images.batches(torch.arange(ranks.rank, len(images), ranks.size), SCORED_AT_ONCE)

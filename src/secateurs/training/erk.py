@@ -20,11 +20,12 @@ def erk_ratios(
 ) -> dict[str, float]:
     """How much of each parameter to prune, by the Erdős-Rényi-Kernel rule.
 
-    See `secateurs.selection.layer_counts.erk_shares`; a layer keeps at most all of its weights.
+    See `secateurs.selection.layer_counts.erk_shares`. What a small layer cannot keep, since it has
+    no more weights, the others keep.
 
     Args:
         model: the network; it is not changed.
-        ratio: of all weights together, which is met exactly.
+        ratio: the ratio of all weights together, met exactly.
         layers: see `secateurs.find_targets`, as for ``include`` and ``exclude``.
         include: see ``layers``.
         exclude: see ``layers``.

@@ -41,11 +41,11 @@ class GradientPruner:
         p_prune: the ratio of units that are candidates, from 0 to 1 inclusive.
         p_bern: the probability with which a candidate is pruned; below 1 it needs a seed.
         refresh: after how many steps candidates are chosen by the weights of that moment, and drawn
-            anew; with None the first masks stay.
+            again; with None the first masks stay.
         weight_gradient: ``"dense"``: pruned weights learn like others; ``"masked"``: they get no
-            gradient, so they stay as they are until a refresh keeps them.
-        **options: the fields of `secateurs.SelectionOptions`. What is random depends on ``seed``
-            and on how many draws there were.
+            gradient, so they do not change until a refresh keeps them.
+        **options: the fields of `secateurs.SelectionOptions`. Random numbers depend on ``seed`` and
+            on how many draws there were.
 
     Attributes:
         masks: those that are in force.
@@ -105,9 +105,9 @@ class GradientPruner:
         return f"GradientPruner({self._settings}, steps={self.steps}, draws={self.draws})"
 
     def step(self) -> None:
-        """Count a step, and draw anew if it is time.
+        """Count a step, and draw again if ``refresh`` steps have passed.
 
-        Masks that were taken off the backward pass since, as a `Pruner` does when it prunes, are
+        Masks that were removed from the backward pass since, as a `Pruner` does when it prunes, are
         put back. After `remove` nothing happens.
 
         Raises:
@@ -126,13 +126,13 @@ class GradientPruner:
             self._put(contents)
 
     def remove(self) -> None:
-        """Take the masks off the backward pass; weights that are pruned stay so."""
+        """Remove the masks from the backward pass; pruned weights stay pruned."""
         self._removed = True
         with changing(self._model):
             restore_gradients(self._model.modules())
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs beside the model and the optimizer: numbers and tensors."""
+        """What a resumed training needs besides the model's and the optimizer's states."""
         return {
             "settings": self._settings,
             "steps": self.steps,
@@ -141,10 +141,10 @@ class GradientPruner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Go on from what `state_dict` returned.
 
         Raises:
-            InvalidArgumentError: it was taken under other settings or of another model.
+            InvalidArgumentError: it is of other settings or of another model.
         """
         if not isinstance(state, Mapping) or _KEYS - state.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgumentError(
@@ -198,7 +198,7 @@ class GradientPruner:
         return all(mask_of(*place) is not None for place in places)
 
     def _put(self, contents: ModelContents) -> None:
-        """Put the masks on the backward pass alone: what is pruned in both passes stays so."""
+        """Put the masks on the backward pass; weights pruned in both passes stay pruned."""
         self._removed = False
         with changing(self._model):
             only_kept = self._weight_gradient == "masked"

@@ -23,8 +23,8 @@ class HeldWeight:
     Attributes:
         target: the parameter.
         mask: its mask, as it was handed in.
-        keep: the local part of the mask in the shape of the local part of the parameter.
-        some_pruned: whether anything is to be written here.
+        keep: this rank's shard of the mask, in the shape of this rank's shard of the parameter.
+        some_pruned: whether this rank's shard has a pruned element.
     """
 
     target: Target
@@ -33,12 +33,12 @@ class HeldWeight:
     some_pruned: bool
 
     @property
-    def here(self) -> torch.Tensor:
-        """The local part of the parameter, detached."""
+    def local(self) -> torch.Tensor:
+        """This rank's shard of the parameter, detached."""
         return self.target.local
 
     def row(self, tensors: Sequence[torch.Tensor]) -> Masked:
-        """The tensors with the mask, which follows the parameter to its device."""
+        """The tensors with the mask, which is moved to their device."""
         device = tensors[0].device if tensors else self.keep.device
         if self.keep.device != device:
             self.keep = self.keep.to(device)
@@ -77,21 +77,21 @@ def check_stepped(weights: Sequence[HeldWeight], optimizers: Sequence[optim.Opti
 
 
 def count_writes(weights: Sequence[HeldWeight]) -> None:
-    """Count a write of each parameter on a CPU, as torch does not for those of numpy.
+    """Raise torch's version counter of each parameter.
 
-    A pending backward pass that needs the old values must find out that they are gone.
+    Neither numpy nor an optimizer with ``fused=True`` raises it. A pending backward pass that
+    needs the old values would compute wrong gradients, and the next pruning would take a trained
+    weight for an untrained one.
     """
-    whole = [w.target.parameter for w in weights if not w.target.is_dtensor]
-    plain = [p for p in whole if p.device.type == "cpu" and not p.is_inference()]
-    if plain:
-        torch.autograd.graph.increment_version(plain)
+    tensors = [weight.local for weight in weights]
+    torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
 
 
 def flat_mask(weights: Sequence[HeldWeight], optimizer: optim.Optimizer) -> torch.Tensor:
-    """The masks of all parameters of an optimizer's first group, one behind the other."""
+    """The masks of all parameters of an optimizer's first group, flattened and concatenated."""
     masks = {id(w.target.parameter): w.keep for w in weights}
-    parts = [
+    flats = [
         masks.get(id(p), torch.ones_like(p, dtype=torch.bool)).reshape(-1)
         for p in optimizer.param_groups[0]["params"]
     ]
-    return torch.cat(parts)
+    return torch.cat(flats)

@@ -1,4 +1,4 @@
-"""What each layer of a retrained network kept, with histograms of its weights."""
+"""How many weights each layer of a retrained network kept, with their histograms."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +24,11 @@ def kept_layers(
     """The rows of the layers of a network whose pruned weights are zero.
 
     Args:
-        model: The network.
-        dense: The weights that it had before any pruning, by name.
-        row: A row of the run, which says how it was pruned.
-        options: Which of its weights compete.
-        bins: Bins of a histogram.
+        model: the network.
+        dense: the weights that it had before any pruning, by name.
+        row: a row of the run, which says how it was pruned.
+        options: they say which of its weights compete.
+        bins: bins of a histogram.
     """
     counted = sparsity(model, **vars(options.layer_choice))
     weights = dict(model.named_parameters())
@@ -55,7 +55,7 @@ def kept_layers(
 
 
 def _histogram(before: torch.Tensor | None, now: torch.Tensor, bins: int) -> dict[str, Any]:
-    """The columns of the histogram; none of a layer that was not there before, or was all zero."""
+    """The columns of the histogram; none if the dense layer is missing or has only zeros."""
     if before is None or not before.numel():
         return {}
     before, now = before.float().abs().cpu(), now.float().abs().cpu()

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a network learns from labels and from the dense network's answers."""
+"""Knowledge distillation: a network learns from labels and from the dense network's outputs."""
 
 from collections.abc import Callable
 
@@ -25,8 +25,9 @@ def soft_divergence(logits: Tensor, wanted: Tensor, temperature: float = 1.0) ->
     Args:
         logits: z, images x classes.
         wanted: v.
-        temperature: T. The higher it is, the more the classes with low probabilities count. T^2
-            keeps the gradients of about one size whatever T is (Hinton et al. 2015, section 2).
+        temperature: T. The higher it is, the more the classes with low probabilities count. With
+            the factor T^2, gradients have about the same size for every T (Hinton et al. 2015,
+            section 2).
     """
     given = F.log_softmax(logits / temperature, -1)
     target = F.log_softmax(wanted / temperature, -1)
@@ -34,9 +35,9 @@ def soft_divergence(logits: Tensor, wanted: Tensor, temperature: float = 1.0) ->
 
 
 class KnowledgeDistillation:
-    r"""The loss of a network that also learns what a dense one makes of the images.
+    r"""The loss of a network that also learns the outputs of a dense one.
 
-    With y the labels, z and v the logits of the network and of the dense one, the loss is
+    With labels y, and logits z of the network and v of the dense one, the loss is
 
     .. math:: (1 - a) H(y, \text{softmax}(z))
               + a T^2 KL(\text{softmax}(v / T) \,\|\, \text{softmax}(z / T)),
@@ -44,7 +45,7 @@ class KnowledgeDistillation:
     cross-entropy and `soft_divergence` (Hinton, Vinyals and Dean 2015, section 2).
 
     Args:
-        dense: the dense network; it is put into evaluation mode and learns nothing.
+        dense: the dense network; it is put into evaluation mode, and its parameters are frozen.
         weight: a, from 0 (labels alone) to 1 (no labels).
         temperature: T, above 0.
 
@@ -70,8 +71,8 @@ class KnowledgeDistillation:
         """The loss of a batch.
 
         Args:
-            images: as the networks take them.
-            logits: what the network makes of them.
+            images: the networks' input.
+            logits: the network's output for them.
             labels: their classes.
         """
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Images with labels, batch by batch, in an order that an epoch's number and a seed decide."""
+"""Images with labels in batches, whose order depends on the number of the epoch and a seed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
@@ -13,7 +13,7 @@ from secateurs.training.augmentation import AUGMENTATIONS
 
 
 class TrainingImages(ABC):
-    """What a training reads: `LabelledImages`, or `StreamedImages` where those do not fit."""
+    """The images of a training, in memory (`LabelledImages`) or not (`StreamedImages`)."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -21,14 +21,14 @@ class TrainingImages(ABC):
 
     @abstractmethod
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of these numbers, in this order, so many at a time, with their labels."""
+        """The images at these indices with their labels, in this order, in batches."""
 
     @abstractmethod
     def part(self, which: Tensor) -> Self:
-        """The images of these numbers."""
+        """The images at these indices."""
 
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
-        """Divide at random, always in the same way for one seed.
+        """Divide at random; the same seed gives the same division.
 
         Args:
             fraction: of the images that the second part gets, above 0, below 1.
@@ -48,7 +48,7 @@ class LabelledImages(TrainingImages):
     """Images and labels in memory, as two tensors.
 
     Args:
-        images: count x channels x height x width, as the network takes them.
+        images: count x channels x height x width, the network's input.
         labels: count; classes from 0.
 
     Raises:
@@ -68,8 +68,8 @@ class LabelledImages(TrainingImages):
         """Read a whole data set into memory.
 
         Args:
-            dataset: pairs of an image (channels x height x width) and a class; the class -1 marks
-                an image that could not be read, which is left out.
+            dataset: pairs of an image (channels x height x width) and a class; images of the class
+                -1 could not be read and are left out.
             workers: processes that decode.
         """
         loader: DataLoader[Any] = DataLoader(dataset, batch_size=256, num_workers=workers)
@@ -79,7 +79,7 @@ class LabelledImages(TrainingImages):
         for read, classes in loader:
             readable = classes >= 0
             if images is None:
-                images = _room(count, read)
+                images = _allocated(count, read)
             begin = sum(map(len, labels))
             labels.append(classes[readable])
             images[begin : begin + len(labels[-1])] = read[readable]
@@ -97,9 +97,8 @@ class LabelledImages(TrainingImages):
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `TrainingImages.batches`."""
-        for part in order.split(batch_size):
-            which = part.to(self.labels.device)
-            yield self.images[which], self.labels[which]
+        for indices in order.to(self.labels.device).split(batch_size):
+            yield self.images[indices], self.labels[indices]
 
     def part(self, which: Tensor) -> "LabelledImages":
         """As `TrainingImages.part`."""
@@ -107,11 +106,11 @@ class LabelledImages(TrainingImages):
 
 
 class StreamedImages(TrainingImages):
-    """Images that are decoded whenever they are asked for.
+    """Images that are decoded for each batch.
 
     Args:
-        dataset: pairs of an image (channels x height x width) and a class; the class -1 marks an
-            image that could not be read, which is left out.
+        dataset: pairs of an image (channels x height x width) and a class; images of the class -1
+            could not be read and are left out.
         workers: processes that decode.
     """
 
@@ -125,7 +124,7 @@ class StreamedImages(TrainingImages):
         """As `TrainingImages.batches`."""
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
-            batch_sampler=[part.tolist() for part in order.split(batch_size)],
+            batch_sampler=[indices.tolist() for indices in order.split(batch_size)],
             num_workers=self.workers,
         )
         for images, labels in loader:
@@ -149,8 +148,7 @@ def epoch(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch, shuffled and augmented.
 
-    The same number and seed give the same batches, whatever happened before: a training that was
-    interrupted repeats them.
+    The same number and seed always give the same batches, also after an interruption.
 
     Args:
         images: to train on.
@@ -158,8 +156,8 @@ def epoch(
         batch_size: images a step, of all ranks together; a multiple of ``ranks``.
         seed: of the training.
         augment: one of `AUGMENTATIONS`.
-        rank: whose share of each batch.
-        ranks: how many shares; a rest of images that cannot be shared evenly is left out.
+        rank: the rank, which gets its share of each batch.
+        ranks: the number of ranks; images that cannot be shared evenly are left out.
 
     Yields:
         Images and labels.
@@ -167,9 +165,9 @@ def epoch(
     generator = torch.Generator().manual_seed(mixed(seed, number))
     order = torch.randperm(len(images), generator=generator)
     share = order[: len(images) // ranks * ranks][rank::ranks]
-    own = torch.Generator().manual_seed(mixed(seed, number, rank + 1))
+    augmenting = torch.Generator().manual_seed(mixed(seed, number, rank + 1))
     for batch, labels in images.batches(share, batch_size // ranks):
-        yield AUGMENTATIONS[augment](batch, own), labels
+        yield AUGMENTATIONS[augment](batch, augmenting), labels
 
 
 def steps_of(images: TrainingImages, batch_size: int, ranks: int = 1) -> int:
@@ -178,7 +176,7 @@ def steps_of(images: TrainingImages, batch_size: int, ranks: int = 1) -> int:
 
 
 def mixed(*numbers: int) -> int:
-    """A seed out of several numbers; near ones give seeds that have nothing in common."""
+    """Make a seed of several numbers; similar numbers give independent seeds."""
     seed = 0
     for number in numbers:
         seed = (seed ^ (number & (2**63 - 1))) * 6364136223846793005 + 1442695040888963407
@@ -186,7 +184,7 @@ def mixed(*numbers: int) -> int:
     return seed
 
 
-def _room(count: int, like: Tensor) -> Tensor:
+def _allocated(count: int, like: Tensor) -> Tensor:
     try:
         return torch.empty((count, *like.shape[1:]), dtype=like.dtype)
     except RuntimeError as error:  # torch's out of memory on a CPU

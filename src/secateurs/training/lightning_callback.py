@@ -14,14 +14,14 @@ from secateurs.training.schedules import Schedule
 class LightningPruning(Callback):
     """Drives a `Pruner` in ``trainer.fit``, saves it with the checkpoints, and logs sparsity.
 
-    Several calls of ``fit`` go on with one schedule; each brings new optimizers, which are held.
-    A checkpoint of Lightning holds the masks and the number of steps, so that
+    A second call of ``fit`` goes on with the schedule; masks are held under its new optimizers.
+    Lightning's checkpoints contain the masks and the number of steps, so that
     ``fit(ckpt_path=...)`` goes on, also with a new callback. The logged name is ``sparsity``.
 
     Args:
         schedule: when to prune, see `Pruner`.
-        unit: what the schedule counts: "step" (of the optimizer, however many batches it
-            accumulates) or "epoch".
+        unit: what the schedule counts: "step" (of the optimizer, which may accumulate several
+            batches) or "epoch".
         **options: the other arguments of `Pruner`.
 
     Attributes:
@@ -60,7 +60,7 @@ class LightningPruning(Callback):
             self._saved = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note where the count of steps begins."""
+        """Note the number of steps before this call of ``fit``."""
         self._seen = trainer.global_step
 
     def on_train_batch_end(
@@ -77,16 +77,16 @@ class LightningPruning(Callback):
             self._step(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop holding; the weights stay pruned."""
+        """Stop holding; the weights are still pruned."""
         if self.pruner is not None:
             self.pruner.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """What Lightning saves with a checkpoint."""
+        """The state that Lightning saves with a checkpoint."""
         return self._saved or {} if self.pruner is None else self.pruner.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what was saved until there are a model and optimizers."""
+        """Load the state now, or when there are a model and optimizers."""
         if self.pruner is None:
             self._saved = state_dict
         else:

@@ -25,12 +25,12 @@ from secateurs.training.score_changes import Change, combined, favoured, filled
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """What decides which units are pruned, apart from the ratio.
+    """The options that decide which units are pruned, apart from the ratio.
 
     Attributes:
         names: the parameters that compete, in order.
-        options: the criterion, granularity and scope, what competes, and the seed of everything
-            random.
+        options: the criterion, granularity, scope, which parameters compete, and the seed of all
+            random numbers.
         floor: the share of its units that each parameter keeps at least.
     """
 
@@ -41,17 +41,18 @@ class MaskChoice:
     def by_score(
         self, contents: ModelContents, ratio: float, step: int, change: Change | None = None
     ) -> Masks:
-        """Prune the units with the smallest scores, as far as the floor lets.
+        """Prune the units with the smallest scores, as far as the floor allows.
 
         Args:
             contents: of the network.
             ratio: of units, as for `secateurs.select`.
-            step: what is random depends on the seed and on this, so that nothing is to be saved.
+            step: random numbers depend on it and on the seed alone, so that no state of a generator
+                needs to be saved.
             change: applied to the scores.
 
         Raises:
-            InvalidArgumentError: as `secateurs.select`, or a parameter would keep nothing, or the
-                floor leaves too little to prune.
+            InvalidArgumentError: as `secateurs.select`, or a parameter would keep nothing, or so
+                much cannot be pruned above the floor.
         """
         score = self._score(step, change)
         masks = self._select(contents, ratio, None, score)
@@ -66,8 +67,7 @@ class MaskChoice:
                 Argument("floor", 0.01),
                 ", so that every layer keeps 1%, or ",
                 Argument("exclude", name),
-                ", or ",
-                Argument("scope", "layer"),
+                *(() if self.options.scope == "layer" else (", or ", Argument("scope", "layer"))),
             )
         if self.options.scope == "layer":
             found = self._by_counts(contents, masks, short, score)
@@ -75,7 +75,7 @@ class MaskChoice:
         return self._fill_up(contents, masks, ratio, short, score)
 
     def at_random(self, contents: ModelContents, ratio: float, start: str, step: int) -> Masks:
-        """Random masks that prune the same share of each parameter (uniform), or one by ERK."""
+        """Random masks; each parameter loses the same share (``"uniform"``) or one by ERK."""
         source = self._source(step, Argument("start", start))
         every = self._select(contents, 0.0, None, "magnitude")
         sizes = {name: mask.units.count for name, mask in every.units.items()}
@@ -96,18 +96,18 @@ class MaskChoice:
         counts = {name: k for name, count in kept.items() if (k := round(share * count))}
         smallest = self._score(step, filled(masks, math.inf, where_kept=False))
         dropped = self._by_counts(contents, masks, counts, smallest).units
-        left = Masks({n: combined(masks.units[n], dropped[n], both=True) for n in counts})
-        growing = filled(left, math.inf, where_kept=True)
+        remaining = Masks({n: combined(masks.units[n], dropped[n], both=True) for n in counts})
+        not_kept = filled(remaining, math.inf, where_kept=True)
 
         def gradient(target: Target) -> torch.Tensor:
-            return growing(target, target.grad.detach().abs().neg())
+            return not_kept(target, target.grad.detach().abs().neg())
 
-        # The smallest of these scores are the largest gradients of what is not kept.
-        others = self._by_counts(contents, masks, counts, gradient).units
+        # Pruning by these scores selects the largest gradients of what is not kept.
+        selected = self._by_counts(contents, masks, counts, gradient).units
         new = dict(masks.units)
         for name in counts:
-            grown = Mask(others[name].keep.logical_not(), others[name].units)
-            new[name] = combined(left.units[name], grown, both=False)
+            grown = Mask(selected[name].keep.logical_not(), selected[name].units)
+            new[name] = combined(remaining.units[name], grown, both=False)
         return Masks(new, contents.group.holders)
 
     def exchanged(
@@ -117,9 +117,9 @@ class MaskChoice:
 
         Args:
             contents: of the network.
-            masks: those in force; what they keep has an advantage.
-            counts_of: masks that say how many units of each parameter are pruned.
-            margin: the advantage: scores of kept units are multiplied by 1 + margin.
+            masks: those in force.
+            counts_of: masks that prune as many units of each parameter as wanted.
+            margin: scores of the units that ``masks`` keep are multiplied by 1 + margin.
             step: see `by_score`.
         """
         kept = kept_units(counts_of, contents.group.holders)
@@ -128,7 +128,7 @@ class MaskChoice:
         return self._by_counts(contents, masks, counts, score)
 
     def happens(self, probability: float, step: int) -> bool:
-        """Whether something happens at a step that does with a probability."""
+        """Whether an event with this probability happens at this step."""
         if probability >= 1:
             return True
         source = self._source(step, Argument("gamma"))
@@ -140,7 +140,7 @@ class MaskChoice:
         source = self._source(step, named) if criterion.is_random else None
 
         def score(target: Target) -> torch.Tensor:
-            # A function may fail on one rank alone, before the others wait for it in a collective.
+            # The caller's function may fail on one rank while the others wait in a collective.
             with nullcontext() if criterion.is_built_in else target.group.together():
                 raw = raw_scores(target, units_of(target, given.granularity), criterion, source)
             values = raw.values.float() if raw.values.element_size() == 1 else raw.values
@@ -156,10 +156,11 @@ class MaskChoice:
         return source and source.manual_seed(int.from_bytes(digest, "big"))
 
     def _least(self, mask: Mask) -> int:
+        """How many units a parameter keeps at least."""
         return min(max(math.ceil(self.floor * mask.units.count), 1), mask.units.count)
 
     def _short(self, contents: ModelContents, masks: Masks) -> dict[str, int]:
-        """How many units may be pruned at most, of the parameters of which more are pruned."""
+        """For each parameter that keeps less than its floor, how many units may be pruned."""
         kept = kept_units(masks, contents.group.holders)
         return {
             name: mask.units.count - self._least(mask)
@@ -175,7 +176,7 @@ class MaskChoice:
         short: dict[str, int],
         score: ScoreFunction,
     ) -> Masks:
-        """Let those that are short keep their floor, and prune as much more of the others."""
+        """Prune ``short`` down to their floors only, and as much more of the other parameters."""
         sizes = {name: mask.units.count for name, mask in masks.units.items()}
         total = round(ratio * sum(sizes.values()))
         counts: dict[str, int] = {}
@@ -183,8 +184,8 @@ class MaskChoice:
         while short:
             counts |= short
             rest = [name for name in self.names if name not in counts]
-            left, there = total - sum(counts.values()), sum(sizes[name] for name in rest)
-            if left > there or (left and not there):
+            wanted, available = total - sum(counts.values()), sum(sizes[name] for name in rest)
+            if wanted > available:
                 least = sum(self._least(mask) for mask in masks.units.values())
                 most = 1 - least / sum(sizes.values())
                 raise InvalidArgumentError(
@@ -193,7 +194,9 @@ class MaskChoice:
                     f" at most {most:.4g} can be pruned, not {ratio:g}: write a smaller one, or a "
                     "smaller ratio",
                 )
-            others = self._select(contents, left / there, rest, score) if rest else Masks({})
+            others = Masks({})
+            if rest:
+                others = self._select(contents, wanted / available, rest, score)
             short = self._short(contents, others)
         found = self._by_counts(contents, masks, counts, score).units | others.units
         return Masks({name: found[name] for name in masks}, contents.group.holders)
@@ -230,5 +233,5 @@ class MaskChoice:
 
 
 def _exactly(name: str) -> str:
-    """A pattern that matches a name and nothing else."""
+    """A pattern that matches this name alone."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -1,4 +1,4 @@
-"""The masks that a model is under, and saved tensors brought to the devices and ranks of now."""
+"""The masks of a pruned model, and states that are saved and loaded on other devices and ranks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
+from secateurs._validation import check_count, check_ratio
 from secateurs.distributed.dtensor import full_of, reshard
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import shard_of
@@ -22,7 +23,7 @@ from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
 
 
 def pruned_now(contents: ModelContents, every: Masks) -> Masks:
-    """The masks that a model is under: a unit is pruned if all of its elements are zero.
+    """The masks by which a model is pruned: of a unit that is, all elements are zero.
 
     Args:
         contents: of the network.
@@ -33,7 +34,8 @@ def pruned_now(contents: ModelContents, every: Masks) -> Masks:
         found[target.name] = mask
         if is_pruned(target):
             units = mask.units
-            whole = full_of(target.shard.as_dtensor(nonzero(target)))  # a unit may be cut
+            # As a whole, since a unit may be divided over ranks.
+            whole = full_of(target.shard.as_dtensor(nonzero(target)))
             found[target.name] = Mask(units.shard.of(units.pool(whole.float()) > 0), units)
     return Masks(found, contents.group.holders)
 
@@ -44,7 +46,7 @@ def saved_masks(masks: Masks) -> dict[str, torch.Tensor]:
 
 
 def loaded_masks(contents: ModelContents, like: Masks, saved: Mapping[str, torch.Tensor]) -> Masks:
-    """What `saved_masks` gave, on the devices and ranks of other masks of the same model."""
+    """The result of `saved_masks`, on the devices and ranks of other masks of the same model."""
     found: dict[str, Mask] = {}
     for name, mask in like.units.items():
         keep = mask.units.shard.of(saved[name]).to(mask.keep.device)
@@ -56,8 +58,12 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     """Check that a saved state of a `Pruner` fits another one, whose own state is ``mine``.
 
     Raises:
-        InvalidArgumentError: it is of another schedule or another model.
+        InvalidArgumentError: it is not such a state, or of another schedule or another model.
     """
+    if not isinstance(state, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgumentError(
+            f"the state must be what state_dict() of a Pruner returned, got {type(state).__name__}"
+        )
     for name in ("schedule", "regrow"):
         if state.get(name) != mine[name]:
             raise InvalidArgumentError(
@@ -73,30 +79,32 @@ def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
             "the state is of another model, or of other layers or granularity: it has masks of "
             f"{len(shapes[0])} parameters that are not those of the {len(shapes[1])} here"
         )
+    check_count("steps", state["steps"], 0)
+    check_ratio("ratio", state["ratio"])
 
 
 @torch.no_grad()
 def zero_what_grew(contents: ModelContents, before: Masks, masks: Masks) -> None:
-    """Set to zero what these masks keep and those before did not.
+    """Set the weights to zero that ``masks`` keep and ``before`` prunes.
 
     Grown weights begin at zero, also where ``weight_orig`` holds other values of them.
     """
     rows: list[Masked] = []
     for target, mask in matching_targets(contents, masks):
         pruned = Mask(mask.keep.logical_not(), mask.units)
-        stays = combined(before.units[target.name], pruned, both=False)
-        here = target.local
-        rows.append(Masked(same_shape_mask(local_mask(stays, target), here), [here]))
+        unchanged = combined(before.units[target.name], pruned, both=False)
+        local = target.local
+        rows.append(Masked(same_shape_mask(local_mask(unchanged, target), local), [local]))
     Zeroing()(rows)
 
 
 def is_pruned(target: Target) -> bool:
-    """Whether original values of a parameter are kept at any module that holds it."""
+    """Whether any module that has the parameter has its original values too."""
     return any(original_of(module, attribute) is not None for module, attribute in target.places)
 
 
 def nonzero(target: Target) -> torch.Tensor:
-    """Where a parameter's part on this rank is not zero, for any dtype."""
+    """Where this rank's shard of a parameter is not zero, for any dtype."""
     bits = as_integers(target.local)
     return bits + bits != 0  # twice the bits of -0 are zero too
 
@@ -106,14 +114,14 @@ def kept_units(masks: Masks, group: ProcessGroup) -> dict[str, int]:
 
     Args:
         masks: of the parameters.
-        group: the ranks that it takes to hold the model once; all must call together.
+        group: the ranks over which one copy of the model is divided; all must call together.
     """
     counts = count_nonzero([(m.keep, m.units.shard) for m in masks.units.values()], group)
     return {name: kept for name, (kept, _) in zip(masks.units, counts, strict=True)}
 
 
-def beside(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A tensor on the device of another one, and divided over the ranks as that is."""
+def moved_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A tensor on the device of another one, and divided over the ranks like it."""
     shard = shard_of(like)
     return shard.as_dtensor(shard.of(value).to(like.device).contiguous())
 

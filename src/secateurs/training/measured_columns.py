@@ -1,4 +1,4 @@
-"""The columns of a retraining's row that say how a phase was trained, and what it came to."""
+"""The columns of a retraining's row with the settings of a phase and the measured results."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ def measured_columns(
     """The settings of a phase, the score and the sparsity of the network.
 
     Args:
-        phase: as the row has it.
+        phase: the row's column of this name.
         model: the network.
         plan: of the run.
-        found: its score.
+        found: the network's score.
     """
     counted = sparsity(model, **vars(plan.options.layer_choice))
     settings = plan.settings("dense" if phase.endswith("dense") else "retrain")

@@ -1,4 +1,4 @@
-"""What optimizers keep of their parameters, and which of them treat each element on its own."""
+"""The states that optimizers keep, and which optimizers treat each element on its own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -11,7 +11,7 @@ from secateurs.errors import InvalidArgumentError
 
 Optimizers = optim.Optimizer | Iterable[optim.Optimizer]
 
-_EACH_ELEMENT_ALONE = frozenset(
+_ELEMENTWISE = frozenset(
     {
         optim.ASGD,
         optim.Adadelta,
@@ -29,13 +29,13 @@ _EACH_ELEMENT_ALONE = frozenset(
 )
 
 
-def treats_elements_alone(optimizer: optim.Optimizer) -> bool:
-    """Whether the gradient of one weight never moves another one.
+def is_elementwise(optimizer: optim.Optimizer) -> bool:
+    """Whether the gradient of a weight changes that weight alone.
 
-    It does where a step divides by norms, searches along a direction or makes a matrix orthogonal;
-    an optimizer of an unknown class may do any of these.
+    This is not so where a step divides by norms, searches along a direction or makes a matrix
+    orthogonal. An optimizer of an unknown class may do any of these.
     """
-    return type(optimizer) in _EACH_ELEMENT_ALONE
+    return type(optimizer) in _ELEMENTWISE
 
 
 def check_optimizers(given: object) -> list[optim.Optimizer]:
@@ -57,8 +57,8 @@ def check_optimizers(given: object) -> list[optim.Optimizer]:
 def with_inner(optimizers: Sequence[optim.Optimizer]) -> list[optim.Optimizer]:
     """The optimizers and those that they wrap, the innermost first; each once.
 
-    accelerate's, ``ZeroRedundancyOptimizer`` and others keep in an attribute the one that does the
-    work.
+    An optimizer of accelerate, a ``ZeroRedundancyOptimizer`` and others have the one that does the
+    steps in an attribute.
     """
     found: dict[int, optim.Optimizer] = {}
 
@@ -78,32 +78,32 @@ def with_inner(optimizers: Sequence[optim.Optimizer]) -> list[optim.Optimizer]:
 
 
 def parameter_ids(optimizer: optim.Optimizer) -> set[int]:
-    """The ids of all parameters that an optimizer steps, also of groups that were added later."""
+    """The ids of all parameters of an optimizer, also of groups that were added later."""
     return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def element_states(optimizer: optim.Optimizer, parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The local parts of what an optimizer keeps for each element of a parameter.
+    """This rank's shards of the states that have a value for each element of a parameter.
 
-    Momentum, moments, maxima: every float tensor of the parameter's shape. Integers, as optimizers
-    of eight bits keep, are codes whose zero need not mean zero.
+    Momentum, moments, maxima: every float tensor of the parameter's shape. The integers of
+    optimizers of eight bits are codes, of which 0 need not mean zero.
     """
     state = cast("dict[str, Any] | None", optimizer.state.get(parameter))
     for name, value in state.items() if state else ():
-        if name != "step" and _is_of_elements(value, parameter):
+        if name != "step" and _has_elements_of(value, parameter):
             yield local_of(value.detach())
 
 
-def _is_of_elements(value: object, parameter: torch.Tensor) -> bool:
+def _has_elements_of(value: object, parameter: torch.Tensor) -> bool:
     if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
         return False
-    # The optimizer made it, so only the tensor itself says whether it is divided over ranks.
+    # It may be divided over ranks where the parameter is not, and the other way round.
     plain = type(value) in (torch.Tensor, torch.nn.Parameter) or is_dtensor(value)
     return plain and (value.is_floating_point() or value.is_complex())
 
 
 def flat_states(optimizer: optim.Optimizer) -> list[torch.Tensor]:
-    """The vectors that LBFGS keeps of all its parameters together, one behind the other."""
+    """The vectors of LBFGS, each of which has a value for each element of all its parameters."""
     if not isinstance(optimizer, optim.LBFGS):
         return []
     parameters = optimizer.param_groups[0]["params"]

@@ -16,10 +16,10 @@ from secateurs.selection.shown_keywords import shows
 from secateurs.training._hold import Averages, Hold
 from secateurs.training.mask_choice import MaskChoice
 from secateurs.training.mask_state import (
-    beside,
     check_state,
     copied_values,
     loaded_masks,
+    moved_like,
     pruned_now,
     saved_masks,
     write_values,
@@ -48,10 +48,10 @@ class Pruner:
     ``optimizer.step()``, before ``zero_grad()``; or once an epoch, then the schedule counts epochs.
     Between its steps `hold` keeps pruned weights at zero.
 
-    Without regrowth what is pruned stays pruned. At each pruning ``weight_orig`` becomes what the
-    weights were just before it, so `secateurs.restore` brings back the last dense weights that
-    were learned; see the page on training. Step 0 of a schedule happens here, at once; the
-    optimizer's state is not touched before the first step.
+    Without regrowth, pruned weights stay pruned. Each pruning copies the weights to ``weight_orig``
+    before, so `secateurs.restore` brings back what was last learned of all of them; see the page
+    on training. Step 0 of a schedule is taken when the object is made; the optimizer's state does
+    not change before its first step.
 
     Args:
         model: the network.
@@ -61,21 +61,21 @@ class Pruner:
         regrow: how pruned weights come back: not at all, `MagnitudeRegrowth` (dynamic network
             surgery) or `GradientRegrowth` (RigL).
         floor: the share of its units that each layer keeps at least. With 0, a pruning that would
-            empty a layer is an error.
+            leave nothing of a layer is an error.
         averaged: averages of the model in which pruned weights become zero too; see `hold`.
         **options: the fields of `secateurs.SelectionOptions`. Criteria that need gradients read
             those of the last step.
 
     Attributes:
-        schedule: what was handed in.
-        regrow: what was handed in.
+        schedule: the schedule.
+        regrow: how pruned weights come back.
         steps: how many steps were taken.
-        masks: what is held now, for every parameter that competes.
-        sparsity: the ratio of their weights that is pruned.
+        masks: those in force, one for every parameter that competes.
+        sparsity: the ratio of the weights of these parameters that is pruned.
 
     Raises:
         InvalidArgumentError: as `hold` and `secateurs.global_prune`, or the schedule goes down, or
-            a layer would be emptied.
+            nothing would be left of a layer.
 
     Example:
         >>> import torch
@@ -146,7 +146,7 @@ class Pruner:
         All ranks of a distributed model must call together.
 
         Raises:
-            InvalidArgumentError: a score is NaN, a layer would be emptied, or there are no
+            InvalidArgumentError: a score is NaN, nothing would be left of a layer, or there are no
                 gradients to grow by. The model is unchanged.
         """
         self.steps += 1
@@ -157,7 +157,7 @@ class Pruner:
             self._put(masks)
 
     def remove(self) -> None:
-        """Stop holding; the weights stay as they are, pruned, and ``weight_orig`` beside them."""
+        """Stop holding; the weights are still pruned, and ``weight_orig`` is still there."""
         self._held.remove()
 
     def replace_optimizer(self, optimizer: Optimizers) -> None:
@@ -176,11 +176,11 @@ class Pruner:
         held.write_zeros()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs beside the model and the optimizer.
+        """What a resumed training needs besides the states of the model and the optimizer.
 
-        Only tensors, numbers, texts and dicts of them: ``torch.save`` and a load with
-        ``weights_only=True`` do, and so does ``torch.distributed.checkpoint``, which may load it on
-        another number of ranks.
+        It consists of tensors, numbers, texts and dicts. So it can be saved by ``torch.save`` and
+        loaded with ``weights_only=True``, or saved by ``torch.distributed.checkpoint`` and loaded
+        on another number of ranks.
         """
         state: dict[str, Any] = {
             "schedule": repr(self.schedule),
@@ -197,15 +197,17 @@ class Pruner:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was taken; before or after the model and the optimizer load.
+        """Go on from what `state_dict` returned.
+
+        The states of the model and the optimizer may be loaded before or afterwards.
 
         Raises:
-            InvalidArgumentError: it was taken under another schedule or of another model.
+            InvalidArgumentError: it is of another schedule or another model.
         """
         check_state(state, self.state_dict())
         if self.schedule.rewind is not None:
             known = self._rewind
-            self._rewind = {n: beside(t, known[n]).clone() for n, t in state["rewind"].items()}
+            self._rewind = {n: moved_like(t, known[n]).clone() for n, t in state["rewind"].items()}
         if isinstance(self._held, StraightThrough):
             self._held.load_dense(state["dense"])
         self.steps = state["steps"]
@@ -224,7 +226,7 @@ class Pruner:
         )
 
     def _put(self, masks: Masks, *, states: bool = True) -> None:
-        """Put masks into force, and rewind what is kept if the schedule says so."""
+        """Prune by masks and hold them, and rewind the kept weights if the schedule says so."""
         before = self.masks
         self._apply(masks, states=states)
         if isinstance(self.regrow, GradientRegrowth):

@@ -1,9 +1,10 @@
-"""The arguments of a `Pruner`, and which of them go together."""
+"""The arguments of a `Pruner`, and checks of which can be combined."""
 
 from itertools import pairwise
 
 from torch import optim
 
+from secateurs._validation import check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Masks
@@ -16,7 +17,7 @@ from secateurs.training.schedules import Schedule
 
 
 class PrunerOptions(SelectionKeywords, total=False):
-    """The keyword arguments of `Pruner`, for what passes them on."""
+    """The keyword arguments of `Pruner`, for the callbacks that pass them on."""
 
     regrow: Regrowth | None
     floor: float
@@ -24,17 +25,18 @@ class PrunerOptions(SelectionKeywords, total=False):
 
 
 def check_schedule(schedule: object, regrow: object) -> None:
-    """Check that a schedule is one, and does not go down.
+    """Check that a schedule has ratios from 0 to 1, does not go down, and allows the regrowth.
 
     Raises:
-        InvalidArgumentError: it is none, or does, or does not go with the regrowth.
+        InvalidArgumentError: it does not.
     """
     if not isinstance(schedule, Schedule):
         raise InvalidArgumentError(
             "schedule must be a Schedule, such as OneShot(0.9) or Cubic(0.9, end=1000), "
             f"got {schedule!r}"
         )
-    for (step, ratio), (later, lower) in pairwise(schedule.prunings):
+    prunings = [(step, check_ratio("the schedule's ratio", r)) for step, r in schedule.prunings]
+    for (step, ratio), (later, lower) in pairwise(prunings):
         if lower < ratio and not isinstance(regrow, MagnitudeRegrowth):
             raise InvalidArgumentError(
                 f"the schedule goes down, from {ratio:g} at step {step} to {lower:g} at step "
@@ -51,10 +53,10 @@ def check_schedule(schedule: object, regrow: object) -> None:
 def check_neighbours(
     options: SelectionOptions, schedule: Schedule, regrow: object, floor: float
 ) -> None:
-    """Check that a schedule, regrowth and floor go with the scope, if that is N:M.
+    """Check that a schedule, regrowth and floor can be combined with a scope N:M.
 
     Raises:
-        InvalidArgumentError: they do not.
+        InvalidArgumentError: they cannot.
     """
     scope = NOfM.read(options.scope)
     if scope is None:
@@ -77,7 +79,7 @@ def check_neighbours(
 
 
 def check_pruned_before(contents: ModelContents, masks: Masks, options: SelectionOptions) -> None:
-    """Check that what is pruned before can stay so in the scope, if that is N:M.
+    """Check that a scope N:M allows what was pruned before.
 
     Raises:
         InvalidArgumentError: of some M consecutive inputs, fewer than N are left.
@@ -98,10 +100,10 @@ def check_pruned_before(contents: ModelContents, masks: Masks, options: Selectio
 
 
 def check_regrowth(regrow: object, optimizers: list[optim.Optimizer]) -> None:
-    """Check that regrowth is one, and that the optimizers can do with it.
+    """Check the regrowth, and that the optimizers allow it.
 
     Raises:
-        InvalidArgumentError: it is none, or LBFGS would see gradients of pruned weights.
+        InvalidArgumentError: it is of another type, or LBFGS would see gradients of pruned weights.
     """
     if not isinstance(regrow, MagnitudeRegrowth | GradientRegrowth | None):
         raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""How pruned weights come back: as values, with the formulas of their papers."""
+"""The ways in which pruned weights come back, with the formulas of their papers."""
 
 import math
 from dataclasses import dataclass
@@ -13,28 +13,29 @@ STARTS = ("erk", "uniform", "score")
 class MagnitudeRegrowth:
     """Pruned weights go on learning behind the mask, and come back when they are large enough.
 
-    Dynamic network surgery (Guo, Yao and Chen 2016). The forward pass uses W * T. The gradient
-    that reaches W * T moves all of W, also what T hides (equation 3, "straight-through"):
+    Dynamic network surgery (Guo, Yao and Chen 2016). The forward pass uses W * T, where T is the
+    mask. The gradient of W * T changes all of W, also what T sets to zero (equation 3,
+    "straight-through"):
 
         W <- W - beta * dL / d(W * T)
 
-    and from time to time T is set anew (equation 4): T = 0 where |W| < a, 1 where |W| >= b, and as
-    before in between. The paper takes a and b from each layer's mean and deviation. Here
-    b = (1 + margin) * a, and a is such that each layer keeps as many units as before: those of one
-    layer are ranked by their score, times 1 + margin if they are kept now. How many units of each
-    layer are pruned changes only when the schedule prunes, and is decided by the scores of those
-    that are kept, since weights behind the mask grow faster in some layers than in others.
+    and T is computed again from time to time (equation 4): 0 where |W| < a, 1 where |W| >= b, and
+    unchanged where |W| is between a and b. The paper takes a and b from each layer's mean and
+    deviation. Here b = (1 + margin) * a, and a is such that each layer keeps as many units as
+    before: the units of a layer are ranked by their scores, those of kept units times 1 + margin.
+    The number of pruned units of each layer changes only when the schedule prunes. Then the scores
+    of kept units decide, since pruned weights grow faster in some layers than in others.
 
-    The optimizer's state of pruned weights goes on too, since it is what they learn with. While a
-    weight is pruned, ``weight_orig`` is W: what is learned behind the mask is there, and `restore`
+    The optimizer's state of pruned weights is kept and updated too, since they learn. While a
+    weight is pruned, ``weight_orig`` is W: it has what was learned behind the mask, and `restore`
     brings it back.
 
     Attributes:
         every: steps between two changes of the mask. Many weights that come back at once change the
-            network too much, so 1 is best where steps are long enough.
-        until: the last step with one; None goes on for ever.
-        margin: how much larger than the smallest kept weight a pruned one must be to come back.
-        gamma: the mask is changed with probability (1 + gamma * t)^-power at step t; 0 is always.
+            network too much, so 1 is best where the time of a step allows it.
+        until: the last step with a change; None for no limit.
+        margin: by which share a pruned weight must exceed the smallest kept one to come back.
+        gamma: at step t the mask changes with probability (1 + gamma * t)^-power; always with 0.
         power: see ``gamma``.
     """
 
@@ -56,7 +57,7 @@ class MagnitudeRegrowth:
         return _is_due(step, self.every, self.until)
 
     def probability(self, step: int) -> float:
-        """With which probability it does."""
+        """The probability of a change at a step."""
         return (1 + self.gamma * step) ** -self.power
 
 
@@ -64,25 +65,24 @@ class MagnitudeRegrowth:
 class GradientRegrowth:
     """Drop the smallest weights, and grow as many where the gradient is largest.
 
-    RigL (Evci, Gale, Menick, Castro and Elsen 2020, section 3). Every dt steps, in each layer l of
-    N_l units, k of those that are kept are dropped,
+    RigL (Evci, Gale, Menick, Castro and Elsen 2020, section 3). Every dt steps, each layer l of N_l
+    units drops the k kept units with the smallest scores,
 
-        k = f(t) * (1 - s_l) * N_l,    f(t) = fraction / 2 * (1 + cos(t * pi / t_end))
+        k = f(t) * (1 - s_l) * N_l,    f(t) = fraction / 2 * (1 + cos(t * pi / t_end)).
 
-    those with the smallest score, and of all that are then not kept the k with the largest |dL/dw|
-    are grown, from zero. So each layer keeps its sparsity s_l. A weight that is dropped and grown
-    at once keeps its value.
+    Then, of all its units that are not kept, the k with the largest |dL/dw| grow, from zero. So
+    each layer keeps its sparsity s_l. A weight that is dropped and grown at once keeps its value.
 
-    Call `Pruner.step` while the gradients are there: before ``zero_grad``. Steps with gradients
-    that are not finite (skipped by a `GradScaler`) put the change off to the next step.
+    Call `Pruner.step` before ``zero_grad``, since it reads the gradients. If they are not finite (a
+    step that a `GradScaler` skips), the masks change at the next step with finite ones.
 
     Attributes:
         every: dt.
-        until: t_end, the step from which masks stay as they are (the paper: 3/4 of all).
+        until: t_end, from which step masks no longer change (in the paper after 3/4 of all steps).
         fraction: the share of kept units that is dropped at first (the paper's alpha, 0.3).
-        start: which units the first pruning takes: "erk" and "uniform" take random ones, in each
-            layer a share by `erk_ratios` or the same share; "score" takes those that the scores and
-            the scope of the `Pruner` say.
+        start: how the first pruning chooses units: "erk" and "uniform" at random, of each layer a
+            share by `erk_ratios` or the same share; "score" by the scores and the scope of the
+            `Pruner`.
     """
 
     every: int

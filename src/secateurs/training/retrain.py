@@ -16,13 +16,7 @@ from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.results import Results, RetrainRow
-from secateurs.training.epochs import (
-    DivergedError,
-    ImageScore,
-    clock,
-    score_images,
-    train_epoch,
-)
+from secateurs.training.epochs import DivergedError, ImageScore, clock, score_images, train_epoch
 from secateurs.training.knowledge_distillation import (
     KnowledgeDistillation,
     Objective,
@@ -46,9 +40,9 @@ class RetrainData:
 
     Attributes:
         train: to train on.
-        validation: choose the best epoch; never trained on, never reported as the result.
-        test: scored once in the end, dense and pruned; they choose nothing.
-        test_split: what the rows call them.
+        validation: they choose the best epoch; not trained on, and not reported as the result.
+        test: scored once in the end, by the dense and the pruned network; they choose nothing.
+        test_split: their name in the rows.
     """
 
     train: TrainingImages
@@ -60,20 +54,20 @@ class RetrainData:
 class Retraining:
     """One run: dense epochs, then epochs with masks, then scores on the test images.
 
-    Each finished epoch is on disk before the next one begins; `run` on the same folder goes on
+    Each finished epoch is on disk before the next one begins. `run` on the same folder goes on
     after the last of them, and gives the same rows and weights as a run that was never stopped.
 
     Args:
         model: on its device; changed in place.
         data: the images.
-        plan: what is pruned, when, and how it is trained.
-        columns: those that all rows of the run have in common.
-        results: the open folder, on the first rank; None on the others.
+        plan: the settings.
+        columns: the columns that all rows of the run have in common.
+        results: the open folder on the first rank, None on the others.
         folder: its path, the same on all ranks.
         say: called with each finished row.
         bar: counts the images that are trained on.
-        process_group: a process group of torch.distributed, whose ranks train together
-            (DistributedDataParallel); all of them make and run this.
+        process_group: a process group of torch.distributed whose ranks train together
+            (DistributedDataParallel); all of them make this object and call `run`.
     """
 
     def __init__(
@@ -100,15 +94,15 @@ class Retraining:
         plan.check_ranks(self.ranks.size)
 
     def run(self) -> list[RetrainRow]:
-        """Train, prune and retrain; or go on where that was stopped.
+        """Train, prune and retrain, or go on after the last finished epoch.
 
         Returns:
             All rows of the run, in order.
 
         Raises:
-            DivergedError: the loss is NaN or infinite. The weights of the last good epoch are in
-                the folder.
-            FailureError: the disk is full; what was there is intact.
+            DivergedError: the loss is NaN or infinite. The weights of the epoch before are in the
+                folder.
+            FailureError: the disk is full; the folder's files are intact.
         """
         state = load_state(self.folder / STATE) or {}
         rows = [RetrainRow.from_dict(values) for values in state.get("rows", [])]
@@ -117,7 +111,7 @@ class Retraining:
             rows = self._train("dense", rows, state if state.get("phase") == "dense" else {})
             self.model.load_state_dict(self._read(DENSE))
         elif not state:
-            with self.ranks.together():  # an error of one is one of all, and all wait
+            with self.ranks.together():  # all wait, and an error on one rank is one on all
                 self._write(DENSE)
         rows = self._train("retrain", rows, state if state.get("phase") == "retrain" else {})
         rows = self._score_tests(rows)
@@ -125,7 +119,7 @@ class Retraining:
         return rows
 
     def _train(self, name: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
-        """Take the epochs of a phase that are not in ``rows`` yet."""
+        """Train for the epochs of a phase that are not in ``rows`` yet."""
         done = sum(row.phase == name for row in rows)
         self._bar.skip(done * len(self.data.train))
         if done >= self.plan.settings(name).epochs:
@@ -137,8 +131,7 @@ class Retraining:
         try:
             for number in range(done + 1, phase.settings.epochs + 1):
                 seconds = clock()
-                loss = self._epoch(phase, number)
-                found = self._scored(self.data.validation, phase.settings)
+                loss, found = self._epoch(phase, number)
                 row = self._row(name, number, "validation", found, loss, seconds())
                 rows = [*rows, row]
                 self._save(phase, rows, is_best=self._best_epoch(name, rows) == number)
@@ -168,8 +161,8 @@ class Retraining:
         dense.load_state_dict(self._read(DENSE))
         return KnowledgeDistillation(dense, self.plan.distill, self.plan.temperature)
 
-    def _epoch(self, phase: TrainingPhase, number: int) -> float:
-        """Train for an epoch, and return its mean loss."""
+    def _epoch(self, phase: TrainingPhase, number: int) -> tuple[float, ImageScore]:
+        """Train for an epoch; returns its mean loss and the score on the validation images."""
         begin = (number - 1) * phase.steps
         try:
             loss = train_epoch(
@@ -185,20 +178,31 @@ class Retraining:
                 ranks=self.ranks,
                 advance=self._bar.advance,
             )
+            self._share_buffers()
+            found = self._scored(self.data.validation, phase.settings)
+            if not math.isfinite(found.loss):
+                raise DivergedError(
+                    "the loss on the validation images is NaN or infinite after step "
+                    f"{phase.steps} of {phase.steps} of the epoch: lower the learning rate, or "
+                    "look for wrong images"
+                )
         except DivergedError as error:
             last = self.folder / LAST
             kept = f"; the weights of the epoch before are in {last}" if last.exists() else ""
             raise DivergedError(f"{phase.name} epoch {number}: {error}{kept}") from None
         except InvalidArgumentError as error:
             raise self._with_dense(error) from error
-        if self._process_group is not None:  # each rank has seen other images last
+        return loss, found
+
+    def _share_buffers(self) -> None:
+        """Give all ranks the buffers of the first, since each rank trained on other images."""
+        if self._process_group is not None:
             first = dist.get_global_rank(self._process_group, 0)
             for buffer in self.model.buffers():
                 dist.broadcast(buffer, first, group=self._process_group)
-        return loss
 
     def _with_dense(self, error: InvalidArgumentError) -> InvalidArgumentError:
-        """The error, and where the dense network is, whose training is not lost."""
+        """The error, with the path of the dense network, so that nobody trains it again."""
         dense = Argument("weights", str(self.folder / DENSE))
         return InvalidArgumentError(error, "; the trained dense network is ", dense)
 
@@ -222,14 +226,13 @@ class Retraining:
         """Score the test images, once, with the dense network and with the best pruned one."""
         if self.data.test is None or any(row.phase == "test pruned" for row in rows):
             return rows
-        for phase, trained, name in (
-            ("test dense", "dense", DENSE),
-            ("test pruned", "retrain", BEST),
-        ):
+        for phase, trained_in, name in (
+            ("test dense", "dense", DENSE), ("test pruned", "retrain", BEST)
+        ):  # fmt: skip
             self.model.load_state_dict(self._read(name))
             seconds = clock()
             found = self._scored(self.data.test, self.plan.retraining)
-            epoch = self._best_epoch(trained, rows)
+            epoch = self._best_epoch(trained_in, rows)
             row = self._row(phase, epoch, self.data.test_split, found, math.nan, seconds())
             rows = [*rows, row]
             self.say(row)
@@ -241,9 +244,9 @@ class Retraining:
         return rows
 
     def _best_epoch(self, phase: str, rows: list[RetrainRow]) -> int:
-        """The last of those with the highest accuracy; 0 where there was none.
+        """The last of the epochs with the highest accuracy; 0 if there is none.
 
-        Epochs before the last pruning do not count: they are not sparse enough.
+        Epochs before the last pruning do not count, since fewer weights are pruned then.
         """
         steps = self._steps(phase)
         found = [
@@ -254,12 +257,12 @@ class Retraining:
         return max(found, default=(0.0, 0))[1]
 
     def _save(self, phase: TrainingPhase, rows: list[RetrainRow], *, is_best: bool) -> None:
-        """Bring a finished epoch to disk: weights, then the state that counts it, then its row."""
+        """Write a finished epoch to disk: weights, then the state that counts it, then its row."""
         state = phase.state() | {
             "rows": [row.as_dict() for row in rows],
             "model": self.model.state_dict(),
         }
-        with self.ranks.together():  # an error of one is one of all, and all wait
+        with self.ranks.together():  # all wait, and an error on one rank is one on all
             if is_best:
                 self._write(DENSE if phase.name == "dense" else BEST)
             self._write(LAST)
@@ -272,7 +275,6 @@ class Retraining:
             self._results.add_all(rows)
 
     def _write(self, name: str) -> None:
-        """Write the weights as anybody can load them."""
         if self.ranks.rank == 0:
             save_weights(self.folder / name, self.model)
 

@@ -1,4 +1,4 @@
-"""What a run of `secateurs.training.retrain` prunes, when, and how it trains."""
+"""The settings of a run of `secateurs.training.retrain`."""
 
 from dataclasses import dataclass, field, replace
 
@@ -20,28 +20,29 @@ _REGROWING = 0.75  # of the epochs, as in Evci et al. (2020), section 3
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainPlan:
-    """The settings of a run; checked once, when it is made.
+    """The settings of a run.
 
     Attributes:
         ratio: of units that are pruned in the end, from 0 to 1.
-        dense: how the network is trained before it is pruned; with 0 epochs it is taken as it is.
+        dense: how the network is trained before it is pruned; with 0 epochs it is not.
         retraining: how it is trained while it is pruned.
         schedule: one of `SCHEDULES`.
-        rounds: of the iterative schedule; each has as many epochs as the others, give or take one.
-        rewind: whether the kept weights go back to what they were before the retraining at each
-            round (Frankle and Carbin 2019).
-        ramp: of the cubic schedule: the part of the epochs over which the ratio grows.
-        every: steps between two prunings of the cubic schedule, which prunes at least ten times
-            where there are as many steps, and between two regrowths. None is 100, and 1 with
-            regrowth by magnitude: weights that come back are as large as those that are kept, and
-            many at once change the network too much.
+        rounds: of the iterative schedule. All have the same number of epochs, and the last one the
+            remaining epochs too.
+        rewind: whether at each round the kept weights get back the values that they had before the
+            retraining (Frankle and Carbin 2019).
+        ramp: the share of the epochs over which the ratio of the cubic schedule grows.
+        every: steps between two prunings of the cubic schedule, and between two regrowths. The
+            schedule prunes more often if it would prune less than ten times. None is 100, but 1
+            with regrowth by magnitude: weights that come back are as large as kept ones, and many
+            at once change the network too much.
         floor: the share of its units that each layer keeps at least.
         regrowth: one of `REGROWTHS`.
-        distill: how much the retraining learns from the dense network's answers beside the labels,
-            from 0 to 1; see `KnowledgeDistillation`.
-        temperature: of those answers.
-        options: what is one unit, which weights compete, and how they are scored; its seed is that
-            of the plan.
+        distill: the weight of the dense network's outputs in the loss of the retraining, from 0 to
+            1; see `KnowledgeDistillation`.
+        temperature: of these outputs.
+        options: granularity, scope, which weights compete, and how they are scored; the plan's seed
+            is used instead of theirs.
         seed: of order, augmentation and draws.
 
     Raises:
@@ -89,22 +90,18 @@ class RetrainPlan:
         if self.schedule == "iterative" and self.retraining.epochs < self.rounds:
             raise InvalidArgumentError(
                 f"{self.rounds} rounds need at least as many epochs of retraining, got "
-                f"{self.retraining.epochs}: write more ",
-                Argument("epochs"),
-                ", or fewer ",
+                f"{self.retraining.epochs}: write more ", Argument("epochs"), ", or fewer ",
                 Argument("rounds"),
-            )
+            )  # fmt: skip
         if self.rewind and self.schedule != "iterative":
             raise InvalidArgumentError(
-                Argument("rewind"),
-                " returns weights at each round, and only the iterative schedule has rounds: ",
-                "write ",
-                Argument("schedule", "iterative"),
-                ", or leave it out",
-            )
+                Argument("rewind"), " returns weights at each round, and only the iterative "
+                "schedule has rounds: write ", Argument("schedule", "iterative"), ", or leave it "
+                "out",
+            )  # fmt: skip
 
     def check_ranks(self, ranks: int) -> None:
-        """Check that so many processes can share each batch.
+        """Check that this number of processes can share each batch.
 
         Raises:
             InvalidArgumentError: the batch size is no multiple of their number.
@@ -117,7 +114,7 @@ class RetrainPlan:
                 )
 
     def settings(self, phase: str) -> TrainingSettings:
-        """How a phase is trained."""
+        """The settings of a phase."""
         return self.dense if phase == "dense" else self.retraining
 
     def make_schedule(self, steps: int) -> Schedule:
@@ -138,7 +135,7 @@ class RetrainPlan:
         )  # fmt: skip
 
     def make_pruner(self, model: nn.Module, optimizer: optim.Optimizer, steps: int) -> Pruner:
-        """What prunes while the network is retrained, at first as the schedule says of step 0.
+        """The `Pruner` of the retraining, which takes step 0 of the schedule at once.
 
         Args:
             model: the network.
@@ -151,7 +148,7 @@ class RetrainPlan:
         )  # fmt: skip
 
     def rate(self, phase: str, step: int, steps: int) -> float:
-        """The learning rate; it begins again with each round of the iterative schedule.
+        """The learning rate; with each round of the iterative schedule it starts from the highest.
 
         Args:
             phase: "dense" or "retrain".
@@ -161,15 +158,15 @@ class RetrainPlan:
         settings = self.settings(phase)
         length = settings.epochs * steps
         if phase == "retrain" and self.schedule == "iterative":
-            begin = min(step // (self._round_epochs * steps), self.rounds - 1)
-            begin *= self._round_epochs * steps
-            last = begin == (self.rounds - 1) * self._round_epochs * steps
-            length = length - begin if last else self._round_epochs * steps
-            step -= begin
+            round_steps = self._round_epochs * steps
+            number = min(step // round_steps, self.rounds - 1)
+            step -= number * round_steps
+            is_last = number == self.rounds - 1
+            length = length - number * round_steps if is_last else round_steps
         return settings.rate(step, length, settings.warmup * steps)
 
     def is_final(self, epoch: int, steps: int) -> bool:
-        """Whether everything has been pruned by the end of an epoch of retraining."""
+        """Whether no pruning follows after an epoch of retraining."""
         return epoch * steps >= self.make_schedule(steps).last
 
     @property

@@ -1,4 +1,4 @@
-"""Weights, and what a training needs to go on after an epoch, in files that are old or new."""
+"""Files of weights and of a training's state, which a kill leaves either old or new."""
 
 import io
 import pickle
@@ -16,11 +16,11 @@ from secateurs.results.durable import remove_leftovers, replace_files
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values so that a kill leaves the file old or new.
+    """Write tensors and plain values so that a kill leaves either the old file or the new one.
 
     Args:
         path: the file; its folder exists.
-        state: what `torch.load` reads with ``weights_only=True``.
+        state: values that `torch.load` reads with ``weights_only=True``.
 
     Raises:
         FailureError: the disk is full; the old file is intact.
@@ -31,10 +31,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """Read what `save_state` wrote; None where there is no file.
+    """Read what `save_state` wrote; None if there is no file.
 
     Raises:
-        FailureError: the file is damaged, or no such state.
+        FailureError: the file is damaged or of another kind.
     """
     remove_leftovers(path.parent, lambda name: name == path.name, of_running=True)
     content = read_if_there(path)
@@ -50,7 +50,7 @@ def load_state(path: Path) -> dict[str, Any] | None:
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a model's state dict as safetensors, so that a kill leaves the file old or new.
+    """Write a model's state dict as safetensors, as safely as `save_state`.
 
     Raises:
         FailureError: the disk is full; the old file is intact.
@@ -60,7 +60,8 @@ def save_weights(path: Path, model: nn.Module) -> None:
     for name, value in model.state_dict().items():
         tensor = value.detach().cpu().contiguous()
         address = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if address in seen else tensor  # none may share memory
+        # safetensors refuses tensors that share memory.
+        tensors[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
     replace_files({path: save(tensors)})
 

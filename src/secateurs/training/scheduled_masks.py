@@ -1,4 +1,4 @@
-"""The masks that each step of a `Pruner` brings: what its schedule prunes, and what regrows."""
+"""The masks of each step of a `Pruner`: what its schedule prunes, and what regrows."""
 
 from collections.abc import Sequence
 
@@ -26,13 +26,13 @@ class ScheduledMasks:
     Args:
         model: the network.
         schedule: when to prune, and to which ratio.
-        regrow: how pruned weights come back, if they do.
-        choice: what decides which units are pruned.
-        masks: those that the model is under.
+        regrow: how pruned weights come back; None if they do not.
+        choice: chooses the units.
+        masks: those in force.
 
     Attributes:
         ratio: the ratio of units that is pruned.
-        put_off: whether a change of the masks waits for gradients that are finite.
+        put_off: whether the masks are to change as soon as gradients are finite.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ScheduledMasks:
         self.put_off = False
 
     def at(self, step: int, masks: Masks) -> Masks | None:
-        """The masks that a step brings; None if those in force stay.
+        """The masks from a step on; None if they do not change.
 
         Args:
             step: its number.
@@ -90,9 +90,9 @@ class ScheduledMasks:
             new = self._choice.at_random(contents, ratio, start, step)
         else:
             new = self._choice.by_score(contents, ratio, step, change)
-        self.ratio = ratio
         if isinstance(regrow, MagnitudeRegrowth) and not down:
-            return self._exchanged(regrow, step, masks, new)
+            new = self._exchanged(regrow, step, masks, new)
+        self.ratio = ratio
         return new
 
     def _exchanged(

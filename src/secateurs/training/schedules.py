@@ -1,4 +1,4 @@
-"""When to prune, and to which ratio: schedules as values.
+"""Schedules: at which steps to prune, and to which ratio.
 
 A schedule counts calls of `Pruner.step`: steps of the optimizer, or epochs where it is called once
 an epoch. Step 0 is before the first of them.
@@ -20,11 +20,11 @@ _ROWS = 12  # of a printed schedule
 
 
 class Schedule(ABC):
-    """The ratios that are pruned, and when. A subclass says `ratio_at` and `last`.
+    """The steps of prunings with their ratios. A subclass defines `ratio_at` and `last`.
 
     Attributes:
-        rewind: the step to whose values the weights that are kept return at each pruning; None
-            leaves them as they are.
+        rewind: the step whose values the kept weights get back at each pruning; None leaves them
+            as they are.
     """
 
     rewind: int | None = None
@@ -43,6 +43,10 @@ class Schedule(ABC):
         """Each (step, ratio) at which something is pruned, in order."""
         found = ((step, self.ratio_at(step)) for step in range(self.last + 1))
         return [(step, ratio) for step, ratio in found if ratio is not None]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({fields})"
 
     def __str__(self) -> str:
         rows = [f"  step {step:>8,}: {ratio:7.2%}" for step, ratio in self.prunings]
@@ -136,7 +140,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Iterative(Schedule):
-    """Prune, train, and prune further, in rounds that each take the same share of what is left.
+    """Prune, train, and prune further, in rounds; each prunes the same share of what is left.
 
     After round i of n, s_i = 1 - (1 - ratio)^(i / n) (Frankle and Carbin 2019, section 2; Han et
     al. 2015 with several rounds).
@@ -146,10 +150,10 @@ class Iterative(Schedule):
         rounds: n.
         every: steps between two rounds.
         begin: the step of the first round; by default ``every``.
-        rewind: the step to whose values all weights that are kept return at each round, 0 for their
-            first ones (Frankle and Carbin 2019), a later one for late rewinding (Frankle et al.
-            2020). The whole state dict returns, and the optimizer's state is emptied. None goes on
-            with the trained weights.
+        rewind: the step whose values the kept weights get back at each round: 0 for the first
+            values (Frankle and Carbin 2019), a later step for late rewinding (Frankle et al. 2020).
+            The whole state dict gets its values back, and the optimizer's state is emptied. None
+            goes on with the trained weights.
 
     Example:
         >>> print(Iterative(0.875, rounds=3, every=100))

@@ -1,4 +1,4 @@
-"""Scores changed by the masks that are in force."""
+"""Scores changed by masks."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ _Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def filled(masks: Masks, value: float, *, where_kept: bool) -> Change:
-    """Give what is kept (or what is pruned) one score."""
+    """Give all kept elements (or all pruned ones) the same score."""
 
     def fill(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         return scores.masked_fill(keep if where_kept else ~keep, value)
@@ -24,7 +24,7 @@ def filled(masks: Masks, value: float, *, where_kept: bool) -> Change:
 
 
 def favoured(masks: Masks, margin: float) -> Change:
-    """Multiply the scores of what is kept by 1 + ``margin``."""
+    """Multiply the scores of kept elements by 1 + ``margin``."""
 
     def favour(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         return torch.where(keep, scores * (1 + margin), scores)

@@ -19,15 +19,16 @@ MOMENTUM = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of one phase of a training; checked once, when it is made.
+    """Settings of one phase of a training.
 
     Attributes:
         epochs: passes over the training images; 0 for none.
         optimizer: ``"sgd"`` (Nesterov momentum 0.9), ``"adam"`` or ``"adamw"``.
-        learning_rate: the highest one; it falls to 0 along half a cosine (Loshchilov and Hutter
-            2017, equation 5, without restarts) after a linear rise over ``warmup`` epochs.
-        weight_decay: L2 penalty; of ``adamw``, decoupled; BatchNorm and biases have none.
-        batch_size: images a step.
+        learning_rate: the highest one. It rises linearly for ``warmup`` epochs, and then falls to
+            0 along half a cosine (Loshchilov and Hutter 2017, equation 5, without restarts).
+        weight_decay: the L2 penalty, with ``"adamw"`` the decoupled decay; not of BatchNorm's
+            parameters and biases.
+        batch_size: images per step.
         warmup: epochs of the rise.
         augment: one of `AUGMENTATIONS`.
         amp: whether to compute in bfloat16 where torch's autocast does.
@@ -66,8 +67,8 @@ class TrainingSettings:
 
         Args:
             step: from 0.
-            steps: how many there are.
-            warmup: how many of them rise.
+            steps: the number of steps.
+            warmup: in how many of them the rate rises.
         """
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
@@ -75,17 +76,17 @@ class TrainingSettings:
         return self.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of a model's parameters that want gradients."""
-        wanted = [p for p in model.parameters() if p.requires_grad]
+        """The optimizer of a model's parameters that require gradients."""
+        trained = [p for p in model.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [p for p in wanted if p.dim() > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in wanted if p.dim() <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
         ]
         return _MAKERS[self.optimizer]([g for g in groups if g["params"]], lr=self.learning_rate)
 
     @property
     def described(self) -> str:
-        """The optimizer with its settings, for result rows."""
+        """The optimizer's name with its settings, for result rows."""
         return f"sgd(momentum={MOMENTUM}, nesterov)" if self.optimizer == "sgd" else self.optimizer
 
 

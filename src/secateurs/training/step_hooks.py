@@ -14,12 +14,12 @@ class Holding(Protocol):
     """What the hooks call."""
 
     def loaded(self, module: nn.Module) -> None:
-        """A module loaded parameters."""
+        """A module has loaded parameters."""
 
     def remove(self) -> None:
         """Stop holding."""
 
-    def refuse_unknown(self, optimizer: optim.Optimizer) -> None:
+    def check_optimizer(self, optimizer: optim.Optimizer) -> None:
         """Any optimizer is about to step."""
 
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
@@ -47,9 +47,9 @@ class LoadHook:
 def with_closure(
     step: Step, *, after: Callable[[], object], before: Callable[[], object] = lambda: None
 ) -> Step | None:
-    """The arguments of a step, with actions around its closure; None if it has no closure."""
+    """The arguments of a step, with calls before and after its closure; None without a closure."""
 
-    def between(closure: Callable[[], Any]) -> Callable[[], Any]:
+    def wrapped(closure: Callable[[], Any]) -> Callable[[], Any]:
         def evaluate() -> Any:
             before()
             loss = closure()
@@ -60,14 +60,14 @@ def with_closure(
 
     args, kwargs = step
     if len(args) > 1 and args[1] is not None:
-        return (args[0], between(args[1]), *args[2:]), kwargs
+        return (args[0], wrapped(args[1]), *args[2:]), kwargs
     if kwargs.get("closure") is not None:
-        return args, kwargs | {"closure": between(kwargs["closure"])}
+        return args, kwargs | {"closure": wrapped(kwargs["closure"])}
     return None
 
 
 def step_hooks(held: Holding) -> tuple[Any, Any]:
-    """The hooks before and after a step of an optimizer; a compiled step calls them as they are."""
+    """The hooks before and after a step of an optimizer, which torch does not compile."""
 
     @torch.compiler.disable
     def before(stepping: optim.Optimizer, *step: Any) -> Step | None:
@@ -81,12 +81,16 @@ def step_hooks(held: Holding) -> tuple[Any, Any]:
 
 
 def refusal_by(held: Callable[[], Holding | None]) -> Any:
-    """A hook of all optimizers; it does nothing when the `Hold` is gone."""
+    """A hook that all optimizers call before a step.
+
+    Args:
+        held: a weak reference to a `Hold`, so that the hook does not keep it alive.
+    """
 
     @torch.compiler.disable
     def refuse(optimizer: optim.Optimizer, *_: Any) -> None:
-        there = held()
-        if there is not None:
-            there.refuse_unknown(optimizer)
+        hold = held()
+        if hold is not None:
+            hold.check_optimizer(optimizer)
 
     return refuse

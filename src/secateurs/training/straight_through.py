@@ -6,12 +6,13 @@ import torch
 from torch import nn, optim
 
 from secateurs.distributed.dtensor import local_of
+from secateurs.masks.mask import Masks
 from secateurs.originals.module_state import keep_original, original_of, parameter_of
 from secateurs.originals.original import Original
 from secateurs.parameters.target import Target
 from secateurs.training._hold import Hold
 from secateurs.training.held_weights import HeldWeight, count_writes
-from secateurs.training.mask_state import beside
+from secateurs.training.mask_state import is_pruned, moved_like
 from secateurs.training.optimizer_state import parameter_ids
 from secateurs.training.step_hooks import Step, with_closure
 from secateurs.training.zeroing import Masked, Zeroing
@@ -20,25 +21,37 @@ from secateurs.training.zeroing import Masked, Zeroing
 class StraightThrough(Hold):
     """A `Hold` under which the optimizer steps the dense weights, those in ``weight_orig``.
 
-    Before a step the dense weights are put into the Parameters, whose gradients are those of the
-    masked ones; after it they are noted, and pruned again. So between steps pruned weights are
-    zero, and what the optimizer keeps of them goes on.
+    Before a step the dense weights are written into the Parameters, whose gradients are those of
+    the masked weights. After it their new values are copied to ``weight_orig``, and they are pruned
+    again. So between steps pruned weights are zero, and the optimizer's state of them is kept.
     """
 
+    _pruned: set[int]
     _shown: set[int]
 
     def begin(self) -> None:
         """As `Hold.begin`."""
         self._shown = set()
+        self._note_pruned()
         super().begin()
 
+    def remove(self) -> None:
+        """As `Hold.remove`; if a step was interrupted, its weights are pruned before."""
+        self._hide(set(self._shown))
+        super().remove()
+
+    def update(self, masks: Masks, *, states: bool = True) -> None:
+        """As `Hold.update`."""
+        super().update(masks, states=states)
+        self._note_pruned()
+
     def write_zeros(self, *, states: bool = True) -> None:
-        """As `Hold.write_zeros`, but what optimizers keep is not touched."""
+        """As `Hold.write_zeros`, but the optimizers' state is not touched."""
         del states
         super().write_zeros(states=False)
 
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
-        """Put the dense weights in, after the closure if there is one."""
+        """Write the dense weights, after the closure if there is one."""
         ids = parameter_ids(optimizer)
         wrapped = with_closure(step, before=lambda: self._hide(ids), after=lambda: self._show(ids))
         if wrapped is None:
@@ -46,17 +59,17 @@ class StraightThrough(Hold):
         return wrapped
 
     def after_step(self, optimizer: optim.Optimizer) -> None:
-        """Note what was learned, and prune again."""
+        """Copy what was learned to ``weight_orig``, and prune again."""
         self.steps += 1
         self._hide(parameter_ids(optimizer))
 
     @torch.no_grad()
     def loaded(self, module: nn.Module) -> None:
-        """As `Hold.loaded`; where zeros were loaded, what is learned behind the mask stays."""
+        """As `Hold.loaded`; where zeros were loaded, what was learned behind the mask stays."""
         for weight in self._weights:
-            places = [m for m, a in weight.target.places if parameter_of(m, a) is not None]
-            if module in places and _originals_of(weight.target):
-                here = weight.here
+            owners = [m for m, a in weight.target.places if parameter_of(m, a) is not None]
+            if module in owners and _originals_of(weight.target):
+                here = weight.local
                 known = weight.keep.to(here.device) | (here != 0)
                 here.copy_(torch.where(known, here, local_of(_dense_of(weight.target))))
         super().loaded(module)
@@ -72,21 +85,26 @@ class StraightThrough(Hold):
 
     @torch.no_grad()
     def load_dense(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Take dense weights into the Parameters, to be pruned by the caller."""
+        """Write dense weights into the Parameters; the caller prunes them."""
         for weight in self._weights:
-            here, value = weight.here, values[weight.target.name]
-            here.copy_(local_of(beside(value, weight.target.parameter.detach())))
+            here, value = weight.local, values[weight.target.name]
+            here.copy_(local_of(moved_like(value, weight.target.parameter.detach())))
+
+    def _note_pruned(self) -> None:
+        # Before each step it is too late: `restore` and `make_permanent` drop the originals.
+        targets = (weight.target for weight in self._weights)
+        self._pruned = {id(t.parameter) for t in targets if is_pruned(t)}
 
     def _masked(self, ids: set[int], *, shown: bool) -> Iterator[HeldWeight]:
         for weight in self._weights:
             key = id(weight.target.parameter)
-            if key in ids and (key in self._shown) == shown and _originals_of(weight.target):
+            if key in ids & self._pruned and (key in self._shown) == shown:
                 yield weight
 
     @torch.no_grad()
     def _show(self, ids: set[int]) -> None:
         for weight in self._masked(ids, shown=False):
-            here, dense = weight.here, local_of(_dense_of(weight.target))
+            here, dense = weight.local, local_of(_dense_of(weight.target))
             here.copy_(torch.where(weight.keep.to(here.device), here, dense))
             self._shown.add(id(weight.target.parameter))
 
@@ -95,7 +113,7 @@ class StraightThrough(Hold):
         rows: list[Masked] = []
         weights = list(self._masked(ids, shown=True))
         for weight in weights:
-            here = weight.here
+            here = weight.local
             local_of(_dense_of(weight.target)).copy_(here)
             rows.append(weight.row([here]))
             self._shown.discard(id(weight.target.parameter))
@@ -107,11 +125,12 @@ class StraightThrough(Hold):
 
 
 def _originals_of(target: Target) -> list[Original]:
-    return [o for place in target.places if (o := original_of(*place)) is not None]
+    found = (original_of(*place) for place in target.places)
+    return [original for original in found if original is not None]
 
 
 def _dense_of(target: Target) -> torch.Tensor:
-    """The values of ``weight_orig``, made where there is none, as after `make_permanent`."""
+    """The values of ``weight_orig``, which is made where it is missing, as after `restore`."""
     originals = _originals_of(target)
     if len(originals) < len(target.places):
         values = originals[0].values if originals else target.parameter.detach().clone()

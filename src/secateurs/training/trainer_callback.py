@@ -12,6 +12,7 @@ from secateurs.distributed.dtensor import full_of
 from secateurs.errors import FailureError
 from secateurs.training.pruner import Pruner
 from secateurs.training.pruner_arguments import PrunerOptions
+from secateurs.training.run_state import save_state
 from secateurs.training.schedules import Schedule
 
 _FILE = "pruner.pt"
@@ -20,10 +21,10 @@ _FILE = "pruner.pt"
 class TrainerPruning(TrainerCallback):
     """Drives a `Pruner` in ``trainer.train``, saves it with the checkpoints, and logs sparsity.
 
-    Each ``checkpoint-N`` gets a file ``pruner.pt``, from which ``resume_from_checkpoint`` goes on.
-    Sparsity is in every entry of ``trainer.state.log_history``. The Trainer calls its own reports,
-    such as that to TensorBoard, before the callbacks it was given; `add_to` puts this one first, so
-    that they log it too.
+    Each folder ``checkpoint-N`` gets a file ``pruner.pt``, from which ``resume_from_checkpoint``
+    goes on. Sparsity is in every entry of ``trainer.state.log_history``. The Trainer calls its own
+    loggers, such as TensorBoard's, before the callbacks that it was given; `add_to` makes this
+    callback the first, so that they log sparsity too.
 
     Args:
         schedule: when to prune, see `Pruner`.
@@ -56,13 +57,9 @@ class TrainerPruning(TrainerCallback):
         trainer.callback_handler.callbacks.insert(0, self)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Prune, or go on from a checkpoint or with the optimizer of this call."""
+        """Prune, or go on with another optimizer or from a checkpoint."""
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         if self.pruner is None or self._model is not model:
             self.pruner = Pruner(model, optimizer, self._schedule, **self._options)
@@ -92,24 +89,14 @@ class TrainerPruning(TrainerCallback):
         """Write the masks beside the model and the optimizer."""
         if self.pruner is None:
             return
-        whole = _gathered(self.pruner.state_dict())  # of a sharded model by all ranks
+        whole = _gathered(self.pruner.state_dict())  # all ranks of a sharded model call together
         if state.is_world_process_zero:
             folder = _folder(args, state)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                torch.save(whole, folder / f"{_FILE}.part")
-                (folder / f"{_FILE}.part").replace(folder / _FILE)
-            except (OSError, RuntimeError) as error:
-                raise FailureError(
-                    f"cannot write the masks to {folder / _FILE}: {error}"
-                ) from error
+            folder.mkdir(parents=True, exist_ok=True)
+            save_state(folder / _FILE, whole)
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the sparsity to what is logged."""
         if self.pruner is None:
@@ -121,7 +108,7 @@ class TrainerPruning(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop holding; the weights stay pruned."""
+        """Stop holding; the weights are still pruned."""
         if self.pruner is not None:
             self.pruner.remove()
 
@@ -131,7 +118,10 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-    """What `TrainerPruning.on_save` wrote; a Trainer does not say from which folder it resumes."""
+    """The state that `TrainerPruning.on_save` wrote.
+
+    The folder is not known for sure: a Trainer does not pass on from which one it resumes.
+    """
     given = args.resume_from_checkpoint
     folders = [_folder(args, state), *([Path(given)] if isinstance(given, str) else [])]
     for folder in folders:

@@ -1,4 +1,4 @@
-"""A phase of a retraining: what its epochs have in common."""
+"""A phase of a retraining, dense or with masks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from secateurs.training.settings import TrainingSettings
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """What the epochs of a phase have in common, and what is saved of it.
+    """The objects that all epochs of a phase use, and their state.
 
     Attributes:
         name: "dense" or "retrain".
-        settings: how it is trained.
-        first: how many epochs there were before it.
-        steps: of an epoch.
+        settings: how the network is trained.
+        first: the number of epochs before the phase.
+        steps: the number of steps of an epoch.
         objective: the loss.
         optimizer: of the network's parameters.
-        pruner: prunes after each step; None in the dense phase.
+        pruner: the `Pruner`; None in the dense phase.
     """
 
     name: str
@@ -34,13 +34,13 @@ class TrainingPhase:
     pruner: Pruner | None
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.pruner is not None:
             self.pruner.load_state_dict(state["pruner"])
 
     def state(self) -> dict[str, Any]:
-        """What a resumed phase needs beside the model."""
+        """What a resumed phase needs besides the model's state."""
         return {
             "phase": self.name,
             "optimizer": self.optimizer.state_dict(),
@@ -48,7 +48,7 @@ class TrainingPhase:
         }
 
     def after_step(self) -> None:
-        """Prune, if it is time."""
+        """Prune if the schedule says so."""
         if self.pruner is not None:
             self.pruner.step()
 

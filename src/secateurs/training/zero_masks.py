@@ -20,12 +20,12 @@ def masks_from_zeros(
     include: Patterns | None = None,
     exclude: Patterns | None = None,
 ) -> Masks:
-    """Masks that prune what is zero now, as in a model that was loaded from a pruned checkpoint.
+    """Masks that prune the weights that are zero now, as after loading a pruned checkpoint.
 
     Args:
         model: the network; it is not changed. All ranks of a sharded model must call together.
         layers: which parameters to take, see `secateurs.find_targets`; by default, and without
-            ``include`` and ``exclude``, those that are pruned, and if none is, all that can be.
+            ``include`` and ``exclude``, those that are pruned, or all prunable ones if none is.
         include: see ``layers``.
         exclude: see ``layers``.
 
@@ -33,20 +33,20 @@ def masks_from_zeros(
         A mask for each parameter that has a zero.
 
     Raises:
-        InvalidArgumentError: there is no zero, or a parameter that is not pruned is nothing but
-            zeros, as some are at first, and would never learn.
+        InvalidArgumentError: there is no zero, or a parameter that is not pruned has only zeros,
+            as some have before training, and would never learn.
     """
     contents = ModelContents(model)
-    under = {name: t for name, t in contents.targets.items() if is_pruned(t)}
+    pruned = {name: t for name, t in contents.targets.items() if is_pruned(t)}
     chosen: Sequence[Target] = ()
     if layers is None and include is None and exclude is None:
-        chosen = list(under.values())
+        chosen = list(pruned.values())
     chosen = chosen or countable_targets(contents, LayerChoice(layers, include, exclude))
     kept = {t.name: t.shard.as_dtensor(nonzero(t)) for t in chosen}
     every = Masks.from_tensors(kept)
     counts = every.table
-    emptied = [layer.name for layer in counts if layer.total and layer.zeros == layer.total]
-    empty = [name for name in emptied if name not in under]
+    all_zero = [layer.name for layer in counts if layer.total and layer.zeros == layer.total]
+    empty = [name for name in all_zero if name not in pruned]
     if empty:
         raise InvalidArgumentError(
             f"all weights of {empty[0]} are zero, and would stay so: choose others by "

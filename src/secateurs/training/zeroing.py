@@ -1,4 +1,4 @@
-"""Pruned elements set to +0 in place, at about the speed of reading and writing them."""
+"""Pruned elements set to +0 in place, about as fast as memory is read and written."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from secateurs._tensors.memory_order import as_integers, same_order, storage_ord
 
 @dataclass(frozen=True)
 class Masked:
-    """A mask, and the tensors of its shape that are to be zero where it says so.
+    """A mask, and the tensors of its shape that it prunes.
 
     Attributes:
-        keep: bool, True where a value stays.
+        keep: bool, True where a value is kept.
         tensors: of any dtype and order of memory.
     """
 
@@ -28,16 +28,16 @@ class Masked:
 class Zeroing:
     """Writes +0 where masks say so: bit-exact for every dtype, also over NaN, infinity and -0.
 
-    The bits are multiplied as integers. The memory layout of the tensors is found out once, and
-    again when the address of one has changed: an optimizer's step on a GPU takes no longer than
-    finding it out for some hundred tensors.
+    The bits are multiplied as integers. How the tensors are laid out in memory is examined once,
+    and again when the address of one has changed: for a few hundred tensors this takes as long as
+    a step of an optimizer on a GPU.
     """
 
     def __init__(self) -> None:
         self._known: list[Any] = []
         self._on_cpu: list[tuple[Array, list[Array]]] = []
         self._strided: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._elsewhere: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
+        self._on_devices: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Masked]) -> None:
@@ -52,7 +52,7 @@ class Zeroing:
         _multiply_blocks(self._on_cpu)
         for tensor, keep in self._strided:
             tensor.mul_(keep)
-        for tensors, factors in self._elsewhere:
+        for tensors, factors in self._on_devices:
             torch._foreach_mul_(tensors, factors)  # pyright: ignore[reportPrivateImportUsage]
 
     def _prepare(self, rows: Sequence[Masked]) -> None:
@@ -78,7 +78,7 @@ class Zeroing:
                 group[0].append(values)
                 group[1].append(factors[values.dtype])
             self._on_cpu += _by_mask(flats)
-        self._elsewhere = list(together.values())
+        self._on_devices = list(together.values())
 
 
 def _flat(values: torch.Tensor, keep: torch.Tensor) -> tuple[Array, Array] | None:
@@ -95,8 +95,8 @@ def _by_mask(flats: list[tuple[Array, Array]]) -> list[tuple[Array, list[Array]]
     """Put arrays together that have one mask and one dtype, so that the mask is read once."""
     found: dict[Any, tuple[Array, list[Array]]] = {}
     for keep, values in flats:
-        place = keep.__array_interface__["data"][0], values.dtype
-        found.setdefault(place, (keep, []))[1].append(values)
+        key = keep.__array_interface__["data"][0], values.dtype
+        found.setdefault(key, (keep, []))[1].append(values)
     return list(found.values())
 
 
@@ -111,16 +111,16 @@ def _multiply_blocks(rows: Sequence[tuple[Array, list[Array]]]) -> None:
 
 
 def _multiply(blocks: Sequence[tuple[Array, list[Array], slice]]) -> None:
-    # Converted once for all that it masks; the same memory for every block, to stay in the caches.
+    # A mask is converted once for all its tensors, into memory that remains in the caches.
     factors: dict[Any, Array] = {}
-    for keep, values, place in blocks:
-        part, dtype = keep[place], values[0].dtype
+    for keep, values, block in blocks:
+        kept, dtype = keep[block], values[0].dtype
         if dtype not in factors:
             factors[dtype] = np.empty(memory_order.BLOCK, dtype)
-        factor = factors[dtype][: len(part)]
-        np.copyto(factor, part)
+        factor = factors[dtype][: len(kept)]
+        np.copyto(factor, kept)
         for array in values:
-            np.multiply(array[place], factor, out=array[place])
+            np.multiply(array[block], factor, out=array[block])
 
 
 def same_shape_mask(keep: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
