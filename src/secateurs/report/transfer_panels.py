@@ -25,7 +25,11 @@ class CurvePanel:
 def curve_panels(benchmark: BenchmarkRows, outcome: Goal) -> list[CurvePanel]:
     """The panel of the mean; after it the small ones, if the mean is over several pairs."""
     looks = variant_styles([line.label for line in benchmark.lines])
-    pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
+    order = {names: number for number, names in enumerate(benchmark.groups)}
+    pairs = sorted(
+        benchmark.holdouts,
+        key=lambda pair: (benchmark.targets.index(pair[1]), order.get(pair[0], len(order))),
+    )
     groups = len(benchmark.groups)
     main = [line for line in benchmark.lines if groups < 2 or not line.surrogates]
     if len(pairs) == 1:
