@@ -197,6 +197,23 @@ def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
     return lines
 
 
+def new_figure(width: float, height: float, title: str | None, note: str = "") -> "Figure":
+    """A figure with a title and a note at its upper edge, and room for axes below.
+
+    Args:
+        width: Its width, points.
+        height: The height of the room for axes, points.
+        title: The title, or None.
+        note: The text below the title; it is wrapped.
+    """
+    from matplotlib.figure import Figure
+
+    lines = wrap(note, width - 2 * EDGE)
+    figure = Figure(figsize=(width / 72, (height + head_height(title, lines)) / 72))
+    head(figure, title, lines)
+    return figure
+
+
 def head_height(title: str | None, lines: Sequence[str]) -> float:
     """Height in points of a title and the lines below it, with the gap below them."""
     return 18 + 16 * (title is not None) + 10 * len(lines)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.budget_plot import budget_figure
-from secateurs.report.figure import add_axes, head, head_height, made_figure, style_axes
+from secateurs.report.figure import add_axes, made_figure, new_figure, style_axes
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.page.page_parts import Table, TableCell, number_cell, text_cell
@@ -157,13 +157,10 @@ def layers_figure(layers: Sequence[Layer], *, title: str | None = None) -> "Figu
 
 
 def _bars(layers: Sequence[Layer], title: str | None) -> "Figure":
-    from matplotlib.figure import Figure
-
     names = [printable(name) for name, *_ in layers]
     left, bottom, wide, high = max(text_width(n, 7.5) for n in names) + 16, 36.0, 260.0, 13.0
     tall = high * len(names) + 6
-    across, up = left + wide + 44, bottom + tall + head_height(title, [])
-    figure = Figure(figsize=(across / 72, up / 72))
+    figure = new_figure(left + wide + 44, bottom + tall, title)
     axes = add_axes(figure, left, bottom, wide, tall)
     kept = [100 * (1 - zeros / max(total, 1)) for *_, zeros, total in layers]
     axes.barh(range(len(names)), kept, height=0.7, color="#0072B2")
@@ -175,5 +172,4 @@ def _bars(layers: Sequence[Layer], title: str | None) -> "Figure":
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel("Weights kept (%)")
-    head(figure, title, [])
     return figure

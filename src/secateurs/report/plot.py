@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    draw_line,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import add_axes, draw_line, new_figure, style_axes, write_figure
 from secateurs.report.labels import LABEL, LINE, Label, text_width, write_labels
 from secateurs.report.series import Series, describe, split_series
 from secateurs.report.style import LineStyle, line_styles
@@ -93,19 +84,14 @@ class _Scale:
 
 
 def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -> "Figure":
-    from matplotlib.figure import Figure
-
     if title is None and not any(series.dense_names for series in every):
         title = every[0].model
     drawn = list(zip(every, line_styles(every), strict=True))
     scale = _scale(every, x)
     labels = _labels(drawn, scale, x)
     margin = max(text_width(label.text, LABEL) for label in labels) + 26
-    width = _LEFT + scale.width + margin
-    lines = wrap("; ".join(filter(None, [subtitle, "shaded: 95% interval"])), width - 2 * EDGE)
-    top = head_height(title, lines)
-    height = _BOTTOM + scale.height + top
-    figure = Figure(figsize=(width / 72, height / 72))
+    note = "; ".join(filter(None, [subtitle, "shaded: 95% interval"]))
+    figure = new_figure(_LEFT + scale.width + margin, _BOTTOM + scale.height, title, note)
     axes = add_axes(figure, _LEFT, _BOTTOM, scale.width, scale.height)
     _frame(axes, scale, x)
     for series, look in drawn:
@@ -113,7 +99,6 @@ def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -
     for dense, _, colour in _dense(drawn):
         axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
     write_labels(axes, labels, LINE, scale.width, scale.height)
-    head(figure, title, lines)
     return figure
 
 

@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateurs._io.text import printable
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import add_axes, new_figure, style_axes, wrap, write_figure
 from secateurs.report.repair_stages import RepairStage, describe_repair, measures_of, stages_of
 from secateurs.results import RepairRow
 
@@ -59,12 +51,8 @@ def repair_figure(rows: Sequence[RepairRow], title: str | None) -> "Figure":
 
 def stages_figure(stages: Sequence[RepairStage], title: str | None, note: str) -> "Figure":
     """Draw stages of a repair in the order in which they are given."""
-    from matplotlib.figure import Figure
-
     wide = _STAGE * max(len(stages), 3)
-    lines = wrap(note, _LEFT + wide + _RIGHT - 2 * EDGE) if note else []
-    across, up = _LEFT + wide + _RIGHT, _BOTTOM + _HEIGHT + _LEGEND + head_height(title, lines)
-    figure = Figure(figsize=(across / 72, up / 72))
+    figure = new_figure(_LEFT + wide + _RIGHT, _BOTTOM + _HEIGHT + _LEGEND, title, note)
     axes = add_axes(figure, _LEFT, _BOTTOM, wide, _HEIGHT)
     style_axes(axes)
     shown = measures_of(stages)
@@ -86,5 +74,4 @@ def stages_figure(stages: Sequence[RepairStage], title: str | None, note: str) -
         frameon=False, fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1.04), ncols=2,
         borderpad=0, borderaxespad=1.2,
     )  # fmt: skip
-    head(figure, title, lines)
     return figure

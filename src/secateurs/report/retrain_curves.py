@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import add_axes, head, head_height, style_axes, write_figure
+from secateurs.report.figure import add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
 from secateurs.results import RetrainRow
 
@@ -61,20 +61,15 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         raise InvalidArgumentError(
             "there is no epoch of retraining to draw yet: let the run finish one"
         )
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from secateurs.report.figure import wrap
-
     first = next(row for row in rows if row.phase == "retrain")
-    width = _LEFT + _WIDTH + _RIGHT
     low, high = _accuracy_range(rows)
     below = [row.top1 for row in rows if row.phase == "retrain" and row.top1 < low]
     cut = f"; lowest while pruned {min(below):.1f}, below the axis" if below else ""
-    lines = wrap(describe_retrain(rows) + cut, width - 16)
     title = title or f"{first.model}, {100 * first.p_prune:.4g}% pruned"
-    height = _BOTTOM + _LOWER + _GAP + _UPPER + head_height(title, lines)
-    figure = Figure(figsize=(width / 72, height / 72))
+    width, height = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _LOWER + _GAP + _UPPER
+    figure = new_figure(width, height, title, describe_retrain(rows) + cut)
     lower = add_axes(figure, _LEFT, _BOTTOM, _WIDTH, _LOWER)
     upper = add_axes(figure, _LEFT, _BOTTOM + _LOWER + _GAP, _WIDTH, _UPPER)
     seeds = sorted({row.seed for row in rows})
@@ -105,7 +100,6 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         style_axes(axes)
         axes.set_xlim(0, max(axes.dataLim.x1, 1))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-    head(figure, title, lines)
     return figure
 
 

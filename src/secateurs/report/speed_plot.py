@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import EDGE, add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
 from secateurs.report.speed_table import Setting, counted, settings_of
 from secateurs.results import SpeedRow
@@ -72,19 +64,14 @@ def _one_model(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
 
 
 def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figure":
-    from matplotlib.figure import Figure
-
     batches = sorted({batch for _, batch, _ in every})
     threads = sorted({count for _, _, count in every})
     across, up = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _HEIGHT + _TOP
-    width = across * len(threads) + EDGE
     row = next(iter(every.values()))[0]
     title = title or printable(row.model)
     method = ranking(row.granularity, row.scope, row.score)
     said = f"{method}; {row.processor}, {row.dtype}; dotted: faster from here on"
-    lines = wrap(said, width - 2 * EDGE)
-    height = up * len(batches) + head_height(title, lines)
-    figure = Figure(figsize=(width / 72, height / 72))
+    figure = new_figure(across * len(threads) + EDGE, up * len(batches), title, said)
     for (_, batch, count), own in every.items():
         column, line = threads.index(count), len(batches) - 1 - batches.index(batch)
         axes = add_axes(figure, _LEFT + column * across, _BOTTOM + line * up, _WIDTH, _HEIGHT)
@@ -96,7 +83,6 @@ def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figu
             axes.set_xlabel("Weights that are zero (%)")
         if column == 0 and line == len(batches) - 1:
             axes.legend(frameon=False, fontsize=7.5, loc="lower left")
-    head(figure, title, lines)
     return figure
 
 

@@ -122,7 +122,7 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     for label in labels:
         own = {line.surrogates: line for line in lines if line.label == label}
         cells = [
-            [_cell(benchmark, own.get(group), target, outcome) for target in benchmark.targets]
+            [benchmark.cell(own.get(group), target, outcome) for target in benchmark.targets]
             for group in groups
         ]
         meta = {"view": len(views)}
@@ -141,7 +141,8 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
                     )
                 )  # fmt: skip
         more = [
-            [_more(benchmark, own.get(g), t, outcome) for t in benchmark.targets] for g in groups
+            [benchmark.more_than_plain(own.get(g), t, outcome) for t in benchmark.targets]
+            for g in groups
         ]
         found = [abs(value) for row in more for value in row if value is not None]
         if found:
@@ -173,22 +174,6 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
         view_label="Variant",
         height=max(150, 90 + 44 * len(names)),
     )
-
-
-def _cell(
-    benchmark: BenchmarkRows, line: VariantRows | None, target: str, outcome: Goal
-) -> tuple[Estimate, str] | None:
-    return benchmark.cell(line, target, outcome) if line else None
-
-
-def _more(
-    benchmark: BenchmarkRows, line: VariantRows | None, target: str, outcome: Goal
-) -> float | None:
-    """Points more than plain on one target; None without both."""
-    plain = benchmark.baseline(line) if line else None
-    own = _cell(benchmark, line, target, outcome)
-    other = _cell(benchmark, plain, target, outcome)
-    return own[0].value - other[0].value if own and other else None
 
 
 def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
