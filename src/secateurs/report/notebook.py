@@ -1,37 +1,24 @@
 """What a notebook shows of rows and of layers: tables in HTML, and figures of matplotlib."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.budget_plot import budget_figure
 from secateurs.report.figure import add_axes, made_figure, new_figure, style_axes
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.page.page_parts import Table, TableCell, number_cell, text_cell
 from secateurs.report.page.repair_section import STAGE_HEADS, stage_cells
-from secateurs.report.page.sections import rows_sections
-from secateurs.report.plot import Axis, sweep_figure
-from secateurs.report.repair_plot import repair_figure, stages_figure
+from secateurs.report.plot import Axis
+from secateurs.report.repair_plot import stages_figure
 from secateurs.report.repair_stages import RepairStage
-from secateurs.report.retrain_curves import retrain_figure
-from secateurs.report.sensitivity_heatmap import sensitivity_figure
-from secateurs.report.speed_plot import speed_figure
+from secateurs.report.row_kinds import ROW_KINDS, rows_sections
 from secateurs.report.transfer_curves import curves_figure
 from secateurs.report.transfer_groups import Goal
 from secateurs.report.transfer_heatmap import heatmap_figure
-from secateurs.results import (
-    BudgetRow,
-    Record,
-    RepairRow,
-    RetrainRow,
-    Row,
-    SensitivityRow,
-    SpeedRow,
-    TransferRow,
-)
+from secateurs.results import Record, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,16 +33,6 @@ Layer = tuple[str, tuple[int, ...], int, int]
 
 StageValues = tuple[str, float, float, float | None, float | None]
 """The values of a `RepairStage`, from those who know nothing of this package."""
-
-
-_FIGURES: Mapping[type[Record], Callable[[Any, str | None], "Figure"]] = {
-    RetrainRow: retrain_figure,
-    SensitivityRow: lambda rows, title: sensitivity_figure([r.printable() for r in rows], title),
-    SpeedRow: speed_figure,
-    BudgetRow: budget_figure,
-    RepairRow: repair_figure,
-}
-"""What draws a kind of rows that needs no more than a title."""
 
 
 def rows_html(rows: Sequence[Record]) -> str:
@@ -77,11 +54,9 @@ def rows_figure(
     outcome: Goal | None = None,
 ) -> "Figure":
     """Draw rows, see `secateurs.results.Rows.plot`."""
-    kind_of = type(rows[0]) if rows else Row
-    if kind_of in _FIGURES:
-        return made_figure(lambda: _FIGURES[kind_of](rows, title))
-    if kind_of is not TransferRow:
-        return made_figure(lambda: sweep_figure(rows, title, x))
+    draw_rows = ROW_KINDS.get(type(rows[0]) if rows else Row, ROW_KINDS[Row]).figure
+    if draw_rows is not None:
+        return made_figure(lambda: draw_rows(rows, title, x))
     if kind not in ("heatmap", "curves"):
         raise InvalidArgumentError(f'kind is {kind!r}; give "heatmap" or "curves"')
     found = shown_benchmarks(rows, "plot", outcome)

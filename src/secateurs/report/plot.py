@@ -63,7 +63,23 @@ def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
     """The figure that `plot_sweep` writes."""
     if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
-    return _figure(split_series(rows), x, title, describe(rows))
+    every, subtitle = split_series(rows), describe(rows)
+    if title is None and not any(series.dense_names for series in every):
+        title = every[0].model
+    drawn = list(zip(every, line_styles(every), strict=True))
+    scale = _scale(every, x)
+    labels = _labels(drawn, scale, x)
+    margin = max(text_width(label.text, LABEL) for label in labels) + 26
+    note = "; ".join(filter(None, [subtitle, "shaded: 95% interval"]))
+    figure = new_figure(_LEFT + scale.width + margin, _BOTTOM + scale.height, title, note)
+    axes = add_axes(figure, _LEFT, _BOTTOM, scale.width, scale.height)
+    _frame(axes, scale, x)
+    for series, look in drawn:
+        _draw(axes, series, look, x, crowded=len(every) > 4)
+    for dense, _, colour in _dense(drawn):
+        axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
+    write_labels(axes, labels, LINE, scale.width, scale.height)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -81,25 +97,6 @@ class _Scale:
 
     def y(self, value: float) -> float:
         return self.height * (value - self.low) / (self.high - self.low)
-
-
-def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -> "Figure":
-    if title is None and not any(series.dense_names for series in every):
-        title = every[0].model
-    drawn = list(zip(every, line_styles(every), strict=True))
-    scale = _scale(every, x)
-    labels = _labels(drawn, scale, x)
-    margin = max(text_width(label.text, LABEL) for label in labels) + 26
-    note = "; ".join(filter(None, [subtitle, "shaded: 95% interval"]))
-    figure = new_figure(_LEFT + scale.width + margin, _BOTTOM + scale.height, title, note)
-    axes = add_axes(figure, _LEFT, _BOTTOM, scale.width, scale.height)
-    _frame(axes, scale, x)
-    for series, look in drawn:
-        _draw(axes, series, look, x, crowded=len(every) > 4)
-    for dense, _, colour in _dense(drawn):
-        axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
-    write_labels(axes, labels, LINE, scale.width, scale.height)
-    return figure
 
 
 def _scale(every: Sequence[Series], x: str) -> _Scale:

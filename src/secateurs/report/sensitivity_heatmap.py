@@ -43,13 +43,12 @@ def plot_sensitivity(
         InvalidArgumentError: There are no rows.
         FailureError: The files cannot be written.
     """
-    safe = [row.printable() for row in rows]
-    layers_and_ratios(safe)
-    return write_figure(lambda: sensitivity_figure(safe, title), path_stem)
+    return write_figure(lambda: sensitivity_figure(rows, title), path_stem)
 
 
 def sensitivity_figure(rows: Sequence[SensitivityRow], title: str | None) -> "Figure":
     """The figure of `plot_sensitivity`."""
+    rows = [row.printable() for row in rows]
     layers, ratios = layers_and_ratios(rows)
     left = max(text_width(layer, NAME) for layer in layers) + EDGE + 8
     across, down = _WIDTH * len(ratios), _HEIGHT * len(layers)

@@ -1,7 +1,7 @@
 """The figure of a measurement of speed: images a second against the ratio of zeros."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import EDGE, add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
-from secateurs.report.speed_table import Setting, counted, settings_of
+from secateurs.report.speed_table import counted, settings_of
 from secateurs.results import SpeedRow
 from secateurs.results.speed_row import break_even
 
@@ -43,16 +43,11 @@ def plot_speed(
         InvalidArgumentError: There are no rows, or they are of several models.
         FailureError: The files cannot be written.
     """
-    every = _one_model(rows)
-    return write_figure(lambda: _figure(every, title), path_stem)
+    return write_figure(lambda: speed_figure(rows, title), path_stem)
 
 
-def speed_figure(rows: Sequence[SpeedRow], title: str | None = None) -> "Figure":
+def speed_figure(rows: Sequence[SpeedRow], title: str | None) -> "Figure":
     """The figure of `plot_speed`."""
-    return _figure(_one_model(rows), title)
-
-
-def _one_model(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
     every = settings_of(rows)
     models = sorted({model for model, _, _ in every})
     if len(models) > 1:
@@ -60,10 +55,6 @@ def _one_model(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
             f"a plot of speed shows one model, and these are of {', '.join(map(printable, models))}"
             ": draw them one by one"
         )
-    return every
-
-
-def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figure":
     batches = sorted({batch for _, batch, _ in every})
     threads = sorted({count for _, _, count in every})
     across, up = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _HEIGHT + _TOP
