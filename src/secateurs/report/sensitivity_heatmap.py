@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from secateurs.report.cells import NAME, draw_cell, label_cells, shade
 from secateurs.report.figure import EDGE, add_axes, new_figure, write_figure
 from secateurs.report.labels import text_width
+from secateurs.report.number_text import percent
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
-from secateurs.report.table import percent
 from secateurs.results import SensitivityRow
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from secateurs.report.budget_table import (
     points_text,
     undecided_row,
 )
+from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, FAINT, LINES
 from secateurs.report.page.figures import axis, curve, layout
 from secateurs.report.page.page_parts import (
@@ -23,7 +24,6 @@ from secateurs.report.page.page_parts import (
     number_cell,
     text_cell,
 )
-from secateurs.report.table import percent
 from secateurs.results import BudgetRow
 
 _HOVER = (

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, LINES
 from secateurs.report.page.figures import axis, heatmap, layout, names_axis, plain
 from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
-from secateurs.report.table import percent
 from secateurs.results import LayerRow
 
 _SETTING = ("model", "prune_type", "granularity", "scope", "score", "p_bern", "seed")

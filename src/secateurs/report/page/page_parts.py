@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from secateurs.report.number_text import interval_text
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -152,4 +154,4 @@ def number_cell(number: float | None, shown: str = "{:g}") -> TableCell:
 
 def interval_cell(low: float, high: float, shown: str = "{:.1f}") -> TableCell:
     """A cell with an interval, sorted by its lower end."""
-    return TableCell(f"{shown.format(low)} to {shown.format(high)}", low)
+    return TableCell(interval_text(low, high, shown), low)

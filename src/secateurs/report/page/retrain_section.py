@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.report.number_text import interval_text, rounded_percent
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, band, curve, layout
 from secateurs.report.page.page_parts import (
@@ -17,7 +18,6 @@ from secateurs.report.page.page_parts import (
     number_cell,
     text_cell,
 )
-from secateurs.report.page.sweep_section import percent_of
 from secateurs.report.retrain_curves import describe_retrain
 from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, with_deviation
 from secateurs.results import RetrainRow, wilson_interval
@@ -104,7 +104,7 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
         "Validation accuracy of each epoch, and below it how many weights were pruned; "
         f"shaded: 95% interval.{' The lowest epochs lie below the axis.' * cut}",
         f"Curves of validation accuracy over {len(epochs)} epochs of {len(seeds)} seeds, ending at "
-        f"{ends.top1:.2f}% with {percent_of(ends.achieved)} of the weights pruned.",
+        f"{ends.top1:.2f}% with {rounded_percent(ends.achieved)} of the weights pruned.",
         {"data": traces, "layout": layout(across, upper, yaxis2=lower)},
         toggles,
         height=480,
@@ -131,7 +131,7 @@ def _traces(
     ends = [_interval(row) for row in rows]
     low, high = [100 * end[0] for end in ends], [100 * end[1] for end in ends]
     said = [
-        [f"{percent_of(row.achieved)} pruned", f"{a:.1f} to {b:.1f}"]
+        [f"{rounded_percent(row.achieved)} pruned", interval_text(a, b)]
         for row, a, b in zip(rows, low, high, strict=True)
     ]
     meta = {"toggle": toggle}

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from secateurs.report.number_text import percent
 from secateurs.report.page.figures import heatmap, layout, names_axis
 from secateurs.report.page.page_parts import Chart, Section, Table, number_cell, text_cell
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
-from secateurs.report.table import percent
 from secateurs.results import SensitivityRow
 
 _HOVER = (

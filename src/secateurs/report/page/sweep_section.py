@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from secateurs.report.number_text import accuracy, interval_text, percent, rounded_percent
 from secateurs.report.page.colours import DENSE, is_dashed, line_colour
 from secateurs.report.page.figures import axis, band, curve, layout
 from secateurs.report.page.page_parts import (
@@ -18,7 +19,6 @@ from secateurs.report.page.page_parts import (
 )
 from secateurs.report.plot import AXES, Axis
 from secateurs.report.series import Series, describe, split_series
-from secateurs.report.table import accuracy, percent
 from secateurs.results import Row
 
 _POINT = 1.0
@@ -61,13 +61,13 @@ def _headline(every: Sequence[Series]) -> str:
     if not ratio:
         least = min(row.achieved for one in compared for row in one.rows if row.p_prune > 0)
         return (
-            f"Already with {percent_of(least)} of the weights pruned, top-1 falls by a point or "
-            "more."
+            f"Already with {rounded_percent(least)} of the weights pruned, top-1 falls by a point "
+            "or more."
         )
     several = f" ({best.label})" if len(every) > 1 else ""
     return (
-        f"{percent_of(ratio)} of the weights of {best.model} pruned, and top-1 less than one point "
-        f"below the dense network's{several}."
+        f"{rounded_percent(ratio)} of the weights of {best.model} pruned, and top-1 less than one "
+        f"point below the dense network's{several}."
     )
 
 
@@ -85,11 +85,6 @@ def _kept_up_to(series: Series) -> float:
     return reached
 
 
-def percent_of(ratio: float) -> str:
-    """A measured ratio as a percentage: 0.2999 is "30%", 0.9167 is "91.7%"."""
-    return f"{100 * ratio:.1f}".removesuffix(".0") + "%"
-
-
 def _facts(every: Sequence[Series]) -> list[Fact]:
     """The dense accuracy and how far each series goes; of several models, the best series each."""
     scored = sorted((one for one in every if one.dense), key=_kept_up_to, reverse=True)
@@ -102,7 +97,7 @@ def _facts(every: Sequence[Series]) -> list[Fact]:
         return [Fact(f"{denses[scored[0].dense_label]}%", said), *within]
     return [
         Fact(
-            percent_of(_kept_up_to(series)),
+            rounded_percent(_kept_up_to(series)),
             f"pruned within one point of {denses[model]}%: {series.label}",
         )
         for model, series in list(reversed(best.items()))[:_FACTS]
@@ -113,11 +108,11 @@ def _within(series: Series) -> Fact:
     ratio = _kept_up_to(series)
     if not ratio:
         return Fact("none", f"of the ratios stays within one point: {series.label}")
-    return Fact(percent_of(ratio), f"pruned within one point: {series.label}")
+    return Fact(rounded_percent(ratio), f"pruned within one point: {series.label}")
 
 
 def _interval(row: Row) -> str:
-    return f"95% interval {row.top1_low:.1f} to {row.top1_high:.1f}"
+    return f"95% interval {interval_text(row.top1_low, row.top1_high)}"
 
 
 def _chart(every: Sequence[Series], x: Axis) -> Chart:
@@ -181,7 +176,7 @@ def _hover_data(row: Row, series: Series) -> list[str]:
     if series.dense and row is not series.dense:
         change = f"{row.top1 - series.dense.top1:+.1f} points to dense"
     return [
-        percent_of(row.achieved),
+        rounded_percent(row.achieved),
         percent(row.p_prune),
         accuracy(row),
         _interval(row),

@@ -6,6 +6,7 @@ from typing import Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
+from secateurs.report.number_text import interval_text, p_text
 from secateurs.report.page.figures import axis, band, curve, heatmap, layout, names_axis
 from secateurs.report.page.page_parts import (
     Chart,
@@ -18,8 +19,7 @@ from secateurs.report.page.page_parts import (
     number_cell,
     text_cell,
 )
-from secateurs.report.table import p_text
-from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
+from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal
 from secateurs.report.transfer_panels import curve_panels
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
@@ -72,42 +72,29 @@ def _findings(benchmark: BenchmarkRows) -> tuple[str, list[Fact]]:
     if not found:
         return "No variant is finished on all hold-outs yet.", []
     line, best = max(pruned or found, key=lambda pair: pair[1].value)
-    facts = [Fact(f"{best.value:.1f}%", f"{outcome} success of {_name(benchmark, line)}")]
+    name = f"{line.label} ({benchmark.surrogates_text(line.surrogates)})"
+    facts = [Fact(f"{best.value:.1f}%", f"{outcome} success of {name}")]
     plain = benchmark.baseline(line)
     dense = benchmark.mean(plain, outcome) if plain else None
     if dense:
         facts.append(Fact(f"{dense.value:.1f}%", f"{outcome} success of plain surrogates"))
     versus = compared.get(benchmark.lines.index(line))
+    fools = f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images"
     if versus is None:
-        return (
-            f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images.",
-            facts,
-        )
+        return f"{fools}.", facts
     (one, p) = versus
-    facts.append(
-        Fact(f"{one.difference:+.1f}", f"points, 95% interval {_signed(one)}, p {p_text(p)}")
-    )
+    interval = interval_text(one.low, one.high, "{:+.1f}")
+    facts.append(Fact(f"{one.difference:+.1f}", f"points, 95% interval {interval}, p {p_text(p)}"))
     word = "more" if one.difference >= 0 else "less"
     sure = "" if p < 0.05 else ", which may be chance"
     than = f"{abs(one.difference):.1f} points {word} than plain surrogates{sure}"
     if than.startswith("0.0"):
         than = "as often as plain surrogates"
-    return (
-        f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images, {than}.",
-        facts,
-    )
-
-
-def _name(benchmark: BenchmarkRows, line: VariantRows) -> str:
-    return f"{line.label} ({benchmark.surrogates_text(line.surrogates)})"
-
-
-def _signed(one: Comparison) -> str:
-    return f"{one.low:+.1f} to {one.high:+.1f}"
+    return f"{fools}, {than}.", facts
 
 
 def _interval(one: Estimate) -> str:
-    return f"95% interval {one.low:.1f} to {one.high:.1f}"
+    return f"95% interval {interval_text(one.low, one.high)}"
 
 
 def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
@@ -194,7 +181,7 @@ def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
             steps = [float(step) for step, _ in points]
             values, low, high = zip(*(ends for _, ends in points), strict=True)
             meta = {"view": number, "toggle": labels.index(name)}
-            said = [[f"{a:.1f} to {b:.1f}"] for a, b in zip(low, high, strict=True)]
+            said = [[interval_text(a, b)] for a, b in zip(low, high, strict=True)]
             colour = look.colour.lower()
             traces.append(band(steps, low, high, colour, meta=meta))
             traces.append(
