@@ -14,7 +14,7 @@ from secateurs.report.budget_table import (
 )
 from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, FAINT, LINES
-from secateurs.report.page.figures import axis, curve, layout
+from secateurs.report.page.figures import axis, curve, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -98,16 +98,14 @@ def _chart(rows: Sequence[BudgetRow]) -> Chart:
         f"{100 * first.confidence:g}% confidence; dashed: the drop that was allowed.{above}",
         f"Drop of top-1 of {len(rows)} networks between {percent(first.p_prune)} and "
         f"{percent(rows[-1].p_prune)} pruned. The table has the numbers.",
-        {
-            "data": traces,
-            "layout": layout(
-                axis(
-                    f"Ratio that is pruned (% of {first.granularity}s)",
-                    range=[ratios[0] - 3, ratios[-1] + 3],
-                ),
-                axis("Drop of top-1 (points)", range=[low, 1.03 * top]),
+        plotly_figure(
+            traces,
+            axis(
+                f"Ratio that is pruned (% of {first.granularity}s)",
+                range=[ratios[0] - 3, ratios[-1] + 3],
             ),
-        },
+            axis("Drop of top-1 (points)", range=[low, 1.03 * top]),
+        ),
         toggles,
         height=360,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, LINES
-from secateurs.report.page.figures import axis, heatmap, layout, names_axis, plain
+from secateurs.report.page.figures import axis, heatmap, names_axis, plain, plotly_figure
 from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
 from secateurs.results import LayerRow
 
@@ -110,13 +110,7 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
         f"full colour: all are kept.{_left_out(rows)}",
         f"Heat map of the ratio of weights that each of {len(names)} layers kept at {len(ratios)} "
         "ratios. The table of layers has the numbers.",
-        {
-            "data": traces,
-            "layout": layout(
-                names_axis("Ratio asked for"),
-                names_axis(autorange="reversed"),
-            ),
-        },
+        plotly_figure(traces, names_axis("Ratio asked for"), names_axis(autorange="reversed")),
         views=list(settings) if len(settings) > 1 else [],
         view_label="Setting",
         height=max(220, 110 + 26 * len(names)),
@@ -144,14 +138,12 @@ def _bars(rows: Sequence[LayerRow]) -> Chart:
         f"Weights kept in each layer, in percent.{_left_out(rows)}",
         f"Bars of the ratio of weights that each of {len(names)} layers kept, from "
         f"{min(kept):.1f}% to {max(kept):.1f}%.",
-        {
-            "data": [bars],
-            "layout": layout(
-                axis("Weights kept (%)", range=[0, 100]),
-                names_axis(autorange="reversed"),
-                margin={"l": 8, "r": 44, "t": 8, "b": 48},
-            ),
-        },
+        plotly_figure(
+            [bars],
+            axis("Weights kept (%)", range=[0, 100]),
+            names_axis(autorange="reversed"),
+            margin={"l": 8, "r": 44, "t": 8, "b": 48},
+        ),
         height=max(200, 90 + 28 * len(names)),
     )
 
@@ -181,15 +173,13 @@ def _histograms(rows: Sequence[LayerRow]) -> Chart:
         "Weights by absolute value: before any pruning, and those that were kept, after "
         f"retraining.{_left_out(rows)}",
         f"Histograms of the absolute weights of {len(names)} layers, dense and kept.",
-        {
-            "data": traces,
-            "layout": layout(
-                axis("Absolute value of the weight", rangemode="tozero", showgrid=False),
-                axis("Weights"),
-                barmode="overlay",
-                bargap=0,
-            ),
-        },
+        plotly_figure(
+            traces,
+            axis("Absolute value of the weight", rangemode="tozero", showgrid=False),
+            axis("Weights"),
+            barmode="overlay",
+            bargap=0,
+        ),
         [Toggle("dense", DENSE), Toggle("kept", LINES[0])],
         views=names,
         view_label="Layer",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from secateurs.report.page.colours import line_colour
-from secateurs.report.page.figures import axis, layout, names_axis, plain
+from secateurs.report.page.figures import axis, names_axis, plain, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -74,14 +74,7 @@ def _chart(stages: Sequence[RepairStage]) -> Chart:
         "images were scored.",
         f"Bars for {', '.join(names)}; agreement from {stages[0].agreement:.1f}% to "
         f"{stages[-1].agreement:.1f}%.",
-        {
-            "data": bars,
-            "layout": layout(
-                names_axis(),
-                axis("Images (%)", range=[0, 106]),
-                bargap=0.35,
-            ),
-        },
+        plotly_figure(bars, names_axis(), axis("Images (%)", range=[0, 106]), bargap=0.35),
         [Toggle(name, line_colour(number)) for number, name in enumerate(measures)],
         height=320,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.number_text import interval_text, rounded_percent
 from secateurs.report.page.colours import DENSE, line_colour
-from secateurs.report.page.figures import axis, band, curve, layout
+from secateurs.report.page.figures import axis, band, curve, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -105,7 +105,7 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
         f"shaded: 95% interval.{' The lowest epochs lie below the axis.' * cut}",
         f"Curves of validation accuracy over {len(epochs)} epochs of {len(seeds)} seeds, ending at "
         f"{ends.top1:.2f}% with {rounded_percent(ends.achieved)} of the weights pruned.",
-        {"data": traces, "layout": layout(across, upper, yaxis2=lower)},
+        plotly_figure(traces, across, upper, yaxis2=lower),
         toggles,
         height=480,
     )

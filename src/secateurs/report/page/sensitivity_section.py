@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from secateurs.report.number_text import percent
-from secateurs.report.page.figures import heatmap, layout, names_axis
+from secateurs.report.page.figures import heatmap, names_axis, plotly_figure
 from secateurs.report.page.page_parts import Chart, Section, Table, number_cell, text_cell
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
 from secateurs.results import SensitivityRow
@@ -43,13 +43,11 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
         most=most,
         scale="difference",
     )
-    across = names_axis("Ratio pruned")
-    down = names_axis(autorange="reversed")
     return Chart(
         "Change of top-1 in points where one layer alone is pruned.",
         f"Heat map of the change of top-1 for {len(layers)} layers at {len(ratios)} ratios. The "
         "table has the numbers.",
-        {"data": [trace], "layout": layout(across, down)},
+        plotly_figure([trace], names_axis("Ratio pruned"), names_axis(autorange="reversed")),
         height=max(220, 110 + 26 * len(layers)),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from secateurs.report.page.colours import DENSE, line_colour
-from secateurs.report.page.figures import axis, curve, layout
+from secateurs.report.page.figures import axis, curve, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Section,
@@ -54,13 +54,11 @@ def _chart(rows: Sequence[SpeedRow]) -> Chart:
     return Chart(
         "Times as fast as dense against the weights that are zero; dashed: dense.",
         f"Curves of the gain in speed of {len(toggles)} settings. The table has the numbers.",
-        {
-            "data": traces,
-            "layout": layout(
-                axis("Weights that are zero (%)", range=[0, 100]),
-                axis("Times as fast as dense", rangemode="tozero"),
-            ),
-        },
+        plotly_figure(
+            traces,
+            axis("Weights that are zero (%)", range=[0, 100]),
+            axis("Times as fast as dense", rangemode="tozero"),
+        ),
         toggles,
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from secateurs.report.number_text import accuracy, interval_text, percent, rounded_percent
 from secateurs.report.page.colours import DENSE, is_dashed, line_colour
-from secateurs.report.page.figures import axis, band, curve, layout
+from secateurs.report.page.figures import axis, band, curve, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -155,10 +155,7 @@ def _chart(every: Sequence[Series], x: Axis) -> Chart:
                     line={"color": DENSE, "width": 1.2, "dash": "dash"},
                 )
             )
-    figure = {
-        "data": traces,
-        "layout": layout(axis(AXES[x], rangemode="tozero"), axis("Top-1 accuracy (%)")),
-    }
+    figure = plotly_figure(traces, axis(AXES[x], rangemode="tozero"), axis("Top-1 accuracy (%)"))
     said = "; ".join(
         f"{series.label}: top-1 from {accuracy(series.rows[0])}% to {accuracy(series.rows[-1])}%"
         for series in every

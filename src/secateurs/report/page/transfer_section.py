@@ -7,7 +7,7 @@ from typing import Any
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.number_text import interval_text, p_text
-from secateurs.report.page.figures import axis, band, curve, heatmap, layout, names_axis
+from secateurs.report.page.figures import axis, band, curve, heatmap, names_axis, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -141,14 +141,12 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
                 )
             )  # fmt: skip
             views.append(f"{label}: points more than plain")
-    figure = {
-        "data": traces,
-        "layout": layout(
-            names_axis(side="top"),
-            names_axis(autorange="reversed"),
-            margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        ),
-    }
+    figure = plotly_figure(
+        traces,
+        names_axis(side="top"),
+        names_axis(autorange="reversed"),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+    )
     white = any(row.role == WHITE for row in benchmark.rows)
     note = " Grey, in parentheses: white-box, the dense surrogate itself." if white else ""
     return Chart(
@@ -194,14 +192,12 @@ def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
         f"{outcome.capitalize()} success against the steps of the attack; shaded: 95% interval "
         "over images.",
         f"Curves of {outcome} success against steps for {', '.join(labels)}.",
-        {
-            "data": traces,
-            "layout": layout(
-                # no ticks between steps
-                axis("Step of the attack", rangemode="tozero", nticks=min(benchmark.steps[-1], 10)),
-                axis(f"{outcome.capitalize()} success (%)", rangemode="tozero"),
-            ),
-        },
+        plotly_figure(
+            traces,
+            # no ticks between steps
+            axis("Step of the attack", rangemode="tozero", nticks=min(benchmark.steps[-1], 10)),
+            axis(f"{outcome.capitalize()} success (%)", rangemode="tozero"),
+        ),
         toggles,
         views=[" ".join(panel.title) for panel in panels],
         view_label="Networks",
