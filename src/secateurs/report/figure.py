@@ -127,7 +127,7 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _own_style() -> Generator[None]:
     mpl = _matplotlib()
-    # The warnings are about letters that no font has; a box is drawn, and the SVG keeps the text.
+    # matplotlib warns of letters that no font has: it draws a box, and the SVG keeps the text.
     with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
         fonts = mpl.rcParams["font.sans-serif"]
         mpl.rcdefaults()
@@ -249,7 +249,7 @@ def draw_line(
     axes: "Axes",
     along: Sequence[float],
     points: Sequence[tuple[float, float, float]],
-    look: LineStyle,
+    style: LineStyle,
     *,
     crowded: bool,
     markersize: float = 4,
@@ -260,24 +260,24 @@ def draw_line(
         axes: The axes.
         along: The horizontal coordinate of each point.
         points: Value, low and high end of each.
-        look: Colour, marker and dashes.
+        style: Colour, marker and dashes.
         crowded: Whether the bands of many lines overlap.
         markersize: Side of a marker, points.
     """
     values, low, high = zip(*points, strict=True)
     axes.fill_between(
-        along, low, high, color=look.colour, alpha=0.08 if crowded else 0.14, linewidth=0, zorder=2
+        along, low, high, color=style.colour, alpha=0.08 if crowded else 0.14, linewidth=0, zorder=2
     )
     axes.plot(
         along,
         values,
-        color=look.colour,
+        color=style.colour,
         linewidth=1.4,
-        linestyle=look.dash,
-        marker=look.marker if len(points) <= 25 else None,
+        linestyle=style.dash,
+        marker=style.marker if len(points) <= 25 else None,
         markersize=markersize,
-        markerfacecolor=look.colour if look.filled else "white",
-        markeredgecolor=look.colour,
+        markerfacecolor=style.colour if style.filled else "white",
+        markeredgecolor=style.colour,
         markeredgewidth=1.0,
         clip_on=False,
         zorder=3,

@@ -9,7 +9,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import add_axes, made_figure, new_figure, style_axes
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
-from secateurs.report.page.page_parts import Table, TableCell, number_cell, text_cell
+from secateurs.report.page.page_parts import Table, TableCell, cell
 from secateurs.report.page.repair_section import STAGE_HEADS, stage_cells
 from secateurs.report.plot import Axis
 from secateurs.report.repair_plot import stages_figure
@@ -32,7 +32,7 @@ Layer = tuple[str, tuple[int, ...], int, int]
 
 
 StageValues = tuple[str, float, float, float | None, float | None]
-"""The values of a `RepairStage`, from those who know nothing of this package."""
+"""The values of a `RepairStage`, as packages give them that do not import this one."""
 
 
 def rows_html(rows: Sequence[Record]) -> str:
@@ -83,19 +83,19 @@ def table_html(table: Table) -> str:
     )
 
 
-def _cell_html(cell: TableCell) -> str:
-    style = ' style="text-align: right"' if cell.number is not None else ""
-    return f"<td{style}>{escape(cell.text)}</td>"
+def _cell_html(shown: TableCell) -> str:
+    style = ' style="text-align: right"' if shown.number is not None else ""
+    return f"<td{style}>{escape(shown.text)}</td>"
 
 
 def stages_html(stages: Sequence[StageValues]) -> str:
-    """What each step of a repair came to."""
+    """A table of the network after each step of a repair."""
     cells = [stage_cells(RepairStage(*stage)) for stage in stages]
     return table_html(Table("", STAGE_HEADS, cells))
 
 
 def stages_drawn(stages: Sequence[StageValues], *, title: str | None = None) -> "Figure":
-    """Draw what each step of a repair came to.
+    """Draw agreement and accuracy after each step of a repair.
 
     Raises:
         InvalidArgumentError: There are no steps.
@@ -109,11 +109,11 @@ def layers_html(layers: Sequence[Layer]) -> str:
     """What is pruned in each layer."""
     rows = [
         [
-            text_cell(printable(name)),
-            text_cell(" x ".join(map(str, shape))),
-            number_cell(zeros, "{:,}"),
-            number_cell(total, "{:,}"),
-            number_cell(100 * zeros / max(total, 1), "{:.2f}%"),
+            cell(printable(name)),
+            cell(" x ".join(map(str, shape))),
+            cell(zeros, "{:,}"),
+            cell(total, "{:,}"),
+            cell(100 * zeros / max(total, 1), "{:.2f}%"),
         ]
         for name, shape, zeros, total in layers
     ]

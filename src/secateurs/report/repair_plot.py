@@ -22,10 +22,10 @@ _LEFT, _BOTTOM, _RIGHT, _LEGEND = 46.0, 46.0, 16.0, 20.0
 def plot_repair(
     rows: Sequence[RepairRow], path_stem: str | os.PathLike[str], *, title: str | None = None
 ) -> list[Path]:
-    """Draw what each stage of a repair came to, as PNG and as SVG.
+    """Draw agreement and accuracy after each stage of a repair, as PNG and as SVG.
 
     Bars show the agreement with the dense network on calibration images, and the accuracy where
-    labelled images were scored; the loss stands below the name of each stage.
+    labelled images were scored; the loss is written below the name of each stage.
 
     Args:
         rows: The rows of one run.
@@ -59,8 +59,8 @@ def stages_figure(stages: Sequence[RepairStage], title: str | None, note: str) -
     thick = 0.6 / len(shown)
     for number, (name, values) in enumerate(shown.items()):
         colour = _COLOURS[number]
-        places = [at + thick * (number - (len(shown) - 1) / 2) for at in range(len(stages))]
-        bars = axes.bar(places, [v or 0.0 for v in values], 0.92 * thick, color=colour, label=name)
+        middles = [at + thick * (number - (len(shown) - 1) / 2) for at in range(len(stages))]
+        bars = axes.bar(middles, [v or 0.0 for v in values], 0.92 * thick, color=colour, label=name)
         texts = ["" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(bars, texts, padding=2, fontsize=7.5, color=colour)
     names = ["\n".join(wrap(printable(stage.name), _STAGE - 6)) for stage in stages]

@@ -1,4 +1,4 @@
-"""What each stage of a repair came to: loss, agreement with the dense network, accuracy."""
+"""The network after each stage of a repair: loss, agreement with the dense network, accuracy."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RepairStage(NamedTuple):
-    """What a network came to after a stage of a repair, or before any.
+    """How good a network is after a stage of a repair, or before any.
 
     Attributes:
         name: What was done.

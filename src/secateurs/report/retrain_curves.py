@@ -29,7 +29,7 @@ def plot_retrain(
     among them is dashed.
 
     Args:
-        rows: of one run, or of runs that differ in their seed.
+        rows: Those of one run, or of runs that differ in their seed.
         path_stem: Path of the files without ".png" and ".svg"; its folder is made.
         title: First line above the figure; the model and the data by default.
 
@@ -79,9 +79,12 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         pruned = [row for row in own if row.phase == "retrain"]
         for part, colour, offset in ((dense, _DENSE, 0), (pruned, _PRUNED, len(dense))):
             along = [offset + row.epoch for row in part]
-            look: dict[str, Any] = {"color": colour, "linewidth": 1.4 if len(seeds) == 1 else 0.9}
-            upper.plot(along, [row.top1 for row in part], **look)
-            lower.plot(along, [100 * row.achieved for row in part], **look)
+            options: dict[str, Any] = {
+                "color": colour,
+                "linewidth": 1.4 if len(seeds) == 1 else 0.9,
+            }
+            upper.plot(along, [row.top1 for row in part], **options)
+            lower.plot(along, [100 * row.achieved for row in part], **options)
     dense_best = [row.top1 for row in rows if row.phase == "dense"]
     if dense_best:
         upper.axhline(max(dense_best), color=_DENSE, linewidth=0.8, dashes=(5, 3), zorder=1.5)

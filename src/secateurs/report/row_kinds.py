@@ -10,7 +10,7 @@ from secateurs.report.budget_plot import budget_figure
 from secateurs.report.budget_table import budget_markdown, print_budget_table
 from secateurs.report.figure import write_figure
 from secateurs.report.page.budget_section import budget_section
-from secateurs.report.page.page_parts import Section, Table, text_cell
+from secateurs.report.page.page_parts import Section, Table, cell
 from secateurs.report.page.repair_section import repair_section
 from secateurs.report.page.retrain_section import retrain_section
 from secateurs.report.page.sensitivity_section import sensitivity_section
@@ -145,6 +145,6 @@ def rows_sections(rows: Sequence[Any], x: Axis = "achieved") -> list[Section]:
     if kind is not None:
         return kind.sections(rows, x)
     columns = type(rows[0]).columns()
-    cells = [[text_cell(printable(str(getattr(row, name)))) for name in columns] for row in rows]
+    cells = [[cell(printable(str(getattr(row, name)))) for name in columns] for row in rows]
     title = f"Rows of a {rows[0].KIND}"
     return [Section(title, f"{len(rows):,} rows.", tables=[Table("", columns, cells)])]

@@ -81,9 +81,9 @@ def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     along = [100 * row.achieved for row in rows]
     dense, fast = [row.dense_rate for row in rows], [row.rate for row in rows]
     style_axes(axes)
-    look: dict[str, Any] = {"linewidth": 1.4, "markersize": 3.5, "clip_on": False}
-    axes.plot(along, fast, color=_FAST, marker="o", label="accelerated", zorder=3, **look)
-    axes.plot(along, dense, color=_DENSE, marker="s", ls=(0, (5, 3)), label="dense", **look)
+    options: dict[str, Any] = {"linewidth": 1.4, "markersize": 3.5, "clip_on": False}
+    axes.plot(along, fast, color=_FAST, marker="o", label="accelerated", zorder=3, **options)
+    axes.plot(along, dense, color=_DENSE, marker="s", ls=(0, (5, 3)), label="dense", **options)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.12 * max(*dense, *fast))
@@ -91,7 +91,7 @@ def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     if least is None:
         return
     axes.axvline(100 * least, color=_FAST, linewidth=0.9, linestyle=":", zorder=1.5)
-    right = least > 0.5  # the label stands on the side with more room
+    right = least > 0.5  # the label is on the side with more room
     axes.annotate(
         f"{100 * least:.3g}%", (100 * least, 0.02), (-3 if right else 3, 2), color=_FAST,
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=7.5,

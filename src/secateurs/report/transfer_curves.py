@@ -128,9 +128,9 @@ def _labels(panel: CurvePanel, right: float, top: float, height: float) -> list[
             f"{name} ({points[-1][1][0]:.1f})",
             _WIDTH * points[-1][0] / right,
             height * points[-1][1][0] / top,
-            look.text,
+            style.text,
         )
-        for name, look, points in panel.curves
+        for name, style, points in panel.curves
     ]
 
 
@@ -142,8 +142,8 @@ def _fill(axes: "Axes", panel: CurvePanel, right: float, top: float, name: str |
         axes.set_ylabel(name, labelpad=5)
     axes.locator_params(axis="x", nbins=10 if name else 4, **_TICKS)
     axes.locator_params(axis="y", nbins=10 if name else 5, **_TICKS)
-    for _, look, points in panel.curves:
+    for _, style, points in panel.curves:
         along = [step for step, _ in points]
         values = [point for _, point in points]
         crowded = len(panel.curves) > 4
-        draw_line(axes, along, values, look, crowded=crowded, markersize=4 if name else 2.5)
+        draw_line(axes, along, values, style, crowded=crowded, markersize=4 if name else 2.5)

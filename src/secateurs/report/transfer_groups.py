@@ -111,7 +111,7 @@ class BenchmarkRows:
         return ("targeted", "untargeted") if self.rows[0].targeted_attack else ("untargeted",)
 
     def holdouts_of(self, line: VariantRows) -> set[Pair]:
-        """The pairs of a line's mean."""
+        """The pairs over which the success of a line is averaged."""
         if line.surrogates is None:
             return self.holdouts
         if line.surrogates:

@@ -15,15 +15,7 @@ from secateurs.report.budget_table import (
 from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, FAINT, LINES
 from secateurs.report.page.figures import axis, curve, plotly_figure
-from secateurs.report.page.page_parts import (
-    Chart,
-    Fact,
-    Section,
-    Table,
-    Toggle,
-    number_cell,
-    text_cell,
-)
+from secateurs.report.page.page_parts import Chart, Fact, Section, Table, Toggle, cell
 from secateurs.results import BudgetRow
 
 _HOVER = (
@@ -156,14 +148,14 @@ def _table(rows: Sequence[BudgetRow]) -> Table:
     heads = ["asked %", "images", "lost", "won", "drop", "limit", "outcome", "images needed"]
     cells = [
         [
-            number_cell(_percentage(row)),
-            number_cell(row.count, "{:,}"),
-            number_cell(row.lost, "{:,}"),
-            number_cell(row.won, "{:,}"),
-            number_cell(row.drop, "{:.2f}"),
-            number_cell(row.drop_high, "{:.2f}"),
-            text_cell("passed" if row.passed else "failed"),
-            number_cell(row.needed, "{:,}"),
+            cell(_percentage(row)),
+            cell(row.count, "{:,}"),
+            cell(row.lost, "{:,}"),
+            cell(row.won, "{:,}"),
+            cell(row.drop, "{:.2f}"),
+            cell(row.drop_high, "{:.2f}"),
+            cell("passed" if row.passed else "failed"),
+            cell(row.needed, "{:,}"),
         ]
         for row in rows
     ]

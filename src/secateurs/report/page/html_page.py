@@ -76,7 +76,7 @@ def sections_of(runs: Sequence[Run], x: Axis = "achieved") -> list[Section]:
 
 
 def _group_sections(runs: Sequence[Run], x: Axis) -> list[Section]:
-    """The sections of all rows of some runs; the last one has what lies beside the rows."""
+    """The sections of all rows of some runs; the last one also shows their other files."""
     *others, last = rows_sections([row for run in runs for row in run.rows], x)
     layers = [layer for run in runs for layer in run.layers]
     whole = replace(
@@ -124,7 +124,7 @@ def _usual_title(sections: Sequence[Section]) -> str:
 
 
 def _figure(chart: Chart) -> str:
-    """The figure as JSON that may stand in a script element."""
+    """The figure as JSON that is safe inside a script element."""
     text = json.dumps(chart.figure, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 

@@ -6,7 +6,7 @@ from typing import Any
 from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, LINES
 from secateurs.report.page.figures import axis, heatmap, names_axis, plain, plotly_figure
-from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
+from secateurs.report.page.page_parts import Chart, Table, Toggle, cell
 from secateurs.results import LayerRow
 
 _SETTING = ("model", "prune_type", "granularity", "scope", "score", "p_bern", "seed")
@@ -38,12 +38,12 @@ def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
     settings = _settings(rows)
     cells = [
         [
-            *([text_cell(name)] if len(settings) > 1 else []),
-            number_cell(round(100 * row.p_prune, 6)),
-            text_cell(row.layer),
-            number_cell(row.total, "{:,}"),
-            number_cell(row.kept, "{:,}"),
-            number_cell(100 * row.ratio, "{:.2f}"),
+            *([cell(name)] if len(settings) > 1 else []),
+            cell(round(100 * row.p_prune, 6)),
+            cell(row.layer),
+            cell(row.total, "{:,}"),
+            cell(row.kept, "{:,}"),
+            cell(100 * row.ratio, "{:.2f}"),
         ]
         for name, own in settings.items()
         for row in own
@@ -91,12 +91,12 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
     for view, own in enumerate(settings.values()):
         found = {(row.layer, row.p_prune): row for row in own}
         cells = [[found.get((name, ratio)) for ratio in ratios] for name in names]
-        said = [[f"{c.kept:,} of {c.total:,}" if c else "" for c in line] for line in cells]
+        said = [[f"{row.kept:,} of {row.total:,}" if row else "" for row in line] for line in cells]
         traces.append(
             heatmap(
                 [percent(ratio) for ratio in ratios],
                 names,
-                [[100 * cell.ratio if cell else None for cell in line] for line in cells],
+                [[100 * row.ratio if row else None for row in line] for line in cells],
                 shown="{:.0f}" if len(ratios) <= 12 else "",
                 hover=_KEPT,
                 hover_data=said,

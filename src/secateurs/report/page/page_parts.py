@@ -34,7 +34,7 @@ class Toggle:
 class Chart:
     """A figure of Plotly.
 
-    A trace belongs to the toggle and the view whose numbers stand in its ``meta``, as
+    A trace belongs to the toggle and the view whose numbers are in its ``meta``, such as
     ``{"toggle": 0, "view": 1}``; a trace without one of the two does not depend on it.
 
     Attributes:
@@ -142,14 +142,16 @@ class Section:
     details: Sequence[Details] = ()
 
 
-def text_cell(text: object) -> TableCell:
-    """A cell of text."""
-    return TableCell(str(text))
+def cell(value: str | float | None, shown: str = "{:g}") -> TableCell:
+    """A cell of a table; an empty one for None.
 
-
-def number_cell(number: float | None, shown: str = "{:g}") -> TableCell:
-    """A cell with a number; an empty one where there is none."""
-    return TableCell("") if number is None else TableCell(shown.format(number), float(number))
+    Args:
+        value: A text, or a number.
+        shown: How Python writes a number.
+    """
+    if value is None or isinstance(value, str):
+        return TableCell(value or "")
+    return TableCell(shown.format(value), float(value))
 
 
 def interval_cell(low: float, high: float, shown: str = "{:.1f}") -> TableCell:

@@ -1,4 +1,4 @@
-"""The part of a page that shows a training that prunes: accuracy over its epochs, and what came."""
+"""The part of a page that shows a training that prunes: its curves and its outcome."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,16 +8,7 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.number_text import interval_text, rounded_percent
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, band, curve, plotly_figure
-from secateurs.report.page.page_parts import (
-    Chart,
-    Fact,
-    Section,
-    Table,
-    TableCell,
-    Toggle,
-    number_cell,
-    text_cell,
-)
+from secateurs.report.page.page_parts import Chart, Fact, Section, Table, TableCell, Toggle, cell
 from secateurs.report.retrain_curves import describe_retrain
 from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, with_deviation
 from secateurs.results import RetrainRow, wilson_interval
@@ -153,16 +144,16 @@ def _table(rows: Sequence[RetrainRow]) -> Table:
     heads += ["pruned %", "kept", "seconds"]
     cells: list[list[TableCell]] = [
         [
-            number_cell(row.seed),
-            text_cell(row.phase),
-            number_cell(row.epoch),
-            text_cell(f"{row.count:,} ({row.split})"),
-            number_cell(row.top1, "{:.2f}"),
-            number_cell(row.loss, "{:.3f}"),
-            number_cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
-            number_cell(100 * row.achieved, "{:.2f}"),
-            number_cell(row.kept, "{:,}"),
-            number_cell(row.duration, "{:.1f}"),
+            cell(row.seed),
+            cell(row.phase),
+            cell(row.epoch),
+            cell(f"{row.count:,} ({row.split})"),
+            cell(row.top1, "{:.2f}"),
+            cell(row.loss, "{:.3f}"),
+            cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
+            cell(100 * row.achieved, "{:.2f}"),
+            cell(row.kept, "{:,}"),
+            cell(row.duration, "{:.1f}"),
         ]
         for row in rows
     ]

@@ -4,15 +4,7 @@ from collections.abc import Sequence
 
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, curve, plotly_figure
-from secateurs.report.page.page_parts import (
-    Chart,
-    Section,
-    Table,
-    TableCell,
-    Toggle,
-    number_cell,
-    text_cell,
-)
+from secateurs.report.page.page_parts import Chart, Section, Table, TableCell, Toggle, cell
 from secateurs.report.speed_table import break_even_lines, counted, rate_text, settings_of
 from secateurs.results import SpeedRow
 
@@ -67,13 +59,13 @@ def _table(rows: Sequence[SpeedRow]) -> Table:
     heads = ["model", "batch", "threads", "zeros %", "dense, images/s", "accelerated", "gain"]
     cells = [
         [
-            text_cell(row.model),
-            number_cell(row.batch_size),
-            number_cell(row.threads),
-            number_cell(100 * row.achieved, "{:.1f}"),
+            cell(row.model),
+            cell(row.batch_size),
+            cell(row.threads),
+            cell(100 * row.achieved, "{:.1f}"),
             TableCell(rate_text(row.dense_rate), row.dense_rate),
             TableCell(rate_text(row.rate), row.rate),
-            number_cell(row.speedup, "{:.2f}"),
+            cell(row.speedup, "{:.2f}"),
         ]
         for row in rows
     ]

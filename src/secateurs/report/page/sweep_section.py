@@ -13,9 +13,8 @@ from secateurs.report.page.page_parts import (
     Table,
     TableCell,
     Toggle,
+    cell,
     interval_cell,
-    number_cell,
-    text_cell,
 )
 from secateurs.report.plot import AXES, Axis
 from secateurs.report.series import Series, describe, split_series
@@ -194,18 +193,18 @@ def _table(every: Sequence[Series]) -> Table:
             change = row.top1 - series.dense.top1 if series.dense and own else None
             rows.append(
                 [
-                    text_cell(series.dense_label),
-                    *(text_cell(getattr(row, name) if own else "") for name in named),
-                    text_cell(", ".join(setting) if own else ""),
-                    number_cell(round(100 * row.p_prune, 6)),
-                    number_cell(100 * row.achieved, "{:.1f}"),
+                    cell(series.dense_label),
+                    *(cell(getattr(row, name) if own else "") for name in named),
+                    cell(", ".join(setting) if own else ""),
+                    cell(round(100 * row.p_prune, 6)),
+                    cell(100 * row.achieved, "{:.1f}"),
                     TableCell(accuracy(row), row.top1),
                     interval_cell(row.top1_low, row.top1_high),
-                    *([number_cell(row.top1_std, "{:.2f}")] if draws else []),
-                    number_cell(change, "{:+.1f}"),
-                    number_cell(row.top5, "{:.1f}"),
-                    number_cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
-                    number_cell(row.infer_samples_per_sec, "{:,.0f}"),
+                    *([cell(row.top1_std, "{:.2f}")] if draws else []),
+                    cell(change, "{:+.1f}"),
+                    cell(row.top5, "{:.1f}"),
+                    cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
+                    cell(row.infer_samples_per_sec, "{:,.0f}"),
                 ]
             )
     table = Table(

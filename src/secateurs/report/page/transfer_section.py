@@ -15,9 +15,8 @@ from secateurs.report.page.page_parts import (
     Table,
     TableCell,
     Toggle,
+    cell,
     interval_cell,
-    number_cell,
-    text_cell,
 )
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal
 from secateurs.report.transfer_panels import curve_panels
@@ -169,23 +168,23 @@ def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
     if len(benchmark.steps) < 2:
         return None
     labels = list(dict.fromkeys(name for panel in panels for name, _, _ in panel.curves))
-    looks = {name: look for panel in panels for name, look, _ in panel.curves}
+    styles = {name: style for panel in panels for name, style, _ in panel.curves}
     toggles = [
-        Toggle(label, looks[label].colour.lower(), looks[label].dash != "-") for label in labels
+        Toggle(label, styles[label].colour.lower(), styles[label].dash != "-") for label in labels
     ]
     traces: list[dict[str, Any]] = []
     for number, panel in enumerate(panels):
-        for name, look, points in panel.curves:
+        for name, style, points in panel.curves:
             steps = [float(step) for step, _ in points]
             values, low, high = zip(*(ends for _, ends in points), strict=True)
             meta = {"view": number, "toggle": labels.index(name)}
             said = [[interval_text(a, b)] for a, b in zip(low, high, strict=True)]
-            colour = look.colour.lower()
+            colour = style.colour.lower()
             traces.append(band(steps, low, high, colour, meta=meta))
             traces.append(
                 curve(
                     name, steps, values, colour, hover=_CURVE_HOVER, hover_data=said, meta=meta,
-                    dashed=look.dash != "-",
+                    dashed=style.dash != "-",
                 )
             )  # fmt: skip
     return Chart(
@@ -213,14 +212,13 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
     for number, line in enumerate(benchmark.lines):
         mean = benchmark.mean(line, outcome)
         names = benchmark.surrogates_text(line.surrogates) or "no surrogate"
-        cells = [text_cell(names), text_cell(line.label), *_estimate(mean)]
+        cells = [cell(names), cell(line.label), *_estimate(mean)]
         if compared:
             cells += _versus(compared.get(number))
         for target in benchmark.targets:
-            cell = benchmark.cell(line, target, outcome)
-            white = bool(cell) and cell[1] == WHITE
-            shown = "({:.1f})" if white else "{:.1f}"
-            cells.append(number_cell(cell[0].value if cell else None, shown))
+            found = benchmark.cell(line, target, outcome)
+            shown = "({:.1f})" if found and found[1] == WHITE else "{:.1f}"
+            cells.append(cell(found[0].value if found else None, shown))
         rows.append(cells)
     note = "95% intervals over images, seeds averaged in an image."
     if compared:
@@ -230,16 +228,16 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
 
 def _estimate(one: Estimate | None) -> list[TableCell]:
     if one is None:
-        return [text_cell("")] * 2
-    return [number_cell(one.value, "{:.1f}"), interval_cell(one.low, one.high)]
+        return [cell("")] * 2
+    return [cell(one.value, "{:.1f}"), interval_cell(one.low, one.high)]
 
 
 def _versus(found: tuple[Comparison, float] | None) -> list[TableCell]:
     if found is None:
-        return [text_cell("")] * 3
+        return [cell("")] * 3
     one, p = found
     return [
-        number_cell(one.difference, "{:+.1f}"),
+        cell(one.difference, "{:+.1f}"),
         interval_cell(one.low, one.high, "{:+.1f}"),
         TableCell(p_text(p), p),
     ]
