@@ -175,7 +175,7 @@ def _config(
     columns: Mapping[str, Any], ratios: Mapping[str, float] | None, test: LoadedData | None
 ) -> dict[str, Any]:
     """What decides the results."""
-    asked = [name for name in RepairRow.ASKED if name in columns]
+    asked = [name for name in RepairRow.asked() if name in columns]
     config = {name: columns[name] for name in (*asked, "data", "split", "device")}
     return config | {"ratios": ratios, "images": len(test.dataset) if test else 0}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from secateurs.results.record import COUNT, RATIO, SIZE, Record, check_accuracy, check_part
+from secateurs.results.record import COUNT, RATIO, SIZE, Limits, Record, check_accuracy, check_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,13 @@ class RepairRow(Record):
     """
 
     KIND: ClassVar[str] = "repair"
+    LAST_ASKED: ClassVar[str] = "steps"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("iterations", "distill_batch_size", "stage"), COUNT),
+        **dict.fromkeys(("damping", "features"), SIZE),
+        "tighten": RATIO,
+    }
+    UNLIMITED: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     model: str
     weights: str
@@ -86,23 +93,10 @@ class RepairRow(Record):
     dtype: str
     versions: str
 
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         check_accuracy(self.top1, self.correct, self.count)
         check_part("kept", self.kept, self.prunable)
 
 
 REPAIR_COLUMNS: tuple[str, ...] = RepairRow.columns()
 """Names of the columns, in order."""
-
-RepairRow.LIMITS = {
-    **dict.fromkeys(("iterations", "distill_batch_size", "stage"), COUNT),
-    **dict.fromkeys(("damping", "features"), SIZE),
-    "tighten": RATIO,
-}
-RepairRow.UNLIMITED = frozenset({"loss"})
-RepairRow.ASKED = REPAIR_COLUMNS[: REPAIR_COLUMNS.index("steps") + 1]
