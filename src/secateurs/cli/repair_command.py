@@ -14,8 +14,8 @@ from secateurs._io.regular_files import read_regular
 from secateurs._validation import check_count
 from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_loader_options, make_loader, pick_device
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.loading import check_loader_options, make_loader, pick_device, set_threads_for
+from secateurs.cli.option_types import given
 from secateurs.cli.repair_plan import (
     check_output,
     choose_masks,
@@ -66,8 +66,7 @@ def run_repair(
         check_data(each)
     check_output(asked, running)
     device = pick_device(running.device)
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    set_threads_for(asked.arch)
     torch.manual_seed(repairing.seed)  # for --weights random
     model, test = _load(asked, preprocessing)
     calibration, name = load_calibration(

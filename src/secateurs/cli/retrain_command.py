@@ -13,7 +13,7 @@ import torch
 
 from secateurs._progress import progress_bar
 from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_loader_options, pick_device
+from secateurs.cli.loading import check_loader_options, pick_device, set_threads_for
 from secateurs.cli.option_types import DIGITS_NETWORKS
 from secateurs.cli.retrain_options import (
     RetrainImages,
@@ -63,8 +63,7 @@ def run_retrain(
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(training.batch_size, running.workers, asked.limit)
     check_data(_name_of(asked))
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    set_threads_for(asked.arch)
     model = in_turn(ranks, lambda: _load_model(asked, seeds[0]))
     images, label = in_turn(ranks, lambda: _images(asked, model, device, running.workers or 0))
     config = _config(asked, pruning, training, running, label)

@@ -65,13 +65,8 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
         FailureError: The files cannot be written.
     """
     stem = named_stem(path_stem)
-    try:
-        with _own_style():
-            pictures = _draw(make)
-    except (InvalidArgumentError, MemoryError):
-        raise
-    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
-        raise DrawingError(f"cannot draw {stem}: {_reason(error)}") from error
+    with _own_style(str(stem)):
+        pictures = _draw(make)
     contents = {stem.with_name(stem.name + suffix): made for suffix, made in pictures.items()}
     write_files(contents, "plot")
     return list(contents)
@@ -101,38 +96,36 @@ def made_figure(make: Callable[[], "Figure"]) -> "Figure":
     """A figure in the style of this package, which a notebook shows.
 
     Raises:
-        FailureError: matplotlib is not installed, or cannot draw the figure.
+        DrawingError: matplotlib is not installed, or cannot draw the figure.
     """
-    try:
-        with _own_style():
-            figure = make()
-    except (InvalidArgumentError, FailureError, MemoryError):
-        raise
-    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
-        raise DrawingError(f"cannot draw the figure: {_reason(error)}") from error
+    with _own_style("the figure"):
+        figure = make()
     # Notebooks know by themselves how to show figures of pyplot, which this is not.
     vars(figure)["_repr_png_"] = partial(_png, figure)
     return figure
 
 
 def _png(figure: "Figure") -> bytes:
-    with _own_style():
+    with _own_style("the figure"):
         return _picture(figure, ".png", None)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 @contextmanager
-def _own_style() -> Generator[None]:
-    mpl = _matplotlib()
-    # matplotlib warns of letters that no font has: it draws a box, and the SVG keeps the text.
-    with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
-        fonts = mpl.rcParams["font.sans-serif"]
-        mpl.rcdefaults()
-        mpl.rcParams.update({"font.sans-serif": fonts, **RC})
-        yield
+def _own_style(what: str) -> Generator[None]:
+    """Within the block, matplotlib has the settings of this package; its errors name the figure."""
+    try:
+        mpl = _matplotlib()
+        # matplotlib warns of letters that no font has: it draws a box, and the SVG keeps the text.
+        with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
+            fonts = mpl.rcParams["font.sans-serif"]
+            mpl.rcdefaults()
+            mpl.rcParams.update({"font.sans-serif": fonts, **RC})
+            yield
+    except (InvalidArgumentError, MemoryError):
+        raise
+    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DrawingError(f"cannot draw {what}: {reason}") from error
 
 
 def _matplotlib() -> Any:

@@ -38,7 +38,7 @@ def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
     settings = _settings(rows)
     cells = [
         [
-            *([cell(name)] if len(settings) > 1 else []),
+            cell(name),
             cell(round(100 * row.p_prune, 6)),
             cell(row.layer),
             cell(row.total, "{:,}"),
@@ -48,8 +48,9 @@ def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
         for name, own in settings.items()
         for row in own
     ]
-    heads = ["setting"] * (len(settings) > 1) + ["asked %", "layer", "weights", "kept", "kept %"]
-    return [Table("Weights kept in each layer", heads, cells)]
+    heads = ["setting", "asked %", "layer", "weights", "kept", "kept %"]
+    table = Table("Weights kept in each layer", heads, cells)
+    return [table if len(settings) > 1 else table.without(["setting"])]
 
 
 def _distinct(rows: Sequence[LayerRow]) -> list[LayerRow]:

@@ -105,12 +105,13 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
 def _late(upper: dict[str, Any], epochs: Sequence[RetrainRow]) -> dict[str, Any]:
     """The axis, without what the first epochs give, which would squeeze the rest."""
     late = sorted(epochs, key=lambda row: row.top1)[len(epochs) // 10 :]
-    low, high = (100 * _interval(row)[end] for end, row in enumerate((late[0], late[-1])))
+    (low, _), (_, high) = _interval(late[0]), _interval(late[-1])
     return upper | {"range": [max(low - 1, 0), min(100.5, high + 1)]}
 
 
 def _interval(row: RetrainRow) -> tuple[float, float]:
-    return wilson_interval(row.correct, max(row.count, 1))
+    low, high = wilson_interval(row.correct, max(row.count, 1))
+    return 100 * low, 100 * high
 
 
 def _traces(
@@ -119,8 +120,7 @@ def _traces(
     if not rows:
         return []
     along = [float(offset + row.epoch) for row in rows]
-    ends = [_interval(row) for row in rows]
-    low, high = [100 * end[0] for end in ends], [100 * end[1] for end in ends]
+    low, high = zip(*map(_interval, rows), strict=True)
     said = [
         [f"{rounded_percent(row.achieved)} pruned", interval_text(a, b)]
         for row, a, b in zip(rows, low, high, strict=True)

@@ -181,10 +181,9 @@ def _hover_data(row: Row, series: Series) -> list[str]:
 
 
 def _table(every: Sequence[Series]) -> Table:
-    draws = any(row.draws > 1 for series in every for row in series.rows)
     named = ("granularity", "scope", "score")
     heads = ["model", *named, "setting", "asked %", "pruned %", "top-1 %"]
-    heads += ["95% interval", *(["std"] if draws else []), "change", "top-5 %", "loss", "images/s"]
+    heads += ["95% interval", "std", "change", "top-5 %", "loss", "images/s"]
     rows: list[list[TableCell]] = []
     for series in every:
         setting = [text for name, text in series.method.items() if name not in named]
@@ -200,7 +199,7 @@ def _table(every: Sequence[Series]) -> Table:
                     cell(100 * row.achieved, "{:.1f}"),
                     TableCell(accuracy(row), row.top1),
                     interval_cell(row.top1_low, row.top1_high),
-                    *([cell(row.top1_std, "{:.2f}")] if draws else []),
+                    cell(row.top1_std, "{:.2f}"),
                     cell(change, "{:+.1f}"),
                     cell(row.top5, "{:.1f}"),
                     cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
@@ -213,13 +212,14 @@ def _table(every: Sequence[Series]) -> Table:
         _without_repeats(rows),
         "Change: points of top-1 to the dense network. Images a second while it was measured.",
     )
-    shown = {name for series in every for name in (*series.dense_names, *series.method)}
-    texts = {
-        "model": any(s.dense_names for s in every),
+    varying = {name for series in every for name in series.method}
+    used = {
+        "model": any(series.dense_names for series in every),
+        **{name: name in varying for name in named},
         "setting": any(row[4].text for row in rows),
+        "std": any(row.draws > 1 for series in every for row in series.rows),
     }
-    without = [name for name in named if name not in shown]
-    return table.without([*without, *(name for name, any_ in texts.items() if not any_)])
+    return table.without([head for head, is_used in used.items() if not is_used])
 
 
 def _without_repeats(rows: Sequence[list[TableCell]]) -> list[list[TableCell]]:
