@@ -180,7 +180,7 @@ class Output:
 
     device: str = "auto"
     output: Annotated[Path | None, Parameter(alias="-o")] = None
-    config: Path | None = None  # `saved_command.expand` has put the options in its place
+    config: Path | None = None  # `saved_command.expand` has replaced it by the options
 
 
 @with_help

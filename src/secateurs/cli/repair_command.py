@@ -88,7 +88,7 @@ def run_repair(
     steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)
     columns = _columns(model, test, pruning, options, steps, plan, calibration, name, device)
     config = _config(columns, ratios, test)
-    folder, output = _places(running, asked.arch, data, config)
+    folder, output = _paths_of(running, asked.arch, data, config)
     if output.exists() and running.resume and not (folder / "config.json").exists():
         raise InvalidArgumentError(
             f"{output} is there already, and not from a repair: give another --output, or "
@@ -179,7 +179,7 @@ def _config(
     return config | {"ratios": ratios, "images": len(test.dataset) if test else 0}
 
 
-def _places(
+def _paths_of(
     running: RepairRunning, arch: str, data: str, config: Mapping[str, Any]
 ) -> tuple[Path, Path]:
     """The folder of the run, and the file of the repaired weights."""

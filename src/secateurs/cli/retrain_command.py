@@ -15,6 +15,7 @@ from secateurs._progress import progress_bar
 from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import check_loader_options, pick_device, set_threads_for
 from secateurs.cli.option_types import DIGITS_NETWORKS
+from secateurs.cli.printing import Tracker, logging_to
 from secateurs.cli.retrain_options import (
     RetrainImages,
     RetrainPruning,
@@ -23,7 +24,6 @@ from secateurs.cli.retrain_options import (
 )
 from secateurs.cli.retrain_summary import clear, report, row_line, write_masks
 from secateurs.cli.row_columns import selection_of, shared_columns
-from secateurs.cli.telling import Tracker, logging_to
 from secateurs.cli.torchrun import in_turn, own_device
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.ranks import Ranks
