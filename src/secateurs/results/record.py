@@ -170,7 +170,7 @@ class Record:
 
 
 def check_part(column: str, part: int, whole: int, what: str = "weights") -> None:
-    """Refuse a column with more than there are in all.
+    """Refuse a count of a part that is above the count of the whole.
 
     Raises:
         FailureError: ``part`` is above ``whole``.

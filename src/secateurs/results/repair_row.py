@@ -25,7 +25,7 @@ class RepairRow(Record):
         distill_batch_size: Images for each step of "distill".
         features: Weight of the error of some layers' outputs in "distill".
         augment: How "distill" changes images at random: "auto", "crop-flip", "shift" or "none".
-        tighten: Share of the iterations of "distill" over which weights go little by little.
+        tighten: Share of the iterations of "distill" over which weights go to zero gradually.
         seed: Of random scores and of the order of images.
         stage: 0 for the dense network, 1 for the pruned one, then one for each pass of the repair.
         steps: "dense", "pruned", or the steps of this pass, joined by ";".

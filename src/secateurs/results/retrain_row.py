@@ -8,7 +8,7 @@ from secateurs.errors import FailureError
 from secateurs.results.record import COUNT, RATIO, SIZE, Limits, Record, check_accuracy, check_part
 
 PHASES = ("dense", "retrain", "test dense", "test pruned")
-"""What a row may tell of; see `RetrainRow.phase`."""
+"""The values of `RetrainRow.phase`."""
 
 
 @dataclass(frozen=True, kw_only=True)
