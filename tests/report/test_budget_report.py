@@ -10,7 +10,7 @@ from test_plot import texts
 from budget_rows import BUDGET, make_budget_row
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import budget_markdown, plot_budget, print_budget_table
-from secateurs.report.page.sections import rows_sections
+from secateurs.report.row_kinds import rows_sections
 from secateurs.results import BudgetRow, Results, kind_of_rows, read_budget_rows
 
 CLAIM = (

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import plot_sensitivity, print_sensitivity_table, sensitivity_markdown
-from secateurs.report.page.sections import rows_sections
+from secateurs.report.row_kinds import rows_sections
 from secateurs.report.sensitivity_heatmap import sensitivity_figure
 from secateurs.results import Rows
 from sensitivity_rows import make_sensitivity_row

@@ -7,7 +7,7 @@ from rich.console import Console
 from result_rows import make_row
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import markdown_table, print_table
-from secateurs.report.table import percent
+from secateurs.report.number_text import percent
 from secateurs.results import Row
 
 GRID = [

@@ -11,8 +11,10 @@ from test_plot import texts
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import plot_transfer_curves, plot_transfer_heatmap
 from secateurs.report.figure import SMALL, wrap
+from secateurs.report.grouping import split_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.style import variant_styles
+from secateurs.report.transfer_panels import curve_panels
 from secateurs.results import TransferRow
 from transfer_rows import make_benchmark, make_transfer_row
 
@@ -64,6 +66,19 @@ def test_writes_a_png_and_an_svg(plot: Plot, tmp_path: Path) -> None:
 def test_the_same_rows_give_the_same_files(plot: Plot, tmp_path: Path) -> None:
     first, second = (plot(CASES["three"], tmp_path / name) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_panels_come_in_the_order_of_the_rows() -> None:
+    """Sets are in another order in each process, and the same rows give the same files."""
+    (benchmark,) = split_benchmarks(CASES["pairs"])
+    _, *small = curve_panels(benchmark, "targeted")
+    short = benchmark.short
+    assert [panel.title for panel in small] == [
+        [short[target], f"from {short[names]}"]
+        for target in NETWORKS[::-1]
+        for names in NETWORKS
+        if names != target
+    ]
 
 
 @PLOTS

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import print_transfer_table, transfer_table_markdown
-from secateurs.report.transfer_table import p_text
+from secateurs.report.number_text import p_text
 from secateurs.results import TransferRow
 from transfer_rows import make_benchmark, make_transfer_row
 

@@ -1,4 +1,4 @@
-"""The command line: ``secateurs sweep``, ``transfer``, ``retrain``, ``prune`` and ``report``."""
+"""The command line, ``secateurs``."""
 
 from secateurs.cli.early_interrupt import end_at_interrupt
 

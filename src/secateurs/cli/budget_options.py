@@ -30,7 +30,7 @@ class Claim:
 
     Args:
         max_drop: Points of top-1 accuracy that the drop must stay below.
-        confidence: Of the claim, all looks together.
+        confidence: Of the claim, for all networks that are tried together.
         repair: Steps after each pruning: batchnorm, channels, reconstruct, sparsegpt, distill.
         calibration: Images for the repair, of which no label is read: a folder with images
             anywhere in it, or a data set by name (its training split); of named data its own,

@@ -1,7 +1,7 @@
 """The commands: what each takes, and what it says before anything large is imported.
 
 Nothing here imports torch: help, and what was mistyped, should not wait for it. Each command
-returns what does the work; `secateurs.cli.parser` lets it say as much as was asked for.
+returns a function that does the work.
 """
 
 from dataclasses import replace
@@ -11,6 +11,7 @@ from secateurs._console import say
 from secateurs._validation import nearest
 from secateurs.cli.budget_options import NAMED_DATA, BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.option_types import DIGITS_FAMILY, DIGITS_NETWORKS
+from secateurs.cli.printing import Printing, Work
 from secateurs.cli.processes import is_first
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.retrain_options import (
@@ -28,7 +29,6 @@ from secateurs.cli.sweep_options import (
     SweepRepair,
     SweepRunning,
 )
-from secateurs.cli.telling import Telling, Work
 from secateurs.cli.transfer_options import (
     Attack,
     DwpPruning,
@@ -50,7 +50,7 @@ def sweep(
     repairing: SweepRepair = SweepRepair(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+    printing: Printing = Printing(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Prune a classifier at a list of ratios and report how accuracy falls.
 
@@ -72,7 +72,7 @@ def sensitivity(
     allocating: Allocating = Allocating(),
     preprocessing: Preprocessing = Preprocessing(),
     running: SweepRunning = SweepRunning(),
-    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+    printing: Printing = Printing(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Prune each layer of a classifier alone, at several ratios, and report what it costs.
 
@@ -94,7 +94,7 @@ def budget(
     pruning: BudgetPruning = BudgetPruning(),
     preprocessing: Preprocessing = Preprocessing(),
     running: BudgetRunning = BudgetRunning(),
-    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+    printing: Printing = Printing(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Find the sparsest network whose accuracy provably drops by less than a margin.
 
@@ -150,7 +150,7 @@ def speed(
     network: SpeedNetwork = SpeedNetwork(),
     pruning: SpeedPruning = SpeedPruning(),
     running: SpeedOutput = SpeedOutput(),
-    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+    printing: Printing = Printing(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Measure images a second of a pruned network, dense and accelerated.
 
@@ -168,7 +168,7 @@ def retrain(
     pruning: RetrainPruning = RetrainPruning(),
     training: RetrainTraining = RetrainTraining(),
     running: RetrainRunning = RetrainRunning(),
-    telling: Telling = Telling(),
+    printing: Printing = Printing(),
 ) -> Work:
     """Train a classifier, prune it, and train what is left.
 
@@ -185,7 +185,7 @@ def retrain(
     from secateurs.cli.retrain_command import run_retrain
 
     images = replace(images, data=data)
-    return partial(run_retrain, images, pruning, training, running, telling.log_to)
+    return partial(run_retrain, images, pruning, training, running, printing.log_to)
 
 
 def _nearest_small(arch: str) -> str:
@@ -211,7 +211,7 @@ def repair(
     repairing: Repairing = Repairing(),
     preprocessing: Preprocessing = Preprocessing(),
     running: RepairRunning = RepairRunning(),
-    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+    printing: Printing = Printing(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Prune a network and win its accuracy back from a few images, without labels.
 
@@ -248,7 +248,7 @@ def transfer(
     pruning: DwpPruning = DwpPruning(),
     searching: Searching = Searching(),
     running: TransferRunning = TransferRunning(),
-    telling: Telling = Telling(),  # noqa: ARG001  the parser reads it
+    printing: Printing = Printing(),  # noqa: ARG001  the parser reads it
 ) -> Work:
     """Attack some networks, plain and diversified by pruning, and score on others.
 

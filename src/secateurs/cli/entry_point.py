@@ -129,7 +129,7 @@ def _failure(error: Exception, words: Sequence[str]) -> Outcome:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return FAILED, f"cannot write: {error.strerror}"
     if isinstance(error, RuntimeError) and "home directory" in text:
-        return FAILED, f"{text}: write the whole path in the place of ~, or set HOME"
+        return FAILED, f"{text}: write the whole path instead of ~, or set HOME"
     return FAILED, (
         f"unforeseen {type(error).__name__}: {text} (SECATEURS_TRACEBACK=1 shows where)"
     )

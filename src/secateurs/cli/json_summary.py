@@ -1,4 +1,4 @@
-"""What a command came to, as one line of JSON."""
+"""The outcome of a command, as one line of JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def summary_line(command: str, folder: Path) -> str:
 
 
 def outcome_rows(rows: Sequence[Record]) -> Sequence[Record]:
-    """The rows that say what a run came to."""
+    """The rows that are the outcome of a run."""
     scores = [row for row in rows if isinstance(row, RetrainRow) and row.split != "validation"]
     if scores:
         return scores

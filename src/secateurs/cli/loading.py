@@ -90,9 +90,14 @@ def check_parallel(name: str, count: int | None) -> None:
 def prepare_process(arch: str, seed: int) -> None:
     """Seed the weights of ``--weights random``, and set memory and threads for a network."""
     keep_freed_memory()
-    if arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    set_threads_for(arch)
     torch.manual_seed(seed)
+
+
+def set_threads_for(arch: str) -> None:
+    """Use one thread for a small network, whose threads would mostly wait for each other."""
+    if arch in DIGITS_NETWORKS:
+        torch.set_num_threads(1)
 
 
 def make_loader(

@@ -120,7 +120,7 @@ class Competing:
 @with_help
 @dataclass(frozen=True, kw_only=True)
 class CompetingInScope(Competing):
-    """The same, and who competes with whom.
+    """Which units compete, and who competes with whom.
 
     Args:
         scope: Who competes with whom, global (all units) or layer.
@@ -132,7 +132,7 @@ class CompetingInScope(Competing):
 @with_help
 @dataclass(frozen=True, kw_only=True)
 class DataFree(CompetingInScope):
-    """The same where no image is read before the pruning."""
+    """Which units compete, where no image is read before the pruning."""
 
     score: Annotated[str, scores(data_free=True), COMPETING] = "magnitude"
 
@@ -180,13 +180,13 @@ class Output:
 
     device: str = "auto"
     output: Annotated[Path | None, Parameter(alias="-o")] = None
-    config: Path | None = None  # `saved_command.expand` has put the options in its place
+    config: Path | None = None  # `saved_command.expand` has replaced it by the options
 
 
 @with_help
 @dataclass(frozen=True, kw_only=True)
 class ResumableOutput(Output):
-    """The same of a command that goes on where it was interrupted.
+    """The same for a command that can go on where it was interrupted.
 
     Args:
         resume: Go on where this run was interrupted, or delete its results and begin again.

@@ -30,9 +30,9 @@ from secateurs.cli.commands import (
 )
 from secateurs.cli.file_commands import compare, prune, report
 from secateurs.cli.help_examples import examples_of
+from secateurs.cli.printing import Printing, as_asked
 from secateurs.cli.saved_command import expand
 from secateurs.cli.standard_output import Stdout
-from secateurs.cli.telling import Telling, told
 from secateurs.errors import InvalidArgumentError, Message
 from secateurs.results.run_command import RunCommand
 
@@ -72,10 +72,10 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
     def check() -> Any:
         if not runs:
             return command(*bound.args, **bound.kwargs)
-        telling: Telling = bound.arguments.get("telling", Telling())
-        with silence() if telling.quiet else nullcontext():
+        printing: Printing = bound.arguments.get("printing", Printing())
+        with silence() if printing.quiet else nullcontext():
             work = command(*bound.args, **bound.kwargs)
-        return work and told(RunCommand(words[0], words[1:], __version__), telling, work)
+        return work and as_asked(RunCommand(words[0], words[1:], __version__), printing, work)
 
     return check
 

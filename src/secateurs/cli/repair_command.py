@@ -14,8 +14,8 @@ from secateurs._io.regular_files import read_regular
 from secateurs._validation import check_count
 from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_loader_options, make_loader, pick_device
-from secateurs.cli.option_types import DIGITS_NETWORKS, given
+from secateurs.cli.loading import check_loader_options, make_loader, pick_device, set_threads_for
+from secateurs.cli.option_types import given
 from secateurs.cli.repair_plan import (
     check_output,
     choose_masks,
@@ -66,8 +66,7 @@ def run_repair(
         check_data(each)
     check_output(asked, running)
     device = pick_device(running.device)
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    set_threads_for(asked.arch)
     torch.manual_seed(repairing.seed)  # for --weights random
     model, test = _load(asked, preprocessing)
     calibration, name = load_calibration(
@@ -89,7 +88,7 @@ def run_repair(
     steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)
     columns = _columns(model, test, pruning, options, steps, plan, calibration, name, device)
     config = _config(columns, ratios, test)
-    folder, output = _places(running, asked.arch, data, config)
+    folder, output = _paths_of(running, asked.arch, data, config)
     if output.exists() and running.resume and not (folder / "config.json").exists():
         raise InvalidArgumentError(
             f"{output} is there already, and not from a repair: give another --output, or "
@@ -175,12 +174,12 @@ def _config(
     columns: Mapping[str, Any], ratios: Mapping[str, float] | None, test: LoadedData | None
 ) -> dict[str, Any]:
     """What decides the results."""
-    asked = [name for name in RepairRow.ASKED if name in columns]
+    asked = [name for name in RepairRow.asked() if name in columns]
     config = {name: columns[name] for name in (*asked, "data", "split", "device")}
     return config | {"ratios": ratios, "images": len(test.dataset) if test else 0}
 
 
-def _places(
+def _paths_of(
     running: RepairRunning, arch: str, data: str, config: Mapping[str, Any]
 ) -> tuple[Path, Path]:
     """The folder of the run, and the file of the repaired weights."""

@@ -46,7 +46,7 @@ class RepairRun:
         columns: those that all rows share.
         results: the folder of the run.
         output: where the repaired weights go.
-        tell: told of each finished stage.
+        tell: called with the row of each finished stage.
     """
 
     model: nn.Module
@@ -99,7 +99,7 @@ class RepairRun:
         return [dense, self._measured(PRUNED, "pruned", time.perf_counter() - start)]
 
     def _resume(self, done: int) -> None:
-        """Bring the model to where an earlier run has left it, whose rows are on disk."""
+        """Give the model the masks and the values that an earlier run has saved."""
         masks, values = Masks.load(self.results.folder / MASKS), load_file(self._path(done))
         if any(map(_changes_masks, self.passes[: done - PRUNED])):
             masks = Masks.from_tensors({name: values[name] != 0 for name in masks})
@@ -160,7 +160,7 @@ class RepairRun:
         return self.results.folder / _STAGE.format(stage)
 
     def _state(self, stage: int) -> Path:
-        """What an interrupted pass goes on from."""
+        """The state of an unfinished pass, from which an interrupted run goes on."""
         return self.results.folder / _STATE.format(stage)
 
 

@@ -75,7 +75,7 @@ class Repairing:
             each output channel), reconstruct (least squares for the kept weights), sparsegpt
             (chooses the masks of each layer anew), distill (optimizer steps toward the dense
             network). Default batchnorm reconstruct; without BatchNorm layers reconstruct.
-        damping: Of reconstruct, as a part of the inputs' mean square.
+        damping: Of reconstruct, as a share of the inputs' mean square.
         iterations: Of distill, at most.
         lr: Of distill, at its highest.
         distill_batch_size: Images for each step of distill.

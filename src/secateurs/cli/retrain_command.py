@@ -13,8 +13,9 @@ import torch
 
 from secateurs._progress import progress_bar
 from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_loader_options, pick_device
+from secateurs.cli.loading import check_loader_options, pick_device, set_threads_for
 from secateurs.cli.option_types import DIGITS_NETWORKS
+from secateurs.cli.printing import Tracker, logging_to
 from secateurs.cli.retrain_options import (
     RetrainImages,
     RetrainPruning,
@@ -23,7 +24,6 @@ from secateurs.cli.retrain_options import (
 )
 from secateurs.cli.retrain_summary import clear, report, row_line, write_masks
 from secateurs.cli.row_columns import selection_of, shared_columns
-from secateurs.cli.telling import Tracker, logging_to
 from secateurs.cli.torchrun import in_turn, own_device
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.ranks import Ranks
@@ -63,8 +63,7 @@ def run_retrain(
     device = own_device(ranks, pick_device(running.device))
     check_loader_options(training.batch_size, running.workers, asked.limit)
     check_data(_name_of(asked))
-    if asked.arch in DIGITS_NETWORKS:
-        torch.set_num_threads(1)  # so little work that threads mostly wait for each other
+    set_threads_for(asked.arch)
     model = in_turn(ranks, lambda: _load_model(asked, seeds[0]))
     images, label = in_turn(ranks, lambda: _images(asked, model, device, running.workers or 0))
     config = _config(asked, pruning, training, running, label)

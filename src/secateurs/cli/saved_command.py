@@ -1,4 +1,4 @@
-"""``--config``: the options of an earlier run, from its folder, with others in their place."""
+"""``--config``: the options of an earlier run, from its folder, unless they are written anew."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ _OPTION = re.compile(r"-{1,2}[A-Za-z]")
 
 
 def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
-    """The words of a command with those of an earlier run in the place of ``--config``.
+    """The words of a command with those of an earlier run instead of ``--config``.
 
     An option that is written here counts instead of the same one there. Without any that could
     change the results, this is the same run, which goes on in its folder; else it is another, so
@@ -28,7 +28,7 @@ def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
 
     Raises:
         InvalidArgumentError: there is no such run, or it is of another command.
-        FailureError: what it left cannot be read.
+        FailureError: its command cannot be read.
     """
     command, groups = words[0], _groups(words[1:], first_names)
     paths = [group for name, group in groups if name == "--config"]

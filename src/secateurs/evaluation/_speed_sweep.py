@@ -96,7 +96,7 @@ def speed_sweep(
         ):
             asked = _asked(model, image, grid, name, weights)
             asked |= {"p_prune": ratio, "batch_size": batch_size, "threads": threads}
-            if tuple(asked[column] for column in SpeedRow.ASKED) in done:
+            if tuple(asked[column] for column in SpeedRow.asked()) in done:
                 continue
             images = image.expand(batch_size, *image.shape).contiguous()
             watch = None if measure is None else measure(threads)

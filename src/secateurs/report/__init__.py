@@ -2,7 +2,7 @@
 
 from secateurs.report.budget_plot import plot_budget
 from secateurs.report.budget_table import budget_markdown, print_budget_table
-from secateurs.report.page import write_page
+from secateurs.report.page.html_page import write_page
 from secateurs.report.plot import plot_sweep
 from secateurs.report.repair_plot import plot_repair
 from secateurs.report.repair_stages import print_repair_table, repair_table

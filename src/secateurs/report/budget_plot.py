@@ -11,15 +11,7 @@ from secateurs.report.budget_table import (
     headline_of,
     points_text,
 )
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import add_axes, new_figure, style_axes, write_figure
 from secateurs.results import BudgetRow
 
 if TYPE_CHECKING:
@@ -63,15 +55,13 @@ def highest_shown(rows: Sequence[BudgetRow]) -> float:
 
 def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
     """The figure of `plot_budget`."""
-    from matplotlib.figure import Figure
-
     chosen_row(rows)  # refuses an empty list
     rows = sorted((row.printable() for row in rows), key=lambda row: row.p_prune)
-    first, width = rows[0], _LEFT + _WIDTH + _RIGHT
+    first = rows[0]
     title = title or f"{first.model}: top-1 may drop by {points_text(first.max_drop)}"
     said = f"bar: up to the limit at {100 * first.confidence:g}% confidence"
-    lines = wrap(f"{headline_of(rows)} {describe_budget(rows)}; {said}", width - 2 * EDGE)
-    figure = Figure(figsize=(width / 72, (_BOTTOM + _HEIGHT + head_height(title, lines)) / 72))
+    note = f"{headline_of(rows)} {describe_budget(rows)}; {said}"
+    figure = new_figure(_LEFT + _WIDTH + _RIGHT, _BOTTOM + _HEIGHT, title, note)
     axes = add_axes(figure, _LEFT, _BOTTOM, _WIDTH, _HEIGHT)
     style_axes(axes)
     top = highest_shown(rows)
@@ -95,7 +85,6 @@ def budget_figure(rows: Sequence[BudgetRow], title: str | None) -> "Figure":
         above = [100 * row.p_prune for row in own if row.drop > top]
         axes.plot(above, [top] * len(above), "^", color=colour, clip_on=False, markersize=6)
     axes.legend(frameon=False, fontsize=7.5, loc="upper left")
-    head(figure, title, lines)
     return figure
 
 

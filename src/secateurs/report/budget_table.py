@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from secateurs._console import make_console
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking
-from secateurs.report.table import percent
+from secateurs.report.number_text import percent
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import BudgetRow
 

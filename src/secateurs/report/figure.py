@@ -65,13 +65,8 @@ def write_figure(make: Callable[[], "Figure"], path_stem: str | os.PathLike[str]
         FailureError: The files cannot be written.
     """
     stem = named_stem(path_stem)
-    try:
-        with _own_style():
-            pictures = _draw(make)
-    except (InvalidArgumentError, MemoryError):
-        raise
-    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
-        raise DrawingError(f"cannot draw {stem}: {_reason(error)}") from error
+    with _own_style(str(stem)):
+        pictures = _draw(make)
     contents = {stem.with_name(stem.name + suffix): made for suffix, made in pictures.items()}
     write_files(contents, "plot")
     return list(contents)
@@ -101,38 +96,36 @@ def made_figure(make: Callable[[], "Figure"]) -> "Figure":
     """A figure in the style of this package, which a notebook shows.
 
     Raises:
-        FailureError: matplotlib is not installed, or cannot draw the figure.
+        DrawingError: matplotlib is not installed, or cannot draw the figure.
     """
-    try:
-        with _own_style():
-            figure = make()
-    except (InvalidArgumentError, FailureError, MemoryError):
-        raise
-    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
-        raise DrawingError(f"cannot draw the figure: {_reason(error)}") from error
+    with _own_style("the figure"):
+        figure = make()
     # Notebooks know by themselves how to show figures of pyplot, which this is not.
     vars(figure)["_repr_png_"] = partial(_png, figure)
     return figure
 
 
 def _png(figure: "Figure") -> bytes:
-    with _own_style():
+    with _own_style("the figure"):
         return _picture(figure, ".png", None)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 @contextmanager
-def _own_style() -> Generator[None]:
-    mpl = _matplotlib()
-    # The warnings are about letters that no font has; a box is drawn, and the SVG keeps the text.
-    with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
-        fonts = mpl.rcParams["font.sans-serif"]
-        mpl.rcdefaults()
-        mpl.rcParams.update({"font.sans-serif": fonts, **RC})
-        yield
+def _own_style(what: str) -> Generator[None]:
+    """Within the block, matplotlib has the settings of this package; its errors name the figure."""
+    try:
+        mpl = _matplotlib()
+        # matplotlib warns of letters that no font has: it draws a box, and the SVG keeps the text.
+        with mpl.rc_context(), warnings.catch_warnings(action="ignore"):
+            fonts = mpl.rcParams["font.sans-serif"]
+            mpl.rcdefaults()
+            mpl.rcParams.update({"font.sans-serif": fonts, **RC})
+            yield
+    except (InvalidArgumentError, MemoryError):
+        raise
+    except Exception as error:  # matplotlib, its fonts and its settings may raise anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DrawingError(f"cannot draw {what}: {reason}") from error
 
 
 def _matplotlib() -> Any:
@@ -197,6 +190,23 @@ def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
     return lines
 
 
+def new_figure(width: float, height: float, title: str | None, note: str = "") -> "Figure":
+    """A figure with a title and a note at its upper edge, and room for axes below.
+
+    Args:
+        width: Its width, points.
+        height: The height of the room for axes, points.
+        title: The title, or None.
+        note: The text below the title; it is wrapped.
+    """
+    from matplotlib.figure import Figure
+
+    lines = wrap(note, width - 2 * EDGE)
+    figure = Figure(figsize=(width / 72, (height + head_height(title, lines)) / 72))
+    head(figure, title, lines)
+    return figure
+
+
 def head_height(title: str | None, lines: Sequence[str]) -> float:
     """Height in points of a title and the lines below it, with the gap below them."""
     return 18 + 16 * (title is not None) + 10 * len(lines)
@@ -232,7 +242,7 @@ def draw_line(
     axes: "Axes",
     along: Sequence[float],
     points: Sequence[tuple[float, float, float]],
-    look: LineStyle,
+    style: LineStyle,
     *,
     crowded: bool,
     markersize: float = 4,
@@ -243,24 +253,24 @@ def draw_line(
         axes: The axes.
         along: The horizontal coordinate of each point.
         points: Value, low and high end of each.
-        look: Colour, marker and dashes.
+        style: Colour, marker and dashes.
         crowded: Whether the bands of many lines overlap.
         markersize: Side of a marker, points.
     """
     values, low, high = zip(*points, strict=True)
     axes.fill_between(
-        along, low, high, color=look.colour, alpha=0.08 if crowded else 0.14, linewidth=0, zorder=2
+        along, low, high, color=style.colour, alpha=0.08 if crowded else 0.14, linewidth=0, zorder=2
     )
     axes.plot(
         along,
         values,
-        color=look.colour,
+        color=style.colour,
         linewidth=1.4,
-        linestyle=look.dash,
-        marker=look.marker if len(points) <= 25 else None,
+        linestyle=style.dash,
+        marker=style.marker if len(points) <= 25 else None,
         markersize=markersize,
-        markerfacecolor=look.colour if look.filled else "white",
-        markeredgecolor=look.colour,
+        markerfacecolor=style.colour if style.filled else "white",
+        markeredgecolor=style.colour,
         markeredgewidth=1.0,
         clip_on=False,
         zorder=3,

@@ -1,37 +1,24 @@
 """What a notebook shows of rows and of layers: tables in HTML, and figures of matplotlib."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.budget_plot import budget_figure
-from secateurs.report.figure import add_axes, head, head_height, made_figure, style_axes
+from secateurs.report.figure import add_axes, made_figure, new_figure, style_axes
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
-from secateurs.report.page.page_parts import Table, TableCell, number_cell, text_cell
+from secateurs.report.page.page_parts import Table, TableCell, cell
 from secateurs.report.page.repair_section import STAGE_HEADS, stage_cells
-from secateurs.report.page.sections import rows_sections
-from secateurs.report.plot import Axis, sweep_figure
-from secateurs.report.repair_plot import repair_figure, stages_figure
+from secateurs.report.plot import Axis
+from secateurs.report.repair_plot import stages_figure
 from secateurs.report.repair_stages import RepairStage
-from secateurs.report.retrain_curves import retrain_figure
-from secateurs.report.sensitivity_heatmap import sensitivity_figure
-from secateurs.report.speed_plot import speed_figure
+from secateurs.report.row_kinds import ROW_KINDS, rows_sections
 from secateurs.report.transfer_curves import curves_figure
 from secateurs.report.transfer_groups import Goal
 from secateurs.report.transfer_heatmap import heatmap_figure
-from secateurs.results import (
-    BudgetRow,
-    Record,
-    RepairRow,
-    RetrainRow,
-    Row,
-    SensitivityRow,
-    SpeedRow,
-    TransferRow,
-)
+from secateurs.results import Record, Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,17 +32,7 @@ Layer = tuple[str, tuple[int, ...], int, int]
 
 
 StageValues = tuple[str, float, float, float | None, float | None]
-"""The values of a `RepairStage`, from those who know nothing of this package."""
-
-
-_FIGURES: Mapping[type[Record], Callable[[Any, str | None], "Figure"]] = {
-    RetrainRow: retrain_figure,
-    SensitivityRow: lambda rows, title: sensitivity_figure([r.printable() for r in rows], title),
-    SpeedRow: speed_figure,
-    BudgetRow: budget_figure,
-    RepairRow: repair_figure,
-}
-"""What draws a kind of rows that needs no more than a title."""
+"""The values of a `RepairStage`, as packages give them that do not import this one."""
 
 
 def rows_html(rows: Sequence[Record]) -> str:
@@ -77,11 +54,9 @@ def rows_figure(
     outcome: Goal | None = None,
 ) -> "Figure":
     """Draw rows, see `secateurs.results.Rows.plot`."""
-    kind_of = type(rows[0]) if rows else Row
-    if kind_of in _FIGURES:
-        return made_figure(lambda: _FIGURES[kind_of](rows, title))
-    if kind_of is not TransferRow:
-        return made_figure(lambda: sweep_figure(rows, title, x))
+    draw_rows = ROW_KINDS.get(type(rows[0]) if rows else Row, ROW_KINDS[Row]).figure
+    if draw_rows is not None:
+        return made_figure(lambda: draw_rows(rows, title, x))
     if kind not in ("heatmap", "curves"):
         raise InvalidArgumentError(f'kind is {kind!r}; give "heatmap" or "curves"')
     found = shown_benchmarks(rows, "plot", outcome)
@@ -108,19 +83,19 @@ def table_html(table: Table) -> str:
     )
 
 
-def _cell_html(cell: TableCell) -> str:
-    style = ' style="text-align: right"' if cell.number is not None else ""
-    return f"<td{style}>{escape(cell.text)}</td>"
+def _cell_html(shown: TableCell) -> str:
+    style = ' style="text-align: right"' if shown.number is not None else ""
+    return f"<td{style}>{escape(shown.text)}</td>"
 
 
 def stages_html(stages: Sequence[StageValues]) -> str:
-    """What each step of a repair came to."""
+    """A table of the network after each step of a repair."""
     cells = [stage_cells(RepairStage(*stage)) for stage in stages]
     return table_html(Table("", STAGE_HEADS, cells))
 
 
 def stages_drawn(stages: Sequence[StageValues], *, title: str | None = None) -> "Figure":
-    """Draw what each step of a repair came to.
+    """Draw agreement and accuracy after each step of a repair.
 
     Raises:
         InvalidArgumentError: There are no steps.
@@ -134,11 +109,11 @@ def layers_html(layers: Sequence[Layer]) -> str:
     """What is pruned in each layer."""
     rows = [
         [
-            text_cell(printable(name)),
-            text_cell(" x ".join(map(str, shape))),
-            number_cell(zeros, "{:,}"),
-            number_cell(total, "{:,}"),
-            number_cell(100 * zeros / max(total, 1), "{:.2f}%"),
+            cell(printable(name)),
+            cell(" x ".join(map(str, shape))),
+            cell(zeros, "{:,}"),
+            cell(total, "{:,}"),
+            cell(100 * zeros / max(total, 1), "{:.2f}%"),
         ]
         for name, shape, zeros, total in layers
     ]
@@ -157,13 +132,10 @@ def layers_figure(layers: Sequence[Layer], *, title: str | None = None) -> "Figu
 
 
 def _bars(layers: Sequence[Layer], title: str | None) -> "Figure":
-    from matplotlib.figure import Figure
-
     names = [printable(name) for name, *_ in layers]
     left, bottom, wide, high = max(text_width(n, 7.5) for n in names) + 16, 36.0, 260.0, 13.0
     tall = high * len(names) + 6
-    across, up = left + wide + 44, bottom + tall + head_height(title, [])
-    figure = Figure(figsize=(across / 72, up / 72))
+    figure = new_figure(left + wide + 44, bottom + tall, title)
     axes = add_axes(figure, left, bottom, wide, tall)
     kept = [100 * (1 - zeros / max(total, 1)) for *_, zeros, total in layers]
     axes.barh(range(len(names)), kept, height=0.7, color="#0072B2")
@@ -175,5 +147,4 @@ def _bars(layers: Sequence[Layer], title: str | None) -> "Figure":
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel("Weights kept (%)")
-    head(figure, title, [])
     return figure

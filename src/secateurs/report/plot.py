@@ -8,16 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    draw_line,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import add_axes, draw_line, new_figure, style_axes, write_figure
 from secateurs.report.labels import LABEL, LINE, Label, text_width, write_labels
 from secateurs.report.series import Series, describe, split_series
 from secateurs.report.style import LineStyle, line_styles
@@ -72,7 +63,23 @@ def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
     """The figure that `plot_sweep` writes."""
     if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
-    return _figure(split_series(rows), x, title, describe(rows))
+    every, subtitle = split_series(rows), describe(rows)
+    if title is None and not any(series.dense_names for series in every):
+        title = every[0].model
+    drawn = list(zip(every, line_styles(every), strict=True))
+    scale = _scale(every, x)
+    labels = _labels(drawn, scale, x)
+    margin = max(text_width(label.text, LABEL) for label in labels) + 26
+    note = "; ".join(filter(None, [subtitle, "shaded: 95% interval"]))
+    figure = new_figure(_LEFT + scale.width + margin, _BOTTOM + scale.height, title, note)
+    axes = add_axes(figure, _LEFT, _BOTTOM, scale.width, scale.height)
+    _frame(axes, scale, x)
+    for series, style in drawn:
+        _draw(axes, series, style, x, crowded=len(every) > 4)
+    for dense, _, colour in _dense(drawn):
+        axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
+    write_labels(axes, labels, LINE, scale.width, scale.height)
+    return figure
 
 
 @dataclass(frozen=True)
@@ -90,31 +97,6 @@ class _Scale:
 
     def y(self, value: float) -> float:
         return self.height * (value - self.low) / (self.high - self.low)
-
-
-def _figure(every: Sequence[Series], x: str, title: str | None, subtitle: str) -> "Figure":
-    from matplotlib.figure import Figure
-
-    if title is None and not any(series.dense_names for series in every):
-        title = every[0].model
-    drawn = list(zip(every, line_styles(every), strict=True))
-    scale = _scale(every, x)
-    labels = _labels(drawn, scale, x)
-    margin = max(text_width(label.text, LABEL) for label in labels) + 26
-    width = _LEFT + scale.width + margin
-    lines = wrap("; ".join(filter(None, [subtitle, "shaded: 95% interval"])), width - 2 * EDGE)
-    top = head_height(title, lines)
-    height = _BOTTOM + scale.height + top
-    figure = Figure(figsize=(width / 72, height / 72))
-    axes = add_axes(figure, _LEFT, _BOTTOM, scale.width, scale.height)
-    _frame(axes, scale, x)
-    for series, look in drawn:
-        _draw(axes, series, look, x, crowded=len(every) > 4)
-    for dense, _, colour in _dense(drawn):
-        axes.axhline(dense.top1, color=colour, linewidth=0.8, dashes=(5, 3), alpha=0.8, zorder=1.5)
-    write_labels(axes, labels, LINE, scale.width, scale.height)
-    head(figure, title, lines)
-    return figure
 
 
 def _scale(every: Sequence[Series], x: str) -> _Scale:
@@ -141,19 +123,19 @@ def _frame(axes: "Axes", scale: _Scale, x: str) -> None:
     axes.locator_params(axis="y", integer=True, **_TICKS)  # "99.5" does not fit into the margin
 
 
-def _draw(axes: "Axes", series: Series, look: LineStyle, x: str, *, crowded: bool) -> None:
+def _draw(axes: "Axes", series: Series, style: LineStyle, x: str, *, crowded: bool) -> None:
     rows = sorted(series.rows, key=lambda row: getattr(row, x))
     along = [100 * getattr(row, x) for row in rows]
     points = [(row.top1, row.top1_low, row.top1_high) for row in rows]
-    draw_line(axes, along, points, look, crowded=crowded)
+    draw_line(axes, along, points, style, crowded=crowded)
 
 
 def _labels(drawn: Sequence[tuple[Series, LineStyle]], scale: _Scale, x: str) -> list[Label]:
     labels: list[Label] = []
-    for series, look in drawn:
+    for series, style in drawn:
         end = max(series.rows, key=lambda row: getattr(row, x))
         across, up = scale.x(100 * getattr(end, x)), scale.y(end.top1)
-        labels.append(Label(series.label, across, up, look.text))
+        labels.append(Label(series.label, across, up, style.text))
     for row, text, colour in _dense(drawn):
         labels.append(Label(text, scale.width, scale.y(row.top1), colour))
     return labels
@@ -161,11 +143,11 @@ def _labels(drawn: Sequence[tuple[Series, LineStyle]], scale: _Scale, x: str) ->
 
 def _dense(drawn: Sequence[tuple[Series, LineStyle]]) -> list[tuple[Row, str, str]]:
     """The dense row, text and colour of each model that has one."""
-    models = {series.dense_label: (series, look) for series, look in reversed(drawn)}
+    models = {series.dense_label: (series, style) for series, style in reversed(drawn)}
     found: list[tuple[Row, str, str]] = []
-    for model, (series, look) in reversed(models.items()):
+    for model, (series, style) in reversed(models.items()):
         if series.dense:
             name = f"{model}, dense" if len(models) > 1 else "dense"
             text = f"{name} ({series.dense.top1:.1f})"
-            found.append((series.dense, text, look.text if len(models) > 1 else "#555555"))
+            found.append((series.dense, text, style.text if len(models) > 1 else "#555555"))
     return found

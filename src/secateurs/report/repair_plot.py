@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secateurs._io.text import printable
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import add_axes, new_figure, style_axes, wrap, write_figure
 from secateurs.report.repair_stages import RepairStage, describe_repair, measures_of, stages_of
 from secateurs.results import RepairRow
 
@@ -30,10 +22,10 @@ _LEFT, _BOTTOM, _RIGHT, _LEGEND = 46.0, 46.0, 16.0, 20.0
 def plot_repair(
     rows: Sequence[RepairRow], path_stem: str | os.PathLike[str], *, title: str | None = None
 ) -> list[Path]:
-    """Draw what each stage of a repair came to, as PNG and as SVG.
+    """Draw agreement and accuracy after each stage of a repair, as PNG and as SVG.
 
     Bars show the agreement with the dense network on calibration images, and the accuracy where
-    labelled images were scored; the loss stands below the name of each stage.
+    labelled images were scored; the loss is written below the name of each stage.
 
     Args:
         rows: The rows of one run.
@@ -59,20 +51,16 @@ def repair_figure(rows: Sequence[RepairRow], title: str | None) -> "Figure":
 
 def stages_figure(stages: Sequence[RepairStage], title: str | None, note: str) -> "Figure":
     """Draw stages of a repair in the order in which they are given."""
-    from matplotlib.figure import Figure
-
     wide = _STAGE * max(len(stages), 3)
-    lines = wrap(note, _LEFT + wide + _RIGHT - 2 * EDGE) if note else []
-    across, up = _LEFT + wide + _RIGHT, _BOTTOM + _HEIGHT + _LEGEND + head_height(title, lines)
-    figure = Figure(figsize=(across / 72, up / 72))
+    figure = new_figure(_LEFT + wide + _RIGHT, _BOTTOM + _HEIGHT + _LEGEND, title, note)
     axes = add_axes(figure, _LEFT, _BOTTOM, wide, _HEIGHT)
     style_axes(axes)
     shown = measures_of(stages)
     thick = 0.6 / len(shown)
     for number, (name, values) in enumerate(shown.items()):
         colour = _COLOURS[number]
-        places = [at + thick * (number - (len(shown) - 1) / 2) for at in range(len(stages))]
-        bars = axes.bar(places, [v or 0.0 for v in values], 0.92 * thick, color=colour, label=name)
+        middles = [at + thick * (number - (len(shown) - 1) / 2) for at in range(len(stages))]
+        bars = axes.bar(middles, [v or 0.0 for v in values], 0.92 * thick, color=colour, label=name)
         texts = ["" if value is None else f"{value:.1f}" for value in values]
         axes.bar_label(bars, texts, padding=2, fontsize=7.5, color=colour)
     names = ["\n".join(wrap(printable(stage.name), _STAGE - 6)) for stage in stages]
@@ -86,5 +74,4 @@ def stages_figure(stages: Sequence[RepairStage], title: str | None, note: str) -
         frameon=False, fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1.04), ncols=2,
         borderpad=0, borderaxespad=1.2,
     )  # fmt: skip
-    head(figure, title, lines)
     return figure

@@ -1,4 +1,4 @@
-"""What each stage of a repair came to: loss, agreement with the dense network, accuracy."""
+"""The network after each stage of a repair: loss, agreement with the dense network, accuracy."""
 
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking
-from secateurs.report.table import percent
+from secateurs.report.number_text import percent
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import RepairRow
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RepairStage(NamedTuple):
-    """What a network came to after a stage of a repair, or before any.
+    """How good a network is after a stage of a repair, or before any.
 
     Attributes:
         name: What was done.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import add_axes, head, head_height, style_axes, write_figure
+from secateurs.report.figure import add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
 from secateurs.results import RetrainRow
 
@@ -29,7 +29,7 @@ def plot_retrain(
     among them is dashed.
 
     Args:
-        rows: of one run, or of runs that differ in their seed.
+        rows: Those of one run, or of runs that differ in their seed.
         path_stem: Path of the files without ".png" and ".svg"; its folder is made.
         title: First line above the figure; the model and the data by default.
 
@@ -61,20 +61,15 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         raise InvalidArgumentError(
             "there is no epoch of retraining to draw yet: let the run finish one"
         )
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    from secateurs.report.figure import wrap
-
     first = next(row for row in rows if row.phase == "retrain")
-    width = _LEFT + _WIDTH + _RIGHT
     low, high = _accuracy_range(rows)
     below = [row.top1 for row in rows if row.phase == "retrain" and row.top1 < low]
     cut = f"; lowest while pruned {min(below):.1f}, below the axis" if below else ""
-    lines = wrap(describe_retrain(rows) + cut, width - 16)
     title = title or f"{first.model}, {100 * first.p_prune:.4g}% pruned"
-    height = _BOTTOM + _LOWER + _GAP + _UPPER + head_height(title, lines)
-    figure = Figure(figsize=(width / 72, height / 72))
+    width, height = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _LOWER + _GAP + _UPPER
+    figure = new_figure(width, height, title, describe_retrain(rows) + cut)
     lower = add_axes(figure, _LEFT, _BOTTOM, _WIDTH, _LOWER)
     upper = add_axes(figure, _LEFT, _BOTTOM + _LOWER + _GAP, _WIDTH, _UPPER)
     seeds = sorted({row.seed for row in rows})
@@ -84,9 +79,12 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         pruned = [row for row in own if row.phase == "retrain"]
         for part, colour, offset in ((dense, _DENSE, 0), (pruned, _PRUNED, len(dense))):
             along = [offset + row.epoch for row in part]
-            look: dict[str, Any] = {"color": colour, "linewidth": 1.4 if len(seeds) == 1 else 0.9}
-            upper.plot(along, [row.top1 for row in part], **look)
-            lower.plot(along, [100 * row.achieved for row in part], **look)
+            options: dict[str, Any] = {
+                "color": colour,
+                "linewidth": 1.4 if len(seeds) == 1 else 0.9,
+            }
+            upper.plot(along, [row.top1 for row in part], **options)
+            lower.plot(along, [100 * row.achieved for row in part], **options)
     dense_best = [row.top1 for row in rows if row.phase == "dense"]
     if dense_best:
         upper.axhline(max(dense_best), color=_DENSE, linewidth=0.8, dashes=(5, 3), zorder=1.5)
@@ -105,7 +103,6 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
         style_axes(axes)
         axes.set_xlim(0, max(axes.dataLim.x1, 1))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=10))
-    head(figure, title, lines)
     return figure
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RetrainOutcome:
-    """What a run came to on the images that chose nothing; several seeds as mean and deviation.
+    """The scores of a run on test images, which neither trained it nor chose an epoch.
 
     Attributes:
         model: What was trained.
@@ -49,7 +49,7 @@ def outcome_of(rows: Sequence[RetrainRow]) -> RetrainOutcome:
     """The outcome of the seeds that are finished.
 
     Raises:
-        InvalidArgumentError: No seed is.
+        InvalidArgumentError: No seed is finished.
     """
     dense = {row.seed: row for row in rows if row.phase == "test dense"}
     pruned = {row.seed: row for row in rows if row.phase == "test pruned"}
@@ -76,7 +76,7 @@ def retrain_table(runs: Sequence[Sequence[RetrainRow]]) -> str:
         runs: The rows of each run; those of a run differ in their seed.
 
     Raises:
-        InvalidArgumentError: Of one of them no seed is finished.
+        InvalidArgumentError: A run has no finished seed.
     """
     table, note = outcome_table(runs)
     return f"{table.markdown()}\n\n{note}\n"
@@ -92,7 +92,7 @@ def print_retrain_table(
         console: Where to print; a fresh rich console by default.
 
     Raises:
-        InvalidArgumentError: Of one of them no seed is finished.
+        InvalidArgumentError: A run has no finished seed.
     """
     table, note = outcome_table(runs)
     show_tables(console, [table], note)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.table import p_text, percent
+from secateurs.report.number_text import interval_text, p_text, percent
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import Row, read_rows
 from secateurs.results.compare import paired_test, unpaired_interval
@@ -156,7 +156,7 @@ def _table(rows: Sequence[RunDifference], confidence: float) -> TextTable:
         [
             *([one.setting] * several),
             *(percent(round(one.p_prune, 4)), f"{one.base_top1:.2f}", f"{one.top1:.2f}"),
-            *(f"{one.difference:+.2f}", f"{one.low:+.2f} to {one.high:+.2f}"),
+            *(f"{one.difference:+.2f}", interval_text(one.low, one.high, "{:+.2f}")),
             f"{one.lost}/{one.won}" if one.paired else "",
             "" if one.p is None else p_text(one.p),
         ]

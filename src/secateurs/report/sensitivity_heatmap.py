@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.report.figure import EDGE, add_axes, head, head_height, wrap, write_figure
+from secateurs.report.cells import NAME, draw_cell, label_cells, shade
+from secateurs.report.figure import EDGE, add_axes, new_figure, write_figure
 from secateurs.report.labels import text_width
+from secateurs.report.number_text import percent
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
-from secateurs.report.table import percent
 from secateurs.results import SensitivityRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDTH, _HEIGHT, _NAME = 46.0, 13.0, 7.0  # of a cell and of letters, points
+_WIDTH, _HEIGHT = 46.0, 13.0  # of a cell, points
 _UNDER, _NARROWEST = 30.0, 320.0
 _DARK = (0.60, 0.11, 0.05)  # the colour of the greatest loss
 _MIDDLE: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 6.5}
@@ -42,48 +43,30 @@ def plot_sensitivity(
         InvalidArgumentError: There are no rows.
         FailureError: The files cannot be written.
     """
-    safe = [row.printable() for row in rows]
-    layers_and_ratios(safe)
-    return write_figure(lambda: sensitivity_figure(safe, title), path_stem)
+    return write_figure(lambda: sensitivity_figure(rows, title), path_stem)
 
 
 def sensitivity_figure(rows: Sequence[SensitivityRow], title: str | None) -> "Figure":
     """The figure of `plot_sensitivity`."""
-    from matplotlib.figure import Figure
-
+    rows = [row.printable() for row in rows]
     layers, ratios = layers_and_ratios(rows)
-    left = max(text_width(layer, _NAME) for layer in layers) + EDGE + 8
+    left = max(text_width(layer, NAME) for layer in layers) + EDGE + 8
     across, down = _WIDTH * len(ratios), _HEIGHT * len(layers)
     width = max(left + across + EDGE, _NARROWEST)
     greatest = max(1.0, math.ceil(max(-row.change for row in rows)))
     said = f"Change of top-1 in points where one layer alone is pruned, darkest at -{greatest:g}"
-    note = wrap(f"{said}; {describe_sensitivity(rows)}", width - 2 * EDGE)
-    named = title or rows[0].model
-    height = down + _UNDER + head_height(named, note)
-    figure = Figure(figsize=(width / 72, height / 72))
+    note = f"{said}; {describe_sensitivity(rows)}"
+    figure = new_figure(width, down + _UNDER, title or rows[0].model, note)
     axes = add_axes(figure, left, _UNDER, across, down)
     for row in rows:
         _draw(axes, ratios.index(row.p_prune), layers.index(row.layer), row, greatest)
-    _frame(axes, layers, [percent(ratio) for ratio in ratios])
-    head(figure, named, note)
+    label_cells(axes, [percent(ratio) for ratio in ratios], layers)
+    axes.set_xlabel("Ratio of the layer's units that is pruned", fontsize=NAME, labelpad=3)
     return figure
 
 
 def _draw(axes: "Axes", across: int, down: int, row: SensitivityRow, greatest: float) -> None:
-    from matplotlib.patches import Rectangle
-
     share = min(max(-row.change / greatest, 0.0), 1.0)
-    colour = tuple(1 - share * (1 - part) for part in _DARK)
-    axes.add_patch(Rectangle((across, down), 1, 1, facecolor=colour, edgecolor="white"))
+    draw_cell(axes, across, down, shade(_DARK, share))
     ink = "white" if share > 0.5 else "#222222"
     axes.text(across + 0.5, down + 0.5, f"{row.change:+.1f}", color=ink, **_MIDDLE)
-
-
-def _frame(axes: "Axes", layers: Sequence[str], ratios: Sequence[str]) -> None:
-    axes.set_xlim(0, len(ratios))
-    axes.set_ylim(len(layers), 0)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=_NAME, pad=3)
-    axes.set_xticks([i + 0.5 for i in range(len(ratios))], ratios)
-    axes.set_yticks([i + 0.5 for i in range(len(layers))], layers)
-    axes.set_xlabel("Ratio of the layer's units that is pruned", fontsize=_NAME, labelpad=3)

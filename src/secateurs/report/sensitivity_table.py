@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.table import percent
+from secateurs.report.number_text import percent
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import SensitivityRow
 

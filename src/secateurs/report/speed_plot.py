@@ -1,23 +1,15 @@
 """The figure of a measurement of speed: images a second against the ratio of zeros."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError
-from secateurs.report.figure import (
-    EDGE,
-    add_axes,
-    head,
-    head_height,
-    style_axes,
-    wrap,
-    write_figure,
-)
+from secateurs.report.figure import EDGE, add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
-from secateurs.report.speed_table import Setting, counted, settings_of
+from secateurs.report.speed_table import counted, settings_of
 from secateurs.results import SpeedRow
 from secateurs.results.speed_row import break_even
 
@@ -51,16 +43,11 @@ def plot_speed(
         InvalidArgumentError: There are no rows, or they are of several models.
         FailureError: The files cannot be written.
     """
-    every = _one_model(rows)
-    return write_figure(lambda: _figure(every, title), path_stem)
+    return write_figure(lambda: speed_figure(rows, title), path_stem)
 
 
-def speed_figure(rows: Sequence[SpeedRow], title: str | None = None) -> "Figure":
+def speed_figure(rows: Sequence[SpeedRow], title: str | None) -> "Figure":
     """The figure of `plot_speed`."""
-    return _figure(_one_model(rows), title)
-
-
-def _one_model(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
     every = settings_of(rows)
     models = sorted({model for model, _, _ in every})
     if len(models) > 1:
@@ -68,23 +55,14 @@ def _one_model(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
             f"a plot of speed shows one model, and these are of {', '.join(map(printable, models))}"
             ": draw them one by one"
         )
-    return every
-
-
-def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figure":
-    from matplotlib.figure import Figure
-
     batches = sorted({batch for _, batch, _ in every})
     threads = sorted({count for _, _, count in every})
     across, up = _LEFT + _WIDTH + _RIGHT, _BOTTOM + _HEIGHT + _TOP
-    width = across * len(threads) + EDGE
     row = next(iter(every.values()))[0]
     title = title or printable(row.model)
     method = ranking(row.granularity, row.scope, row.score)
     said = f"{method}; {row.processor}, {row.dtype}; dotted: faster from here on"
-    lines = wrap(said, width - 2 * EDGE)
-    height = up * len(batches) + head_height(title, lines)
-    figure = Figure(figsize=(width / 72, height / 72))
+    figure = new_figure(across * len(threads) + EDGE, up * len(batches), title, said)
     for (_, batch, count), own in every.items():
         column, line = threads.index(count), len(batches) - 1 - batches.index(batch)
         axes = add_axes(figure, _LEFT + column * across, _BOTTOM + line * up, _WIDTH, _HEIGHT)
@@ -96,7 +74,6 @@ def _figure(every: Mapping[Setting, list[SpeedRow]], title: str | None) -> "Figu
             axes.set_xlabel("Weights that are zero (%)")
         if column == 0 and line == len(batches) - 1:
             axes.legend(frameon=False, fontsize=7.5, loc="lower left")
-    head(figure, title, lines)
     return figure
 
 
@@ -104,9 +81,9 @@ def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     along = [100 * row.achieved for row in rows]
     dense, fast = [row.dense_rate for row in rows], [row.rate for row in rows]
     style_axes(axes)
-    look: dict[str, Any] = {"linewidth": 1.4, "markersize": 3.5, "clip_on": False}
-    axes.plot(along, fast, color=_FAST, marker="o", label="accelerated", zorder=3, **look)
-    axes.plot(along, dense, color=_DENSE, marker="s", ls=(0, (5, 3)), label="dense", **look)
+    options: dict[str, Any] = {"linewidth": 1.4, "markersize": 3.5, "clip_on": False}
+    axes.plot(along, fast, color=_FAST, marker="o", label="accelerated", zorder=3, **options)
+    axes.plot(along, dense, color=_DENSE, marker="s", ls=(0, (5, 3)), label="dense", **options)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.12 * max(*dense, *fast))
@@ -114,7 +91,7 @@ def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     if least is None:
         return
     axes.axvline(100 * least, color=_FAST, linewidth=0.9, linestyle=":", zorder=1.5)
-    right = least > 0.5  # the label stands on the side with more room
+    right = least > 0.5  # the label is on the side with more room
     axes.annotate(
         f"{100 * least:.3g}%", (100 * least, 0.02), (-3 if right else 3, 2), color=_FAST,
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=7.5,

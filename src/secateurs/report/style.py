@@ -39,7 +39,7 @@ class LineStyle:
 
 
 def line_styles(every: Sequence[Series]) -> list[LineStyle]:
-    """Looks of series: colour and marker by the first name, filling and dashes by the others."""
+    """Styles of series: colour and marker by the first name, filling and dashes by the others."""
     firsts = list(dict.fromkeys(series.names[:1] for series in every))
     rests = list(dict.fromkeys(series.names[1:] for series in every))
     found: list[LineStyle] = []
@@ -59,7 +59,7 @@ def line_styles(every: Sequence[Series]) -> list[LineStyle]:
 
 
 def variant_styles(variants: Sequence[str]) -> dict[str, LineStyle]:
-    """The look of each variant of a transfer benchmark: plain dark, noise pale, others coloured."""
+    """The style of each variant of a benchmark: plain dark, noise pale, others coloured."""
     found = {
         "plain": LineStyle("#222222", "#222222", "o", filled=True, dash="-"),
         "noise": LineStyle("#9a9a9a", "#777777", "x", filled=True, dash=_DASHES[1]),

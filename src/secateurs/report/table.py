@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from secateurs.report.number_text import accuracy, interval_text, percent
 from secateurs.report.series import Series, describe, split_series
 from secateurs.report.text_table import TextTable, markdown_lines, show_tables
 from secateurs.results import Row
@@ -11,8 +12,6 @@ from secateurs.results import Row
 if TYPE_CHECKING:
     from rich.console import Console
 
-# From this many images on, accuracies have two significant decimals.
-_FINE = 10_000
 _NEARLY_ALL = 0.9
 
 
@@ -75,21 +74,6 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return f"{table}\n\n{note}\n"
 
 
-def percent(ratio: float) -> str:
-    """A ratio as the shortest exact percentage: 0.3 is "30%", 0.125 is "12.5%"."""
-    return f"{round(100 * ratio, 6):g}%"
-
-
-def p_text(p: float) -> str:
-    """A p value with three decimals."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def accuracy(row: Row) -> str:
-    """Top-1 with the decimals that are significant for the number of images."""
-    return f"{row.top1:.{2 if row.count >= _FINE else 1}f}"
-
-
 def _other_fields(series: Series) -> list[str]:
     """The fields in which the series differs, besides model, granularity and scope."""
     return [text for name, text in series.method.items() if name not in ("granularity", "scope")]
@@ -117,7 +101,7 @@ def _table_of_one(series: Series) -> TextTable:
                 percent(row.p_prune),
                 f"{100 * row.achieved:.1f}%",
                 accuracy(row),
-                f"{row.top1_low:.1f} to {row.top1_high:.1f}",
+                interval_text(row.top1_low, row.top1_high),
                 *([f"{row.top1_std:.2f}"] if draws else []),
                 "" if row is series.dense or math.isnan(change) else f"{change:+.1f}",
                 f"{row.top5:.1f}",

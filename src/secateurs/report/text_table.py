@@ -153,7 +153,10 @@ def _beside(
     *,
     low: bool = False,
 ) -> list[str]:
-    """Wrapped cells as lines, names to the left and numbers to the right; ``low`` for heads."""
+    """Wrapped cells as lines, the first ``names`` aligned left and the others right.
+
+    With ``low``, as heads are written, cells of fewer lines end on the last line.
+    """
     depth = max(map(len, cells))
     empty = [[""] * (depth - len(cell)) for cell in cells]
     padded = [

@@ -11,8 +11,7 @@ from secateurs.report.figure import (
     SMALL,
     add_axes,
     draw_line,
-    head,
-    head_height,
+    new_figure,
     style_axes,
     wrap,
     write_figure,
@@ -76,8 +75,6 @@ def curves_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) ->
 def _figure(
     benchmark: BenchmarkRows, panels: Sequence[CurvePanel], outcome: Goal, title: str | None
 ) -> "Figure":
-    from matplotlib.figure import Figure
-
     main, small = panels[0], panels[1:]
     right, top = benchmark.steps[-1], _top(panels)
     height = max(_HEIGHT, 1.5 * LINE * len(main.curves))
@@ -95,9 +92,8 @@ def _figure(
     below = down * (_PANEL_HEIGHT + deepest + 20) + 6 if small else 0.0
     group = "" if len(benchmark.groups) != 1 else benchmark.surrogates_text(benchmark.groups[0])
     note = [f"surrogates {group}" if group else "", describe_benchmark(benchmark)]
-    lines = wrap("; ".join(filter(None, [*note, "shaded: 95% interval"])), width - 2 * EDGE)
-    upper = head_height(title, lines) + 16
-    figure = Figure(figsize=(width / 72, (_BOTTOM + below + height + upper) / 72))
+    said = "; ".join(filter(None, [*note, "shaded: 95% interval"]))
+    figure = new_figure(width, _BOTTOM + below + height + 16, title, said)
     axes = add_axes(figure, _LEFT, _BOTTOM + below, _WIDTH, height)
     _fill(axes, main, right, top, f"{outcome.capitalize()} success (%)")
     axes.set_xlabel("Steps of the attack", labelpad=4)
@@ -113,7 +109,6 @@ def _figure(
         axes.set_title(
             "\n".join(titles[number]), fontsize=SMALL, loc="left", pad=4, linespacing=1.1
         )
-    head(figure, title, lines)
     return figure
 
 
@@ -133,9 +128,9 @@ def _labels(panel: CurvePanel, right: float, top: float, height: float) -> list[
             f"{name} ({points[-1][1][0]:.1f})",
             _WIDTH * points[-1][0] / right,
             height * points[-1][1][0] / top,
-            look.text,
+            style.text,
         )
-        for name, look, points in panel.curves
+        for name, style, points in panel.curves
     ]
 
 
@@ -147,8 +142,8 @@ def _fill(axes: "Axes", panel: CurvePanel, right: float, top: float, name: str |
         axes.set_ylabel(name, labelpad=5)
     axes.locator_params(axis="x", nbins=10 if name else 4, **_TICKS)
     axes.locator_params(axis="y", nbins=10 if name else 5, **_TICKS)
-    for _, look, points in panel.curves:
+    for _, style, points in panel.curves:
         along = [step for step, _ in points]
         values = [point for _, point in points]
         crowded = len(panel.curves) > 4
-        draw_line(axes, along, values, look, crowded=crowded, markersize=4 if name else 2.5)
+        draw_line(axes, along, values, style, crowded=crowded, markersize=4 if name else 2.5)

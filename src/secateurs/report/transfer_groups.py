@@ -111,7 +111,7 @@ class BenchmarkRows:
         return ("targeted", "untargeted") if self.rows[0].targeted_attack else ("untargeted",)
 
     def holdouts_of(self, line: VariantRows) -> set[Pair]:
-        """The pairs of a line's mean."""
+        """The pairs over which the success of a line is averaged."""
         if line.surrogates is None:
             return self.holdouts
         if line.surrogates:
@@ -128,8 +128,12 @@ class BenchmarkRows:
             return f"all but {self.short[others[0]]}"
         return " + ".join(self.short[name] for name in names)
 
-    def cell(self, line: VariantRows, target: str, outcome: Goal) -> tuple[Estimate, str] | None:
+    def cell(
+        self, line: VariantRows | None, target: str, outcome: Goal
+    ) -> tuple[Estimate, str] | None:
         """Success on one target at the last step, and the target's role; None without rows."""
+        if line is None:
+            return None
         pairs = [pair for pair in line.pairs if pair[1] == target]
         if line.surrogates is None:
             pairs = [pair for pair in pairs if pair in self.holdouts]
@@ -137,6 +141,12 @@ class BenchmarkRows:
                 return None
         hits = line.hits(outcome, pairs, self.steps[-1])
         return (success_interval(hits), line.pairs[pairs[0]]) if hits else None
+
+    def more_than_plain(self, line: VariantRows | None, target: str, outcome: Goal) -> float | None:
+        """Success on one target minus that of the baseline, points; None without both."""
+        own = self.cell(line, target, outcome)
+        plain = self.cell(self.baseline(line) if line else None, target, outcome)
+        return own[0].value - plain[0].value if own and plain else None
 
     def mean(self, line: VariantRows, outcome: Goal, step: int | None = None) -> Estimate | None:
         """Mean success over the hold-outs; None unless all of them were measured."""

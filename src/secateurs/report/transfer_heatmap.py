@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs.report.figure import EDGE, add_axes, head, head_height, wrap, write_figure
+from secateurs.report.cells import NAME, draw_cell, label_cells, shade
+from secateurs.report.figure import EDGE, add_axes, new_figure, wrap, write_figure
 from secateurs.report.grouping import describe_benchmark, shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_NAME = 7.0  # size of the letters of a network's name
 _ROW = 9.0  # height of a line of the name
 _CELL_WIDTH, _CELL_HEIGHT = 46.0, 30.0
 _GAP = 22.0  # between panels
@@ -83,8 +83,6 @@ def plot_transfer_heatmap(
 
 def heatmap_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -> "Figure":
     """One of the figures that `plot_transfer_heatmap` writes."""
-    from matplotlib.figure import Figure
-
     lines = [line for line in benchmark.lines if line.variant != NOISE] or list(benchmark.lines)
     panels = list(dict.fromkeys(line.label for line in lines))
     layout = _layout(benchmark)
@@ -96,18 +94,17 @@ def heatmap_figure(benchmark: BenchmarkRows, outcome: Goal, title: str | None) -
     under = _ROW * max(map(len, layout.heads)) + 14
     width = max(layout.left + across * (layout.width + _GAP), 300.0)
     highest = benchmark.highest(lines, outcome)
-    note = wrap("; ".join(_notes(benchmark, outcome, highest)), width - 2 * EDGE)
-    upper = head_height(title, note)
-    figure = Figure(figsize=(width / 72, (down * (layout.height + above + under) + upper) / 72))
+    height = down * (layout.height + above + under)
+    figure = new_figure(width, height, title, "; ".join(_notes(benchmark, outcome, highest)))
+    heads, names = (["\n".join(lines) for lines in part] for part in (layout.heads, layout.names))
     for number, label in enumerate(panels):
         left = layout.left + (number % across) * (layout.width + _GAP)
         up = (down - 1 - number // across) * (layout.height + above + under) + under
         axes = add_axes(figure, left, up, layout.width, layout.height)
         own = {line.surrogates: line for line in lines if line.label == label}
         _fill(axes, benchmark, [own.get(group) for group in layout.groups], outcome, highest)
-        _frame(axes, layout, first=number % across == 0)
+        label_cells(axes, heads, names, named=number % across == 0)
         axes.set_title("\n".join(titles[number]), fontsize=8.5, loc="left", pad=5)
-    head(figure, title, note)
     return figure
 
 
@@ -126,8 +123,8 @@ def _layout(benchmark: BenchmarkRows) -> _Layout:
         break_name(benchmark.surrogates_text(group) or "no surrogate", _DOWN) for group in groups
     ]
     heads = [break_name(benchmark.short[target], _ACROSS) for target in benchmark.targets]
-    widest = max(text_width(line, _NAME) for lines in heads for line in lines)
-    left = max(text_width(line, _NAME) for lines in names for line in lines) + EDGE + 8
+    widest = max(text_width(line, NAME) for lines in heads for line in lines)
+    left = max(text_width(line, NAME) for lines in names for line in lines) + EDGE + 8
     height = max(_CELL_HEIGHT, _ROW * max(map(len, names)) + 6)
     return _Layout(groups, names, heads, (max(_CELL_WIDTH, widest + 6), height), left)
 
@@ -139,38 +136,21 @@ def _fill(
     outcome: Goal,
     highest: float,
 ) -> None:
-    from matplotlib.patches import Rectangle
-
     for down, line in enumerate(lines):
         for across, target in enumerate(benchmark.targets):
-            cell = benchmark.cell(line, target, outcome) if line else None
-            colour: str | tuple[float, ...] = _ABSENT
-            if line and cell:
-                share = min(cell[0].value / highest, 1.0)
-                white = cell[1] == WHITE
-                colour = _WHITE_BOX if white else tuple(1 - share * (1 - part) for part in _DARK)
-                ink = "white" if share > 0.6 and not white else "#222222"
-                value = f"({cell[0].value:.1f})" if white else f"{cell[0].value:.1f}"
-                plain = benchmark.baseline(line)
-                other = benchmark.cell(plain, target, outcome) if plain else None
-                up = 0.38 if other else 0.5
-                axes.text(across + 0.5, down + up, value, color=ink, fontsize=8, **_MIDDLE)
-                if other:
-                    more = f"{cell[0].value - other[0].value:+.1f}"
-                    axes.text(across + 0.5, down + 0.72, more, color=ink, fontsize=6.5, **_MIDDLE)
-            axes.add_patch(
-                Rectangle((across, down), 1, 1, facecolor=colour, edgecolor="white", linewidth=1)
-            )
-
-
-def _frame(axes: "Axes", layout: _Layout, *, first: bool) -> None:
-    axes.set_xlim(0, len(layout.heads))
-    axes.set_ylim(len(layout.names), 0)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=_NAME, pad=3)
-    axes.set_xticks([i + 0.5 for i in range(len(layout.heads))])
-    axes.set_xticklabels(["\n".join(lines) for lines in layout.heads])
-    axes.set_yticks([i + 0.5 for i in range(len(layout.names))] if first else [])
-    if first:
-        names = ["\n".join(lines) for lines in layout.names]
-        axes.set_yticklabels(names, multialignment="right")
+            cell = benchmark.cell(line, target, outcome)
+            if cell is None:
+                draw_cell(axes, across, down, _ABSENT)
+                continue
+            value, white = cell[0].value, cell[1] == WHITE
+            share = min(value / highest, 1.0)
+            draw_cell(axes, across, down, _WHITE_BOX if white else shade(_DARK, share))
+            ink = "white" if share > 0.6 and not white else "#222222"
+            text = f"({value:.1f})" if white else f"{value:.1f}"
+            more = benchmark.more_than_plain(line, target, outcome)
+            up = 0.5 if more is None else 0.38
+            axes.text(across + 0.5, down + up, text, color=ink, fontsize=8, **_MIDDLE)
+            if more is not None:
+                axes.text(
+                    across + 0.5, down + 0.72, f"{more:+.1f}", color=ink, fontsize=6.5, **_MIDDLE
+                )

@@ -16,7 +16,7 @@ Points = list[tuple[int, tuple[float, float, float]]]
 
 @dataclass(frozen=True)
 class CurvePanel:
-    """The lines of a title, and the name, look and points of each curve."""
+    """The lines of a title, and the name, style and points of each curve."""
 
     title: list[str]
     curves: list[tuple[str, LineStyle, Points]]
@@ -24,8 +24,12 @@ class CurvePanel:
 
 def curve_panels(benchmark: BenchmarkRows, outcome: Goal) -> list[CurvePanel]:
     """The panel of the mean; after it the small ones, if the mean is over several pairs."""
-    looks = variant_styles([line.label for line in benchmark.lines])
-    pairs = sorted(benchmark.holdouts, key=lambda pair: benchmark.targets.index(pair[1]))
+    styles = variant_styles([line.label for line in benchmark.lines])
+    order = {names: number for number, names in enumerate(benchmark.groups)}
+    pairs = sorted(
+        benchmark.holdouts,
+        key=lambda pair: (benchmark.targets.index(pair[1]), order.get(pair[0], len(order))),
+    )
     groups = len(benchmark.groups)
     main = [line for line in benchmark.lines if groups < 2 or not line.surrogates]
     if len(pairs) == 1:
@@ -37,7 +41,7 @@ def curve_panels(benchmark: BenchmarkRows, outcome: Goal) -> list[CurvePanel]:
         )
         heading = [f"Mean over {over}" + (f", {groups} groups of surrogates" * (groups > 1))]
     mean = [(line, benchmark.holdouts_of(line)) for line in main]
-    panels = [CurvePanel(heading, _curves(benchmark, mean, outcome, looks))]
+    panels = [CurvePanel(heading, _curves(benchmark, mean, outcome, styles))]
     if not panels[0].curves:
         raise InvalidArgumentError(
             "no variant is finished on all hold-outs, so there is no mean to draw; let the run"
@@ -46,13 +50,13 @@ def curve_panels(benchmark: BenchmarkRows, outcome: Goal) -> list[CurvePanel]:
     if len(pairs) > _MOST:
         for target in dict.fromkeys(target for _, target in pairs):
             over = [(line, _of_target(benchmark, line, target)) for line in main]
-            curves = _curves(benchmark, over, outcome, looks)
+            curves = _curves(benchmark, over, outcome, styles)
             panels.append(CurvePanel([benchmark.short[target]], curves))
     elif len(pairs) > 1:
         for names, target in pairs:
             own = [line for line in benchmark.lines if line.surrogates in (names, "")]
             over = [(line, _of_target(benchmark, line, target)) for line in own]
-            curves = _curves(benchmark, over, outcome, looks)
+            curves = _curves(benchmark, over, outcome, styles)
             panels.append(CurvePanel(_pair_title(benchmark, (names, target)), curves))
     return panels
 
@@ -72,7 +76,7 @@ def _curves(
     benchmark: BenchmarkRows,
     lines: Sequence[tuple[VariantRows, set[Pair]]],
     outcome: Goal,
-    looks: dict[str, LineStyle],
+    styles: dict[str, LineStyle],
 ) -> list[tuple[str, LineStyle, Points]]:
     found: list[tuple[str, LineStyle, Points]] = []
     for line, pairs in lines:
@@ -86,5 +90,5 @@ def _curves(
             if line.variant == NOISE and len(points) == 1:
                 # Noise has no steps: its success is the same at all of them.
                 points = [(step, points[0][1]) for step in benchmark.steps]
-            found.append((line.label, looks[line.label], points))
+            found.append((line.label, styles[line.label], points))
     return found

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
 from secateurs.report.names import break_name
-from secateurs.report.table import p_text
+from secateurs.report.number_text import interval_text, p_text
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal
 from secateurs.results import TransferRow
@@ -93,14 +93,6 @@ def _has_mean(benchmark: BenchmarkRows) -> bool:
     return len({target for _, target in benchmark.holdouts}) > 1
 
 
-def _interval(one: Estimate) -> str:
-    return f"{one.low:.1f} to {one.high:.1f}"
-
-
-def _signed(one: Comparison) -> str:
-    return f"{one.low:+.1f} to {one.high:+.1f}"
-
-
 def _table(benchmark: BenchmarkRows, outcome: Goal, *, markdown: bool) -> TextTable:
     """A row for each line; in a terminal the mean comes before the targets."""
     groups, mean = _groups(benchmark), _has_mean(benchmark)
@@ -121,11 +113,11 @@ def _table(benchmark: BenchmarkRows, outcome: Goal, *, markdown: bool) -> TextTa
             one = benchmark.mean(line, outcome)
             bold = "**" * markdown
             value = f"{bold}{one.value:.1f}{bold}" if one else ""
-            sums.append(_with(value, _interval(one), markdown=markdown) if one else "")
+            sums.append(_with(value, one, markdown=markdown) if one else "")
         if number in compared:
             versus, p = compared[number]
             difference = f"{versus.difference:+.1f}"
-            sums += [_with(difference, _signed(versus), markdown=markdown), p_text(p)]
+            sums += [_with(difference, versus, "{:+.1f}", markdown=markdown), p_text(p)]
         elif compared:
             sums += ["", ""]
         rows.append([*names, *(cells + sums if markdown else sums + cells)])
@@ -146,11 +138,12 @@ def _target_cell(found: tuple[Estimate, str] | None, *, markdown: bool) -> str:
         return ""
     one, white = found[0], found[1] == WHITE
     if white and not markdown:
-        return _with(f"({one.value:.1f})", _interval(one), markdown=False)
-    text = _with(f"{one.value:.1f}", _interval(one), markdown=markdown)
+        return _with(f"({one.value:.1f})", one, markdown=False)
+    text = _with(f"{one.value:.1f}", one, markdown=markdown)
     return f"({text})" if white else text
 
 
-def _with(value: str, interval: str, *, markdown: bool) -> str:
+def _with(value: str, ends: Estimate | Comparison, shown: str = "{:.1f}", *, markdown: bool) -> str:
     """A number with its interval: in Markdown beside it, in a terminal below it."""
+    interval = interval_text(ends.low, ends.high, shown)
     return f"{value} [{interval}]" if markdown else f"{value}\n{interval}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from secateurs.errors import FailureError
-from secateurs.results.record import COUNT, PERCENT, ROUNDING, Record, check_part
+from secateurs.results.record import COUNT, PERCENT, ROUNDING, Limits, Record, check_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,13 @@ class BudgetRow(Record):
     """
 
     KIND: ClassVar[str] = "budget"
+    LAST_ASKED: ClassVar[str] = "p_prune"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("images", "lost", "won", "needed"), COUNT),
+        **dict.fromkeys(("dense_top1", "max_drop", "drop_high"), PERCENT),
+        "confidence": (0.0, 1.0),
+        "drop": (-100.0, 100.0),
+    }
 
     model: str
     weights: str
@@ -74,12 +81,7 @@ class BudgetRow(Record):
     dtype: str
     versions: str
 
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         check_part("count", self.count, self.images, "images")
         check_part("lost", self.lost + self.won, self.count, "images")
         expected = 100 * (self.lost - self.won) / max(self.count, 1)
@@ -88,12 +90,3 @@ class BudgetRow(Record):
                 f"column drop of a result row holds {self.drop}, but lost and won of {self.count} "
                 f"images give {expected}"
             )
-
-
-BudgetRow.LIMITS = {
-    **dict.fromkeys(("images", "lost", "won", "needed"), COUNT),
-    **dict.fromkeys(("dense_top1", "max_drop", "drop_high"), PERCENT),
-    "confidence": (0.0, 1.0),
-    "drop": (-100.0, 100.0),
-}
-BudgetRow.ASKED = BudgetRow.columns()[: BudgetRow.columns().index("p_prune") + 1]

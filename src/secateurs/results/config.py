@@ -48,7 +48,7 @@ def differences(
         growing: names of lists; more entries than before are no difference.
         optional: settings, or objects of settings, that are compared only where both
             configurations have a value: neither lacks the setting nor has None; for each, the text
-            if it differs, since its values are not for people.
+            if it differs, since its values, such as checksums, tell a reader nothing.
     """
     old, new = _flat(present), _flat(wanted)
     differing = [

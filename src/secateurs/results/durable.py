@@ -89,9 +89,9 @@ def remove_leftovers(
 
     Args:
         folder: the folder.
-        wanted: tells of the name of a final file whether it counts.
-        of_running: whether also those whose process number is in use: right where a lock says
-            that no other process writes here.
+        wanted: whether to remove those of the file of this name.
+        of_running: whether to remove those whose process number is in use, too; for a folder in
+            which a lock lets no other process write.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         found = [(Path(entry.path), _LEFTOVER.fullmatch(entry.name)) for entry in entries]

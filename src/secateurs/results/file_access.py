@@ -1,4 +1,4 @@
-"""Access to a new file: nobody may read it who could not read its input or the file it replaces."""
+"""Rights to a new file: only who may read its input, or the file that it replaces, may read it."""
 
 import contextlib
 import os

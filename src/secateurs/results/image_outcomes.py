@@ -1,4 +1,4 @@
-"""Which images each network of a run got right: one bit an image, from which runs are paired."""
+"""Which images each network of a run got right: one bit an image, to compare runs by image."""
 
 import json
 import re

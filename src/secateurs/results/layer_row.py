@@ -8,7 +8,7 @@ from typing import ClassVar
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
 from secateurs.results.formats import jsonl_text, read_jsonl, to_rows
-from secateurs.results.record import COUNT, Record, check_part
+from secateurs.results.record import COUNT, Limits, Record, check_part
 
 LAYERS = "layers.jsonl"
 """Name of the file in the folder of a run."""
@@ -34,6 +34,8 @@ class LayerRow(Record):
     """
 
     KIND: ClassVar[str] = "run"
+    LAST_ASKED: ClassVar[str] = "layer"
+    LIMITS: ClassVar[Limits] = {"total": COUNT}
 
     model: str
     prune_type: str
@@ -67,12 +69,7 @@ class LayerRow(Record):
     def _counts(self) -> tuple[str, str]:
         return self.dense_counts, self.kept_counts
 
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         check_part("kept", self.kept, self.total)
         bins = [text.split(";") if text else [] for text in self._counts]
         whole = all(part.isdecimal() and part.isascii() for part in (*bins[0], *bins[1]))
@@ -81,10 +78,6 @@ class LayerRow(Record):
                 "columns dense_counts and kept_counts of a layer's row must hold equally many "
                 "whole numbers, joined by ;"
             )
-
-
-LayerRow.LIMITS = {"total": COUNT}
-LayerRow.ASKED = LayerRow.columns()[: LayerRow.columns().index("layer") + 1]
 
 
 def write_layer_rows(folder: Path, rows: Iterable[LayerRow]) -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
@@ -20,7 +20,10 @@ _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 COUNT, RATIO, PERCENT, SIZE = (0, 2**63 - 1), (0.0, 1.0), (0.0, 100.0), (0.0, math.inf)
 """Limits of numbers in columns."""
 
-_LIMITS: dict[str, tuple[float, float]] = {
+Limits = Mapping[str, tuple[float, float]]
+"""The least and the greatest number in columns, by their names."""
+
+_LIMITS: Limits = {
     **dict.fromkeys(("count", "correct", "targets", "units", "prunable", "kept"), COUNT),
     **dict.fromkeys(("img_size", "batch_size", "calibration_count"), COUNT),
     **dict.fromkeys(("p_prune", "p_bern", "achieved", "keep_at_least"), RATIO),
@@ -28,14 +31,6 @@ _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("crop_pct", "param_count", "learning_rate", "duration"), SIZE),
 }
 """Limits of the columns that several kinds of rows have; a kind may have its own instead."""
-
-UNREPAIRED: Mapping[str, Any] = {
-    "repair": "",
-    "calibration": "",
-    "calibration_sha256": "",
-    "calibration_count": 0,
-}
-"""Columns of rows that were written before there were repairs."""
 
 
 class Record:
@@ -75,15 +70,18 @@ class Record:
 
     Attributes:
         KIND: The command that writes such rows, for errors: "sweep".
-        ASKED: The columns that say what was asked for; the others say what was measured.
+        LAST_ASKED: The columns up to this one say what was asked for; the others say what was
+            measured.
+        ALSO_ASKED: Later columns that say what was asked for, too.
         LIMITS: The least and the greatest number in columns of this kind; other columns have those
             that all kinds share, or take any finite number.
         UNLIMITED: Columns whose numbers may also be infinite or NaN.
     """
 
     KIND: ClassVar[str]
-    ASKED: ClassVar[tuple[str, ...]]
-    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    LAST_ASKED: ClassVar[str]
+    ALSO_ASKED: ClassVar[tuple[str, ...]] = ()
+    LIMITS: ClassVar[Limits] = {}
     UNLIMITED: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -98,10 +96,17 @@ class Record:
         """Names of the columns, in order."""
         return tuple(_types(cls))
 
+    @classmethod
+    @cache
+    def asked(cls) -> tuple[str, ...]:
+        """Names of the columns that say what was asked for."""
+        columns = cls.columns()
+        return (*columns[: columns.index(cls.LAST_ASKED) + 1], *cls.ALSO_ASKED)
+
     @property
     def key(self) -> tuple[Any, ...]:
         """What was asked for, without what was measured; rows of one key are the same result."""
-        return tuple(getattr(self, name) for name in self.ASKED)
+        return tuple(getattr(self, name) for name in self.asked())
 
     def as_dict(self) -> dict[str, Any]:
         """The row as plain Python values, in the order of the columns."""
@@ -118,8 +123,12 @@ class Record:
 
     @classmethod
     def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row or configuration of an earlier version, under the current names."""
-        return dict(values)
+        """A row or configuration of an earlier version, with the current columns.
+
+        Columns that earlier versions did not write have a default.
+        """
+        lacking = {n: value for n, value in _defaults(cls).items() if n not in values}
+        return {**values, **lacking}  # in this order, so that files of this version stay the same
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -142,15 +151,11 @@ class Record:
         row = cls(**{name: _read(name, kind, values[name]) for name, kind in types.items()})
         for name in types:
             cls._check_number(name, getattr(row, name))
-        row.check()
+        row._check()
         return row
 
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: Two columns contradict each other.
-        """
+    def _check(self) -> None:
+        """Refuse a row whose columns contradict each other, by a `FailureError`."""
 
     @classmethod
     def _check_number(cls, name: str, value: Any) -> None:
@@ -165,7 +170,7 @@ class Record:
 
 
 def check_part(column: str, part: int, whole: int, what: str = "weights") -> None:
-    """Refuse a column with more than there are in all.
+    """Refuse a count of a part that is above the count of the whole.
 
     Raises:
         FailureError: ``part`` is above ``whole``.
@@ -178,7 +183,7 @@ def check_part(column: str, part: int, whole: int, what: str = "weights") -> Non
 
 
 def check_accuracy(top1: float | None, correct: int | None, count: int) -> None:
-    """Compare an accuracy in percent with the number of images right; None stands for none scored.
+    """Compare an accuracy in percent with the number of images right; None if none was scored.
 
     Raises:
         FailureError: They do not agree.
@@ -196,6 +201,12 @@ def check_accuracy(top1: float | None, correct: int | None, count: int) -> None:
 def _types(kind: type[Record]) -> dict[str, Any]:
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+
+
+@cache
+def _defaults(kind: type[Record]) -> dict[str, Any]:
+    every = fields(kind)  # type: ignore[arg-type]
+    return {field.name: field.default for field in every if field.default is not MISSING}
 
 
 def _range(least: float, most: float) -> str:

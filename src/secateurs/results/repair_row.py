@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from secateurs.results.record import COUNT, RATIO, SIZE, Record, check_accuracy, check_part
+from secateurs.results.record import COUNT, RATIO, SIZE, Limits, Record, check_accuracy, check_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class RepairRow(Record):
         distill_batch_size: Images for each step of "distill".
         features: Weight of the error of some layers' outputs in "distill".
         augment: How "distill" changes images at random: "auto", "crop-flip", "shift" or "none".
-        tighten: Share of the iterations of "distill" over which weights go little by little.
+        tighten: Share of the iterations of "distill" over which weights go to zero gradually.
         seed: Of random scores and of the order of images.
         stage: 0 for the dense network, 1 for the pruned one, then one for each pass of the repair.
         steps: "dense", "pruned", or the steps of this pass, joined by ";".
@@ -40,6 +40,13 @@ class RepairRow(Record):
     """
 
     KIND: ClassVar[str] = "repair"
+    LAST_ASKED: ClassVar[str] = "steps"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("iterations", "distill_batch_size", "stage"), COUNT),
+        **dict.fromkeys(("damping", "features"), SIZE),
+        "tighten": RATIO,
+    }
+    UNLIMITED: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     model: str
     weights: str
@@ -86,23 +93,10 @@ class RepairRow(Record):
     dtype: str
     versions: str
 
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         check_accuracy(self.top1, self.correct, self.count)
         check_part("kept", self.kept, self.prunable)
 
 
 REPAIR_COLUMNS: tuple[str, ...] = RepairRow.columns()
 """Names of the columns, in order."""
-
-RepairRow.LIMITS = {
-    **dict.fromkeys(("iterations", "distill_batch_size", "stage"), COUNT),
-    **dict.fromkeys(("damping", "features"), SIZE),
-    "tighten": RATIO,
-}
-RepairRow.UNLIMITED = frozenset({"loss"})
-RepairRow.ASKED = REPAIR_COLUMNS[: REPAIR_COLUMNS.index("steps") + 1]

@@ -1,15 +1,14 @@
 """One epoch of a training that prunes, or one final score, with what is needed to repeat it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from secateurs._io.text import quoted
 from secateurs.errors import FailureError
-from secateurs.results.record import COUNT, RATIO, SIZE, Record, check_accuracy, check_part
+from secateurs.results.record import COUNT, RATIO, SIZE, Limits, Record, check_accuracy, check_part
 
 PHASES = ("dense", "retrain", "test dense", "test pruned")
-"""What a row may tell of; see `RetrainRow.phase`."""
+"""The values of `RetrainRow.phase`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class RetrainRow(Record):
         phase: "dense" (an epoch before any pruning), "retrain" (an epoch with masks), "test dense"
             or "test pruned" (the score on images that chose nothing).
         epoch: Number of the epoch in its phase, from 1; of a score, the epoch whose weights it is.
-        count: How many they are.
+        count: Images that were scored.
         train_loss: Mean loss over the epoch, in nats: cross-entropy, and what `distill` adds; NaN
             for a score.
         top1: Accuracy on `split`, percent.
@@ -46,6 +45,13 @@ class RetrainRow(Record):
     """
 
     KIND: ClassVar[str] = "retraining"
+    LAST_ASKED: ClassVar[str] = "split"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("train_batch_size", "train_count", "epoch", "ranks"), COUNT),
+        **dict.fromkeys(("temperature", "weight_decay"), SIZE),
+        "distill": RATIO,
+    }
+    UNLIMITED: ClassVar[frozenset[str]] = frozenset({"train_loss", "loss"})
 
     model: str
     weights: str
@@ -89,17 +95,7 @@ class RetrainRow(Record):
     weights_sha256: str
     versions: str
 
-    @classmethod
-    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row or configuration of a version without distillation, with the columns of now."""
-        return {"distill": 0.0, "temperature": 4.0, **values}
-
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         if self.phase not in PHASES:
             raise FailureError(
                 f"column phase of a result row holds {quoted(self.phase)}, which is none of "
@@ -111,11 +107,3 @@ class RetrainRow(Record):
 
 RETRAIN_COLUMNS: tuple[str, ...] = RetrainRow.columns()
 """Names of the columns, in order."""
-
-RetrainRow.LIMITS = {
-    **dict.fromkeys(("train_batch_size", "train_count", "epoch", "ranks"), COUNT),
-    **dict.fromkeys(("temperature", "weight_decay"), SIZE),
-    "distill": RATIO,
-}
-RetrainRow.UNLIMITED = frozenset({"train_loss", "loss"})
-RetrainRow.ASKED = RETRAIN_COLUMNS[: RETRAIN_COLUMNS.index("split") + 1]

@@ -1,12 +1,11 @@
 """The row of a sweep: one result, with all that is needed to produce it again."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from secateurs.errors import FailureError
-from secateurs.results.record import COUNT, PERCENT, ROUNDING, SIZE, UNREPAIRED, Record
+from secateurs.results.record import COUNT, PERCENT, ROUNDING, SIZE, Limits, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,16 @@ class Row(Record):
     """
 
     KIND: ClassVar[str] = "sweep"
+    LAST_ASKED: ClassVar[str] = "seed"
+    ALSO_ASKED: ClassVar[tuple[str, ...]] = (
+        *("img_size", "crop_pct", "interpolation", "preprocess", "amp", "dtype"),
+    )
+    LIMITS: ClassVar[Limits] = {
+        "draws": COUNT,
+        **dict.fromkeys(("top1_low", "top1_high", "top1_err", "top5", "top5_err"), PERCENT),
+        **dict.fromkeys(("top1_std", "infer_samples_per_sec"), SIZE),
+    }
+    UNLIMITED: ClassVar[frozenset[str]] = frozenset({"loss"})
 
     model: str
     weights: str
@@ -87,17 +96,7 @@ class Row(Record):
     duration: float
     versions: str
 
-    @classmethod
-    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row or configuration of a version that repaired nothing, with the columns of now."""
-        return {**values, **{k: v for k, v in UNREPAIRED.items() if k not in values}}
-
-    def check(self) -> None:
-        """Compare the numbers of correct predictions with the images and the accuracies.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         for counts, percent in (("correct1", "top1"), ("correct5", "top5")):
             parts: list[str] = getattr(self, counts).split(";")
             whole = all(_DIGITS.fullmatch(part) for part in parts)
@@ -118,14 +117,3 @@ _DIGITS = re.compile(r"[0-9]{1,19}")
 
 COLUMNS: tuple[str, ...] = Row.columns()
 """Names of the columns, in order."""
-
-Row.LIMITS = {
-    "draws": COUNT,
-    **dict.fromkeys(("top1_low", "top1_high", "top1_err", "top5", "top5_err"), PERCENT),
-    **dict.fromkeys(("top1_std", "infer_samples_per_sec"), SIZE),
-}
-Row.UNLIMITED = frozenset({"loss"})
-Row.ASKED = (
-    *COLUMNS[: COLUMNS.index("seed") + 1],
-    *("img_size", "crop_pct", "interpolation", "preprocess", "amp", "dtype"),
-)

@@ -18,17 +18,7 @@ from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
 
-Kind = (
-    type[Row]
-    | type[TransferRow]
-    | type[RetrainRow]
-    | type[RepairRow]
-    | type[SpeedRow]
-    | type[SensitivityRow]
-    | type[BudgetRow]
-)
-
-_READERS: dict[Kind, str] = {
+_READERS: dict[type[Record], str] = {
     Row: "read_rows",
     TransferRow: "read_transfer_rows",
     RetrainRow: "read_retrain_rows",
@@ -103,7 +93,7 @@ def read_any_rows(path: str | os.PathLike[str]) -> Rows[Any]:
     return Rows() if kind is None else _read(Path(path), kind)
 
 
-def kind_of_rows(path: str | os.PathLike[str]) -> Kind | None:
+def kind_of_rows(path: str | os.PathLike[str]) -> type[Record] | None:
     """Which command wrote the rows of a folder or file; None where there are none yet.
 
     Raises:

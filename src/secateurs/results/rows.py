@@ -15,8 +15,7 @@ _SHOWS = "secateurs.report.notebook"
 class Rows(list[R]):
     """Rows of one command, as `read_rows` and `secateurs.evaluation.sweep` return them.
 
-    It is a list in all else: a slice or a comprehension of it is a plain list, of which
-    ``Rows(some)`` makes one of these again.
+    Otherwise it is a list: a slice of it is a plain list, of which ``Rows(some)`` makes rows again.
 
     Example:
         >>> rows = Rows[Record]()

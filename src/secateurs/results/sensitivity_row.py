@@ -1,11 +1,10 @@
 """The row of a sensitivity run: one layer pruned alone, at one ratio."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from secateurs.errors import FailureError
-from secateurs.results.record import COUNT, PERCENT, ROUNDING, UNREPAIRED, Record
+from secateurs.results.record import COUNT, PERCENT, ROUNDING, Limits, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +14,8 @@ class SensitivityRow(Record):
     The columns that are not listed here are in several kinds of rows, see `Record`.
 
     Attributes:
-        labels: "data", or "dense" where the dense network's classes stand for the labels, so that
-            no label was read.
+        labels: "data", or "dense" where the dense network's classes count as the labels, so that no
+            label was read.
         layer: Name of the parameter that was pruned.
         repair: Steps by which the layer was repaired, joined by ";", or "".
         p_prune: Ratio of the layer's units that are candidates, 0 to 1.
@@ -33,6 +32,13 @@ class SensitivityRow(Record):
     """
 
     KIND: ClassVar[str] = "sensitivity run"
+    LAST_ASKED: ClassVar[str] = "seed"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("lost", "won"), COUNT),
+        "dense_top1": PERCENT,
+        "change": (-100.0, 100.0),
+    }
+    UNLIMITED: ClassVar[frozenset[str]] = frozenset({"loss", "dense_loss", "divergence"})
 
     model: str
     weights: str
@@ -76,29 +82,10 @@ class SensitivityRow(Record):
     duration: float
     versions: str
 
-    @classmethod
-    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row or configuration of a version that repaired nothing, with the columns of now."""
-        return {**values, **{k: v for k, v in UNREPAIRED.items() if k not in values}}
-
-    def check(self) -> None:
-        """Compare the images that flip with the change of accuracy.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         expected = 100 * (self.won - self.lost) / max(self.count, 1)
         if max(abs(self.change - expected), abs(self.top1 - self.dense_top1 - expected)) > ROUNDING:
             raise FailureError(
                 f"column change of a result row holds {self.change}, but top1 - dense_top1 is "
                 f"{self.top1 - self.dense_top1}, and lost and won give {expected}"
             )
-
-
-SensitivityRow.LIMITS = {
-    **dict.fromkeys(("lost", "won"), COUNT),
-    "dense_top1": PERCENT,
-    "change": (-100.0, 100.0),
-}
-SensitivityRow.UNLIMITED = frozenset({"loss", "dense_loss", "divergence"})
-SensitivityRow.ASKED = SensitivityRow.columns()[: SensitivityRow.columns().index("seed") + 1]

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from secateurs.results.record import COUNT, Record, check_part
+from secateurs.results.record import COUNT, Limits, Record, check_part
 
 PAYS = 1.02
-"""An accelerated network that is at least so many times as fast as dense is faster."""
+"""How many times as fast as dense a network must be to count as faster."""
+
+_LEAST = 1e-12  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,12 @@ class SpeedRow(Record):
     """
 
     KIND: ClassVar[str] = "speed measurement"
+    LAST_ASKED: ClassVar[str] = "device"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("batch_size", "threads"), (1, COUNT[1])),
+        **dict.fromkeys(("replaced", "found"), COUNT),
+        **dict.fromkeys(("dense_seconds", "seconds"), (_LEAST, math.inf)),
+    }
 
     model: str
     weights: str
@@ -73,12 +81,7 @@ class SpeedRow(Record):
         """How many times as fast as dense."""
         return self.dense_seconds / self.seconds
 
-    def check(self) -> None:
-        """Compare the columns with each other.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         check_part("replaced", self.replaced, self.found, "layers")
 
 
@@ -101,11 +104,3 @@ def break_even(rows: Sequence[SpeedRow]) -> float | None:
 
 SPEED_COLUMNS: tuple[str, ...] = SpeedRow.columns()
 """Names of the columns, in order."""
-
-_LEAST = 1e-12  # seconds
-SpeedRow.LIMITS = {
-    **dict.fromkeys(("batch_size", "threads"), (1, COUNT[1])),
-    **dict.fromkeys(("replaced", "found"), COUNT),
-    **dict.fromkeys(("dense_seconds", "seconds"), (_LEAST, math.inf)),
-}
-SpeedRow.ASKED = SPEED_COLUMNS[: SPEED_COLUMNS.index("device") + 1]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from secateurs._io.text import quoted, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.interval import wilson_interval
-from secateurs.results.record import COUNT, ROUNDING, SIZE, Record
+from secateurs.results.record import COUNT, ROUNDING, SIZE, Limits, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,12 @@ class TransferRow(Record):
     """
 
     KIND: ClassVar[str] = "transfer"
+    LAST_ASKED: ClassVar[str] = "step"
+    LIMITS: ClassVar[Limits] = {
+        **dict.fromkeys(("passes", "steps", "step", "candidates_count"), COUNT),
+        **dict.fromkeys(("count", "img_size", "batch_size"), (1, COUNT[1])),
+        "seconds": SIZE,
+    }
 
     surrogates: str
     surrogates_weights: str
@@ -137,12 +143,7 @@ class TransferRow(Record):
             found["variants"] = [_renamed_variant(each) for each in found["variants"]]
         return found
 
-    def check(self) -> None:
-        """Compare the hits with the number of images, and the percentages with the hits.
-
-        Raises:
-            FailureError: They do not agree.
-        """
+    def _check(self) -> None:
         for name, measured in (("targeted", self.targeted_attack), ("untargeted", True)):
             hits: str = getattr(self, f"{name}_hits")
             if len(hits) != (self.count if measured else 0) or hits.strip("01"):
@@ -167,13 +168,6 @@ def _renamed_variant(name: Any) -> Any:
 
 TRANSFER_COLUMNS: tuple[str, ...] = TransferRow.columns()
 """Names of the columns, in order."""
-
-TransferRow.LIMITS = {
-    **dict.fromkeys(("passes", "steps", "step", "candidates_count"), COUNT),
-    **dict.fromkeys(("count", "img_size", "batch_size"), (1, COUNT[1])),
-    "seconds": SIZE,
-}
-TransferRow.ASKED = TRANSFER_COLUMNS[: TRANSFER_COLUMNS.index("step") + 1]
 
 
 def hit_columns(

@@ -12,18 +12,10 @@ from secateurs.report.budget_table import (
     points_text,
     undecided_row,
 )
+from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, FAINT, LINES
-from secateurs.report.page.figures import axis, curve, layout
-from secateurs.report.page.page_parts import (
-    Chart,
-    Fact,
-    Section,
-    Table,
-    Toggle,
-    number_cell,
-    text_cell,
-)
-from secateurs.report.table import percent
+from secateurs.report.page.figures import axis, curve, plotly_figure
+from secateurs.report.page.page_parts import Chart, Fact, Section, Table, Toggle, cell
 from secateurs.results import BudgetRow
 
 _HOVER = (
@@ -98,16 +90,14 @@ def _chart(rows: Sequence[BudgetRow]) -> Chart:
         f"{100 * first.confidence:g}% confidence; dashed: the drop that was allowed.{above}",
         f"Drop of top-1 of {len(rows)} networks between {percent(first.p_prune)} and "
         f"{percent(rows[-1].p_prune)} pruned. The table has the numbers.",
-        {
-            "data": traces,
-            "layout": layout(
-                axis(
-                    f"Ratio that is pruned (% of {first.granularity}s)",
-                    range=[ratios[0] - 3, ratios[-1] + 3],
-                ),
-                axis("Drop of top-1 (points)", range=[low, 1.03 * top]),
+        plotly_figure(
+            traces,
+            axis(
+                f"Ratio that is pruned (% of {first.granularity}s)",
+                range=[ratios[0] - 3, ratios[-1] + 3],
             ),
-        },
+            axis("Drop of top-1 (points)", range=[low, 1.03 * top]),
+        ),
         toggles,
         height=360,
     )
@@ -158,14 +148,14 @@ def _table(rows: Sequence[BudgetRow]) -> Table:
     heads = ["asked %", "images", "lost", "won", "drop", "limit", "outcome", "images needed"]
     cells = [
         [
-            number_cell(_percentage(row)),
-            number_cell(row.count, "{:,}"),
-            number_cell(row.lost, "{:,}"),
-            number_cell(row.won, "{:,}"),
-            number_cell(row.drop, "{:.2f}"),
-            number_cell(row.drop_high, "{:.2f}"),
-            text_cell("passed" if row.passed else "failed"),
-            number_cell(row.needed, "{:,}"),
+            cell(_percentage(row)),
+            cell(row.count, "{:,}"),
+            cell(row.lost, "{:,}"),
+            cell(row.won, "{:,}"),
+            cell(row.drop, "{:.2f}"),
+            cell(row.drop_high, "{:.2f}"),
+            cell("passed" if row.passed else "failed"),
+            cell(row.needed, "{:,}"),
         ]
         for row in rows
     ]

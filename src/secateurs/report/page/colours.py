@@ -3,7 +3,7 @@
 INK, FAINT, GRID, PAPER = "#222222", "#777777", "#e4e4e4", "#ffffff"
 DENSE = "#555555"
 ABSENT = "#e9e9e9"
-"""Cells of a heat map that are no part of its colour scale."""
+"""Cells of a heat map that have no colour of its scale."""
 
 # M. Okabe and K. Ito, "Color universal design" (2008), without yellow, which fades on white.
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")

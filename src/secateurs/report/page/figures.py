@@ -46,9 +46,18 @@ def names_axis(title: str = "", **options: Any) -> dict[str, Any]:
     return axis(title, type="category", showgrid=False, ticks="", **options)
 
 
-def layout(x: Mapping[str, Any], y: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    """The layout of a figure with two axes; its legend is the page's own."""
-    return {
+def plotly_figure(
+    traces: Sequence[Mapping[str, Any]], x: Mapping[str, Any], y: Mapping[str, Any], **options: Any
+) -> dict[str, Any]:
+    """A figure with two axes, and without Plotly's legend, since the page has its own.
+
+    Args:
+        traces: What it shows, from `curve`, `band` and `heatmap`.
+        x: The horizontal axis, from `axis` or `names_axis`.
+        y: The vertical axis.
+        options: Anything else that Plotly takes in a layout.
+    """
+    layout = {
         "xaxis": dict(x),
         "yaxis": dict(y),
         "font": {"family": FONT, "size": 13, "color": INK},
@@ -65,6 +74,7 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **options: Any) -> dict[s
         "hovermode": "closest",
         **options,
     }
+    return {"data": list(traces), "layout": layout}
 
 
 def curve(

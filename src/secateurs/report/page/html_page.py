@@ -16,8 +16,8 @@ from secateurs.report.page.colours import DARK
 from secateurs.report.page.layer_charts import layer_charts, layer_tables
 from secateurs.report.page.page_parts import Chart, Section
 from secateurs.report.page.run_files import Run, read_run
-from secateurs.report.page.sections import ALONE, rows_sections
 from secateurs.report.plot import Axis
+from secateurs.report.row_kinds import ROW_KINDS, rows_sections
 
 SUFFIX = ".html"
 
@@ -71,12 +71,12 @@ def sections_of(runs: Sequence[Run], x: Axis = "achieved") -> list[Section]:
     groups: list[list[Run]] = []
     for kind in dict.fromkeys(run.kind for run in runs):
         own = [run for run in runs if run.kind is kind]
-        groups += [[run] for run in own] if kind in ALONE else [own]
+        groups += [[run] for run in own] if ROW_KINDS[kind].alone else [own]
     return [section for group in groups for section in _group_sections(group, x)]
 
 
 def _group_sections(runs: Sequence[Run], x: Axis) -> list[Section]:
-    """The sections of all rows of some runs; the last one has what lies beside the rows."""
+    """The sections of all rows of some runs; the last one also shows their other files."""
     *others, last = rows_sections([row for run in runs for row in run.rows], x)
     layers = [layer for run in runs for layer in run.layers]
     whole = replace(
@@ -124,7 +124,7 @@ def _usual_title(sections: Sequence[Section]) -> str:
 
 
 def _figure(chart: Chart) -> str:
-    """The figure as JSON that may stand in a script element."""
+    """The figure as JSON that is safe inside a script element."""
     text = json.dumps(chart.figure, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from secateurs.report.number_text import percent
 from secateurs.report.page.colours import DENSE, LINES
-from secateurs.report.page.figures import axis, heatmap, layout, names_axis, plain
-from secateurs.report.page.page_parts import Chart, Table, Toggle, number_cell, text_cell
-from secateurs.report.table import percent
+from secateurs.report.page.figures import axis, heatmap, names_axis, plain, plotly_figure
+from secateurs.report.page.page_parts import Chart, Table, Toggle, cell
 from secateurs.results import LayerRow
 
 _SETTING = ("model", "prune_type", "granularity", "scope", "score", "p_bern", "seed")
@@ -38,18 +38,19 @@ def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
     settings = _settings(rows)
     cells = [
         [
-            *([text_cell(name)] if len(settings) > 1 else []),
-            number_cell(round(100 * row.p_prune, 6)),
-            text_cell(row.layer),
-            number_cell(row.total, "{:,}"),
-            number_cell(row.kept, "{:,}"),
-            number_cell(100 * row.ratio, "{:.2f}"),
+            cell(name),
+            cell(round(100 * row.p_prune, 6)),
+            cell(row.layer),
+            cell(row.total, "{:,}"),
+            cell(row.kept, "{:,}"),
+            cell(100 * row.ratio, "{:.2f}"),
         ]
         for name, own in settings.items()
         for row in own
     ]
-    heads = ["setting"] * (len(settings) > 1) + ["asked %", "layer", "weights", "kept", "kept %"]
-    return [Table("Weights kept in each layer", heads, cells)]
+    heads = ["setting", "asked %", "layer", "weights", "kept", "kept %"]
+    table = Table("Weights kept in each layer", heads, cells)
+    return [table if len(settings) > 1 else table.without(["setting"])]
 
 
 def _distinct(rows: Sequence[LayerRow]) -> list[LayerRow]:
@@ -91,12 +92,12 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
     for view, own in enumerate(settings.values()):
         found = {(row.layer, row.p_prune): row for row in own}
         cells = [[found.get((name, ratio)) for ratio in ratios] for name in names]
-        said = [[f"{c.kept:,} of {c.total:,}" if c else "" for c in line] for line in cells]
+        said = [[f"{row.kept:,} of {row.total:,}" if row else "" for row in line] for line in cells]
         traces.append(
             heatmap(
                 [percent(ratio) for ratio in ratios],
                 names,
-                [[100 * cell.ratio if cell else None for cell in line] for line in cells],
+                [[100 * row.ratio if row else None for row in line] for line in cells],
                 shown="{:.0f}" if len(ratios) <= 12 else "",
                 hover=_KEPT,
                 hover_data=said,
@@ -110,13 +111,7 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
         f"full colour: all are kept.{_left_out(rows)}",
         f"Heat map of the ratio of weights that each of {len(names)} layers kept at {len(ratios)} "
         "ratios. The table of layers has the numbers.",
-        {
-            "data": traces,
-            "layout": layout(
-                names_axis("Ratio asked for"),
-                names_axis(autorange="reversed"),
-            ),
-        },
+        plotly_figure(traces, names_axis("Ratio asked for"), names_axis(autorange="reversed")),
         views=list(settings) if len(settings) > 1 else [],
         view_label="Setting",
         height=max(220, 110 + 26 * len(names)),
@@ -144,14 +139,12 @@ def _bars(rows: Sequence[LayerRow]) -> Chart:
         f"Weights kept in each layer, in percent.{_left_out(rows)}",
         f"Bars of the ratio of weights that each of {len(names)} layers kept, from "
         f"{min(kept):.1f}% to {max(kept):.1f}%.",
-        {
-            "data": [bars],
-            "layout": layout(
-                axis("Weights kept (%)", range=[0, 100]),
-                names_axis(autorange="reversed"),
-                margin={"l": 8, "r": 44, "t": 8, "b": 48},
-            ),
-        },
+        plotly_figure(
+            [bars],
+            axis("Weights kept (%)", range=[0, 100]),
+            names_axis(autorange="reversed"),
+            margin={"l": 8, "r": 44, "t": 8, "b": 48},
+        ),
         height=max(200, 90 + 28 * len(names)),
     )
 
@@ -181,15 +174,13 @@ def _histograms(rows: Sequence[LayerRow]) -> Chart:
         "Weights by absolute value: before any pruning, and those that were kept, after "
         f"retraining.{_left_out(rows)}",
         f"Histograms of the absolute weights of {len(names)} layers, dense and kept.",
-        {
-            "data": traces,
-            "layout": layout(
-                axis("Absolute value of the weight", rangemode="tozero", showgrid=False),
-                axis("Weights"),
-                barmode="overlay",
-                bargap=0,
-            ),
-        },
+        plotly_figure(
+            traces,
+            axis("Absolute value of the weight", rangemode="tozero", showgrid=False),
+            axis("Weights"),
+            barmode="overlay",
+            bargap=0,
+        ),
         [Toggle("dense", DENSE), Toggle("kept", LINES[0])],
         views=names,
         view_label="Layer",

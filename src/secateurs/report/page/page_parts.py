@@ -4,6 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from secateurs.report.number_text import interval_text
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -32,7 +34,7 @@ class Toggle:
 class Chart:
     """A figure of Plotly.
 
-    A trace belongs to the toggle and the view whose numbers stand in its ``meta``, as
+    A trace belongs to the toggle and the view whose numbers are in its ``meta``, such as
     ``{"toggle": 0, "view": 1}``; a trace without one of the two does not depend on it.
 
     Attributes:
@@ -140,16 +142,18 @@ class Section:
     details: Sequence[Details] = ()
 
 
-def text_cell(text: object) -> TableCell:
-    """A cell of text."""
-    return TableCell(str(text))
+def cell(value: str | float | None, shown: str = "{:g}") -> TableCell:
+    """A cell of a table; an empty one for None.
 
-
-def number_cell(number: float | None, shown: str = "{:g}") -> TableCell:
-    """A cell with a number; an empty one where there is none."""
-    return TableCell("") if number is None else TableCell(shown.format(number), float(number))
+    Args:
+        value: A text, or a number.
+        shown: How Python writes a number.
+    """
+    if value is None or isinstance(value, str):
+        return TableCell(value or "")
+    return TableCell(shown.format(value), float(value))
 
 
 def interval_cell(low: float, high: float, shown: str = "{:.1f}") -> TableCell:
     """A cell with an interval, sorted by its lower end."""
-    return TableCell(f"{shown.format(low)} to {shown.format(high)}", low)
+    return TableCell(interval_text(low, high, shown), low)

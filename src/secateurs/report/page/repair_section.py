@@ -1,19 +1,10 @@
-"""The part of a page that shows a repair: what each stage came to."""
+"""The part of a page that shows a repair: agreement and accuracy after each stage."""
 
 from collections.abc import Sequence
 
 from secateurs.report.page.colours import line_colour
-from secateurs.report.page.figures import axis, layout, names_axis, plain
-from secateurs.report.page.page_parts import (
-    Chart,
-    Fact,
-    Section,
-    Table,
-    TableCell,
-    Toggle,
-    number_cell,
-    text_cell,
-)
+from secateurs.report.page.figures import axis, names_axis, plain, plotly_figure
+from secateurs.report.page.page_parts import Chart, Fact, Section, Table, TableCell, Toggle, cell
 from secateurs.report.repair_stages import RepairStage, describe_repair, measures_of, stages_of
 from secateurs.results import RepairRow
 
@@ -74,14 +65,7 @@ def _chart(stages: Sequence[RepairStage]) -> Chart:
         "images were scored.",
         f"Bars for {', '.join(names)}; agreement from {stages[0].agreement:.1f}% to "
         f"{stages[-1].agreement:.1f}%.",
-        {
-            "data": bars,
-            "layout": layout(
-                names_axis(),
-                axis("Images (%)", range=[0, 106]),
-                bargap=0.35,
-            ),
-        },
+        plotly_figure(bars, names_axis(), axis("Images (%)", range=[0, 106]), bargap=0.35),
         [Toggle(name, line_colour(number)) for number, name in enumerate(measures)],
         height=320,
     )
@@ -94,9 +78,9 @@ def _table(stages: Sequence[RepairStage]) -> Table:
 def stage_cells(stage: RepairStage) -> list[TableCell]:
     """The cells of a stage below `STAGE_HEADS`."""
     return [
-        text_cell(stage.name),
-        number_cell(stage.loss, "{:.3g}"),
-        number_cell(stage.agreement, "{:.1f}"),
-        number_cell(stage.top1, "{:.1f}"),
-        number_cell(stage.seconds, "{:.1f}"),
+        cell(stage.name),
+        cell(stage.loss, "{:.3g}"),
+        cell(stage.agreement, "{:.1f}"),
+        cell(stage.top1, "{:.1f}"),
+        cell(stage.seconds, "{:.1f}"),
     ]

@@ -1,23 +1,14 @@
-"""The part of a page that shows a training that prunes: accuracy over its epochs, and what came."""
+"""The part of a page that shows a training that prunes: its curves and its outcome."""
 
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from secateurs.errors import InvalidArgumentError
+from secateurs.report.number_text import interval_text, rounded_percent
 from secateurs.report.page.colours import DENSE, line_colour
-from secateurs.report.page.figures import axis, band, curve, layout
-from secateurs.report.page.page_parts import (
-    Chart,
-    Fact,
-    Section,
-    Table,
-    TableCell,
-    Toggle,
-    number_cell,
-    text_cell,
-)
-from secateurs.report.page.sweep_section import percent_of
+from secateurs.report.page.figures import axis, band, curve, plotly_figure
+from secateurs.report.page.page_parts import Chart, Fact, Section, Table, TableCell, Toggle, cell
 from secateurs.report.retrain_curves import describe_retrain
 from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, with_deviation
 from secateurs.results import RetrainRow, wilson_interval
@@ -104,8 +95,8 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
         "Validation accuracy of each epoch, and below it how many weights were pruned; "
         f"shaded: 95% interval.{' The lowest epochs lie below the axis.' * cut}",
         f"Curves of validation accuracy over {len(epochs)} epochs of {len(seeds)} seeds, ending at "
-        f"{ends.top1:.2f}% with {percent_of(ends.achieved)} of the weights pruned.",
-        {"data": traces, "layout": layout(across, upper, yaxis2=lower)},
+        f"{ends.top1:.2f}% with {rounded_percent(ends.achieved)} of the weights pruned.",
+        plotly_figure(traces, across, upper, yaxis2=lower),
         toggles,
         height=480,
     )
@@ -114,12 +105,13 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
 def _late(upper: dict[str, Any], epochs: Sequence[RetrainRow]) -> dict[str, Any]:
     """The axis, without what the first epochs give, which would squeeze the rest."""
     late = sorted(epochs, key=lambda row: row.top1)[len(epochs) // 10 :]
-    low, high = (100 * _interval(row)[end] for end, row in enumerate((late[0], late[-1])))
+    (low, _), (_, high) = _interval(late[0]), _interval(late[-1])
     return upper | {"range": [max(low - 1, 0), min(100.5, high + 1)]}
 
 
 def _interval(row: RetrainRow) -> tuple[float, float]:
-    return wilson_interval(row.correct, max(row.count, 1))
+    low, high = wilson_interval(row.correct, max(row.count, 1))
+    return 100 * low, 100 * high
 
 
 def _traces(
@@ -128,10 +120,9 @@ def _traces(
     if not rows:
         return []
     along = [float(offset + row.epoch) for row in rows]
-    ends = [_interval(row) for row in rows]
-    low, high = [100 * end[0] for end in ends], [100 * end[1] for end in ends]
+    low, high = zip(*map(_interval, rows), strict=True)
     said = [
-        [f"{percent_of(row.achieved)} pruned", f"{a:.1f} to {b:.1f}"]
+        [f"{rounded_percent(row.achieved)} pruned", interval_text(a, b)]
         for row, a, b in zip(rows, low, high, strict=True)
     ]
     meta = {"toggle": toggle}
@@ -153,16 +144,16 @@ def _table(rows: Sequence[RetrainRow]) -> Table:
     heads += ["pruned %", "kept", "seconds"]
     cells: list[list[TableCell]] = [
         [
-            number_cell(row.seed),
-            text_cell(row.phase),
-            number_cell(row.epoch),
-            text_cell(f"{row.count:,} ({row.split})"),
-            number_cell(row.top1, "{:.2f}"),
-            number_cell(row.loss, "{:.3f}"),
-            number_cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
-            number_cell(100 * row.achieved, "{:.2f}"),
-            number_cell(row.kept, "{:,}"),
-            number_cell(row.duration, "{:.1f}"),
+            cell(row.seed),
+            cell(row.phase),
+            cell(row.epoch),
+            cell(f"{row.count:,} ({row.split})"),
+            cell(row.top1, "{:.2f}"),
+            cell(row.loss, "{:.3f}"),
+            cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
+            cell(100 * row.achieved, "{:.2f}"),
+            cell(row.kept, "{:,}"),
+            cell(row.duration, "{:.1f}"),
         ]
         for row in rows
     ]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from secateurs.report.page.figures import heatmap, layout, names_axis
-from secateurs.report.page.page_parts import Chart, Section, Table, number_cell, text_cell
+from secateurs.report.number_text import percent
+from secateurs.report.page.figures import heatmap, names_axis, plotly_figure
+from secateurs.report.page.page_parts import Chart, Section, Table, cell
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
-from secateurs.report.table import percent
 from secateurs.results import SensitivityRow
 
 _HOVER = (
@@ -35,7 +35,7 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
     trace = heatmap(
         [percent(ratio) for ratio in ratios],
         layers,
-        [[cell.change if cell else None for cell in line] for line in cells],
+        [[row.change if row else None for row in line] for line in cells],
         shown="{:+.1f}",
         hover=_HOVER,
         hover_data=[[f"{c.lost} lost, {c.won} won" if c else "" for c in line] for line in cells],
@@ -43,13 +43,11 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
         most=most,
         scale="difference",
     )
-    across = names_axis("Ratio pruned")
-    down = names_axis(autorange="reversed")
     return Chart(
         "Change of top-1 in points where one layer alone is pruned.",
         f"Heat map of the change of top-1 for {len(layers)} layers at {len(ratios)} ratios. The "
         "table has the numbers.",
-        {"data": [trace], "layout": layout(across, down)},
+        plotly_figure([trace], names_axis("Ratio pruned"), names_axis(autorange="reversed")),
         height=max(220, 110 + 26 * len(layers)),
     )
 
@@ -58,14 +56,14 @@ def _table(rows: Sequence[SensitivityRow]) -> Table:
     heads = ["layer", "weights", "pruned %", "top-1 %", "change", "lost", "won", "divergence"]
     cells = [
         [
-            text_cell(row.layer),
-            number_cell(row.targets, "{:,}"),
-            number_cell(round(100 * row.p_prune, 6)),
-            number_cell(row.top1, "{:.2f}"),
-            number_cell(row.change, "{:+.2f}"),
-            number_cell(row.lost),
-            number_cell(row.won),
-            number_cell(row.divergence, "{:.2g}"),
+            cell(row.layer),
+            cell(row.targets, "{:,}"),
+            cell(round(100 * row.p_prune, 6)),
+            cell(row.top1, "{:.2f}"),
+            cell(row.change, "{:+.2f}"),
+            cell(row.lost),
+            cell(row.won),
+            cell(row.divergence, "{:.2g}"),
         ]
         for row in rows
     ]

@@ -3,16 +3,8 @@
 from collections.abc import Sequence
 
 from secateurs.report.page.colours import DENSE, line_colour
-from secateurs.report.page.figures import axis, curve, layout
-from secateurs.report.page.page_parts import (
-    Chart,
-    Section,
-    Table,
-    TableCell,
-    Toggle,
-    number_cell,
-    text_cell,
-)
+from secateurs.report.page.figures import axis, curve, plotly_figure
+from secateurs.report.page.page_parts import Chart, Section, Table, TableCell, Toggle, cell
 from secateurs.report.speed_table import break_even_lines, counted, rate_text, settings_of
 from secateurs.results import SpeedRow
 
@@ -54,13 +46,11 @@ def _chart(rows: Sequence[SpeedRow]) -> Chart:
     return Chart(
         "Times as fast as dense against the weights that are zero; dashed: dense.",
         f"Curves of the gain in speed of {len(toggles)} settings. The table has the numbers.",
-        {
-            "data": traces,
-            "layout": layout(
-                axis("Weights that are zero (%)", range=[0, 100]),
-                axis("Times as fast as dense", rangemode="tozero"),
-            ),
-        },
+        plotly_figure(
+            traces,
+            axis("Weights that are zero (%)", range=[0, 100]),
+            axis("Times as fast as dense", rangemode="tozero"),
+        ),
         toggles,
     )
 
@@ -69,13 +59,13 @@ def _table(rows: Sequence[SpeedRow]) -> Table:
     heads = ["model", "batch", "threads", "zeros %", "dense, images/s", "accelerated", "gain"]
     cells = [
         [
-            text_cell(row.model),
-            number_cell(row.batch_size),
-            number_cell(row.threads),
-            number_cell(100 * row.achieved, "{:.1f}"),
+            cell(row.model),
+            cell(row.batch_size),
+            cell(row.threads),
+            cell(100 * row.achieved, "{:.1f}"),
             TableCell(rate_text(row.dense_rate), row.dense_rate),
             TableCell(rate_text(row.rate), row.rate),
-            number_cell(row.speedup, "{:.2f}"),
+            cell(row.speedup, "{:.2f}"),
         ]
         for row in rows
     ]

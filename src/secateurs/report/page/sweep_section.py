@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from secateurs.report.number_text import accuracy, interval_text, percent, rounded_percent
 from secateurs.report.page.colours import DENSE, is_dashed, line_colour
-from secateurs.report.page.figures import axis, band, curve, layout
+from secateurs.report.page.figures import axis, band, curve, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -12,13 +13,11 @@ from secateurs.report.page.page_parts import (
     Table,
     TableCell,
     Toggle,
+    cell,
     interval_cell,
-    number_cell,
-    text_cell,
 )
 from secateurs.report.plot import AXES, Axis
 from secateurs.report.series import Series, describe, split_series
-from secateurs.report.table import accuracy, percent
 from secateurs.results import Row
 
 _POINT = 1.0
@@ -61,13 +60,13 @@ def _headline(every: Sequence[Series]) -> str:
     if not ratio:
         least = min(row.achieved for one in compared for row in one.rows if row.p_prune > 0)
         return (
-            f"Already with {percent_of(least)} of the weights pruned, top-1 falls by a point or "
-            "more."
+            f"Already with {rounded_percent(least)} of the weights pruned, top-1 falls by a point "
+            "or more."
         )
     several = f" ({best.label})" if len(every) > 1 else ""
     return (
-        f"{percent_of(ratio)} of the weights of {best.model} pruned, and top-1 less than one point "
-        f"below the dense network's{several}."
+        f"{rounded_percent(ratio)} of the weights of {best.model} pruned, and top-1 less than one "
+        f"point below the dense network's{several}."
     )
 
 
@@ -85,11 +84,6 @@ def _kept_up_to(series: Series) -> float:
     return reached
 
 
-def percent_of(ratio: float) -> str:
-    """A measured ratio as a percentage: 0.2999 is "30%", 0.9167 is "91.7%"."""
-    return f"{100 * ratio:.1f}".removesuffix(".0") + "%"
-
-
 def _facts(every: Sequence[Series]) -> list[Fact]:
     """The dense accuracy and how far each series goes; of several models, the best series each."""
     scored = sorted((one for one in every if one.dense), key=_kept_up_to, reverse=True)
@@ -102,7 +96,7 @@ def _facts(every: Sequence[Series]) -> list[Fact]:
         return [Fact(f"{denses[scored[0].dense_label]}%", said), *within]
     return [
         Fact(
-            percent_of(_kept_up_to(series)),
+            rounded_percent(_kept_up_to(series)),
             f"pruned within one point of {denses[model]}%: {series.label}",
         )
         for model, series in list(reversed(best.items()))[:_FACTS]
@@ -113,11 +107,11 @@ def _within(series: Series) -> Fact:
     ratio = _kept_up_to(series)
     if not ratio:
         return Fact("none", f"of the ratios stays within one point: {series.label}")
-    return Fact(percent_of(ratio), f"pruned within one point: {series.label}")
+    return Fact(rounded_percent(ratio), f"pruned within one point: {series.label}")
 
 
 def _interval(row: Row) -> str:
-    return f"95% interval {row.top1_low:.1f} to {row.top1_high:.1f}"
+    return f"95% interval {interval_text(row.top1_low, row.top1_high)}"
 
 
 def _chart(every: Sequence[Series], x: Axis) -> Chart:
@@ -160,10 +154,7 @@ def _chart(every: Sequence[Series], x: Axis) -> Chart:
                     line={"color": DENSE, "width": 1.2, "dash": "dash"},
                 )
             )
-    figure = {
-        "data": traces,
-        "layout": layout(axis(AXES[x], rangemode="tozero"), axis("Top-1 accuracy (%)")),
-    }
+    figure = plotly_figure(traces, axis(AXES[x], rangemode="tozero"), axis("Top-1 accuracy (%)"))
     said = "; ".join(
         f"{series.label}: top-1 from {accuracy(series.rows[0])}% to {accuracy(series.rows[-1])}%"
         for series in every
@@ -181,7 +172,7 @@ def _hover_data(row: Row, series: Series) -> list[str]:
     if series.dense and row is not series.dense:
         change = f"{row.top1 - series.dense.top1:+.1f} points to dense"
     return [
-        percent_of(row.achieved),
+        rounded_percent(row.achieved),
         percent(row.p_prune),
         accuracy(row),
         _interval(row),
@@ -190,10 +181,9 @@ def _hover_data(row: Row, series: Series) -> list[str]:
 
 
 def _table(every: Sequence[Series]) -> Table:
-    draws = any(row.draws > 1 for series in every for row in series.rows)
     named = ("granularity", "scope", "score")
     heads = ["model", *named, "setting", "asked %", "pruned %", "top-1 %"]
-    heads += ["95% interval", *(["std"] if draws else []), "change", "top-5 %", "loss", "images/s"]
+    heads += ["95% interval", "std", "change", "top-5 %", "loss", "images/s"]
     rows: list[list[TableCell]] = []
     for series in every:
         setting = [text for name, text in series.method.items() if name not in named]
@@ -202,18 +192,18 @@ def _table(every: Sequence[Series]) -> Table:
             change = row.top1 - series.dense.top1 if series.dense and own else None
             rows.append(
                 [
-                    text_cell(series.dense_label),
-                    *(text_cell(getattr(row, name) if own else "") for name in named),
-                    text_cell(", ".join(setting) if own else ""),
-                    number_cell(round(100 * row.p_prune, 6)),
-                    number_cell(100 * row.achieved, "{:.1f}"),
+                    cell(series.dense_label),
+                    *(cell(getattr(row, name) if own else "") for name in named),
+                    cell(", ".join(setting) if own else ""),
+                    cell(round(100 * row.p_prune, 6)),
+                    cell(100 * row.achieved, "{:.1f}"),
                     TableCell(accuracy(row), row.top1),
                     interval_cell(row.top1_low, row.top1_high),
-                    *([number_cell(row.top1_std, "{:.2f}")] if draws else []),
-                    number_cell(change, "{:+.1f}"),
-                    number_cell(row.top5, "{:.1f}"),
-                    number_cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
-                    number_cell(row.infer_samples_per_sec, "{:,.0f}"),
+                    cell(row.top1_std, "{:.2f}"),
+                    cell(change, "{:+.1f}"),
+                    cell(row.top5, "{:.1f}"),
+                    cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
+                    cell(row.infer_samples_per_sec, "{:,.0f}"),
                 ]
             )
     table = Table(
@@ -222,13 +212,14 @@ def _table(every: Sequence[Series]) -> Table:
         _without_repeats(rows),
         "Change: points of top-1 to the dense network. Images a second while it was measured.",
     )
-    shown = {name for series in every for name in (*series.dense_names, *series.method)}
-    texts = {
-        "model": any(s.dense_names for s in every),
+    varying = {name for series in every for name in series.method}
+    used = {
+        "model": any(series.dense_names for series in every),
+        **{name: name in varying for name in named},
         "setting": any(row[4].text for row in rows),
+        "std": any(row.draws > 1 for series in every for row in series.rows),
     }
-    without = [name for name in named if name not in shown]
-    return table.without([*without, *(name for name, any_ in texts.items() if not any_)])
+    return table.without([head for head, is_used in used.items() if not is_used])
 
 
 def _without_repeats(rows: Sequence[list[TableCell]]) -> list[list[TableCell]]:

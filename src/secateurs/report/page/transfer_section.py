@@ -6,7 +6,8 @@ from typing import Any
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import describe_benchmark, part_title, split_benchmarks
-from secateurs.report.page.figures import axis, band, curve, heatmap, layout, names_axis
+from secateurs.report.number_text import interval_text, p_text
+from secateurs.report.page.figures import axis, band, curve, heatmap, names_axis, plotly_figure
 from secateurs.report.page.page_parts import (
     Chart,
     Fact,
@@ -14,12 +15,10 @@ from secateurs.report.page.page_parts import (
     Table,
     TableCell,
     Toggle,
+    cell,
     interval_cell,
-    number_cell,
-    text_cell,
 )
-from secateurs.report.table import p_text
-from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal, VariantRows
+from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal
 from secateurs.report.transfer_panels import curve_panels
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
@@ -72,42 +71,29 @@ def _findings(benchmark: BenchmarkRows) -> tuple[str, list[Fact]]:
     if not found:
         return "No variant is finished on all hold-outs yet.", []
     line, best = max(pruned or found, key=lambda pair: pair[1].value)
-    facts = [Fact(f"{best.value:.1f}%", f"{outcome} success of {_name(benchmark, line)}")]
+    name = f"{line.label} ({benchmark.surrogates_text(line.surrogates)})"
+    facts = [Fact(f"{best.value:.1f}%", f"{outcome} success of {name}")]
     plain = benchmark.baseline(line)
     dense = benchmark.mean(plain, outcome) if plain else None
     if dense:
         facts.append(Fact(f"{dense.value:.1f}%", f"{outcome} success of plain surrogates"))
     versus = compared.get(benchmark.lines.index(line))
+    fools = f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images"
     if versus is None:
-        return (
-            f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images.",
-            facts,
-        )
+        return f"{fools}.", facts
     (one, p) = versus
-    facts.append(
-        Fact(f"{one.difference:+.1f}", f"points, 95% interval {_signed(one)}, p {p_text(p)}")
-    )
+    interval = interval_text(one.low, one.high, "{:+.1f}")
+    facts.append(Fact(f"{one.difference:+.1f}", f"points, 95% interval {interval}, p {p_text(p)}"))
     word = "more" if one.difference >= 0 else "less"
     sure = "" if p < 0.05 else ", which may be chance"
     than = f"{abs(one.difference):.1f} points {word} than plain surrogates{sure}"
     if than.startswith("0.0"):
         than = "as often as plain surrogates"
-    return (
-        f"{line.label} fools the {benchmark.measured} in {best.value:.1f}% of the images, {than}.",
-        facts,
-    )
-
-
-def _name(benchmark: BenchmarkRows, line: VariantRows) -> str:
-    return f"{line.label} ({benchmark.surrogates_text(line.surrogates)})"
-
-
-def _signed(one: Comparison) -> str:
-    return f"{one.low:+.1f} to {one.high:+.1f}"
+    return f"{fools}, {than}.", facts
 
 
 def _interval(one: Estimate) -> str:
-    return f"95% interval {one.low:.1f} to {one.high:.1f}"
+    return f"95% interval {interval_text(one.low, one.high)}"
 
 
 def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
@@ -122,7 +108,7 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     for label in labels:
         own = {line.surrogates: line for line in lines if line.label == label}
         cells = [
-            [_cell(benchmark, own.get(group), target, outcome) for target in benchmark.targets]
+            [benchmark.cell(own.get(group), target, outcome) for target in benchmark.targets]
             for group in groups
         ]
         meta = {"view": len(views)}
@@ -141,7 +127,8 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
                     )
                 )  # fmt: skip
         more = [
-            [_more(benchmark, own.get(g), t, outcome) for t in benchmark.targets] for g in groups
+            [benchmark.more_than_plain(own.get(g), t, outcome) for t in benchmark.targets]
+            for g in groups
         ]
         found = [abs(value) for row in more for value in row if value is not None]
         if found:
@@ -153,14 +140,12 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
                 )
             )  # fmt: skip
             views.append(f"{label}: points more than plain")
-    figure = {
-        "data": traces,
-        "layout": layout(
-            names_axis(side="top"),
-            names_axis(autorange="reversed"),
-            margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        ),
-    }
+    figure = plotly_figure(
+        traces,
+        names_axis(side="top"),
+        names_axis(autorange="reversed"),
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+    )
     white = any(row.role == WHITE for row in benchmark.rows)
     note = " Grey, in parentheses: white-box, the dense surrogate itself." if white else ""
     return Chart(
@@ -175,22 +160,6 @@ def _heatmap(benchmark: BenchmarkRows, outcome: Goal) -> Chart:
     )
 
 
-def _cell(
-    benchmark: BenchmarkRows, line: VariantRows | None, target: str, outcome: Goal
-) -> tuple[Estimate, str] | None:
-    return benchmark.cell(line, target, outcome) if line else None
-
-
-def _more(
-    benchmark: BenchmarkRows, line: VariantRows | None, target: str, outcome: Goal
-) -> float | None:
-    """Points more than plain on one target; None without both."""
-    plain = benchmark.baseline(line) if line else None
-    own = _cell(benchmark, line, target, outcome)
-    other = _cell(benchmark, plain, target, outcome)
-    return own[0].value - other[0].value if own and other else None
-
-
 def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
     try:
         panels = curve_panels(benchmark, outcome)
@@ -199,37 +168,35 @@ def _curves(benchmark: BenchmarkRows, outcome: Goal) -> Chart | None:
     if len(benchmark.steps) < 2:
         return None
     labels = list(dict.fromkeys(name for panel in panels for name, _, _ in panel.curves))
-    looks = {name: look for panel in panels for name, look, _ in panel.curves}
+    styles = {name: style for panel in panels for name, style, _ in panel.curves}
     toggles = [
-        Toggle(label, looks[label].colour.lower(), looks[label].dash != "-") for label in labels
+        Toggle(label, styles[label].colour.lower(), styles[label].dash != "-") for label in labels
     ]
     traces: list[dict[str, Any]] = []
     for number, panel in enumerate(panels):
-        for name, look, points in panel.curves:
+        for name, style, points in panel.curves:
             steps = [float(step) for step, _ in points]
             values, low, high = zip(*(ends for _, ends in points), strict=True)
             meta = {"view": number, "toggle": labels.index(name)}
-            said = [[f"{a:.1f} to {b:.1f}"] for a, b in zip(low, high, strict=True)]
-            colour = look.colour.lower()
+            said = [[interval_text(a, b)] for a, b in zip(low, high, strict=True)]
+            colour = style.colour.lower()
             traces.append(band(steps, low, high, colour, meta=meta))
             traces.append(
                 curve(
                     name, steps, values, colour, hover=_CURVE_HOVER, hover_data=said, meta=meta,
-                    dashed=look.dash != "-",
+                    dashed=style.dash != "-",
                 )
             )  # fmt: skip
     return Chart(
         f"{outcome.capitalize()} success against the steps of the attack; shaded: 95% interval "
         "over images.",
         f"Curves of {outcome} success against steps for {', '.join(labels)}.",
-        {
-            "data": traces,
-            "layout": layout(
-                # no ticks between steps
-                axis("Step of the attack", rangemode="tozero", nticks=min(benchmark.steps[-1], 10)),
-                axis(f"{outcome.capitalize()} success (%)", rangemode="tozero"),
-            ),
-        },
+        plotly_figure(
+            traces,
+            # no ticks between steps
+            axis("Step of the attack", rangemode="tozero", nticks=min(benchmark.steps[-1], 10)),
+            axis(f"{outcome.capitalize()} success (%)", rangemode="tozero"),
+        ),
         toggles,
         views=[" ".join(panel.title) for panel in panels],
         view_label="Networks",
@@ -245,14 +212,13 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
     for number, line in enumerate(benchmark.lines):
         mean = benchmark.mean(line, outcome)
         names = benchmark.surrogates_text(line.surrogates) or "no surrogate"
-        cells = [text_cell(names), text_cell(line.label), *_estimate(mean)]
+        cells = [cell(names), cell(line.label), *_estimate(mean)]
         if compared:
             cells += _versus(compared.get(number))
         for target in benchmark.targets:
-            cell = benchmark.cell(line, target, outcome)
-            white = bool(cell) and cell[1] == WHITE
-            shown = "({:.1f})" if white else "{:.1f}"
-            cells.append(number_cell(cell[0].value if cell else None, shown))
+            found = benchmark.cell(line, target, outcome)
+            shown = "({:.1f})" if found and found[1] == WHITE else "{:.1f}"
+            cells.append(cell(found[0].value if found else None, shown))
         rows.append(cells)
     note = "95% intervals over images, seeds averaged in an image."
     if compared:
@@ -262,16 +228,16 @@ def _table(benchmark: BenchmarkRows, outcome: Goal) -> Table:
 
 def _estimate(one: Estimate | None) -> list[TableCell]:
     if one is None:
-        return [text_cell("")] * 2
-    return [number_cell(one.value, "{:.1f}"), interval_cell(one.low, one.high)]
+        return [cell("")] * 2
+    return [cell(one.value, "{:.1f}"), interval_cell(one.low, one.high)]
 
 
 def _versus(found: tuple[Comparison, float] | None) -> list[TableCell]:
     if found is None:
-        return [text_cell("")] * 3
+        return [cell("")] * 3
     one, p = found
     return [
-        number_cell(one.difference, "{:+.1f}"),
+        cell(one.difference, "{:+.1f}"),
         interval_cell(one.low, one.high, "{:+.1f}"),
         TableCell(p_text(p), p),
     ]

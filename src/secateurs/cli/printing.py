@@ -1,4 +1,4 @@
-"""How much a command says, and who else is told of its rows."""
+"""How much a command prints, and the trackers that log its rows."""
 
 import os
 import sys
@@ -26,8 +26,8 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 @panel("What is said", 7)
 @dataclass(frozen=True, kw_only=True)
-class Telling:
-    """How much is said, and to whom.
+class Printing:
+    """How much is printed, and which trackers log the rows.
 
     Args:
         quiet: Say nothing on stderr but warnings and errors.
@@ -41,30 +41,30 @@ class Telling:
     log_to: Several[Tracker] = ()
 
 
-def told(command: RunCommand, telling: Telling, work: Work) -> Work:
-    """Work that says as much as was asked for, and whose folder gets its command.
+def as_asked(command: RunCommand, printing: Printing, work: Work) -> Work:
+    """The work, printing as much as was asked for, with the command kept in its folder.
 
-    A retraining logs its rows itself, as soon as they are there.
+    The rows of a retraining are logged by the work itself, after each epoch.
 
     Args:
         command: The command.
-        telling: What was asked for.
+        printing: What was asked for.
         work: Returns the folder of its results, or None where another rank reports.
     """
 
     def run(**options: Any) -> Path | None:
         with ExitStack() as stack:
             stack.enter_context(running(command))
-            if telling.quiet:
+            if printing.quiet:
                 stack.enter_context(silence())
-            if telling.json:
+            if printing.json:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(redirect_stdout(nowhere if telling.quiet else sys.stderr))
-            check_trackers(telling.log_to)
+                stack.enter_context(redirect_stdout(nowhere if printing.quiet else sys.stderr))
+            check_trackers(printing.log_to)
             folder = work(**options)
             if folder is not None and command.name != "retrain":
-                log_folder(folder, telling.log_to)
-        if folder is not None and telling.json:
+                log_folder(folder, printing.log_to)
+        if folder is not None and printing.json:
             from secateurs.cli.json_summary import summary_line
 
             with Stdout("the summary", written=True) as stdout:
