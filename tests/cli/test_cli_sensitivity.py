@@ -61,7 +61,14 @@ def test_layers_are_measured_as_a_repair_leaves_them(run: Run) -> None:
     other = run(*asked, *given, "-o", "others")
     assert "30 images of digits (test)" in " ".join(other.out.split())
     assert "20 images of digits" in " ".join(other.out.split())
-    assert "is for --repair" in run(*asked, "--calibration", "digits").complaint
+    wanda = (*asked, "--score", "wanda", "-o", "wanda")
+    assert "15 images of digits (test)" in " ".join(run(*wanda).out.split())
+    given = ("--calibration", "digits", "--calibration-images", 20, "--overwrite")
+    assert "30 images of digits (test)" in " ".join(run(*wanda, *given).out.split())
+    rows = [json.loads(line) for line in Path("wanda/results.jsonl").read_text().splitlines()]
+    assert {(row["calibration"], row["calibration_count"]) for row in rows} == {("digits", 20)}
+    for command in (asked, ("budget", "--limit", 30)):
+        assert "belongs to a repair" in run(*command, "--calibration", "digits").complaint
     assert "distill" in run(*asked, "--repair", "distill").complaint
     assert "another" in run(*asked, "--repair", "channels", "-o", "halves").complaint
 

@@ -118,7 +118,7 @@ class BudgetNetworks:
 
     def _prune(self, network: TriedNetwork) -> None:
         global_prune(self.model, network.p_prune, **self._options)
-        if self._images is None:
+        if self._images is None or not self._steps:
             return
         values = self._kept.get(network.key)
         if values is None:
