@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
+from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs._validation import check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
@@ -244,8 +245,8 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
         return
     shown = 100 * -math.expm1(math.log(level) / max(count, 1))
     raise InvalidArgumentError(
-        f"{count} images cannot show a drop below {100 * margin:g} points, even if none flips: "
-        f"that needs {least:,} images; or write ",
+        f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} points, even if "
+        f"none flips: that needs {counted(least, 'image')}; or write ",
         Argument("max_drop", math.ceil(10 * shown) / 10),
         ", or a lower ",
         Argument("confidence"),

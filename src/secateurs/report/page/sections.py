@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs.report.page.budget_section import budget_section
 from secateurs.report.page.page_parts import Section, Table, text_cell
 from secateurs.report.page.repair_section import repair_section
@@ -55,4 +55,6 @@ def _all_columns(rows: Sequence[Record]) -> Section:
     columns = type(rows[0]).columns()
     cells = [[text_cell(printable(str(getattr(row, name)))) for name in columns] for row in rows]
     kind = rows[0].KIND
-    return Section(f"Rows of a {kind}", f"{len(rows):,} rows.", tables=[Table("", columns, cells)])
+    return Section(
+        f"Rows of a {kind}", f"{counted(len(rows), 'row')}.", tables=[Table("", columns, cells)]
+    )

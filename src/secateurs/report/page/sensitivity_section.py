@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from secateurs._io.text import counted
 from secateurs.report.page.figures import heatmap, layout, names_axis
 from secateurs.report.page.page_parts import Chart, Section, Table, number_cell, text_cell
 from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
@@ -47,8 +48,8 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
     down = names_axis(autorange="reversed")
     return Chart(
         "Change of top-1 in points where one layer alone is pruned.",
-        f"Heat map of the change of top-1 for {len(layers)} layers at {len(ratios)} ratios. The "
-        "table has the numbers.",
+        f"Heat map of the change of top-1 for {counted(len(layers), 'layer')} at "
+        f"{counted(len(ratios), 'ratio')}. The table has the numbers.",
         {"data": [trace], "layout": layout(across, down)},
         height=max(220, 110 + 26 * len(layers)),
     )
