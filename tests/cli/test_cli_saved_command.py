@@ -53,7 +53,7 @@ def test_only_the_same_run_goes_where_it_went(
     typed: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write(Path("run"), "--p-prune", "0", "0.5", "-oout", "--overwrite", "--amp")
+    write(Path("run"), "--p-prune", "0", "0.5", "-oout", "--overwrite", "--amp", "--json")
     assert expand(typed.split(), NAMES) == meant.split()
 
 

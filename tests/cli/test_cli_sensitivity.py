@@ -61,7 +61,14 @@ def test_layers_are_measured_as_a_repair_leaves_them(run: Run) -> None:
     other = run(*asked, *given, "-o", "others")
     assert "30 images of digits (test)" in " ".join(other.out.split())
     assert "20 images of digits" in " ".join(other.out.split())
-    assert "is for --repair" in run(*asked, "--calibration", "digits").complaint
+    wanda = (*asked, "--score", "wanda", "-o", "wanda")
+    assert "15 images of digits (test)" in " ".join(run(*wanda).out.split())
+    given = ("--calibration", "digits", "--calibration-images", 20, "--overwrite")
+    assert "30 images of digits (test)" in " ".join(run(*wanda, *given).out.split())
+    rows = [json.loads(line) for line in Path("wanda/results.jsonl").read_text().splitlines()]
+    assert {(row["calibration"], row["calibration_count"]) for row in rows} == {("digits", 20)}
+    for command in (asked, ("budget", "--limit", 30)):
+        assert "belongs to a repair" in run(*command, "--calibration", "digits").complaint
     assert "distill" in run(*asked, "--repair", "distill").complaint
     assert "another" in run(*asked, "--repair", "channels", "-o", "halves").complaint
 
@@ -84,6 +91,8 @@ def test_a_budget_writes_its_network_and_its_evidence(run: Run) -> None:
     assert logged == sorted(tried) and len(tried) > 3
     again = run("budget", "--config", "b", "--json", "--quiet", "-o", "b")
     assert again.err == "" and json.loads(again.out)["rows"] == [said]
+    kept = json.loads(Path("b/command.json").read_text())["options"]
+    assert "--log-to" in kept and not {"--json", "--quiet"} & {*kept}
     assert "needs 492 images" in run("budget", "--limit", 300).complaint
     repair = ("budget", "-d", "pictures", "--repair", "batchnorm")
     assert "--calibration DIR" in run(*repair).complaint

@@ -14,6 +14,7 @@ import secateurs as sc
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Budget, Look, budget
 from secateurs.evaluation.paired_drop import claims
+from secateurs.results import BudgetRow, Results
 
 LEVEL = 0.05 / 7
 
@@ -70,6 +71,38 @@ def test_a_repair_learns_from_the_calibration_images() -> None:
         assert torch.equal(model.state_dict()[name], tensor)
 
 
+def test_scores_that_read_inputs_get_those_of_the_calibration_images(tmp_path: Path) -> None:
+    model, calibration = network(), torch.randn(64, 1, 8, 8)
+    best = budget(
+        model, loader(Images(200), batch_size=50), 10.0, score="wanda", calibration=calibration,
+        progress=False, output=tmp_path,
+    )  # fmt: skip
+    other = network().eval()
+    with sc.repair.observed_inputs(other, calibration):
+        expected = sc.global_prune(other, best.p_prune, score="wanda")
+    assert best.p_prune > 0 and torch.equal(model.head.weight, expected.head.weight)
+    with pytest.raises(InvalidArgumentError, match="inputs"):  # they were taken away again
+        sc.select(model, 0.5, score="wanda")
+
+
+def test_the_folder_is_locked_until_the_rows_are_written(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def magnitude(target: Any) -> torch.Tensor:
+        try:
+            with Results(tmp_path, BudgetRow) as others:
+                others.open({})
+        except (sc.FailureError, InvalidArgumentError) as error:
+            seen.append(str(error))
+        return target.weight.abs()
+
+    budget(
+        network(), loader(Images(200), batch_size=50), 30.0, score=magnitude, output=tmp_path,
+        overwrite=True, progress=False,
+    )  # fmt: skip
+    assert len(seen) > 10 and all("another run is writing" in each for each in seen)
+
+
 def test_too_few_images_are_refused_with_their_number() -> None:
     images = Images(60)
     with pytest.raises(
@@ -99,7 +132,8 @@ def test_after_a_kill_the_same_call_goes_on_to_the_same_result(
     tmp_path: Path, repair: list[str]
 ) -> None:
     asked: dict[str, Any] = {"repair": repair, "progress": False, "save_every": 0.0}
-    asked["calibration"] = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    if repair:
+        asked["calibration"] = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     whole, reads = network(), list[int]()
     plain = budget(network(), loader(Images(200), 50), 10.0, **asked)
     images, folder = Images(200), tmp_path / "run"

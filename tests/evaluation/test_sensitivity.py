@@ -9,7 +9,7 @@ from small_nets import Images, Stop, Stopping, loader, network
 
 import secateurs as sc
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation import Provenance, sensitivity
+from secateurs.evaluation import Provenance, budget, sensitivity, sweep
 from secateurs.results import SensitivityRow, read_sensitivity_rows
 
 QUICK: dict[str, Any] = {
@@ -105,10 +105,11 @@ def test_repairs_of_an_interrupted_run_are_not_made_again(tmp_path: Path) -> Non
         sensitivity(network(), loader(), output=tmp_path, calibration=-calibration, **repair)
 
 
-@pytest.mark.parametrize("options", [{"repair": ("channels",)}, {"overwrite": True}])
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}])
 def test_no_repair_of_an_interrupted_run_is_left(tmp_path: Path, options: dict[str, Any]) -> None:
-    given: dict[str, Any] = {**QUICK, "calibration": Images().pixels[:8], "output": tmp_path}
-    sensitivity(network(), loader(), **given, repair="channels")
+    given: dict[str, Any] = {**QUICK, "repair": "channels", "output": tmp_path}
+    given["calibration"] = Images().pixels[:8]
+    sensitivity(network(), loader(), **given)
     left = tmp_path / "repaired-0123456789abcdef.safetensors"
     left.write_bytes(b"of a run that was killed after its rows were written")
     sensitivity(network(), loader(), **given, **options)
@@ -120,6 +121,25 @@ def test_a_pruned_model_is_measured_from_its_originals_and_stays_pruned() -> Non
     rows = sensitivity(model, loader(), **QUICK)
     assert same(rows) == same(sensitivity(network(), loader(), **QUICK))
     assert sc.sparsity(model).ratio == pytest.approx(0.3, abs=0.01) and model.training
+
+
+def test_scores_that_read_inputs_get_those_of_the_calibration_images() -> None:
+    calibration = torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(8))
+    given: dict[str, Any] = {"score": "wanda"} | QUICK
+    rows = sensitivity(network(), loader(), calibration=calibration, **given)
+    model = network().eval()
+    with sc.repair.observed_inputs(model, calibration):
+        again = sensitivity(model, loader(), **given)
+    assert [(row.layer, row.achieved, row.loss) for row in rows] == [
+        (row.layer, row.achieved, row.loss) for row in again
+    ]
+    assert {row.calibration_count for row in rows} == {30}
+
+
+@pytest.mark.parametrize("measure", [sensitivity, sweep, budget])
+def test_calibration_images_that_nothing_uses_are_refused(measure: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^calibration belongs to a repair"):
+        measure(network(), loader(), calibration=Images().pixels)
 
 
 @pytest.mark.parametrize("ratios", [[], [0.0], [1.5]])

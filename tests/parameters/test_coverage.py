@@ -320,7 +320,7 @@ def test_sparsity_tells_the_coverage() -> None:
     assert counted.coverage == 16 / 212
     assert counted.overall == 8 / 212
     assert repr(counted) == (
-        "Sparsity(ratio=0.5, zeros=8 of 16 in 1 parameters, overall=0.03774 of the model's 212)"
+        "Sparsity(ratio=0.5, zeros=8 of 16 in 1 parameter, overall=0.03774 of the model's 212)"
     )
     assert str(counted).splitlines()[-1].split() == ["whole", "model", "8", "212", "3.77%"]
     masks = sc.select(model, 0.5, include="fc").draw().table

@@ -243,6 +243,19 @@ def test_options_out_of_range(option: dict[str, Any]) -> None:
         sc.repair(pruned_network(), images(), **option)
 
 
+@pytest.mark.parametrize("damping", [1e-300, 1e308])
+@pytest.mark.parametrize("step", ["reconstruct", "sparsegpt"])
+@pytest.mark.filterwarnings("ignore::secateurs.RepairWarning")
+def test_a_damping_beyond_what_can_be_computed(step: str, damping: float) -> None:
+    model = pruned_network()
+    before = snapshot(model)
+    with pytest.raises(
+        sc.FailureError, match=r"cannot be solved for with damping=.* damping=0\.1$"
+    ):
+        sc.repair(model, 1e3 * images(5), [step], damping=damping)
+    assert_same(snapshot(model), before)
+
+
 def test_a_failure_half_way_undoes_what_was_done() -> None:
     model = pruned_network()
     before = snapshot(model)

@@ -48,7 +48,8 @@ def net() -> nn.Module:
 
 def _rows(model: nn.Module, **options: Any) -> list[SensitivityRow]:
     loader = [(_images(40), torch.zeros(40, dtype=torch.long))]
-    found = {"ratios": [0.5, 0.8], "calibration": _images(48), "progress": False, **options}
+    calibration = _images(48) if "repair" in options else None
+    found = {"ratios": [0.5, 0.8], "calibration": calibration, "progress": False, **options}
     return sc.sensitivity(model, loader, **found)
 
 

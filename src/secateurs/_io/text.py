@@ -72,6 +72,21 @@ def quoted(value: object, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun.
+
+    Args:
+        number: How many.
+        noun: In the singular.
+        plural: Default the noun with an s.
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "image"), counted(0, "class", "classes")
+        ('1 image', '2,000 images', '0 classes')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def listed(names: Iterable[str], shown: int = 3) -> str:
     """The first names, joined by commas, and how many more there are."""
     every = list(names)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 
 
@@ -87,8 +88,8 @@ def check_logits(logits: Tensor, rows: int, highest: int, others: int) -> None:
     """
     if len(logits) != rows:
         raise InvalidArgumentError(
-            f"a member returned {len(logits)} rows of logits for {rows} images: "
-            "it must return one row an image"
+            f"a member returned {counted(len(logits), 'row')} of logits for "
+            f"{counted(rows, 'image')}: it must return one row an image"
         )
     count = logits.shape[1]
     if count != others:

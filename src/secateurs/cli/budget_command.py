@@ -20,6 +20,7 @@ from secateurs.cli.loading import (
 from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
+from secateurs.criteria import criterion_of
 from secateurs.evaluation import budget
 from secateurs.provenance import versions, weights_sha256
 from secateurs.report import print_budget_table
@@ -51,7 +52,7 @@ def run_budget(
         images, batch_size=running.batch_size, workers=running.workers, device=device
     )
     calibration, name = None, ""
-    if claim.repair:
+    if claim.repair or criterion_of(pruning.score).needs_inputs:
         calibration, name = load_calibration(
             claim.calibration or data,
             model,

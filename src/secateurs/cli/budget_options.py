@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from secateurs.cli.option_types import (
     COMPETING,
-    DataFree,
+    CompetingInScope,
     MaybeWhole,
     RepairStep,
     ResumableOutput,
@@ -32,9 +32,9 @@ class Claim:
         max_drop: Points of top-1 accuracy that the drop must stay below.
         confidence: Of the claim, for all networks that are tried together.
         repair: Steps after each pruning: batchnorm, channels, reconstruct, sparsegpt, distill.
-        calibration: Images for the repair, of which no label is read: a folder with images
-            anywhere in it, or a data set by name (its training split); of named data its own,
-            unless you say so. None of them may be scored.
+        calibration: Images for the repair, or for --score wanda or obs, of which no label is read:
+            a folder with images anywhere in it, or a data set by name (its training split); of
+            named data its own, unless you say so. None of them may be scored.
         calibration_images: Use this many of them, spread evenly.
     """
 
@@ -47,7 +47,7 @@ class Claim:
 
 @panel("How to prune", 3)
 @dataclass(frozen=True, kw_only=True)
-class BudgetPruning(DataFree):
+class BudgetPruning(CompetingInScope):
     """How to prune; the ratio is what is looked for.
 
     Args:

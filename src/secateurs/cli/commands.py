@@ -4,6 +4,7 @@ Nothing here imports torch: help, and what was mistyped, should not wait for it.
 returns a function that does the work.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -57,7 +58,14 @@ def sweep(
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
     data = _scored_data(images)
-    repairing = _with_calibration(repairing, pruning, data)
+    user = _user_of_calibration(repairing.calibration, repairing.repair, pruning.score)
+    if user and repairing.calibration is None:
+        if data != "digits":
+            raise InvalidArgumentError(
+                f"{user} needs images, without labels, none of which is scored: write "
+                "--calibration DIR"
+            )
+        repairing = replace(repairing, calibration="digits")  # their training images
     _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.sweep_command import run_sweep
 
@@ -79,6 +87,7 @@ def sensitivity(
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
     data = _scored_data(images)
+    _user_of_calibration(repairing.calibration, repairing.repair, [pruning.score])
     _say_loading(f"the network {images.arch} and the data {data}")
     from secateurs.cli.sensitivity_command import run_sensitivity
 
@@ -101,9 +110,10 @@ def budget(
     With no options: a small network on the digits of scikit-learn, in seconds.
     """
     data = _scored_data(images)
-    if claim.repair and claim.calibration is None and data not in NAMED_DATA:
+    user = _user_of_calibration(claim.calibration, claim.repair, [pruning.score])
+    if user and claim.calibration is None and data not in NAMED_DATA:
         raise InvalidArgumentError(
-            "--repair needs images that are not scored: write --calibration DIR, a folder of "
+            f"{user} needs images that are not scored: write --calibration DIR, a folder of "
             "images without labels"
         )
     _say_loading(f"the network {images.arch} and the data {data}")
@@ -127,22 +137,25 @@ def _say_loading(what: str) -> None:
         say(f"loading {what} ...")
 
 
-def _with_calibration(repairing: SweepRepair, pruning: SweepPruning, data: str) -> SweepRepair:
-    """The digits' training images where nothing else was asked for, if images are needed."""
-    observing = [name for name in pruning.score if name in CRITERIA and CRITERIA[name].needs_inputs]
-    if not (repairing.repair or observing):
-        if repairing.calibration is not None:
-            raise InvalidArgumentError(
-                "--calibration belongs to a repair, or to a score that reads inputs: write "
-                "--repair batchnorm reconstruct, too"
-            )
-        return repairing
-    if repairing.calibration is None and data != "digits":
-        what = "--repair" if repairing.repair else f"--score {observing[0]}"
+def _user_of_calibration(
+    calibration: str | None, repair: Sequence[str], scores: Sequence[str]
+) -> str:
+    """The option that needs calibration images, for errors; empty if none does.
+
+    Raises:
+        InvalidArgumentError: there are such images, but nothing that uses them.
+    """
+    if repair:
+        return "--repair"
+    for name in scores:
+        if name in CRITERIA and CRITERIA[name].needs_inputs:
+            return f"--score {name}"
+    if calibration is not None:
         raise InvalidArgumentError(
-            f"{what} needs images, without labels, none of which is scored: write --calibration DIR"
+            "--calibration belongs to a repair, or to a score that reads inputs: write "
+            "--repair batchnorm reconstruct, too"
         )
-    return replace(repairing, calibration=repairing.calibration or "digits")
+    return ""
 
 
 def speed(

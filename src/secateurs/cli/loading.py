@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Subset, default_collate
 
+from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
 from secateurs._validation import nearest
 from secateurs.cli.allocator import keep_freed_memory
@@ -157,7 +158,7 @@ def leave_gradients(
         images = Subset(scored, subset([item.label for item in scored.items], SCORE_IMAGES))
     with progress_bar("Computing gradients", len(images)) as bar:
         count = accumulate_gradients(model.model, watched(loader_of(images, loader), bar))
-    return f"{count} images {which}"
+    return f"{counted(count, 'image')} {which}"
 
 
 def watched(batches: "DataLoader[Any]", bar: Bar) -> Iterator[Any]:

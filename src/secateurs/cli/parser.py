@@ -31,7 +31,7 @@ from secateurs.cli.commands import (
 from secateurs.cli.file_commands import compare, prune, report
 from secateurs.cli.help_examples import examples_of
 from secateurs.cli.printing import Printing, as_asked
-from secateurs.cli.saved_command import expand
+from secateurs.cli.saved_command import expand, kept_options
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError, Message
 from secateurs.results.run_command import RunCommand
@@ -59,7 +59,8 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
     if list(words) == ["--version"]:
         return _print_version
     runs = words[0] in [command.__name__ for command in _RUNS]
-    words = expand(words, _first_names(app, words[0])) if runs else words
+    names = _first_names(app, words[0]) if runs else {}
+    words = expand(words, names) if runs else words
     try:
         command, bound, _ = app.parse_args(
             list(words), console=make_console(), print_error=False, exit_on_error=False
@@ -75,7 +76,8 @@ def parse(words: Sequence[str]) -> Callable[[], Any]:
         printing: Printing = bound.arguments.get("printing", Printing())
         with silence() if printing.quiet else nullcontext():
             work = command(*bound.args, **bound.kwargs)
-        return work and as_asked(RunCommand(words[0], words[1:], __version__), printing, work)
+        options = kept_options(words[1:], names)
+        return work and as_asked(RunCommand(words[0], options, __version__), printing, work)
 
     return check
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secateurs._console import say
+from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs.cli.loading import watched
 from secateurs.evaluation import Tally, accuracy
@@ -114,7 +115,7 @@ class RepairRun:
         return 0
 
     def _repair(self, number: int, group: Sequence[str]) -> StepReport:
-        say(f"{', '.join(group)}: {len(self.images)} images ...")  # it may take minutes
+        say(f"{', '.join(group)}: {counted(len(self.images), 'image')} ...")  # it may take minutes
         options = replace(self.options, state=self._state(number))
         (report,) = repair(self.model, self.images, group, **vars(options))
         return report

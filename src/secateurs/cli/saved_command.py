@@ -7,8 +7,9 @@ from pathlib import Path
 from secateurs.errors import InvalidArgumentError
 from secateurs.results.run_command import COMMAND, read_command
 
-_ONCE = {"--resume", "--overwrite", "--config"}  # never taken from an earlier run
-_SAME_RESULTS = _ONCE | {"--quiet", "--json", "--log-to", "--title", "--workers"}
+_DISPLAY = {"--quiet", "--json"}  # of one call: not kept
+_ONCE = {"--resume", "--overwrite", "--config", *_DISPLAY}  # never taken from an earlier run
+_SAME_RESULTS = _ONCE | {"--log-to", "--title", "--workers"}
 _OPTION = re.compile(r"-{1,2}[A-Za-z]")
 
 
@@ -43,6 +44,17 @@ def expand(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
     there = _groups(_options_of(command, _value(paths[0])), first_names)
     kept = [(name, group) for name, group in there if name not in without]
     return [command, *(word for _, group in (*kept, *here) for word in group)]
+
+
+def kept_options(words: Sequence[str], first_names: Mapping[str, str]) -> list[str]:
+    """The options of a command that its folder keeps for later runs.
+
+    Args:
+        words: the options with their values.
+        first_names: as for `expand`.
+    """
+    groups = _groups(words, first_names)
+    return [word for name, group in groups if name not in _DISPLAY for word in group]
 
 
 def _groups(words: Sequence[str], first_names: Mapping[str, str]) -> list[tuple[str, list[str]]]:

@@ -50,20 +50,24 @@ def run_sensitivity(
     """
     if allocating.unlabelled and allocating.cost != "divergence":
         raise InvalidArgumentError(f"--cost {allocating.cost} needs labels: leave out --unlabelled")
-    needs_gradients = criterion_of(pruning.score).needs_gradients
-    if allocating.unlabelled and needs_gradients:
+    criterion = criterion_of(pruning.score)
+    if allocating.unlabelled and criterion.needs_gradients:
         raise InvalidArgumentError(f"--score {pruning.score} needs labels: leave out --unlabelled")
     device = pick_device(running.device)
     check_loader_options(running.batch_size, running.workers, asked.limit)
     prepare_process(asked.arch, pruning.seed)
     model, images = load_images(asked, data, preprocessing, unlabelled=allocating.unlabelled)
-    images, calibration, calibration_name = _calibration(asked, repairing, model, images, running)
+    calibration, calibration_name = None, ""
+    if repairing.repair or criterion.needs_inputs:
+        images, calibration, calibration_name = _calibration(
+            asked, repairing, model, images, running
+        )
     loader = make_loader(
         images, batch_size=running.batch_size, workers=running.workers, device=device
     )
     model.model.to(device)
     scored_on = ""
-    if needs_gradients:
+    if criterion.needs_gradients:
         scored_on = leave_gradients(model, loader, asked, data)
     provenance = replace(provenance_of(model, images, scored_on), calibration=calibration_name)
     weights = weights_sha256(model.model)
@@ -96,14 +100,8 @@ def _calibration(
     model: LoadedModel,
     images: LoadedData,
     running: SweepRunning,
-) -> tuple[LoadedData, Tensor | None, str]:
-    """The images to measure, and those that repair with their name; None where nothing does."""
-    if not repairing.repair:
-        if repairing.calibration is not None:
-            raise InvalidArgumentError(
-                "--calibration is for --repair: write --repair reconstruct, or leave it out"
-            )
-        return images, None, ""
+) -> tuple[LoadedData, Tensor, str]:
+    """The images to measure, and the calibration images with their name."""
     if repairing.calibration is None:
         measured, calibration = divided(images, running.workers)
         return measured, calibration, images.name

@@ -43,9 +43,9 @@ class LayerRepair:
 
     Args:
         repair: Steps: batchnorm, channels, reconstruct, sparsegpt.
-        calibration: Images without labels for the repair: a folder, or digits, mnist, cifar10, ...
-            (their training images). None of them may be measured. Without it one half of the
-            images of DIR repairs, and the other is measured.
+        calibration: Images without labels for the repair, or for --score wanda or obs: a folder, or
+            digits, mnist, cifar10, ... (their training images). None of them may be measured.
+            Without it one half of the images of DIR is used, and the other is measured.
         calibration_images: Use this many of those of --calibration, spread evenly.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from secateurs._console import say
+from secateurs._io.text import counted
 from secateurs._validation import check_count
 from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.coverage_text import coverage_line
@@ -153,7 +154,10 @@ def _report(
         if not measured:
             say("these results were there already; --overwrite measures again")
         if rows[0].count < count:
-            say(f"skipped {count - rows[0].count} of {count} images that could not be read")
+            say(
+                f"skipped {count - rows[0].count} of {counted(count, 'image')} that could not be "
+                "read"
+            )
         plots = drawn(lambda: plot_sweep(rows, folder / "sweep", title=title))
         names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
         say(f"wrote {', '.join(names)} to {folder}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
+from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs._validation import check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
@@ -21,6 +22,7 @@ from secateurs.evaluation.budget_search import (
     BudgetNetworks,
     BudgetSearch,
 )
+from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
@@ -29,12 +31,11 @@ from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.paired_drop import least_images
 from secateurs.evaluation.partial_results import Progress, as_json
 from secateurs.evaluation.runner import IMAGE_SAMPLES, earlier_progress, open_folder
-from secateurs.evaluation.sweep_rows import Provenance, joined, shared_columns
+from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import restore, set_aside
 from secateurs.repair.repair_options import STEPS
-from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.results import BudgetRow, Results
 from secateurs.selection._select import select
 from secateurs.selection.scopes import NOfM
@@ -85,7 +86,8 @@ def budget(
         confidence: of the claim, strictly between 0 and 1.
         repair: steps of `secateurs.repair` after each pruning, such as
             ``["batchnorm", "reconstruct"]``.
-        calibration: the images of the repair; no label is read. Not those of ``loader``.
+        calibration: images without labels, for ``repair`` and for scores that need inputs; none of
+            them should be in ``loader``.
         provenance: names by which a run is told apart from others in ``output``.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
@@ -117,52 +119,53 @@ def budget(
     """
     given = SelectionOptions.read(budget, options)
     steps = (repair,) if isinstance(repair, str) else tuple(repair)
-    _check(given, max_drop, confidence, steps, calibration)
+    _check(given, max_drop, confidence, steps)
+    images = used_calibration(calibration, steps, [given.criterion])
     _refuse_shuffling(loader)
     margin, level = max_drop / 100, (1 - confidence) / MOST_LOOKS
     _refuse_few(length(loader), margin, level)
-    images = calibration_tensor(calibration) if steps and calibration is not None else None
-    with ExitStack() as stack:
-        stack.enter_context(set_aside(model))
-        placed = moved_to(model, device)
-        columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
-        asked = _asked(columns, given, steps, max_drop, confidence)
-        config = _configuration(model, asked, given, options, length(loader))
+    with ExitStack() as outer:  # the folder is locked until its rows are written
         results, before = None, dict[str, Progress]()
-        if output is not None:
-            results = stack.enter_context(Results(output, BudgetRow))
-            config[IMAGE_SAMPLES] = fingerprint(loader)
-            open_folder(results, config, overwrite=overwrite)
-            before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
-        before = before if (in_order := is_sequential(loader)) else {}
+        with ExitStack() as stack:
+            stack.enter_context(set_aside(model))
+            placed = moved_to(model, device)
+            outer.enter_context(inputs_for(model, images, [given.criterion]))
+            columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
+            asked = _asked(columns, given, steps, max_drop, confidence)
+            config = _configuration(model, asked, given, options, length(loader))
+            if output is not None:
+                results = outer.enter_context(Results(output, BudgetRow))
+                config[IMAGE_SAMPLES] = fingerprint(loader)
+                open_folder(results, config, overwrite=overwrite)
+                before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
+            before = before if (in_order := is_sequential(loader)) else {}
 
-        def save() -> None:
-            if results is not None and in_order:
-                results.save_progress(as_json(search.progress))
+            def save() -> None:
+                if results is not None and in_order:
+                    results.save_progress(as_json(search.progress))
 
-        stack.enter_context(evaluating(model))
-        bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
-        bar.skip(sum(each.seen for each in before.values()))
-        kept = KeptRepairs(None if results is None else results.folder, config)
-        networks = BudgetNetworks(model, options, steps, images, kept)
-        search = BudgetSearch(
-            networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,
-            progress=before, save=save, save_every=save_every, advance=bar.advance,
-        )  # fmt: skip
-        dense = search.score_dense()
-        _refuse_few(len(dense), margin, level)
-        looks = search.run(dense)
-    best = max((one for one in looks if one.passed), key=lambda one: one.p_prune, default=None)
-    achieved = 0.0
-    if best is None:
-        restore(model)
-    else:
-        networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
-        names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
-        achieved = sparsity(model, **names).ratio
-    rows = budget_rows(looks, best, dense, achieved, asked, level)
-    if output is not None:
-        with Results(output, BudgetRow) as results:
+            stack.enter_context(evaluating(model))
+            bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
+            bar.skip(sum(each.seen for each in before.values()))
+            kept = KeptRepairs(None if results is None else results.folder, config)
+            networks = BudgetNetworks(model, options, steps, images, kept)
+            search = BudgetSearch(
+                networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,
+                progress=before, save=save, save_every=save_every, advance=bar.advance,
+            )  # fmt: skip
+            dense = search.score_dense()
+            _refuse_few(len(dense), margin, level)
+            looks = search.run(dense)
+        best = max((one for one in looks if one.passed), key=lambda one: one.p_prune, default=None)
+        achieved = 0.0
+        if best is None:
+            restore(model)
+        else:
+            networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
+            names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
+            achieved = sparsity(model, **names).ratio
+        rows = budget_rows(looks, best, dense, achieved, asked, level)
+        if results is not None:
             results.add_all(rows)
     return outcome_of(looks, best, rows, len(dense))
 
@@ -172,7 +175,6 @@ def _check(
     max_drop: float,
     confidence: float,
     repair: Sequence[str],
-    calibration: object,
 ) -> None:
     if NOfM.read(options.scope) is not None:
         raise InvalidArgumentError(
@@ -188,10 +190,6 @@ def _check(
         )  # fmt: skip
     for step in repair:
         check_choice("repair", step, STEPS)
-    if repair and calibration is None:
-        raise InvalidArgumentError(
-            "a repair needs images: write ", Argument("calibration"), " with some unlabelled ones"
-        )
 
 
 def _refuse_shuffling(loader: object) -> None:
@@ -235,8 +233,7 @@ def _configuration(
         "command": "budget",
         "images": images,
     }
-    if options.criterion.needs_data or not options.criterion.is_built_in:
-        # No name says what the scores are made of.
+    if not is_named(options.criterion, asked):
         config["candidates"] = tensors_sha256(select(model, 0.5, **keywords).chosen)
     return config
 
@@ -248,8 +245,8 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
         return
     shown = 100 * -math.expm1(math.log(level) / max(count, 1))
     raise InvalidArgumentError(
-        f"{count} images cannot show a drop below {100 * margin:g} points, even if none flips: "
-        f"that needs {least:,} images; or write ",
+        f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} points, even if "
+        f"none flips: that needs {counted(least, 'image')}; or write ",
         Argument("max_drop", math.ceil(10 * shown) / 10),
         ", or a lower ",
         Argument("confidence"),

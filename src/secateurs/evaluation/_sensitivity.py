@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_ratio
-from secateurs.criteria import Score
-from secateurs.errors import Advice, Argument, InvalidArgumentError
+from secateurs.criteria import Score, criterion_of
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import length
+from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.images_alone import without_labels
@@ -35,7 +36,6 @@ from secateurs.evaluation.runner import (
 from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
 from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.pruning import set_aside
-from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.repair.single_layers import check_single_layer_steps
 from secateurs.results import Results, Rows, SensitivityRow
 
@@ -99,8 +99,8 @@ def sensitivity(
         seed: of random scores and draws, the same for each layer.
         repair: the steps of `secateurs.repair` that work layer by layer: ``"batchnorm"``,
             ``"channels"``, ``"reconstruct"``, ``"sparsegpt"``.
-        calibration: images without labels, as for `secateurs.repair`, for ``repair``; none of them
-            should be in ``loader``.
+        calibration: images without labels, as for `secateurs.repair`, for ``repair`` and for scores
+            that need inputs; none of them should be in ``loader``.
         provenance: names for the rows.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
@@ -139,11 +139,13 @@ def sensitivity(
     }
     loader = loader if labels else without_labels(loader)
     steps = check_single_layer_steps((repair,) if isinstance(repair, str) else repair, granularity)
-    images = _calibration(calibration, steps)
+    criteria = [criterion_of(score)]
+    images = used_calibration(calibration, steps, criteria)
     with ExitStack() as stack:
         stack.enter_context(set_aside(model))
         placed = moved_to(model, device)
-        networks = LayerVariants(model, choice, options)
+        with inputs_for(model, images, criteria):
+            networks = LayerVariants(model, choice, options)
         columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
         run = _SensitivityRun(networks, columns, "data" if labels else "dense", joined(steps))
         results, before = None, dict[str, Progress]()
@@ -159,7 +161,7 @@ def sensitivity(
             keys = [variant.key for variant in networks.variants]
             before = earlier_progress(results, keys, length(loader))
         stack.enter_context(evaluating(model))
-        if images is not None:
+        if steps and images is not None:
             repaired = KeptRepairs(Path(output) if output else None, config)
             repair_layer_variants(networks, images, steps, repaired, show=progress)
         counts = SweepRun(
@@ -174,18 +176,6 @@ def sensitivity(
             results.add_all(rows)
             clear_saved(results)
         return Rows(rows)
-
-
-def _calibration(given: Tensor | Iterable[Any] | None, steps: Sequence[str]) -> Tensor | None:
-    """The calibration images as one tensor; None if nothing is repaired."""
-    if not steps:
-        return None
-    if given is None:
-        raise InvalidArgumentError(
-            "a repair needs images, without labels: write ", Argument("calibration"),
-            Advice("=images", " DIR"),
-        )  # fmt: skip
-    return calibration_tensor(given)
 
 
 def _positive(ratios: float | Sequence[float]) -> list[float]:
@@ -219,7 +209,7 @@ class _SensitivityRun:
         same = {n: v for n, v in self.columns.items() if n not in ("batch_size", "versions")}
         grid = next(iter(self.networks.grids.values()))
         setting = grid.cells[0].setting
-        named = is_named(setting, self.columns)
+        named = is_named(setting.criterion, self.columns)
         return same | {
             "command": "sensitivity",
             "images": images,

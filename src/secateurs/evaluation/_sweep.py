@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_keywords
-from secateurs.errors import Advice, Argument, InvalidArgumentError, SecateursWarning
+from secateurs.errors import Argument, InvalidArgumentError, SecateursWarning
 from secateurs.evaluation.batches import is_sequential, length
+from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
@@ -41,8 +42,6 @@ from secateurs.evaluation.sweep_rows import (
 )
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.pruning import set_aside
-from secateurs.repair.input_moments import observed_inputs
-from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.results import Results, Row, Rows, write_layer_rows
 from secateurs.results.image_outcomes import outcome_key
 from secateurs.selection.shown_keywords import shows
@@ -137,8 +136,10 @@ def sweep(
             stack.enter_context(set_aside(model))
             plan = with_overall_ratio(model, plan)
             device = moved_to(model, device)
-            images = _checked_calibration(calibration, plan, process_group)
-            variants = _variants(model, plan, images)
+            _refuse_repair_on_ranks(plan, process_group)
+            images = used_calibration(calibration, plan.repair, plan.criteria)
+            with inputs_for(model, images, plan.criteria):
+                variants = Variants(model, plan)
             columns = shared_columns(model, provenance or Provenance(), device, amp, loader, images)
             config = configuration(plan, columns, loader, variants)
             if output is not None or process_group is not None:
@@ -180,30 +181,12 @@ def sweep(
         return Rows(_of_rank_0(ranks, rows, {})[0])
 
 
-def _checked_calibration(
-    calibration: Tensor | Iterable[Any] | None, plan: Grid, process_group: Any
-) -> Tensor | None:
-    """The calibration images as one tensor; None if nothing in the grid uses them."""
+def _refuse_repair_on_ranks(plan: Grid, process_group: Any) -> None:
     if plan.repair and process_group is not None:
         raise InvalidArgumentError(
             "networks are repaired in one process: leave out ", Argument("repair"),
             " or process_group",
         )  # fmt: skip
-    if plan.repair and calibration is None:
-        raise InvalidArgumentError(
-            "a repair needs images, without labels: write ", Argument("calibration"),
-            Advice("=images", " DIR"),
-        )  # fmt: skip
-    used = plan.repair or any(cell.setting.criterion.needs_inputs for cell in plan.cells)
-    return calibration_tensor(calibration) if used and calibration is not None else None
-
-
-def _variants(model: nn.Module, plan: Grid, images: Tensor | None) -> Variants:
-    """The variants; the scores that need inputs get those of the calibration images."""
-    if images is None or not any(cell.setting.criterion.needs_inputs for cell in plan.cells):
-        return Variants(model, plan)
-    with observed_inputs(model, images):
-        return Variants(model, plan)
 
 
 def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:

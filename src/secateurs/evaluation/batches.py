@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, SequentialSampler, Subset
 
+from secateurs._io.text import counted
 from secateurs.errors import Advice, FailureError, InvalidArgumentError
 
 # torch's messages when a worker was killed or crashed, and when shared memory or file descriptors
@@ -143,7 +144,7 @@ def why_no_images(loader: Iterable[Any]) -> str:
     """Why there are no images, for an error: none could be read, or the loader gave none."""
     images = length(loader)
     if images and isinstance(loader, DataLoader) and len(loader):
-        return f"none of the {images} images could be read"
+        return f"none of {counted(images, 'image')} could be read"
     return "the loader gave no images"
 
 

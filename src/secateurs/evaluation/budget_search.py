@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateurs._io.text import counted
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.evaluation.batches import why_no_images
 from secateurs.evaluation.evaluation_loop import EvaluationLoop
@@ -118,7 +119,7 @@ class BudgetNetworks:
 
     def _prune(self, network: TriedNetwork) -> None:
         global_prune(self.model, network.p_prune, **self._options)
-        if self._images is None:
+        if self._images is None or not self._steps:
             return
         values = self._kept.get(network.key)
         if values is None:
@@ -192,8 +193,8 @@ class BudgetSearch:
         passed = can_pass(digits)
         if len(digits) > len(dense) or (passed and len(digits) < len(dense)):
             raise FailureError(
-                f"the loader gave {len(dense)} images in one pass and {len(digits)} in another: "
-                "use a DataLoader that does not shuffle"
+                f"the loader gave {counted(len(dense), 'image')} in one pass and {len(digits)} "
+                "in another: use a DataLoader that does not shuffle"
             )
         return Look(network.p_prune, len(digits), *flips(dense, digits), passed)
 

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any, TypedDict
 
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
-from secateurs.criteria import Score
+from secateurs.criteria import Criterion, Score
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.parameters.coverage import Barrier, no_barrier
@@ -189,6 +189,11 @@ class Grid:
         """Every network to evaluate, each once, the dense one first."""
         unique = {v.key: v for cell in self.cells for v in cell.variants}
         return sorted(unique.values(), key=lambda v: not v.is_dense)
+
+    @property
+    def criteria(self) -> list[Criterion]:
+        """The criteria of all settings, each once."""
+        return list(dict.fromkeys(cell.setting.criterion for cell in self.cells))
 
     @property
     def barrier(self) -> Barrier:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs._io.json_objects import as_number, as_whole, member
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation.batches import checked
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
@@ -182,7 +183,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
     """
     if logits.shape[0] != labels.numel():
         raise InvalidArgumentError(
-            f"{logits.shape[0]} rows of logits for {labels.numel()} labels: "
+            f"{counted(logits.shape[0], 'row')} of logits for {counted(labels.numel(), 'label')}: "
             "the model must return one row an image"
         )
     low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)

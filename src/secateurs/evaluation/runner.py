@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from secateurs._io.json_objects import BrokenJSONError
+from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
@@ -198,6 +199,6 @@ class SweepRun(Generic[V]):
         if counts == {0}:
             raise InvalidArgumentError(f"{why_no_images(self.loader)}: there is nothing to score")
         raise FailureError(
-            f"some variants saw {min(counts)} images and others {max(counts)}: images became "
-            "readable or unreadable between two runs; run the sweep again"
+            f"some variants saw {counted(min(counts), 'image')} and others {max(counts)}: images "
+            "became readable or unreadable between two runs; run the sweep again"
         )

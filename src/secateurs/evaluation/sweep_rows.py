@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs.criteria import Criterion
 from secateurs.evaluation.batches import length
-from secateurs.evaluation.grid import Cell, Grid, Setting
+from secateurs.evaluation.grid import Cell, Grid
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.pruned_model import Size, Variants
 from secateurs.masks._sparsity import Sparsity
@@ -103,7 +104,7 @@ def configuration(
         "draws": grid.draws,
         "seed": grid.seed,
         "candidates": _fingerprints(
-            variants, [cell for cell in grid.cells if not is_named(cell.setting, columns)]
+            variants, [cell for cell in grid.cells if not is_named(cell.setting.criterion, columns)]
         ),
     }
 
@@ -136,12 +137,11 @@ def _fingerprints(variants: Variants, cells: Iterable[Cell]) -> dict[str, str]:
     }
 
 
-def is_named(setting: Setting, columns: Mapping[str, Any]) -> bool:
+def is_named(criterion: Criterion, columns: Mapping[str, Any]) -> bool:
     """Whether the columns hold all that the scores depend on.
 
     They hold neither a function's code nor gradients that the caller left in the model.
     """
-    criterion = setting.criterion
     known = not criterion.needs_gradients or bool(columns["score_data"])
     observed = not criterion.needs_inputs or bool(columns["calibration_sha256"])
     return criterion.is_built_in and known and observed

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from secateurs._io.text import counted
 from secateurs._tensors.device_keys import fetched
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import Shard, shard_of
@@ -93,7 +94,7 @@ class Sparsity:
             if self.model_total is not None
             else ""
         )
-        return f"Sparsity({counts} in {len(self)} parameters{of_model})"
+        return f"Sparsity({counts} in {counted(len(self), 'parameter')}{of_model})"
 
     def __getitem__(self, name: str) -> LayerSparsity:
         """The counts of one parameter by its qualified name."""
@@ -194,7 +195,7 @@ def sparsity(
         0.25
         >>> model = torch.nn.Sequential(torch.nn.Embedding(30, 10), torch.nn.Linear(10, 9))
         >>> sparsity(model)
-        Sparsity(ratio=0, zeros=0 of 90 in 1 parameters, overall=0 of the model's 399)
+        Sparsity(ratio=0, zeros=0 of 90 in 1 parameter, overall=0 of the model's 399)
     """
     contents = ModelContents(model)
     holders = contents.group.holders

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from secateurs._io.text import shortened
+from secateurs._io.text import counted, shortened
 from secateurs.distributed.dtensor import full_of
 from secateurs.distributed.model_group import group_of_tensors
 from secateurs.distributed.process_group import ProcessGroup
@@ -169,8 +169,8 @@ class Masks(Mapping[str, torch.Tensor]):
 
     def __repr__(self) -> str:
         if self._group.is_sharded:  # no rank may count on its own
-            return f"Masks({len(self)} parameters over several ranks)"
-        return f"Masks({len(self)} parameters, sparsity={self.sparsity:.4f})"
+            return f"Masks({counted(len(self), 'parameter')} over several ranks)"
+        return f"Masks({counted(len(self), 'parameter')}, sparsity={self.sparsity:.4f})"
 
     @property
     def table(self) -> Sparsity:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.repair.changes import write
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.least_squares import ChannelMoments, Moments, masked_least_squares
@@ -106,17 +106,7 @@ class WeightSite:
         self.values, self.inputs = moments.count, moments.x.shape[-1]
         xx, xy, yy = self.centred(moments)
         now = call.matrix(self.weight.detach()).double()
-        start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
-        solved = now
-        if self.options.choose:
-            solved, mask = obs_update(
-                xx, xy, start, mask, self.options.damping, neighbours=pattern_of(mask)
-            )
-            # In the weight's order of memory, as the masks of pruning are.
-            self.mask = torch.empty_like(self.weight, dtype=torch.bool)
-            self.mask.copy_(call.unmatrix(mask, self.weight))
-        if self.options.reconstruct:
-            solved = masked_least_squares(xx, xy, start, mask, self.options.damping)
+        solved = self._solved(call, now, xx, xy)
         if self.options.channels:
             solved = solved * self._scales(solved, xx, yy)
         self.errors = (_error(now, xx, xy, yy), _error(solved, xx, xy, yy))
@@ -124,6 +114,35 @@ class WeightSite:
         if self.bias is not None and self.around_mean:
             x, y = moments.x / moments.count, moments.y / moments.count
             write(self.bias, y - (solved @ x[..., None])[..., 0])
+
+    def _solved(self, call: LayerCall, now: Tensor, xx: Tensor, xy: Tensor) -> Tensor:
+        """The weight as a matrix, with its mask chosen and its kept weights solved for as asked.
+
+        Raises:
+            FailureError: the damping is too small or too large for numbers of 64 bits.
+        """
+        start, mask, damping = (
+            call.matrix(self.dense).double(),
+            call.matrix(self.mask),
+            self.options.damping,
+        )
+        solved = now
+        try:
+            if self.options.choose:
+                solved, mask = obs_update(xx, xy, start, mask, damping, neighbours=pattern_of(mask))
+                # In the weight's order of memory, as the masks of pruning are.
+                self.mask = torch.empty_like(self.weight, dtype=torch.bool)
+                self.mask.copy_(call.unmatrix(mask, self.weight))
+            if self.options.reconstruct:
+                solved = masked_least_squares(xx, xy, start, mask, damping)
+        except torch.linalg.LinAlgError:
+            solved = torch.full_like(now, torch.nan)
+        if not bool(torch.isfinite(solved).all()):
+            raise FailureError(
+                f"the weights of {self.name} cannot be solved for with ",
+                Argument("damping", damping), ": write ", Argument("damping", 0.1),
+            )  # fmt: skip
+        return solved
 
     def centred(self, moments: Moments) -> tuple[Tensor, Tensor, Tensor]:
         """As `Moments.centred`.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from secateurs._io.text import counted
 from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.originals.module_state import original_of, parameter_of
 from secateurs.parameters.target import Target
@@ -224,9 +225,9 @@ def _warn_of_few(sites: Sequence[WeightSite]) -> None:
         others = f" (and so in {len(few) - 1} more)" if len(few) > 1 else ""
         warnings.warn(
             RepairWarning(
-                f"{worst.name} has {worst.inputs} inputs, and these images give {worst.values} "
-                f"values of each, too few to determine its weights{others}: more images may repair "
-                "more"
+                f"{worst.name} has {counted(worst.inputs, 'input')}, and these images give "
+                f"{counted(worst.values, 'value')} of each, too few to determine its "
+                f"weights{others}: more images may repair more"
             ),
             stacklevel=6,  # past the callable module
         )

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from secateurs._console import make_console
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking
 from secateurs.report.number_text import percent
@@ -42,13 +43,14 @@ def describe_budget(rows: Sequence[BudgetRow]) -> str:
     row = rows[0]
     split = f" ({row.split})" if row.split else ""
     parts = [
-        f"{row.images:,} images of {PurePath(row.data).name or 'the loader'}{split}",
+        f"{counted(row.images, 'image')} of {PurePath(row.data).name or 'the loader'}{split}",
         f"dense {row.dense_top1:.2f}% right",
         ranking(row.granularity, row.scope, row.score),
     ]
     if row.repair:
         parts.append(
-            f"repaired by {row.repair.replace(';', ' and ')} from {row.calibration_count:,} images"
+            f"repaired by {row.repair.replace(';', ' and ')} from "
+            f"{counted(row.calibration_count, 'image')}"
         )
     return "; ".join(parts)
 
@@ -88,7 +90,7 @@ def claim_lines(rows: Sequence[BudgetRow]) -> list[str]:
         lines = [
             f"{percent(best.p_prune)} pruned: top-1 {best.dense_top1:.2f} to "
             f"{best.dense_top1 - best.drop:.2f}, a drop of {best.drop:.2f} points, {sure} below "
-            f"{best.drop_high:.2f} (asked: {best.max_drop:g}), on {best.count:,} images"
+            f"{best.drop_high:.2f} (asked: {best.max_drop:g}), on {counted(best.count, 'image')}"
         ]
     if open_:
         lines.append(
@@ -96,7 +98,7 @@ def claim_lines(rows: Sequence[BudgetRow]) -> list[str]:
             f"others, about {open_.needed:,} images show it"
         )
     lines.append(
-        f"{len(rows)} looks at the same images, each at a seventh of the allowed error; "
+        f"{counted(len(rows), 'look')} at the same images, each at a seventh of the allowed error; "
         f"{passes_over_images(rows):.1f} passes over the images"
     )
     return lines

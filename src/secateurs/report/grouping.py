@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path, PurePath
 
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import short_names
 from secateurs.report.series import varying_fields
@@ -26,7 +27,7 @@ _TEXT: dict[str, Callable[[str], str]] = {
     "p_prune": lambda value: f"p_prune {value}",
     "p_bern": lambda value: f"p_bern {value}",
     "prune_type": lambda value: f"{value} pruning",
-    "redraw": lambda value: f"{value} draws" if value.isdigit() else f"a draw a {value}",
+    "redraw": lambda value: counted(int(value), "draw") if value.isdigit() else f"a draw a {value}",
     "scope": lambda value: "per layer" if value == "layer" else value,
     "include": lambda value: f"include {value}",
     "exclude": lambda value: f"exclude {value}",
@@ -89,8 +90,8 @@ def describe_benchmark(benchmark: BenchmarkRows) -> str:
     averaged = f", {max(passes)} passes a step" if len(passes) == 1 and passes != {1} else ""
     return "; ".join(
         [
-            f"{row.count:,} images of {PurePath(row.data).name}{split} that all networks classify"
-            f" correctly, of {row.candidates_count:,} looked at{classes}",
+            f"{counted(row.count, 'image')} of {PurePath(row.data).name}{split} that all "
+            f"networks classify correctly, of {row.candidates_count:,} looked at{classes}",
             f"{row.method}, eps {grey_levels(row.eps)}, alpha {grey_levels(row.alpha)}{averaged},"
             f" step {benchmark.steps[-1]} of {row.steps}, {seeds} seed{'s' * (seeds > 1)}",
         ]

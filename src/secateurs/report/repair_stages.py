@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking
 from secateurs.report.number_text import percent
@@ -112,12 +113,13 @@ def describe_repair(row: RepairRow) -> str:
     chosen = ranked if row.p_prune is None else f"{percent(row.p_prune)} of the {ranked}"
     allocated = f", allocation {row.allocation}" if row.allocation else ""
     parts = [
-        f"{row.prunable - row.kept:,} of {row.prunable:,} weights pruned ({chosen}{allocated})",
-        f"repaired from {row.calibration_count:,} unlabelled images of "
+        f"{row.prunable - row.kept:,} of {counted(row.prunable, 'weight')} pruned "
+        f"({chosen}{allocated})",
+        f"repaired from {counted(row.calibration_count, 'unlabelled image')} of "
         f"{PurePath(row.calibration).name}",
         "loss (divergence from the dense network) and agreement with it on the first of them",
     ]
     if row.count:
         split = f" ({row.split})" if row.split else ""
-        parts.append(f"top-1 on {row.count:,} images of {PurePath(row.data).name}{split}")
+        parts.append(f"top-1 on {counted(row.count, 'image')} of {PurePath(row.data).name}{split}")
     return "; ".join(parts) + "."

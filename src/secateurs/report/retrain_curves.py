@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
@@ -51,7 +52,7 @@ def describe_retrain(rows: Sequence[RetrainRow]) -> str:
     return (
         f"{row.data}; {row.schedule}{regrowth}{distilled}; "
         f"{ranking(row.granularity, row.scope, row.score)}; "
-        f"{row.optimizer}, rate {row.learning_rate:g}; {row.count:,} images for validation"
+        f"{row.optimizer}, rate {row.learning_rate:g}; {counted(row.count, 'image')} for validation"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import RetrainRow
@@ -113,7 +113,9 @@ def outcome_table(runs: Sequence[Sequence[RetrainRow]]) -> tuple[TextTable, str]
                 with_deviation(one.pruned),
             ]
         )
-    said = dict.fromkeys(f"{one.count:,} images ({one.split}), {_of_seeds(one)}" for one in found)
+    said = dict.fromkeys(
+        f"{counted(one.count, 'image')} ({one.split}), {_of_seeds(one)}" for one in found
+    )
     heads = ["model", "weights", "kept", "fewer", "error, dense", "error, pruned"]
     return TextTable(heads, lines), f"Error in percent on {printable('; '.join(said))}."
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs.report.budget_plot import budget_figure
 from secateurs.report.budget_table import budget_markdown, print_budget_table
 from secateurs.report.figure import write_figure
@@ -147,4 +147,5 @@ def rows_sections(rows: Sequence[Any], x: Axis = "achieved") -> list[Section]:
     columns = type(rows[0]).columns()
     cells = [[cell(printable(str(getattr(row, name)))) for name in columns] for row in rows]
     title = f"Rows of a {rows[0].KIND}"
-    return [Section(title, f"{len(rows):,} rows.", tables=[Table("", columns, cells)])]
+    said = f"{counted(len(rows), 'row')}."
+    return [Section(title, said, tables=[Table("", columns, cells)])]

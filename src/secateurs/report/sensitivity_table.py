@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.number_text import percent
 from secateurs.report.text_table import TextTable, show_tables
@@ -28,14 +29,13 @@ def describe_sensitivity(rows: Sequence[SensitivityRow]) -> str:
     row = rows[0]
     split = f" ({row.split})" if row.split else ""
     right = f"{row.dense_top1:.1f}% right" if row.labels == "data" else "no labels read"
-    said = f"{row.count:,} images of {row.data or 'the loader'}{split}, dense {right}"
+    said = f"{counted(row.count, 'image')} of {row.data or 'the loader'}{split}, dense {right}"
     if not row.repair:
         return said
     steps = row.repair.replace(";", ", ")
     source = row.calibration or "the calibration"
-    return (
-        f"{said}; the layer repaired by {steps} from {row.calibration_count:,} images of {source}"
-    )
+    images = counted(row.calibration_count, "image")
+    return f"{said}; the layer repaired by {steps} from {images} of {source}"
 
 
 def print_sensitivity_table(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking, short_names
 from secateurs.results import Record, Row
@@ -23,7 +23,7 @@ _METHOD = (
 
 _TEXT: dict[str, Callable[[str], str]] = {
     "weights_sha256": lambda value: f"weights {value[:8]}",
-    "count": lambda value: f"{value} images",
+    "count": lambda value: counted(int(value), "image"),
     "img_size": lambda value: f"{value} px",
     "amp": lambda value: "amp" if value == "True" else "no amp",
     "prune_type": lambda value: f"{value} pruning",
@@ -126,7 +126,7 @@ def describe(rows: Sequence[Row]) -> str:
         split = f" ({shared('split')})" if shared("split") else ""
         # The rows have the whole path; its last part names the data.
         name = PurePath(shared("data")).name
-        parts.append(f"{int(shared('count')):,} images of {name}{split}")
+        parts.append(f"{counted(int(shared('count')), 'image')} of {name}{split}")
     how = [shared(name) for name in ("granularity", "scope", "score")]
     if any(how):
         parts.append(ranking(*how))
@@ -138,9 +138,10 @@ def describe(rows: Sequence[Row]) -> str:
         parts.append(f"repaired by {shared('repair').replace(';', ' and ')}")
     counts = {row.calibration_count for row in pruned if row.calibration_count}
     if len(counts) == 1:
-        parts.append(f"{counts.pop():,} images for calibration")
+        parts.append(f"{counted(counts.pop(), 'image')} for calibration")
     if shared("p_bern") and float(shared("p_bern")) != 1:
-        parts.append(f"p_bern {shared('p_bern')}, {shared('draws') or 'several'} draws")
+        draws = counted(int(shared("draws")), "draw") if shared("draws") else "several draws"
+        parts.append(f"p_bern {shared('p_bern')}, {draws}")
     return "; ".join(parts)
 
 

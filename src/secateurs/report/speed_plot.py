@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import EDGE, add_axes, new_figure, style_axes, write_figure
 from secateurs.report.names import ranking
-from secateurs.report.speed_table import counted, settings_of
+from secateurs.report.speed_table import settings_of
 from secateurs.results import SpeedRow
 from secateurs.results.speed_row import break_even
 
@@ -67,7 +67,7 @@ def speed_figure(rows: Sequence[SpeedRow], title: str | None) -> "Figure":
         column, line = threads.index(count), len(batches) - 1 - batches.index(batch)
         axes = add_axes(figure, _LEFT + column * across, _BOTTOM + line * up, _WIDTH, _HEIGHT)
         _draw(axes, own)
-        axes.set_title(f"batch {batch}, {counted(count)}", fontsize=8, loc="left", pad=4)
+        axes.set_title(f"batch {batch}, {counted(count, 'thread')}", fontsize=8, loc="left", pad=4)
         if column == 0:
             axes.set_ylabel("Images a second")
         if line == 0:

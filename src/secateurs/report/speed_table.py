@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import SpeedRow
@@ -46,7 +46,10 @@ def print_speed_table(rows: Sequence[SpeedRow], console: "Console | None" = None
         own = {key: found for key, found in every.items() if key[0] == model}
         rates = sorted(row.achieved for found in own.values() for row in found)
         columns = [{_percent(row.achieved): _cell(row) for row in found} for found in own.values()]
-        heads = ["zeros", *(f"batch {batch}, {counted(threads)}" for _, batch, threads in own)]
+        heads = [
+            "zeros",
+            *(f"batch {batch}, {counted(threads, 'thread')}" for _, batch, threads in own),
+        ]
         lines = [
             [ratio, *(column.get(ratio, "") for column in columns)]
             for ratio in dict.fromkeys(map(_percent, rates))
@@ -78,13 +81,8 @@ def break_even_lines(rows: Sequence[SpeedRow]) -> list[str]:
         pays = (
             "not faster at any ratio" if least is None else f"faster from {_percent(least)} zeros"
         )
-        lines.append(f"{model}, batch {batch}, {counted(threads)}: {pays}.")
+        lines.append(f"{model}, batch {batch}, {counted(threads, 'thread')}: {pays}.")
     return lines
-
-
-def counted(threads: int) -> str:
-    """A number of threads in words."""
-    return "1 thread" if threads == 1 else f"{threads} threads"
 
 
 def _cell(row: SpeedRow) -> str:

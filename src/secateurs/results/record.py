@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
-from secateurs._io.text import printable, quoted, storable
+from secateurs._io.text import counted, printable, quoted, storable
 from secateurs.errors import Argument, FailureError
 
 ROUNDING = 1e-6
@@ -192,8 +192,8 @@ def check_accuracy(top1: float | None, correct: int | None, count: int) -> None:
     expected = 100 * right / max(count, 1)
     if right > count or abs((top1 or 0.0) - expected) > ROUNDING:
         raise FailureError(
-            f"column top1 of a result row holds {top1}, but {correct} of {count} images right "
-            f"give {expected}"
+            f"column top1 of a result row holds {top1}, but {correct} of "
+            f"{counted(count, 'image')} right give {expected}"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from secateurs._io.text import quoted, storable
+from secateurs._io.text import counted, quoted, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results.interval import wilson_interval
 from secateurs.results.record import COUNT, ROUNDING, SIZE, Limits, Record
@@ -149,7 +149,7 @@ class TransferRow(Record):
             if len(hits) != (self.count if measured else 0) or hits.strip("01"):
                 raise FailureError(
                     f"column {name}_hits of a result row disagrees with the count of "
-                    f"{self.count} images: it must hold one digit an image, 0 or 1"
+                    f"{counted(self.count, 'image')}: it must hold one digit an image, 0 or 1"
                 )
             percent, expected = getattr(self, name), _percent(hits) if measured else None
             if (percent is None) != (expected is None) or not _close(percent, expected):

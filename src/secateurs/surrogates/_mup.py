@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateurs._io.text import quoted
+from secateurs._io.text import counted, quoted
 from secateurs.errors import InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.parameters.model_contents import ModelContents
@@ -106,8 +106,8 @@ class MUP(Diversified):
         copies, rest = divmod(len(logits), max(given, 1))
         if rest or not copies:
             raise InvalidArgumentError(
-                f"aim was given {given} classes for {len(logits)} images: "
-                "give aim the classes of the batch"
+                f"aim was given {counted(given, 'class', 'classes')} for "
+                f"{counted(len(logits), 'image')}: give aim the classes of the batch"
             )
         return self._classes.to(logits.device).repeat(copies)
 

@@ -30,7 +30,7 @@ def split_state_dict(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         >>> theirs = prune.l1_unstructured(torch.nn.Linear(4, 4), "weight", 0.5).state_dict()
         >>> dense, masks = sc.torch_prune.split_state_dict(theirs)
         >>> sorted(dense), masks
-        (['bias', 'weight'], Masks(1 parameters, sparsity=0.5000))
+        (['bias', 'weight'], Masks(1 parameter, sparsity=0.5000))
     """
     pruned = _pruned_names(state)
     if not pruned:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
 from secateurs._validation import as_integer
 from secateurs.errors import Argument, InvalidArgumentError
@@ -166,7 +167,7 @@ class Benchmark:
         best = best_variants(self.variants, rows)
         for variant, success in best:
             bar.say(
-                f"chosen on {rows[0].count} images: {variant} "
+                f"chosen on {counted(rows[0].count, 'image')}: {variant} "
                 f"({success:.1f}% on networks that the attack did not use)"
             )
         return [variant for variant, _ in best]

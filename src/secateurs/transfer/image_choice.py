@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from secateurs._io.text import printable
+from secateurs._io.text import counted, printable
 from secateurs._validation import check_count, check_seed
 from secateurs.errors import InvalidArgumentError
 from secateurs.transfer.network import Network
@@ -174,7 +174,8 @@ def _check_labels(labels: Tensor, classes: int, network: Network) -> None:
     if len(labels) and int(labels.max()) >= classes:
         raise InvalidArgumentError(
             f"the images have labels up to {int(labels.max())}, but {network.name} has "
-            f"{classes} classes: name networks that were trained for these images"
+            f"{counted(classes, 'class', 'classes')}: name networks that were trained for these "
+            "images"
         )
 
 
@@ -197,12 +198,12 @@ def _targets(data: LoadedData, labels: Tensor, classes: int, seed: int) -> Tenso
 def _none_found(data: LoadedData, accuracy: dict[str, int], seen: int) -> InvalidArgumentError:
     if not seen:
         return InvalidArgumentError(
-            f"none of the {len(data.dataset)} images of {data.name} could be read: mend them, or "
-            "name other images"
+            f"none of {counted(len(data.dataset), 'image')} of {data.name} could be read: mend "
+            "them, or name other images"
         )
     each = ", ".join(f"{name} {count}" for name, count in accuracy.items())
     return InvalidArgumentError(
-        f"none of the {seen} images of {data.name} is classified correctly by every network "
+        f"none of {counted(seen, 'image')} of {data.name} is classified correctly by every network "
         f"(correct: {each}): check the weights, or leave out the network that fails"
     )
 

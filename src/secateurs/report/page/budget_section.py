@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from secateurs._io.text import counted
 from secateurs.report.budget_plot import highest_shown
 from secateurs.report.budget_table import (
     chosen_row,
@@ -88,7 +89,7 @@ def _chart(rows: Sequence[BudgetRow]) -> Chart:
     return Chart(
         "Drop of top-1 of each network that was tried; bar: up to its limit at "
         f"{100 * first.confidence:g}% confidence; dashed: the drop that was allowed.{above}",
-        f"Drop of top-1 of {len(rows)} networks between {percent(first.p_prune)} and "
+        f"Drop of top-1 of {counted(len(rows), 'network')} between {percent(first.p_prune)} and "
         f"{percent(rows[-1].p_prune)} pruned. The table has the numbers.",
         plotly_figure(
             traces,
@@ -121,7 +122,7 @@ def _trace(
         hover=_HOVER,
         hover_data=[
             [
-                f"{row.count:,} images",
+                f"{counted(row.count, 'image')}",
                 f"{row.drop:.2f}",
                 f"{row.drop_high:.2f}",
                 f"{row.lost} lost, {row.won} won",

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.number_text import interval_text, rounded_percent
 from secateurs.report.page.colours import DENSE, line_colour
@@ -50,8 +51,8 @@ def _headline(outcome: RetrainOutcome | None) -> str:
         return "No seed has been scored on test images yet."
     dense, pruned = with_deviation(outcome.dense), with_deviation(outcome.pruned)
     return (
-        f"{outcome.compression:.1f} times fewer weights: the error on {outcome.count:,} images "
-        f"({outcome.split}) went from {dense}% to {pruned}%."
+        f"{outcome.compression:.1f} times fewer weights: the error on "
+        f"{counted(outcome.count, 'image')} ({outcome.split}) went from {dense}% to {pruned}%."
     )
 
 
@@ -94,7 +95,8 @@ def _chart(epochs: Sequence[RetrainRow]) -> Chart:
     return Chart(
         "Validation accuracy of each epoch, and below it how many weights were pruned; "
         f"shaded: 95% interval.{' The lowest epochs lie below the axis.' * cut}",
-        f"Curves of validation accuracy over {len(epochs)} epochs of {len(seeds)} seeds, ending at "
+        f"Curves of validation accuracy over {counted(len(epochs), 'epoch')} of "
+        f"{counted(len(seeds), 'seed')}, ending at "
         f"{ends.top1:.2f}% with {rounded_percent(ends.achieved)} of the weights pruned.",
         plotly_figure(traces, across, upper, yaxis2=lower),
         toggles,

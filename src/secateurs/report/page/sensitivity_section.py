@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from secateurs._io.text import counted
 from secateurs.report.number_text import percent
 from secateurs.report.page.figures import heatmap, names_axis, plotly_figure
 from secateurs.report.page.page_parts import Chart, Section, Table, cell
@@ -45,8 +46,8 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
     )
     return Chart(
         "Change of top-1 in points where one layer alone is pruned.",
-        f"Heat map of the change of top-1 for {len(layers)} layers at {len(ratios)} ratios. The "
-        "table has the numbers.",
+        f"Heat map of the change of top-1 for {counted(len(layers), 'layer')} at "
+        f"{counted(len(ratios), 'ratio')}. The table has the numbers.",
         plotly_figure([trace], names_axis("Ratio pruned"), names_axis(autorange="reversed")),
         height=max(220, 110 + 26 * len(layers)),
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from secateurs._io.text import counted
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, curve, plotly_figure
 from secateurs.report.page.page_parts import Chart, Section, Table, TableCell, Toggle, cell
-from secateurs.report.speed_table import break_even_lines, counted, rate_text, settings_of
+from secateurs.report.speed_table import break_even_lines, rate_text, settings_of
 from secateurs.results import SpeedRow
 
 _HOVER = "%{x:.1f}% zeros<br><b>%{y:.2f}</b> times as fast<extra>%{fullData.name}</extra>"
@@ -20,7 +21,8 @@ def speed_section(rows: Sequence[SpeedRow]) -> Section:
     if best.speedup > 1:
         headline = (
             f"At most {best.speedup:.2f} times as fast as dense: {best.model}, batch "
-            f"{best.batch_size}, {counted(best.threads)}, {100 * best.achieved:.1f}% zeros."
+            f"{best.batch_size}, {counted(best.threads, 'thread')}, {100 * best.achieved:.1f}% "
+            "zeros."
         )
         notes = break_even_lines(rows)
     return Section(
@@ -38,7 +40,7 @@ def _chart(rows: Sequence[SpeedRow]) -> Chart:
     ]
     toggles: list[Toggle] = []
     for number, ((model, batch, threads), own) in enumerate(settings_of(rows).items()):
-        name, colour = f"{model}, batch {batch}, {counted(threads)}", line_colour(number)
+        name, colour = f"{model}, batch {batch}, {counted(threads, 'thread')}", line_colour(number)
         toggles.append(Toggle(name, colour))
         along, gains = [100 * row.achieved for row in own], [row.speedup for row in own]
         meta = {"toggle": number}
