@@ -178,7 +178,7 @@ def shift_gradients_last(model: nn.Linear, optimizer: optim.Optimizer) -> None:
     optimizer.register_step_pre_hook(shift)
 
 
-def spoil_gradients(model: nn.Linear, _: optim.Optimizer) -> None:
+def overflow_gradients(model: nn.Linear, _: optim.Optimizer) -> None:
     model.weight.grad = torch.ones_like(model.weight).where(model.weight != 0, torch.inf)
 
 
@@ -190,7 +190,7 @@ def stepped(model: nn.Linear, optimizer: optim.Optimizer) -> optim.Optimizer:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize(
-    "happens", [write_state, load_states, write_data, shift_gradients_last, spoil_gradients]
+    "happens", [write_state, load_states, write_data, shift_gradients_last, overflow_gradients]
 )
 def test_adam_is_held_whatever_happens_between_its_steps(
     happens: Callable[..., None], dtype: torch.dtype

@@ -57,7 +57,7 @@ def test_after_the_block_pruned_weights_learn_again() -> None:
     assert not model[4]._load_state_dict_post_hooks
 
 
-def test_a_newer_hold_takes_the_place_of_an_older() -> None:
+def test_a_newer_hold_ends_an_older_one() -> None:
     model = network()
     masks = pruned(model)
     first, second = sgd(model), sgd(model)
@@ -76,7 +76,7 @@ def test_loading_keeps_a_model_held_and_loses_nothing() -> None:
         model.load_state_dict(dense.state_dict())
         assert_held(model, optimizer, masks)
         assert torch.equal(model[4].weight_orig, dense[4].weight)
-        model[4].load_state_dict(network(2)[4].state_dict())  # a part alone
+        model[4].load_state_dict(network(2)[4].state_dict())  # this layer alone
         assert_zeros(model[4].weight.detach()[~masks["4.weight"]], "4.weight")
         other = sgd(dense)
         train(dense, other, 2)
@@ -178,11 +178,11 @@ def test_an_optimizer_that_was_replaced_is_refused_before_it_steps() -> None:
     sgd(network()).step()  # others go on
 
 
-def test_another_parameter_in_the_place_of_a_held_one_is_named() -> None:
+def test_a_parameter_that_replaced_a_held_one_is_refused() -> None:
     model = network()
     pruned(model)
     optimizer = sgd(model)
-    hold(model, optimizer)
+    handle = hold(model, optimizer)
     with bad("0.weight was replaced by another Parameter (load_state_dict with assign=True)"):
         model.load_state_dict(network(1).state_dict(), assign=True)
     loss_of(model).backward()
@@ -191,6 +191,9 @@ def test_another_parameter_in_the_place_of_a_held_one_is_named() -> None:
     for stepping in (other, optimizer):
         with bad("0.weight was replaced by another Parameter, which is not held"):
             stepping.step()
+    hold(model, other, handle.masks)
+    other.step()
+    assert_held(model, other, handle.masks)
 
 
 def test_a_layer_inside_of_another_stays_held_when_both_load() -> None:

@@ -146,7 +146,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("order", ["mop", "pmo", "opm", "m-op", "mo-p"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_resumed_training_is_the_same_bit_for_bit(kind: str, order: str) -> None:
-    """In any order of loading; what stands before the dash is loaded before the Pruner is made."""
+    """In any order of loading; the letters before the dash are loaded before the Pruner is made."""
     model, optimizer, pruner = made(**KINDS[kind]())
     train(model, optimizer, 4, pruner.step)
     file = io.BytesIO()

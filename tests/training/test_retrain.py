@@ -161,15 +161,15 @@ def test_distillation_learns_from_the_dense_network_after_its_epochs(tmp_path: P
 
 def test_a_loss_that_is_none_stops_the_run_and_keeps_the_last_weights(tmp_path: Path) -> None:
     run_whole = run(tmp_path / "whole")
-    spoiled = images(64)
+    broken = images(64)
     wild = replace(PLAN, retraining=replace(SETTINGS, learning_rate=1e30))
     with pytest.raises(DivergedError, match=r"retrain epoch 1: the loss became NaN .* at step \d+"):
         run(tmp_path / "wild", wild)
     kept = load_file(tmp_path / "wild" / LAST)
     assert all(t.isfinite().all() for t in kept.values())
-    spoiled.images[3] = float("nan")
+    broken.images[3] = float("nan")
     with pytest.raises(DivergedError, match="dense epoch 1"):
-        run(tmp_path / "spoiled", data=replace(DATA, train=spoiled))
+        run(tmp_path / "broken", data=replace(DATA, train=broken))
     all_at_once = replace(wild, retraining=replace(SETTINGS, learning_rate=3e38, batch_size=64))
     with pytest.raises(
         DivergedError, match=r"retrain epoch 1: .* validation images .* after step 1 of 1 .*last"

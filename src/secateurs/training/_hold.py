@@ -22,13 +22,7 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import (
-    HeldWeight,
-    check_stepped,
-    count_writes,
-    flat_mask,
-    held_weights,
-)
+from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -113,7 +107,7 @@ class Hold:
         masks: what is held.
         averaged: averages of the model.
         dense_gradients: whether every optimizer sees the gradients of pruned weights.
-        remedy: what the error about an unknown optimizer says to do.
+        remedy: what errors say to do about a new optimizer; None for handles of `hold`.
 
     Attributes:
         masks: what is held now.
@@ -128,7 +122,7 @@ class Hold:
         *,
         averaged: Averages = (),
         dense_gradients: bool = False,
-        remedy: str = "call hold(model, optimizer) with the new one, or remove() the old handle",
+        remedy: str | None = None,
     ):
         self.masks = masks
         self.steps = 0
@@ -230,7 +224,7 @@ class Hold:
             for owner, attribute in weight.target.places:
                 if id(owner) in inside:
                     if parameter_of(owner, attribute) is not weight.target.parameter:
-                        raise self._replaced(weight, " (load_state_dict with assign=True)")
+                        raise weight.replaced(self._remedy, " (load_state_dict with assign=True)")
                     pairs.append((weight.target, weight.mask))
         with changing(self._model):
             prune_weights(contents, pairs)
@@ -248,7 +242,7 @@ class Hold:
         for weight in self._weights:
             now = [parameter_of(*place) for place in weight.target.places]
             if any(id(p) in theirs and p is not weight.target.parameter for p in now):
-                raise self._replaced(weight)
+                raise weight.replaced(self._remedy)
         known = {id(one) for one in self._optimizers}
         if id(optimizer) in known:
             return
@@ -259,16 +253,10 @@ class Hold:
             self._optimizers.append(optimizer)
             self._attach(optimizer)
             return
+        remedy = "call hold(model, optimizer) with the new one, or remove() the old handle"
         raise InvalidArgumentError(
             f"{stepped[0]} is held, but the {type(optimizer).__name__} that is about to step it "
-            f"was not handed in, so it would bring pruned weights back: {self._remedy}"
-        )
-
-    def _replaced(self, weight: HeldWeight, how: str = "") -> InvalidArgumentError:
-        return InvalidArgumentError(
-            f"{weight.target.name} was replaced by another Parameter{how}, which is not held: "
-            "write into the Parameter that is there (load_state_dict without assign), or make the "
-            f"optimizer again and {self._remedy}"
+            f"was not handed in, so it would bring pruned weights back: {self._remedy or remedy}"
         )
 
     def _attach(self, optimizer: optim.Optimizer) -> None:

@@ -44,6 +44,15 @@ class HeldWeight:
             self.keep = self.keep.to(device)
         return Masked(self.keep, tensors)
 
+    def replaced(self, remedy: str | None, how: str = "") -> InvalidArgumentError:
+        """The error for a model that has another Parameter instead of this one."""
+        remedy = remedy or "call hold(model, optimizer, handle.masks)"
+        return InvalidArgumentError(
+            f"{self.target.name} was replaced by another Parameter{how}, which is not held: write "
+            "into the Parameter that is there (load_state_dict without assign), or make a new "
+            f"optimizer and {remedy}"
+        )
+
 
 def held_weights(contents: ModelContents, masks: Masks) -> list[HeldWeight]:
     """Pair each mask with the parameter it is for.
