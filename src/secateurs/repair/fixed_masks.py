@@ -1,4 +1,4 @@
-"""Masks that the step ``"sparsegpt"`` may not choose anew."""
+"""Masks that the step ``"sparsegpt"`` may not change."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from secateurs.training.step_hooks import LoadHook
 def refuse_fixed_masks(weights: Sequence[PrunedTarget]) -> None:
     """Refuse weights that are pruned by kernels or filters, or whose masks are held.
 
-    The pattern of kernels would be lost, and a hold would bring its own masks back.
+    Whole kernels would no longer be zero, and a hold would put its own masks back.
 
     Raises:
         InvalidArgumentError: there is such a weight; it is named.
