@@ -1,4 +1,4 @@
-"""Memory that goes back to the system as soon as a tensor is freed."""
+"""Memory that is returned to the system as soon as a tensor is freed."""
 
 import ctypes
 import sys

@@ -18,6 +18,7 @@ from secateurs.parameters.weight_matrix import WeightMatrix
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_CONVOLUTION[:5], "output_padding", "groups", "dilation")
+_NORMALISING = ("training", "momentum", "eps")
 _SIGNATURES: dict[Any, tuple[str, ...]] = {
     F.linear: ("input", "weight", "bias"),
     torch.conv1d: _CONVOLUTION,
@@ -27,26 +28,8 @@ _SIGNATURES: dict[Any, tuple[str, ...]] = {
     torch.conv_transpose2d: _TRANSPOSED,
     torch.conv_transpose3d: _TRANSPOSED,
     torch.addmm: ("bias", "input", "weight"),  # transformers' Conv1D, whose weight is (in, out)
-    torch.batch_norm: (
-        "input",
-        "weight",
-        "bias",
-        "running_mean",
-        "running_var",
-        "training",
-        "momentum",
-        "eps",
-    ),
-    F.batch_norm: (
-        "input",
-        "running_mean",
-        "running_var",
-        "weight",
-        "bias",
-        "training",
-        "momentum",
-        "eps",
-    ),
+    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", *_NORMALISING),
+    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", *_NORMALISING),
 }
 """The functions of layers, and the names of their arguments."""
 

@@ -121,12 +121,8 @@ class WeightSite:
         Raises:
             FailureError: the damping is too small or too large for numbers of 64 bits.
         """
-        start, mask, damping = (
-            call.matrix(self.dense).double(),
-            call.matrix(self.mask),
-            self.options.damping,
-        )
-        solved = now
+        start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
+        solved, damping = now, self.options.damping
         try:
             if self.options.choose:
                 solved, mask = obs_update(xx, xy, start, mask, damping, neighbours=pattern_of(mask))
@@ -135,7 +131,7 @@ class WeightSite:
                 self.mask.copy_(call.unmatrix(mask, self.weight))
             if self.options.reconstruct:
                 solved = masked_least_squares(xx, xy, start, mask, damping)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             solved = torch.full_like(now, torch.nan)
         if not bool(torch.isfinite(solved).all()):
             raise FailureError(

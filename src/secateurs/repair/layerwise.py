@@ -18,6 +18,7 @@ from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
 from secateurs.repair.pass_state import LayerFile, SavedSite, pass_key
 from secateurs.repair.repair_options import RepairOptions
+from secateurs.training.step_hooks import LoadHook
 
 # For each weight that can be solved for: its bias, and which of how many parts of the bias it uses.
 _BIASES = {
@@ -107,6 +108,33 @@ def repair_layers(
         mask = masks[0] if len(masks) == 1 else torch.cat(masks)
         changes.remasked(weight.target.parameter, mask)
     return {site.name: site.errors for site in of_all}, tuple(left)
+
+
+def refuse_fixed_masks(weights: Sequence[PrunedTarget]) -> None:
+    """Refuse weights whose masks ``"sparsegpt"`` may not change: of kernels or filters, or held.
+
+    Whole kernels would no longer be zero, and a hold would put its own masks back.
+
+    Raises:
+        InvalidArgumentError: there is such a weight; it is named.
+    """
+    for one in weights:
+        module, name = one.target.module, one.target.name
+        original = original_of(module, one.target.attribute)
+        mask = None if original is None else original.mask
+        if mask is not None and mask.shape != one.mask.shape:
+            raise InvalidArgumentError(
+                f"'sparsegpt' chooses single weights, and {name} is pruned by kernels or filters: "
+                "leave it out of ", Argument("steps"), ", or prune with ",
+                Argument("granularity", "weight"),
+            )  # fmt: skip
+        hooks = module._load_state_dict_post_hooks.values()
+        if any(isinstance(hook, LoadHook) and hook.held is not None for hook in hooks):
+            raise InvalidArgumentError(
+                f"'sparsegpt' chooses other masks, and those of {name} are held while it is "
+                "trained: leave it out of ", Argument("steps"), ", or end that before, by the "
+                "remove() of hold(...) or of the Pruner, and hold the new masks after it",
+            )  # fmt: skip
 
 
 def layer_options(

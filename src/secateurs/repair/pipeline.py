@@ -23,9 +23,8 @@ from secateurs.repair.calibration import calibrating
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
 from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
-from secateurs.repair.fixed_masks import refuse_fixed_masks
 from secateurs.repair.layer_uses import LayerUses, layer_uses
-from secateurs.repair.layerwise import PrunedTarget, repair_layers
+from secateurs.repair.layerwise import PrunedTarget, refuse_fixed_masks, repair_layers
 from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
 from secateurs.repair.repair_report import RepairReport, StepReport
 from secateurs.selection.shown_keywords import shows
