@@ -59,7 +59,7 @@ def test_numbers_of_numpy() -> None:
 
 def test_too_many_channels_are_refused() -> None:
     grey = {**BASE, "mean": (0.5,), "std": (0.5,)}
-    with pytest.raises(InvalidArgumentError, match=r"reads 1 channel\(s\): give 1 or 1"):
+    with pytest.raises(InvalidArgumentError, match=r"reads 1 channel: give 1 or 1"):
         build(grey, Overrides(mean=(0.5, 0.5, 0.5)), "test")
 
 

@@ -1,4 +1,4 @@
-"""Measure the accuracy of pruned models, all of them in one loop over the data.
+"""Measure the accuracy of pruned models, all in one loop over the data.
 
 `sweep` prunes at several ratios, `sensitivity` prunes each layer alone, and `budget` finds the
 sparsest network whose accuracy provably drops by less than a margin. `speed_sweep` measures how

@@ -68,15 +68,15 @@ def budget(
     (`secateurs.evaluation.paired_drop`). Bisection looks at most 7 times at the same images, so
     each test has a seventh of the allowed error (Bonferroni): the claim on the network that is
     returned holds at ``confidence`` for all looks together, whatever path the bisection took. A
-    network that cannot pass even if it were right on all images that are left is given up at once;
-    this changes no outcome.
+    network that could not pass even with all images that are left right is given up at once; this
+    changes no outcome.
 
     With ``output``, outcomes and repairs are saved there, and the same call goes on where an
     earlier one was interrupted, to the same result. For this the loader must be a DataLoader that
     does not shuffle.
 
-    The labels of ``loader`` decide where the bisection goes, and this is accounted for. They must
-    have decided nothing before: not the criterion, the allocation or the repair.
+    The bisection uses the labels of ``loader``, and the test accounts for that. Nothing else may
+    have been chosen with them: not the criterion, the allocation or the repair.
 
     Args:
         model: a classifier, changed in place: afterwards pruned, and repaired if asked, as after
@@ -88,7 +88,7 @@ def budget(
             ``["batchnorm", "reconstruct"]``.
         calibration: images without labels, for ``repair`` and for scores that need inputs; none of
             them should be in ``loader``.
-        provenance: names by which a run is told apart from others in ``output``.
+        provenance: names for the rows, which also identify a run in ``output``.
         device: where to run; the model is moved there. Default the device of the model.
         amp: whether to run under autocast.
         output: a folder for what was scored.
@@ -182,7 +182,9 @@ def _check(
             Argument("scope", "global"),
         )  # fmt: skip
     if not 0 < check_ratio("confidence", confidence) < 1:
-        raise InvalidArgumentError(Argument("confidence", 0.95), " lies strictly between 0 and 1")
+        raise InvalidArgumentError(
+            Argument("confidence", 0.95), " must be strictly between 0 and 1"
+        )
     if not 0 < max_drop < 100:
         raise InvalidArgumentError(
             Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop:g}; write ",

@@ -24,7 +24,7 @@ from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.metrics import flips
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.repaired_layers import repair_layer_variants
+from secateurs.evaluation.repaired_networks import repair_layer_variants
 from secateurs.evaluation.reusing_forward import forward_of
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,

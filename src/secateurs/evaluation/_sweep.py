@@ -23,7 +23,7 @@ from secateurs.evaluation.measured_model import evaluating, moved_to
 from secateurs.evaluation.partial_results import Progress, as_json, from_json
 from secateurs.evaluation.pruned_model import Variants, with_overall_ratio
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.repaired_variants import repair_variants
+from secateurs.evaluation.repaired_networks import repair_variants
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
     SweepRun,

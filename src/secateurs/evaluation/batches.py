@@ -38,17 +38,17 @@ def is_sequential(loader: Iterable[Any]) -> bool:
 
 
 def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[int, Any]]:
-    """Read the images from ``start`` to ``stop`` without touching those before.
+    """Read the images from ``start`` to ``stop``, and none before them.
 
-    Indices are those of the data set, so they hold where a loader leaves images out of its batches.
+    Indices are those of the data set, also where a loader leaves images out of its batches.
 
     Args:
         loader: batches of (images, labels); see `is_sequential` if ``start`` is not 0.
         start: index of the first image in the data set.
-        stop: index behind the last one, None for the end.
+        stop: index after the last one, None for the end.
 
     Yields:
-        The index behind the batch, and the batch.
+        The index after the batch, and the batch.
 
     Raises:
         InvalidArgumentError: a batch is not a pair of tensors.
@@ -68,8 +68,8 @@ def read(loader: Iterable[Any], start: int, stop: int | None) -> Iterator[tuple[
         yield min(start + number * size, end), batch
 
 
-# What ends a worker may be a signal to all processes, which comes to this one a moment later: then
-# the handler interrupts this wait, and the signal is the cause that is told.
+# A signal to all processes may have ended the worker, and reaches this process a moment later. Its
+# handler interrupts this wait, so that the signal is reported as the cause.
 _SIGNAL_SECONDS = 0.3
 
 
@@ -97,7 +97,7 @@ def workers_watched() -> Generator[None]:
 
 
 def _from_multiprocessing(error: BaseException) -> bool:
-    """Whether multiprocessing raised it: a worker closed its pipe while it sent a batch.
+    """Whether multiprocessing raised it, as when a worker ends while it sends a batch.
 
     A data set that reads over a network raises errors of the same types.
     """

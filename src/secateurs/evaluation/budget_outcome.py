@@ -1,4 +1,4 @@
-"""What a budget came to: the network that was chosen, and a row for each that was tried."""
+"""The result of a budget: the network that was chosen, and a row for each that was tried."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,9 +25,9 @@ class Budget:
         drop_high: the upper limit of the drop, points, at this confidence for all looks together.
         lost: images that the dense network gets right and this one wrong.
         won: images that it gets wrong and this one right.
-        needed: about how many images would show that the least sparse network that did not pass
-            drops by less than the margin, if all flip as those did that were scored; None where its
-            drop there was not below the margin by a standard error.
+        needed: about how many images would show that the least sparse network that failed drops by
+            less than the margin, if others flip like those that were scored; None where its drop
+            on these was not below the margin by a standard error.
         needed_for: the ratio of that network.
         looks: the ratios that were tried, in order.
         passes: forward passes over all images that it took, the dense one included.
@@ -112,7 +112,7 @@ def budget_rows(
 def outcome_of(
     looks: Sequence[Look], best: Look | None, rows: Rows[BudgetRow], count: int
 ) -> Budget:
-    """What a search came to.
+    """The result of a search.
 
     Args:
         looks: the ratios that were tried.

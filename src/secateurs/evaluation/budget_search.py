@@ -22,7 +22,7 @@ from secateurs.repair.repaired_values import put_repaired_values
 from secateurs.selection.selection_options import SelectionKeywords
 
 STEPS = 100
-"""The ratios that are told apart: hundredths."""
+"""Ratios are multiples of one STEPS-th."""
 
 MOST_LOOKS = math.ceil(math.log2(STEPS))
 """How often a bisection looks at the same images, at most."""
@@ -34,7 +34,7 @@ class Look:
 
     Attributes:
         p_prune: the ratio of units.
-        count: images that it was scored on; fewer than all where the rest could not save it.
+        count: images that it was scored on; fewer than all where it could not pass any more.
         lost: of them, images that the dense network gets right and this one wrong.
         won: of them, images that it gets wrong and this one right.
         passed: whether the drop is below the margin, with the confidence that was asked for.
@@ -47,10 +47,9 @@ class Look:
     passed: bool
 
     def needed(self, margin: float, level: float) -> int | None:
-        """About how many images would show a drop below the margin, if all flip as these did.
+        """About how many images would show a drop below the margin, if others flip like these.
 
-        None where these images do not say so much: their drop must be below the margin by one
-        standard error or more.
+        None unless the drop on these images is below the margin by one standard error or more.
         """
         lost, won = self.lost / self.count, self.won / self.count
         drop = lost - won
@@ -79,15 +78,15 @@ NETWORKS = [TriedNetwork(step / STEPS) for step in range(STEPS)]
 
 
 class BudgetNetworks:
-    """Turns a model into each network: pruned at a ratio, and repaired once.
+    """Turns a model into each network: pruned at a ratio, and repaired if asked, once.
 
     Args:
         model: the model, not pruned.
         options: how it is pruned.
         steps: of the repair.
         images: the calibration images, if it is repaired.
-        kept: where the values of a repair are kept, so that the network that is returned is the
-            one that was scored.
+        kept: keeps the values of a repair, so that the network that is returned is the one that
+            was scored.
     """
 
     def __init__(
@@ -112,7 +111,7 @@ class BudgetNetworks:
         return variant.p_prune
 
     def put_back(self) -> None:
-        """Restore the model, if it became a network."""
+        """Restore the model, if it was turned into a network."""
         if self._now is not None:
             restore(self.model)
         self._now = None

@@ -16,7 +16,6 @@ from secateurs.evaluation.partial_results import Progress
 
 SAVE_EVERY_SECONDS = 20.0
 
-
 BesideDense = Literal[False, True, "labels"]
 
 
@@ -64,7 +63,7 @@ class EvaluationLoop(Generic[V]):
         save: called about every ``save_every`` seconds, and when the loop ends or is interrupted.
         advance: called with the number of images that one more variant was scored on.
         save_every: seconds between two saves.
-        progress: what each variant has done in this loop, by its key; filled by `run`.
+        progress: what each variant was scored on in this loop, by its key; filled by `run`.
         beside_dense: whether also agreement with the dense network and divergence from it are
             counted; ``"labels"`` also puts the dense network's classes in place of the labels. The
             first of the variants is then the dense one.

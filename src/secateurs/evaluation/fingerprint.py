@@ -1,4 +1,4 @@
-"""Checksums of a few images and all labels, by which data sets are told apart."""
+"""Checksums of a few images and all labels, which identify a data set."""
 
 import hashlib
 import random
@@ -18,7 +18,7 @@ _DIGITS = 16
 
 
 def fingerprint(loader: Iterable[Any]) -> dict[str, str | None]:
-    """Checksums by which two data sets of one length are told apart.
+    """Checksums that differ between data sets of the same length.
 
     At most four images are read, spread evenly from the first to the last, each as a batch of its
     own, so that batch size, workers and shuffling make no difference; and all labels, if the data

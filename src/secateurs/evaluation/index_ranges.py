@@ -15,7 +15,7 @@ class IndexRange:
 
     Attributes:
         start: index of the first one in the data set.
-        stop: index behind the last one, None if the number of images is not known.
+        stop: index after the last one, None if the number of images is not known.
         keys: the variants that have not been scored on them.
     """
 

@@ -1,4 +1,4 @@
-"""What repairs gave to pruned networks, in memory or in a folder, so that each is made once."""
+"""The values that repairs gave to networks, kept so that each repair is made once."""
 
 import hashlib
 import json
@@ -20,11 +20,11 @@ _NAME = "repaired-{}.safetensors"
 
 
 class KeptRepairs:
-    """What repairs gave to networks, by a key of each network.
+    """The values that repairs gave to networks, by a key of each network.
 
     Args:
         folder: where the values are kept; None for memory.
-        config: what decides the values, by which those of another run are told apart.
+        config: what the values depend on; those of a run with another config are not used.
     """
 
     def __init__(self, folder: Path | None, config: Mapping[str, Any]):
@@ -64,7 +64,7 @@ class KeptRepairs:
         p_prune: float,
         seed: int = 0,
     ) -> None:
-        """Repair a pruned network, and keep what this gave it.
+        """Repair a pruned network, and keep the repaired values.
 
         Args:
             model: the network, changed in place.
@@ -77,7 +77,7 @@ class KeptRepairs:
         Raises:
             InvalidArgumentError: the model or the images cannot be repaired; see
                 `secateurs.repair`.
-            FailureError: NaN on the way, or the disk is full.
+            FailureError: a value becomes NaN or infinite, or the disk is full.
         """
         try:
             repair(model, images, steps, seed=seed)
@@ -87,7 +87,7 @@ class KeptRepairs:
         self.put(key, repaired_values(model))
 
     def put(self, key: str, values: Mapping[str, Tensor]) -> None:
-        """Keep what a repair gave a network.
+        """Keep the repaired values of a network.
 
         Raises:
             FailureError: the disk is full.

@@ -52,7 +52,7 @@ class LayerVariants:
         variants: all networks, the dense one first.
         targets: the layers, by the name of their parameter.
         changed: the parameter that is pruned now; None while the network is dense.
-        repaired: what the repair of a network gave, by its key; None where nothing is repaired.
+        repaired: gives the repaired values of a network, by its key; None where none is repaired.
 
     Raises:
         InvalidArgumentError: the options are wrong or do not fit the model.

@@ -1,4 +1,4 @@
-"""The model while it is measured: moved to its device, in ``eval()`` mode, and restored after."""
+"""The model while it is measured: on its device, in ``eval()`` mode, and afterwards restored."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -50,7 +50,7 @@ class Variants:
         grid: the variants.
 
     Attributes:
-        repaired: what the repair of a variant gave, by its key; None where nothing is repaired.
+        repaired: gives the repaired values of a variant, by its key; None where none is repaired.
 
     Raises:
         InvalidArgumentError: the grid's options do not fit the model.

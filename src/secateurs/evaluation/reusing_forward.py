@@ -19,7 +19,7 @@ Warn = Callable[[str], None]
 def forward_of(
     model: nn.Module, changed: Callable[[], Tensor | None]
 ) -> Callable[[nn.Module, torch.device, bool, Warn], Forward]:
-    """What makes the `Forward` of a model: one that reuses outputs, where that is exact.
+    """A function that makes the `Forward` of a model: one that reuses outputs, where that is exact.
 
     Compiled models do not call their modules one by one, and modules that are divided over ranks
     exchange data whenever they are called, so these run as a whole.
@@ -37,16 +37,15 @@ def forward_of(
 class ReusingForward(Forward):
     """Runs a network that differs from the dense one in one parameter.
 
-    What a module returns before that parameter is first used is what it returns in the dense
-    network. It is computed once for a batch, and then returned again without running the module.
-    The code between the modules always runs, so residual connections need no care. At any time,
-    the outputs that are kept are those of the outermost modules that have ended; of an
-    ``nn.Sequential`` only its last one.
+    A module that ends before that parameter is first used returns the same as in the dense network.
+    Its output is computed once for a batch, and then returned again without running the module. The
+    code between the modules always runs, so residual connections work as usual. Kept are the
+    outputs of the outermost modules that have ended; of an ``nn.Sequential`` only the last one.
 
-    Which calls end before a parameter is first used is learned in one more pass, which watches
-    the functions of torch that take a parameter. A parameter that no function takes is changed
-    from the start, as for `Forward`. An output that was overwritten in place since it was kept is
-    computed again; and if modules are called in another order than learned, all run.
+    One more pass finds which calls end before a parameter is first used: it observes the functions
+    of torch that get a parameter. If no function gets a parameter, no output is reused for it. An
+    output that was overwritten in place since it was kept is computed again; and if the modules are
+    called in another order than in that pass, all of them run.
 
     Args:
         model: the network.
@@ -123,7 +122,7 @@ class _ModuleCall:
 
 
 class _FirstUses(TorchFunctionMode):
-    """Notes the calls of modules in one pass, and when each parameter is first used.
+    """Records the calls of modules in one pass, and when each parameter is first used.
 
     Attributes:
         calls: in the order of their beginning.
@@ -190,7 +189,7 @@ class _Replay:
         return output
 
     def _in_sequence(self, number: int, modules: nn.Sequential, value: Any) -> Any:
-        """What an ``nn.Sequential`` does, from behind the last module whose output is known."""
+        """Run the modules of an ``nn.Sequential`` after the last one whose output is known."""
         kept, begin = self._kept_of(number), 0
         if kept is not None and kept.children is not None:
             begin, value, self._next = kept.children, kept.output, kept.following

@@ -1,4 +1,4 @@
-"""Score what is left of a sweep, in one process or on ranks that split the images."""
+"""Score the images that are left of a sweep, in one process or on ranks that split them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: 
 
 
 def clear_saved(results: Results[Any]) -> None:
-    """Remove what a run that goes on would need: its progress, and what repairs gave."""
+    """Remove the progress of a run and its repaired values, which only an interrupted run needs."""
     results.clear_progress()
     KeptRepairs(results.folder, {}).clear()
 
@@ -69,7 +69,7 @@ def earlier_progress(
 
 @dataclass
 class SweepRun(Generic[V]):
-    """What is left of a sweep, and where its progress is saved.
+    """The part of a sweep that is left to score, and where its progress is saved.
 
     Attributes:
         loader: batches of (images, labels).

@@ -78,7 +78,7 @@ _SETTING_NAMES = {
     "scope": "scope_name",
     "score_name": "score_name",
 }
-"""The attribute of a setting behind each name in a configuration."""
+"""The attribute of a setting for each name in a configuration."""
 
 
 def configuration(

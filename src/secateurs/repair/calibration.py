@@ -1,4 +1,4 @@
-"""Calibration images: those that a repair learns from, without labels."""
+"""Calibration images: those that a repair uses, without labels."""
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -53,12 +53,15 @@ def calibration_images(given: Tensor | Iterable[Any], batch_size: int) -> list[T
 def calibrating(
     model: nn.Module, images: Tensor | Iterable[Any], batch_size: int
 ) -> Generator[list[Tensor]]:
-    """For a ``with`` block, a model in evaluation mode, and images as it runs them fastest.
+    """For a ``with`` block, put a model in evaluation mode, and give batches of images for it.
 
     Args:
         model: the network.
         images: as for `calibration_images`.
-        batch_size: of the batches, which are on the model's device and in its dtype.
+        batch_size: of the batches.
+
+    Yields:
+        The batches on the model's device, in its dtype, in the memory format that is fastest.
 
     Raises:
         InvalidArgumentError: as `calibration_images`.
@@ -66,16 +69,16 @@ def calibrating(
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in calibration_images(images, batch_size)]
     with evaluation_mode(model):
-        batches = _channels_last(model, batches)  # by the same name, since these are large
+        batches = _channels_last(model, batches)  # the same name, so that the copies are freed
         yield batches
 
 
 @torch.no_grad()
 def _channels_last(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
-    """Batches in the memory format in which CPUs convolve fastest, if the model takes it.
+    """Batches with channels last, with which CPUs convolve fastest, if the model takes that.
 
     Args:
-        model: the network; one with ``view`` after a convolution may not take it.
+        model: the network; with ``view`` after a convolution it may not take it.
         batches: images, on the model's device.
     """
     if batches[0].dim() != 4:

@@ -1,4 +1,4 @@
-"""What repair changes in a model, so that it can be undone, and put back by `secateurs.restore`."""
+"""What a repair changes in a model, so that it can be undone and `secateurs.restore` works."""
 
 from dataclasses import dataclass
 
@@ -25,9 +25,9 @@ class _Changed:
     """A parameter or buffer that is changed.
 
     Attributes:
-        module: what holds it.
-        attribute: its name there.
-        tensor: it itself.
+        module: the module that has it.
+        attribute: its name in the module.
+        tensor: the parameter or buffer.
         before: a copy of its values.
         trained: whether it was pruned, and trained since.
     """
@@ -47,10 +47,10 @@ class Changes:
         self._masks: dict[int, Tensor] = {}
 
     def about_to(self, module: nn.Module, attribute: str) -> None:
-        """Note the values of a parameter or buffer, before its first change.
+        """Record the values of a parameter or buffer, before its first change.
 
         Raises:
-            InvalidArgumentError: the module has something of the name of its original.
+            InvalidArgumentError: the module has an attribute with the name of its original.
         """
         tensor = parameter_of(module, attribute)
         if tensor is None or id(tensor) in self._changed:
@@ -67,11 +67,11 @@ class Changes:
         self._changed[id(tensor)] = _Changed(module, attribute, tensor, before, trained)
 
     def remasked(self, parameter: Tensor, mask: Tensor) -> None:
-        """Note that a parameter, which is changed, has another mask: True is kept."""
+        """Record that a parameter has another mask: True is kept."""
         self._masks[id(parameter)] = mask
 
     def mask_of(self, parameter: Tensor, before: Tensor) -> Tensor:
-        """The mask of a parameter now, if its mask was ``before`` once."""
+        """The mask that was recorded for a parameter, else ``before``."""
         return self._masks.get(id(parameter), before)
 
     def undo(self) -> None:
@@ -93,7 +93,7 @@ class Changes:
 
 
 def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]:
-    """What the dense network has in the place of a model's parameters and buffers, by their ids.
+    """The dense network's parameters and buffers, by the ids of the model's.
 
     Args:
         model: the network, pruned.
@@ -135,11 +135,11 @@ def _refuse_trained(modules: NamedModules) -> None:
         InvalidArgumentError: there are such weights.
     """
     compare_all_values(modules)
-    current = (
-        (name, original_of(module, attribute))
+    trained = [
+        name
         for name, module, attribute, _ in originals_of(modules)
-    )
-    trained = [name for name, original in current if original is not None and original.was_trained]
+        if (original := original_of(module, attribute)) is not None and original.was_trained
+    ]
     if trained:
         raise InvalidArgumentError(
             f"{listed(trained)}: trained since pruning, so the originals are not the dense network "

@@ -21,9 +21,9 @@ from secateurs.training.augmentation import AUGMENTATIONS
 from secateurs.training.run_state import load_state, save_state
 
 _HELD_OUT, _MOST_HELD_OUT = 0.125, 1024
-"""The part of the images that is not learned from but decides what is kept, and its limit."""
+"""The share of the images that is held out to choose the best values, and their largest number."""
 _CHECKS, _PATIENCE = 15, 5
-"""How often these are scored, and after how many scores in a row that are no better it ends."""
+"""How often the held-out images are scored; it ends after so many scores that are no better."""
 
 
 def distill(
@@ -35,19 +35,19 @@ def distill(
     changes: Changes,
     how: RepairOptions,
 ) -> int:
-    """Train a pruned network to give the dense network's outputs, which takes no label.
+    """Train a pruned network to give the dense network's outputs; no label is needed.
 
     The loss is the Kullback-Leibler divergence from the dense network's class probabilities
-    (Hinton et al. 2015, at temperature 1), and the error of features, see `Features.error`. What is
-    kept are the values that were best on held-out images, those from before among them.
+    (Hinton et al. 2015, at temperature 1), plus the error of features, see `Features.error`. In the
+    end the model gets the values that were best on held-out images; these may be the first ones.
 
     Args:
         model: the network, in evaluation mode: BatchNorm's statistics stay.
         batches: images.
-        dense: what the dense network has in the place of the model's tensors, by their ids.
+        dense: the dense network's tensors, by the ids of the model's.
         weights: those that are pruned.
-        features: the ids of the tensors that layers are known by whose outputs count, too.
-        changes: takes note of what is changed.
+        features: the ids of the tensors that identify the layers whose outputs are compared, too.
+        changes: records what is changed.
         how: the options.
 
     Returns:
@@ -81,9 +81,9 @@ class _Progress:
     Attributes:
         taken: steps.
         worse: how many scores in a row were no better.
-        least: the divergence of the best values on held-out images.
-        best: the values of all parameters where it was.
-        queue: the images that this pass over them has not used yet.
+        least: the smallest divergence on held-out images.
+        best: the values of all parameters that gave it.
+        queue: the indices of images that are left in this epoch.
     """
 
     taken: int
@@ -168,7 +168,7 @@ class _Distiller:
             return error + self.how.features * found.error(wanted) if self.features else error
 
     def _check(self, now: _Progress) -> None:
-        """Score the values, and keep them if they are the best; before all is pruned none count."""
+        """Score the values, and keep them if they are the best, once all is pruned."""
         if now.taken < self.tightening.steps:
             return
         found = self._divergence()
@@ -184,7 +184,7 @@ class _Distiller:
         return [self.images[part] for part in chosen.split(self.how.distill_batch_size)]
 
     def _progress(self) -> _Progress:
-        """The beginning, or the progress that an interrupted distillation saved."""
+        """The progress that an interrupted distillation saved, or none."""
         best = [p.detach().clone() for p in self.parameters]
         now = _Progress(0, 0, self._divergence(), best, self.learned[:0])
         if self.how.state is not None:
@@ -221,5 +221,5 @@ class _Distiller:
 
 
 def _schedule(progress: float) -> float:
-    """Up for the first twentieth, then down as a cosine (Loshchilov and Hutter 2017)."""
+    """The rate's factor: linear warm-up for a twentieth, a cosine (Loshchilov and Hutter 2017)."""
     return min(1.0, 20 * progress + 0.05) * (1 + math.cos(math.pi * progress)) / 2

@@ -52,21 +52,21 @@ def outputs_of(
     Args:
         model: the network.
         batches: images.
-        values: what to use in the place of tensors of the model, by their ids.
+        values: tensors to use instead of the model's, by the ids of those.
     """
     with Replaced(values or {}):
         return torch.cat([logits_in(model(batch)) for batch in batches])
 
 
 def feature_keys(uses: LayerUses, pruned: Collection[int]) -> list[int]:
-    """Of which layers the outputs are compared: some of those that are pruned, evenly spread.
+    """The layers whose outputs are compared: up to 8 of those that are pruned, evenly spread.
 
     Args:
         uses: the calls of layers.
         pruned: the ids of pruned weights.
 
     Returns:
-        The ids of the tensors that they are known by: those of the BatchNorm layer behind, if any.
+        The ids of the tensors that identify them; of a layer that BatchNorm follows, that one's.
     """
     called = [key for key, _ in uses.sizes if key in pruned and uses.counts[key] == 1]
     step = max(1, -(-len(called) // _FEATURES))
@@ -75,10 +75,10 @@ def feature_keys(uses: LayerUses, pruned: Collection[int]) -> list[int]:
 
 
 class Features(Replaced):
-    """For a ``with`` block, the outputs of some layers.
+    """Collects the outputs of some layers in a ``with`` block.
 
     Args:
-        keys: the ids of the tensors that the layers are known by.
+        keys: the ids of the tensors that identify the layers.
         values: as for `outputs_of`.
 
     Attributes:
@@ -98,7 +98,7 @@ class Features(Replaced):
         return result
 
     def error(self, wanted: "Features") -> Tensor:
-        """The mean squared error of each layer's outputs, by their variance; a mean over layers."""
+        """The mean over layers of the outputs' mean squared error divided by their variance."""
         errors: list[Tensor] = []
         for key, values in wanted.found.items():
             spread = values.float().var().clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""Memory that goes back to the system as soon as a tensor is freed."""
+"""Memory that is returned to the system as soon as a tensor is freed."""
 
 import ctypes
 import sys
@@ -7,19 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 _M_MMAP_THRESHOLD = -3  # of mallopt(3)
-_USUAL_MOST = 2**25  # as far as glibc raises the threshold by itself
+_USUAL_MOST = 2**25  # up to which glibc raises the threshold by itself
 
 
 @contextmanager
 def freed_at_once(least: int = 2**20) -> Generator[None]:
-    """For a ``with`` block, let glibc give large tensors back to the system when they are freed.
+    """For a ``with`` block, let glibc return large tensors to the system when they are freed.
 
-    It gives back what it mapped for one block alone, which it does from a size on that it raises
-    by itself to 32 MiB. Smaller blocks come from an arena of the thread that asks, and stay there
-    when they are freed: with dozens of threads, as in `Lockstep`, more than a GiB.
+    glibc returns only blocks that it has mapped one by one. It maps those above a threshold, which
+    it raises by itself up to 32 MiB. Smaller blocks come from an arena of the thread and stay in it
+    when they are freed; with dozens of threads, as in `Lockstep`, that is more than a GiB.
 
     Args:
-        least: the size in bytes from which on a block is mapped alone.
+        least: the size in bytes above which a block is mapped.
     """
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):  # no glibc

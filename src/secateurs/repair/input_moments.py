@@ -1,4 +1,4 @@
-"""What goes into layers, observed on images, for the criteria that read it."""
+"""Second moments of the layers' inputs, for the criteria that read them."""
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from secateurs.repair.lockstep import Lockstep, Site
 
 
 class _InputSite:
-    """A layer whose inputs are observed, however often it is called.
+    """A layer whose inputs are observed; it may be called several times.
 
     Args:
         name: of the weight.
@@ -31,18 +31,18 @@ class _InputSite:
         self._moments = Moments()
 
     def add(self, call: LayerCall, dense: LayerCall, /) -> None:
-        """Take in one batch."""
+        """Add the inputs of one batch."""
         del dense
         self._layout = call.layout
         for rows, _ in call.blocks():
             self._moments.add(rows)
 
     def finish(self) -> None:
-        """Nothing is solved."""
+        """Do nothing."""
 
     @staticmethod
     def joined(sites: "Sequence[_InputSite]") -> LayerInputs:
-        """What was observed of a weight, or of its parts, which are groups of it."""
+        """The inputs of a weight, from one site or from those of its parts, one group each."""
         moment = torch.cat([one._moments.xx / one._moments.count for one in sites])
         layout = sites[0]._layout if len(sites) == 1 else WeightMatrix(len(sites))
         return LayerInputs(moment, layout)
@@ -54,7 +54,7 @@ def observed_inputs(
 ) -> Generator[None]:
     """For a ``with`` block, the scores that need inputs get those of some images, without labels.
 
-    One pass of the images through the model gives the second moments of what goes into each
+    One pass of the images through the model gives the second moments of the inputs of each
     convolution and linear layer.
 
     Args:

@@ -1,6 +1,7 @@
-"""Calls of layers: what goes in, what comes out, and the weight between them, as matrices.
+"""Calls of layer functions: inputs, outputs and weight as matrices.
 
-Whatever computed the padding before, the call that torch gets says what is multiplied with what.
+They are read from the arguments that torch's function gets, so it makes no difference how a module
+has padded or cast its input before.
 """
 
 import math
@@ -17,6 +18,7 @@ from secateurs.parameters.weight_matrix import WeightMatrix
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _TRANSPOSED = (*_CONVOLUTION[:5], "output_padding", "groups", "dilation")
+_NORMALISING = ("training", "momentum", "eps")
 _SIGNATURES: dict[Any, tuple[str, ...]] = {
     F.linear: ("input", "weight", "bias"),
     torch.conv1d: _CONVOLUTION,
@@ -26,28 +28,10 @@ _SIGNATURES: dict[Any, tuple[str, ...]] = {
     torch.conv_transpose2d: _TRANSPOSED,
     torch.conv_transpose3d: _TRANSPOSED,
     torch.addmm: ("bias", "input", "weight"),  # transformers' Conv1D, whose weight is (in, out)
-    torch.batch_norm: (
-        "input",
-        "weight",
-        "bias",
-        "running_mean",
-        "running_var",
-        "training",
-        "momentum",
-        "eps",
-    ),
-    F.batch_norm: (
-        "input",
-        "running_mean",
-        "running_var",
-        "weight",
-        "bias",
-        "training",
-        "momentum",
-        "eps",
-    ),
+    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", *_NORMALISING),
+    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", *_NORMALISING),
 }
-"""The functions of layers."""
+"""The functions of layers, and the names of their arguments."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +39,8 @@ class LayerCall:
     """One call of a function of a layer.
 
     Attributes:
-        function: what is called.
-        args: its arguments.
+        function: the function.
+        args: its positional arguments.
         kwargs: its keyword arguments.
     """
 
@@ -70,24 +54,24 @@ class LayerCall:
         return function in _SIGNATURES
 
     def __call__(self) -> Tensor:
-        """Do it."""
+        """Call the function."""
         return self.function(*self.args, **self.kwargs)
 
     def argument(self, name: str, default: Any = None) -> Any:
-        """An argument by its name, however it was handed in."""
+        """An argument by its name, positional or not."""
         if name in self.kwargs:
             return self.kwargs[name]
-        place = _SIGNATURES[self.function].index(name)
-        return self.args[place] if place < len(self.args) else default
+        index = _SIGNATURES[self.function].index(name)
+        return self.args[index] if index < len(self.args) else default
 
     @property
     def input(self) -> Tensor:
-        """What goes in."""
+        """The layer's input."""
         return self.argument("input")
 
     @property
     def weight(self) -> Tensor | None:
-        """The weight; of BatchNorm the running mean, by which it is known."""
+        """The tensor that identifies the layer: its weight; of BatchNorm the running mean."""
         return self.argument("running_mean" if self.is_batch_norm else "weight")
 
     @property
@@ -111,7 +95,7 @@ class LayerCall:
         return self.argument("groups", 1) if self.is_convolution else 1
 
     def positions(self, output: Tensor) -> int:
-        """How many values of an output channel one image gives."""
+        """How many values an output channel has for one image."""
         if not self.is_convolution:
             return 1
         return math.prod(output.shape[-self._dimensions :])
@@ -119,11 +103,11 @@ class LayerCall:
     def blocks(
         self, output: Tensor | None = None, chosen: Tensor | None = None, most: int = 2**22
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What goes in, and what comes out, as matrices; a few images at a time.
+        """Inputs and outputs as matrices, of a few images at a time.
 
         Args:
-            output: what comes out; without it the second is None.
-            chosen: which positions of a convolution count; all of them without it.
+            output: the layer's output; without it the second matrix is None.
+            chosen: which positions of a convolution's output are used; default all.
             most: about how many numbers a block has.
 
         Yields:
@@ -136,8 +120,8 @@ class LayerCall:
         size = self._dimensions
         images = _channels_last(self.input, size)
         values = None if output is None else _channels_last(output, size).flatten(1, -2)
-        places = images[0, ..., 0].numel() if chosen is None else len(chosen)
-        each = images.shape[-1] * math.prod(self._kernel) * places
+        positions = images[0, ..., 0].numel() if chosen is None else len(chosen)
+        each = images.shape[-1] * math.prod(self._kernel) * positions
         step = max(1, most // max(each, 1))
         for start in range(0, len(images), step):
             part = slice(start, start + step)
@@ -149,13 +133,13 @@ class LayerCall:
             yield rows, self._grouped(flat if chosen is None else flat[:, chosen])
 
     def _grouped(self, values: Tensor) -> Tensor:
-        """(images, positions, channels) as (groups, values, channels of a group)."""
+        """Reshape (images, positions, channels) to (groups, values, channels of a group)."""
         split = values.flatten(0, 1).unflatten(1, (self.groups, -1))
         return split.transpose(0, 1)
 
     @property
     def layout(self) -> WeightMatrix:
-        """Which elements of the weight meet which inputs."""
+        """Which elements of the weight are multiplied with which inputs."""
         return WeightMatrix(self.groups, self.is_transposed or self.function is torch.addmm)
 
     def matrix(self, weight: Tensor) -> Tensor:
@@ -163,7 +147,7 @@ class LayerCall:
         return self.layout.matrix(weight)
 
     def unmatrix(self, matrix: Tensor, like: Tensor) -> Tensor:
-        """The weight that `matrix` gives such a matrix of."""
+        """The weight of a matrix, which is the inverse of `matrix`."""
         return self.layout.weight(matrix, tuple(like.shape))
 
     @property
@@ -175,7 +159,7 @@ class LayerCall:
         return () if self.weight is None else tuple(self.weight.shape[2:])
 
     def _patches(self, images: Tensor, chosen: Tensor | None) -> Tensor:
-        """(images, positions of the output, channels times positions of the kernel).
+        """The inputs of each output: (images, positions, channels times kernel positions).
 
         Args:
             images: with channels last.
@@ -193,13 +177,12 @@ class LayerCall:
         starts = [range(0, length, step) for length, step in zip(lengths, stride, strict=True)]
         corner: list[Tensor] = []
         if chosen is not None:
-            places = torch.unravel_index(chosen, [len(one) for one in starts])
-            corner = [place * step for place, step in zip(places, stride, strict=True)]
+            indices = torch.unravel_index(chosen, [len(one) for one in starts])
+            corner = [index * step for index, step in zip(indices, stride, strict=True)]
         found: list[Tensor] = []
-        for place in product(*map(range, kernel)):
-            # A transposed convolution meets its kernel from the other end.
-            ends = zip(place, kernel, strict=True)
-            offset = [k - 1 - i for i, k in ends] if self.is_transposed else place
+        for offset in product(*map(range, kernel)):
+            if self.is_transposed:  # which applies its kernel in reverse
+                offset = [k - 1 - i for i, k in zip(offset, kernel, strict=True)]
             shift = [one * step for one, step in zip(offset, dilation, strict=True)]
             stops = [s + length for s, length in zip(shift, lengths, strict=True)]
             cut = map(slice, shift, stops, stride)
@@ -223,13 +206,13 @@ class LayerCall:
 
 
 def _several(value: Any, size: int) -> tuple[int, ...]:
-    """One number for each dimension."""
+    """A number for each dimension, of a single one or of several."""
     given = (value,) if isinstance(value, int) else tuple(value)
     return given * size if len(given) == 1 else given
 
 
 def _spaced(images: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Images with zeros between their positions, as a transposed convolution sees them."""
+    """Images with stride - 1 zeros between positions, as a transposed convolution reads them."""
     if set(stride) == {1}:
         return images
     sizes = zip(images.shape[1:-1], stride, strict=True)

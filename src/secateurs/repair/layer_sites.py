@@ -13,7 +13,7 @@ from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.least_squares import ChannelMoments, Moments, masked_least_squares
 from secateurs.repair.obs_update import obs_update, pattern_of
 
-# A layer of few inputs needs no more values than this; one of more, so many for each input.
+# How many values are enough for a layer: this many, or so many for each input.
 _LEAST_VALUES, _VALUES_AN_INPUT = 20_000, 50
 
 
@@ -24,7 +24,7 @@ class LayerOptions:
     Attributes:
         reconstruct: whether kept weights are solved for.
         channels: whether mean and scale of each output channel are matched.
-        choose: whether it is chosen anew which weights are kept.
+        choose: whether the mask is chosen anew.
         damping: see `masked_least_squares`.
         most_values: about how many values of each output channel are used, at most.
         images: how many images there are.
@@ -44,7 +44,7 @@ class LayerOptions:
 
 
 class WeightSite:
-    """A convolution or linear layer of which the kept weights are solved for.
+    """A convolution or linear layer whose kept weights are solved for.
 
     Args:
         name: of the weight.
@@ -52,16 +52,16 @@ class WeightSite:
         bias: its bias; None if it has none.
         dense: the dense network's weight.
         mask: True is kept, in the shape of the weight.
-        around_mean: whether the outputs' means are met whatever the weights are: by the bias, or
-            by the BatchNorm behind.
+        around_mean: whether the bias, or a BatchNorm that follows, gives the outputs the right
+            means whatever the weights are.
         options: how.
 
     Attributes:
         mask: as it was handed in, or as it was chosen.
         values: how many values of each output channel were used.
         inputs: how many inputs an output has.
-        errors: the squared error of the outputs as a part of the wanted outputs' variance, before
-            and after.
+        errors: the squared error of the outputs divided by the variance of the dense layer's,
+            before and after.
     """
 
     def __init__(
@@ -121,12 +121,8 @@ class WeightSite:
         Raises:
             FailureError: the damping is too small or too large for numbers of 64 bits.
         """
-        start, mask, damping = (
-            call.matrix(self.dense).double(),
-            call.matrix(self.mask),
-            self.options.damping,
-        )
-        solved = now
+        start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
+        solved, damping = now, self.options.damping
         try:
             if self.options.choose:
                 solved, mask = obs_update(xx, xy, start, mask, damping, neighbours=pattern_of(mask))
@@ -135,7 +131,7 @@ class WeightSite:
                 self.mask.copy_(call.unmatrix(mask, self.weight))
             if self.options.reconstruct:
                 solved = masked_least_squares(xx, xy, start, mask, damping)
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             solved = torch.full_like(now, torch.nan)
         if not bool(torch.isfinite(solved).all()):
             raise FailureError(
@@ -159,15 +155,15 @@ class WeightSite:
         return xx, xy, yy
 
     def outcome(self) -> dict[str, Any]:
-        """What it wrote and found, when it is finished."""
-        # Copies, since a part of a packed weight would be saved with all of it.
+        """What it wrote and found; called when it is finished."""
+        # Copies, since a part of a packed weight would be saved with the whole weight.
         bias = None if self.bias is None else self.bias.detach().clone()
         found = {name: getattr(self, name) for name in ("values", "inputs", "errors")}
         written = {"weight": self.weight.detach().clone(), "bias": bias}
         return {**written, "mask": self.mask.clone(), **found}
 
     def put(self, outcome: Mapping[str, Any]) -> None:
-        """Write and note that, without finding it again."""
+        """Write and record what an earlier run found."""
         write(self.weight, outcome["weight"])
         if self.bias is not None:
             write(self.bias, outcome["bias"])
@@ -177,7 +173,7 @@ class WeightSite:
 
     @staticmethod
     def _scales(weight: Tensor, xx: Tensor, yy: Tensor) -> Tensor:
-        """What each output is to be multiplied by, to vary as the wanted one."""
+        """The factor for each output that gives it the wanted output's variance."""
         variance = torch.einsum("goi,gij,goj->go", weight, xx, weight)
         usable = (variance > 1e-12 * yy.max()) & (yy > 0)
         ratio = torch.where(usable, yy / torch.where(usable, variance, 1.0), 1.0)
@@ -185,9 +181,7 @@ class WeightSite:
 
 
 class BatchNormSite:
-    """A BatchNorm layer whose running statistics bring its outputs to those of the dense network.
-
-    See `matched_statistics`.
+    """A BatchNorm layer whose running statistics are set by `matched_statistics`.
 
     Args:
         name: of the layer.
@@ -227,11 +221,11 @@ class BatchNormSite:
         write(self.variance, new[1])
 
     def outcome(self) -> dict[str, Any]:
-        """What it wrote, when it is finished."""
+        """What it wrote; called when it is finished."""
         return {"mean": self.mean, "variance": self.variance}
 
     def put(self, outcome: Mapping[str, Any]) -> None:
-        """Write that, without finding it again."""
+        """Write what an earlier run found."""
         write(self.mean, outcome["mean"])
         write(self.variance, outcome["variance"])
 
@@ -243,21 +237,20 @@ Statistics = tuple[Tensor, Tensor]
 def matched_statistics(
     pruned: Statistics, dense: Statistics, running: Statistics, epsilon: float
 ) -> Statistics:
-    """The running statistics with which BatchNorm's outputs are distributed as the dense ones.
+    """The running statistics that give BatchNorm's outputs the dense network's mean and variance.
 
-    Its outputs get, in each channel, the mean and the variance that the dense network's have on
-    the same images: with its statistics m, v and with the means a, d and variances A, D of what
-    goes into the pruned and into the dense layer,
+    With the dense network's running statistics m, v, and the means a, d and variances A, D of the
+    inputs of the pruned and of the dense layer on the same images, in each channel
 
     (v' + eps) = (v + eps) A / D and m' = a - (d - m) sqrt((v' + eps) / (v + eps)).
 
-    So a few images do: what they have in common cancels out, and of a network from which nothing
-    is pruned the statistics stay what they are.
+    A few images are enough, since only differences between the two networks on the same images
+    count. Where nothing is pruned, the statistics do not change.
 
     Args:
-        pruned: of what goes in, (a, A).
-        dense: the same in the dense network, (d, D).
-        running: the statistics there, (m, v).
+        pruned: mean and variance of the pruned layer's inputs, (a, A).
+        dense: those of the dense layer's inputs, (d, D).
+        running: the dense layer's running statistics, (m, v).
         epsilon: eps.
 
     Returns:
@@ -273,7 +266,7 @@ def matched_statistics(
 
 
 def _error(weight: Tensor, xx: Tensor, xy: Tensor, yy: Tensor) -> float:
-    """The mean squared error of the outputs, as a part of the mean square of the wanted ones."""
+    """The mean squared error of the outputs, divided by the mean square of the wanted ones."""
     fitted = torch.einsum("goi,gij,goj->go", weight, xx, weight)
     cross = torch.einsum("goi,gio->go", weight, xy)
     wanted = float(yy.sum())

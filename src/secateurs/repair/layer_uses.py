@@ -1,4 +1,4 @@
-"""Which layers a network calls, how often, and what is behind what; seen on one image."""
+"""Which layers a network calls, how often, and what follows them; observed with one image."""
 
 import weakref
 from collections.abc import Collection
@@ -19,13 +19,13 @@ class LayerUses:
     """The calls of layers in one forward pass.
 
     Attributes:
-        counts: how often each layer is called, by the id of the tensor that it is known by.
+        counts: how often each layer is called, by the id of the tensor that identifies it.
         seen: the ids of all tensors that any function was handed.
-        sizes: of each call, in order, the id of that tensor, and the bytes that the network holds
-            then of what it has computed: what goes in, and what its functions still refer to.
+        sizes: of each call, in order, the id of that tensor, and the bytes of all activations that
+            the network holds at that moment.
         parts: of packed weights; see `Replaced`.
-        before_batch_norm: the ids of weights whose output goes straight into a BatchNorm layer,
-            with the id of that one's running mean.
+        before_batch_norm: by the ids of weights whose outputs are the inputs of a BatchNorm layer,
+            the id of its running mean.
     """
 
     counts: dict[int, int] = field(default_factory=dict[int, int])
@@ -35,9 +35,9 @@ class LayerUses:
     before_batch_norm: dict[int, int] = field(default_factory=dict[int, int])
 
     def called(self, parameter: Tensor) -> tuple[Tensor, ...]:
-        """What the calls of a weight's layer are known by: the weight itself, or all its parts.
+        """The tensors that identify the calls of a weight: the weight itself, or all its parts.
 
-        Nothing if it is not called, or here as a whole and there in parts.
+        None if it is not called, or once as a whole and once in parts.
         """
         parts = self.parts.get(id(parameter), ())
         called = [id(one) in self.counts for one in (parameter, *parts)]
@@ -51,7 +51,7 @@ class LayerUses:
 
 
 class _Recorder(Replaced):
-    """Notes the calls of layers."""
+    """Records the calls of layers."""
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
         super().__init__({}, self._arrive, packed_parts(model))
@@ -78,7 +78,7 @@ class _Recorder(Replaced):
         return result
 
     def _arrive(self, key: int, call: LayerCall) -> None:
-        """Before a layer is called: what is alive now is held while it is repaired."""
+        """Called before each layer: what is in memory now is held while the layer is repaired."""
         del call
         self._computed = [one for one in self._computed if one() is not None]
         alive = (one for ref in self._computed if (one := ref()) is not None)
@@ -87,7 +87,7 @@ class _Recorder(Replaced):
 
 
 def _memory(tensor: Tensor) -> dict[int, int]:
-    """The size in bytes of the memory that a tensor is in, by its address."""
+    """The size in bytes of a tensor's storage, by its address."""
     if tensor.layout is not torch.strided:
         return {}
     storage = tensor.untyped_storage()
@@ -101,7 +101,7 @@ def _tensors(result: Any) -> list[Tensor]:
 
 @torch.no_grad()
 def layer_uses(model: nn.Module, image: Tensor) -> LayerUses:
-    """Run one image through a network, and see which layers it calls.
+    """Run one image through a network, and record which layers it calls.
 
     Args:
         model: the network, in the mode that it is to run in.

@@ -1,4 +1,4 @@
-"""The steps that go through the layers in order: BatchNorm, channels, reconstruction."""
+"""The steps that repair one layer after the other."""
 
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,8 +18,9 @@ from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
 from secateurs.repair.pass_state import LayerFile, SavedSite, pass_key
 from secateurs.repair.repair_options import RepairOptions
+from secateurs.training.step_hooks import LoadHook
 
-# The bias beside each weight that can be solved for, and which of how many parts of it.
+# For each weight that can be solved for: its bias, and which of how many parts of the bias it uses.
 _BIASES = {
     "weight": ("bias", 0, 1),
     "in_proj_weight": ("in_proj_bias", 0, 1),
@@ -27,8 +28,6 @@ _BIASES = {
     "k_proj_weight": ("in_proj_bias", 1, 3),
     "v_proj_weight": ("in_proj_bias", 2, 3),
 }
-
-
 _PROJECTIONS = ("query", "key", "value")
 
 
@@ -62,15 +61,15 @@ def repair_layers(
         steps: names in `secateurs.repair.repair_options.LAYERWISE`.
         batches: images, on the model's device.
         weights: those that are pruned.
-        dense: what the dense network has in the place of the model's tensors.
+        dense: the dense network's tensors, by the ids of the model's.
         uses: which layers the network calls.
-        changes: takes note of what is changed.
+        changes: records what is changed.
         options: how.
 
     Returns:
-        For each weight that was solved the error of its outputs before and after; and the names of
-        those that were left as they are, since they are not called once by a function that is
-        known.
+        For each weight that was solved for, the error of its outputs before and after; and the
+        names of the weights that were left as they are, since a known function does not use them
+        exactly once.
     """
     how = layer_options(steps, options, batches)
     solves = how.reconstruct or how.choose
@@ -84,7 +83,7 @@ def repair_layers(
         if not parts:
             left.append(weight.target.name)
             continue
-        # The BatchNorm behind takes away any mean and scale, if its statistics are to come.
+        # A BatchNorm that follows, and is repaired, takes away any mean and scale.
         normalised = uses.before_batch_norm.get(id(parts[0])) in sites
         if normalised and not solves:
             continue
@@ -93,7 +92,7 @@ def repair_layers(
         solved.append((weight, of_weight))
     if not sites:
         return {}, tuple(left)
-    _note(model, [weight for weight, _ in solved], sites, dense, changes)
+    _record_changes(model, [weight for weight, _ in solved], sites, dense, changes)
     resumable: Mapping[int, Site] = sites
     if options.state is not None:
         known = (*batches, *model.parameters(), *model.buffers(), *dense.values(),
@@ -109,6 +108,33 @@ def repair_layers(
         mask = masks[0] if len(masks) == 1 else torch.cat(masks)
         changes.remasked(weight.target.parameter, mask)
     return {site.name: site.errors for site in of_all}, tuple(left)
+
+
+def refuse_fixed_masks(weights: Sequence[PrunedTarget]) -> None:
+    """Refuse weights whose masks ``"sparsegpt"`` may not change: of kernels or filters, or held.
+
+    Whole kernels would no longer be zero, and a hold would put its own masks back.
+
+    Raises:
+        InvalidArgumentError: there is such a weight; it is named.
+    """
+    for one in weights:
+        module, name = one.target.module, one.target.name
+        original = original_of(module, one.target.attribute)
+        mask = None if original is None else original.mask
+        if mask is not None and mask.shape != one.mask.shape:
+            raise InvalidArgumentError(
+                f"'sparsegpt' chooses single weights, and {name} is pruned by kernels or filters: "
+                "leave it out of ", Argument("steps"), ", or prune with ",
+                Argument("granularity", "weight"),
+            )  # fmt: skip
+        hooks = module._load_state_dict_post_hooks.values()
+        if any(isinstance(hook, LoadHook) and hook.held is not None for hook in hooks):
+            raise InvalidArgumentError(
+                f"'sparsegpt' chooses other masks, and those of {name} are held while it is "
+                "trained: leave it out of ", Argument("steps"), ", or end that before, by the "
+                "remove() of hold(...) or of the Pruner, and hold the new masks after it",
+            )  # fmt: skip
 
 
 def layer_options(
@@ -149,7 +175,7 @@ def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, SavedSite]:
 
 
 def solvable_parts(target: Target, uses: LayerUses) -> tuple[Tensor, ...]:
-    """What the calls of a weight are known by; nothing unless each is called once, by a layer."""
+    """The tensors that identify the calls of a weight; none unless each is called exactly once."""
     parts = uses.called(target.parameter)
     once = all(uses.counts[id(part)] == 1 for part in parts)
     return parts if once and target.attribute in _BIASES else ()
@@ -168,13 +194,13 @@ def weight_sites(
     options: LayerOptions,
     make: Callable[..., WeightSite] = WeightSite,
 ) -> list[WeightSite]:
-    """The sites of a weight that is called as a whole or in parts, each with its part of the bias.
+    """The sites of a weight that is used as a whole or in parts, each with its part of the bias.
 
     Args:
         weight: the weight.
-        parts: what its calls are known by.
-        dense: what the dense network has in the place of the model's tensors.
-        normalised: whether a BatchNorm behind it is repaired, too.
+        parts: the tensors that identify its calls.
+        dense: the dense network's tensors, by the ids of the model's.
+        normalised: whether a BatchNorm that follows it is repaired, too.
         options: how it is repaired.
         make: makes a site.
     """
@@ -194,20 +220,20 @@ def weight_sites(
     ]
 
 
-def _note(
+def _record_changes(
     model: nn.Module,
     weights: Sequence[PrunedTarget],
     sites: Collection[int],
     dense: dict[int, Tensor],
     changes: Changes,
 ) -> None:
-    """Take note of what will change; the dense network keeps the values from before."""
-    places = [(w.target.module, a) for w in weights
-              for a in (w.target.attribute, _BIASES[w.target.attribute][0])]  # fmt: skip
+    """Record what will change; ``dense`` gets the values from before."""
+    changing = [(w.target.module, a) for w in weights
+                for a in (w.target.attribute, bias_of(w.target))]  # fmt: skip
     for _, module in batch_norms_of(model):
         if id(parameter_of(module, "running_mean")) in sites:
-            places += [(module, "running_mean"), (module, "running_var")]
-    for module, attribute in places:
+            changing += [(module, "running_mean"), (module, "running_var")]
+    for module, attribute in changing:
         tensor = parameter_of(module, attribute)
         if tensor is None:
             continue

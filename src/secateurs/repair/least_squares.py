@@ -1,4 +1,4 @@
-"""Least squares with some weights held at zero, from moments that are summed batch by batch."""
+"""Least squares with some weights fixed at zero, from moments that are summed over batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ def _zero() -> Tensor:
 
 @dataclass
 class Moments:
-    """Sums over values, of inputs x and of the outputs y that are wanted; in float64.
+    """Sums over values, of inputs x and wanted outputs y, in float64.
 
     Attributes:
         count: how many values were added.
@@ -87,10 +87,10 @@ class ChannelMoments:
 
 
 def damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """H with a part of its mean diagonal added to the diagonal, for each group, and that number."""
+    """H + lambda I for each group, and lambda: ``damping`` times the mean of H's diagonal."""
     diagonal = hessian.diagonal(dim1=-2, dim2=-1)
     extra = damping * diagonal.mean(-1)
-    # The weight of an input that is always zero has no effect, and stays as it is.
+    # If all inputs are zero, any weights give the same outputs; with lambda = 1 they keep theirs.
     extra = torch.where(extra > 0, extra, torch.ones_like(extra))
     eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
     return hessian + extra[:, None, None] * eye, extra
@@ -99,7 +99,7 @@ def damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
 def masked_least_squares(
     hessian: Tensor, cross: Tensor, start: Tensor, mask: Tensor, damping: float
 ) -> Tensor:
-    r"""The kept weights that bring the outputs closest to those that are wanted.
+    r"""Solve for the kept weights that bring the outputs closest to the wanted ones.
 
     For each output, with S its kept weights, H = E[x x^T], g = E[x y] and the original weights v,
     it minimises :math:`E (w^T x - y)^2 + \lambda \|w - v\|^2` over w that is zero outside of S:
@@ -107,15 +107,15 @@ def masked_least_squares(
     (Hoerl and Kennard 1970) around v. With y = v^T x it is the exact solution of what Optimal Brain
     Surgeon reaches one weight at a time (Hassibi and Stork 1993; Frantar and Alistarh 2022).
     With P the pruned weights and u the solution from which nothing is pruned, and
-    :math:`C = (H + \lambda I)^{-1}`, it is also :math:`w = u - C_{:P} C_{PP}^{-1} u_P`; each output
-    takes the smaller of the two systems, and outputs of about the same size are solved together.
+    :math:`C = (H + \lambda I)^{-1}`, it is also :math:`w = u - C_{:P} C_{PP}^{-1} u_P`. For each
+    output the smaller system is solved, together with those of about the same size.
 
     Args:
         hessian: H, (groups, inputs, inputs).
         cross: E[x y^T], (groups, inputs, outputs).
         start: v, (groups, outputs, inputs).
         mask: True is kept, (groups, outputs, inputs).
-        damping: lambda as a part of the mean of H's diagonal.
+        damping: lambda relative to the mean of H's diagonal.
 
     Returns:
         The weights, (groups, outputs, inputs).
@@ -125,7 +125,7 @@ def masked_least_squares(
     kept = mask.flatten(0, 1)
     outputs, inputs = start.shape[1:]
     counts = kept.sum(1)
-    # Elimination costs the cube of what is solved for: where most is kept, what is pruned is.
+    # Elimination costs the cube of the unknowns; where most is kept, w is found from P.
     few_pruned = 2 * counts > inputs
     saved = (counts.double().pow(3) - (inputs - counts).double().pow(3))[few_pruned].sum() / 3
     if float(saved) < len(hessian) * inputs**3:  # which is what the inverse costs
@@ -144,12 +144,12 @@ def masked_least_squares(
 
 
 def _alike(counts: Tensor, chosen: Tensor, most: int = 2**17) -> Iterator[Tensor]:
-    """The indices of chosen rows, those together that solve for about as many weights.
+    """The indices of chosen rows, in groups of rows with about equally many unknowns.
 
     Args:
-        counts: for how many each row solves.
+        counts: the unknowns of each row.
         chosen: which rows.
-        most: about how many numbers the matrices of rows that are together have.
+        most: about how many numbers the matrices of a group have.
     """
     rows = chosen.nonzero().flatten()
     rows = rows[counts[rows].argsort(descending=True, stable=True)]
@@ -177,23 +177,23 @@ def _solve_parts(matrix: Tensor, right: Tensor, mask: Tensor, rows: Tensor, each
     inside = mask[rows]
     size = max(1, int(inside.sum(1).max()))
     # First the members of S, then others, whose equations become w = 0.
-    places = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
-    member = inside.gather(1, places)
+    columns = (~inside).to(torch.uint8).argsort(dim=1, stable=True)[:, :size]
+    member = inside.gather(1, columns)
     groups = rows // each
-    part = matrix[groups[:, None, None], places[:, :, None], places[:, None]]
+    part = matrix[groups[:, None, None], columns[:, :, None], columns[:, None]]
     part = part * (member[:, :, None] & member[:, None])
     part.diagonal(dim1=1, dim2=2).add_((~member).to(part.dtype))
-    wanted = torch.where(member, right[rows].gather(1, places), 0.0)
+    wanted = torch.where(member, right[rows].gather(1, columns), 0.0)
     found = torch.cholesky_solve(wanted[..., None], torch.linalg.cholesky(part))[..., 0]
-    return torch.zeros_like(right[rows]).scatter_(1, places, found)
+    return torch.zeros_like(right[rows]).scatter_(1, columns, found)
 
 
 def _solve_part(matrix: Tensor, right: Tensor, mask: Tensor) -> Tensor:
     """As `_solve_parts`, for one row; matrix is that of its group."""
-    places = mask[0].nonzero().flatten()
-    part = matrix.index_select(0, places).index_select(1, places)
-    found = torch.cholesky_solve(right[0, places, None], torch.linalg.cholesky(part))
-    return torch.zeros_like(right).index_copy_(1, places, found.T)
+    columns = mask[0].nonzero().flatten()
+    part = matrix.index_select(0, columns).index_select(1, columns)
+    found = torch.cholesky_solve(right[0, columns, None], torch.linalg.cholesky(part))
+    return torch.zeros_like(right).index_copy_(1, columns, found.T)
 
 
 def _by_groups(values: Tensor, matrix: Tensor, rows: Tensor, each: int) -> Tensor:

@@ -1,11 +1,12 @@
-"""The pruned and the dense network side by side, layer by layer, in one forward pass.
+"""Runs the pruned and the dense network at the same time, and repairs layer after layer.
 
-Every batch of images runs through both networks, each run in a thread of its own. One thread works
-at a time, always in the same order: it runs to the next layer that is to be repaired, waits there,
-and lets the next one come. When all are there, the layer is solved from what goes into it, and they
-go on. So each layer sees the inputs that the layers before it give after they were repaired, and
-what is held in memory at any time is what all images are between two layers, and what the network's
-own functions still hold: in ``x = self.blocks(x)`` the first x lives as long as the blocks run.
+Each batch of images runs through each network in a thread of its own. One thread works at a time,
+always in the same order: it runs until its network calls the next layer that is to be repaired, and
+waits there while the other threads run up to the same call. Then the layer is repaired from the
+inputs of all batches, and the threads go on. So each layer is repaired on the inputs that the
+repaired layers before it give. Memory holds the activations of all images at one layer, and what
+the network's own functions still refer to: in ``x = self.blocks(x)`` the first x is kept until the
+blocks have ended.
 """
 
 import threading
@@ -31,31 +32,31 @@ class Site(Protocol):
     name: str
 
     def add(self, call: LayerCall, dense: LayerCall, /) -> None:
-        """Take in one batch.
+        """Add the inputs and outputs of one batch.
 
         Args:
-            call: in the pruned network.
-            dense: the same in the dense network; ``call`` where no site needs that one.
+            call: the layer's call in the pruned network.
+            dense: its call in the dense network; ``call`` where no site needs the dense network.
         """
 
     def finish(self) -> None:
-        """Solve it, after all batches were added."""
+        """Repair the layer; called after all batches were added."""
 
 
 class _StoppedError(Exception):
-    """Another run failed."""
+    """Another thread has failed, so this one ends."""
 
 
 class _Padded:
-    """A padded copy of images, which may be thrown away and made again.
+    """A padded copy of images, whose memory can be freed and filled again.
 
-    Networks that pad on their own, as timm's ``tf_`` ones do, still hold what they padded while
-    they call the convolution: without this, runs that wait there would hold both.
+    Networks that pad in their own code, as timm's ``tf_`` ones do, keep the images that they padded
+    while they call the convolution. A thread that waits there would hold them and the copy.
 
     Args:
-        copy: what `make` has returned.
-        source: what was padded.
-        make: pads it.
+        copy: what ``make`` has returned.
+        source: the images that were padded.
+        make: pads them.
     """
 
     def __init__(self, copy: Tensor, source: Tensor, make: Callable[[], Tensor]):
@@ -64,7 +65,7 @@ class _Padded:
         self._bytes = 0
 
     def drop(self) -> None:
-        """Free the copy's memory, if it can be made again."""
+        """Free the copy's memory, if the copy can be computed again."""
         storage = self.copy.untyped_storage()
         unchanged = self._version is not None and self._version == self._source._version
         if unchanged and storage.nbytes() == self.copy.nbytes:
@@ -72,20 +73,22 @@ class _Padded:
             storage.resize_(0)
 
     def fill(self) -> None:
-        """Make the copy again, if it was dropped."""
+        """Compute the copy again, if it was dropped."""
         if self._bytes:
             self.copy.untyped_storage().resize_(self._bytes)
             self.copy.copy_(self._make())
 
 
 class _Run:
-    """One batch through one network.
+    """One batch in one network, which a thread runs.
 
     Attributes:
+        images: the batch, until the network is called with it.
         dense: whether it is the dense network.
-        waiting: the call that it waits at.
-        skips: how many layers it is to pass before it waits at one.
-        padded: what it padded last, if that may be what goes into the next layer.
+        may_go: released when it is this thread's time to work.
+        waiting: in the dense network, the call at which it waits.
+        skips: how many layers it passes without waiting.
+        padded: what it padded last, if that may be the input of the next layer.
     """
 
     def __init__(self, images: Tensor, dense: bool):
@@ -98,7 +101,7 @@ class _Run:
 
 
 class _RunFunctions(Replaced):
-    """A run's functions; notes what it pads."""
+    """Calls the functions of a run, and records what it pads."""
 
     def __init__(self, run: _Run, *args: Any):
         super().__init__(*args)
@@ -113,17 +116,17 @@ class _RunFunctions(Replaced):
 
 
 class Lockstep:
-    """Runs a network and its dense original over batches of images in lockstep.
+    """Runs a network and its dense original over batches of images, in step.
 
     Args:
-        model: the network, in the mode that it is to run in.
-        sites: what is to be repaired, by the id of the tensor that its call is known by.
-        dense: what the dense network has in the place of the model's tensors, by their ids; None
-            if no site needs the dense network.
+        model: the network, in the mode in which it runs.
+        sites: what is repaired, by the id of the tensor that identifies the layer's call.
+        dense: the dense network's tensors, by the ids of the model's; None if no site needs the
+            dense network.
         sizes: for each call of a site, in order, the bytes that the network holds of one image.
-        memory: how many bytes it may hold of all images, and the dense network with it. Where that
-            would be more, the first of them stand for all, and the others follow when these are
-            past.
+        memory: how many bytes both networks may hold of all images. Layers up to the last one where
+            it would be more are repaired from the first batches alone; the other batches run after
+            those, and count from the next layer on.
         parts: see `Replaced`.
     """
 
@@ -179,7 +182,7 @@ class Lockstep:
             raise self._error
 
     def _first_batches(self, batches: Sequence[Tensor]) -> tuple[int, int]:
-        """How many batches go first, and how many layers they pass before the others follow."""
+        """How many batches run first, and how many layers are repaired from these alone."""
         copies = 1 if self.dense is None else 2
         large = [size * copies * sum(map(len, batches)) > self.memory for size in self.sizes]
         if not any(large):
@@ -210,7 +213,7 @@ class Lockstep:
             self._error = error
             self._stop()
             return
-        if index == 0:  # past the last layer, where the others may still have to begin
+        if index == 0:  # after the last layer; the batches that come later may not have begun
             self._active = len(self._runs)
         self._next(index)
 

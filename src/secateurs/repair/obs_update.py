@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon, column by column: which weights go, and what the others become."""
+"""Optimal Brain Surgeon, column by column: choose the weights to prune, and update the others."""
 
 import torch
 from torch import Tensor
@@ -20,30 +20,30 @@ def obs_update(
     neighbours: NOfM | None = None,
     block: int = 128,
 ) -> tuple[Tensor, Tensor]:
-    r"""Choose as many weights as a mask prunes, and let the others make up for each that goes.
+    r"""Prune as many weights as a mask does, and let the others compensate for each of them.
 
     As in `secateurs.repair.least_squares`, with H = E[x x^T] and v the dense network's weights, the
     damped squared error of an output is :math:`(w - w_0)^T (H + \lambda I) (w - w_0)` and a
     constant, with :math:`w_0 = (H + \lambda I)^{-1} (E[x y] + \lambda v)`. Where the inputs are
     those of the dense network, w_0 is v, and the rest is SparseGPT (Frantar and Alistarh 2023,
     section 3), which takes Optimal Brain Surgeon (Hassibi and Stork 1993) column by column: with
-    :math:`F_j` the inputs from j on, a weight that goes costs
+    :math:`F_j` the inputs from j on, to prune a weight costs
 
     .. math:: \epsilon_j = \frac{w_j^2}{[H_{F_j}^{-1}]_{jj}} \quad\text{and}\quad
               w_{F_j} \leftarrow w_{F_j} - \frac{w_j}{[H_{F_j}^{-1}]_{jj}} [H_{F_j}^{-1}]_{:,j}
 
     With :math:`H^{-1} = U^T U`, U upper triangular, :math:`[H_{F_j}^{-1}]_{jj} = U_{jj}^2` and the
     column is :math:`U_{jj} U_{j,F_j}`, so one factor serves all columns and all outputs. Columns
-    are taken in blocks: before each the weights with the least cost in it are chosen, over all
-    outputs, and what is behind it is updated once.
+    are taken in blocks: before each block the weights in it with the least cost are chosen, over
+    all outputs, and after it the columns that follow are updated once.
 
     Args:
         hessian: H, (groups, inputs, inputs).
         cross: E[x y^T], (groups, inputs, outputs).
         start: v, (groups, outputs, inputs).
-        mask: True is kept, (groups, outputs, inputs). It says how many weights go: of each block
-            the same share, in all exactly as many.
-        damping: lambda as a part of the mean of H's diagonal.
+        mask: True is kept, (groups, outputs, inputs). Exactly as many weights are pruned, the same
+            share in each block.
+        damping: lambda relative to the mean of H's diagonal.
         neighbours: how many of every M consecutive inputs of an output are kept, instead.
         block: how many columns form a block.
 

@@ -1,4 +1,4 @@
-"""What a pass of a repair has done so far, in a file that an interrupted one goes on from."""
+"""The file in which a pass of a repair saves its progress, to go on after an interruption."""
 
 import io
 import os
@@ -24,7 +24,7 @@ _HEADER = struct.Struct(">QI")  # length and checksum of a part
 
 
 def pass_key(what: object, options: RepairOptions, tensors: Iterable[Tensor]) -> str:
-    """A text that differs between passes: of the steps, options, images and values."""
+    """A text that identifies a pass: its steps, its options, and a checksum of these tensors."""
     digest = tensors_sha256({str(number): one for number, one in enumerate(tensors)})
     return f"{what} {replace(options, state=None)} {digest}"
 
@@ -33,7 +33,7 @@ def check_key(path: object, found: object, wanted: str) -> None:
     """Refuse the file of another pass.
 
     Raises:
-        InvalidArgumentError: it is one.
+        InvalidArgumentError: its key is another.
     """
     if found != wanted:
         raise InvalidArgumentError(
@@ -43,22 +43,22 @@ def check_key(path: object, found: object, wanted: str) -> None:
 
 
 class SavedSite(Site, Protocol):
-    """A layer that is to be repaired, of which the outcome can be saved."""
+    """A layer that is to be repaired, and whose outcome can be saved."""
 
     def outcome(self) -> dict[str, Any]:
-        """What it wrote and found, when it is finished."""
+        """What it wrote and found; called when it is finished."""
         ...
 
     def put(self, outcome: Mapping[str, Any]) -> None:
-        """Write and note that, without finding it again."""
+        """Write and record what an earlier run found."""
         ...
 
 
 class LayerFile:
-    """The outcomes of layers, in a file to which each is added when it is finished.
+    """A file of the outcomes of layers, to which each is added when it is finished.
 
-    Each part has a header, its length and its checksum. A part at the end that a kill or a power
-    cut left incomplete is done again.
+    Each outcome has a header of its length and checksum. If a kill or a power cut left the last
+    one incomplete, that layer is repaired again.
 
     Args:
         path: the file.
@@ -85,14 +85,14 @@ class LayerFile:
         self._end = parts[-1][1]
 
     def resumable(self, site: SavedSite) -> Site:
-        """The site, or one that does nothing more, if an earlier call has finished it."""
+        """A site that saves its outcome; one that does nothing if an earlier run finished it."""
         if site.name in self._outcomes:
             site.put(self._outcomes[site.name])
             return _FinishedSite(site.name)
-        return _NotedSite(site, self)
+        return _SavingSite(site, self)
 
-    def note(self, site: SavedSite) -> None:
-        """Add what a site found."""
+    def save(self, site: SavedSite) -> None:
+        """Add the outcome of a site."""
         try:
             with self._path.open("r+b") as file:
                 file.seek(self._end)
@@ -113,7 +113,7 @@ def _part(values: Mapping[str, Any]) -> bytes:
 
 
 def _parts(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each part up to the first that is not whole, and where it ends."""
+    """The values in each part, up to the first incomplete one, and the offset of its end."""
     end = 0
     while end + _HEADER.size <= len(content):
         length, checksum = _HEADER.unpack_from(content, end)
@@ -124,26 +124,26 @@ def _parts(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 class _FinishedSite:
-    """A layer that was repaired by an earlier call."""
+    """A layer that an earlier run has repaired."""
 
     def __init__(self, name: str):
         self.name = name
 
     def add(self, call: LayerCall, dense: LayerCall, /) -> None:
-        """Nothing is added."""
+        """Do nothing."""
 
     def finish(self) -> None:
-        """Nothing is solved."""
+        """Do nothing."""
 
 
-class _NotedSite:
-    """A layer of which the outcome is saved."""
+class _SavingSite:
+    """A layer whose outcome is saved."""
 
     def __init__(self, site: SavedSite, file: LayerFile):
         self.name, self._site, self._file = site.name, site, file
         self.add = site.add
 
     def finish(self) -> None:
-        """Solve it, and save what was found."""
+        """Repair the layer, and save the outcome."""
         self._site.finish()
-        self._file.note(self._site)
+        self._file.save(self._site)

@@ -1,4 +1,4 @@
-"""`repair`: one step after the other, all or nothing."""
+"""`repair`: the steps in order; after an error the model is as it was."""
 
 import time
 import warnings
@@ -23,9 +23,8 @@ from secateurs.repair.calibration import calibrating
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
 from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
-from secateurs.repair.fixed_masks import refuse_fixed_masks
 from secateurs.repair.layer_uses import LayerUses, layer_uses
-from secateurs.repair.layerwise import PrunedTarget, repair_layers
+from secateurs.repair.layerwise import PrunedTarget, refuse_fixed_masks, repair_layers
 from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
 from secateurs.repair.repair_report import RepairReport, StepReport
 from secateurs.selection.shown_keywords import shows
@@ -41,34 +40,33 @@ def repair(
     labelled: Iterable[Any] | None = None,
     **options: Unpack[RepairKeywords],
 ) -> RepairReport:
-    """Win back what a pruned model lost, from a few images and without labels.
+    """Win back accuracy that a pruned model lost, from a few images and without labels.
 
-    Masks hold: what is pruned stays zero, except for ``"sparsegpt"``, which chooses other masks;
-    the count of zeros in each layer is the same. `secateurs.restore`
-    puts weights, biases and BatchNorm statistics back, bit for bit; pruning again starts from the
-    originals too.
+    What is pruned stays zero, except for ``"sparsegpt"``, which chooses other masks with the same
+    count of zeros in each layer. `secateurs.restore` puts weights, biases and BatchNorm statistics
+    back, bit for bit; pruning again starts from the originals too.
 
-    Steps that stand side by side and go through the layers are taken in one pass, each layer on
-    the inputs that the repaired layers before it give:
+    The first four of these steps work layer by layer. Where they follow each other, one pass over
+    the layers takes them all, each layer on the inputs that the repaired layers before it give:
 
-    * ``"batchnorm"``: the statistics of BatchNorm layers are those of the images.
+    * ``"batchnorm"``: BatchNorm's running statistics are corrected for the pruned network's inputs.
     * ``"reconstruct"``: the kept weights of each layer are solved for, so that its outputs are
       closest to the dense network's; see `secateurs.repair.least_squares`.
-    * ``"sparsegpt"``: which weights of a layer are pruned is chosen anew, as many as before, and
-      the others make up for each that goes; see `secateurs.repair.obs_update`. A pattern that the
-      masks have, N of M neighbours, stays.
+    * ``"sparsegpt"``: the mask of each layer is chosen anew, with as many zeros as before, and the
+      kept weights compensate for each weight that is pruned; see `secateurs.repair.obs_update`. If
+      the masks keep N of M neighbours, the new ones do so too.
     * ``"channels"``: mean and scale of each output channel are those of the dense network.
     * ``"distill"``: a few hundred optimizer steps toward the dense network's outputs; see
       `secateurs.repair.distillation`.
 
     Args:
         model: the network, pruned; changed in place, its Parameters stay the same objects.
-        images: what the model takes, (images, ...), or batches of it; of batches that are pairs
-            the first counts, so that no label is read.
-        steps: which, in order.
+        images: what the model takes, (images, ...), or batches of it; of pairs, such as of images
+            and labels, only the first is read.
+        steps: names of steps, in order.
         dense: the dense network; default the originals that pruning keeps in the model.
-        labelled: batches of images and labels; they are scored before and after each step for
-            the reports, and decide nothing.
+        labelled: batches of images and labels, which are scored before and after each step for
+            the reports; they change nothing else.
         **options: the fields of `secateurs.repair.RepairOptions`.
 
     Returns:
@@ -80,8 +78,8 @@ def repair(
     Raises:
         InvalidArgumentError: the model is not pruned, or only in its backward pass, or was trained
             since and ``dense`` is missing; there are no images, or the model does not take them; a
-            pruned layer is never called; ``"batchnorm"`` without BatchNorm. It is as it was.
-        FailureError: NaN on the way. The model is as it was.
+            pruned layer is never called; ``"batchnorm"`` without BatchNorm. The model is as it was.
+        FailureError: a value becomes NaN or infinite. The model is as it was.
 
     Example:
         >>> import torch, secateurs as sc
@@ -96,7 +94,7 @@ def repair(
         0.0
     """
     passes, how = passes_of(steps), RepairOptions.read(repair, options)
-    with changing(model):  # another thread prunes it before or after, not meanwhile
+    with changing(model):  # no other thread prunes it meanwhile
         reports = _repair(model, images, passes, how, dense, labelled)
     left = sorted({name for report in reports for name in report.left})
     if left:
@@ -185,7 +183,7 @@ def _run(
 
 
 def _numbered(options: RepairOptions, number: int) -> Path | None:
-    """The file of a pass, where there are several."""
+    """The state file of one of several passes."""
     if options.state is None:
         return None
     path = Path(options.state)
@@ -203,7 +201,7 @@ def _refuse_unseen(weights: Sequence[PrunedTarget], uses: LayerUses) -> None:
 
 
 def _head(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Some of the images, on which reports are made: all of them would take as long as a step."""
+    """The images for the reports: the first 64 or somewhat more, since all would take as long."""
     count = next((i for i in range(1, len(batches)) if sum(map(len, batches[:i])) >= 64), None)
     return list(batches[:count])
 
@@ -213,7 +211,7 @@ def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedTarg
 
     Args:
         model: the network.
-        dense: the dense network; if it is given, all prunable weights count, and zeros in them.
+        dense: the dense network; if it is given, all prunable weights, and zeros are pruned.
 
     Raises:
         InvalidArgumentError: there are none.

@@ -45,24 +45,24 @@ class RepairOptions:
     """How the steps of `secateurs.repair` work.
 
     Args:
-        damping: of ``"reconstruct"`` and ``"sparsegpt"``, as a part of the inputs' mean square.
+        damping: of ``"reconstruct"`` and ``"sparsegpt"``, relative to the inputs' mean square.
         batch_size: how many images run at once.
         most_values: about how many values of each output channel are used to solve for its
-            weights, at positions that are chosen at random, the same in every run.
-        memory: how many bytes the network may hold of all images together before a layer; where it
-            would be more, the first of them stand for all.
+            weights, at random positions that are the same in every run.
+        memory: how many bytes of activations the network may hold of all images before a layer;
+            where it would be more, the layer is repaired from the first images alone.
         iterations: of ``"distill"``, at most.
         learning_rate: of ``"distill"``, at its highest.
         seed: of the order of images in ``"distill"``, and of their random changes.
         distill_batch_size: images for each step of ``"distill"``.
-        features: the weight that the error of some layers' outputs has in ``"distill"``, beside
-            that of the network's outputs; 0 for these alone.
+        features: the weight of the error of some layers' outputs in the loss of ``"distill"``; 0
+            for the network's outputs alone.
         augment: how ``"distill"`` changes images at random: ``"crop-flip"``, ``"shift"``,
             ``"none"``; ``"auto"`` is ``"crop-flip"`` for images of three channels.
-        tighten: the share of ``"distill"``'s iterations over which the weights that are pruned go
-            little by little, from the dense network's values; 0 for masks that hold from the start.
-        state: a file that is written after each layer and now and then in ``"distill"``, from
-            which the same call goes on if it was interrupted, to the same result. Where the steps
+        tighten: the share of ``"distill"``'s iterations over which weights are pruned step by
+            step, beginning with the dense network; 0 for the final masks from the start.
+        state: a file that is written after each layer and some times in ``"distill"``. If the call
+            was interrupted, the same call goes on from it, to the same result. Where the steps
             take several passes each has a file: ``state.pt`` becomes ``state-1.pt`` and so on.
 
     Raises:
@@ -119,7 +119,7 @@ class RepairOptions:
 
 
 def passes_of(steps: str | Sequence[str]) -> list[tuple[str, ...]]:
-    """The steps, those together that one pass through the layers takes.
+    """The steps, grouped by the passes that take them.
 
     Raises:
         InvalidArgumentError: a step is unknown, or there is none.

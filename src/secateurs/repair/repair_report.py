@@ -7,21 +7,21 @@ from typing import Any
 from secateurs.errors import require
 
 _SHOWS = "secateurs.report.notebook"
-"""What shows a report; it is imported when one is shown."""
+"""The module that shows reports; it is imported when one is shown."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did, or several that went through the layers together.
+    """What a step did, or several steps in one pass over the layers.
 
     Attributes:
         steps: their names.
         seconds: how long they took.
-        loss: the divergence from the dense network's outputs, before and after; as ``agreement``
-            on the first 64 images or somewhat more.
+        loss: the divergence from the dense network's outputs, before and after; like
+            ``agreement`` measured on the first 64 images or somewhat more.
         agreement: the share of images with the dense network's first class, before and after.
-        layers: for each weight that was solved the squared error of its outputs, as a part of what
-            the dense network's vary, before and after.
+        layers: for each weight that was solved for, the squared error of its outputs divided by
+            the variance of the dense network's, before and after.
         left: the weights that were left as they are.
         iterations: how many steps of distillation were taken.
         accuracy: the share of ``labelled`` images that were classified as labelled, before and

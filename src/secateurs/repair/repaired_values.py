@@ -1,4 +1,4 @@
-"""What a repair gave a model, taken out and put in again without repairing once more."""
+"""The values that a repair gave a model, to be put into it again without another repair."""
 
 from collections.abc import Mapping
 
@@ -35,7 +35,7 @@ def put_repaired_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         InvalidArgumentError: the values are of another network; the model is as it was.
     """
     modules = dict(model.named_modules())
-    places: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+    found: list[tuple[nn.Module, str, Tensor, Tensor]] = []
     for name, wanted in values.items():
         prefix, _, attribute = name.rpartition(".")
         tensor = parameter_of(modules[prefix], attribute) if prefix in modules else None
@@ -44,11 +44,11 @@ def put_repaired_values(model: nn.Module, values: Mapping[str, Tensor]) -> None:
                 f"these values are of another network: it has no {name} of shape "
                 f"{tuple(wanted.shape)}"
             )
-        places.append((modules[prefix], attribute, tensor, wanted))
+        found.append((modules[prefix], attribute, tensor, wanted))
     changes = Changes()
     with changing(model):
         try:
-            for module, attribute, tensor, wanted in places:
+            for module, attribute, tensor, wanted in found:
                 changes.about_to(module, attribute)
                 write(tensor, wanted)
             changes.keep()
@@ -65,7 +65,7 @@ def calibration_sha256(images: Tensor) -> str:
 def calibration_tensor(given: object) -> Tensor:
     """All calibration images as one tensor, (images, ...); see `secateurs.repair`.
 
-    It is in the memory format in which a repair wants them, so that it need not copy them.
+    It has the memory format that a repair uses, so that a repair need not copy it.
 
     Raises:
         InvalidArgumentError: there are none, or they are of several shapes, or NaN.

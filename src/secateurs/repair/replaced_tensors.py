@@ -1,4 +1,4 @@
-"""Functions called with other tensors in the place of a model's own, recognised by identity."""
+"""Functions that are called with other tensors instead of a model's own."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from secateurs.repair.layer_calls import LayerCall
 
 Parts = Mapping[int, tuple[Tensor, ...]]
-"""By the id of the packed weight of an attention its rows for queries, for keys and for values."""
+"""By the id of the packed weight of an attention: its rows for queries, keys and values."""
 
 
 def _no(tensors: object) -> bool:
@@ -20,7 +20,7 @@ def _no(tensors: object) -> bool:
     return False
 
 
-# The function itself, without its question whether a mode wants to have it as a whole.
+# A copy of the function that hands itself to no mode as a whole, but calls the functions inside.
 _ATTENTION = FunctionType(
     F.multi_head_attention_forward.__code__,
     {**vars(F), "has_torch_function": _no},
@@ -30,21 +30,21 @@ _ARGUMENTS = tuple(inspect.signature(F.multi_head_attention_forward).parameters)
 
 
 def packed_parts(model: nn.Module) -> dict[int, tuple[Tensor, ...]]:
-    """The parts of each packed weight of a model."""
+    """The parts of each packed attention weight of a model."""
     weights = (getattr(module, "in_proj_weight", None) for module in model.modules())
     return {id(one): _thirds(one) for one in weights if isinstance(one, Tensor)}
 
 
 class Replaced(TorchFunctionMode):
-    """Hands functions other tensors in the place of some.
+    """For a ``with`` block, calls functions with other tensors instead of some.
 
     Where the queries of an attention are not its keys and values, its packed weight is used in
-    parts. With ``parts`` each of these is a layer of its own, known by the tensor there.
+    three parts. With ``parts`` each of them is a layer, identified by its tensor there.
 
     Args:
-        values: by the id of a tensor what is used instead.
-        arrive: called before each function of a layer, with the id of the tensor that it is known
-            by, and the call as it is made in the end.
+        values: by the id of a tensor the tensor that is used instead.
+        arrive: called before each function of a layer, with the id of the tensor that identifies
+            the layer, and the call with the tensors that are used.
         parts: of packed weights.
     """
 

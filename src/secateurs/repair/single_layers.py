@@ -1,4 +1,4 @@
-"""Repairs of single layers, each as if it alone were pruned, all in one pass over the images."""
+"""Repairs of layers of which each alone is pruned, all in one pass over the images."""
 
 import warnings
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ from secateurs.repair.lockstep import Lockstep, Site
 from secateurs.repair.repair_options import LAYERWISE, RepairOptions
 
 Masks = Mapping[str, Callable[[], Tensor]]
-"""For each key what makes a mask: True is kept, in the shape of the weight."""
+"""For each key a function that makes a mask: True is kept, in the shape of the weight."""
 
 
 def repair_single_layers(
@@ -41,26 +41,26 @@ def repair_single_layers(
     keep: Callable[[str, dict[str, Tensor]], None],
     options: RepairOptions,
 ) -> tuple[str, ...]:
-    """Repair every layer under several masks, while all others are those of the dense network.
+    """Repair every layer under several masks, while all other layers stay dense.
 
-    As everything before a layer is dense, one pass of the images gives the moments of what goes
-    into each layer and of what is to come out, and each mask is solved from these. ``"batchnorm"``
-    sets the statistics of the layer's own BatchNorm from them.
+    As all layers before it are dense, one pass of the images gives the moments of each layer's
+    inputs and wanted outputs, and the layer is solved for each mask from these. ``"batchnorm"``
+    sets the statistics of the BatchNorm that follows the layer from them.
 
     Args:
         model: the dense network; afterwards as it was.
         images: as for `secateurs.repair`.
         steps: some of `LAYERWISE`.
-        targets: by the names of weights, the weights and their masks.
-        keep: is called with each key, and the values by name that the repair gives.
+        targets: by name the weights and their masks.
+        keep: is called with each key, and the repaired values by name.
         options: how.
 
     Returns:
-        The names of weights that are not repaired, because their layer is not called once.
+        The names of weights that are not repaired, because they are not used exactly once.
 
     Raises:
         InvalidArgumentError: there are no images, or the model does not take them.
-        FailureError: NaN on the way.
+        FailureError: a value becomes NaN or infinite.
     """
     with calibrating(model, images, options.batch_size) as batches:
         how = layer_options(steps, options, batches)
@@ -106,7 +106,7 @@ def check_single_layer_steps(steps: Sequence[str], granularity: str) -> tuple[st
 
 @contextmanager
 def _put_back(tensors: Iterable[Tensor]) -> Generator[None]:
-    """For a ``with`` block, tensors of the model may be written to; then they are as before."""
+    """Put the values of tensors back after a ``with`` block."""
     before = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
@@ -116,10 +116,10 @@ def _put_back(tensors: Iterable[Tensor]) -> Generator[None]:
 
 
 class _Layer:
-    """A weight, its bias and the BatchNorm behind it: what a repair of one layer changes.
+    """A weight, its bias and the BatchNorm that follows: what a repair of one layer changes.
 
     Args:
-        places: name and tensor of each.
+        tensors: these, by name.
         masks: of the weight.
         parts: how many sites solve for the weight.
         keep: see `repair_single_layers`.
@@ -127,40 +127,40 @@ class _Layer:
 
     def __init__(
         self,
-        places: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
         masks: Masks,
         parts: int,
         keep: Callable[[str, dict[str, Tensor]], None],
     ):
-        self.places, self.masks, self.parts = places, masks, parts
+        self.tensors, self.masks, self.parts = tensors, masks, parts
         self._keep = keep
         self._solved: list[dict[str, list[tuple[Tensor, Tensor]]]] = []
 
     def solved(self, values: dict[str, list[tuple[Tensor, Tensor]]]) -> None:
-        """Take what one site gives: for each key, tensors of the model and their values.
+        """Collect the values of one site: for each key, tensors of the model and their values.
 
-        When all sites of the weight are solved, the values are put together and handed on.
+        After the last site of the weight, ``keep`` gets the values of all of them.
         """
         self._solved.append(values)
         if len(self._solved) < self.parts:
             return
         for key in self.masks:
-            with _put_back(self.places.values()):
+            with _put_back(self.tensors.values()):
                 for values in self._solved:
                     for tensor, value in values[key]:
                         write(tensor, value)
-                found = {n: t.detach().cpu().clone() for n, t in self.places.items()}
+                found = {n: t.detach().cpu().clone() for n, t in self.tensors.items()}
             self._keep(key, found)
 
 
 class _SingleLayerSite(WeightSite):
-    """A layer that is solved under several masks, and left as it was.
+    """A layer that is solved under several masks, and afterwards is as it was.
 
     Args:
         *args: as for `WeightSite`, with any mask.
-        layer: takes the values.
-        rows: which of the weight's first dimension this site solves for.
-        norm: the BatchNorm behind; None if there is none or it stays.
+        layer: collects the values.
+        rows: the rows of the weight that this site solves for.
+        norm: the BatchNorm that follows; None if there is none or it stays.
         **options: as for `WeightSite`.
     """
 
@@ -202,7 +202,7 @@ def _layer_sites(
     keep: Callable[[str, dict[str, Tensor]], None],
     how: LayerOptions,
 ) -> list[WeightSite]:
-    """What solves for a weight; nothing if it is not called once."""
+    """The sites of a weight; none if it is not used exactly once."""
     parts = solvable_parts(target, uses)
     if not parts:
         return []
@@ -212,8 +212,8 @@ def _layer_sites(
     if norm is not None:
         for statistic in ("running_mean", "running_var"):
             tensors[f"{name}.{statistic}"] = parameter_of(norm, statistic)
-    places = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    layer = _Layer(places, masks, len(parts), keep)
+    present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    layer = _Layer(present, masks, len(parts), keep)
     each = target.parameter.shape[0] // len(parts)
     rows = (slice(start, start + each) for start in range(0, each * len(parts), each))
 
@@ -245,7 +245,7 @@ def _norm_statistics(
     weight: Tensor,
     bias: Tensor | None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """The statistics of the BatchNorm behind a layer that has a weight, (groups, outputs, inputs).
+    """The statistics of the BatchNorm that follows a layer; weight is (groups, outputs, inputs).
 
     The layer's outputs have the mean w^T E[x] + b and the variance w^T C w, with C the covariance
     of its inputs. ``centred`` is C and the variance of the dense layer's outputs.

@@ -1,4 +1,4 @@
-"""Masks that prune more and more, until all is pruned that is to be."""
+"""Masks that prune more and more, up to given masks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,13 +15,13 @@ _TIMES = 20
 class Tightening:
     """The masks of each step.
 
-    In each layer the weights that were smallest in the dense network go first, along the schedule
-    of Zhu and Gupta (2017); in the end exactly those are pruned that were before.
+    In each layer the weights that are smallest in the dense network are pruned first, by the
+    schedule of Zhu and Gupta (2017). The last masks are those that the model had before.
 
     Args:
         weights: what is pruned in the end.
         dense: the dense network's values, by the ids of the parameters.
-        steps: after how many steps all is pruned; with 0 it is from the beginning.
+        steps: after how many steps all is pruned; 0 for from the start.
     """
 
     def __init__(self, weights: Sequence[PrunedTarget], dense: Mapping[int, Tensor], steps: int):
@@ -30,14 +30,14 @@ class Tightening:
 
     @torch.no_grad()
     def begin(self) -> None:
-        """Put back what is to go again little by little."""
+        """Put the dense values back into what is pruned again step by step."""
         for one in self.weights if self.steps else ():
             parameter = one.target.parameter
             values = self._dense(one).to(parameter.dtype)
             parameter.copy_(torch.where(one.mask, parameter, values))
 
     def masks_after(self, step: int) -> Masks | None:
-        """The masks from a step on; None if they stay as they were."""
+        """The masks after a step; None if they do not change there."""
         ratio = None if self._schedule is None else self._schedule.ratio_at(step)
         return None if ratio is None else self._masks(ratio)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateurs._io.text import counted
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import logits_of
 from secateurs.provenance import weights_sha256
@@ -160,7 +161,7 @@ def fit_size(networks: Sequence[Network], size: int) -> None:
     for other in networks[1:]:
         if other.channels != first.channels:
             raise InvalidArgumentError(
-                f"{first.name} reads {first.channels} channel(s) and {other.name} "
+                f"{first.name} reads {counted(first.channels, 'channel')} and {other.name} "
                 f"{other.channels}: name networks that read the same kind of images"
             )
     counts = {network.name: _accept(network, size) for network in networks}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from secateurs._io.text import counted
 from secateurs._validation import check_count
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.results import TransferRow
@@ -39,8 +40,8 @@ class Search:
         count = max(1, len(images) // 4) if self.images is None else self.images
         if count >= len(images):
             raise InvalidArgumentError(
-                f"a search on {count} of {len(images)} image(s) leaves none to report on: write "
-                "fewer ",
+                f"a search on {count} of {counted(len(images), 'image')} leaves none to report "
+                "on: write fewer ",
                 Argument("search_images"),
                 ", or a larger ",
                 Argument("limit"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from secateurs._io.text import counted
 from secateurs._validation import check_choice, check_count
 from secateurs.errors import Argument, InvalidArgumentError, require
 from secateurs.zoo.decoding import to_mode
@@ -200,7 +201,7 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
     """One number for each channel; a single number is repeated."""
     if len(values) not in (1, channels):
         raise InvalidArgumentError(
-            f"{name} has {len(values)} numbers but the model reads {channels} channel(s): "
+            f"{name} has {len(values)} numbers but the model reads {counted(channels, 'channel')}: "
             f"give 1 or {channels}"
         )
     return tuple(values) * (channels if len(values) == 1 else 1)

@@ -1,14 +1,52 @@
-"""The repairs of a sensitivity run: each layer alone, made before images are scored."""
+"""The repairs of a sweep and of a sensitivity run: made before images are scored, each once."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
 from secateurs._progress import progress_bar
+from secateurs.evaluation.grid import Variant
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
+from secateurs.evaluation.pruned_model import Variants
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.repair.single_layers import repair_single_layers
+
+
+def repair_variants(
+    model: Variants,
+    variants: Sequence[Variant],
+    images: Tensor,
+    kept: KeptRepairs,
+    *,
+    show: bool | None,
+) -> None:
+    """Repair all variants that the grid repairs, but those that are kept already.
+
+    Args:
+        model: becomes each of them, here and later.
+        variants: of the grid.
+        images: the calibration images, (images, ...).
+        kept: where the values are kept until all rows are finished.
+        show: False shows no progress.
+
+    Raises:
+        InvalidArgumentError: the model or the images cannot be repaired; see `secateurs.repair`.
+        FailureError: a value becomes NaN or infinite, or the disk is full.
+    """
+    model.repaired = kept.of
+    wanted = [variant for variant in variants if variant.setting.repair]
+    with progress_bar("Repairing", len(wanted), show=show, unit="networks") as bar:
+        for variant in wanted:
+            if kept.get(variant.key) is None:
+                model.prune(variant)
+                kept.repair(
+                    model.model, variant.key, images, variant.setting.repair,
+                    p_prune=variant.p_prune, seed=variant.seed,
+                )  # fmt: skip
+                bar.advance(1)
+            else:
+                bar.skip(1)
 
 
 def repair_layer_variants(
@@ -19,18 +57,17 @@ def repair_layer_variants(
     *,
     show: bool | None,
 ) -> None:
-    """Repair all networks but those that are kept already, in one pass of the images.
+    """Repair the layer that each network prunes, all in one pass of the images.
 
     Args:
         networks: become each of them, later; the model is dense.
-        images: the calibration images, (images, ...).
+        images: as for `repair_variants`.
         steps: of the repair, checked.
-        kept: where the values are kept until all rows are finished.
+        kept: as for `repair_variants`.
         show: False shows no progress.
 
     Raises:
-        InvalidArgumentError: the model or the images cannot be repaired; see `secateurs.repair`.
-        FailureError: NaN on the way, or the disk is full.
+        SecateursError: as `repair_variants`.
     """
     networks.repaired = kept.of
     pruned = [each for each in networks.variants if not each.is_dense]
