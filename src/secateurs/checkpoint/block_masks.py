@@ -117,24 +117,22 @@ class BlockPruner:
             values = raw.view(integer)
             keys = mask.keys.of(weight, raw, len(values) // weight.size, start)
             kept = mask.of(keys, first + start // weight.size)
-            pruned = len(kept) - int(np.count_nonzero(kept))
-            if pruned:
-                units = values.reshape(len(kept), -1)
-                np.multiply(units, kept[:, None], out=units)
-                self.pruned[entry.name] += pruned * units.shape[1]
+            self._prune(entry.name, values.reshape(len(kept), -1), kept[:, None])
             yield start, values
 
     def _grids(self, weight: Weight, reader: Reader, mask: Array) -> Iterator[tuple[int, Array]]:
         entry = weight.entry
         for grid in weight.grids():
             values = reader.elements(entry, grid.start, grid.stop).view(INTEGERS[entry.itemsize])
-            kept = mask[grid.units]
-            pruned = len(kept) - int(np.count_nonzero(kept))
-            if pruned:
-                units = values.reshape(grid.rows, grid.columns)
-                np.multiply(units, kept, out=units)
-                self.pruned[entry.name] += pruned * grid.rows
+            self._prune(entry.name, values.reshape(grid.rows, grid.columns), mask[grid.units])
             yield grid.start, values
+
+    def _prune(self, name: str, values: Array, kept: Array) -> None:
+        """Set the elements of units that are not kept to zero, in place, and count them."""
+        pruned = kept.size - int(np.count_nonzero(kept))
+        if pruned:
+            np.multiply(values, kept, out=values)
+            self.pruned[name] += pruned * (values.size // kept.size)
 
 
 class _BlockMask:

@@ -59,31 +59,27 @@ class _Linear(Function):
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
         rows, points = flat(grad), flat(x)
-        grad_bias = rows.sum(0) if need_bias else None
+        grad_x = grad_weight = None
         kept = kept_outputs(weight, keep, 0, len(points) * weight.numel())
         if kept is not None:
             few = rows.index_select(1, kept)
-            grad_x = few @ weight.index_select(0, kept) if need_x else None
-            grad_x = None if grad_x is None else grad_x.view(x.shape)
-            if not need_weight:
-                grad_weight = None
-            elif ctx.masked_gradient:
+            if need_x:
+                grad_x = (few @ weight.index_select(0, kept)).view(x.shape)
+            if need_weight and ctx.masked_gradient:
                 grad_weight = spread(few.mT @ points, kept, 0, weight)
-            else:
-                grad_weight = rows.mT @ points
-            return grad_x, grad_weight, None, grad_bias, None, None
-        if ctx.sparse is not None and multiplies_in_backward(grad):
-            grad_x = ctx.sparse.to_input(rows, weight).view(x.shape) if need_x else None
+        elif ctx.sparse is not None and multiplies_in_backward(grad):
+            if need_x:
+                grad_x = ctx.sparse.to_input(rows, weight).view(x.shape)
             if need_weight and ctx.masked_gradient:
                 grad_weight = ctx.sparse.to_weight(rows, points)
-            else:
-                grad_weight = rows.mT @ points if need_weight else None
-            return grad_x, grad_weight, None, grad_bias, None, None
-        grad_x = grad @ masked(weight, keep) if need_x else None
-        grad_weight = rows.mT @ points if need_weight else None
-        if grad_weight is not None and ctx.masked_gradient:
-            grad_weight = masked(grad_weight, keep)
-        return grad_x, grad_weight, None, grad_bias, None, None
+        else:
+            if need_x:
+                grad_x = grad @ masked(weight, keep)
+            if need_weight and ctx.masked_gradient:
+                grad_weight = masked(rows.mT @ points, keep)
+        if need_weight and not ctx.masked_gradient:
+            grad_weight = rows.mT @ points
+        return grad_x, grad_weight, None, rows.sum(0) if need_bias else None, None, None
 
 
 class _Convolution(Function):
