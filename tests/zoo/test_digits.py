@@ -178,3 +178,10 @@ def test_it_copies_and_pickles() -> None:
     model = digits.digits_cnn()
     assert same(copy.deepcopy(model), model)
     assert same(pickle.loads(pickle.dumps(model)), model)
+
+
+@pytest.mark.parametrize("name", ["digits", "lenet5"])
+def test_another_number_of_classes_is_refused(name):
+    with pytest.raises(InvalidArgumentError, match="has 10 classes, not 7"):
+        load_model(name, weights="random", num_classes=7)
+    assert load_model(name, weights="random", num_classes=10).num_classes == 10

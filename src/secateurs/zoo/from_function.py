@@ -58,7 +58,8 @@ def load_from(
         overrides: changes to the preprocessing.
 
     Raises:
-        InvalidArgumentError: the function needs arguments, or returns no module.
+        InvalidArgumentError: the function needs arguments, returns no module, or returns one of
+            another number of classes.
         FailureError: calling it raised an error.
     """
     parameters = _parameters(spec, function)
@@ -76,6 +77,12 @@ def load_from(
     classes = getattr(model, "classes", None)
     own = getattr(model, "num_classes", None)
     count = own if isinstance(own, int) else num_classes or (len(classes) if classes else None)
+    if num_classes not in (None, count):
+        raise InvalidArgumentError(
+            f"{spec} has {count} classes, not {num_classes}: leave ",
+            Argument("num_classes"),
+            " out",
+        )
     return LoadedModel(
         model=model.eval(),
         name=spec,
