@@ -50,7 +50,7 @@ class Returning(nn.Module):
             {"members": [nn.Sequential(nn.BatchNorm2d(3), network())]},
             "^0 of member 0 is in",
         ),
-        ({"members": [Returning(lambda z: z[:1])]}, "returned 1 rows of logits for 2 images"),
+        ({"members": [Returning(lambda z: z[:1])]}, "returned 1 row of logits for 2 images"),
         ({"members": [Returning(lambda z: z[0])]}, r"shape \(batch, classes\)"),
         (
             {"images": (IMAGES * 255).to(torch.uint8)},

@@ -110,7 +110,7 @@ def test_indices_stay_right_where_images_are_left_out(tmp_path: Path, size: int)
 def test_nothing_but_unreadable_images_is_refused_and_can_be_mended(tmp_path: Path) -> None:
     data = images(folder(tmp_path / "data", range(CLASSES * EACH)), skip=True)
     batches = loader(data, collate_fn=readable)
-    with pytest.raises(InvalidArgumentError, match="none of the 24 images could be read"):
+    with pytest.raises(InvalidArgumentError, match="none of 24 images could be read"):
         sweep(Answering(), batches, output=tmp_path / "out", **GRID)
     folder(tmp_path / "data")
     rows = sweep(Answering(), batches, output=tmp_path / "out", **GRID)

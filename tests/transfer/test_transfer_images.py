@@ -98,14 +98,14 @@ def test_no_image_that_can_be_read(tmp_path: Path) -> None:
         (tmp_path / label).mkdir()
         (tmp_path / label / "torn.png").write_bytes(b"torn")
     data = load_data(str(tmp_path), preprocess=pixel_preprocess(8, 1), skip_corrupt=True)
-    with pytest.raises(InvalidArgumentError, match=r"none of the 2 images of .* could be read"):
+    with pytest.raises(InvalidArgumentError, match=r"none of 2 images of .* could be read"):
         choose_images(data, fitted("hidden"))
 
 
 def test_no_image_that_all_classify_correctly() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         choose_images(digits(), fitted("hidden", "wrong"))
-    assert "none of the 896 images of digits is classified correctly by every network" in str(
+    assert "none of 896 images of digits is classified correctly by every network" in str(
         caught.value
     )
     assert "hidden 8" in str(caught.value) and "wrong " in str(caught.value)
