@@ -106,10 +106,11 @@ def paired_test(
         low  = p - p' - sqrt((p - l)^2 - 2 r (p - l)(u' - p') + (u' - p')^2),
         high = p - p' + sqrt((u - p)^2 - 2 r (u - p)(p' - l') + (p' - l')^2).
 
-    It has a width also where nothing succeeds. If the outcomes of all n images are the same with and
-    without, then r = 1 and the width would vanish at p = 1/2; so it is then that of 0 of n images:
+    It has a width also where nothing succeeds. If the outcomes of all n images are the same with
+    and without, then r = 1, and at p = 1/2 the width would vanish. The ends are then those that
+    n images without any success have, whatever p is:
 
-        high = -low = u of `success_interval` of n images without success.
+        high = -low = u of `success_interval` for 0 of n.
 
     The interval and p come from different formulas: in
     rare cases the one excludes "no difference" and the other does not; then p decides.
