@@ -123,7 +123,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
     [
         (("--data", "nowhere"), "no data 'nowhere'"),
         (("--arch", "torchvision:resnet18"), "needs images: write --data DIR"),
-        (("--ratio", 0.9, "--compression", 9), "give --ratio or --compression, not both"),
+        (("--p-prune", 0.9, "--compression", 9), "give --ratio or --compression, not both"),
         (("--compression", 0.5), "--compression must be at least 1, got 0.5"),
         (("--ratio", 1.5), "--ratio must be from 0 to 1"),
         (("--schedule", "iterative"), "write more --epochs, or fewer --rounds"),

@@ -10,6 +10,7 @@ from test_plot import texts
 from budget_rows import BUDGET, make_budget_row
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import budget_markdown, plot_budget, print_budget_table
+from secateurs.report.budget_table import describe_budget
 from secateurs.report.row_kinds import rows_sections
 from secateurs.results import BudgetRow, Results, kind_of_rows, read_budget_rows
 
@@ -37,6 +38,11 @@ def test_where_no_network_passed() -> None:
     )
     (section,) = rows_sections(rows)
     assert section.headline.startswith("No pruned network") and not section.facts
+
+
+def test_the_figure_and_the_page_name_the_images_of_scores() -> None:
+    text = describe_budget([make_budget_row(0.5, 12, score="obs", calibration_count=64)])
+    assert text.endswith("; obs scores from 64 images")
 
 
 def test_the_section_of_a_page() -> None:

@@ -209,6 +209,11 @@ def test_a_retraining_that_is_not_finished(tmp_path: Path) -> None:
     assert section.charts and not section.facts
 
 
+def test_a_table_has_every_digit_of_a_seed() -> None:
+    (table,) = retrain_section([replace(ROW, seed=12_345_678)]).tables
+    assert table.rows[0][0].text == "12345678"
+
+
 def test_a_chart_of_few_epochs_without_a_dense_one() -> None:
     rows = [replace(ROW, phase="retrain", split="validation", epoch=epoch) for epoch in (1, 2, 3)]
     (chart,) = retrain_section(rows).charts

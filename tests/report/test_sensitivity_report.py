@@ -34,6 +34,12 @@ def test_the_table_has_a_layer_a_line(width: int, capsys: pytest.CaptureFixture[
     assert "\x1b" not in said
 
 
+def test_the_table_names_the_images_of_scores() -> None:
+    known = {"score": "wanda", "calibration": "mnist", "calibration_count": 1}
+    text = sensitivity_markdown([make_sensitivity_row("conv1.weight", 0.5, **known)])
+    assert "; wanda scores from 1 image of mnist" in text
+
+
 def test_markdown_escapes_what_would_break_it() -> None:
     text = sensitivity_markdown(ROWS)
     assert "| conv1.weight | 1,000 | -1.0 (5/2) | -50.0 (152/2) |" in text

@@ -106,6 +106,14 @@ def test_nothing_and_everything_keep_a_width(digit: str) -> None:
     assert versus.p == 1.0 and versus.low < -5 and versus.high > 5
 
 
+@pytest.mark.parametrize("right", [0, 1, 25, 50])
+def test_equal_outcomes_exclude_only_what_no_flip_in_so_many_images_excludes(right: int) -> None:
+    hits = "1" * right + "0" * (50 - right)
+    for outcomes in (hits, [hits] * 3):
+        versus = paired_test(outcomes, outcomes)
+        assert (versus.low, versus.high) == pytest.approx((-7.13, 7.13), abs=0.01)
+
+
 @settings(max_examples=60)
 @given(HITS)
 def test_the_difference_turns_round_with_its_sides(pair: tuple[str, str]) -> None:

@@ -22,7 +22,7 @@ from secateurs.cli.repair_plan import (
     read_plan,
     read_selection,
 )
-from secateurs.cli.repair_run import MASKS, RepairRun, clear
+from secateurs.cli.repair_run import MASKS, RepairRun, clear, clear_stages
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.row_columns import shared_columns
 from secateurs.cli.standard_output import Stdout
@@ -97,23 +97,23 @@ def run_repair(
     with Results(folder, RepairRow) as results:
         if not results.open(config, overwrite=not running.resume):
             clear(folder)
-        rows = sorted(results.rows(), key=lambda each: each.stage)
-        passes = passes_of(steps)
-        if len(rows) == len(passes) + 2 and output.exists():
+        run = RepairRun(
+            model.model, calibration, passes_of(steps), plan,
+            lambda: choose_masks(model.model, pruning, ratios, options, calibration),
+            {each: getattr(options, each) for each in _WHICH},
+            loader, columns, results, output, _say_row,
+        )  # fmt: skip
+        if run.is_finished:
+            rows = sorted(results.rows(), key=lambda each: each.stage)
             say("these results were there already; --overwrite repairs again")
         else:
-            run = RepairRun(
-                model.model, calibration, passes, plan,
-                lambda: choose_masks(model.model, pruning, ratios, options, calibration),
-                {each: getattr(options, each) for each in _WHICH},
-                loader, columns, results, output, _say_row,
-            )  # fmt: skip
             rows = run.run()
             counted = sparsity(model.model, **run.counted).layers
             layers = layer_table([(one.name, one.total, one.total - one.zeros) for one in counted])
             table = layers.markdown()
             text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{table}\n"
             replace_files({folder / "table.md": text.encode()})
+        clear_stages(folder)
         _report(rows, folder, output)
     return folder
 

@@ -65,6 +65,8 @@ class RepairRun:
     def run(self) -> list[RepairRow]:
         """Go through the stages that are left, and write the weights; the model is repaired then.
 
+        What a run of the same options goes on from stays in the folder: `clear_stages` removes it.
+
         Returns:
             The rows of all stages, in order.
         """
@@ -88,7 +90,6 @@ class RepairRun:
         if any(map(_changes_masks, self.passes)):
             masks_from_zeros(self.model).save(self.results.folder / MASKS)
         save_weights(self.output, self.model)
-        self._path(len(self.passes) + PRUNED).unlink(missing_ok=True)
         return sorted(self.results.rows(), key=lambda row: row.stage)
 
     def _begin(self) -> list[RepairRow]:
@@ -106,6 +107,13 @@ class RepairRun:
             masks = Masks.from_tensors({name: values[name] != 0 for name in masks})
         apply_masks(self.model, masks)
         put_repaired_values(self.model, values)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier run has written all that it writes."""
+        last = len(self.passes) + PRUNED
+        made = {row.stage for row in self.results.rows()} == set(range(last + 1))
+        return made and self.output.exists() and not self._path(last).exists()
 
     def _done(self, stages: set[int]) -> int:
         """The last stage whose row and values are there; 0 for none."""
@@ -171,6 +179,15 @@ def _changes_masks(steps: Sequence[str]) -> bool:
 
 def clear(folder: Path) -> None:
     """Remove what another run left in a folder."""
-    states = folder.glob(_STATE.format("*"))
-    for path in (folder / MASKS, *folder.glob(_STAGE.format("*")), *states):
+    (folder / MASKS).unlink(missing_ok=True)
+    clear_stages(folder)
+
+
+def clear_stages(folder: Path) -> None:
+    """Remove what only an interrupted run needs: the values of stages, and unfinished passes.
+
+    A killed run may have left those of any stage, so all go, those of the last stage at the end.
+    """
+    stages = sorted(folder.glob(_STAGE.format("*")), key=lambda path: int(path.stem[6:]))
+    for path in (*folder.glob(_STATE.format("*")), *stages):
         path.unlink(missing_ok=True)

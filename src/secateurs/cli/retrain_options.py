@@ -67,7 +67,7 @@ class RetrainPruning(CompetingInScope):
             consecutive inputs 2 are kept, at once, so that --ratio is 0.5.
     """
 
-    ratio: MaybeRatio = None
+    ratio: Annotated[MaybeRatio, Parameter(alias="--p-prune")] = None  # as other commands call it
     compression: float | None = None
     schedule: Literal["one-shot", "iterative", "cubic"] = "cubic"
     rounds: Whole = 5

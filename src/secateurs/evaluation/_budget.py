@@ -247,8 +247,9 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
         return
     shown = 100 * -math.expm1(math.log(level) / max(count, 1))
     raise InvalidArgumentError(
-        f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} points, even if "
-        f"none flips: that needs {counted(least, 'image')}; or write ",
+        f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} "
+        f"point{'s' * (100 * margin != 1)}, even if none flips: that needs "
+        f"{counted(least, 'image')}; or write ",
         Argument("max_drop", math.ceil(10 * shown) / 10),
         ", or a lower ",
         Argument("confidence"),

@@ -47,11 +47,11 @@ def describe_budget(rows: Sequence[BudgetRow]) -> str:
         f"dense {row.dense_top1:.2f}% right",
         ranking(row.granularity, row.scope, row.score),
     ]
+    images = counted(row.calibration_count, "image")
     if row.repair:
-        parts.append(
-            f"repaired by {row.repair.replace(';', ' and ')} from "
-            f"{counted(row.calibration_count, 'image')}"
-        )
+        parts.append(f"repaired by {row.repair.replace(';', ' and ')} from {images}")
+    elif row.calibration_count:
+        parts.append(f"{row.score} scores from {images}")
     return "; ".join(parts)
 
 

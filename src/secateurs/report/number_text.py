@@ -7,7 +7,7 @@ _FINE = 10_000
 
 
 def percent(ratio: float) -> str:
-    """A ratio as the shortest exact percentage: 0.3 is "30%", 0.125 is "12.5%"."""
+    """A ratio as a percentage of at most six digits: 0.3 is "30%", 0.125 is "12.5%"."""
     return f"{round(100 * ratio, 6):g}%"
 
 

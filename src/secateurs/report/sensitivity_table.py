@@ -25,17 +25,16 @@ def layers_and_ratios(rows: Sequence[SensitivityRow]) -> tuple[list[str], list[f
 
 
 def describe_sensitivity(rows: Sequence[SensitivityRow]) -> str:
-    """The images, what counts as right, and how layers were repaired, in one line."""
+    """The images, what counts as right, and the images of repairs or of scores, in one line."""
     row = rows[0]
     split = f" ({row.split})" if row.split else ""
     right = f"{row.dense_top1:.1f}% right" if row.labels == "data" else "no labels read"
     said = f"{counted(row.count, 'image')} of {row.data or 'the loader'}{split}, dense {right}"
-    if not row.repair:
-        return said
-    steps = row.repair.replace(";", ", ")
     source = row.calibration or "the calibration"
-    images = counted(row.calibration_count, "image")
-    return f"{said}; the layer repaired by {steps} from {images} of {source}"
+    images = f"{counted(row.calibration_count, 'image')} of {source}"
+    if row.repair:
+        return f"{said}; the layer repaired by {row.repair.replace(';', ', ')} from {images}"
+    return f"{said}; {row.score} scores from {images}" if row.calibration_count else said
 
 
 def print_sensitivity_table(

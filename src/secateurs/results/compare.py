@@ -106,7 +106,13 @@ def paired_test(
         low  = p - p' - sqrt((p - l)^2 - 2 r (p - l)(u' - p') + (u' - p')^2),
         high = p - p' + sqrt((u - p)^2 - 2 r (u - p)(p' - l') + (p' - l')^2).
 
-    It has a width also where nothing succeeds. The interval and p come from different formulas: in
+    It has a width also where nothing succeeds. If the outcomes of all n images are the same with
+    and without, then r = 1, and at p = 1/2 the width would vanish. The ends are then those that
+    n images without any success have, whatever p is:
+
+        high = -low = u of `success_interval` for 0 of n.
+
+    The interval and p come from different formulas: in
     rare cases the one excludes "no difference" and the other does not; then p decides.
 
     Source: R. A. Fisher, "The Design of Experiments" (1935), section 21, for the test; Q. McNemar,
@@ -139,10 +145,14 @@ def paired_test(
     a, b = (_estimate(counts, seeds, confidence) for counts in (ours, theirs))
     r = _correlation(ours, theirs)
     differences = [x - y for x, y in zip(ours, theirs, strict=True)]
+    below = _distance(a.value - a.low, b.high - b.value, r)
+    above = _distance(a.high - a.value, b.value - b.low, r)
+    if not any(differences):
+        below = above = success_interval("0" * len(ours), confidence).high
     return Comparison(
         difference=a.value - b.value,
-        low=a.value - b.value - _distance(a.value - a.low, b.high - b.value, r),
-        high=a.value - b.value + _distance(a.high - a.value, b.value - b.low, r),
+        low=a.value - b.value - below,
+        high=a.value - b.value + above,
         p=_sign_flip(differences, exact),
         discordant=sum(map(bool, differences)),
         count=len(ours),

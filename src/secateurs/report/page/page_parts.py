@@ -142,15 +142,16 @@ class Section:
     details: Sequence[Details] = ()
 
 
-def cell(value: str | float | None, shown: str = "{:g}") -> TableCell:
+def cell(value: str | float | None, shown: str = "") -> TableCell:
     """A cell of a table; an empty one for None.
 
     Args:
         value: A text, or a number.
-        shown: How Python writes a number.
+        shown: How Python writes a number; by default all digits of an integer, six of another.
     """
     if value is None or isinstance(value, str):
         return TableCell(value or "")
+    shown = shown or ("{:d}" if isinstance(value, int) else "{:g}")
     return TableCell(shown.format(value), float(value))
 
 
