@@ -51,6 +51,15 @@ def test_only_images_that_all_networks_classify_correctly_count() -> None:
         assert torch.equal(predict(net, images.levels.float() / 255), images.labels)
 
 
+def test_the_default_device_changes_nothing() -> None:
+    nets, data = fitted("hidden"), digits()
+    expected = choose_images(data, nets, limit=5)
+    with torch.device("meta"):
+        images = choose_images(data, nets, limit=5)
+    assert images.names == expected.names
+    assert torch.equal(images.targets, expected.targets)
+
+
 def test_the_images_of_a_small_run_are_the_first_of_a_larger_one() -> None:
     nets, data = fitted("hidden", "convolved"), digits()
     few, more = (choose_images(data, nets, limit=limit) for limit in (5, 40))
@@ -98,14 +107,14 @@ def test_no_image_that_can_be_read(tmp_path: Path) -> None:
         (tmp_path / label).mkdir()
         (tmp_path / label / "torn.png").write_bytes(b"torn")
     data = load_data(str(tmp_path), preprocess=pixel_preprocess(8, 1), skip_corrupt=True)
-    with pytest.raises(InvalidArgumentError, match=r"none of the 2 images of .* could be read"):
+    with pytest.raises(InvalidArgumentError, match=r"none of 2 images of .* could be read"):
         choose_images(data, fitted("hidden"))
 
 
 def test_no_image_that_all_classify_correctly() -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         choose_images(digits(), fitted("hidden", "wrong"))
-    assert "none of the 896 images of digits is classified correctly by every network" in str(
+    assert "none of 896 images of digits is classified correctly by every network" in str(
         caught.value
     )
     assert "hidden 8" in str(caught.value) and "wrong " in str(caught.value)
