@@ -9,8 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import secateurs as sc
+from secateurs.attacks import attack
 from secateurs.checkpoint import prune_checkpoint
-from secateurs.training import GradientPruner
+from secateurs.training import Constant, GradientPruner, MagnitudeRegrowth, Pruner
+from secateurs.training.augmentation import AUGMENTATIONS
+from secateurs.training.labelled_images import LabelledImages, StreamedImages, epoch
 
 
 def network() -> nn.Module:
@@ -58,8 +61,51 @@ def repaired(x: Tensor) -> Tensor:
     return input_gradient(model, x)
 
 
+def regrown(x: Tensor) -> Tensor:
+    regrow = MagnitudeRegrowth(gamma=0.1)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruner = Pruner(model, optimizer, Constant(0.5), regrow=regrow, seed=0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+        pruner.step()
+    return input_gradient(model, x)
+
+
+def training_images(x: Tensor) -> Tensor:
+    labels = torch.arange(len(x), device="cpu")
+    pairs = list(zip(x, labels.tolist(), strict=True))
+    first, second = LabelledImages.read(pairs).split(0.5)  # type: ignore[arg-type]
+    streamed = StreamedImages(pairs)  # type: ignore[arg-type]
+    batches = [
+        batch
+        for part in (first, second, streamed)
+        for augment in AUGMENTATIONS
+        for batch, _ in epoch(part, 0, batch_size=2, seed=0, augment=augment)
+    ]
+    return torch.cat(batches)
+
+
+def attacked(x: Tensor) -> Tensor:
+    pixels, classes = x.sigmoid(), torch.arange(len(x), device="cpu")
+    options = {"method": "mi-di-ti-logit", "eps": 0.1, "alpha": 0.05, "steps": 2}
+    return attack([network()], pixels, classes, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    "run", [pruned, gradient_pruned, gradient_pruned_by_sparse_products, surrogate, repaired]
+    "run",
+    [
+        pruned,
+        gradient_pruned,
+        gradient_pruned_by_sparse_products,
+        surrogate,
+        repaired,
+        regrown,
+        training_images,
+        attacked,
+    ],
 )
 @pytest.mark.filterwarnings("ignore::secateurs.RepairWarning")  # of few images
 def test_tensors_are_made_where_the_weights_are(run: Callable[[Tensor], Tensor]) -> None:

@@ -193,6 +193,31 @@ def test_what_the_originals_mean_while_training() -> None:
     assert torch.equal(model[4].weight, last)
 
 
+@pytest.mark.parametrize("regrow", [None, MagnitudeRegrowth()])
+def test_after_remove_nothing_happens_until_it_gets_an_optimizer(regrow: Any) -> None:
+    model, optimizer, pruner = made(Iterative(0.75, 3, every=1), regrow=regrow)
+    train(model, optimizer, 1, pruner.step)
+    masks = pruner.masks
+    pruner.remove()
+    train(model, optimizer, 3, pruner.step)
+    assert (pruner.steps, pruner.masks) == (1, masks)
+    assert model[4].weight.count_nonzero() == model[4].weight.numel()  # trained, not pruned again
+    pruner.replace_optimizer(optimizer)
+    train(model, optimizer, 2, pruner.step)
+    assert pruner.steps == 3
+    assert pruner.sparsity > masks.sparsity
+    assert sc.sparsity(model).ratio == pytest.approx(pruner.sparsity)
+
+
+def test_a_later_hold_of_the_same_weights_ends_a_pruner() -> None:
+    model, optimizer, pruner = made(Iterative(0.75, 3, every=1))
+    train(model, optimizer, 1, pruner.step)
+    handle = sc.training.hold(model, optimizer)
+    train(model, optimizer, 3, pruner.step)
+    assert pruner.steps == 1
+    assert_held(model, optimizer, handle.masks)
+
+
 def test_a_pruned_model_is_pruned_further() -> None:
     model = network()
     sc.global_prune(model, 0.5)

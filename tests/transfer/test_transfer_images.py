@@ -51,6 +51,15 @@ def test_only_images_that_all_networks_classify_correctly_count() -> None:
         assert torch.equal(predict(net, images.levels.float() / 255), images.labels)
 
 
+def test_the_default_device_changes_nothing() -> None:
+    nets, data = fitted("hidden"), digits()
+    expected = choose_images(data, nets, limit=5)
+    with torch.device("meta"):
+        images = choose_images(data, nets, limit=5)
+    assert images.names == expected.names
+    assert torch.equal(images.targets, expected.targets)
+
+
 def test_the_images_of_a_small_run_are_the_first_of_a_larger_one() -> None:
     nets, data = fitted("hidden", "convolved"), digits()
     few, more = (choose_images(data, nets, limit=limit) for limit in (5, 40))

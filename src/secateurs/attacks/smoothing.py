@@ -12,7 +12,7 @@ def gaussian_kernel(side: int) -> Tensor:
     sigma is (side - 1) / 6 pixels: 0.67 for the side 5 of the field's targeted attacks, 2.33 for
     the side 15 of the paper's code.
     """
-    row = torch.linspace(-3, 3, side, dtype=torch.float64).square().mul(-0.5).exp()
+    row = torch.linspace(-3, 3, side, dtype=torch.float64, device="cpu").square().mul(-0.5).exp()
     return torch.outer(row, row) / row.sum().square()
 
 

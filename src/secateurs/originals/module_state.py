@@ -230,8 +230,10 @@ def forget_mask(module: nn.Module, attribute: str) -> None:
 def parameter_of(module: nn.Module, attribute: str) -> torch.Tensor | None:
     """The Parameter, or else the buffer, that a module has under a name now."""
     # A lookup by name gives the pruned weight while a surrogate runs in this thread.
-    found = next((p for name, p in module._parameters.items() if name == attribute), None)
-    return module._buffers.get(attribute) if found is None else found
+    for name, parameter in module._parameters.items():
+        if name == attribute and parameter is not None:
+            return parameter
+    return module._buffers.get(attribute)
 
 
 def _state_of(module: nn.Module) -> ModuleState | None:

@@ -146,6 +146,11 @@ class Hold:
         names = ", ".join(type(one).__name__ for one in self._optimizers)
         return f"Hold({self.masks!r} under {names}{'' if self._handles else ', removed'})"
 
+    @property
+    def is_active(self) -> bool:
+        """Whether masks are held: from `begin` until `remove` or a later hold."""
+        return bool(self._handles)
+
     def remove(self) -> None:
         """Stop holding: pruned weights are zero until a step changes them."""
         for handle in self._handles:
@@ -193,7 +198,7 @@ class Hold:
             inner = average.module if isinstance(average, AveragedModel) else average
             weights += held_weights(ModelContents(inner), self.masks)
         Zeroing()([w.row([w.local]) for w in weights if w.some_pruned])
-        count_writes(self._weights)
+        count_writes([weight.local for weight in self._weights])
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero, for instance before a norm is taken."""
@@ -240,9 +245,10 @@ class Hold:
             return
         theirs = parameter_ids(optimizer)
         for weight in self._weights:
-            now = [parameter_of(*place) for place in weight.target.places]
-            if any(id(p) in theirs and p is not weight.target.parameter for p in now):
-                raise weight.replaced(self._remedy)
+            for place in weight.target.places:
+                now = parameter_of(*place)
+                if now is not weight.target.parameter and id(now) in theirs:
+                    raise weight.replaced(self._remedy)
         known = {id(one) for one in self._optimizers}
         if id(optimizer) in known:
             return
@@ -270,17 +276,17 @@ class Hold:
     @torch.no_grad()
     def _write(self, optimizer: optim.Optimizer) -> None:
         ids = parameter_ids(optimizer)
-        weights = [w for w in self._weights if id(w.target.parameter) in ids]
+        stepped = [(w, w.local) for w in self._weights if id(w.target.parameter) in ids]
         rows = [
-            w.row([w.local, *element_states(optimizer, w.target.parameter)])
-            for w in weights
+            w.row([local, *element_states(optimizer, w.target.parameter)])
+            for w, local in stepped
             if w.some_pruned
         ]
         vectors = flat_states(optimizer)
         if vectors:
             rows.append(Masked(flat_mask(self._weights, optimizer), vectors))
         self._zeroing.setdefault(id(optimizer), Zeroing())(rows)
-        count_writes(weights)
+        count_writes([local for _, local in stepped])
 
     @torch.no_grad()
     def _mask_gradients(self, ids: set[int]) -> None:

@@ -57,7 +57,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = {
 
 
 def _draw(values: int, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(values, (count,), generator=generator)
+    return torch.randint(values, (count,), generator=generator, device="cpu")
 
 
 def _windows(

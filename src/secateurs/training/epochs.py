@@ -144,7 +144,7 @@ def score_images(
     loss = torch.zeros((), device=device, dtype=torch.float64)
     correct = torch.zeros((), device=device)
     count = 0
-    share = torch.arange(ranks.rank, len(images), ranks.size)
+    share = torch.arange(ranks.rank, len(images), ranks.size, device="cpu")
     with evaluation_mode(model):
         for batch, labels in images.batches(share, SCORED_AT_ONCE):
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):

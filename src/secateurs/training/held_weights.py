@@ -85,14 +85,13 @@ def check_stepped(weights: Sequence[HeldWeight], optimizers: Sequence[optim.Opti
         )
 
 
-def count_writes(weights: Sequence[HeldWeight]) -> None:
-    """Raise torch's version counter of each parameter.
+def count_writes(tensors: Sequence[torch.Tensor]) -> None:
+    """Raise torch's version counter of parameters, or of this rank's shards of them.
 
     Neither numpy nor an optimizer with ``fused=True`` raises it. A pending backward pass that
     needs the old values would compute wrong gradients, and the next pruning would take a trained
     weight for an untrained one.
     """
-    tensors = [weight.local for weight in weights]
     torch.autograd.graph.increment_version([t for t in tensors if not t.is_inference()])
 
 

@@ -76,7 +76,7 @@ class LabelledImages(TrainingImages):
         count = len(cast(Sized, dataset))
         images: Tensor | None = None
         labels: list[Tensor] = []
-        for read, classes in loader:
+        for read, classes in _decoded(loader):
             readable = classes >= 0
             if images is None:
                 images = _allocated(count, read)
@@ -127,7 +127,7 @@ class StreamedImages(TrainingImages):
             batch_sampler=[indices.tolist() for indices in order.split(batch_size)],
             num_workers=self.workers,
         )
-        for images, labels in loader:
+        for images, labels in _decoded(loader):
             readable = labels >= 0
             yield images[readable], labels[readable]
 
@@ -163,7 +163,7 @@ def epoch(
         Images and labels.
     """
     generator = torch.Generator().manual_seed(mixed(seed, number))
-    order = torch.randperm(len(images), generator=generator)
+    order = torch.randperm(len(images), generator=generator, device="cpu")
     share = order[: len(images) // ranks * ranks][rank::ranks]
     augmenting = torch.Generator().manual_seed(mixed(seed, number, rank + 1))
     for batch, labels in images.batches(share, batch_size // ranks):
@@ -184,9 +184,21 @@ def mixed(*numbers: int) -> int:
     return seed
 
 
+def _decoded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader, on the CPU whatever `torch.set_default_device` says."""
+    with torch.device("cpu"):
+        batches = iter(loader)
+    while True:
+        with torch.device("cpu"):  # not while the caller uses the batch
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
 def _allocated(count: int, like: Tensor) -> Tensor:
     try:
-        return torch.empty((count, *like.shape[1:]), dtype=like.dtype)
+        return like.new_empty((count, *like.shape[1:]))
     except RuntimeError as error:  # torch's out of memory on a CPU
         size = count * like[0].numel() * like.element_size() / 2**30
         raise FailureError(
@@ -202,5 +214,6 @@ def _division(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
             f"{fraction!r} of {count} images for validation leaves a part empty: write a fraction "
             "such as 0.1"
         )
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(count, generator=generator, device="cpu")
     return order[size:].sort().values, order[:size].sort().values

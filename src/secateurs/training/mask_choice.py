@@ -132,7 +132,8 @@ class MaskChoice:
         if probability >= 1:
             return True
         source = self._source(step, Argument("gamma"))
-        return bool(torch.rand((), generator=source, dtype=torch.float64) < probability)
+        drawn = torch.rand((), generator=source, dtype=torch.float64, device="cpu")
+        return bool(drawn < probability)
 
     def _score(self, step: int, change: Change | None) -> ScoreFunction:
         given, criterion = self.options, self.options.criterion

@@ -143,12 +143,15 @@ class Pruner:
     def step(self) -> None:
         """Count a step, and prune or regrow where the schedule says so.
 
-        All ranks of a distributed model must call together.
+        After `remove`, or when another call of `hold` or `Pruner` holds the weights, nothing
+        happens. All ranks of a distributed model must call together.
 
         Raises:
             InvalidArgumentError: a score is NaN, nothing would be left of a layer, or there are no
                 gradients to grow by. The model is unchanged.
         """
+        if not self._held.is_active:
+            return
         self.steps += 1
         if self.steps == self.schedule.rewind:
             self._rewind = copied_values(self._model)
@@ -157,7 +160,10 @@ class Pruner:
             self._put(masks)
 
     def remove(self) -> None:
-        """Stop holding; the weights are still pruned, and ``weight_orig`` is still there."""
+        """Stop pruning and holding; the weights are still pruned, ``weight_orig`` is still there.
+
+        `replace_optimizer` begins again.
+        """
         self._held.remove()
 
     def replace_optimizer(self, optimizer: Optimizers) -> None:

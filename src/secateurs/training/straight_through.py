@@ -96,9 +96,10 @@ class StraightThrough(Hold):
         self._pruned = {id(t.parameter) for t in targets if is_pruned(t)}
 
     def _masked(self, ids: set[int], *, shown: bool) -> Iterator[HeldWeight]:
+        pruned = ids & self._pruned
         for weight in self._weights:
             key = id(weight.target.parameter)
-            if key in ids & self._pruned and (key in self._shown) == shown:
+            if key in pruned and (key in self._shown) == shown:
                 yield weight
 
     @torch.no_grad()
@@ -112,13 +113,13 @@ class StraightThrough(Hold):
     def _hide(self, ids: set[int]) -> None:
         rows: list[Masked] = []
         weights = list(self._masked(ids, shown=True))
-        for weight in weights:
-            here = weight.local
+        written = [weight.local for weight in weights]
+        for weight, here in zip(weights, written, strict=True):
             local_of(_dense_of(weight.target)).copy_(here)
             rows.append(weight.row([here]))
             self._shown.discard(id(weight.target.parameter))
         self._zeroing.setdefault(0, Zeroing())(rows)
-        count_writes(weights)
+        count_writes(written)
         for weight in weights:
             for original in _originals_of(weight.target):
                 original.written(weight.keep)

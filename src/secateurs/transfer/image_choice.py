@@ -117,8 +117,8 @@ def choose_images(
     seed = check_seed("seed", seed)
     limit = None if limit is None else check_count("limit", limit)
     total = len(data.dataset)
-    order = torch.randperm(total, generator=_generator(seed)).tolist()
-    labels = torch.tensor([item.label for item in data.dataset.items])
+    order = torch.randperm(total, generator=_generator(seed), device="cpu").tolist()
+    labels = torch.tensor([item.label for item in data.dataset.items], device="cpu")
     classes = networks[0].class_count(data.dataset.preprocess.img_size)
     _check_labels(labels, classes, networks[0])
     targets = _targets(data, labels, classes, seed)
@@ -132,7 +132,7 @@ def choose_images(
         if not indices:
             continue
         pixels = torch.stack([read[index][0] for index in indices])
-        good = torch.ones(len(indices), dtype=torch.bool)
+        good = torch.ones(len(indices), dtype=torch.bool, device="cpu")
         for network in networks:
             correct = predict(network, pixels) == labels[indices]
             accuracy[network.name] += int(correct.sum())
@@ -183,9 +183,10 @@ def _targets(data: LoadedData, labels: Tensor, classes: int, seed: int) -> Tenso
     if data.targets is None:
         if classes < 2:
             raise InvalidArgumentError("one class leaves nothing to aim at: name other networks")
-        shift = torch.randint(1, classes, (len(labels),), generator=_generator(seed + 1))
+        source = _generator(seed + 1)
+        shift = torch.randint(1, classes, (len(labels),), generator=source, device="cpu")
         return (labels + shift) % classes
-    targets = torch.tensor(list(data.targets))
+    targets = torch.tensor(list(data.targets), device="cpu")
     same = (targets == labels).nonzero().flatten().tolist()
     if same:
         raise InvalidArgumentError(
