@@ -66,7 +66,8 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader |
 print("torch", torch.__version__, "torchvision", torchvision.__version__, "timm", timm.__version__,
       "Python", sys.version.split()[0])' | tee -a "$out/summary.txt"
 
-part tests 150 "$python" -m pytest -p no:cacheprovider -n 0 -m cuda --tb=short tests/test_cuda.py
+part tests 150 "$python" -m pytest -p no:cacheprovider -n 0 -m cuda --tb=short tests/test_cuda.py \
+  tests/training/test_hold_cuda.py tests/acceleration/test_accelerated_on_cuda.py
 benchmark selection 40 selection --rounds 5
 benchmark selection_dtypes 40 selection --table dtypes --rounds 3
 benchmark redraw 30 redraw
