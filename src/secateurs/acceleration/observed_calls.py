@@ -141,7 +141,7 @@ def tensors_in(value: Any) -> Iterable[Tensor]:
     elif isinstance(value, Mapping):
         for inner in cast(Mapping[Any, Any], value).values():
             yield from tensors_in(inner)
-    elif is_dataclass(value):
+    elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from tensors_in(getattr(value, field.name))
     elif isinstance(value, list | tuple):
