@@ -1,6 +1,6 @@
 """Runs that train, prune and retrain: what they leave on disk, and how they go on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,13 @@ def small() -> nn.Module:
     )
 
 
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 2), nn.Flatten(), nn.Linear(6, 3)
+    )
+
+
 def images(count: int, seed: int = 0) -> LabelledImages:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(3, (count,), generator=generator)
@@ -49,11 +56,16 @@ def images(count: int, seed: int = 0) -> LabelledImages:
 DATA = RetrainData(images(64), images(32, 1), images(48, 2))
 
 
-def run(folder: Path, plan: RetrainPlan = PLAN, data: RetrainData = DATA) -> list[RetrainRow]:
+def run(
+    folder: Path,
+    plan: RetrainPlan = PLAN,
+    data: RetrainData = DATA,
+    build: Callable[[], nn.Module] = small,
+) -> list[RetrainRow]:
     with Results(folder, RetrainRow) as results:
         results.open({"plan": repr(plan)})
         return Retraining(
-            small(), data, plan, columns=COLUMNS, results=results, folder=folder
+            build(), data, plan, columns=COLUMNS, results=results, folder=folder
         ).run()
 
 
@@ -109,6 +121,17 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
         assert all(torch.equal(first[key], second[key]) for key in first)
     with Results(stopped, RetrainRow) as results:
         assert comparable(results.rows()) == comparable(whole)
+
+
+def test_a_convolutional_network_goes_on_in_its_memory_format(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", build=convolutional)
+    stopped = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        # One more batch: the first image alone, which tries the memory format.
+        run(stopped, PLAN, replace(DATA, train=Stopping(images(64), 18)), convolutional)
+    assert comparable(run(stopped, build=convolutional)) == comparable(whole)
+    first, second = (load_file(folder / LAST) for folder in (tmp_path / "whole", stopped))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:

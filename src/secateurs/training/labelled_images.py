@@ -27,6 +27,10 @@ class TrainingImages(ABC):
     def part(self, which: Tensor) -> Self:
         """The images at these indices."""
 
+    def first(self) -> Tensor:
+        """A batch of the first image alone."""
+        return next(self.batches(torch.zeros(1, dtype=torch.int64, device="cpu"), 1))[0]
+
     def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
         """Divide at random; the same seed gives the same division.
 
@@ -119,6 +123,10 @@ class StreamedImages(TrainingImages):
 
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
+
+    def first(self) -> Tensor:
+        """As `TrainingImages.first`, without starting processes."""
+        return self.dataset[0][0][None]
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `TrainingImages.batches`."""

@@ -15,6 +15,7 @@ from secateurs._progress import Bar
 from secateurs.distributed.collectives import DistributedGroup
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.outputs import use_channels_last
 from secateurs.results import Results, RetrainRow
 from secateurs.training.epochs import DivergedError, ImageScore, clock, score_images, train_epoch
 from secateurs.training.knowledge_distillation import (
@@ -58,7 +59,8 @@ class Retraining:
     after the last of them, and gives the same rows and weights as a run that was never stopped.
 
     Args:
-        model: on its device; changed in place.
+        model: on its device; changed in place, on a CPU also its memory format (see
+            `secateurs.outputs.use_channels_last`).
         data: the images.
         plan: the settings.
         columns: the columns that all rows of the run have in common.
@@ -88,6 +90,7 @@ class Retraining:
         self._columns, self._results = columns, results
         self._process_group = process_group
         self.ranks, self._network = ProcessGroup(), model
+        use_channels_last(model, data.train.first())
         if process_group is not None:
             self.ranks = DistributedGroup(process_group, sharded=False)
             self._network = DistributedDataParallel(model, process_group=process_group)
