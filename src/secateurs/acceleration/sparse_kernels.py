@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from secateurs._tensors.sparse_product import sparse_product
 from secateurs.acceleration.layer_form import LayerForm, to_csr
 
 LEAST_ZEROS = 0.5
@@ -35,6 +36,7 @@ class Kernel(ABC):
         self.outputs, self.inputs = form.matrix.shape
         self._zeros = form.matrix.new_zeros(self.outputs)
 
+    @abstractmethod
     def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's output.
 
@@ -42,11 +44,6 @@ class Kernel(ABC):
             values: as the layer takes it.
             bias: the layer's bias as it is now.
         """
-        return self.compute(values, self._zeros if bias is None else bias)
-
-    @abstractmethod
-    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
-        """The layer's output with a bias."""
 
 
 class SparseLinear(Kernel):
@@ -64,22 +61,22 @@ class SparseLinear(Kernel):
         self._matrix = to_csr(form.matrix)
         self.block, self.contiguous = block, contiguous
 
-    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
-        """As `Kernel.compute`."""
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """As `Kernel.__call__`."""
         rows = values.reshape(-1, self.inputs)
         shape = (*values.shape[:-1], self.outputs)
         if rows.shape[0] == 1:  # a product with a vector is up to three times as fast
-            return torch.addmv(bias, self._matrix, rows[0]).view(shape)
-        if not self.block:
-            output = self._product(rows, bias).t()
-            return (output.contiguous() if self.contiguous else output).view(shape)
+            given = self._zeros if bias is None else bias
+            return torch.addmv(given, self._matrix, rows[0]).view(shape)
+        if not self.contiguous:
+            return sparse_product(self._matrix, rows.t().contiguous(), bias).t().view(shape)
         output = rows.new_empty((len(rows), self.outputs))
-        for few, out in zip(rows.split(self.block), output.split(self.block), strict=True):
-            out.copy_(self._product(few, bias).t())
+        size = self.block or max(len(rows), 1)
+        for few, out in zip(rows.split(size), output.split(size), strict=True):
+            product = sparse_product(self._matrix, few.t().contiguous()).t()
+            # The bias is added while the product is transposed in memory.
+            out.copy_(product) if bias is None else torch.add(product, bias, out=out)
         return output.view(shape)
-
-    def _product(self, rows: Tensor, bias: Tensor) -> Tensor:
-        return torch.addmm(bias[:, None], self._matrix, rows.t().contiguous())
 
 
 class SemiStructuredLinear(Kernel):
@@ -90,8 +87,8 @@ class SemiStructuredLinear(Kernel):
         with torch.no_grad():
             self._matrix = torch.sparse.to_sparse_semi_structured(form.matrix.contiguous())
 
-    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
-        """As `Kernel.compute`."""
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """As `Kernel.__call__`."""
         return F.linear(values, self._matrix, bias)
 
 
@@ -103,14 +100,14 @@ class _ConvolutionKernel(Kernel):
         self._form = form
         self.channels = self.inputs // prod(form.kernel)
 
-    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
-        """As `Kernel.compute`."""
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """As `Kernel.__call__`."""
         images = F.pad(values, self._form.padding) if self._form.padding else values
         output = self.convolve(images.contiguous(), bias)
         return output.contiguous(memory_format=_format_of(values, self._form))
 
     @abstractmethod
-    def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+    def convolve(self, images: Tensor, bias: Tensor | None) -> Tensor:
         """The output for images that are padded and contiguous."""
 
 
@@ -126,19 +123,20 @@ class UnfoldedConvolution(_ConvolutionKernel):
         super().__init__(form)
         self._matrix, self._joint = to_csr(form.matrix), joint
 
-    def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+    def convolve(self, images: Tensor, bias: Tensor | None) -> Tensor:
         """As `_ConvolutionKernel.convolve`."""
         count, size = images.shape[0], self._form.output_size(images.shape[2:])
-        across, shape = bias[:, None], (count, self.outputs, *size)
+        shape = (count, self.outputs, *size)
         if count == 1:
-            return torch.addmm(across, self._matrix, self._columns(images[0], size)).view(shape)
+            columns = self._columns(images[0], size)
+            return sparse_product(self._matrix, columns, bias).view(shape)
         if self._joint:
             columns = self._columns(images.transpose(0, 1), size)
-            product = torch.addmm(across, self._matrix, columns)
+            product = sparse_product(self._matrix, columns, bias)
             return product.view(self.outputs, count, *size).transpose(0, 1).contiguous()
         output = images.new_empty((count, self.outputs, prod(size)))
         for image, out in zip(images, output, strict=True):
-            torch.addmm(across, self._matrix, self._columns(image, size), out=out)
+            sparse_product(self._matrix, self._columns(image, size), bias, out=out)
         return output.view(shape)
 
     def _columns(self, images: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -172,12 +170,13 @@ class ShiftedConvolution(_ConvolutionKernel):
         taps = form.matrix.view(self.outputs, self.channels, -1).unbind(2)
         self._taps = [(i, to_csr(tap)) for i, tap in enumerate(taps) if bool(tap.any())]
 
-    def convolve(self, images: Tensor, bias: Tensor) -> Tensor:
+    def convolve(self, images: Tensor, bias: Tensor | None) -> Tensor:
         """As `_ConvolutionKernel.convolve`."""
         size = self._form.output_size(images.shape[2:])
         steps = images.stride()[2:]
         length = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True))
-        output = bias[:, None].expand(self.outputs, length).repeat(images.shape[0], 1, 1)
+        given = self._zeros if bias is None else bias
+        output = given[:, None].expand(self.outputs, length).repeat(images.shape[0], 1, 1)
         offsets = list(self._offsets(steps))
         for image, out in zip(images.flatten(2), output, strict=True):
             for tap, matrix in self._taps:
@@ -210,8 +209,9 @@ class SmallerLayer(Kernel):
         self._all_rows = len(self.rows) == self.outputs
         self._all_columns = len(self.columns) == whole.shape[1]
 
-    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
-        """As `Kernel.compute`."""
+    def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
+        """As `Kernel.__call__`."""
+        bias = self._zeros if bias is None else bias
         axis = 1 if self._form.is_convolution else values.dim() - 1
         few = values if self._all_columns else values.index_select(axis, self.columns)
         small = self._layer(few, bias if self._all_rows else bias[self.rows])

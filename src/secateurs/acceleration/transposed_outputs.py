@@ -36,10 +36,6 @@ class Noting(Kernel):
     def __init__(self, kernel: Kernel):
         self._kernel, self.got_transposed = kernel, False
 
-    def compute(self, values: Tensor, bias: Tensor) -> Tensor:
-        """As `Kernel.compute`."""
-        return self._kernel.compute(values, bias)
-
     def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
         """As the other kernel."""
         rows = values.flatten(0, -2)

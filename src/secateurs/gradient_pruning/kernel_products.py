@@ -64,7 +64,7 @@ class SparseKernels:
             start = last - frame.step(a, b)
             values = weight[self._outputs, self._inputs, a, b]
             matrix = unchecked_csr(self._crow, self._columns, values, self._shape[::-1])
-            found = torch.addmm(found, matrix, flows[:, start : start + frame.length])
+            torch.addmm(found, matrix, flows[:, start : start + frame.length], out=found)
         return frame.read(found, padding, x.shape)
 
     def to_weight(self, grad: Tensor, weight: Tensor, x: Tensor, padding: Sequence[int]) -> Tensor:

@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from secateurs._tensors.sparse_product import sparse_product
 from secateurs.gradient_pruning.masked_weight import is_batched
 
 # Measured, one thread of an x86 machine with MKL, 500 x 500 with 128 inputs and 2048 x 2048 with
@@ -40,7 +41,7 @@ class SparsePattern:
         """The gradient to the input, (rows, in), of that to the output, (rows, out)."""
         values = weight.reshape(-1).index_select(0, self._columns)
         matrix = unchecked_csr(self._crow, self._out, values, self._shape[::-1])
-        return (matrix @ grad.mT.contiguous()).mT.contiguous()
+        return sparse_product(matrix, grad.mT.contiguous()).mT.contiguous()
 
     def to_weight(self, grad: Tensor, x: Tensor) -> Tensor:
         """The gradient to the kept weights, (out, in), with zeros elsewhere."""
