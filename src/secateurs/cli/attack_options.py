@@ -189,15 +189,15 @@ def report_on(
 ) -> list[str]:
     """Print the table, write it, the heat map and the curves; returns the names of all files."""
     from secateurs.report import (
+        markdown_table,
         plot_transfer_curves,
         plot_transfer_heatmap,
-        print_transfer_table,
-        transfer_table_markdown,
+        print_table,
     )
 
-    stdout.table(lambda console: print_transfer_table(rows, console))
+    stdout.table(lambda console: print_table(rows, console))
     table = folder / "table.md"
-    replace_files({table: transfer_table_markdown(rows).encode()})
+    replace_files({table: markdown_table(rows).encode()})
     plots = [
         *drawn(lambda: plot_transfer_heatmap(rows, folder / "heatmap", title=title)),
         *drawn(lambda: plot_transfer_curves(rows, folder / "curves", title=title)),

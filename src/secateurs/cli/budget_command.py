@@ -23,7 +23,7 @@ from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.criteria import criterion_of
 from secateurs.evaluation import budget
 from secateurs.provenance import versions, weights_sha256
-from secateurs.report import print_budget_table
+from secateurs.report import print_table
 from secateurs.results.durable import replace_files
 from secateurs.results.folder import CSV, JSONL
 from secateurs.training.run_state import save_weights
@@ -101,6 +101,6 @@ def run_budget(
     save_weights(folder / CHECKPOINT, model.model)
     replace_files({folder / BUDGET: text.encode()})
     with Stdout("the summary", written=True) as stdout:
-        stdout.table(lambda console: print_budget_table([found.rows], console))
+        stdout.table(lambda console: print_table(found.rows, console))
         say(f"wrote {CHECKPOINT}, {BUDGET}, {JSONL} and {CSV} to {folder}")
     return folder

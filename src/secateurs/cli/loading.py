@@ -34,7 +34,6 @@ from secateurs.zoo import (
 )
 from secateurs.zoo.subset import subset
 
-SCORE_IMAGES = 256
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "meta")
 
 
@@ -133,11 +132,23 @@ def make_loader(
 
 
 def leave_gradients(
-    model: LoadedModel, loader: "DataLoader[Any]", asked: NetworkAndData, data: str
+    model: LoadedModel,
+    loader: "DataLoader[Any]",
+    asked: NetworkAndData,
+    data: str,
+    *,
+    limit: int = 256,
 ) -> str:
     """Store gradients of the loss on a few images in the model, for scores that need them.
 
     They are some of the training split, see `subset`, or without one of the scored images.
+
+    Args:
+        model: the network.
+        loader: of the scored images.
+        asked: where named data sets are, and whether images that cannot be read are skipped.
+        data: the data set or folder.
+        limit: how many images are read, at most.
 
     Returns:
         The images in words, for the result rows.
@@ -149,13 +160,13 @@ def leave_gradients(
             model=model,
             split="train",
             data_root=asked.data_root,
-            limit=SCORE_IMAGES,
+            limit=limit,
             skip_corrupt=asked.skip_corrupt,
         ).dataset
     except InvalidArgumentError:
         which = "of those scored"
         scored: Any = loader.dataset
-        images = Subset(scored, subset([item.label for item in scored.items], SCORE_IMAGES))
+        images = Subset(scored, subset([item.label for item in scored.items], limit))
     with progress_bar("Computing gradients", len(images)) as bar:
         count = accumulate_gradients(model.model, watched(loader_of(images, loader), bar))
     return f"{counted(count, 'image')} {which}"

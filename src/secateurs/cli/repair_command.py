@@ -33,7 +33,7 @@ from secateurs.repair import read_ratios
 from secateurs.repair.layerwise import batch_norms_of
 from secateurs.repair.repair_options import RepairOptions, passes_of
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.report.repair_stages import print_repair_table, repair_table
+from secateurs.report import markdown_table, print_table
 from secateurs.report.retrain_outcomes import layer_table
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files
@@ -111,7 +111,7 @@ def run_repair(
             counted = sparsity(model.model, **run.counted).layers
             layers = layer_table([(one.name, one.total, one.total - one.zeros) for one in counted])
             table = layers.markdown()
-            text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{table}\n"
+            text = f"{markdown_table(rows)}\nWeights kept in each layer:\n\n{table}\n"
             replace_files({folder / "table.md": text.encode()})
         clear_stages(folder)
         _report(rows, folder, output)
@@ -200,5 +200,5 @@ def _say_row(row: RepairRow) -> None:
 
 def _report(rows: list[RepairRow], folder: Path, output: Path) -> None:
     with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_repair_table([rows], console))
+        stdout.table(lambda console: print_table(rows, console))
         say(f"wrote {output}; results.csv, results.jsonl, table.md and {MASKS} are in {folder}")

@@ -47,19 +47,7 @@ def plot_transfer_curves(
     end. Below it is a small panel for each pair of surrogates and hold-out (for each hold-out, if
     there are more than 12 pairs). The 95% interval over images is shaded.
 
-    Args:
-        rows: The rows, in any order. Those of a search are left out if there are others. Each
-            protocol and each set of images gets a figure; "-2" and so on is added to the path.
-        path_stem: Path of the files without ".png" and ".svg"; its folder is made.
-        title: First line above the figure.
-        outcome: "targeted" or "untargeted"; what the attack aimed at by default.
-
-    Returns:
-        The paths of the PNG (200 dots an inch) and the SVG.
-
-    Raises:
-        InvalidArgumentError: There are no rows, or none with that outcome.
-        FailureError: The files cannot be written.
+    Arguments, paths and errors are those of `plot_transfer_heatmap`.
     """
     paths: list[Path] = []
     for stem, benchmark, chosen in shown_benchmarks(rows, path_stem, outcome):

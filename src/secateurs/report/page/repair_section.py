@@ -14,7 +14,7 @@ _HOVER = "%{x}<br><b>%{y:.1f}%</b>, loss %{customdata}<extra>%{fullData.name}</e
 
 def repair_section(rows: Sequence[RepairRow]) -> Section:
     """The headline, the chart and the table of one run."""
-    rows = sorted((row.printable() for row in rows), key=lambda row: row.stage)
+    rows = sorted(rows, key=lambda row: row.stage)
     last, pruned = rows[-1], next((row for row in rows if row.stage == 1), rows[-1])
     stages = stages_of(rows)
     ends = (

@@ -6,7 +6,7 @@ from secateurs._io.text import counted
 from secateurs.report.number_text import percent
 from secateurs.report.page.figures import heatmap, names_axis, plotly_figure
 from secateurs.report.page.page_parts import Chart, Section, Table, cell
-from secateurs.report.sensitivity_table import describe_sensitivity, layers_and_ratios
+from secateurs.report.sensitivity_report import describe_sensitivity, layers_and_ratios
 from secateurs.results import SensitivityRow
 
 _HOVER = (
@@ -16,7 +16,6 @@ _HOVER = (
 
 def sensitivity_section(rows: Sequence[SensitivityRow]) -> Section:
     """The headline, the heat map and the table of one run."""
-    rows = [row.printable() for row in rows]
     worst = min(rows, key=lambda row: row.change)
     return Section(
         title=f"Sensitivity of {worst.model}",
@@ -54,18 +53,17 @@ def _chart(rows: Sequence[SensitivityRow]) -> Chart:
 
 
 def _table(rows: Sequence[SensitivityRow]) -> Table:
-    heads = ["layer", "weights", "pruned %", "top-1 %", "change", "lost", "won", "divergence"]
     cells = [
-        [
-            cell(row.layer),
-            cell(row.targets, "{:,}"),
-            cell(round(100 * row.p_prune, 6)),
-            cell(row.top1, "{:.2f}"),
-            cell(row.change, "{:+.2f}"),
-            cell(row.lost),
-            cell(row.won),
-            cell(row.divergence, "{:.2g}"),
-        ]
+        {
+            "layer": cell(row.layer),
+            "weights": cell(row.targets, "{:,}"),
+            "pruned %": cell(round(100 * row.p_prune, 6)),
+            "top-1 %": cell(row.top1, "{:.2f}"),
+            "change": cell(row.change, "{:+.2f}"),
+            "lost": cell(row.lost),
+            "won": cell(row.won),
+            "divergence": cell(row.divergence, "{:.2g}"),
+        }
         for row in rows
     ]
-    return Table("Each layer, pruned alone", heads, cells, "Lost, won: images that flipped.")
+    return Table.of("Each layer, pruned alone", cells, "Lost, won: images that flipped.")

@@ -6,7 +6,7 @@ from secateurs._io.text import counted
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, curve, plotly_figure
 from secateurs.report.page.page_parts import Chart, Section, Table, TableCell, Toggle, cell
-from secateurs.report.speed_table import break_even_lines, rate_text, settings_of
+from secateurs.report.speed_report import break_even_lines, rate_text, settings_of
 from secateurs.results import SpeedRow
 
 _HOVER = "%{x:.1f}% zeros<br><b>%{y:.2f}</b> times as fast<extra>%{fullData.name}</extra>"
@@ -14,7 +14,6 @@ _HOVER = "%{x:.1f}% zeros<br><b>%{y:.2f}</b> times as fast<extra>%{fullData.name
 
 def speed_section(rows: Sequence[SpeedRow]) -> Section:
     """The headline, the curves and the table of measurements."""
-    rows = [row.printable() for row in rows]
     models = ", ".join(dict.fromkeys(row.model for row in rows))
     best = max(rows, key=lambda row: row.speedup)
     headline, notes = "Not faster than dense at any ratio that was measured.", list[str]()
@@ -58,17 +57,16 @@ def _chart(rows: Sequence[SpeedRow]) -> Chart:
 
 
 def _table(rows: Sequence[SpeedRow]) -> Table:
-    heads = ["model", "batch", "threads", "zeros %", "dense, images/s", "accelerated", "gain"]
     cells = [
-        [
-            cell(row.model),
-            cell(row.batch_size),
-            cell(row.threads),
-            cell(100 * row.achieved, "{:.1f}"),
-            TableCell(rate_text(row.dense_rate), row.dense_rate),
-            TableCell(rate_text(row.rate), row.rate),
-            cell(row.speedup, "{:.2f}"),
-        ]
+        {
+            "model": cell(row.model),
+            "batch": cell(row.batch_size),
+            "threads": cell(row.threads),
+            "zeros %": cell(100 * row.achieved, "{:.1f}"),
+            "dense, images/s": TableCell(rate_text(row.dense_rate), row.dense_rate),
+            "accelerated": TableCell(rate_text(row.rate), row.rate),
+            "gain": cell(row.speedup, "{:.2f}"),
+        }
         for row in rows
     ]
-    return Table("Every measurement", heads, cells)
+    return Table.of("Every measurement", cells)
