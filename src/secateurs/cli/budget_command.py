@@ -7,10 +7,9 @@ from pathlib import Path
 from secateurs._console import say
 from secateurs.cli.budget_options import BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.calibration_loading import load_calibration
-from secateurs.cli.default_folder import default_folder
-from secateurs.cli.json_summary import BUDGET
 from secateurs.cli.loading import (
     check_loader_options,
+    default_folder,
     load_images,
     make_loader,
     pick_device,
@@ -18,6 +17,7 @@ from secateurs.cli.loading import (
     provenance_of,
 )
 from secateurs.cli.option_types import given
+from secateurs.cli.printing import BUDGET
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.criteria import criterion_of

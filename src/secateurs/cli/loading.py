@@ -1,6 +1,8 @@
-"""Turn options of the command line into a device, loaders and provenance."""
+"""Turn options of the command line into a device, loaders, provenance and a folder."""
 
+import hashlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,6 @@ from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
 from secateurs._validation import nearest
 from secateurs.cli.allocator import keep_freed_memory
-from secateurs.cli.default_folder import default_folder
 from secateurs.cli.option_types import DIGITS_NETWORKS, NetworkAndData, given
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.errors import InvalidArgumentError
@@ -222,6 +223,18 @@ def provenance_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Pro
         preprocess=str(pre),
         score_data=scored_on,
     )
+
+
+def default_folder(*parts: str, settings: str) -> Path:
+    """A folder whose name depends on the options, so that the same command finds its results.
+
+    Args:
+        parts: what its name begins with; empty ones are left out.
+        settings: a text that differs where the results would.
+    """
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts if part)
+    return Path("secateurs-results") / f"{name}_{digest}"
 
 
 def default_output(

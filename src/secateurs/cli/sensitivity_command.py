@@ -7,9 +7,9 @@ from torch import Tensor
 
 from secateurs._console import say
 from secateurs.cli.calibration_loading import divided, load_calibration
-from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
+    default_folder,
     leave_gradients,
     load_images,
     make_loader,

@@ -10,8 +10,7 @@ from secateurs.report.figure import add_axes, made_figure, new_figure, style_axe
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.page.page_parts import Table, TableCell, cell
-from secateurs.report.page.repair_section import STAGE_HEADS, stage_cells
-from secateurs.report.repair_stages import RepairStage, stages_figure
+from secateurs.report.repair_stages import STAGE_HEADS, RepairStage, stage_cells, stages_figure
 from secateurs.report.row_kinds import kind_of, rows_sections
 from secateurs.report.sweep_report import Axis
 from secateurs.report.transfer_curves import curves_figure

@@ -12,16 +12,22 @@ from secateurs.report.budget_report import budget_figure, budget_markdown, print
 from secateurs.report.figure import write_figure
 from secateurs.report.page.budget_section import budget_section
 from secateurs.report.page.page_parts import Section, Table, cell
-from secateurs.report.page.repair_section import repair_section
 from secateurs.report.page.retrain_section import retrain_section
-from secateurs.report.page.sensitivity_section import sensitivity_section
-from secateurs.report.page.speed_section import speed_section
 from secateurs.report.page.sweep_section import sweep_section
 from secateurs.report.page.transfer_section import transfer_sections
-from secateurs.report.repair_stages import repair_figure, repair_table
+from secateurs.report.repair_stages import repair_figure, repair_section, repair_table
 from secateurs.report.retrain_outcomes import outcome_table, retrain_figure
-from secateurs.report.sensitivity_report import sensitivity_figure, sensitivity_table
-from secateurs.report.speed_report import print_speed, speed_figure, speed_markdown
+from secateurs.report.sensitivity_report import (
+    sensitivity_figure,
+    sensitivity_section,
+    sensitivity_table,
+)
+from secateurs.report.speed_report import (
+    print_speed,
+    speed_figure,
+    speed_markdown,
+    speed_section,
+)
 from secateurs.report.sweep_report import Axis, print_sweep, sweep_figure, sweep_markdown
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.report.transfer_curves import plot_transfer_curves

@@ -1,4 +1,4 @@
-"""The tables and the figure of a measurement of speed: images a second against zeros."""
+"""A measurement of speed in tables, in a figure and on a page: images a second against zeros."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,6 +7,9 @@ from secateurs._io.text import counted
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import EDGE, add_axes, new_figure, style_axes
 from secateurs.report.names import ranking
+from secateurs.report.page.colours import DENSE, line_colour
+from secateurs.report.page.figures import axis, curve, plotly_figure
+from secateurs.report.page.page_parts import Chart, Section, Table, TableCell, Toggle, cell
 from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import SpeedRow
 from secateurs.results.speed_row import break_even
@@ -23,6 +26,8 @@ _DENSE, _FAST = "#555555", "#0072B2"
 # In points (1/72 inch): a panel, and the room around it.
 _WIDTH, _HEIGHT = 190.0, 120.0
 _LEFT, _BOTTOM, _TOP, _RIGHT = 60.0, 34.0, 18.0, 10.0
+
+_HOVER = "%{x:.1f}% zeros<br><b>%{y:.2f}</b> times as fast<extra>%{fullData.name}</extra>"
 
 
 def settings_of(rows: Sequence[SpeedRow]) -> Mapping[Setting, list[SpeedRow]]:
@@ -126,7 +131,7 @@ def speed_figure(rows: Sequence[SpeedRow], title: str | None) -> "Figure":
     for (_, batch, count), own in every.items():
         column, line = threads.index(count), len(batches) - 1 - batches.index(batch)
         axes = add_axes(figure, _LEFT + column * across, _BOTTOM + line * up, _WIDTH, _HEIGHT)
-        _draw(axes, own)
+        _draw_panel(axes, own)
         axes.set_title(f"batch {batch}, {counted(count, 'thread')}", fontsize=8, loc="left", pad=4)
         if column == 0:
             axes.set_ylabel("Images a second")
@@ -137,7 +142,7 @@ def speed_figure(rows: Sequence[SpeedRow], title: str | None) -> "Figure":
     return figure
 
 
-def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
+def _draw_panel(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     along = [100 * row.achieved for row in rows]
     dense, fast = [row.dense_rate for row in rows], [row.rate for row in rows]
     style_axes(axes)
@@ -157,3 +162,63 @@ def _draw(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
         xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=7.5,
         ha="right" if right else "left",
     )  # fmt: skip
+
+
+def speed_section(rows: Sequence[SpeedRow]) -> Section:
+    """The headline, the curves and the table of measurements."""
+    models = ", ".join(dict.fromkeys(row.model for row in rows))
+    best = max(rows, key=lambda row: row.speedup)
+    headline, notes = "Not faster than dense at any ratio that was measured.", list[str]()
+    if best.speedup > 1:
+        headline = (
+            f"At most {best.speedup:.2f} times as fast as dense: {best.model}, batch "
+            f"{best.batch_size}, {counted(best.threads, 'thread')}, {100 * best.achieved:.1f}% "
+            "zeros."
+        )
+        notes = break_even_lines(rows)
+    return Section(
+        title=f"Speed of {models}",
+        headline=headline,
+        notes=[*notes, f"{best.processor}, {best.dtype}"],
+        charts=[_chart(rows)],
+        tables=[_table(rows)],
+    )
+
+
+def _chart(rows: Sequence[SpeedRow]) -> Chart:
+    traces = [
+        curve("dense", [0.0, 100.0], [1.0, 1.0], DENSE, hover=_HOVER, dashed=True, mode="lines")
+    ]
+    toggles: list[Toggle] = []
+    for number, ((model, batch, threads), own) in enumerate(settings_of(rows).items()):
+        name, colour = f"{model}, batch {batch}, {counted(threads, 'thread')}", line_colour(number)
+        toggles.append(Toggle(name, colour))
+        along, gains = [100 * row.achieved for row in own], [row.speedup for row in own]
+        meta = {"toggle": number}
+        traces.append(curve(name, along, gains, colour, hover=_HOVER, meta=meta))
+    return Chart(
+        "Times as fast as dense against the weights that are zero; dashed: dense.",
+        f"Curves of the gain in speed of {len(toggles)} settings. The table has the numbers.",
+        plotly_figure(
+            traces,
+            axis("Weights that are zero (%)", range=[0, 100]),
+            axis("Times as fast as dense", rangemode="tozero"),
+        ),
+        toggles,
+    )
+
+
+def _table(rows: Sequence[SpeedRow]) -> Table:
+    cells = [
+        {
+            "model": cell(row.model),
+            "batch": cell(row.batch_size),
+            "threads": cell(row.threads),
+            "zeros %": cell(100 * row.achieved, "{:.1f}"),
+            "dense, images/s": TableCell(rate_text(row.dense_rate), row.dense_rate),
+            "accelerated": TableCell(rate_text(row.rate), row.rate),
+            "gain": cell(row.speedup, "{:.2f}"),
+        }
+        for row in rows
+    ]
+    return Table.of("Every measurement", cells)

@@ -18,8 +18,8 @@ from secateurs.report.page.page_parts import (
     cell,
     interval_cell,
 )
+from secateurs.report.transfer_curves import curve_panels
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal
-from secateurs.report.transfer_panels import curve_panels
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
 
