@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from secateurs.evaluation import Provenance, sweep
-from secateurs.report import markdown_table, plot_sweep
+from secateurs.report import markdown_table, plot_rows
 
 
 def clouds(count: int, seed: int) -> TensorDataset:
@@ -46,6 +46,6 @@ with tempfile.TemporaryDirectory() as folder:
         output=folder,  # results.csv, results.jsonl; a second run would go on where this ended
         progress=False,
     )
-    pictures = plot_sweep(rows, f"{folder}/sweep")
+    pictures = plot_rows(rows, f"{folder}/sweep")
     print(markdown_table(rows))
     print("drawn:", ", ".join(path.name for path in pictures))

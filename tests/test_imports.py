@@ -247,7 +247,7 @@ NEEDING = {
         "a .safetensors.zst file needs zstandard: pip install zstandard"
     ),
     "sc.transfer": ("secateurs.transfer needs pillow: pip install pillow"),
-    "sc.report.plot_sweep(sc.results.read_rows('rows'), 'plot')": (
+    "sc.report.plot_rows(sc.results.read_rows('rows'), 'plot')": (
         "cannot draw plot: a plot needs matplotlib: pip install matplotlib"
     ),
     "sc.report.print_table(sc.results.read_rows('rows'))": (

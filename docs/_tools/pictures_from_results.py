@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from secateurs.report.figure import add_axes
 from secateurs.report.grouping import split_benchmarks
 from secateurs.report.transfer_groups import BenchmarkRows
-from secateurs.results import read_transfer_rows
+from secateurs.results import TransferRow, read_rows
 
 TRANSFER, SPEED = ROOT / "results" / "transfer", ROOT / "results" / "speed" / "README.md"
 RECIPES = {"dwp": (BLUE, "o"), "rapa": (ORANGE, "s"), "mup": (GREEN, "^")}
@@ -59,7 +59,7 @@ def surrogates() -> Figure:
     for number, stem in enumerate(ATTACKS):
         benchmark = next(
             one
-            for one in split_benchmarks(read_transfer_rows(TRANSFER / f"{stem}.csv"))
+            for one in split_benchmarks(read_rows(TRANSFER / f"{stem}.csv", TransferRow))
             if one.rows[0].search_part == "report"
         )
         for recipe, difference, low, high in differences(benchmark):

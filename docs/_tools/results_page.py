@@ -6,15 +6,10 @@ python docs/_tools/results_page.py docs/measured.md
 import sys
 from pathlib import Path
 
-from secateurs.report import markdown_table, transfer_table_markdown
+from secateurs.report import markdown_table
 from secateurs.report.retrain_outcomes import outcome_table
 from secateurs.report.text_table import TextTable
-from secateurs.results import (
-    read_repair_rows,
-    read_retrain_rows,
-    read_rows,
-    read_transfer_rows,
-)
+from secateurs.results import RepairRow, RetrainRow, TransferRow, read_rows
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 TRANSFER = RESULTS / "transfer"
@@ -51,17 +46,17 @@ def page() -> str:
     for name in ("cifar10", "imagenet_compatible"):
         parts += [
             f"### {name}\n",
-            outcome(transfer_table_markdown(read_transfer_rows(TRANSFER / f"{name}.csv"))),
+            outcome(markdown_table(read_rows(TRANSFER / f"{name}.csv", TransferRow))),
         ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
 def retrainings(files: list[Path]) -> str:
     """A row for each retraining, with the file that says how it was trained."""
-    table, note = outcome_table([read_retrain_rows(path) for path in files])
+    table, note = outcome_table([read_rows(path, RetrainRow) for path in files])
     rows = [[path.stem, *row] for path, row in zip(files, table.rows, strict=True)]
     named = TextTable(["rows", *table.heads], rows, names=2)
-    return f"{named.markdown()}\n\n{note}\n"
+    return named.markdown(note)
 
 
 def repairs(files: list[Path]) -> str:
@@ -71,7 +66,7 @@ def repairs(files: list[Path]) -> str:
         "| --- | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     for path in files:
-        dense, pruned, *_, repaired = read_repair_rows(path)
+        dense, pruned, *_, repaired = read_rows(path, RepairRow)
         cells = (
             path.stem,
             f"{100 * repaired.achieved:.0f}%",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from command_line import LOADING, Run, write_pictures
 
-from secateurs.results import read_retrain_rows
+from secateurs.results import RetrainRow, read_rows
 
 HERE = Path(__file__).parent
 SLOW = (
@@ -211,7 +211,7 @@ def test_ranks_train_and_prune_together(ran: Ran, run_there: Run) -> None:
     codes, outs, said = ran.said("retrain")
     assert codes == [0, 0] and outs[0].count("digits-cnn ") == 1 and outs[1] == "", said
     assert len(said) == 5 and said[-1].startswith("wrote results.csv"), said
-    rows = read_retrain_rows(ran.folder / "retrained")
+    rows = read_rows(ran.folder / "retrained", RetrainRow)
     assert [(row.phase, row.ranks, row.count) for row in rows] == [
         ("dense", 2, 30), ("retrain", 2, 30), ("test dense", 2, 896), ("test pruned", 2, 896)
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import secateurs as sc
 from secateurs.cli.option_types import RepairStep
 from secateurs.repair import STEPS
-from secateurs.results import read_repair_rows
+from secateurs.results import RepairRow, read_rows
 from secateurs.zoo import load_model
 from secateurs.zoo.digits import digits_images
 
@@ -37,7 +37,7 @@ def left_over(folder: str) -> list[Path]:
 
 
 def comparable(folder: str) -> list[dict[str, str]]:
-    rows = (row.as_dict() for row in read_repair_rows(folder))
+    rows = (row.as_dict() for row in read_rows(folder, RepairRow))
     return [{name: repr(v) for name, v in row.items() if name != "duration"} for row in rows]
 
 
@@ -55,7 +55,7 @@ def test_a_run_leaves_weights_rows_and_a_table(run: Run) -> None:
     )
     table = Path("here.repair/table.md").read_text()
     assert not left_over("here.repair")
-    rows = read_repair_rows("here.repair/results.csv")
+    rows = read_rows("here.repair/results.csv", RepairRow)
     assert [row.steps for row in rows] == ["dense", "pruned", "batchnorm;reconstruct", "distill"]
     dense, pruned, solved, distilled = rows
     assert (dense.loss, dense.agreement, dense.achieved) == (0.0, 100.0, 0.0)
@@ -83,7 +83,7 @@ def test_the_same_command_reports_and_other_options_are_refused(run: Run) -> Non
     other = run(*words, "--p-prune", 0.5)
     assert other.code == 2 and "another configuration" in other.err.splitlines()[-1]
     assert run(*words, "--p-prune", 0.5, "--overwrite").code == 0
-    assert read_repair_rows("here.repair")[-1].p_prune == 0.5
+    assert read_rows("here.repair", RepairRow)[-1].p_prune == 0.5
 
 
 def test_an_interrupted_run_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,13 +137,13 @@ def test_an_interrupted_distillation_goes_on(run: Run, monkeypatch: pytest.Monke
     with monkeypatch.context() as patched:
         patched.setattr(distillation, "save_state", interrupted)
         assert run(*words, "-o", "here.safetensors").code == 1
-        patched.setattr("secateurs.cli.repair_command.repair_table", before_the_table)
+        patched.setattr("secateurs.cli.repair_command.markdown_table", before_the_table)
         assert run(*words, "-o", "here.safetensors").code == 1
     assert run(*words, "-o", "here.safetensors").code == 0
     assert saved == [1, 2, 3, 4, 5, 6] and Path("here.repair/table.md").exists()
     assert comparable("here.repair") == comparable("whole.repair")
     assert not left_over("here.repair")
-    (last,) = (row for row in read_repair_rows("here.repair") if row.steps == "distill")
+    (last,) = (row for row in read_rows("here.repair", RepairRow) if row.steps == "distill")
     assert (last.features, last.augment, last.tighten) == (0.5, "shift", 0.5)
     assert last.distill_batch_size == 16
 
@@ -171,7 +171,7 @@ def test_a_folder_without_labels_and_no_scores(run: Run, unlabelled: Path) -> No
     said = run("repair", "--data", unlabelled, "-o", "here.safetensors")
     assert said.code == 0, said.err
     assert "top-1" not in said.out
-    last = read_repair_rows("here.repair")[-1]
+    last = read_rows("here.repair", RepairRow)[-1]
     assert (last.calibration_count, last.top1, last.data) == (41, None, "")
 
 

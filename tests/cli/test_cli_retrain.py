@@ -15,8 +15,7 @@ from command_line import Run, no_file_above
 from safetensors.torch import load_file
 
 import secateurs as sc
-from secateurs.results import RetrainRow
-from secateurs.results.row_reader import read_retrain_rows
+from secateurs.results import RetrainRow, read_rows
 from secateurs.training import masks_from_zeros
 from secateurs.zoo import load_model
 
@@ -40,7 +39,7 @@ def test_a_run_leaves_rows_tables_curves_weights_and_masks(run: Run) -> None:
     table = Path("here/table.md").read_text()
     assert len(re.findall(r"^ +conv1.weight ", said.out, re.MULTILINE)) == 1
     assert "Size on disk, as it is and as one zstd stream:" in said.out and "|" not in said.out
-    rows = read_retrain_rows("here")
+    rows = read_rows("here", RetrainRow)
     dense, pruned = rows[-2:]
     assert (dense.phase, pruned.phase, pruned.p_prune) == ("test dense", "test pruned", 0.8)
     assert f"| all | 40,208 | {pruned.kept:,} | {100 * (1 - pruned.achieved):.2f} |" in table
@@ -67,7 +66,7 @@ def test_the_same_command_reports_and_other_options_are_refused(run: Run) -> Non
     assert other.code == 2 and "another configuration" in other.err.splitlines()[-1]
     over = run(*SHORT, "--ratio", 0.5, "--output", "here", "--overwrite")
     assert over.code == 0 and over.err.count("epoch") == 5
-    assert read_retrain_rows("here")[-1].p_prune == 0.5
+    assert read_rows("here", RetrainRow)[-1].p_prune == 0.5
 
 
 def test_several_seeds_have_a_folder_each_and_more_can_follow(run: Run) -> None:
@@ -75,7 +74,7 @@ def test_several_seeds_have_a_folder_each_and_more_can_follow(run: Run) -> None:
     assert run(*words, "--seeds", 3).code == 0
     said = run(*words, "--seeds", 3, 1)
     assert said.code == 0 and "seed 3" not in said.err and "±" in said.out
-    assert {row.seed for row in read_retrain_rows("here")} == {1, 3}
+    assert {row.seed for row in read_rows("here", RetrainRow)} == {1, 3}
     first, second = (load_file(f"here/seed-{seed}/best.safetensors") for seed in (1, 3))
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
 
@@ -97,12 +96,12 @@ def test_a_run_that_is_killed_goes_on(run: Run, tmp_path: Path) -> None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait(60)
-    done = len(read_retrain_rows("here"))
+    done = len(read_rows("here", RetrainRow))
     said = run(*words, "--output", "here")
     assert said.code == 0, said.err
     assert done < 12 and said.err.count("epoch") == 10 - done
-    assert comparable(read_retrain_rows("here")) == comparable(read_retrain_rows("whole"))
-    assert {(row.distill, row.temperature) for row in read_retrain_rows("here")} == {(0.5, 2.0)}
+    assert comparable(read_rows("here", RetrainRow)) == comparable(read_rows("whole", RetrainRow))
+    assert {(row.distill, row.temperature) for row in read_rows("here", RetrainRow)} == {(0.5, 2.0)}
     for name in ("dense", "best", "last", "masks"):
         first, second = (load_file(f"{folder}/{name}.safetensors") for folder in ("here", "whole"))
         assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
@@ -115,7 +114,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
     assert said.code == 1 and "the disk is full" in said.complaint
     assert "run the same command again to continue" in said.complaint
     assert run(*SHORT, "--output", "here").code == 0
-    assert comparable(read_retrain_rows("here")) == comparable(read_retrain_rows("whole"))
+    assert comparable(read_rows("here", RetrainRow)) == comparable(read_rows("whole", RetrainRow))
 
 
 @pytest.mark.parametrize(

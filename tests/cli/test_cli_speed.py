@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from command_line import Run
 
-from secateurs.results import read_speed_rows
+from secateurs.results import SpeedRow, read_rows
 
 WORDS = ("speed", "--weights", "random", "--threads", 1, "-b", 1, "--p-prune", 0, 0.9)
 
@@ -17,12 +17,12 @@ def test_a_network_is_measured_printed_and_drawn(run: Run) -> None:
     assert said.err.splitlines()[-1] == (
         "wrote results.csv, results.jsonl, speed.png, speed.svg to here"
     )
-    rows = read_speed_rows("here")
+    rows = read_rows("here", SpeedRow)
     assert [row.p_prune for row in rows] == [0.0, 0.9]
     assert rows[0].seconds == rows[0].dense_seconds
     again = run(*WORDS, "-o", "here")
     assert "these results were there already" in again.err
-    assert read_speed_rows("here") == rows
+    assert read_rows("here", SpeedRow) == rows
     shown = run("report", "here", "--markdown", "-o", "plot")
     assert "| digits" in shown.out
     assert Path("plot.png").is_file()

@@ -1,17 +1,18 @@
 import csv
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 from command_line import LOADING, RANDOM, Run
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch.utils.data import default_collate
 
-from secateurs.cli import loading
+from secateurs.cli.loading import leave_gradients, make_loader
+from secateurs.cli.option_types import NetworkAndData
 from secateurs.evaluation import accumulate_gradients
+from secateurs.zoo import load_data, load_model
 from secateurs.zoo.digits import DigitsCNN
 
 TINY = "--p-prune", "0", "0.5"
@@ -93,21 +94,18 @@ def test_scores_from_gradients_take_training_images_and_say_so(run: Run, picture
     assert folder.rows[1]["score_data"] == "20 images of those scored"
 
 
-def test_scored_images_for_gradients_are_of_all_classes(
-    run: Run, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels: list[int] = []
-
-    def accumulate(model: nn.Module, batches: Iterable[Any]) -> int:
-        read = list(batches)
-        labels.extend(int(label) for _, found in read for label in found)
-        return accumulate_gradients(model, read)
-
-    monkeypatch.setattr(loading, "SCORE_IMAGES", 10)
-    monkeypatch.setattr(loading, "accumulate_gradients", accumulate)
-    words = ("--p-prune", 0.5, "--score", "taylor", "--data", pictures, "--workers", 0)
-    (row,) = run(*RANDOM, *words).rows
-    assert row["score_data"] == "10 images of those scored" and labels == list(range(10))
+def test_scored_images_for_gradients_are_of_all_classes(pictures: Path) -> None:
+    model = load_model("digits", weights="random")
+    images = load_data(str(pictures), model=model)
+    loader = make_loader(images, batch_size=4, workers=0, device=torch.device("cpu"))
+    said = leave_gradients(model, loader, NetworkAndData(), str(pictures), limit=10)
+    assert said == "10 images of those scored"
+    found = [parameter.grad for parameter in model.model.parameters()]
+    first = {item.label: n for n, item in reversed([*enumerate(images.dataset.items)])}
+    assert sorted(first) == list(range(10))
+    batch = default_collate([images.dataset[number] for number in sorted(first.values())])
+    accumulate_gradients(model.model, [batch])
+    torch.testing.assert_close([each.grad for each in model.model.parameters()], found)
 
 
 CONV, LINEAR1, LINEAR2 = 144 + 4608 + 18432, 256 * 64, 640

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import LOADING, Outcome, Run
 
-from secateurs.results import TransferRow, read_transfer_rows
+from secateurs.results import TransferRow, read_rows
 from secateurs.zoo.digits import digits_images
 
 NETS = ("digit_nets:hidden", "digit_nets:convolved", "digit_nets:normed")
@@ -22,7 +22,7 @@ QUICK = (
 
 def rows_of(outcome: Outcome) -> list[TransferRow]:
     assert outcome.code == 0, outcome
-    return read_transfer_rows(Path("here"))
+    return read_rows(Path("here"), TransferRow)
 
 
 def test_every_row_with_and_without(run: Run) -> None:

@@ -10,7 +10,7 @@ from small_nets import Images, Stop, Stopping, loader, network
 import secateurs as sc
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Provenance, budget, sensitivity, sweep
-from secateurs.results import SensitivityRow, read_sensitivity_rows
+from secateurs.results import SensitivityRow, read_rows
 
 QUICK: dict[str, Any] = {
     "ratios": [0.5, 0.9], "progress": False, "provenance": Provenance(model="net"),
@@ -80,7 +80,9 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert 8 < len(images.reads) < len(images)
     assert same(rows) == same(sensitivity(network(), loader(), **QUICK))
     assert (
-        read_sensitivity_rows(tmp_path) == read_sensitivity_rows(tmp_path / "results.csv") == rows
+        read_rows(tmp_path, SensitivityRow)
+        == read_rows(tmp_path / "results.csv", SensitivityRow)
+        == rows
     )
     images.reads.clear()
     assert sensitivity(network(), loader(images), output=tmp_path, **QUICK) == rows

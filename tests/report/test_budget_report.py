@@ -8,11 +8,11 @@ from rich.console import Console
 from test_plot import texts
 
 from budget_rows import BUDGET, make_budget_row
-from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.report import budget_markdown, plot_budget, print_budget_table
-from secateurs.report.budget_table import describe_budget
+from secateurs.errors import FailureError
+from secateurs.report import markdown_table, plot_rows, print_table
+from secateurs.report.budget_report import describe_budget
 from secateurs.report.row_kinds import rows_sections
-from secateurs.results import BudgetRow, Results, kind_of_rows, read_budget_rows
+from secateurs.results import BudgetRow, Results, kind_of_rows, read_rows
 
 CLAIM = (
     "56% pruned: top-1 90.00 to 89.10, a drop of 0.90 points, with 95% confidence below 1.80 "
@@ -24,18 +24,17 @@ NEEDED = (
 
 
 def test_the_table_and_the_claim(capsys: pytest.CaptureFixture[str]) -> None:
-    print_budget_table([BUDGET], Console(width=60))
+    print_table(BUDGET, Console(width=60))
     said = capsys.readouterr().out
     assert CLAIM in said and NEEDED in said
     assert "4 looks at the same images, each at a seventh of the allowed error; 4.4 passes" in said
-    assert "| 75% | 400 | 300 | 5 | 73.75 | 74.65 | failed |" in budget_markdown([BUDGET])
+    assert "| 75% | 400 | 300 | 5 | 73.75 | 74.65 | failed |" in markdown_table(BUDGET)
 
 
 def test_where_no_network_passed() -> None:
     rows = [make_budget_row(0.5, 300), make_budget_row(0.25, 200)]
-    assert "no pruned network drops with 95% confidence by less than 2 points" in budget_markdown(
-        [rows]
-    )
+    claim = "no pruned network drops with 95% confidence by less than 2 points"
+    assert claim in markdown_table(rows)
     (section,) = rows_sections(rows)
     assert section.headline.startswith("No pruned network") and not section.facts
 
@@ -66,7 +65,7 @@ def test_the_section_of_a_page() -> None:
 
 
 def test_the_figure(tmp_path: Path) -> None:
-    png, svg = plot_budget(BUDGET, tmp_path / "budget", title="Ours")
+    png, svg = plot_rows(BUDGET, tmp_path / "budget", title="Ours")
     assert png.read_bytes().startswith(b"\x89PNG")
     said = texts(svg)
     for text in ("Ours", "Drop of top-1 (points)", "Ratio that is pruned (% of weights)", "passed"):
@@ -79,16 +78,6 @@ def test_rows_on_disk(tmp_path: Path) -> None:
         results.open({})
         results.add_all(BUDGET)
     for file in (tmp_path, tmp_path / "results.csv"):
-        assert read_budget_rows(file) == BUDGET and kind_of_rows(file) is BudgetRow
+        assert read_rows(file, BudgetRow) == BUDGET and kind_of_rows(file) is BudgetRow
     with pytest.raises(FailureError, match="column drop"):
         BudgetRow.from_dict(replace(BUDGET[0], drop=5.0).as_dict())
-
-
-def test_nothing_cannot_be_shown(tmp_path: Path) -> None:
-    for show in (
-        budget_markdown,
-        print_budget_table,
-        lambda runs: plot_budget(runs[0], tmp_path / "p"),
-    ):
-        with pytest.raises(InvalidArgumentError, match="no rows"):
-            show([[]])

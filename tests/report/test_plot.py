@@ -13,7 +13,7 @@ from PIL import Image
 
 from result_rows import make_row
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.report import plot_sweep
+from secateurs.report import plot_rows
 from secateurs.results import Row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -34,7 +34,7 @@ def texts(svg: Path) -> dict[str, float]:
 
 def test_writes_a_png_and_an_svg_with_text_as_text(tmp_path: Path) -> None:
     rows = curve(granularity="weight") + curve(20.0, granularity="kernel")
-    png, svg = plot_sweep(rows, tmp_path / "new" / "lite0.v1", title="A $title$ <here>")
+    png, svg = plot_rows(rows, tmp_path / "new" / "lite0.v1", title="A $title$ <here>")
     assert (png.name, svg.name) == ("lite0.v1.png", "lite0.v1.svg")
     with Image.open(png) as image:
         assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
@@ -48,10 +48,10 @@ def test_writes_a_png_and_an_svg_with_text_as_text(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_files_also_in_another_process(tmp_path: Path) -> None:
-    first = [path.read_bytes() for path in plot_sweep(curve(), tmp_path / "a")]
+    first = [path.read_bytes() for path in plot_rows(curve(), tmp_path / "a")]
     program = (
-        "import sys; from secateurs.report import plot_sweep; from secateurs.results import Row\n"
-        "import test_plot; plot_sweep(test_plot.curve(), sys.argv[1])"
+        "import sys; from secateurs.report import plot_rows; from secateurs.results import Row\n"
+        "import test_plot; plot_rows(test_plot.curve(), sys.argv[1])"
     )
     here = Path(__file__).parent
     subprocess.run(
@@ -66,9 +66,9 @@ def test_the_same_rows_give_the_same_files_also_in_another_process(tmp_path: Pat
 def test_no_state_of_pyplot_is_touched(tmp_path: Path) -> None:
     program = (
         "import sys, matplotlib; from secateurs.report.style import RC\n"
-        "from secateurs.report import plot_sweep; import test_plot\n"
+        "from secateurs.report import plot_rows; import test_plot\n"
         "before = [matplotlib.rcParams[name] for name in RC]\n"
-        "plot_sweep(test_plot.curve(), sys.argv[1])\n"
+        "plot_rows(test_plot.curve(), sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
         "assert [matplotlib.rcParams[name] for name in RC] == before"
     )
@@ -83,7 +83,7 @@ def test_no_state_of_pyplot_is_touched(tmp_path: Path) -> None:
 def test_labels_of_lines_that_end_together_do_not_touch(tmp_path: Path) -> None:
     scores = ("magnitude", "gradient", "taylor", "random")
     rows = [row for i, score in enumerate(scores) for row in curve(5 + i / 3, score=score)]
-    _, svg = plot_sweep(rows, tmp_path / "a")
+    _, svg = plot_rows(rows, tmp_path / "a")
     said = texts(svg)
     heights = sorted(said[score] for score in scores)
     assert all(b - a > 10 for a, b in itertools.pairwise(heights))
@@ -100,7 +100,7 @@ def test_each_model_has_its_dense_line_and_the_figure_grows_with_labels(tmp_path
         for score in ("magnitude", "random")
         for row in curve(model=model, granularity=granularity, scope=scope, score=score)
     ]
-    _, svg = plot_sweep(rows, tmp_path / "a")
+    _, svg = plot_rows(rows, tmp_path / "a")
     said = texts(svg)
     labels = [text for text in said if re.match(r"(squeeze|tf_|lite1).*, ", text)]
     assert sum("dense (80.0)" in label for label in labels) == 3
@@ -112,10 +112,10 @@ def test_each_model_has_its_dense_line_and_the_figure_grows_with_labels(tmp_path
 
 
 def test_the_ratio_asked_for_can_be_the_axis(tmp_path: Path) -> None:
-    _, svg = plot_sweep(curve(granularity="kernel"), tmp_path / "a", x="p_prune")
+    _, svg = plot_rows(curve(granularity="kernel"), tmp_path / "a", x="p_prune")
     assert "Pruning ratio asked for (% of units)" in texts(svg)
     with pytest.raises(InvalidArgumentError, match='give "achieved" or "p_prune"'):
-        plot_sweep(curve(), tmp_path / "a", x="ratio")  # type: ignore[arg-type]
+        plot_rows(curve(), tmp_path / "a", x="ratio")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_ratio_asked_for_can_be_the_axis(tmp_path: Path) -> None:
     ],
 )
 def test_odd_rows_still_make_a_figure(tmp_path: Path, rows: list[Row]) -> None:
-    for path in plot_sweep(rows, tmp_path / "a"):
+    for path in plot_rows(rows, tmp_path / "a"):
         assert path.stat().st_size > 1000
 
 
@@ -139,7 +139,7 @@ def test_odd_rows_still_make_a_figure(tmp_path: Path, rows: list[Row]) -> None:
 )
 def test_the_axis_ends_at_a_labelled_tick(tmp_path: Path, achieved: float, last: str) -> None:
     ends = [make_row(0.0, 99.0), make_row(0.9, 97.0, achieved=achieved)]
-    _, svg = plot_sweep(
+    _, svg = plot_rows(
         [replace(row, top1_low=row.top1, count=10**6) for row in ends], tmp_path / "a"
     )
     numbers = [text for text in texts(svg) if re.fullmatch(r"[\d.]+", text)]
@@ -150,17 +150,17 @@ def test_the_axis_ends_at_a_labelled_tick(tmp_path: Path, achieved: float, last:
 
 def test_a_long_description_is_broken_into_lines(tmp_path: Path) -> None:
     rows = curve(layers=";".join(["attention", "conv2d", "linear"] * 6))
-    _, svg = plot_sweep(rows, tmp_path / "a")
+    _, svg = plot_rows(rows, tmp_path / "a")
     lines = [text for text in texts(svg) if len(text) > 60]
     assert len(lines) >= 2 and max(map(len, lines)) < 125
 
 
 def test_refuses_no_rows_and_a_folder_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="no rows"):
-        plot_sweep([], tmp_path / "a")
+        plot_rows([], tmp_path / "a")
     (tmp_path / "file").write_text("")
     with pytest.raises(FailureError, match="cannot make the folder"):
-        plot_sweep(curve(), tmp_path / "file" / "a")
+        plot_rows(curve(), tmp_path / "file" / "a")
 
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -179,15 +179,15 @@ DRAW = """
 import os, sys, warnings
 warnings.simplefilter("error")
 from test_plot import curve
-from secateurs.report import plot_sweep
-plot_sweep(curve(), "here")
+from secateurs.report import plot_rows
+plot_rows(curve(), "here")
 import matplotlib
 print(matplotlib.rcParams["text.usetex"], os.environ["MPLBACKEND"])
 """
 
 
 def test_settings_from_outside_change_nothing(tmp_path: Path) -> None:
-    plot_sweep(curve(), tmp_path / "expected")
+    plot_rows(curve(), tmp_path / "expected")
     (tmp_path / "matplotlibrc").write_text(SETTINGS)
     done = subprocess.run(
         [sys.executable, "-c", DRAW],
@@ -212,16 +212,16 @@ def test_settings_from_outside_change_nothing(tmp_path: Path) -> None:
 def test_what_cannot_be_drawn_is_one_line(tmp_path: Path) -> None:
     rows = [make_row(0.5, top1_low=math.nan, top1_high=math.nan)]  # as another tool may write it
     with pytest.raises(FailureError, match=r"^cannot draw .*here: cannot convert") as caught:
-        plot_sweep(rows, tmp_path / "here")
+        plot_rows(rows, tmp_path / "here")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert list(tmp_path.iterdir()) == []
 
 
 def test_letters_that_no_font_has_are_drawn_as_boxes(tmp_path: Path) -> None:
-    _, svg = plot_sweep(curve(), tmp_path / "letters", title="模型 \U000f0000")
+    _, svg = plot_rows(curve(), tmp_path / "letters", title="模型 \U000f0000")
     assert "模型 \U000f0000" in texts(svg)
 
 
 def test_a_path_without_a_name_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"the plots need a name.*write plot"):
-        plot_sweep([make_row(0.0), make_row(0.5)], ".")
+        plot_rows([make_row(0.0), make_row(0.5)], ".")

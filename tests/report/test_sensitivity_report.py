@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from secateurs.errors import InvalidArgumentError
-from secateurs.report import plot_sensitivity, print_sensitivity_table, sensitivity_markdown
+from secateurs.report import markdown_table, plot_rows, print_table
 from secateurs.report.row_kinds import rows_sections
-from secateurs.report.sensitivity_heatmap import sensitivity_figure
+from secateurs.report.sensitivity_report import sensitivity_figure
 from secateurs.results import Rows
 from sensitivity_rows import make_sensitivity_row
 
@@ -21,7 +20,7 @@ ROWS = [
 
 @pytest.mark.parametrize("width", [50, 120])
 def test_the_table_has_a_layer_a_line(width: int, capsys: pytest.CaptureFixture[str]) -> None:
-    print_sensitivity_table(ROWS, Console(width=width))
+    print_table(ROWS, Console(width=width))
     said = capsys.readouterr().out
     for text in (
         "conv1.weight",
@@ -36,12 +35,12 @@ def test_the_table_has_a_layer_a_line(width: int, capsys: pytest.CaptureFixture[
 
 def test_the_table_names_the_images_of_scores() -> None:
     known = {"score": "wanda", "calibration": "mnist", "calibration_count": 1}
-    text = sensitivity_markdown([make_sensitivity_row("conv1.weight", 0.5, **known)])
+    text = markdown_table([make_sensitivity_row("conv1.weight", 0.5, **known)])
     assert "; wanda scores from 1 image of mnist" in text
 
 
 def test_markdown_escapes_what_would_break_it() -> None:
-    text = sensitivity_markdown(ROWS)
+    text = markdown_table(ROWS)
     assert "| conv1.weight | 1,000 | -1.0 (5/2) | -50.0 (152/2) |" in text
     assert "a [b]\\|\\x1b.weight" in text
 
@@ -59,16 +58,10 @@ def test_the_heat_map_has_a_cell_for_each_layer_and_ratio() -> None:
 
 
 def test_the_heat_map_is_written_with_its_scale(tmp_path: Path) -> None:
-    png, svg = plot_sensitivity(ROWS, tmp_path / "heat", title="Layers")
+    png, svg = plot_rows(ROWS, tmp_path / "heat", title="Layers")
     assert png.read_bytes().startswith(b"\x89PNG")
     drawn = svg.read_text()
     assert "Layers" in drawn and "darkest at -50" in drawn
-
-
-def test_nothing_cannot_be_shown(tmp_path: Path) -> None:
-    for show in (print_sensitivity_table, lambda rows: plot_sensitivity(rows, tmp_path / "heat")):
-        with pytest.raises(InvalidArgumentError, match="no rows"):
-            show([])
 
 
 def test_rows_show_themselves_with_a_heat_map_of_changes() -> None:

@@ -1,7 +1,6 @@
 import pytest
 
 from result_rows import make_row
-from secateurs.errors import InvalidArgumentError
 from secateurs.report.series import describe, split_series
 
 
@@ -81,11 +80,6 @@ def test_without_a_dense_row_nothing_is_invented() -> None:
 def test_the_later_of_two_equal_ratios_counts() -> None:
     (series,) = split_series([make_row(0.5, 10.0), make_row(0.5, 20.0)])
     assert [row.top1 for row in series.rows] == [20.0]
-
-
-def test_no_rows_are_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match="run a sweep first"):
-        split_series([])
 
 
 @pytest.mark.parametrize(

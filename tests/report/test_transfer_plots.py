@@ -14,7 +14,7 @@ from secateurs.report.figure import SMALL, wrap
 from secateurs.report.grouping import split_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.style import variant_styles
-from secateurs.report.transfer_panels import curve_panels
+from secateurs.report.transfer_curves import curve_panels
 from secateurs.results import TransferRow
 from transfer_rows import make_benchmark, make_transfer_row
 

@@ -7,6 +7,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from result_rows import make_row
 from secateurs.errors import FailureError, SecateursError
-from secateurs.results import Results, Row, TransferRow, read_rows, read_transfer_rows
+from secateurs.results import Results, Row, TransferRow, read_rows
 from transfer_rows import make_transfer_row
 
 DEEP = "[" * 100_000
@@ -121,7 +122,7 @@ def test_hits_must_agree_with_the_images_and_the_percentages(
 ) -> None:
     path = written(tmp_path, make_transfer_row("0110"), **changes)
     with pytest.raises(FailureError, match=words) as caught:
-        read_transfer_rows(path)
+        read_rows(path, TransferRow)
     check_one_line(caught.value)
 
 
@@ -348,7 +349,7 @@ def test_mutations_give_rows_or_one_line(tmp_path: Path, place: int, kind: Any) 
     rows = [make_row(0.1), make_row(0.5)]
     if kind is TransferRow:
         rows = [make_transfer_row("0110"), make_transfer_row("1110", seed=1)]
-        read = {read_rows: read_transfer_rows}.get(read, read)
+        read = partial(read_rows, kind=TransferRow) if read is read_rows else read
     rng, file = random.Random(place), tmp_path / name
     folder_of(tmp_path, *rows, config={"run": 1, "p_prune": [0.1, 0.5]})
     with Results(tmp_path, kind) as results:

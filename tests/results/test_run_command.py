@@ -6,7 +6,7 @@ import pytest
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import Results, kind_of_rows, read_any_rows
-from secateurs.results.run_command import COMMAND, EARLIER, RunCommand, read_command, running
+from secateurs.results.run_command import COMMAND, RunCommand, read_command, running
 
 SWEEP = RunCommand("sweep", ["--data", "a \udce9folder", "--p-prune", "0", "0.5"])
 
@@ -26,7 +26,6 @@ def open_folder(
 
 def test_a_run_begins_with_its_command(tmp_path: Path) -> None:
     assert read_command(tmp_path) is None
-    (tmp_path / EARLIER).write_text("secateurs sweep --amp\n")
     open_folder(tmp_path, SWEEP)
     assert read_command(tmp_path) == SWEEP
     assert read_any_rows(tmp_path) == [] and kind_of_rows(tmp_path) is None
@@ -49,9 +48,7 @@ def test_an_unchanged_command_is_not_written_again(tmp_path: Path) -> None:
     assert (tmp_path / COMMAND).stat() == before
 
 
-def test_folders_of_earlier_versions(tmp_path: Path) -> None:
-    (tmp_path / EARLIER).write_bytes(b"secateurs sweep --data 'a \xe9folder' --p-prune 0 0.5\n")
-    assert read_command(tmp_path) == SWEEP
+def test_a_command_is_written_as_a_shell_reads_it() -> None:
     assert str(RunCommand("sweep", ["-d", "a b"])) == "secateurs sweep -d 'a b'"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.results import Results, SpeedRow, kind_of_rows, read_rows, read_speed_rows
+from secateurs.results import Results, SpeedRow, kind_of_rows, read_rows
 from secateurs.results.speed_row import break_even
 from speed_rows import make_speed_row
 
@@ -14,8 +14,8 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     rows = [make_speed_row(0.0), make_speed_row(0.9, 2.0)]
     with Results(tmp_path, SpeedRow) as results:
         results.add_all(rows)
-    assert read_speed_rows(tmp_path) == rows
-    assert read_speed_rows(tmp_path / "results.csv") == rows
+    assert read_rows(tmp_path, SpeedRow) == rows
+    assert read_rows(tmp_path / "results.csv", SpeedRow) == rows
     assert kind_of_rows(tmp_path) is SpeedRow
     with pytest.raises(InvalidArgumentError, match="speed measurement, not of a sweep"):
         read_rows(tmp_path)

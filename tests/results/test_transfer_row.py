@@ -6,7 +6,6 @@ import pytest
 from result_rows import make_row
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results import (
-    TRANSFER_COLUMNS,
     Results,
     Row,
     TransferRow,
@@ -14,7 +13,6 @@ from secateurs.results import (
     hit_columns,
     kind_of_rows,
     read_rows,
-    read_transfer_rows,
     wilson_interval,
 )
 from transfer_rows import make_transfer_row
@@ -36,7 +34,7 @@ def test_row_survives_the_disk_exactly(tmp_path: Path, row: TransferRow, name: s
     with Results(tmp_path, TransferRow) as results:
         results.add(row)
         assert results.rows() == [row]
-    assert read_transfer_rows(tmp_path / name) == [row]
+    assert read_rows(tmp_path / name, TransferRow) == [row]
     assert kind_of_rows(tmp_path / name) is TransferRow
 
 
@@ -50,35 +48,14 @@ def test_a_folder_of_transfer_rows_continues_and_replaces(tmp_path: Path) -> Non
         assert [row.targeted_hits for row in results.rows()] == ["1111", "0010"]
     with (tmp_path / "results.csv").open(newline="") as file:
         header, first, _ = csv.reader(file)
-    assert tuple(header) == TRANSFER_COLUMNS
+    assert tuple(header) == TransferRow.columns()
     assert dict(zip(header, first, strict=True))["targeted_hits"] == "1111"
-
-
-def test_a_folder_that_calls_the_prune_type_mode_goes_on(tmp_path: Path) -> None:
-    row = make_transfer_row(
-        "0110", variant="dwp 0.3 0.5 prune_type=gradient", prune_type="gradient"
-    )
-    wanted = {"variants": [row.variant], "run": 1}
-    with Results(tmp_path, TransferRow) as results:
-        results.open(wanted)
-        results.add(row)
-    for path in tmp_path.glob("[rc]*"):  # as they were written then
-        path.write_text(path.read_text().replace("prune_type", "mode"))
-    for name in FILES:
-        assert read_transfer_rows(tmp_path / name) == [row]
-        assert kind_of_rows(tmp_path / name) is TransferRow
-    with Results(tmp_path, TransferRow) as results:
-        assert results.open(wanted) is True
-        results.add(make_transfer_row("1110", seed=1))
-        assert results.rows()[0] == row
-    for name in ("results.csv", "results.jsonl", "config.json"):
-        assert "mode" not in (tmp_path / name).read_text()
 
 
 def test_hits_keep_their_leading_zeros(tmp_path: Path) -> None:
     with Results(tmp_path, TransferRow) as results:
         results.add(make_transfer_row("0001"))
-    assert read_transfer_rows(tmp_path / "results.csv")[0].targeted_hits == "0001"
+    assert read_rows(tmp_path / "results.csv", TransferRow)[0].targeted_hits == "0001"
 
 
 def test_key_is_what_was_asked_for() -> None:
@@ -99,10 +76,10 @@ def test_the_other_kind_of_rows_is_named(tmp_path: Path, name: str) -> None:
         results.add(make_transfer_row())
     with Results(tmp_path / "sweep") as results:
         results.add(make_row())
-    with pytest.raises(InvalidArgumentError, match=r"of a transfer, not of a sweep.*read_transfer"):
+    with pytest.raises(InvalidArgumentError, match=r"of a transfer, not of a sweep.*TransferRow"):
         read_rows(tmp_path / "transfer" / name)
-    with pytest.raises(InvalidArgumentError, match=r"of a sweep, not of a transfer.*read_rows"):
-        read_transfer_rows(tmp_path / "sweep" / name)
+    with pytest.raises(InvalidArgumentError, match=r"of a sweep, not of a transfer.*, Row"):
+        read_rows(tmp_path / "sweep" / name, TransferRow)
     assert kind_of_rows(tmp_path / "sweep" / name) is Row
 
 
@@ -112,7 +89,7 @@ def test_without_rows_there_is_no_kind(tmp_path: Path) -> None:
     with Results(tmp_path, TransferRow) as results:
         results.open({})
         assert kind_of_rows(tmp_path) is None
-    assert read_transfer_rows(tmp_path) == read_rows(tmp_path) == []
+    assert read_rows(tmp_path, TransferRow) == read_rows(tmp_path) == []
 
 
 def test_a_missing_or_broken_column_is_named() -> None:

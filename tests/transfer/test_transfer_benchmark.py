@@ -11,7 +11,7 @@ from small_benchmark import benchmark, outcome
 from digit_nets import networks
 from secateurs.attacks import attack, noise, parse_method
 from secateurs.errors import InvalidArgumentError
-from secateurs.results import TransferRow, digest_of, read_transfer_rows
+from secateurs.results import TransferRow, digest_of, read_rows
 from secateurs.transfer import AttackGroup, AttackVariants, Search, batch
 from secateurs.transfer.attack_variants import NOISE, PLAIN, AttackVariant
 from secateurs.transfer.batch import attack_batch, make_members, rounded
@@ -254,7 +254,11 @@ def test_a_recipe_that_does_not_fit_one_of_an_ensemble_is_known_at_once() -> Non
 def test_results_on_disk_are_the_rows(tmp_path: Path) -> None:
     bench = benchmark(limit=5)
     found = bench.run(output=tmp_path)
-    assert read_transfer_rows(tmp_path) == read_transfer_rows(tmp_path / "results.csv") == found
+    assert (
+        read_rows(tmp_path, TransferRow)
+        == read_rows(tmp_path / "results.csv", TransferRow)
+        == found
+    )
     assert outcome(found) == outcome(bench.run())
 
 

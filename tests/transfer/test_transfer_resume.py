@@ -15,7 +15,7 @@ from small_benchmark import benchmark, outcome
 
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs.errors import InvalidArgumentError
-from secateurs.results import read_transfer_rows
+from secateurs.results import TransferRow, read_rows
 from secateurs.transfer import AttackVariants, attack_runner
 from secateurs.transfer.outcomes import Outcome
 
@@ -50,7 +50,7 @@ def test_it_goes_on_after_the_last_finished_batch(
         with pytest.raises(Stop):
             benchmark().run(output=tmp_path)
     # Noise took four batches; of the first plain attack two are done.
-    assert {row.variant for row in read_transfer_rows(tmp_path)} == {"noise"}
+    assert {row.variant for row in read_rows(tmp_path, TransferRow)} == {"noise"}
     with monkeypatch.context() as patch:
         attacked = stop_after(1000, patch)
         assert outcome(benchmark().run(output=tmp_path)) == expected
@@ -90,9 +90,9 @@ def test_a_folder_of_another_run(tmp_path: Path, options: dict[str, Any], words:
     first = benchmark(limit=5).run(output=tmp_path)
     with pytest.raises(InvalidArgumentError, match=words):
         benchmark(**{"limit": 5, **options}).run(output=tmp_path)
-    assert read_transfer_rows(tmp_path) == first
+    assert read_rows(tmp_path, TransferRow) == first
     again = benchmark(**{"limit": 5, **options}).run(output=tmp_path, overwrite=True)
-    assert read_transfer_rows(tmp_path) == again
+    assert read_rows(tmp_path, TransferRow) == again
 
 
 def test_variants_and_seeds_can_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_variants_and_seeds_can_be_added(tmp_path: Path, monkeypatch: pytest.Mon
     # Two batches a job: the new variant on three groups; noise, plain and both with a new seed.
     assert len(attacked) == 2 * (3 + 1 + 3 * 3)
     assert outcome(rows) == outcome(benchmark(limit=5, variants=many, seeds=(0, 1)).run())
-    on_disk = read_transfer_rows(tmp_path)
+    on_disk = read_rows(tmp_path, TransferRow)
     assert on_disk[: len(first)] == first
     assert len(on_disk) == len(rows) and all(row in rows for row in on_disk)
 
@@ -118,12 +118,12 @@ def test_killed_twice_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
         check=True,
     )
     assert (tmp_path / "progress.json").exists()
-    finished = read_transfer_rows(tmp_path)
+    finished = read_rows(tmp_path, TransferRow)
     rows = benchmark(seeds=(0, 1)).run(output=tmp_path)
     assert 0 < len(finished) < len(rows)
     assert rows[: len(finished)] == finished
     assert outcome(rows) == outcome(benchmark(seeds=(0, 1)).run())
-    assert read_transfer_rows(tmp_path) == rows
+    assert read_rows(tmp_path, TransferRow) == rows
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"config.json", "results.jsonl", "results.csv"}
 

@@ -12,10 +12,10 @@ import torch
 from secateurs._console import say
 from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
-from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_parallel
+from secateurs.cli.loading import check_parallel, default_folder
+from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout, drawn
-from secateurs.cli.transfer_options import TransferImages
+from secateurs.cli.transfer_options import Attack, TransferImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
@@ -42,25 +42,24 @@ _USUAL = {"method": "mi-ti-di-logit", "eps": "16/255", "alpha": "2/255", "steps"
 _DIGITS = {"method": "mi-logit", "eps": "64/255", "alpha": "8/255", "steps": 40}
 
 
-def usual_protocol(small: bool, *, batch_size: int | None, **asked: Any) -> Protocol:
+def usual_protocol(attack: Attack, batch_size: int | None, *, small: bool) -> Protocol:
     """The field's protocol, or that of the digits, with the options that were given.
 
     Args:
-        small: whether the images are the digits, whose few pixels must change by more.
+        attack: the options.
         batch_size: images that are attacked together, None while their size is not known.
-        **asked: method, eps, alpha, steps (None for the default), passes, every, targeted.
+        small: whether the images are the digits, whose few pixels must change by more.
 
     Raises:
         InvalidArgumentError: an unknown method, an implausible epsilon, a number out of range.
     """
     usual: dict[str, Any] = _DIGITS if small else _USUAL
-    chosen: dict[str, Any] = {
-        name: usual.get(name) if value is None else value for name, value in asked.items()
-    }
+    chosen = usual | dict(given(attack, "untargeted", "seeds"))
     return Protocol(
         method=parse_method(chosen.pop("method")),
         eps=parse_epsilon(chosen.pop("eps")),
         alpha=parse_epsilon(chosen.pop("alpha"), name="alpha"),
+        targeted=not attack.untargeted,
         batch_size=1 if batch_size is None else batch_size,
         **chosen,
     )
@@ -189,15 +188,15 @@ def report_on(
 ) -> list[str]:
     """Print the table, write it, the heat map and the curves; returns the names of all files."""
     from secateurs.report import (
+        markdown_table,
         plot_transfer_curves,
         plot_transfer_heatmap,
-        print_transfer_table,
-        transfer_table_markdown,
+        print_table,
     )
 
-    stdout.table(lambda console: print_transfer_table(rows, console))
+    stdout.table(lambda console: print_table(rows, console))
     table = folder / "table.md"
-    replace_files({table: transfer_table_markdown(rows).encode()})
+    replace_files({table: markdown_table(rows).encode()})
     plots = [
         *drawn(lambda: plot_transfer_heatmap(rows, folder / "heatmap", title=title)),
         *drawn(lambda: plot_transfer_curves(rows, folder / "curves", title=title)),

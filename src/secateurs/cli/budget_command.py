@@ -7,10 +7,9 @@ from pathlib import Path
 from secateurs._console import say
 from secateurs.cli.budget_options import BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.calibration_loading import load_calibration
-from secateurs.cli.default_folder import default_folder
-from secateurs.cli.json_summary import BUDGET
 from secateurs.cli.loading import (
     check_loader_options,
+    default_folder,
     load_images,
     make_loader,
     pick_device,
@@ -18,12 +17,13 @@ from secateurs.cli.loading import (
     provenance_of,
 )
 from secateurs.cli.option_types import given
+from secateurs.cli.printing import BUDGET
 from secateurs.cli.standard_output import Stdout
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.criteria import criterion_of
 from secateurs.evaluation import budget
 from secateurs.provenance import versions, weights_sha256
-from secateurs.report import print_budget_table
+from secateurs.report import print_table
 from secateurs.results.durable import replace_files
 from secateurs.results.folder import CSV, JSONL
 from secateurs.training.run_state import save_weights
@@ -101,6 +101,6 @@ def run_budget(
     save_weights(folder / CHECKPOINT, model.model)
     replace_files({folder / BUDGET: text.encode()})
     with Stdout("the summary", written=True) as stdout:
-        stdout.table(lambda console: print_budget_table([found.rows], console))
+        stdout.table(lambda console: print_table(found.rows, console))
         say(f"wrote {CHECKPOINT}, {BUDGET}, {JSONL} and {CSV} to {folder}")
     return folder

@@ -64,13 +64,13 @@ def report(
     With --output PAGE.html, all of them become one page that opens in a browser.
 
     Args:
-        folders: Output folders of runs of one command: of sweeps, sensitivity runs, transfers,
-            retrainings, repairs (which have no plot) or of speed; a page takes all of them
-            together. Or their results.jsonl or results.csv.
+        folders: Output folders of runs of one command: of sweeps, sensitivity runs, budgets,
+            transfers, retrainings, repairs or of speed; a page takes all of them together. Or
+            their results.jsonl or results.csv.
         output: PAGE.html: one page with charts, tables, configurations and commands, in place of
             the printed table. Anything else is where to write the plot: PATH.png and PATH.svg; of
-            transfers two, PATH-heatmap and PATH-curves; of several retrainings or sensitivity runs
-            one each, PATH-FOLDER.
+            transfers two, PATH-heatmap and PATH-curves; of several retrainings, repairs, budgets or
+            sensitivity runs one each, PATH-FOLDER.
         x: Horizontal axis of sweeps: achieved (of weights) or p_prune (of units).
         title: Title of the plot or of the page.
         markdown: Print the table in markdown.
@@ -96,6 +96,6 @@ def compare(
         confidence: Of the intervals.
         json: Print JSON, one object a line.
     """
-    from secateurs.cli.compare_command import run_compare
+    from secateurs.cli.report_command import run_compare
 
     return partial(run_compare, folders, confidence, as_json=json)

@@ -1,6 +1,8 @@
-"""Turn options of the command line into a device, loaders and provenance."""
+"""Turn options of the command line into a device, loaders, provenance and a folder."""
 
+import hashlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,6 @@ from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
 from secateurs._validation import nearest
 from secateurs.cli.allocator import keep_freed_memory
-from secateurs.cli.default_folder import default_folder
 from secateurs.cli.option_types import DIGITS_NETWORKS, NetworkAndData, given
 from secateurs.cli.sweep_options import Preprocessing, SweepImages
 from secateurs.errors import InvalidArgumentError
@@ -34,7 +35,6 @@ from secateurs.zoo import (
 )
 from secateurs.zoo.subset import subset
 
-SCORE_IMAGES = 256
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "meta")
 
 
@@ -133,11 +133,23 @@ def make_loader(
 
 
 def leave_gradients(
-    model: LoadedModel, loader: "DataLoader[Any]", asked: NetworkAndData, data: str
+    model: LoadedModel,
+    loader: "DataLoader[Any]",
+    asked: NetworkAndData,
+    data: str,
+    *,
+    limit: int = 256,
 ) -> str:
     """Store gradients of the loss on a few images in the model, for scores that need them.
 
     They are some of the training split, see `subset`, or without one of the scored images.
+
+    Args:
+        model: the network.
+        loader: of the scored images.
+        asked: where named data sets are, and whether images that cannot be read are skipped.
+        data: the data set or folder.
+        limit: how many images are read, at most.
 
     Returns:
         The images in words, for the result rows.
@@ -149,13 +161,13 @@ def leave_gradients(
             model=model,
             split="train",
             data_root=asked.data_root,
-            limit=SCORE_IMAGES,
+            limit=limit,
             skip_corrupt=asked.skip_corrupt,
         ).dataset
     except InvalidArgumentError:
         which = "of those scored"
         scored: Any = loader.dataset
-        images = Subset(scored, subset([item.label for item in scored.items], SCORE_IMAGES))
+        images = Subset(scored, subset([item.label for item in scored.items], limit))
     with progress_bar("Computing gradients", len(images)) as bar:
         count = accumulate_gradients(model.model, watched(loader_of(images, loader), bar))
     return f"{counted(count, 'image')} {which}"
@@ -211,6 +223,18 @@ def provenance_of(model: LoadedModel, images: LoadedData, scored_on: str) -> Pro
         preprocess=str(pre),
         score_data=scored_on,
     )
+
+
+def default_folder(*parts: str, settings: str) -> Path:
+    """A folder whose name depends on the options, so that the same command finds its results.
+
+    Args:
+        parts: what its name begins with; empty ones are left out.
+        settings: a text that differs where the results would.
+    """
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part).strip("-.") for part in parts if part)
+    return Path("secateurs-results") / f"{name}_{digest}"
 
 
 def default_output(

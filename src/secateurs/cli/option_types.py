@@ -168,30 +168,20 @@ class NetworkAndData:
 
 @with_help
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """Where a command runs, and where its results go.
+class ResumableOutput:
+    """Where a command runs that can go on where it was interrupted, and where its results go.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps, ...
         output: Folder for results; default secateurs-results/NAME.
         config: An earlier run, its folder or a file in it, whose options count where they are not
             written here; alone, it goes on with that run.
+        resume: Go on where this run was interrupted, or delete its results and begin again.
     """
 
     device: str = "auto"
     output: Annotated[Path | None, Parameter(alias="-o")] = None
     config: Path | None = None  # `saved_command.expand` has replaced it by the options
-
-
-@with_help
-@dataclass(frozen=True, kw_only=True)
-class ResumableOutput(Output):
-    """The same for a command that can go on where it was interrupted.
-
-    Args:
-        resume: Go on where this run was interrupted, or delete its results and begin again.
-    """
-
     resume: Annotated[bool, Parameter(negative="--overwrite")] = True
 
 

@@ -1,4 +1,4 @@
-"""How much a command prints, and the trackers that log its rows."""
+"""How much a command prints, its outcome as one line of JSON, and the trackers of its rows."""
 
 import os
 import sys
@@ -6,16 +6,21 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from secateurs._console import silence
+from secateurs._io.json_objects import read_object_file
 from secateurs.cli.option_types import Several, panel
 from secateurs.cli.standard_output import Stdout
 from secateurs.errors import require
+from secateurs.results import Record, RetrainRow, TransferRow, read_any_rows
+from secateurs.results.config import read_config
+from secateurs.results.folder import CONFIG
+from secateurs.results.formats import jsonl_text
 from secateurs.results.run_command import RunCommand, running
 
-if TYPE_CHECKING:
-    from secateurs.results import Record
+BUDGET = "budget.json"
+"""Name of the file that a budget writes into its folder."""
 
 Work = Callable[..., Path | None]
 """Does the work of a command, and returns the folder of its results, if it has one."""
@@ -65,8 +70,6 @@ def as_asked(command: RunCommand, printing: Printing, work: Work) -> Work:
             if folder is not None and command.name != "retrain":
                 log_folder(folder, printing.log_to)
         if folder is not None and printing.json:
-            from secateurs.cli.json_summary import summary_line
-
             with Stdout("the summary", written=True) as stdout:
                 stdout.write(summary_line(command.name, folder))
         return folder
@@ -87,30 +90,50 @@ def check_trackers(trackers: Sequence[Tracker]) -> None:
 @contextmanager
 def logging_to(
     trackers: Sequence[Tracker], folder: Path, config: Mapping[str, Any]
-) -> Generator["Callable[[Sequence[Record]], None]"]:
+) -> Generator[Callable[[Sequence[Record]], None]]:
     """Begin a run in each tracker; yields a function that logs rows in all of them."""
-    with ExitStack() as stack:
-        logs = [stack.enter_context(_opened(name, folder, config)) for name in trackers]
+    from secateurs.report.trackers import open_tracker
 
-        def log(rows: "Sequence[Record]") -> None:
+    with ExitStack() as stack:
+        logs = [stack.enter_context(open_tracker(name, folder, config)) for name in trackers]
+
+        def log(rows: Sequence[Record]) -> None:
             for each in logs:
                 each(rows)
 
         yield log
 
 
-def _opened(tracker: Tracker, folder: Path, config: Mapping[str, Any]) -> Any:
-    from secateurs.report.trackers import open_tracker
-
-    return open_tracker(tracker, folder, config)
-
-
 def log_folder(folder: Path, trackers: Sequence[Tracker]) -> None:
     """Log all rows of a folder."""
     if trackers:
-        from secateurs.results import read_any_rows
-        from secateurs.results.config import read_config
-        from secateurs.results.folder import CONFIG
-
         with logging_to(trackers, folder, read_config(folder / CONFIG) or {}) as log:
             log(read_any_rows(folder))
+
+
+def summary_line(command: str, folder: Path) -> str:
+    """One line with the command, the folder, its files, and the rows that are its outcome.
+
+    Of a retraining these are the scores on test images, or all rows where it has none; of a
+    transfer the rows of the last step, without the outcome of each image; of a budget what
+    budget.json holds.
+    """
+    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if command == "budget":
+        rows = [read_object_file(folder / BUDGET)]
+    else:
+        rows = [_shown(row) for row in outcome_rows(read_any_rows(folder))]
+    return jsonl_text([{"command": command, "folder": str(folder), "files": files, "rows": rows}])
+
+
+def outcome_rows(rows: Sequence[Record]) -> Sequence[Record]:
+    """The rows that are the outcome of a run."""
+    scores = [row for row in rows if isinstance(row, RetrainRow) and row.split != "validation"]
+    if scores:
+        return scores
+    steps = [row.step for row in rows if isinstance(row, TransferRow)]
+    return [row for row in rows if not isinstance(row, TransferRow) or row.step == max(steps)]
+
+
+def _shown(row: Record) -> dict[str, Any]:
+    return {name: value for name, value in row.as_dict().items() if not name.endswith("_hits")}

@@ -13,15 +13,15 @@ from secateurs._console import say
 from secateurs._io.regular_files import read_regular
 from secateurs._validation import check_count
 from secateurs.cli.calibration_loading import load_calibration
-from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_loader_options, make_loader, pick_device, set_threads_for
-from secateurs.cli.option_types import given
-from secateurs.cli.repair_plan import (
-    check_output,
-    choose_masks,
-    read_plan,
-    read_selection,
+from secateurs.cli.loading import (
+    check_loader_options,
+    default_folder,
+    make_loader,
+    pick_device,
+    set_threads_for,
 )
+from secateurs.cli.option_types import given
+from secateurs.cli.repair_plan import check_output, choose_masks, read_selection
 from secateurs.cli.repair_run import MASKS, RepairRun, clear, clear_stages
 from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
 from secateurs.cli.row_columns import shared_columns
@@ -33,7 +33,7 @@ from secateurs.repair import read_ratios
 from secateurs.repair.layerwise import batch_norms_of
 from secateurs.repair.repair_options import RepairOptions, passes_of
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.report.repair_stages import print_repair_table, repair_table
+from secateurs.report import markdown_table, print_table
 from secateurs.report.retrain_outcomes import layer_table
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files
@@ -59,7 +59,8 @@ def run_repair(
     """
     options = read_selection(pruning, repairing.seed)
     ratios = None if pruning.ratios_from is None else read_ratios(pruning.ratios_from)
-    plan = read_plan(repairing, running)
+    settings: dict[str, Any] = {**given(repairing, "steps"), "batch_size": running.batch_size}
+    plan = RepairOptions(**settings)
     check_count("images", asked.images)
     check_loader_options(running.batch_size, running.workers, asked.limit)
     for each in filter(None, (data, asked.test_data)):
@@ -86,7 +87,7 @@ def run_repair(
     model.model.to(device)
     normed = bool(batch_norms_of(model.model))
     steps = repairing.steps or (("batchnorm",) if normed else ()) + ("reconstruct",)
-    columns = _columns(model, test, pruning, options, steps, plan, calibration, name, device)
+    columns = settings | _columns(model, test, pruning, options, steps, calibration, name, device)
     config = _config(columns, ratios, test)
     folder, output = _paths_of(running, asked.arch, data, config)
     if output.exists() and running.resume and not (folder / "config.json").exists():
@@ -111,7 +112,7 @@ def run_repair(
             counted = sparsity(model.model, **run.counted).layers
             layers = layer_table([(one.name, one.total, one.total - one.zeros) for one in counted])
             table = layers.markdown()
-            text = f"{repair_table([rows])}\nWeights kept in each layer:\n\n{table}\n"
+            text = f"{markdown_table(rows)}\nWeights kept in each layer:\n\n{table}\n"
             replace_files({folder / "table.md": text.encode()})
         clear_stages(folder)
         _report(rows, folder, output)
@@ -142,20 +143,15 @@ def _columns(
     pruning: RepairPruning,
     options: SelectionOptions,
     steps: tuple[str, ...],
-    plan: RepairOptions,
     calibration: Tensor,
     name: str,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The columns that all rows of a run share."""
+    """The columns that all rows of a run share, but for the settings of the steps."""
     allocation = pruning.allocation or ""
     if pruning.ratios_from is not None:
         digest = hashlib.sha256(read_regular(pruning.ratios_from)).hexdigest()
         allocation = f"file {digest[:16]}"
-    of_plan = (
-        *("damping", "iterations", "learning_rate", "distill_batch_size", "features"),
-        *("augment", "tighten", "batch_size", "seed"),
-    )
     return shared_columns(model, options, device) | {
         "calibration": name,
         "calibration_sha256": calibration_sha256(calibration),
@@ -164,7 +160,6 @@ def _columns(
         "keep_at_least": pruning.keep_at_least,
         "p_prune": pruning.p_prune,
         "repair": ";".join(steps),
-        **{column: getattr(plan, column) for column in of_plan},
         "data": test.name if test else "",
         "split": test.split if test else "",
     }
@@ -200,5 +195,5 @@ def _say_row(row: RepairRow) -> None:
 
 def _report(rows: list[RepairRow], folder: Path, output: Path) -> None:
     with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_repair_table([rows], console))
+        stdout.table(lambda console: print_table(rows, console))
         say(f"wrote {output}; results.csv, results.jsonl, table.md and {MASKS} are in {folder}")

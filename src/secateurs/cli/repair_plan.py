@@ -8,13 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from secateurs.cli.repairing_options import RepairImages, Repairing, RepairPruning, RepairRunning
+from secateurs.cli.repairing_options import RepairImages, RepairPruning, RepairRunning
 from secateurs.cli.row_columns import selection_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks
 from secateurs.repair.allocation import allocate
 from secateurs.repair.input_moments import observed_inputs
-from secateurs.repair.repair_options import RepairOptions
 from secateurs.selection._select import select
 from secateurs.selection.selection_options import SelectionOptions
 
@@ -37,25 +36,6 @@ def read_selection(pruning: RepairPruning, seed: int) -> SelectionOptions:
             "--allocation or --ratios-from: leave one of them out"
         )
     return options
-
-
-def read_plan(repairing: Repairing, running: RepairRunning) -> RepairOptions:
-    """How to repair.
-
-    Raises:
-        InvalidArgumentError: a number is out of range.
-    """
-    return RepairOptions(
-        damping=repairing.damping,
-        batch_size=running.batch_size,
-        iterations=repairing.iterations,
-        learning_rate=repairing.lr,
-        seed=repairing.seed,
-        distill_batch_size=repairing.distill_batch_size,
-        features=repairing.features,
-        augment=repairing.augment,
-        tighten=repairing.tighten,
-    )
 
 
 def check_output(asked: RepairImages, running: RepairRunning) -> None:

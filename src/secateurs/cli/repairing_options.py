@@ -77,7 +77,7 @@ class Repairing:
             network). Default batchnorm reconstruct; without BatchNorm layers reconstruct.
         damping: Of reconstruct, as a share of the inputs' mean square.
         iterations: Of distill, at most.
-        lr: Of distill, at its highest.
+        learning_rate: Of distill, at its highest.
         distill_batch_size: Images for each step of distill.
         features: Weight of the error of some layers' outputs in distill; 0 for the network's
             outputs alone.
@@ -91,7 +91,7 @@ class Repairing:
     steps: Several[RepairStep] = ()
     damping: float = 0.1
     iterations: Whole = 300
-    lr: float = 1e-3
+    learning_rate: Annotated[float, Parameter(name="--lr")] = 1e-3
     distill_batch_size: Whole = 32
     features: float = 0.0
     augment: Literal["auto", "crop-flip", "shift", "none"] = "auto"

@@ -1,6 +1,8 @@
-"""``secateurs report``: the tables and plots of runs on disk."""
+"""``secateurs report`` and ``secateurs compare``: tables, plots and differences of runs on disk."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ from secateurs.cli.standard_output import Stdout
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import named_stem
 from secateurs.report.page.html_page import SUFFIX, write_page
-from secateurs.report.plot import Axis
 from secateurs.report.row_kinds import ROW_KINDS, RowKind, joined
+from secateurs.report.run_comparison import compare_runs, comparison_table
+from secateurs.report.sweep_report import Axis
 from secateurs.results import Record, kind_of_rows, read_any_rows
 
 
@@ -37,9 +40,9 @@ def run_report(
     runs = {folder: read_any_rows(folder) for folder, kind in kinds.items() if kind}
     with Stdout() as stdout:
         if markdown:
-            stdout.write(f"{shown.markdown(list(runs.values()))}\n")
+            stdout.write(f"{shown.markdown_tables(list(runs.values()))}\n")
         else:
-            stdout.table(lambda console: shown.show(list(runs.values()), console))
+            stdout.table(lambda console: shown.print_tables(list(runs.values()), console))
         for path in _draw(shown, runs, output, title, x) if output else ():
             say(f"wrote {path}")
 
@@ -86,3 +89,19 @@ def _only_kind(kinds: Mapping[Path, type[Record] | None]) -> type[Record]:
             "--output PAGE.html, which takes all of them"
         )
     return next(iter(found))
+
+
+def run_compare(folders: Sequence[Path], confidence: float, *, as_json: bool) -> None:
+    """Print how the accuracies of runs differ from those of the first one.
+
+    Args:
+        folders: of sweeps.
+        confidence: of the intervals.
+        as_json: whether to print JSON instead of a table.
+    """
+    found = compare_runs(folders, confidence)
+    with Stdout("the comparison") as stdout:
+        if as_json:
+            stdout.write("".join(json.dumps(asdict(one)) + "\n" for one in found))
+        else:
+            stdout.table(lambda console: comparison_table(found, console, confidence))

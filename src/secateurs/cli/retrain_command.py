@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from secateurs._progress import progress_bar
-from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import check_loader_options, pick_device, set_threads_for
+from secateurs.cli.loading import check_loader_options, default_folder, pick_device, set_threads_for
 from secateurs.cli.option_types import DIGITS_NETWORKS
 from secateurs.cli.printing import Tracker, logging_to
 from secateurs.cli.retrain_options import (

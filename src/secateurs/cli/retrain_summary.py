@@ -10,13 +10,8 @@ from secateurs._console import say
 from secateurs.checkpoint.compression import compressed_size
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.masks._sparsity import sparsity
-from secateurs.report.retrain_curves import plot_retrain
-from secateurs.report.retrain_outcomes import (
-    layer_table,
-    print_retrain_table,
-    retrain_table,
-    size_table,
-)
+from secateurs.report import markdown_table, plot_rows, print_table
+from secateurs.report.retrain_outcomes import layer_table, size_table
 from secateurs.report.text_table import show_tables
 from secateurs.results import RetrainRow, write_layer_rows
 from secateurs.results.durable import replace_files
@@ -83,12 +78,12 @@ def report(
     ]
     below = "".join(f"\n{table.title}\n\n{table.markdown()}\n" for table in tables)
     with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_retrain_table([rows], console))
+        stdout.table(lambda console: print_table(rows, console))
         stdout.table(lambda console: show_tables(console, tables))
-        replace_files({folder / "table.md": f"{retrain_table([rows])}{below}".encode()})
+        replace_files({folder / "table.md": f"{markdown_table(rows)}{below}".encode()})
         kept = kept_layers(model, read_weights(str(last / DENSE)), rows[-1], options)
         write_layer_rows(folder, kept)
-        plots = drawn(lambda: plot_retrain(rows, folder / "curves", title=title))
+        plots = drawn(lambda: plot_rows(rows, folder / "curves", title=title))
         names = ["results.csv", "results.jsonl", "table.md", *(plot.name for plot in plots)]
         say(f"wrote {', '.join(names)} to {folder}; {DENSE}, {BEST} and {MASKS} are in {last}")
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from secateurs._console import say
 from secateurs.cli.calibration_loading import divided, load_calibration
-from secateurs.cli.default_folder import default_folder
 from secateurs.cli.loading import (
     check_loader_options,
+    default_folder,
     leave_gradients,
     load_images,
     make_loader,
@@ -27,7 +27,7 @@ from secateurs.evaluation import propose_ratios, sensitivity
 from secateurs.provenance import weights_sha256
 from secateurs.repair import write_ratios
 from secateurs.repair.repaired_values import calibration_sha256
-from secateurs.report import plot_sensitivity, print_sensitivity_table
+from secateurs.report import plot_rows, print_table
 from secateurs.results import SensitivityRow
 from secateurs.zoo import LoadedData, LoadedModel
 
@@ -120,7 +120,7 @@ def _report(
     rows: list[SensitivityRow], folder: Path, allocating: Allocating, title: str | None
 ) -> None:
     with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_sensitivity_table(rows, console))
+        stdout.table(lambda console: print_table(rows, console))
         names = ["results.csv", "results.jsonl"]
         if allocating.allocate is not None:
             write_ratios(
@@ -129,5 +129,5 @@ def _report(
             names.append(RATIOS)
             if allocating.cost != "divergence":
                 say("these ratios were chosen with labels: score them on other images")
-        plots = drawn(lambda: plot_sensitivity(rows, folder / "sensitivity", title=title))
+        plots = drawn(lambda: plot_rows(rows, folder / "sensitivity", title=title))
         say(f"wrote {', '.join([*names, *(plot.name for plot in plots)])} to {folder}")

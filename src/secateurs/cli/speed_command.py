@@ -8,15 +8,14 @@ import torch
 
 from secateurs._console import say
 from secateurs._progress import progress_bar
-from secateurs.cli.default_folder import default_folder
-from secateurs.cli.loading import cores, pick_device
+from secateurs.cli.loading import cores, default_folder, pick_device
 from secateurs.cli.option_types import given
 from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import SpeedGrid, speed_sweep
 from secateurs.provenance import weights_sha256
-from secateurs.report import plot_speed, print_speed_table
+from secateurs.report import plot_rows, print_table
 from secateurs.results import Results, SpeedRow
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.zoo import LoadedModel, load_model
@@ -87,9 +86,9 @@ def _default_output(
 
 def _report(rows: list[SpeedRow], folder: Path, title: str | None, *, again: bool) -> None:
     with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_speed_table(rows, console))
+        stdout.table(lambda console: print_table(rows, console))
         if not again:
             say("these results were there already; --overwrite measures again")
-        plots = drawn(lambda: plot_speed(rows, folder / "speed", title=title))
+        plots = drawn(lambda: plot_rows(rows, folder / "speed", title=title))
         names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
         say(f"wrote {', '.join(names)} to {folder}")

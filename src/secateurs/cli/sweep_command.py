@@ -40,7 +40,8 @@ from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import targets_in
 from secateurs.repair import read_ratios
-from secateurs.report import plot_sweep, print_table
+from secateurs.report import plot_rows
+from secateurs.report.sweep_report import print_sweep
 from secateurs.results import Row, read_rows
 from secateurs.zoo import LoadedData, LoadedModel, check_data
 
@@ -150,7 +151,7 @@ def _report(
     rows: list[Row], folder: Path, title: str | None, stays: str, *, count: int, measured: bool
 ) -> None:
     with Stdout(written=True) as stdout:
-        stdout.table(lambda console: print_table(rows, console, note=stays))
+        stdout.table(lambda console: print_sweep(rows, console, note=stays))
         if not measured:
             say("these results were there already; --overwrite measures again")
         if rows[0].count < count:
@@ -158,7 +159,7 @@ def _report(
                 f"skipped {count - rows[0].count} of {counted(count, 'image')} that could not be "
                 "read"
             )
-        plots = drawn(lambda: plot_sweep(rows, folder / "sweep", title=title))
+        plots = drawn(lambda: plot_rows(rows, folder / "sweep", title=title))
         names = ["results.csv", "results.jsonl", *(plot.name for plot in plots)]
         say(f"wrote {', '.join(names)} to {folder}")
 

@@ -55,15 +55,7 @@ def run_transfer(
 
     The options are those of `secateurs.cli.commands.transfer`.
     """
-    protocol = usual_protocol(
-        asked.small,
-        batch_size=running.batch_size,
-        targeted=not attack.untargeted,
-        **{
-            name: getattr(attack, name)
-            for name in ("method", "eps", "alpha", "steps", "passes", "every")
-        },
-    )
+    protocol = usual_protocol(attack, running.batch_size, small=asked.small)
     variants = _variants(recipes, pruning, searching)
     check_seeds(attack.seeds)
     search = (

@@ -52,7 +52,7 @@ class Budget:
     rows: Rows[BudgetRow] = field(repr=False, compare=False)
 
     def plot(self, **options: Any) -> Any:
-        """Draw the drop of each network that was tried, see `secateurs.report.plot_budget`.
+        """Draw the drop of each network that was tried, see `secateurs.report.plot_rows`.
 
         Returns:
             A matplotlib figure.

@@ -10,15 +10,13 @@ from secateurs.report.figure import add_axes, made_figure, new_figure, style_axe
 from secateurs.report.grouping import shown_benchmarks
 from secateurs.report.labels import text_width
 from secateurs.report.page.page_parts import Table, TableCell, cell
-from secateurs.report.page.repair_section import STAGE_HEADS, stage_cells
-from secateurs.report.plot import Axis
-from secateurs.report.repair_plot import stages_figure
-from secateurs.report.repair_stages import RepairStage
-from secateurs.report.row_kinds import ROW_KINDS, rows_sections
+from secateurs.report.repair_stages import STAGE_HEADS, RepairStage, stage_cells, stages_figure
+from secateurs.report.row_kinds import kind_of, rows_sections
+from secateurs.report.sweep_report import Axis
 from secateurs.report.transfer_curves import curves_figure
 from secateurs.report.transfer_groups import Goal
 from secateurs.report.transfer_heatmap import heatmap_figure
-from secateurs.results import Record, Row
+from secateurs.results import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,9 +52,10 @@ def rows_figure(
     outcome: Goal | None = None,
 ) -> "Figure":
     """Draw rows, see `secateurs.results.Rows.plot`."""
-    draw_rows = ROW_KINDS.get(type(rows[0]) if rows else Row, ROW_KINDS[Row]).figure
+    draw_rows = kind_of(rows).figure
     if draw_rows is not None:
-        return made_figure(lambda: draw_rows(rows, title, x))
+        safe = [row.printable() for row in rows]
+        return made_figure(lambda: draw_rows(safe, title, x))
     if kind not in ("heatmap", "curves"):
         raise InvalidArgumentError(f'kind is {kind!r}; give "heatmap" or "curves"')
     found = shown_benchmarks(rows, "plot", outcome)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from secateurs._io.text import counted, printable
-from secateurs.errors import InvalidArgumentError
 from secateurs.report.names import ranking, short_names
 from secateurs.results import Record, Row
 
@@ -79,12 +78,7 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
 
     A row with p_prune = 0 is of the dense model, whatever its other settings: each series of that
     model starts with it. Of two rows of a series with one ratio, the later one counts.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
     """
-    if not rows:
-        raise InvalidArgumentError("there are no rows to show; run a sweep first")
     rows = [row.printable() for row in rows]
     dense = {_values(row, _OF_DENSE): row for row in reversed(rows) if row.p_prune == 0}
     pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())

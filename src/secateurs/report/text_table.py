@@ -1,7 +1,7 @@
 """Tables of text that fit the terminal, and the same in Markdown."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,11 @@ class TextTable:
     names: int = 1
     groups: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, str]], title: str = "", names: int = 1) -> "TextTable":
+        """A table of rows that have a cell under each head; there is at least one."""
+        return cls(list(rows[0]), [list(row.values()) for row in rows], title, names)
+
     def lines(self, width: int) -> list[str]:
         """The table without its title, in lines of at most ``width`` letters if words allow it."""
         columns = list(zip(self.heads, *self.rows, strict=True))
@@ -59,10 +64,16 @@ class TextTable:
             found += _beside(row, widths, self.names, space)
         return found
 
-    def markdown(self) -> str:
-        """The table in Markdown, without its title and the headings of groups."""
+    def markdown(self, note: str = "") -> str:
+        """The table in Markdown, without its title and the headings of groups.
+
+        Args:
+            note: What its numbers mean; it is written below as a sentence.
+        """
         kinds = ["---"] * self.names + ["---:"] * (len(self.heads) - self.names)
-        return markdown_lines([self.heads, kinds, *self.rows])
+        lines = [self.heads, kinds, *self.rows]
+        table = "\n".join(f"| {' | '.join(map(_escape, line))} |" for line in lines)
+        return f"{table}\n\n{note.removesuffix('.')}.\n" if note else table
 
     def _narrow(self, widths: list[int], columns: Sequence[Sequence[str]], width: int) -> bool:
         """Narrow the widest columns until all fit; False if they cannot."""
@@ -130,11 +141,6 @@ def show_tables(console: "Console | None", tables: Sequence[TextTable], *notes: 
             console.print(Text(safe), soft_wrap=True)  # as it is, also where a number is wider
     for note in filter(None, notes):
         console.print(Text(note, style="dim"))
-
-
-def markdown_lines(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a Markdown table."""
-    return "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
 
 
 def _escape(cell: str) -> str:

@@ -123,7 +123,7 @@ def _sweep_points(rows: Sequence[Row]) -> list[Point]:
                 for name in ("top1", "top1_low", "top1_high", "top5", "loss", "achieved")
             },
         )
-        for series in (split_series(rows) if rows else [])
+        for series in split_series(rows)
         for row in series.rows
     ]
 

@@ -16,46 +16,41 @@ if TYPE_CHECKING:
 
 _TITLES: dict[Goal, str] = {"targeted": "Targeted success", "untargeted": "Untargeted success"}
 _HEAD, _LABEL = 14, 24  # letters in a line of a column's head, and of a variant
+_VARIANTS = {
+    PLAIN: "plain: the surrogates as they are, not pruned",
+    "dwp": "dwp R P: the least important weights of the surrogates, a ratio R of all, are "
+    "candidates, and each is pruned with probability P, drawn anew during the attack",
+    "rapa": "rapa P: each parameter of the surrogates' normalisation and fully connected layers is "
+    "pruned with probability P, drawn anew during the attack",
+    "mup": "mup R: in each layer of the surrogates a ratio R of the weights is pruned, those that "
+    "matter least for the attacked images, chosen anew during the attack",
+    NOISE: "noise: each pixel changed by eps, up or down at random, without any network",
+}
+"""What the first word of a variant's name means."""
 
 
-def transfer_table_markdown(rows: Sequence[TransferRow]) -> str:
+def transfer_markdown(rows: Sequence[TransferRow]) -> str:
     """The success of a transfer benchmark in percent as Markdown tables.
 
     One table for targeted and one for untargeted success: a row for each group of surrogates and
     each variant, and if there are several groups one for each variant over all of them; a column
-    for each target, the mean over the hold-outs, its difference to "plain" and p. Rows of other
-    images or another protocol get tables of their own.
-
-    Args:
-        rows: The rows, in any order; several seeds are averaged.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
+    for each target, the mean over the hold-outs, its difference to "plain" and p. Several seeds are
+    averaged. Rows of other images or another protocol get tables of their own.
     """
     blocks: list[str] = []
     for benchmark in split_benchmarks(rows):
         for outcome in benchmark.outcomes:
             blocks.append(f"**{_title(benchmark, outcome)}**")
             blocks.append(_table(benchmark, outcome, markdown=True).markdown())
-        blocks.append(_sentence(_notes(benchmark)))
+        blocks.append(_sentence("; ".join(_notes(benchmark))))
     return "\n\n".join(blocks) + "\n"
 
 
-def print_transfer_table(rows: Sequence[TransferRow], console: "Console | None" = None) -> None:
-    """Print the success of a transfer benchmark in percent.
-
-    The tables of `transfer_table_markdown`, with the interval below each number.
-
-    Args:
-        rows: The rows, in any order; several seeds are averaged.
-        console: Where to print; a fresh rich console by default.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
-    """
+def print_transfer(rows: Sequence[TransferRow], console: "Console | None") -> None:
+    """Print the tables of `transfer_markdown`, with the interval below each number."""
     for benchmark in split_benchmarks(rows):
         tables = [_table(benchmark, outcome, markdown=False) for outcome in benchmark.outcomes]
-        show_tables(console, tables, _notes(benchmark))
+        show_tables(console, tables, *_notes(benchmark))
 
 
 def _title(benchmark: BenchmarkRows, outcome: Goal) -> str:
@@ -65,7 +60,18 @@ def _title(benchmark: BenchmarkRows, outcome: Goal) -> str:
     return f"{_TITLES[outcome]} in percent{by}{f' ({part})' if part else ''}"
 
 
-def _notes(benchmark: BenchmarkRows) -> str:
+def _notes(benchmark: BenchmarkRows) -> list[str]:
+    """What was measured and how, and a line for each name in the table that needs one."""
+    measurement, mean = _measurement(benchmark), _has_mean(benchmark)
+    notes = [measurement]
+    if "hold-outs" in f"{measurement} {benchmark.measured * mean}":
+        in_column = ", in the column their mean" * mean
+        notes.append(f"hold-outs: networks that the attack did not use{in_column}")
+    shown = {line.variant.partition(" ")[0] for line in benchmark.lines}
+    return notes + [text for name, text in _VARIANTS.items() if name in shown]
+
+
+def _measurement(benchmark: BenchmarkRows) -> str:
     lines = benchmark.lines
     parts = [describe_benchmark(benchmark), "95% intervals over images, seeds averaged in an image"]
     if any(row.role == WHITE for row in benchmark.rows):

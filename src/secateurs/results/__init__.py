@@ -8,31 +8,20 @@ from secateurs.results.folder import Results
 from secateurs.results.interval import wilson_interval
 from secateurs.results.layer_row import LayerRow, read_layer_rows, write_layer_rows
 from secateurs.results.record import Record
-from secateurs.results.repair_row import REPAIR_COLUMNS, RepairRow
-from secateurs.results.retrain_row import RETRAIN_COLUMNS, RetrainRow
-from secateurs.results.row import COLUMNS, Row
+from secateurs.results.repair_row import RepairRow
+from secateurs.results.retrain_row import RetrainRow
+from secateurs.results.row import Row
 from secateurs.results.row_reader import (
     kind_of_rows,
     read_any_rows,
-    read_budget_rows,
-    read_repair_rows,
-    read_retrain_rows,
     read_rows,
-    read_sensitivity_rows,
-    read_speed_rows,
-    read_transfer_rows,
 )
 from secateurs.results.rows import Rows
 from secateurs.results.sensitivity_row import SensitivityRow
-from secateurs.results.speed_row import SPEED_COLUMNS, SpeedRow
-from secateurs.results.transfer_row import TRANSFER_COLUMNS, TransferRow, digest_of, hit_columns
+from secateurs.results.speed_row import SpeedRow
+from secateurs.results.transfer_row import TransferRow, digest_of, hit_columns
 
 __all__ = [
-    "COLUMNS",
-    "REPAIR_COLUMNS",
-    "RETRAIN_COLUMNS",
-    "SPEED_COLUMNS",
-    "TRANSFER_COLUMNS",
     "BudgetRow",
     "LayerRow",
     "Record",
@@ -48,14 +37,8 @@ __all__ = [
     "hit_columns",
     "kind_of_rows",
     "read_any_rows",
-    "read_budget_rows",
     "read_layer_rows",
-    "read_repair_rows",
-    "read_retrain_rows",
     "read_rows",
-    "read_sensitivity_rows",
-    "read_speed_rows",
-    "read_transfer_rows",
     "wilson_interval",
     "write_layer_rows",
 ]

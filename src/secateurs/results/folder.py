@@ -17,7 +17,7 @@ from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.layer_row import LAYERS
 from secateurs.results.progress_files import PROGRESS, ProgressFiles, is_of_another_rank
 from secateurs.results.row import Row
-from secateurs.results.run_command import COMMAND, EARLIER, command_text
+from secateurs.results.run_command import COMMAND, command_text
 
 JSONL = "results.jsonl"
 CSV = "results.csv"
@@ -193,7 +193,7 @@ class Results(ProgressFiles, Generic[R]):
 
     def _clear(self) -> None:
         # The configuration last: rows must never be without theirs.
-        left = (COMMAND, EARLIER, LAYERS, OUTCOMES, CSV, JSONL, CONFIG)
+        left = (COMMAND, LAYERS, OUTCOMES, CSV, JSONL, CONFIG)
         for name in (*self._progress_names(), *left):
             self._remove(name)
 

@@ -96,7 +96,3 @@ class RepairRow(Record):
     def _check(self) -> None:
         check_accuracy(self.top1, self.correct, self.count)
         check_part("kept", self.kept, self.prunable)
-
-
-REPAIR_COLUMNS: tuple[str, ...] = RepairRow.columns()
-"""Names of the columns, in order."""

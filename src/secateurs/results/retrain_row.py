@@ -103,7 +103,3 @@ class RetrainRow(Record):
             )
         check_accuracy(self.top1, self.correct, self.count)
         check_part("kept", self.kept, self.prunable)
-
-
-RETRAIN_COLUMNS: tuple[str, ...] = RetrainRow.columns()
-"""Names of the columns, in order."""

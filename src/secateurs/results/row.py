@@ -114,6 +114,3 @@ class Row(Record):
 
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
-
-COLUMNS: tuple[str, ...] = Row.columns()
-"""Names of the columns, in order."""

@@ -1,8 +1,8 @@
-"""Read the rows of a folder or file, of the kind that was asked for."""
+"""Read the rows of a folder or file, of the kind that was asked for or of any."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.results.budget_row import BudgetRow
@@ -18,22 +18,22 @@ from secateurs.results.sensitivity_row import SensitivityRow
 from secateurs.results.speed_row import SpeedRow
 from secateurs.results.transfer_row import TransferRow
 
-_READERS: dict[type[Record], str] = {
-    Row: "read_rows",
-    TransferRow: "read_transfer_rows",
-    RetrainRow: "read_retrain_rows",
-    RepairRow: "read_repair_rows",
-    SpeedRow: "read_speed_rows",
-    SensitivityRow: "read_sensitivity_rows",
-    BudgetRow: "read_budget_rows",
-}
+KINDS: tuple[type[Record], ...] = (
+    *(TransferRow, RetrainRow, RepairRow, SpeedRow, SensitivityRow, BudgetRow, Row),
+)
+"""The kinds of rows that commands write."""
 
 
-def read_rows(path: str | os.PathLike[str]) -> Rows[Row]:
-    """Read the results of a sweep; nothing is written.
+@overload
+def read_rows(path: str | os.PathLike[str]) -> Rows[Row]: ...
+@overload
+def read_rows(path: str | os.PathLike[str], kind: type[R]) -> Rows[R]: ...
+def read_rows(path: str | os.PathLike[str], kind: type[Any] = Row) -> Rows[Any]:
+    """Read the results of one command; nothing is written.
 
     Args:
         path: An output folder, a .jsonl file or a .csv file.
+        kind: The kind of rows, such as `TransferRow`; by default those of a sweep.
 
     Returns:
         The rows, in the order in which they were added; none from the folder of a run that has
@@ -43,37 +43,15 @@ def read_rows(path: str | os.PathLike[str]) -> Rows[Row]:
         InvalidArgumentError: There are no results at `path`, or they are of another command.
         FailureError: A line is broken, or was not written by this version.
     """
-    return _read(Path(path), Row)
-
-
-def read_transfer_rows(path: str | os.PathLike[str]) -> Rows[TransferRow]:
-    """Read the results of a transfer benchmark; otherwise as `read_rows`."""
-    return _read(Path(path), TransferRow)
-
-
-def read_retrain_rows(path: str | os.PathLike[str]) -> Rows[RetrainRow]:
-    """Read the results of a retraining; otherwise as `read_rows`."""
-    return _read(Path(path), RetrainRow)
-
-
-def read_repair_rows(path: str | os.PathLike[str]) -> Rows[RepairRow]:
-    """Read the results of a repair; otherwise as `read_rows`."""
-    return _read(Path(path), RepairRow)
-
-
-def read_speed_rows(path: str | os.PathLike[str]) -> Rows[SpeedRow]:
-    """Read the results of ``secateurs speed``; otherwise as `read_rows`."""
-    return _read(Path(path), SpeedRow)
-
-
-def read_sensitivity_rows(path: str | os.PathLike[str]) -> Rows[SensitivityRow]:
-    """Read the results of a sensitivity run; otherwise as `read_rows`."""
-    return _read(Path(path), SensitivityRow)
-
-
-def read_budget_rows(path: str | os.PathLike[str]) -> Rows[BudgetRow]:
-    """Read the networks that a budget tried; otherwise as `read_rows`."""
-    return _read(Path(path), BudgetRow)
+    path = Path(path)
+    rows = _load(path)
+    for other in KINDS:
+        if rows and other is not kind and _holds(other, rows[0]) and not _holds(kind, rows[0]):
+            raise InvalidArgumentError(
+                f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
+                f" secateurs report, or read_rows(path, {other.__name__})"
+            )
+    return Rows(to_rows(kind, rows, path / JSONL if path.is_dir() else path))
 
 
 def read_any_rows(path: str | os.PathLike[str]) -> Rows[Any]:
@@ -90,7 +68,7 @@ def read_any_rows(path: str | os.PathLike[str]) -> Rows[Any]:
         FailureError: A line is broken, or was not written by this version.
     """
     kind = kind_of_rows(path)
-    return Rows() if kind is None else _read(Path(path), kind)
+    return Rows() if kind is None else read_rows(path, kind)
 
 
 def kind_of_rows(path: str | os.PathLike[str]) -> type[Record] | None:
@@ -103,18 +81,7 @@ def kind_of_rows(path: str | os.PathLike[str]) -> type[Record] | None:
     values = _load(Path(path))
     if not values:
         return None
-    return next((kind for kind in _READERS if kind is not Row and _holds(kind, values[0])), Row)
-
-
-def _read(path: Path, kind: type[R]) -> Rows[R]:
-    rows = _load(path)
-    for other, reader in _READERS.items():
-        if rows and other is not kind and _holds(other, rows[0]) and not _holds(kind, rows[0]):
-            raise InvalidArgumentError(
-                f"{path} holds rows of a {other.KIND}, not of a {kind.KIND}; read them with"
-                f" secateurs report, or {reader}"
-            )
-    return Rows(to_rows(kind, rows, path / JSONL if path.is_dir() else path))
+    return next((kind for kind in KINDS if _holds(kind, values[0])), Row)
 
 
 def _holds(kind: type[Record], values: dict[str, Any]) -> bool:

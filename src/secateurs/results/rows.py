@@ -28,8 +28,8 @@ class Rows(list[R]):
 
         Args:
             **options: ``title``; of sweeps ``x``; of transfers ``outcome``, and ``kind``, which is
-                "heatmap" or "curves". As of `secateurs.report.plot_sweep`, `plot_retrain`,
-                `plot_transfer_heatmap` and `plot_transfer_curves`.
+                "heatmap" or "curves". As of `secateurs.report.plot_rows`, `plot_transfer_heatmap`
+                and `plot_transfer_curves`.
 
         Returns:
             A matplotlib figure.

@@ -8,12 +8,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secateurs._io.json_objects import as_list, as_text, member, parse_object
+from secateurs._io.json_objects import BrokenJSONError, as_list, as_text, member, parse_object
 from secateurs._io.regular_files import read_if_there
 from secateurs.errors import InvalidArgumentError
 
 COMMAND = "command.json"
-EARLIER = "command.txt"  # earlier versions wrote the command as a shell reads it
 
 
 @dataclass(frozen=True)
@@ -70,16 +69,11 @@ def read_command(folder: Path) -> RunCommand | None:
     """
     path = folder / COMMAND
     content = read_if_there(path)
+    if content is None:
+        return None
     try:
-        if content is not None:
-            found = parse_object(content)
-            options = as_list(member(found, "options"))
-            return RunCommand(as_text(member(found, "command")), list(map(as_text, options)))
-        path = folder / EARLIER
-        content = read_if_there(path)
-        if content is None:
-            return None
-        _, name, *options = shlex.split(content.decode(errors="surrogateescape"))
-        return RunCommand(name, options)
-    except ValueError as error:  # also what is wrong with the JSON
+        found = parse_object(content)
+        options = as_list(member(found, "options"))
+        return RunCommand(as_text(member(found, "command")), list(map(as_text, options)))
+    except BrokenJSONError as error:
         raise InvalidArgumentError(f"{path} holds no options of a run ({error})") from error

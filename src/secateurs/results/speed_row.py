@@ -100,7 +100,3 @@ def break_even(rows: Sequence[SpeedRow]) -> float | None:
             break
         found = row.achieved
     return found
-
-
-SPEED_COLUMNS: tuple[str, ...] = SpeedRow.columns()
-"""Names of the columns, in order."""

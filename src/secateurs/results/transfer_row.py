@@ -1,7 +1,7 @@
 """The row of a transfer benchmark: one attack's success on one network at one step."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,16 +133,6 @@ class TransferRow(Record):
     device: str
     versions: str
 
-    @classmethod
-    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row or configuration of an earlier version, which called the prune type "mode"."""
-        found = {_RENAMED.get(name, name): value for name, value in values.items()}
-        if isinstance(found.get("variant"), str):
-            found["variant"] = _renamed_variant(found["variant"])
-        if isinstance(found.get("variants"), list):  # of a configuration
-            found["variants"] = [_renamed_variant(each) for each in found["variants"]]
-        return found
-
     def _check(self) -> None:
         for name, measured in (("targeted", self.targeted_attack), ("untargeted", True)):
             hits: str = getattr(self, f"{name}_hits")
@@ -157,17 +147,6 @@ class TransferRow(Record):
                     f"column {name} of a result row holds {quoted(percent)}, but the hits give "
                     f"{expected}"
                 )
-
-
-_RENAMED = {"mode": "prune_type"}
-
-
-def _renamed_variant(name: Any) -> Any:
-    return name.replace(" mode=", " prune_type=") if isinstance(name, str) else name
-
-
-TRANSFER_COLUMNS: tuple[str, ...] = TransferRow.columns()
-"""Names of the columns, in order."""
 
 
 def hit_columns(

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateurs._io.text import counted
-from secateurs.report.budget_plot import highest_shown
-from secateurs.report.budget_table import (
+from secateurs.report.budget_report import (
     chosen_row,
     describe_budget,
     headline_of,
+    highest_shown,
     passes_over_images,
     points_text,
     undecided_row,
@@ -27,7 +27,6 @@ _HOVER = (
 
 def budget_section(rows: Sequence[BudgetRow]) -> Section:
     """The claim, the chart and the table of one run."""
-    rows = [row.printable() for row in rows]
     first = rows[0]
     looks = "One network was" if len(rows) == 1 else f"{len(rows)} networks were"
     repair = f", repaired by {first.repair.replace(';', ' and ')}" if first.repair else ""
@@ -146,23 +145,21 @@ def _trace(
 
 
 def _table(rows: Sequence[BudgetRow]) -> Table:
-    heads = ["asked %", "images", "lost", "won", "drop", "limit", "outcome", "images needed"]
     cells = [
-        [
-            cell(_percentage(row)),
-            cell(row.count, "{:,}"),
-            cell(row.lost, "{:,}"),
-            cell(row.won, "{:,}"),
-            cell(row.drop, "{:.2f}"),
-            cell(row.drop_high, "{:.2f}"),
-            cell("passed" if row.passed else "failed"),
-            cell(row.needed, "{:,}"),
-        ]
+        {
+            "asked %": cell(_percentage(row)),
+            "images": cell(row.count, "{:,}"),
+            "lost": cell(row.lost, "{:,}"),
+            "won": cell(row.won, "{:,}"),
+            "drop": cell(row.drop, "{:.2f}"),
+            "limit": cell(row.drop_high, "{:.2f}"),
+            "outcome": cell("passed" if row.passed else "failed"),
+            "images needed": cell(row.needed, "{:,}"),
+        }
         for row in rows
     ]
-    return Table(
+    return Table.of(
         "Each network that was tried",
-        heads,
         cells,
         "Drop and limit in points. A network with fewer images was given up: it could not pass any "
         "more. Images needed: about how many would show that the drop is allowed, if all flip as "

@@ -123,8 +123,7 @@ def band(
     high: Sequence[float],
     colour: str,
     *,
-    meta: Mapping[str, int] | None = None,
-    **options: Any,
+    meta: Mapping[str, int],
 ) -> dict[str, Any]:
     """The shade between the low and the high ends of a curve's intervals."""
     return {
@@ -136,8 +135,7 @@ def band(
         "fillcolor": f"{colour}26",  # the last two digits are the opacity
         "line": {"width": 0, "color": colour},
         "hoverinfo": "skip",
-        "meta": dict(meta or {}),
-        **options,
+        "meta": dict(meta),
     }
 
 
@@ -153,7 +151,6 @@ def heatmap(
     scale: str = "share",
     hover_data: Sequence[Sequence[Any]] = (),
     meta: Mapping[str, int] | None = None,
-    **options: Any,
 ) -> dict[str, Any]:
     """A heat map with a number in each cell; cells without a value are left out.
 
@@ -168,7 +165,6 @@ def heatmap(
         scale: "share" (from pale to dark), "difference" (two colours), or "absent" (grey).
         hover_data: For each cell, what ``hover`` calls customdata.
         meta: Its toggle and view.
-        options: Anything else that Plotly takes.
     """
     colours = {
         "share": [[0, LOW], [1, HIGH]],
@@ -193,5 +189,4 @@ def heatmap(
         "hovertemplate": hover,
         "hoverongaps": False,
         "meta": dict(meta or {}),
-        **options,
     }

@@ -16,8 +16,8 @@ from secateurs.report.page.colours import DARK
 from secateurs.report.page.layer_charts import layer_charts, layer_tables
 from secateurs.report.page.page_parts import Chart, Section
 from secateurs.report.page.run_files import Run, read_run
-from secateurs.report.plot import Axis
 from secateurs.report.row_kinds import ROW_KINDS, rows_sections
+from secateurs.report.sweep_report import Axis
 
 SUFFIX = ".html"
 
@@ -40,7 +40,7 @@ def write_page(
             without a finished row are left out.
         path: The page; its folder is made.
         title: Heading of the page.
-        x: The horizontal axis of sweeps, as of `secateurs.report.plot_sweep`.
+        x: The horizontal axis of sweeps, as of `secateurs.report.plot_rows`.
 
     Returns:
         The path of the page.

@@ -37,19 +37,18 @@ def layer_tables(rows: Sequence[LayerRow]) -> list[Table]:
         return []
     settings = _settings(rows)
     cells = [
-        [
-            cell(name),
-            cell(round(100 * row.p_prune, 6)),
-            cell(row.layer),
-            cell(row.total, "{:,}"),
-            cell(row.kept, "{:,}"),
-            cell(100 * row.ratio, "{:.2f}"),
-        ]
+        {
+            "setting": cell(name),
+            "asked %": cell(round(100 * row.p_prune, 6)),
+            "layer": cell(row.layer),
+            "weights": cell(row.total, "{:,}"),
+            "kept": cell(row.kept, "{:,}"),
+            "kept %": cell(100 * row.ratio, "{:.2f}"),
+        }
         for name, own in settings.items()
         for row in own
     ]
-    heads = ["setting", "asked %", "layer", "weights", "kept", "kept %"]
-    table = Table("Weights kept in each layer", heads, cells)
+    table = Table.of("Weights kept in each layer", cells)
     return [table if len(settings) > 1 else table.without(["setting"])]
 
 

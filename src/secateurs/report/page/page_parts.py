@@ -1,6 +1,6 @@
 """What a page is made of: sections with facts, charts and tables, before they are HTML."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +79,11 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
     note: str = ""
+
+    @classmethod
+    def of(cls, caption: str, rows: Sequence[Mapping[str, TableCell]], note: str = "") -> "Table":
+        """A table of rows that have a cell under each head; there is at least one."""
+        return cls(caption, list(rows[0]), [list(row.values()) for row in rows], note)
 
     def is_number(self, column: int) -> bool:
         """Whether a column holds numbers."""

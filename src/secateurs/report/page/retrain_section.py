@@ -9,9 +9,13 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.report.number_text import interval_text, rounded_percent
 from secateurs.report.page.colours import DENSE, line_colour
 from secateurs.report.page.figures import axis, band, curve, plotly_figure
-from secateurs.report.page.page_parts import Chart, Fact, Section, Table, TableCell, Toggle, cell
-from secateurs.report.retrain_curves import describe_retrain
-from secateurs.report.retrain_outcomes import RetrainOutcome, outcome_of, with_deviation
+from secateurs.report.page.page_parts import Chart, Fact, Section, Table, Toggle, cell
+from secateurs.report.retrain_outcomes import (
+    RetrainOutcome,
+    describe_retrain,
+    outcome_of,
+    with_deviation,
+)
 from secateurs.results import RetrainRow, wilson_interval
 
 _HOVER = (
@@ -25,7 +29,6 @@ _PRUNED_HOVER = (
 
 def retrain_section(rows: Sequence[RetrainRow]) -> Section:
     """The headline, the curves and the table of one run; its rows may be of several seeds."""
-    rows = [row.printable() for row in rows]
     first = next((row for row in rows if row.phase == "retrain"), rows[0])
     outcome = _outcome(rows)
     epochs = [row for row in rows if row.split == "validation"]
@@ -142,21 +145,19 @@ def _traces(
 
 
 def _table(rows: Sequence[RetrainRow]) -> Table:
-    heads = ["seed", "phase", "epoch", "images", "top-1 %", "loss", "training loss"]
-    heads += ["pruned %", "kept", "seconds"]
-    cells: list[list[TableCell]] = [
-        [
-            cell(row.seed),
-            cell(row.phase),
-            cell(row.epoch),
-            cell(f"{row.count:,} ({row.split})"),
-            cell(row.top1, "{:.2f}"),
-            cell(row.loss, "{:.3f}"),
-            cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
-            cell(100 * row.achieved, "{:.2f}"),
-            cell(row.kept, "{:,}"),
-            cell(row.duration, "{:.1f}"),
-        ]
+    cells = [
+        {
+            "seed": cell(row.seed),
+            "phase": cell(row.phase),
+            "epoch": cell(row.epoch),
+            "images": cell(f"{row.count:,} ({row.split})"),
+            "top-1 %": cell(row.top1, "{:.2f}"),
+            "loss": cell(row.loss, "{:.3f}"),
+            "training loss": cell(row.train_loss if row.split == "validation" else None, "{:.3f}"),
+            "pruned %": cell(100 * row.achieved, "{:.2f}"),
+            "kept": cell(row.kept, "{:,}"),
+            "seconds": cell(row.duration, "{:.1f}"),
+        }
         for row in rows
     ]
-    return Table("Every epoch, and the scores on test images", heads, cells)
+    return Table.of("Every epoch, and the scores on test images", cells)

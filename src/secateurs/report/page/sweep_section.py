@@ -16,8 +16,8 @@ from secateurs.report.page.page_parts import (
     cell,
     interval_cell,
 )
-from secateurs.report.plot import AXES, Axis
 from secateurs.report.series import Series, describe, split_series
+from secateurs.report.sweep_report import AXES, Axis
 from secateurs.results import Row
 
 _POINT = 1.0
@@ -33,11 +33,7 @@ _HOVER = (
 
 
 def sweep_section(rows: Sequence[Row], x: Axis = "achieved") -> Section:
-    """The headline, the curves and the table of sweeps; ``x`` is the horizontal axis.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
-    """
+    """The headline, the curves and the table of sweeps; ``x`` is the horizontal axis."""
     every = split_series(rows)
     return Section(
         title="Accuracy after pruning",
@@ -182,46 +178,39 @@ def _hover_data(row: Row, series: Series) -> list[str]:
 
 def _table(every: Sequence[Series]) -> Table:
     named = ("granularity", "scope", "score")
-    heads = ["model", *named, "setting", "asked %", "pruned %", "top-1 %"]
-    heads += ["95% interval", "std", "change", "top-5 %", "loss", "images/s"]
-    rows: list[list[TableCell]] = []
+    rows: list[dict[str, TableCell]] = []
     for series in every:
         setting = [text for name, text in series.method.items() if name not in named]
         for row in series.rows:
             own = row.p_prune > 0
             change = row.top1 - series.dense.top1 if series.dense and own else None
             rows.append(
-                [
-                    cell(series.dense_label),
-                    *(cell(getattr(row, name) if own else "") for name in named),
-                    cell(", ".join(setting) if own else ""),
-                    cell(round(100 * row.p_prune, 6)),
-                    cell(100 * row.achieved, "{:.1f}"),
-                    TableCell(accuracy(row), row.top1),
-                    interval_cell(row.top1_low, row.top1_high),
-                    cell(row.top1_std, "{:.2f}"),
-                    cell(change, "{:+.1f}"),
-                    cell(row.top5, "{:.1f}"),
-                    cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
-                    cell(row.infer_samples_per_sec, "{:,.0f}"),
-                ]
+                {
+                    "model": cell(series.dense_label),
+                    **{name: cell(getattr(row, name) if own else "") for name in named},
+                    "setting": cell(", ".join(setting) if own else ""),
+                    "asked %": cell(round(100 * row.p_prune, 6)),
+                    "pruned %": cell(100 * row.achieved, "{:.1f}"),
+                    "top-1 %": TableCell(accuracy(row), row.top1),
+                    "95% interval": interval_cell(row.top1_low, row.top1_high),
+                    "std": cell(row.top1_std, "{:.2f}"),
+                    "change": cell(change, "{:+.1f}"),
+                    "top-5 %": cell(row.top5, "{:.1f}"),
+                    "loss": cell(row.loss, "{:.3f}" if row.loss < 1000 else "{:.2g}"),
+                    "images/s": cell(row.infer_samples_per_sec, "{:,.0f}"),
+                }
             )
-    table = Table(
+    table = Table.of(
         "Every measured setting",
-        heads,
-        _without_repeats(rows),
+        # each once: the dense network starts every series, but is one result
+        list({tuple(row.values()): row for row in rows}.values()),
         "Change: points of top-1 to the dense network. Images a second while it was measured.",
     )
     varying = {name for series in every for name in series.method}
     used = {
         "model": any(series.dense_names for series in every),
         **{name: name in varying for name in named},
-        "setting": any(row[4].text for row in rows),
+        "setting": any(row["setting"].text for row in rows),
         "std": any(row.draws > 1 for series in every for row in series.rows),
     }
     return table.without([head for head, is_used in used.items() if not is_used])
-
-
-def _without_repeats(rows: Sequence[list[TableCell]]) -> list[list[TableCell]]:
-    """The rows, each once: the dense network starts every series, but is one result."""
-    return list({tuple(row): row for row in rows}.values())

@@ -18,8 +18,8 @@ from secateurs.report.page.page_parts import (
     cell,
     interval_cell,
 )
+from secateurs.report.transfer_curves import curve_panels
 from secateurs.report.transfer_groups import NOISE, PLAIN, WHITE, BenchmarkRows, Goal
-from secateurs.report.transfer_panels import curve_panels
 from secateurs.results import TransferRow
 from secateurs.results.compare import Comparison, Estimate
 
@@ -32,11 +32,7 @@ _MORE_HOVER = "on %{x}<br>from %{y}<br><b>%{z:+.1f}</b> points to plain<extra></
 
 
 def transfer_sections(rows: Sequence[TransferRow]) -> list[Section]:
-    """A section for each protocol and each set of images; those that chose settings come last.
-
-    Raises:
-        InvalidArgumentError: There are no rows.
-    """
+    """A section for each protocol and each set of images; those that chose settings come last."""
     every = split_benchmarks(rows)
     searches = [one for one in every if one.rows[0].search_part == "search"]
     return [_section(one) for one in (*(one for one in every if one not in searches), *searches)]

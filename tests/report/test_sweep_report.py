@@ -8,6 +8,7 @@ from result_rows import make_row
 from secateurs.errors import InvalidArgumentError
 from secateurs.report import markdown_table, print_table
 from secateurs.report.number_text import percent
+from secateurs.report.sweep_report import print_sweep
 from secateurs.results import Row
 
 GRID = [
@@ -117,7 +118,7 @@ def test_a_note_is_below_the_table() -> None:
     low = [make_row(0.5, 80, targets=5_000, param_count=0.1)]
     for rows in (low, [*GRID, *low]):
         text = io.StringIO()
-        print_table(rows, Console(file=text, width=80), note="95% of the weights stay: lstm")
+        print_sweep(rows, Console(file=text, width=80), note="95% of the weights stay: lstm")
         assert text.getvalue().splitlines()[-1] == "95% of the weights stay: lstm"
         assert "compete" not in text.getvalue()  # once is enough
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs.report.spread import spread
+from secateurs.report.labels import spread
 
 NUMBERS = st.floats(-1e3, 1e3, allow_nan=False)
 POSITIONS = st.lists(NUMBERS | st.sampled_from([0.0, 10.0]), max_size=12)
