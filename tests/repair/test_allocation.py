@@ -37,6 +37,12 @@ def test_global_without_a_floor_is_select() -> None:
     assert allocate(network(), 0.6) == sc.select(network(), 0.6)
 
 
+def test_a_floor_is_a_share_in_decimal_numbers() -> None:  # 0.07 * 100 is more than 7
+    model = nn.Linear(10, 10, bias=False)
+    chosen = allocate(model, 0.93, "uniform", keep_at_least=0.07).chosen
+    assert int(chosen["weight"].sum()) == 93
+
+
 def test_the_smallest_of_each_layer_go() -> None:
     model = network()
     for target in sc.find_targets(model):

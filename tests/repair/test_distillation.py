@@ -7,7 +7,7 @@ from torch import nn
 
 import secateurs as sc
 from helpers import assert_same, snapshot
-from repair.repair_cases import images, pruned_network
+from repair.repair_cases import images, network, pruned_network
 from secateurs import InvalidArgumentError
 
 STEPS = ["batchnorm", "distill"]
@@ -55,6 +55,21 @@ def test_the_file_of_another_distillation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match=r"state-2\.pt belongs to another repair"):
         distilled(model, state=state, learning_rate=0.1)
     assert_same(snapshot(model), before)
+
+
+def test_what_it_learns_from_is_the_dense_network_until_the_end() -> None:
+    found = []
+    for dense in (None, network()):
+        model = pruned_network(0.7)
+        sc.repair(model, images(), ["distill"], iterations=30, learning_rate=0.01, dense=dense)
+        found.append(model.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_float16_which_adam_cannot_train_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^'distill' .* float16, .*call model\.float"):
+        sc.repair(pruned_network().half(), images(), ["distill"])
 
 
 def test_tightened_masks_end_where_they_were() -> None:

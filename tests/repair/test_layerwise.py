@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 
 import secateurs as sc
+from helpers import assert_same
 from repair.repair_cases import images, network, pruned_network
+from secateurs import RepairWarning
 from secateurs.repair import RepairOptions
+from secateurs.repair.divergence import divergence
 
 
 def solved_by_hand(rows: Tensor, wanted: Tensor, start: Tensor, keep: Tensor) -> Tensor:
@@ -105,30 +108,129 @@ def test_at_large_layers_the_first_images_stand_for_all() -> None:
 
 
 class Padding(nn.Module):
-    """A convolution that pads on its own, and may change afterwards what it padded."""
+    """A convolution that pads on its own, and may change afterwards what it padded, or the copy."""
 
-    def __init__(self, changes: bool) -> None:
+    def __init__(self, changes: str) -> None:
         super().__init__()
         self.changes, self.inner = changes, nn.Conv2d(8, 4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         padded = nn.functional.pad(x, (1, 1, 1, 1))
-        if self.changes:
+        if self.changes == "source":
             x.zero_()
+        if self.changes == "copy":
+            padded.relu_()
         return self.inner(padded)
 
 
-@pytest.mark.parametrize("changes", [False, True])
-def test_padding_by_a_network_of_its_own_makes_no_difference(changes: bool) -> None:
+@pytest.mark.parametrize("changes", ["", "source", "copy"])
+def test_padding_by_a_network_of_its_own_makes_no_difference(changes: str) -> None:
     torch.manual_seed(0)
-    own = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), Padding(changes)).eval()
-    usual = nn.Sequential(*copy.deepcopy(own[:2]), nn.Conv2d(8, 4, 3, padding=1)).eval()
-    usual[2].load_state_dict(own[2].inner.state_dict())
+    first = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+    own = nn.Sequential(*first, Padding(changes), nn.Conv2d(4, 2, 1)).eval()
+    between = nn.ReLU() if changes == "copy" else nn.Identity()
+    usual = copy.deepcopy(own).eval()
+    usual[2] = nn.Sequential(between, nn.Conv2d(8, 4, 3, padding=1))
+    usual[2][1].load_state_dict(own[2].inner.state_dict())
     found = []
     for model in (own, usual):
         sc.repair(sc.global_prune(model, 0.5), images(), ["batchnorm", "reconstruct"])
         found.append(list(model.state_dict().values()))
     assert all(map(torch.equal, *found))
+
+
+class Between(nn.Module):
+    """A convolution and a BatchNorm with something between them that may work in place."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.between = between
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.between(self.convolution(x))).mean((2, 3))
+
+
+def test_a_batch_norm_that_gets_what_was_changed_in_place_does_not_follow_the_layer() -> None:
+    found = []
+    for between in (torch.relu, torch.relu_):
+        torch.manual_seed(0)
+        model = Between(between)
+        model(images(64, seed=2))
+        sc.global_prune(model.eval(), 0.5)
+        sc.repair(model, images(), ["batchnorm", "reconstruct"])
+        found.append(model.state_dict())
+    assert_same(*found)
+
+
+class Fused(nn.Module):
+    """Two linear layers that are computed as one, from a list of their weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = torch.cat([self.one.bias, self.two.bias])
+        x = nn.functional.linear(x, torch.cat((self.one.weight, self.two.weight)), bias)
+        return self.last(x.relu())
+
+
+class Tied(nn.Module):
+    """An embedding whose weight is that of the last layer, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(6, 4)
+        self.middle, self.last = nn.Linear(4, 4), nn.Linear(4, 6, bias=False)
+        self.last.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.middle(self.embedding(x)).relu())
+
+
+@pytest.mark.parametrize(
+    ("build", "inputs", "left"),
+    [
+        (Fused, torch.randn(40, 6), ("one.weight", "two.weight")),
+        (Tied, torch.arange(240).reshape(40, 6) % 6, ("embedding.weight",)),
+    ],
+)
+def test_weights_that_are_not_used_by_one_layer_alone_are_left(
+    build: Callable[[], nn.Module], inputs: Tensor, left: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    model = build()
+    wanted = model(inputs)
+    sc.global_prune(model, 0.5, layers="all", exclude="*.bias")
+    before = {name: model.get_parameter(name).clone() for name in left}
+    with pytest.warns(RepairWarning, match=f"^{left[0]}.* cannot be solved layer by layer"):
+        (done,) = sc.repair(model, inputs, ["reconstruct"])
+    assert done.left == left
+    assert all(torch.equal(model.get_parameter(name), before[name]) for name in left)
+    # So the dense network was that of the originals, also where these were in a list.
+    assert done.loss[1] == pytest.approx(divergence(model(inputs), wanted))
+
+
+class Early(nn.Module):
+    """Leaves out its last layer where the inputs are large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.first(x)
+        return found if x.max() > 10 else self.last(found.relu())
+
+
+@pytest.mark.parametrize("large", [8, -1])
+def test_images_that_leave_out_a_layer_are_an_error(large: int) -> None:
+    torch.manual_seed(0)
+    model, inputs = sc.global_prune(Early(), 0.5), torch.randn(24, 4)
+    inputs[large] = 20.0
+    with pytest.raises(sc.FailureError, match=r"one order \(at last\.weight\)"):
+        sc.repair(model, inputs, ["reconstruct"])
 
 
 def test_the_same_every_time() -> None:

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -180,8 +181,45 @@ def test_a_scripted_part_stays_as_it_is() -> None:
 
 
 def test_few_images() -> None:
-    with pytest.warns(RepairWarning, match=r"^7\.weight has 24 inputs, .* 5 values"):
+    with pytest.warns(RepairWarning, match=r"^7\.weight has 24 inputs, .* 5 values") as caught:
         sc.repair(pruned_network(), images(5), ["reconstruct"])
+    assert caught[0].filename == __file__
+
+
+def test_inference_mode_makes_no_difference() -> None:
+    model = pruned_network()
+    with torch.inference_mode():
+        repaired(model)
+    assert_same(snapshot(model), snapshot(repaired(pruned_network())))
+
+
+def test_a_dense_network_of_another_dtype_or_with_the_same_tensors() -> None:
+    model, dense = pruned_network().bfloat16(), network()
+    repaired(model, dense=dense)
+    model = pruned_network()
+    before = copy.deepcopy(model.state_dict())
+    repaired(model, ["batchnorm", "reconstruct"], dense=model)  # which it equals already
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_empty_layers_stay_as_they_are() -> None:
+    empty = nn.Linear(6, 0), nn.Linear(0, 4)
+    model = sc.global_prune(nn.Sequential(nn.Linear(4, 6), *empty, nn.Linear(4, 3)), 0.5)
+    (done,) = sc.repair(model, torch.randn(40, 4), ["reconstruct"])
+    assert list(done.layers) == ["0.weight", "3.weight"]
+
+
+def test_more_threads_than_the_system_has() -> None:
+    model = pruned_network()
+    before, usual = snapshot(model), threading.stack_size(2**46)
+    try:
+        with pytest.raises(sc.FailureError, match=r"cannot start 10 threads, .* batch_size"):
+            sc.repair(model, images(), ["batchnorm"])
+    finally:
+        threading.stack_size(usual)
+    assert_same(snapshot(model), before)
 
 
 def linear() -> nn.Module:
@@ -192,6 +230,14 @@ def infinite() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     nn.init.constant_(model[0].bias, float("inf"))
     return sc.global_prune(model, 0.5)
+
+
+class Picky(nn.Sequential):
+    """Asserts the size of images, as networks of timm do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] == 6, "height is not 6"
+        return super().forward(x)
 
 
 def compiled() -> nn.Module:
@@ -211,6 +257,16 @@ def compiled() -> nn.Module:
         (pruned_network, [], ["distill"], "no calibration images"),
         (pruned_network, 3, ["distill"], "images must be a tensor or batches of tensors, got int"),
         (pruned_network, ["a"], ["distill"], "a batch .* must be a tensor, .* got str"),
+        (pruned_network, [{"x": images()}], ["distill"], r"got dict: write .*\['pixel_values'\]"),
+        (pruned_network, [torch.tensor(1.0)], ["distill"], "a batch .* must be a tensor"),
+        (
+            lambda: sc.global_prune(Picky(network()), 0.5), torch.ones(4, 3, 8, 8), ["batchnorm"],
+            r"of shape \(3, 8, 8\): height is not 6; give images of the size",
+        ),
+        (
+            lambda: sc.global_prune(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), 0.5),
+            torch.ones(4, 4), ["reconstruct"], r"must return scores .* got \(4,\): wrap it",
+        ),
         (pruned_network, [images(2), torch.ones(2, 3, 4, 4)], ["distill"], "of several shapes"),
         (pruned_network, images()[:, :2], ["batchnorm"], r"of shape \(2, 6, 6\): .*channels"),
         (pruned_network, images() * torch.nan, ["batchnorm"], "a calibration image holds NaN"),

@@ -85,7 +85,7 @@ class Original:
     def mask(self) -> torch.Tensor | None:
         """The mask that the parameter was pruned by; None if unknown or overwritten."""
         mask = self._mask
-        return mask if mask is not None and _version(mask) == self._mask_version else None
+        return mask if mask is not None and version_of(mask) == self._mask_version else None
 
     @property
     def trained(self) -> bool:
@@ -130,7 +130,7 @@ class Original:
     def _note_mask(self, mask: torch.Tensor | None) -> None:
         # A copy would slow down a redraw. If the mask is overwritten, torch counts the write.
         self._mask = None if mask is None or mask.is_inference() else mask
-        self._mask_version = 0 if self._mask is None else _version(self._mask)
+        self._mask_version = 0 if self._mask is None else version_of(self._mask)
 
     def note_compared(self, trained: bool = False) -> None:
         """Note the result of a comparison of all values, and the counts of writes now."""
@@ -139,7 +139,7 @@ class Original:
         self._at_comparison = (
             _writes(self.parameter),
             None if grad is None else weakref.ref(grad),
-            None if grad is None else _version(grad),
+            None if grad is None else version_of(grad),
         )
 
     def sign_of_write(self) -> str:
@@ -154,7 +154,7 @@ class Original:
         _, known, count = self._at_comparison
         grad = self.parameter.grad
         same = grad is (None if known is None else known())
-        return "" if same and (grad is None or _version(grad) == count) else "gradient"
+        return "" if same and (grad is None or version_of(grad) == count) else "gradient"
 
 
 def valid_of(originals: Sequence[Original]) -> Original | None:
@@ -219,15 +219,16 @@ def _compare(originals: Sequence[Original]) -> list[bool]:
 def _writes(parameter: torch.Tensor) -> tuple[Any, ...]:
     """What changes with a write: torch's count, the address, a few values."""
     values = parameter.detach()
-    count = _version(parameter)
+    count = version_of(parameter)
     if values.is_cpu and type(values) is torch.Tensor:  # the usual case, decided quickly
         return count, values.data_ptr(), _probe(values)
     here = local_of(values)
     address = None if here.is_meta else here.data_ptr()
-    return count, _version(here), address, _probe(here) if here.is_cpu else None
+    return count, version_of(here), address, _probe(here) if here.is_cpu else None
 
 
-def _version(tensor: torch.Tensor) -> int:
+def version_of(tensor: torch.Tensor) -> int:
+    """How often torch has counted a write to a tensor; -1 for one of inference mode."""
     return -1 if tensor.is_inference() else tensor._version
 
 

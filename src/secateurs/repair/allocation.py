@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Unpack
 
@@ -84,7 +85,8 @@ def allocate(
     found = scored(contents, given, generator, None)
     units, scores = found.units, found.scores
     sizes = {one.name: one.values.numel() for one in scores}
-    most = {name: size - math.ceil(floor * size) for name, size in sizes.items()}
+    share = Fraction(floor).limit_denominator(10**9)  # 0.07 * 100 is more than 7
+    most = {name: size - math.ceil(share * size) for name, size in sizes.items()}
     if isinstance(allocation, str | Path) and str(allocation).lower().endswith(SUFFIXES):
         allocation = read_ratios(allocation)
     if isinstance(allocation, Mapping):

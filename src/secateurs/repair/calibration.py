@@ -68,7 +68,7 @@ def calibrating(
     """
     device, dtype = device_of(model), dtype_of(model)
     batches = [moved(batch, device, dtype) for batch in calibration_images(images, batch_size)]
-    with evaluation_mode(model):
+    with evaluation_mode(model), torch.inference_mode(False):
         batches = _channels_last(model, batches)  # the same name, so that the copies are freed
         yield batches
 
@@ -86,16 +86,17 @@ def _channels_last(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
     changed = [batch.contiguous(memory_format=torch.channels_last) for batch in batches]
     try:
         model(changed[0][:1])
-    except RuntimeError:
+    except Exception:  # if it takes no other either, `layer_uses` says why
         return [batch.contiguous() for batch in batches]
     return changed
 
 
 def _first(batch: Any) -> Tensor:
     found = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
-    if not isinstance(found, Tensor):
+    if not isinstance(found, Tensor) or not found.dim():
         raise InvalidArgumentError(
-            f"a batch of calibration images must be a tensor, or begin with one, got "
-            f"{type(found).__name__}"
+            "a batch of calibration images must be a tensor, or begin with one, got "
+            f"{type(found).__name__}: write such as [batch['pixel_values'] for batch in loader], "
+            "or torch.from_numpy(images)"
         )
     return found

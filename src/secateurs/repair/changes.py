@@ -1,6 +1,8 @@
 """What a repair changes in a model, so that it can be undone and `secateurs.restore` works."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +42,18 @@ class _Changed:
 
 
 class Changes:
-    """Parameters and buffers that are about to be changed."""
+    """Parameters and buffers that are about to be changed.
 
-    def __init__(self) -> None:
+    Args:
+        dense: the dense network's tensors, where they differ from the model's; see `dense_values`.
+
+    Attributes:
+        dense: the dense network's tensors, by the ids of the model's: those that were handed in,
+            and the first values of all others that are changed.
+    """
+
+    def __init__(self, dense: Mapping[int, Tensor] = MappingProxyType({})) -> None:
+        self.dense = dict(dense)
         self._changed: dict[int, _Changed] = {}
         self._masks: dict[int, Tensor] = {}
 
@@ -65,6 +76,7 @@ class Changes:
         trained = kept is not None and kept.trained
         before = tensor.detach().clone()
         self._changed[id(tensor)] = _Changed(module, attribute, tensor, before, trained)
+        self.dense.setdefault(id(tensor), before)
 
     def remasked(self, parameter: Tensor, mask: Tensor) -> None:
         """Record that a parameter has another mask: True is kept."""
@@ -122,7 +134,8 @@ def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]
                     raise InvalidArgumentError(
                         f"dense is another network: it has no {name} of shape {tuple(tensor.shape)}"
                     )
-                found[id(tensor)] = other.detach().to(tensor.device)
+                if other is not tensor:  # a tensor of both networks may change
+                    found[id(tensor)] = other.detach().to(tensor.device, tensor.dtype)
             elif original is not None:
                 found[id(tensor)] = original.beside.detach()
     return found

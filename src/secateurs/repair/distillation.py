@@ -29,7 +29,6 @@ _CHECKS, _PATIENCE = 15, 5
 def distill(
     model: nn.Module,
     batches: Sequence[Tensor],
-    dense: Mapping[int, Tensor],
     weights: Sequence[PrunedTarget],
     features: Sequence[int],
     changes: Changes,
@@ -44,10 +43,9 @@ def distill(
     Args:
         model: the network, in evaluation mode: BatchNorm's statistics stay.
         batches: images.
-        dense: the dense network's tensors, by the ids of the model's.
         weights: those that are pruned.
         features: the ids of the tensors that identify the layers whose outputs are compared, too.
-        changes: records what is changed.
+        changes: records what is changed, and has the dense network's tensors.
         how: the options.
 
     Returns:
@@ -62,12 +60,17 @@ def distill(
         for name in module._parameters:
             changes.about_to(module, name)
     parameters = [p for p in model.parameters() if p.is_floating_point()]
+    if any(p.dtype == torch.float16 for p in parameters):
+        raise InvalidArgumentError(
+            "'distill' cannot train weights in float16, in which squares of gradients vanish: call "
+            "model.float() before, and model.half() after it"
+        )
     before = [(p, p.grad, p.requires_grad) for p in parameters]
     try:
         for p in parameters:
             p.grad = None
             p.requires_grad_(True)
-        return _Distiller(model, images, dense, weights, features, parameters, how).run()
+        return _Distiller(model, images, changes.dense, weights, features, parameters, how).run()
     finally:
         for p, grad, required in before:
             p.requires_grad_(required)

@@ -36,9 +36,10 @@ def logits_in(output: Any) -> Tensor:
     found = getattr(output, "logits", output)
     found = found[0] if isinstance(found, tuple | list) and found else found
     if not isinstance(found, Tensor) or found.dim() < 2:
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise InvalidArgumentError(
-            f"the model must return scores of shape (batch, ..., classes), got "
-            f"{type(found).__name__}: wrap it in a module that does"
+            f"the model must return scores of shape (batch, ..., classes), got {got}: wrap it in a "
+            "module that does"
         )
     return found
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.originals.original import version_of
 from secateurs.outputs import is_compiled
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.replaced_tensors import Parts, Replaced, packed_parts
@@ -21,6 +23,8 @@ class LayerUses:
     Attributes:
         counts: how often each layer is called, by the id of the tensor that identifies it.
         seen: the ids of all tensors that any function was handed.
+        otherwise: the ids of those from which a function that is not a layer's computed something,
+            such as an embedding that has the weight of the last layer.
         sizes: of each call, in order, the id of that tensor, and the bytes of all activations that
             the network holds at that moment.
         parts: of packed weights; see `Replaced`.
@@ -30,6 +34,7 @@ class LayerUses:
 
     counts: dict[int, int] = field(default_factory=dict[int, int])
     seen: set[int] = field(default_factory=set[int])
+    otherwise: set[int] = field(default_factory=set[int])
     sizes: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     parts: Parts = field(default_factory=dict[int, tuple[Tensor, ...]])
     before_batch_norm: dict[int, int] = field(default_factory=dict[int, int])
@@ -37,7 +42,7 @@ class LayerUses:
     def called(self, parameter: Tensor) -> tuple[Tensor, ...]:
         """The tensors that identify the calls of a weight: the weight itself, or all its parts.
 
-        None if it is not called, or once as a whole and once in parts.
+        Empty if it is not called, or once as a whole and once in parts.
         """
         parts = self.parts.get(id(parameter), ())
         called = [id(one) in self.counts for one in (parameter, *parts)]
@@ -58,23 +63,30 @@ class _Recorder(Replaced):
         self.uses = LayerUses(parts=self.parts)
         kept = (image, *model.parameters(), *model.buffers())
         self._kept = {address for one in kept for address in _memory(one)}
-        self._outputs: list[tuple[int, weakref.ref[Tensor]]] = []  # of layers
+        # Of each layer its output, and how often that had been written to.
+        self._outputs: list[tuple[int, weakref.ref[Tensor], int]] = []
         self._computed: list[weakref.ref[Tensor]] = []  # by any function
 
     def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        handed = (*args, *(kwargs or {}).values())
-        self.uses.seen |= {id(one) for one in handed if isinstance(one, Tensor)}
+        handed = _tensors((*args, *(kwargs or {}).values()))
+        self.uses.seen |= set(map(id, handed))
         result = super().__torch_function__(func, types, args, kwargs)
+        computed = _tensors(result)
         if LayerCall.is_known(func):
             call = LayerCall(func, args, kwargs or {})
             key = id(call.weight)
             self.uses.counts[key] = self.uses.counts.get(key, 0) + 1
             if call.is_batch_norm:
-                source = (k for k, output in self._outputs if output() is call.input)
-                self.uses.before_batch_norm |= dict.fromkeys(source, key)
+                written = version_of(call.input)
+                for source, output, version in self._outputs:
+                    if output() is call.input and version == written:
+                        self.uses.before_batch_norm[source] = key
             else:
-                self._outputs.append((key, weakref.ref(result)))
-        self._computed += [weakref.ref(one) for one in _tensors(result)]
+                self._outputs.append((key, weakref.ref(result), version_of(result)))
+        elif func is not F.multi_head_attention_forward:  # the layers inside of it are seen
+            memory = {address for one in computed for address in _memory(one)}
+            self.uses.otherwise |= {id(one) for one in handed if memory - _memory(one).keys()}
+        self._computed += map(weakref.ref, computed)
         return result
 
     def _arrive(self, key: int, call: LayerCall) -> None:
@@ -94,9 +106,11 @@ def _memory(tensor: Tensor) -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes()}
 
 
-def _tensors(result: Any) -> list[Tensor]:
-    several = result if isinstance(result, list | tuple) else (result,)
-    return [one for one in several if isinstance(one, Tensor)]
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in an argument or a result, also in lists."""
+    if isinstance(value, list | tuple):
+        return [tensor for one in value for tensor in _tensors(one)]
+    return [value] if isinstance(value, Tensor) else []
 
 
 @torch.no_grad()
@@ -122,7 +136,7 @@ def layer_uses(model: nn.Module, image: Tensor) -> LayerUses:
     except (FailureError, InvalidArgumentError):
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-        why = str(error).strip().splitlines()[0]
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InvalidArgumentError(
             f"the model does not take calibration images of shape {tuple(image.shape[1:])}: {why}; "
             "give images of the size, channels and normalisation that it was trained with"

@@ -49,7 +49,6 @@ def repair_layers(
     steps: Collection[str],
     batches: Sequence[Tensor],
     weights: Sequence[PrunedTarget],
-    dense: dict[int, Tensor],
     uses: LayerUses,
     changes: Changes,
     options: RepairOptions,
@@ -61,9 +60,8 @@ def repair_layers(
         steps: names in `secateurs.repair.repair_options.LAYERWISE`.
         batches: images, on the model's device.
         weights: those that are pruned.
-        dense: the dense network's tensors, by the ids of the model's.
         uses: which layers the network calls.
-        changes: records what is changed.
+        changes: records what is changed, and has the dense network's tensors.
         options: how.
 
     Returns:
@@ -87,20 +85,20 @@ def repair_layers(
         normalised = uses.before_batch_norm.get(id(parts[0])) in sites
         if normalised and not solves:
             continue
-        of_weight = weight_sites(weight, parts, dense, normalised, how)
+        of_weight = weight_sites(weight, parts, changes.dense, normalised, how)
         sites |= {id(site.weight): site for site in of_weight}
         solved.append((weight, of_weight))
     if not sites:
         return {}, tuple(left)
-    _record_changes(model, [weight for weight, _ in solved], sites, dense, changes)
+    _record_changes(model, [weight.target for weight, _ in solved], sites, changes)
     resumable: Mapping[int, Site] = sites
     if options.state is not None:
-        known = (*batches, *model.parameters(), *model.buffers(), *dense.values(),
+        known = (*batches, *model.parameters(), *model.buffers(), *changes.dense.values(),
                  *(weight.mask for weight in weights))  # fmt: skip
         file = LayerFile(options.state, pass_key(steps, options, known))
         resumable = {key: file.resumable(site) for key, site in sites.items()}
     sizes = uses.sizes_of(sites)
-    Lockstep(model, resumable, dense, sizes, options.memory, uses.parts).run(batches)
+    Lockstep(model, resumable, changes.dense, sizes, options.memory, uses.parts).run(batches)
     of_all = [site for _, of_weight in solved for site in of_weight]
     _warn_of_few(of_all if solves else ())
     for weight, of_weight in solved if how.choose else ():
@@ -110,30 +108,32 @@ def repair_layers(
     return {site.name: site.errors for site in of_all}, tuple(left)
 
 
-def refuse_fixed_masks(weights: Sequence[PrunedTarget]) -> None:
-    """Refuse weights whose masks ``"sparsegpt"`` may not change: of kernels or filters, or held.
+def refuse_fixed_masks(weights: Sequence[PrunedTarget], steps: Collection[str]) -> None:
+    """Refuse weights whose masks the steps may not change: held ones, or of kernels or filters.
 
-    Whole kernels would no longer be zero, and a hold would put its own masks back.
+    ``"sparsegpt"`` would leave weights in a kernel that was zero as a whole, and a hold would put
+    its own masks back. A hold also refuses the optimizer of ``"distill"``.
 
     Raises:
         InvalidArgumentError: there is such a weight; it is named.
     """
     for one in weights:
         module, name = one.target.module, one.target.name
+        for step in ("sparsegpt", "distill"):
+            hooks = module._load_state_dict_post_hooks.values() if step in steps else ()
+            if any(isinstance(hook, LoadHook) and hook.held is not None for hook in hooks):
+                raise InvalidArgumentError(
+                    f"{step!r} changes what is held, and {name} is held while it is trained: "
+                    "leave it out of ", Argument("steps"), ", or end that before, by the remove() "
+                    "of hold(...) or of the Pruner, and hold the masks again after it",
+                )  # fmt: skip
         original = original_of(module, one.target.attribute)
         mask = None if original is None else original.mask
-        if mask is not None and mask.shape != one.mask.shape:
+        if "sparsegpt" in steps and mask is not None and mask.shape != one.mask.shape:
             raise InvalidArgumentError(
                 f"'sparsegpt' chooses single weights, and {name} is pruned by kernels or filters: "
                 "leave it out of ", Argument("steps"), ", or prune with ",
                 Argument("granularity", "weight"),
-            )  # fmt: skip
-        hooks = module._load_state_dict_post_hooks.values()
-        if any(isinstance(hook, LoadHook) and hook.held is not None for hook in hooks):
-            raise InvalidArgumentError(
-                f"'sparsegpt' chooses other masks, and those of {name} are held while it is "
-                "trained: leave it out of ", Argument("steps"), ", or end that before, by the "
-                "remove() of hold(...) or of the Pruner, and hold the new masks after it",
             )  # fmt: skip
 
 
@@ -177,7 +177,8 @@ def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, SavedSite]:
 def solvable_parts(target: Target, uses: LayerUses) -> tuple[Tensor, ...]:
     """The tensors that identify the calls of a weight; none unless each is called exactly once."""
     parts = uses.called(target.parameter)
-    once = all(uses.counts[id(part)] == 1 for part in parts)
+    used_once = [uses.counts[id(part)] == 1 for part in parts]
+    once = all(used_once) and id(target.parameter) not in uses.otherwise
     return parts if once and target.attribute in _BIASES else ()
 
 
@@ -221,27 +222,16 @@ def weight_sites(
 
 
 def _record_changes(
-    model: nn.Module,
-    weights: Sequence[PrunedTarget],
-    sites: Collection[int],
-    dense: dict[int, Tensor],
-    changes: Changes,
+    model: nn.Module, targets: Sequence[Target], sites: Collection[int], changes: Changes
 ) -> None:
-    """Record what will change; ``dense`` gets the values from before."""
-    changing = [(w.target.module, a) for w in weights
-                for a in (w.target.attribute, bias_of(w.target))]  # fmt: skip
+    """Record what will change."""
+    for target in targets:
+        for attribute in (target.attribute, bias_of(target)):
+            changes.about_to(target.module, attribute)
     for _, module in batch_norms_of(model):
         if id(parameter_of(module, "running_mean")) in sites:
-            changing += [(module, "running_mean"), (module, "running_var")]
-    for module, attribute in changing:
-        tensor = parameter_of(module, attribute)
-        if tensor is None:
-            continue
-        changes.about_to(module, attribute)
-        if id(tensor) not in dense:
-            original = original_of(module, attribute)
-            values = tensor.detach().clone() if original is None else original.beside
-            dense[id(tensor)] = values
+            changes.about_to(module, "running_mean")
+            changes.about_to(module, "running_var")
 
 
 def _warn_of_few(sites: Sequence[WeightSite]) -> None:
@@ -255,5 +245,5 @@ def _warn_of_few(sites: Sequence[WeightSite]) -> None:
                 f"{counted(worst.values, 'value')} of each, too few to determine its "
                 f"weights{others}: more images may repair more"
             ),
-            stacklevel=6,  # past the callable module
+            stacklevel=7,  # past the callable module
         )

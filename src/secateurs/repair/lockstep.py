@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateurs.errors import FailureError
+from secateurs.errors import Argument, FailureError
+from secateurs.originals.original import version_of
 from secateurs.repair.freed_memory import freed_at_once
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.replaced_tensors import Parts, Replaced
@@ -61,13 +62,16 @@ class _Padded:
 
     def __init__(self, copy: Tensor, source: Tensor, make: Callable[[], Tensor]):
         self.copy, self._source, self._make = copy, source, make
-        self._version = None if source.is_inference() else source._version
+        self._versions = self._written()
         self._bytes = 0
+
+    def _written(self) -> tuple[int, int]:
+        return version_of(self.copy), version_of(self._source)
 
     def drop(self) -> None:
         """Free the copy's memory, if the copy can be computed again."""
         storage = self.copy.untyped_storage()
-        unchanged = self._version is not None and self._version == self._source._version
+        unchanged = self._written() == self._versions and min(self._versions) >= 0
         if unchanged and storage.nbytes() == self.copy.nbytes:
             self._bytes = storage.nbytes()
             storage.resize_(0)
@@ -166,16 +170,15 @@ class Lockstep:
             threading.Thread(target=self._work, args=(index,), daemon=True)
             for index in range(len(self._runs))
         ]
-        for thread in threads:
-            thread.start()
         with freed_at_once():
             try:
+                _start(threads)
                 self._runs[0].may_go.release()
                 for thread in threads:
                     thread.join()
-            except BaseException:  # Ctrl-C
+            except BaseException:  # also Ctrl-C
                 self._stop()
-                for thread in threads:
+                for thread in filter(threading.Thread.is_alive, threads):
                     thread.join()
                 raise
         if self._error is not None:
@@ -207,6 +210,8 @@ class Lockstep:
                 stack.enter_context(_RunFunctions(run, values, arrive, self.parts))
                 images, run.images = run.images, None
                 self.model(images)
+                if index and self._site is not None:  # at which the first batch waits
+                    raise _other_order(self._site)
         except _StoppedError:
             return
         except BaseException as error:
@@ -214,7 +219,7 @@ class Lockstep:
             self._stop()
             return
         if index == 0:  # after the last layer; the batches that come later may not have begun
-            self._active = len(self._runs)
+            self._active, self._site = len(self._runs), None
         self._next(index)
 
     def _wait(self, run: _Run) -> None:
@@ -239,10 +244,7 @@ class Lockstep:
             if self._passed > self._skips:
                 self._active = len(self._runs)
         elif self._site is not site:
-            raise FailureError(
-                f"the images do not all go through the layers in one order (at {site.name}): "
-                "repair needs a network that does the same to each"
-            )
+            raise _other_order(site)
         if run.dense:
             run.waiting = call
         else:
@@ -260,3 +262,21 @@ class Lockstep:
         padded, run.padded = run.padded, None
         if padded is not None:
             padded.fill()
+
+
+def _start(threads: Sequence[threading.Thread]) -> None:
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as error:  # raised by Python where the system has no more
+        raise FailureError(
+            f"cannot start {len(threads)} threads, one for each batch of images in each network: "
+            "write a larger ", Argument("batch_size"), f" ({error})"
+        ) from error  # fmt: skip
+
+
+def _other_order(site: Site) -> FailureError:
+    return FailureError(
+        f"the images do not all go through the layers in one order (at {site.name}): repair needs "
+        "a network that does the same to each"
+    )

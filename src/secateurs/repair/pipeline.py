@@ -117,11 +117,10 @@ def _repair(
     labelled: Iterable[Any] | None,
 ) -> RepairReport:
     weights = pruned_weights(model, dense)
-    changes = Changes()
+    changes = Changes(dense_values(model, dense))
     with calibrating(model, images, options.batch_size) as batches:
         try:
-            values = dense_values(model, dense)
-            reports = _run(model, passes, options, weights, batches, values, changes, labelled)
+            reports = _run(model, passes, options, weights, batches, changes, labelled)
             changes.keep()
         except BaseException:
             changes.undo()
@@ -135,16 +134,14 @@ def _run(
     options: RepairOptions,
     weights: Sequence[PrunedTarget],
     batches: Sequence[Tensor],
-    dense: dict[int, Tensor],
     changes: Changes,
     labelled: Iterable[Any] | None,
 ) -> RepairReport:
-    if any("sparsegpt" in steps for steps in passes):
-        refuse_fixed_masks(weights)
+    refuse_fixed_masks(weights, [step for steps in passes for step in steps])
     uses = layer_uses(model, batches[0][:1])
     _refuse_unseen(weights, uses)
     shown = _head(batches)
-    wanted, now = outputs_of(model, shown, dense), outputs_of(model, shown)
+    wanted, now = outputs_of(model, shown, changes.dense), outputs_of(model, shown)
     reports: list[StepReport] = []
     score = None if labelled is None else _accuracy(model, labelled)
     for number, steps in enumerate(passes, start=1):
@@ -154,9 +151,9 @@ def _run(
         if steps == ("distill",):
             keys = feature_keys(uses, {id(one.target.parameter) for one in weights})
             how = own.for_images(batches[0])
-            iterations = distill(model, batches, dense, weights, keys, changes, how)
+            iterations = distill(model, batches, weights, keys, changes, how)
         else:
-            layers, left = repair_layers(model, steps, batches, weights, dense, uses, changes, own)
+            layers, left = repair_layers(model, steps, batches, weights, uses, changes, own)
             weights = [
                 replace(one, mask=changes.mask_of(one.target.parameter, one.mask))
                 for one in weights
@@ -216,18 +213,20 @@ def pruned_weights(model: nn.Module, dense: nn.Module | None) -> list[PrunedTarg
     Raises:
         InvalidArgumentError: there are none.
     """
+    contents = ModelContents(model)
+    contents.refuse_ranks("repair", "gather the weights, and load them into one")
     if gradient_masks(model.modules()):
         raise InvalidArgumentError(
             "the model is under gradient pruning, whose outputs are those of the dense network: "
             "there is nothing to repair; use global_prune"
         )
     if dense is not None:
-        targets = countable_targets(ModelContents(model), LayerChoice())
+        targets = countable_targets(contents, LayerChoice())
         return [PrunedTarget(t, t.parameter.detach() != 0) for t in targets]
     found: list[PrunedTarget] = []
-    for target in ModelContents(model).targets.values():
+    for target in contents.targets.values():
         original = original_of(target.module, target.attribute)
-        if original is None or target.parameter.dim() < 2:
+        if original is None or target.parameter.dim() < 2 or not target.parameter.numel():
             continue
         mask = original.mask
         kept = target.parameter.detach() != 0

@@ -86,6 +86,8 @@ class Replaced(TorchFunctionMode):
             return _ATTENTION(**given)
 
     def _value(self, value: Any) -> Any:
+        if type(value) in (list, tuple):  # of tensors, as torch.cat takes them
+            return type(value)(map(self._value, value))
         return self.values.get(id(value), value) if isinstance(value, Tensor) else value
 
 

@@ -190,7 +190,7 @@ class _SingleLayerSite(WeightSite):
                     known = covariance, spread
                     values += _norm_statistics(self._norm, moments, known, solved, bias)
             found[key] = values
-        self._calls, self.mask = [], torch.empty(0)
+        self._calls, self._moments, self.mask = [], Moments(), torch.empty(0)
         self._layer.solved(found)
 
 
