@@ -132,10 +132,17 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
         (("--rewind",), "write --schedule iterative, or leave it out"),
         (("--epochs", 0), "--epochs of the retraining must be at least 1"),
         (("--lr", -1), "--lr must be a number from 0 on, got -1.0"),
+        (("--dense-lr", -1), "--dense-lr must be a number from 0 on, got -1.0"),
+        (("--dense-epochs", -1), "--dense-epochs must be a whole number from 0, got -1"),
         (("--batch-size", 0), "--batch-size must be a whole number from 1, got 0"),
         (("--keep-at-least", 2), "--keep-at-least must be from 0 to 1"),
         (("--validation", 1), "write a fraction such as 0.1"),
         (("--split", "test"), "write --test-split or --test-data"),
+        (("--test-data", "digits", "--test-split", "train"), "write --test-split or --test-data"),
+        (
+            ("--schedule", "iterative", "--rounds", 3, "--rewind", "--regrow", "magnitude"),
+            "--rewind does not go with --regrow magnitude",
+        ),
         (("--score", "nothing"), "--score must be one of magnitude"),
     ],
 )
@@ -171,9 +178,12 @@ def test_a_training_that_fails_says_where_and_keeps_what_was_good(
 
 
 def test_reports(run: Run) -> None:
-    for folder in ("a", "b"):
+    for folder, ratio in (("a", 0.9), ("b", 0)):
         words = ("--dense-epochs", 1, "--epochs", 1, "--limit", 200, "--output", folder)
-        assert run("retrain", *words).code == 0
+        said = run("retrain", *words, "--ratio", ratio)
+        assert (
+            said.code == 0 and ("masks" in said.err) == Path(folder, "masks.safetensors").exists()
+        )
     one = run("report", "a", "--output", "plot")
     assert (one.code, one.err) == (0, "wrote plot.png\nwrote plot.svg\n")
     assert len(re.findall(r"^ +digits-cnn ", one.out, re.MULTILINE)) == 1

@@ -8,6 +8,7 @@ from torch import nn
 
 from secateurs.errors import InvalidArgumentError
 from secateurs.evaluation import Tally, accuracy, logits_of
+from secateurs.evaluation.metrics import classes_of
 
 NAN, INF = float("nan"), float("inf")
 
@@ -66,6 +67,13 @@ def test_a_broken_network_is_never_right_by_its_nans() -> None:
 
 def test_an_empty_tally_has_no_accuracy_and_no_zero_division() -> None:
     assert (Tally().top1, Tally().top5, Tally().loss) == (0.0, 0.0, 0.0)
+
+
+def test_a_network_agrees_with_itself_where_several_classes_have_the_highest_logit() -> None:
+    logits = torch.randn(200, 100, generator=torch.Generator().manual_seed(0)).mul(2).round()
+    tally = Tally()
+    tally.add(logits, classes_of(logits), logits)
+    assert (tally.correct1, tally.agreed) == (200, 200)
 
 
 def test_comes_back_from_a_dict() -> None:

@@ -77,6 +77,18 @@ def test_lists_that_may_grow_do_and_nothing_else_does(tmp_path: Path) -> None:
                 results.open(more | other, growing=["p_prune"])
 
 
+def test_a_new_run_begins_before_its_configuration_is_there(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def begin() -> None:
+        seen.append((tmp_path / "config.json").exists())
+
+    with Results(tmp_path) as results:
+        opened = [results.open(CONFIG, begin=begin, overwrite=again) for again in (False, True)]
+        assert opened == [False, False] and results.open(CONFIG, begin=begin) is True
+    assert seen == [False, False]
+
+
 def test_opening_finished_results_writes_nothing(tmp_path: Path) -> None:
     with Results(tmp_path) as results:
         results.open(CONFIG)

@@ -45,6 +45,16 @@ def kept(pruner: Pruner) -> Tensor:
     return torch.cat([pruner.masks[name].reshape(-1) for name in WEIGHTS])
 
 
+def test_a_schedule_that_begins_at_nothing_needs_no_gradients_before_the_first_step() -> None:
+    model, optimizer, pruner = made(Cubic(0.5, end=2, every=1), score="taylor")
+    for _ in range(2):
+        loss_of(model).backward()
+        optimizer.step()
+        pruner.step()
+        optimizer.zero_grad()
+    assert pruner.sparsity == pytest.approx(0.5, abs=0.01)
+
+
 def test_each_pruning_takes_the_smallest_of_what_is_kept() -> None:
     schedule = Cubic(0.9, end=6, every=2, begin=2, initial=0.3)
     model, optimizer, pruner = made(schedule)

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from retrain_rows import COLUMNS
 from secateurs.errors import InvalidArgumentError
 from secateurs.results import Results, RetrainRow
+from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.epochs import DivergedError
 from secateurs.training.labelled_images import (
     LabelledImages,
@@ -29,6 +30,7 @@ from secateurs.training.settings import TrainingSettings
 SETTINGS = TrainingSettings(epochs=3, learning_rate=0.1, batch_size=16, weight_decay=0.0)
 PLAN = RetrainPlan(ratio=0.75, dense=SETTINGS, retraining=SETTINGS, every=2)
 MEASURED = ("duration",)
+NEIGHBOURS = SelectionOptions(scope="2:4")
 
 
 def small() -> nn.Module:
@@ -102,6 +104,7 @@ class Stopping(TrainingImages):
         *({"schedule": "cubic", "regrowth": how} for how in ("magnitude", "gradient")),
         {"schedule": "iterative", "regrowth": "magnitude"},
         {"distill": 0.9},
+        {"schedule": "one-shot", "options": SelectionOptions(score="taylor")},
     ],
     ids=str,
 )
@@ -185,8 +188,11 @@ def test_distillation_learns_from_the_dense_network_after_its_epochs(tmp_path: P
 def test_a_loss_that_is_none_stops_the_run_and_keeps_the_last_weights(tmp_path: Path) -> None:
     run_whole = run(tmp_path / "whole")
     broken = images(64)
-    wild = replace(PLAN, retraining=replace(SETTINGS, learning_rate=1e30))
-    with pytest.raises(DivergedError, match=r"retrain epoch 1: the loss became NaN .* at step \d+"):
+    wild = replace(PLAN, retraining=replace(SETTINGS, learning_rate=1e30), distill=0.9)
+    with pytest.raises(
+        DivergedError,
+        match=r"retrain epoch 1: the loss became NaN .* at step \d+ .*; distillation needs a lower",
+    ):
         run(tmp_path / "wild", wild)
     kept = load_file(tmp_path / "wild" / LAST)
     assert all(t.isfinite().all() for t in kept.values())
@@ -216,6 +222,34 @@ def test_shares_of_ranks_are_the_batches_of_one_process(kind: type) -> None:
     for batch, parts in zip(whole, zip(*shares, strict=True), strict=True):
         rows = torch.cat([part[0] for part in parts]).flatten(1).tolist()
         assert sorted(map(tuple, rows)) == sorted(map(tuple, batch[0].flatten(1).tolist()))
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(33, 16, [16, 16]), (34, 16, [16, 16, 2]), (1, 16, [1]), (3, 1, [1, 1, 1])],
+)
+def test_no_image_is_a_batch_alone(count: int, batch_size: int, sizes: list[int]) -> None:
+    """Batch normalisation would refuse it."""
+    some = images(count)
+    found = [len(labels) for _, labels in epoch(some, 1, batch_size=batch_size, seed=0)]
+    assert found == sizes and steps_of(some, batch_size) == len(sizes)
+
+
+def test_a_batch_of_which_no_image_can_be_read_is_replaced() -> None:
+    inner = images(12)
+    inner.labels[[2, 7, 8]] = -1
+    some = StreamedImages(TensorDataset(inner.images, inner.labels))
+    labels = [labels.tolist() for _, labels in epoch(some, 1, batch_size=1, seed=0)]
+    assert len(labels) == 12 and all(len(each) == 1 and each != [-1] for each in labels)
+
+
+def test_an_error_before_there_is_a_dense_network_names_none(tmp_path: Path) -> None:
+    model = nn.Conv2d(1, 3, 1)
+    with (
+        Results(tmp_path, RetrainRow) as results,
+        pytest.raises(InvalidArgumentError, match=r"wrap it in a module that does$"),
+    ):
+        Retraining(model, DATA, PLAN, columns=COLUMNS, results=results, folder=tmp_path).run()
 
 
 @pytest.mark.parametrize("augment", ["none", "shift", "crop-flip"])
@@ -252,6 +286,16 @@ def test_crops_are_windows_of_the_padded_image() -> None:
         ({"schedule": "iterative", "rounds": 4}, "more epochs, or fewer rounds"),
         ({"rewind": True}, "only the iterative schedule has rounds"),
         ({"rounds": 0}, "rounds"),
+        ({"floor": 0.5}, "floor=0.5 of each layer is to be kept and 0.75 pruned"),
+        (
+            {"schedule": "iterative", "rounds": 3, "rewind": True, "regrowth": "magnitude"},
+            "rewind does not go with MagnitudeRegrowth",
+        ),
+        (
+            {"schedule": "one-shot", "ratio": 0.5, "regrowth": "gradient", "options": NEIGHBOURS},
+            "GradientRegrowth grows weights wherever",
+        ),
+        ({"options": SelectionOptions(score="wanda")}, "score='wanda' reads what goes into"),
         ({"distill": 1.5}, "distill must be from 0 to 1"),
         ({"temperature": 0}, "temperature must be a number above 0, got 0; write temperature=4.0"),
     ],

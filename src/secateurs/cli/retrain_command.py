@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from secateurs._progress import progress_bar
+from secateurs._validation import check_count
 from secateurs.cli.loading import check_loader_options, default_folder, pick_device, set_threads_for
 from secateurs.cli.option_types import DIGITS_NETWORKS
 from secateurs.cli.printing import Tracker, logging_to
@@ -25,6 +26,7 @@ from secateurs.cli.retrain_summary import clear, report, row_line, write_masks
 from secateurs.cli.row_columns import selection_of, shared_columns
 from secateurs.cli.torchrun import in_turn, own_device
 from secateurs.errors import InvalidArgumentError
+from secateurs.evaluation.batches import workers_watched
 from secateurs.evaluation.ranks import Ranks
 from secateurs.provenance import tensors_sha256
 from secateurs.results import Results, RetrainRow
@@ -32,7 +34,7 @@ from secateurs.selection.scopes import NOfM
 from secateurs.training.labelled_images import LabelledImages, StreamedImages, TrainingImages
 from secateurs.training.retrain import RetrainData, Retraining
 from secateurs.training.retrain_plan import RetrainPlan
-from secateurs.training.settings import TrainingSettings
+from secateurs.training.settings import TrainingSettings, check_not_negative
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.weights_file import read_weights
 
@@ -40,6 +42,7 @@ _IN_MEMORY = 4 * 2**30
 """Bytes of decoded images that are kept in memory; more are decoded anew in each epoch."""
 
 
+@workers_watched()
 def run_retrain(
     asked: RetrainImages,
     pruning: RetrainPruning,
@@ -56,7 +59,7 @@ def run_retrain(
         The folder of the results, on rank 0.
     """
     ranks = ranks or Ranks()
-    seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
+    seeds = _seeds(training)
     plans = {seed: make_plan(asked, pruning, training, seed, amp=running.amp) for seed in seeds}
     plans[seeds[0]].check_ranks(ranks.size)
     device = own_device(ranks, pick_device(running.device))
@@ -75,9 +78,10 @@ def run_retrain(
         with ranks.together():
             if ranks.is_first:
                 results = stack.enter_context(Results(folder, RetrainRow))
-                if not results.open(config, overwrite=not running.resume, growing=("seeds",)):
-                    for own in folders.values():
-                        clear(own)
+                results.open(
+                    config, overwrite=not running.resume, growing=("seeds",),
+                    begin=lambda: [clear(own) for own in folders.values()],
+                )  # fmt: skip
         epochs = sum(plans[seed].dense.epochs + plans[seed].retraining.epochs for seed in seeds)
         total = epochs * len(images.train)
         bar = stack.enter_context(
@@ -130,6 +134,8 @@ def make_plan(
     if dense is None:
         dense = 0 if asked.weights is not None else 10 if digits else 20
     epochs = training.epochs if training.epochs is not None else 20 if digits else 40
+    check_count("dense_epochs", dense, 0)
+    check_not_negative("dense_lr", training.dense_lr)
     common: dict[str, Any] = {
         "optimizer": training.optimizer,
         "weight_decay": training.weight_decay,
@@ -167,6 +173,10 @@ def make_plan(
     )
 
 
+def _seeds(training: RetrainTraining) -> list[int]:
+    return list(dict.fromkeys(training.seeds)) or [training.seed]
+
+
 def _load_model(asked: RetrainImages, seed: int) -> LoadedModel:
     torch.manual_seed(seed)  # of weights that are drawn
     return load_model(
@@ -187,7 +197,7 @@ def _images(
     data = _name_of(asked)
     train = load(data, split=asked.split, limit=asked.limit)
     test = load(asked.test_data or data, split=asked.test_split)
-    if asked.test_data is None and test.split == train.split:
+    if (test.name, test.split) == (train.name, train.split):
         raise InvalidArgumentError(
             f"--split {train.split} is trained on and would be scored, too: write --test-split or "
             "--test-data with other images"
@@ -216,9 +226,8 @@ def _config(
     label: str,
 ) -> dict[str, Any]:
     """What decides the results; where they go and what draws them does not."""
-    seeds = list(dict.fromkeys(training.seeds)) or [training.seed]
     config = asdict(asked) | asdict(pruning) | asdict(training)
-    config |= {"data_name": label, "amp": running.amp, "seeds": seeds}
+    config |= {"data_name": label, "amp": running.amp, "seeds": _seeds(training)}
     config["folder_for_each_seed"] = bool(training.seeds)
     del config["seed"]
     if asked.weights is not None and Path(asked.weights).is_file():

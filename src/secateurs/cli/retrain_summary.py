@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -41,7 +40,7 @@ def clear(folder: Path) -> None:
 
 def write_masks(model: nn.Module, folder: Path, options: SelectionOptions) -> None:
     """Write the masks of the best network, which the model is after its run."""
-    which = _which(options)
+    which = vars(options.layer_choice)
     if sparsity(model, **which).zeros:
         masks_from_zeros(model, **which).save(folder / MASKS)
 
@@ -64,7 +63,7 @@ def report(
         options: which of its weights compete.
         title: of the plot.
     """
-    counted = sparsity(model, **_which(options))
+    counted = sparsity(model, **vars(options.layer_choice))
     of_seed = "" if last == folder else f", of the last seed ({last.name})"
     tables = [
         layer_table(
@@ -85,14 +84,11 @@ def report(
         write_layer_rows(folder, kept)
         plots = drawn(lambda: plot_rows(rows, folder / "curves", title=title))
         names = ["results.csv", "results.jsonl", "table.md", *(plot.name for plot in plots)]
-        say(f"wrote {', '.join(names)} to {folder}; {DENSE}, {BEST} and {MASKS} are in {last}")
+        masks = f", {BEST} and {MASKS}" if counted.zeros else f" and {BEST}"
+        say(f"wrote {', '.join(names)} to {folder}; {DENSE}{masks} are in {last}")
 
 
 def _sizes(path: Path) -> tuple[int, int]:
     """Bytes of a file, as it is and compressed as `secateurs prune --compress` does."""
     content = path.read_bytes()
     return len(content), compressed_size(content)
-
-
-def _which(options: SelectionOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("layers", "include", "exclude")}

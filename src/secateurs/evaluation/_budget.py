@@ -183,7 +183,9 @@ def _check(
         )  # fmt: skip
     if not 0 < check_ratio("confidence", confidence) < 1:
         raise InvalidArgumentError(
-            Argument("confidence", 0.95), " must be strictly between 0 and 1"
+            Argument("confidence"),
+            f" must be strictly between 0 and 1, got {confidence:g}; write ",
+            Argument("confidence", 0.95),
         )
     if not 0 < max_drop < 100:
         raise InvalidArgumentError(

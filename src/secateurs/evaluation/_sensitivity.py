@@ -179,7 +179,7 @@ def sensitivity(
 
 
 def _positive(ratios: float | Sequence[float]) -> list[float]:
-    several = [ratios] if isinstance(ratios, int | float) else list(ratios)
+    several = list(ratios) if isinstance(ratios, Iterable) else [ratios]
     found = sorted({check_ratio("ratios", ratio) for ratio in several} - {0.0})
     if not found:
         raise InvalidArgumentError(
@@ -242,7 +242,7 @@ class _SensitivityRun:
     def _row(self, each: LayerVariant, found: Progress, dense: Progress) -> SensitivityRow:
         setting, size = each.variant.setting, self.networks.size(each.layer)
         shared = dict(self.columns)
-        if not setting.criterion.needs_data:
+        if not setting.criterion.needs_gradients:
             shared["score_data"] = ""
         count = found.tally.count
         lost, won = flips("".join(dense.hits), "".join(found.hits))

@@ -203,8 +203,6 @@ class BudgetSearch:
         def outcomes() -> str:
             return "".join(self.progress.get(network.key, Progress()).hits)
 
-        if enough(outcomes()):
-            return outcomes()
         EvaluationLoop(
             loader=self.loader,
             ranges=ranges_left(self.loader, self.progress, [network.key]),

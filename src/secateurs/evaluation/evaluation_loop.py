@@ -11,7 +11,7 @@ from secateurs.errors import SecateursError
 from secateurs.evaluation.batches import read, workers_watched
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.index_ranges import IndexRange
-from secateurs.evaluation.metrics import Tally
+from secateurs.evaluation.metrics import Tally, classes_of
 from secateurs.evaluation.partial_results import Progress
 
 SAVE_EVERY_SECONDS = 20.0
@@ -88,6 +88,8 @@ class EvaluationLoop(Generic[V]):
         with workers_watched():
             try:
                 for each in self.ranges:
+                    if self.enough():
+                        break
                     self._score_range(each)
             finally:
                 if any(each.seen for each in self.progress.values()):
@@ -117,7 +119,7 @@ class EvaluationLoop(Generic[V]):
             on_device = self.forward.to_device(batch)
             dense = self._dense(on_device) if self.beside_dense and len(labels) else None
             if dense is not None and self.beside_dense == "labels":
-                labels = dense.argmax(1).cpu()
+                labels = classes_of(dense).cpu()
             for variant in missing:
                 self._score(variant, (start, stop), on_device, labels, dense)
                 self._save_in_time()

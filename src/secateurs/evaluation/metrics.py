@@ -60,8 +60,7 @@ class Tally:
         """
         check_labels(logits, labels)
         labels = labels.to(logits.device)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        logits, top = _highest(logits)
         own = logits.gather(1, labels[:, None])
         hits = ((top == labels[:, None]) & ~own.isnan()).to(logits.dtype)
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -128,9 +127,20 @@ def _beside_dense(logits: Tensor, top: Tensor, dense: Tensor | None) -> tuple[Te
         nothing = logits.new_zeros(())
         return nothing, nothing
     dense = dense.to(logits.dtype)
-    agreed = ((top == dense.argmax(1)) & ~logits.isnan().any(1)).sum().to(logits.dtype)
+    agreed = ((top == classes_of(dense)) & ~logits.isnan().any(1)).sum().to(logits.dtype)
     ours, theirs = logits.log_softmax(1), dense.log_softmax(1)
     return agreed, F.kl_div(ours, theirs, reduction="sum", log_target=True)
+
+
+def classes_of(logits: Tensor) -> Tensor:
+    """The class of each image; of several with the highest logit, the one that `Tally` takes."""
+    return _highest(logits)[1][:, 0]
+
+
+def _highest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits in which sums are exact enough, and the classes of the five highest of each image."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits, logits.topk(min(5, logits.shape[1]), dim=1).indices
 
 
 def _rounded(loss: float) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, overload
@@ -82,6 +82,7 @@ class Results(ProgressFiles, Generic[R]):
         overwrite: bool = False,
         growing: Collection[str] = (),
         optional: Mapping[str, str] = MappingProxyType({}),
+        begin: Callable[[], object] = lambda: None,
     ) -> bool:
         """Lock the folder, and write the configuration of the run into it.
 
@@ -95,6 +96,8 @@ class Results(ProgressFiles, Generic[R]):
             optional: Names of settings in ``config`` that are compared only where this run and the
                 earlier one have a value: neither lacks the setting nor has None; for each, what the
                 error says if it differs.
+            begin: Called for a new run before its configuration is written: it removes other files
+                of an earlier run, with which the new one must not go on.
 
         Returns:
             True when the folder holds this configuration, or one with shorter ``growing`` lists,
@@ -113,7 +116,9 @@ class Results(ProgressFiles, Generic[R]):
         if overwrite:
             self._clear()
         resumed = self._holds(wanted, growing, optional)
-        if resumed:
+        if not resumed:
+            begin()
+        else:
             # After a kill between the two renames, or an incomplete line of another tool, the two
             # files differ in one row: write both again.
             rows = [self._row.renamed(each) for each in read_jsonl(self.folder / JSONL)]

@@ -1,6 +1,5 @@
 """One epoch of training, and scoring."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -128,6 +127,25 @@ def train_epoch(
     return summed / max(counted, 1)
 
 
+def leave_gradients(network: nn.Module, images: TrainingImages, settings: TrainingSettings) -> None:
+    """Leave gradients in the parameters for scores that read them before the first step.
+
+    They are those of cross-entropy on one batch, the first in the order of the data.
+
+    Args:
+        network: see `train_epoch`.
+        images: see `train_epoch`.
+        settings: the size of the batch.
+    """
+    device, dtype = device_of(network), dtype_of(network)
+    first = torch.arange(min(settings.batch_size, len(images)), device="cpu")
+    batch, labels = next(images.batches(first, len(first)))
+    network.zero_grad()
+    with evaluation_mode(network):
+        logits = logits_of(network(moved(batch, device, dtype)))
+        F.cross_entropy(logits.float(), labels.to(device)).backward()
+
+
 @torch.no_grad()
 def score_images(
     model: nn.Module, images: TrainingImages, *, amp: bool, ranks: ProcessGroup
@@ -147,6 +165,8 @@ def score_images(
     share = torch.arange(ranks.rank, len(images), ranks.size, device="cpu")
     with evaluation_mode(model):
         for batch, labels in images.batches(share, SCORED_AT_ONCE):
+            if not len(labels):  # none of these images could be read
+                continue
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 logits = logits_of(model(moved(batch, device, dtype)))
             labels = labels.to(device)
@@ -160,9 +180,3 @@ def score_images(
 def _sums(ranks: ProcessGroup, *numbers: float) -> list[float]:
     """Each number added up over the ranks."""
     return ranks.sum(np.array(numbers, np.float64)).tolist()
-
-
-def clock() -> Callable[[], float]:
-    """Begin to measure time; the returned function gives the seconds since."""
-    began = time.perf_counter()
-    return lambda: time.perf_counter() - began

@@ -156,7 +156,10 @@ def epoch(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch, shuffled and augmented.
 
-    The same number and seed always give the same batches, also after an interruption.
+    The same number and seed always give the same batches, also after an interruption. A batch of
+    which no image could be read is replaced by the one before, so that all ranks make equally many
+    steps. An image that would be a batch alone is left out of a larger epoch: the statistics of
+    batch normalisation need two.
 
     Args:
         images: to train on.
@@ -172,15 +175,25 @@ def epoch(
     """
     generator = torch.Generator().manual_seed(mixed(seed, number))
     order = torch.randperm(len(images), generator=generator, device="cpu")
-    share = order[: len(images) // ranks * ranks][rank::ranks]
+    share = order[: _trained_on(images, batch_size, ranks) * ranks][rank::ranks]
     augmenting = torch.Generator().manual_seed(mixed(seed, number, rank + 1))
+    before: tuple[Tensor, Tensor] | None = None
     for batch, labels in images.batches(share, batch_size // ranks):
+        if len(labels) or before is None:
+            before = batch, labels
+        batch, labels = before
         yield AUGMENTATIONS[augment](batch, augmenting), labels
 
 
 def steps_of(images: TrainingImages, batch_size: int, ranks: int = 1) -> int:
     """How many batches `epoch` yields."""
-    return -(-(len(images) // ranks) // (batch_size // ranks))
+    return -(-_trained_on(images, batch_size, ranks) // (batch_size // ranks))
+
+
+def _trained_on(images: TrainingImages, batch_size: int, ranks: int) -> int:
+    """How many images each rank trains on in an epoch."""
+    count, size = len(images) // ranks, batch_size // ranks
+    return count - 1 if count > size > 1 and count % size == 1 else count
 
 
 def mixed(*numbers: int) -> int:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import optim
 
 from secateurs._validation import check_ratio
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
@@ -45,9 +45,10 @@ def check_schedule(schedule: object, regrow: object) -> None:
             )
     if schedule.rewind is not None and isinstance(regrow, MagnitudeRegrowth):
         raise InvalidArgumentError(
-            "rewind does not go with MagnitudeRegrowth, whose pruned weights go on learning: "
-            "leave one of them away"
-        )
+            Argument("rewind"), " does not go with ",
+            Advice("MagnitudeRegrowth", "--regrow magnitude"),
+            ", whose pruned weights go on learning: leave one of them away",
+        )  # fmt: skip
 
 
 def check_neighbours(
@@ -65,9 +66,11 @@ def check_neighbours(
         options.ratio(ratio)
     if isinstance(regrow, GradientRegrowth):
         raise InvalidArgumentError(
-            "GradientRegrowth grows weights wherever gradients are large, which ",
-            Argument("scope", options.scope), " forbids: write regrow=None or "
-            "regrow=MagnitudeRegrowth(), or another scope",
+            Advice("GradientRegrowth", "--regrow gradient"),
+            " grows weights wherever gradients are large, which ",
+            Argument("scope", options.scope), " forbids: write ",
+            Advice("regrow=None or regrow=MagnitudeRegrowth()", "--regrow none or magnitude"),
+            ", or another scope",
         )  # fmt: skip
     if floor > 1 - scope.ratio:
         raise InvalidArgumentError(

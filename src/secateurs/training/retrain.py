@@ -2,7 +2,9 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,13 @@ from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.outputs import use_channels_last
 from secateurs.results import Results, RetrainRow
-from secateurs.training.epochs import DivergedError, ImageScore, clock, score_images, train_epoch
+from secateurs.training.epochs import (
+    DivergedError,
+    ImageScore,
+    leave_gradients,
+    score_images,
+    train_epoch,
+)
 from secateurs.training.knowledge_distillation import (
     KnowledgeDistillation,
     Objective,
@@ -127,15 +135,17 @@ class Retraining:
         self._bar.skip(done * len(self.data.train))
         if done >= self.plan.settings(name).epochs:
             return rows
-        phase = self._phase(name)
+        with self._naming_dense(name):
+            phase = self._phase(name)
         if state:
             self.model.load_state_dict(state["model"])
             phase.load(state)
         try:
             for number in range(done + 1, phase.settings.epochs + 1):
-                seconds = clock()
-                loss, found = self._epoch(phase, number)
-                row = self._row(name, number, "validation", found, loss, seconds())
+                began = time.perf_counter()
+                with self._naming_dense(name):
+                    loss, found = self._epoch(phase, number)
+                row = self._row(name, number, "validation", found, loss, began)
                 rows = [*rows, row]
                 self._save(phase, rows, is_best=self._best_epoch(name, rows) == number)
                 self.say(row)
@@ -149,10 +159,9 @@ class Retraining:
         if name == "dense":
             return TrainingPhase(name, settings, 0, steps, cross_entropy, optimizer, None)
         objective = self._objective()
-        try:
-            pruner = self.plan.make_pruner(self.model, optimizer, steps)
-        except InvalidArgumentError as error:
-            raise self._with_dense(error) from error
+        if self.plan.options.criterion.needs_gradients:
+            leave_gradients(self._network, self.data.train, settings)
+        pruner = self.plan.make_pruner(self.model, optimizer, steps)
         first = self.plan.dense.epochs
         return TrainingPhase(name, settings, first, steps, objective, optimizer, pruner)
 
@@ -192,9 +201,9 @@ class Retraining:
         except DivergedError as error:
             last = self.folder / LAST
             kept = f"; the weights of the epoch before are in {last}" if last.exists() else ""
-            raise DivergedError(f"{phase.name} epoch {number}: {error}{kept}") from None
-        except InvalidArgumentError as error:
-            raise self._with_dense(error) from error
+            distilled = phase.name == "retrain" and self.plan.distill
+            lower = "; distillation needs a lower one than labels alone" if distilled else ""
+            raise DivergedError(f"{phase.name} epoch {number}: {error}{lower}{kept}") from None
         return loss, found
 
     def _share_buffers(self) -> None:
@@ -204,10 +213,16 @@ class Retraining:
             for buffer in self.model.buffers():
                 dist.broadcast(buffer, first, group=self._process_group)
 
-    def _with_dense(self, error: InvalidArgumentError) -> InvalidArgumentError:
-        """The error, with the path of the dense network, so that nobody trains it again."""
-        dense = Argument("weights", str(self.folder / DENSE))
-        return InvalidArgumentError(error, "; the trained dense network is ", dense)
+    @contextmanager
+    def _naming_dense(self, phase: str) -> Generator[None]:
+        """Name the dense network in errors after its training, so that nobody trains it again."""
+        try:
+            yield
+        except InvalidArgumentError as error:
+            if phase == "dense" or not self.plan.dense.epochs:
+                raise
+            dense = Argument("weights", str(self.folder / DENSE))
+            raise InvalidArgumentError(error, "; the trained dense network is ", dense) from error
 
     def _steps(self, phase: str) -> int:
         size = self.plan.settings(phase).batch_size
@@ -217,11 +232,12 @@ class Retraining:
         return score_images(self.model, images, amp=settings.amp, ranks=self.ranks)
 
     def _row(
-        self, phase: str, number: int, split: str, found: ImageScore, loss: float, seconds: float
+        self, phase: str, number: int, split: str, found: ImageScore, loss: float, began: float
     ) -> RetrainRow:
         return RetrainRow(
-            **self._columns, **measured_columns(phase, self.model, self.plan, found),
-            phase=phase, epoch=number, split=split, train_loss=loss, duration=seconds,
+            duration=time.perf_counter() - began, **self._columns,
+            **measured_columns(phase, self.model, self.plan, found),
+            phase=phase, epoch=number, split=split, train_loss=loss,
             train_count=len(self.data.train), ranks=self.ranks.size,
         )  # fmt: skip
 
@@ -233,10 +249,10 @@ class Retraining:
             ("test dense", "dense", DENSE), ("test pruned", "retrain", BEST)
         ):  # fmt: skip
             self.model.load_state_dict(self._read(name))
-            seconds = clock()
+            began = time.perf_counter()
             found = self._scored(self.data.test, self.plan.retraining)
             epoch = self._best_epoch(trained_in, rows)
-            row = self._row(phase, epoch, self.data.test_split, found, math.nan, seconds())
+            row = self._row(phase, epoch, self.data.test_split, found, math.nan, began)
             rows = [*rows, row]
             self.say(row)
         with self.ranks.together():

@@ -9,6 +9,7 @@ from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.pruner import Pruner
+from secateurs.training.pruner_arguments import check_neighbours, check_schedule
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
 from secateurs.training.schedules import Cubic, Iterative, OneShot, Schedule
 from secateurs.training.settings import TrainingSettings
@@ -75,7 +76,11 @@ class RetrainPlan:
                 Argument("schedule", "one-shot"), " and ", Argument("ratio", neighbours.ratio),
             )  # fmt: skip
         check_ratio("ramp", self.ramp)
-        check_ratio("floor", self.floor)
+        if self.ratio + check_ratio("floor", self.floor) > 1 + 1e-9:  # but for rounding
+            raise InvalidArgumentError(
+                Argument("floor", self.floor), f" of each layer is to be kept and {self.ratio:g} "
+                "pruned, more than all: write a smaller one, or a smaller ", Argument("ratio"),
+            )  # fmt: skip
         check_ratio("distill", self.distill)
         check_positive("temperature", self.temperature, 4.0)
         check_choice("schedule", self.schedule, SCHEDULES)
@@ -99,6 +104,15 @@ class RetrainPlan:
                 "schedule has rounds: write ", Argument("schedule", "iterative"), ", or leave it "
                 "out",
             )  # fmt: skip
+        if self.options.criterion.needs_inputs:
+            raise InvalidArgumentError(
+                Argument("score", self.options.score_name), " reads what goes into the layers, "
+                "which a training does not observe: write ", Argument("score", "magnitude"),
+            )  # fmt: skip
+        # What a `Pruner` refuses, before a dense network is trained in vain.
+        schedule, regrowth = self.make_schedule(1), self._regrow(1)
+        check_schedule(schedule, regrowth)
+        check_neighbours(self.options, schedule, regrowth, self.floor)
 
     def check_ranks(self, ranks: int) -> None:
         """Check that this number of processes can share each batch.

@@ -73,6 +73,8 @@ class ScheduledMasks:
         return new
 
     def _pruned_to(self, ratio: float, step: int, masks: Masks) -> Masks:
+        if not ratio and not self.ratio and self._choice.options.criterion.needs_data:
+            return masks  # before the first step there may be no data to score by
         regrow, contents = self._regrow, ModelContents(self._model)
         down = round(ratio * self._units) < round(self.ratio * self._units)
         if down and not isinstance(regrow, MagnitudeRegrowth):
