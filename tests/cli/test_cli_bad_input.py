@@ -56,6 +56,7 @@ from secateurs.results import read_rows
         ("sweep --device cudda", "no device 'cudda' here; write --device cpu; did you mean cuda?"),
         ("sweep --device meta", "no device 'meta' here; write --device cpu"),
         ("sweep --arch resnet18", "--arch resnet18 needs images: write --data DIR"),
+        ("sweep --arch resnet20", "a folder in ImageNet layout, or --data cifar10"),
         ("sweep --arch digts", "in ImageNet layout; did you mean digits?"),
         ("sweep --arch resnet1 --data digits", "did you mean resnet18"),
         ("sweep --arch nowhere:build --data digits", "there is no module 'nowhere'"),

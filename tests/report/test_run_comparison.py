@@ -61,6 +61,25 @@ def test_two_runs_that_differ_in_one_setting_are_paired(tmp_path: Path) -> None:
     assert (pruned.lost, pruned.won) == (15, 10)
 
 
+def test_a_table_tells_apart_what_differs_and_that_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write(tmp_path / "run", {0.0: [DENSE], 0.5: [SPARSE]})
+    with Results(run) as results:
+        results.open(SAMPLES)
+        results.add_all(
+            [
+                replace(results.rows()[1], p_bern=p, score=score)
+                for p, score in ((0.5, "magnitude"), (1.0, "lamp"))
+            ]
+        )
+    comparison_table(compare_runs([run]))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "50%" in line]
+    assert [line[: line.index("50%")] for line in lines] == [
+        ["magnitude,", "p_bern", "1"], ["magnitude,", "p_bern", "0.5"], ["lamp,", "p_bern", "1"]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("config", "row"),
     [

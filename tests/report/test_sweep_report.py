@@ -53,6 +53,14 @@ def test_several_series_print_a_table_a_model_with_a_column_a_series() -> None:
     assert line.split() == ["50%", "30.0", "±5.2", "30.0", "±5.2", "20.0", "±4.5", "20.0", "±4.5"]
 
 
+def test_columns_of_other_units_say_how_many_weights_they_prune() -> None:
+    rows = [make_row(0.6, 20.0), make_row(0.6, 43.0, granularity="kernel", achieved=0.36)]
+    text = printed(rows)
+    assert "20.0 ±4.5 " in text and "43.0 ±5.6 (36%)" in text
+    assert "in parentheses the weights pruned" in " ".join(text.split())
+    assert "parentheses" not in printed(GRID)
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_tables_fit_the_terminal_and_lose_nothing(width: int) -> None:
     rows = [row for row in GRID if row.model.startswith("timm")]

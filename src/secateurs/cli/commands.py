@@ -41,7 +41,8 @@ from secateurs.cli.transfer_options import (
 from secateurs.criteria import CRITERIA
 from secateurs.errors import InvalidArgumentError
 
-_MNIST, _CIFAR10 = ("lenet300", "lenet5", "mlpnet"), ("resnet20",)
+_SMALL = {"lenet300": "mnist", "lenet5": "mnist", "mlpnet": "mnist", "resnet20": "cifar10"}
+_USUAL_DATA = dict.fromkeys(DIGITS_NETWORKS, "digits") | _SMALL
 
 
 def sweep(
@@ -127,7 +128,7 @@ def _scored_data(images: SweepImages) -> str:
     if images.data is None and images.arch not in DIGITS_NETWORKS:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images: write --data DIR, a folder in ImageNet layout"
-            + _nearest_small(images.arch)
+            + _small_network(images.arch)
         )
     return images.data or "digits"
 
@@ -201,19 +202,20 @@ def retrain(
     return partial(run_retrain, images, pruning, training, running, printing.log_to)
 
 
-def _nearest_small(arch: str) -> str:
-    """A network that needs no images and has nearly this name, as after a slip of the finger."""
-    return nearest(arch, [*DIGITS_NETWORKS, *_MNIST, *_CIFAR10], at_least=0.8)
+def _small_network(arch: str) -> str:
+    """What to write if this is a small network of the package, or nearly the name of one."""
+    if arch in _USUAL_DATA:
+        return f", or --data {_USUAL_DATA[arch]}"
+    return nearest(arch, _USUAL_DATA, at_least=0.8)
 
 
 def _usual_data(arch: str) -> str:
     """The data that a network is made for."""
-    for names, data in ((DIGITS_NETWORKS, "digits"), (_MNIST, "mnist"), (_CIFAR10, "cifar10")):
-        if arch in names:
-            return data
+    if arch in _USUAL_DATA:
+        return _USUAL_DATA[arch]
     raise InvalidArgumentError(
         f"--arch {arch} needs images: write --data DIR, a folder with DIR/train/CLASS/*"
-        + _nearest_small(arch)
+        + _small_network(arch)
     )
 
 
@@ -234,7 +236,7 @@ def repair(
     if images.data is None and not digits:
         raise InvalidArgumentError(
             f"--arch {images.arch} needs images, without labels: write --data DIR, a folder with "
-            "images" + _nearest_small(images.arch)
+            "images" + _small_network(images.arch)
         )
     if digits and images.data is None and images.test_data is None:
         images = replace(images, test_data="digits")

@@ -150,17 +150,20 @@ def comparison_table(
 def _table(rows: Sequence[RunDifference], confidence: float) -> TextTable:
     first = rows[0]
     against = "the dense network" if first.run == first.base else first.base
-    several = len({one.setting for one in rows}) > 1
+    words = [one.setting.split(", ") for one in rows]
+    shared = set(words[0]).intersection(*words)
+    settings = [", ".join(word for word in each if word not in shared) for each in words]
+    several = any(settings)
     heads = ["setting"] * several + ["asked", "there", "here", "difference"]
     lines = [
         [
-            *([one.setting] * several),
+            *([setting] * several),
             *(percent(round(one.p_prune, 4)), f"{one.base_top1:.2f}", f"{one.top1:.2f}"),
             *(f"{one.difference:+.2f}", interval_text(one.low, one.high, "{:+.2f}")),
             f"{one.lost}/{one.won}" if one.paired else "",
             "" if one.p is None else p_text(one.p),
         ]
-        for one in rows
+        for one, setting in zip(rows, settings, strict=True)
     ]
     heads += [f"{100 * confidence:g}% interval", "lost/won", "p"]
     return TextTable(heads, lines, printable(f"{first.run} against {against}"), names=int(several))
@@ -201,7 +204,7 @@ def _difference(
         run=run.path,
         base=base.path,
         model=row.model,
-        setting=" ".join(filter(None, (getattr(row, name) for name in _SETTING[:-1]))),
+        setting=", ".join(_words(row)),
         p_prune=row.p_prune,
         top1=row.top1,
         base_top1=other.top1,
@@ -214,6 +217,13 @@ def _difference(
         won=won,
         count=row.count,
     )
+
+
+def _words(row: Row) -> list[str]:
+    """How a network was pruned."""
+    repair = row.repair.replace(";", " + ") or "plain"
+    pruning = f"{row.prune_type} pruning"
+    return [pruning, row.granularity, row.scope, row.score, repair, f"p_bern {row.p_bern:g}"]
 
 
 def _same_images(run: _ComparedRun, row: Row, base: _ComparedRun, other: Row) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.figure import add_axes, draw_line, new_figure, style_axes
 from secateurs.report.labels import LABEL, LINE, Label, text_width, write_labels
-from secateurs.report.number_text import accuracy, interval_text, percent
+from secateurs.report.number_text import accuracy, interval_text, percent, rounded_percent
 from secateurs.report.series import Series, describe, split_series
 from secateurs.report.style import LineStyle, line_styles
 from secateurs.report.text_table import TextTable, show_tables
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NEARLY_ALL = 0.9
+_AS_ASKED = 0.01  # what rounding to whole units may change
 
 # In points (1/72 inch): the size of the axes, and the margins around them.
 _WIDTH, _HEIGHT = 310.0, 205.0
@@ -49,7 +50,9 @@ def print_sweep(rows: Sequence[Row], console: "Console | None", note: str = "") 
     if len(every) == 1:
         tables = [_table_of_one(every[0])]
     else:
-        said = f"top-1 in percent, ± half of its 95% interval; {said}"
+        shares = any(_other_share(row) for series in every for row in series.rows)
+        shares_said = ", in parentheses the weights pruned, where not as asked" * shares
+        said = f"top-1 in percent, ± half of its 95% interval{shares_said}; {said}"
         models = dict.fromkeys(series.dense_label for series in every)
         tables = [
             _compared(model, [one for one in every if one.dense_label == model]) for model in models
@@ -126,7 +129,13 @@ def _compared(model: str, group: Sequence[Series]) -> TextTable:
 
 
 def _with_half_width(row: Row) -> str:
-    return f"{accuracy(row)} ±{_half_width(row):.1f}"
+    text = f"{accuracy(row)} ±{_half_width(row):.1f}"
+    return f"{text} ({rounded_percent(row.achieved)})" if _other_share(row) else text
+
+
+def _other_share(row: Row) -> bool:
+    """Whether the ratio of pruned weights is not that of units which was asked for."""
+    return abs(row.achieved - row.p_prune) > _AS_ASKED
 
 
 def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
