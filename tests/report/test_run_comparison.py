@@ -62,8 +62,9 @@ def test_two_runs_that_differ_in_one_setting_are_paired(tmp_path: Path) -> None:
 
 
 def test_a_table_tells_apart_what_differs_and_that_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     run = write(tmp_path / "run", {0.0: [DENSE], 0.5: [SPARSE]})
     with Results(run) as results:
         results.open(SAMPLES)
