@@ -243,7 +243,7 @@ def test_a_search_comes_after_what_it_chose(tmp_path: Path) -> None:
     assert ["kept" in title for title in titles] == [True, False]
     run = read_run(tmp_path / "t")
     assert run is not None
-    command = command_of(run.rows[0], run.rows)
+    command = command_of(run.rows)
     count = run.rows[0].count
     assert f"--limit {2 * count} --search --search-images {count} " in command
 
@@ -277,4 +277,4 @@ def test_commands_of_transfers_and_retrainings(runs: list[Path]) -> None:
         strict=True,
     ):
         run = read_run(path)
-        assert run is not None and command_of(run.rows[0], run.rows).startswith(start)
+        assert run is not None and command_of(run.rows).startswith(start)

@@ -20,14 +20,9 @@ from secateurs.results import Record, kind_of_rows, read_any_rows
 def run_report(
     folders: Sequence[Path], output: Path | None, x: Axis, title: str | None, *, markdown: bool
 ) -> None:
-    """Print a table of the rows in some folders, and draw them where a path is given.
+    """Print a table of the rows in some folders, and draw them or write a page where that is asked.
 
-    Args:
-        folders: where rows are.
-        output: where to write the plot, without its ending, or the page.
-        x: horizontal axis of sweeps.
-        title: of the plot.
-        markdown: whether the table is in markdown.
+    The options are those of `secateurs.cli.file_commands.report`.
     """
     if output and output.suffix == SUFFIX:
         _write_page(folders, output, x, title, markdown=markdown)
@@ -94,10 +89,7 @@ def _only_kind(kinds: Mapping[Path, type[Record] | None]) -> type[Record]:
 def run_compare(folders: Sequence[Path], confidence: float, *, as_json: bool) -> None:
     """Print how the accuracies of runs differ from those of the first one.
 
-    Args:
-        folders: of sweeps.
-        confidence: of the intervals.
-        as_json: whether to print JSON instead of a table.
+    The options are those of `secateurs.cli.file_commands.compare`.
     """
     found = compare_runs(folders, confidence)
     with Stdout("the comparison") as stdout:

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -44,10 +43,14 @@ def run_speed(
         asked.arch, weights=asked.weights, num_classes=asked.num_classes, img_size=asked.img_size
     )
     model.model.to(device)
-    folder = running.output or _default_output(model, asked, pruning, running.device)
+    network, sha = asdict(asked) | {"device": running.device}, weights_sha256(model.model)
+    settings = {**network, **asdict(pruning), "weights_sha256": sha}
+    folder = running.output or default_folder(
+        model.name, "speed", settings=repr(sorted(settings.items()))
+    )
     ratios = grid.ratios(model.model)
-    config = {"network": asdict(asked) | {"device": running.device}, "pruning": asdict(pruning)}
-    config |= {"threads": threads, "weights": weights_sha256(model.model), "ratios": ratios}
+    config = {"network": network, "pruning": asdict(pruning)}
+    config |= {"threads": threads, "weights": sha, "ratios": ratios}
     with Results(folder, SpeedRow) as results:
         results.open(config, overwrite=not running.resume)
         done = {row.key for row in results.rows()}
@@ -74,14 +77,6 @@ def image_for(model: LoadedModel) -> torch.Tensor:
     """An input of random values, of the size that a network takes."""
     shape = model.preprocess.blank().shape
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
-
-
-def _default_output(
-    model: LoadedModel, asked: SpeedNetwork, pruning: SpeedPruning, device: str
-) -> Path:
-    values: dict[str, Any] = {**asdict(asked), "device": device, **asdict(pruning)}
-    values["weights_sha256"] = weights_sha256(model.model)
-    return default_folder(model.name, "speed", settings=repr(sorted(values.items())))
 
 
 def _report(rows: list[SpeedRow], folder: Path, title: str | None, *, again: bool) -> None:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -96,79 +97,71 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+@dataclass(frozen=True)
+class _Numbers:
+    """Which numbers of a row a tracker shows, at which step, and what it calls each of them."""
+
+    columns: Sequence[str]
+    step: Callable[[Any], float]
+    called: Callable[[Any, str], str] = lambda row, column: column  # noqa: ARG005
+
+
+_SWEEP = ("top1", "top1_low", "top1_high", "top5", "loss", "achieved")
+_NUMBERS: Mapping[type[Record], _Numbers] = {
+    RetrainRow: _Numbers(
+        ("top1", "loss", "achieved", "train_loss"),
+        lambda row: row.epoch,
+        lambda row, column: f"{row.phase}/{column} seed {row.seed}",
+    ),
+    TransferRow: _Numbers(
+        ("targeted", "untargeted"),
+        lambda row: row.step,
+        lambda row, column: (
+            f"{row.variant} seed {row.seed}/{row.surrogates or 'no surrogate'} to "
+            f"{row.target}/{column}"
+        ),
+    ),
+    RepairRow: _Numbers(("loss", "agreement", "top1", "achieved"), lambda row: row.stage),
+    SpeedRow: _Numbers(
+        ("rate", "dense_rate", "speedup"),
+        lambda row: 100 * row.achieved,
+        lambda row, column: f"batch {row.batch_size} threads {row.threads}/{column}",
+    ),
+    SensitivityRow: _Numbers(
+        ("top1", "change", "loss", "agreement", "divergence"),
+        lambda row: 100 * row.p_prune,
+        lambda row, column: f"{row.layer}/{column}",
+    ),
+    BudgetRow: _Numbers(
+        ("drop", "drop_high", "lost", "won", "count"), lambda row: 100 * row.p_prune
+    ),
+}
+
+
 def points_of(rows: Sequence[Record]) -> list[Point]:
     """The numbers that a tracker shows of rows.
 
     The step is, of a sweep, of sensitivity and of a budget, the ratio asked for in percent; of a
     retraining the epoch of its phase; of a transfer the step of the attack; of a repair its stage;
-    of speed the ratio of zeros in percent. Numbers that are infinite or NaN are left out.
+    of speed the ratio of zeros in percent. Numbers that are missing, infinite or NaN are left out.
     """
-    points = _sweep_points([row for row in rows if isinstance(row, Row)])
-    points += [_POINTS[type(row)](row) for row in rows if type(row) in _POINTS]
-    return [
-        (
-            step,
-            {_ODD.sub("_", name): float(v) for name, v in values.items() if math.isfinite(v)},
-        )
-        for step, values in points
-    ]
-
-
-def _sweep_points(rows: Sequence[Row]) -> list[Point]:
-    return [
-        (
-            round(100 * row.p_prune),
-            {
-                f"{series.label}/{name}": getattr(row, name)
-                for name in ("top1", "top1_low", "top1_high", "top5", "loss", "achieved")
-            },
-        )
-        for series in split_series(rows)
+    sweeps = split_series([row for row in rows if isinstance(row, Row)])
+    points = [
+        _point(100 * row.p_prune, {f"{series.label}/{n}": getattr(row, n) for n in _SWEEP})
+        for series in sweeps
         for row in series.rows
     ]
+    for row in rows:
+        one = _NUMBERS.get(type(row))
+        if one is not None:
+            values = {one.called(row, name): getattr(row, name) for name in one.columns}
+            points.append(_point(one.step(row), values))
+    return points
 
 
-def _retrain_point(row: RetrainRow) -> Point:
-    names = ["top1", "loss", "achieved", *(["train_loss"] if row.split == "validation" else [])]
-    return row.epoch, {f"{row.phase}/{n} seed {row.seed}": getattr(row, n) for n in names}
-
-
-def _transfer_point(row: TransferRow) -> Point:
-    found = {"targeted": row.targeted, "untargeted": row.untargeted}
-    of = f"{row.variant} seed {row.seed}/{row.surrogates or 'no surrogate'} to {row.target}"
-    return row.step, {f"{of}/{name}": value for name, value in found.items() if value is not None}
-
-
-def _repair_point(row: RepairRow) -> Point:
-    found = {"loss": row.loss, "agreement": row.agreement, "top1": row.top1}
-    found["achieved"] = row.achieved
-    return row.stage, {name: v for name, v in found.items() if v is not None}
-
-
-def _speed_point(row: SpeedRow) -> Point:
-    of = f"batch {row.batch_size} threads {row.threads}"
-    names = ("rate", "dense_rate", "speedup")
-    return round(100 * row.achieved), {f"{of}/{name}": getattr(row, name) for name in names}
-
-
-def _sensitivity_point(row: SensitivityRow) -> Point:
-    names = ("top1", "change", "loss", "agreement", "divergence")
-    return round(100 * row.p_prune), {f"{row.layer}/{name}": getattr(row, name) for name in names}
-
-
-def _budget_point(row: BudgetRow) -> Point:
-    names = ("drop", "drop_high", "lost", "won", "count")
-    return round(100 * row.p_prune), {name: getattr(row, name) for name in names}
-
-
-_POINTS: Mapping[type[Record], Callable[[Any], Point]] = {
-    RetrainRow: _retrain_point,
-    TransferRow: _transfer_point,
-    RepairRow: _repair_point,
-    SpeedRow: _speed_point,
-    SensitivityRow: _sensitivity_point,
-    BudgetRow: _budget_point,
-}
+def _point(step: float, values: Mapping[str, float | None]) -> Point:
+    known = {name: value for name, value in values.items() if value is not None}
+    return round(step), {_ODD.sub("_", n): float(v) for n, v in known.items() if math.isfinite(v)}
 
 
 @contextmanager

@@ -148,9 +148,9 @@ class BenchmarkRows:
         plain = self.cell(self.baseline(line) if line else None, target, outcome)
         return own[0].value - plain[0].value if own and plain else None
 
-    def mean(self, line: VariantRows, outcome: Goal, step: int | None = None) -> Estimate | None:
+    def mean(self, line: VariantRows, outcome: Goal) -> Estimate | None:
         """Mean success over the hold-outs; None unless all of them were measured."""
-        hits = line.hits(outcome, self.holdouts_of(line), step or self.steps[-1])
+        hits = line.hits(outcome, self.holdouts_of(line), self.steps[-1])
         return success_interval(hits) if hits else None
 
     def highest(self, lines: Iterable[VariantRows], outcome: Goal) -> float:

@@ -11,16 +11,12 @@ Options = Mapping[str, Iterable[Any] | bool]
 """The values of each option; True for one without values."""
 
 
-def command_of(first: Record, rows: Sequence[Any]) -> str:
-    """A command line that asks for what the rows are of, or "" for another kind of rows.
-
-    Args:
-        first: One of the rows, which says of what kind they are.
-        rows: The rows of one run.
-    """
-    if type(first) not in _WRITERS:
+def command_of(rows: Sequence[Any]) -> str:
+    """A command line that asks for the rows of a run, or "" for kinds that are not known here."""
+    writer = _WRITERS.get(type(rows[0]))
+    if writer is None:
         return ""
-    name, options = _WRITERS[type(first)](rows)
+    name, options = writer(rows)
     words = ["secateurs", name]
     for option, values in options.items():
         if isinstance(values, bool):

@@ -49,7 +49,7 @@ class Run:
         """How to make the results again."""
         if self.recorded:
             return Command(printable(self.recorded), f"{self.name}, as it was run")
-        text = command_of(self.rows[0].printable(), [row.printable() for row in self.rows])
+        text = command_of([row.printable() for row in self.rows])
         return Command(text, f"{self.name}, rebuilt from its rows: check the paths")
 
     @property
