@@ -292,10 +292,13 @@ def test_bad_input_leaves_the_model_as_it_was(
     assert_same(snapshot(model), before)
 
 
-@pytest.mark.parametrize("option", [{"damping": 0}, {"learning_rate": -1}, {"batch_size": 0},
-                                    {"iterations": 0.5}, {"memory": 0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [{"damping": 0}, {"learning_rate": -1}, {"batch_size": 0}, {"iterations": 0.5}, {"memory": 0},
+     {"seed": 2**64}],
+)  # fmt: skip
 def test_options_out_of_range(option: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"^{next(iter(option))} must be"):
+    with pytest.raises(InvalidArgumentError, match=f"^{next(iter(option))} must "):
         sc.repair(pruned_network(), images(), **option)
 
 

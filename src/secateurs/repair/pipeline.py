@@ -77,8 +77,9 @@ def repair(
 
     Raises:
         InvalidArgumentError: the model is not pruned, or only in its backward pass, or was trained
-            since and ``dense`` is missing; there are no images, or the model does not take them; a
-            pruned layer is never called; ``"batchnorm"`` without BatchNorm. The model is as it was.
+            since and ``dense`` is missing, or is divided over ranks; there are no images, or the
+            model does not take them; a pruned layer is never called; ``"batchnorm"`` without
+            BatchNorm; masks that are held; ``"distill"`` in float16. The model is as it was.
         FailureError: a value becomes NaN or infinite. The model is as it was.
 
     Example:
@@ -143,7 +144,7 @@ def _run(
     shown = _head(batches)
     wanted, now = outputs_of(model, shown, changes.dense), outputs_of(model, shown)
     reports: list[StepReport] = []
-    score = None if labelled is None else _accuracy(model, labelled)
+    score = _accuracy(model, labelled)
     for number, steps in enumerate(passes, start=1):
         start = time.perf_counter()
         own = options if len(passes) == 1 else replace(options, state=_numbered(options, number))
@@ -159,11 +160,8 @@ def _run(
                 for one in weights
             ]
         seconds = time.perf_counter() - start
-        now = outputs_of(model, shown)
-        accuracies = None
-        if labelled is not None and score is not None:
-            before_step, score = score, _accuracy(model, labelled)
-            accuracies = before_step, score
+        now, scored = outputs_of(model, shown), score
+        score = _accuracy(model, labelled)
         reports.append(
             StepReport(
                 steps,
@@ -173,7 +171,7 @@ def _run(
                 layers,
                 left,
                 iterations,
-                accuracies,
+                None if scored is None or score is None else (scored, score),
             )
         )
     return RepairReport(reports)
@@ -245,7 +243,9 @@ def _agreement(outputs: Tensor, wanted: Tensor) -> float:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, labelled: Iterable[Any]) -> float:
+def _accuracy(model: nn.Module, labelled: Iterable[Any] | None) -> float | None:
+    if labelled is None:
+        return None
     device, dtype = device_of(model), dtype_of(model)
     right = total = 0
     for batch in labelled:

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
+from secateurs._io.text import one_line
 from secateurs._validation import nearest
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Overrides, Preprocess, build
-from secateurs.zoo.weights_file import one_line
 
 _FORMS = "a model is named torchvision:NAME, timm:NAME, hf:NAME or package.module:function"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
