@@ -265,7 +265,7 @@ def compiled() -> nn.Module:
         ),
         (
             lambda: sc.global_prune(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), 0.5),
-            torch.ones(4, 4), ["reconstruct"], r"must return scores .* got \(4,\): wrap it",
+            torch.ones(4, 4), ["reconstruct"], r"must return logits .* got \(4,\): wrap it",
         ),
         (pruned_network, [images(2), torch.ones(2, 3, 4, 4)], ["distill"], "of several shapes"),
         (pruned_network, images()[:, :2], ["batchnorm"], r"of shape \(2, 6, 6\): .*channels"),

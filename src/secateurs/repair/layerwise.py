@@ -13,10 +13,10 @@ from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.originals.module_state import original_of, parameter_of
 from secateurs.parameters.target import Target
 from secateurs.repair.changes import Changes
-from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, WeightSite
+from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, LayerSite, WeightSite
 from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
-from secateurs.repair.pass_state import LayerFile, SavedSite, pass_key
+from secateurs.repair.pass_state import LayerFile, pass_key
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.training.step_hooks import LoadHook
 
@@ -71,9 +71,8 @@ def repair_layers(
         names of the weights that were left as they are, since a known function does not use them
         exactly once.
     """
-    how = layer_options(steps, options, batches)
-    solves = how.reconstruct or how.choose
-    sites: dict[int, SavedSite] = {}
+    how = LayerOptions(steps, options, sum(map(len, batches)))
+    sites: dict[int, LayerSite] = {}
     norms = called_batch_norms(model, uses, "steps") if "batchnorm" in steps else {}
     for key, (name, norm) in norms.items():
         mean, variance = (parameter_of(norm, one) for one in STATISTICS)
@@ -81,14 +80,14 @@ def repair_layers(
             sites[key] = BatchNormSite(name, mean, variance)
     solved: list[tuple[PrunedTarget, list[WeightSite]]] = []
     left: list[str] = []
-    for weight in weights if solves or how.channels else ():
+    for weight in weights if how.solves or "channels" in steps else ():
         parts = solvable_parts(weight.target, uses)
         if not parts:
             left.append(weight.target.name)
             continue
         # A BatchNorm that follows, and is repaired, takes away any mean and scale.
         normalised = uses.before_batch_norm.get(id(parts[0])) in sites
-        if normalised and not solves:
+        if normalised and not how.solves:
             continue
         of_weight = weight_sites(weight, parts, changes.dense, normalised, how)
         sites |= {id(site.weight): site for site in of_weight}
@@ -110,8 +109,8 @@ def repair_layers(
     sizes = uses.sizes_of(sites)
     Lockstep(model, resumable, changes.dense, sizes, options.memory, uses.parts).run(batches)
     of_all = [site for _, of_weight in solved for site in of_weight]
-    _warn_of_few(of_all if solves else ())
-    for weight, of_weight in solved if how.choose else ():
+    _warn_of_few(of_all if how.solves else ())
+    for weight, of_weight in solved if "sparsegpt" in steps else ():
         masks = [site.mask for site in of_weight]
         mask = masks[0] if len(masks) == 1 else torch.cat(masks)
         changes.remasked(weight.target.parameter, mask)
@@ -145,20 +144,6 @@ def refuse_fixed_masks(weights: Sequence[PrunedTarget], steps: Collection[str]) 
                 "leave it out of ", Argument("steps"), ", or prune with ",
                 Argument("granularity", "weight"),
             )  # fmt: skip
-
-
-def layer_options(
-    steps: Collection[str], options: RepairOptions, batches: Sequence[Tensor]
-) -> LayerOptions:
-    """How layers are repaired by some steps of `LAYERWISE`, from batches of images."""
-    return LayerOptions(
-        reconstruct="reconstruct" in steps,
-        channels="channels" in steps,
-        choose="sparsegpt" in steps,
-        damping=options.damping,
-        most_values=options.most_values,
-        images=sum(map(len, batches)),
-    )
 
 
 def batch_norms_of(model: nn.Module) -> list[tuple[str, _BatchNorm]]:

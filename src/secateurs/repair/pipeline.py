@@ -15,14 +15,14 @@ from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.gradient_pruning.modules import gradient_masks
 from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import original_of
-from secateurs.outputs import device_of, dtype_of, moved
+from secateurs.outputs import device_of, dtype_of, logits_of, moved
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.repair.calibration import calibrating
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
-from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
+from secateurs.repair.divergence import divergence, feature_keys, outputs_of
 from secateurs.repair.layer_uses import LayerUses, layer_uses
 from secateurs.repair.layerwise import PrunedTarget, refuse_fixed_masks, repair_layers
 from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
@@ -147,7 +147,7 @@ def _run(
     score = _accuracy(model, labelled)
     for number, steps in enumerate(passes, start=1):
         start = time.perf_counter()
-        own = options if len(passes) == 1 else replace(options, state=_numbered(options, number))
+        own = options if len(passes) == 1 else _numbered(options, number)
         before, layers, left, iterations = now, {}, (), 0
         if steps == ("distill",):
             keys = feature_keys(uses, {id(one.target.parameter) for one in weights})
@@ -177,12 +177,11 @@ def _run(
     return RepairReport(reports)
 
 
-def _numbered(options: RepairOptions, number: int) -> Path | None:
-    """The state file of one of several passes."""
-    if options.state is None:
-        return None
-    path = Path(options.state)
-    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+def _numbered(options: RepairOptions, number: int) -> RepairOptions:
+    """Those of one of several passes, with a state file of its own."""
+    path = None if options.state is None else Path(options.state)
+    state = path and path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return replace(options, state=state)
 
 
 def _refuse_unseen(weights: Sequence[PrunedTarget], uses: LayerUses) -> None:
@@ -255,7 +254,7 @@ def _accuracy(model: nn.Module, labelled: Iterable[Any] | None) -> float | None:
                 "write DataLoader(dataset, batch_size=64), or [(images, labels)]"
             )
         images, labels = batch[0], batch[1]
-        found = logits_in(model(moved(images, device, dtype))).argmax(-1)
+        found = logits_of(model(moved(images, device, dtype)), of_tokens=True).argmax(-1)
         right += int((found == labels.to(device)).sum())
         total += labels.numel()
     if not total:

@@ -22,7 +22,6 @@ from secateurs.repair.layerwise import (
     PrunedTarget,
     bias_of,
     called_batch_norms,
-    layer_options,
     solvable_parts,
     weight_sites,
 )
@@ -66,7 +65,7 @@ def repair_single_layers(
     if not targets:
         return ()
     with calibrating(model, images, options.batch_size) as batches:
-        how = layer_options(steps, options, batches)
+        how = LayerOptions(steps, options, sum(map(len, batches)))
         uses = layer_uses(model, batches[0][:1])
         norms = called_batch_norms(model, uses, "repair") if "batchnorm" in steps else {}
         sites: dict[int, Site] = {}
@@ -184,7 +183,7 @@ class _SingleLayerSite(WeightSite):
                 self.mask = make()[self._rows].to(weight.device)
                 write(weight, self.dense * self.mask)
                 self._calls, self._moments = list(calls), moments
-                if self.options.solves:
+                if self.options.solves or "channels" in self.options.steps:
                     super().finish()
                 values = [(tensor, tensor.detach().clone()) for tensor in tensors]
                 if self._norm is not None:
