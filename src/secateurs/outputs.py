@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from secateurs.errors import InvalidArgumentError
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: Any, *, of_tokens: bool = False) -> Tensor:
     """The logits in a model's output: a tensor, its ``.logits``, or the first item of a tuple.
+
+    Args:
+        output: what the model returned.
+        of_tokens: whether there may be dimensions between, as of the tokens of a text.
 
     Raises:
         InvalidArgumentError: this is no tensor of shape (batch, classes).
@@ -20,12 +24,12 @@ def logits_of(output: Any) -> Tensor:
     found = getattr(output, "logits", output)
     if isinstance(found, tuple | list) and found:
         found = found[0]
-    if isinstance(found, Tensor) and found.dim() == 2:
+    if isinstance(found, Tensor) and (found.dim() == 2 or (of_tokens and found.dim() > 2)):
         return found
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
     raise InvalidArgumentError(
-        f"the model must return logits of shape (batch, classes), got {shape}: "
-        "wrap it in a module that does"
+        f"the model must return logits of shape (batch, {'..., ' * of_tokens}classes), got "
+        f"{shape}: wrap it in a module that does"
     )
 
 

@@ -264,6 +264,8 @@ def what_needs_a_whole_model_says_so(rank: int, ranks: int, folder: Path) -> Non
         "allocate": lambda model: sc.repair.allocate(model, 0.5),
         "a surrogate": lambda model: sc.Diversified(model, 0.5, 0.5),
         "torch.nn.utils.prune": sc.to_torch_prune,
+        "repair": lambda model: sc.repair(model, inputs()),
+        "observed_inputs": lambda model: sc.repair.observed_inputs(model, inputs()).__enter__(),
     }
     for who, call in needing.items():
         with pytest.raises(sc.InvalidArgumentError, match=f"{who} needs a whole model.* divided"):

@@ -265,7 +265,7 @@ def compiled() -> nn.Module:
         ),
         (
             lambda: sc.global_prune(nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), 0.5),
-            torch.ones(4, 4), ["reconstruct"], r"must return scores .* got \(4,\): wrap it",
+            torch.ones(4, 4), ["reconstruct"], r"must return logits .* got \(4,\): wrap it",
         ),
         (pruned_network, [images(2), torch.ones(2, 3, 4, 4)], ["distill"], "of several shapes"),
         (pruned_network, images()[:, :2], ["batchnorm"], r"of shape \(2, 6, 6\): .*channels"),
@@ -292,10 +292,13 @@ def test_bad_input_leaves_the_model_as_it_was(
     assert_same(snapshot(model), before)
 
 
-@pytest.mark.parametrize("option", [{"damping": 0}, {"learning_rate": -1}, {"batch_size": 0},
-                                    {"iterations": 0.5}, {"memory": 0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "option",
+    [{"damping": 0}, {"learning_rate": -1}, {"batch_size": 0}, {"iterations": 0.5}, {"memory": 0},
+     {"seed": 2**64}],
+)  # fmt: skip
 def test_options_out_of_range(option: dict[str, Any]) -> None:
-    with pytest.raises(InvalidArgumentError, match=f"^{next(iter(option))} must be"):
+    with pytest.raises(InvalidArgumentError, match=f"^{next(iter(option))} must "):
         sc.repair(pruned_network(), images(), **option)
 
 

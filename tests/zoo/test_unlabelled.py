@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
 from secateurs import InvalidArgumentError
 from secateurs.zoo import LoadedData, LoadedModel, load_data, load_model, load_unlabelled
@@ -49,6 +50,11 @@ def test_the_training_split_where_there_is_one(tmp_path: Path, model: LoadedMode
 def test_a_folder_without_images_is_refused(tmp_path: Path, model: LoadedModel) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^no images in .*: give a folder that holds"):
         load_unlabelled(tmp_path, model=model)
+
+
+def test_a_network_alone_has_no_preprocessing() -> None:
+    with pytest.raises(InvalidArgumentError, match="model must be what load_model gives, got Lin"):
+        load_unlabelled("digits", model=nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize("limit", [0, -1, "2"])

@@ -50,6 +50,12 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message that is not empty, or the name of its type."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def shortened(text: str, longest: int = 160) -> str:
     """Make a message of another library, also of several lines, one short printable line."""
     line = printable(" ".join(text.split()))

@@ -40,9 +40,7 @@ class Layouts:
             return 1, 1
         if granularity == "kernel":
             return torch.Size(shape[2:]).numel(), 1
-        if self.outputs_last(entry):
-            return shape[-2], shape[-1]
-        return torch.Size(shape[2 if stacked else 1 :]).numel(), 1
+        return self.inputs(entry)
 
     def inputs(self, entry: Entry) -> tuple[int, int]:
         """How many inputs each output has, and how far apart consecutive ones are."""

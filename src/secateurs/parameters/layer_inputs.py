@@ -30,13 +30,19 @@ class LayerInputs:
         return self.layout.weight(values[:, None].expand(groups, outputs, inputs), weight.shape)
 
     def inverse_diagonal(self, damping: float = 0.01) -> Tensor:
-        """The diagonal of (H + lambda I)^-1, with lambda as a part of H's mean diagonal."""
-        diagonal = self.moment.diagonal(dim1=-2, dim2=-1)
-        extra = damping * diagonal.mean(-1)
-        extra = torch.where(extra > 0, extra, torch.ones_like(extra))
-        eye = torch.eye(diagonal.shape[-1], dtype=diagonal.dtype, device=diagonal.device)
-        factor = torch.linalg.cholesky(self.moment + extra[:, None, None] * eye)
+        """The diagonal of (H + lambda I)^-1, see `damped`."""
+        factor = torch.linalg.cholesky(damped(self.moment, damping)[0])
         return torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
+
+
+def damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """H + lambda I for each group, and lambda: ``damping`` times the mean of H's diagonal."""
+    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
+    extra = damping * diagonal.mean(-1)
+    # If all inputs are zero, any weights give the same outputs; with lambda = 1 they keep theirs.
+    extra = torch.where(extra > 0, extra, torch.ones_like(extra))
+    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
+    return hessian + extra[:, None, None] * eye, extra
 
 
 def attach_inputs(module: nn.Module, attribute: str, inputs: LayerInputs) -> None:

@@ -132,7 +132,8 @@ def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]
                 other = given.get(name)
                 if other is None or other.shape != tensor.shape:
                     raise InvalidArgumentError(
-                        f"dense is another network: it has no {name} of shape {tuple(tensor.shape)}"
+                        f"dense is another network: it has no {name} of shape "
+                        f"{tuple(tensor.shape)}; hand in a copy of this one from before pruning"
                     )
                 if other is not tensor:  # a tensor of both networks may change
                     found[id(tensor)] = other.detach().to(tensor.device, tensor.dtype)

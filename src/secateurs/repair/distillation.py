@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.outputs import logits_of
 from secateurs.repair.changes import Changes
-from secateurs.repair.divergence import Features, divergence, logits_in, loss, outputs_of
+from secateurs.repair.divergence import Features, divergence, loss, outputs_of
 from secateurs.repair.layerwise import PrunedTarget
 from secateurs.repair.pass_state import check_key, pass_key
 from secateurs.repair.repair_options import RepairOptions
@@ -163,10 +164,10 @@ class _Distiller:
 
     def _loss(self, images: Tensor) -> Tensor:
         with torch.no_grad(), Features(self.features, self.dense) as wanted:
-            target = logits_in(self.model(images))
+            target = logits_of(self.model(images), of_tokens=True)
         with torch.enable_grad():
             with Features(self.features, {}) as found:
-                outputs = logits_in(self.model(images))
+                outputs = logits_of(self.model(images), of_tokens=True)
             error = loss(outputs, target)
             return error + self.how.features * found.error(wanted) if self.features else error
 

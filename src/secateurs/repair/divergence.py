@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from secateurs.errors import InvalidArgumentError
+from secateurs.outputs import logits_of
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.replaced_tensors import Replaced
@@ -27,23 +27,6 @@ def divergence(outputs: Tensor, wanted: Tensor) -> float:
     return float(loss(outputs, wanted))
 
 
-def logits_in(output: Any) -> Tensor:
-    """The class scores in what a model returned, (images, ..., classes).
-
-    Raises:
-        InvalidArgumentError: there are none.
-    """
-    found = getattr(output, "logits", output)
-    found = found[0] if isinstance(found, tuple | list) and found else found
-    if not isinstance(found, Tensor) or found.dim() < 2:
-        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise InvalidArgumentError(
-            f"the model must return scores of shape (batch, ..., classes), got {got}: wrap it in a "
-            "module that does"
-        )
-    return found
-
-
 @torch.no_grad()
 def outputs_of(
     model: nn.Module, batches: Sequence[Tensor], values: Mapping[int, Tensor] | None = None
@@ -56,7 +39,7 @@ def outputs_of(
         values: tensors to use instead of the model's, by the ids of those.
     """
     with Replaced(values or {}):
-        return torch.cat([logits_in(model(batch)) for batch in batches])
+        return torch.cat([logits_of(model(batch), of_tokens=True) for batch in batches])
 
 
 def feature_keys(uses: LayerUses, pruned: Collection[int]) -> list[int]:

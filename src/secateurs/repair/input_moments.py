@@ -74,13 +74,15 @@ def observed_inputs(
         ...     sc.select(model, 0.5, score="wanda").chosen["weight"]
         tensor([[ True, False]])
     """
-    targets = ModelContents(model).targets.values()
+    contents = ModelContents(model)
+    contents.refuse_ranks("observed_inputs", "score by magnitude, or gather the weights into one")
+    targets = contents.targets.values()
     with calibrating(model, images, check_count("batch_size", batch_size)) as batches:
         uses = layer_uses(model, batches[0][:1])
         seen = {
             target: {id(one): _InputSite(target.name) for one in uses.called(target.parameter)}
             for target in targets
-            if target.parameter.dim() > 1
+            if target.parameter.dim() > 1 and target.parameter.numel()
         }
         sites: dict[int, Site] = {}
         for of_target in seen.values():

@@ -1,6 +1,6 @@
 """Layers that are repaired: weights by least squares, channels, and BatchNorm's statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from secateurs.repair.changes import write
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.least_squares import ChannelMoments, Moments, masked_least_squares
 from secateurs.repair.obs_update import obs_update, pattern_of
+from secateurs.repair.repair_options import RepairOptions
 
 # How many values are enough for a layer: this many, or so many for each input.
 _LEAST_VALUES, _VALUES_AN_INPUT = 20_000, 50
@@ -22,25 +23,19 @@ class LayerOptions:
     """How layers are repaired.
 
     Attributes:
-        reconstruct: whether kept weights are solved for.
-        channels: whether mean and scale of each output channel are matched.
-        choose: whether the mask is chosen anew.
-        damping: see `masked_least_squares`.
-        most_values: about how many values of each output channel are used, at most.
+        steps: names in `LAYERWISE`.
+        numbers: such as the damping.
         images: how many images there are.
     """
 
-    reconstruct: bool
-    channels: bool
-    choose: bool
-    damping: float
-    most_values: int
+    steps: Collection[str]
+    numbers: RepairOptions
     images: int
 
     @property
     def solves(self) -> bool:
-        """Whether a weight changes."""
-        return self.reconstruct or self.channels or self.choose
+        """Whether kept weights are solved for."""
+        return "reconstruct" in self.steps or "sparsegpt" in self.steps
 
 
 class WeightSite:
@@ -90,7 +85,7 @@ class WeightSite:
         if not self._calls:
             positions = call.positions(output)
             values = max(_LEAST_VALUES, _VALUES_AN_INPUT * call.matrix(self.mask).shape[-1])
-            most = max(1, min(self.options.most_values, values) // self.options.images)
+            most = max(1, min(self.options.numbers.most_values, values) // self.options.images)
             if call.is_convolution and positions > most:
                 source = torch.Generator().manual_seed(positions)
                 order = torch.randperm(positions, generator=source, device="cpu")
@@ -107,7 +102,7 @@ class WeightSite:
         xx, xy, yy = self.centred(moments)
         now = call.matrix(self.weight.detach()).double()
         solved = self._solved(call, now, xx, xy)
-        if self.options.channels:
+        if "channels" in self.options.steps:
             solved = solved * self._scales(solved, xx, yy)
         self.errors = (_error(now, xx, xy, yy), _error(solved, xx, xy, yy))
         write(self.weight, call.unmatrix(solved, self.weight))
@@ -122,14 +117,14 @@ class WeightSite:
             FailureError: the damping is too small or too large for numbers of 64 bits.
         """
         start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
-        solved, damping = now, self.options.damping
+        solved, damping = now, self.options.numbers.damping
         try:
-            if self.options.choose:
+            if "sparsegpt" in self.options.steps:
                 solved, mask = obs_update(xx, xy, start, mask, damping, neighbours=pattern_of(mask))
                 # In the weight's order of memory, as the masks of pruning are.
                 self.mask = torch.empty_like(self.weight, dtype=torch.bool)
                 self.mask.copy_(call.unmatrix(mask, self.weight))
-            if self.options.reconstruct:
+            if "reconstruct" in self.options.steps:
                 solved = masked_least_squares(xx, xy, start, mask, damping)
         except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             solved = torch.full_like(now, torch.nan)
@@ -229,6 +224,9 @@ class BatchNormSite:
         write(self.mean, outcome["mean"])
         write(self.variance, outcome["variance"])
 
+
+LayerSite = WeightSite | BatchNormSite
+"""A layer that a pass repairs, and whose outcome can be saved."""
 
 Statistics = tuple[Tensor, Tensor]
 """Mean and variance of each channel."""

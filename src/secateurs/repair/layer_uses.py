@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from secateurs._io.text import one_line
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.originals.original import version_of
 from secateurs.outputs import is_compiled
@@ -136,9 +137,9 @@ def layer_uses(model: nn.Module, image: Tensor) -> LayerUses:
     except (FailureError, InvalidArgumentError):
         raise
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InvalidArgumentError(
-            f"the model does not take calibration images of shape {tuple(image.shape[1:])}: {why}; "
-            "give images of the size, channels and normalisation that it was trained with"
+            f"the model does not take calibration images of shape {tuple(image.shape[1:])}: "
+            f"{one_line(error)}; give images of the size, channels and normalisation that it was "
+            "trained with"
         ) from error
     return recorder.uses

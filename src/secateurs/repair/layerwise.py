@@ -13,10 +13,10 @@ from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.originals.module_state import original_of, parameter_of
 from secateurs.parameters.target import Target
 from secateurs.repair.changes import Changes
-from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, WeightSite
+from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, LayerSite, WeightSite
 from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
-from secateurs.repair.pass_state import LayerFile, SavedSite, pass_key
+from secateurs.repair.pass_state import LayerFile, pass_key
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.training.step_hooks import LoadHook
 
@@ -29,6 +29,8 @@ _BIASES = {
     "v_proj_weight": ("in_proj_bias", 2, 3),
 }
 _PROJECTIONS = ("query", "key", "value")
+STATISTICS = ("running_mean", "running_var")
+"""The buffers of a BatchNorm layer that ``"batchnorm"`` changes."""
 
 
 @dataclass(frozen=True)
@@ -69,28 +71,35 @@ def repair_layers(
         names of the weights that were left as they are, since a known function does not use them
         exactly once.
     """
-    how = layer_options(steps, options, batches)
-    solves = how.reconstruct or how.choose
-    sites: dict[int, SavedSite] = {}
-    if "batchnorm" in steps:
-        sites |= _batch_norms(model, uses)
+    how = LayerOptions(steps, options, sum(map(len, batches)))
+    sites: dict[int, LayerSite] = {}
+    norms = called_batch_norms(model, uses, "steps") if "batchnorm" in steps else {}
+    for key, (name, norm) in norms.items():
+        mean, variance = (parameter_of(norm, one) for one in STATISTICS)
+        if mean is not None and variance is not None:
+            sites[key] = BatchNormSite(name, mean, variance)
     solved: list[tuple[PrunedTarget, list[WeightSite]]] = []
     left: list[str] = []
-    for weight in weights if solves or how.channels else ():
+    for weight in weights if how.solves or "channels" in steps else ():
         parts = solvable_parts(weight.target, uses)
         if not parts:
             left.append(weight.target.name)
             continue
         # A BatchNorm that follows, and is repaired, takes away any mean and scale.
         normalised = uses.before_batch_norm.get(id(parts[0])) in sites
-        if normalised and not solves:
+        if normalised and not how.solves:
             continue
         of_weight = weight_sites(weight, parts, changes.dense, normalised, how)
         sites |= {id(site.weight): site for site in of_weight}
         solved.append((weight, of_weight))
     if not sites:
         return {}, tuple(left)
-    _record_changes(model, [weight.target for weight, _ in solved], sites, changes)
+    for target in (weight.target for weight, _ in solved):
+        for attribute in (target.attribute, bias_of(target)):
+            changes.about_to(target.module, attribute)
+    for _, norm in norms.values():
+        for statistic in STATISTICS:
+            changes.about_to(norm, statistic)
     resumable: Mapping[int, Site] = sites
     if options.state is not None:
         known = (*batches, *model.parameters(), *model.buffers(), *changes.dense.values(),
@@ -100,8 +109,8 @@ def repair_layers(
     sizes = uses.sizes_of(sites)
     Lockstep(model, resumable, changes.dense, sizes, options.memory, uses.parts).run(batches)
     of_all = [site for _, of_weight in solved for site in of_weight]
-    _warn_of_few(of_all if solves else ())
-    for weight, of_weight in solved if how.choose else ():
+    _warn_of_few(of_all if how.solves else ())
+    for weight, of_weight in solved if "sparsegpt" in steps else ():
         masks = [site.mask for site in of_weight]
         mask = masks[0] if len(masks) == 1 else torch.cat(masks)
         changes.remasked(weight.target.parameter, mask)
@@ -137,20 +146,6 @@ def refuse_fixed_masks(weights: Sequence[PrunedTarget], steps: Collection[str]) 
             )  # fmt: skip
 
 
-def layer_options(
-    steps: Collection[str], options: RepairOptions, batches: Sequence[Tensor]
-) -> LayerOptions:
-    """How layers are repaired by some steps of `LAYERWISE`, from batches of images."""
-    return LayerOptions(
-        reconstruct="reconstruct" in steps,
-        channels="channels" in steps,
-        choose="sparsegpt" in steps,
-        damping=options.damping,
-        most_values=options.most_values,
-        images=sum(map(len, batches)),
-    )
-
-
 def batch_norms_of(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
     """The BatchNorm layers that keep statistics."""
     return [
@@ -160,18 +155,22 @@ def batch_norms_of(model: nn.Module) -> list[tuple[str, _BatchNorm]]:
     ]
 
 
-def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, SavedSite]:
-    sites: dict[int, SavedSite] = {}
-    for name, module in batch_norms_of(model):
-        mean, variance = (parameter_of(module, a) for a in ("running_mean", "running_var"))
-        if mean is not None and variance is not None and uses.counts.get(id(mean)) == 1:
-            sites[id(mean)] = BatchNormSite(name, mean, variance)
-    if not sites:
+def called_batch_norms(
+    model: nn.Module, uses: LayerUses, argument: str
+) -> dict[int, tuple[str, _BatchNorm]]:
+    """The BatchNorm layers that the network calls once, by the id of their running mean.
+
+    Raises:
+        InvalidArgumentError: there are none; ``argument`` is where not to ask for them.
+    """
+    known = ((id(parameter_of(one[1], STATISTICS[0])), one) for one in batch_norms_of(model))
+    found = {key: one for key, one in known if uses.counts.get(key) == 1}
+    if not found:
         raise InvalidArgumentError(
             "the model has no BatchNorm layer with running statistics that it calls once: leave "
-            "batchnorm out of ", Argument("steps"), ", and write channels or reconstruct"
+            "batchnorm out of ", Argument(argument), ", and write channels or reconstruct"
         )  # fmt: skip
-    return sites
+    return found
 
 
 def solvable_parts(target: Target, uses: LayerUses) -> tuple[Tensor, ...]:
@@ -219,19 +218,6 @@ def weight_sites(
     return [
         make(*each, around_mean=around_mean, options=options) for each in zip(*values, strict=True)
     ]
-
-
-def _record_changes(
-    model: nn.Module, targets: Sequence[Target], sites: Collection[int], changes: Changes
-) -> None:
-    """Record what will change."""
-    for target in targets:
-        for attribute in (target.attribute, bias_of(target)):
-            changes.about_to(target.module, attribute)
-    for _, module in batch_norms_of(model):
-        if id(parameter_of(module, "running_mean")) in sites:
-            changes.about_to(module, "running_mean")
-            changes.about_to(module, "running_var")
 
 
 def _warn_of_few(sites: Sequence[WeightSite]) -> None:

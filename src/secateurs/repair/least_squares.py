@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from secateurs.parameters.layer_inputs import damped
+
 
 def _zero() -> Tensor:
     return torch.zeros((), dtype=torch.float64, device="cpu")
@@ -84,16 +86,6 @@ class ChannelMoments:
         """Mean and variance of each channel."""
         mean = self._sum / self.count
         return mean, (self._squares / self.count - mean.square()).clamp(min=0)
-
-
-def damped(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """H + lambda I for each group, and lambda: ``damping`` times the mean of H's diagonal."""
-    diagonal = hessian.diagonal(dim1=-2, dim2=-1)
-    extra = damping * diagonal.mean(-1)
-    # If all inputs are zero, any weights give the same outputs; with lambda = 1 they keep theirs.
-    extra = torch.where(extra > 0, extra, torch.ones_like(extra))
-    eye = torch.eye(hessian.shape[-1], dtype=hessian.dtype, device=hessian.device)
-    return hessian + extra[:, None, None] * eye, extra
 
 
 def masked_least_squares(

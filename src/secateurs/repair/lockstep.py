@@ -6,7 +6,8 @@ waits there while the other threads run up to the same call. Then the layer is r
 inputs of all batches, and the threads go on. So each layer is repaired on the inputs that the
 repaired layers before it give. Memory holds the activations of all images at one layer, and what
 the network's own functions still refer to: in ``x = self.blocks(x)`` the first x is kept until the
-blocks have ended.
+blocks have ended. Modules must not keep what they compute in attributes, where the other batches
+would find it.
 """
 
 import threading

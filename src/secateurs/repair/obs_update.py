@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from secateurs._tensors.float_keys import Scores
-from secateurs.repair.least_squares import damped
+from secateurs.parameters.layer_inputs import damped
 from secateurs.selection.neighbours import smallest_of_each
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.threshold import candidate_masks

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -16,6 +16,7 @@ from secateurs._io.regular_files import read_if_there
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.provenance import tensors_sha256
 from secateurs.repair.layer_calls import LayerCall
+from secateurs.repair.layer_sites import LayerSite
 from secateurs.repair.lockstep import Site
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.results.durable import replace_files, write_failure
@@ -40,18 +41,6 @@ def check_key(path: object, found: object, wanted: str) -> None:
             f"{path} belongs to another repair (other images, options or weights): remove it, or "
             "name another file"
         )
-
-
-class SavedSite(Site, Protocol):
-    """A layer that is to be repaired, and whose outcome can be saved."""
-
-    def outcome(self) -> dict[str, Any]:
-        """What it wrote and found; called when it is finished."""
-        ...
-
-    def put(self, outcome: Mapping[str, Any]) -> None:
-        """Write and record what an earlier run found."""
-        ...
 
 
 class LayerFile:
@@ -84,14 +73,14 @@ class LayerFile:
         self._outcomes = {one["name"]: one for one, _ in parts[1:]}
         self._end = parts[-1][1]
 
-    def resumable(self, site: SavedSite) -> Site:
+    def resumable(self, site: LayerSite) -> Site:
         """A site that saves its outcome; one that does nothing if an earlier run finished it."""
-        if site.name in self._outcomes:
+        finished = site.name in self._outcomes
+        if finished:
             site.put(self._outcomes[site.name])
-            return _FinishedSite(site.name)
-        return _SavingSite(site, self)
+        return _ResumableSite(site, self, finished=finished)
 
-    def save(self, site: SavedSite) -> None:
+    def save(self, site: LayerSite) -> None:
         """Add the outcome of a site."""
         try:
             with self._path.open("r+b") as file:
@@ -123,27 +112,17 @@ def _parts(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         yield torch.load(io.BytesIO(content[start:end]), weights_only=True), end
 
 
-class _FinishedSite:
-    """A layer that an earlier run has repaired."""
+class _ResumableSite:
+    """A layer whose outcome is saved, or was by an earlier run: then nothing is done."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, site: LayerSite, file: LayerFile, *, finished: bool):
+        self.name, self._site, self._file, self._finished = site.name, site, file, finished
 
     def add(self, call: LayerCall, dense: LayerCall, /) -> None:
-        """Do nothing."""
+        if not self._finished:
+            self._site.add(call, dense)
 
     def finish(self) -> None:
-        """Do nothing."""
-
-
-class _SavingSite:
-    """A layer whose outcome is saved."""
-
-    def __init__(self, site: SavedSite, file: LayerFile):
-        self.name, self._site, self._file = site.name, site, file
-        self.add = site.add
-
-    def finish(self) -> None:
-        """Repair the layer, and save the outcome."""
-        self._site.finish()
-        self._file.save(self._site)
+        if not self._finished:
+            self._site.finish()
+            self._file.save(self._site)

@@ -15,14 +15,14 @@ from secateurs.errors import Argument, InvalidArgumentError, RepairWarning
 from secateurs.gradient_pruning.modules import gradient_masks
 from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import original_of
-from secateurs.outputs import device_of, dtype_of, moved
+from secateurs.outputs import device_of, dtype_of, logits_of, moved
 from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.repair.calibration import calibrating
 from secateurs.repair.changes import Changes, dense_values
 from secateurs.repair.distillation import distill
-from secateurs.repair.divergence import divergence, feature_keys, logits_in, outputs_of
+from secateurs.repair.divergence import divergence, feature_keys, outputs_of
 from secateurs.repair.layer_uses import LayerUses, layer_uses
 from secateurs.repair.layerwise import PrunedTarget, refuse_fixed_masks, repair_layers
 from secateurs.repair.repair_options import RepairKeywords, RepairOptions, passes_of
@@ -77,8 +77,9 @@ def repair(
 
     Raises:
         InvalidArgumentError: the model is not pruned, or only in its backward pass, or was trained
-            since and ``dense`` is missing; there are no images, or the model does not take them; a
-            pruned layer is never called; ``"batchnorm"`` without BatchNorm. The model is as it was.
+            since and ``dense`` is missing, or is divided over ranks; there are no images, or the
+            model does not take them; a pruned layer is never called; ``"batchnorm"`` without
+            BatchNorm; masks that are held; ``"distill"`` in float16. The model is as it was.
         FailureError: a value becomes NaN or infinite. The model is as it was.
 
     Example:
@@ -143,10 +144,10 @@ def _run(
     shown = _head(batches)
     wanted, now = outputs_of(model, shown, changes.dense), outputs_of(model, shown)
     reports: list[StepReport] = []
-    score = None if labelled is None else _accuracy(model, labelled)
+    score = _accuracy(model, labelled)
     for number, steps in enumerate(passes, start=1):
         start = time.perf_counter()
-        own = options if len(passes) == 1 else replace(options, state=_numbered(options, number))
+        own = options if len(passes) == 1 else _numbered(options, number)
         before, layers, left, iterations = now, {}, (), 0
         if steps == ("distill",):
             keys = feature_keys(uses, {id(one.target.parameter) for one in weights})
@@ -159,11 +160,8 @@ def _run(
                 for one in weights
             ]
         seconds = time.perf_counter() - start
-        now = outputs_of(model, shown)
-        accuracies = None
-        if labelled is not None and score is not None:
-            before_step, score = score, _accuracy(model, labelled)
-            accuracies = before_step, score
+        now, scored = outputs_of(model, shown), score
+        score = _accuracy(model, labelled)
         reports.append(
             StepReport(
                 steps,
@@ -173,18 +171,17 @@ def _run(
                 layers,
                 left,
                 iterations,
-                accuracies,
+                None if scored is None or score is None else (scored, score),
             )
         )
     return RepairReport(reports)
 
 
-def _numbered(options: RepairOptions, number: int) -> Path | None:
-    """The state file of one of several passes."""
-    if options.state is None:
-        return None
-    path = Path(options.state)
-    return path.with_name(f"{path.stem}-{number}{path.suffix}")
+def _numbered(options: RepairOptions, number: int) -> RepairOptions:
+    """Those of one of several passes, with a state file of its own."""
+    path = None if options.state is None else Path(options.state)
+    state = path and path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return replace(options, state=state)
 
 
 def _refuse_unseen(weights: Sequence[PrunedTarget], uses: LayerUses) -> None:
@@ -245,7 +242,9 @@ def _agreement(outputs: Tensor, wanted: Tensor) -> float:
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, labelled: Iterable[Any]) -> float:
+def _accuracy(model: nn.Module, labelled: Iterable[Any] | None) -> float | None:
+    if labelled is None:
+        return None
     device, dtype = device_of(model), dtype_of(model)
     right = total = 0
     for batch in labelled:
@@ -255,7 +254,7 @@ def _accuracy(model: nn.Module, labelled: Iterable[Any]) -> float:
                 "write DataLoader(dataset, batch_size=64), or [(images, labels)]"
             )
         images, labels = batch[0], batch[1]
-        found = logits_in(model(moved(images, device, dtype))).argmax(-1)
+        found = logits_of(model(moved(images, device, dtype)), of_tokens=True).argmax(-1)
         right += int((found == labels.to(device)).sum())
         total += labels.numel()
     if not total:

@@ -3,11 +3,11 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from secateurs._io.json_objects import read_object_file
-from secateurs._io.regular_files import open_regular
+from secateurs._io.regular_files import read_regular
 from secateurs._io.text import quoted
 from secateurs._validation import check_path, check_ratio
 from secateurs.errors import FailureError, InvalidArgumentError
@@ -73,13 +73,13 @@ def _of_json(file: Path) -> dict[str, float]:
 
 def _of_csv(file: Path) -> dict[str, float]:
     try:
-        with open_regular(file) as opened:
-            lines = opened.read().decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        rows = list(csv.reader(read_regular(file).decode("utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = "it is no text in UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        why = getattr(error, "strerror", None) or why
         raise FailureError(f"cannot read {file} as the ratios of layers: {why}") from None
     found: dict[str, float] = {}
-    for number, row in enumerate(_rows(file, lines), 1):
+    for number, row in enumerate(rows, 1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -99,10 +99,3 @@ def _of_csv(file: Path) -> dict[str, float]:
             )
         found[name] = check_ratio(f"the ratio in line {number} of {file}", value)
     return found
-
-
-def _rows(file: Path, lines: Iterable[str]) -> Iterator[list[str]]:
-    try:
-        yield from csv.reader(lines)
-    except csv.Error as error:  # a cell of more than 131,072 characters
-        raise FailureError(f"cannot read {file} as the ratios of layers: {error}") from None

@@ -14,6 +14,7 @@ from secateurs._validation import (
     check_positive,
     check_ratio,
     check_seed,
+    make_generator,
 )
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.training.augmentation import AUGMENTATIONS
@@ -88,6 +89,7 @@ class RepairOptions:
         check_positive("damping", self.damping, 0.1)
         check_positive("learning_rate", self.learning_rate, 1e-3)
         object.__setattr__(self, "seed", check_seed("seed", self.seed))
+        make_generator(None, self.seed)  # refuses a seed of more than 64 bits
         if self.features:
             check_positive("features", self.features, 1.0)
         check_choice("augment", self.augment, ("auto", *AUGMENTATIONS))

@@ -18,10 +18,10 @@ from secateurs.repair.changes import write
 from secateurs.repair.layer_sites import LayerOptions, WeightSite, matched_statistics
 from secateurs.repair.layer_uses import LayerUses, layer_uses
 from secateurs.repair.layerwise import (
+    STATISTICS,
     PrunedTarget,
-    batch_norms_of,
     bias_of,
-    layer_options,
+    called_batch_norms,
     solvable_parts,
     weight_sites,
 )
@@ -62,10 +62,12 @@ def repair_single_layers(
         InvalidArgumentError: there are no images, or the model does not take them.
         FailureError: a value becomes NaN or infinite.
     """
+    if not targets:
+        return ()
     with calibrating(model, images, options.batch_size) as batches:
-        how = layer_options(steps, options, batches)
+        how = LayerOptions(steps, options, sum(map(len, batches)))
         uses = layer_uses(model, batches[0][:1])
-        norms = _batch_norms(model, uses) if "batchnorm" in steps else {}
+        norms = called_batch_norms(model, uses, "repair") if "batchnorm" in steps else {}
         sites: dict[int, Site] = {}
         left: list[str] = []
         for name, (target, masks) in targets.items():
@@ -181,7 +183,7 @@ class _SingleLayerSite(WeightSite):
                 self.mask = make()[self._rows].to(weight.device)
                 write(weight, self.dense * self.mask)
                 self._calls, self._moments = list(calls), moments
-                if self.options.solves:
+                if self.options.solves or "channels" in self.options.steps:
                     super().finish()
                 values = [(tensor, tensor.detach().clone()) for tensor in tensors]
                 if self._norm is not None:
@@ -210,7 +212,7 @@ def _layer_sites(
     tensors = {target.name: target.parameter, prefix + bias: parameter_of(target.module, bias)}
     name, norm = norms.get(uses.before_batch_norm.get(id(parts[0]), 0), ("", None))
     if norm is not None:
-        for statistic in ("running_mean", "running_var"):
+        for statistic in STATISTICS:
             tensors[f"{name}.{statistic}"] = parameter_of(norm, statistic)
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     layer = _Layer(present, masks, len(parts), keep)
@@ -223,19 +225,6 @@ def _layer_sites(
     all_kept = torch.ones((), dtype=torch.bool).expand(target.parameter.shape)
     weight = PrunedTarget(target, all_kept)
     return weight_sites(weight, parts, {}, norm is not None, how, site)
-
-
-def _batch_norms(model: nn.Module, uses: LayerUses) -> dict[int, tuple[str, _BatchNorm]]:
-    """The BatchNorm layers that are called once, by the id of their running mean."""
-    means = {
-        id(parameter_of(norm, "running_mean")): (name, norm) for name, norm in batch_norms_of(model)
-    }
-    if not means:
-        raise InvalidArgumentError(
-            "the model has no BatchNorm layer with running statistics: leave batchnorm out of ",
-            Argument("repair"), ", and write channels or reconstruct",
-        )  # fmt: skip
-    return {key: found for key, found in means.items() if uses.counts.get(key) == 1}
 
 
 def _norm_statistics(
@@ -256,7 +245,7 @@ def _norm_statistics(
         mean = mean + bias.detach().double()
     variance = torch.einsum("goi,gij,goj->go", weight, covariance, weight).clamp(min=0).flatten()
     wanted = (moments.y / moments.count).flatten()
-    tensors = [parameter_of(norm, one) for one in ("running_mean", "running_var")]
+    tensors = [parameter_of(norm, one) for one in STATISTICS]
     running = [one for one in tensors if one is not None]
     new = matched_statistics(
         (mean, variance), (wanted, spread.flatten()), (running[0], running[1]), norm.eps

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from secateurs._io.regular_files import open_regular
+from secateurs._io.text import one_line
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
 from secateurs.transfer.image_choice import ImageSet
 from secateurs.transfer.plan import Job
-from secateurs.zoo.weights_file import one_line
 
 LABELS = "labels.csv"
 

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from secateurs._io.text import listed, quoted
 from secateurs.errors import InvalidArgumentError, require
@@ -85,6 +85,18 @@ def match_labels(names: Sequence[str], model: LoadedModel | None, data: str) -> 
     if len(own) == len(names) and all(_plain(name) in own for name in names):
         return [own[_plain(name)] for name in names]
     return list(range(len(names)))
+
+
+def numbered_classes(
+    labels: Collection[int], model: LoadedModel | None, data: str
+) -> tuple[list[str], list[int]]:
+    """The names of classes counted from 0, and their indices as `match_labels` gives them.
+
+    There are as many as the model has, since the last classes may have no images.
+    """
+    count = (model.num_classes if model else None) or 0
+    classes = [str(each) for each in range(max(count, max(labels) + 1))]
+    return classes, match_labels(classes, model, data)
 
 
 def imagenet_offset(model: LoadedModel | None, data: str) -> int:

@@ -83,11 +83,8 @@ def load_data(
         >>> len(data.dataset), data.dataset[0][0].shape
         (100, torch.Size([1, 8, 8]))
     """
-    if model is not None and not isinstance(model, LoadedModel):
-        raise InvalidArgumentError(
-            f"model must be what load_model gives, got {type(model).__name__}; for a network of "
-            "your own give preprocess=..."
-        )
+    if model is not None:
+        _check_model(model, "give preprocess=...")
     require("PIL", "reading images", "pillow")
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         raise InvalidArgumentError(
@@ -133,6 +130,7 @@ def load_unlabelled(
         InvalidArgumentError: no such data, or no images.
         FailureError: a folder cannot be read, or a download failed.
     """
+    _check_model(model, "make a secateurs.zoo.LoadedModel")
     wanted = None if limit is None else check_count("limit", limit)
     check_data(spec)
     require("PIL", "reading images", "pillow")
@@ -167,6 +165,14 @@ def check_data(spec: str | Path) -> None:
         f"no data {str(spec)!r}: give a folder that exists, or one of "
         f"{', '.join(named_data.NAMES)}{nearest(str(spec), named_data.NAMES)}"
     )
+
+
+def _check_model(model: object, otherwise: str) -> None:
+    if not isinstance(model, LoadedModel):
+        raise InvalidArgumentError(
+            f"model must be what load_model gives, got {type(model).__name__}; for a network of "
+            f"your own {otherwise}"
+        )
 
 
 def _read_folder(

@@ -6,10 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from secateurs._io.text import printable, storable
+from secateurs._io.text import one_line, printable, storable
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.cache import check_download_folder
-from secateurs.zoo.weights_file import one_line
 
 # Their errors need not be OSErrors, and none of them may be installed.
 _NETWORK_PACKAGES = ("httpx", "httpcore", "huggingface_hub", "requests", "urllib3")

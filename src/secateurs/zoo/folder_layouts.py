@@ -119,29 +119,27 @@ def _refuse_two_classes(found: Mapping[str, ClassFolder]) -> None:
 
 
 def _warn_of_files_left_out(root: Path, found: Mapping[str, ClassFolder]) -> None:
+    said: list[str] = []
     links = [path for inside in found.values() for path in inside.repeated]
     if links:
-        warnings.warn(
+        said.append(
             f"{len(links)} link(s) in {printable(str(root))} lead to images that are there already,"
-            f" first {printable(str(links[0]))}: each image is counted once",
-            stacklevel=5,
+            f" first {printable(str(links[0]))}: each image is counted once"
         )
     unread = sum((inside.unread_images() for inside in found.values() if inside.images), Counter())
     if unread:
-        warnings.warn(
+        said.append(
             f"{unread.total()} image(s) in {printable(str(root))} are not read "
-            f"({_counted(unread)}); understood are {' '.join(IMAGE_SUFFIXES)}",
-            stacklevel=5,
+            f"({_counted(unread)}); understood are {' '.join(IMAGE_SUFFIXES)}"
         )
-    empty = {each: inside for each, inside in found.items() if not inside.images}
-    for each, inside in empty.items():
-        if inside.passed_over:
-            warnings.warn(
-                f"class folder {quoted(each)} counts as empty: of its files "
-                f"({_counted(inside.passed_over)}) none is read; understood are "
-                f"{' '.join(IMAGE_SUFFIXES)}",
-                stacklevel=5,
-            )
+    said += (
+        f"class folder {quoted(each)} counts as empty: of its files "
+        f"({_counted(inside.passed_over)}) none is read; understood are {' '.join(IMAGE_SUFFIXES)}"
+        for each, inside in found.items()
+        if not inside.images and inside.passed_over
+    )
+    for message in said:
+        warnings.warn(message, stacklevel=5)
 
 
 def _counted(suffixes: Counter[str]) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
+from secateurs._io.text import one_line
 from secateurs._validation import nearest
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Overrides, Preprocess, build
-from secateurs.zoo.weights_file import one_line
 
 _FORMS = "a model is named torchvision:NAME, timm:NAME, hf:NAME or package.module:function"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -200,13 +200,10 @@ def _preprocess(model: nn.Module, spec: str, overrides: Overrides) -> Preprocess
             return own
         base = {name: getattr(own, name) for name in Overrides.__dataclass_fields__}
         return build(base, overrides, own.source)
-    base = _usual(model)
+    base, source = _usual(model)
     if isinstance(own, Mapping):
-        known = Overrides(**_known(spec, own)).given()
-        return build({**base, **known}, overrides, "the model")
-    if getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None):
-        return build(base, overrides, "timm data config")
-    return build(base, overrides, "ImageNet defaults")
+        base, source = base | Overrides(**_known(spec, own)).given(), "the model"
+    return build(base, overrides, source)
 
 
 def _known(spec: str, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,20 +217,22 @@ def _known(spec: str, own: Mapping[str, Any]) -> dict[str, Any]:
     return dict(own)
 
 
-def _usual(model: nn.Module) -> dict[str, Any]:
+def _usual(model: nn.Module) -> tuple[dict[str, Any], str]:
+    """The preprocessing of a model that does not say it, and where it comes from."""
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if config:
         from timm.data.config import resolve_data_config
 
         from secateurs.zoo.preprocess import timm_values
 
-        return timm_values(resolve_data_config(pretrained_cfg=dict(config)))
+        return timm_values(resolve_data_config(pretrained_cfg=dict(config))), "timm data config"
     first = next((each for each in model.modules() if isinstance(each, _CONVOLUTIONS)), None)
     grey = first is not None and first.in_channels == 1
-    return {
+    values = {
         "img_size": 224,
         "crop_pct": 0.875,
         "interpolation": "bilinear",
         "mean": (0.5,) if grey else IMAGENET_MEAN,
         "std": (0.5,) if grey else IMAGENET_STD,
     }
+    return values, "ImageNet defaults"

@@ -11,13 +11,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from secateurs._io.json_objects import read_object_file
-from secateurs._io.text import printable
+from secateurs._io.text import one_line, printable
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError, require
 from secateurs.zoo import weights_file
 from secateurs.zoo.downloads import check_folder_path, downloading, is_folder_name
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
-from secateurs.zoo.weights_file import one_line
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateurs._io.json_objects import read_object_file
-from secateurs._io.text import printable, quoted
+from secateurs._io.text import one_line, printable, quoted
 from secateurs._validation import nearest
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.zoo import weights_file
@@ -135,7 +135,7 @@ def _create(name: str, folder: Path | None, *, pretrained: bool, **options: Any)
         return timm.create_model(f"{_FOLDER_SCHEME}{folder}", pretrained=pretrained, **options)
     except Exception as error:  # timm does not check the contents of config.json
         raise FailureError(
-            f"timm cannot load {printable(str(folder))} ({weights_file.one_line(error)}): its "
+            f"timm cannot load {printable(str(folder))} ({one_line(error)}): its "
             "config.json is damaged or of another version; get the folder again"
         ) from error
 

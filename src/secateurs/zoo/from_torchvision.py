@@ -32,7 +32,9 @@ def load(
         FailureError: no network for the download.
     """
     _check_name(name)
-    entries = _entries(name)
+    from torchvision.models import get_model_weights
+
+    entries: Any = get_model_weights(name)
     if weights == "random" or weights_file.is_file(weights):
         # The preprocessing is that of published weights.
         entry = entries.__members__.get(DEFAULT_WEIGHTS) or next(iter(entries))
@@ -75,12 +77,6 @@ def _is_of_timm(name: str) -> bool:
     import timm
 
     return timm.is_model(name.partition(".")[0])
-
-
-def _entries(name: str) -> Any:
-    from torchvision.models import get_model_weights
-
-    return get_model_weights(name)
 
 
 def _published(name: str, entries: Any, weights: str | None) -> Any:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from secateurs._io.regular_files import read_regular
-from secateurs._io.text import quoted
+from secateurs._io.text import one_line, quoted
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
-from secateurs.zoo.classes import LARGEST_LABEL, imagenet_offset, match_labels
+from secateurs.zoo.classes import LARGEST_LABEL, imagenet_offset, numbered_classes
 from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.weights_file import one_line
 
 LABELS, COMPATIBLE = "labels.csv", "images.csv"
 _LONGEST = 250  # characters of a file's name without its suffix, the limit of file systems
@@ -42,9 +41,7 @@ def read_label_table(
             raise row.wrong(f"{quoted(name)} is listed twice: remove one of the rows")
         labels[folder / name] = row.whole("label", 0, LARGEST_LABEL, "a class counted from 0")
     _check_images(table, list(labels), skip_corrupt=skip_corrupt)
-    count = model.num_classes if model is not None else None
-    classes = [str(each) for each in range(max(count or 0, max(labels.values()) + 1))]
-    indices = match_labels(classes, model, str(folder))
+    classes, indices = numbered_classes(labels.values(), model, str(folder))
     return Listing([Item(path, indices[label]) for path, label in labels.items()], "all", classes)
 
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from secateurs._io.text import printable
+from secateurs._io.text import one_line, printable
 from secateurs.errors import Argument, FailureError
 from secateurs.zoo.decoding import check_shape, read_image, to_mode
 from secateurs.zoo.preprocess import Preprocess
-from secateurs.zoo.weights_file import one_line
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from secateurs._io.text import one_line
 from secateurs.errors import Argument, InvalidArgumentError, SecateursError
 from secateurs.outputs import device_of, dtype_of, logits_of, moved
 from secateurs.zoo.decoding import LARGEST
@@ -48,9 +49,9 @@ def check_size(model: LoadedModel) -> None:
     except SecateursError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InvalidArgumentError(
-            f"{model.name} takes no images of {size} x {size} pixels ({reason}): give another ",
+            f"{model.name} takes no images of {size} x {size} pixels ({one_line(error)}): give "
+            "another ",
             Argument("img_size"),
         ) from error
 

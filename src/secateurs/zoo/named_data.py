@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateurs._io.text import one_line
 from secateurs._validation import check_choice
 from secateurs.errors import Argument, FailureError, require
 from secateurs.zoo.classes import match_labels
 from secateurs.zoo.digits import SPLITS, digits_images
 from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.weights_file import one_line
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secateurs._io.text import printable, quoted
+from secateurs._io.text import one_line, printable, quoted
 from secateurs.errors import FailureError, InvalidArgumentError, require
-from secateurs.zoo.classes import LARGEST_LABEL, match_labels
+from secateurs.zoo.classes import LARGEST_LABEL, numbered_classes
 from secateurs.zoo.decoding import open_image
 from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.weights_file import one_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,9 +67,7 @@ def read_parquet(
     contents, labels = _columns(files)
     if not labels:
         raise InvalidArgumentError(f"no images in {folder}: its parquet files have no rows")
-    count = (model.num_classes if model else None) or 0  # the last classes may have no images
-    classes = [str(each) for each in range(max(count, max(labels) + 1))]
-    indices = match_labels(classes, model, str(folder))
+    classes, indices = numbered_classes(labels, model, str(folder))
     images = EncodedImages(contents, labels)
     items = [Item((images, index), indices[label]) for index, label in enumerate(labels)]
     return Listing(items, name or "all", classes)

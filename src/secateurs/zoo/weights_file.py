@@ -12,7 +12,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from secateurs._io.regular_files import read_regular, reading, remedy_for
-from secateurs._io.text import listed, shortened, storable
+from secateurs._io.text import listed, one_line, shortened, storable
 from secateurs.errors import Advice, Argument, FailureError, InvalidArgumentError
 from secateurs.torch_prune.pruned_state_dict import multiplied
 from secateurs.zoo.archive import ArchiveRecord, check_checksums, damaged, is_archive, read_records
@@ -159,12 +159,6 @@ def refuse_other_count(weights: str, count: int | None, wanted: int | None) -> N
             Argument("num_classes"),
             " out, or give a weights file of that many classes",
         )
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty, or the name of its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def read_pickle(path: Path, records: Sequence[ArchiveRecord] | None) -> object:
