@@ -8,6 +8,7 @@ depends on the machine, on the shapes and on the zeros: nothing here decides tha
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from math import prod
 
 import torch
@@ -134,8 +135,8 @@ class UnfoldedConvolution(_ConvolutionKernel):
             return torch.addmm(across, self._matrix, self._columns(images[0], size)).view(shape)
         if self._joint:
             columns = self._columns(images.transpose(0, 1), size)
-            product = torch.addmm(across, self._matrix, columns)
-            return product.view(self.outputs, count, *size).transpose(0, 1).contiguous()
+            several = torch.addmm(across, self._matrix, columns)
+            return several.view(self.outputs, count, *size).transpose(0, 1).contiguous()
         output = images.new_empty((count, self.outputs, prod(size)))
         for image, out in zip(images, output, strict=True):
             torch.addmm(across, self._matrix, self._columns(image, size), out=out)
@@ -178,7 +179,7 @@ class ShiftedConvolution(_ConvolutionKernel):
         steps = images.stride()[2:]
         length = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True))
         output = bias[:, None].expand(self.outputs, length).repeat(images.shape[0], 1, 1)
-        offsets = list(self._offsets(steps))
+        offsets = self._offsets(steps)
         for image, out in zip(images.flatten(2), output, strict=True):
             for tap, matrix in self._taps:
                 start = offsets[tap]
@@ -187,15 +188,11 @@ class ShiftedConvolution(_ConvolutionKernel):
         shape = (images.shape[0], self.outputs, *size)
         return output.as_strided(shape, (per_image, per_channel, *steps)).contiguous()
 
-    def _offsets(self, steps: tuple[int, ...]) -> Iterator[int]:
+    def _offsets(self, steps: tuple[int, ...]) -> list[int]:
         """How far each position of the kernel is from the first, in pixels."""
-        for tap in range(prod(self._form.kernel)):
-            offset, left = 0, tap
-            geometry = zip(self._form.kernel, self._form.dilation, steps, strict=True)
-            for size, dilation, step in reversed(list(geometry)):
-                left, at = divmod(left, size)
-                offset += at * dilation * step
-            yield offset
+        geometry = zip(self._form.kernel, self._form.dilation, steps, strict=True)
+        sides = (range(0, size * d * step, d * step) for size, d, step in geometry)
+        return [sum(position) for position in product(*sides)]
 
 
 class SmallerLayer(Kernel):
