@@ -77,6 +77,9 @@ def test_several_seeds_have_a_folder_each_and_more_can_follow(run: Run) -> None:
     assert {row.seed for row in read_rows("here", RetrainRow)} == {1, 3}
     first, second = (load_file(f"here/seed-{seed}/best.safetensors") for seed in (1, 3))
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+    # Another seed that follows later must not go on with what was trained by other options.
+    assert run(*words, "--seeds", 3, "--ratio", 0.5, "--overwrite").code == 0
+    assert not list(Path("here/seed-1").iterdir())
 
 
 def test_a_run_that_is_killed_goes_on(run: Run, tmp_path: Path) -> None:
@@ -127,6 +130,7 @@ def test_a_full_disk_loses_nothing_and_the_same_command_goes_on(run: Run) -> Non
         (("--ratio", 1.5), "--ratio must be from 0 to 1"),
         (("--schedule", "iterative"), "write more --epochs, or fewer --rounds"),
         (("--scope", "2:4"), "--scope 2:4 prunes at once: write --schedule one-shot and --ratio"),
+        (("--scope", "2:4", "--schedule", "one-shot"), "--scope 2:4 needs inputs in groups of 4"),
         (("--distill", 2), "--distill must be from 0 to 1"),
         (("--distill", 0.5, "--dense-epochs", 0), "write more, or --weights"),
         (("--rewind",), "write --schedule iterative, or leave it out"),

@@ -3,6 +3,7 @@
 import random
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
 
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation import sweep
+from secateurs.evaluation import sensitivity, sweep
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.results import read_rows
 
@@ -171,12 +172,16 @@ def test_what_an_older_version_wrote_goes_on_with_a_warning(tmp_path: Path) -> N
             sweep(network(), loader(changed(pixel=True)), output=tmp_path, **SMALL)
 
 
-def test_a_loader_that_can_be_iterated_once_has_no_fingerprint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("measure", [sweep, partial(sensitivity, ratios=0.5)])
+def test_a_loader_that_can_be_iterated_once_has_no_fingerprint(
+    tmp_path: Path, measure: Any
+) -> None:
     assert not any(fingerprint(Batches(Images(), once=True)).values())
-    rows = sweep(network(), Batches(Images(), once=True), output=tmp_path, **SMALL)
+    options = {"output": tmp_path, **(SMALL if measure is sweep else {"progress": False})}
+    rows = measure(network(), Batches(Images(), once=True), **options)
     assert rows[0].count == IMAGES
     with pytest.warns(UserWarning, match="this loader can be iterated only once"):
-        assert sweep(network(), Batches(Images(), once=True), output=tmp_path, **SMALL) == rows
+        assert measure(network(), Batches(Images(), once=True), **options) == rows
 
 
 def test_images_that_cannot_be_read_are_no_difference(tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ def test_no_images_and_wrong_labels_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="gave no images: there is nothing to compute"):
         accumulate_gradients(network(), [])
     model = network(classes=3).train()
+    images = Images().pixels
+    batches = [(images[n : n + 8], torch.full((8,), n)) for n in (0, 8)]
     with pytest.raises(InvalidArgumentError, match="is this the right data for this model"):
-        accumulate_gradients(model, loader(Images(classes=7)))
-    assert model.training
+        accumulate_gradients(model, batches)
+    assert model.training and all(p.grad is None for p in model.parameters())

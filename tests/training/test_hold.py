@@ -1,5 +1,6 @@
 """Held is held: pruned weights are zero after any step of any optimizer."""
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn, optim
 from torch.nn.utils import clip_grad_norm_
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from training_cases import (
@@ -295,6 +297,18 @@ def test_checkpointed_activations_and_tied_weights() -> None:
             optimizer.step()
         assert_held(model, optimizer, masks)
     assert model.head.weight is model.embed.weight
+
+
+def test_a_hold_leaves_no_hook_when_its_model_is_gone() -> None:
+    def held() -> None:
+        model = sc.global_prune(nn.Linear(4, 4), 0.5)
+        hold(model, optim.SGD(model.parameters(), lr=0.1))
+
+    gc.collect()
+    before = len(_global_optimizer_pre_hooks)
+    held()
+    gc.collect()
+    assert len(_global_optimizer_pre_hooks) == before
 
 
 def test_compiled_steps_and_models() -> None:

@@ -293,7 +293,7 @@ def test_bad_input_is_named() -> None:
         (lambda: GradientRegrowth(every=0, until=9), "every must be a whole number from 1"),
         (lambda: GradientRegrowth(every=1, until=9, start="er"), "start must be one of erk"),
         (lambda: GradientRegrowth(every=1, until=9, fraction=30), "for 30 per cent write 0.3"),
-        (lambda: MagnitudeRegrowth(margin=-1), "margin must be at least 0"),
+        (lambda: MagnitudeRegrowth(margin=-1), "margin must be a number from 0 on"),
     ]:
         with pytest.raises(sc.InvalidArgumentError, match=re.escape(said)):
             make()

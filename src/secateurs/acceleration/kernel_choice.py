@@ -230,7 +230,7 @@ class KernelChoice:
         for kind, kernel in kernels.items():
             fast = FastLayer(name, module, self._conditions)
             fast.kernels[seen.shape] = kernel
-            functions[kind] = partial(fast.call, module, dense, values)
+            functions[kind] = partial(fast, module, dense, values)
         timing = replace(self.timings[name, seen.shape], seconds=dict(self._measure(functions)))
         timing = timing.with_fastest(self._margin)
         self.timings[name, seen.shape] = timing

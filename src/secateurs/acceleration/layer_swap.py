@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache, wraps
 from operator import itemgetter
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,18 +65,8 @@ class Conditions:
             )
 
 
-class Replacement(Protocol):
-    """What replaces the forward of a layer."""
-
-    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
-        """The layer's output.
-
-        Args:
-            module: the layer.
-            forward: the layer's own forward, a function of the layer and its input.
-            values: the input.
-        """
-        ...
+Replacement = Callable[[nn.Module, Callable[..., Tensor], Tensor], Tensor]
+"""What replaces the forward of a layer: takes the layer, its own forward, and the input."""
 
 
 class FastLayer:
@@ -100,7 +90,7 @@ class FastLayer:
         self.is_stale = False
         self.kernels: dict[torch.Size, Kernel | None] = {}
 
-    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
         """The layer's output, by a kernel where all is as it was measured, else by ``forward``."""
         kernel = self._kernel(module, values)
         if kernel is None:
@@ -199,7 +189,7 @@ def _subclass(base: type[nn.Module]) -> type[nn.Module]:
         fast = vars(self).get(_KEY)
         if fast is None or kwargs or len(args) != 1:
             return plain(self, *args, **kwargs)
-        return fast.call(self, plain, args[0])
+        return fast(self, plain, args[0])
 
     def reduce(self: nn.Module, protocol: Any) -> Any:  # noqa: ARG001
         state = {name: value for name, value in self.__getstate__().items() if name != _KEY}

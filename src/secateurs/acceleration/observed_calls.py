@@ -71,7 +71,7 @@ class Calls:
         self.inputs: dict[torch.Size, SeenInput] = {}
         self.counts: dict[torch.Size, int] = {}
 
-    def call(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
+    def __call__(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
         """Note the input, and run the layer's own forward."""
         if type(values) is Tensor and values.layout == torch.strided:
             shape = values.shape

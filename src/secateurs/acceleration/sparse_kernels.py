@@ -8,6 +8,7 @@ depends on the machine, on the shapes and on the zeros: nothing here decides tha
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from math import prod
 
 import torch
@@ -73,9 +74,9 @@ class SparseLinear(Kernel):
         output = rows.new_empty((len(rows), self.outputs))
         size = self.block or max(len(rows), 1)
         for few, out in zip(rows.split(size), output.split(size), strict=True):
-            product = sparse_product(self._matrix, few.t().contiguous()).t()
+            unbiased = sparse_product(self._matrix, few.t().contiguous()).t()
             # The bias is added while the product is transposed in memory.
-            out.copy_(product) if bias is None else torch.add(product, bias, out=out)
+            out.copy_(unbiased) if bias is None else torch.add(unbiased, bias, out=out)
         return output.view(shape)
 
 
@@ -132,8 +133,8 @@ class UnfoldedConvolution(_ConvolutionKernel):
             return sparse_product(self._matrix, columns, bias).view(shape)
         if self._joint:
             columns = self._columns(images.transpose(0, 1), size)
-            product = sparse_product(self._matrix, columns, bias)
-            return product.view(self.outputs, count, *size).transpose(0, 1).contiguous()
+            several = sparse_product(self._matrix, columns, bias)
+            return several.view(self.outputs, count, *size).transpose(0, 1).contiguous()
         output = images.new_empty((count, self.outputs, prod(size)))
         for image, out in zip(images, output, strict=True):
             sparse_product(self._matrix, self._columns(image, size), bias, out=out)
@@ -177,7 +178,7 @@ class ShiftedConvolution(_ConvolutionKernel):
         length = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True))
         given = self._zeros if bias is None else bias
         output = given[:, None].expand(self.outputs, length).repeat(images.shape[0], 1, 1)
-        offsets = list(self._offsets(steps))
+        offsets = self._offsets(steps)
         for image, out in zip(images.flatten(2), output, strict=True):
             for tap, matrix in self._taps:
                 start = offsets[tap]
@@ -186,15 +187,11 @@ class ShiftedConvolution(_ConvolutionKernel):
         shape = (images.shape[0], self.outputs, *size)
         return output.as_strided(shape, (per_image, per_channel, *steps)).contiguous()
 
-    def _offsets(self, steps: tuple[int, ...]) -> Iterator[int]:
+    def _offsets(self, steps: tuple[int, ...]) -> list[int]:
         """How far each position of the kernel is from the first, in pixels."""
-        for tap in range(prod(self._form.kernel)):
-            offset, left = 0, tap
-            geometry = zip(self._form.kernel, self._form.dilation, steps, strict=True)
-            for size, dilation, step in reversed(list(geometry)):
-                left, at = divmod(left, size)
-                offset += at * dilation * step
-            yield offset
+        geometry = zip(self._form.kernel, self._form.dilation, steps, strict=True)
+        sides = (range(0, size * d * step, d * step) for size, d, step in geometry)
+        return [sum(position) for position in product(*sides)]
 
 
 class SmallerLayer(Kernel):

@@ -80,7 +80,7 @@ def run_retrain(
                 results = stack.enter_context(Results(folder, RetrainRow))
                 results.open(
                     config, overwrite=not running.resume, growing=("seeds",),
-                    begin=lambda: [clear(own) for own in folders.values()],
+                    begin=lambda: [clear(own) for own in (folder, *folder.glob("seed-*"))],
                 )  # fmt: skip
         epochs = sum(plans[seed].dense.epochs + plans[seed].retraining.epochs for seed in seeds)
         total = epochs * len(images.train)

@@ -94,7 +94,7 @@ class RetrainTraining:
         batch_size: Images a step.
         augment: none, shift (by up to two pixels) or crop-flip.
         distill: Weight of the dense network's probabilities beside the labels in the retraining, 0
-            (labels alone) to 1 (Hinton et al. 2015); often 0.9.
+            (labels alone) to 1 (Hinton et al. 2015); often 0.9, with a lower --lr, such as 0.02.
         temperature: Of these probabilities: the higher, the more the less likely classes count.
         seed: Of weights, order, augmentation and draws.
         seeds: Several runs, one a seed.

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from secateurs._validation import check_ratio
 from secateurs.criteria import Score, criterion_of
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.evaluation.batches import length
+from secateurs.evaluation.batches import length, without_labels
 from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
-from secateurs.evaluation.images_alone import without_labels
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
 from secateurs.evaluation.measured_model import evaluating, moved_to

@@ -1,7 +1,6 @@
 """Measure accuracy over pruning ratios: all ratios are scored in one loop over the data."""
 
 import os
-import warnings
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import fields
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs._validation import check_keywords
-from secateurs.errors import Argument, InvalidArgumentError, SecateursWarning
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
@@ -155,7 +154,6 @@ def sweep(
                 results = stack.enter_context(Results(folder))
                 if ranks.is_first:
                     open_folder(results, config, overwrite=overwrite)
-                    _warn_of_unknown_data(results)
                     rows, before = _begin(results, plan, length(loader))
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
@@ -203,18 +201,6 @@ def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
             "nothing out, which can be split: write DataLoader(data, batch_size=...), without a "
             "sampler, shuffle or drop_last"
         )
-
-
-def _warn_of_unknown_data(results: Results[Row]) -> None:
-    if results.unverified:
-        warning = SecateursWarning(
-            f"{results.folder} holds results of this sweep, taken to be of the same images: this "
-            "cannot be checked, since an older version wrote them, an image cannot be read, or "
-            "this loader can be iterated only once; ",
-            Argument("overwrite", True),
-            " measures again",
-        )
-        warnings.warn(warning, stacklevel=3)
 
 
 def _save_outcomes(

@@ -2,8 +2,10 @@
 
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -162,3 +164,34 @@ def loader_of(dataset: Dataset[Any], like: "DataLoader[Any]") -> "DataLoader[Any
         generator=like.generator,
         prefetch_factor=like.prefetch_factor,
     )
+
+
+def without_labels(loader: Iterable[Any]) -> Iterable[Any]:
+    """A loader of the same images, each with the label 0.
+
+    Args:
+        loader: batches of images, or of pairs of which the first are images.
+    """
+    if not isinstance(loader, DataLoader) or not is_sequential(loader):
+        return _ImagesAlone(loader)
+    made = loader_of(loader.dataset, loader)
+    made.collate_fn = partial(_collated, loader.collate_fn)
+    return made
+
+
+def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    return _zero_labelled(collate(samples))
+
+
+@dataclass(frozen=True)
+class _ImagesAlone:
+    loader: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_zero_labelled, self.loader)
+
+
+def _zero_labelled(batch: Any) -> Any:
+    images = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    count = len(images) if isinstance(images, Tensor) else 0
+    return images, torch.zeros(count, dtype=torch.long)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -33,11 +33,7 @@ class Named(Protocol):
         ...
 
 
-V = TypeVar("V", bound=Named)
-V_contra = TypeVar("V_contra", bound=Named, contravariant=True)
-
-
-class Becomes(Protocol[V_contra]):
+class Becomes(Protocol):
     """A model that can be turned into each of some networks."""
 
     @property
@@ -45,13 +41,13 @@ class Becomes(Protocol[V_contra]):
         """The model."""
         ...
 
-    def become(self, variant: V_contra) -> float:
+    def become(self, variant: Any) -> float:
         """Turn it into a network; returns the ratio of prunable weights that is pruned."""
         ...
 
 
 @dataclass
-class EvaluationLoop(Generic[V]):
+class EvaluationLoop:
     """Scores variants on every batch of some ranges of images.
 
     Attributes:
@@ -72,8 +68,8 @@ class EvaluationLoop(Generic[V]):
 
     loader: Iterable[Any]
     ranges: Sequence[IndexRange]
-    variants: Sequence[V]
-    model: Becomes[V]
+    variants: Sequence[Named]
+    model: Becomes
     forward: Forward
     save: Callable[[], None]
     advance: Callable[[int], None]
@@ -133,7 +129,7 @@ class EvaluationLoop(Generic[V]):
 
     def _score(
         self,
-        variant: V,
+        variant: Named,
         indices: tuple[int, int],
         images: Tensor,
         labels: Tensor,

@@ -28,7 +28,7 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
 
     Raises:
         InvalidArgumentError: there are no images, a batch is not a pair of tensors, or a label is
-            not a class of the model.
+            not a class of the model. No parameter has a gradient then.
     """
     frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
     device, dtype = device_of(model), dtype_of(model)
@@ -46,6 +46,9 @@ def accumulate_gradients(model: nn.Module, loader: Iterable[Any]) -> int:
                 check_labels(logits, labels)
                 F.cross_entropy(logits, labels.to(device), reduction="sum").backward()
                 count += len(labels)
+    except BaseException:
+        model.zero_grad()  # the sums over some of the images are no scores
+        raise
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)

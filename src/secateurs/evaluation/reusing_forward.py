@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from secateurs.evaluation.forward import Forward
+from secateurs.outputs import is_compiled
 from secateurs.parameters.model_contents import ModelContents
 
 Warn = Callable[[str], None]
@@ -28,8 +29,7 @@ def forward_of(
         model: the network.
         changed: as for `ReusingForward`.
     """
-    compiled = any(getattr(m, "_compiled_call_impl", None) is not None for m in model.modules())
-    if compiled or hasattr(model, "_orig_mod") or ModelContents(model).group.is_distributed:
+    if any(map(is_compiled, model.modules())) or ModelContents(model).group.is_distributed:
         return Forward
     return partial(ReusingForward, changed=changed)
 

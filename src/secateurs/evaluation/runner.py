@@ -1,8 +1,9 @@
 """Score the images that are left of a sweep, in one process or on ranks that split them."""
 
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,9 +11,15 @@ from torch import nn
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
-from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import (
+    Argument,
+    FailureError,
+    InvalidArgumentError,
+    SecateursError,
+    SecateursWarning,
+)
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
-from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, V
+from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, Named
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.index_ranges import IndexRange, ranges_left, split
 from secateurs.evaluation.kept_repairs import KeptRepairs
@@ -33,12 +40,23 @@ IMAGE_SAMPLES = "image_samples"
 def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: bool) -> None:
     """Lock a folder for a run of this configuration, whose images are compared where known.
 
+    A warning says if they are not known.
+
     Raises:
         InvalidArgumentError: the folder holds another run, or one of other images.
     """
     results.open(config, overwrite=overwrite, optional={IMAGE_SAMPLES: "other images or labels"})
     if overwrite:
         clear_saved(results)
+    if results.unverified:
+        warning = SecateursWarning(
+            f"{results.folder} holds results of this run, taken to be of the same images: this "
+            "cannot be checked, since an older version wrote them, an image cannot be read, or "
+            "this loader can be iterated only once; ",
+            Argument("overwrite", True),
+            " measures again",
+        )
+        warnings.warn(warning, stacklevel=3)
 
 
 def clear_saved(results: Results[Any]) -> None:
@@ -68,7 +86,7 @@ def earlier_progress(
 
 
 @dataclass
-class SweepRun(Generic[V]):
+class SweepRun:
     """The part of a sweep that is left to score, and where its progress is saved.
 
     Attributes:
@@ -88,8 +106,8 @@ class SweepRun(Generic[V]):
     """
 
     loader: Iterable[Any]
-    variants: list[V]
-    model: Becomes[V]
+    variants: Sequence[Named]
+    model: Becomes
     device: torch.device
     amp: bool
     results: Results[Any] | None

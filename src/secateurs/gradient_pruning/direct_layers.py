@@ -17,7 +17,6 @@ from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_a
 from secateurs.gradient_pruning.saved_weight import (
     BackwardWeight,
     is_ordinary,
-    is_plain,
     is_unwatched,
 )
 from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
@@ -28,7 +27,7 @@ _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
 _Dense = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
-_Masked = Callable[[Any, Tensor, BackwardWeight], Tensor]
+_Masked = Callable[[Any, Tensor, BackwardWeight, Any], Tensor]
 
 
 def direct_forward(base: type[nn.Module]) -> DirectForward | None:
@@ -62,19 +61,14 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
         pruned = _pruned_weight(module)
         if pruned is None:
             return None
-        sparse = pruned.sparse is not None and _pays(pruned.sparse, x, pruned)
-        if not sparse and not pruned.is_of_outputs and is_unwatched(x):
+        sparse = None if pruned.sparse is None else _sparse_for(x, pruned)
+        if sparse is None and not pruned.is_of_outputs and is_unwatched(x):
             output = dense(module, x, pruned.weight, _bias(module))
             if pruned.prune(x, output):
                 return output
-        return masked(module, x, pruned)
+        return masked(module, x, pruned, sparse)
 
     return call
-
-
-def _pays(sparse: SparsePattern | SparseKernels, x: Tensor, pruned: BackwardWeight) -> bool:
-    """Whether there is a gradient for which sparse products pay."""
-    return (x.requires_grad or pruned.masked_gradient) and sparse.pays(x, pruned.weight)
 
 
 def _our_mode_is_active() -> bool:
@@ -129,29 +123,30 @@ def _dense_linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 
 def _sparse_for(x: Tensor, pruned: BackwardWeight) -> Any:
-    """The pattern of the mask, of the kind that the layer takes; None if it does not pay for x."""
-    sparse = pruned.sparse if is_plain(x) else None
-    return sparse if sparse is not None and sparse.pays(x, pruned.weight) else None
+    """The pattern of the mask, if there is a gradient for which sparse products pay."""
+    sparse, needed = pruned.sparse, x.requires_grad or pruned.masked_gradient
+    pays = needed and sparse is not None and sparse.pays(x, pruned.weight) and is_unwatched(x)
+    return sparse if pays else None
 
 
-def _masked_linear(module: Any, x: Tensor, pruned: BackwardWeight) -> Tensor:
+def _masked_linear(module: Any, x: Tensor, pruned: BackwardWeight, sparse: Any) -> Tensor:
     return linear(
         x, pruned.weight, pruned.keep, _bias(module), masked_gradient=pruned.masked_gradient,
-        sparse=_sparse_for(x, pruned),
+        sparse=sparse,
     )  # fmt: skip
 
 
 def _masked_convolution(dims: int) -> _Masked:
     operation = convolution(dims, transposed=False)
 
-    def call(module: Any, x: Tensor, pruned: BackwardWeight) -> Tensor:
+    def call(module: Any, x: Tensor, pruned: BackwardWeight, sparse: Any) -> Tensor:
         padding = module.padding
         if module.padding_mode != "zeros":
             widths = module._reversed_padding_repeated_twice
             x, padding = F.pad(x, widths, mode=module.padding_mode), 0
         return operation(
             x, pruned.weight, pruned.keep, _bias(module), module.stride, padding, module.dilation,
-            module.groups, masked_gradient=pruned.masked_gradient, sparse=_sparse_for(x, pruned),
+            module.groups, masked_gradient=pruned.masked_gradient, sparse=sparse,
         )  # fmt: skip
 
     return call

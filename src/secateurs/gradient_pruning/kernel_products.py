@@ -1,6 +1,7 @@
 """Sparse products for the backward pass of convolutions of which few kernels are kept."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class SparseKernels:
         last = frame.step(weight.shape[2] - 1, weight.shape[3] - 1)
         flows = frame.written(grad, (0, 0), before=last)
         found = x.new_zeros(x.shape[1], frame.length)
-        for a, b in _positions(weight):
+        for a, b in product(*map(range, weight.shape[2:])):
             start = last - frame.step(a, b)
             values = weight[self._outputs, self._inputs, a, b]
             matrix = unchecked_csr(self._crow, self._columns, values, self._shape[::-1])
@@ -74,7 +75,7 @@ class SparseKernels:
         flows, inputs = frame.written(grad, (0, 0)), frame.written(x, padding, after=last)
         found = torch.zeros_like(weight)
         rows = rows_of(self._empty)
-        for a, b in _positions(weight):
+        for a, b in product(*map(range, weight.shape[2:])):
             start = frame.step(a, b)
             shifted = inputs[:, start : start + frame.length]
             kept = torch.sparse.sampled_addmm(self._empty, flows, shifted.mT, beta=0.0)
@@ -127,10 +128,3 @@ class _Frame:
     def _cut(self, rows: Tensor, corner: Sequence[int], shape: Sequence[int]) -> Tensor:
         frames = rows.unflatten(1, (self._images, self._height, self._width))
         return frames.narrow(2, corner[0], shape[2]).narrow(3, corner[1], shape[3])
-
-
-def _positions(weight: Tensor) -> Iterator[tuple[int, int]]:
-    """The positions of a kernel."""
-    for a in range(weight.shape[2]):
-        for b in range(weight.shape[3]):
-            yield a, b

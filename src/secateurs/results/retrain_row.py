@@ -21,11 +21,11 @@ class RetrainRow(Record):
         weights: What it started from: a file name, the name of published weights, or "random".
         seed: Seed of weights, order, augmentation and draws.
         p_prune: Ratio of units that are pruned in the end, 0 to 1.
-        schedule: How the ratio grows, such as "Cubic(0.9, ...)".
+        schedule: How the ratio grows, such as "cubic over 0.5 of the epochs".
         regrowth: How pruned weights come back: "none", "magnitude" or "gradient".
         distill: Weight of the dense network's probabilities beside the labels, 0 for these alone.
         temperature: Of these probabilities.
-        optimizer: With its settings, such as "sgd(momentum=0.9)".
+        optimizer: With its settings, such as "sgd(momentum=0.9, nesterov)".
         learning_rate: The highest of the phase.
         weight_decay: L2 penalty.
         augment: How training images are changed at random, such as "crop-flip", or "none".

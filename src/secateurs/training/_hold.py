@@ -168,7 +168,9 @@ class Hold:
             self._handles.append(handle)
         for optimizer in self._optimizers:
             self._attach(optimizer)
-        self._handles.append(register_optimizer_step_pre_hook(refusal_by(weakref.ref(self))))
+        handle = register_optimizer_step_pre_hook(refusal_by(weakref.ref(self)))
+        self._handles.append(handle)
+        weakref.finalize(self, handle.remove)  # no optimizer takes this hook with it
 
     def update(self, masks: Masks, *, states: bool = True) -> None:
         """Hold other masks from now on; the model's weights are pruned by them already.
@@ -268,7 +270,6 @@ class Hold:
     def _attach(self, optimizer: optim.Optimizer) -> None:
         if "_optimizer_step_post_hooks" not in vars(optimizer):
             return  # a wrapper that calls another optimizer's step
-
         before, after = step_hooks(self)
         self._handles.append(optimizer.register_step_pre_hook(before))
         self._handles.append(optimizer.register_step_post_hook(after))

@@ -19,10 +19,9 @@ from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.training.labelled_images import mixed
-from secateurs.training.mask_state import loaded_masks, saved_masks
+from secateurs.training.mask_state import check_state, loaded_masks, saved_masks
 
 WEIGHT_GRADIENTS = ("dense", "masked")
-_KEYS = {"settings", "steps", "draws", "masks"}  # of a state
 
 
 @shows(SelectionOptions)
@@ -146,26 +145,10 @@ class GradientPruner:
         Raises:
             InvalidArgumentError: it is of other settings or of another model.
         """
-        if not isinstance(state, Mapping) or _KEYS - state.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidArgumentError(
-                "the state must be what state_dict() of a GradientPruner returned, with "
-                f"{', '.join(sorted(_KEYS))}; got {type(state).__name__}"
-            )
-        steps, draws = (check_count(key, state[key], least=0) for key in ("steps", "draws"))
-        if state["settings"] != self._settings:
-            raise InvalidArgumentError(
-                f"the state was saved by GradientPruner({state['settings']}), and this one is "
-                f"GradientPruner({self._settings}): make it with the same arguments to go on"
-            )
-        shapes = {name: tuple(keep.shape) for name, keep in state["masks"].items()}
-        if shapes != {n: tuple(m.units.shard.shape) for n, m in self.masks.units.items()}:
-            raise InvalidArgumentError(
-                f"the state is of another model: it has masks of {len(shapes)} parameters that are "
-                f"not those of the {len(self.masks)} here"
-            )
+        check_state(state, self.state_dict(), "GradientPruner", ["settings"])
         contents = ModelContents(self._model)
         self.masks = loaded_masks(contents, self.masks, state["masks"])
-        self.steps, self.draws = steps, draws
+        self.steps, self.draws = state["steps"], state["draws"]
         self._put(contents)
 
     @property

@@ -1,8 +1,9 @@
 """Which units are pruned while training: by score with a floor, at random, dropped and grown."""
 
+import glob
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ import torch
 from secateurs._validation import make_generator
 from secateurs.criteria import Score, ScoreFunction
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.masks.apply import local_mask
 from secateurs.masks.granularity import units_of
 from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.model_contents import ModelContents
@@ -19,8 +21,12 @@ from secateurs.selection._select import choose
 from secateurs.selection.layer_counts import counts_by_shares, erk_shares
 from secateurs.selection.raw_scores import raw_scores
 from secateurs.selection.selection_options import SelectionOptions
-from secateurs.training.mask_state import kept_units
-from secateurs.training.score_changes import Change, combined, favoured, filled
+from secateurs.training.mask_state import combined, kept_units
+
+Change = Callable[[Target, torch.Tensor], torch.Tensor]
+"""Takes a target and the scores of its elements or units, and returns other scores."""
+
+_Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,7 @@ class MaskChoice:
         """Prune a ratio of some parameters, or of all."""
         options = replace(self.options, score=score, seed=None)
         if names is not None:
-            include = tuple(_exactly(name) for name in names)
+            include = tuple(map(glob.escape, names))
             options = replace(options, include=include, exclude=None)
         return choose(contents, ratio, options, source, warn=False).draw()
 
@@ -233,6 +239,30 @@ class MaskChoice:
         return Masks(found, contents.group.holders)
 
 
-def _exactly(name: str) -> str:
-    """A pattern that matches this name alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+def filled(masks: Masks, value: float, *, where_kept: bool) -> Change:
+    """Give all kept elements (or all pruned ones) the same score."""
+
+    def fill(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        return scores.masked_fill(keep if where_kept else ~keep, value)
+
+    return lambda target, scores: _changed(masks.units[target.name], target, scores, fill)
+
+
+def favoured(masks: Masks, margin: float) -> Change:
+    """Multiply the scores of kept elements by 1 + ``margin``."""
+
+    def favour(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        return torch.where(keep, scores * (1 + margin), scores)
+
+    return lambda target, scores: _changed(masks.units[target.name], target, scores, favour)
+
+
+def _changed(mask: Mask, target: Target, scores: torch.Tensor, rule: _Rule) -> torch.Tensor:
+    """Change the scores on this rank; the result is a DTensor where the parameter is one."""
+    units = mask.units
+    if units.pooled and tuple(scores.shape) == units.unit:
+        shard, keep = units.shard, mask.keep
+    else:
+        shard, keep = target.shard, local_mask(mask, target)
+    here = shard.of(scores)
+    return shard.as_dtensor(rule(here, keep.to(here.device).expand(here.shape)))

@@ -1,13 +1,13 @@
 """The masks of a pruned model, and states that are saved and loaded on other devices and ranks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from secateurs._tensors.memory_order import as_integers
-from secateurs._validation import check_count, check_ratio
+from secateurs._validation import check_count
 from secateurs.distributed.dtensor import full_of, reshard
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import shard_of
@@ -18,7 +18,6 @@ from secateurs.masks.mask import Mask, Masks
 from secateurs.originals.module_state import original_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
-from secateurs.training.score_changes import combined
 from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
 
 
@@ -54,33 +53,41 @@ def loaded_masks(contents: ModelContents, like: Masks, saved: Mapping[str, torch
     return Masks(found, contents.group.holders)
 
 
-def check_state(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Check that a saved state of a `Pruner` fits another one, whose own state is ``mine``.
+def check_state(
+    state: Mapping[str, Any], mine: Mapping[str, Any], owner: str, same: Sequence[str]
+) -> None:
+    """Check that a saved state fits a `Pruner` or a `GradientPruner`.
+
+    Args:
+        state: the saved one.
+        mine: its own.
+        owner: the name of its class.
+        same: what must be the same in both.
 
     Raises:
-        InvalidArgumentError: it is not such a state, or of another schedule or another model.
+        InvalidArgumentError: it is not such a state, or of other arguments or another model.
     """
-    if not isinstance(state, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(state, Mapping) or not {*same, "masks"} <= state.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgumentError(
-            f"the state must be what state_dict() of a Pruner returned, got {type(state).__name__}"
+            f"the state must be what state_dict() of a {owner} returned, got {type(state).__name__}"
         )
-    for name in ("schedule", "regrow"):
-        if state.get(name) != mine[name]:
+    for name in same:
+        if state[name] != mine[name]:
             raise InvalidArgumentError(
-                f"the state was saved under {name} {state.get(name)}, and this Pruner has "
+                f"the state was saved under {name} {state[name]}, and this {owner} has "
                 f"{mine[name]}: make it with the same to go on"
             )
     shapes = [
-        {name: tuple(keep.shape) for name, keep in one.get("masks", {}).items()}
-        for one in (state, mine)
+        {name: tuple(keep.shape) for name, keep in one["masks"].items()} for one in (state, mine)
     ]
     if shapes[0] != shapes[1] or not mine.keys() <= state.keys():
         raise InvalidArgumentError(
             "the state is of another model, or of other layers or granularity: it has masks of "
             f"{len(shapes[0])} parameters that are not those of the {len(shapes[1])} here"
         )
-    check_count("steps", state["steps"], 0)
-    check_ratio("ratio", state["ratio"])
+    for name in ("steps", "draws"):
+        if name in mine:
+            check_count(name, state[name], 0)
 
 
 @torch.no_grad()
@@ -96,6 +103,12 @@ def zero_what_grew(contents: ModelContents, before: Masks, masks: Masks) -> None
         local = target.local
         rows.append(Masked(same_shape_mask(local_mask(unchanged, target), local), [local]))
     Zeroing()(rows)
+
+
+def combined(first: Mask, second: Mask, *, both: bool) -> Mask:
+    """What both masks keep, or what either keeps."""
+    keep = first.keep & second.keep if both else first.keep | second.keep
+    return Mask(keep, first.units)
 
 
 def is_pruned(target: Target) -> bool:

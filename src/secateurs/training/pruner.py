@@ -210,7 +210,8 @@ class Pruner:
         Raises:
             InvalidArgumentError: it is of another schedule or another model.
         """
-        check_state(state, self.state_dict())
+        check_state(state, self.state_dict(), "Pruner", ["schedule", "regrow"])
+        check_ratio("ratio", state["ratio"])
         if self.schedule.rewind is not None:
             known = self._rewind
             self._rewind = {n: moved_like(t, known[n]).clone() for n, t in state["rewind"].items()}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from secateurs._validation import check_choice, check_count, check_ratio
-from secateurs.errors import InvalidArgumentError
+from secateurs.training.settings import check_not_negative
 
 STARTS = ("erk", "uniform", "score")
 
@@ -48,9 +48,7 @@ class MagnitudeRegrowth:
     def __post_init__(self) -> None:
         _check_steps(self.every, self.until)
         for name in ("margin", "gamma", "power"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise InvalidArgumentError(f"{name} must be at least 0, got {value!r}")
+            check_not_negative(name, getattr(self, name))
 
     def due(self, step: int) -> bool:
         """Whether the mask may change at a step."""

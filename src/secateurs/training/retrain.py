@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from secateurs._progress import Bar
@@ -119,29 +119,31 @@ class Retraining:
         rows = [RetrainRow.from_dict(values) for values in state.get("rows", [])]
         self._publish(rows)
         if self.plan.dense.epochs:
+            self.plan.check_model(self.model)  # before it is trained in vain
             rows = self._train("dense", rows, state if state.get("phase") == "dense" else {})
-            self.model.load_state_dict(self._read(DENSE))
+            self.model.load_state_dict(load_weights(self.folder / DENSE))
         elif not state:
             with self.ranks.together():  # all wait, and an error on one rank is one on all
                 self._write(DENSE)
         rows = self._train("retrain", rows, state if state.get("phase") == "retrain" else {})
         rows = self._score_tests(rows)
-        self.model.load_state_dict(self._read(BEST))
+        self.model.load_state_dict(load_weights(self.folder / BEST))
         return rows
 
     def _train(self, name: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
         """Train for the epochs of a phase that are not in ``rows`` yet."""
         done = sum(row.phase == name for row in rows)
         self._bar.skip(done * len(self.data.train))
-        if done >= self.plan.settings(name).epochs:
+        epochs = self.plan.settings(name).epochs
+        if done >= epochs:
             return rows
         with self._naming_dense(name):
             phase = self._phase(name)
-        if state:
-            self.model.load_state_dict(state["model"])
-            phase.load(state)
         try:
-            for number in range(done + 1, phase.settings.epochs + 1):
+            if state:
+                self.model.load_state_dict(state["model"])
+                phase.load(state)
+            for number in range(done + 1, epochs + 1):
                 began = time.perf_counter()
                 with self._naming_dense(name):
                     loss, found = self._epoch(phase, number)
@@ -154,48 +156,49 @@ class Retraining:
         return rows
 
     def _phase(self, name: str) -> TrainingPhase:
-        settings, steps = self.plan.settings(name), self._steps(name)
+        settings = self.plan.settings(name)
         optimizer = settings.make_optimizer(self.model)
         if name == "dense":
-            return TrainingPhase(name, settings, 0, steps, cross_entropy, optimizer, None)
+            return TrainingPhase(name, cross_entropy, optimizer, None)
         objective = self._objective()
         if self.plan.options.criterion.needs_gradients:
             leave_gradients(self._network, self.data.train, settings)
-        pruner = self.plan.make_pruner(self.model, optimizer, steps)
-        first = self.plan.dense.epochs
-        return TrainingPhase(name, settings, first, steps, objective, optimizer, pruner)
+        pruner = self.plan.make_pruner(self.model, optimizer, self._steps(name))
+        return TrainingPhase(name, objective, optimizer, pruner)
 
     def _objective(self) -> Objective:
         """The loss of the retraining."""
         if not self.plan.distill:
             return cross_entropy
         dense = copy.deepcopy(self.model)
-        dense.load_state_dict(self._read(DENSE))
+        dense.load_state_dict(load_weights(self.folder / DENSE))
         return KnowledgeDistillation(dense, self.plan.distill, self.plan.temperature)
 
     def _epoch(self, phase: TrainingPhase, number: int) -> tuple[float, ImageScore]:
         """Train for an epoch; returns its mean loss and the score on the validation images."""
-        begin = (number - 1) * phase.steps
+        settings, steps = self.plan.settings(phase.name), self._steps(phase.name)
+        first = 0 if phase.name == "dense" else self.plan.dense.epochs
+        begin = (number - 1) * steps
         try:
             loss = train_epoch(
                 self._network,
                 phase.optimizer,
                 self.data.train,
-                phase.settings,
+                settings,
                 phase.objective,
-                number=phase.first + number,
+                number=first + number,
                 seed=self.plan.seed,
-                rate_at=lambda step: self.plan.rate(phase.name, begin + step, phase.steps),
+                rate_at=lambda step: self.plan.rate(phase.name, begin + step, steps),
                 after_step=phase.after_step,
                 ranks=self.ranks,
                 advance=self._bar.advance,
             )
             self._share_buffers()
-            found = self._scored(self.data.validation, phase.settings)
+            found = self._scored(self.data.validation, settings)
             if not math.isfinite(found.loss):
                 raise DivergedError(
                     "the loss on the validation images is NaN or infinite after step "
-                    f"{phase.steps} of {phase.steps} of the epoch: lower the learning rate, or "
+                    f"{steps} of {steps} of the epoch: lower the learning rate, or "
                     "look for wrong images"
                 )
         except DivergedError as error:
@@ -248,7 +251,7 @@ class Retraining:
         for phase, trained_in, name in (
             ("test dense", "dense", DENSE), ("test pruned", "retrain", BEST)
         ):  # fmt: skip
-            self.model.load_state_dict(self._read(name))
+            self.model.load_state_dict(load_weights(self.folder / name))
             began = time.perf_counter()
             found = self._scored(self.data.test, self.plan.retraining)
             epoch = self._best_epoch(trained_in, rows)
@@ -296,6 +299,3 @@ class Retraining:
     def _write(self, name: str) -> None:
         if self.ranks.rank == 0:
             save_weights(self.folder / name, self.model)
-
-    def _read(self, name: str) -> dict[str, Tensor]:
-        return load_weights(self.folder / name)

@@ -6,6 +6,8 @@ from torch import nn, optim
 
 from secateurs._validation import check_choice, check_count, check_positive, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.parameters.model_contents import ModelContents
+from secateurs.selection._select import choose
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.pruner import Pruner
@@ -126,6 +128,15 @@ class RetrainPlan:
                     Argument("batch_size", settings.batch_size),
                     f" cannot be shared by {ranks} ranks: write a multiple of their number",
                 )
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the options fit a model; its weights may be those before any training.
+
+        Raises:
+            InvalidArgumentError: they do not.
+        """
+        options = replace(self.options, score="magnitude", seed=None)
+        choose(ModelContents(model), self.ratio, options, warn=False)
 
     def settings(self, phase: str) -> TrainingSettings:
         """The settings of a phase."""

@@ -13,11 +13,10 @@ from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
-from secateurs.training.mask_choice import MaskChoice
+from secateurs.training.mask_choice import MaskChoice, favoured, filled
 from secateurs.training.mask_state import kept_units
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
 from secateurs.training.schedules import Schedule
-from secateurs.training.score_changes import favoured, filled
 
 
 class ScheduledMasks:

@@ -1,7 +1,10 @@
-"""The hooks that call a `Hold` at the steps of optimizers, and after parameters were loaded."""
+"""The hooks that call a `Hold` at the steps of optimizers, and after parameters were loaded.
+
+Types do not name `Hold`, whose module imports this one.
+"""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn, optim
@@ -10,29 +13,10 @@ Step = tuple[tuple[Any, ...], dict[str, Any]]
 """The arguments of ``optimizer.step``, itself included."""
 
 
-class Holding(Protocol):
-    """What the hooks call."""
-
-    def loaded(self, module: nn.Module) -> None:
-        """A module has loaded parameters."""
-
-    def remove(self) -> None:
-        """Stop holding."""
-
-    def check_optimizer(self, optimizer: optim.Optimizer) -> None:
-        """Any optimizer is about to step."""
-
-    def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
-        """An optimizer that was handed in is about to step."""
-
-    def after_step(self, optimizer: optim.Optimizer) -> None:
-        """It has stepped."""
-
-
 class LoadHook:
     """Calls a `Hold` after parameters were loaded; does nothing in a copied or pickled module."""
 
-    def __init__(self, held: Holding | None = None):
+    def __init__(self, held: Any = None):
         self.held = held
 
     def __call__(self, module: nn.Module, _: Any) -> None:
@@ -66,7 +50,7 @@ def with_closure(
     return None
 
 
-def step_hooks(held: Holding) -> tuple[Any, Any]:
+def step_hooks(held: Any) -> tuple[Any, Any]:
     """The hooks before and after a step of an optimizer, which torch does not compile."""
 
     @torch.compiler.disable
@@ -80,7 +64,7 @@ def step_hooks(held: Holding) -> tuple[Any, Any]:
     return before, after
 
 
-def refusal_by(held: Callable[[], Holding | None]) -> Any:
+def refusal_by(held: Callable[[], Any]) -> Any:
     """A hook that all optimizers call before a step.
 
     Args:

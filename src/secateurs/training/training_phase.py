@@ -8,7 +8,6 @@ from torch import optim
 
 from secateurs.training.knowledge_distillation import Objective
 from secateurs.training.pruner import Pruner
-from secateurs.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -17,18 +16,12 @@ class TrainingPhase:
 
     Attributes:
         name: "dense" or "retrain".
-        settings: how the network is trained.
-        first: the number of epochs before the phase.
-        steps: the number of steps of an epoch.
         objective: the loss.
         optimizer: of the network's parameters.
         pruner: the `Pruner`; None in the dense phase.
     """
 
     name: str
-    settings: TrainingSettings
-    first: int
-    steps: int
     objective: Objective
     optimizer: optim.Optimizer
     pruner: Pruner | None
