@@ -64,7 +64,7 @@ def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
     if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
     every, subtitle = split_series(rows), describe(rows)
-    if title is None and not any(series.dense_names for series in every):
+    if title is None and len({series.model for series in every}) == 1:
         title = every[0].model
     drawn = list(zip(every, line_styles(every), strict=True))
     scale = _scale(every, x)
