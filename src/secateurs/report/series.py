@@ -34,7 +34,7 @@ _TEXT: dict[str, Callable[[str], str]] = {
     "layers": lambda value: value or "default layers",
     "include": lambda value: f"include {value or 'nothing'}",
     "exclude": lambda value: f"exclude {value or 'nothing'}",
-    "p_bern": lambda value: f"p_bern {value}",
+    "p_bern": lambda value: f"p_bern {float(value):g}",
     "seed": lambda value: f"seed {value}",
 }
 
