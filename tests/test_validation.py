@@ -58,6 +58,11 @@ def test_nearest_is_silent_when_nothing_is_near() -> None:
     assert nearest("wieght", ("kernel", "weight")) == "; did you mean weight?"
 
 
+def test_nearest_knows_what_other_libraries_say() -> None:
+    assert nearest("local", ("global", "layer")) == "; did you mean layer?"
+    assert nearest("ratio", ("generator", "p_prune")) == "; did you mean p_prune?"
+
+
 class Index:
     """Says that it is an integer, as Python wants it said."""
 

@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 _RENAMED = {"mode": "prune_type"}
 """The present names of arguments of earlier versions."""
 
+_ELSEWHERE = {
+    "amount": "p_prune",
+    "ratio": "p_prune",
+    "sparsity": "p_prune",
+    "pruning_ratio": "p_prune",
+    "local": "layer",
+    "l1": "magnitude",
+    "channel": "filter",
+    "neuron": "filter",
+    "connection": "kernel",
+}
+"""What other libraries and papers call arguments and choices, where the letters lead elsewhere."""
+
 
 def check_ratio(name: str, value: float) -> float:
     """Return ``value`` as a float if it is a number from 0 to 1.
@@ -144,7 +157,11 @@ def nearest(word: str, choices: Iterable[str], *, at_least: float = 0.5) -> str:
         choices: what could have been meant.
         at_least: how alike they must be, from 0 to 1.
     """
-    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=at_least)
+    every = list(choices)
+    meant = _ELSEWHERE.get(word.lower())
+    if meant in every:
+        return f"; did you mean {meant}?"
+    close = difflib.get_close_matches(word, every, n=3, cutoff=at_least)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -156,6 +156,7 @@ def test_whole_numbers_reach_a_model_that_wants_them() -> None:
         ((torch.zeros(2, 1), torch.zeros(2), "paths"), "got tuple .*Tensor.*str"),
         (([1, 2], torch.zeros(2)), "got tuple .*list.*Tensor"),
         (torch.zeros(2, 3), "got Tensor"),
+        ((torch.zeros(1, 8, 8), 3), r"one image with its label: write DataLoader\(data, batch"),
         ((torch.zeros(2, 1, 8, 8), torch.zeros(2, 7)), "one-hot"),
         ((torch.zeros(2, 1, 8, 8), torch.zeros(2, 7, dtype=torch.int64)), "one-hot"),
         ((torch.zeros(2, 1, 8, 8), torch.zeros(2)), "one whole number an image, got torch.float32"),

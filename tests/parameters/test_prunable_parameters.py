@@ -148,7 +148,7 @@ def test_integer_parameters_stay_out_of_all() -> None:
     [
         ({"layers": "conv2"}, r"layers must be one of .*; got 'conv2'; did you mean conv2d"),
         ({"layers": ()}, r"layers is empty; write one of conv1d, .*, all$"),
-        ({"layers": 3}, r"layers takes names and nn.Module types, got 3; write layers='layer4"),
+        ({"layers": 3}, r"layers takes names and nn.Module types, got 3; write layers='conv2d' or"),
         ({"layers": int}, r"layers takes names and nn.Module types, got <class 'int'>"),
         ({"include": 3}, r"include takes names and nn.Module types, got 3"),
         ({"include": nn.Linear(1, 1)}, r"include takes names and nn.Module types, got Linear"),

@@ -24,6 +24,7 @@ from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import write_page
 from secateurs.report.page.command_text import command_of
 from secateurs.report.page.html_page import page_text, sections_of
+from secateurs.report.page.layer_charts import layer_charts
 from secateurs.report.page.page_parts import Section
 from secateurs.report.page.retrain_section import retrain_section
 from secateurs.report.page.run_files import read_run
@@ -175,6 +176,15 @@ def test_the_sweep_says_what_was_lost_and_how_to_repeat_it(tmp_path: Path) -> No
     assert section.commands[0].text == "secateurs sweep --data 'a folder'"
     headings = [heading for heading, _ in section.details[0].tables]
     assert headings == ["The same in all rows", "Configuration", "Versions"]
+
+
+def test_the_layers_of_a_model_are_shown_without_those_of_others(tmp_path: Path) -> None:
+    rows = read_run(write_sweep(tmp_path / "one")).layers
+    others = [replace(row, model="b", layer="fc", p_prune=0.5) for row in rows]
+    (chart,) = layer_charts([*rows, *others])
+    first, second = chart.figure["data"]
+    assert (len(first["y"]), len(first["x"])) == (2, 3)
+    assert (second["y"], second["x"]) == (["fc"], ["50%"])
 
 
 def test_the_horizontal_axis_of_a_sweep(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_one_name_from_two_places_is_written_in_full() -> None:
 @pytest.mark.parametrize(
     ("changes", "labels"),
     [
-        ([{"p_bern": 0.5}, {"p_bern": 1.0}], ["p_bern 0.5", "p_bern 1.0"]),
+        ([{"p_bern": 0.5}, {"p_bern": 1.0}], ["p_bern 0.5", "p_bern 1"]),
         ([{"prune_type": "global"}, {"prune_type": "gradient"}], None),
         ([{"score": "magnitude"}, {"score": "taylor"}], ["magnitude", "taylor"]),
         ([{"layers": ""}, {"layers": "conv2d"}], ["default layers", "conv2d"]),

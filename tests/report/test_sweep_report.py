@@ -35,6 +35,18 @@ def test_one_series_prints_a_line_a_ratio() -> None:
     assert "300 images of imagenet (val); weights ranked globally by magnitude" in text
 
 
+def test_ratios_of_layers_are_said_in_words_and_round() -> None:
+    text = " ".join(printed([make_row(0.699999, 79.0, scope="ratios b6c3e7d3")]).split())
+    assert " 70% " in text and "ranked per layer, each with a ratio of its own (ratios b6" in text
+
+
+def test_one_model_on_several_data_is_named_with_the_last_part_of_their_paths() -> None:
+    text = printed([make_row(0.3, 79.0, data=f"/there/{name}") for name in ("one", "two")])
+    assert "resnet18, one" in text and "resnet18, two" in text and "there" not in text
+    text = printed([make_row(0.3, 79.0, data=f"/{name}/val") for name in ("one", "two")])
+    assert "resnet18, /one/val" in text
+
+
 def test_several_draws_show_their_spread() -> None:
     text = printed([make_row(0.3, 79.0, draws=5, p_bern=0.5, top1_std=1.25)])
     assert "std" in text and "1.25" in text

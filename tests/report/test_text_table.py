@@ -71,6 +71,12 @@ def test_where_nothing_helps_each_row_is_a_list() -> None:
     ]
 
 
+def test_a_wrapped_head_is_whole_again_in_a_list() -> None:
+    table = TextTable(["name", "digits-\nresidual", "global\nmagnitude"], [["a", "9", "8"]])
+    said = ["", " name      a", " digits-   9", " residual", " global,   8", " magnitude"]
+    assert table.lines(12) == said
+
+
 @pytest.mark.parametrize("width", [1, 7, 20, 33, 60, 200])
 def test_no_word_is_cut_at_any_width(width: int) -> None:
     text = io.StringIO()

@@ -53,6 +53,8 @@ def test_errors_say_what_to_write() -> None:
         sc.ensemble([])
     with pytest.raises(sc.InvalidArgumentError, match="needs members"):
         sc.Ensemble(blocks())  # type: ignore[arg-type]
+    with pytest.raises(sc.InvalidArgumentError, match=r"for one network write \[model\]"):
+        sc.ensemble(blocks(), 0.3, 0.5)  # type: ignore[arg-type]
     with pytest.raises(sc.InvalidArgumentError, match=r"member 0 .* is no surrogate"):
         sc.ensemble([blocks()])
     with pytest.raises(sc.InvalidArgumentError, match=r"must be nn\.Modules"):

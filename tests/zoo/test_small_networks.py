@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from secateurs.cli.wording import in_options
 from secateurs.errors import InvalidArgumentError
 from secateurs.zoo import load_model
 
@@ -24,5 +25,7 @@ def test_sizes(name: str, weights: int, shape: tuple[int, ...]) -> None:
 
 
 def test_nobody_published_their_weights() -> None:
-    with pytest.raises(InvalidArgumentError, match="no published weights"):
+    with pytest.raises(InvalidArgumentError, match="no published weights") as refused:
         load_model("lenet5")
+    assert "as weights, or weights='random'" in str(refused.value)
+    assert "as --weights, or --weights random" in in_options(refused.value)

@@ -73,6 +73,8 @@ def read_object_file(
         if len(text) > _LONGEST:
             raise BrokenJSONError(f"it has more than {_LONGEST:,} bytes")
         return parse_object(text, strict=strict)
+    except FileNotFoundError as error:
+        raise FailureError(f"there is no file {printable(path)} to read {purpose}") from error
     except (OSError, BrokenJSONError) as error:
         reason = getattr(error, "strerror", None) or error
         raise FailureError(

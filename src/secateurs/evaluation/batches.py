@@ -126,6 +126,11 @@ def checked(batch: Any) -> tuple[Tensor, Tensor]:
             + ": write a collate_fn that returns the two tensors"
         )
     images, labels = batch[0], torch.as_tensor(batch[1])
+    if labels.dim() == 0:
+        raise InvalidArgumentError(
+            "the loader must give batches (images, labels), got one image with its label: write "
+            "DataLoader(data, batch_size=64)"
+        )
     if labels.is_floating_point() or labels.is_complex() or labels.numel() != len(labels):
         raise InvalidArgumentError(
             f"labels must be one whole number an image, got {labels.dtype} of shape "

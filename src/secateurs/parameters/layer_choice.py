@@ -82,9 +82,10 @@ def pattern_list(option: str, value: Patterns) -> list[str | type[nn.Module]]:
         if not isinstance(item, str) and not (
             isinstance(item, type) and issubclass(item, nn.Module)
         ):
+            name = "conv2d" if option == "layers" else "layer4.*"
             raise InvalidArgumentError(
                 f"{option} takes names and nn.Module types, got {item!r}; "
-                f"write {option}='layer4.*' or {option}=nn.Conv2d"
+                f"write {option}={name!r} or {option}=nn.Conv2d"
             )
     return items
 

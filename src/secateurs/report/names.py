@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
@@ -9,6 +10,13 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     full = set(names)
     short = {name: name.partition(":")[2] or name for name in full}
     return short if len(set(short.values())) == len(full) else {name: name for name in full}
+
+
+def short_paths(paths: Iterable[str]) -> dict[str, str]:
+    """The last part of each path, unless two would become equal."""
+    full = set(paths)
+    short = {path: PurePath(path).name or path for path in full}
+    return short if len(set(short.values())) == len(full) else {path: path for path in full}
 
 
 def name_parts(name: str) -> list[str]:
@@ -42,5 +50,8 @@ def ranking(granularity: str, scope: str, score: str) -> str:
         ('kernels ranked per layer by lamp', 'weights pruned 2:4 by magnitude')
     """
     known = {"": "ranked", "global": "ranked globally", "layer": "ranked per layer"}
+    how = known.get(scope, f"pruned {scope}")
+    if scope.startswith("ratios "):
+        how = f"ranked per layer, each with a ratio of its own ({scope}),"
     units, by = granularity and f"{granularity}s", score and f"by {score}"
-    return " ".join(filter(None, (units, known.get(scope, f"pruned {scope}"), by)))
+    return " ".join(filter(None, (units, how, by)))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import counted
@@ -45,8 +46,9 @@ def describe_sensitivity(rows: Sequence[SensitivityRow]) -> str:
     row = rows[0]
     split = f" ({row.split})" if row.split else ""
     right = f"{row.dense_top1:.1f}% right" if row.labels == "data" else "no labels read"
-    said = f"{counted(row.count, 'image')} of {row.data or 'the loader'}{split}, dense {right}"
-    source = row.calibration or "the calibration"
+    data = PurePath(row.data).name or "the loader"
+    said = f"{counted(row.count, 'image')} of {data}{split}, dense {right}"
+    source = PurePath(row.calibration).name or "the calibration"
     images = f"{counted(row.calibration_count, 'image')} of {source}"
     if row.repair:
         return f"{said}; the layer repaired by {row.repair.replace(';', ', ')} from {images}"

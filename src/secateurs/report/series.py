@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from secateurs._io.text import counted, printable
-from secateurs.report.names import ranking, short_names
+from secateurs.report.names import ranking, short_names, short_paths
 from secateurs.results import Record, Row
 
 # What a dense accuracy depends on, in the order of a label.
@@ -33,7 +33,7 @@ _TEXT: dict[str, Callable[[str], str]] = {
     "layers": lambda value: value or "default layers",
     "include": lambda value: f"include {value or 'nothing'}",
     "exclude": lambda value: f"exclude {value or 'nothing'}",
-    "p_bern": lambda value: f"p_bern {value}",
+    "p_bern": lambda value: f"p_bern {float(value):g}",
     "seed": lambda value: f"seed {value}",
 }
 
@@ -83,7 +83,11 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
     dense = {_values(row, _OF_DENSE): row for row in reversed(rows) if row.p_prune == 0}
     pruned = [row for row in rows if row.p_prune > 0] or list(dense.values())
     varying = varying_fields(pruned, (*_OF_DENSE, *_METHOD))
-    short, steps = short_names(row.model for row in pruned), _short_preprocess(pruned)
+    short = {
+        "model": short_names(row.model for row in pruned),
+        "data": short_paths(row.data for row in pruned),
+    }
+    steps = _short_preprocess(pruned)
     groups: dict[tuple[str, ...], dict[float, Row]] = {}
     for row in pruned:
         first = dense.get(_values(row, _OF_DENSE))
@@ -97,7 +101,7 @@ def split_series(rows: Sequence[Row]) -> list[Series]:
         names = {name: text for name, text in texts.items() if text}
         found.append(
             Series(
-                model=short[one.model],
+                model=short["model"][one.model],
                 dense_names={name: text for name, text in names.items() if name in _OF_DENSE},
                 method={name: text for name, text in names.items() if text and name in _METHOD},
                 rows=ordered,
@@ -174,10 +178,12 @@ def _values(row: Record, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(getattr(row, name)) for name in names)
 
 
-def _text(row: Row, name: str, short: dict[str, str], steps: dict[tuple[str, str], str]) -> str:
+def _text(
+    row: Row, name: str, short: dict[str, dict[str, str]], steps: dict[tuple[str, str], str]
+) -> str:
     value = str(getattr(row, name))
-    if name == "model":
-        return short[value]
+    if name in short:
+        return short[name][value]
     if name == "preprocess":
         return steps[row.model, value]
     return _TEXT[name](value) if name in _TEXT else value or f"no {name}"

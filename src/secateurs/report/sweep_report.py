@@ -106,7 +106,10 @@ def _table_of_one(series: Series) -> TextTable:
         change = row.top1 - series.dense.top1 if series.dense else None
         lines.append(
             {
-                "asked": percent(row.p_prune),
+                # The ratio of a network with a ratio for each layer is not round.
+                "asked": percent(
+                    round(row.p_prune, 4) if row.scope.startswith("ratios ") else row.p_prune
+                ),
                 "pruned": f"{100 * row.achieved:.1f}%",
                 "top-1": accuracy(row),
                 "95% interval": interval_text(row.top1_low, row.top1_high),
@@ -123,9 +126,11 @@ def _compared(model: str, group: Sequence[Series]) -> TextTable:
     """A row for each ratio, and a column for each series of a model."""
     found = [{row.p_prune: _with_half_width(row) for row in series.rows} for series in group]
     ratios = sorted({ratio for one in found for ratio in one})
+    name = group[0].model
+    title = model if name in model.split(", ") else f"{name}, {model}"
     heads = ["asked", *("\n".join(series.method.values()) or "top-1" for series in group)]
     lines = [[percent(ratio), *(one.get(ratio, "") for one in found)] for ratio in ratios]
-    return TextTable(heads, lines, model, names=0)
+    return TextTable(heads, lines, title, names=0)
 
 
 def _with_half_width(row: Row) -> str:
@@ -151,7 +156,7 @@ def sweep_figure(rows: Sequence[Row], title: str | None, x: Axis) -> "Figure":
     if x not in AXES:
         raise InvalidArgumentError(f'x is {x!r}; give "achieved" or "p_prune"')
     every, subtitle = split_series(rows), describe(rows)
-    if title is None and not any(series.dense_names for series in every):
+    if title is None and len({series.model for series in every}) == 1:
         title = every[0].model
     drawn = list(zip(every, line_styles(every), strict=True))
     scale = _scale(every, x)

@@ -1,5 +1,6 @@
 """Tables of text that fit the terminal, and the same in Markdown."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,14 +102,14 @@ class TextTable:
         return ["", *(f" {part}" for part in _wrap(self.groups[number], width - 1, name=True))]
 
     def _as_lists(self, width: int) -> list[str]:
-        heads = [", ".join(head.split("\n")) for head in self.heads]
+        heads = [_one_line(head, ", ") for head in self.heads]
         left = min(max(map(len, heads)), max(width // 2, 8))
         found: list[str] = []
         for number, row in enumerate(self.rows):
             found += [*self._heading(number, width), ""]
             for column, (head, cell) in enumerate(zip(heads, row, strict=True)):
                 room = width - _total([left, 0], _NARROW)
-                text = _wrap(cell.replace("\n", " "), room, name=column < self.names)
+                text = _wrap(_one_line(cell, " "), room, name=column < self.names)
                 if cell:
                     label = _wrap(head, left, name=True)
                     found += _beside([label, text], [left, 0], 2, _NARROW)
@@ -145,6 +146,11 @@ def show_tables(console: "Console | None", tables: Sequence[TextTable], *notes: 
 
 def _escape(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _one_line(cell: str, between: str) -> str:
+    """A cell without line breaks; a name that was wrapped within a word is whole again."""
+    return re.sub(r"(?<=[_\-./:;])\n", "", cell).replace("\n", between)
 
 
 def _total(widths: Sequence[int], space: tuple[int, int]) -> int:

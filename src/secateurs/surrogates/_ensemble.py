@@ -127,6 +127,8 @@ def ensemble(
         (torch.Size([2, 4]), 2)
     """
     seed = check_seed("seed", seed)
+    if isinstance(members, nn.Module) and not isinstance(members, Ensemble | nn.ModuleList):
+        raise InvalidArgumentError("members must be a sequence: for one network write [model]")
     made: list[nn.Module] = []
     for number, member in enumerate(members):
         if isinstance(member, Diversified | Ensemble):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from secateurs._validation import check_count
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.zoo import from_function, from_hf, from_timm, from_torchvision
 from secateurs.zoo.digits import digits_cnn
 from secateurs.zoo.digits_family import FAMILY
@@ -92,8 +92,8 @@ def digits_model() -> LoadedModel:
 def _load(name: str, chosen: str | None, classes: int | None, overrides: Overrides) -> LoadedModel:
     if name in SMALL_NETWORKS and chosen is None:
         raise InvalidArgumentError(
-            f"{name} has no published weights: give a file as weights (`secateurs retrain` writes "
-            'one), or weights="random"'
+            f"{name} has no published weights: give a file (`secateurs retrain` writes one) as ",
+            *(Argument("weights"), ", or ", Argument("weights", "random")),
         )
     if name in _OWN:
         name = "digits-cnn" if name == "digits" else name

@@ -69,7 +69,8 @@ def _settings(rows: Sequence[LayerRow]) -> dict[str, list[LayerRow]]:
 
 def _words(row: LayerRow, name: str) -> str:
     value = getattr(row, name)
-    return f"{name} {value}" if name in ("p_bern", "seed") else str(value)
+    shown = f"{value:g}" if name == "p_bern" else str(value)
+    return f"{name} {shown}" if name in ("p_bern", "seed") else shown
 
 
 def _largest(rows: Sequence[LayerRow]) -> list[str]:
@@ -85,10 +86,11 @@ def _left_out(rows: Sequence[LayerRow]) -> str:
 
 
 def _heatmap(rows: Sequence[LayerRow]) -> Chart:
-    names, settings = _largest(rows), _settings(rows)
-    ratios = sorted({row.p_prune for row in rows})
+    settings = _settings(rows)
     traces: list[dict[str, Any]] = []
     for view, own in enumerate(settings.values()):
+        # Other models have other layers, and other runs other ratios.
+        names, ratios = _largest(own), sorted({row.p_prune for row in own})
         found = {(row.layer, row.p_prune): row for row in own}
         cells = [[found.get((name, ratio)) for ratio in ratios] for name in names]
         said = [[f"{row.kept:,} of {row.total:,}" if row else "" for row in line] for line in cells]
@@ -105,15 +107,17 @@ def _heatmap(rows: Sequence[LayerRow]) -> Chart:
                 meta={"view": view} if len(settings) > 1 else {},
             )
         )
+    longest = max(settings.values(), key=lambda own: len({row.layer for row in own}))
+    most, ratios = len(_largest(longest)), {row.p_prune for row in rows}
     return Chart(
         "Weights kept in each layer, in percent, against the ratio asked for; "
-        f"full colour: all are kept.{_left_out(rows)}",
-        f"Heat map of the ratio of weights that each of {len(names)} layers kept at {len(ratios)} "
+        f"full colour: all are kept.{_left_out(longest)}",
+        f"Heat map of the ratio of weights that each of {most} layers kept at {len(ratios)} "
         "ratios. The table of layers has the numbers.",
         plotly_figure(traces, names_axis("Ratio asked for"), names_axis(autorange="reversed")),
         views=list(settings) if len(settings) > 1 else [],
         view_label="Setting",
-        height=max(220, 110 + 26 * len(names)),
+        height=max(220, 110 + 26 * most),
     )
 
 
