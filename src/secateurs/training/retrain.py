@@ -67,8 +67,7 @@ class Retraining:
     after the last of them, and gives the same rows and weights as a run that was never stopped.
 
     Args:
-        model: on its device; changed in place, on a CPU also its memory format (see
-            `secateurs.outputs.use_channels_last`).
+        model: on its device; changed in place, on a CPU its memory format too.
         data: the images.
         plan: the settings.
         columns: the columns that all rows of the run have in common.
