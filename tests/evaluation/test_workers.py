@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -55,6 +56,19 @@ def test_a_killed_worker_is_one_line_and_progress_stays(tmp_path: Path) -> None:
 def test_what_torch_says_of_full_shared_memory(text: str) -> None:
     with pytest.raises(FailureError, match=r"/dev/shm.* is full.*num_workers=0"), workers_watched():
         raise RuntimeError(text)
+
+
+def test_torch_may_notice_a_dead_worker_while_its_death_is_reported() -> None:
+    def notice(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGUSR1, notice)
+    try:
+        with pytest.raises(FailureError, match="num_workers=0"), workers_watched():
+            Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("text", ["mat1 and mat2 shapes cannot be multiplied", "CUDA error: x"])

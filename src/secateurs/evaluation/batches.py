@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,7 +91,8 @@ def workers_watched() -> Generator[None]:
         if _DIED.search(text) is None and not _from_multiprocessing(error):
             raise
         why = "memory that it shares (/dev/shm) is full" if _NO_ROOM.search(text) else "it died"
-        time.sleep(_SIGNAL_SECONDS)
+        with suppress(RuntimeError):  # torch may notice only now that the worker died
+            time.sleep(_SIGNAL_SECONDS)
         raise FailureError(
             f"a process that reads images cannot go on ({why}): read without such processes, with ",
             Advice("num_workers=0", "--workers 0"),

@@ -78,7 +78,8 @@ class RetrainPlan:
                 Argument("schedule", "one-shot"), " and ", Argument("ratio", neighbours.ratio),
             )  # fmt: skip
         check_ratio("ramp", self.ramp)
-        if self.ratio + check_ratio("floor", self.floor) > 1 + 1e-9:  # but for rounding
+        too_much = self.ratio + check_ratio("floor", self.floor) > 1 + 1e-9  # but for rounding
+        if too_much and self.options.scope != "layer":  # there the floor comes first
             raise InvalidArgumentError(
                 Argument("floor", self.floor), f" of each layer is to be kept and {self.ratio:g} "
                 "pruned, more than all: write a smaller one, or a smaller ", Argument("ratio"),
