@@ -34,6 +34,8 @@ from secateurs.transfer import (
     shared_size,
 )
 from secateurs.zoo import LoadedModel, load_data, load_model
+from secateurs.zoo.small_networks import SMALL_NETWORKS
+from secateurs.zoo.weights_file import is_file
 
 DIGITS_LIMIT = 150
 """The default number of images of the digits that are attacked."""
@@ -211,5 +213,14 @@ def _load(word: str) -> LoadedModel:
     if not name.strip() or ("=" in word and not weights.strip()):
         raise InvalidArgumentError(
             f"a network is written NAME or NAME=WEIGHTS, such as resnet18=FILE.pt; got {word!r}"
+        )
+    if not weights and is_file(name):
+        raise InvalidArgumentError(
+            f"{name!r} is a file, and no network: write NAME={name}, such as resnet18={name}"
+        )
+    if not weights and name in SMALL_NETWORKS:
+        raise InvalidArgumentError(
+            f"{name} has no published weights: write {name}=FILE, as secateurs retrain "
+            f"writes one, or {name}=random"
         )
     return load_model(name, weights=weights or None)
