@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from secateurs._console import say
+from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
 from secateurs.cli.default_folder import default_folder
@@ -17,6 +18,7 @@ from secateurs.cli.loading import check_parallel
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.transfer_options import TransferImages
 from secateurs.errors import InvalidArgumentError
+from secateurs.report.grouping import grey_levels
 from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
 from secateurs.transfer import (
@@ -177,6 +179,18 @@ def say_images(images: ImageSet, origin: ImageOrigin, *, targeted: bool) -> None
         say(
             f"{origin.data} names no target classes: they were drawn with seed "
             f"{origin.image_seed}, never the true class"
+        )
+
+
+def say_reach(steps: int, alpha: float, eps: float) -> None:
+    """Say where an attack ends inside of epsilon, so that it has less room than the noise."""
+    reach = steps * alpha
+    if reach < eps * (1 - 1e-9):
+        count = counted(steps, "step")
+        say(
+            f"{count} of --alpha {grey_levels(alpha)} change a pixel by at most "
+            f"{grey_levels(reach)}, and the noise changes it by --eps {grey_levels(eps)}: for an "
+            "attack of that size take more --steps"
         )
 
 

@@ -15,6 +15,7 @@ from secateurs.cli.attack_options import (
     load_networks,
     report_on,
     say_images,
+    say_reach,
     set_threads,
     usual_protocol,
 )
@@ -64,6 +65,7 @@ def run_transfer(
             for name in ("method", "eps", "alpha", "steps", "passes", "every")
         },
     )
+    say_reach(protocol.steps, protocol.alpha, protocol.eps)
     variants = _variants(recipes, pruning, searching)
     check_seeds(attack.seeds)
     search = (
