@@ -41,6 +41,11 @@ def test_every_row_with_and_without(run: Run) -> None:
     assert {row.target for row in rows if row.role == "holdout"} == set(NETS)
 
 
+def test_an_attack_that_cannot_reach_epsilon_is_said(run: Run) -> None:
+    done = run(*QUICK, "--surrogates", NETS[0], "--steps", "3")  # and no network to score
+    assert "3 steps of --alpha 16/255 change a pixel by at most 48/255, and the" in done.err
+
+
 def test_what_is_said_and_written(run: Run) -> None:
     done = run(*QUICK, "--surrogates", *NETS[:2])
     assert done.code == 0, done

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from secateurs._console import say
+from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
 from secateurs.cli.loading import check_parallel, default_folder
@@ -17,6 +18,7 @@ from secateurs.cli.option_types import given
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.cli.transfer_options import Attack, TransferImages
 from secateurs.errors import InvalidArgumentError
+from secateurs.report.grouping import grey_levels
 from secateurs.results import TransferRow
 from secateurs.results.durable import replace_files
 from secateurs.transfer import (
@@ -34,6 +36,8 @@ from secateurs.transfer import (
     shared_size,
 )
 from secateurs.zoo import LoadedModel, load_data, load_model
+from secateurs.zoo.small_networks import SMALL_NETWORKS
+from secateurs.zoo.weights_file import is_file
 
 DIGITS_LIMIT = 150
 """The default number of images of the digits that are attacked."""
@@ -177,6 +181,18 @@ def say_images(images: ImageSet, origin: ImageOrigin, *, targeted: bool) -> None
         )
 
 
+def say_reach(steps: int, alpha: float, eps: float) -> None:
+    """Say where an attack ends inside of epsilon, so that it has less room than the noise."""
+    reach = steps * alpha
+    if reach < eps * (1 - 1e-9):
+        count = counted(steps, "step")
+        say(
+            f"{count} of --alpha {grey_levels(alpha)} change a pixel by at most "
+            f"{grey_levels(reach)}, and the noise changes it by --eps {grey_levels(eps)}: for an "
+            "attack of that size take more --steps"
+        )
+
+
 def default_output(benchmark: Benchmark) -> Path:
     """The folder of a benchmark, see `default_folder`."""
     settings = json.dumps(benchmark.configuration(), sort_keys=True)
@@ -210,5 +226,14 @@ def _load(word: str) -> LoadedModel:
     if not name.strip() or ("=" in word and not weights.strip()):
         raise InvalidArgumentError(
             f"a network is written NAME or NAME=WEIGHTS, such as resnet18=FILE.pt; got {word!r}"
+        )
+    if not weights and is_file(name):
+        raise InvalidArgumentError(
+            f"{name!r} is a file, and no network: write NAME={name}, such as resnet18={name}"
+        )
+    if not weights and name in SMALL_NETWORKS:
+        raise InvalidArgumentError(
+            f"{name} has no published weights: write {name}=FILE, as secateurs retrain "
+            f"writes one, or {name}=random"
         )
     return load_model(name, weights=weights or None)

@@ -15,6 +15,7 @@ from secateurs.cli.attack_options import (
     load_networks,
     report_on,
     say_images,
+    say_reach,
     set_threads,
     usual_protocol,
 )
@@ -56,6 +57,7 @@ def run_transfer(
     The options are those of `secateurs.cli.commands.transfer`.
     """
     protocol = usual_protocol(attack, running.batch_size, small=asked.small)
+    say_reach(protocol.steps, protocol.alpha, protocol.eps)
     variants = _variants(recipes, pruning, searching)
     check_seeds(attack.seeds)
     search = (

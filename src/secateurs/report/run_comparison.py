@@ -141,7 +141,9 @@ def comparison_table(
     tables = [_table([one for one in found if one.run == run], confidence) for run in runs]
     notes = ["differences of top-1 in points"]
     if any(one.paired for one in found):
-        notes.append("paired over the same images: lost/won, p by McNemar's exact test")
+        notes.append(
+            "paired over the same images: lost/won in all draws, p by McNemar's exact test"
+        )
     if not all(one.paired for one in found):
         notes.append("without a p: not the same images, or an older run without outcomes")
     show_tables(console, tables, "; ".join(notes))

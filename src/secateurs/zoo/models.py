@@ -99,6 +99,12 @@ def _load(name: str, chosen: str | None, classes: int | None, overrides: Overrid
         name = "digits-cnn" if name == "digits" else name
         return from_function.load_from(_OWN[name], name, chosen, classes, overrides)
     source, colon, rest = name.partition(":")
+    if not colon and is_file(name):
+        raise InvalidArgumentError(
+            f"{name!r} is a file, and no network: name the network, such as resnet18, and give the "
+            "file as ",
+            Argument("weights"),
+        )
     if not colon:
         return from_torchvision.load(name, chosen, classes, overrides)
     if source in _SOURCES:
