@@ -273,6 +273,9 @@ def test_a_floor_keeps_a_part_of_every_layer_and_the_count_exact() -> None:
     assert int((~kept(pruner)).sum()) == round(0.6 * 252)
     _, _, pruner = made(OneShot(0.99), scope="layer", floor=0.1)
     assert [int(pruner.masks[name].sum()) for name in WEIGHTS] == [8, 18]
+    _, _, pruner = made(OneShot(0.99), scope="layer", floor=0.55)
+    # Of 180, 99: as a float, 0.55 * 180 is more.
+    assert [int(pruner.masks[name].sum()) for name in WEIGHTS] == [40, 99]
     with pytest.raises(
         sc.InvalidArgumentError, match=r"with floor=0\.5 at most 0\.5 can be pruned"
     ):

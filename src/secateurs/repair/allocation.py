@@ -1,9 +1,7 @@
 """Allocation: how an overall ratio becomes a count for each layer, exact in total."""
 
-import math
 import warnings
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Unpack
 
@@ -23,6 +21,7 @@ from secateurs.selection.layer_counts import (
     counts_by_shares,
     erk_shares,
     global_counts,
+    least_kept,
 )
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
@@ -85,8 +84,7 @@ def allocate(
     found = scored(contents, given, generator, None)
     units, scores = found.units, found.scores
     sizes = {one.name: one.values.numel() for one in scores}
-    share = Fraction(floor).limit_denominator(10**9)  # 0.07 * 100 is more than 7
-    most = {name: size - math.ceil(share * size) for name, size in sizes.items()}
+    most = {name: size - least_kept(floor, size) for name, size in sizes.items()}
     if isinstance(allocation, str | Path) and str(allocation).lower().endswith(SUFFIXES):
         allocation = read_ratios(allocation)
     if isinstance(allocation, Mapping):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from secateurs._io.text import quoted
 from secateurs._tensors.float_keys import Scores
@@ -10,6 +11,15 @@ from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.selection.threshold import candidate_masks
 
 Counts = Mapping[str, int]
+
+
+def least_kept(share: float, count: int) -> int:
+    """How many of so many units a layer keeps at least, by a share: 7 of 100 for 0.07.
+
+    The share is taken as the decimal number that was written: as a float, 0.07 of 100 is more than
+    7.
+    """
+    return math.ceil(Fraction(share).limit_denominator(10**9) * count)
 
 
 def erk_shares(shapes: Mapping[str, Sequence[int]]) -> dict[str, float]:

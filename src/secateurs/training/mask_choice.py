@@ -18,7 +18,7 @@ from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.selection._select import choose
-from secateurs.selection.layer_counts import counts_by_shares, erk_shares
+from secateurs.selection.layer_counts import counts_by_shares, erk_shares, least_kept
 from secateurs.selection.raw_scores import raw_scores
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.mask_state import combined, kept_units
@@ -164,7 +164,7 @@ class MaskChoice:
 
     def _least(self, mask: Mask) -> int:
         """How many units a parameter keeps at least."""
-        return min(max(math.ceil(self.floor * mask.units.count), 1), mask.units.count)
+        return min(max(least_kept(self.floor, mask.units.count), 1), mask.units.count)
 
     def _short(self, contents: ModelContents, masks: Masks) -> dict[str, int]:
         """For each parameter that keeps less than its floor, how many units may be pruned."""
