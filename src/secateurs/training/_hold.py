@@ -168,9 +168,9 @@ class Hold:
             self._handles.append(handle)
         for optimizer in self._optimizers:
             self._attach(optimizer)
-        handle = register_optimizer_step_pre_hook(refusal_by(weakref.ref(self)))
-        self._handles.append(handle)
-        weakref.finalize(self, handle.remove)  # no optimizer takes this hook with it
+        # It remains, and does nothing, if the hold is forgotten: removed when that is collected, it
+        # could change the hooks of all optimizers while one of them runs through these.
+        self._handles.append(register_optimizer_step_pre_hook(refusal_by(weakref.ref(self))))
 
     def update(self, masks: Masks, *, states: bool = True) -> None:
         """Hold other masks from now on; the model's weights are pruned by them already.
