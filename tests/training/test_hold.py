@@ -306,13 +306,17 @@ def test_a_hold_may_be_collected_while_an_optimizer_steps() -> None:
 
     model = nn.Linear(2, 2)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
+    collected: list[int] = []
     gc.collect()
+    gc.disable()
     forgotten()
-    handle = register_optimizer_step_pre_hook(lambda *_: print(gc.collect()))
+    handle = register_optimizer_step_pre_hook(lambda *_: collected.append(gc.collect()))
     try:
         optimizer.step()
     finally:
+        gc.enable()
         handle.remove()
+    assert collected[0]
 
 
 def test_compiled_steps_and_models() -> None:
