@@ -310,12 +310,16 @@ def test_a_hold_may_be_collected_while_an_optimizer_steps() -> None:
     gc.collect()
     gc.disable()
     forgotten()
-    handle = register_optimizer_step_pre_hook(lambda *_: collected.append(gc.collect()))
+    handles = [
+        register_optimizer_step_pre_hook(hook)
+        for hook in (lambda *_: collected.append(gc.collect()), lambda *_: None)
+    ]
     try:
         optimizer.step()
     finally:
         gc.enable()
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     assert collected[0]
 
 
