@@ -1,6 +1,7 @@
 """Accelerated layers run dense where something is not as it was measured."""
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from pruned_networks import (
     replaced,
 )
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import secateurs as sc
 from secateurs.errors import InvalidArgumentError
@@ -82,6 +84,28 @@ def test_a_step_of_an_optimizer_is_noticed(options: dict[str, bool]) -> None:
         made.refresh()
         _, said = quietly(lambda: net(IMAGES))
     assert not said
+
+
+def test_an_accelerated_model_may_be_collected_while_an_optimizer_steps() -> None:
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    collected: list[int] = []
+    gc.collect()
+    gc.disable()
+    net = pruned()
+    net.cycle = [net]  # only the garbage collector frees it
+    accelerate(net)
+    del net
+    handles = [
+        register_optimizer_step_post_hook(hook)
+        for hook in (lambda *_: collected.append(gc.collect()), lambda *_: None)
+    ]
+    try:
+        optimizer.step()
+    finally:
+        gc.enable()
+        for handle in handles:
+            handle.remove()
+    assert collected[0]
 
 
 def test_a_replaced_bias_or_stride_is_noticed() -> None:

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
 from secateurs._validation import check_count, check_ratio
 from secateurs.acceleration.kernel_choice import KernelChoice
@@ -118,7 +119,7 @@ class Acceleration:
         self._examples, self._threads = examples, threads
         self._margin, self._tolerance, self._given = margin, tolerance, measure
         self._replaced: list[nn.Module] = []
-        self._steps: weakref.finalize[..., nn.Module] | None = None
+        self._steps: RemovableHandle | None = None
 
     @property
     def speedup(self) -> float:
@@ -138,7 +139,7 @@ class Acceleration:
             while self._replaced:
                 uninstall(self._replaced.pop())
             if self._steps is not None:
-                self._steps()
+                self._steps.remove()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write what was chosen as JSON, for ``accelerate(..., plan=path)`` on a like machine."""
@@ -224,9 +225,10 @@ class Acceleration:
             if name not in choice.fast:
                 uninstall(module)
         self._replaced = [modules[name] for name in choice.fast]
-        # Removed with the model, which may live longer than this report.
-        hook = register_optimizer_step_post_hook(partial(note_step, list(choice.fast.values())))
-        self._steps = weakref.finalize(self.model, hook.remove)
+        # It remains, and does nothing, when the model is gone: removed when that is collected, it
+        # could change the hooks of all optimizers while one of them runs through these.
+        fast = weakref.WeakSet(choice.fast.values())
+        self._steps = register_optimizer_step_post_hook(partial(note_step, fast))
         self.layers = tuple(choice.timings.values())
         self.seconds = tuple(choice.seconds) if plan is None else plan.seconds
         self.plan = Plan(here, self.layers, shapes, self.seconds)
@@ -254,7 +256,7 @@ def refuse_unpruned(layers: list[tuple[str, nn.Module]], left: Mapping[str, str]
     )
 
 
-def note_step(layers: list[FastLayer], optimizer: Optimizer, *_: object) -> None:
+def note_step(layers: Iterable[FastLayer], optimizer: Optimizer, *_: object) -> None:
     """Mark layers whose weight an optimizer changed; a fused one leaves its version as it is."""
     changed = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for layer in layers:
