@@ -1,9 +1,11 @@
 """Runs are paired where both saw the same images, and only there."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from result_rows import make_row
 from secateurs.errors import InvalidArgumentError
@@ -61,10 +63,7 @@ def test_two_runs_that_differ_in_one_setting_are_paired(tmp_path: Path) -> None:
     assert (pruned.lost, pruned.won) == (15, 10)
 
 
-def test_a_table_tells_apart_what_differs_and_that_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_table_tells_apart_what_differs_and_that_alone(tmp_path: Path) -> None:
     run = write(tmp_path / "run", {0.0: [DENSE], 0.5: [SPARSE]})
     with Results(run) as results:
         results.open(SAMPLES)
@@ -74,8 +73,9 @@ def test_a_table_tells_apart_what_differs_and_that_alone(
                 for p, score in ((0.5, "magnitude"), (1.0, "lamp"))
             ]
         )
-    comparison_table(compare_runs([run]))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "50%" in line]
+    text = io.StringIO()
+    comparison_table(compare_runs([run]), Console(file=text, width=120))
+    lines = [line.split() for line in text.getvalue().splitlines() if "50%" in line]
     assert [line[: line.index("50%")] for line in lines] == [
         ["magnitude,", "p_bern", "1"], ["magnitude,", "p_bern", "0.5"], ["lamp,", "p_bern", "1"]
     ]  # fmt: skip
