@@ -13,7 +13,9 @@ from secateurs.zoo.preprocess import Overrides
 from secateurs.zoo.small_networks import SMALL_NETWORKS
 from secateurs.zoo.weights_file import is_file
 
-_OWN = {"digits": digits_cnn, "digits-cnn": digits_cnn, **FAMILY, **SMALL_NETWORKS}
+_DIGITS = {"digits": digits_cnn, "digits-cnn": digits_cnn, **FAMILY}
+DIGITS_NAMES = tuple(_DIGITS)
+_OWN = _DIGITS | SMALL_NETWORKS
 _SOURCES = {
     "torchvision": from_torchvision.load,
     "timm": from_timm.load,
