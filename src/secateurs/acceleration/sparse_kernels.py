@@ -69,11 +69,11 @@ class SparseLinear(Kernel):
         if rows.shape[0] == 1:  # a product with a vector is up to three times as fast
             given = self._zeros if bias is None else bias
             return torch.addmv(given, self._matrix, rows[0]).view(shape)
-        if not self.contiguous:
-            return sparse_product(self._matrix, rows.t().contiguous(), bias).t().view(shape)
+        if not self.block:
+            output = sparse_product(self._matrix, rows.t().contiguous(), bias).t()
+            return (output.contiguous() if self.contiguous else output).view(shape)
         output = rows.new_empty((len(rows), self.outputs))
-        size = self.block or max(len(rows), 1)
-        for few, out in zip(rows.split(size), output.split(size), strict=True):
+        for few, out in zip(rows.split(self.block), output.split(self.block), strict=True):
             unbiased = sparse_product(self._matrix, few.t().contiguous()).t()
             # The bias is added while the product is transposed in memory.
             out.copy_(unbiased) if bias is None else torch.add(unbiased, bias, out=out)
