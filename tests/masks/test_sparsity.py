@@ -9,6 +9,7 @@ from secateurs import (
     apply_masks,
     global_prune,
     gradient_prune,
+    make_permanent,
     restore,
     select,
     sparsity,
@@ -50,6 +51,19 @@ def test_the_backward_pass_is_counted_under_gradient_pruning() -> None:
     assert [layer.ratio for layer in found] == [0.0, 0.75]
     kernel = gradient_prune(nn.Conv2d(4, 4, 3), 0.25, granularity="kernel")
     assert sparsity(kernel).ratio == 0.25
+    # Zeros of the weights are zero in the backward pass, too.
+    for granularity in ("weight", "kernel"):
+        both = make_permanent(global_prune(nn.Conv2d(4, 4, 3), 0.75))
+        sparse = both.weight == 0
+        gradient_prune(both, 0.5, granularity=granularity, score="random", seed=0)
+        inputs = torch.ones(1, 4, 3, 3, requires_grad=True)
+        assert 108 < sparsity(both).zeros < 144
+        kept = sparsity(both)["weight"].total - sparsity(both).zeros
+        assert kept == sum(
+            int(torch.autograd.grad(both(inputs)[0, out].sum(), inputs)[0].count_nonzero())
+            for out in range(4)
+        )
+        assert torch.equal(both.weight == 0, sparse)
 
 
 def test_layers_include_and_exclude() -> None:

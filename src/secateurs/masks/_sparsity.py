@@ -208,12 +208,11 @@ def sparsity(
 
 
 def _local_counted(target: Target) -> tuple[torch.Tensor, Shard]:
-    """The tensor whose zeros are counted: the parameter, or the mask of its backward pass."""
-    mask = mask_of(target.module, target.attribute)
+    """The tensor whose zeros are counted: the parameter, or what its backward pass makes of it."""
+    mask, values = mask_of(target.module, target.attribute), _comparable(target.local)
     if mask is None or not fits(mask, target.parameter):
-        return target.local, target.shard
-    shard = shard_of(mask, target.name, target.group)
-    return shard.of(mask), shard
+        return values, target.shard
+    return shard_of(mask, target.name, target.group).of(mask) & (values != 0), target.shard
 
 
 def count_masks(masks: Mapping[str, tuple[torch.Tensor, Units]], group: ProcessGroup) -> Sparsity:
@@ -240,16 +239,16 @@ def count_nonzero(
     Returns:
         For each whole tensor, how many elements are not zero, and how many it has.
     """
-    found = map(int, fetched([_nonzero(local) for local, shard in tensors if shard.counted]))
+    found = map(int, fetched([local.count_nonzero() for local, shard in tensors if shard.counted]))
     counts = [next(found) if shard.counted else 0 for _, shard in tensors]
     sums = group.sum(np.array(counts)).tolist()
     sizes = [torch.Size(shard.shape).numel() for _, shard in tensors]
     return list(zip(sums, sizes, strict=True))
 
 
-def _nonzero(values: torch.Tensor) -> torch.Tensor:
+def _comparable(values: torch.Tensor) -> torch.Tensor:
     float8 = values.element_size() == 1 and values.is_floating_point()
-    return torch.count_nonzero(values.float() if float8 else values)
+    return values.float() if float8 else values
 
 
 def _layer(name: str, shape: tuple[int, ...], kept: int, counted: int) -> LayerSparsity:
