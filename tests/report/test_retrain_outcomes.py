@@ -6,7 +6,7 @@ from test_plot import texts
 
 from retrain_rows import ROW
 from secateurs.report import plot_rows
-from secateurs.report.retrain_outcomes import retrain_figure
+from secateurs.report.retrain_outcomes import describe_retrain, retrain_figure
 
 
 def test_a_plot_names_what_it_cuts_off_and_nothing_touches_its_edge(tmp_path: Path) -> None:
@@ -42,3 +42,8 @@ def test_the_axes_and_the_lines_of_each_seed() -> None:
     assert curves == 2 * [([1, 2, 3], [91, 92, 93]), ([4, 5, 6], [91, 92, 93])]
     assert dense[1] == [93, 93] and [text.get_text() for text in upper.texts] == ["dense 93.00"]
     assert [list(line.get_ydata()) for line in lower.lines] == 2 * [[0] * 3, [60] * 3]
+
+
+def test_a_description_names_the_data_by_the_last_part_of_their_paths() -> None:
+    row = replace(ROW, phase="retrain", data="a/b/birds;a/c/fish")
+    assert describe_retrain([row]).startswith("birds, tested on fish; cubic; ")

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from secateurs._io.text import counted, printable
@@ -142,8 +143,9 @@ def describe_retrain(rows: Sequence[RetrainRow]) -> str:
     row = next(row for row in rows if row.phase == "retrain")
     regrowth = "" if row.regrowth == "none" else f", regrowth by {row.regrowth}"
     distilled = f", distilled by {row.distill:g} at {row.temperature:g}" if row.distill else ""
+    data = ", tested on ".join(PurePath(one).name for one in row.data.split(";"))
     return (
-        f"{row.data}; {row.schedule}{regrowth}{distilled}; "
+        f"{data}; {row.schedule}{regrowth}{distilled}; "
         f"{ranking(row.granularity, row.scope, row.score)}; "
         f"{row.optimizer}, rate {row.learning_rate:g}; {counted(row.count, 'image')} for validation"
     )
