@@ -129,10 +129,13 @@ def _without_values(
 
     try:
         with FakeTensorMode():
-            return find_state(path, read_pickle(path, records), key=key, order=order)
+            found = find_state(path, read_pickle(path, records), key=key, order=order)
     except FailureError:
         _refuse_unusual(path, records)
         raise
+    if any(tensor.layout != torch.strided for tensor in found.values()):
+        _refuse_unusual(path, records)  # torch 2.11 reads sparse tensors without their values
+    return found
 
 
 def _refuse_unusual(path: Path, records: Sequence[ArchiveRecord]) -> None:
