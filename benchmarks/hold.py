@@ -1,4 +1,4 @@
-"""Claim: holding masks costs about 2 to 4% of a training step.
+"""Claim: holding masks costs about 2 to 5% of a training step.
 
     python benchmarks/hold.py                     ResNet-18, 64-pixel images, batch 32, one thread
     python benchmarks/hold.py --device cuda       the same on a GPU, in seconds of the clock

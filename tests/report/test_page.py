@@ -22,7 +22,6 @@ from page_samples import (
 from retrain_rows import ROW
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.report import write_page
-from secateurs.report.page.command_text import command_of
 from secateurs.report.page.html_page import page_text, sections_of
 from secateurs.report.page.layer_charts import layer_charts
 from secateurs.report.page.page_parts import Section
@@ -165,11 +164,7 @@ def test_the_sweep_says_what_was_lost_and_how_to_repeat_it(tmp_path: Path) -> No
     table = section.tables[0]
     assert table.heads[:3] == ["granularity", "asked %", "pruned %"] and len(table.rows) == 7
     assert [cell.number for cell in table.rows[1]][:3] == [None, 10.0, 10.0]
-    assert section.commands[0].text == (
-        "secateurs sweep --arch torchvision:resnet18 --weights IMAGENET1K_V1 --data imagenet "
-        "--split val --limit 300 --p-prune 0 0.1 0.2 0.8 --granularity weight kernel "
-        "--scope global --score magnitude --seed 0 --img-size 224"
-    )
+    assert not section.commands, "rows alone do not say what was asked"
     command = {"command": "sweep", "options": ["--data", "a folder"]}
     (folder / COMMAND).write_text(json.dumps(command))
     (section,) = sections(folder)
@@ -251,11 +246,6 @@ def test_a_search_comes_after_what_it_chose(tmp_path: Path) -> None:
             )
     titles = [section.title for section in sections(tmp_path / "t")]
     assert ["kept" in title for title in titles] == [True, False]
-    run = read_run(tmp_path / "t")
-    assert run is not None
-    command = command_of(run.rows)
-    count = run.rows[0].count
-    assert f"--limit {2 * count} --search --search-images {count} " in command
 
 
 def test_a_title(runs: list[Path]) -> None:
@@ -275,16 +265,3 @@ def test_a_path_that_cannot_be_written(runs: list[Path], tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(FailureError, match="cannot make the folder"):
         write_page(runs[:1], tmp_path / "file" / "page.html")
-
-
-def test_commands_of_transfers_and_retrainings(runs: list[Path]) -> None:
-    for path, start in zip(
-        runs[1:3],
-        (
-            "secateurs transfer --surrogates ",
-            "secateurs retrain --arch small --data 'made up' --ratio 0.75 --schedule cubic",
-        ),
-        strict=True,
-    ):
-        run = read_run(path)
-        assert run is not None and command_of(run.rows).startswith(start)

@@ -14,7 +14,7 @@ from secateurs.errors import InvalidArgumentError, require
 from secateurs.report.figure import write_files
 from secateurs.report.page.colours import DARK
 from secateurs.report.page.layer_charts import layer_charts, layer_tables
-from secateurs.report.page.page_parts import Chart, Section
+from secateurs.report.page.page_parts import Chart, Command, Section
 from secateurs.report.page.run_files import Run, read_run
 from secateurs.report.row_kinds import ROW_KINDS, rows_sections
 from secateurs.report.sweep_report import Axis
@@ -83,7 +83,7 @@ def _group_sections(runs: Sequence[Run], x: Axis) -> list[Section]:
         last,
         charts=[*last.charts, *layer_charts(layers)],
         tables=[*last.tables, *layer_tables(layers)],
-        commands=[run.command for run in runs if run.command.text],
+        commands=[Command(run.command, run.name) for run in runs if run.command],
         details=[run.details for run in runs],
     )
     return [*others, whole]

@@ -111,15 +111,15 @@ class Details:
 
 @dataclass(frozen=True)
 class Command:
-    """A command that makes these results again.
+    """A command that makes results again.
 
     Attributes:
         text: The command.
-        note: Where it is from.
+        run: The name of the run that it makes.
     """
 
     text: str
-    note: str
+    run: str
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 from secateurs._io.text import printable
 from secateurs.errors import InvalidArgumentError, SecateursError
-from secateurs.report.page.command_text import command_of
-from secateurs.report.page.page_parts import Command, Details
+from secateurs.report.page.page_parts import Details
 from secateurs.results import LayerRow, Record, kind_of_rows, read_any_rows, read_layer_rows
 from secateurs.results.config import read_config
 from secateurs.results.folder import CONFIG
@@ -29,7 +28,7 @@ class Run:
         rows: The rows.
         layers: What each layer kept, where the run wrote it.
         config: The configuration; empty where only a file of rows was given.
-        recorded: The command line that the run recorded, or "".
+        command: The command line that the run recorded; "" if it was made from Python.
     """
 
     path: Path
@@ -37,20 +36,12 @@ class Run:
     rows: Sequence[Any]
     layers: Sequence[LayerRow]
     config: Mapping[str, Any]
-    recorded: str
+    command: str
 
     @property
     def name(self) -> str:
         """The name of the folder or file."""
         return printable(self.path.resolve().name)
-
-    @property
-    def command(self) -> Command:
-        """How to make the results again."""
-        if self.recorded:
-            return Command(printable(self.recorded), f"{self.name}, as it was run")
-        text = command_of([row.printable() for row in self.rows])
-        return Command(text, f"{self.name}, rebuilt from its rows: check the paths")
 
     @property
     def details(self) -> Details:
@@ -90,12 +81,12 @@ def read_run(path: Path) -> Run | None:
         config = read_config(path / CONFIG) or {}
     except InvalidArgumentError:  # not a configuration; the rows say what was run
         config = {}
-    return Run(path, kind, rows, read_layer_rows(path), config, _recorded(path))
+    return Run(path, kind, rows, read_layer_rows(path), config, _command(path))
 
 
-def _recorded(folder: Path) -> str:
+def _command(folder: Path) -> str:
     try:
-        return str(read_command(folder) or "")
+        return printable(str(read_command(folder) or ""))
     except SecateursError:  # the file is broken; the rows say what was run
         return ""
 
