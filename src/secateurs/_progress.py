@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, TaskID
 
-Unit = Literal["images", "image steps", "epochs", "networks", "settings", "bytes"]
+Unit = Literal["images", "image steps", "epochs", "networks", "settings", "timings", "bytes"]
 
 EVERY = 60.0
 """Seconds between two lines where there is no bar."""

@@ -85,6 +85,26 @@ def test_choices_that_do_not_pay_as_a_whole_are_dropped_the_least_useful_first()
     assert made.seconds == ((1.0, 0.9),)
 
 
+@pytest.mark.parametrize(("progress", "said"), [(None, "Timing: 3 of 5 timings"), (False, "")])
+def test_timing_that_takes_minutes_says_how_far_it_is(
+    progress: bool | None,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def measure(functions: Functions) -> dict[str, float]:
+        nonlocal now
+        now += 25
+        return dict.fromkeys(functions, 1.0)
+
+    accelerate(pruned(), measure=measure, progress=progress)
+    found = capsys.readouterr().err
+    assert found.startswith(said) and bool(found) == bool(said)
+
+
 def test_dense_is_measured_without_replaced_layers() -> None:
     net = pruned()
     found: dict[str, list[str]] = {}

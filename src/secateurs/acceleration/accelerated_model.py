@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
+from secateurs._progress import progress_bar
 from secateurs._validation import check_count, check_ratio
 from secateurs.acceleration.kernel_choice import KernelChoice
 from secateurs.acceleration.layer_form import plain_layers
@@ -36,6 +37,7 @@ def accelerate(
     tolerance: float = 1e-5,
     plan: "str | os.PathLike[str] | Plan | None" = None,
     measure: Measure | None = None,
+    progress: bool | None = None,
 ) -> "Acceleration":
     """Make a pruned model faster where its zeros can be skipped, decided by timing it here.
 
@@ -61,6 +63,7 @@ def accelerate(
             rounded in another order. For half precision at least two units in the last place.
         plan: what `Acceleration.save` wrote, or an `Acceleration.plan`: nothing is timed then.
         measure: gives the seconds that each of some functions takes, instead of a `Stopwatch`.
+        progress: False shows no progress. Timing takes minutes where the model takes seconds.
 
     Returns:
         A report that prints as a table, and undoes it by ``restore()`` or at the end of a ``with``.
@@ -86,7 +89,7 @@ def accelerate(
     count = None if threads is None else check_count("threads", threads)
     examples = examples_of(example_input)
     loaded = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
-    made = Acceleration(model, examples, count, margin, tolerance, measure)
+    made = Acceleration(model, examples, count, margin, tolerance, measure, progress)
     made._measure(loaded)
     return made
 
@@ -114,9 +117,10 @@ class Acceleration:
         margin: float,
         tolerance: float,
         measure: Measure | None,
+        progress: bool | None,
     ):
         self.model = model
-        self._examples, self._threads = examples, threads
+        self._examples, self._threads, self._progress = examples, threads, progress
         self._margin, self._tolerance, self._given = margin, tolerance, measure
         self._replaced: list[nn.Module] = []
         self._steps: RemovableHandle | None = None
@@ -213,8 +217,10 @@ class Acceleration:
         modules = dict(layers)
         try:
             if plan is None:
-                choice.measure_layers()
-                choice.check_whole()
+                total = len(choice.timings) + len(self._examples)
+                with progress_bar("Timing", total, show=self._progress, unit="timings") as bar:
+                    choice.measure_layers(bar)
+                    choice.check_whole()
             else:
                 choice.take(plan.layers)
         except BaseException:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs._progress import Bar
 from secateurs.acceleration.layer_form import LayerForm, form_of
 from secateurs.acceleration.layer_swap import Conditions, FastLayer, install, uninstall
 from secateurs.acceleration.layer_timing import DENSE, LayerTiming
@@ -82,11 +83,12 @@ class KernelChoice:
                     name, type(module).__name__, tuple(shape), 1 - kept / total, kept, count
                 )
 
-    def measure_layers(self) -> None:
+    def measure_layers(self, bar: Bar) -> None:
         """Time the kernels of every layer, and install the fastest."""
         for name, module in self._layers.items():
             for seen in self._inputs(name):
                 self._measure_layer(name, module, form_of(module), seen)
+                bar.advance(1)
         self._install()
 
     def take(self, planned: Iterable[LayerTiming]) -> None:

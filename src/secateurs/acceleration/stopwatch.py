@@ -57,9 +57,11 @@ class Stopwatch:
     def _calls_for(self, function: Callable[[], object]) -> tuple[int, int]:
         """How many calls a round has: at first those that do not count, and then those that do."""
         function()
-        once = min(self._seconds(function, 0, 1) for _ in range(_WARMING))
-        counted = max(1, min(1000, round(_LEAST_SECONDS / max(once, 1e-7))))
-        return (_WARMING if once < _BRIEF else 0), counted
+        once = self._seconds(function, 0, 1)
+        if once >= _BRIEF:
+            return 0, 1
+        once = min(once, *(self._seconds(function, 0, 1) for _ in range(_WARMING - 1)))
+        return _WARMING, max(1, min(1000, round(_LEAST_SECONDS / max(once, 1e-7))))
 
     def _seconds(self, function: Callable[[], object], warming: int, calls: int) -> float:
         for _ in range(warming):

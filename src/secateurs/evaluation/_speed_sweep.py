@@ -138,7 +138,9 @@ def _measured(
         device = device_of(model)
         measure = measure or Stopwatch(device, threads)
         if found.zeros:
-            made = stack.enter_context(accelerate(model, images, threads=threads, measure=measure))
+            made = stack.enter_context(
+                accelerate(model, images, threads=threads, measure=measure, progress=False)
+            )
             (seconds,) = made.seconds
             counts = (sum(one.chosen != DENSE for one in made.layers), len(made.layers))
         else:
