@@ -1,6 +1,6 @@
 """Accuracy with 2 of 4 neighbours kept, by which neighbours make a group; nothing is retrained.
 
-    python benchmarks/groups.py --weights resnet20_cifar10.safetensors --data ../shared/data/cifar10-jpeg
+    python benchmarks/groups.py --weights FILE --data ../shared/data/cifar10-jpeg
 
 ResNet-20 on the test images of CIFAR-10, each layer but the first (whose 27 inputs are no multiple
 of 4) pruned to a half by magnitude: in groups of four inputs in the order of ``weight.flatten(1)``,
