@@ -248,6 +248,12 @@ def test_a_search_comes_after_what_it_chose(tmp_path: Path) -> None:
     assert ["kept" in title for title in titles] == [True, False]
 
 
+def test_runs_whose_sections_would_have_one_title_are_named(tmp_path: Path) -> None:
+    paths = [write_retraining(tmp_path / name) for name in ("first", "second")]
+    titles = [section.title for section in sections(*paths)]
+    assert titles[0].endswith("pruned: first") and titles[1].endswith("pruned: second")
+
+
 def test_a_title(runs: list[Path]) -> None:
     made = page_text(sections(runs[0]), title="<Ours>\x1b[2J")
     assert "<title>&lt;Ours&gt;" in made and "\x1b" not in made

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,8 @@ def write_page(
 def sections_of(runs: Sequence[Run], x: Axis = "achieved") -> list[Section]:
     """The sections of runs: kind by kind, in the order of the first run of each kind.
 
+    Where titles would be equal, as of two retrainings of one model, they name the runs.
+
     Args:
         runs: The runs.
         x: The horizontal axis of sweeps.
@@ -72,7 +75,14 @@ def sections_of(runs: Sequence[Run], x: Axis = "achieved") -> list[Section]:
     for kind in dict.fromkeys(run.kind for run in runs):
         own = [run for run in runs if run.kind is kind]
         groups += [[run] for run in own] if ROW_KINDS[kind].alone else [own]
-    return [section for group in groups for section in _group_sections(group, x)]
+    found = [(section, group) for group in groups for section in _group_sections(group, x)]
+    times = Counter(section.title for section, _ in found)
+    return [
+        section
+        if times[section.title] == 1 or len(group) > 1
+        else replace(section, title=f"{section.title}: {group[0].name}")
+        for section, group in found
+    ]
 
 
 def _group_sections(runs: Sequence[Run], x: Axis) -> list[Section]:
