@@ -22,6 +22,10 @@ def test_ratios_are_proposed_measured_and_pruned(run: Run, tmp_path: Path) -> No
     }
     ratios = json.loads(Path("s/ratios.json").read_text())
     assert len(ratios) == 5 and max(ratios.values()) <= 0.9
+    proposal = first.out.partition("Weights to keep in each layer, as ratios.json has it:")[2]
+    name, total, kept, share = proposal.split("all")[0].split()[-4:]
+    assert (name, total) == ("linear2.weight", "640")
+    assert kept == str(640 - round(640 * ratios[name])) and share == f"{100 * int(kept) / 640:.2f}"
 
     swept = run("sweep", *RANDOM, "--ratios-from", "s/ratios.json", "-o", "w")
     assert swept.code == 0, swept

@@ -1,5 +1,6 @@
 """``secateurs sensitivity``: what each layer costs when it is pruned alone."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from secateurs.provenance import weights_sha256
 from secateurs.repair import write_ratios
 from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.report import plot_rows, print_table
+from secateurs.report.retrain_outcomes import layer_table
+from secateurs.report.text_table import TextTable, show_tables
 from secateurs.results import SensitivityRow
 from secateurs.zoo import LoadedData, LoadedModel
 
@@ -123,11 +126,22 @@ def _report(
         stdout.table(lambda console: print_table(rows, console))
         names = ["results.csv", "results.jsonl"]
         if allocating.allocate is not None:
-            write_ratios(
-                folder / RATIOS, propose_ratios(rows, allocating.allocate, allocating.cost)
-            )
+            ratios = propose_ratios(rows, allocating.allocate, allocating.cost)
+            write_ratios(folder / RATIOS, ratios)
             names.append(RATIOS)
+            proposal = _proposal(rows, ratios)
+            stdout.table(lambda console: show_tables(console, [proposal]))
             if allocating.cost != "divergence":
                 say("these ratios were chosen with labels: score them on other images")
         plots = drawn(lambda: plot_rows(rows, folder / "sensitivity", title=title))
         say(f"wrote {', '.join([*names, *(plot.name for plot in plots)])} to {folder}")
+
+
+def _proposal(rows: Sequence[SensitivityRow], ratios: Mapping[str, float]) -> TextTable:
+    """What each layer would keep."""
+    units = {row.layer: row.units for row in rows}
+    what = f"{rows[0].granularity}s"
+    kept = [(name, units[name], units[name] - round(r * units[name])) for name, r in ratios.items()]
+    return layer_table(
+        kept, f"{what.capitalize()} to keep in each layer, as {RATIOS} has it:", what
+    )

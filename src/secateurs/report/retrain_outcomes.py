@@ -112,19 +112,22 @@ def with_deviation(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
-def layer_table(layers: Sequence[tuple[str, int, int]], title: str = "") -> TextTable:
-    """What each layer kept.
+def layer_table(
+    layers: Sequence[tuple[str, int, int]], title: str = "", what: str = "weights"
+) -> TextTable:
+    """What each layer keeps.
 
     Args:
         layers: Name, weights that there were, weights that are kept.
         title: A line above it.
+        what: What is counted, in place of weights.
     """
     totals = ("all", sum(total for _, total, _ in layers), sum(kept for _, _, kept in layers))
     lines = [
         [printable(name), f"{total:,}", f"{kept:,}", f"{100 * kept / max(total, 1):.2f}"]
         for name, total, kept in (*layers, totals)
     ]
-    return TextTable(["layer", "weights", "kept", "kept %"], lines, title)
+    return TextTable(["layer", what, "kept", "kept %"], lines, title)
 
 
 def size_table(files: Sequence[tuple[str, int, int]], title: str = "") -> TextTable:
