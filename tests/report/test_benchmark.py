@@ -248,6 +248,10 @@ def test_broken_names_lose_no_letter(name: str, width: int) -> None:
     assert all(len(part) <= width for part in lines)
 
 
+def test_numbers_in_names_are_not_broken() -> None:
+    assert break_name("dwp 1 0.05", 8) == ["dwp 1", "0.05"]
+
+
 def test_the_passes_that_all_share_are_named_once() -> None:
     one = [make_transfer_row(), make_transfer_row(variant=DWP), make_transfer_row(variant="noise")]
     assert "passes" not in describe_benchmark(only(one))

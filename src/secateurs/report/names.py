@@ -20,8 +20,13 @@ def short_paths(paths: Iterable[str]) -> dict[str, str]:
 
 
 def name_parts(name: str) -> list[str]:
-    """The parts between which a name may be wrapped: each ends with "_", "-" and the like."""
-    return re.findall(r"[^_\-./:; ]*[_\-./:; ]?", name)
+    """The parts between which a name may be wrapped: each ends with "_", "-" and the like.
+
+    Example:
+        >>> name_parts("dwp 0.7 0.05")  # a number stays whole
+        ['dwp ', '0.7 ', '0.05', '']
+    """
+    return re.findall(r"(?:[^_\-./:; ]|(?<=\d)\.(?=\d))*[_\-./:; ]?", name)
 
 
 def break_name(name: str, width: int) -> list[str]:
