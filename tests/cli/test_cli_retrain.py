@@ -15,6 +15,8 @@ from command_line import Run, no_file_above
 from safetensors.torch import load_file
 
 import secateurs as sc
+from secateurs.cli.retrain_command import make_plan
+from secateurs.cli.retrain_options import RetrainImages, RetrainPruning, RetrainTraining
 from secateurs.results import RetrainRow, read_rows
 from secateurs.training import masks_from_zeros
 from secateurs.zoo import load_model
@@ -156,6 +158,14 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
     said = run("retrain", "--epochs", 3, *words)
     assert said.code == 2 and complaint in said.complaint
     assert not list(Path().glob("secateurs-results/*/*.safetensors"))
+
+
+@pytest.mark.parametrize(("arch", "rate"), [("lenet5", 0.02), ("digits", 0.05)])
+def test_the_learning_rate_of_the_dense_epochs_suits_the_network(arch: str, rate: float) -> None:
+    plan = make_plan(
+        RetrainImages(arch=arch), RetrainPruning(), RetrainTraining(), seed=0, amp=False
+    )
+    assert plan.dense.learning_rate == rate
 
 
 @pytest.mark.parametrize(

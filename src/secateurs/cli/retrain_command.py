@@ -38,6 +38,9 @@ from secateurs.training.settings import TrainingSettings, check_not_negative
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.weights_file import read_weights
 
+_DENSE_LR = {"lenet5": 0.02}
+"""Default learning rates: without BatchNorm, lenet5 diverges at 0.05 with one seed in ten."""
+
 _IN_MEMORY = 4 * 2**30
 """Bytes of decoded images that are kept in memory; more are decoded anew in each epoch."""
 
@@ -70,6 +73,7 @@ def run_retrain(
     images, label = in_turn(ranks, lambda: _images(asked, model, device, running.workers or 0))
     config = _config(asked, pruning, training, running, label)
     config["images"] = [len(images.train), len(images.validation)]
+    config["dense_lr"] = plans[seeds[0]].dense.learning_rate
     folder = running.output or _default_output(asked, config)
     rows: list[RetrainRow] = []
     with ExitStack() as stack:
@@ -135,7 +139,10 @@ def make_plan(
         dense = 0 if asked.weights is not None else 10 if digits else 20
     epochs = training.epochs if training.epochs is not None else 20 if digits else 40
     check_count("dense_epochs", dense, 0)
-    check_not_negative("dense_lr", training.dense_lr)
+    dense_lr = training.dense_lr
+    if dense_lr is None:
+        dense_lr = _DENSE_LR.get(asked.arch, 0.05)
+    check_not_negative("dense_lr", dense_lr)
     common: dict[str, Any] = {
         "optimizer": training.optimizer,
         "weight_decay": training.weight_decay,
@@ -157,7 +164,7 @@ def make_plan(
         ratio = 1 - 1 / pruning.compression
     return RetrainPlan(
         ratio=ratio,
-        dense=TrainingSettings(epochs=dense, learning_rate=training.dense_lr, **common),
+        dense=TrainingSettings(epochs=dense, learning_rate=dense_lr, **common),
         retraining=TrainingSettings(epochs=epochs, learning_rate=training.lr, **common),
         schedule=pruning.schedule,
         rounds=pruning.rounds,

@@ -87,7 +87,7 @@ class RetrainTraining:
         dense_epochs: Epochs before any pruning; default 20 (digits 10), with --weights 0.
         epochs: Epochs of retraining; default 40 (digits 20).
         optimizer: sgd (Nesterov momentum 0.9), adam or adamw.
-        dense_lr: Highest learning rate before any pruning.
+        dense_lr: Highest learning rate before any pruning; default 0.05 (lenet5 0.02).
         lr: Highest learning rate of the retraining.
         weight_decay: L2 penalty of weights, not of biases and normalisation.
         warmup: Epochs over which the learning rate rises.
@@ -103,7 +103,7 @@ class RetrainTraining:
     dense_epochs: MaybeWhole = None
     epochs: MaybeWhole = None
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    dense_lr: float = 0.05
+    dense_lr: float | None = None
     lr: float = 0.05
     weight_decay: float = 5e-4
     warmup: float = 0.0
