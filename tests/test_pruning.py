@@ -266,6 +266,17 @@ def test_a_block_restores_the_earlier_pruning(
     assert torch.equal(input_gradient(model), input_gradient(network()))
 
 
+@pytest.mark.parametrize("outer", ["global", "gradient"])
+def test_a_block_leaves_a_weight_that_was_resized_inside(outer: str) -> None:
+    model = on_top(outer)
+    layer = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    larger = torch.randn(9, 9)
+    with pruned(model, 0.8):
+        layer.weight.data = larger
+    assert torch.equal(layer.weight, larger)
+    assert torch.equal(restore(layer).weight, larger)
+
+
 def test_blocks_nest() -> None:
     model = network()
     dense = snapshot(model)

@@ -129,6 +129,9 @@ def test_what_is_often_taken_for_masks(prune_type: str) -> None:
         Masks.from_tensors({"weight": 1})
     with pytest.raises(InvalidArgumentError, match=r"a mapping from names.*got NoneType"):
         Masks.from_tensors(None)
+    for given in (None, [1], {"weight": torch.ones(2, 3, dtype=torch.bool)}):
+        with pytest.raises(InvalidArgumentError, match=r"secateurs\.Mask: .* Masks\.from_tensors"):
+            Masks(given)
 
 
 def test_masks_for_another_model() -> None:

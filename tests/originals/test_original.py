@@ -451,3 +451,39 @@ def test_no_values_are_read_where_nothing_was_written() -> None:
             t.original.sign_of_write() for t in sc.find_targets(model) if t.original is not None
         ]
         assert signs == ["gradient", "gradient"]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_conversions_that_swap_parameters_keep_the_originals(sparse: bool) -> None:
+    """With FSDP, every conversion does; it refuses a gradient that has a weak reference."""
+    embedding = nn.Embedding(6, 4, sparse=sparse)
+    tied = nn.Sequential(embedding, nn.Linear(4, 6, bias=False), nn.Flatten(0))
+    tied[1].weight = embedding.weight
+    expected = embedding.weight.detach().clone()
+    (tied[0](torch.arange(6)) if sparse else tied(torch.arange(6))).sum().backward()
+    sc.global_prune(tied, 0.5, include="0")
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        tied.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert torch.equal(sc.restore(tied)[0].weight, expected.double())
+
+
+def test_another_gradient_is_a_sign_of_training() -> None:
+    model = network()
+    for kind in ("new", "written", "none", "sparse"):
+        model.zero_grad(set_to_none=True)
+        model(torch.ones(1, 2, 5, 5)).sum().backward()
+        weight = sc.global_prune(model, 0.5)[3].weight
+        original = sc.find_targets(model)[-1].original
+        assert original is not None
+        assert weight is original.parameter
+        assert original.sign_of_write() == ""
+        if kind == "new":
+            weight.grad = weight.grad.clone()
+        elif kind == "written":
+            weight.grad.mul_(2)
+        else:
+            weight.grad = None if kind == "none" else weight.grad.to_sparse()
+        assert original.sign_of_write() == "gradient"

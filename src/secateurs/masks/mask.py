@@ -112,6 +112,11 @@ class Masks(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, masks: Mapping[str, Mask], group: ProcessGroup | None = None):
+        if not isinstance(masks, Mapping) or not all(isinstance(m, Mask) for m in masks.values()):
+            raise InvalidArgumentError(
+                "Masks takes a mapping from names to secateurs.Mask: of bool tensors write "
+                "Masks.from_tensors(...)"
+            )
         self.units = dict(masks)
         self._group = group or ProcessGroup()
 

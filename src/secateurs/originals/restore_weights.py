@@ -154,7 +154,10 @@ def _is_computed(module: nn.Module, attribute: str) -> bool:
 @torch.no_grad()
 def copy_bits(parameter: torch.Tensor, values: torch.Tensor) -> None:
     """Write values into a parameter, bit for bit if they have its dtype."""
-    target, source = local_of(parameter.detach()), local_of(values.detach())
-    if values.dtype == parameter.dtype:
-        target, source = as_integers(target), as_integers(source)
-    target.copy_(source)
+    # In inference mode torch would not count this write, and a pending backward pass would use the
+    # new values without an error. A tensor that was made in inference mode is written in it.
+    with torch.inference_mode(parameter.is_inference()):
+        target, source = local_of(parameter.detach()), local_of(values.detach())
+        if values.dtype == parameter.dtype:
+            target, source = as_integers(target), as_integers(source)
+        target.copy_(source)
