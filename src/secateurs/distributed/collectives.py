@@ -4,7 +4,9 @@ Everything is an all_reduce of a few kilobytes, so that timeouts and errors are 
 """
 
 import hashlib
+import math
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from secateurs._io.text import one_line, quoted
 from secateurs._validation import make_generator
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.distributed.process_group import TIMEOUT, Array, LostRankError, ProcessGroup
@@ -22,6 +25,8 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 _MOST_ARGUMENTS = 24
 _MESSAGE_BYTES = 600
 _NO_RANK = 1 << 31
+_LONGEST_TIMEOUT = 1e6
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of most functions and objects
 
 
 class DistributedGroup(ProcessGroup):
@@ -165,19 +170,37 @@ class DistributedGroup(ProcessGroup):
     def _reduce(self, values: Array, operation: Any) -> Array:
         options: Any = dist.AllreduceOptions()
         options.reduceOp = operation
-        seconds = float(os.environ.get("SECATEURS_TIMEOUT", TIMEOUT))
+        seconds = _timeout()
         options.timeout = timedelta(seconds=seconds)
         tensor = torch.from_numpy(values.copy()).to(self._device)
         try:
             self._group.allreduce([tensor], options).wait()
             return tensor.cpu().numpy()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
             raise LostRankError(
                 f"rank {self.rank} of {self.size} waited for another rank in vain: one has ended, "
                 f"or did not come within {seconds:g} s (SECATEURS_TIMEOUT sets this), or was "
-                f"called with something else: {reason}"
+                f"called with something else: {one_line(error)}"
             ) from error
+
+
+def _timeout() -> float:
+    """Seconds that a rank waits for the others.
+
+    Raises:
+        InvalidArgumentError: SECATEURS_TIMEOUT in the environment is no number of seconds.
+    """
+    text = os.environ.get("SECATEURS_TIMEOUT", str(TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise InvalidArgumentError(
+            "SECATEURS_TIMEOUT in the environment must be a number of seconds above 0, at most a "
+            f"million, got {quoted(text)}"
+        )
+    return seconds
 
 
 def digest(text: str) -> int:
@@ -191,4 +214,6 @@ def _shown(value: object) -> str:
         return f"a generator on {value.device.type}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_shown, value))}]"
-    return str(getattr(value, "__qualname__", None) or repr(value))
+    if isinstance(value, set | frozenset):  # whose order differs between processes
+        return f"{{{', '.join(sorted(map(_shown, value)))}}}"
+    return _ADDRESS.sub("", str(getattr(value, "__qualname__", None) or repr(value)))
