@@ -1,6 +1,7 @@
 """Weights that changed since they were pruned: measured as they are, pruned from what they are."""
 
 import copy
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -409,7 +410,17 @@ def test_conversions_that_make_new_parameters_keep_the_originals() -> None:
     assert same(weights(sc.restore(model)), weights(network().double()))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float8_e5m2,
+        torch.float8_e4m3fnuz,
+        torch.float8_e5m2fnuz,
+    ],
+)
 def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
     """Also far inside, where blocks of it are compared; of NaN by its bits."""
     values = torch.randn(400, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -424,7 +435,8 @@ def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
             for mask in (None, whole, whole[:, :1]):
                 original.written(mask)
                 lost = mask is not None and bool(before != 0)
-                for value, trained in ((77.0, True), (0.0, lost), (-0.0, lost)):
+                changes = ((77.0, True), (math.nan, True), (0.0, lost), (-0.0, lost))
+                for value, trained in changes:
                     parameter[row, column] = torch.tensor(value).to(dtype)
                     assert original.trained is trained
                 parameter[row, column] = before
