@@ -268,5 +268,6 @@ def test_to_torch_prune_in_inference_mode_leaves_a_model_that_trains() -> None:
     model = make_net()
     with torch.inference_mode():
         to_torch_prune(global_prune(model, 0.5))
+    model = copy.deepcopy(model)
     model(torch.ones(1, 3, 8, 8)).sum().backward()
     assert model[0].weight_orig.grad.count_nonzero() == model[0].weight_mask.count_nonzero()

@@ -204,7 +204,9 @@ def _mask_now(original: Original) -> torch.Tensor:
 
 def _put_on(module: nn.Module, attribute: str, keep: torch.Tensor) -> None:
     names = [attribute + ORIGINAL if n == attribute else n for n in module._parameters]
-    with torch.inference_mode(False):  # autograd saves no mask that is made in inference mode
+    # Autograd saves no mask that is made in inference mode; and torch copies no module that has the
+    # outcome of a product with a gradient.
+    with torch.inference_mode(False), torch.no_grad():
         prune.custom_from_mask(module, attribute, keep)
     _reorder(module, names)
 
