@@ -113,7 +113,7 @@ def progress_bar(
         every: seconds between two lines.
 
     Yields:
-        The bar, to be called after each step.
+        The bar, whose ``advance`` is to be called after each step.
     """
     if show is False or is_silent():
         yield Bar()

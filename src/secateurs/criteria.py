@@ -165,7 +165,7 @@ def lamp(target: "Target") -> "Tensor":
     squares = target.weight.double().flatten().square()
     order = squares.argsort(stable=True)
     ascending = squares[order]
-    # From the largest down; before the first weight that is not zero nothing is left to divide by.
+    # The sum over the weights that are no smaller is zero only where all weights of the layer are.
     left = ascending.flip(0).cumsum(0).flip(0)
     scores = squares.new_zeros(squares.shape)
     scores[order] = ascending / left.clamp(min=5e-324)
@@ -185,7 +185,7 @@ def wanda(target: "Target") -> "Tensor":
 
 @register(needs_inputs=True)
 def obs(target: "Target") -> "Tensor":
-    """w^2 / [H^-1]_jj: what the layer's outputs lose if the others make up for it.
+    """w^2 / [H^-1]_jj: the error of the layer's outputs without w, after its other weights adjust.
 
     H is the second moment of the inputs (Hassibi and Stork 1993, equation 5, layer by layer as in
     Frantar and Alistarh 2022, equation 3), damped by a hundredth of its mean diagonal.

@@ -433,7 +433,7 @@ def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
             row, column = divmod(place, 300)
             before = parameter[row, column].clone()
             for mask in (None, whole, whole[:, :1]):
-                original.written(mask)
+                original.note_pruned(mask)
                 lost = mask is not None and bool(before != 0)
                 changes = ((77.0, True), (math.nan, True), (0.0, lost), (-0.0, lost))
                 for value, trained in changes:

@@ -59,8 +59,9 @@ def attack(
     Args:
         members: networks from pixels in [0, 1], (batch, channels, height, width), to logits, in
             eval mode. Each draws its own input diversity. On members that have these methods,
-            ``aim(classes, targeted)`` is called once and ``step()`` before every step. Their
-            weights and the ``grad`` of these do not change.
+            ``aim(classes, targeted)`` is called once, with the classes of the first ``chunk``
+            images, and ``step()`` before every step. The members' weights do not change, nor does
+            the ``grad`` of their weights.
         images: pixels in [0, 1]. Their dtype, device and memory format are kept; on CPUs
             ``channels_last`` is often faster.
         classes: (batch,): the target classes, or for an untargeted attack the true classes.

@@ -44,7 +44,7 @@ class DistributedGroup(ProcessGroup):
         self.size = dist.get_world_size(group)
         self.is_sharded = sharded
         self._group = group
-        self._first = dist.get_global_rank(group, 0)
+        self._first = dist.get_global_rank(group, 0)  # of the group, numbered as in the world
         types: list[torch.device] = group._device_types
         cpu = torch.device("cpu")
         self._device = cpu if cpu in types else torch.accelerator.current_accelerator()
@@ -66,7 +66,8 @@ class DistributedGroup(ProcessGroup):
         dtensor: Any = tensor
         mesh = dtensor.device_mesh
         coordinates = mesh.get_coordinate()
-        # The mesh may be one of several slices of a larger mesh, each with the same parameters.
+        # The mesh may be one of several slices of a larger mesh, each with the same parameters:
+        # only the slice with the group's first rank counts.
         if coordinates is None or self._first not in mesh.mesh:
             return False
         pairs = zip(dtensor.placements, coordinates, strict=True)

@@ -204,4 +204,4 @@ def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
             # So that a pending backward pass that needs the old values raises an error.
             torch.autograd.graph.increment_version(parameter)
         for original in originals:
-            original.written(keep)
+            original.note_pruned(keep)

@@ -39,7 +39,7 @@ class Original:
         self.values = values
         self.parameter = parameter
         self.repaired: torch.Tensor | None = None
-        self._note_mask(None)
+        self.note_mask(None)
         self._at_comparison: tuple[tuple[Any, ...], _GradientNow | None] | None = None
         self._trained = False
         self._unwritten = False
@@ -52,7 +52,7 @@ class Original:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._note_mask(self._mask)
+        self.note_mask(self._mask)
 
     def belongs_to(self, parameter: torch.Tensor | None) -> bool:
         """Whether these are the original values of a parameter, and of its present shape."""
@@ -78,7 +78,7 @@ class Original:
 
     @property
     def beside(self) -> torch.Tensor:
-        """The values on the parameter's device and in its dtype, if it was converted alone."""
+        """The values on the parameter's device and in its dtype, also if it alone was converted."""
         return self.values.to(self.parameter.device, self.parameter.dtype)
 
     @property
@@ -107,27 +107,24 @@ class Original:
         expected = self.values if self.repaired is None else self.repaired
         return differs(self.parameter, expected, self.mask)
 
-    def remasked(self, mask: torch.Tensor) -> None:
-        """Note that repair prunes other elements: True is kept."""
-        self._note_mask(mask)
-
-    def was_repaired(self) -> None:
+    def note_repaired(self) -> None:
         """Note that the parameter holds what repair gave it, which is no training."""
         self.repaired = self.parameter.detach().clone()
         self.note_compared()
 
-    def written(self, mask: torch.Tensor | None) -> None:
-        """Note that the parameter now holds the original values times a mask.
+    def note_pruned(self, mask: torch.Tensor | None) -> None:
+        """Note that the parameter now holds the original values times a mask; see `note_mask`."""
+        self.note_mask(mask)
+        self.repaired = None
+        self.note_compared()
+
+    def note_mask(self, mask: torch.Tensor | None) -> None:
+        """Note which elements of the parameter are pruned.
 
         Args:
             mask: True is kept; broadcasts to this rank's part of the parameter. None if unknown:
                 then every zero counts as pruned.
         """
-        self._note_mask(mask)
-        self.repaired = None
-        self.note_compared()
-
-    def _note_mask(self, mask: torch.Tensor | None) -> None:
         # A copy would slow down a redraw. If the mask is overwritten, torch counts the write.
         self._mask = None if mask is None or mask.is_inference() else mask
         self._mask_version = 0 if self._mask is None else version_of(self._mask)
