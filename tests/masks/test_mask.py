@@ -55,6 +55,19 @@ def test_what_is_saved_is_loaded(case: Case, granularity: str, tmp_path: Path) -
     assert all(torch.equal(first[n].double(), again[n].double()) for n in first)
 
 
+def test_a_path_may_begin_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    masks = masks_of(nn.Linear(2, 2))
+    masks.save("~/masks.safetensors")
+    assert (tmp_path / "masks.safetensors").exists()
+    assert Masks.load("~/masks.safetensors") == masks
+    for act in (masks.save, Masks.load):
+        with pytest.raises(InvalidArgumentError, match="path must be a path as text, got 3"):
+            act(3)
+
+
 def test_the_order_survives_where_it_is_not_alphabetical(tmp_path: Path) -> None:
     masks = masks_of(nn.ModuleDict({"z": nn.Linear(2, 2), "a": nn.Linear(2, 2)}))
     masks.save(tmp_path / "m")

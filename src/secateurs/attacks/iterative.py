@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from secateurs._io.text import quoted
 from secateurs._validation import check_count, check_seed
 from secateurs.attacks.adversary import check_classes, check_images, check_members
 from secateurs.attacks.epsilon import parse_epsilon
@@ -101,7 +102,7 @@ def attack(
     check_classes(classes, images)
     method = parse_method(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
-        raise InvalidArgumentError(f"method must be a Method or its name, got {method!r}")
+        raise InvalidArgumentError(f"method must be a Method or its name, got {quoted(method)}")
     eps, alpha = parse_epsilon(eps), parse_epsilon(alpha, name="alpha")
     steps, passes = check_count("steps", steps), check_count("passes", passes)
     every = check_count("every", every)

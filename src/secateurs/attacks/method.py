@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from secateurs._io.text import quoted
 from secateurs._validation import as_real, check_choice, check_count, nearest
 from secateurs.attacks.losses import LOSSES
@@ -156,4 +158,9 @@ def _component(part: str, method: str) -> tuple[str, Any]:
 
 
 def _counted(name: str, value: float) -> str:
-    return name if value == _COUNTED[name][1] else f"{name}{value!r}"
+    if value == _COUNTED[name][1]:
+        return name
+    # Without an exponent, whose sign would look like a joint of two components.
+    return name + (
+        str(value) if isinstance(value, int) else np.format_float_positional(value, trim="0")
+    )

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from secateurs._io.text import counted, shortened
+from secateurs._validation import check_path
 from secateurs.distributed.dtensor import full_of
 from secateurs.distributed.model_group import group_of_tensors
 from secateurs.distributed.process_group import ProcessGroup
@@ -213,9 +214,10 @@ class Masks(Mapping[str, torch.Tensor]):
         Masks of a sharded model are gathered; rank 0 writes, and all ranks wait for it.
 
         Raises:
+            InvalidArgumentError: ``path`` is no path.
             FailureError: the file cannot be written.
         """
-        group = self._group
+        group, path = self._group, check_path("path", path)
         group.agree("Masks.save", {"path": str(path)})
         whole: dict[str, torch.Tensor] = {}
         for name, m in self.units.items():
@@ -241,7 +243,8 @@ class Masks(Mapping[str, torch.Tensor]):
             ...     sc.Masks.load(f"{folder}/masks.safetensors") == masks
             True
         """
-        if not Path(path).is_file():
+        path = check_path("path", path)
+        if not path.is_file():
             raise InvalidArgumentError(f"there is no file {path} to read masks from")
         try:
             read = read_mask_file(path)
