@@ -197,6 +197,7 @@ def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
             for (target, _, originals), keep in zip(rows, kept, strict=True)
         ]
     )
+    torch.clear_autocast_cache()  # inside autocast, layers would go on with casts of the old values
     for (target, _, originals), keep in zip(rows, kept, strict=True):
         parameter = target.parameter
         uncounted = parameter.device.type == "cpu" or torch.is_inference_mode_enabled()

@@ -161,3 +161,4 @@ def copy_bits(parameter: torch.Tensor, values: torch.Tensor) -> None:
         if values.dtype == parameter.dtype:
             target, source = as_integers(target), as_integers(source)
         target.copy_(source)
+    torch.clear_autocast_cache()  # inside autocast, layers would go on with casts of the old values
