@@ -30,7 +30,7 @@ _ELSEWHERE = {
     "neuron": "filter",
     "connection": "kernel",
 }
-"""What other libraries and papers call arguments and choices, where the letters lead elsewhere."""
+"""Words of other libraries and papers for arguments and choices, too unlike ours in spelling."""
 
 
 def check_ratio(name: str, value: float) -> float:

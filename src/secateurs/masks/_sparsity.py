@@ -79,7 +79,7 @@ class Sparsity:
 
     @property
     def coverage(self) -> float:
-        """The share of the model's weights that these layers are; 1.0 if the model is not known."""
+        """The layers' share of the model's weights; 1.0 if the model is not known."""
         return self.total / self.model_total if self.model_total else 1.0
 
     @property

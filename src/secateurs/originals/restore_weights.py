@@ -47,8 +47,8 @@ def release_weights(
     Args:
         modules: all of the model's.
         group: the ranks that hold the model.
-        keep: ids of the Parameters that are about to be pruned again; for these, it is only noted
-            whether they were trained.
+        keep: ids of the Parameters that are about to be pruned again: they stay as they are, and it
+            is noted whether they were trained.
     """
     found = list(originals_of(modules))
     if not found:
