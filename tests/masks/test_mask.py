@@ -125,6 +125,10 @@ def test_a_mask_checks_itself() -> None:
         Mask(torch.ones(2, 3, dtype=torch.bool), units)
     with pytest.raises(InvalidArgumentError, match="must be bool"):
         Masks.from_tensors({"weight": torch.ones(2, 3)})
+    with pytest.raises(InvalidArgumentError, match=r"must be dense, got .*sparse_coo; write mask"):
+        Masks.from_tensors({"weight": torch.eye(2).bool().to_sparse()})
+    with pytest.raises(InvalidArgumentError, match="by the names of parameters, got 3"):
+        Masks.from_tensors({3: torch.ones(2, 3, dtype=torch.bool)})
     with pytest.raises(KeyError):
         masks_of(nn.Linear(2, 2))["bias"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from secateurs._io.text import counted, shortened
+from secateurs._io.text import counted, quoted, shortened
 from secateurs._validation import check_path
 from secateurs.distributed.dtensor import full_of
 from secateurs.distributed.model_group import group_of_tensors
@@ -36,6 +36,10 @@ class Mask:
         if self.keep.dtype != torch.bool:
             raise InvalidArgumentError(
                 f"a mask must be bool with True for kept, got {self.keep.dtype}; write mask.bool()"
+            )
+        if self.keep.layout is not torch.strided:
+            raise InvalidArgumentError(
+                f"a mask must be dense, got the layout {self.keep.layout}; write mask.to_dense()"
             )
         unit = self.units.unit if self.units.placement is None else self.units.placement.local
         if tuple(self.keep.shape) != unit:
@@ -126,7 +130,7 @@ class Masks(Mapping[str, torch.Tensor]):
         """Wrap bool tensors in the parameters' shapes, True where kept.
 
         Raises:
-            InvalidArgumentError: one of them is not a bool tensor.
+            InvalidArgumentError: a name is not text, or a tensor is not a dense one of bool.
         """
         if not isinstance(tensors, Mapping):
             raise InvalidArgumentError(
@@ -134,6 +138,10 @@ class Masks(Mapping[str, torch.Tensor]):
                 f"got {type(tensors).__name__}"
             )
         for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                raise InvalidArgumentError(
+                    f"masks go by the names of parameters, got {quoted(name)}"
+                )
             if not isinstance(tensor, torch.Tensor):
                 raise InvalidArgumentError(
                     f"the mask of {name} must be a bool tensor with True for kept, "
