@@ -124,9 +124,10 @@ def _save(target: Target) -> list[Original]:
     """Save the values that pruning starts from, in every module that has the parameter."""
     earlier = [original_of(*place) for place in target.places]
     valid = valid_of([one for one in earlier if one is not None])
-    # Autograd refuses to save a tensor that was made in inference mode.
-    with torch.inference_mode(target.parameter.is_inference()):
-        values = _values_to_prune(target, valid)
+    values = _values_to_prune(target, valid)
+    if values.is_inference() and not target.parameter.is_inference():
+        with torch.inference_mode(False):
+            values = values.clone()  # autograd refuses to save a tensor of inference mode
     originals: list[Original] = []
     for (module, attribute), kept in zip(target.places, earlier, strict=True):
         if kept is None or kept.values is not values:

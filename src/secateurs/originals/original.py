@@ -133,7 +133,9 @@ class Original:
         """Note the result of a comparison of all values, and the counts of writes now."""
         grad = self.parameter.grad
         self._trained = trained
-        known = None if grad is None else _GradientNow(grad)
+        known = None if self._at_comparison is None else self._at_comparison[1]
+        if grad is None or known is None or not known.is_still(grad):
+            known = None if grad is None else _GradientNow(grad)
         self._at_comparison = _writes(self.parameter), known
 
     def sign_of_write(self) -> str:
