@@ -1,5 +1,6 @@
 import math
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -336,6 +337,18 @@ def test_a_name_belongs_to_one_function(registered: str) -> None:
     built_in = ["magnitude", "gradient", "taylor", "lamp", "wanda", "obs", "random"]
     assert score_names() == [*built_in, registered]
     assert score_names(data_free=True) == ["magnitude", "lamp", "random", registered]
+
+
+def test_what_has_no_name_of_its_own_is_registered_under_a_given_one() -> None:
+    with pytest.raises(InvalidArgumentError, match="a partial has no name of its own: give name"):
+        register()(partial(inverse))
+    try:
+        for _ in range(2):
+            register(name="negative")(partial(inverse))
+        with pytest.raises(InvalidArgumentError, match="there is a criterion 'negative' already"):
+            register(name="negative")(partial(abs))
+    finally:
+        CRITERIA.pop("negative")
 
 
 def test_the_pages_name_every_criterion() -> None:

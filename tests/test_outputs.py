@@ -43,3 +43,23 @@ def test_models_without_a_convolution_do_not_run() -> None:
     model = nn.Linear(2, 2)
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     use_channels_last(model, torch.ones(1, 2))
+
+
+class Deep(nn.Module):
+    """A 2-D convolution, and a 3-D one, whose weight has five dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat, self.deep = nn.Conv2d(2, 3, 3), nn.Conv3d(1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.deep(self.flat(images)[:, None])
+
+
+def test_only_weights_of_2d_convolutions_change_their_format() -> None:
+    model = Deep()
+    model.deep.to(memory_format=torch.channels_last_3d)
+    strides = model.deep.weight.stride()
+    use_channels_last(model, torch.randn(4, 2, 4, 4))
+    assert model.flat.weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.deep.weight.stride() == strides

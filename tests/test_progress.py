@@ -82,3 +82,15 @@ def test_a_terminal_that_cannot_go_back_gets_lines(monkeypatch: pytest.MonkeyPat
 )
 def test_bytes_are_counted_in_thousands(size: float, text: str) -> None:
     assert bytes_text(size) == text
+
+
+def test_what_takes_longer_than_was_said_has_no_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with progress_bar("Work", 2, every=0.0) as bar:
+        bar.advance(3)
+    assert capsys.readouterr().err.endswith(", 0 s left\n")
+
+
+def test_a_number_of_bytes_has_three_digits_before_its_unit() -> None:
+    assert [bytes_text(n) for n in (999, 999.7, 999_960)] == ["999 B", "1.0 kB", "1.0 MB"]

@@ -266,6 +266,36 @@ def test_a_block_restores_the_earlier_pruning(
     assert torch.equal(input_gradient(model), input_gradient(network()))
 
 
+@pytest.mark.parametrize("outer", ["global", "gradient"])
+def test_a_block_leaves_a_weight_that_was_resized_inside(outer: str) -> None:
+    model = on_top(outer)
+    layer = next(m for m in model.modules() if isinstance(m, nn.Linear))
+    larger = torch.randn(9, 9)
+    with pruned(model, 0.8):
+        layer.weight.data = larger
+    assert torch.equal(layer.weight, larger)
+    assert torch.equal(restore(layer).weight, larger)
+
+
+def test_inside_autocast_layers_run_with_what_the_weights_are_now() -> None:
+    """Autocast keeps the casts of weights until its block ends."""
+    x = torch.randn(2, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    model = network()
+
+    def output(model: nn.Module) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x)
+
+    dense, sparse = output(network()), output(global_prune(network(), 0.8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x), dense)
+        with pruned(model, 0.8):
+            assert torch.equal(model(x), sparse)
+        assert torch.equal(model(x), dense)
+        assert torch.equal(global_prune(model, 0.8)(x), sparse)
+        assert torch.equal(restore(model)(x), dense)
+
+
 def test_blocks_nest() -> None:
     model = network()
     dense = snapshot(model)

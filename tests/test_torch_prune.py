@@ -235,5 +235,39 @@ def test_state_dicts_that_do_not_fit_are_refused() -> None:
     soft_mask = {"a.weight_orig": torch.ones(2), "a.weight_mask": torch.full((2,), 0.5)}
     with pytest.raises(InvalidArgumentError, match=r"the mask of a\.weight has values other"):
         split_state_dict(soft_mask)
-    with pytest.raises(InvalidArgumentError, match="the state dict has no 'weight' of shape"):
-        join_state_dict({}, select(nn.Linear(2, 2), 0.5).draw())
+    masks = select(nn.Linear(2, 2), 0.5).draw()
+    for state in ({}, {"weight": torch.ones(2)}, {"weight": "extra state"}):
+        with pytest.raises(InvalidArgumentError, match="the state dict has no 'weight' of shape"):
+            join_state_dict(state, masks)
+    for name in ("weight_orig", "weight_mask"):
+        with pytest.raises(InvalidArgumentError, match=f"has a '{name}' of its own"):
+            join_state_dict({"weight": torch.ones(2, 2), name: torch.ones(3)}, masks)
+    for given in (None, [1]):
+        with pytest.raises(InvalidArgumentError, match="state must be a state dict, got"):
+            split_state_dict(given)
+        with pytest.raises(InvalidArgumentError, match="state must be a state dict, got"):
+            join_state_dict(given, masks)
+        with pytest.raises(InvalidArgumentError, match=r"model must be a torch\.nn\.Module, got"):
+            from_torch_prune(given)
+
+
+def test_what_only_looks_like_a_pruned_parameter_stays() -> None:
+    state = torch_pruned().state_dict()
+    own = {
+        "a": torch.zeros(2),
+        "a_orig": torch.ones(2),
+        "a_mask": torch.ones(2),
+        "b_orig": "extra state",
+        "b_mask": "extra state",
+    }
+    dense, _ = split_state_dict(state | own)
+    assert {name: dense[name] for name in own} == own
+
+
+def test_to_torch_prune_in_inference_mode_leaves_a_model_that_trains() -> None:
+    model = make_net()
+    with torch.inference_mode():
+        to_torch_prune(global_prune(model, 0.5))
+    model = copy.deepcopy(model)
+    model(torch.ones(1, 3, 8, 8)).sum().backward()
+    assert model[0].weight_orig.grad.count_nonzero() == model[0].weight_mask.count_nonzero()

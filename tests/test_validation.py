@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,9 @@ from secateurs._validation import (
     as_integer,
     check_choice,
     check_count,
+    check_not_negative,
+    check_path,
+    check_positive,
     check_ratio,
     check_seed,
     make_generator,
@@ -149,3 +155,65 @@ def test_a_ratio_may_be_a_numpy_scalar() -> None:
     assert check_ratio("p_prune", np.float32(0.5)) == 0.5
     with pytest.raises(InvalidArgumentError, match="p_prune must be from 0 to 1"):
         check_ratio("p_prune", np.float64(1.5))
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float16(0.5), Fraction(1, 2)])
+def test_numbers_of_any_kind_become_pythons(value: float) -> None:
+    for found in (
+        check_ratio("p_prune", value),
+        check_positive("damping", value, 0.1),
+        check_not_negative("power", value),
+    ):
+        assert type(found) is float
+        assert found == 0.5
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1j, float("nan"), float("inf"), -1, 10**400])
+def test_what_is_no_finite_number_above_0_is_refused(value: object) -> None:
+    words = r"damping must be a number above 0, got .*; write damping=0\.1$"
+    with pytest.raises(InvalidArgumentError, match=words):
+        check_positive("damping", value, 0.1)
+    with pytest.raises(InvalidArgumentError, match="power must be a number from 0 on, got "):
+        check_not_negative("power", value)
+
+
+def test_zero_is_not_positive_and_not_negative() -> None:
+    assert check_not_negative("power", 0) == 0.0
+    with pytest.raises(InvalidArgumentError, match="damping must be a number above 0, got 0;"):
+        check_positive("damping", 0, 0.1)
+
+
+LONG = 10**5000
+"""Python refuses to write numbers of so many digits."""
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: check_ratio("p_prune", LONG),
+        lambda: check_count("steps", -LONG),
+        lambda: make_generator(None, LONG),
+        lambda: check_choice("scope", LONG, ("global", "layer")),  # type: ignore[arg-type]
+        lambda: check_choice("scope", [LONG], ("global", "layer")),  # type: ignore[arg-type]
+        lambda: check_ratio("p_prune", Fraction(3, 2)),  # type: ignore[arg-type]
+    ],
+)
+def test_refusals_are_short_whatever_was_given(check: Callable[[], object]) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        check()
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "out is an empty path: write '.'"),
+        ("~nobody-of-this-name/masks", r"no home folder of that user: .* write '\./~nobody"),
+        ("a\0b", r"out must be a path as text, got 'a\\x00b'"),
+        (3, "out must be a path as text, got 3"),
+        (b"a", "out must be a path as text, got b'a'"),
+    ],
+)
+def test_paths_that_name_no_file(given: str, words: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=words):
+        check_path("out", given)

@@ -73,7 +73,7 @@ class _Lines(Bar):
         done, speed = self._amount(self._done), self._amount(rate, digits=3)
         if self._total is None:
             return f"{self._what}: {done}{self._name}, {speed} a second"
-        left = _duration((self._total - self._done) / rate)
+        left = _duration(max(self._total - self._done, 0) / rate)
         share = f"{done} of {self._amount(self._total)}{self._name}"
         percent = 100 * self._done / max(self._total, 1)
         return f"{self._what}: {share} ({percent:.0f}%), {speed} a second, {left} left"
@@ -113,7 +113,7 @@ def progress_bar(
         every: seconds between two lines.
 
     Yields:
-        The bar, to be called after each step.
+        The bar, whose ``advance`` is to be called after each step.
     """
     if show is False or is_silent():
         yield Bar()
@@ -134,7 +134,7 @@ def bytes_text(size: float) -> str:
     """A number of bytes with three digits or so: "512 B", "1.2 GB"."""
     value, unit = float(size), "B"
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
+        if round(value, 0 if unit == "B" else 1) < 1000 or unit == "TB":
             break
         value /= 1000
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -30,7 +30,7 @@ _ELSEWHERE = {
     "neuron": "filter",
     "connection": "kernel",
 }
-"""What other libraries and papers call arguments and choices, where the letters lead elsewhere."""
+"""Words of other libraries and papers for arguments and choices, too unlike ours in spelling."""
 
 
 def check_ratio(name: str, value: float) -> float:
@@ -44,17 +44,31 @@ def check_ratio(name: str, value: float) -> float:
         InvalidArgumentError: ``value`` is not a number, or lies outside [0, 1].
     """
     what = Argument(name) if name.isidentifier() else name
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # also numpy's scalars
+    number = as_real(value)
+    if number is None:
         half = Argument(name, 0.5) if name.isidentifier() else "0.5"
         raise InvalidArgumentError(
             what, f" must be a number from 0 to 1, got {quoted(value)}; for a half write ", half
         )
-    if math.isnan(value) or not 0 <= value <= 1:
-        hint = f"; for {value:g} per cent write {value / 100:g}" if 1 < value <= 100 else ""
+    if not 0 <= number <= 1:
+        hint = f"; for {number:g} per cent write {number / 100:g}" if 1 < number <= 100 else ""
         raise InvalidArgumentError(
             what, f" must be from 0 to 1 inclusive, got {quoted(value)}{hint}"
         )
-    return float(value)
+    return number
+
+
+def as_real(value: object) -> float | None:
+    """Convert a real number of Python or numpy to a float; None for all else.
+
+    True and False are no numbers. An integer that no float can hold becomes infinity.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if cast("float", value) > 0 else -math.inf
 
 
 def as_integer(value: object) -> int | None:
@@ -79,23 +93,38 @@ def check_count(name: str, value: object, least: int = 1) -> int:
     count = as_integer(value)
     if count is None or count < least:
         raise InvalidArgumentError(
-            Argument(name), f" must be a whole number from {least}, got {value!r}"
+            Argument(name), f" must be a whole number from {least}, got {quoted(value)}"
         )
     return count
 
 
-def check_positive(name: str, value: float, example: float) -> float:
+def check_positive(name: str, value: object, example: float) -> float:
     """Return ``value`` as a float if it is a finite number above 0.
 
     Raises:
         InvalidArgumentError: it is not; the message writes ``example``.
     """
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
+    number = as_real(value)
+    if number is None or not 0 < number < math.inf:
         raise InvalidArgumentError(
-            Argument(name), f" must be a number above 0, got {value!r}; write ",
+            Argument(name), f" must be a number above 0, got {quoted(value)}; write ",
             Argument(name, example),
         )  # fmt: skip
-    return float(value)
+    return number
+
+
+def check_not_negative(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is a finite number of at least 0.
+
+    Raises:
+        InvalidArgumentError: it is not.
+    """
+    number = as_real(value)
+    if number is None or not 0 <= number < math.inf:
+        raise InvalidArgumentError(
+            Argument(name), f" must be a number from 0 on, got {quoted(value)}"
+        )
+    return number
 
 
 def check_seed(name: str, value: object) -> int:
@@ -106,7 +135,7 @@ def check_seed(name: str, value: object) -> int:
     """
     seed = as_integer(value)
     if seed is None:
-        raise InvalidArgumentError(Argument(name), f" must be an integer, got {value!r}")
+        raise InvalidArgumentError(Argument(name), f" must be an integer, got {quoted(value)}")
     return seed
 
 
@@ -118,9 +147,9 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> str:
     """
     if isinstance(value, str) and value in choices:
         return value
+    hint = nearest(value, choices) if isinstance(value, str) else ""
     raise InvalidArgumentError(
-        Argument(name),
-        f" must be one of {', '.join(choices)}; got {value!r}{nearest(str(value), choices)}",
+        Argument(name), f" must be one of {', '.join(choices)}; got {quoted(value)}{hint}"
     )
 
 
@@ -192,7 +221,9 @@ def make_generator(
     if seed is not None:
         number = check_seed("seed", seed)
         if not -(2**63) <= number < 2**64:
-            raise InvalidArgumentError(Argument("seed"), f" must fit into 64 bits, got {seed}")
+            raise InvalidArgumentError(
+                Argument("seed"), f" must fit into 64 bits, got {quoted(number)}"
+            )
         return torch.Generator().manual_seed(number)
     if needed_for is not None:
         raise InvalidArgumentError(
@@ -209,8 +240,18 @@ def check_path(name: str, given: str | os.PathLike[str]) -> Path:
     """Make a `Path` of a path argument, with ``~`` replaced by the user's home.
 
     Raises:
-        InvalidArgumentError: it is empty, which would mean the current folder.
+        InvalidArgumentError: it is no path; it is empty, which would mean the current folder; or it
+            begins with the home of a user whom the system does not know.
     """
-    if not os.fspath(given):
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or "\0" in text:
+        raise InvalidArgumentError(f"{name} must be a path as text, got {quoted(given)}")
+    if not text:
         raise InvalidArgumentError(f"{name} is an empty path: write '.' for the folder you are in")
-    return Path(given).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidArgumentError(
+            f"{name} is {quoted(text)}, and there is no home folder of that user: for a file of "
+            f"that name in the folder you are in write {quoted(f'./{text}')}"
+        ) from error

@@ -9,6 +9,7 @@ This module imports no torch, so that the command line knows the names without i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from secateurs._validation import check_choice
@@ -88,7 +89,8 @@ def register(
         A decorator that leaves the function as it is.
 
     Raises:
-        InvalidArgumentError: another function has this name.
+        InvalidArgumentError: another function has this name, or the function has no name of its
+            own, as a ``functools.partial``, and none was given.
 
     Example:
         >>> import torch, secateurs as sc
@@ -101,8 +103,15 @@ def register(
     """
 
     def decorate(function: ScoreFunction) -> ScoreFunction:
+        label = name or getattr(function, "__name__", "")
+        if not label:
+            raise InvalidArgumentError(
+                f"a {type(function).__name__} has no name of its own: give ",
+                Argument("name"),
+                " to register it",
+            )
         criterion = Criterion(
-            name=name or function.__name__,
+            name=label,
             function=function,
             needs_gradients=needs_gradients,
             needs_inputs=needs_inputs,
@@ -156,7 +165,7 @@ def lamp(target: "Target") -> "Tensor":
     squares = target.weight.double().flatten().square()
     order = squares.argsort(stable=True)
     ascending = squares[order]
-    # From the largest down; before the first weight that is not zero nothing is left to divide by.
+    # The sum over the weights that are no smaller is zero only where all weights of the layer are.
     left = ascending.flip(0).cumsum(0).flip(0)
     scores = squares.new_zeros(squares.shape)
     scores[order] = ascending / left.clamp(min=5e-324)
@@ -176,7 +185,7 @@ def wanda(target: "Target") -> "Tensor":
 
 @register(needs_inputs=True)
 def obs(target: "Target") -> "Tensor":
-    """w^2 / [H^-1]_jj: what the layer's outputs lose if the others make up for it.
+    """w^2 / [H^-1]_jj: the error of the layer's outputs without w, after its other weights adjust.
 
     H is the second moment of the inputs (Hassibi and Stork 1993, equation 5, layer by layer as in
     Frantar and Alistarh 2022, equation 3), damped by a hundredth of its mean diagonal.
@@ -213,4 +222,10 @@ def _wide(values: "Tensor") -> "Tensor":
 
 
 def _defined_as(function: ScoreFunction | None) -> tuple[str, str]:
-    return (function.__module__, function.__qualname__) if function is not None else ("", "")
+    """Module and qualified name of a function, of that in a partial, or of an object's class."""
+    if function is None:
+        return "", ""
+    while isinstance(function, partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return named.__module__, named.__qualname__

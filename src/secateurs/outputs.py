@@ -1,6 +1,6 @@
 """Running models: inputs' device and dtype, logits, evaluation mode, the memory format."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -95,12 +95,19 @@ def use_channels_last(model: nn.Module, images: Tensor) -> None:
         model: on its device.
         images: a batch that the model takes.
     """
-    convolves = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    if not convolves or device_of(model).type != "cpu":
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    # Of these alone: torch refuses the format for tensors of five dimensions, as of a Conv3d.
+    convolutions = [module for module in model.modules() if isinstance(module, kinds)]
+    if not convolutions or device_of(model).type != "cpu":
         return
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+    _store_as(convolutions, torch.channels_last)
     try:
         with evaluation_mode(model):
             model(moved(images, device_of(model), dtype_of(model)))
     except RuntimeError:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _store_as(convolutions, torch.contiguous_format)
+
+
+def _store_as(modules: Iterable[nn.Module], memory_format: torch.memory_format) -> None:
+    for module in modules:
+        module.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's stub

@@ -149,13 +149,13 @@ class PriorPruning:
                 lost.setdefault(id(kept.parameter), weight.name)
         return list(lost.values())
 
-    def bring_back(self, now: ModelContents) -> list[str]:
+    def bring_back(self, contents: ModelContents) -> list[str]:
         """Prune a model that is not pruned as it was before.
 
-        A Parameter that was replaced since is left as it is.
+        A Parameter that was replaced or resized since is left as it is.
 
         Args:
-            now: what the model contains now.
+            contents: what the model contains now.
 
         Returns:
             The names of the weights that had been trained since, whose training is lost.
@@ -163,9 +163,8 @@ class PriorPruning:
         lost: dict[int, str] = {}
         for weight in self.weights:
             parameter, original = weight.original.parameter, weight.original.values
-            if weight.values is None or (
-                parameter_of(weight.module, weight.attribute) is not parameter
-            ):
+            now = parameter_of(weight.module, weight.attribute)
+            if weight.values is None or not weight.original.belongs_to(now):
                 continue
             dense = weight.values if weight.trained else original
             if differs(parameter, dense) and differs(parameter, weight.values):
@@ -175,7 +174,7 @@ class PriorPruning:
             moved = weight.original.moved(original, parameter)
             keep_original(weight.module, weight.attribute, moved)
         fitting = [m for m in self.masks if fits(m.keep, getattr(m.module, m.attribute, None))]
-        install_gradient_masks([module for _, module in now.modules], fitting)
+        install_gradient_masks([module for _, module in contents.modules], fitting)
         return list(lost.values())
 
 

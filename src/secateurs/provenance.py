@@ -18,15 +18,26 @@ def weights_sha256(model: nn.Module) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Any]) -> str:
-    """First 16 hex digits of a SHA-256 over names, dtypes, shapes and values."""
+    """First 16 hex digits of a SHA-256 over names, dtypes, shapes and values.
+
+    A sparse tensor counts as the dense one; one on the meta device has no values.
+    """
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             continue  # the extra state of a module, which can be any Python value
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(values.numpy().data)
+        if not tensor.is_meta:
+            digest.update(_bytes_of(tensor))
     return digest.hexdigest()[:16]
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    values = tensor.detach().cpu()
+    if values.layout is not torch.strided:
+        values = values.to_dense()
+    values = values.resolve_conj().resolve_neg().contiguous()
+    return values.reshape(-1).view(torch.uint8).numpy().data
 
 
 def device_name(device: torch.device) -> str:

@@ -271,7 +271,10 @@ def gradient_pruned(
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
-    """Lift the pruning of a model for a ``with`` block; trained weights keep their values."""
+    """Take the pruning off a model for a ``with`` block.
+
+    Weights that were trained since they were pruned keep their values.
+    """
     contents = ModelContents(model)
     with changing(model):
         compare_all_values(contents.modules, contents.group)

@@ -59,3 +59,8 @@ def test_pipes_folders_and_absent_files_are_refused(tmp_path: Path) -> None:
             read_object_file(tmp_path / name, "as an index")
     with pytest.raises(FailureError, match=r"^there is no file .*absent to read as an index$"):
         read_object_file(tmp_path / "absent", "as an index")
+
+
+def test_a_name_that_no_file_can_have_is_one_that_does_not_exist() -> None:
+    with pytest.raises(FailureError, match=r"^there is no file a\\x00b to read"):
+        read_object_file("a\0b")

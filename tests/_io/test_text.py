@@ -35,6 +35,7 @@ def test_quotes_are_short_and_printable() -> None:
     assert quoted("a\x1b[31m\n") == "'a\\x1b[31m\\n'"
     assert quoted("x" * 99, 5) == "'xxx…"
     assert quoted(["x" * 99, "\u202e"], 5) == "['xx…"
+    assert quoted([10**5000]) == "a list that cannot be shown"
 
 
 def test_the_first_names_are_listed_and_the_others_counted() -> None:

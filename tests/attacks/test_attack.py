@@ -96,6 +96,12 @@ def test_noise_is_eps_everywhere_and_in_range() -> None:
     assert (changed > 0).double().mean().item() == pytest.approx(0.5, abs=0.02)
     assert found.min() >= 0 and found.max() <= 1
     assert torch.equal(noise(images[:2], "8/255", 3), found[:2])
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(noise(images, "8/255", 3), found)
+    finally:
+        torch.set_default_dtype(default)
 
 
 def test_the_images_and_the_weights_stay_as_they_are() -> None:

@@ -61,7 +61,10 @@ class Returning(nn.Module):
         ({"images": IMAGES[:0], "classes": CLASSES[:0]}, "at least one image"),
         ({"images": IMAGES * 255}, r"in \[0, 1\], got 0 to 255: divide by 255"),
         ({"images": IMAGES * 2 - 1}, "got -1 to 1: attack before normalisation"),
-        ({"images": IMAGES * float("nan")}, "got nan to nan"),
+        ({"images": IMAGES * float("nan")}, "has pixels that are NaN: look at how"),
+        ({"images": IMAGES.to(torch.float8_e5m2)}, r"write images\.float\(\)"),
+        ({"members": None}, r"a sequence of networks, got NoneType: .* write \[model\]"),
+        ({"members": len}, "a sequence of networks, got builtin_function_or_method"),
         ({"classes": CLASSES[:1]}, r"of shape \(2,\), got torch.int64 of shape \(1,\)"),
         ({"classes": CLASSES.float()}, "one whole number an image.*got torch.float32"),
         ({"classes": CLASSES.tolist()}, "got list"),
@@ -110,6 +113,35 @@ def test_dropout_in_training_mode_is_refused_and_in_eval_mode_is_not() -> None:
     with pytest.raises(InvalidArgumentError, match="call eval"):
         run(members=[member])
     run(members=[member.eval()])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.RReLU(),
+        nn.MultiheadAttention(4, 1, dropout=0.5),
+        nn.LSTM(4, 4, num_layers=2, dropout=0.5),
+    ],
+)
+def test_every_layer_that_differs_in_training_mode_is_refused(layer: nn.Module) -> None:
+    member = Returning(lambda z: z)
+    member.layer = layer
+    with pytest.raises(InvalidArgumentError, match="layer of member 0 is in training mode"):
+        run(members=[member])
+    run(members=[member.eval()])
+
+
+@pytest.mark.parametrize("layer", [nn.InstanceNorm2d(3), nn.MultiheadAttention(4, 1)])
+def test_layers_that_do_the_same_in_training_mode_are_taken(layer: nn.Module) -> None:
+    member = Returning(lambda z: z)
+    member.layer = layer
+    assert torch.equal(run(members=[member]), run(members=[Returning(lambda z: z)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_classes_may_be_of_any_integer_dtype(dtype: torch.dtype) -> None:
+    assert torch.equal(run(classes=CLASSES.to(dtype)), run())
 
 
 def test_noise_checks_its_arguments() -> None:

@@ -12,7 +12,7 @@ from secateurs.errors import InvalidArgumentError
 methods = st.builds(
     Method,
     loss=st.sampled_from(sorted(LOSSES)),
-    momentum=st.sampled_from([0.5, 0.9, 1.0, 2.0]),
+    momentum=st.sampled_from([0.5, 0.9, 1.0, 2.0, 1e-7]),
     nesterov=st.booleans(),
     ti=st.sampled_from([0, 3, 5, 15]),
     di=st.sampled_from([None, "di", "rdi"]),

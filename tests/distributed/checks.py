@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,35 @@ def what_differs_between_ranks_is_named(rank: int, ranks: int, folder: Path) -> 
         sc.sparsity(model) if last else sc.select(model, 0.5)
     with pytest.raises(sc.InvalidArgumentError, match="on rank 0 model is a model of 9 param"):
         sc.select(model if last else nn.Sequential(model, model), 0.5)
+
+
+class Squares:
+    """A score whose text has an address, as Python shows objects by default."""
+
+    def __call__(self, target: sc.Target) -> Tensor:
+        return target.weight.square()
+
+
+def what_only_lies_elsewhere_on_each_rank_is_the_same(rank: int, ranks: int, folder: Path) -> None:
+    model = placed(whole(), init_device_mesh("cpu", (ranks,)), Shard(0))
+    squares = Squares()
+    names = {target.name for target in sc.find_targets(model)}
+    assert len(names) > 3  # in an order that differs between processes
+    for score in (squares, partial(squares), lambda target: squares(target)):
+        sc.select(model, 0.5, score=score)
+    sc.select(model, 0.5, include=names)
+
+
+def a_time_that_is_no_number_is_named(rank: int, ranks: int, folder: Path) -> None:
+    model = placed(whole(), init_device_mesh("cpu", (ranks,)), Shard(0))
+    before = os.environ["SECATEURS_TIMEOUT"]
+    try:
+        for text in ("soon", "", "inf", "nan", "-3", "0", "1e30"):
+            os.environ["SECATEURS_TIMEOUT"] = text
+            with pytest.raises(sc.InvalidArgumentError, match="SECATEURS_TIMEOUT in the envir"):
+                sc.select(model, 0.5)
+    finally:
+        os.environ["SECATEURS_TIMEOUT"] = before
 
 
 def an_error_on_one_rank_is_an_error_on_all(rank: int, ranks: int, folder: Path) -> None:

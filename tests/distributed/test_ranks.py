@@ -26,6 +26,8 @@ CHECKS = [
     checks.what_needs_a_whole_model_says_so,
     checks.data_parallel_ranks_hold_the_same_masks,
     checks.what_differs_between_ranks_is_named,
+    checks.what_only_lies_elsewhere_on_each_rank_is_the_same,
+    checks.a_time_that_is_no_number_is_named,
     checks.an_error_on_one_rank_is_an_error_on_all,
     checks.a_score_that_fails_on_one_rank_says_so_on_all,
     training_checks.a_held_training_is_that_of_one_process,

@@ -226,3 +226,41 @@ def test_in_and_around_inference_mode() -> None:
     model(torch.ones(4)).sum().backward()
     assert_same(snapshot(restore(copy.deepcopy(model))), before)
     assert_same(snapshot(restore(model)), before)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (torch.ones(4, 4, dtype=torch.int64), "dtype torch.int64, which cannot be pruned"),
+        (torch.ones(4, 4, dtype=torch.complex128), "dtype torch.complex128"),
+        (torch.ones(4, 4).to(torch.float8_e8m0fnu), "with a zero can"),  # it would become 2^-127
+        (torch.eye(4).to_sparse(), "has the sparse layout torch.sparse_coo"),
+        (torch.eye(4).to_sparse_csr(), "has the sparse layout torch.sparse_csr"),
+        (torch.ones(4, 4, device="meta"), "is on the meta device and has no values"),
+    ],
+)
+def test_masks_for_what_cannot_be_pruned(weight: torch.Tensor, words: str) -> None:
+    model = nn.Module()
+    model.weight = nn.Parameter(weight, requires_grad=False)
+    masks = Masks.from_tensors({"weight": torch.eye(4, dtype=torch.bool)})
+    with pytest.raises(InvalidArgumentError, match=words) as caught:
+        apply_masks(model, masks)
+    assert "exclude" not in str(caught.value)
+    assert not hasattr(model, "weight_orig")
+
+
+def test_a_restore_in_inference_mode_is_seen_by_a_pending_backward_pass() -> None:
+    model = global_prune(nn.Linear(4, 4), 0.5)
+    output = model(torch.ones(1, 4, requires_grad=True))
+    with torch.inference_mode():
+        restore(model)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_originals_saved_in_inference_mode_take_part_in_autograd() -> None:
+    model = nn.Linear(4, 4)
+    with torch.inference_mode():
+        global_prune(model, 0.5)
+    (model.weight * model.weight_orig).sum().backward()
+    assert torch.equal(model.weight.grad, model.weight_orig)

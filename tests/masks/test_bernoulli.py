@@ -3,9 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import reference
 from helpers import flags
+from secateurs import select
 from secateurs._tensors import memory_order
 from secateurs.distributed.shard import Shard
 from secateurs.masks.bernoulli import Coins, draw_into, heads_on_device
@@ -211,3 +213,13 @@ def test_a_shard_is_drawn_as_in_the_whole_tensor(lying: str) -> None:
     draw_into(keep, [first, part], 0.4, torch.Generator().manual_seed(3), [None, shard])
     assert torch.equal(keep[0], whole[0])
     assert torch.equal(keep[1], shard.of(whole[1]))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("last", [False, True])
+def test_masks_that_were_drawn_in_inference_mode_are_redrawn_outside(p: float, last: bool) -> None:
+    model = nn.Conv2d(2, 4, 3)
+    candidates = select(model.to(memory_format=torch.channels_last) if last else model, 0.5)
+    with torch.inference_mode():
+        masks = candidates.draw()
+    assert candidates.draw(p, seed=0, out=masks) == candidates.draw(p, seed=0)

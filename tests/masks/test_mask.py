@@ -55,6 +55,19 @@ def test_what_is_saved_is_loaded(case: Case, granularity: str, tmp_path: Path) -
     assert all(torch.equal(first[n].double(), again[n].double()) for n in first)
 
 
+def test_a_path_may_begin_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    masks = masks_of(nn.Linear(2, 2))
+    masks.save("~/masks.safetensors")
+    assert (tmp_path / "masks.safetensors").exists()
+    assert Masks.load("~/masks.safetensors") == masks
+    for act in (masks.save, Masks.load):
+        with pytest.raises(InvalidArgumentError, match="path must be a path as text, got 3"):
+            act(3)
+
+
 def test_the_order_survives_where_it_is_not_alphabetical(tmp_path: Path) -> None:
     masks = masks_of(nn.ModuleDict({"z": nn.Linear(2, 2), "a": nn.Linear(2, 2)}))
     masks.save(tmp_path / "m")
@@ -112,6 +125,10 @@ def test_a_mask_checks_itself() -> None:
         Mask(torch.ones(2, 3, dtype=torch.bool), units)
     with pytest.raises(InvalidArgumentError, match="must be bool"):
         Masks.from_tensors({"weight": torch.ones(2, 3)})
+    with pytest.raises(InvalidArgumentError, match=r"must be dense, got .*sparse_coo; write mask"):
+        Masks.from_tensors({"weight": torch.eye(2).bool().to_sparse()})
+    with pytest.raises(InvalidArgumentError, match="by the names of parameters, got 3"):
+        Masks.from_tensors({3: torch.ones(2, 3, dtype=torch.bool)})
     with pytest.raises(KeyError):
         masks_of(nn.Linear(2, 2))["bias"]
 
@@ -129,6 +146,9 @@ def test_what_is_often_taken_for_masks(prune_type: str) -> None:
         Masks.from_tensors({"weight": 1})
     with pytest.raises(InvalidArgumentError, match=r"a mapping from names.*got NoneType"):
         Masks.from_tensors(None)
+    for given in (None, [1], {"weight": torch.ones(2, 3, dtype=torch.bool)}):
+        with pytest.raises(InvalidArgumentError, match=r"secateurs\.Mask: .* Masks\.from_tensors"):
+            Masks(given)
 
 
 def test_masks_for_another_model() -> None:

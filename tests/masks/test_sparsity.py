@@ -102,3 +102,9 @@ def test_nothing_is_not_sparse() -> None:
     model = nn.Linear(2, 2)
     model.weight = nn.Parameter(torch.empty(0, 2))
     assert sparsity(model).ratio == 0.0
+
+
+def test_names_cannot_control_a_terminal() -> None:
+    model = nn.Module()
+    model.add_module("a\x1b[2J", nn.Linear(2, 2))
+    assert "a\\x1b[2J.weight" in str(sparsity(model))

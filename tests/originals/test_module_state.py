@@ -374,3 +374,13 @@ def test_counting_and_restoring_need_nothing_that_can_be_pruned(put: Step) -> No
     assert [layer.name for layer in sc.sparsity(model)] == ["2.weight"]
     assert sc.sparsity(model).ratio == 0.5
     sc.restore(sc.make_permanent(model))
+
+
+def test_masks_drawn_in_inference_mode_take_part_in_autograd() -> None:
+    model, expected = nn.Linear(4, 4), torch.ones(4, requires_grad=True)
+    x = torch.ones(4, requires_grad=True)
+    sc.gradient_prune(copy.deepcopy(model), 0.5)(expected).sum().backward()
+    with torch.inference_mode():
+        sc.gradient_prune(model, 0.5)
+    model(x).sum().backward()
+    assert torch.equal(x.grad, expected.grad)

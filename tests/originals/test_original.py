@@ -1,6 +1,7 @@
 """Weights that changed since they were pruned: measured as they are, pruned from what they are."""
 
 import copy
+import math
 import pickle
 import warnings
 from collections.abc import Callable
@@ -409,7 +410,17 @@ def test_conversions_that_make_new_parameters_keep_the_originals() -> None:
     assert same(weights(sc.restore(model)), weights(network().double()))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float8_e5m2,
+        torch.float8_e4m3fnuz,
+        torch.float8_e5m2fnuz,
+    ],
+)
 def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
     """Also far inside, where blocks of it are compared; of NaN by its bits."""
     values = torch.randn(400, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -422,9 +433,10 @@ def test_a_change_of_one_value_anywhere_is_found(dtype: torch.dtype) -> None:
             row, column = divmod(place, 300)
             before = parameter[row, column].clone()
             for mask in (None, whole, whole[:, :1]):
-                original.written(mask)
+                original.note_pruned(mask)
                 lost = mask is not None and bool(before != 0)
-                for value, trained in ((77.0, True), (0.0, lost), (-0.0, lost)):
+                changes = ((77.0, True), (math.nan, True), (0.0, lost), (-0.0, lost))
+                for value, trained in changes:
                     parameter[row, column] = torch.tensor(value).to(dtype)
                     assert original.trained is trained
                 parameter[row, column] = before
@@ -451,3 +463,39 @@ def test_no_values_are_read_where_nothing_was_written() -> None:
             t.original.sign_of_write() for t in sc.find_targets(model) if t.original is not None
         ]
         assert signs == ["gradient", "gradient"]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_conversions_that_swap_parameters_keep_the_originals(sparse: bool) -> None:
+    """With FSDP, every conversion does; it refuses a gradient that has a weak reference."""
+    embedding = nn.Embedding(6, 4, sparse=sparse)
+    tied = nn.Sequential(embedding, nn.Linear(4, 6, bias=False), nn.Flatten(0))
+    tied[1].weight = embedding.weight
+    expected = embedding.weight.detach().clone()
+    (tied[0](torch.arange(6)) if sparse else tied(torch.arange(6))).sum().backward()
+    sc.global_prune(tied, 0.5, include="0")
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        tied.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert torch.equal(sc.restore(tied)[0].weight, expected.double())
+
+
+def test_another_gradient_is_a_sign_of_training() -> None:
+    model = network()
+    for kind in ("new", "written", "none", "sparse"):
+        model.zero_grad(set_to_none=True)
+        model(torch.ones(1, 2, 5, 5)).sum().backward()
+        weight = sc.global_prune(model, 0.5)[3].weight
+        original = sc.find_targets(model)[-1].original
+        assert original is not None
+        assert weight is original.parameter
+        assert original.sign_of_write() == ""
+        if kind == "new":
+            weight.grad = weight.grad.clone()
+        elif kind == "written":
+            weight.grad.mul_(2)
+        else:
+            weight.grad = None if kind == "none" else weight.grad.to_sparse()
+        assert original.sign_of_write() == "gradient"

@@ -29,6 +29,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
         OSError: there is no such file, it may not be read, or it is no regular file; its
             ``strerror`` says which, as a part of a sentence.
     """
+    if "\0" in os.fspath(path):  # no system has such names, and Python raises a ValueError
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     _check(path, Path(path).stat())  # first, since even opening a device can have an effect
     file = open(path, "rb", opener=_open)  # noqa: SIM115  # the caller closes it
     try:

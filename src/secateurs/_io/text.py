@@ -74,7 +74,10 @@ def quoted(value: object, longest: int = _LONGEST) -> str:
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**longest:
         text = f"a number of more than {longest} digits"  # Python refuses to write very long ones
     else:
-        text = printable(repr(value))
+        try:
+            text = printable(repr(value))
+        except Exception:  # of whatever somebody's class raises
+            text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

@@ -95,7 +95,7 @@ def scale_steps(
             each output.
 
     Raises:
-        InvalidArgumentError: the shapes do not show it.
+        InvalidArgumentError: the shapes fit no kind of scale, or several.
 
     Example:
         >>> scale_steps("fc.weight", (64, 32), (64, 1))
@@ -134,6 +134,7 @@ def spread(scale: torch.Tensor, shape: Sequence[int], steps: Sequence[int]) -> t
 def _first(
     name: str, names: Collection[str], of_all: Sequence[str], of_weight: Sequence[str]
 ) -> str | None:
+    """The first name that a pattern makes of a weight's name and that is among ``names``."""
     module = name.removesuffix("weight")
     patterns = (*of_all, *(of_weight if module != name else ()))
     found = (pattern.format(name=name, module=module) for pattern in patterns)

@@ -22,9 +22,9 @@ def generator_at(seed: int, *index: int) -> torch.Generator:
 
 
 def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
-    """Add eps or -eps to each pixel at random, and keep it in [0, 1].
+    """Add eps or -eps to each pixel at random, and clip the result to [0, 1].
 
-    It is as large as an attack can be, and uses no network.
+    The change is as large as that of any attack with this eps, and depends on no network.
 
     Args:
         images: pixels in [0, 1], (batch, channels, height, width).
@@ -42,6 +42,9 @@ def noise(images: Tensor, eps: float | str, seed: int = 0) -> Tensor:
     size, seed = parse_epsilon(eps), check_seed("seed", seed)
     noisy = images.detach().clone()
     for index, image in enumerate(noisy):
-        up = torch.rand(image.shape, generator=generator_at(seed, index), device="cpu") < 0.5
-        image += torch.where(up, size, -size).to(image)
+        # The dtype is given, since another default dtype would draw other numbers.
+        drawn = torch.rand(
+            image.shape, generator=generator_at(seed, index), dtype=torch.float32, device="cpu"
+        )
+        image += size * torch.where(drawn < 0.5, 1.0, -1.0).to(image)
     return noisy.clamp_(0, 1)

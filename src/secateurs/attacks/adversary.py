@@ -1,10 +1,11 @@
 """Checks of the arguments of an attack, and of what its members return."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from secateurs._io.text import counted
@@ -15,7 +16,8 @@ def check_images(images: Tensor) -> None:
     """Refuse anything but a batch of pixels in [0, 1].
 
     Raises:
-        InvalidArgumentError: not a float tensor of four dimensions, no images, or pixels outside.
+        InvalidArgumentError: not a float tensor of four dimensions, no images, or pixels outside
+            of [0, 1].
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
@@ -28,7 +30,14 @@ def check_images(images: Tensor) -> None:
             "images must be of shape (batch, channels, height, width) with at least one image, "
             f"got {tuple(images.shape)}"
         )
+    if images.element_size() == 1:
+        raise InvalidArgumentError(
+            f"images of {images.dtype} cannot be attacked, since sums of them round to few values: "
+            "write images.float()"
+        )
     low, high = (float(bound) for bound in images.detach().aminmax())
+    if math.isnan(low):
+        raise InvalidArgumentError("images has pixels that are NaN: look at how they were read")
     if not (low >= 0 and high <= 1):
         hint = "divide by 255" if low >= 0 and 1 < high <= 255 else "attack before normalisation"
         raise InvalidArgumentError(
@@ -51,8 +60,9 @@ def check_classes(classes: Tensor, images: Tensor) -> None:
             f"classes must be one whole number an image, a tensor of shape ({len(images)},), "
             f"got {got}"
         )
-    if int(classes.min()) < 0:
-        raise InvalidArgumentError(f"classes count from 0, got {int(classes.min())}")
+    lowest = int(classes.to(torch.int64).min())  # torch finds no minimum of uint16 and wider
+    if lowest < 0:
+        raise InvalidArgumentError(f"classes count from 0, got {lowest}")
 
 
 def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
@@ -61,8 +71,12 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
     Raises:
         InvalidArgumentError: there are none, one is no module, or one is in training mode.
     """
-    if isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList):
-        raise InvalidArgumentError("members must be a sequence: for one network write [model]")
+    one = isinstance(members, nn.Module) and not isinstance(members, nn.ModuleList)
+    if one or not isinstance(members, Iterable):
+        raise InvalidArgumentError(
+            f"members must be a sequence of networks, got {type(members).__name__}: for one "
+            "network write [model]"
+        )
     found = list(members)
     if not found:
         raise InvalidArgumentError("members is empty: an attack needs at least one network")
@@ -72,7 +86,7 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
                 f"member {index} must be an nn.Module, got {type(member).__name__}"
             )
         for name, module in member.named_modules():
-            if module.training and isinstance(module, _BatchNorm | _DropoutNd):
+            if module.training and _differs_in_training(module):
                 raise InvalidArgumentError(
                     f"{name or 'the network'} of member {index} is in training mode, where each "
                     "forward pass changes its statistics or draws from the global generator: call "
@@ -81,10 +95,23 @@ def check_members(members: Sequence[nn.Module]) -> list[nn.Module]:
     return found
 
 
-def check_logits(logits: Tensor, rows: int, highest: int, others: int) -> None:
+def _differs_in_training(module: nn.Module) -> bool:
+    """Whether two forward passes of a layer in training mode may differ."""
+    if isinstance(module, _NormBase):
+        return module.track_running_stats
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout > 0
+    return isinstance(module, _DropoutNd | nn.RReLU)
+
+
+def check_logits(logits: Tensor, rows: int, highest: int, known: int) -> None:
     """Refuse a member's logits that do not match the images, the classes or the other members.
 
-    There are ``rows`` images, classes up to ``highest``, and ``others`` logits of other members.
+    Args:
+        logits: (batch, classes), from one member.
+        rows: how many images the member was given.
+        highest: the largest of the classes that are attacked.
+        known: how many classes the first member knows.
     """
     if len(logits) != rows:
         raise InvalidArgumentError(
@@ -92,10 +119,10 @@ def check_logits(logits: Tensor, rows: int, highest: int, others: int) -> None:
             f"{counted(rows, 'image')}: it must return one row an image"
         )
     count = logits.shape[1]
-    if count != others:
+    if count != known:
         raise InvalidArgumentError(
             "members must know the same classes, since their logits are averaged: "
-            f"one knows {others}, another {count}"
+            f"one knows {known}, another {count}"
         )
     if highest >= count:
         raise InvalidArgumentError(

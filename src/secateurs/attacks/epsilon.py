@@ -1,9 +1,10 @@
 """Read an epsilon: a share of the pixel range, which runs from 0 to 1."""
 
 import math
-import numbers
 import re
 
+from secateurs._io.text import quoted
+from secateurs._validation import as_real
 from secateurs.errors import Argument, InvalidArgumentError
 
 # With 0.5 every image can become the same flat grey: more says nothing about a network.
@@ -66,19 +67,19 @@ def parse_epsilon(value: float | str, *, name: str = "eps") -> float:
 
 
 def _number(value: object, name: str) -> float:
-    try:
-        if isinstance(value, str):
-            fraction = _FRACTION.fullmatch(value.strip())
-            parts = fraction.groups() if fraction else (value, "1")
-            number = float(parts[0]) / float(parts[1])
-        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
-            number = float(value)
-        else:
-            raise ValueError
-    except (ValueError, ZeroDivisionError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
+    number = _read(value) if isinstance(value, str) else as_real(value)
+    if number is None or not math.isfinite(number):
         raise InvalidArgumentError(
-            Argument(name), f" must be a number or a fraction such as 16/255, got {value!r}"
+            Argument(name), f" must be a number or a fraction such as 16/255, got {quoted(value)}"
         )
     return number
+
+
+def _read(text: str) -> float | None:
+    """The number that a text such as ``16/255`` or ``0.06`` writes; None if it writes none."""
+    fraction = _FRACTION.fullmatch(text.strip())
+    over, under = fraction.groups() if fraction else (text, "1")
+    try:
+        return float(over) / float(under)
+    except (ValueError, ZeroDivisionError):
+        return None

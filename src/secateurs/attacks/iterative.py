@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from secateurs._io.text import quoted
 from secateurs._validation import check_count, check_seed
 from secateurs.attacks.adversary import check_classes, check_images, check_members
 from secateurs.attacks.epsilon import parse_epsilon
@@ -59,8 +60,9 @@ def attack(
     Args:
         members: networks from pixels in [0, 1], (batch, channels, height, width), to logits, in
             eval mode. Each draws its own input diversity. On members that have these methods,
-            ``aim(classes, targeted)`` is called once and ``step()`` before every step. Their
-            weights and the ``grad`` of these do not change.
+            ``aim(classes, targeted)`` is called once, with the classes of the first ``chunk``
+            images, and ``step()`` before every step. The members' weights do not change, nor does
+            the ``grad`` of their weights.
         images: pixels in [0, 1]. Their dtype, device and memory format are kept; on CPUs
             ``channels_last`` is often faster.
         classes: (batch,): the target classes, or for an untargeted attack the true classes.
@@ -100,7 +102,7 @@ def attack(
     check_classes(classes, images)
     method = parse_method(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
-        raise InvalidArgumentError(f"method must be a Method or its name, got {method!r}")
+        raise InvalidArgumentError(f"method must be a Method or its name, got {quoted(method)}")
     eps, alpha = parse_epsilon(eps), parse_epsilon(alpha, name="alpha")
     steps, passes = check_count("steps", steps), check_count("passes", passes)
     every = check_count("every", every)

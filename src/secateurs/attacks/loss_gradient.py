@@ -65,7 +65,7 @@ class Objective:
         return total
 
     def _added(self, points: Tensor, step: int, index: int) -> Iterator[Tensor | None]:
-        """The images to mix in, for each mixture; None where nothing is mixed."""
+        """For each mixture, the images to mix in; without Admix a single None."""
         if not self.method.admix:
             yield None
         for mixture in range(self.method.admix):
@@ -101,7 +101,7 @@ class Objective:
         return total
 
     def _logits(self, seen: Tensor, group: Sequence[int], draw: DrawIndex) -> Tensor:
-        """The summands of some members in the mean of all members' logits."""
+        """The sum of some members' logits, divided by the number of all members."""
         summands: list[Tensor] = []
         for number in group:
             member, inputs = self.members[number], seen

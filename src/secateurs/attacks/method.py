@@ -1,11 +1,13 @@
 """A method of attack, written as the names of its components: ``mi-ti-di-logit``."""
 
-import numbers
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from secateurs._validation import check_choice, check_count, nearest
+import numpy as np
+
+from secateurs._io.text import quoted
+from secateurs._validation import as_real, check_choice, check_count, nearest
 from secateurs.attacks.losses import LOSSES
 from secateurs.attacks.transforms import DIVERSITY
 from secateurs.errors import InvalidArgumentError
@@ -55,12 +57,12 @@ class Method:
         check_choice("loss", self.loss, tuple(LOSSES))
         if self.di is not None:
             check_choice("di", self.di, tuple(DIVERSITY))
-        mu = self.momentum
-        if isinstance(mu, bool) or not isinstance(mu, numbers.Real) or not 0 <= mu <= 10:
+        mu = as_real(self.momentum)
+        if mu is None or not 0 <= mu <= 10:
             raise InvalidArgumentError(
-                f"momentum must be a number such as 1.0, or 0 for none; got {mu!r}"
+                f"momentum must be a number such as 1.0, or 0 for none; got {quoted(self.momentum)}"
             )
-        object.__setattr__(self, "momentum", float(mu))
+        object.__setattr__(self, "momentum", mu)
         if self.nesterov and not mu:
             raise InvalidArgumentError(
                 "nesterov looks ahead along the momentum, which is 0: write momentum=1.0"
@@ -113,13 +115,16 @@ def parse_method(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(
-            f"a method is written as names joined by '-', such as mi-ti-di-logit; got {name!r}"
+            f"a method is written as names joined by '-', such as mi-ti-di-logit; "
+            f"got {quoted(name)}"
         )
     values: dict[str, Any] = {}
     for part in name.lower().split("-"):
         key, value = _component(part, name)
         if key in values:
-            raise InvalidArgumentError(f"method {name!r} sets {key} twice, the second as {part!r}")
+            raise InvalidArgumentError(
+                f"method {quoted(name)} sets {key} twice, the second as {quoted(part)}"
+            )
         values[key] = value
     if "loss" not in values:
         raise InvalidArgumentError(
@@ -147,10 +152,15 @@ def _component(part: str, method: str) -> tuple[str, Any]:
         except ValueError:
             pass  # a dot alone
     raise InvalidArgumentError(
-        f"unknown component {part!r} in method {method!r}{nearest(part, _NAMES)}; "
+        f"unknown component {quoted(part)} in method {quoted(method)}{nearest(part, _NAMES)}; "
         f"there are {', '.join(_NAMES)}"
     )
 
 
 def _counted(name: str, value: float) -> str:
-    return name if value == _COUNTED[name][1] else f"{name}{value!r}"
+    if value == _COUNTED[name][1]:
+        return name
+    # Without an exponent, whose sign would look like a joint of two components.
+    return name + (
+        str(value) if isinstance(value, int) else np.format_float_positional(value, trim="0")
+    )

@@ -23,8 +23,9 @@ class InputDiversity:
     """Random resizing and padding, the same for all images of a batch.
 
     With probability p, x is resized to a random side r, s <= r < L = round(ratio * s), padded with
-    zeros to the side L at a random position, and resized back to s, so that every network can read
-    it. Both resizes are bilinear. If height and width differ, both are scaled by the same ratio.
+    zeros to the side L at a random position, and resized back to s, since many networks take
+    images of one size alone. Both resizes are bilinear. If height and width differ, both are scaled
+    by the same ratio.
 
     Attributes:
         ratio: L / s.
@@ -97,7 +98,8 @@ def scaled(images: Tensor, copy: int) -> Tensor:
 def others(count: int, generator: torch.Generator) -> Tensor:
     """For each of ``count`` images the index of another one, each index once.
 
-    In a random cyclic order of the images, each gets the next one. A single image gets itself.
+    The images are put into a random cyclic order, in which each gets the one after it. A single
+    image gets itself.
     """
     order = torch.randperm(count, generator=generator, device="cpu")
     return torch.empty_like(order).scatter_(0, order, order.roll(-1))

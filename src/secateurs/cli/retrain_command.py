@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from secateurs._progress import progress_bar
-from secateurs._validation import check_count
+from secateurs._validation import check_count, check_not_negative
 from secateurs.cli.loading import check_loader_options, default_folder, pick_device, set_threads_for
 from secateurs.cli.option_types import DIGITS_NETWORKS
 from secateurs.cli.printing import Tracker, logging_to
@@ -34,7 +34,7 @@ from secateurs.selection.scopes import NOfM
 from secateurs.training.labelled_images import LabelledImages, StreamedImages, TrainingImages
 from secateurs.training.retrain import RetrainData, Retraining
 from secateurs.training.retrain_plan import RetrainPlan
-from secateurs.training.settings import TrainingSettings, check_not_negative
+from secateurs.training.settings import TrainingSettings
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 from secateurs.zoo.weights_file import read_weights
 

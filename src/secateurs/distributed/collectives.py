@@ -4,7 +4,9 @@ Everything is an all_reduce of a few kilobytes, so that timeouts and errors are 
 """
 
 import hashlib
+import math
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from secateurs._io.text import one_line, quoted
 from secateurs._validation import make_generator
 from secateurs.distributed.dtensor import is_dtensor
 from secateurs.distributed.process_group import TIMEOUT, Array, LostRankError, ProcessGroup
@@ -22,6 +25,8 @@ from secateurs.errors import Argument, FailureError, InvalidArgumentError
 _MOST_ARGUMENTS = 24
 _MESSAGE_BYTES = 600
 _NO_RANK = 1 << 31
+_LONGEST_TIMEOUT = 1e6
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the text of most functions and objects
 
 
 class DistributedGroup(ProcessGroup):
@@ -39,7 +44,7 @@ class DistributedGroup(ProcessGroup):
         self.size = dist.get_world_size(group)
         self.is_sharded = sharded
         self._group = group
-        self._first = dist.get_global_rank(group, 0)
+        self._first = dist.get_global_rank(group, 0)  # of the group, numbered as in the world
         types: list[torch.device] = group._device_types
         cpu = torch.device("cpu")
         self._device = cpu if cpu in types else torch.accelerator.current_accelerator()
@@ -61,7 +66,8 @@ class DistributedGroup(ProcessGroup):
         dtensor: Any = tensor
         mesh = dtensor.device_mesh
         coordinates = mesh.get_coordinate()
-        # The mesh may be one of several slices of a larger mesh, each with the same parameters.
+        # The mesh may be one of several slices of a larger mesh, each with the same parameters:
+        # only the slice with the group's first rank counts.
         if coordinates is None or self._first not in mesh.mesh:
             return False
         pairs = zip(dtensor.placements, coordinates, strict=True)
@@ -165,19 +171,37 @@ class DistributedGroup(ProcessGroup):
     def _reduce(self, values: Array, operation: Any) -> Array:
         options: Any = dist.AllreduceOptions()
         options.reduceOp = operation
-        seconds = float(os.environ.get("SECATEURS_TIMEOUT", TIMEOUT))
+        seconds = _timeout()
         options.timeout = timedelta(seconds=seconds)
         tensor = torch.from_numpy(values.copy()).to(self._device)
         try:
             self._group.allreduce([tensor], options).wait()
             return tensor.cpu().numpy()
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
             raise LostRankError(
                 f"rank {self.rank} of {self.size} waited for another rank in vain: one has ended, "
                 f"or did not come within {seconds:g} s (SECATEURS_TIMEOUT sets this), or was "
-                f"called with something else: {reason}"
+                f"called with something else: {one_line(error)}"
             ) from error
+
+
+def _timeout() -> float:
+    """Seconds that a rank waits for the others.
+
+    Raises:
+        InvalidArgumentError: SECATEURS_TIMEOUT in the environment is no number of seconds.
+    """
+    text = os.environ.get("SECATEURS_TIMEOUT", str(TIMEOUT))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise InvalidArgumentError(
+            "SECATEURS_TIMEOUT in the environment must be a number of seconds above 0, at most a "
+            f"million, got {quoted(text)}"
+        )
+    return seconds
 
 
 def digest(text: str) -> int:
@@ -191,4 +215,6 @@ def _shown(value: object) -> str:
         return f"a generator on {value.device.type}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_shown, value))}]"
-    return str(getattr(value, "__qualname__", None) or repr(value))
+    if isinstance(value, set | frozenset):  # whose order differs between processes
+        return f"{{{', '.join(sorted(map(_shown, value)))}}}"
+    return _ADDRESS.sub("", str(getattr(value, "__qualname__", None) or repr(value)))

@@ -65,7 +65,7 @@ def as_replica(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
 
 
 def as_gathered(tensor: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
-    """Gather a DTensor if ``beside`` is none: FSDP gathers weights for a forward pass."""
+    """Gather a DTensor if ``beside`` is no DTensor, as FSDP gathers weights for a forward pass."""
     return full_of(tensor) if is_dtensor(tensor) and not is_dtensor(beside) else tensor
 
 

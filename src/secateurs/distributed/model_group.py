@@ -65,5 +65,6 @@ def description_of(named: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def _root(mesh: Any) -> Any:
+    """The mesh that a mesh was sliced from; the mesh itself if it is no slice."""
     find = getattr(mesh, "_get_root_mesh", None)
     return mesh if find is None else find()

@@ -126,14 +126,20 @@ class Shard:
         """The part of a tensor that has one entry for all indices of some dimensions.
 
         Args:
-            shape: this shape with those dimensions reduced to one; they must not be divided.
+            shape: the shape of this whole tensor with those dimensions reduced to one; they must
+                not be divided over ranks.
         """
         pairs = zip(self.indices, shape, self.shape, strict=True)
         rows = tuple(rows if size == full else rows[:1] for rows, size, full in pairs)
         return replace(self, shape=shape, rows=rows)
 
     def replicas(self, shape: tuple[int, ...], *, counted: bool) -> Self:
-        """The part of a tensor that each rank of the mesh holds as a whole."""
+        """The part of a tensor that every rank of the mesh holds whole.
+
+        Args:
+            shape: the shape of that tensor.
+            counted: whether this rank counts it.
+        """
         from torch.distributed.tensor import Replicate
 
         placements = tuple(Replicate() for _ in self.placements)

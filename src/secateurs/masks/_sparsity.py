@@ -1,7 +1,7 @@
 """How sparse a model or a set of masks is, layer by layer and in total."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from secateurs._io.text import counted
+from secateurs._io.text import counted, printable
 from secateurs._tensors.device_keys import fetched
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.distributed.shard import Shard, shard_of
@@ -79,7 +79,7 @@ class Sparsity:
 
     @property
     def coverage(self) -> float:
-        """The share of the model's weights that these layers are; 1.0 if the model is not known."""
+        """The layers' share of the model's weights; 1.0 if the model is not known."""
         return self.total / self.model_total if self.model_total else 1.0
 
     @property
@@ -147,7 +147,7 @@ class Sparsity:
         return rows
 
     def __str__(self) -> str:
-        rows = self._rows
+        rows = [replace(row, name=printable(row.name)) for row in self._rows]
         width = max(len(row.name) for row in rows)
         lines = [f"{'':{width}}  {'shape':>20} {'zero':>12} {'of':>12} {'ratio':>7}"]
         for row in rows:

@@ -25,6 +25,7 @@ from secateurs.originals.module_state import (
 from secateurs.originals.original import Original, valid_of
 from secateurs.originals.restore_weights import check_releasable, release_weights
 from secateurs.parameters.model_contents import ModelContents
+from secateurs.parameters.refusals import why_not
 from secateurs.parameters.shared_memory import refuse_overlaps
 from secateurs.parameters.target import Target
 
@@ -89,8 +90,9 @@ def check_weights(contents: ModelContents, masks: Masks) -> list[tuple[Target, M
     """Pair each mask with its parameter, and check that it can be written into the weights.
 
     Raises:
-        InvalidArgumentError: the masks do not fit, a weight cannot be written in place, or a weight
-            that was pruned before is computed now.
+        InvalidArgumentError: the masks do not fit; a parameter cannot be pruned (of integers, for
+            example, or sparse) or cannot be written in place; or a weight that was pruned before is
+            computed now.
     """
     pairs = matching_targets(contents, masks)
     for target, mask in pairs:
@@ -121,7 +123,11 @@ def prune_weights(contents: ModelContents, pairs: list[tuple[Target, Mask]]) -> 
 def _save(target: Target) -> list[Original]:
     """Save the values that pruning starts from, in every module that has the parameter."""
     earlier = [original_of(*place) for place in target.places]
-    values = _values_to_prune(target, valid_of([one for one in earlier if one is not None]))
+    valid = valid_of([one for one in earlier if one is not None])
+    values = _values_to_prune(target, valid)
+    if values.is_inference() and not target.parameter.is_inference():
+        with torch.inference_mode(False):
+            values = values.clone()  # autograd refuses to save a tensor of inference mode
     originals: list[Original] = []
     for (module, attribute), kept in zip(target.places, earlier, strict=True):
         if kept is None or kept.values is not values:
@@ -151,6 +157,11 @@ def _shares_memory(target: Target, original: Original) -> bool:
 
 
 def _check_writable(target: Target) -> None:
+    reason = why_not(target)
+    if reason is not None:
+        what, remedy = reason
+        leave_out = remedy.replace("write {exclude}", "leave it out of the masks")
+        raise InvalidArgumentError(f"{target.name} {what}: {leave_out}")
     if _overlaps(target.local):
         raise InvalidArgumentError(
             f"elements of {target.name} share memory (as after expand or unfold), so they cannot "
@@ -187,10 +198,12 @@ def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
             for (target, _, originals), keep in zip(rows, kept, strict=True)
         ]
     )
+    torch.clear_autocast_cache()  # inside autocast, layers would go on with casts of the old values
     for (target, _, originals), keep in zip(rows, kept, strict=True):
         parameter = target.parameter
-        if parameter.device.type == "cpu" and not parameter.is_inference():
+        uncounted = parameter.device.type == "cpu" or torch.is_inference_mode_enabled()
+        if uncounted and not parameter.is_inference():
             # So that a pending backward pass that needs the old values raises an error.
             torch.autograd.graph.increment_version(parameter)
         for original in originals:
-            original.written(keep)
+            original.note_pruned(keep)

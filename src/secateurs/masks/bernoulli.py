@@ -72,20 +72,22 @@ def draw_into(
         block: how many units a CPU draws at a time.
         threads: the most threads that draw on a CPU; None chooses by the number of units.
     """
-    flats = [(flattened(c), flattened(k)) for c, k in zip(chosen, keep, strict=True)]
     shards = placements or [None] * len(chosen)
-    if p in (0.0, 1.0) or generator is None:
-        for candidates, kept in joined(flats):
-            torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
-    elif generator.device.type == "cpu" or any(shard is not None for shard in shards):
-        rows = list(zip(chosen, keep, shards, strict=True))
-        _draw_by_index(rows, flats, Coins(p, generator), block, threads)
-        # numpy wrote them, which does not raise torch's version counter.
-        torch.autograd.graph.increment_version([k for k in keep if not k.is_inference()])
-    else:
-        for candidates, kept in joined(flats):
-            heads = heads_on_device(candidates.numel(), p, generator).to(candidates.device)
-            torch.logical_and(candidates, heads, out=kept).logical_not_()
+    # A tensor that was made in inference mode can be written only there.
+    with torch.inference_mode(any(k.is_inference() for k in keep)):
+        flats = [(flattened(c), flattened(k)) for c, k in zip(chosen, keep, strict=True)]
+        if p in (0.0, 1.0) or generator is None:
+            for candidates, kept in joined(flats):
+                torch.logical_not(candidates, out=kept) if p else kept.fill_(True)
+        elif generator.device.type == "cpu" or any(shard is not None for shard in shards):
+            rows = list(zip(chosen, keep, shards, strict=True))
+            _draw_by_index(rows, flats, Coins(p, generator), block, threads)
+            # numpy wrote them, which does not raise torch's version counter.
+            torch.autograd.graph.increment_version([k for k in keep if not k.is_inference()])
+        else:
+            for candidates, kept in joined(flats):
+                heads = heads_on_device(candidates.numel(), p, generator).to(candidates.device)
+                torch.logical_and(candidates, heads, out=kept).logical_not_()
 
 
 _Row = tuple[torch.Tensor, torch.Tensor, Shard | None]

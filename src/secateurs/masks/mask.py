@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from secateurs._io.text import counted, shortened
+from secateurs._io.text import counted, quoted, shortened
+from secateurs._validation import check_path
 from secateurs.distributed.dtensor import full_of
 from secateurs.distributed.model_group import group_of_tensors
 from secateurs.distributed.process_group import ProcessGroup
@@ -35,6 +36,10 @@ class Mask:
         if self.keep.dtype != torch.bool:
             raise InvalidArgumentError(
                 f"a mask must be bool with True for kept, got {self.keep.dtype}; write mask.bool()"
+            )
+        if self.keep.layout is not torch.strided:
+            raise InvalidArgumentError(
+                f"a mask must be dense, got the layout {self.keep.layout}; write mask.to_dense()"
             )
         unit = self.units.unit if self.units.placement is None else self.units.placement.local
         if tuple(self.keep.shape) != unit:
@@ -112,6 +117,11 @@ class Masks(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, masks: Mapping[str, Mask], group: ProcessGroup | None = None):
+        if not isinstance(masks, Mapping) or not all(isinstance(m, Mask) for m in masks.values()):
+            raise InvalidArgumentError(
+                "Masks takes a mapping from names to secateurs.Mask: of bool tensors write "
+                "Masks.from_tensors(...)"
+            )
         self.units = dict(masks)
         self._group = group or ProcessGroup()
 
@@ -120,7 +130,7 @@ class Masks(Mapping[str, torch.Tensor]):
         """Wrap bool tensors in the parameters' shapes, True where kept.
 
         Raises:
-            InvalidArgumentError: one of them is not a bool tensor.
+            InvalidArgumentError: a name is not text, or a tensor is not a dense one of bool.
         """
         if not isinstance(tensors, Mapping):
             raise InvalidArgumentError(
@@ -128,6 +138,10 @@ class Masks(Mapping[str, torch.Tensor]):
                 f"got {type(tensors).__name__}"
             )
         for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                raise InvalidArgumentError(
+                    f"masks go by the names of parameters, got {quoted(name)}"
+                )
             if not isinstance(tensor, torch.Tensor):
                 raise InvalidArgumentError(
                     f"the mask of {name} must be a bool tensor with True for kept, "
@@ -208,9 +222,10 @@ class Masks(Mapping[str, torch.Tensor]):
         Masks of a sharded model are gathered; rank 0 writes, and all ranks wait for it.
 
         Raises:
+            InvalidArgumentError: ``path`` is no path.
             FailureError: the file cannot be written.
         """
-        group = self._group
+        group, path = self._group, check_path("path", path)
         group.agree("Masks.save", {"path": str(path)})
         whole: dict[str, torch.Tensor] = {}
         for name, m in self.units.items():
@@ -236,7 +251,8 @@ class Masks(Mapping[str, torch.Tensor]):
             ...     sc.Masks.load(f"{folder}/masks.safetensors") == masks
             True
         """
-        if not Path(path).is_file():
+        path = check_path("path", path)
+        if not path.is_file():
             raise InvalidArgumentError(f"there is no file {path} to read masks from")
         try:
             read = read_mask_file(path)

@@ -8,6 +8,8 @@ from secateurs._tensors.memory_order import as_integers, flattened, logical_piec
 from secateurs.distributed.dtensor import local_of
 
 _BLOCK_BYTES = 1 << 18
+# These formats have no -0: its bits are their only NaN.
+_ONE_ZERO = (torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
 
 
 @torch.no_grad()
@@ -33,6 +35,8 @@ def differs(
     if current.is_meta:  # it has no values
         return torch.zeros((), dtype=torch.bool, device="cpu")
     now, then = as_integers(current), as_integers(original.to(current.device, current.dtype))
+    if current.dtype in _ONE_ZERO:
+        now, then = now.to(torch.int16), then.to(torch.int16)  # doubled, only 0 is 0
     keep = None if mask is None else mask.to(current.device)
     if current.is_cpu:
         return torch.tensor(_differs_on_cpu(now, then, keep), device="cpu")

@@ -46,7 +46,7 @@ class ModuleState:
         self.masks: dict[str, None] = {}
         self._before = {name: vars(module).get(name) for name in _REPLACED}
         self._order = tuple(module._parameters)
-        self._replaced: set[str] = set()
+        self._replaced: set[str] = set()  # names whose Parameter is another one now
         vars(module).update({name: getattr(self, name) for name in _REPLACED})
 
     def restore_methods(self) -> None:
@@ -212,6 +212,9 @@ def check_mask_name(module: nn.Module, attribute: str) -> None:
 def keep_mask(module: nn.Module, attribute: str, mask: torch.Tensor) -> None:
     """Store the mask of a parameter's backward pass, as ``module.NAME_backward_mask``."""
     check_mask_name(module, attribute)
+    if mask.is_inference():
+        with torch.inference_mode(False):
+            mask = mask.clone()  # autograd saves no tensor that was made in inference mode
     state = _state_for(module)
     state.masks[attribute] = None
     vars(state.module)[attribute + BACKWARD_SUFFIX] = mask

@@ -5,16 +5,16 @@ else, it was trained, loaded, merged or set since. To find that, all values must
 torch's count of writes to a tensor mostly shows that nothing was written, and saves that.
 """
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateurs._tensors.blocks import in_threads, threads_for
 from secateurs._tensors.memory_order import as_integers
-from secateurs.distributed.dtensor import local_of
+from secateurs.distributed.dtensor import local_of, stored_of
 from secateurs.distributed.process_group import ProcessGroup
 from secateurs.originals.comparison import differs
 
@@ -39,8 +39,8 @@ class Original:
         self.values = values
         self.parameter = parameter
         self.repaired: torch.Tensor | None = None
-        self._note_mask(None)
-        self._at_comparison: tuple[Any, Any, Any] | None = None
+        self.note_mask(None)
+        self._at_comparison: tuple[tuple[Any, ...], _GradientNow | None] | None = None
         self._trained = False
         self._unwritten = False
 
@@ -52,7 +52,7 @@ class Original:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._note_mask(self._mask)
+        self.note_mask(self._mask)
 
     def belongs_to(self, parameter: torch.Tensor | None) -> bool:
         """Whether these are the original values of a parameter, and of its present shape."""
@@ -78,7 +78,7 @@ class Original:
 
     @property
     def beside(self) -> torch.Tensor:
-        """The values on the parameter's device and in its dtype, if it was converted alone."""
+        """The values on the parameter's device and in its dtype, also if it alone was converted."""
         return self.values.to(self.parameter.device, self.parameter.dtype)
 
     @property
@@ -107,27 +107,24 @@ class Original:
         expected = self.values if self.repaired is None else self.repaired
         return differs(self.parameter, expected, self.mask)
 
-    def remasked(self, mask: torch.Tensor) -> None:
-        """Note that repair prunes other elements: True is kept."""
-        self._note_mask(mask)
-
-    def was_repaired(self) -> None:
+    def note_repaired(self) -> None:
         """Note that the parameter holds what repair gave it, which is no training."""
         self.repaired = self.parameter.detach().clone()
         self.note_compared()
 
-    def written(self, mask: torch.Tensor | None) -> None:
-        """Note that the parameter now holds the original values times a mask.
+    def note_pruned(self, mask: torch.Tensor | None) -> None:
+        """Note that the parameter now holds the original values times a mask; see `note_mask`."""
+        self.note_mask(mask)
+        self.repaired = None
+        self.note_compared()
+
+    def note_mask(self, mask: torch.Tensor | None) -> None:
+        """Note which elements of the parameter are pruned.
 
         Args:
             mask: True is kept; broadcasts to this rank's part of the parameter. None if unknown:
                 then every zero counts as pruned.
         """
-        self._note_mask(mask)
-        self.repaired = None
-        self.note_compared()
-
-    def _note_mask(self, mask: torch.Tensor | None) -> None:
         # A copy would slow down a redraw. If the mask is overwritten, torch counts the write.
         self._mask = None if mask is None or mask.is_inference() else mask
         self._mask_version = 0 if self._mask is None else version_of(self._mask)
@@ -136,11 +133,10 @@ class Original:
         """Note the result of a comparison of all values, and the counts of writes now."""
         grad = self.parameter.grad
         self._trained = trained
-        self._at_comparison = (
-            _writes(self.parameter),
-            None if grad is None else weakref.ref(grad),
-            None if grad is None else version_of(grad),
-        )
+        known = None if self._at_comparison is None else self._at_comparison[1]
+        if grad is None or known is None or not known.is_still(grad):
+            known = None if grad is None else _GradientNow(grad)
+        self._at_comparison = _writes(self.parameter), known
 
     def sign_of_write(self) -> str:
         """What has happened since the last comparison.
@@ -151,10 +147,32 @@ class Original:
         """
         if self._at_comparison is None or self._at_comparison[0] != _writes(self.parameter):
             return "written"
-        _, known, count = self._at_comparison
-        grad = self.parameter.grad
-        same = grad is (None if known is None else known())
-        return "" if same and (grad is None or version_of(grad) == count) else "gradient"
+        grad, known = self.parameter.grad, self._at_comparison[1]
+        same = grad is None if known is None else grad is not None and known.is_still(grad)
+        return "" if same else "gradient"
+
+
+class _GradientNow:
+    """Recognises whether a parameter still has the same gradient, not written to since.
+
+    It has no weak reference to the gradient: with one, torch cannot convert a module whose
+    parameters it swaps, as those of FSDP. It has one to the memory, so that none that is allocated
+    later is taken for it.
+    """
+
+    __slots__ = ("_id", "_memory", "_version")
+
+    def __init__(self, grad: torch.Tensor):
+        self._id, self._version = id(grad), version_of(grad)
+        stored = stored_of(grad)
+        dense = stored.layout is torch.strided  # a sparse tensor has no single memory
+        self._memory = StorageWeakRef(stored.untyped_storage()) if dense else None
+
+    def is_still(self, grad: torch.Tensor) -> bool:
+        """Whether this is the gradient; False where that is not known."""
+        if self._memory is None or id(grad) != self._id or version_of(grad) != self._version:
+            return False
+        return stored_of(grad).untyped_storage()._cdata == self._memory.cdata
 
 
 def valid_of(originals: Sequence[Original]) -> Original | None:

@@ -47,8 +47,8 @@ def release_weights(
     Args:
         modules: all of the model's.
         group: the ranks that hold the model.
-        keep: ids of the Parameters that are about to be pruned again; for these, it is only noted
-            whether they were trained.
+        keep: ids of the Parameters that are about to be pruned again: they stay as they are, and it
+            is noted whether they were trained.
     """
     found = list(originals_of(modules))
     if not found:
@@ -154,7 +154,11 @@ def _is_computed(module: nn.Module, attribute: str) -> bool:
 @torch.no_grad()
 def copy_bits(parameter: torch.Tensor, values: torch.Tensor) -> None:
     """Write values into a parameter, bit for bit if they have its dtype."""
-    target, source = local_of(parameter.detach()), local_of(values.detach())
-    if values.dtype == parameter.dtype:
-        target, source = as_integers(target), as_integers(source)
-    target.copy_(source)
+    # In inference mode torch would not count this write, and a pending backward pass would use the
+    # new values without an error. A tensor that was made in inference mode is written in it.
+    with torch.inference_mode(parameter.is_inference()):
+        target, source = local_of(parameter.detach()), local_of(values.detach())
+        if values.dtype == parameter.dtype:
+            target, source = as_integers(target), as_integers(source)
+        target.copy_(source)
+    torch.clear_autocast_cache()  # inside autocast, layers would go on with casts of the old values

@@ -99,9 +99,9 @@ class Changes:
                 original = Original(one.before, one.tensor)
                 keep_original(one.module, one.attribute, original)
             if id(one.tensor) in self._masks:
-                original.remasked(self._masks[id(one.tensor)])
+                original.note_mask(self._masks[id(one.tensor)])
             if not one.trained:
-                original.was_repaired()
+                original.note_repaired()
 
 
 def dense_values(model: nn.Module, dense: nn.Module | None) -> dict[int, Tensor]:

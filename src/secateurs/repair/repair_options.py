@@ -11,6 +11,7 @@ from secateurs._validation import (
     check_choice,
     check_count,
     check_keywords,
+    check_not_negative,
     check_positive,
     check_ratio,
     check_seed,
@@ -86,12 +87,11 @@ class RepairOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "most_values", "memory", "iterations", "distill_batch_size"):
             object.__setattr__(self, name, check_count(name, getattr(self, name)))
-        check_positive("damping", self.damping, 0.1)
-        check_positive("learning_rate", self.learning_rate, 1e-3)
+        for name, usual in (("damping", 0.1), ("learning_rate", 1e-3)):
+            object.__setattr__(self, name, check_positive(name, getattr(self, name), usual))
         object.__setattr__(self, "seed", check_seed("seed", self.seed))
         make_generator(None, self.seed)  # refuses a seed of more than 64 bits
-        if self.features:
-            check_positive("features", self.features, 1.0)
+        object.__setattr__(self, "features", check_not_negative("features", self.features))
         check_choice("augment", self.augment, ("auto", *AUGMENTATIONS))
         check_ratio("tighten", self.tighten)
 

@@ -52,14 +52,15 @@ def from_torch_prune(model: Model) -> Model:
         >>> sorted(model.state_dict()), sc.sparsity(model).ratio
         (['bias', 'weight'], 0.5)
     """
+    contents = ModelContents(model)
     with changing(model):
-        masks = _masks_in(model)
-        _refuse_own(model)
-        _check_shared(model, masks)
+        masks = _masks_in(contents)
+        _refuse_own(contents)
+        _check_shared(contents, masks)
         for module, attribute in masks:
             _take_off(module, attribute)
         try:
-            targets = ModelContents(model).targets.values()
+            targets = ModelContents(model).targets.values()  # of the parameters as they are now
             found = {t.name: masks[t.places[0]] for t in targets if t.places[0] in masks}
             return apply_masks(model, Masks.from_tensors(found))
         except BaseException:
@@ -132,10 +133,10 @@ def _hand_over(contents: ModelContents, masks: Masks | None) -> None:
         _put_on(module, attribute, keep)
 
 
-def _masks_in(model: nn.Module) -> dict[_Place, torch.Tensor]:
+def _masks_in(contents: ModelContents) -> dict[_Place, torch.Tensor]:
     """The masks of ``torch.nn.utils.prune``, in the order of the modules."""
     masks: dict[_Place, torch.Tensor] = {}
-    for name, module in model.named_modules():
+    for name, module in contents.modules:
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod):
                 attribute: str = hook._tensor_name
@@ -152,9 +153,9 @@ def _masks_in(model: nn.Module) -> dict[_Place, torch.Tensor]:
     return masks
 
 
-def _refuse_own(model: nn.Module) -> None:
+def _refuse_own(contents: ModelContents) -> None:
     """Masks put on a model take the place of those before, which must not vanish unnoticed."""
-    ours = [name for name, module in model.named_modules() if is_pruned(module)]
+    ours = [name for name, module in contents.modules if is_pruned(module)]
     if ours:
         raise InvalidArgumentError(
             f"{listed(ours)}: other parameters of the model are pruned by secateurs: call "
@@ -162,7 +163,7 @@ def _refuse_own(model: nn.Module) -> None:
         )
 
 
-def _check_shared(model: nn.Module, masks: Mapping[_Place, torch.Tensor]) -> None:
+def _check_shared(contents: ModelContents, masks: Mapping[_Place, torch.Tensor]) -> None:
     """Refuse a parameter that several modules share, but not with the same mask in all."""
     first: dict[int, _Place] = {}
     for place in masks:
@@ -171,7 +172,7 @@ def _check_shared(model: nn.Module, masks: Mapping[_Place, torch.Tensor]) -> Non
         if not torch.equal(masks[earlier], masks[place]):
             raise _shared_error(attribute)
     known = {(id(module), attribute + ORIGINAL) for module, attribute in masks}
-    for module in model.modules():
+    for _, module in contents.modules:
         for attribute, parameter in module._parameters.items():
             if id(parameter) in first and (id(module), attribute) not in known:
                 raise _shared_error(attribute)
@@ -197,14 +198,16 @@ def _mask_now(original: Original) -> torch.Tensor:
     """The mask of a pruned parameter, in its shape; its zeros, if what was pruned came back."""
     parameter, mask = original.parameter, original.mask
     nonzero = parameter != 0
-    if mask is None or bool((nonzero & ~mask).any()):
-        return nonzero
-    return mask.expand(parameter.shape)
+    keep = nonzero if mask is None else mask.to(parameter.device)  # it may have been moved since
+    return nonzero if bool((nonzero & ~keep).any()) else keep.expand(parameter.shape)
 
 
 def _put_on(module: nn.Module, attribute: str, keep: torch.Tensor) -> None:
     names = [attribute + ORIGINAL if n == attribute else n for n in module._parameters]
-    prune.custom_from_mask(module, attribute, keep)
+    # Autograd saves no mask that is made in inference mode; and torch copies no module that has the
+    # outcome of a product with a gradient.
+    with torch.inference_mode(False), torch.no_grad():
+        prune.custom_from_mask(module, attribute, keep)
     _reorder(module, names)
 
 

@@ -22,7 +22,7 @@ def split_state_dict(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch
         and the masks, for `secateurs.apply_masks` after ``load_state_dict``.
 
     Raises:
-        InvalidArgumentError: there is no such pair; or a mask has other values than 0 and 1.
+        InvalidArgumentError: there is no such pair, or a mask has other values than 0 and 1.
 
     Example:
         >>> import torch, secateurs as sc
@@ -56,7 +56,8 @@ def join_state_dict(state: Mapping[str, torch.Tensor], masks: Masks) -> dict[str
         It loads into a model on which ``torch.nn.utils.prune.identity`` was called for each.
 
     Raises:
-        InvalidArgumentError: a mask is for none of the tensors.
+        InvalidArgumentError: a mask is for none of the tensors, or the state dict has a tensor of
+            one of the new names.
 
     Example:
         >>> import torch, secateurs as sc
@@ -66,12 +67,19 @@ def join_state_dict(state: Mapping[str, torch.Tensor], masks: Masks) -> dict[str
         ['bias', 'weight_mask', 'weight_orig']
     """
     check_masks("masks", masks)
+    _check_state(state)
     for name, mask in masks.items():
-        if name not in state or state[name].shape != mask.shape:
+        if getattr(state.get(name), "shape", None) != mask.shape:
             raise InvalidArgumentError(
                 f"the masks are for another model: the state dict has no {name!r} of shape "
                 f"{tuple(mask.shape)}"
             )
+        for new in (name + ORIGINAL, name + MASK):
+            if new in state:
+                raise InvalidArgumentError(
+                    f"the state dict has a {new!r} of its own, which torch.nn.utils.prune would "
+                    "overwrite: rename it"
+                )
     joined: dict[str, torch.Tensor] = {}
     for key, value in state.items():
         if key in masks:
@@ -94,13 +102,28 @@ def multiplied(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _pruned_names(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """From each ``NAME_orig`` that has a ``NAME_mask`` beside it to NAME."""
+    """From each ``NAME_orig`` that has a ``NAME_mask`` beside it, and no NAME, to NAME."""
+    _check_state(state)
     names = [key.removesuffix(ORIGINAL) for key in state if key.endswith(ORIGINAL)]
     return {
         name + ORIGINAL: name
         for name in names
-        if name + MASK in state and state[name + MASK].shape == state[name + ORIGINAL].shape
+        if name not in state and _are_alike(state[name + ORIGINAL], state.get(name + MASK))
     }
+
+
+def _are_alike(first: object, second: object) -> bool:
+    """Whether both are tensors of one shape: a state dict also has the extra state of modules."""
+    if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
+        return False
+    return first.shape == second.shape
+
+
+def _check_state(state: object) -> None:
+    if not isinstance(state, Mapping):
+        raise InvalidArgumentError(
+            f"state must be a state dict, got {type(state).__name__}: write model.state_dict()"
+        )
 
 
 def _like(

@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from secateurs._validation import check_choice, check_count, check_ratio
-from secateurs.training.settings import check_not_negative
+from secateurs._validation import check_choice, check_count, check_not_negative, check_ratio
 
 STARTS = ("erk", "uniform", "score")
 
@@ -48,7 +47,7 @@ class MagnitudeRegrowth:
     def __post_init__(self) -> None:
         _check_steps(self.every, self.until)
         for name in ("margin", "gamma", "power"):
-            check_not_negative(name, getattr(self, name))
+            object.__setattr__(self, name, check_not_negative(name, getattr(self, name)))
 
     def due(self, step: int) -> bool:
         """Whether the mask may change at a step."""

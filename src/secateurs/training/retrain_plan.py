@@ -85,7 +85,8 @@ class RetrainPlan:
                 "pruned, more than all: write a smaller one, or a smaller ", Argument("ratio"),
             )  # fmt: skip
         check_ratio("distill", self.distill)
-        check_positive("temperature", self.temperature, 4.0)
+        temperature = check_positive("temperature", self.temperature, 4.0)
+        object.__setattr__(self, "temperature", temperature)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("regrowth", self.regrowth, REGROWTHS)
         check_count("rounds", self.rounds)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs._validation import check_choice, check_count
-from secateurs.errors import Argument, InvalidArgumentError
+from secateurs._validation import check_choice, check_count, check_not_negative
 from secateurs.training.augmentation import AUGMENTATIONS
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -56,7 +55,7 @@ class TrainingSettings:
         check_count("epochs", self.epochs, 0)
         check_count("batch_size", self.batch_size)
         for name in ("learning_rate", "weight_decay", "warmup"):
-            check_not_negative(name, getattr(self, name))
+            object.__setattr__(self, name, check_not_negative(name, getattr(self, name)))
 
     def rate(self, step: float, steps: float, warmup: float = 0.0) -> float:
         """The learning rate of one step.
@@ -84,16 +83,6 @@ class TrainingSettings:
     def described(self) -> str:
         """The optimizer's name with its settings, for result rows."""
         return f"sgd(momentum={MOMENTUM}, nesterov)" if self.optimizer == "sgd" else self.optimizer
-
-
-def check_not_negative(name: str, value: object) -> None:
-    """Check that an argument is a finite number of at least 0.
-
-    Raises:
-        InvalidArgumentError: it is not.
-    """
-    if not (isinstance(value, int | float) and 0 <= value < math.inf):
-        raise InvalidArgumentError(Argument(name), f" must be a number from 0 on, got {value!r}")
 
 
 _MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -122,7 +122,7 @@ class StraightThrough(Hold):
         count_writes(written)
         for weight in weights:
             for original in _originals_of(weight.target):
-                original.written(weight.keep)
+                original.note_pruned(weight.keep)
 
 
 def _originals_of(target: Target) -> list[Original]:
