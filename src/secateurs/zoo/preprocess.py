@@ -153,7 +153,8 @@ def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preproc
     config: dict[str, Any] = {"crop_mode": "center", **base, **given}
     channels = len(base["mean"])
     mean, std = (_per_channel(name, config[name], channels) for name in ("mean", "std"))
-    height, width = _pair(config["img_size"])
+    size = config["img_size"]
+    height, width = (size, size) if isinstance(size, int) else map(int, size)
     transform = create_transform(
         input_size=(channels, height, width),
         is_training=False,
@@ -191,10 +192,6 @@ def crop_fraction(crop: int, resize: int) -> float:
 
 def _numbers(values: Sequence[float]) -> str:
     return "/".join(f"{value:.4g}" for value in values)
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
