@@ -374,3 +374,17 @@ def test_rank_0_shows_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     sweep(network(), iter([*loader()]), p_prune=0.5)
     assert shown[-1] == ("Sweeping", None, None)
+
+
+def test_an_error_on_a_rank_is_worded_for_the_command_line() -> None:
+    def fail(images: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    def scored(group: Any) -> Any:
+        model: Any = network()
+        model.forward = fail
+        return sweep(model, loader(), process_group=group, p_prune=0.5, progress=False)
+
+    found = on_ranks(2, scored)
+    assert re.search(r"another device \(rank \d\)$", str(found[0]))
+    assert "a smaller --img_size, " in found[0].worded(lambda argument: f"--{argument.name}")

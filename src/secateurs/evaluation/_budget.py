@@ -15,23 +15,27 @@ from secateurs._progress import progress_bar
 from secateurs._validation import check_choice, check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
-from secateurs.evaluation.budget_outcome import Budget, budget_rows, outcome_of
+from secateurs.evaluation.budget_outcome import Budget, outcome_of
 from secateurs.evaluation.budget_search import (
     MOST_LOOKS,
-    NETWORKS,
-    BudgetNetworks,
+    RATIOS,
     BudgetSearch,
+    TriedNetwork,
 )
-from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.kept_repairs import KeptRepairs
-from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.measured_model import (
+    evaluating,
+    inputs_for,
+    moved_to,
+    used_calibration,
+)
 from secateurs.evaluation.paired_drop import least_images
 from secateurs.evaluation.partial_results import Progress, as_json
 from secateurs.evaluation.runner import IMAGE_SAMPLES, earlier_progress, open_folder
-from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
+from secateurs.evaluation.sweep_rows import Provenance, columns_of, is_named, shared_columns
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import restore, set_aside
@@ -130,14 +134,18 @@ def budget(
             stack.enter_context(set_aside(model))
             placed = moved_to(model, device)
             outer.enter_context(inputs_for(model, images, [given.criterion]))
-            columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
-            asked = _asked(columns, given, steps, max_drop, confidence)
+            columns = shared_columns(model, provenance, placed, amp, loader, images)
+            asked = columns | columns_of(given) | {
+                "seed": given.seed, "repair": ";".join(steps),
+                "max_drop": max_drop, "confidence": confidence,
+            }  # fmt: skip
             config = _configuration(model, asked, given, options, length(loader))
             if output is not None:
                 results = outer.enter_context(Results(output, BudgetRow))
                 config[IMAGE_SAMPLES] = fingerprint(loader)
                 open_folder(results, config, overwrite=overwrite)
-                before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
+                keys = [TriedNetwork(ratio).key for ratio in RATIOS]
+                before = earlier_progress(results, keys, length(loader))
             before = before if (in_order := is_sequential(loader)) else {}
 
             def save() -> None:
@@ -147,10 +155,10 @@ def budget(
             stack.enter_context(evaluating(model))
             bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
             bar.skip(sum(each.seen for each in before.values()))
-            kept = KeptRepairs(None if results is None else results.folder, config)
-            networks = BudgetNetworks(model, options, steps, images, kept)
+            kept = KeptRepairs(results, config)
             search = BudgetSearch(
-                networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,
+                model, options, steps, images, kept, loader,
+                Forward(model, placed, amp, bar.say), margin, level,
                 progress=before, save=save, save_every=save_every, advance=bar.advance,
             )  # fmt: skip
             dense = search.score_dense()
@@ -161,13 +169,13 @@ def budget(
         if best is None:
             restore(model)
         else:
-            networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
+            search.prune(TriedNetwork(best.p_prune))
             names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
             achieved = sparsity(model, **names).ratio
-        rows = budget_rows(looks, best, dense, achieved, asked, level)
+        found = outcome_of(looks, best, dense, achieved, asked, level)
         if results is not None:
-            results.add_all(rows)
-    return outcome_of(looks, best, rows, len(dense))
+            results.add_all(found.rows)
+    return found
 
 
 def _check(
@@ -202,27 +210,6 @@ def _refuse_shuffling(loader: object) -> None:
             "the loader shuffles, and every network must be scored on the images in one order, so "
             "that outcomes are compared image by image: write DataLoader(..., shuffle=False)"
         )
-
-
-def _asked(
-    columns: Mapping[str, Any],
-    options: SelectionOptions,
-    steps: Sequence[str],
-    max_drop: float,
-    confidence: float,
-) -> dict[str, Any]:
-    """The columns that all rows share."""
-    return {
-        **columns,
-        "granularity": options.granularity,
-        "scope": options.scope,
-        "score": options.score_name,
-        "seed": options.seed,
-        **{name: joined(getattr(options, name)) for name in ("layers", "include", "exclude")},
-        "repair": ";".join(steps),
-        "max_drop": max_drop,
-        "confidence": confidence,
-    }
 
 
 def _configuration(

@@ -15,7 +15,7 @@ from secateurs.acceleration.layer_timing import DENSE
 from secateurs.acceleration.saved_plan import machine
 from secateurs.acceleration.stopwatch import Measure, Stopwatch
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation.sweep_rows import joined
+from secateurs.evaluation.sweep_rows import columns_of
 from secateurs.masks._sparsity import sparsity
 from secateurs.outputs import device_of, evaluation_mode
 from secateurs.provenance import device_name, versions, weights_sha256
@@ -114,10 +114,7 @@ def _asked(
         "model": name or type(model).__name__,
         "weights": weights,
         "input_size": "x".join(map(str, image.shape)),
-        "granularity": options.granularity,
-        "scope": options.scope,
-        "score": options.score_name,
-        **{part: joined(getattr(options, part)) for part in ("layers", "include", "exclude")},
+        **columns_of(options),
         "seed": options.seed or 0,
         "device": device_name(device_of(model)),
     }

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateurs.errors import SecateursError
 from secateurs.evaluation.batches import read, workers_watched
 from secateurs.evaluation.forward import Forward
-from secateurs.evaluation.index_ranges import IndexRange
 from secateurs.evaluation.metrics import Tally, classes_of
-from secateurs.evaluation.partial_results import Progress
+from secateurs.evaluation.partial_results import IndexRange, Progress
 
 SAVE_EVERY_SECONDS = 20.0
 
@@ -33,19 +32,6 @@ class Named(Protocol):
         ...
 
 
-class Becomes(Protocol):
-    """A model that can be turned into each of some networks."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model."""
-        ...
-
-    def become(self, variant: Any) -> float:
-        """Turn it into a network; returns the ratio of prunable weights that is pruned."""
-        ...
-
-
 @dataclass
 class EvaluationLoop:
     """Scores variants on every batch of some ranges of images.
@@ -54,8 +40,9 @@ class EvaluationLoop:
         loader: batches of (images, labels).
         ranges: which images to read, and which variants are scored on them.
         variants: the networks to score.
-        model: becomes each of them.
-        forward: runs it.
+        become: turns the model into one of them, and returns the ratio of prunable weights that
+            are pruned in it.
+        forward: runs the model.
         save: called about every ``save_every`` seconds, and when the loop ends or is interrupted.
         advance: called with the number of images that one more variant was scored on.
         save_every: seconds between two saves.
@@ -69,7 +56,7 @@ class EvaluationLoop:
     loader: Iterable[Any]
     ranges: Sequence[IndexRange]
     variants: Sequence[Named]
-    model: Becomes
+    become: Callable[[Any], float]
     forward: Forward
     save: Callable[[], None]
     advance: Callable[[int], None]
@@ -124,7 +111,7 @@ class EvaluationLoop:
             start = stop
 
     def _dense(self, images: Tensor) -> Tensor:
-        self.model.become(self.variants[0])
+        self.become(self.variants[0])
         return self.forward(images)
 
     def _score(
@@ -138,7 +125,7 @@ class EvaluationLoop:
         began = time.perf_counter()
         achieved, tally, hits = 0.0, Tally(), ""
         if len(labels):
-            achieved = self.model.become(variant)
+            achieved = self.become(variant)
             known = dense if variant.is_dense else None
             logits = self.forward(images) if known is None else known
             hits = tally.add(logits, labels, dense)

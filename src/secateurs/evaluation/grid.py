@@ -151,7 +151,7 @@ class Grid:
             raise InvalidArgumentError(Argument("seed"), f" must fit into 64 bits, got {self.seed}")
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
             # An iterator is read once.
-            object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))
+            object.__setattr__(self, name, tuple(several(name, getattr(self, name))))
         object.__setattr__(self, "repair", self._checked_repair())
         settings = list(dict.fromkeys(self._settings()))
         _refuse_namesakes(settings)
@@ -169,7 +169,7 @@ class Grid:
     @property
     def p_prunes(self) -> list[float]:
         """The ratios, checked, ascending, each once."""
-        return sorted({check_ratio("p_prune", p) for p in _several("p_prune", self.p_prune)})
+        return sorted({check_ratio("p_prune", p) for p in several("p_prune", self.p_prune)})
 
     def ratios_of(self, setting: SelectionOptions) -> list[float]:
         """The ratios at which a setting is measured: with the scope N:M, its own."""
@@ -181,7 +181,7 @@ class Grid:
     @property
     def p_berns(self) -> list[float]:
         """The probabilities, checked, descending, each once."""
-        values = {check_ratio("p_bern", p) for p in _several("p_bern", self.p_bern)}
+        values = {check_ratio("p_bern", p) for p in several("p_bern", self.p_bern)}
         return sorted(values, reverse=True)
 
     @property
@@ -236,7 +236,7 @@ class Grid:
         return Cell(setting, p_prune, p_bern, variants)
 
 
-def _several(name: str, value: Any) -> list[Any]:
+def several(name: str, value: Any) -> list[Any]:
     """A single value, or the values of a sequence, an array or a tensor, as a list."""
     if hasattr(value, "tolist"):
         value = value.tolist()

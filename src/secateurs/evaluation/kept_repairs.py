@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.repair.pipeline import repair
 from secateurs.repair.repaired_values import repaired_values
+from secateurs.results import Results
 from secateurs.results.durable import replace_files
 
 _NAME = "repaired-{}.safetensors"
@@ -23,12 +24,12 @@ class KeptRepairs:
     """The values that repairs gave to networks, by a key of each network.
 
     Args:
-        folder: where the values are kept; None for memory.
+        results: the folder in which the values are kept; None for memory.
         config: what the values depend on; those of a run with another config are not used.
     """
 
-    def __init__(self, folder: Path | None, config: Mapping[str, Any]):
-        self._folder = folder
+    def __init__(self, results: Results[Any] | None, config: Mapping[str, Any]):
+        self._folder = None if results is None else results.folder
         self._config = json.dumps(config, sort_keys=True, default=str)
         self._in_memory: dict[str, Mapping[str, Tensor]] = {}
 
@@ -37,7 +38,7 @@ class KeptRepairs:
         if self._folder is None:
             return self._in_memory.get(key)
         try:
-            return load_file(self.path(key))
+            return load_file(self._path(key))
         except (OSError, SafetensorError):
             return None
 
@@ -50,7 +51,7 @@ class KeptRepairs:
         found = self.get(key)
         if found is None:
             raise FailureError(
-                f"{self.path(key)} was removed or damaged while the run went on: run it again"
+                f"{self._path(key)} was removed or damaged while the run went on: run it again"
             )
         return found
 
@@ -96,9 +97,9 @@ class KeptRepairs:
             self._in_memory[key] = values
         else:
             tensors = {name: value.contiguous() for name, value in values.items()}
-            replace_files({self.path(key): save(tensors)})
+            replace_files({self._path(key): save(tensors)})
 
-    def path(self, key: str) -> Path:
+    def _path(self, key: str) -> Path:
         """The file of a network."""
         digest = hashlib.sha256(f"{self._config} {key}".encode()).hexdigest()[:16]
         return (self._folder or Path()) / _NAME.format(digest)
@@ -108,7 +109,7 @@ class KeptRepairs:
         self._in_memory = {key: v for key, v in self._in_memory.items() if key == but}
         if self._folder is None:
             return
-        left = None if but is None else self.path(but)
+        left = None if but is None else self._path(but)
         for path in self._folder.glob(_NAME.format("*")):
             if path != left:
                 with suppress(OSError):
