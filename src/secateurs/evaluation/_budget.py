@@ -20,7 +20,7 @@ from secateurs.evaluation.budget_search import (
     MOST_LOOKS,
     RATIOS,
     BudgetSearch,
-    TriedNetwork,
+    key_of,
 )
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
@@ -34,7 +34,7 @@ from secateurs.evaluation.measured_model import (
 )
 from secateurs.evaluation.paired_drop import least_images
 from secateurs.evaluation.partial_results import Progress, as_json
-from secateurs.evaluation.runner import IMAGE_SAMPLES, earlier_progress, open_folder
+from secateurs.evaluation.runner import IMAGE_SAMPLES, open_run
 from secateurs.evaluation.sweep_rows import Provenance, columns_of, is_named, shared_columns
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import tensors_sha256
@@ -143,9 +143,10 @@ def budget(
             if output is not None:
                 results = outer.enter_context(Results(output, BudgetRow))
                 config[IMAGE_SAMPLES] = fingerprint(loader)
-                open_folder(results, config, overwrite=overwrite)
-                keys = [TriedNetwork(ratio).key for ratio in RATIOS]
-                before = earlier_progress(results, keys, length(loader))
+                keys = map(key_of, RATIOS)
+                _, before = open_run(
+                    results, config, keys, length(loader), lambda _: [], overwrite=overwrite
+                )
             before = before if (in_order := is_sequential(loader)) else {}
 
             def save() -> None:
@@ -169,7 +170,7 @@ def budget(
         if best is None:
             restore(model)
         else:
-            search.prune(TriedNetwork(best.p_prune))
+            search.prune(best.p_prune)
             names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
             achieved = sparsity(model, **names).ratio
         found = outcome_of(looks, best, dense, achieved, asked, level)

@@ -13,7 +13,7 @@ from secateurs._validation import check_ratio
 from secateurs.criteria import Score, criterion_of
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import length, without_labels
-from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
+from secateurs.evaluation.evaluation_loop import DENSE, SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import several
 from secateurs.evaluation.kept_repairs import KeptRepairs
@@ -31,8 +31,7 @@ from secateurs.evaluation.reusing_forward import forward_of
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
     clear_saved,
-    earlier_progress,
-    open_folder,
+    open_run,
     score_variants,
 )
 from secateurs.evaluation.sweep_rows import (
@@ -156,23 +155,22 @@ def sensitivity(
             networks = LayerVariants(model, choice, options)
         columns = shared_columns(model, provenance, placed, amp, loader, images)
         run = _SensitivityRun(networks, columns, "data" if labels else "dense", joined(steps))
+        variants = {variant.key: variant for variant in networks.variants}
         results, before = None, dict[str, Progress]()
         config = run.configuration(choice, asked, length(loader))
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
             config[IMAGE_SAMPLES] = fingerprint(loader)
-            open_folder(results, config, overwrite=overwrite)
-            rows = run.finished(results.rows())
+            rows, before = open_run(
+                results, config, variants, length(loader), run.finished, overwrite=overwrite
+            )
             if rows:
-                clear_saved(results)
                 return Rows(rows)
-            keys = [variant.key for variant in networks.variants]
-            before = earlier_progress(results, keys, length(loader))
         stack.enter_context(evaluating(model))
         if steps and images is not None:
             networks.repair(images, steps, KeptRepairs(results, config), show=progress)
         counts = score_variants(
-            loader, networks.variants, networks.become, model, device=placed, amp=amp,
+            loader, variants, networks.become, model, device=placed, amp=amp,
             results=results, ranks=Ranks(), before=before, save_every=save_every, show=progress,
             title="Pruning each layer",
             beside_dense=True if labels else "labels",
@@ -232,7 +230,7 @@ class _SensitivityRun:
 
     def rows(self, counts: Mapping[str, Progress]) -> list[SensitivityRow]:
         """A row for each network but the dense one."""
-        dense = counts["dense"]
+        dense = counts[DENSE]
         return [self._row(each, counts[each.key], dense) for each in self.networks.pruned]
 
     def _row(self, each: LayerVariant, found: Progress, dense: Progress) -> SensitivityRow:

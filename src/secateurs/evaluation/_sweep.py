@@ -28,8 +28,7 @@ from secateurs.evaluation.ranks import Ranks
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
     clear_saved,
-    earlier_progress,
-    open_folder,
+    open_run,
     score_variants,
 )
 from secateurs.evaluation.sweep_rows import (
@@ -148,14 +147,17 @@ def sweep(
                 config[IMAGE_SAMPLES] = fingerprint(loader)
         if process_group is not None:
             ranks.check_alike(alike_on_ranks(config, plan, columns, variants))
+        networks = {variant.key: variant for variant in plan.variants}
         results, rows, before = None, list[Row](), dict[str, Progress]()
         folder = ranks.check_output(output, overwrite=overwrite)
         if folder is not None:
             with ranks.together():
                 results = stack.enter_context(Results(folder))
                 if ranks.is_first:
-                    open_folder(results, config, overwrite=overwrite)
-                    rows, before = _begin(results, plan, length(loader))
+                    rows, before = open_run(
+                        results, config, networks, length(loader),
+                        lambda found: finished(found, plan), overwrite=overwrite,
+                    )  # fmt: skip
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
             return Rows(rows)
@@ -163,7 +165,7 @@ def sweep(
         if plan.repair and images is not None:
             variants.repair(images, KeptRepairs(results, config), show=progress)
         counts = score_variants(
-            loader, plan.variants, variants.become, model, device=device, amp=amp,
+            loader, networks, variants.become, model, device=device, amp=amp,
             results=results, ranks=ranks, before=before, save_every=save_every, show=progress,
         )  # fmt: skip
         with ranks.together():
@@ -211,17 +213,6 @@ def _save_outcomes(
     if is_sequential(loader):
         digits = [["".join(counts[v.key].hits) for v in cell.variants] for cell in plan.cells]
         results.save_outcomes(dict(zip(map(outcome_key, rows), digits, strict=True)))
-
-
-def _begin(
-    results: Results[Row], plan: Grid, total: int | None
-) -> tuple[list[Row], dict[str, Progress]]:
-    """The rows on disk, if all are finished; else the progress of all ranks of earlier runs."""
-    rows = finished(results.rows(), plan)
-    if rows:
-        clear_saved(results)
-        return rows, {}
-    return rows, earlier_progress(results, [variant.key for variant in plan.variants], total)
 
 
 def _of_rank_0(

@@ -52,22 +52,11 @@ class Budget:
     rows: Rows[BudgetRow] = field(repr=False, compare=False)
 
     def plot(self, **options: Any) -> Any:
-        """Draw the drop of each network that was tried, see `secateurs.report.plot_rows`.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            FailureError: matplotlib is not installed.
-        """
+        """Draw the drop of each network that was tried: `secateurs.results.Rows.plot` of rows."""
         return self.rows.plot(**options)
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame with a row for each network that was tried.
-
-        Raises:
-            FailureError: pandas is not installed.
-        """
+        """A pandas DataFrame with a row for each network that was tried."""
         return self.rows.to_pandas()
 
     def _repr_html_(self) -> str:
@@ -87,7 +76,7 @@ def outcome_of(
     Args:
         looks: the ratios that were tried.
         best: the one that was chosen; None if none passed.
-        dense: the outcomes of the dense network.
+        dense: the outcomes of the dense network, a digit for each image.
         achieved: the ratio of zeros of the network that was chosen.
         asked: the columns that all rows share.
         level: the probability of a wrong claim in one look.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from secateurs._io.text import counted
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.evaluation.batches import why_no_images
-from secateurs.evaluation.evaluation_loop import EvaluationLoop
+from secateurs.evaluation.evaluation_loop import DENSE, EvaluationLoop
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.metrics import flips
@@ -56,21 +56,9 @@ class Look:
         return images_needed(lost, won, margin, level) if drop + error <= margin else None
 
 
-@dataclass(frozen=True)
-class TriedNetwork:
-    """A network to score: the dense one for the ratio 0."""
-
-    p_prune: float
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether this is the original network."""
-        return self.p_prune == 0
-
-    @property
-    def key(self) -> str:
-        """The name of this network in a progress file."""
-        return "dense" if self.is_dense else repr(self.p_prune)
+def key_of(p_prune: float) -> str:
+    """The name of a network in a progress file."""
+    return repr(p_prune) if p_prune else DENSE
 
 
 @dataclass
@@ -116,29 +104,25 @@ class BudgetSearch:
         return digits
 
     def run(self, dense: str) -> list[Look]:
-        """Bisect; returns the ratios that were tried, in order.
-
-        Args:
-            dense: the outcomes of the dense network.
-        """
+        """Bisect with the outcomes of `score_dense`; returns what was tried, in order."""
         looks: list[Look] = []
         low, high = 0, len(RATIOS)
         while high - low > 1:
             middle = (low + high) // 2
             looks.append(self._look(RATIOS[middle], dense))
             low, high = (middle, high) if looks[-1].passed else (low, middle)
-            self.kept.clear(but=TriedNetwork(RATIOS[low]).key)
+            self.kept.clear(but=key_of(RATIOS[low]))
         return looks
 
-    def prune(self, network: TriedNetwork) -> None:
+    def prune(self, p_prune: float) -> None:
         """Prune the model, which is not repaired; and repair it if asked, the first time."""
-        global_prune(self.model, network.p_prune, **self.options)
+        global_prune(self.model, p_prune, **self.options)
         if self.images is None or not self.repair:
             return
-        values = self.kept.get(network.key)
+        key = key_of(p_prune)
+        values = self.kept.get(key)
         if values is None:
-            steps, p_prune = self.repair, network.p_prune
-            self.kept.repair(self.model, network.key, self.images, steps, p_prune=p_prune)
+            self.kept.repair(self.model, key, self.images, self.repair, p_prune=p_prune)
         else:
             put_repaired_values(self.model, values)
 
@@ -161,22 +145,22 @@ class BudgetSearch:
 
     def _scored(self, p_prune: float, enough: Callable[[str], bool]) -> str:
         """Score a network on the images that are left, until these outcomes are enough."""
-        network = TriedNetwork(p_prune)
+        key = key_of(p_prune)
 
         def outcomes() -> str:
-            return "".join(self.progress.get(network.key, Progress()).hits)
+            return "".join(self.progress.get(key, Progress()).hits)
 
-        ranges = ranges_left(self.loader, self.progress, [network.key])
+        ranges = ranges_left(self.loader, self.progress, [key])
         if not ranges or enough(outcomes()):
             return outcomes()  # of an earlier run
         restore(self.model)
-        if not network.is_dense:
-            self.prune(network)
+        if p_prune:
+            self.prune(p_prune)
         EvaluationLoop(
             loader=self.loader,
             ranges=ranges,
-            variants=[network],
-            become=lambda _: p_prune,
+            variants={key: p_prune},
+            become=lambda ratio: ratio,  # the model is this network already
             forward=self.forward,
             save=self.save,
             advance=self.advance,

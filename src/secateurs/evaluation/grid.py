@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
 from secateurs.criteria import Criterion, Score
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.evaluation.evaluation_loop import DENSE
 from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
@@ -66,7 +67,7 @@ class Variant:
     def key(self) -> str:
         """The name of this network in a progress file; all dense variants are one network."""
         if self.is_dense:
-            return "dense"
+            return DENSE
         s = self.setting
         parts = (s.prune_type, s.granularity, s.scope_name, s.score_name)
         repaired = ["repair " + ";".join(s.repair)] if s.repair else []

@@ -43,11 +43,7 @@ class KeptRepairs:
             return None
 
     def of(self, key: str) -> Mapping[str, Tensor]:
-        """The values of a network that was repaired.
-
-        Raises:
-            FailureError: its file was removed or damaged meanwhile.
-        """
+        """The values of a network that was repaired; an error if its file is gone or damaged."""
         found = self.get(key)
         if found is None:
             raise FailureError(
@@ -65,20 +61,11 @@ class KeptRepairs:
         p_prune: float,
         seed: int = 0,
     ) -> None:
-        """Repair a pruned network, and keep the repaired values.
-
-        Args:
-            model: the network, changed in place.
-            key: the network's key.
-            images: the calibration images.
-            steps: as for `secateurs.repair`.
-            p_prune: the ratio by which it is pruned, for an error.
-            seed: as for `secateurs.repair`.
+        """Repair a pruned network in place as `secateurs.repair`, and keep the repaired values.
 
         Raises:
-            InvalidArgumentError: the model or the images cannot be repaired; see
-                `secateurs.repair`.
-            FailureError: a value becomes NaN or infinite, or the disk is full.
+            InvalidArgumentError: as `secateurs.repair`; the message ends with ``p_prune``.
+            FailureError: likewise, or the disk is full.
         """
         try:
             repair(model, images, steps, seed=seed)
@@ -88,11 +75,7 @@ class KeptRepairs:
         self.put(key, repaired_values(model))
 
     def put(self, key: str, values: Mapping[str, Tensor]) -> None:
-        """Keep the repaired values of a network.
-
-        Raises:
-            FailureError: the disk is full.
-        """
+        """Keep the repaired values of a network; an error if the disk is full."""
         if self._folder is None:
             self._in_memory[key] = values
         else:
@@ -100,7 +83,6 @@ class KeptRepairs:
             replace_files({self._path(key): save(tensors)})
 
     def _path(self, key: str) -> Path:
-        """The file of a network."""
         digest = hashlib.sha256(f"{self._config} {key}".encode()).hexdigest()[:16]
         return (self._folder or Path()) / _NAME.format(digest)
 

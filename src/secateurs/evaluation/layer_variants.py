@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from secateurs._progress import progress_bar
+from secateurs.evaluation.evaluation_loop import DENSE
 from secateurs.evaluation.grid import Grid, Variant
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.pruned_model import Size, Variants
@@ -36,7 +37,7 @@ class LayerVariant:
     @property
     def key(self) -> str:
         """The name of this network in a progress file."""
-        return "dense" if self.is_dense else f"{self.variant.key} {self.layer}"
+        return DENSE if self.is_dense else f"{self.variant.key} {self.layer}"
 
 
 class LayerVariants:
@@ -102,19 +103,11 @@ class LayerVariants:
     ) -> None:
         """Repair the layer that each network prunes, all in one pass of the images.
 
-        From now on `become` puts the values that are kept into the model, which must be dense.
-
-        Args:
-            images: the calibration images, (images, ...).
-            steps: of the repair, checked.
-            kept: where the values are kept until all rows are finished; networks whose values are
-                there already are not repaired again.
-            show: False shows no progress.
+        Networks whose values are kept already are left out. From now on `become` puts these values
+        into the model, which must be dense now. ``show`` is False for no progress.
 
         Raises:
-            InvalidArgumentError: the model or the images cannot be repaired; see
-                `secateurs.repair`.
-            FailureError: a value becomes NaN or infinite, or the disk is full.
+            SecateursError: as `secateurs.repair.single_layers.repair_single_layers`.
         """
         self._repairs = kept
         wanted = [each for each in self.pruned if kept.get(each.key) is None]

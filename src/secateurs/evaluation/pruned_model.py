@@ -81,17 +81,10 @@ class Variants:
     def repair(self, images: Tensor, kept: KeptRepairs, *, show: bool | None) -> None:
         """Repair all variants that the grid repairs, but those whose values are kept already.
 
-        From now on `become` puts these values into the model.
-
-        Args:
-            images: the calibration images, (images, ...).
-            kept: where the values are kept until all rows are finished.
-            show: False shows no progress.
+        From now on `become` puts these values into the model. ``show`` is False for no progress.
 
         Raises:
-            InvalidArgumentError: the model or the images cannot be repaired; see
-                `secateurs.repair`.
-            FailureError: a value becomes NaN or infinite, or the disk is full.
+            SecateursError: as `KeptRepairs.repair`.
         """
         self._repairs = kept
         wanted = [variant for variant in self._choices if variant.setting.repair]

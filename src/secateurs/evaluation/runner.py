@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from secateurs.errors import (
     SecateursWarning,
 )
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
-from secateurs.evaluation.evaluation_loop import BesideDense, EvaluationLoop, Named
+from secateurs.evaluation.evaluation_loop import BesideDense, EvaluationLoop
 from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.partial_results import (
@@ -33,15 +33,37 @@ from secateurs.evaluation.partial_results import (
 )
 from secateurs.evaluation.ranks import Ranks
 from secateurs.results import Results
+from secateurs.results.record import Record
+
+R = TypeVar("R", bound=Record)
 
 IMAGE_SAMPLES = "image_samples"
 """The name of the loader's `fingerprint` in a configuration."""
 
 
-def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Lock a folder for a run of this configuration, whose images are compared where known.
+def open_run(
+    results: Results[R],
+    config: Mapping[str, Any],
+    keys: Iterable[str],
+    total: int | None,
+    finished: Callable[[list[R]], list[R]],
+    *,
+    overwrite: bool,
+) -> tuple[list[R], dict[str, Progress]]:
+    """Lock a folder for a run, and read what earlier runs of the same configuration left in it.
 
-    A warning says if they are not known.
+    A warning says if it is not known whether their images were the same.
+
+    Args:
+        results: the folder.
+        config: the configuration, with the checksums of the images where they are known.
+        keys: the variants.
+        total: how many images there are, None if not known.
+        finished: picks the rows of the run from those on disk; none unless all are there.
+        overwrite: delete what the folder holds.
+
+    Returns:
+        The rows, if all are there; otherwise the progress of all ranks, merged into one file.
 
     Raises:
         InvalidArgumentError: the folder holds another run, or one of other images.
@@ -58,6 +80,18 @@ def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: 
             " measures again",
         )
         warnings.warn(warning, stacklevel=3)
+    rows = finished(results.rows())
+    if rows:
+        clear_saved(results)
+        return rows, {}
+    saved = results.load_progress_of_ranks()
+    try:
+        before = read_progress(saved, keys, total)
+    except BrokenJSONError as error:  # another version or tool wrote it
+        results.distrust_progress(error)
+        before = {}
+    results.merge_progress(as_json(before))
+    return rows, before
 
 
 def clear_saved(results: Results[Any]) -> None:
@@ -66,29 +100,9 @@ def clear_saved(results: Results[Any]) -> None:
     KeptRepairs(results, {}).clear()
 
 
-def earlier_progress(
-    results: Results[Any], keys: list[str], total: int | None
-) -> dict[str, Progress]:
-    """What the ranks of earlier runs have saved, merged into one file.
-
-    Args:
-        results: the folder.
-        keys: the variants.
-        total: how many images there are, None if not known.
-    """
-    saved = results.load_progress_of_ranks()
-    try:
-        before = read_progress(saved, keys, total)
-    except BrokenJSONError as error:  # another version or tool wrote it
-        results.distrust_progress(error)
-        before = {}
-    results.merge_progress(as_json(before))
-    return before
-
-
 def score_variants(
     loader: Iterable[Any],
-    variants: Sequence[Named],
+    variants: Mapping[str, Any],
     become: Callable[[Any], float],
     model: nn.Module,
     *,
@@ -107,7 +121,7 @@ def score_variants(
 
     Args:
         loader: batches of (images, labels).
-        variants: the networks to score.
+        variants: as for `EvaluationLoop`.
         become: as for `EvaluationLoop`.
         model: the model.
         device: of the model.
@@ -131,7 +145,7 @@ def score_variants(
     in_order = is_sequential(loader)
     if not in_order:
         before = {}  # no index says which images were scored
-    ranges = ranges_left(loader, before, [variant.key for variant in variants])
+    ranges = ranges_left(loader, before, variants)
     rank = ""
     if ranks.size > 1:  # then the loader reads in order
         rank = f"rank {ranks.rank}"
@@ -177,7 +191,7 @@ def score_variants(
                 error.parts += (f" ({rank})",)
             raise
         gathered = ranks.gather(as_json(mine))  # inside, so that the bar stays while this waits
-    nothing = {variant.key: Progress() for variant in variants}
+    nothing = {key: Progress() for key in variants}
     progress = summed([nothing, before, *map(from_json, gathered)])
     with ranks.together():
         counts = {each.tally.count for each in progress.values()}

@@ -4,6 +4,7 @@ import logging
 import pickle
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,6 @@ _FOLDER = (
     "it needs config.json, preprocessor_config.json and weights, as save_pretrained writes them"
 )
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-
-
-class ProcessorTransform:
-    """An image processor of transformers as a function from one image to one tensor."""
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def __call__(self, image: "Image.Image") -> Tensor:
-        """Return the pixel values, C x H x W."""
-        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
 def load(
@@ -212,8 +202,12 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
         return build(base, overrides, source)
     height, _ = base.pop("img_size")
     return Preprocess(
-        img_size=height, source=source, transform=ProcessorTransform(processor), **base
+        img_size=height, source=source, transform=partial(_pixel_values, processor), **base
     )
+
+
+def _pixel_values(processor: Any, image: "Image.Image") -> Tensor:
+    return processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
 def _values(processor: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Item:
     """One image and its class.
 
     Attributes:
-        source: a file, or a pair (data set, index) whose entry is a PIL image and a label.
+        source: a file, or a pair (data set, index) whose entry begins with a PIL image.
         label: index of the model's logit.
     """
 

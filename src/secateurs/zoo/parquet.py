@@ -22,16 +22,16 @@ _SPLIT = re.compile(r"([A-Za-z]+)[-_.]?.*\.parquet")
 
 
 class EncodedImages:
-    """Bytes of image files with labels, indexed like a torchvision data set."""
+    """Bytes of image files, as the data set of an `Item`."""
 
-    def __init__(self, contents: Any, labels: list[int]) -> None:
-        self.contents, self.labels = contents, labels
+    def __init__(self, contents: Any) -> None:
+        self.contents = contents
 
-    def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
+    def __getitem__(self, index: int) -> "tuple[Image.Image]":
         content = self.contents[index].as_py()
         if content is None:
             raise FailureError("the file holds no bytes for it")
-        return open_image(io.BytesIO(content)), self.labels[index]
+        return (open_image(io.BytesIO(content)),)
 
 
 def has_parquet(folder: Path) -> bool:
@@ -68,7 +68,7 @@ def read_parquet(
     if not labels:
         raise InvalidArgumentError(f"no images in {folder}: its parquet files have no rows")
     classes, indices = numbered_classes(labels, model, str(folder))
-    images = EncodedImages(contents, labels)
+    images = EncodedImages(contents)
     items = [Item((images, index), indices[label]) for index, label in enumerate(labels)]
     return Listing(items, name or "all", classes)
 
