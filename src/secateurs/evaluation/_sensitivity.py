@@ -136,10 +136,15 @@ def sensitivity(
          ('2.weight', 0.9, True)]
     """
     asked = _positive(ratios)
+    if check_ratio("p_bern", p_bern) == 0:
+        raise InvalidArgumentError(
+            Argument("p_bern"), " is 0, so that no network would be pruned: write ",
+            Argument("p_bern", 1.0),
+        )  # fmt: skip
     choice = LayerChoice(layers, include, exclude)
     options: dict[str, Any] = {
         "p_prune": asked,
-        "p_bern": check_ratio("p_bern", p_bern),
+        "p_bern": p_bern,
         "granularity": granularity,
         "score": score,
         "seed": seed,
