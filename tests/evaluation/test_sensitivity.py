@@ -152,7 +152,7 @@ def test_ratios_come_as_any_number_or_sequence(ratios: Any) -> None:
 
 
 def test_nothing_is_measured_where_no_candidate_is_pruned() -> None:
-    with pytest.raises(InvalidArgumentError, match="^p_bern is 0, .* write p_bern=1.0"):
+    with pytest.raises(InvalidArgumentError, match=r"^p_bern is 0, .* write p_bern=1\.0"):
         sensitivity(network(), loader(), p_bern=0.0, **QUICK)
 
 

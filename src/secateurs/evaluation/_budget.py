@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any, Unpack
 
@@ -42,7 +42,6 @@ from secateurs.pruning import restore, set_aside
 from secateurs.repair.repair_options import STEPS
 from secateurs.results import BudgetRow, Results
 from secateurs.selection._select import select
-from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 
@@ -125,7 +124,11 @@ def budget(
     steps = (repair,) if isinstance(repair, str) else tuple(repair)
     _check(given, max_drop, confidence, steps)
     images = used_calibration(calibration, steps, [given.criterion])
-    _refuse_shuffling(loader)
+    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
+        raise InvalidArgumentError(
+            "the loader shuffles, and every network must be scored on the images in one order, so "
+            "that outcomes are compared image by image: write DataLoader(..., shuffle=False)"
+        )
     margin, level = max_drop / 100, (1 - confidence) / MOST_LOOKS
     _refuse_few(length(loader), margin, level)
     with ExitStack() as outer:  # the folder is locked until its rows are written
@@ -139,7 +142,10 @@ def budget(
                 "seed": given.seed, "repair": ";".join(steps),
                 "max_drop": max_drop, "confidence": confidence,
             }  # fmt: skip
-            config = _configuration(model, asked, given, options, length(loader))
+            config = asked | {"command": "budget", "images": length(loader)}
+            del config["versions"]
+            if not is_named(given.criterion, asked):
+                config["candidates"] = tensors_sha256(select(model, 0.5, **options).chosen)
             if output is not None:
                 results = outer.enter_context(Results(output, BudgetRow))
                 config[IMAGE_SAMPLES] = fingerprint(loader)
@@ -185,7 +191,7 @@ def _check(
     confidence: float,
     repair: Sequence[str],
 ) -> None:
-    if NOfM.read(options.scope) is not None:
+    if options.neighbours is not None:
         raise InvalidArgumentError(
             Argument("scope", options.scope), " has one ratio, and a budget looks for one: write ",
             Argument("scope", "global"),
@@ -203,31 +209,6 @@ def _check(
         )  # fmt: skip
     for step in repair:
         check_choice("repair", step, STEPS)
-
-
-def _refuse_shuffling(loader: object) -> None:
-    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
-        raise InvalidArgumentError(
-            "the loader shuffles, and every network must be scored on the images in one order, so "
-            "that outcomes are compared image by image: write DataLoader(..., shuffle=False)"
-        )
-
-
-def _configuration(
-    model: nn.Module,
-    asked: Mapping[str, Any],
-    options: SelectionOptions,
-    keywords: SelectionKeywords,
-    images: int | None,
-) -> dict[str, Any]:
-    """What must be the same for a run to continue."""
-    config = {name: value for name, value in asked.items() if name != "versions"} | {
-        "command": "budget",
-        "images": images,
-    }
-    if not is_named(options.criterion, asked):
-        config["candidates"] = tensors_sha256(select(model, 0.5, **keywords).chosen)
-    return config
 
 
 def _refuse_few(count: int | None, margin: float, level: float) -> None:

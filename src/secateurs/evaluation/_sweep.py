@@ -172,7 +172,11 @@ def sweep(
             if ranks.is_first:
                 rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
                 if results is not None:
-                    _save_outcomes(results, loader, plan, rows, counts)
+                    if is_sequential(loader):  # otherwise their order is not that of the data
+                        hits = [
+                            ["".join(counts[v.key].hits) for v in c.variants] for c in plan.cells
+                        ]
+                        results.save_outcomes(dict(zip(map(outcome_key, rows), hits, strict=True)))
                     results.add_all(rows)
                     pairs = zip(rows, map(variants.layers, plan.cells), strict=True)
                     layers = [layer for pair in pairs for layer in layer_rows(*pair)]
@@ -200,19 +204,6 @@ def _check_can_be_split(model: nn.Module, loader: Iterable[Any], plan: Grid) -> 
             "nothing out, which can be split: write DataLoader(data, batch_size=...), without a "
             "sampler, shuffle or drop_last"
         )
-
-
-def _save_outcomes(
-    results: Results[Row],
-    loader: Iterable[Any],
-    plan: Grid,
-    rows: list[Row],
-    counts: dict[str, Progress],
-) -> None:
-    """Save which images were right, if their order is that of the data."""
-    if is_sequential(loader):
-        digits = [["".join(counts[v.key].hits) for v in cell.variants] for cell in plan.cells]
-        results.save_outcomes(dict(zip(map(outcome_key, rows), digits, strict=True)))
 
 
 def _of_rank_0(

@@ -89,19 +89,17 @@ class EvaluationLoop:
         start = images.start
         for stop, (batch, labels) in read(self.loader, start, images.stop):
             on_device = self.forward.to_device(batch)
-            dense = self._dense(on_device) if self.beside_dense and len(labels) else None
-            if dense is not None and self.beside_dense == "labels":
-                labels = classes_of(dense).cpu()
+            dense = None
+            if self.beside_dense and len(labels):
+                self.become(self.variants[DENSE])
+                dense = self.forward(on_device)
+                labels = classes_of(dense).cpu() if self.beside_dense == "labels" else labels
             for key in missing:
                 self._score(key, (start, stop), on_device, labels, dense)
                 self._save_in_time()
             if self.enough():
                 return
             start = stop
-
-    def _dense(self, images: Tensor) -> Tensor:
-        self.become(self.variants[DENSE])
-        return self.forward(images)
 
     def _score(
         self,

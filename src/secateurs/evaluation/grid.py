@@ -174,10 +174,9 @@ class Grid:
 
     def ratios_of(self, setting: SelectionOptions) -> list[float]:
         """The ratios at which a setting is measured: with the scope N:M, its own."""
-        own = NOfM.read(setting.scope)
-        if own is None:
+        if setting.neighbours is None:
             return self.p_prunes
-        return [*(p for p in self.p_prunes if p == 0), own.ratio]
+        return [*(p for p in self.p_prunes if p == 0), setting.neighbours.ratio]
 
     @property
     def p_berns(self) -> list[float]:

@@ -17,7 +17,7 @@ _START = b"PK\x03\x04"
 _IN_DIRECTORY = b"PK\x01\x02"
 _DESCRIPTOR = b"PK\x07\x08"
 _BLOCK = 1 << 20  # bytes
-_ENCRYPTED, _HAS_DESCRIPTOR = 1, 8
+_ENCRYPTED, _HAS_DESCRIPTOR, _UTF8 = 1, 8, 0x800
 _FOLDER = 0x10
 
 
@@ -131,7 +131,8 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo, position: int) -> tuple[Archi
         raise zipfile.BadZipFile(f"{name} has two sizes")
     file.seek(info.header_offset)
     mark, flags, method, crc, size, length, extra = struct.unpack("<4s2xHH4xI4xIHH", file.read(30))
-    if mark != _START or file.read(length) != _encoded(info):
+    encoded = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    if mark != _START or file.read(length) != encoded:
         raise zipfile.BadZipFile(f"{name} has another name in the directory than before it")
     start = info.header_offset + 30 + length + extra
     checksum_at = info.header_offset + 14
@@ -159,10 +160,6 @@ def _refuse_code(path: Path, listed: list[zipfile.ZipInfo]) -> None:
             f"{path} is a TorchScript archive, which contains code, and was not loaded; save "
             "model.state_dict() as safetensors, then give that"
         )
-
-
-def _encoded(info: zipfile.ZipInfo) -> bytes:
-    return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
 
 
 def _check_ranges(records: list[ArchiveRecord], end: int) -> None:

@@ -70,7 +70,9 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
     found = {path.name: _list_images(path) for path in subfolders}
     names = [each for each, inside in found.items() if inside.images]
     if not names:
-        raise InvalidArgumentError(f"no images in {root}: {_hint(root)}")
+        loose = any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir())
+        hint = "put the images into one folder a class; " if loose else ""
+        raise InvalidArgumentError(f"no images in {root}: {hint}{UNDERSTOOD}")
     _refuse_two_classes(found)
     indices = class_indices(names, model, folders=list(found))
     _warn_of_files_left_out(root, found)
@@ -210,8 +212,3 @@ def _warn_of_files_left_out(root: Path, found: Mapping[str, ClassFolder]) -> Non
 
 def _counted(suffixes: Counter[str]) -> str:
     return ", ".join(f"{number} {printable(suffix)}" for suffix, number in suffixes.most_common(3))
-
-
-def _hint(root: Path) -> str:
-    loose = any(path.suffix.lower() in IMAGE_SUFFIXES for path in root.iterdir())
-    return f"put the images into one folder a class; {UNDERSTOOD}" if loose else UNDERSTOOD
