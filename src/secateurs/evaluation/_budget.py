@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Real
 from typing import Any, Unpack
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from secateurs._io.text import counted
 from secateurs._progress import progress_bar
-from secateurs._validation import check_choice, check_ratio
+from secateurs._validation import check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.budget_outcome import Budget, outcome_of
@@ -25,6 +26,7 @@ from secateurs.evaluation.budget_search import (
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
+from secateurs.evaluation.grid import repair_steps
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.measured_model import (
     evaluating,
@@ -39,7 +41,6 @@ from secateurs.evaluation.sweep_rows import Provenance, columns_of, is_named, sh
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import restore, set_aside
-from secateurs.repair.repair_options import STEPS
 from secateurs.results import BudgetRow, Results
 from secateurs.selection._select import select
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
@@ -121,8 +122,8 @@ def budget(
         (0.8333333333333334, True)
     """
     given = SelectionOptions.read(budget, options)
-    steps = (repair,) if isinstance(repair, str) else tuple(repair)
-    _check(given, max_drop, confidence, steps)
+    steps = repair_steps(repair)
+    _check(given, max_drop, confidence)
     images = used_calibration(calibration, steps, [given.criterion])
     if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
         raise InvalidArgumentError(
@@ -185,12 +186,7 @@ def budget(
     return found
 
 
-def _check(
-    options: SelectionOptions,
-    max_drop: float,
-    confidence: float,
-    repair: Sequence[str],
-) -> None:
+def _check(options: SelectionOptions, max_drop: float, confidence: float) -> None:
     if options.neighbours is not None:
         raise InvalidArgumentError(
             Argument("scope", options.scope), " has one ratio, and a budget looks for one: write ",
@@ -202,13 +198,11 @@ def _check(
             f" must be strictly between 0 and 1, got {confidence:g}; write ",
             Argument("confidence", 0.95),
         )
-    if not 0 < max_drop < 100:
+    if not isinstance(max_drop, Real) or not 0 < max_drop < 100:
         raise InvalidArgumentError(
-            Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop:g}; write ",
+            Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop!r}; write ",
             Argument("max_drop", 1.0),
         )  # fmt: skip
-    for step in repair:
-        check_choice("repair", step, STEPS)
 
 
 def _refuse_few(count: int | None, margin: float, level: float) -> None:

@@ -153,7 +153,12 @@ class Grid:
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
             # An iterator is read once.
             object.__setattr__(self, name, tuple(several(name, getattr(self, name))))
-        object.__setattr__(self, "repair", self._checked_repair())
+        object.__setattr__(self, "repair", repair_steps(self.repair))
+        if self.repair and "gradient" in self.prune_type:
+            raise InvalidArgumentError(
+                "gradient pruning leaves the outputs as they are, so there is nothing to repair: "
+                "leave out ", Argument("repair"), ", or write ", Argument("prune_type", "global"),
+            )  # fmt: skip
         settings = list(dict.fromkeys(self._settings()))
         _refuse_namesakes(settings)
         self._refuse_unused_ratios()
@@ -218,17 +223,6 @@ class Grid:
             for steps in dict.fromkeys(((), tuple(self.repair))):
                 yield Setting(**dict(zip(names, values, strict=True)), **shared, repair=steps)
 
-    def _checked_repair(self) -> tuple[str, ...]:
-        steps = (self.repair,) if isinstance(self.repair, str) else tuple(self.repair)
-        for step in steps:
-            check_choice("repair", step, STEPS)
-        if steps and "gradient" in self.prune_type:
-            raise InvalidArgumentError(
-                "gradient pruning leaves the outputs as they are, so there is nothing to repair: "
-                "leave out ", Argument("repair"), ", or write ", Argument("prune_type", "global"),
-            )  # fmt: skip
-        return steps
-
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
         random = p_prune > 0 and (0 < p_bern < 1 or (setting.criterion.is_random and p_bern > 0))
         seeds = range(self.seed, self.seed + (self.draws if random else 1))
@@ -244,6 +238,14 @@ def several(name: str, value: Any) -> list[Any]:
     if not values:
         raise InvalidArgumentError(f"{name} is empty; give at least one value")
     return values
+
+
+def repair_steps(repair: str | Sequence[str]) -> tuple[str, ...]:
+    """The steps of a repair, checked; one may be given alone."""
+    steps = (repair,) if isinstance(repair, str) else tuple(repair)
+    for step in steps:
+        check_choice("repair", step, STEPS)
+    return steps
 
 
 def _refuse_namesakes(settings: Sequence[Setting]) -> None:
