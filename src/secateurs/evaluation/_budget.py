@@ -194,10 +194,9 @@ def _check(options: SelectionOptions, max_drop: float, confidence: float) -> Non
         )  # fmt: skip
     if not 0 < check_ratio("confidence", confidence) < 1:
         raise InvalidArgumentError(
-            Argument("confidence"),
-            f" must be strictly between 0 and 1, got {confidence:g}; write ",
-            Argument("confidence", 0.95),
-        )
+            Argument("confidence"), " must be strictly between 0 and 1, "
+            f"got {confidence:g}; write ", Argument("confidence", 0.95),
+        )  # fmt: skip
     if not isinstance(max_drop, Real) or not 0 < max_drop < 100:
         raise InvalidArgumentError(
             Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop!r}; write ",
@@ -215,7 +214,5 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
         f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} "
         f"point{'s' * (100 * margin != 1)}, even if none flips: that needs "
         f"{counted(least, 'image')}; or write ",
-        Argument("max_drop", math.ceil(10 * shown) / 10),
-        ", or a lower ",
-        Argument("confidence"),
-    )
+        Argument("max_drop", math.ceil(10 * shown) / 10), ", or a lower ", Argument("confidence"),
+    )  # fmt: skip

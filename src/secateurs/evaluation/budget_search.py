@@ -131,8 +131,8 @@ class BudgetSearch:
 
         def can_pass(digits: str) -> bool:
             lost, won = flips(dense, digits)
-            hopes = dense.count("0", len(digits))
-            return claims(lost, won + hopes, len(dense), self.margin, self.level)
+            most = won + dense.count("0", len(digits))  # if all that are left are right
+            return claims(lost, most, len(dense), self.margin, self.level)
 
         digits = self._scored(p_prune, lambda digits: not can_pass(digits))
         passed = can_pass(digits)

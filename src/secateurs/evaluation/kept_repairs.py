@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, SecateursError
 from secateurs.repair.pipeline import repair
 from secateurs.repair.repaired_values import repaired_values
 from secateurs.results import Results
@@ -70,8 +70,8 @@ class KeptRepairs:
         try:
             repair(model, images, steps, seed=seed)
         except SecateursError as error:
-            kind = InvalidArgumentError if isinstance(error, ValueError) else FailureError
-            raise kind(error, " (with ", Argument("p_prune", p_prune), ")") from error
+            error.parts += (" (with ", Argument("p_prune", p_prune), ")")
+            raise
         self.put(key, repaired_values(model))
 
     def put(self, key: str, values: Mapping[str, Tensor]) -> None:

@@ -26,9 +26,8 @@ def moved_to(model: nn.Module, device: str | torch.device | None) -> torch.devic
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidArgumentError(
             f"no device {str(device)!r} here ({one_line(error)}): write ",
-            Argument("device", "cpu"),
-            " or another one",
-        ) from error
+            Argument("device", "cpu"), " or another one",
+        ) from error  # fmt: skip
     model.to(found)
     return found
 

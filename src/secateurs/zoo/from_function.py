@@ -87,9 +87,8 @@ def load_from(
     if num_classes not in (None, count):
         raise InvalidArgumentError(
             f"{spec} has {count} classes, not {num_classes}: leave ",
-            Argument("num_classes"),
-            " out",
-        )
+            Argument("num_classes"), " out",
+        )  # fmt: skip
     return LoadedModel(
         model=model.eval(),
         name=spec,
@@ -177,11 +176,10 @@ def _check_weights(spec: str, weights: str | None, parameters: Mapping[str, Any]
         )
     if "pretrained" not in parameters:
         raise InvalidArgumentError(
-            Argument("weights", "random"),
-            f" is unknown to {spec}, whose weights are what it returns: leave ",
-            Argument("weights"),
+            Argument("weights", "random"), f" is unknown to {spec}, whose weights are what it "
+            "returns: leave ", Argument("weights"),
             " out, or give the function a parameter pretrained",
-        )
+        )  # fmt: skip
 
 
 def _call(spec: str, function: Callable[..., Any], options: dict[str, Any]) -> nn.Module:

@@ -165,10 +165,8 @@ def _download(name: str, options: dict[str, Any]) -> nn.Module:
     if not timm.models.is_model_pretrained(name):
         raise InvalidArgumentError(
             f"timm publishes no weights for {name}: give ",
-            Argument("weights", "FILE"),
-            " or ",
-            Argument("weights", "random"),
-        )
+            Argument("weights", "FILE"), " or ", Argument("weights", "random"),
+        )  # fmt: skip
     remedy = ("without a network give a file that you have: ", Argument("weights", "FILE"))
     with downloading(f"the weights of timm:{name}", *remedy):
         return _create(name, None, pretrained=True, **options)

@@ -103,11 +103,9 @@ class Overrides:
             size = check_count("img_size", self.img_size)
             if size > LARGEST_SIDE:
                 raise InvalidArgumentError(
-                    Argument("img_size"),
-                    f" may be at most {LARGEST_SIDE:,} pixels, got {size:,}; networks usually "
-                    "take 224: write ",
-                    Argument("img_size", 224),
-                )
+                    Argument("img_size"), f" may be at most {LARGEST_SIDE:,} pixels, got {size:,}; "
+                    "networks usually take 224: write ", Argument("img_size", 224),
+                )  # fmt: skip
             object.__setattr__(self, "img_size", size)
         crop = self.crop_pct
         if crop is not None and not (_is_number(crop) and 0 < crop <= 1):
