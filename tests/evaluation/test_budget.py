@@ -173,6 +173,7 @@ def test_a_model_that_was_trained_since_it_was_pruned_keeps_its_training() -> No
     ("options", "said"),
     [
         ({"max_drop": 0}, "max_drop"),
+        ({"max_drop": "1"}, "^max_drop must lie between 0 and 100 points, got '1'"),
         ({"confidence": 1.0}, "^confidence must be .* got 1; write confidence=0.95"),
         ({"repair": ["batchnorm"]}, "calibration"),
         ({"granuarity": "filter"}, "granularity"),

@@ -144,6 +144,18 @@ def test_calibration_images_that_nothing_uses_are_refused(measure: Any) -> None:
         measure(network(), loader(), calibration=Images().pixels)
 
 
+@pytest.mark.parametrize("ratios", [0.5, torch.tensor(0.5), torch.tensor([0.5, 0.0])])
+def test_ratios_come_as_any_number_or_sequence(ratios: Any) -> None:
+    options: dict[str, Any] = {"include": "head", "progress": False}
+    rows = sensitivity(network(), loader(), ratios=ratios, **options)
+    assert [row.p_prune for row in rows] == [0.5]
+
+
+def test_nothing_is_measured_where_no_candidate_is_pruned() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^p_bern is 0, .* write p_bern=1\.0"):
+        sensitivity(network(), loader(), p_bern=0.0, **QUICK)
+
+
 @pytest.mark.parametrize("ratios", [[], [0.0], [1.5]])
 def test_ratios_that_say_nothing_are_refused(ratios: list[float]) -> None:
     with pytest.raises(InvalidArgumentError, match="ratios"):

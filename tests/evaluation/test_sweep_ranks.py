@@ -374,3 +374,16 @@ def test_rank_0_shows_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     sweep(network(), iter([*loader()]), p_prune=0.5)
     assert shown[-1] == ("Sweeping", None, None)
+
+
+def test_an_error_on_a_rank_is_worded_for_the_command_line() -> None:
+    def fail(images: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    models: list[Any] = [network(), network()]
+    for model in models:
+        model.forward = fail
+    given: dict[str, Any] = {"p_prune": 0.5, "progress": False}
+    found = on_ranks(2, lambda g: sweep(models[g.rank()], loader(), process_group=g, **given))
+    assert re.search(r"another device \(rank \d\)$", str(found[0]))
+    assert "a smaller --img_size, " in found[0].worded(lambda argument: f"--{argument.name}")

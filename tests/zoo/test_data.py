@@ -8,7 +8,7 @@ from zoo_samples import files_of, imagenet, labels_of, model, preprocess
 
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo import load_data
-from secateurs.zoo.subset import halves, subset
+from secateurs.zoo.images import halves, subset
 
 # --- limit and order --------------------------------------------------------------------
 

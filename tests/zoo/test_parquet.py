@@ -74,6 +74,16 @@ def test_tables_that_are_refused(
         load_data(tmp_path, model=model)
 
 
+def test_files_may_store_images_in_different_ways(tmp_path: Path, model: LoadedModel) -> None:
+    write(tmp_path / "test-0.parquet", structs(1), [1])
+    for number, kind in ((2, pa.binary()), (3, pa.large_binary())):
+        table = pa.table({"image": pa.array([png(number)], kind), "label": [number]})
+        parquet.write_table(table, tmp_path / f"test-{number}.parquet")
+    data = load_data(tmp_path, model=model).dataset
+    assert [label for _, label in data] == [1, 2, 3]
+    assert all((image == (label / 255 - 0.5) / 0.5).all() for image, label in data)
+
+
 def test_damaged_parquet_files(tmp_path: Path, model: LoadedModel) -> None:
     write(tmp_path / "test.parquet", [{"bytes": b"no image"}, {"bytes": png(1)}], [0, 1])
     data = load_data(tmp_path, model=model)

@@ -11,8 +11,8 @@ from secateurs.cli.option_types import NetworkAndData
 from secateurs.errors import InvalidArgumentError
 from secateurs.repair.repaired_values import calibration_tensor
 from secateurs.zoo import ImageDataset, LoadedData, LoadedModel, load_unlabelled
+from secateurs.zoo.images import halves
 from secateurs.zoo.same_images import refuse_same_images
-from secateurs.zoo.subset import halves
 
 
 def load_calibration(

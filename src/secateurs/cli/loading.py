@@ -33,7 +33,7 @@ from secateurs.zoo import (
     load_model,
     load_unlabelled,
 )
-from secateurs.zoo.subset import subset
+from secateurs.zoo.images import subset
 
 _DEVICES = ("auto", "cpu", "cuda", "mps", "xpu", "meta")
 

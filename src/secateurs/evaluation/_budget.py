@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from numbers import Real
 from typing import Any, Unpack
 
 import torch
@@ -12,33 +13,36 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from secateurs._io.text import counted
 from secateurs._progress import progress_bar
-from secateurs._validation import check_choice, check_ratio
+from secateurs._validation import check_ratio
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
-from secateurs.evaluation.budget_outcome import Budget, budget_rows, outcome_of
+from secateurs.evaluation.budget_outcome import Budget, outcome_of
 from secateurs.evaluation.budget_search import (
     MOST_LOOKS,
-    NETWORKS,
-    BudgetNetworks,
+    RATIOS,
     BudgetSearch,
+    key_of,
 )
-from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.forward import Forward
+from secateurs.evaluation.grid import repair_steps
 from secateurs.evaluation.kept_repairs import KeptRepairs
-from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.measured_model import (
+    evaluating,
+    inputs_for,
+    moved_to,
+    used_calibration,
+)
 from secateurs.evaluation.paired_drop import least_images
 from secateurs.evaluation.partial_results import Progress, as_json
-from secateurs.evaluation.runner import IMAGE_SAMPLES, earlier_progress, open_folder
-from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
+from secateurs.evaluation.runner import IMAGE_SAMPLES, open_run
+from secateurs.evaluation.sweep_rows import Provenance, columns_of, is_named, shared_columns
 from secateurs.masks._sparsity import sparsity
 from secateurs.provenance import tensors_sha256
 from secateurs.pruning import restore, set_aside
-from secateurs.repair.repair_options import STEPS
 from secateurs.results import BudgetRow, Results
 from secateurs.selection._select import select
-from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 
@@ -118,10 +122,14 @@ def budget(
         (0.8333333333333334, True)
     """
     given = SelectionOptions.read(budget, options)
-    steps = (repair,) if isinstance(repair, str) else tuple(repair)
-    _check(given, max_drop, confidence, steps)
+    steps = repair_steps(repair)
+    _check(given, max_drop, confidence)
     images = used_calibration(calibration, steps, [given.criterion])
-    _refuse_shuffling(loader)
+    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
+        raise InvalidArgumentError(
+            "the loader shuffles, and every network must be scored on the images in one order, so "
+            "that outcomes are compared image by image: write DataLoader(..., shuffle=False)"
+        )
     margin, level = max_drop / 100, (1 - confidence) / MOST_LOOKS
     _refuse_few(length(loader), margin, level)
     with ExitStack() as outer:  # the folder is locked until its rows are written
@@ -130,14 +138,22 @@ def budget(
             stack.enter_context(set_aside(model))
             placed = moved_to(model, device)
             outer.enter_context(inputs_for(model, images, [given.criterion]))
-            columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
-            asked = _asked(columns, given, steps, max_drop, confidence)
-            config = _configuration(model, asked, given, options, length(loader))
+            columns = shared_columns(model, provenance, placed, amp, loader, images)
+            asked = columns | columns_of(given) | {
+                "seed": given.seed, "repair": ";".join(steps),
+                "max_drop": max_drop, "confidence": confidence,
+            }  # fmt: skip
+            config = asked | {"command": "budget", "images": length(loader)}
+            del config["versions"]
+            if not is_named(given.criterion, asked):
+                config["candidates"] = tensors_sha256(select(model, 0.5, **options).chosen)
             if output is not None:
                 results = outer.enter_context(Results(output, BudgetRow))
                 config[IMAGE_SAMPLES] = fingerprint(loader)
-                open_folder(results, config, overwrite=overwrite)
-                before = earlier_progress(results, [one.key for one in NETWORKS], length(loader))
+                keys = map(key_of, RATIOS)
+                _, before = open_run(
+                    results, config, keys, length(loader), lambda _: [], overwrite=overwrite
+                )
             before = before if (in_order := is_sequential(loader)) else {}
 
             def save() -> None:
@@ -147,10 +163,10 @@ def budget(
             stack.enter_context(evaluating(model))
             bar = stack.enter_context(progress_bar("Looking for the ratio", None, show=progress))
             bar.skip(sum(each.seen for each in before.values()))
-            kept = KeptRepairs(None if results is None else results.folder, config)
-            networks = BudgetNetworks(model, options, steps, images, kept)
+            kept = KeptRepairs(results, config)
             search = BudgetSearch(
-                networks, loader, Forward(model, placed, amp, bar.say), margin, level, kept,
+                model, options, steps, images, kept, loader,
+                Forward(model, placed, amp, bar.say), margin, level,
                 progress=before, save=save, save_every=save_every, advance=bar.advance,
             )  # fmt: skip
             dense = search.score_dense()
@@ -161,85 +177,31 @@ def budget(
         if best is None:
             restore(model)
         else:
-            networks.become(NETWORKS[round(best.p_prune * len(NETWORKS))])
+            search.prune(best.p_prune)
             names = {"layers": given.layers, "include": given.include, "exclude": given.exclude}
             achieved = sparsity(model, **names).ratio
-        rows = budget_rows(looks, best, dense, achieved, asked, level)
+        found = outcome_of(looks, best, dense, achieved, asked, level)
         if results is not None:
-            results.add_all(rows)
-    return outcome_of(looks, best, rows, len(dense))
+            results.add_all(found.rows)
+    return found
 
 
-def _check(
-    options: SelectionOptions,
-    max_drop: float,
-    confidence: float,
-    repair: Sequence[str],
-) -> None:
-    if NOfM.read(options.scope) is not None:
+def _check(options: SelectionOptions, max_drop: float, confidence: float) -> None:
+    if options.neighbours is not None:
         raise InvalidArgumentError(
             Argument("scope", options.scope), " has one ratio, and a budget looks for one: write ",
             Argument("scope", "global"),
         )  # fmt: skip
     if not 0 < check_ratio("confidence", confidence) < 1:
         raise InvalidArgumentError(
-            Argument("confidence"),
-            f" must be strictly between 0 and 1, got {confidence:g}; write ",
-            Argument("confidence", 0.95),
-        )
-    if not 0 < max_drop < 100:
+            Argument("confidence"), " must be strictly between 0 and 1, "
+            f"got {confidence:g}; write ", Argument("confidence", 0.95),
+        )  # fmt: skip
+    if not isinstance(max_drop, Real) or not 0 < max_drop < 100:
         raise InvalidArgumentError(
-            Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop:g}; write ",
+            Argument("max_drop"), f" must lie between 0 and 100 points, got {max_drop!r}; write ",
             Argument("max_drop", 1.0),
         )  # fmt: skip
-    for step in repair:
-        check_choice("repair", step, STEPS)
-
-
-def _refuse_shuffling(loader: object) -> None:
-    if isinstance(loader, DataLoader) and isinstance(loader.sampler, RandomSampler):
-        raise InvalidArgumentError(
-            "the loader shuffles, and every network must be scored on the images in one order, so "
-            "that outcomes are compared image by image: write DataLoader(..., shuffle=False)"
-        )
-
-
-def _asked(
-    columns: Mapping[str, Any],
-    options: SelectionOptions,
-    steps: Sequence[str],
-    max_drop: float,
-    confidence: float,
-) -> dict[str, Any]:
-    """The columns that all rows share."""
-    return {
-        **columns,
-        "granularity": options.granularity,
-        "scope": options.scope,
-        "score": options.score_name,
-        "seed": options.seed,
-        **{name: joined(getattr(options, name)) for name in ("layers", "include", "exclude")},
-        "repair": ";".join(steps),
-        "max_drop": max_drop,
-        "confidence": confidence,
-    }
-
-
-def _configuration(
-    model: nn.Module,
-    asked: Mapping[str, Any],
-    options: SelectionOptions,
-    keywords: SelectionKeywords,
-    images: int | None,
-) -> dict[str, Any]:
-    """What must be the same for a run to continue."""
-    config = {name: value for name, value in asked.items() if name != "versions"} | {
-        "command": "budget",
-        "images": images,
-    }
-    if not is_named(options.criterion, asked):
-        config["candidates"] = tensors_sha256(select(model, 0.5, **keywords).chosen)
-    return config
 
 
 def _refuse_few(count: int | None, margin: float, level: float) -> None:
@@ -252,7 +214,5 @@ def _refuse_few(count: int | None, margin: float, level: float) -> None:
         f"{counted(count, 'image')} cannot show a drop below {100 * margin:g} "
         f"point{'s' * (100 * margin != 1)}, even if none flips: that needs "
         f"{counted(least, 'image')}; or write ",
-        Argument("max_drop", math.ceil(10 * shown) / 10),
-        ", or a lower ",
-        Argument("confidence"),
-    )
+        Argument("max_drop", math.ceil(10 * shown) / 10), ", or a lower ", Argument("confidence"),
+    )  # fmt: skip

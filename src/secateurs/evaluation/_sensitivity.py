@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,25 +13,34 @@ from secateurs._validation import check_ratio
 from secateurs.criteria import Score, criterion_of
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import length, without_labels
-from secateurs.evaluation.calibration_use import inputs_for, used_calibration
-from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
+from secateurs.evaluation.evaluation_loop import DENSE, SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
+from secateurs.evaluation.grid import several
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.layer_variants import LayerVariant, LayerVariants
-from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.measured_model import (
+    evaluating,
+    inputs_for,
+    moved_to,
+    used_calibration,
+)
 from secateurs.evaluation.metrics import flips
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.repaired_networks import repair_layer_variants
 from secateurs.evaluation.reusing_forward import forward_of
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
-    SweepRun,
     clear_saved,
-    earlier_progress,
-    open_folder,
+    open_run,
+    score_variants,
 )
-from secateurs.evaluation.sweep_rows import Provenance, is_named, joined, shared_columns
+from secateurs.evaluation.sweep_rows import (
+    Provenance,
+    competing,
+    is_named,
+    joined,
+    shared_columns,
+)
 from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.pruning import set_aside
 from secateurs.repair.single_layers import check_single_layer_steps
@@ -128,10 +136,15 @@ def sensitivity(
          ('2.weight', 0.9, True)]
     """
     asked = _positive(ratios)
+    if check_ratio("p_bern", p_bern) == 0:
+        raise InvalidArgumentError(
+            Argument("p_bern"), " is 0, so that no network would be pruned: write ",
+            Argument("p_bern", 1.0),
+        )  # fmt: skip
     choice = LayerChoice(layers, include, exclude)
     options: dict[str, Any] = {
         "p_prune": asked,
-        "p_bern": check_ratio("p_bern", p_bern),
+        "p_bern": p_bern,
         "granularity": granularity,
         "score": score,
         "seed": seed,
@@ -145,31 +158,29 @@ def sensitivity(
         placed = moved_to(model, device)
         with inputs_for(model, images, criteria):
             networks = LayerVariants(model, choice, options)
-        columns = shared_columns(model, provenance or Provenance(), placed, amp, loader, images)
+        columns = shared_columns(model, provenance, placed, amp, loader, images)
         run = _SensitivityRun(networks, columns, "data" if labels else "dense", joined(steps))
+        variants = {variant.key: variant for variant in networks.variants}
         results, before = None, dict[str, Progress]()
         config = run.configuration(choice, asked, length(loader))
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
             config[IMAGE_SAMPLES] = fingerprint(loader)
-            open_folder(results, config, overwrite=overwrite)
-            rows = run.finished(results.rows())
+            rows, before = open_run(
+                results, config, variants, length(loader), run.finished, overwrite=overwrite
+            )
             if rows:
-                clear_saved(results)
                 return Rows(rows)
-            keys = [variant.key for variant in networks.variants]
-            before = earlier_progress(results, keys, length(loader))
         stack.enter_context(evaluating(model))
         if steps and images is not None:
-            repaired = KeptRepairs(Path(output) if output else None, config)
-            repair_layer_variants(networks, images, steps, repaired, show=progress)
-        counts = SweepRun(
-            *(loader, networks.variants, networks, placed, amp, results, Ranks(), before),
-            save_every,
+            networks.repair(images, steps, KeptRepairs(results, config), show=progress)
+        counts = score_variants(
+            loader, variants, networks.become, model, device=placed, amp=amp,
+            results=results, ranks=Ranks(), before=before, save_every=save_every, show=progress,
             title="Pruning each layer",
             beside_dense=True if labels else "labels",
             forward_of=forward_of(model, lambda: networks.changed),
-        ).run(progress)
+        )  # fmt: skip
         rows = run.rows(counts)
         if results is not None:
             results.add_all(rows)
@@ -178,8 +189,7 @@ def sensitivity(
 
 
 def _positive(ratios: float | Sequence[float]) -> list[float]:
-    several = list(ratios) if isinstance(ratios, Iterable) else [ratios]
-    found = sorted({check_ratio("ratios", ratio) for ratio in several} - {0.0})
+    found = sorted({check_ratio("ratios", ratio) for ratio in several("ratios", ratios)} - {0.0})
     if not found:
         raise InvalidArgumentError(
             Argument("ratios"), " holds nothing above 0: write ", Argument("ratios", [0.5, 0.9])
@@ -196,47 +206,37 @@ class _SensitivityRun:
     labels: str
     repair: str
 
-    @property
-    def pruned(self) -> list[LayerVariant]:
-        """The networks in the order of the rows."""
-        return [variant for variant in self.networks.variants if not variant.is_dense]
-
     def configuration(
         self, choice: LayerChoice, ratios: Sequence[float], images: int | None
     ) -> dict[str, Any]:
         """What must be the same for a run to continue."""
         same = {n: v for n, v in self.columns.items() if n not in ("batch_size", "versions")}
-        grid = next(iter(self.networks.grids.values()))
-        setting = grid.cells[0].setting
-        named = is_named(setting.criterion, self.columns)
+        dense = self.networks.variants[0].variant
+        named = is_named(dense.setting.criterion, self.columns)
         return same | {
             "command": "sensitivity",
             "images": images,
             "labels": self.labels,
             "repair": self.repair,
             "ratios": list(ratios),
-            "p_bern": grid.p_berns,
-            "granularity": setting.granularity,
-            "score": setting.score_name,
-            "seed": grid.seed,
-            "layers": joined(choice.layers),
-            "include": joined(choice.include),
-            "exclude": joined(choice.exclude),
-            "candidates": {
-                name: self.networks.fingerprint(name) for name in self.networks.grids if not named
-            },
+            "p_bern": [dense.p_bern],
+            "granularity": dense.setting.granularity,
+            "score": dense.setting.score_name,
+            "seed": dense.seed,
+            **competing(choice),
+            "candidates": {} if named else self.networks.fingerprints(),
         }
 
     def finished(self, rows: Iterable[SensitivityRow]) -> list[SensitivityRow]:
         """The rows on disk in the order of the model; none unless all are there."""
         found = {(row.layer, row.p_prune): row for row in rows}
-        wanted = [(each.layer, each.variant.p_prune) for each in self.pruned]
+        wanted = [(each.layer, each.variant.p_prune) for each in self.networks.pruned]
         return [found[key] for key in wanted] if all(key in found for key in wanted) else []
 
     def rows(self, counts: Mapping[str, Progress]) -> list[SensitivityRow]:
         """A row for each network but the dense one."""
-        dense = counts["dense"]
-        return [self._row(each, counts[each.key], dense) for each in self.pruned]
+        dense = counts[DENSE]
+        return [self._row(each, counts[each.key], dense) for each in self.networks.pruned]
 
     def _row(self, each: LayerVariant, found: Progress, dense: Progress) -> SensitivityRow:
         setting, size = each.variant.setting, self.networks.size(each.layer)

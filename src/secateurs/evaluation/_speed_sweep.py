@@ -15,7 +15,7 @@ from secateurs.acceleration.layer_timing import DENSE
 from secateurs.acceleration.saved_plan import machine
 from secateurs.acceleration.stopwatch import Measure, Stopwatch
 from secateurs.errors import InvalidArgumentError
-from secateurs.evaluation.sweep_rows import joined
+from secateurs.evaluation.sweep_rows import columns_of
 from secateurs.masks._sparsity import sparsity
 from secateurs.outputs import device_of, evaluation_mode
 from secateurs.provenance import device_name, versions, weights_sha256
@@ -88,39 +88,27 @@ def speed_sweep(
         A row for each batch size, number of threads and ratio.
     """
     grid = grid or SpeedGrid()
-    with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
-        digest = weights_sha256(model)
-        for batch_size, threads, ratio in product(
-            grid.batch_sizes, grid.threads, grid.ratios(model)
-        ):
-            asked = _asked(model, image, grid, name, weights)
-            asked |= {"p_prune": ratio, "batch_size": batch_size, "threads": threads}
+    device = device_of(model)
+    shared: dict[str, Any] = {
+        "model": name or type(model).__name__,
+        "weights": weights,
+        "input_size": "x".join(map(str, image.shape)),
+        **columns_of(grid.options),
+        "seed": grid.options.seed or 0,
+        "device": device_name(device),
+    }
+    with evaluation_mode(model):
+        digest, ratios = weights_sha256(model), grid.ratios(model)
+        for batch_size, threads, ratio in product(grid.batch_sizes, grid.threads, ratios):
+            asked = shared | {"p_prune": ratio, "batch_size": batch_size, "threads": threads}
             if tuple(asked[column] for column in SpeedRow.asked()) in done:
                 continue
             images = image.expand(batch_size, *image.shape).contiguous()
-            watch = None if measure is None else measure(threads)
+            watch = Stopwatch(device, threads) if measure is None else measure(threads)
             yield SpeedRow(
                 **asked, **_measured(model, images, grid, ratio, threads, watch),
                 weights_sha256=digest, versions=versions(),
             )  # fmt: skip
-
-
-def _asked(
-    model: nn.Module, image: Tensor, grid: SpeedGrid, name: str, weights: str
-) -> dict[str, Any]:
-    options = grid.options
-    return {
-        "model": name or type(model).__name__,
-        "weights": weights,
-        "input_size": "x".join(map(str, image.shape)),
-        "granularity": options.granularity,
-        "scope": options.scope,
-        "score": options.score_name,
-        **{part: joined(getattr(options, part)) for part in ("layers", "include", "exclude")},
-        "seed": options.seed or 0,
-        "device": device_name(device_of(model)),
-    }
 
 
 def _measured(
@@ -129,14 +117,12 @@ def _measured(
     grid: SpeedGrid,
     ratio: float,
     threads: int,
-    measure: Measure | None,
+    measure: Measure,
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         if ratio:
             stack.enter_context(pruned(model, ratio, **vars(grid.options)))
         found = sparsity(model)
-        device = device_of(model)
-        measure = measure or Stopwatch(device, threads)
         if found.zeros:
             made = stack.enter_context(
                 accelerate(model, images, threads=threads, measure=measure, progress=False)
@@ -156,6 +142,6 @@ def _measured(
             "seconds": seconds[1],
             "replaced": counts[0],
             "found": counts[1],
-            "processor": machine(device, threads)["processor"],
+            "processor": machine(device_of(model), threads)["processor"],
             "dtype": str(parameters[0].dtype).removeprefix("torch."),
         }

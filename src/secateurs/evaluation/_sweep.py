@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Unpack
 
 import torch
@@ -13,22 +12,24 @@ from torch import Tensor, nn
 from secateurs._validation import check_keywords
 from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
-from secateurs.evaluation.calibration_use import inputs_for, used_calibration
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
 from secateurs.evaluation.grid import Grid, GridKeywords
 from secateurs.evaluation.kept_repairs import KeptRepairs
-from secateurs.evaluation.measured_model import evaluating, moved_to
+from secateurs.evaluation.measured_model import (
+    evaluating,
+    inputs_for,
+    moved_to,
+    used_calibration,
+)
 from secateurs.evaluation.partial_results import Progress, as_json, from_json
 from secateurs.evaluation.pruned_model import Variants, with_overall_ratio
 from secateurs.evaluation.ranks import Ranks
-from secateurs.evaluation.repaired_networks import repair_variants
 from secateurs.evaluation.runner import (
     IMAGE_SAMPLES,
-    SweepRun,
     clear_saved,
-    earlier_progress,
-    open_folder,
+    open_run,
+    score_variants,
 )
 from secateurs.evaluation.sweep_rows import (
     Provenance,
@@ -135,42 +136,47 @@ def sweep(
             stack.enter_context(set_aside(model))
             plan = with_overall_ratio(model, plan)
             device = moved_to(model, device)
-            _refuse_repair_on_ranks(plan, process_group)
+            if process_group is not None:
+                _check_can_be_split(model, loader, plan)
             images = used_calibration(calibration, plan.repair, plan.criteria)
             with inputs_for(model, images, plan.criteria):
                 variants = Variants(model, plan)
-            columns = shared_columns(model, provenance or Provenance(), device, amp, loader, images)
+            columns = shared_columns(model, provenance, device, amp, loader, images)
             config = configuration(plan, columns, loader, variants)
             if output is not None or process_group is not None:
                 config[IMAGE_SAMPLES] = fingerprint(loader)
-            if process_group is not None:
-                _check_can_be_split(model, loader)
         if process_group is not None:
             ranks.check_alike(alike_on_ranks(config, plan, columns, variants))
+        networks = {variant.key: variant for variant in plan.variants}
         results, rows, before = None, list[Row](), dict[str, Progress]()
         folder = ranks.check_output(output, overwrite=overwrite)
         if folder is not None:
             with ranks.together():
                 results = stack.enter_context(Results(folder))
                 if ranks.is_first:
-                    open_folder(results, config, overwrite=overwrite)
-                    rows, before = _begin(results, plan, length(loader))
+                    rows, before = open_run(
+                        results, config, networks, length(loader),
+                        lambda found: finished(found, plan), overwrite=overwrite,
+                    )  # fmt: skip
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:
             return Rows(rows)
         stack.enter_context(evaluating(model))
         if plan.repair and images is not None:
-            repaired = KeptRepairs(Path(folder) if folder else None, config)
-            repair_variants(variants, plan.variants, images, repaired, show=progress)
-        run = SweepRun(
-            loader, plan.variants, variants, device, amp, results, ranks, before, save_every
-        )
-        counts = run.run(progress)
+            variants.repair(images, KeptRepairs(results, config), show=progress)
+        counts = score_variants(
+            loader, networks, variants.become, model, device=device, amp=amp,
+            results=results, ranks=ranks, before=before, save_every=save_every, show=progress,
+        )  # fmt: skip
         with ranks.together():
             if ranks.is_first:
                 rows = [make_row(c, counts, variants.size(c), plan, columns) for c in plan.cells]
                 if results is not None:
-                    _save_outcomes(results, loader, plan, rows, counts)
+                    if is_sequential(loader):  # otherwise their order is not that of the data
+                        hits = [
+                            ["".join(counts[v.key].hits) for v in c.variants] for c in plan.cells
+                        ]
+                        results.save_outcomes(dict(zip(map(outcome_key, rows), hits, strict=True)))
                     results.add_all(rows)
                     pairs = zip(rows, map(variants.layers, plan.cells), strict=True)
                     layers = [layer for pair in pairs for layer in layer_rows(*pair)]
@@ -179,16 +185,13 @@ def sweep(
         return Rows(_of_rank_0(ranks, rows, {})[0])
 
 
-def _refuse_repair_on_ranks(plan: Grid, process_group: Any) -> None:
-    if plan.repair and process_group is not None:
+def _check_can_be_split(model: nn.Module, loader: Iterable[Any], plan: Grid) -> None:
+    """Refuse a sweep whose images cannot be split over ranks."""
+    if plan.repair:
         raise InvalidArgumentError(
             "networks are repaired in one process: leave out ", Argument("repair"),
             " or process_group",
         )  # fmt: skip
-
-
-def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
-    """Refuse models and loaders whose images cannot be split over ranks."""
     if ModelContents(model).group.is_distributed:
         raise InvalidArgumentError(
             "process_group= splits the images over ranks that each have the whole model, but this "
@@ -201,30 +204,6 @@ def _check_can_be_split(model: nn.Module, loader: Iterable[Any]) -> None:
             "nothing out, which can be split: write DataLoader(data, batch_size=...), without a "
             "sampler, shuffle or drop_last"
         )
-
-
-def _save_outcomes(
-    results: Results[Row],
-    loader: Iterable[Any],
-    plan: Grid,
-    rows: list[Row],
-    counts: dict[str, Progress],
-) -> None:
-    """Save which images were right, if their order is that of the data."""
-    if is_sequential(loader):
-        digits = [["".join(counts[v.key].hits) for v in cell.variants] for cell in plan.cells]
-        results.save_outcomes(dict(zip(map(outcome_key, rows), digits, strict=True)))
-
-
-def _begin(
-    results: Results[Row], plan: Grid, total: int | None
-) -> tuple[list[Row], dict[str, Progress]]:
-    """The rows on disk, if all are finished; else the progress of all ranks of earlier runs."""
-    rows = finished(results.rows(), plan)
-    if rows:
-        clear_saved(results)
-        return rows, {}
-    return rows, earlier_progress(results, [variant.key for variant in plan.variants], total)
 
 
 def _of_rank_0(

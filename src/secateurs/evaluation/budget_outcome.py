@@ -52,54 +52,44 @@ class Budget:
     rows: Rows[BudgetRow] = field(repr=False, compare=False)
 
     def plot(self, **options: Any) -> Any:
-        """Draw the drop of each network that was tried, see `secateurs.report.plot_rows`.
-
-        Returns:
-            A matplotlib figure.
-
-        Raises:
-            FailureError: matplotlib is not installed.
-        """
+        """Draw the drop of each network that was tried: `secateurs.results.Rows.plot` of rows."""
         return self.rows.plot(**options)
 
     def to_pandas(self) -> Any:
-        """A pandas DataFrame with a row for each network that was tried.
-
-        Raises:
-            FailureError: pandas is not installed.
-        """
+        """A pandas DataFrame with a row for each network that was tried."""
         return self.rows.to_pandas()
 
     def _repr_html_(self) -> str:
         return self.rows._repr_html_()
 
 
-def budget_rows(
+def outcome_of(
     looks: Sequence[Look],
     best: Look | None,
     dense: str,
     achieved: float,
     asked: Mapping[str, Any],
     level: float,
-) -> Rows[BudgetRow]:
-    """The row of each look.
+) -> Budget:
+    """The result of a search.
 
     Args:
         looks: the ratios that were tried.
-        best: the one that was chosen.
-        dense: the outcomes of the dense network.
+        best: the one that was chosen; None if none passed.
+        dense: the outcomes of the dense network, a digit for each image.
         achieved: the ratio of zeros of the network that was chosen.
         asked: the columns that all rows share.
         level: the probability of a wrong claim in one look.
     """
-    margin = asked["max_drop"] / 100
+    margin, count = asked["max_drop"] / 100, len(dense)
     shared = {name: value for name, value in asked.items() if name in BudgetRow.columns()}
-    return Rows(
+    dense_top1 = 100 * dense.count("1") / count
+    rows = Rows(
         BudgetRow(
             **shared,
             **asdict(look),
-            images=len(dense),
-            dense_top1=100 * dense.count("1") / len(dense),
+            images=count,
+            dense_top1=dense_top1,
             drop=100 * (look.lost - look.won) / look.count,
             drop_high=100 * upper_limit(look.lost, look.won, look.count, margin, level),
             needed=None if look.passed else look.needed(margin, level),
@@ -107,35 +97,21 @@ def budget_rows(
         )
         for look in looks
     )
-
-
-def outcome_of(
-    looks: Sequence[Look], best: Look | None, rows: Rows[BudgetRow], count: int
-) -> Budget:
-    """The result of a search.
-
-    Args:
-        looks: the ratios that were tried.
-        best: the one that was chosen; None if none passed.
-        rows: of the looks.
-        count: images.
-    """
-    chosen = next((row for row in rows if best and row.p_prune == best.p_prune), None)
+    claim: dict[str, Any] = {
+        "p_prune": 0.0, "achieved": 0.0, "drop": 0.0, "drop_high": 0.0, "lost": 0, "won": 0,
+    }  # fmt: skip
+    if best is not None:
+        chosen = rows[looks.index(best)]
+        claim = {name: getattr(chosen, name) for name in claim}
     failed = min((row for row in rows if not row.passed), key=lambda r: r.p_prune, default=None)
-    dense_top1, drop = rows[0].dense_top1, chosen.drop if chosen else 0.0
     needed = failed.needed if failed else None
     return Budget(
-        p_prune=chosen.p_prune if chosen else 0.0,
-        achieved=chosen.achieved or 0.0 if chosen else 0.0,
-        max_drop=rows[0].max_drop,
-        confidence=rows[0].confidence,
+        **claim,
+        max_drop=asked["max_drop"],
+        confidence=asked["confidence"],
         count=count,
         dense_top1=dense_top1,
-        top1=dense_top1 - drop,
-        drop=drop,
-        drop_high=chosen.drop_high if chosen else 0.0,
-        lost=chosen.lost if chosen else 0,
-        won=chosen.won if chosen else 0,
+        top1=dense_top1 - claim["drop"],
         needed=needed,
         needed_for=failed.p_prune if failed and needed is not None else None,
         looks=tuple(looks),

@@ -1,49 +1,24 @@
 """One loop over the images for all variants, which can be interrupted and continued."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateurs.errors import SecateursError
 from secateurs.evaluation.batches import read, workers_watched
 from secateurs.evaluation.forward import Forward
-from secateurs.evaluation.index_ranges import IndexRange
 from secateurs.evaluation.metrics import Tally, classes_of
-from secateurs.evaluation.partial_results import Progress
+from secateurs.evaluation.partial_results import IndexRange, Progress
 
 SAVE_EVERY_SECONDS = 20.0
 
+DENSE = "dense"
+"""The key of the original network among the networks that are scored."""
+
 BesideDense = Literal[False, True, "labels"]
-
-
-class Named(Protocol):
-    """A network to score: a variant of a grid, or of one layer."""
-
-    @property
-    def key(self) -> str:
-        """Its name in a progress file."""
-        ...
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether it is the original network."""
-        ...
-
-
-class Becomes(Protocol):
-    """A model that can be turned into each of some networks."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The model."""
-        ...
-
-    def become(self, variant: Any) -> float:
-        """Turn it into a network; returns the ratio of prunable weights that is pruned."""
-        ...
 
 
 @dataclass
@@ -53,23 +28,24 @@ class EvaluationLoop:
     Attributes:
         loader: batches of (images, labels).
         ranges: which images to read, and which variants are scored on them.
-        variants: the networks to score.
-        model: becomes each of them.
-        forward: runs it.
+        variants: the networks to score, each by its name in a progress file.
+        become: turns the model into one of them, and returns the ratio of prunable weights that
+            are pruned in it.
+        forward: runs the model.
         save: called about every ``save_every`` seconds, and when the loop ends or is interrupted.
         advance: called with the number of images that one more variant was scored on.
         save_every: seconds between two saves.
         progress: what each variant was scored on in this loop, by its key; filled by `run`.
         beside_dense: whether also agreement with the dense network and divergence from it are
-            counted; ``"labels"`` also puts the dense network's classes in place of the labels. The
-            first of the variants is then the dense one.
+            counted; ``"labels"`` also puts the dense network's classes in place of the labels. One
+            of the variants must then be the dense one, `DENSE`.
         enough: called after each batch; where it returns True, the loop ends.
     """
 
     loader: Iterable[Any]
     ranges: Sequence[IndexRange]
-    variants: Sequence[Named]
-    model: Becomes
+    variants: Mapping[str, Any]
+    become: Callable[[Any], float]
     forward: Forward
     save: Callable[[], None]
     advance: Callable[[int], None]
@@ -109,27 +85,25 @@ class EvaluationLoop:
             self._saved = now
 
     def _score_range(self, images: IndexRange) -> None:
-        missing = [variant for variant in self.variants if variant.key in images.keys]
+        missing = [key for key in self.variants if key in images.keys]
         start = images.start
         for stop, (batch, labels) in read(self.loader, start, images.stop):
             on_device = self.forward.to_device(batch)
-            dense = self._dense(on_device) if self.beside_dense and len(labels) else None
-            if dense is not None and self.beside_dense == "labels":
-                labels = classes_of(dense).cpu()
-            for variant in missing:
-                self._score(variant, (start, stop), on_device, labels, dense)
+            dense = None
+            if self.beside_dense and len(labels):
+                self.become(self.variants[DENSE])
+                dense = self.forward(on_device)
+                labels = classes_of(dense).cpu() if self.beside_dense == "labels" else labels
+            for key in missing:
+                self._score(key, (start, stop), on_device, labels, dense)
                 self._save_in_time()
             if self.enough():
                 return
             start = stop
 
-    def _dense(self, images: Tensor) -> Tensor:
-        self.model.become(self.variants[0])
-        return self.forward(images)
-
     def _score(
         self,
-        variant: Named,
+        key: str,
         indices: tuple[int, int],
         images: Tensor,
         labels: Tensor,
@@ -138,11 +112,11 @@ class EvaluationLoop:
         began = time.perf_counter()
         achieved, tally, hits = 0.0, Tally(), ""
         if len(labels):
-            achieved = self.model.become(variant)
-            known = dense if variant.is_dense else None
+            achieved = self.become(self.variants[key])
+            known = dense if key == DENSE else None
             logits = self.forward(images) if known is None else known
             hits = tally.add(logits, labels, dense)
         batch = Progress((indices,), achieved, time.perf_counter() - began, tally, (hits,))
         # One assignment: after an interrupt a batch is counted or not, never in part.
-        self.progress[variant.key] = self.progress.get(variant.key, Progress()).plus(batch)
+        self.progress[key] = self.progress.get(key, Progress()).plus(batch)
         self.advance(indices[1] - indices[0])

@@ -134,13 +134,12 @@ def _update(update: Callable[[bytes], None], value: Any) -> None:
 def _random_states_kept() -> Generator[None]:
     """Seed the global random generators in the block; afterwards restore their states."""
     python, legacy = random.getstate(), np.random.get_state()
-    torch_state = torch.random.get_rng_state()
     try:
-        random.seed(0)
-        np.random.seed(0)
-        torch.default_generator.manual_seed(0)  # torch.manual_seed also seeds the GPUs
-        yield
+        with torch.random.fork_rng(devices=[]):
+            random.seed(0)
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed also seeds the GPUs
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(legacy)
-        torch.random.set_rng_state(torch_state)

@@ -88,12 +88,9 @@ class Forward:
         if size == 1:
             raise FailureError(
                 f"out of memory on {self.device} with a single image: use a smaller ",
-                Argument("img_size"),
-                ", ",
-                Argument("amp", True),
-                ", or another ",
-                Argument("device"),
-            )
+                Argument("img_size"), ", ", Argument("amp", True),
+                ", or another ", Argument("device"),
+            )  # fmt: skip
         self.largest = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from secateurs._validation import check_choice, check_count, check_ratio, check_seed
 from secateurs.criteria import Criterion, Score
 from secateurs.errors import Argument, InvalidArgumentError
+from secateurs.evaluation.evaluation_loop import DENSE
 from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.parameters.coverage import Barrier, no_barrier
 from secateurs.parameters.layer_choice import Layers, Patterns
@@ -66,7 +67,7 @@ class Variant:
     def key(self) -> str:
         """The name of this network in a progress file; all dense variants are one network."""
         if self.is_dense:
-            return "dense"
+            return DENSE
         s = self.setting
         parts = (s.prune_type, s.granularity, s.scope_name, s.score_name)
         repaired = ["repair " + ";".join(s.repair)] if s.repair else []
@@ -151,8 +152,13 @@ class Grid:
             raise InvalidArgumentError(Argument("seed"), f" must fit into 64 bits, got {self.seed}")
         for name in ("p_prune", "p_bern", "prune_type", "granularity", "scope", "score"):
             # An iterator is read once.
-            object.__setattr__(self, name, tuple(_several(name, getattr(self, name))))
-        object.__setattr__(self, "repair", self._checked_repair())
+            object.__setattr__(self, name, tuple(several(name, getattr(self, name))))
+        object.__setattr__(self, "repair", repair_steps(self.repair))
+        if self.repair and "gradient" in self.prune_type:
+            raise InvalidArgumentError(
+                "gradient pruning leaves the outputs as they are, so there is nothing to repair: "
+                "leave out ", Argument("repair"), ", or write ", Argument("prune_type", "global"),
+            )  # fmt: skip
         settings = list(dict.fromkeys(self._settings()))
         _refuse_namesakes(settings)
         self._refuse_unused_ratios()
@@ -169,19 +175,18 @@ class Grid:
     @property
     def p_prunes(self) -> list[float]:
         """The ratios, checked, ascending, each once."""
-        return sorted({check_ratio("p_prune", p) for p in _several("p_prune", self.p_prune)})
+        return sorted({check_ratio("p_prune", p) for p in several("p_prune", self.p_prune)})
 
     def ratios_of(self, setting: SelectionOptions) -> list[float]:
         """The ratios at which a setting is measured: with the scope N:M, its own."""
-        own = NOfM.read(setting.scope)
-        if own is None:
+        if setting.neighbours is None:
             return self.p_prunes
-        return [*(p for p in self.p_prunes if p == 0), own.ratio]
+        return [*(p for p in self.p_prunes if p == 0), setting.neighbours.ratio]
 
     @property
     def p_berns(self) -> list[float]:
         """The probabilities, checked, descending, each once."""
-        values = {check_ratio("p_bern", p) for p in _several("p_bern", self.p_bern)}
+        values = {check_ratio("p_bern", p) for p in several("p_bern", self.p_bern)}
         return sorted(values, reverse=True)
 
     @property
@@ -218,17 +223,6 @@ class Grid:
             for steps in dict.fromkeys(((), tuple(self.repair))):
                 yield Setting(**dict(zip(names, values, strict=True)), **shared, repair=steps)
 
-    def _checked_repair(self) -> tuple[str, ...]:
-        steps = (self.repair,) if isinstance(self.repair, str) else tuple(self.repair)
-        for step in steps:
-            check_choice("repair", step, STEPS)
-        if steps and "gradient" in self.prune_type:
-            raise InvalidArgumentError(
-                "gradient pruning leaves the outputs as they are, so there is nothing to repair: "
-                "leave out ", Argument("repair"), ", or write ", Argument("prune_type", "global"),
-            )  # fmt: skip
-        return steps
-
     def _cell(self, setting: Setting, p_prune: float, p_bern: float) -> Cell:
         random = p_prune > 0 and (0 < p_bern < 1 or (setting.criterion.is_random and p_bern > 0))
         seeds = range(self.seed, self.seed + (self.draws if random else 1))
@@ -236,7 +230,7 @@ class Grid:
         return Cell(setting, p_prune, p_bern, variants)
 
 
-def _several(name: str, value: Any) -> list[Any]:
+def several(name: str, value: Any) -> list[Any]:
     """A single value, or the values of a sequence, an array or a tensor, as a list."""
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -244,6 +238,14 @@ def _several(name: str, value: Any) -> list[Any]:
     if not values:
         raise InvalidArgumentError(f"{name} is empty; give at least one value")
     return values
+
+
+def repair_steps(repair: str | Sequence[str]) -> tuple[str, ...]:
+    """The steps of a repair, checked; one may be given alone."""
+    steps = (repair,) if isinstance(repair, str) else tuple(repair)
+    for step in steps:
+        check_choice("repair", step, STEPS)
+    return steps
 
 
 def _refuse_namesakes(settings: Sequence[Setting]) -> None:

@@ -11,9 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
+from secateurs.errors import Argument, FailureError, SecateursError
 from secateurs.repair.pipeline import repair
 from secateurs.repair.repaired_values import repaired_values
+from secateurs.results import Results
 from secateurs.results.durable import replace_files
 
 _NAME = "repaired-{}.safetensors"
@@ -23,12 +24,12 @@ class KeptRepairs:
     """The values that repairs gave to networks, by a key of each network.
 
     Args:
-        folder: where the values are kept; None for memory.
+        results: the folder in which the values are kept; None for memory.
         config: what the values depend on; those of a run with another config are not used.
     """
 
-    def __init__(self, folder: Path | None, config: Mapping[str, Any]):
-        self._folder = folder
+    def __init__(self, results: Results[Any] | None, config: Mapping[str, Any]):
+        self._folder = None if results is None else results.folder
         self._config = json.dumps(config, sort_keys=True, default=str)
         self._in_memory: dict[str, Mapping[str, Tensor]] = {}
 
@@ -37,20 +38,16 @@ class KeptRepairs:
         if self._folder is None:
             return self._in_memory.get(key)
         try:
-            return load_file(self.path(key))
+            return load_file(self._path(key))
         except (OSError, SafetensorError):
             return None
 
     def of(self, key: str) -> Mapping[str, Tensor]:
-        """The values of a network that was repaired.
-
-        Raises:
-            FailureError: its file was removed or damaged meanwhile.
-        """
+        """The values of a network that was repaired; an error if its file is gone or damaged."""
         found = self.get(key)
         if found is None:
             raise FailureError(
-                f"{self.path(key)} was removed or damaged while the run went on: run it again"
+                f"{self._path(key)} was removed or damaged while the run went on: run it again"
             )
         return found
 
@@ -64,42 +61,28 @@ class KeptRepairs:
         p_prune: float,
         seed: int = 0,
     ) -> None:
-        """Repair a pruned network, and keep the repaired values.
-
-        Args:
-            model: the network, changed in place.
-            key: the network's key.
-            images: the calibration images.
-            steps: as for `secateurs.repair`.
-            p_prune: the ratio by which it is pruned, for an error.
-            seed: as for `secateurs.repair`.
+        """Repair a pruned network in place as `secateurs.repair`, and keep the repaired values.
 
         Raises:
-            InvalidArgumentError: the model or the images cannot be repaired; see
-                `secateurs.repair`.
-            FailureError: a value becomes NaN or infinite, or the disk is full.
+            InvalidArgumentError: as `secateurs.repair`; the message ends with ``p_prune``.
+            FailureError: likewise, or the disk is full.
         """
         try:
             repair(model, images, steps, seed=seed)
         except SecateursError as error:
-            kind = InvalidArgumentError if isinstance(error, ValueError) else FailureError
-            raise kind(error, " (with ", Argument("p_prune", p_prune), ")") from error
+            error.parts += (" (with ", Argument("p_prune", p_prune), ")")
+            raise
         self.put(key, repaired_values(model))
 
     def put(self, key: str, values: Mapping[str, Tensor]) -> None:
-        """Keep the repaired values of a network.
-
-        Raises:
-            FailureError: the disk is full.
-        """
+        """Keep the repaired values of a network; an error if the disk is full."""
         if self._folder is None:
             self._in_memory[key] = values
         else:
             tensors = {name: value.contiguous() for name, value in values.items()}
-            replace_files({self.path(key): save(tensors)})
+            replace_files({self._path(key): save(tensors)})
 
-    def path(self, key: str) -> Path:
-        """The file of a network."""
+    def _path(self, key: str) -> Path:
         digest = hashlib.sha256(f"{self._config} {key}".encode()).hexdigest()[:16]
         return (self._folder or Path()) / _NAME.format(digest)
 
@@ -108,7 +91,7 @@ class KeptRepairs:
         self._in_memory = {key: v for key, v in self._in_memory.items() if key == but}
         if self._folder is None:
             return
-        left = None if but is None else self.path(but)
+        left = None if but is None else self._path(but)
         for path in self._folder.glob(_NAME.format("*")):
             if path != left:
                 with suppress(OSError):

@@ -1,7 +1,8 @@
-"""The progress of a sweep, from which any number of ranks can continue."""
+"""The progress of a sweep, from which any number of ranks can continue, and what is left of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Self
 
 from secateurs._io.json_objects import (
@@ -13,11 +14,9 @@ from secateurs._io.json_objects import (
     member,
     two,
 )
+from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.metrics import Tally
 from secateurs.results.image_outcomes import packed, unpacked
-
-Done = tuple[tuple[int, int], ...]
-"""Ranges of indices in the data set, [start, stop): ascending, not adjacent."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,8 @@ class Progress:
     """The progress of one variant.
 
     Attributes:
-        done: the ranges of indices in the data set that it was scored on.
+        done: the ranges of indices in the data set, [start, stop), that it was scored on:
+            ascending, not adjacent.
         achieved: ratio of prunable weights that are pruned in it.
         seconds: time spent on it, on all ranks together.
         tally: its counts.
@@ -33,7 +33,7 @@ class Progress:
             not be read have none.
     """
 
-    done: Done = ()
+    done: tuple[tuple[int, int], ...] = ()
     achieved: float = 0.0
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
@@ -45,14 +45,28 @@ class Progress:
         return sum(stop - start for start, stop in self.done)
 
     def plus(self, other: "Progress") -> "Progress":
-        """The progress of the same variant on the images of both."""
-        done, hits = _merged_hits(self, other)
+        """The progress of the same variant on the images of both.
+
+        Example:
+            >>> Progress(((8, 16),), hits=("11",)).plus(Progress(((0, 8),), hits=("0",))).hits
+            ('011',)
+        """
+        done: list[tuple[int, int]] = []
+        hits: list[str] = []
+        ranges = zip(self.done + other.done, self.hits + other.hits, strict=True)
+        for (start, stop), digits in sorted(ranges):
+            if done and start <= done[-1][1]:
+                done[-1] = (done[-1][0], max(stop, done[-1][1]))
+                hits[-1] += digits
+            else:
+                done.append((start, stop))
+                hits.append(digits)
         return Progress(
-            done=done,
+            done=tuple(done),
             achieved=max(self.achieved, other.achieved),  # 0 before the variant was made
             seconds=self.seconds + other.seconds,
             tally=self.tally.plus(other.tally),
-            hits=hits,
+            hits=tuple(hits),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,40 +96,12 @@ class Progress:
         return progress
 
 
-def _ranges(value: Any) -> Done:
+def _ranges(value: Any) -> tuple[tuple[int, int], ...]:
     result: list[tuple[int, int]] = []
     for start, stop in (two(pair) for pair in as_list(value)):
         first = as_whole(start, least=result[-1][1] if result else 0)
         result.append((first, as_whole(stop, least=first)))
     return tuple(result)
-
-
-def merged(ranges: Iterable[tuple[int, int]]) -> Done:
-    """The same indices in as few ranges as possible.
-
-    Example:
-        >>> merged([(8, 16), (0, 8), (24, 32)])
-        ((0, 16), (24, 32))
-    """
-    result: list[tuple[int, int]] = []
-    for start, stop in sorted(ranges):
-        if result and start <= result[-1][1]:
-            start, stop = result[-1][0], max(stop, result.pop()[1])
-        result.append((start, stop))
-    return tuple(result)
-
-
-def _merged_hits(one: Progress, other: Progress) -> tuple[Done, tuple[str, ...]]:
-    """The ranges of both and their digits, those of adjacent ranges joined."""
-    pieces: list[tuple[int, int, str]] = []
-    for each in (one, other):
-        digits = each.hits or ("",) * len(each.done)
-        pieces += [(*ends, text) for ends, text in zip(each.done, digits, strict=True)]
-    done = merged((*one.done, *other.done))
-    texts = {start: "" for start, _ in done}
-    for start, _, text in sorted(pieces):
-        texts[max(first for first in texts if first <= start)] += text
-    return done, tuple(texts.values())
 
 
 def summed(several: Iterable[Mapping[str, Progress]]) -> dict[str, Progress]:
@@ -166,3 +152,88 @@ def read_progress(
         if total is not None and each.done and each.done[-1][1] > total:
             raise BrokenJSONError(f"it has seen {each.done[-1][1]} of {total} images")
     return found
+
+
+@dataclass(frozen=True)
+class IndexRange:
+    """Images that some variants have not been scored on.
+
+    Attributes:
+        start: index of the first one in the data set.
+        stop: index after the last one, None if the number of images is not known.
+        keys: the variants that have not been scored on them.
+    """
+
+    start: int
+    stop: int | None
+    keys: frozenset[str]
+
+
+def ranges_left(
+    loader: Iterable[Any], progress: Mapping[str, Progress], keys: Iterable[str]
+) -> list[IndexRange]:
+    """`remaining` of the images of a loader; all of one that does not read in order."""
+    if not is_sequential(loader):
+        return [IndexRange(0, None, frozenset(keys))]
+    return remaining(progress, keys, length(loader) or 0)
+
+
+def remaining(
+    progress: Mapping[str, Progress], keys: Iterable[str], total: int
+) -> list[IndexRange]:
+    """The ranges of a data set of ``total`` images that are left, and for which variants.
+
+    They differ between variants where a loop was interrupted inside a batch.
+
+    Args:
+        progress: what is done, by variant.
+        keys: all variants.
+        total: number of images in the data set.
+
+    Returns:
+        Ranges in the order of the data set, as few as possible.
+    """
+    done = {key: progress[key].done if key in progress else () for key in keys}
+    ends = {end for ranges in done.values() for pair in ranges for end in pair}
+    left: list[IndexRange] = []
+    for start, stop in pairwise(sorted({0, total} | {end for end in ends if 0 < end < total})):
+        missing = frozenset(
+            key for key, seen in done.items() if not any(a <= start and stop <= b for a, b in seen)
+        )
+        if missing:
+            left.append(IndexRange(start, stop, missing))
+    return _merged(left)
+
+
+def split(ranges: Sequence[IndexRange], ranks: int, batch_size: int) -> list[list[IndexRange]]:
+    """Split ranges over ranks, in order and in whole batches, so that all have equal work.
+
+    The batches are those of one process, so that the same images are scored together.
+
+    Returns:
+        The ranges of each rank; a rank has none where there are more ranks than batches.
+    """
+    batches = [
+        IndexRange(start, min(start + batch_size, each.stop), each.keys)
+        for each in ranges
+        if each.stop is not None
+        for start in range(each.start, each.stop, batch_size)
+    ]
+    sizes = [((batch.stop or 0) - batch.start) * len(batch.keys) for batch in batches]
+    result: list[list[IndexRange]] = [[] for _ in range(ranks)]
+    before, total = 0, sum(sizes)
+    for batch, size in zip(batches, sizes, strict=True):
+        result[before * ranks // total].append(batch)
+        before += size
+    return list(map(_merged, result))
+
+
+def _merged(ranges: Iterable[IndexRange]) -> list[IndexRange]:
+    """The same images in as few ranges as possible."""
+    result: list[IndexRange] = []
+    for each in ranges:
+        if result and (result[-1].stop, result[-1].keys) == (each.start, each.keys):
+            result[-1] = replace(result[-1], stop=each.stop)
+        else:
+            result.append(each)
+    return result

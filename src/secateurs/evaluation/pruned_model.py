@@ -1,14 +1,15 @@
 """Turn a model into each of a grid's variants, with one byte a unit for each setting."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from secateurs._progress import progress_bar
 from secateurs._validation import make_generator
 from secateurs.evaluation.grid import P_PRUNE, Cell, Grid, Setting, Variant
+from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.masks._sparsity import Sparsity
 from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
@@ -34,7 +35,7 @@ class _Choice:
     """The candidates of all ratios; for random scores also the generator's state after them."""
 
     levels: Levels
-    state: torch.Tensor | None
+    state: Tensor | None
 
 
 class Variants:
@@ -50,17 +51,18 @@ class Variants:
         grid: the variants.
 
     Attributes:
-        repaired: gives the repaired values of a variant, by its key; None where none is repaired.
+        model: the network.
+        grid: the variants.
 
     Raises:
         InvalidArgumentError: the grid's options do not fit the model.
     """
 
     def __init__(self, model: nn.Module, grid: Grid):
-        self.model = model
+        self.model, self.grid = model, grid
         self._choices: dict[Variant, _Choice] = {}
         self._counts: dict[str, Sparsity] = {}
-        self.repaired: Callable[[str], Mapping[str, torch.Tensor]] | None = None
+        self._repairs: KeptRepairs | None = None
         made: dict[Setting, _Choice] = {}
         for variant in (variant for cell in grid.cells for variant in cell.variants):
             options = _options(variant)
@@ -71,13 +73,32 @@ class Variants:
 
     def become(self, variant: Variant) -> float:
         """Make the model this variant; returns the ratio of its weights that is pruned."""
-        achieved = self.prune(variant)
-        if variant.setting.repair and self.repaired is not None:
-            put_repaired_values(self.model, self.repaired(variant.key))
+        achieved = self._prune(variant)
+        if variant.setting.repair and self._repairs is not None:
+            put_repaired_values(self.model, self._repairs.of(variant.key))
         return achieved
 
-    def prune(self, variant: Variant) -> float:
-        """Prune the model as this variant, and repair nothing; returns the ratio as `become`."""
+    def repair(self, images: Tensor, kept: KeptRepairs, *, show: bool | None) -> None:
+        """Repair all variants that the grid repairs, but those whose values are kept already.
+
+        From now on `become` puts these values into the model. ``show`` is False for no progress.
+
+        Raises:
+            SecateursError: as `KeptRepairs.repair`.
+        """
+        self._repairs = kept
+        wanted = [variant for variant in self._choices if variant.setting.repair]
+        with progress_bar("Repairing", len(wanted), show=show, unit="networks") as bar:
+            for variant in wanted:
+                if kept.get(variant.key) is not None:
+                    bar.skip(1)
+                    continue
+                self._prune(variant)
+                steps, p_prune, seed = variant.setting.repair, variant.p_prune, variant.seed
+                kept.repair(self.model, variant.key, images, steps, p_prune=p_prune, seed=seed)
+                bar.advance(1)
+
+    def _prune(self, variant: Variant) -> float:
         if variant.is_dense:
             restore(self.model)
             return 0.0

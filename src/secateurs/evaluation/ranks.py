@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateurs._io.json_objects import parse, plain
+from secateurs._io.text import one_line
 from secateurs.distributed.process_group import LostRankError
 from secateurs.errors import FailureError, InvalidArgumentError, SecateursError
 from secateurs.results.config import differences
@@ -162,7 +163,7 @@ class Ranks:
                 time.sleep(_POLL_SECONDS)
             work.wait()
         except RuntimeError as error:
-            reason = _SOURCE_LINE.sub("", str(error).splitlines()[0]).partition(". ")[0]
+            reason = _SOURCE_LINE.sub("", one_line(error)).partition(". ")[0]
             raise LostRankError(
                 f"rank {self.rank} of {self.size} has lost another rank, which has ended or did "
                 f"not come within the timeout of the process group ({reason}); what has an output "

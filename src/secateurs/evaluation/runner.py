@@ -2,15 +2,14 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._io.text import counted
-from secateurs._progress import Bar, progress_bar
+from secateurs._progress import progress_bar
 from secateurs.errors import (
     Argument,
     FailureError,
@@ -19,28 +18,52 @@ from secateurs.errors import (
     SecateursWarning,
 )
 from secateurs.evaluation.batches import is_sequential, length, why_no_images
-from secateurs.evaluation.evaluation_loop import Becomes, BesideDense, EvaluationLoop, Named
+from secateurs.evaluation.evaluation_loop import BesideDense, EvaluationLoop
 from secateurs.evaluation.forward import Forward
-from secateurs.evaluation.index_ranges import IndexRange, ranges_left, split
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.partial_results import (
+    IndexRange,
     Progress,
     as_json,
     from_json,
+    ranges_left,
     read_progress,
+    split,
     summed,
 )
 from secateurs.evaluation.ranks import Ranks
 from secateurs.results import Results
+from secateurs.results.record import Record
+
+R = TypeVar("R", bound=Record)
 
 IMAGE_SAMPLES = "image_samples"
 """The name of the loader's `fingerprint` in a configuration."""
 
 
-def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Lock a folder for a run of this configuration, whose images are compared where known.
+def open_run(
+    results: Results[R],
+    config: Mapping[str, Any],
+    keys: Iterable[str],
+    total: int | None,
+    finished: Callable[[list[R]], list[R]],
+    *,
+    overwrite: bool,
+) -> tuple[list[R], dict[str, Progress]]:
+    """Lock a folder for a run, and read what earlier runs of the same configuration left in it.
 
-    A warning says if they are not known.
+    A warning says if it is not known whether their images were the same.
+
+    Args:
+        results: the folder.
+        config: the configuration, with the checksums of the images where they are known.
+        keys: the variants.
+        total: how many images there are, None if not known.
+        finished: picks the rows of the run from those on disk; none unless all are there.
+        overwrite: delete what the folder holds.
+
+    Returns:
+        The rows, if all are there; otherwise the progress of all ranks, merged into one file.
 
     Raises:
         InvalidArgumentError: the folder holds another run, or one of other images.
@@ -57,24 +80,10 @@ def open_folder(results: Results[Any], config: Mapping[str, Any], *, overwrite: 
             " measures again",
         )
         warnings.warn(warning, stacklevel=3)
-
-
-def clear_saved(results: Results[Any]) -> None:
-    """Remove the progress of a run and its repaired values, which only an interrupted run needs."""
-    results.clear_progress()
-    KeptRepairs(results.folder, {}).clear()
-
-
-def earlier_progress(
-    results: Results[Any], keys: list[str], total: int | None
-) -> dict[str, Progress]:
-    """What the ranks of earlier runs have saved, merged into one file.
-
-    Args:
-        results: the folder.
-        keys: the variants.
-        total: how many images there are, None if not known.
-    """
+    rows = finished(results.rows())
+    if rows:
+        clear_saved(results)
+        return rows, {}
     saved = results.load_progress_of_ranks()
     try:
         before = read_progress(saved, keys, total)
@@ -82,141 +91,131 @@ def earlier_progress(
         results.distrust_progress(error)
         before = {}
     results.merge_progress(as_json(before))
-    return before
+    return rows, before
 
 
-@dataclass
-class SweepRun:
-    """The part of a sweep that is left to score, and where its progress is saved.
+def clear_saved(results: Results[Any]) -> None:
+    """Remove the progress of a run and its repaired values, which only an interrupted run needs."""
+    results.clear_progress()
+    KeptRepairs(results, {}).clear()
 
-    Attributes:
+
+def score_variants(
+    loader: Iterable[Any],
+    variants: Mapping[str, Any],
+    become: Callable[[Any], float],
+    model: nn.Module,
+    *,
+    device: torch.device,
+    amp: bool,
+    results: Results[Any] | None,
+    ranks: Ranks,
+    before: Mapping[str, Progress],
+    save_every: float,
+    show: bool | None,
+    title: str = "Sweeping",
+    beside_dense: BesideDense = False,
+    forward_of: Callable[[nn.Module, torch.device, bool, Callable[[str], None]], Forward] = Forward,
+) -> dict[str, Progress]:
+    """Score variants on all images that are left, and save the progress from time to time.
+
+    Args:
         loader: batches of (images, labels).
-        variants: the networks to score.
-        model: becomes each of them.
+        variants: as for `EvaluationLoop`.
+        become: as for `EvaluationLoop`.
+        model: the model.
         device: of the model.
         amp: whether to run under autocast.
         results: the folder in which each rank saves its own progress, None for none.
         ranks: the ranks, and which one this process is.
         before: the progress of earlier runs, the same on all ranks.
         save_every: seconds between two saves.
-        mine: the progress of this process, by variant.
+        show: False shows no progress.
         title: of the progress bar.
         beside_dense: as for `EvaluationLoop`.
         forward_of: makes what runs the model.
+
+    Returns:
+        The progress of each variant, on all ranks together.
+
+    Raises:
+        InvalidArgumentError: there are no images.
+        FailureError: scoring failed, or images became readable or unreadable between runs.
     """
+    in_order = is_sequential(loader)
+    if not in_order:
+        before = {}  # no index says which images were scored
+    ranges = ranges_left(loader, before, variants)
+    rank = ""
+    if ranks.size > 1:  # then the loader reads in order
+        rank = f"rank {ranks.rank}"
+        title += f" ({rank} of {ranks.size})"
+        batch_size: int = getattr(loader, "batch_size", 1)
+        ranges = split(ranges, ranks.size, batch_size)[ranks.rank]
+    mine: dict[str, Progress] = {}
+    done, left = sum(each.seen for each in before.values()), _count(loader, ranges)
 
-    loader: Iterable[Any]
-    variants: Sequence[Named]
-    model: Becomes
-    device: torch.device
-    amp: bool
-    results: Results[Any] | None
-    ranks: Ranks
-    before: dict[str, Progress]
-    save_every: float
-    mine: dict[str, Progress] = field(default_factory=dict[str, Progress])
-    title: str = "Sweeping"
-    beside_dense: BesideDense = False
-    forward_of: Callable[[nn.Module, torch.device, bool, Callable[[str], None]], Forward] = Forward
+    def save() -> None:
+        if results is None or not in_order:
+            return
+        progress = summed([before, mine]) if ranks.is_first else mine
+        if any(each.seen for each in progress.values()):
+            results.save_progress(as_json(progress), rank=ranks.rank)
 
-    def run(self, show: bool | None) -> dict[str, Progress]:
-        """Score the variants on all images that are left.
-
-        Args:
-            show: False shows no progress.
-
-        Returns:
-            The progress of each variant, on all ranks together.
-
-        Raises:
-            InvalidArgumentError: there are no images.
-            FailureError: scoring failed, or images became readable or unreadable between runs.
-        """
-        if not is_sequential(self.loader):
-            self.before = {}  # no index says which images were scored
-        ranges = self._ranges()
-        done = sum(each.seen for each in self.before.values())
-        left = self._length_of(ranges)
-        with progress_bar(
-            self._title(),
-            None if left is None else done + left,
-            show=show if self.ranks.is_first else False,
-            per=len(self.variants),
-        ) as bar:
-            bar.skip(done)
-            self._score(ranges, bar)
-            gathered = self.ranks.gather(
-                as_json(self.mine)
-            )  # inside, so that the bar stays while this rank waits
-        nothing = {variant.key: Progress() for variant in self.variants}
-        progress = summed([nothing, self.before, *map(from_json, gathered)])
-        with self.ranks.together():
-            self._check_counts(progress)
-        return progress
-
-    def _ranges(self) -> list[IndexRange]:
-        """The images of this rank."""
-        keys = [variant.key for variant in self.variants]
-        all_ranges = ranges_left(self.loader, self.before, keys)
-        if self.ranks.size == 1 or not is_sequential(self.loader):
-            return all_ranges
-        batch_size: int = getattr(self.loader, "batch_size", 1)
-        return split(all_ranges, self.ranks.size, batch_size)[self.ranks.rank]
-
-    def _length_of(self, ranges: list[IndexRange]) -> int | None:
-        """How many images the ranges hold, counted for each variant; None if not known."""
-        images = length(self.loader)
-        if images is None:
-            return None
-        stops = [images if each.stop is None else each.stop for each in ranges]
-        pairs = zip(stops, ranges, strict=True)
-        return sum((stop - each.start) * len(each.keys) for stop, each in pairs)
-
-    def _title(self) -> str:
-        ranks = self.ranks
-        return self.title + f" (rank {ranks.rank} of {ranks.size})" * (ranks.size > 1)
-
-    def _score(self, ranges: list[IndexRange], bar: Bar) -> None:
-        rank = "" if self.ranks.size == 1 else f"rank {self.ranks.rank}"
+    with progress_bar(
+        title,
+        None if left is None else done + left,
+        show=show if ranks.is_first else False,
+        per=len(variants),
+    ) as bar:
+        bar.skip(done)
 
         def say(text: str) -> None:
             bar.say(f"{rank}: {text}" if rank else text)
 
         try:
             EvaluationLoop(
-                loader=self.loader,
+                loader=loader,
                 ranges=ranges,
-                variants=self.variants,
-                model=self.model,
-                forward=self.forward_of(self.model.model, self.device, self.amp, say),
-                save=self._save,
+                variants=variants,
+                become=become,
+                forward=forward_of(model, device, amp, say),
+                save=save,
                 advance=bar.advance,
-                save_every=self.save_every,
-                progress=self.mine,
-                beside_dense=self.beside_dense,
+                save_every=save_every,
+                progress=mine,
+                beside_dense=beside_dense,
             ).run()
         except SecateursError as error:
             if rank:
-                raise type(error)(f"{error} ({rank})") from error
+                error.parts += (f" ({rank})",)
             raise
-
-    def _save(self) -> None:
-        """Save the progress of this rank; rank 0 adds that of earlier runs."""
-        if self.results is None or not is_sequential(self.loader):
-            return
-        progress = summed([self.before, self.mine]) if self.ranks.is_first else self.mine
-        if any(each.seen for each in progress.values()):
-            self.results.save_progress(as_json(progress), rank=self.ranks.rank)
-
-    def _check_counts(self, progress: Mapping[str, Progress]) -> None:
+        gathered = ranks.gather(as_json(mine))  # inside, so that the bar stays while this waits
+    nothing = {key: Progress() for key in variants}
+    progress = summed([nothing, before, *map(from_json, gathered)])
+    with ranks.together():
         counts = {each.tally.count for each in progress.values()}
-        if len(counts) == 1 and 0 not in counts:
-            return
-        if self.results is not None and self.ranks.is_first:
-            self.results.clear_progress()  # a run that continues from it would fail again
-        if counts == {0}:
-            raise InvalidArgumentError(f"{why_no_images(self.loader)}: there is nothing to score")
-        raise FailureError(
-            f"some variants saw {counted(min(counts), 'image')} and others {max(counts)}: images "
-            "became readable or unreadable between two runs; run the sweep again"
-        )
+        if len(counts) > 1 or 0 in counts:
+            if results is not None and ranks.is_first:
+                results.clear_progress()  # a run that continues from it would fail again
+            raise _wrong_counts(counts, loader)
+    return progress
+
+
+def _count(loader: Iterable[Any], ranges: Sequence[IndexRange]) -> int | None:
+    """How many images the ranges hold, counted for each variant; None if not known."""
+    images = length(loader)
+    if images is None:
+        return None
+    stops = [images if each.stop is None else each.stop for each in ranges]
+    pairs = zip(stops, ranges, strict=True)
+    return sum((stop - each.start) * len(each.keys) for stop, each in pairs)
+
+
+def _wrong_counts(counts: set[int], loader: Iterable[Any]) -> SecateursError:
+    if counts == {0}:
+        return InvalidArgumentError(f"{why_no_images(loader)}: there is nothing to score")
+    return FailureError(
+        f"some variants saw {counted(min(counts), 'image')} and others {max(counts)}: images "
+        "became readable or unreadable between two runs; run the sweep again"
+    )

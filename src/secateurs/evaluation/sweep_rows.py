@@ -14,9 +14,11 @@ from secateurs.evaluation.grid import Cell, Grid
 from secateurs.evaluation.partial_results import Progress
 from secateurs.evaluation.pruned_model import Size, Variants
 from secateurs.masks._sparsity import Sparsity
+from secateurs.parameters.layer_choice import LayerChoice
 from secateurs.provenance import device_name, versions, weights_sha256
 from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.results import LayerRow, Row, wilson_interval
+from secateurs.selection.selection_options import SelectionOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +52,17 @@ class Provenance:
 
 def shared_columns(
     model: nn.Module,
-    provenance: Provenance,
+    provenance: Provenance | None,
     device: torch.device,
     amp: bool,
     loader: Iterable[Any],
     calibration: Tensor | None = None,
 ) -> dict[str, Any]:
     """The columns that all rows of a sweep share; of rows without calibration it is taken out."""
+    named = provenance or Provenance()
     floats = [p for p in model.parameters() if p.is_floating_point()]
-    return asdict(provenance) | {
-        "model": provenance.model or type(model).__name__,
+    return asdict(named) | {
+        "model": named.model or type(model).__name__,
         "weights_sha256": weights_sha256(model),
         "param_count": round(sum(p.numel() for p in model.parameters()) / 1e6, 6),
         "dtype": str(floats[0].dtype).removeprefix("torch.") if floats else "",
@@ -72,13 +75,27 @@ def shared_columns(
     }
 
 
-_SETTING_NAMES = {
-    "prune_type": "prune_type",
-    "granularity": "granularity",
-    "scope": "scope_name",
-    "score_name": "score_name",
-}
-"""The attribute of a setting for each name in a configuration."""
+def columns_of(options: SelectionOptions) -> dict[str, Any]:
+    """The columns that say how units were selected; of random scores the seed is another."""
+    return {
+        "granularity": options.granularity,
+        "scope": options.scope,
+        "score": options.score_name,
+        **competing(options),
+    }
+
+
+def competing(options: SelectionOptions | LayerChoice | Grid) -> dict[str, Any]:
+    """The columns that say which weights compete."""
+    return {name: joined(getattr(options, name)) for name in ("layers", "include", "exclude")}
+
+
+def joined(value: Any) -> str:
+    """The names and types of an option joined by ``;``; empty for None."""
+    if value is None:
+        return ""
+    items = [value] if isinstance(value, str | type) else list(value)
+    return ";".join(item if isinstance(item, str) else item.__name__ for item in items)
 
 
 def configuration(
@@ -86,20 +103,16 @@ def configuration(
 ) -> dict[str, Any]:
     """What must be the same for a sweep to continue: all but what only changes its speed."""
     config = {name: columns[name] for name in columns if name not in ("batch_size", "versions")}
-    settings = list(dict.fromkeys(cell.setting for cell in grid.cells))
-    config |= {
-        name: list(dict.fromkeys(getattr(setting, attribute) for setting in settings))
-        for name, attribute in _SETTING_NAMES.items()
-    }
+    names = {"scope": "scope_name"} | {n: n for n in ("prune_type", "granularity", "score_name")}
+    for name, attribute in names.items():
+        config[name] = list(dict.fromkeys(getattr(c.setting, attribute) for c in grid.cells))
     if grid.ratios is not None:
         config["ratios"] = dict(grid.ratios)
     return config | {
         "images": length(loader),
         "p_prune": grid.p_prunes,
         "p_bern": grid.p_berns,
-        "layers": joined(grid.layers),
-        "include": joined(grid.include),
-        "exclude": joined(grid.exclude),
+        **competing(grid),
         "repair": joined(grid.repair),
         "draws": grid.draws,
         "seed": grid.seed,
@@ -188,9 +201,7 @@ def make_row(
     return Row(
         **shared,
         **_asked(cell),
-        layers=joined(grid.layers),
-        include=joined(grid.include),
-        exclude=joined(grid.exclude),
+        **competing(grid),
         achieved=mean(each.achieved for each in found),
         targets=size.targets,
         units=size.units,
@@ -218,11 +229,3 @@ def layer_rows(row: Row, layers: Sparsity | None) -> list[LayerRow]:
         LayerRow(**setting, layer=one.name, total=one.total, kept=one.total - one.zeros)
         for one in layers or ()
     ]
-
-
-def joined(value: Any) -> str:
-    """The names and types of an option joined by ``;``; empty for None."""
-    if value is None:
-        return ""
-    items = [value] if isinstance(value, str | type) else list(value)
-    return ";".join(item if isinstance(item, str) else item.__name__ for item in items)

@@ -17,7 +17,7 @@ _START = b"PK\x03\x04"
 _IN_DIRECTORY = b"PK\x01\x02"
 _DESCRIPTOR = b"PK\x07\x08"
 _BLOCK = 1 << 20  # bytes
-_ENCRYPTED, _HAS_DESCRIPTOR = 1, 8
+_ENCRYPTED, _HAS_DESCRIPTOR, _UTF8 = 1, 8, 0x800
 _FOLDER = 0x10
 
 
@@ -130,31 +130,27 @@ def _record(file: BinaryIO, info: zipfile.ZipInfo, position: int) -> tuple[Archi
     if info.compress_size != info.file_size:
         raise zipfile.BadZipFile(f"{name} has two sizes")
     file.seek(info.header_offset)
-    local = file.read(30)
-    length, extra = struct.unpack("<HH", local[26:30])
-    if local[:4] != _START or file.read(length) != _encoded(info):
+    mark, flags, method, crc, size, length, extra = struct.unpack("<4s2xHH4xI4xIHH", file.read(30))
+    encoded = info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    if mark != _START or file.read(length) != encoded:
         raise zipfile.BadZipFile(f"{name} has another name in the directory than before it")
     start = info.header_offset + 30 + length + extra
-    method, first, size = struct.unpack("<H4xII", local[8:22])
-    has_descriptor = bool(info.flag_bits & _HAS_DESCRIPTOR)
-    if method != zipfile.ZIP_STORED or local[6:8] != info.flag_bits.to_bytes(2, "little"):
-        raise zipfile.BadZipFile(f"{name} is described in two ways")
-    if not has_descriptor and (first != info.CRC or size not in (info.file_size, 0xFFFFFFFF)):
+    checksum_at = info.header_offset + 14
+    if flags & _HAS_DESCRIPTOR:  # the checksum stands after the contents
+        checksum_at = start + info.file_size + 4
+        file.seek(checksum_at - 4)
+        mark, crc = struct.unpack("<4sI", file.read(8))
+        same = mark == _DESCRIPTOR
+    else:
+        same = size in (info.file_size, 0xFFFFFFFF)
+    if not same or (flags, method, crc) != (info.flag_bits, zipfile.ZIP_STORED, info.CRC):
         raise zipfile.BadZipFile(f"{name} is described in two ways")
     file.seek(position)
     central = file.read(46)
     if central[:4] != _IN_DIRECTORY:
         raise zipfile.BadZipFile("its directory points elsewhere")
-    checksums = [position + 16]
-    if has_descriptor:
-        file.seek(start + info.file_size)
-        described = file.read(8)
-        if described[:4] != _DESCRIPTOR or described[4:] != info.CRC.to_bytes(4, "little"):
-            raise zipfile.BadZipFile(f"{name} is described in two ways")
-        checksums.append(start + info.file_size + 4)
-    else:
-        checksums.append(info.header_offset + 14)
-    record = ArchiveRecord(info.filename, start, info.file_size, info.CRC, tuple(checksums))
+    checksums = (position + 16, checksum_at)
+    record = ArchiveRecord(info.filename, start, info.file_size, info.CRC, checksums)
     return record, position + 46 + sum(struct.unpack("<HHH", central[28:34]))
 
 
@@ -164,10 +160,6 @@ def _refuse_code(path: Path, listed: list[zipfile.ZipInfo]) -> None:
             f"{path} is a TorchScript archive, which contains code, and was not loaded; save "
             "model.state_dict() as safetensors, then give that"
         )
-
-
-def _encoded(info: zipfile.ZipInfo) -> bytes:
-    return info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437")
 
 
 def _check_ranges(records: list[ArchiveRecord], end: int) -> None:

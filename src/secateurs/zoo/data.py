@@ -7,11 +7,10 @@ from pathlib import Path
 from secateurs._validation import check_count, nearest
 from secateurs.errors import InvalidArgumentError, require
 from secateurs.zoo import folder_layouts, image_tables, named_data, parquet
-from secateurs.zoo.cache import cache_folder
-from secateurs.zoo.images import ImageDataset, Item, Listing
+from secateurs.zoo.downloads import cache_folder
+from secateurs.zoo.images import ImageDataset, Item, Listing, subset
 from secateurs.zoo.loaded_model import LoadedModel, count_classes
 from secateurs.zoo.preprocess import Preprocess
-from secateurs.zoo.subset import subset
 
 
 @dataclass
@@ -96,14 +95,15 @@ def load_data(
         raise InvalidArgumentError("load_data needs preprocess=..., or model=... to take it from")
     wanted = None if limit is None else check_count("limit", limit)
     check_data(spec)
+    name = _name(spec)
     if model is not None and model.num_classes is None:
         model = replace(model, num_classes=count_classes(model))
-    if _name(spec) in named_data.NAMES:
-        root = _root(spec, data_root)
-        listing = named_data.read_named(_name(spec), split, model, root, download=download)
+    if name in named_data.NAMES:
+        root = _root(name, data_root)
+        listing = named_data.read_named(name, split, model, root, download=download)
     else:
         listing = _read_folder(Path(spec).expanduser(), split, model, skip_corrupt)
-    return _loaded(spec, listing, transform, wanted, skip_corrupt)
+    return _loaded(name, listing, transform, wanted, skip_corrupt)
 
 
 def load_unlabelled(
@@ -134,10 +134,10 @@ def load_unlabelled(
     wanted = None if limit is None else check_count("limit", limit)
     check_data(spec)
     require("PIL", "reading images", "pillow")
-    folder = Path(spec).expanduser()
-    if _name(spec) in named_data.NAMES:
-        root = _root(spec, data_root)
-        listing = named_data.read_named(_name(spec), split or "train", None, root, download=True)
+    name, folder = _name(spec), Path(spec).expanduser()
+    if name in named_data.NAMES:
+        root = _root(name, data_root)
+        listing = named_data.read_named(name, split or "train", None, root, download=True)
     elif parquet.has_parquet(folder):
         usual = ("train", *parquet.HELD_OUT)
         listing = parquet.read_parquet(folder, split, None, usual)
@@ -145,7 +145,7 @@ def load_unlabelled(
         listing = folder_layouts.read_any_images(folder, split)
     items = [Item(item.source, 0) for item in listing.items]
     unlabelled = replace(listing, items=items, classes=None, targets=None)
-    return _loaded(spec, unlabelled, model.preprocess, wanted, skip_corrupt)
+    return _loaded(name, unlabelled, model.preprocess, wanted, skip_corrupt)
 
 
 def check_data(spec: str | Path) -> None:
@@ -193,29 +193,28 @@ def _read_folder(
 
 
 def _loaded(
-    spec: str | Path, listing: Listing, transform: Preprocess, limit: int | None, skip_corrupt: bool
+    name: str, listing: Listing, transform: Preprocess, limit: int | None, skip_corrupt: bool
 ) -> LoadedData:
     count = len(listing.items)
     kept = subset([item.label for item in listing.items], count if limit is None else limit)
     items = [listing.items[index] for index in kept]
     return LoadedData(
         dataset=ImageDataset(items, transform, skip_corrupt=skip_corrupt),
-        name=_name(spec),
+        name=name,
         split=listing.split,
         classes=listing.classes,
         targets=[listing.targets[index] for index in kept] if listing.targets else None,
     )
 
 
-def _root(spec: str | Path, data_root: str | Path | None) -> Path:
+def _root(name: str, data_root: str | Path | None) -> Path:
     """The folder of a named set; only one that may be downloaded needs the cache folder."""
     if data_root:
         return Path(data_root).expanduser()
-    return cache_folder() / "data" if _name(spec) in named_data.DOWNLOADED else Path()
+    return cache_folder() / "data" if name in named_data.DOWNLOADED else Path()
 
 
 def _name(spec: str | Path) -> str:
     """A named set in its canonical spelling, or the folder as it was given."""
-    if isinstance(spec, str) and named_data.canonical(spec) in named_data.NAMES:
-        return named_data.canonical(spec)
-    return str(spec)
+    name = named_data.canonical(spec) if isinstance(spec, str) else ""
+    return name if name in named_data.NAMES else str(spec)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-"""The formats that are read, whatever the suffix is; for some others PIL runs programs."""
+"""The formats that are read, as PIL names them, whatever the suffix is; for some others it runs
+programs."""
 
 LARGEST = 2**26
 """The most pixels of a resized image, 200 MB in RGB."""
@@ -24,28 +25,28 @@ _WHITE, _SIGNED = 0, 2
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" holds 16 bits; in TIFF it may hold more
 
 
-def read_image(path: Path, mode: str, formats: tuple[str, ...] = FORMATS) -> "Image.Image":
+def read_image(path: Path, mode: str) -> "Image.Image":
     """Read an image file.
 
     As in torchvision and timm, the orientation that a camera wrote into the file (EXIF) is ignored,
     and of several frames the first one is taken. ``mode`` is as for `to_mode`.
 
     Raises:
-        OSError: the file cannot be read, or is of no such format.
+        OSError: the file cannot be read, or is of none of `FORMATS`.
         Exception: any error that PIL raises for a damaged file.
     """
-    with open_regular(path) as file, open_image(file, formats) as image:
+    with open_regular(path) as file, open_image(file) as image:
         return to_mode(image, mode)
 
 
-def open_image(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> "Image.Image":
-    """Open an image of one of these formats (PIL's names), whose pixels are read later."""
+def open_image(file: BinaryIO) -> "Image.Image":
+    """Open an image of one of `FORMATS`, whose pixels are read later."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(file, formats=formats)
+        return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
-        raise OSError(f"it is no {', '.join(formats)} image") from None
+        raise OSError(f"it is no {', '.join(FORMATS)} image") from None
 
 
 def to_mode(image: "Image.Image", mode: str) -> "Image.Image":

@@ -15,7 +15,14 @@ from secateurs._validation import nearest
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError
 from secateurs.zoo import weights_file
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Overrides, Preprocess, build
+from secateurs.zoo.preprocess import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Overrides,
+    Preprocess,
+    build,
+    timm_values,
+)
 
 _FORMS = "a model is named torchvision:NAME, timm:NAME, hf:NAME or package.module:function"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -80,9 +87,8 @@ def load_from(
     if num_classes not in (None, count):
         raise InvalidArgumentError(
             f"{spec} has {count} classes, not {num_classes}: leave ",
-            Argument("num_classes"),
-            " out",
-        )
+            Argument("num_classes"), " out",
+        )  # fmt: skip
     return LoadedModel(
         model=model.eval(),
         name=spec,
@@ -147,11 +153,11 @@ def _parameters(spec: str, function: Callable[..., Any]) -> Mapping[str, inspect
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # some builtins have no signature
         return {}
-    positional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [
         name
         for name, parameter in parameters.items()
-        if parameter.default is inspect.Parameter.empty and parameter.kind not in positional
+        if parameter.default is inspect.Parameter.empty and parameter.kind not in optional
     ]
     if needed:
         raise InvalidArgumentError(
@@ -170,11 +176,10 @@ def _check_weights(spec: str, weights: str | None, parameters: Mapping[str, Any]
         )
     if "pretrained" not in parameters:
         raise InvalidArgumentError(
-            Argument("weights", "random"),
-            f" is unknown to {spec}, whose weights are what it returns: leave ",
-            Argument("weights"),
+            Argument("weights", "random"), f" is unknown to {spec}, whose weights are what it "
+            "returns: leave ", Argument("weights"),
             " out, or give the function a parameter pretrained",
-        )
+        )  # fmt: skip
 
 
 def _call(spec: str, function: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
@@ -222,8 +227,6 @@ def _usual(model: nn.Module) -> tuple[dict[str, Any], str]:
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
     if config:
         from timm.data.config import resolve_data_config
-
-        from secateurs.zoo.preprocess import timm_values
 
         return timm_values(resolve_data_config(pretrained_cfg=dict(config))), "timm data config"
     first = next((each for each in model.modules() if isinstance(each, _CONVOLUTIONS)), None)

@@ -2,8 +2,9 @@
 
 import logging
 import pickle
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import one_line, printable
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, SecateursError, require
 from secateurs.zoo import weights_file
-from secateurs.zoo.downloads import check_folder_path, downloading, is_folder_name
+from secateurs.zoo.downloads import check_folder_path, downloading, folder_named
 from secateurs.zoo.loaded_model import LoadedModel
 from secateurs.zoo.preprocess import Overrides, Preprocess, build, crop_fraction
 
@@ -27,17 +28,6 @@ _FOLDER = (
     "it needs config.json, preprocessor_config.json and weights, as save_pretrained writes them"
 )
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-
-
-class ProcessorTransform:
-    """An image processor of transformers as a function from one image to one tensor."""
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def __call__(self, image: "Image.Image") -> Tensor:
-        """Return the pixel values, C x H x W."""
-        return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
 def load(
@@ -58,9 +48,11 @@ def load(
         raise InvalidArgumentError(
             f"there is no weights file {weights!r}: for hf: models give a file, random, or nothing"
         )
-    source = str(Path(name).expanduser()) if is_folder_name(name) else name
-    _check_folder(name, source)
-    with _quiet(), _from_hub(name):
+    folder = folder_named(name)
+    if folder is not None:
+        _check_folder(folder)
+    source = str(folder or name)
+    with _quiet(), _from_folder(name) if folder else _from_hub(name):
         from transformers import AutoImageProcessor
 
         model, label = _load_model(name, source, weights, num_classes)
@@ -79,16 +71,14 @@ def load(
     )
 
 
-def _check_folder(name: str, source: str) -> None:
-    if not is_folder_name(name):
-        return
-    check_folder_path(Path(source), "transformers")
-    files = [(Path(source) / file).is_file() for file in ("config.json", *_PROCESSORS)]
-    if not files[0] or not any(files[1:]):
-        raise InvalidArgumentError(f"{source} is no transformers folder: {_FOLDER}")
-    for file in ("config.json", *_PROCESSORS):
-        if (Path(source) / file).exists():
-            read_object_file(Path(source) / file)
+def _check_folder(folder: Path) -> None:
+    check_folder_path(folder, "transformers")
+    config, *processors = (folder / name for name in ("config.json", *_PROCESSORS))
+    if not config.is_file() or not any(path.is_file() for path in processors):
+        raise InvalidArgumentError(f"{folder} is no transformers folder: {_FOLDER}")
+    for path in (config, *processors):
+        if path.exists():
+            read_object_file(path)
 
 
 @contextmanager
@@ -109,26 +99,26 @@ def _quiet() -> Generator[None]:
 
 @contextmanager
 def _from_hub(name: str) -> Generator[None]:
-    remedy = (
-        _FOLDER
-        if is_folder_name(name)
-        else "without a network give a folder that save_pretrained wrote: hf:./FOLDER"
-    )
+    remedy = "without a network give a folder that save_pretrained wrote: hf:./FOLDER"
     try:
-        with downloading(f"hf:{name}", remedy, on_disk=is_folder_name(name)):
+        with downloading(f"hf:{name}", remedy):
             yield
     except FailureError as error:
-        if "is not a valid model identifier" in str(error):
-            raise InvalidArgumentError(
-                f"the hub has no public model {name!r}; for a folder write hf:./FOLDER"
-            ) from error
-        raise
+        if "is not a valid model identifier" not in str(error):
+            raise
+        raise InvalidArgumentError(
+            f"the hub has no public model {name!r}; for a folder write hf:./FOLDER"
+        ) from error
+
+
+@contextmanager
+def _from_folder(name: str) -> Generator[None]:
+    try:
+        with downloading(f"hf:{name}", _FOLDER, on_disk=True):
+            yield
     except SecateursError:
         raise
-    except Exception as error:
-        if not is_folder_name(name):
-            raise
-        # transformers does not check the contents of these files.
+    except Exception as error:  # transformers does not check the contents of these files
         raise FailureError(
             f"transformers cannot load {printable(name)} ({one_line(error)}): a file in "
             "it is damaged or of another version; get the folder again"
@@ -193,16 +183,10 @@ def _checked(what: str, factory: Any, source: str | None, config: Any, state: An
         ) from error
     # Keys beyond the classifier (a pooler, another head) are normal in a published repository.
     unexpected = sorted(info["unexpected_keys"]) if state is not None else []
-    shapes = [_mismatch(entry) for entry in info["mismatched_keys"]]
-    missing = sorted(set(info["missing_keys"]) - {entry.partition(" ")[0] for entry in shapes})
-    weights_file.refuse_misfit(type(model).__name__, what, missing, unexpected, shapes)
+    shapes = list(info["mismatched_keys"])
+    missing = sorted(set(info["missing_keys"]) - {name for name, *_ in shapes})
+    weights_file.refuse_misfit(model, what, missing, unexpected, shapes)
     return model
-
-
-def _mismatch(entry: Any) -> str:
-    name, found, wanted = entry
-    sizes = ["x".join(str(size) for size in shape) for shape in (found, wanted)]
-    return f"{name} {sizes[0]} instead of {sizes[1]}"
 
 
 def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
@@ -218,20 +202,23 @@ def _preprocess(processor: Any, overrides: Overrides) -> Preprocess:
         return build(base, overrides, source)
     height, _ = base.pop("img_size")
     return Preprocess(
-        img_size=height, source=source, transform=ProcessorTransform(processor), **base
+        img_size=height, source=source, transform=partial(_pixel_values, processor), **base
     )
+
+
+def _pixel_values(processor: Any, image: "Image.Image") -> Tensor:
+    return processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
 def _values(processor: Any) -> dict[str, Any]:
     """The values of an image processor, as timm names them."""
     normalise = getattr(processor, "do_normalize", True)
     size, crop_pct, crop_mode = _geometry(processor)
-    resample = int(getattr(processor, "resample", None) or 0)
     return {
         "img_size": size,
         "crop_pct": crop_pct,
         "crop_mode": crop_mode,
-        "interpolation": _RESAMPLE[resample],
+        "interpolation": _RESAMPLE[int(getattr(processor, "resample", None) or 0)],
         "mean": tuple(processor.image_mean) if normalise else (0.0, 0.0, 0.0),
         "std": tuple(processor.image_std) if normalise else (1.0, 1.0, 1.0),
     }
@@ -239,8 +226,8 @@ def _values(processor: Any) -> dict[str, Any]:
 
 def _geometry(processor: Any) -> tuple[tuple[int, int], float, str]:
     """The size of the input, crop_pct and crop_mode."""
-    size = _mapping(getattr(processor, "size", None))
-    crop = _mapping(getattr(processor, "crop_size", None))
+    # As mappings, since newer versions of transformers have a class for sizes.
+    size, crop = (dict(getattr(processor, name, None) or ()) for name in ("size", "crop_size"))
     edge = size.get("shortest_edge")
     if getattr(processor, "do_center_crop", False) and crop:
         height, width = int(crop["height"]), int(crop["width"])
@@ -254,8 +241,3 @@ def _geometry(processor: Any) -> tuple[tuple[int, int], float, str]:
         return (int(edge), int(edge)), 1.0, "squash" if crop_pct else "center"
     height = int(size.get("height", 224))
     return (height, int(size.get("width", height))), 1.0, "squash"
-
-
-def _mapping(size: Any) -> Mapping[str, Any]:
-    """A size as a mapping; newer versions of transformers have a class for sizes."""
-    return dict(size) if size else {}

@@ -12,9 +12,9 @@ from secateurs._io.text import one_line, printable, quoted
 from secateurs._validation import nearest
 from secateurs.errors import Argument, FailureError, InvalidArgumentError, require
 from secateurs.zoo import weights_file
-from secateurs.zoo.downloads import check_folder_path, downloading, is_folder_name
+from secateurs.zoo.downloads import check_folder_path, downloading, folder_named
 from secateurs.zoo.loaded_model import LoadedModel
-from secateurs.zoo.preprocess import Overrides, Preprocess, build, timm_values
+from secateurs.zoo.preprocess import Overrides, build, timm_values
 
 _FOLDER_SCHEME = "local-dir:"
 _LONGEST = 100  # characters; no architecture has a longer name
@@ -40,24 +40,24 @@ def load(
         InvalidArgumentError: unknown name, tag or folder, or weights that do not fit.
         FailureError: no network for the download.
     """
-    folder = Path(name).expanduser() if is_folder_name(name) else None
+    folder = folder_named(name)
     if folder is not None:
         _check_folder(folder)
     else:
         name = _check_name(name, weights)
+    from timm.data.config import resolve_data_config
+
     options = _options(name, folder, num_classes, overrides)
-    if weights == "random" or weights_file.is_file(weights):
-        model = _create(name, folder, pretrained=False, **options)
-        label = "random"
-        if weights is not None and weights != "random":
-            _fit(model, weights)
-            label = Path(weights).name
+    if weights == "random":
+        model, label = _create(name, folder, pretrained=False, **options), "random"
+    elif weights_file.is_file(weights):
+        model, label = _create(name, folder, pretrained=False, **options), Path(weights).name
+        _fit(model, weights)
     else:
         model = _pretrained(name, folder, weights, options)
         tag = _config(model).get("tag") or "pretrained"
         label = _folder_weights(folder).name if folder else tag
-    config = _config(model)
-    classes = config.get("label_names")
+    classes = _config(model).get("label_names")
     count = int(getattr(model, "num_classes", 0)) or None
     return LoadedModel(
         model=model.eval(),
@@ -65,7 +65,9 @@ def load(
         weights=label,
         num_classes=count,
         classes=list(classes) if classes and len(classes) == count else None,
-        preprocess=_preprocess(model, overrides),
+        preprocess=build(
+            timm_values(resolve_data_config(model=model)), overrides, "timm data config"
+        ),
     )
 
 
@@ -163,10 +165,8 @@ def _download(name: str, options: dict[str, Any]) -> nn.Module:
     if not timm.models.is_model_pretrained(name):
         raise InvalidArgumentError(
             f"timm publishes no weights for {name}: give ",
-            Argument("weights", "FILE"),
-            " or ",
-            Argument("weights", "random"),
-        )
+            Argument("weights", "FILE"), " or ", Argument("weights", "random"),
+        )  # fmt: skip
     remedy = ("without a network give a file that you have: ", Argument("weights", "FILE"))
     with downloading(f"the weights of timm:{name}", *remedy):
         return _create(name, None, pretrained=True, **options)
@@ -215,10 +215,3 @@ def _translator(model: nn.Module) -> Callable[[weights_file.State], weights_file
 
 def _config(model: nn.Module) -> dict[str, Any]:
     return getattr(model, "pretrained_cfg", None) or {}
-
-
-def _preprocess(model: nn.Module, overrides: Overrides) -> Preprocess:
-    from timm.data.config import resolve_data_config
-
-    base = timm_values(resolve_data_config(model=model))
-    return build(base, overrides, "timm data config")

@@ -35,13 +35,12 @@ def load(
     from torchvision.models import get_model_weights
 
     entries: Any = get_model_weights(name)
-    if weights == "random" or weights_file.is_file(weights):
-        # The preprocessing is that of published weights.
-        entry = entries.__members__.get(DEFAULT_WEIGHTS) or next(iter(entries))
-        if weights is None or weights == "random":
-            model, label = _build(name, num_classes), "random"
-        else:
-            model, label = _from_file(name, weights, num_classes), Path(weights).name
+    # For a file and for random weights, the preprocessing is that of published ones.
+    entry = entries.__members__.get(DEFAULT_WEIGHTS) or next(iter(entries))
+    if weights == "random":
+        model, label = _build(name, num_classes), "random"
+    elif weights_file.is_file(weights):
+        model, label = _from_file(name, weights, num_classes), Path(weights).name
     else:
         entry = _published(name, entries, weights)
         weights_file.refuse_other_count(entry.name, len(entry.meta["categories"]), num_classes)

@@ -16,11 +16,7 @@ from secateurs.zoo.weights_file import is_file
 _DIGITS = {"digits": digits_cnn, "digits-cnn": digits_cnn, **FAMILY}
 DIGITS_NAMES = tuple(_DIGITS)
 _OWN = _DIGITS | SMALL_NETWORKS
-_SOURCES = {
-    "torchvision": from_torchvision.load,
-    "timm": from_timm.load,
-    "hf": from_hf.load,
-}
+_SOURCES = {"torchvision": from_torchvision.load, "timm": from_timm.load, "hf": from_hf.load}
 
 
 def load_model(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from secateurs._io.text import one_line
 from secateurs._validation import check_choice
@@ -15,30 +15,31 @@ from secateurs.zoo.digits import SPLITS, digits_images
 from secateurs.zoo.images import Item, Listing
 from secateurs.zoo.loaded_model import LoadedModel
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-_DIGITS = [str(digit) for digit in range(10)]
+_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 @dataclass(frozen=True)
 class _Named:
-    """The class in torchvision of a set, and the attributes of its labels and class names."""
+    """The class in torchvision of a set, the name of its labels, and classes that it does not name.
+
+    Attributes:
+        by_word: whether the class takes ``split="test"`` instead of ``train=False``.
+    """
 
     factory: str
-    by_word: bool = False  # split="test" instead of train=False
+    by_word: bool = False
     labels: str = "targets"
     classes: tuple[str, ...] = ()
 
 
 _SETS = {
-    "mnist": _Named("MNIST", classes=tuple(_DIGITS)),
+    "mnist": _Named("MNIST", classes=_DIGITS),
     "fashion-mnist": _Named("FashionMNIST"),
     "kmnist": _Named("KMNIST"),
-    "usps": _Named("USPS", classes=tuple(_DIGITS)),
+    "usps": _Named("USPS", classes=_DIGITS),
     "cifar10": _Named("CIFAR10"),
     "cifar100": _Named("CIFAR100"),
-    "svhn": _Named("SVHN", by_word=True, labels="labels", classes=tuple(_DIGITS)),
+    "svhn": _Named("SVHN", by_word=True, labels="labels", classes=_DIGITS),
     "stl10": _Named("STL10", by_word=True, labels="labels"),
 }
 DOWNLOADED = tuple(_SETS)
@@ -51,18 +52,6 @@ def canonical(spec: str) -> str:
     return {"fashionmnist": "fashion-mnist", "cifar-10": "cifar10", "cifar-100": "cifar100"}.get(
         plain, plain
     )
-
-
-class ArrayImages:
-    """Grey levels 0 to 255 (N x H x W) as PIL images, indexed like a torchvision data set."""
-
-    def __init__(self, arrays: Any, labels: Any) -> None:
-        self.arrays, self.labels = arrays, labels
-
-    def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
-        from PIL import Image
-
-        return Image.fromarray(self.arrays[index]), int(self.labels[index])
 
 
 def read_named(
@@ -78,15 +67,17 @@ def read_named(
     """
     chosen = check_choice("split", split or "test", SPLITS)
     if name == "digits":
+        from PIL import Image
+
         arrays, labels = digits_images(chosen)
-        images, classes = ArrayImages(arrays, labels), _DIGITS
+        images, classes = list(zip(map(Image.fromarray, arrays), labels, strict=True)), _DIGITS
     else:
         entry = _SETS[name]
         images = _torchvision_set(name, entry, chosen, root, download)
-        labels, classes = getattr(images, entry.labels), list(entry.classes or images.classes)
+        labels, classes = getattr(images, entry.labels), entry.classes or images.classes
     indices = match_labels(classes, model, name)
     items = [Item((images, index), indices[int(label)]) for index, label in enumerate(labels)]
-    return Listing(items, chosen, classes)
+    return Listing(items, chosen, list(classes))
 
 
 def _torchvision_set(name: str, entry: _Named, split: str, root: Path, download: bool) -> Any:

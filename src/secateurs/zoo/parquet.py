@@ -22,16 +22,16 @@ _SPLIT = re.compile(r"([A-Za-z]+)[-_.]?.*\.parquet")
 
 
 class EncodedImages:
-    """Bytes of image files with labels, indexed like a torchvision data set."""
+    """Bytes of image files, as the data set of an `Item`."""
 
-    def __init__(self, contents: Any, labels: list[int]) -> None:
-        self.contents, self.labels = contents, labels
+    def __init__(self, contents: Any) -> None:
+        self.contents = contents
 
-    def __getitem__(self, index: int) -> "tuple[Image.Image, int]":
+    def __getitem__(self, index: int) -> "tuple[Image.Image]":
         content = self.contents[index].as_py()
         if content is None:
             raise FailureError("the file holds no bytes for it")
-        return open_image(io.BytesIO(content)), self.labels[index]
+        return (open_image(io.BytesIO(content)),)
 
 
 def has_parquet(folder: Path) -> bool:
@@ -68,7 +68,7 @@ def read_parquet(
     if not labels:
         raise InvalidArgumentError(f"no images in {folder}: its parquet files have no rows")
     classes, indices = numbered_classes(labels, model, str(folder))
-    images = EncodedImages(contents, labels)
+    images = EncodedImages(contents)
     items = [Item((images, index), indices[label]) for index, label in enumerate(labels)]
     return Listing(items, name or "all", classes)
 
@@ -103,21 +103,20 @@ def _columns(files: list[Path]) -> tuple[Any, list[int]]:
                 f"{printable(str(path))} cannot be read ({printable(one_line(error))}): get it "
                 "again"
             ) from error
-        chunks = column.chunks
-        if pa.types.is_struct(column.type):
-            if column.type.get_field_index("bytes") < 0:
+        chunks, kind = column.chunks, column.type
+        if pa.types.is_struct(kind):
+            index = kind.get_field_index("bytes")
+            if index < 0:
                 raise _unknown(path, "the images have no field 'bytes'")
-            chunks = [chunk.field("bytes") for chunk in chunks]
+            chunks, kind = [chunk.field(index) for chunk in chunks], kind[index].type
+        if values and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise _unknown(path, f"the images are {kind}, not bytes of image files")
         wrong = [v for v in values if not isinstance(v, int) or not 0 <= v <= LARGEST_LABEL]
         if wrong:
             raise _unknown(path, f"a label is {quoted(str(wrong[0]))}, not a class counted from 0")
-        contents += chunks
+        contents += [chunk.cast(pa.large_binary()) for chunk in chunks if len(chunk)]
         labels += values
-    joined = pa.chunked_array(contents) if contents else pa.array([], pa.binary())
-    bytes_type = pa.types.is_binary(joined.type) or pa.types.is_large_binary(joined.type)
-    if labels and not bytes_type:
-        raise _unknown(files[0], f"the images are {joined.type}, not bytes of image files")
-    return joined, labels
+    return pa.chunked_array(contents, pa.large_binary()), labels
 
 
 def _column(path: Path, table: Any, names: tuple[str, ...]) -> Any:

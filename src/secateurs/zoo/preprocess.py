@@ -103,11 +103,9 @@ class Overrides:
             size = check_count("img_size", self.img_size)
             if size > LARGEST_SIDE:
                 raise InvalidArgumentError(
-                    Argument("img_size"),
-                    f" may be at most {LARGEST_SIDE:,} pixels, got {size:,}; networks usually "
-                    "take 224: write ",
-                    Argument("img_size", 224),
-                )
+                    Argument("img_size"), f" may be at most {LARGEST_SIDE:,} pixels, got {size:,}; "
+                    "networks usually take 224: write ", Argument("img_size", 224),
+                )  # fmt: skip
             object.__setattr__(self, "img_size", size)
         crop = self.crop_pct
         if crop is not None and not (_is_number(crop) and 0 < crop <= 1):
@@ -153,7 +151,8 @@ def build(base: Mapping[str, Any], overrides: Overrides, source: str) -> Preproc
     config: dict[str, Any] = {"crop_mode": "center", **base, **given}
     channels = len(base["mean"])
     mean, std = (_per_channel(name, config[name], channels) for name in ("mean", "std"))
-    height, width = _pair(config["img_size"])
+    size = config["img_size"]
+    height, width = (size, size) if isinstance(size, int) else map(int, size)
     transform = create_transform(
         input_size=(channels, height, width),
         is_training=False,
@@ -191,10 +190,6 @@ def crop_fraction(crop: int, resize: int) -> float:
 
 def _numbers(values: Sequence[float]) -> str:
     return "/".join(f"{value:.4g}" for value in values)
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[float, ...]:

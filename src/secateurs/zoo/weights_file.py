@@ -4,8 +4,9 @@ import argparse
 import mmap
 import pickle
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from safetensors.torch import load, load_file
@@ -32,7 +33,7 @@ _SHOWN = 4
 State = dict[str, Tensor]
 
 
-def is_file(weights: str | None) -> bool:
+def is_file(weights: str | None) -> TypeGuard[str]:
     """Whether ``weights`` names a file rather than a published set of weights."""
     if weights is None:
         return False
@@ -122,32 +123,39 @@ def fit_weights(
         for key in result.missing_keys
         if key not in wrong and not key.endswith("num_batches_tracked")
     ]
-    shapes = [f"{key} {_shape(state[key])} instead of {_shape(own[key])}" for key in wrong]
-    refuse_misfit(type(model).__name__, file, missing, list(result.unexpected_keys), shapes)
+    shapes = [(key, state[key].shape, own[key].shape) for key in wrong]
+    refuse_misfit(model, file, missing, result.unexpected_keys, shapes)
 
 
 def refuse_misfit(
-    model: str, file: str | Path, missing: list[str], unexpected: list[str], shapes: list[str]
+    model: nn.Module,
+    file: str | Path,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    shapes: Iterable[tuple[str, Sequence[int], Sequence[int]]],
 ) -> None:
-    """Raise an error if any of the lists has an entry."""
+    """Raise an error if any of these has an entry.
+
+    Args:
+        model: the model that the weights do not fit.
+        file: where they are from.
+        missing: keys of the model that are not there.
+        unexpected: keys that the model does not have.
+        shapes: keys with the shape that is there and the one that the model has.
+    """
+    other = [f"{key} {_shape(there)} instead of {_shape(own)}" for key, there, own in shapes]
+    labelled = {"missing": missing, "unexpected": unexpected, "of another shape": other}
     parts = [
-        f"{len(keys)} {label} ({listed(keys, _SHOWN)})"
-        for label, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-        )
-        if keys
+        f"{len(keys)} {label} ({listed(keys, _SHOWN)})" for label, keys in labelled.items() if keys
     ]
     if parts:
-        only_shapes = bool(shapes) and not missing and not unexpected
         remedy = (
-            "set num_classes if it was trained for other classes"
-            if only_shapes
-            else "name the architecture that the file was saved from"
+            "name the architecture that the file was saved from"
+            if missing or unexpected
+            else "set num_classes if it was trained for other classes"
         )
         raise InvalidArgumentError(
-            f"the weights in {file} do not fit {model}: {', '.join(parts)}; {remedy}"
+            f"the weights in {file} do not fit {type(model).__name__}: {', '.join(parts)}; {remedy}"
         )
 
 
@@ -245,5 +253,5 @@ def _unwrap(model: nn.Module, state: State) -> State:
     return state
 
 
-def _shape(tensor: Tensor) -> str:
-    return "x".join(str(size) for size in tensor.shape) or "scalar"
+def _shape(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes)) or "scalar"

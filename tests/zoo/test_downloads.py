@@ -6,7 +6,7 @@ import pytest
 
 from secateurs.errors import FailureError
 from secateurs.zoo import load_model, load_unlabelled
-from secateurs.zoo.cache import cache_folder, check_download_folder
+from secateurs.zoo.downloads import cache_folder, check_download_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs users by number")
 
