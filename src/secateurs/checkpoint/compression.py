@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from io import FileIO
-from typing import BinaryIO, cast
 
 import zstandard
 
@@ -79,20 +78,22 @@ class Compressor:
 
     def __init__(self, file: FileIO, size: int, *, itemsize: int):
         compressor = zstandard.ZstdCompressor(compression_params=_parameters(itemsize))
-        self._file = _Appended(file)
-        # Of a file's methods, the library calls only write.
-        target = cast(BinaryIO, self._file)
-        self._stream = compressor.stream_writer(target, size=size, closefd=False)
+        self._file, self._size = file, 0
+        self._stream = compressor.compressobj(size=size)
 
     def write(self, values: Array) -> None:
         """Add the bytes of an array, which may be used again when this returns."""
         if values.nbytes:
-            self._stream.write(values.data.cast("B"))
+            self._append(self._stream.compress(values.data.cast("B")))
 
     def finish(self) -> int:
         """Write the rest; returns the size of the result in bytes."""
-        self._stream.flush(zstandard.FLUSH_FRAME)
-        return self._file.size
+        self._append(self._stream.flush())
+        return self._size
+
+    def _append(self, data: bytes) -> None:
+        write_all(self._file, self._size, memoryview(data))
+        self._size += len(data)
 
 
 def compressed_size(content: bytes, *, itemsize: int = 4) -> int:
@@ -106,18 +107,6 @@ def _parameters(itemsize: int) -> zstandard.ZstdCompressionParameters:
     return zstandard.ZstdCompressionParameters.from_level(
         1, threads=_cores(), write_checksum=True, write_content_size=True, **own
     )
-
-
-class _Appended:
-    """A file that is written from its beginning to its end, by the method that zstandard calls."""
-
-    def __init__(self, file: FileIO):
-        self._file, self.size = file, 0
-
-    def write(self, data: bytes) -> int:
-        write_all(self._file, self.size, memoryview(data))
-        self.size += len(data)
-        return len(data)
 
 
 def _cores() -> int:

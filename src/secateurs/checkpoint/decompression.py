@@ -55,9 +55,9 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
             loaded |= read_weights(stored.path, key=key)
             continue
         loaded |= _read(stored, buffers)
-        for alias, name in (stored.metadata or {}).items():
-            if name in loaded and alias not in loaded:
-                loaded[alias] = loaded[name]
+        for entry in stored.entries:
+            for alias in entry.aliases:
+                loaded.setdefault(alias, loaded[entry.name])
     check_unchanged(found.identities)
     return loaded
 

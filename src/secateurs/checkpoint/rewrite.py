@@ -167,15 +167,3 @@ def _reordered(weight: Weight, pruner: BlockPruner, reader: Reader) -> list[Arra
     numbers = values.view(INTEGERS[entry.itemsize])
     strided(reordered, entry)[...] = numbers.reshape(entry.shape)
     return [reordered]
-
-
-def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:
-    """The names of a pruned weight and another tensor that share bytes; None if there are none."""
-    pruned = {weight.entry.name for weight in weights}
-    latest: Entry | None = None
-    for entry in sorted((e for e in entries if e.nbytes), key=lambda e: (e.start, e.stop)):
-        if latest is not None and entry.start < latest.stop and {entry.name, latest.name} & pruned:
-            return latest.name, entry.name
-        if latest is None or entry.stop > latest.stop:
-            latest = entry
-    return None

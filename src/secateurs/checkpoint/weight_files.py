@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs._io.regular_files import reading
-from secateurs.checkpoint.contents import StoredFile
+from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_identity import Identity, check_unchanged, identify
 from secateurs.checkpoint.header import read_header
 from secateurs.checkpoint.main_file import main_file
@@ -55,6 +55,11 @@ class StoredCheckpoint:
     left_out: tuple[Path, ...] = ()
     tied: tuple[str, ...] = ()
     state: Identity | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The tensors of all files, in the order in which ties are broken."""
+        return [entry for file in self.files for entry in file.entries]
 
     @property
     def identities(self) -> dict[Path, Identity]:
