@@ -10,8 +10,7 @@ import zstandard
 from secateurs._tensors.blocks import Array
 from secateurs.checkpoint.block_masks import BlockPruner
 from secateurs.checkpoint.contents import StoredFile
-from secateurs.checkpoint.file_blocks import Reader, Weight
-from secateurs.checkpoint.file_writer import write_all
+from secateurs.checkpoint.file_blocks import Reader, Weight, write_all
 from secateurs.checkpoint.rewrite import Written, layout_of, pieces_of
 
 
@@ -26,17 +25,17 @@ def write_compressed(
 
     The arguments are those of `secateurs.checkpoint.rewrite.write_file`.
     """
-    layout = layout_of(stored, weights, as_safetensors=True)
+    layout = layout_of(stored, as_safetensors=True)
     go_back = _break_ties(layout.starts, weights, pruner, reader)
     sizes = Counter[int]()
     for entry in stored.entries:
         sizes[entry.itemsize] += entry.nbytes
     stream = Compressor(target, layout.size, itemsize=max(sizes, key=sizes.__getitem__, default=1))
-    pieces = pieces_of(layout, weights, pruner, reader)
+    pieces = pieces_of(stored, layout, weights, pruner, reader)
     for piece in sorted(pieces, key=lambda piece: piece.start):
         if piece.pruned in go_back:
             go_back[piece.pruned]()
-        for values in piece.blocks():
+        for values in piece.blocks:
             stream.write(values)
     return layout.written(stream.finish())
 

@@ -13,8 +13,8 @@ from typing import Any
 from secateurs._io.regular_files import reading
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.copied_files import NOTHING, CopiedFiles, check_copies, find_copied
+from secateurs.checkpoint.file_blocks import write_all
 from secateurs.checkpoint.file_identity import check_unchanged
-from secateurs.checkpoint.file_writer import write_all
 from secateurs.checkpoint.journal import abandoned
 from secateurs.checkpoint.publication import Publication
 from secateurs.checkpoint.rewrite import Written

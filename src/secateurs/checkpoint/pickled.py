@@ -12,9 +12,8 @@ import torch
 from secateurs._io.text import quoted
 from secateurs._tensors.memory_order import storage_order
 from secateurs.checkpoint.contents import LONGEST_NAME, MOST_DIMENSIONS, NAMES, Entry, StoredFile
-from secateurs.checkpoint.file_blocks import Advance
+from secateurs.checkpoint.file_blocks import Advance, write_all
 from secateurs.checkpoint.file_identity import check_unchanged
-from secateurs.checkpoint.file_writer import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import (
     ArchiveRecord,
