@@ -106,8 +106,7 @@ def repair_layers(
                  *(weight.mask for weight in weights))  # fmt: skip
         file = LayerFile(options.state, pass_key(steps, options, known))
         resumable = {key: file.resumable(site) for key, site in sites.items()}
-    sizes = uses.sizes_of(sites)
-    Lockstep(model, resumable, changes.dense, sizes, options.memory, uses.parts).run(batches)
+    Lockstep(model, resumable, changes.dense, uses, options.memory).run(batches)
     of_all = [site for _, of_weight in solved for site in of_weight]
     _warn_of_few(of_all if how.solves else ())
     for weight, of_weight in solved if "sparsegpt" in steps else ():
