@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +14,10 @@ from secateurs.outputs import logits_of
 from secateurs.repair.changes import Changes
 from secateurs.repair.divergence import Features, divergence, loss, outputs_of
 from secateurs.repair.layerwise import PrunedTarget
-from secateurs.repair.pass_state import check_key, pass_key
+from secateurs.repair.pass_state import PassFile, pass_key
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.training._hold import Hold
 from secateurs.training.augmentation import AUGMENTATIONS
-from secateurs.training.run_state import load_state, save_state
 from secateurs.training.schedules import Cubic
 
 _HELD_OUT, _MOST_HELD_OUT = 0.125, 1024
@@ -133,6 +131,7 @@ class _Distiller:
             every = max(1, self.tightened // _TIGHTENINGS)
             self.ratios = dict(Cubic(1.0, end=self.tightened, every=every).prunings)
         self.optimizer = torch.optim.Adam(parameters, how.learning_rate)
+        self.file: PassFile | None = None
         self.hold = Hold(model, [self.optimizer], self._masks_at(0))
 
     def run(self) -> int:
@@ -220,10 +219,9 @@ class _Distiller:
         now = _Progress(0, 0, self._divergence(), best, self.learned[:0])
         if self.how.state is not None:
             known = (self.images, *self.parameters, *self.model.buffers(), self.wanted)
-            self.key = pass_key("distill", self.how, known)
-            state = load_state(Path(self.how.state))
-            if state is not None:
-                return self._resumed(state)
+            self.file = PassFile(self.how.state, pass_key("distill", self.how, known))
+            if self.file.parts:
+                return self._resumed(self.file.parts[-1])
         for one in self.weights if self.tightened else ():
             with torch.no_grad():  # what is pruned step by step begins dense
                 values = torch.where(one.mask, one.target.parameter, self._dense_of(one))
@@ -231,19 +229,17 @@ class _Distiller:
         return now
 
     def _save(self, now: _Progress) -> None:
-        if self.how.state is None:
-            return
-        state = {
-            "key": self.key,
-            "progress": asdict(now),
-            "values": [p.detach() for p in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "source": self.source.get_state(),
-        }
-        save_state(Path(self.how.state), state)
+        if self.file is not None:
+            self.file.replace(
+                {
+                    "progress": asdict(now),
+                    "values": [p.detach() for p in self.parameters],
+                    "optimizer": self.optimizer.state_dict(),
+                    "source": self.source.get_state(),
+                }
+            )
 
     def _resumed(self, state: dict[str, Any]) -> _Progress:
-        check_key(self.how.state, state.get("key"), self.key)
         with torch.no_grad():
             for p, values in zip(self.parameters, state["values"], strict=True):
                 p.copy_(values)
