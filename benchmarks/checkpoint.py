@@ -28,8 +28,7 @@ from timing import machine
 
 from secateurs.checkpoint import decompress_checkpoint, prune_checkpoint
 from secateurs.checkpoint.contents import NAMES
-from secateurs.checkpoint.file_blocks import Buffers
-from secateurs.checkpoint.file_writer import write_all
+from secateurs.checkpoint.file_blocks import Buffers, write_blocks
 from secateurs.checkpoint.header import write_header
 
 ROWS = 4096
@@ -80,8 +79,7 @@ def copy_with_cp(source: Path, output: Path) -> None:
 def copy_as_pruning_does(source: Path, output: Path) -> None:
     """Through the same buffer, and with the same words to the kernel about what comes next."""
     with Buffers().reader(source) as reader, output.open("wb", buffering=0) as new:
-        for place, values in reader.blocks(0, source.stat().st_size):
-            write_all(new, place, values.data)
+        write_blocks(new, 0, reader.blocks(0, source.stat().st_size))
         os.fsync(new.fileno())
 
 

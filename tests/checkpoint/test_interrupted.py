@@ -17,7 +17,7 @@ from stored_folders import contents, loaded, pruned_net, shards
 from stored_models import assert_same, to_file
 
 import secateurs as sc
-from secateurs.checkpoint import prune_checkpoint, publication, rewrite
+from secateurs.checkpoint import file_blocks, prune_checkpoint, publication
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def prune_and_die(source: Path, output: Path, where: str) -> None:
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    write, left = rewrite.write_all, [1, 2, 3]
+    write, left = file_blocks.write_all, [1, 2, 3]
 
     def write_and_die(*arguments: Any) -> None:
         write(*arguments)
@@ -65,7 +65,7 @@ def prune_and_die(source: Path, output: Path, where: str) -> None:
             die()
 
     if where == "writing":
-        rewrite.write_all = write_and_die
+        file_blocks.write_all = write_and_die
     else:
         Path.replace = Path.rename = die  # type: ignore[method-assign]
     prune_checkpoint(source, output, 0.5)
@@ -132,7 +132,7 @@ def test_what_will_not_fit_is_refused_before_writing(
     usage = publication.shutil.disk_usage(tmp_path)
     free = usage._replace(free=large.stat().st_size - 1)
     monkeypatch.setattr(publication.shutil, "disk_usage", lambda path: free)
-    monkeypatch.setattr(rewrite, "write_all", lambda *_: pytest.fail("wrote"))
+    monkeypatch.setattr(file_blocks, "write_all", lambda *_: pytest.fail("wrote"))
     with pytest.raises(sc.FailureError, match=r"bytes are needed and .* are free"):
         prune_checkpoint(large, tmp_path / "out.safetensors", 0.5)
 
@@ -153,14 +153,14 @@ def test_an_output_under_a_file(tmp_path: Path, large: Path) -> None:
 def test_a_file_cut_short_meanwhile(
     tmp_path: Path, large: Path, cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = rewrite.write_all
+    write = file_blocks.write_all
     size = large.stat().st_size
 
     def cutting(*arguments) -> None:
         write(*arguments)
         os.truncate(large, size - cut)
 
-    monkeypatch.setattr(rewrite, "write_all", cutting)
+    monkeypatch.setattr(file_blocks, "write_all", cutting)
     with pytest.raises(sc.FailureError, match="was longer a moment ago"):
         prune_checkpoint(large, tmp_path / "out.safetensors", 0.5)
     assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]

@@ -1,5 +1,6 @@
 """A file of ratios prunes each tensor as `allocate` prunes the parameter of a model."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,15 @@ def test_ratios_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=said):
         prune_checkpoint(tmp_path / "in.safetensors", tmp_path / "out.safetensors", **options)  # type: ignore[arg-type]
+
+
+def test_a_shared_tensor_goes_by_each_of_its_names(tmp_path: Path) -> None:
+    tensors = {"embed.weight": torch.randn(8, 8), "body.weight": torch.randn(4, 4)}
+    file = tmp_path / "in.safetensors"
+    save_file(tensors, file, {"head.weight": "embed.weight"})  # as save_model writes tied ones
+    ratios = {"head.weight": 0.5, "body.weight": 0.25}
+    done = prune_checkpoint(file, tmp_path / "a.safetensors", ratios=ratios, include=["*", "head"])
+    assert {one.name: one.pruned for one in done.weights} == {"embed.weight": 32, "body.weight": 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is left out by name is no surprise
+        prune_checkpoint(file, tmp_path / "b.safetensors", 0.5, layers="all", exclude="head")

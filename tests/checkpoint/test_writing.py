@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.checkpoint.file_writer import write_all
+from secateurs.checkpoint.file_blocks import write_all
 
 needs_fadvise = pytest.mark.skipif(
     not hasattr(os, "posix_fadvise"), reason="this system takes no advice about files"

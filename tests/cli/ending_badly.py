@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
-from secateurs.checkpoint import rewrite
+from secateurs.checkpoint import file_blocks
 from secateurs.cli import main
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -46,7 +46,7 @@ def break_stream(case: str) -> None:
 
 def strike_while_writing(signals: Sequence[int]) -> None:
     """Send the signals to this process once part of the result is written, and at its very end."""
-    write, written = rewrite.write_all, 0
+    write, written = file_blocks.write_all, 0
 
     def struck(*arguments) -> None:
         nonlocal written
@@ -56,7 +56,7 @@ def strike_while_writing(signals: Sequence[int]) -> None:
             for number in signals:
                 os.kill(os.getpid(), number)
 
-    rewrite.write_all = struck
+    file_blocks.write_all = struck
     atexit.register(lambda: [os.kill(os.getpid(), number) for number in signals])
 
 

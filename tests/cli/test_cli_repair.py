@@ -121,12 +121,12 @@ def test_an_interrupted_distillation_goes_on(run: Run, monkeypatch: pytest.Monke
     words = (*SHORT, "--steps", "distill", "--iterations", 6, "--features", 0.5, "--augment",
              "shift", "--tighten", 0.5, "--distill-batch-size", 16)  # fmt: skip
     assert run(*words, "-o", "whole.safetensors").code == 0
-    from secateurs.repair import distillation
+    from secateurs.repair.pass_state import PassFile
 
-    save, saved = distillation.save_state, list[int]()
+    save, saved = PassFile.replace, list[int]()
 
-    def interrupted(path: Path, state: dict[str, Any]) -> None:
-        save(path, state)
+    def interrupted(file: PassFile, state: dict[str, Any]) -> None:
+        save(file, state)
         saved.append(state["progress"]["taken"])
         if len(saved) == 4:
             raise KeyboardInterrupt
@@ -135,7 +135,7 @@ def test_an_interrupted_distillation_goes_on(run: Run, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(distillation, "save_state", interrupted)
+        patched.setattr(PassFile, "replace", interrupted)
         assert run(*words, "-o", "here.safetensors").code == 1
         patched.setattr("secateurs.cli.repair_command.markdown_table", before_the_table)
         assert run(*words, "-o", "here.safetensors").code == 1

@@ -8,7 +8,7 @@ from torch import nn
 import secateurs as sc
 from helpers import assert_same, snapshot
 from repair.repair_cases import images, network, pruned_network
-from secateurs import InvalidArgumentError
+from secateurs import FailureError, InvalidArgumentError
 
 STEPS = ["batchnorm", "distill"]
 
@@ -34,7 +34,8 @@ def test_an_interrupted_distillation_goes_on_to_the_same_end(
 
     def stop(*_: object) -> None:
         calls.append(1)
-        if (tmp_path / "state-2.pt").exists() and len(calls) % 7 == 0:
+        saved = tmp_path / "state-2.pt"
+        if saved.exists() and saved.stat().st_size > 4000 and len(calls) % 7 == 0:
             raise StoppedError
 
     hook = model[7].register_forward_pre_hook(stop)
@@ -54,6 +55,15 @@ def test_the_file_of_another_distillation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state-1.pt").unlink()  # of the pass before
     with pytest.raises(InvalidArgumentError, match=r"state-2\.pt belongs to another repair"):
         distilled(model, state=state, learning_rate=0.1)
+    assert_same(snapshot(model), before)
+
+
+def test_a_damaged_file_is_refused_in_the_words_of_a_repair(tmp_path: Path) -> None:
+    (tmp_path / "state-2.pt").write_bytes(b"something else")
+    model = pruned_network(0.6)
+    before = snapshot(model)
+    with pytest.raises(FailureError, match=r"state-2\.pt is damaged, or not the state of a repair"):
+        distilled(model, state=tmp_path / "state.pt")
     assert_same(snapshot(model), before)
 
 

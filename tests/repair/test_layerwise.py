@@ -107,38 +107,6 @@ def test_at_large_layers_the_first_images_stand_for_all() -> None:
     assert torch.allclose(model[1].running_mean, few[1].running_mean, atol=1e-6)
 
 
-class Padding(nn.Module):
-    """A convolution that pads on its own, and may change afterwards what it padded, or the copy."""
-
-    def __init__(self, changes: str) -> None:
-        super().__init__()
-        self.changes, self.inner = changes, nn.Conv2d(8, 4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        padded = nn.functional.pad(x, (1, 1, 1, 1))
-        if self.changes == "source":
-            x.zero_()
-        if self.changes == "copy":
-            padded.relu_()
-        return self.inner(padded)
-
-
-@pytest.mark.parametrize("changes", ["", "source", "copy"])
-def test_padding_by_a_network_of_its_own_makes_no_difference(changes: str) -> None:
-    torch.manual_seed(0)
-    first = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
-    own = nn.Sequential(*first, Padding(changes), nn.Conv2d(4, 2, 1)).eval()
-    between = nn.ReLU() if changes == "copy" else nn.Identity()
-    usual = copy.deepcopy(own).eval()
-    usual[2] = nn.Sequential(between, nn.Conv2d(8, 4, 3, padding=1))
-    usual[2][1].load_state_dict(own[2].inner.state_dict())
-    found = []
-    for model in (own, usual):
-        sc.repair(sc.global_prune(model, 0.5), images(), ["batchnorm", "reconstruct"])
-        found.append(list(model.state_dict().values()))
-    assert all(map(torch.equal, *found))
-
-
 class Between(nn.Module):
     """A convolution and a BatchNorm with something between them that may work in place."""
 

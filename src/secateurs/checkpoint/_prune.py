@@ -13,7 +13,6 @@ from secateurs.checkpoint.block_masks import BlockPruner, WeightGroup, decide
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.destination import find_destination, write_files
 from secateurs.checkpoint.file_blocks import Advance, Buffers, Weight
-from secateurs.checkpoint.file_coverage import coverage_of_plan
 from secateurs.checkpoint.file_histogram import SIZES
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.file_scores import (
@@ -24,7 +23,7 @@ from secateurs.checkpoint.file_scores import (
     Scratch,
 )
 from secateurs.checkpoint.pickled import check_pickled
-from secateurs.checkpoint.pruning_plan import PruningPlan, plan_pruning
+from secateurs.checkpoint.pruning_plan import PruningPlan, coverage_of_plan, plan_pruning
 from secateurs.checkpoint.rewrite import Written, write_file
 from secateurs.masks.bernoulli import Coins
 from secateurs.parameters.coverage import warn_if_low

@@ -10,7 +10,7 @@ from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs._tensors.float_keys import score_of
 from secateurs.checkpoint.file_blocks import BLOCK, INTEGERS, Buffers, Reader, Weight
 from secateurs.checkpoint.file_histogram import SIZES, FileCounts
-from secateurs.checkpoint.file_scores import Keys, wide_keys
+from secateurs.checkpoint.file_scores import Keys
 from secateurs.masks.bernoulli import Coins
 from secateurs.selection.histogram import Sizes
 from secateurs.selection.neighbours import smallest_of_each
@@ -98,11 +98,10 @@ class BlockPruner:
 
         return go_back
 
-    def blocks(self, weight: Weight, reader: Reader) -> Iterator[tuple[int, Array]]:
-        """Yield the weight's values, pruned, as integers of its element size.
+    def blocks(self, weight: Weight, reader: Reader) -> Iterator[Array]:
+        """Yield the weight's values, pruned, as integers of its element size, in order.
 
-        Yields:
-            The flat index of the first element, and the values, which are valid until the next.
+        Each array is valid until the next.
         """
         entry = weight.entry
         mask, first = self._masks[entry.name]
@@ -118,14 +117,14 @@ class BlockPruner:
             keys = mask.keys.of(weight, raw, len(values) // weight.size, start)
             kept = mask.of(keys, first + start // weight.size)
             self._prune(entry.name, values.reshape(len(kept), -1), kept[:, None])
-            yield start, values
+            yield values
 
-    def _grids(self, weight: Weight, reader: Reader, mask: Array) -> Iterator[tuple[int, Array]]:
+    def _grids(self, weight: Weight, reader: Reader, mask: Array) -> Iterator[Array]:
         entry = weight.entry
         for grid in weight.grids():
             values = reader.elements(entry, grid.start, grid.stop).view(INTEGERS[entry.itemsize])
             self._prune(entry.name, values.reshape(grid.rows, grid.columns), mask[grid.units])
-            yield grid.start, values
+            yield values
 
     def _prune(self, name: str, values: Array, kept: Array) -> None:
         """Set the elements of units that are not kept to zero, in place, and count them."""
@@ -169,10 +168,11 @@ class _BlockMask:
 
     def of_wide(self, weight: Weight, reader: Reader, first: int) -> Array:
         """The mask of all units of a weight whose units are wide."""
-        keys = wide_keys(weight, self.keys, reader)
-        step = weight.block
-        starts = range(0, len(keys), step)
-        return np.concatenate([self.of(keys[i : i + step], first + i).copy() for i in starts])
+        masks: list[Array] = []
+        for keys in self.keys.blocks(weight, reader):
+            masks.append(self.of(keys, first).copy())
+            first += len(keys)
+        return np.concatenate(masks)
 
 
 class _NeighbourMask(_BlockMask):

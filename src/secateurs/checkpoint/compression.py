@@ -4,15 +4,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from io import FileIO
-from typing import BinaryIO, cast
 
 import zstandard
 
 from secateurs._tensors.blocks import Array
 from secateurs.checkpoint.block_masks import BlockPruner
 from secateurs.checkpoint.contents import StoredFile
-from secateurs.checkpoint.file_blocks import Reader, Weight
-from secateurs.checkpoint.file_writer import write_all
+from secateurs.checkpoint.file_blocks import Reader, Weight, write_all
 from secateurs.checkpoint.rewrite import Written, layout_of, pieces_of
 
 
@@ -27,17 +25,17 @@ def write_compressed(
 
     The arguments are those of `secateurs.checkpoint.rewrite.write_file`.
     """
-    layout = layout_of(stored, weights, as_safetensors=True)
+    layout = layout_of(stored, as_safetensors=True)
     go_back = _break_ties(layout.starts, weights, pruner, reader)
     sizes = Counter[int]()
     for entry in stored.entries:
         sizes[entry.itemsize] += entry.nbytes
     stream = Compressor(target, layout.size, itemsize=max(sizes, key=sizes.__getitem__, default=1))
-    pieces = pieces_of(layout, weights, pruner, reader)
+    pieces = pieces_of(stored, layout, weights, pruner, reader)
     for piece in sorted(pieces, key=lambda piece: piece.start):
         if piece.pruned in go_back:
             go_back[piece.pruned]()
-        for values in piece.blocks():
+        for values in piece.blocks:
             stream.write(values)
     return layout.written(stream.finish())
 
@@ -79,20 +77,22 @@ class Compressor:
 
     def __init__(self, file: FileIO, size: int, *, itemsize: int):
         compressor = zstandard.ZstdCompressor(compression_params=_parameters(itemsize))
-        self._file = _Appended(file)
-        # Of a file's methods, the library calls only write.
-        target = cast(BinaryIO, self._file)
-        self._stream = compressor.stream_writer(target, size=size, closefd=False)
+        self._file, self._size = file, 0
+        self._stream = compressor.compressobj(size=size)
 
     def write(self, values: Array) -> None:
         """Add the bytes of an array, which may be used again when this returns."""
         if values.nbytes:
-            self._stream.write(values.data.cast("B"))
+            self._append(self._stream.compress(values.data.cast("B")))
 
     def finish(self) -> int:
         """Write the rest; returns the size of the result in bytes."""
-        self._stream.flush(zstandard.FLUSH_FRAME)
-        return self._file.size
+        self._append(self._stream.flush())
+        return self._size
+
+    def _append(self, data: bytes) -> None:
+        write_all(self._file, self._size, memoryview(data))
+        self._size += len(data)
 
 
 def compressed_size(content: bytes, *, itemsize: int = 4) -> int:
@@ -106,18 +106,6 @@ def _parameters(itemsize: int) -> zstandard.ZstdCompressionParameters:
     return zstandard.ZstdCompressionParameters.from_level(
         1, threads=_cores(), write_checksum=True, write_content_size=True, **own
     )
-
-
-class _Appended:
-    """A file that is written from its beginning to its end, by the method that zstandard calls."""
-
-    def __init__(self, file: FileIO):
-        self._file, self.size = file, 0
-
-    def write(self, data: bytes) -> int:
-        write_all(self._file, self.size, memoryview(data))
-        self.size += len(data)
-        return len(data)
 
 
 def _cores() -> int:

@@ -7,13 +7,6 @@ import torch
 
 from secateurs.checkpoint.file_identity import Identity
 
-# Bits per element, by the names of dtypes in safetensors.
-BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,
-    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E5M2": 8, "F8_E4M3": 8,
-    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64,
-}  # fmt: skip
-
 FLOATS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -28,6 +21,7 @@ FLOATS = {
 
 DTYPES = {
     **FLOATS,
+    "F8_E8M0": torch.float8_e8m0fnu,
     "BOOL": torch.bool,
     "U8": torch.uint8,
     "I8": torch.int8,
@@ -38,12 +32,19 @@ DTYPES = {
     "U64": torch.uint64,
     "I64": torch.int64,
     "C64": torch.complex64,
-    **({"F8_E8M0": torch.float8_e8m0fnu} if hasattr(torch, "float8_e8m0fnu") else {}),
 }
-"""The dtypes that torch has too."""
+"""torch's dtypes, by their names in safetensors."""
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """The names of torch's dtypes in safetensors."""
+
+BITS = {
+    **{name: 8 * dtype.itemsize for name, dtype in DTYPES.items()},
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+}
+"""Bits per element, by the names of dtypes in safetensors; torch does not have the last three."""
 
 LONGEST_NAME = 1000
 """The most characters of a tensor's name; no model has longer ones, and errors quote names."""
@@ -62,7 +63,8 @@ class Entry:
         shape: its shape.
         start: the offset of its first byte in the file.
         stop: the offset after its last byte.
-        aliases: further names of the same bytes, which only ``torch.save`` can write.
+        aliases: further names of the same bytes: in a file of ``torch.save``, or in the metadata of
+            safetensors.
         strides: the strides in elements, if ``torch.save`` wrote the values in another order than
             that of the flat index; None otherwise.
     """

@@ -2,12 +2,11 @@
 
 import filecmp
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from secateurs.checkpoint.journal import OURS
-from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights
+from secateurs.checkpoint.weight_files import StoredCheckpoint, is_weights, paths_in
 from secateurs.errors import InvalidArgumentError
 
 
@@ -44,7 +43,9 @@ def find_copied(source: StoredCheckpoint, folder: Path, output: Path) -> CopiedF
         return inside is None or not path.is_relative_to(inside)
 
     links: list[tuple[Path, str]] = []
-    for path in filter(is_input, _links(folder)):
+    for path in filter(is_input, paths_in(folder)):
+        if not (folder / path).is_symlink() or is_weights(path.name):
+            continue
         target = _target(folder, path, root)
         if target.is_dir():
             links.append((path, os.path.relpath(target, (root / path).parent)))
@@ -73,16 +74,6 @@ def check_copies(found: CopiedFiles, folder: Path, output: Path, *, replaces: bo
                 f"{final} is another file than {path} of {folder}, which would replace it: "
                 "give a new folder for the output"
             )
-
-
-def _links(folder: Path) -> Iterator[Path]:
-    """The links among the files that would be copied, by their paths in the folder."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in (*folders, *sorted(names)):
-            path = Path(parent) / name
-            if path.is_symlink() and not is_weights(name) and not name.endswith(".tmp"):
-                yield path.relative_to(folder)
 
 
 def _target(folder: Path, path: Path, root: Path) -> Path:

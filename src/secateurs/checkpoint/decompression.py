@@ -12,9 +12,8 @@ from secateurs._tensors.blocks import Array
 from secateurs._validation import check_path
 from secateurs.checkpoint.contents import DTYPES, Entry, StoredFile
 from secateurs.checkpoint.destination import find_destination, write_files
-from secateurs.checkpoint.file_blocks import BLOCK, Advance, Buffers
+from secateurs.checkpoint.file_blocks import BLOCK, Advance, Buffers, write_blocks
 from secateurs.checkpoint.file_identity import check_unchanged
-from secateurs.checkpoint.file_writer import write_all
 from secateurs.checkpoint.rewrite import Written
 from secateurs.checkpoint.weight_files import find_checkpoint
 from secateurs.errors import FailureError, InvalidArgumentError
@@ -55,9 +54,9 @@ def load_checkpoint(source: str | Path, *, key: str | None = None) -> dict[str, 
             loaded |= read_weights(stored.path, key=key)
             continue
         loaded |= _read(stored, buffers)
-        for alias, name in (stored.metadata or {}).items():
-            if name in loaded and alias not in loaded:
-                loaded[alias] = loaded[name]
+        for entry in stored.entries:
+            for alias in entry.aliases:
+                loaded.setdefault(alias, loaded[entry.name])
     check_unchanged(found.identities)
     return loaded
 
@@ -86,10 +85,7 @@ def decompress_checkpoint(
     buffers = Buffers(advance, found.identities)
 
     def write_one(stored: StoredFile, _: str, file: FileIO) -> Written:
-        offset = 0
-        for values in _blocks(stored, buffers, advance):
-            write_all(file, offset, values.data)
-            offset += values.nbytes
+        write_blocks(file, 0, _blocks(stored, buffers, advance))
         return Written(stored.size, stored.size)
 
     write_files(found, destination, write_one, needed=sum(file.size for file in found.files))
@@ -100,7 +96,7 @@ def _blocks(stored: StoredFile, buffers: Buffers, advance: Advance | None) -> It
     """The bytes of a file, decompressed, in blocks; each is valid until the next."""
     if not stored.compressed:
         with buffers.reader(stored.path) as reader:
-            yield from (values for _, values in reader.blocks(0, stored.size))
+            yield from reader.blocks(0, stored.size)
         return
     from secateurs.checkpoint.zstd_frame import open_frame
 

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 from secateurs._io.regular_files import reading
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.copied_files import NOTHING, CopiedFiles, check_copies, find_copied
+from secateurs.checkpoint.file_blocks import write_all
 from secateurs.checkpoint.file_identity import check_unchanged
-from secateurs.checkpoint.file_writer import write_all
 from secateurs.checkpoint.journal import abandoned
 from secateurs.checkpoint.publication import Publication
 from secateurs.checkpoint.rewrite import Written
@@ -34,7 +34,7 @@ class Destination:
         index: the index's name, if there is one.
         copied: the other files of the source that are copied.
         replaced: files of an older checkpoint in the folder that the new index no longer names.
-        old: for each of the names the older file that it replaces; None where there is none.
+        old: by the name of a new file the older one that it replaces, if that has another name.
         were_links: the files to be replaced that are symbolic links, or one of several hard links.
     """
 
@@ -43,7 +43,7 @@ class Destination:
     index: str | None = None
     copied: CopiedFiles = NOTHING
     replaced: tuple[Path, ...] = ()
-    old: tuple[Path | None, ...] = ()
+    old: Mapping[str, Path] = field(default_factory=dict[str, Path])
     were_links: tuple[str, ...] = ()
 
 
@@ -67,8 +67,8 @@ def write_files(
     with Publication(destination.folder, like=like, index=destination.index) as publication:
         publication.check_room(needed)
         written: list[Written] = []
-        olds = destination.old or (None,) * len(destination.names)
-        for stored, name, old in zip(source.files, destination.names, olds, strict=True):
+        for stored, name in zip(source.files, destination.names, strict=True):
+            old = destination.old.get(name)
             with publication.file(name, like=stored.path, instead=old) as file:
                 written.append(write(stored, name, file))
         for path in destination.copied.files:
@@ -142,17 +142,19 @@ def find_destination(
         raise InvalidArgumentError(
             f"{output} would hold one checkpoint in two formats: give another folder"
         )
-    replaced = _replaced(output, index) if index is not None else ()
-    leftover = abandoned(output) if index is not None else ()
+    replaced, leftover = (), ()
+    if index is not None:
+        replaced = tuple(read_index(output / index)[1]) if (output / index).is_file() else ()
+        leftover = abandoned(output)
     known = {*names, *replaced, *([index] if index else [])}
     _refuse_others(output, {*known, *leftover}, source, in_place)
     replaces = any((output / name).exists() for name in known - set(leftover))
     check_copies(copied, source.folder, output, replaces=replaces)
     if index is None:
         return Destination(output, names, None, copied, were_links=_linked(output, names))
-    old_files = {_plain(name): output / name for name in replaced}
-    old = tuple(old_files.get(_plain(name)) for name in names)
     fresh = tuple(_fresh(output, name, leftover) for name in names)
+    old_files = {_plain(name): output / name for name in replaced}
+    old = {name: old_files[_plain(name)] for name in fresh if _plain(name) in old_files}
     removed = tuple(output / name for name in replaced if name not in fresh)
     links = _linked(output, (*replaced, index))
     return Destination(output, fresh, index, copied, removed, old, links)
@@ -201,11 +203,6 @@ def _renamed(name: str, compress: bool) -> str:
     if not compress:
         return f"{stem}.safetensors" if suffix == COMPRESSED else name
     return (stem if "safetensors" in suffix else stem.removeprefix("pytorch_")) + COMPRESSED
-
-
-def _replaced(folder: Path, index: str) -> tuple[str, ...]:
-    """The files that the folder's present index names."""
-    return tuple(read_index(folder / index)[1]) if (folder / index).is_file() else ()
 
 
 def _refuse_others(folder: Path, known: set[str], source: StoredCheckpoint, in_place: bool) -> None:

@@ -1,7 +1,7 @@
-"""Read files block by block into one buffer."""
+"""Read files block by block into one buffer, and write them without filling the page cache."""
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -25,6 +25,9 @@ INTEGERS = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 Advance = Callable[[int], object]
 """Called with the number of bytes after each read."""
+
+WINDOW = 1 << 26
+"""The number of written bytes after which the system is asked to bring them to the disk."""
 
 _AHEAD = 1 << 23  # bytes asked of the disk before they are needed
 
@@ -129,24 +132,19 @@ class Reader:
         values[:] = self._ordered[1][start * size : stop * size]
         return values
 
-    def element_blocks(
-        self, entry: Entry, start: int, stop: int, step: int = BLOCK
-    ) -> Iterator[tuple[int, Array]]:
-        """Yield the bytes of each block of ``step`` elements, with the index of the first."""
-        for index in range(start, stop, step):
-            yield index, self.elements(entry, index, min(index + step, stop))
+    def element_blocks(self, entry: Entry, step: int = BLOCK) -> Iterator[Array]:
+        """Yield the bytes of all elements of a tensor, ``step`` elements at a time, in order."""
+        for index in range(0, entry.count, step):
+            yield self.elements(entry, index, min(index + step, entry.count))
 
     def whole(self, entry: Entry, target: Array) -> None:
         """Read all bytes of a tensor's elements, by flat index, into an array."""
-        step = len(self._buffer) // entry.itemsize
-        for start, values in self.element_blocks(entry, 0, entry.count, step):
-            target[start * entry.itemsize :][: len(values)] = values
+        fill(target, self.element_blocks(entry, len(self._buffer) // entry.itemsize))
 
     def _in_order(self, entry: Entry) -> Array:
         """All bytes of a tensor with strides, in the order of the flat index, in memory."""
         values = np.empty(entry.nbytes, np.uint8)
-        for offset, block in self.blocks(entry.start, entry.stop):
-            values[offset - entry.start :][: len(block)] = block
+        fill(values, self.blocks(entry.start, entry.stop))
         return np.ascontiguousarray(strided(values, entry)).reshape(-1).view(np.uint8)
 
     def read(self, start: int, stop: int, *, ahead: bool = True) -> Array:
@@ -177,11 +175,11 @@ class Reader:
             self._advance(len(wanted))
         return wanted
 
-    def blocks(self, start: int, stop: int, step: int | None = None) -> Iterator[tuple[int, Array]]:
-        """Yield blocks of ``step`` bytes, by default of a full buffer, each with its offset."""
-        step = len(self._buffer) if step is None else step
+    def blocks(self, start: int, stop: int) -> Iterator[Array]:
+        """Yield the bytes from ``start`` to ``stop``, a full buffer at a time."""
+        step = len(self._buffer)
         for offset in range(start, stop, step):
-            yield offset, self.read(offset, min(offset + step, stop))
+            yield self.read(offset, min(offset + step, stop))
 
     def _read_ahead(self, start: int, stop: int) -> None:
         """Ask the system to read the bytes that follow before they are needed."""
@@ -190,6 +188,44 @@ class Reader:
         if hasattr(os, "posix_fadvise") and self._asked_until <= stop + _AHEAD:
             os.posix_fadvise(self._file.fileno(), self._asked_until, _AHEAD, os.POSIX_FADV_WILLNEED)
             self._asked_until += _AHEAD
+
+
+def fill(target: Array, blocks: Iterable[Array]) -> None:
+    """Copy arrays, one after another, into an array of bytes."""
+    offset = 0
+    for values in blocks:
+        target[offset : offset + values.nbytes] = values.view(np.uint8)
+        offset += values.nbytes
+
+
+def write_blocks(file: FileIO, start: int, blocks: Iterable[Array]) -> None:
+    """Write arrays, one after another, from the byte ``start`` on."""
+    for values in blocks:
+        write_all(file, start, values.data.cast("B"))
+        start += values.nbytes
+
+
+def write_all(file: FileIO, start: int, data: memoryview, *, window: int = WINDOW) -> None:
+    """Write bytes from the byte ``start`` on, however many calls it takes."""
+    file.seek(start)
+    done = 0
+    while done < len(data):
+        done += file.write(data[done:])
+    _drop_cached(file, start, start + len(data), window)
+
+
+def _drop_cached(file: FileIO, start: int, stop: int, window: int) -> None:
+    """Drop earlier windows from the page cache; called after every write.
+
+    A file that is larger than the free memory would otherwise displace the input that is read next,
+    and every new page costs the kernel more time than pruning the weights on it. The system call
+    starts to write the pages that are not on the disk yet, and drops those that are. So a window is
+    written when it is full, and dropped when one of the next two is.
+    """
+    edge = stop // window * window
+    if edge > start and hasattr(os, "posix_fadvise"):
+        first = max(start // window - 2, 0) * window
+        os.posix_fadvise(file.fileno(), first, edge - first, os.POSIX_FADV_DONTNEED)
 
 
 def strided(values: Array, entry: Entry) -> Array:

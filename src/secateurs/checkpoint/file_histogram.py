@@ -1,12 +1,13 @@
 """Counts of keys over files, for `secateurs.selection.threshold.find_threshold`."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 
 from secateurs._tensors.blocks import Array, numpy_integer
 from secateurs.checkpoint.file_blocks import BLOCK, Buffers, Weight
-from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys, key_stream
+from secateurs.checkpoint.file_scores import Keys, MagnitudeKeys
 from secateurs.selection.histogram import KeyPass, Sizes
 from secateurs.selection.key_counts import KeyCounts, likely_range
 
@@ -65,7 +66,12 @@ class FileCounts(KeyCounts):
         raise RuntimeError("no score is NaN any more: another program writes to the file")
 
     def _stream(self) -> Iterator[tuple[Weight, Array]]:
-        return key_stream(self._weights, self._keys, self._buffers)
+        """The keys of all units, in order, with the weight that they are of."""
+        for path, inside in groupby(self._weights, key=lambda weight: weight.path):
+            with self._buffers.reader(path) as reader:
+                for weight in inside:
+                    for keys in self._keys.blocks(weight, reader):
+                        yield weight, keys
 
     def _sample(self) -> Array:
         """Keys from all weights; each row is one cluster."""

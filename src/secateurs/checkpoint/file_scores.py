@@ -1,7 +1,6 @@
 """Keys of the units of stored weights, block by block."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,12 @@ class Keys:
         """
         return self.next_keys(count)
 
+    def blocks(self, weight: Weight, reader: Reader) -> Iterator[Array]:  # noqa: ARG002
+        """Yield the keys of all units of a weight, in order; each array is valid until the next."""
+        self.begin(weight)
+        for start in range(0, weight.units, weight.block):
+            yield self.next_keys(min(weight.block, weight.units - start))
+
 
 Scratch = dict[np.dtype[Any], Array]
 """Buffers for the keys of a block by their dtype, which groups of weights share."""
@@ -79,8 +84,8 @@ class MagnitudeKeys(Keys):
         keys = self._keys[:count]
         own = FLOATS[weight.entry.dtype]
         if weight.size > 1 or weight.scale is not None:
-            numbers = self.numbers(weight, values, start).view(count, weight.size)
-            keys[:] = self.of_sums(weight, numbers.sum(1, dtype=torch.float64))
+            numbers = self._numbers(weight, values, start).view(count, weight.size)
+            keys[:] = self._of_sums(weight, numbers.sum(1, dtype=torch.float64))
         elif own == self.dtype:
             np.bitwise_and(values.view(keys.dtype), self._mask, out=keys)
         else:
@@ -90,7 +95,26 @@ class MagnitudeKeys(Keys):
             np.bitwise_and(keys, self._mask, out=keys)
         return keys
 
-    def numbers(self, weight: Weight, values: Array, start: int) -> torch.Tensor:
+    def blocks(self, weight: Weight, reader: Reader) -> Iterator[Array]:
+        """Yield the keys of all units of a weight, in order; each array is valid until the next."""
+        entry = weight.entry
+        if weight.is_wide:
+            sums = torch.zeros(weight.units, dtype=torch.float64, device="cpu")
+            for grid in weight.grids():
+                values = reader.elements(entry, grid.start, grid.stop)
+                numbers = self._numbers(weight, values, grid.start).view(grid.rows, grid.columns)
+                sums[grid.units] += numbers.sum(0, dtype=torch.float64)
+            keys = self._of_sums(weight, sums)
+            for start in range(0, len(keys), weight.block):
+                yield keys[start : start + weight.block]
+            return
+        start = 0
+        for values in reader.element_blocks(entry, weight.step):
+            elements = len(values) // entry.itemsize
+            yield self.of(weight, values, elements // weight.size, start)
+            start += elements
+
+    def _numbers(self, weight: Weight, values: Array, start: int) -> torch.Tensor:
         """The absolute values of a weight's elements from ``start``, with its scale if it has one.
 
         ``values`` are their bytes.
@@ -104,7 +128,7 @@ class MagnitudeKeys(Keys):
         factors = weight.scale.factors(self._scale[1], start, start + len(numbers))
         return numbers.mul_(torch.from_numpy(factors)).abs_()
 
-    def of_sums(self, weight: Weight, sums: torch.Tensor) -> Array:
+    def _of_sums(self, weight: Weight, sums: torch.Tensor) -> Array:
         """The keys of float64 sums over units."""
         return key_of(sums.to(_score_dtype(weight)), self.dtype, absolute=True).numpy()
 
@@ -174,51 +198,6 @@ class CriterionKeys(Keys):
         """The keys of the next ``count`` units."""
         self._next += count
         return self._keys[self._next - count : self._next]
-
-
-def key_stream(
-    weights: Iterable[Weight], keys: Keys, buffers: Buffers
-) -> Iterator[tuple[Weight, Array]]:
-    """Yield the keys of all units, in order; each array is valid until the next one."""
-    for path, inside in groupby(weights, key=lambda weight: weight.path):
-        with buffers.reader(path) as reader:
-            for weight in inside:
-                for block in _blocks(weight, keys, reader):
-                    yield weight, block
-
-
-def wide_keys(weight: Weight, keys: Keys, reader: Reader) -> Array:
-    """The keys of all units of a weight whose units are wide; there are few of them."""
-    keys.begin(weight)
-    if not isinstance(keys, MagnitudeKeys):
-        return np.concatenate([block.copy() for block in _in_order(weight, keys)])
-    entry = weight.entry
-    sums = torch.zeros(weight.units, dtype=torch.float64, device="cpu")
-    for grid in weight.grids():
-        values = reader.elements(entry, grid.start, grid.stop)
-        numbers = keys.numbers(weight, values, grid.start).view(grid.rows, grid.columns)
-        sums[grid.units] += numbers.sum(0, dtype=torch.float64)
-    return keys.of_sums(weight, sums)
-
-
-def _blocks(weight: Weight, keys: Keys, reader: Reader) -> Iterator[Array]:
-    if weight.is_wide:
-        all_keys = wide_keys(weight, keys, reader)
-        for start in range(0, len(all_keys), weight.block):
-            yield all_keys[start : start + weight.block]
-        return
-    keys.begin(weight)
-    if not isinstance(keys, MagnitudeKeys):
-        yield from _in_order(weight, keys)
-        return
-    entry = weight.entry
-    for start, values in reader.element_blocks(entry, 0, entry.count, weight.step):
-        yield keys.of(weight, values, len(values) // (weight.size * entry.itemsize), start)
-
-
-def _in_order(weight: Weight, keys: Keys) -> Iterator[Array]:
-    for start in range(0, weight.units, weight.block):
-        yield keys.of(weight, None, min(weight.block, weight.units - start))
 
 
 def _score_dtype(weight: Weight) -> torch.dtype:

@@ -65,7 +65,14 @@ def parse_header(path: Path, read: Callable[[int], bytes], size: int | None) -> 
         raise MalformedError(f"its header is malformed ({error})") from error
     metadata = _metadata(parsed.pop(METADATA, None))
     origin = 8 + length
-    entries = [_entry(name, described, origin) for name, described in parsed.items()]
+    aliases: dict[str, list[str]] = {}
+    for alias, name in (metadata or {}).items():
+        if name in parsed and alias not in parsed:  # tied, by safetensors.torch.save_model
+            aliases.setdefault(name, []).append(alias)
+    entries = [
+        _entry(name, described, origin, tuple(aliases.get(name, ())))
+        for name, described in parsed.items()
+    ]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
     end = _end_of(entries, origin)
     if size is not None and end > size:
@@ -101,7 +108,7 @@ def _metadata(found: Any) -> dict[str, str] | None:
     return found
 
 
-def _entry(name: str, described: Any, origin: int) -> Entry:
+def _entry(name: str, described: Any, origin: int, aliases: tuple[str, ...]) -> Entry:
     if len(name) > LONGEST_NAME:
         raise MalformedError(f"a tensor's name has {len(name):,} characters")
     tensor = f"tensor {quoted(name)}"
@@ -124,7 +131,7 @@ def _entry(name: str, described: Any, origin: int) -> Entry:
         raise MalformedError(
             f"{tensor} has {stop - start:,} bytes, its shape needs {bits / 8:,.10g}"
         )
-    return Entry(name, dtype, shape, origin + start, origin + stop)
+    return Entry(name, dtype, shape, origin + start, origin + stop, aliases)
 
 
 def _counts(found: Any) -> tuple[int, ...] | None:

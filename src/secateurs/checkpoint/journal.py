@@ -9,18 +9,14 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from secateurs._io.json_objects import (
     BrokenJSONError,
-    as_list,
     as_object,
     as_text,
-    as_whole,
     member,
     read_object_file,
 )
-from secateurs._io.text import quoted
 from secateurs.checkpoint.shard_index import INDEX, is_index, is_shard_name, read_index
 from secateurs.errors import FailureError
 from secateurs.results.durable import replace_files
@@ -29,8 +25,6 @@ NOTE = ".secateurs-replacing.json"
 LOCK = ".secateurs-lock"
 OURS = frozenset((NOTE, LOCK))
 """Files that this package leaves in a folder while it works, which belong to no checkpoint."""
-
-_State = tuple[int, int, int]  # inode, size, time of the last change
 
 
 def write_note(folder: Path, index: str, new: Mapping[str, Path], old: Iterable[Path]) -> None:
@@ -62,7 +56,7 @@ def abandoned(folder: Path) -> tuple[str, ...]:
         named = set(read_index(index)[1]) if index.exists() else set[str]()
     except FailureError:
         return ()
-    leftover: Mapping[str, _State] = {}
+    leftover: Mapping[str, object] = {}
     if named.isdisjoint(new):
         leftover = new
     elif named.issuperset(new):
@@ -83,13 +77,13 @@ def clear_abandoned(folder: Path) -> None:
     (folder / NOTE).unlink(missing_ok=True)
 
 
-def _state(path: Path) -> _State:
-    """What distinguishes a file from another of the same name; renaming does not change it."""
+def _state(path: Path) -> list[int]:
+    """Inode, size and time of the last change: renaming does not change them."""
     found = path.lstat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
 
 
-def _read(path: Path) -> tuple[str, dict[str, _State], dict[str, _State]] | None:
+def _read(path: Path) -> tuple[str, dict[str, object], dict[str, object]] | None:
     """The index, and the states of the new and old shards by name.
 
     None if there is no note that this module has written.
@@ -99,18 +93,8 @@ def _read(path: Path) -> tuple[str, dict[str, _State], dict[str, _State]] | None
     try:
         content = read_object_file(path)
         index = as_text(member(content, "index"))
-        new, old = (_states(member(content, name)) for name in ("new", "old"))
-    except (FailureError, ValueError):
+        new, old = (as_object(member(content, name)) for name in ("new", "old"))
+    except (FailureError, BrokenJSONError):
         return None
-    return (index, new, old) if is_index(index) and is_shard_name(index[: -len(INDEX)]) else None
-
-
-def _states(found: Any) -> dict[str, _State]:
-    """The states of files by name; a `ValueError` if ``found`` is anything else."""
-    states: dict[str, _State] = {}
-    for name, state in as_object(found).items():
-        inode, size, changed = (as_whole(number, -(2**64), 2**64) for number in as_list(state))
-        if not is_shard_name(name):
-            raise BrokenJSONError(f"{quoted(name)} is not the name of a shard")
-        states[name] = inode, size, changed
-    return states
+    known = is_index(index) and all(map(is_shard_name, (index[: -len(INDEX)], *new, *old)))
+    return (index, new, old) if known else None

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,8 @@ import torch
 from secateurs._io.text import quoted
 from secateurs._tensors.memory_order import storage_order
 from secateurs.checkpoint.contents import LONGEST_NAME, MOST_DIMENSIONS, NAMES, Entry, StoredFile
-from secateurs.checkpoint.file_blocks import Advance
+from secateurs.checkpoint.file_blocks import Advance, write_all
 from secateurs.checkpoint.file_identity import check_unchanged
-from secateurs.checkpoint.file_writer import write_all
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.zoo.archive import (
     ArchiveRecord,
@@ -39,9 +39,6 @@ _UNUSUAL = {
     b"_rebuild_from_type_v2": "tensor subclasses",
 }
 
-_Storage = tuple[int, int, str, tuple[int, ...], tuple[int, ...] | None]
-"""Offsets of the first byte and after the last, dtype, shape, strides."""
-
 
 def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = ()) -> StoredFile:
     """Find the tensors in a file of ``torch.save``, by name, without reading their values.
@@ -64,17 +61,16 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
     listed = read_records(path)
     records = {record.start: record for record in listed}
     state = _without_values(path, listed, key, order)
-    found: dict[_Storage, list[str]] = {}
+    found: dict[Entry, list[str]] = {}  # by the tensor without a name
     for name, tensor in state.items():
         if len(name) > LONGEST_NAME:
             raise damaged(path, f"a tensor's name has {len(name):,} characters")
-        storage = _storage(path, name, tensor, records)
-        if storage is not None:
-            found.setdefault(storage, []).append(name)
+        entry = _unnamed(path, name, tensor, records)
+        if entry is not None:
+            found.setdefault(entry, []).append(name)
     _refuse_repacked(path, listed)
     entries = tuple(
-        Entry(names[0], dtype, shape, start, stop, tuple(names[1:]), strides)
-        for (start, stop, dtype, shape, strides), names in found.items()
+        replace(entry, name=names[0], aliases=tuple(names[1:])) for entry, names in found.items()
     )
     return StoredFile(path, path.stat().st_size, entries, pickled=True)
 
@@ -153,10 +149,10 @@ def _refuse_unusual(path: Path, records: Sequence[ArchiveRecord]) -> None:
                     )
 
 
-def _storage(
+def _unnamed(
     path: Path, name: str, tensor: torch.Tensor, records: Mapping[int, ArchiveRecord]
-) -> _Storage | None:
-    """The storage of a tensor; None if it cannot be pruned and safetensors has no such dtype."""
+) -> Entry | None:
+    """A tensor, without its name; None if it cannot be pruned and safetensors has no such dtype."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.dtype not in NAMES:
         return None
     if len(tensor.shape) > MOST_DIMENSIONS:
@@ -165,7 +161,7 @@ def _storage(
     record = records.get(getattr(storage, "_checkpoint_offset", -1))
     if tensor.numel() == 0:
         start = 0 if record is None else record.start
-        return start, start, NAMES[tensor.dtype], tuple(tensor.shape), None
+        return Entry("", NAMES[tensor.dtype], tuple(tensor.shape), start, start)
     if tensor.device.type == "meta":
         raise InvalidArgumentError(
             f"{name[:80]} was saved on the meta device and has no values in {path}: load the "
@@ -179,7 +175,7 @@ def _storage(
     stop = start + tensor.numel() * size
     if stop > record.stop:
         raise damaged(path, f"{quoted(name)} is larger than its record")
-    return start, stop, NAMES[tensor.dtype], tuple(tensor.shape), strides
+    return Entry("", NAMES[tensor.dtype], tuple(tensor.shape), start, stop, strides=strides)
 
 
 def _strides(path: Path, name: str, tensor: torch.Tensor) -> tuple[int, ...]:

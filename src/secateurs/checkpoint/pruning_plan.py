@@ -1,35 +1,37 @@
-"""Choose the tensors that compete, from headers and arguments alone."""
+"""Choose the tensors that compete, from headers and arguments alone, and count the others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from secateurs._io.json_objects import read_object_file
 from secateurs._io.text import quoted
-from secateurs._tensors.quantization_scales import scaling_names
 from secateurs._validation import check_choice, check_path, check_ratio, make_generator
-from secateurs.checkpoint.choice import choose
-from secateurs.checkpoint.contents import Entry, StoredFile
+from secateurs.checkpoint.choice import STATISTICS, choose
+from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.checkpoint.file_blocks import Weight
 from secateurs.checkpoint.quantized_weights import (
-    StoredScale,
+    Scales,
     as_if_dense,
-    find_scale,
     refuse_quantized,
     scales_among,
 )
-from secateurs.checkpoint.rewrite import overlapping
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import StoredCheckpoint, find_checkpoint
 from secateurs.criteria import score_names
 from secateurs.errors import Advice, Argument, InvalidArgumentError
+from secateurs.parameters.coverage import QUANTISED, Coverage, grouped
+from secateurs.parameters.layer_choice import Patterns, pattern_list
 from secateurs.parameters.layer_names import is_apart
+from secateurs.parameters.patterns import name_matches
 from secateurs.selection.layer_counts import ratios_alone, ratios_by_parameter
 from secateurs.selection.neighbours import refuse_indivisible
 from secateurs.selection.scopes import NOfM
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
+
+# The dtypes of quantised weights in files; larger integers are indices.
+_INTEGERS = ("I8", "U8", "I32")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class PruningPlan:
     def untouched(self) -> list[Entry]:
         """The tensors that do not compete."""
         chosen = {weight.entry.name for weight in self.weights}
-        return [e for file in self.source.files for e in file.entries if e.name not in chosen]
+        return [entry for entry in self.source.entries if entry.name not in chosen]
 
     @property
     def work(self) -> int:
@@ -137,21 +139,23 @@ def _competing(
     found: StoredCheckpoint, given: SelectionOptions
 ) -> tuple[tuple[Weight, ...], tuple[str, ...]]:
     """The tensors that compete, in order, and what a person should know about them."""
-    named = [entry for file in found.files for entry in _named(file)]
-    dense, integers = as_if_dense(named)
+    dense, integers = as_if_dense(found.entries)
     chosen = choose(dense, layers=given.layers, include=given.include, exclude=given.exclude)
     refuse_quantized(chosen, integers)
     names = {entry.name for entry in chosen}
     if given.include is None:
-        names -= scales_among(named)  # layers="all" means weights
-    layouts = Layouts(named)
-    scales = _Scales(found, layouts)
+        names -= scales_among(found.entries)  # layers="all" means weights
+    layouts = Layouts(found.entries)
+    tensors = {n: (file.path, e) for file in found.files for e in file.entries for n in e.names}
+    scales = Scales(tensors, (found.folder or found.path.parent) / "config.json")
     weights = tuple(
         Weight(
             file.path,
             entry,
             *layouts.unit(entry, given.granularity),
-            scales.of(file.path, entry) if given.score == "magnitude" else None,
+            scales.of(entry, outputs_last=layouts.outputs_last(entry))
+            if given.score == "magnitude"
+            else None,
         )
         for file in found.files
         for entry in file.entries
@@ -205,47 +209,6 @@ def _notes(chosen: Sequence[Entry], layouts: Layouts, options: SelectionOptions)
     return tuple(found)
 
 
-def _named(file: StoredFile) -> list[Entry]:
-    """The tensors of a file with all their names, including those that only its metadata has."""
-    held = {entry.name for entry in file.entries}
-    aliases: dict[str, list[str]] = {}
-    for alias, name in (file.metadata or {}).items():
-        if name in held and alias not in held:  # a tied tensor, by safetensors.torch.save_model
-            aliases.setdefault(name, []).append(alias)
-    return [replace(e, aliases=(*e.aliases, *aliases.get(e.name, ()))) for e in file.entries]
-
-
-class _Scales:
-    """Finds the scale of each weight, if it is quantised."""
-
-    def __init__(self, source: StoredCheckpoint, layouts: Layouts):
-        self._layouts = layouts
-        self._everything = {
-            name: (file.path, entry)
-            for file in source.files
-            for entry in _named(file)
-            for name in entry.names
-        }
-        self._scaling = scaling_names(self._everything)
-        self._config = (source.folder or source.path.parent) / "config.json"
-
-    def of(self, path: Path, entry: Entry) -> StoredScale | None:
-        last = self._layouts.outputs_last(entry)
-        return find_scale(
-            (path, entry), self._everything, self._scaling, self._block_size, outputs_last=last
-        )
-
-    def _block_size(self) -> list[int] | None:
-        """The size of the blocks that share a scale, if the configuration has it."""
-        if not self._config.is_file():
-            return None
-        quantization = read_object_file(self._config).get("quantization_config")
-        block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
-        if not isinstance(block, list) or len(block) != 2:
-            return None
-        return block if all(type(size) is int and size > 0 for size in block) else None
-
-
 def _refuse_unnamed(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
     """Refuse weights that the index does not name: loaders differ in whether they load them."""
     if source.index is None or source.content is None:
@@ -263,10 +226,51 @@ def _refuse_unnamed(source: StoredCheckpoint, weights: Sequence[Weight]) -> None
 
 
 def _refuse_overlaps(source: StoredCheckpoint, weights: Sequence[Weight]) -> None:
+    """Refuse a weight that shares some of its bytes with another tensor."""
+    chosen = {weight.entry.name for weight in weights}
     for file in source.files:
-        shared = overlapping([w for w in weights if w.path == file.path], file.entries)
-        if shared is not None:
-            raise InvalidArgumentError(
-                f"{shared[0]} and {shared[1]} share part of their memory in {file.path}, so one "
-                "cannot be pruned without the other: save clones of them, or exclude both"
-            )
+        last: Entry | None = None
+        for entry in sorted((e for e in file.entries if e.nbytes), key=lambda e: (e.start, e.stop)):
+            if last is not None and entry.start < last.stop and chosen & {entry.name, last.name}:
+                raise InvalidArgumentError(
+                    f"{last.name} and {entry.name} share part of their memory in {file.path}, so "
+                    "one cannot be pruned without the other: save clones of them, or exclude both"
+                )
+            if last is None or entry.stop > last.stop:
+                last = entry
+
+
+def coverage_of_plan(plan: PruningPlan) -> Coverage:
+    """Count the weights that compete and those that do not.
+
+    Weights are the elements of all floating-point tensors except running statistics, and of
+    matrices of small integers, as quantisers store them. Weights that ``exclude`` matches, or that
+    ``include`` does not match, are counted as left out on purpose.
+    """
+    include, exclude = plan.options.include, plan.options.exclude
+    scales = scales_among(plan.source.entries)
+    floats: dict[str, int] = {}
+    integers: dict[str, int] = {}
+    known = 0
+    for entry in plan.untouched:
+        packed = entry.dtype in _INTEGERS and len(entry.shape) > 1
+        is_weight = entry.dtype in FLOATS and entry.name.rpartition(".")[2] not in STATISTICS
+        if not is_weight and not packed:
+            continue
+        picked = include is None or _is_named(entry, include)
+        if not picked or entry.name in scales or _is_named(entry, exclude):
+            known += entry.count
+        else:
+            (floats if is_weight else integers)[entry.name] = entry.count
+    chosen = [name for weight in plan.weights for name in weight.entry.names]
+    left = [*grouped(floats, chosen), *grouped(integers, chosen, barrier=QUANTISED)]
+    left.sort(key=lambda one: -one.elements)
+    competing = sum(weight.entry.count for weight in plan.weights)
+    total = competing + known + sum(one.elements for one in left)
+    return Coverage(competing, total, tuple(left), known=known)
+
+
+def _is_named(entry: Entry, patterns: Patterns | None) -> bool:
+    """Whether a pattern of ``include`` or ``exclude`` matches a tensor."""
+    globs = [one for one in pattern_list("", patterns or ()) if isinstance(one, str)]
+    return any(name_matches(name, glob) for name in entry.names for glob in globs)

@@ -1,12 +1,13 @@
 """Quantised weights in files: find and read their scales, refuse those that cannot be pruned."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from secateurs._io.json_objects import read_object_file
 from secateurs._io.regular_files import reading
 from secateurs._io.text import listed, quoted
 from secateurs._tensors.blocks import Array
@@ -15,6 +16,7 @@ from secateurs._tensors.quantization_scales import (
     scale_name,
     scale_steps,
     scales_of,
+    scaling_names,
     unknown_name,
 )
 from secateurs.checkpoint.contents import BITS, DTYPES, FLOATS, Entry
@@ -68,44 +70,56 @@ class StoredScale:
         return wide[:, :width].reshape(-1)[start - first * width : stop - first * width]
 
 
-def find_scale(
-    weight: FileTensor,
-    everything: Mapping[str, FileTensor],
-    scaling: Mapping[str, Sequence[str]],
-    block_size: Callable[[], Sequence[int] | None],
-    *,
-    outputs_last: bool = False,
-) -> StoredScale | None:
-    """The scale of a float8 weight; None if it has none, or is not quantised.
+class Scales:
+    """Finds the scales of float8 weights.
 
     Args:
-        weight: the weight.
-        everything: all tensors, by name.
-        scaling: `secateurs._tensors.quantization_scales.scaling_names` of their names.
-        block_size: returns the size of a block; None if the configuration does not have it.
-        outputs_last: whether the weight's outputs are its last dimension.
-
-    Raises:
-        InvalidArgumentError: it has a scale that cannot be applied.
+        tensors: all tensors of the checkpoint, by name.
+        config: the configuration of the model, which may have the size of the blocks that share a
+            number of a scale. It is read if it exists and a scale has blocks.
     """
-    entry = weight[1]
-    if BITS[entry.dtype] != 8 or entry.dtype not in FLOATS or not entry.shape:
-        return None
-    name, further = scale_name(entry.name, everything), further_name(entry.name, everything)
-    if name is None:
-        further = further or unknown_name(entry.name, scaling)
-    if further is not None:
-        raise _not_applied(entry, f"is quantised with {quoted(further)} beside it")
-    if name is None:
-        return None
-    path, scale = everything[name]
-    known = scale.dtype in FLOATS or scale.dtype == "F8_E8M0"
-    if not known or scale.dtype not in DTYPES or scale.strides is not None:
-        raise _not_applied(entry, f"has the scale {quoted(name)} of dtype {scale.dtype}")
-    blocks = scale.count > 1 and len(scale.shape) > 1
-    block = block_size() if blocks else None
-    steps = scale_steps(entry.name, entry.shape, scale.shape, block, outputs_last=outputs_last)
-    return StoredScale(path, scale, entry.shape, steps)
+
+    def __init__(self, tensors: Mapping[str, FileTensor], config: Path):
+        self._tensors, self._config = tensors, config
+        self._scaling = scaling_names(tensors)
+
+    def of(self, entry: Entry, *, outputs_last: bool) -> StoredScale | None:
+        """The scale of a weight; None if it has none, or is not quantised.
+
+        Args:
+            entry: the weight.
+            outputs_last: whether its outputs are its last dimension.
+
+        Raises:
+            InvalidArgumentError: it has a scale that cannot be applied.
+        """
+        if BITS[entry.dtype] != 8 or entry.dtype not in FLOATS or not entry.shape:
+            return None
+        name = scale_name(entry.name, self._tensors)
+        further = further_name(entry.name, self._tensors)
+        if name is None:
+            further = further or unknown_name(entry.name, self._scaling)
+        if further is not None:
+            raise _not_applied(entry, f"is quantised with {quoted(further)} beside it")
+        if name is None:
+            return None
+        path, scale = self._tensors[name]
+        known = scale.dtype in FLOATS or scale.dtype == "F8_E8M0"
+        if not known or scale.strides is not None:
+            raise _not_applied(entry, f"has the scale {quoted(name)} of dtype {scale.dtype}")
+        block = self._block_size() if scale.count > 1 and len(scale.shape) > 1 else None
+        steps = scale_steps(entry.name, entry.shape, scale.shape, block, outputs_last=outputs_last)
+        return StoredScale(path, scale, entry.shape, steps)
+
+    def _block_size(self) -> list[int] | None:
+        """The size of a block; None if the configuration does not have it."""
+        if not self._config.is_file():
+            return None
+        quantization = read_object_file(self._config).get("quantization_config")
+        block = quantization.get("weight_block_size") if isinstance(quantization, dict) else None
+        if not isinstance(block, list) or len(block) != 2:
+            return None
+        return block if all(type(size) is int and size > 0 for size in block) else None
 
 
 def _not_applied(entry: Entry, what: str) -> InvalidArgumentError:

@@ -1,8 +1,7 @@
 """The second pass: copy a file, with pruned values instead of the old ones."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from io import FileIO
 
 import numpy as np
@@ -10,8 +9,14 @@ import numpy as np
 from secateurs._tensors.blocks import Array
 from secateurs.checkpoint.block_masks import BlockPruner
 from secateurs.checkpoint.contents import Entry, StoredFile
-from secateurs.checkpoint.file_blocks import INTEGERS, Reader, Weight, strided
-from secateurs.checkpoint.file_writer import write_all
+from secateurs.checkpoint.file_blocks import (
+    INTEGERS,
+    Reader,
+    Weight,
+    fill,
+    strided,
+    write_blocks,
+)
 from secateurs.checkpoint.header import Described, write_header
 
 
@@ -35,21 +40,15 @@ class Layout:
     """The offsets of everything in a new file.
 
     Attributes:
-        head: the bytes that it begins with.
-        copies: ranges of bytes that are copied unchanged: the offsets of the first byte and after
-            the last in the old file, and the offset of the first in the new one.
+        head: the bytes that it begins with; empty if all is as in the old file.
         starts: the offset of the values of each tensor, by name.
         size: the size of the new file in bytes.
-        reordered: tensors that are not pruned, and whose values have another order in the old file
-            than in this one.
         names: the names of the tensors; None if all is as in the old file.
     """
 
     head: bytes
-    copies: tuple[tuple[int, int, int], ...]
     starts: dict[str, int]
     size: int
-    reordered: tuple[Entry, ...] = ()
     names: tuple[str, ...] | None = None
 
     def written(self, size: int) -> Written:
@@ -57,43 +56,25 @@ class Layout:
         return Written(self.size - len(self.head), size, self.names)
 
 
-def layout_of(stored: StoredFile, weights: Sequence[Weight], *, as_safetensors: bool) -> Layout:
-    """The layout of a new file: that of the old one, or, if asked for, that of safetensors."""
-    if as_safetensors and stored.pickled:
-        return _safetensors_layout(stored, weights)
-    copies: list[tuple[int, int, int]] = []
-    offset = 0
-    for entry in sorted((weight.entry for weight in weights), key=lambda entry: entry.start):
-        if offset < entry.start:
-            copies.append((offset, entry.start, offset))
-        offset = max(offset, entry.stop)
-    if offset < stored.size:
-        copies.append((offset, stored.size, offset))
-    starts = {weight.entry.name: weight.entry.start for weight in weights}
-    return Layout(b"", tuple(copies), starts, stored.size)
+def layout_of(stored: StoredFile, *, as_safetensors: bool) -> Layout:
+    """The layout of a new file: that of the old one, or, if asked for, that of safetensors.
 
-
-def _safetensors_layout(stored: StoredFile, weights: Sequence[Weight]) -> Layout:
-    """The widest dtypes first, so that all values are aligned.
-
-    If several names share a tensor, it gets the first name, and the metadata maps the others to
-    that, as ``safetensors.torch.save_model`` does.
+    In safetensors the widest dtypes come first, so that all values are aligned. If several names
+    share a tensor, it gets the first name, and the metadata maps the others to that, as
+    ``safetensors.torch.save_model`` does.
     """
-    ordered = sorted(stored.entries, key=lambda entry: -entry.itemsize)
+    if not as_safetensors or not stored.pickled:
+        return Layout(b"", {entry.name: entry.start for entry in stored.entries}, stored.size)
     described: list[Described] = []
     size = 0
-    for entry in ordered:
+    for entry in sorted(stored.entries, key=lambda entry: -entry.itemsize):
         described.append((entry.name, entry.dtype, entry.shape, size, size + entry.nbytes))
         size += entry.nbytes
     shared = {alias: entry.name for entry in stored.entries for alias in entry.aliases}
     head = write_header(described, {"format": "pt"} | shared)
     starts = {name: len(head) + start for name, _, _, start, _ in described}
-    pruned = {weight.entry.name for weight in weights}
-    others = [entry for entry in ordered if entry.name not in pruned]
-    copies = [(e.start, e.stop, starts[e.name]) for e in others if e.strides is None]
-    strided_ones = tuple(entry for entry in others if entry.strides is not None)
     names = tuple(entry.name for entry in stored.entries)
-    return Layout(head, tuple(copies), starts, len(head) + size, strided_ones, names)
+    return Layout(head, starts, len(head) + size, names)
 
 
 def write_file(
@@ -109,13 +90,10 @@ def write_file(
 
     Every other byte is unchanged, unless it becomes a file of safetensors, see `layout_of`.
     """
-    layout = layout_of(stored, weights, as_safetensors=as_safetensors)
-    for piece in pieces_of(layout, weights, pruner, reader):
-        offset = piece.start
-        for values in piece.blocks():
-            write_all(target, offset, values.data.cast("B"))
-            offset += values.nbytes
-    if stored.pickled and layout.names is None:
+    layout = layout_of(stored, as_safetensors=as_safetensors)
+    for piece in pieces_of(stored, layout, weights, pruner, reader):
+        write_blocks(target, piece.start, piece.blocks)
+    if stored.pickled and not layout.head:
         from secateurs.checkpoint.pickled import mend_checksums
 
         mend_checksums(stored.path, [weight.entry for weight in weights], target)
@@ -130,52 +108,42 @@ class Piece:
     """
 
     start: int
-    blocks: Callable[[], Iterable[Array]]
+    blocks: Iterable[Array]
     pruned: str | None = None
 
 
 def pieces_of(
-    layout: Layout, weights: Sequence[Weight], pruner: BlockPruner, reader: Reader
+    stored: StoredFile,
+    layout: Layout,
+    weights: Sequence[Weight],
+    pruner: BlockPruner,
+    reader: Reader,
 ) -> Iterator[Piece]:
     """The bytes of the new file; the weights are in the order in which ties are broken."""
     if layout.head:
-        yield Piece(0, lambda: [np.frombuffer(layout.head, np.uint8)])
-    for start, stop, new_start in layout.copies:
-        yield Piece(new_start, partial(_values, reader.blocks(start, stop)))
-    for entry in layout.reordered:
-        blocks = reader.element_blocks(entry, 0, entry.count)
-        yield Piece(layout.starts[entry.name], partial(_values, blocks))
+        yield Piece(0, [np.frombuffer(layout.head, np.uint8)])
+        pruned = {weight.entry.name for weight in weights}
+        for entry in stored.entries:
+            if entry.name not in pruned:
+                yield Piece(layout.starts[entry.name], reader.element_blocks(entry))
+    else:  # all that is between the weights, too
+        offset = 0
+        ranges = sorted((weight.entry.start, weight.entry.stop) for weight in weights)
+        for start, stop in (*ranges, (stored.size, stored.size)):
+            if offset < start:
+                yield Piece(offset, reader.blocks(offset, start))
+            offset = max(offset, stop)
     for weight in weights:
-        name, blocks = weight.entry.name, partial(_values, pruner.blocks(weight, reader))
-        if weight.entry.strides is not None and layout.names is None:
-            blocks = partial(_reordered, weight, pruner, reader)
-        yield Piece(layout.starts[name], blocks, name)
+        entry, blocks = weight.entry, pruner.blocks(weight, reader)
+        if entry.strides is not None and not layout.head:
+            blocks = _reordered(entry, blocks)
+        yield Piece(layout.starts[entry.name], blocks, entry.name)
 
 
-def _values(blocks: Iterable[tuple[int, Array]]) -> Iterator[Array]:
-    return (values for _, values in blocks)
-
-
-def _reordered(weight: Weight, pruner: BlockPruner, reader: Reader) -> list[Array]:
+def _reordered(entry: Entry, blocks: Iterable[Array]) -> Iterator[Array]:
     """The bytes of a pruned weight in the order of the old file."""
-    entry = weight.entry
     values = np.empty(entry.nbytes, np.uint8)
-    for index, block in pruner.blocks(weight, reader):
-        raw = block.reshape(-1).view(np.uint8)
-        values[index * entry.itemsize :][: len(raw)] = raw
+    fill(values, blocks)
     reordered = np.empty_like(values)
-    numbers = values.view(INTEGERS[entry.itemsize])
-    strided(reordered, entry)[...] = numbers.reshape(entry.shape)
-    return [reordered]
-
-
-def overlapping(weights: Sequence[Weight], entries: Sequence[Entry]) -> tuple[str, str] | None:
-    """The names of a pruned weight and another tensor that share bytes; None if there are none."""
-    pruned = {weight.entry.name for weight in weights}
-    latest: Entry | None = None
-    for entry in sorted((e for e in entries if e.nbytes), key=lambda e: (e.start, e.stop)):
-        if latest is not None and entry.start < latest.stop and {entry.name, latest.name} & pruned:
-            return latest.name, entry.name
-        if latest is None or entry.stop > latest.stop:
-            latest = entry
-    return None
+    strided(reordered, entry)[...] = values.view(INTEGERS[entry.itemsize]).reshape(entry.shape)
+    yield reordered

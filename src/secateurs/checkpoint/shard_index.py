@@ -63,7 +63,6 @@ def check_agreement(
     """
     held: dict[str, str] = {}
     for file in files:
-        shared = file.metadata or {}
         for name in (name for entry in file.entries for name in entry.names):
             if name in held:
                 raise FailureError(
@@ -71,8 +70,6 @@ def check_agreement(
                     "folder holds parts of two checkpoints, get it again"
                 )
             held[name] = file.path.name
-        # Of names that share a tensor, the metadata maps the others to the one that has it.
-        held |= {alias: file.path.name for alias, name in shared.items() if name in held}
     tied: list[str] = []
     for name, file in weight_map.items():
         if name not in held and _may_be_tied(index, name):

@@ -1,13 +1,13 @@
 """Find the files of a checkpoint: a single file, or a folder as Hugging Face writes it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from secateurs._io.regular_files import reading
-from secateurs.checkpoint.contents import StoredFile
+from secateurs.checkpoint.contents import Entry, StoredFile
 from secateurs.checkpoint.file_identity import Identity, check_unchanged, identify
 from secateurs.checkpoint.header import read_header
 from secateurs.checkpoint.main_file import main_file
@@ -55,6 +55,11 @@ class StoredCheckpoint:
     left_out: tuple[Path, ...] = ()
     tied: tuple[str, ...] = ()
     state: Identity | None = None
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The tensors of all files, in the order in which ties are broken."""
+        return [entry for file in self.files for entry in file.entries]
 
     @property
     def identities(self) -> dict[Path, Identity]:
@@ -166,13 +171,15 @@ def _in_folder(folder: Path, main: Path, key: str | None, order: Sequence[str]) 
 
 def _others(folder: Path, taken: set[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """The other files of the folder: those that are copied, and weights, which are not."""
-    others: list[Path] = []
-    left_out: list[Path] = []
+    found = [p for p in paths_in(folder) if str(p) not in taken and (folder / p).is_file()]
+    others = tuple(path for path in found if not is_weights(path.name))
+    return others, tuple(path for path in found if is_weights(path.name))
+
+
+def paths_in(folder: Path) -> Iterator[Path]:
+    """The files, links and folders inside a folder, but for hidden folders and temporary files."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = (Path(parent) / name).relative_to(folder)
-            if str(path) in taken or name.endswith(".tmp") or not (folder / path).is_file():
-                continue
-            (left_out if is_weights(name) else others).append(path)
-    return tuple(others), tuple(left_out)
+        for name in (*folders, *sorted(names)):
+            if not name.endswith(".tmp"):
+                yield (Path(parent) / name).relative_to(folder)

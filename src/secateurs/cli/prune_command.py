@@ -15,7 +15,7 @@ from secateurs.checkpoint import (
     write_pruned,
 )
 from secateurs.checkpoint.destination import find_destination
-from secateurs.checkpoint.file_coverage import coverage_of_plan
+from secateurs.checkpoint.pruning_plan import coverage_of_plan
 from secateurs.cli.coverage_text import coverage_line
 from secateurs.cli.option_types import given
 from secateurs.cli.prune_options import FilePruning

@@ -3,28 +3,29 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from secateurs.errors import FailureError, InvalidArgumentError
+from secateurs.masks.mask import Masks
 from secateurs.outputs import logits_of
 from secateurs.repair.changes import Changes
 from secateurs.repair.divergence import Features, divergence, loss, outputs_of
 from secateurs.repair.layerwise import PrunedTarget
-from secateurs.repair.pass_state import check_key, pass_key
+from secateurs.repair.pass_state import PassFile, pass_key
 from secateurs.repair.repair_options import RepairOptions
-from secateurs.repair.tightening import Tightening
 from secateurs.training._hold import Hold
 from secateurs.training.augmentation import AUGMENTATIONS
-from secateurs.training.run_state import load_state, save_state
+from secateurs.training.schedules import Cubic
 
 _HELD_OUT, _MOST_HELD_OUT = 0.125, 1024
 """The share of the images that is held out to choose the best values, and their largest number."""
 _CHECKS, _PATIENCE = 15, 5
 """How often the held-out images are scored; it ends after so many scores that are no better."""
+_TIGHTENINGS = 20
+"""How often masks change while they are tightened."""
 
 
 def distill(
@@ -110,7 +111,7 @@ class _Distiller:
         parameters: Sequence[Tensor],
         how: RepairOptions,
     ):
-        self.model, self.images, self.dense = model, images, dense
+        self.model, self.images, self.dense, self.weights = model, images, dense, weights
         self.parameters, self.how = parameters, how
         self.source = torch.Generator().manual_seed(how.seed)
         order = torch.randperm(len(images), generator=self.source, device="cpu")
@@ -124,9 +125,14 @@ class _Distiller:
                 "the dense network's outputs are NaN or infinite on these images: look at the "
                 "images and at the network before it is pruned"
             )
-        self.tightening = Tightening(weights, dense, round(how.tighten * how.iterations))
+        # After so many steps all is pruned; and the share that is pruned, by the step after which.
+        self.tightened, self.ratios = round(how.tighten * how.iterations), {0: 1.0}
+        if self.tightened:
+            every = max(1, self.tightened // _TIGHTENINGS)
+            self.ratios = dict(Cubic(1.0, end=self.tightened, every=every).prunings)
         self.optimizer = torch.optim.Adam(parameters, how.learning_rate)
-        self.hold = Hold(model, [self.optimizer], self.tightening.masks_at(0))
+        self.file: PassFile | None = None
+        self.hold = Hold(model, [self.optimizer], self._masks_at(0))
 
     def run(self) -> int:
         """Take all steps that are left, and keep the best values."""
@@ -158,9 +164,29 @@ class _Distiller:
         self.optimizer.step()
         self.hold.after_step(self.optimizer)
         now.taken += 1
-        masks = self.tightening.masks_after(now.taken)
-        if masks is not None:
-            self.hold.update(masks)
+        if now.taken in self.ratios:
+            self.hold.update(self._masks_at(now.taken))
+
+    def _masks_at(self, step: int) -> Masks:
+        """The masks in force after a step; the last ones are those that the model had before.
+
+        In each layer the weights that are smallest in the dense network are pruned first, by the
+        schedule of Zhu and Gupta (2017).
+        """
+        ratio = max(ratio for at, ratio in self.ratios.items() if at <= step)
+        kept: dict[str, Tensor] = {}
+        for one in self.weights:
+            mask = one.mask.contiguous()
+            if ratio < 1:
+                pruned = (~mask).flatten().nonzero().flatten()
+                order = self._dense_of(one).flatten()[pruned].abs().argsort(stable=True)
+                mask = torch.ones_like(mask)
+                mask.view(-1)[pruned[order[: round(ratio * len(pruned))]]] = False
+            kept[one.target.name] = mask
+        return Masks.from_tensors(kept)
+
+    def _dense_of(self, one: PrunedTarget) -> Tensor:
+        return self.dense.get(id(one.target.parameter), one.target.parameter.detach())
 
     def _loss(self, images: Tensor) -> Tensor:
         with torch.no_grad(), Features(self.features, self.dense) as wanted:
@@ -173,7 +199,7 @@ class _Distiller:
 
     def _check(self, now: _Progress) -> None:
         """Score the values, and keep them if they are the best, once all is pruned."""
-        if now.taken < self.tightening.steps:
+        if now.taken < self.tightened:
             return
         found = self._divergence()
         if found < now.least:
@@ -193,34 +219,34 @@ class _Distiller:
         now = _Progress(0, 0, self._divergence(), best, self.learned[:0])
         if self.how.state is not None:
             known = (self.images, *self.parameters, *self.model.buffers(), self.wanted)
-            self.key = pass_key("distill", self.how, known)
-            state = load_state(Path(self.how.state))
-            if state is not None:
-                return self._resumed(state)
-        self.tightening.begin()
+            self.file = PassFile(self.how.state, pass_key("distill", self.how, known))
+            if self.file.parts:
+                return self._resumed(self.file.parts[-1])
+        for one in self.weights if self.tightened else ():
+            with torch.no_grad():  # what is pruned step by step begins dense
+                values = torch.where(one.mask, one.target.parameter, self._dense_of(one))
+                one.target.parameter.copy_(values)
         return now
 
     def _save(self, now: _Progress) -> None:
-        if self.how.state is None:
-            return
-        state = {
-            "key": self.key,
-            "progress": asdict(now),
-            "values": [p.detach() for p in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "source": self.source.get_state(),
-        }
-        save_state(Path(self.how.state), state)
+        if self.file is not None:
+            self.file.replace(
+                {
+                    "progress": asdict(now),
+                    "values": [p.detach() for p in self.parameters],
+                    "optimizer": self.optimizer.state_dict(),
+                    "source": self.source.get_state(),
+                }
+            )
 
     def _resumed(self, state: dict[str, Any]) -> _Progress:
-        check_key(self.how.state, state.get("key"), self.key)
         with torch.no_grad():
             for p, values in zip(self.parameters, state["values"], strict=True):
                 p.copy_(values)
         self.optimizer.load_state_dict(state["optimizer"])
         self.source.set_state(state["source"])
         now = _Progress(**state["progress"])
-        self.hold.update(self.tightening.masks_at(now.taken))
+        self.hold.update(self._masks_at(now.taken))
         return now
 
 

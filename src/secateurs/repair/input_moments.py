@@ -87,7 +87,7 @@ def observed_inputs(
         sites: dict[int, Site] = {}
         for of_target in seen.values():
             sites |= of_target
-        Lockstep(model, sites, None, uses.sizes_of(sites), memory, uses.parts).run(batches)
+        Lockstep(model, sites, None, uses, memory).run(batches)
     try:
         for target, of_target in seen.items():
             if of_target:

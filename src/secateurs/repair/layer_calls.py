@@ -7,7 +7,6 @@ has padded or cast its input before.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
@@ -173,23 +172,23 @@ class LayerCall:
         if self.is_transposed:
             images, stride = _spaced(images, stride), (1,) * size
         images = F.pad(images, [0, 0, *padding])
-        lengths = [images.shape[1 + i] - reach[i] for i in range(size)]
-        starts = [range(0, length, step) for length, step in zip(lengths, stride, strict=True)]
-        corner: list[Tensor] = []
-        if chosen is not None:
-            indices = torch.unravel_index(chosen, [len(one) for one in starts])
-            corner = [index * step for index, step in zip(indices, stride, strict=True)]
-        found: list[Tensor] = []
-        for offset in product(*map(range, kernel)):
-            if self.is_transposed:  # which applies its kernel in reverse
-                offset = [k - 1 - i for i, k in zip(offset, kernel, strict=True)]
-            shift = [one * step for one, step in zip(offset, dilation, strict=True)]
-            stops = [s + length for s, length in zip(shift, lengths, strict=True)]
-            cut = map(slice, shift, stops, stride)
-            at = cut if chosen is None else map(torch.add, corner, shift)
-            part = images[(slice(None), *at)]
-            found.append(part.flatten(1, -2) if chosen is None else part)
-        return found[0] if len(found) == 1 else torch.stack(found, -1).flatten(2)
+        steps, pixels = images.stride()[1:-1], images.shape[1:-1]
+        positions = [len(range(0, n - r, s)) for n, r, s in zip(pixels, reach, stride, strict=True)]
+        # A view that has, for each position, the inputs in the order of the weight.
+        windows = images.as_strided(
+            (len(images), *positions, images.shape[-1], *kernel),
+            (
+                images.stride(0),
+                *(a * b for a, b in zip(steps, stride, strict=True)),
+                images.stride(-1),
+                *(a * b for a, b in zip(steps, dilation, strict=True)),
+            ),
+        )
+        if self.is_transposed:  # which applies its kernel in reverse
+            windows = windows.flip(list(range(-size, 0)))
+        if chosen is None:
+            return windows.flatten(1, size).flatten(2)
+        return windows[(slice(None), *torch.unravel_index(chosen, positions))].flatten(2)
 
     def _padding(self, size: int, reach: list[int]) -> list[int]:
         given = self.argument("padding", 0)

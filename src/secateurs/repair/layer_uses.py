@@ -1,7 +1,6 @@
 """Which layers a network calls, how often, and what follows them; observed with one image."""
 
 import weakref
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +49,6 @@ class LayerUses:
         if not any(called[1:]):
             return (parameter,) if called[0] else ()
         return parts if all(called[1:]) and not called[0] else ()
-
-    def sizes_of(self, keys: Collection[int]) -> list[int]:
-        """The bytes that the network holds before each call of some layers, in order."""
-        return [size for key, size in self.sizes if key in keys]
 
 
 class _Recorder(Replaced):

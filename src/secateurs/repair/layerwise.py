@@ -16,7 +16,7 @@ from secateurs.repair.changes import Changes
 from secateurs.repair.layer_sites import BatchNormSite, LayerOptions, LayerSite, WeightSite
 from secateurs.repair.layer_uses import LayerUses
 from secateurs.repair.lockstep import Lockstep, Site
-from secateurs.repair.pass_state import LayerFile, pass_key
+from secateurs.repair.pass_state import PassFile, ResumableSite, pass_key
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.training.step_hooks import LoadHook
 
@@ -104,10 +104,9 @@ def repair_layers(
     if options.state is not None:
         known = (*batches, *model.parameters(), *model.buffers(), *changes.dense.values(),
                  *(weight.mask for weight in weights))  # fmt: skip
-        file = LayerFile(options.state, pass_key(steps, options, known))
-        resumable = {key: file.resumable(site) for key, site in sites.items()}
-    sizes = uses.sizes_of(sites)
-    Lockstep(model, resumable, changes.dense, sizes, options.memory, uses.parts).run(batches)
+        file = PassFile(options.state, pass_key(steps, options, known))
+        resumable = {key: ResumableSite(site, file) for key, site in sites.items()}
+    Lockstep(model, resumable, changes.dense, uses, options.memory).run(batches)
     of_all = [site for _, of_weight in solved for site in of_weight]
     _warn_of_few(of_all if how.solves else ())
     for weight, of_weight in solved if "sparsegpt" in steps else ():

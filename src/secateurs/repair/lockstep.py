@@ -10,22 +10,24 @@ blocks have ended. Modules must not keep what they compute in attributes, where 
 would find it.
 """
 
+import ctypes
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from secateurs.errors import Argument, FailureError
-from secateurs.originals.original import version_of
-from secateurs.repair.freed_memory import freed_at_once
 from secateurs.repair.layer_calls import LayerCall
-from secateurs.repair.replaced_tensors import Parts, Replaced
+from secateurs.repair.layer_uses import LayerUses
+from secateurs.repair.replaced_tensors import Replaced
+
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_USUAL_MOST = 2**25  # bytes, up to which glibc raises the threshold by itself
 
 
 class Site(Protocol):
@@ -49,41 +51,6 @@ class _StoppedError(Exception):
     """Another thread has failed, so this one ends."""
 
 
-class _Padded:
-    """A padded copy of images, whose memory can be freed and filled again.
-
-    Networks that pad in their own code, as timm's ``tf_`` ones do, keep the images that they padded
-    while they call the convolution. A thread that waits there would hold them and the copy.
-
-    Args:
-        copy: what ``make`` has returned.
-        source: the images that were padded.
-        make: pads them.
-    """
-
-    def __init__(self, copy: Tensor, source: Tensor, make: Callable[[], Tensor]):
-        self.copy, self._source, self._make = copy, source, make
-        self._versions = self._written()
-        self._bytes = 0
-
-    def _written(self) -> tuple[int, int]:
-        return version_of(self.copy), version_of(self._source)
-
-    def drop(self) -> None:
-        """Free the copy's memory, if the copy can be computed again."""
-        storage = self.copy.untyped_storage()
-        unchanged = self._written() == self._versions and min(self._versions) >= 0
-        if unchanged and storage.nbytes() == self.copy.nbytes:
-            self._bytes = storage.nbytes()
-            storage.resize_(0)
-
-    def fill(self) -> None:
-        """Compute the copy again, if it was dropped."""
-        if self._bytes:
-            self.copy.untyped_storage().resize_(self._bytes)
-            self.copy.copy_(self._make())
-
-
 class _Run:
     """One batch in one network, which a thread runs.
 
@@ -93,7 +60,6 @@ class _Run:
         may_go: released when it is this thread's time to work.
         waiting: in the dense network, the call at which it waits.
         skips: how many layers it passes without waiting.
-        padded: what it padded last, if that may be the input of the next layer.
     """
 
     def __init__(self, images: Tensor, dense: bool):
@@ -102,22 +68,6 @@ class _Run:
         self.may_go = threading.Semaphore(0)
         self.waiting: LayerCall | None = None
         self.skips = 0
-        self.padded: _Padded | None = None
-
-
-class _RunFunctions(Replaced):
-    """Calls the functions of a run, and records what it pads."""
-
-    def __init__(self, run: _Run, *args: Any):
-        super().__init__(*args)
-        self._run = run
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = super().__torch_function__(func, types, args, kwargs)
-        if func is F.pad:
-            make = partial(func, *args, **(kwargs or {}))
-            self._run.padded = _Padded(result, args[0], make)
-        return result
 
 
 class Lockstep:
@@ -128,11 +78,10 @@ class Lockstep:
         sites: what is repaired, by the id of the tensor that identifies the layer's call.
         dense: the dense network's tensors, by the ids of the model's; None if no site needs the
             dense network.
-        sizes: for each call of a site, in order, the bytes that the network holds of one image.
+        uses: which layers the network calls, and the bytes that it holds of one image before each.
         memory: how many bytes both networks may hold of all images. Layers up to the last one where
             it would be more are repaired from the first batches alone; the other batches run after
             those, and count from the next layer on.
-        parts: see `Replaced`.
     """
 
     def __init__(
@@ -140,12 +89,12 @@ class Lockstep:
         model: nn.Module,
         sites: Mapping[int, Site],
         dense: Mapping[int, Tensor] | None,
-        sizes: Sequence[int],
+        uses: LayerUses,
         memory: int,
-        parts: Parts = MappingProxyType({}),
     ):
-        self.model, self.sites, self.dense, self.parts = model, sites, dense, parts
-        self.sizes, self.memory = sizes, memory
+        self.model, self.sites, self.dense, self.parts = model, sites, dense, uses.parts
+        self.sizes = [size for key, size in uses.sizes if key in sites]
+        self.memory = memory
         self._active = self._skips = self._passed = 0
         self._runs: list[_Run] = []
         self._error: BaseException | None = None
@@ -171,7 +120,7 @@ class Lockstep:
             threading.Thread(target=self._work, args=(index,), daemon=True)
             for index in range(len(self._runs))
         ]
-        with freed_at_once():
+        with _freed_at_once():
             try:
                 _start(threads)
                 self._runs[0].may_go.release()
@@ -208,7 +157,7 @@ class Lockstep:
             with ExitStack() as stack:
                 stack.enter_context(torch.no_grad())
                 arrive = partial(self._arrive, index)
-                stack.enter_context(_RunFunctions(run, values, arrive, self.parts))
+                stack.enter_context(Replaced(values, arrive, self.parts))
                 images, run.images = run.images, None
                 self.model(images)
                 if index and self._site is not None:  # at which the first batch waits
@@ -233,11 +182,8 @@ class Lockstep:
 
     def _arrive(self, index: int, key: int, call: LayerCall) -> None:
         site, run = self.sites.get(key), self._runs[index]
-        if run.padded is not None and run.padded.copy is not call.input:
-            run.padded = None
         if site is None or run.skips:
             run.skips -= site is not None
-            run.padded = None
             return
         if index == 0:
             self._site = site
@@ -252,17 +198,11 @@ class Lockstep:
             beside = self._runs[index - 1] if self.dense is not None else run
             site.add(call, beside.waiting or call)
             beside.waiting = None
-            for padded in (run.padded, beside.padded):
-                if padded is not None:
-                    padded.drop()
         del call
         if index == self._active - 1:
             site.finish()
         self._next(index)
         self._wait(run)
-        padded, run.padded = run.padded, None
-        if padded is not None:
-            padded.fill()
 
 
 def _start(threads: Sequence[threading.Thread]) -> None:
@@ -274,6 +214,29 @@ def _start(threads: Sequence[threading.Thread]) -> None:
             f"cannot start {len(threads)} threads, one for each batch of images in each network: "
             "write a larger ", Argument("batch_size"), f" ({error})"
         ) from error  # fmt: skip
+
+
+@contextmanager
+def _freed_at_once(least: int = 2**20) -> Generator[None]:
+    """For a ``with`` block, let glibc return large tensors to the system when they are freed.
+
+    glibc returns only blocks that it has mapped one by one. It maps those above a threshold, which
+    it raises by itself up to 32 MiB. Smaller blocks come from an arena of the thread and stay in it
+    when they are freed; with dozens of threads that is more than a GiB.
+
+    Args:
+        least: the size in bytes above which a block is mapped.
+    """
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):  # no glibc
+        yield
+        return
+    library.malloc_trim(0)  # what was freed before
+    library.mallopt(_M_MMAP_THRESHOLD, least)
+    try:
+        yield
+    finally:
+        library.mallopt(_M_MMAP_THRESHOLD, _USUAL_MOST)
 
 
 def _other_order(site: Site) -> FailureError:

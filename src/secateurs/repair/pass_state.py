@@ -17,7 +17,6 @@ from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.provenance import tensors_sha256
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_sites import LayerSite
-from secateurs.repair.lockstep import Site
 from secateurs.repair.repair_options import RepairOptions
 from secateurs.results.durable import replace_files, write_failure
 
@@ -30,28 +29,18 @@ def pass_key(what: object, options: RepairOptions, tensors: Iterable[Tensor]) ->
     return f"{what} {replace(options, state=None)} {digest}"
 
 
-def check_key(path: object, found: object, wanted: str) -> None:
-    """Refuse the file of another pass.
+class PassFile:
+    """A file of what a pass has found, such as the outcomes of its layers.
 
-    Raises:
-        InvalidArgumentError: its key is another.
-    """
-    if found != wanted:
-        raise InvalidArgumentError(
-            f"{path} belongs to another repair (other images, options or weights): remove it, or "
-            "name another file"
-        )
-
-
-class LayerFile:
-    """A file of the outcomes of layers, to which each is added when it is finished.
-
-    Each outcome has a header of its length and checksum. If a kill or a power cut left the last
-    one incomplete, that layer is repaired again.
+    Each part has a header of its length and checksum. If a kill or a power cut left the last one
+    incomplete, it is left out.
 
     Args:
-        path: the file.
+        path: the file; made if it does not exist.
         key: see `pass_key`.
+
+    Attributes:
+        parts: what is in the file, in the order in which it was added.
 
     Raises:
         InvalidArgumentError: the file is of another pass.
@@ -59,39 +48,40 @@ class LayerFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], key: str):
-        self._path = Path(path)
+        self._path, self._head = Path(path), _part({"key": key})
         content = read_if_there(path)
         if content is None:
-            content = _part({"key": key})
+            content = self._head
             replace_files({self._path: content})
         parts = list(_parts(content))
         if not parts or "key" not in parts[0][0]:
             raise FailureError(
                 f"{path} is damaged, or not the state of a repair: remove it, or name another file"
             )
-        check_key(path, parts[0][0]["key"], key)
-        self._outcomes = {one["name"]: one for one, _ in parts[1:]}
+        if parts[0][0]["key"] != key:
+            raise InvalidArgumentError(
+                f"{path} belongs to another repair (other images, options or weights): remove it, "
+                "or name another file"
+            )
+        self.parts = [one for one, _ in parts[1:]]
         self._end = parts[-1][1]
 
-    def resumable(self, site: LayerSite) -> Site:
-        """A site that saves its outcome; one that does nothing if an earlier run finished it."""
-        finished = site.name in self._outcomes
-        if finished:
-            site.put(self._outcomes[site.name])
-        return _ResumableSite(site, self, finished=finished)
-
-    def save(self, site: LayerSite) -> None:
-        """Add the outcome of a site."""
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add a part."""
         try:
             with self._path.open("r+b") as file:
                 file.seek(self._end)
                 file.truncate()
-                file.write(_part(site.outcome() | {"name": site.name}))
+                file.write(_part(values))
                 file.flush()
                 os.fsync(file.fileno())
                 self._end = file.tell()
         except OSError as error:
             raise write_failure(self._path, error) from error
+
+    def replace(self, values: Mapping[str, Any]) -> None:
+        """Replace all parts by one."""
+        replace_files({self._path: self._head + _part(values)})
 
 
 def _part(values: Mapping[str, Any]) -> bytes:
@@ -109,20 +99,32 @@ def _parts(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         start, end = end + _HEADER.size, end + _HEADER.size + length
         if crc32(content[start:end]) != checksum or end > len(content):
             return
-        yield torch.load(io.BytesIO(content[start:end]), weights_only=True), end
+        part = io.BytesIO(content[start:end])
+        yield torch.load(part, map_location="cpu", weights_only=True), end
 
 
-class _ResumableSite:
-    """A layer whose outcome is saved, or was by an earlier run: then nothing is done."""
+class ResumableSite:
+    """A layer whose outcome is saved, or was by an earlier run: then nothing is done.
 
-    def __init__(self, site: LayerSite, file: LayerFile, *, finished: bool):
-        self.name, self._site, self._file, self._finished = site.name, site, file, finished
+    Args:
+        site: the layer.
+        file: where its outcome is saved.
+    """
+
+    def __init__(self, site: LayerSite, file: PassFile):
+        self.name, self._site, self._file = site.name, site, file
+        found = [one for one in file.parts if one["name"] == site.name]
+        if found:
+            site.put(found[-1])
+        self._finished = bool(found)
 
     def add(self, call: LayerCall, dense: LayerCall, /) -> None:
+        """Add the inputs and outputs of one batch."""
         if not self._finished:
             self._site.add(call, dense)
 
     def finish(self) -> None:
+        """Repair the layer, and save its outcome."""
         if not self._finished:
             self._site.finish()
-            self._file.save(self._site)
+            self._file.add(self._site.outcome() | {"name": self.name})

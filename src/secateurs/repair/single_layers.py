@@ -74,7 +74,7 @@ def repair_single_layers(
             found = _layer_sites(target, masks, uses, norms, keep, how)
             sites |= {id(site.weight): site for site in found}
             left += [] if found else [name]
-        Lockstep(model, sites, None, uses.sizes_of(sites), options.memory, uses.parts).run(batches)
+        Lockstep(model, sites, None, uses, options.memory).run(batches)
     if left:
         warnings.warn(
             RepairWarning(
