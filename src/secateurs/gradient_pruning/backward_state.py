@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.gradient_pruning.saved_weight import BackwardWeight
-from secateurs.gradient_pruning.scratch import Scratch
+from secateurs.gradient_pruning.saved_weight import BackwardWeight, Scratch
 
 _KEY = "_secateurs_backward"
 

@@ -12,6 +12,7 @@ outputs are pruned, the backward pass computes a smaller dense product of the ot
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
-from secateurs.gradient_pruning.convolution_options import each_dimension, padded
+from secateurs.errors import InvalidArgumentError
 from secateurs.gradient_pruning.kernel_products import SparseKernels
 from secateurs.gradient_pruning.masked_weight import (
     Gradients,
@@ -33,6 +34,9 @@ from secateurs.gradient_pruning.masked_weight import (
 )
 from secateurs.gradient_pruning.saved_weight import BackwardWeight, is_ordinary, is_plain
 from secateurs.gradient_pruning.sparse_products import SparsePattern, multiplies_in_backward
+
+Options = tuple[list[int], list[int], list[int], bool, list[int], int]
+"""Of a convolution: stride, padding, dilation, whether it is transposed, output padding, groups."""
 
 
 class _Linear(Function):
@@ -92,73 +96,61 @@ class _Convolution(Function):
         keep: Tensor,  # noqa: ARG004
         bias: Tensor | None,
         masked_gradient: bool,  # noqa: ARG004
-        transposed: bool,
-        options: tuple[list[int], ...],
-        groups: int,
+        options: Options,
         sparse: SparseKernels | None,  # noqa: ARG004
     ) -> Tensor:
-        return _dense_convolution(x, weight, bias, transposed, options, groups)
+        return torch.convolution(x, weight, bias, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        x, weight, keep, _, ctx.masked_gradient, ctx.transposed, *others = inputs
-        ctx.options, ctx.groups, ctx.sparse = others
+        x, weight, keep, _, ctx.masked_gradient, ctx.options, ctx.sparse = inputs
         ctx.save_for_backward(x, weight, keep)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, keep = ctx.saved_tensors
         need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
-        if ctx.sparse is not None and multiplies_in_backward(grad):
-            return _sparse_gradients(ctx, grad, x, weight)
-        dimension = int(ctx.transposed)  # that of the outputs, in the weight
-        kept = None
-        if ctx.groups == 1:
-            large = x if ctx.transposed else grad
+        _, padding, _, transposed, _, groups = ctx.options
+        need_part = need_weight and ctx.masked_gradient
+        dense = partial(_gradients, ctx.options, grad, x)
+        kept = grad_x = grad_weight = grad_bias = None
+        sparse = ctx.sparse if ctx.sparse is not None and multiplies_in_backward(grad) else None
+        dimension = int(transposed)  # that of the outputs, in the weight
+        if sparse is None and groups == 1:
+            large = x if transposed else grad
             products = large.numel() // large.shape[1] * weight.numel() if large.numel() else 0
             kept = kept_outputs(weight, keep, dimension, products)
-        if kept is None:
+        if sparse is not None:
+            grad_x = sparse.to_input(grad, weight, x, padding) if need_x else None
+            grad_weight = sparse.to_weight(grad, weight, x, padding) if need_part else None
+        elif kept is not None:
+            few, part = grad.index_select(1, kept), weight.index_select(dimension, kept)
+            grad_x, of_part, _ = _gradients(ctx.options, few, x, part, need_x, need_part, False)
+            grad_weight = spread(of_part, kept, dimension, weight) if need_part else None
+        else:
             used = masked(weight, keep) if need_x else weight
-            grad_x, grad_weight, grad_bias = _both(
-                ctx, grad, x, used, need_x, need_weight, need_bias
-            )
+            grad_x, grad_weight, grad_bias = dense(used, need_x, need_weight, need_bias)
             if grad_weight is not None and ctx.masked_gradient:
                 grad_weight = masked(grad_weight, keep)
-            return grad_x, grad_weight, None, grad_bias, None, None, None, None, None
-        few, part = grad.index_select(1, kept), weight.index_select(dimension, kept)
-        if not need_weight or ctx.masked_gradient:
-            grad_x, grad_part, _ = _both(ctx, few, x, part, need_x, need_weight, False)
-            grad_weight = spread(grad_part, kept, dimension, weight) if need_weight else None
-            grad_bias = grad.sum((0, *range(2, grad.dim()))) if need_bias else None
-        else:
-            grad_x, *_ = _both(ctx, few, x, part, need_x, False, False)
-            _, grad_weight, grad_bias = _both(ctx, grad, x, weight, False, True, need_bias)
-        return grad_x, grad_weight, None, grad_bias, None, None, None, None, None
+            return grad_x, grad_weight, None, grad_bias, None, None, None
+        if need_weight and not need_part:
+            _, grad_weight, grad_bias = dense(weight, False, True, need_bias)
+        elif need_bias:
+            grad_bias = grad.sum((0, *range(2, grad.dim())))
+        return grad_x, grad_weight, None, grad_bias, None, None, None
 
 
-def _sparse_gradients(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor) -> Gradients:
-    need_x, need_weight, _, need_bias, *_ = ctx.needs_input_grad
-    padding, grad_bias = ctx.options[1], None
-    grad_x = ctx.sparse.to_input(grad, weight, x, padding) if need_x else None
-    if need_weight and ctx.masked_gradient:
-        grad_weight = ctx.sparse.to_weight(grad, weight, x, padding)
-        grad_bias = grad.sum((0, 2, 3)) if need_bias else None
-    else:
-        _, grad_weight, grad_bias = _both(ctx, grad, x, weight, False, need_weight, need_bias)
-    return grad_x, grad_weight, None, grad_bias, None, None, None, None, None
-
-
-def _both(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, *needed: bool) -> tuple[Any, Any, Any]:
+def _gradients(
+    options: Options, grad: Tensor, x: Tensor, weight: Tensor, *needed: bool
+) -> tuple[Any, Any, Any]:
     """The gradients of a convolution to its input, weight and bias that are needed."""
-    stride, padding, dilation, output_padding = ctx.options
     if not any(needed):
         return None, None, None
     if not weight.numel():  # all outputs are pruned
         return torch.zeros_like(x), torch.zeros_like(weight), None
     return torch.ops.aten.convolution_backward.default(
-        grad, x, weight, [grad.shape[1]], stride, padding, dilation, ctx.transposed,
-        output_padding, ctx.groups, needed,
-    )  # fmt: skip
+        grad, x, weight, [grad.shape[1]], *options, needed
+    )
 
 
 _linear, _convolution = callable_of(_Linear), callable_of(_Convolution)
@@ -220,10 +212,10 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         masked_gradient: bool = False,
         sparse: SparseKernels | None = None,
     ) -> Tensor:
-        step, wide = each_dimension(stride, dims), each_dimension(dilation, dims)
-        x, sides = padded(x, padding, weight.shape[2:], step, wide)
-        options = (step, sides, wide, [0] * dims)
-        return _convolve(x, weight, keep, bias, masked_gradient, False, options, groups, sparse)
+        step, wide = _each(stride, dims), _each(dilation, dims)
+        x, sides = _padded(x, padding, weight.shape[2:], step, wide)
+        options = step, sides, wide, False, [0] * dims, groups
+        return _convolve(x, weight, keep, bias, masked_gradient, options, sparse)
 
     def masked_conv_transpose(
         x: Tensor,
@@ -238,10 +230,11 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         *,
         masked_gradient: bool = False,
     ) -> Tensor:
-        options = tuple(
-            each_dimension(v, dims) for v in (stride, padding, dilation, output_padding)
+        step, sides, wide, more = (
+            _each(v, dims) for v in (stride, padding, dilation, output_padding)
         )
-        return _convolve(x, weight, keep, bias, masked_gradient, True, options, groups)
+        options = step, sides, wide, True, more, groups
+        return _convolve(x, weight, keep, bias, masked_gradient, options)
 
     return masked_conv_transpose if transposed else masked_conv
 
@@ -252,36 +245,46 @@ def _convolve(
     keep: Tensor,
     bias: Tensor | None,
     masked_gradient: bool,
-    transposed: bool,
-    options: tuple[list[int], ...],
-    groups: int,
+    options: Options,
     sparse: SparseKernels | None = None,
 ) -> Tensor:
     single = x.dim() == weight.dim() - 1  # one image without a batch dimension
     tensors = x, weight, keep, bias = autocast(x.unsqueeze(0) if single else x, weight, keep, bias)
     plain = sparse is None and is_plain(x) and is_ordinary(weight, keep)
-    if plain and not may_gather(weight, keep, int(transposed), _most(x, weight, groups)):
-        y = _dense_convolution(x, weight, bias, transposed, options, groups)
+    # How many multiplications a smaller product may save; none where there are groups.
+    most = x.numel() // max(x.shape[1], 1) * weight.numel() if options[-1] == 1 else 0
+    if plain and not may_gather(weight, keep, int(options[3]), most):
+        y = torch.convolution(x, weight, bias, *options)
         BackwardWeight(weight, keep, masked_gradient).prune(x, y)
     else:
-        y = _convolution(*tensors, masked_gradient, transposed, options, groups, sparse)
+        y = _convolution(*tensors, masked_gradient, options, sparse)
     return y.squeeze(0) if single else y
 
 
-def _most(x: Tensor, weight: Tensor, groups: int) -> int:
-    """How many multiplications a smaller product may save; none where there are groups."""
-    return x.numel() // max(x.shape[1], 1) * weight.numel() if groups == 1 else 0
+def _each(value: int | Sequence[int], dims: int) -> list[int]:
+    """The value of each dimension; a single one is that of all."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * dims if len(values) == 1 else values
 
 
-def _dense_convolution(
+def _padded(
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    transposed: bool,
-    options: tuple[list[int], ...],
-    groups: int,
-) -> Tensor:
-    stride, padding, dilation, output_padding = options
-    return torch.convolution(
-        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups
-    )
+    padding: int | str | Sequence[int],
+    kernel: Sequence[int],
+    stride: list[int],
+    dilation: list[int],
+) -> tuple[Tensor, list[int]]:
+    """The padding as one number for each dimension; ``x`` is padded if its two sides differ."""
+    if not isinstance(padding, str):
+        return x, _each(padding, len(kernel))
+    if padding == "valid":
+        return x, [0] * len(kernel)
+    if padding != "same" or max(stride) > 1:  # torch refuses both
+        raise InvalidArgumentError(
+            f"padding={padding!r} with stride={stride}: write 'valid', 'same' with stride 1, "
+            "or numbers"
+        )
+    totals = [d * (size - 1) for d, size in zip(dilation, kernel, strict=True)]
+    if any(total % 2 for total in totals):
+        x = F.pad(x, [n for total in reversed(totals) for n in (0, total % 2)])
+    return x, [total // 2 for total in totals]

@@ -6,6 +6,7 @@ that; the gradient to the weight does not depend on the weight, so it is the den
 torch's own code, which takes a fraction of the time of a function written in Python.
 """
 
+import threading
 from functools import cache, partial
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +21,6 @@ from secateurs.gradient_pruning.masked_weight import (
     masked,
     transforms_active,
 )
-from secateurs.gradient_pruning.scratch import Scratch
 from secateurs.gradient_pruning.sparse_products import SparsePattern
 
 _saving_hooks = cast(Any, torch._C)._autograd._top_saved_tensors_default_hooks
@@ -80,6 +80,36 @@ def is_unwatched(x: Tensor) -> bool:
 def is_ordinary(weight: Tensor, keep: Tensor) -> bool:
     """Whether a weight and its mask are tensors that can be saved and multiplied."""
     return type(weight) in ORDINARY and type(keep) is Tensor
+
+
+class Scratch(threading.local):
+    """Memory for one masked weight, which each thread has for itself.
+
+    New memory of some megabytes comes from the operating system page by page, which takes longer
+    than the product that is written into it. When torch asks for the next masked weight, it no
+    longer needs the one before, since one thread computes one node of the graph at a time.
+
+    Args:
+        largest: how many elements it has at most.
+    """
+
+    def __init__(self, largest: int = 1 << 22):
+        self._largest = largest
+        self._memory: Tensor | None = None
+
+    def __reduce__(self) -> tuple[type["Scratch"], tuple[int]]:
+        return Scratch, (self._largest,)
+
+    def like(self, tensor: Tensor) -> Tensor | None:
+        """Memory of a tensor's shape, with any values; None if it is too large, or not on a CPU."""
+        usable = tensor.device.type == "cpu" and tensor.is_contiguous()
+        # Memory that is made in inference mode could not be written to outside of it.
+        if not usable or tensor.numel() > self._largest or torch.is_inference_mode_enabled():
+            return None
+        memory = self._memory
+        if memory is None or memory.dtype != tensor.dtype or memory.numel() < tensor.numel():
+            self._memory = memory = tensor.new_empty(tensor.numel())
+        return memory[: tensor.numel()].view(tensor.shape)
 
 
 class BackwardWeight:
