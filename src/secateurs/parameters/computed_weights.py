@@ -33,7 +33,8 @@ class Computed:
         module: the module.
         attribute: its name in the module.
         way: what computes it.
-        sources: (module, attribute) of the parameters it is computed from; empty if unknown.
+        sources: the parameters it is computed from, as (id of the module, attribute); empty if
+            unknown.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Computed:
     module: nn.Module
     attribute: str
     way: str
-    sources: tuple[tuple[nn.Module, str], ...] = ()
+    sources: tuple[tuple[int, str], ...] = ()
 
 
 def computed_in(name: str, module: nn.Module, attributes: Sequence[str] = ()) -> Iterator[Computed]:
@@ -68,21 +69,21 @@ def may_compute(module: nn.Module) -> bool:
     return "parametrizations" in module._modules or bool(module._forward_pre_hooks)
 
 
-def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[nn.Module, str]]]]:
+def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
     if "parametrizations" in module._modules and is_parametrized(module):
         lists: Any = module.parametrizations
         for attribute, held in lists.items():
-            yield attribute, "a parametrization", [(held, name) for name in held._parameters]
+            yield attribute, "a parametrization", [(id(held), name) for name in held._parameters]
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
-            parts = [(module, f"{hook.name}_{part}") for part in ("g", "v")]
+            parts = [(id(module), f"{hook.name}_{part}") for part in ("g", "v")]
             yield hook.name, "the hook of torch.nn.utils.weight_norm", parts
         elif isinstance(hook, SpectralNorm):
-            source = (module, f"{hook.name}_orig")
+            source = (id(module), f"{hook.name}_orig")
             yield hook.name, "the hook of torch.nn.utils.spectral_norm", [source]
         elif isinstance(hook, BasePruningMethod):
             attribute: str = hook._tensor_name
-            yield attribute, "torch.nn.utils.prune", [(module, f"{attribute}_orig")]
+            yield attribute, "torch.nn.utils.prune", [(id(module), f"{attribute}_orig")]
 
 
 def computed_error(found: Sequence[Computed], others: Collection[str]) -> InvalidArgumentError:

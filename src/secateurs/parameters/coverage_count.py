@@ -5,7 +5,7 @@ normalisation included, each Parameter once. Of quantised layers, those of torch
 matrices of small integers.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from secateurs._io.text import listed
 from secateurs.parameters.coverage import (
@@ -31,21 +31,13 @@ from secateurs.parameters.patterns import globs, touches
 from secateurs.parameters.refusals import why_not
 from secateurs.parameters.target import Target
 from secateurs.parameters.weight_counts import (
+    elements_in,
     elements_of,
-    float_elements,
     integer_weights,
     unseen_modules,
 )
 
 _ADVISED = ("conv", "linear", "attention", "experts", "recurrent")
-
-
-def count_coverage(contents: ModelContents, targets: Sequence[Target]) -> tuple[int, int]:
-    """How many elements compete, and how many the model has; faster than `coverage_of`."""
-    total, special = float_elements(contents)
-    if special:
-        total += sum(count for *_, count in integer_weights(contents))
-    return sum(elements_of(t.parameter) for t in targets), total
 
 
 def coverage_of(
@@ -64,7 +56,6 @@ def coverage_of(
             was left out on purpose.
         barrier: why a parameter cannot be pruned in the caller's way; see `Barrier`.
     """
-    competing, total = count_coverage(contents, targets)
     chosen = {target.name for target in targets}
     everything = contents.targets
     known = _left_on_purpose(contents, chosen, choice)
@@ -74,7 +65,7 @@ def coverage_of(
         if name not in chosen and name not in known and target.parameter.is_floating_point()
     ]
     gates = gates_of(everything.values())
-    barriers = {target.name: _why_barred(target) or barrier(target) for target in rest}
+    barriers = {t.name: (why_not(t) or (barrier(t),))[0] for t in rest}
     left = [
         _left(glob, members, gates, barriers[members[0].name])
         for glob, members in _grouped(rest, chosen, barriers)
@@ -85,7 +76,14 @@ def coverage_of(
         if name not in known
     ]
     left.sort(key=lambda one: -one.elements)
-    return Coverage(competing, total, tuple(left), _unseen(contents, choice), sum(known.values()))
+    unseen = {
+        kind: None
+        for name, module, kind in unseen_modules(contents)
+        if not any(touches(name, module, p) for p in choice.excluded)
+    }
+    competing = sum(elements_of(target.parameter) for target in targets)
+    total = elements_in(contents)
+    return Coverage(competing, total, tuple(left), tuple(unseen), sum(known.values()))
 
 
 def warn_of_coverage(
@@ -99,16 +97,16 @@ def warn_of_coverage(
 
     The arguments are those of `coverage_of`. What was left out on purpose does not matter.
     """
-    total, special = float_elements(contents)
-    if not special and 2 * sum(t.parameter.numel() for t in targets) >= total:
-        return
+    competing = sum(elements_of(target.parameter) for target in targets)
+    if 2 * competing >= elements_in(contents) and not any(unseen_modules(contents)):
+        return  # the usual case, decided quickly
     found = coverage_of(contents, targets, choice, barrier=barrier)
     warn_if_low(found, choice.layers, choice.include)
 
 
 def _grouped(
     rest: Sequence[Target], chosen: Collection[str], barriers: Mapping[str, str]
-) -> list[tuple[str, list[Target]]]:
+) -> Iterator[tuple[str, list[Target]]]:
     """Name all of ``rest`` by few globs.
 
     No glob is for weights of layers and other parameters at once, since ``include`` would pick the
@@ -116,58 +114,31 @@ def _grouped(
     """
     by_name = {target.name: target for target in rest}
     weights = weights_of(by_name, EVERY_KIND)
-    groups: dict[tuple[bool, str], list[str]] = {}
-    for name in sorted(by_name, key=lambda name: name not in weights):
-        groups.setdefault((name in weights, barriers[name]), []).append(name)
-    found: list[tuple[str, list[Target]]] = []
-    for (are_weights, barrier), names in groups.items():
+    kinds = {name: (name not in weights, barriers[name]) for name in by_name}
+    for kind in dict.fromkeys(kinds.values()):
+        others, barrier = kind
         avoided = [
             name
-            for name in by_name
-            if barriers[name] != barrier or (name in weights and not are_weights)
+            for name, (is_other, why) in kinds.items()
+            if why != barrier or (others and not is_other)
         ]
+        names = [name for name in by_name if kinds[name] == kind]
         for glob, members in globs(names, [*chosen, *avoided]).items():
-            found.append((glob, [by_name[name] for name in members]))
-    return found
+            yield glob, [by_name[name] for name in members]
 
 
 def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: str) -> Left:
     first = targets[0]
-    by_name, kind = _only_by_name(first, gates)
+    kind = type(first.module).__name__
     layer = next((kind for kind in _ADVISED if is_weight_of(first, KINDS[kind])), "")
-    return Left(
-        glob,
-        sum(elements_of(target.parameter) for target in targets),
-        kind,
-        "" if by_name else layer,
-        barrier,
-    )
-
-
-def _only_by_name(target: Target, gates: set[str]) -> tuple[bool, str]:
-    """Whether the parameter competes only if ``include`` names it; and what it is."""
-    kind = type(target.module).__name__
-    if not gates.isdisjoint(target.names):
-        return True, f"{kind}, a router of experts"
-    if is_tied_embedding(target):
-        layers = [name.rpartition(".")[0] for name in target.names[1:]]
-        return True, f"{kind} tied to {listed(layers)}"
-    return False, kind
-
-
-def _why_barred(target: Target) -> str:
-    reason = why_not(target)
-    return reason[0] if reason else ""
-
-
-def _unseen(contents: ModelContents, choice: LayerChoice) -> tuple[str, ...]:
-    """What the modules are whose weights cannot be counted."""
-    kinds = {
-        kind: None
-        for name, module, kind in unseen_modules(contents)
-        if not any(touches(name, module, p) for p in choice.excluded)
-    }
-    return tuple(kinds)
+    # These compete only if ``include`` names them.
+    if not gates.isdisjoint(first.names):
+        kind, layer = f"{kind}, a router of experts", ""
+    elif is_tied_embedding(first):
+        layers = [name.rpartition(".")[0] for name in first.names[1:]]
+        kind, layer = f"{kind} tied to {listed(layers)}", ""
+    elements = sum(elements_of(target.parameter) for target in targets)
+    return Left(glob, elements, kind, layer, barrier)
 
 
 def _left_on_purpose(
