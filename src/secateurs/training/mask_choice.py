@@ -26,21 +26,17 @@ from secateurs.training.mask_state import combined, kept_units
 Change = Callable[[Target, torch.Tensor], torch.Tensor]
 """Takes a target and the scores of its elements or units, and returns other scores."""
 
-_Rule = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 
 @dataclass(frozen=True)
 class MaskChoice:
     """The options that decide which units are pruned, apart from the ratio.
 
     Attributes:
-        names: the parameters that compete, in order.
         options: the criterion, granularity, scope, which parameters compete, and the seed of all
             random numbers.
         floor: the share of its units that each parameter keeps at least.
     """
 
-    names: tuple[str, ...]
     options: SelectionOptions
     floor: float
 
@@ -190,7 +186,7 @@ class MaskChoice:
         others = masks
         while short:
             counts |= short
-            rest = [name for name in self.names if name not in counts]
+            rest = [name for name in masks if name not in counts]
             wanted, available = total - sum(counts.values()), sum(sizes[name] for name in rest)
             if wanted > available:
                 least = sum(self._least(mask) for mask in masks.units.values())
@@ -241,28 +237,27 @@ class MaskChoice:
 
 def filled(masks: Masks, value: float, *, where_kept: bool) -> Change:
     """Give all kept elements (or all pruned ones) the same score."""
-
-    def fill(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        return scores.masked_fill(keep if where_kept else ~keep, value)
-
-    return lambda target, scores: _changed(masks.units[target.name], target, scores, fill)
+    return _changed(
+        masks, lambda scores, keep: scores.masked_fill(keep if where_kept else ~keep, value)
+    )
 
 
 def favoured(masks: Masks, margin: float) -> Change:
     """Multiply the scores of kept elements by 1 + ``margin``."""
-
-    def favour(scores: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        return torch.where(keep, scores * (1 + margin), scores)
-
-    return lambda target, scores: _changed(masks.units[target.name], target, scores, favour)
+    return _changed(masks, lambda scores, keep: torch.where(keep, scores * (1 + margin), scores))
 
 
-def _changed(mask: Mask, target: Target, scores: torch.Tensor, rule: _Rule) -> torch.Tensor:
+def _changed(masks: Masks, rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Change:
     """Change the scores on this rank; the result is a DTensor where the parameter is one."""
-    units = mask.units
-    if units.pooled and tuple(scores.shape) == units.unit:
-        shard, keep = units.shard, mask.keep
-    else:
-        shard, keep = target.shard, local_mask(mask, target)
-    here = shard.of(scores)
-    return shard.as_dtensor(rule(here, keep.to(here.device).expand(here.shape)))
+
+    def change(target: Target, scores: torch.Tensor) -> torch.Tensor:
+        mask = masks.units[target.name]
+        units = mask.units
+        if units.pooled and tuple(scores.shape) == units.unit:
+            shard, keep = units.shard, mask.keep
+        else:
+            shard, keep = target.shard, local_mask(mask, target)
+        here = shard.of(scores)
+        return shard.as_dtensor(rule(here, keep.to(here.device).expand(here.shape)))
+
+    return change

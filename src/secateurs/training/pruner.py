@@ -119,7 +119,7 @@ class Pruner:
         self.masks = pruned_now(contents, every)
         check_pruned_before(contents, self.masks, given)
         self.sparsity = self.masks.sparsity
-        choice = MaskChoice(tuple(every), given, floor)
+        choice = MaskChoice(given, floor)
         self._scheduled = ScheduledMasks(model, schedule, regrow, choice, self.masks)
         self._rewind = copied_values(model) if schedule.rewind is not None else {}
         self._held = self._new_hold(optimizers)

@@ -1,7 +1,5 @@
 """The masks of each step of a `Pruner`: what its schedule prunes, and what regrows."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import nn
@@ -12,7 +10,6 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import matching_targets
 from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.target import Target
 from secateurs.training.mask_choice import MaskChoice, favoured, filled
 from secateurs.training.mask_state import kept_units
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
@@ -66,9 +63,15 @@ class ScheduledMasks:
             new = self._pruned_to(check_ratio("the schedule's ratio", ratio), step, masks)
         if isinstance(regrow, GradientRegrowth) and (self.put_off or regrow.due(step)):
             return self._regrown(regrow, step, new or masks) or new
-        if isinstance(regrow, MagnitudeRegrowth) and new is None and self.ratio:
-            due = regrow.due(step) and self._choice.happens(regrow.probability(step), step)
-            return self._exchanged(regrow, step, masks, masks) if due else None
+        if (
+            isinstance(regrow, MagnitudeRegrowth)
+            and new is None
+            and self.ratio
+            and regrow.due(step)
+            and self._choice.happens(regrow.probability(step), step)
+        ):
+            contents = ModelContents(self._model)
+            return self._choice.exchanged(contents, masks, masks, regrow.margin, step)
         return new
 
     def _pruned_to(self, ratio: float, step: int, masks: Masks) -> Masks:
@@ -92,37 +95,23 @@ class ScheduledMasks:
         else:
             new = self._choice.by_score(contents, ratio, step, change)
         if isinstance(regrow, MagnitudeRegrowth) and not down:
-            new = self._exchanged(regrow, step, masks, new)
+            new = self._choice.exchanged(contents, masks, new, regrow.margin, step)
         self.ratio = ratio
         return new
-
-    def _exchanged(
-        self, regrow: MagnitudeRegrowth, step: int, masks: Masks, counts_of: Masks
-    ) -> Masks:
-        contents = ModelContents(self._model)
-        return self._choice.exchanged(contents, masks, counts_of, regrow.margin, step)
 
     def _regrown(self, regrow: GradientRegrowth, step: int, masks: Masks) -> Masks | None:
         contents = ModelContents(self._model)
         targets = [target for target, _ in matching_targets(contents, masks)]
-        _check_gradients(targets)
-        self.put_off = not _all_finite(targets)
+        missing = next((target.name for target in targets if target.parameter.grad is None), None)
+        if missing is not None:
+            raise InvalidArgumentError(
+                f"{missing} has no gradient to grow by: call pruner.step() after "
+                "loss.backward() and before optimizer.zero_grad(), and exclude what is not trained"
+            )
+        # On all ranks of a sharded model, since all change their masks together.
+        finite = [torch.isfinite(local_of(t.grad.detach())).all() for t in targets]
+        broken = sum(not bool(flag) for flag in finite)
+        self.put_off = bool(contents.group.holders.sum(np.array([broken]))[0])
         if self.put_off:
             return None
         return self._choice.drop_and_grow(contents, masks, regrow.share(step), step)
-
-
-def _check_gradients(targets: Sequence[Target]) -> None:
-    for target in targets:
-        if target.parameter.grad is None:
-            raise InvalidArgumentError(
-                f"{target.name} has no gradient to grow by: call pruner.step() after "
-                "loss.backward() and before optimizer.zero_grad(), and exclude what is not trained"
-            )
-
-
-def _all_finite(targets: Sequence[Target]) -> bool:
-    """Whether all gradients are finite, on all ranks of a sharded model."""
-    found = [torch.isfinite(local_of(target.grad.detach())).all() for target in targets]
-    broken = sum(not bool(flag) for flag in found)
-    return not targets[0].group.sum(np.array([broken]))[0]
