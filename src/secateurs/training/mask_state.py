@@ -1,6 +1,6 @@
-"""The masks of a pruned model, and states that are saved and loaded on other devices and ranks."""
+"""The masks of a pruned model, scores changed by them, and states of other devices and ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
 
+Change = Callable[[Target, torch.Tensor], torch.Tensor]
+"""Takes a target and the scores of its elements or units, and returns other scores."""
+
 
 def pruned_now(contents: ModelContents, every: Masks) -> Masks:
     """The masks by which a model is pruned: of a unit that is, all elements are zero.
@@ -37,6 +40,34 @@ def pruned_now(contents: ModelContents, every: Masks) -> Masks:
             whole = full_of(target.shard.as_dtensor(nonzero(target)))
             found[target.name] = Mask(units.shard.of(units.pool(whole.float()) > 0), units)
     return Masks(found, contents.group.holders)
+
+
+def filled(masks: Masks, value: float, *, where_kept: bool) -> Change:
+    """Give all kept elements (or all pruned ones) the same score."""
+    return _changed(
+        masks, lambda scores, keep: scores.masked_fill(keep if where_kept else ~keep, value)
+    )
+
+
+def favoured(masks: Masks, margin: float) -> Change:
+    """Multiply the scores of kept elements by 1 + ``margin``."""
+    return _changed(masks, lambda scores, keep: torch.where(keep, scores * (1 + margin), scores))
+
+
+def _changed(masks: Masks, rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Change:
+    """Change the scores on this rank; the result is a DTensor where the parameter is one."""
+
+    def change(target: Target, scores: torch.Tensor) -> torch.Tensor:
+        mask = masks.units[target.name]
+        units = mask.units
+        if units.pooled and tuple(scores.shape) == units.unit:
+            shard, keep = units.shard, mask.keep
+        else:
+            shard, keep = target.shard, local_mask(mask, target)
+        here = shard.of(scores)
+        return shard.as_dtensor(rule(here, keep.to(here.device).expand(here.shape)))
+
+    return change
 
 
 def saved_masks(masks: Masks) -> dict[str, torch.Tensor]:
