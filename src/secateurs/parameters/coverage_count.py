@@ -5,7 +5,9 @@ normalisation included, each Parameter once. Of quantised layers, those of torch
 matrices of small integers.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from secateurs._io.text import listed
 from secateurs.parameters.coverage import (
@@ -64,12 +66,7 @@ def coverage_of(
         for name, target in everything.items()
         if name not in chosen and name not in known and target.parameter.is_floating_point()
     ]
-    gates = gates_of(everything.values())
-    barriers = {t.name: (why_not(t) or (barrier(t),))[0] for t in rest}
-    left = [
-        _left(glob, members, gates, barriers[members[0].name])
-        for glob, members in _grouped(rest, chosen, barriers)
-    ]
+    left = list(_others(rest, chosen, barrier, gates_of(everything.values())))
     left += [
         Left(name, count, kind, barrier=QUANTISED)
         for name, _, kind, count in integer_weights(contents)
@@ -104,9 +101,9 @@ def warn_of_coverage(
     warn_if_low(found, choice.layers, choice.include)
 
 
-def _grouped(
-    rest: Sequence[Target], chosen: Collection[str], barriers: Mapping[str, str]
-) -> Iterator[tuple[str, list[Target]]]:
+def _others(
+    rest: Sequence[Target], chosen: Collection[str], barrier: Barrier, gates: set[str]
+) -> Iterator[Left]:
     """Name all of ``rest`` by few globs.
 
     No glob is for weights of layers and other parameters at once, since ``include`` would pick the
@@ -114,31 +111,28 @@ def _grouped(
     """
     by_name = {target.name: target for target in rest}
     weights = weights_of(by_name, EVERY_KIND)
-    kinds = {name: (name not in weights, barriers[name]) for name in by_name}
+    kinds = {
+        name: (name not in weights, (why_not(target) or (barrier(target),))[0])
+        for name, target in by_name.items()
+    }
     for kind in dict.fromkeys(kinds.values()):
-        others, barrier = kind
-        avoided = [
-            name
-            for name, (is_other, why) in kinds.items()
-            if why != barrier or (others and not is_other)
-        ]
+        others, why = kind
+        avoided = [n for n, one in kinds.items() if one[1] != why or (others and not one[0])]
         names = [name for name in by_name if kinds[name] == kind]
         for glob, members in globs(names, [*chosen, *avoided]).items():
-            yield glob, [by_name[name] for name in members]
+            elements = sum(elements_of(by_name[name].parameter) for name in members)
+            yield Left(glob, elements, *_kind_and_layer(by_name[members[0]], gates), why)
 
 
-def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: str) -> Left:
-    first = targets[0]
-    kind = type(first.module).__name__
-    layer = next((kind for kind in _ADVISED if is_weight_of(first, KINDS[kind])), "")
-    # These compete only if ``include`` names them.
-    if not gates.isdisjoint(first.names):
-        kind, layer = f"{kind}, a router of experts", ""
-    elif is_tied_embedding(first):
-        layers = [name.rpartition(".")[0] for name in first.names[1:]]
-        kind, layer = f"{kind} tied to {listed(layers)}", ""
-    elements = sum(elements_of(target.parameter) for target in targets)
-    return Left(glob, elements, kind, layer, barrier)
+def _kind_and_layer(target: Target, gates: set[str]) -> tuple[str, str]:
+    """What the layer is, and the value of ``layers`` that picks it; empty if ``include`` alone."""
+    kind = type(target.module).__name__
+    if not gates.isdisjoint(target.names):
+        return f"{kind}, a router of experts", ""
+    if is_tied_embedding(target):
+        layers = [name.rpartition(".")[0] for name in target.names[1:]]
+        return f"{kind} tied to {listed(layers)}", ""
+    return kind, next((kind for kind in _ADVISED if is_weight_of(target, KINDS[kind])), "")
 
 
 def _left_on_purpose(
@@ -150,16 +144,20 @@ def _left_on_purpose(
     well: they are no weights.
     """
     wanted, dropped = choice.included, choice.excluded
+
+    def is_left(picks: Callable[[Any], bool]) -> bool:
+        return (wanted is not None and not any(map(picks, wanted))) or any(map(picks, dropped))
+
     scales = scales_in(contents.targets)
-    known: dict[str, int] = {}
-    for name, target in contents.targets.items():
-        if name in chosen or not target.parameter.is_floating_point():
-            continue
-        picked = wanted is None or any(is_picked(target, p) for p in wanted)
-        if not picked or name in scales or any(is_picked(target, p) for p in dropped):
-            known[name] = elements_of(target.parameter)
-    for name, module, _, count in integer_weights(contents):
-        picked = wanted is None or any(touches(name, module, p) for p in wanted)
-        if not picked or any(touches(name, module, p) for p in dropped):
-            known[name] = count
-    return known
+    known = {
+        name: elements_of(target.parameter)
+        for name, target in contents.targets.items()
+        if name not in chosen
+        and target.parameter.is_floating_point()
+        and (name in scales or is_left(partial(is_picked, target)))
+    }
+    return known | {
+        name: count
+        for name, module, _, count in integer_weights(contents)
+        if is_left(partial(touches, name, module))
+    }
