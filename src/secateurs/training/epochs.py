@@ -139,11 +139,6 @@ def leave_gradients(network: nn.Module, images: TrainingImages, settings: Traini
     They are those of cross-entropy on one batch, the first in the order of the data of which an
     image can be read.
 
-    Args:
-        network: see `train_epoch`.
-        images: see `train_epoch`.
-        settings: the size of the batch.
-
     Raises:
         FailureError: no image can be read.
     """

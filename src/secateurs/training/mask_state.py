@@ -15,26 +15,20 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
 from secateurs.masks.apply import local_mask, matching_targets
 from secateurs.masks.mask import Mask, Masks
-from secateurs.originals.module_state import original_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
-from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
+from secateurs.training.held_weights import Masked, Zeroing, same_shape_mask
 
 Change = Callable[[Target, torch.Tensor], torch.Tensor]
 """Takes a target and the scores of its elements or units, and returns other scores."""
 
 
 def pruned_now(contents: ModelContents, every: Masks) -> Masks:
-    """The masks by which a model is pruned: of a unit that is, all elements are zero.
-
-    Args:
-        contents: of the network.
-        every: masks that keep everything.
-    """
+    """The masks by which a model is pruned, in the units of ``every``: all of a unit is zero."""
     found: dict[str, Mask] = {}
     for target, mask in matching_targets(contents, every):
         found[target.name] = mask
-        if is_pruned(target):
+        if target.original is not None:
             units = mask.units
             # As a whole, since a unit may be divided over ranks.
             whole = full_of(target.shard.as_dtensor(nonzero(target)))
@@ -140,11 +134,6 @@ def combined(first: Mask, second: Mask, *, both: bool) -> Mask:
     """What both masks keep, or what either keeps."""
     keep = first.keep & second.keep if both else first.keep | second.keep
     return Mask(keep, first.units)
-
-
-def is_pruned(target: Target) -> bool:
-    """Whether any module that has the parameter has its original values too."""
-    return any(original_of(module, attribute) is not None for module, attribute in target.places)
 
 
 def nonzero(target: Target) -> torch.Tensor:
