@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
 
-import torch
 from torch import nn
 
 from secateurs._io.text import listed
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.parameters.computed_weights import Computed, computed_error, computed_in, may_compute
+from secateurs.parameters.computed_weights import Computed, computed_error, computed_weights
 from secateurs.parameters.layer_choice import (
     LayerChoice,
     Layers,
@@ -20,7 +18,7 @@ from secateurs.parameters.layer_choice import (
     picked,
     refuse_absent,
 )
-from secateurs.parameters.layer_kinds import EVERY_KIND, KINDS, KindOf, weight_attributes
+from secateurs.parameters.layer_kinds import EVERY_KIND, KINDS
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.refusals import refuse_scripted, refuse_unprunable, why_not
@@ -82,9 +80,8 @@ def targets_in(
     contents: ModelContents, choice: LayerChoice, *, purpose: str = "prune"
 ) -> tuple[Target, ...]:
     """`find_targets` for a model whose contents are known; ``purpose`` is a verb for the error."""
-    computed = {one.name: one for one in _computed_weights(contents, choice)}
-    as_targets = {name: _as_target(one) for name, one in computed.items()}
-    chosen = picked(contents, choice, as_targets)
+    computed = {one.name: one for one in _computed(contents, choice)}
+    chosen = picked(contents, choice, {name: one.target for name, one in computed.items()})
     targets = tuple(target for target in chosen if target.name not in computed)
     refused = [computed[target.name] for target in chosen if target.name in computed]
     if "all" in choice.kinds:  # picks what a weight is computed from, not the weight
@@ -92,10 +89,10 @@ def targets_in(
         named = choice.included
         refused += [
             one
-            for name, one in computed.items()
+            for one in computed.values()
             if one not in refused
             and not pruned.isdisjoint(one.sources)
-            and (named is None or any(is_picked(as_targets[name], p) for p in named))
+            and (named is None or any(is_picked(one.target, p) for p in named))
         ]
     if refused:
         # A module's name excludes its other parameters too.
@@ -132,7 +129,7 @@ def countable_targets(contents: ModelContents, choice: LayerChoice) -> tuple[Tar
     for layer in choice.kinds:
         if isinstance(layer, type) and not any(isinstance(m, layer) for _, m in contents.modules):
             raise InvalidArgumentError(none_of(layer))
-    computed = _computed_weights(contents, choice) if "all" in choice.kinds else ()
+    computed = _computed(contents, choice) if "all" in choice.kinds else ()
     sources = {place for one in computed for place in one.sources}
     targets = tuple(
         target
@@ -146,20 +143,10 @@ def _ids(target: Target) -> set[tuple[int, str]]:
     return {(id(module), attribute) for module, attribute in target.places}
 
 
-def _computed_weights(contents: ModelContents, choice: LayerChoice) -> Iterator[Computed]:
+def _computed(contents: ModelContents, choice: LayerChoice) -> Iterator[Computed]:
     """Yield the weights that are no parameters, of all layers and of those that were asked for."""
-    is_layer = KindOf((*EVERY_KIND, *(cls for kind in choice.kinds for cls in classes_of(kind))))
-    for name, module in contents.modules:
-        weights = weight_attributes(module) if is_layer[type(module)] else ()
-        if may_compute(module) or any(a not in module._parameters for a in weights):
-            yield from computed_in(name, module, weights)
-
-
-def _as_target(one: Computed) -> Target:
-    """A computed weight as if it were a parameter, to be picked by kind and name."""
-    value = getattr(one.module, one.attribute)
-    parameter: Any = value if isinstance(value, torch.Tensor) else None
-    return Target(one.name, parameter, ((one.module, one.attribute),), (one.name,))
+    asked = (cls for kind in choice.kinds for cls in classes_of(kind))
+    return computed_weights(contents, (*EVERY_KIND, *asked))
 
 
 def _nothing_left(
