@@ -154,3 +154,13 @@ def test_a_parametrized_bias_does_not_matter_to_weights() -> None:
     assert [t.name for t in find_targets(model)] == ["weight"]
     with pytest.raises(InvalidArgumentError, match=r"^bias is not a parameter"):
         find_targets(model, layers="all")
+
+
+@pytest.mark.parametrize("options", [{"include": "1"}, {"layers": "conv", "include": "0"}])
+def test_a_name_that_picks_any_kind_of_weight_picks_computed_ones(options: dict[str, str]) -> None:
+    layers = [nn.Linear(4, 4), nn.Embedding(4, 4), nn.Conv1d(1, 1, 1)]
+    for layer in layers[:2]:
+        parametrizations.weight_norm(layer)
+    words = rf"^{options['include']}\.weight is not a parameter but computed"
+    with pytest.raises(InvalidArgumentError, match=words):
+        find_targets(nn.Sequential(*layers), **options)  # type: ignore[arg-type]

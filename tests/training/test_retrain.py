@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from retrain_rows import COLUMNS
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.results import Results, RetrainRow
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.epochs import DivergedError
@@ -241,6 +241,40 @@ def test_a_batch_of_which_no_image_can_be_read_is_replaced() -> None:
     some = StreamedImages(TensorDataset(inner.images, inner.labels))
     labels = [labels.tolist() for _, labels in epoch(some, 1, batch_size=1, seed=0)]
     assert len(labels) == 12 and all(len(each) == 1 and each != [-1] for each in labels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_first_batches_of_which_too_few_images_can_be_read_are_replaced(batch_size: int) -> None:
+    inner = images(12)
+    places = torch.arange(12.0).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    order = torch.cat([batch.flatten() for batch, _ in epoch(
+        LabelledImages(places[..., :1, :1], inner.labels), 1, batch_size=batch_size, seed=0
+    )]).long()  # fmt: skip
+    for count in (batch_size, 2 * batch_size - 1):  # of the second batch, one alone is left
+        labels = inner.labels.clone()
+        labels[order[:count]] = -1
+        some = StreamedImages(TensorDataset(places, labels))
+        found = list(epoch(some, 1, batch_size=batch_size, seed=0))
+        third = order[2 * batch_size :][:batch_size].tolist()
+        assert len(found) == 12 // batch_size == steps_of(some, batch_size)
+        assert found[2][0][:, 0, 0, 0].tolist() == third
+        first = third if count > batch_size else order[batch_size:][:batch_size].tolist()
+        assert found[0][0][:, 0, 0, 0].tolist() == first
+    unread = StreamedImages(TensorDataset(places, torch.full((12,), -1)))
+    with pytest.raises(FailureError, match="too few of the training images can be read"):
+        list(epoch(unread, 1, batch_size=batch_size, seed=0))
+
+
+def test_scores_before_the_first_step_leave_out_a_batch_that_cannot_be_read(tmp_path: Path) -> None:
+    inner = images(64)
+    inner.labels[:16] = -1
+    data = replace(DATA, train=StreamedImages(TensorDataset(inner.images, inner.labels)))
+    plan = replace(PLAN, schedule="one-shot", options=SelectionOptions(score="taylor"))
+    assert run(tmp_path, plan, data)[-1].achieved == 0.75
+    inner.labels[:] = -1
+    dense = replace(SETTINGS, epochs=0)
+    with pytest.raises(FailureError, match="too few of the training images can be read"):
+        run(tmp_path / "none", replace(plan, dense=dense), data)
 
 
 def test_an_error_before_there_is_a_dense_network_names_none(tmp_path: Path) -> None:

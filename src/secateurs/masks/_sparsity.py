@@ -16,11 +16,11 @@ from secateurs.distributed.shard import Shard, shard_of
 from secateurs.errors import require
 from secateurs.masks.granularity import Units
 from secateurs.originals.module_state import fits, mask_of
-from secateurs.parameters.coverage_count import count_coverage
 from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.parameters.target import Target
+from secateurs.parameters.weight_counts import elements_in
 
 _SHOWS = "secateurs.report.notebook"
 """What shows the counts; it is imported when they are shown, since pruning needs no plots."""
@@ -204,7 +204,7 @@ def sparsity(
     kept = count_nonzero([_local_counted(target) for target in targets], holders)
     rows = zip(targets, kept, strict=True)
     counts = tuple(_layer(t.name, tuple(t.parameter.shape), *one) for t, one in rows)
-    return Sparsity(counts, count_coverage(contents, targets)[1])
+    return Sparsity(counts, elements_in(contents))
 
 
 def _local_counted(target: Target) -> tuple[torch.Tensor, Shard]:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
@@ -12,7 +13,10 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from secateurs._io.text import listed
 from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.layer_kinds import Classes, KindOf, weight_attributes
+from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.patterns import excluding, globs
+from secateurs.parameters.target import Target
 
 _CALLS = {
     "a parametrization": "torch.nn.utils.parametrize.remove_parametrizations",
@@ -28,61 +32,61 @@ class Computed:
     """A weight that is computed from other tensors, and so is no parameter.
 
     Attributes:
-        name: its qualified name.
+        target: the weight as if it were a parameter.
         layer: the qualified name of its module; empty for the model itself.
-        module: the module.
-        attribute: its name in the module.
         way: what computes it.
-        sources: (module, attribute) of the parameters it is computed from; empty if unknown.
+        sources: the parameters it is computed from, as (id of the module, attribute); empty if
+            unknown.
     """
 
-    name: str
+    target: Target
     layer: str
-    module: nn.Module
-    attribute: str
     way: str
-    sources: tuple[tuple[nn.Module, str], ...] = ()
+    sources: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its qualified name."""
+        return self.target.name
 
 
-def computed_in(name: str, module: nn.Module, attributes: Sequence[str] = ()) -> Iterator[Computed]:
-    """Yield the computed weights of a module.
+def computed_weights(contents: ModelContents, classes: Classes) -> Iterator[Computed]:
+    """Yield the computed weights of a model.
 
     Args:
-        name: the module's qualified name.
-        module: the module.
-        attributes: the names of its weights: those that are no parameters are computed.
+        contents: of the network.
+        classes: layers whose weights are computed if they are no parameters. Of other modules, what
+            parametrizations and hooks compute is found.
     """
-    before = f"{name}." if name else ""
-    known = {attribute: (way, sources) for attribute, way, sources in _known(module)}
-    for attribute, (way, sources) in known.items():
-        yield Computed(before + attribute, name, module, attribute, way, tuple(sources))
-    for attribute in attributes:
-        if attribute in known or attribute in module._parameters:
-            continue
-        if hasattr(module, attribute):
-            yield Computed(before + attribute, name, module, attribute, _OTHERWISE)
+    is_layer = KindOf(classes)
+    for layer, module in contents.modules:
+        attributes = weight_attributes(module) if is_layer[type(module)] else ()
+        absent = [a for a in attributes if a not in module._parameters]
+        found = {attribute: (way, sources) for attribute, way, sources in _known(module)}
+        found |= {a: (_OTHERWISE, []) for a in absent if a not in found and hasattr(module, a)}
+        for attribute, (way, sources) in found.items():
+            name = f"{layer}.{attribute}" if layer else attribute
+            value = getattr(module, attribute)
+            parameter: Any = value if isinstance(value, torch.Tensor) else None
+            target = Target(name, parameter, ((module, attribute),), (name,))
+            yield Computed(target, layer, way, tuple(sources))
 
 
-def may_compute(module: nn.Module) -> bool:
-    """Whether a parametrization or a hook of a module may compute a weight: a quick check."""
-    return "parametrizations" in module._modules or bool(module._forward_pre_hooks)
-
-
-def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[nn.Module, str]]]]:
+def _known(module: nn.Module) -> Iterator[tuple[str, str, list[tuple[int, str]]]]:
     if "parametrizations" in module._modules and is_parametrized(module):
         lists: Any = module.parametrizations
         for attribute, held in lists.items():
-            yield attribute, "a parametrization", [(held, name) for name in held._parameters]
+            yield attribute, "a parametrization", [(id(held), name) for name in held._parameters]
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm):
-            parts = [(module, f"{hook.name}_{part}") for part in ("g", "v")]
+            parts = [(id(module), f"{hook.name}_{part}") for part in ("g", "v")]
             yield hook.name, "the hook of torch.nn.utils.weight_norm", parts
         elif isinstance(hook, SpectralNorm):
-            source = (module, f"{hook.name}_orig")
+            source = (id(module), f"{hook.name}_orig")
             yield hook.name, "the hook of torch.nn.utils.spectral_norm", [source]
         elif isinstance(hook, BasePruningMethod):
             attribute: str = hook._tensor_name
-            yield attribute, "torch.nn.utils.prune", [(module, f"{attribute}_orig")]
+            yield attribute, "torch.nn.utils.prune", [(id(module), f"{attribute}_orig")]
 
 
 def computed_error(found: Sequence[Computed], others: Collection[str]) -> InvalidArgumentError:
@@ -95,7 +99,7 @@ def computed_error(found: Sequence[Computed], others: Collection[str]) -> Invali
     by_way: dict[str, list[Computed]] = {}
     for one in found:
         by_way.setdefault(one.way, []).append(one)
-    layers = list(dict.fromkeys(one.layer or one.attribute for one in found))
+    layers = list(dict.fromkeys(one.layer or one.name for one in found))
     exclusion = excluding(layers, others)
     calls = ", ".join(dict.fromkeys(_call(group) for group in by_way.values()))
     if len(found) == 1:
@@ -117,9 +121,10 @@ def computed_error(found: Sequence[Computed], others: Collection[str]) -> Invali
 def _call(group: Sequence[Computed]) -> str:
     """The call that makes such a weight an ordinary parameter."""
     one = group[0]
+    attribute = one.target.attribute
     if one.way not in _CALLS:
-        return f"module.{one.attribute} = nn.Parameter(...) in an ordinary layer"
+        return f"module.{attribute} = nn.Parameter(...) in an ordinary layer"
     if len(group) > 1:
-        return f"{_CALLS[one.way]}(module, {one.attribute!r})"
+        return f"{_CALLS[one.way]}(module, {attribute!r})"
     module = f"model.get_submodule({one.layer!r})" if one.layer else "model"
-    return f"{_CALLS[one.way]}({module}, {one.attribute!r})"
+    return f"{_CALLS[one.way]}({module}, {attribute!r})"

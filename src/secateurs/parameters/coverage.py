@@ -128,10 +128,22 @@ def warn_if_low(
     found: Coverage, layers: Layers | None = None, include: Patterns | None = None
 ) -> None:
     """Warn the caller of this package about a coverage; see `warn_of_coverage`."""
+    unseen = [f"weights of {listed(found.unseen)} cannot be seen"] if found.unseen else []
     if found.is_low:
-        warning = _warning(found, layers, include)
-    elif found.unseen and include is None:
-        warning = CoverageWarning(f"{_unseen_words(found)}: they are not pruned")
+        kinds, names = found.remedies(by_layer=layers is not None)
+        said = (
+            f"only {percent(found.share)} of the model's weights compete for pruning "
+            f"({found.competing:,} of {found.total:,}); the largest that do not: {found.largest()}"
+        )
+        warning = CoverageWarning(
+            "; ".join((said, *found.barred(), *unseen)),
+            (*pattern_list("layers", () if layers is None else layers), *kinds) if kinds else (),
+            (*pattern_list("include", "*" if include is None else include), *names)
+            if names
+            else (),
+        )
+    elif unseen and include is None:
+        warning = CoverageWarning(f"{unseen[0]}: they are not pruned")
     else:
         return
     warnings.warn(warning, stacklevel=_outside())
@@ -142,26 +154,6 @@ def percent(share: float) -> str:
     if share < 0.001:
         return "less than 0.1%" if share else "0%"
     return f"{share:.0%}" if 0.1 <= share < 0.99 or share == 1 else f"{share:.1%}"
-
-
-def _warning(found: Coverage, layers: Layers | None, include: Patterns | None) -> CoverageWarning:
-    kinds, names = found.remedies(by_layer=layers is not None)
-    parts = [
-        f"only {percent(found.share)} of the model's weights compete for pruning "
-        f"({found.competing:,} of {found.total:,}); the largest that do not: {found.largest()}"
-    ]
-    parts += found.barred()
-    if found.unseen:
-        parts.append(_unseen_words(found))
-    return CoverageWarning(
-        "; ".join(parts),
-        (*pattern_list("layers", () if layers is None else layers), *kinds) if kinds else (),
-        (*pattern_list("include", "*" if include is None else include), *names) if names else (),
-    )
-
-
-def _unseen_words(found: Coverage) -> str:
-    return f"weights of {listed(found.unseen)} cannot be seen"
 
 
 def _outside() -> int:

@@ -5,7 +5,9 @@ normalisation included, each Parameter once. Of quantised layers, those of torch
 matrices of small integers.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from secateurs._io.text import listed
 from secateurs.parameters.coverage import (
@@ -31,21 +33,13 @@ from secateurs.parameters.patterns import globs, touches
 from secateurs.parameters.refusals import why_not
 from secateurs.parameters.target import Target
 from secateurs.parameters.weight_counts import (
+    elements_in,
     elements_of,
-    float_elements,
     integer_weights,
     unseen_modules,
 )
 
 _ADVISED = ("conv", "linear", "attention", "experts", "recurrent")
-
-
-def count_coverage(contents: ModelContents, targets: Sequence[Target]) -> tuple[int, int]:
-    """How many elements compete, and how many the model has; faster than `coverage_of`."""
-    total, special = float_elements(contents)
-    if special:
-        total += sum(count for *_, count in integer_weights(contents))
-    return sum(elements_of(t.parameter) for t in targets), total
 
 
 def coverage_of(
@@ -64,7 +58,6 @@ def coverage_of(
             was left out on purpose.
         barrier: why a parameter cannot be pruned in the caller's way; see `Barrier`.
     """
-    competing, total = count_coverage(contents, targets)
     chosen = {target.name for target in targets}
     everything = contents.targets
     known = _left_on_purpose(contents, chosen, choice)
@@ -73,19 +66,21 @@ def coverage_of(
         for name, target in everything.items()
         if name not in chosen and name not in known and target.parameter.is_floating_point()
     ]
-    gates = gates_of(everything.values())
-    barriers = {target.name: _why_barred(target) or barrier(target) for target in rest}
-    left = [
-        _left(glob, members, gates, barriers[members[0].name])
-        for glob, members in _grouped(rest, chosen, barriers)
-    ]
+    left = list(_others(rest, chosen, barrier, gates_of(everything.values())))
     left += [
         Left(name, count, kind, barrier=QUANTISED)
         for name, _, kind, count in integer_weights(contents)
         if name not in known
     ]
     left.sort(key=lambda one: -one.elements)
-    return Coverage(competing, total, tuple(left), _unseen(contents, choice), sum(known.values()))
+    unseen = {
+        kind: None
+        for name, module, kind in unseen_modules(contents)
+        if not any(touches(name, module, p) for p in choice.excluded)
+    }
+    competing = sum(elements_of(target.parameter) for target in targets)
+    total = elements_in(contents)
+    return Coverage(competing, total, tuple(left), tuple(unseen), sum(known.values()))
 
 
 def warn_of_coverage(
@@ -99,16 +94,16 @@ def warn_of_coverage(
 
     The arguments are those of `coverage_of`. What was left out on purpose does not matter.
     """
-    total, special = float_elements(contents)
-    if not special and 2 * sum(t.parameter.numel() for t in targets) >= total:
-        return
+    competing = sum(elements_of(target.parameter) for target in targets)
+    if 2 * competing >= elements_in(contents) and not any(unseen_modules(contents)):
+        return  # the usual case, decided quickly
     found = coverage_of(contents, targets, choice, barrier=barrier)
     warn_if_low(found, choice.layers, choice.include)
 
 
-def _grouped(
-    rest: Sequence[Target], chosen: Collection[str], barriers: Mapping[str, str]
-) -> list[tuple[str, list[Target]]]:
+def _others(
+    rest: Sequence[Target], chosen: Collection[str], barrier: Barrier, gates: set[str]
+) -> Iterator[Left]:
     """Name all of ``rest`` by few globs.
 
     No glob is for weights of layers and other parameters at once, since ``include`` would pick the
@@ -116,58 +111,28 @@ def _grouped(
     """
     by_name = {target.name: target for target in rest}
     weights = weights_of(by_name, EVERY_KIND)
-    groups: dict[tuple[bool, str], list[str]] = {}
-    for name in sorted(by_name, key=lambda name: name not in weights):
-        groups.setdefault((name in weights, barriers[name]), []).append(name)
-    found: list[tuple[str, list[Target]]] = []
-    for (are_weights, barrier), names in groups.items():
-        avoided = [
-            name
-            for name in by_name
-            if barriers[name] != barrier or (name in weights and not are_weights)
-        ]
+    kinds = {
+        name: (name not in weights, (why_not(target) or (barrier(target),))[0])
+        for name, target in by_name.items()
+    }
+    for kind in dict.fromkeys(kinds.values()):
+        others, why = kind
+        avoided = [n for n, one in kinds.items() if one[1] != why or (others and not one[0])]
+        names = [name for name in by_name if kinds[name] == kind]
         for glob, members in globs(names, [*chosen, *avoided]).items():
-            found.append((glob, [by_name[name] for name in members]))
-    return found
+            elements = sum(elements_of(by_name[name].parameter) for name in members)
+            yield Left(glob, elements, *_kind_and_layer(by_name[members[0]], gates), why)
 
 
-def _left(glob: str, targets: Sequence[Target], gates: set[str], barrier: str) -> Left:
-    first = targets[0]
-    by_name, kind = _only_by_name(first, gates)
-    layer = next((kind for kind in _ADVISED if is_weight_of(first, KINDS[kind])), "")
-    return Left(
-        glob,
-        sum(elements_of(target.parameter) for target in targets),
-        kind,
-        "" if by_name else layer,
-        barrier,
-    )
-
-
-def _only_by_name(target: Target, gates: set[str]) -> tuple[bool, str]:
-    """Whether the parameter competes only if ``include`` names it; and what it is."""
+def _kind_and_layer(target: Target, gates: set[str]) -> tuple[str, str]:
+    """What the layer is, and the value of ``layers`` that picks it; empty if ``include`` alone."""
     kind = type(target.module).__name__
     if not gates.isdisjoint(target.names):
-        return True, f"{kind}, a router of experts"
+        return f"{kind}, a router of experts", ""
     if is_tied_embedding(target):
         layers = [name.rpartition(".")[0] for name in target.names[1:]]
-        return True, f"{kind} tied to {listed(layers)}"
-    return False, kind
-
-
-def _why_barred(target: Target) -> str:
-    reason = why_not(target)
-    return reason[0] if reason else ""
-
-
-def _unseen(contents: ModelContents, choice: LayerChoice) -> tuple[str, ...]:
-    """What the modules are whose weights cannot be counted."""
-    kinds = {
-        kind: None
-        for name, module, kind in unseen_modules(contents)
-        if not any(touches(name, module, p) for p in choice.excluded)
-    }
-    return tuple(kinds)
+        return f"{kind} tied to {listed(layers)}", ""
+    return kind, next((kind for kind in _ADVISED if is_weight_of(target, KINDS[kind])), "")
 
 
 def _left_on_purpose(
@@ -179,16 +144,20 @@ def _left_on_purpose(
     well: they are no weights.
     """
     wanted, dropped = choice.included, choice.excluded
+
+    def is_left(picks: Callable[[Any], bool]) -> bool:
+        return (wanted is not None and not any(map(picks, wanted))) or any(map(picks, dropped))
+
     scales = scales_in(contents.targets)
-    known: dict[str, int] = {}
-    for name, target in contents.targets.items():
-        if name in chosen or not target.parameter.is_floating_point():
-            continue
-        picked = wanted is None or any(is_picked(target, p) for p in wanted)
-        if not picked or name in scales or any(is_picked(target, p) for p in dropped):
-            known[name] = elements_of(target.parameter)
-    for name, module, _, count in integer_weights(contents):
-        picked = wanted is None or any(touches(name, module, p) for p in wanted)
-        if not picked or any(touches(name, module, p) for p in dropped):
-            known[name] = count
-    return known
+    known = {
+        name: elements_of(target.parameter)
+        for name, target in contents.targets.items()
+        if name not in chosen
+        and target.parameter.is_floating_point()
+        and (name in scales or is_left(partial(is_picked, target)))
+    }
+    return known | {
+        name: count
+        for name, module, _, count in integer_weights(contents)
+        if is_left(partial(touches, name, module))
+    }

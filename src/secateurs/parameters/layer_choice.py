@@ -1,6 +1,6 @@
 """Which parameters ``layers``, ``include`` and ``exclude`` pick, by kind and by name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,16 +54,27 @@ class LayerChoice:
         return pattern_list("exclude", () if self.exclude is None else self.exclude)
 
 
-def picked(contents: ModelContents, choice: LayerChoice) -> tuple[Target, ...]:
+def picked(
+    contents: ModelContents, choice: LayerChoice, computed: Mapping[str, Target] | None = None
+) -> tuple[Target, ...]:
     """The chosen parameters in the order of the model, also those that cannot be pruned.
+
+    Args:
+        contents: of the network.
+        choice: what was asked for.
+        computed: weights that are no parameters, by name; they can be picked too, but ``"all"``
+            means parameters.
 
     Raises:
         InvalidArgumentError: a pattern matches nothing.
     """
-    everything = contents.targets
+    everything = {**contents.targets, **(computed or {})}
     chosen = _of_layers(everything, choice.kinds)
+    if "all" in choice.kinds:
+        floats = (n for n, t in contents.targets.items() if t.parameter.is_floating_point())
+        chosen |= set(floats) - scales_in(contents.targets)
     if choice.included is not None:
-        chosen = _included(contents, chosen, choice.included)
+        chosen = _included(contents, everything, chosen, choice.included)
     for pattern in choice.excluded:
         dropped = _matching(everything, pattern)
         if not dropped:
@@ -97,13 +108,16 @@ def _of_layers(everything: dict[str, Target], layers: list[str | type[nn.Module]
         )
     chosen: set[str] = set()
     for layer in layers:
-        if isinstance(layer, str) and check_choice("layers", layer, LAYER_NAMES) == "all":
-            floats = {name for name, t in everything.items() if t.parameter.is_floating_point()}
-            chosen |= floats - scales_in(everything)
-            continue
         found = weights_of(everything, classes_of(layer))
         if isinstance(layer, str):
-            found = _without_routers_and_embeddings(everything, found)
+            check_choice("layers", layer, LAYER_NAMES)
+            gates = gates_of(everything.values())
+            found = {
+                name
+                for name in found
+                if gates.isdisjoint(everything[name].names)
+                and not is_tied_embedding(everything[name])
+            }
         chosen |= found
     return chosen
 
@@ -118,16 +132,6 @@ def scales_in(everything: dict[str, Target]) -> set[str]:
         quantised = [name for name, tensor in held.items() if is_quantised(tensor)]
         found |= {places[key, a] for a in scales_of(quantised, held) if (key, a) in places}
     return found
-
-
-def _without_routers_and_embeddings(everything: dict[str, Target], found: set[str]) -> set[str]:
-    """Remove routers of experts, and weights that a layer shares with an embedding."""
-    gates = gates_of(everything.values())
-    return {
-        name
-        for name in found
-        if gates.isdisjoint(everything[name].names) and not is_tied_embedding(everything[name])
-    }
 
 
 def gates_of(everything: Iterable[Target]) -> set[str]:
@@ -153,27 +157,20 @@ def classes_of(layer: str | type[nn.Module]) -> Classes:
     return ATTENTION if layer is nn.MultiheadAttention else (layer,)
 
 
-def weights_of(everything: dict[str, Target], classes: Classes) -> set[str]:
-    """The names of all targets for which `is_weight_of` holds."""
+def weights_of(everything: Mapping[str, Target], classes: Classes) -> set[str]:
+    """The names of the parameters that are weights of layers of these classes."""
     is_kind, with_experts = KindOf(classes), Experts in classes
-    found: set[str] = set()
-    for name, target in everything.items():
-        for module, attribute in target.places:
-            if is_kind[type(module)] and attribute in weight_attributes(module):
-                found.add(name)
-                break
-        else:
-            if with_experts and target.is_stack:
-                found.add(name)
-    return found
+    return {
+        name
+        for name, target in everything.items()
+        if any(is_kind[type(m)] and a in weight_attributes(m) for m, a in target.places)
+        or (with_experts and target.is_stack)
+    }
 
 
 def is_weight_of(target: Target, classes: Classes) -> bool:
     """Whether the parameter is a weight of a layer of these classes."""
-    return (Experts in classes and target.is_stack) or any(
-        isinstance(module, classes) and attribute in weight_attributes(module)
-        for module, attribute in target.places
-    )
+    return bool(weights_of({target.name: target}, classes))
 
 
 def is_picked(target: Target, pattern: str | type[nn.Module]) -> bool:
@@ -183,12 +180,13 @@ def is_picked(target: Target, pattern: str | type[nn.Module]) -> bool:
     return any(isinstance(module, pattern) for module, _ in target.places)
 
 
-def _matching(everything: dict[str, Target], pattern: str | type[nn.Module]) -> set[str]:
+def _matching(everything: Mapping[str, Target], pattern: str | type[nn.Module]) -> set[str]:
     return {name for name, target in everything.items() if is_picked(target, pattern)}
 
 
 def _included(
     contents: ModelContents,
+    everything: Mapping[str, Target],
     of_layers: set[str],
     patterns: list[str | type[nn.Module]],
 ) -> set[str]:
@@ -196,7 +194,6 @@ def _included(
         raise InvalidArgumentError(
             Argument("include"), " is empty; leave it out to prune every target weight"
         )
-    everything = contents.targets
     weights = weights_of(everything, EVERY_KIND)
     chosen: set[str] = set()
     for pattern in patterns:

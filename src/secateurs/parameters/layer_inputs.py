@@ -29,9 +29,9 @@ class LayerInputs:
         outputs = weight.numel() // max(groups * inputs, 1)
         return self.layout.weight(values[:, None].expand(groups, outputs, inputs), weight.shape)
 
-    def inverse_diagonal(self, damping: float = 0.01) -> Tensor:
-        """The diagonal of (H + lambda I)^-1, see `damped`."""
-        factor = torch.linalg.cholesky(damped(self.moment, damping)[0])
+    def inverse_diagonal(self) -> Tensor:
+        """The diagonal of (H + lambda I)^-1, see `damped`, whose ``damping`` is 0.01."""
+        factor = torch.linalg.cholesky(damped(self.moment, 0.01)[0])
         return torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)
 
 

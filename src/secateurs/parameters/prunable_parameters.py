@@ -1,35 +1,25 @@
 """Finds the parameters that compete for pruning, and refuses those that cannot be pruned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 
 from torch import nn
 
 from secateurs._io.text import listed
 from secateurs.errors import Argument, InvalidArgumentError
-from secateurs.parameters.computed_weights import Computed, computed_error, computed_in, may_compute
+from secateurs.parameters.computed_weights import Computed, computed_error, computed_weights
 from secateurs.parameters.layer_choice import (
     LayerChoice,
     Layers,
     Patterns,
     classes_of,
     is_picked,
-    is_weight_of,
     none_of,
     picked,
     refuse_absent,
 )
-from secateurs.parameters.layer_kinds import (
-    KINDS,
-    Classes,
-    Experts,
-    KindOf,
-    is_stack,
-    weight_attributes,
-)
-from secateurs.parameters.layer_names import experts_in, routers
+from secateurs.parameters.layer_kinds import EVERY_KIND, KINDS
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.patterns import touches
 from secateurs.parameters.recomputed_weights import refuse_recomputed
 from secateurs.parameters.refusals import refuse_scripted, refuse_unprunable, why_not
 from secateurs.parameters.shared_memory import refuse_overlaps
@@ -90,8 +80,24 @@ def targets_in(
     contents: ModelContents, choice: LayerChoice, *, purpose: str = "prune"
 ) -> tuple[Target, ...]:
     """`find_targets` for a model whose contents are known; ``purpose`` is a verb for the error."""
-    targets = picked(contents, choice)
-    _refuse_computed(contents, targets, choice)
+    computed = {one.name: one for one in _computed(contents, choice)}
+    chosen = picked(contents, choice, {name: one.target for name, one in computed.items()})
+    targets = tuple(target for target in chosen if target.name not in computed)
+    refused = [computed[target.name] for target in chosen if target.name in computed]
+    if "all" in choice.kinds:  # picks what a weight is computed from, not the weight
+        pruned = {place for target in targets for place in _ids(target)}
+        named = choice.included
+        refused += [
+            one
+            for one in computed.values()
+            if one not in refused
+            and not pruned.isdisjoint(one.sources)
+            and (named is None or any(is_picked(one.target, p) for p in named))
+        ]
+    if refused:
+        # A module's name excludes its other parameters too.
+        around = tuple(f"{one.layer}." if one.layer else "" for one in refused)
+        raise computed_error(refused, [t.name for t in targets if not t.name.startswith(around)])
     refuse_absent(contents.targets, choice)
     if not targets:
         raise _nothing_left(contents, choice, purpose)
@@ -123,7 +129,8 @@ def countable_targets(contents: ModelContents, choice: LayerChoice) -> tuple[Tar
     for layer in choice.kinds:
         if isinstance(layer, type) and not any(isinstance(m, layer) for _, m in contents.modules):
             raise InvalidArgumentError(none_of(layer))
-    sources = _sources(contents) if "all" in choice.kinds else set[tuple[int, str]]()
+    computed = _computed(contents, choice) if "all" in choice.kinds else ()
+    sources = {place for one in computed for place in one.sources}
     targets = tuple(
         target
         for target in picked(contents, choice)
@@ -136,15 +143,10 @@ def _ids(target: Target) -> set[tuple[int, str]]:
     return {(id(module), attribute) for module, attribute in target.places}
 
 
-def _sources(contents: ModelContents) -> set[tuple[int, str]]:
-    """The parameters that weights are computed from: ids of modules, and attributes."""
-    return {
-        (id(held), attribute)
-        for name, module in contents.modules
-        if may_compute(module)
-        for one in computed_in(name, module)
-        for held, attribute in one.sources
-    }
+def _computed(contents: ModelContents, choice: LayerChoice) -> Iterator[Computed]:
+    """Yield the weights that are no parameters, of all layers and of those that were asked for."""
+    asked = (cls for kind in choice.kinds for cls in classes_of(kind))
+    return computed_weights(contents, (*EVERY_KIND, *asked))
 
 
 def _nothing_left(
@@ -173,76 +175,3 @@ def _nothing_left(
         Argument("include"),
         " (embeddings, routers and recurrent layers only count if they are named)",
     )
-
-
-def _refuse_computed(
-    contents: ModelContents, targets: Sequence[Target], choice: LayerChoice
-) -> None:
-    """Refuse chosen weights that are computed, since pruning would leave them out silently."""
-    kinds, included, excluded = choice.kinds, choice.included, choice.excluded
-    classes = tuple(cls for layer in kinds for cls in classes_of(layer))
-    pruned = {place for target in targets for place in _ids(target)} if "all" in kinds else set()
-    found: list[Computed] = []
-    is_layer = KindOf((*classes, *KINDS["recurrent"]))
-    for name, module in contents.modules:
-        if not may_compute(module) and not (is_layer[type(module)] and _lacks_a_weight(module)):
-            continue
-        weights, wanted_by = _weights_in(name, module, classes), included
-        if not weights and included is not None and isinstance(module, KINDS["recurrent"]):
-            weights, wanted_by = weight_attributes(module), _naming_others(targets, included)
-        for one in computed_in(name, module, weights):
-            wanted = one.attribute in weights
-            wanted = wanted and not any(touches(one.name, module, p) for p in excluded)
-            if "all" in kinds:
-                wanted = any((id(held), a) in pruned for held, a in one.sources) or (
-                    wanted and not one.sources
-                )
-            if wanted and (
-                wanted_by is None or any(touches(one.name, module, p) for p in wanted_by)
-            ):
-                found.append(one)
-    found = _without_computed_routers(contents, found, kinds) if found else found
-    if found:
-        # A module's name excludes its other parameters too.
-        around = tuple(f"{one.layer}." if one.layer else "" for one in found)
-        raise computed_error(found, [t.name for t in targets if not t.name.startswith(around)])
-
-
-def _lacks_a_weight(module: nn.Module) -> bool:
-    """Whether a weight of a layer is missing among its parameters."""
-    return any(attribute not in module._parameters for attribute in weight_attributes(module))
-
-
-def _weights_in(name: str, module: nn.Module, classes: Classes) -> tuple[str, ...]:
-    """The names of a module's weights of these kinds, computed stacks of experts included."""
-    weights = weight_attributes(module) if isinstance(module, classes) else ()
-    if Experts not in classes or not may_compute(module):
-        return weights
-    stacks: list[str] = []
-    for one in computed_in(name, module):
-        value = getattr(module, one.attribute)
-        is_named = isinstance(module, Experts) or experts_in(one.name, tuple(value.shape))
-        if is_named and is_stack(module, one.attribute, value):
-            stacks.append(one.attribute)
-    return (*weights, *stacks)
-
-
-def _naming_others(
-    targets: Sequence[Target], included: Sequence[str | type[nn.Module]]
-) -> list[str | type[nn.Module]]:
-    """The patterns that pick no weight of the default layers: they may name recurrent layers."""
-    return [
-        pattern
-        for pattern in included
-        if not any(is_picked(t, pattern) and is_weight_of(t, KINDS["default"]) for t in targets)
-    ]
-
-
-def _without_computed_routers(
-    contents: ModelContents, found: list[Computed], kinds: list[str | type[nn.Module]]
-) -> list[Computed]:
-    """Remove routers, which do not compete either, unless ``layers`` names their type."""
-    names = [*contents.targets, *(one.name for one in found)]
-    gates = routers(names)
-    types = tuple(kind for kind in kinds if isinstance(kind, type))
-    return [one for one in found if one.name not in gates or isinstance(one.module, types)]

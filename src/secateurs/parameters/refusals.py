@@ -16,13 +16,7 @@ from secateurs.parameters.target import Target
 _WITHOUT_ZERO = frozenset(
     getattr(torch, name) for name in ("float8_e8m0fnu", "float4_e2m1fn_x2") if hasattr(torch, name)
 )
-_SPARSE = {
-    torch.sparse_coo: "sparse_coo",
-    torch.sparse_csr: "sparse_csr",
-    torch.sparse_csc: "sparse_csc",
-    torch.sparse_bsr: "sparse_bsr",
-    torch.sparse_bsc: "sparse_bsc",
-}
+_SPARSE = {f"torch.sparse_{kind}" for kind in ("coo", "csr", "csc", "bsr", "bsc")}
 
 
 def refuse_unprunable(targets: Sequence[Target]) -> None:
@@ -85,16 +79,16 @@ def _why_not_dense(parameter: torch.Tensor) -> tuple[str, str] | None:
             "prune before it is quantised or wrapped, replace it by an ordinary nn.Parameter "
             "(such as nn.Parameter(weight.dequantize()) where it is quantised), or write {exclude}",
         )
-    if parameter.layout in _SPARSE:
+    layout = str(parameter.layout)
+    if layout in _SPARSE:
         return (
-            f"has the sparse layout torch.{_SPARSE[parameter.layout]}, which holds no zeros to set",
+            f"has the sparse layout {layout}, which holds no zeros to set",
             "replace it by nn.Parameter(weight.detach().to_dense()), or write {exclude}",
         )
     if parameter.layout != torch.strided or parameter.is_nested:
-        layout = str(parameter.layout).removeprefix("torch.").lstrip("_")
+        layout = "nested" if parameter.is_nested else layout.removeprefix("torch.").lstrip("_")
         return (
-            f"has the layout {'nested' if parameter.is_nested else layout}, whose elements cannot "
-            "be set one by one",
+            f"has the layout {layout}, whose elements cannot be set one by one",
             "replace it by nn.Parameter(weight.detach().to_dense()), or write {exclude}",
         )
     return None

@@ -16,29 +16,11 @@ _SCRIPTED = torch.jit.ScriptModule
 _INTEGERS = (torch.int8, torch.uint8, torch.int32)
 
 
-def float_elements(contents: ModelContents) -> tuple[int, bool]:
-    """How many elements all floating-point parameters have, and whether other weights may exist."""
-    total, special = 0, False
-    for target in contents.targets.values():
-        parameter = target.parameter
-        if issubclass(type(parameter), UninitializedParameter):  # faster than `isinstance`
-            special = True
-        elif parameter.is_floating_point():
-            total += parameter.numel()
-        else:
-            special = special or parameter.dtype in _INTEGERS
-    return total, special or _has_other_weights(contents)
-
-
-def _has_other_weights(contents: ModelContents) -> bool:
-    """Whether some weights may be no parameters."""
-    types: set[type[nn.Module]] = set()
-    for _, module in contents.modules:
-        types.add(type(module))
-        for buffer in module._buffers.values():
-            if buffer is not None and buffer.dtype in _INTEGERS:
-                return True
-    return any(one.__module__.startswith(_QUANTISED) or issubclass(one, _SCRIPTED) for one in types)
+def elements_in(contents: ModelContents) -> int:
+    """How many weights a model has: elements of floating-point parameters, and integer weights."""
+    parameters = (target.parameter for target in contents.targets.values())
+    floats = sum(elements_of(p) for p in parameters if p.is_floating_point())
+    return floats + sum(count for *_, count in integer_weights(contents))
 
 
 def integer_weights(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str, int]]:
@@ -79,7 +61,12 @@ def _is_sealed(module: nn.Module) -> bool:
 
 def elements_of(parameter: torch.Tensor) -> int:
     """How many elements a parameter has; 0 for a lazy layer that has not run yet."""
-    return 0 if isinstance(parameter, UninitializedParameter) else parameter.numel()
+    return 0 if is_lazy(parameter) else parameter.numel()
+
+
+def is_lazy(parameter: torch.Tensor | None) -> bool:
+    """Whether a parameter belongs to a lazy layer that has not run yet."""
+    return issubclass(type(parameter), UninitializedParameter)  # faster than `isinstance`
 
 
 def unseen_modules(contents: ModelContents) -> Iterator[tuple[str, nn.Module, str]]:
@@ -93,5 +80,5 @@ def unseen_modules(contents: ModelContents) -> Iterator[tuple[str, nn.Module, st
                 yield name, module, "a module of torch.utils.mkldnn"
         elif _is_quantised(module) and _is_sealed(module):
             yield name, module, f"a quantised {kind}"
-        elif any(isinstance(p, UninitializedParameter) for p in module._parameters.values()):
+        elif any(map(is_lazy, module._parameters.values())):
             yield name, module, f"a {kind} that has not run yet"

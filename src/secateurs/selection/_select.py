@@ -1,8 +1,8 @@
 """Selection: find the prunable parameters of a model, score them, and choose the candidates."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
@@ -133,7 +133,7 @@ def read_options(
 
 def choose(
     contents: ModelContents,
-    p_prune: float | None,
+    p_prune: float | Mapping[str, float] | None,
     options: SelectionOptions,
     generator: torch.Generator | None = None,
     *,
@@ -144,14 +144,19 @@ def choose(
 
     Args:
         contents: of the network; it is not changed.
-        p_prune: the ratio of units.
+        p_prune: the ratio of units; or that of each parameter that competes, by its name, then
+            with itself alone.
         options: the options, the same on all ranks.
         generator: as for `select`.
         warn: whether to warn if less than one half of the weights competes.
         barrier: why the caller cannot prune a parameter, so that the warning does not advise to
             include it; see `secateurs.parameters.coverage.Barrier`.
     """
-    ratio = options.ratio(p_prune)
+    ratio: float | Mapping[str, float]
+    if isinstance(p_prune, Mapping):
+        ratio = {name: options.ratio(own) for name, own in p_prune.items()}
+    else:
+        ratio = options.ratio(p_prune)
     with changing(contents.model):  # a weight that is half pruned would look as if it had trained
         found = scored(contents, options, generator, barrier if warn else None)
         local = found.chosen(ratio)
@@ -205,8 +210,16 @@ class Scored:
         """The scores in groups; those of one group compete. Not for the scope N:M."""
         return [[one] for one in self.scores] if self.options.scope == "layer" else [self.scores]
 
-    def chosen(self, p_prune: float) -> list[torch.Tensor]:
+    def chosen(self, p_prune: float | Mapping[str, float]) -> list[torch.Tensor]:
         """Mark the candidates among this rank's units of each parameter."""
+        if isinstance(p_prune, Mapping):
+            rows = zip(self.targets, self.units.items(), self.scores, strict=True)
+            return [
+                replace(self, targets=[target], units={name: own}, scores=[one]).chosen(
+                    p_prune[name]
+                )[0]
+                for target, (name, own), one in rows
+            ]
         neighbours = self.options.neighbours
         if neighbours is None and self.group.is_sharded:  # no rank has all scores
             return choose_sharded(self.competing, p_prune, self.group)

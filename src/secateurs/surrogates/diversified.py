@@ -22,10 +22,15 @@ from secateurs.selection.candidates import Candidates
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.surrogates.activation_checkpointing import refuse_around, refuse_inside
-from secateurs.surrogates.draw_sequence import DrawSequence, check_redraw
+from secateurs.surrogates.draw_sequence import (
+    Draw,
+    DrawSequence,
+    check_redraw,
+    placed_like,
+    seed_of,
+)
 from secateurs.surrogates.module_proxy import ModuleProxy, may_run_layers, run_under
 from secateurs.surrogates.network_snapshot import NetworkSnapshot, contents_of, surrogate_barrier
-from secateurs.surrogates.numbered_draws import Draw, placed_like, seed_of
 from secateurs.surrogates.pruned_call import LazyDraw, pruned_by
 from secateurs.surrogates.torch_transforms import Compiler, between_graphs, refuse_recording
 
@@ -194,42 +199,35 @@ class Diversified(ModuleProxy):
     @between_graphs
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model, pruned by the next draw."""
-        return self._run(self.network, args, kwargs)
+        return self._run(self.network, args, kwargs, whole=True)
 
     def __getattr__(self, name: str) -> Any:
         """Prune other methods that run the model, such as ``forward_features`` or ``generate``."""
         found = super().__getattr__(name)
-        if name.startswith("forward") and callable(found):
-            run = self._run
-        elif may_run_layers(name, found):
-            run = self._run_partly
-        else:
+        whole = name.startswith("forward") and callable(found)
+        if not whole and not may_run_layers(name, found):
             return found
 
         @between_graphs
         def call(*args: Any, **kwargs: Any) -> Any:
-            return run(found, args, kwargs)
+            return self._run(found, args, kwargs, whole=whole)
 
         return functools.update_wrapper(call, found, updated=())
 
     @between_graphs
-    def _run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _run(self, call: Callable[..., Any], args: Any, kwargs: Any, *, whole: bool) -> Any:
+        """Run a function under a draw, which is made now if it is ``whole``, a forward pass.
+
+        Any other function may use no weight: then the draw is made when it uses the first.
+        """
         with Compiler() as compiler:
-            lazy = self._lazy_draw(args, kwargs)
-            if lazy is not None:
+            if not whole and not self._sequence.is_dense:
+                self._refuse_partly(getattr(call, "__name__", "this"))
+            lazy = self._lazy_draw(args, kwargs) if whole else self._lazy_draw()
+            if whole and lazy is not None:
                 lazy.make()
             found = run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
-            return plain_logits(found)
-
-    @between_graphs
-    def _run_partly(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run a function that may use weights: when it uses the first, a draw is made."""
-        with Compiler() as compiler:
-            if self._sequence.is_dense:
-                return compiler.call(call, args, kwargs)
-            self._refuse_partly(getattr(call, "__name__", "this"))
-            lazy = self._lazy_draw()
-            return run_under(lambda: self._under(lazy), compiler.call, call, args, kwargs)
+            return plain_logits(found) if whole else found
 
     def _refuse_partly(self, name: str) -> None:
         """Overridden by recipes that need the arguments of ``forward``, to raise an error."""

@@ -17,8 +17,8 @@ from secateurs._tensors.multiply import Product, multiply
 from secateurs.gradient_pruning.function_mode import without_our_mode
 from secateurs.parameters.target import Target
 from secateurs.surrogates.backward_pass import masked_backward
+from secateurs.surrogates.draw_sequence import Draw
 from secateurs.surrogates.network_snapshot import NetworkSnapshot
-from secateurs.surrogates.numbered_draws import Draw
 from secateurs.surrogates.thread_parameters import replaced_in_thread
 from secateurs.surrogates.torch_transforms import is_transformed, outside_transforms
 

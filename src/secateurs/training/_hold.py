@@ -22,7 +22,14 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
+from secateurs.training.held_weights import (
+    Masked,
+    Zeroing,
+    check_stepped,
+    count_writes,
+    flat_mask,
+    held_weights,
+)
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -34,7 +41,6 @@ from secateurs.training.optimizer_state import (
 )
 from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
 from secateurs.training.zero_masks import masks_from_zeros
-from secateurs.training.zeroing import Masked, Zeroing
 
 Averages = nn.Module | Sequence[nn.Module]
 
@@ -124,8 +130,7 @@ class Hold:
         dense_gradients: bool = False,
         remedy: str | None = None,
     ):
-        self.masks = masks
-        self.steps = 0
+        self.masks, self.steps = masks, 0
         self._model = model
         self._averaged = [averaged] if isinstance(averaged, nn.Module) else list(averaged)
         self._dense_gradients = dense_gradients
@@ -164,8 +169,7 @@ class Hold:
             for hook in list(module._load_state_dict_post_hooks.values()):
                 if isinstance(hook, LoadHook) and hook.held is not None:
                     hook.held.remove()
-            handle = module.register_load_state_dict_post_hook(LoadHook(self))
-            self._handles.append(handle)
+            self._handles.append(module.register_load_state_dict_post_hook(LoadHook(self)))
         for optimizer in self._optimizers:
             self._attach(optimizer)
         # It remains, and does nothing, if the hold is forgotten: removed when that is collected, it
@@ -252,10 +256,8 @@ class Hold:
                 if now is not weight.target.parameter and id(now) in theirs:
                     raise weight.replaced(self._remedy)
         known = {id(one) for one in self._optimizers}
-        if id(optimizer) in known:
-            return
         stepped = [w.target.name for w in self._weights if id(w.target.parameter) in theirs]
-        if not stepped:
+        if id(optimizer) in known or not stepped:
             return
         if any(id(one) in known for one in with_inner([optimizer])):  # wrapped since
             self._optimizers.append(optimizer)
@@ -291,9 +293,8 @@ class Hold:
 
     @torch.no_grad()
     def _mask_gradients(self, ids: set[int]) -> None:
-        rows: list[Masked] = []
-        for weight in self._weights:
-            grad = weight.target.parameter.grad
-            if id(weight.target.parameter) in ids and grad is not None and not grad.is_sparse:
-                rows.append(weight.row([local_of(grad.detach())]))
-        Zeroing()(rows)
+        stepped = (w for w in self._weights if id(w.target.parameter) in ids)
+        pairs = ((weight, weight.target.parameter.grad) for weight in stepped)
+        Zeroing()(
+            [w.row([local_of(g.detach())]) for w, g in pairs if g is not None and not g.is_sparse]
+        )

@@ -12,7 +12,13 @@ from secateurs.distributed.process_group import ProcessGroup
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.outputs import device_of, dtype_of, evaluation_mode, logits_of, moved
 from secateurs.training.knowledge_distillation import Objective
-from secateurs.training.labelled_images import TrainingImages, epoch, mixed, steps_of
+from secateurs.training.labelled_images import (
+    TrainingImages,
+    epoch,
+    mixed,
+    steps_of,
+    unreadable,
+)
 from secateurs.training.settings import TrainingSettings
 
 SCORED_AT_ONCE = 512
@@ -130,16 +136,19 @@ def train_epoch(
 def leave_gradients(network: nn.Module, images: TrainingImages, settings: TrainingSettings) -> None:
     """Leave gradients in the parameters for scores that read them before the first step.
 
-    They are those of cross-entropy on one batch, the first in the order of the data.
+    They are those of cross-entropy on one batch, the first in the order of the data of which an
+    image can be read.
 
-    Args:
-        network: see `train_epoch`.
-        images: see `train_epoch`.
-        settings: the size of the batch.
+    Raises:
+        FailureError: no image can be read.
     """
     device, dtype = device_of(network), dtype_of(network)
-    first = torch.arange(min(settings.batch_size, len(images)), device="cpu")
-    batch, labels = next(images.batches(first, len(first)))
+    order = torch.arange(len(images), device="cpu")
+    batches = images.batches(order, settings.batch_size)
+    found = next((batch for batch in batches if len(batch[1])), None)
+    if found is None:
+        raise unreadable()
+    batch, labels = found
     network.zero_grad()
     with evaluation_mode(network):
         logits = logits_of(network(moved(batch, device, dtype)))

@@ -1,5 +1,6 @@
 """Images with labels in batches, whose order depends on the number of the epoch and a seed."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sized
 from typing import Any, Self, cast
@@ -44,8 +45,16 @@ class TrainingImages(ABC):
         Raises:
             InvalidArgumentError: a part would be empty.
         """
-        first, second = _division(len(self), fraction, seed)
-        return self.part(first), self.part(second)
+        count = len(self)
+        size = round(fraction * count) if 0 < fraction < 1 else 0
+        if not 0 < size < count:
+            raise InvalidArgumentError(
+                f"{fraction!r} of {count} images for validation leaves a part empty: write a "
+                "fraction such as 0.1"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(count, generator=generator, device="cpu")
+        return self.part(order[size:].sort().values), self.part(order[:size].sort().values)
 
 
 class LabelledImages(TrainingImages):
@@ -76,21 +85,20 @@ class LabelledImages(TrainingImages):
                 -1 could not be read and are left out.
             workers: processes that decode.
         """
-        loader: DataLoader[Any] = DataLoader(dataset, batch_size=256, num_workers=workers)
-        count = len(cast(Sized, dataset))
-        images: Tensor | None = None
-        labels: list[Tensor] = []
-        for read, classes in _decoded(loader):
-            readable = classes >= 0
-            if images is None:
-                images = _allocated(count, read)
-            begin = sum(map(len, labels))
-            labels.append(classes[readable])
-            images[begin : begin + len(labels[-1])] = read[readable]
-        if images is None:
+        stream = StreamedImages(dataset, workers=workers)
+        count, begin = len(stream), 0
+        if not count:
             raise InvalidArgumentError("the training data are empty: give at least one image")
-        joined = torch.cat(labels)
-        return cls(images[: len(joined)], joined)
+        on_cpu = torch.device("cpu")
+        images = torch.empty(0, device=on_cpu)
+        labels = torch.empty(count, dtype=torch.int64, device=on_cpu)
+        for read, classes in stream.batches(torch.arange(count, device=on_cpu), 256):
+            if not begin:
+                images = _allocated(count, read)
+            end = begin + len(classes)
+            images[begin:end], labels[begin:end] = read, classes
+            begin = end
+        return cls(images[:begin], labels[:begin])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -135,9 +143,16 @@ class StreamedImages(TrainingImages):
             batch_sampler=[indices.tolist() for indices in order.split(batch_size)],
             num_workers=self.workers,
         )
-        for images, labels in _decoded(loader):
-            readable = labels >= 0
-            yield images[readable], labels[readable]
+        # On the CPU whatever `torch.set_default_device` says, but not while the caller has a batch.
+        with torch.device("cpu"):
+            batches = iter(loader)
+        while True:
+            with torch.device("cpu"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            images, labels = batch
+            yield images[labels >= 0], labels[labels >= 0]
 
     def part(self, which: Tensor) -> "StreamedImages":
         """As `TrainingImages.part`."""
@@ -156,10 +171,10 @@ def epoch(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch, shuffled and augmented.
 
-    The same number and seed always give the same batches, also after an interruption. A batch of
-    which no image could be read is replaced by the one before, so that all ranks make equally many
-    steps. An image that would be a batch alone is left out of a larger epoch: the statistics of
-    batch normalisation need two.
+    The same number and seed always give the same batches, also after an interruption. The
+    statistics of batch normalisation need two images: one that would be a batch alone is left out
+    of a larger epoch, and a batch of which fewer could be read is replaced by the one before, or
+    the next where it is the first, so that all ranks make equally many steps.
 
     Args:
         images: to train on.
@@ -172,22 +187,39 @@ def epoch(
 
     Yields:
         Images and labels.
+
+    Raises:
+        FailureError: there is no batch to replace the others by.
     """
     generator = torch.Generator().manual_seed(mixed(seed, number))
     order = torch.randperm(len(images), generator=generator, device="cpu")
     share = order[: _trained_on(images, batch_size, ranks) * ranks][rank::ranks]
     augmenting = torch.Generator().manual_seed(mixed(seed, number, rank + 1))
-    before: tuple[Tensor, Tensor] | None = None
-    for batch, labels in images.batches(share, batch_size // ranks):
-        if len(labels) or before is None:
-            before = batch, labels
-        batch, labels = before
-        yield AUGMENTATIONS[augment](batch, augmenting), labels
+    size = batch_size // ranks
+    enough = min(2, size, len(share))
+    usable: tuple[Tensor, Tensor] | None = None
+    due = 0  # batches that were read, and neither yielded nor replaced yet
+    for read in images.batches(share, size):
+        usable = read if len(read[1]) >= enough else usable
+        due += 1
+        while due and usable is not None:
+            due -= 1
+            yield AUGMENTATIONS[augment](usable[0], augmenting), usable[1]
+    if due:
+        raise unreadable()
 
 
 def steps_of(images: TrainingImages, batch_size: int, ranks: int = 1) -> int:
     """How many batches `epoch` yields."""
     return -(-_trained_on(images, batch_size, ranks) // (batch_size // ranks))
+
+
+def unreadable() -> FailureError:
+    """The error for images of which too few can be read to train on."""
+    return FailureError(
+        "too few of the training images can be read to make a batch of them: give others, or "
+        "larger batches"
+    )
 
 
 def _trained_on(images: TrainingImages, batch_size: int, ranks: int) -> int:
@@ -205,36 +237,12 @@ def mixed(*numbers: int) -> int:
     return seed
 
 
-def _decoded(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches of a loader, on the CPU whatever `torch.set_default_device` says."""
-    with torch.device("cpu"):
-        batches = iter(loader)
-    while True:
-        with torch.device("cpu"):  # not while the caller uses the batch
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
-
-
 def _allocated(count: int, like: Tensor) -> Tensor:
     try:
         return like.new_empty((count, *like.shape[1:]))
     except RuntimeError as error:  # torch's out of memory on a CPU
-        size = count * like[0].numel() * like.element_size() / 2**30
+        size = count * math.prod(like.shape[1:]) * like.element_size() / 2**30
         raise FailureError(
             f"the {count} training images need {size:.1f} GiB of memory, more than there is: use "
             "StreamedImages, fewer images, or smaller ones"
         ) from error
-
-
-def _division(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    size = round(fraction * count) if 0 < fraction < 1 else 0
-    if not 0 < size < count:
-        raise InvalidArgumentError(
-            f"{fraction!r} of {count} images for validation leaves a part empty: write a fraction "
-            "such as 0.1"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(count, generator=generator, device="cpu")
-    return order[size:].sort().values, order[:size].sort().values

@@ -1,6 +1,6 @@
-"""The masks of a pruned model, and states that are saved and loaded on other devices and ranks."""
+"""The masks of a pruned model, scores changed by them, and states of other devices and ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,28 +15,53 @@ from secateurs.errors import InvalidArgumentError
 from secateurs.masks._sparsity import count_nonzero
 from secateurs.masks.apply import local_mask, matching_targets
 from secateurs.masks.mask import Mask, Masks
-from secateurs.originals.module_state import original_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
-from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
+from secateurs.training.held_weights import Masked, Zeroing, same_shape_mask
+
+Change = Callable[[Target, torch.Tensor], torch.Tensor]
+"""Takes a target and the scores of its elements or units, and returns other scores."""
 
 
 def pruned_now(contents: ModelContents, every: Masks) -> Masks:
-    """The masks by which a model is pruned: of a unit that is, all elements are zero.
-
-    Args:
-        contents: of the network.
-        every: masks that keep everything.
-    """
+    """The masks by which a model is pruned, in the units of ``every``: all of a unit is zero."""
     found: dict[str, Mask] = {}
     for target, mask in matching_targets(contents, every):
         found[target.name] = mask
-        if is_pruned(target):
+        if target.original is not None:
             units = mask.units
             # As a whole, since a unit may be divided over ranks.
             whole = full_of(target.shard.as_dtensor(nonzero(target)))
             found[target.name] = Mask(units.shard.of(units.pool(whole.float()) > 0), units)
     return Masks(found, contents.group.holders)
+
+
+def filled(masks: Masks, value: float, *, where_kept: bool) -> Change:
+    """Give all kept elements (or all pruned ones) the same score."""
+    return _changed(
+        masks, lambda scores, keep: scores.masked_fill(keep if where_kept else ~keep, value)
+    )
+
+
+def favoured(masks: Masks, margin: float) -> Change:
+    """Multiply the scores of kept elements by 1 + ``margin``."""
+    return _changed(masks, lambda scores, keep: torch.where(keep, scores * (1 + margin), scores))
+
+
+def _changed(masks: Masks, rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Change:
+    """Change the scores on this rank; the result is a DTensor where the parameter is one."""
+
+    def change(target: Target, scores: torch.Tensor) -> torch.Tensor:
+        mask = masks.units[target.name]
+        units = mask.units
+        if units.pooled and tuple(scores.shape) == units.unit:
+            shard, keep = units.shard, mask.keep
+        else:
+            shard, keep = target.shard, local_mask(mask, target)
+        here = shard.of(scores)
+        return shard.as_dtensor(rule(here, keep.to(here.device).expand(here.shape)))
+
+    return change
 
 
 def saved_masks(masks: Masks) -> dict[str, torch.Tensor]:
@@ -109,11 +134,6 @@ def combined(first: Mask, second: Mask, *, both: bool) -> Mask:
     """What both masks keep, or what either keeps."""
     keep = first.keep & second.keep if both else first.keep | second.keep
     return Mask(keep, first.units)
-
-
-def is_pruned(target: Target) -> bool:
-    """Whether any module that has the parameter has its original values too."""
-    return any(original_of(module, attribute) is not None for module, attribute in target.places)
 
 
 def nonzero(target: Target) -> torch.Tensor:

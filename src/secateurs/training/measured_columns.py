@@ -19,14 +19,7 @@ _BINS = 48  # of a histogram
 def measured_columns(
     phase: str, model: nn.Module, plan: RetrainPlan, found: ImageScore
 ) -> dict[str, Any]:
-    """The settings of a phase, the score and the sparsity of the network.
-
-    Args:
-        phase: the row's column of this name.
-        model: the network.
-        plan: of the run.
-        found: the network's score.
-    """
+    """The settings of a phase of a run, and the score and the sparsity of the network."""
     counted = sparsity(model, **vars(plan.options.layer_choice))
     settings = plan.settings("dense" if phase.endswith("dense") else "retrain")
     return {

@@ -33,7 +33,6 @@ from secateurs.training.pruner_arguments import (
     check_schedule,
 )
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
-from secateurs.training.scheduled_masks import ScheduledMasks
 from secateurs.training.schedules import Schedule
 from secateurs.training.straight_through import StraightThrough
 
@@ -119,11 +118,10 @@ class Pruner:
         self.masks = pruned_now(contents, every)
         check_pruned_before(contents, self.masks, given)
         self.sparsity = self.masks.sparsity
-        choice = MaskChoice(tuple(every), given, floor)
-        self._scheduled = ScheduledMasks(model, schedule, regrow, choice, self.masks)
+        self._choice = MaskChoice(model, schedule, regrow, given, floor, self.masks)
         self._rewind = copied_values(model) if schedule.rewind is not None else {}
         self._held = self._new_hold(optimizers)
-        masks = self._scheduled.at(0, self.masks)
+        masks = self._choice.at(0, self.masks)
         self._held.begin()
         if masks is not None:
             self._put(masks, states=False)
@@ -155,7 +153,7 @@ class Pruner:
         self.steps += 1
         if self.steps == self.schedule.rewind:
             self._rewind = copied_values(self._model)
-        masks = self._scheduled.at(self.steps, self.masks)
+        masks = self._choice.at(self.steps, self.masks)
         if masks is not None:
             self._put(masks)
 
@@ -192,8 +190,8 @@ class Pruner:
             "schedule": repr(self.schedule),
             "regrow": repr(self.regrow),
             "steps": self.steps,
-            "ratio": self._scheduled.ratio,
-            "put_off": self._scheduled.put_off,
+            "ratio": self._choice.ratio,
+            "put_off": self._choice.put_off,
             "masks": saved_masks(self.masks),
         }
         if self.schedule.rewind is not None:
@@ -218,7 +216,7 @@ class Pruner:
         if isinstance(self._held, StraightThrough):
             self._held.load_dense(state["dense"])
         self.steps = state["steps"]
-        self._scheduled.ratio, self._scheduled.put_off = state["ratio"], state["put_off"]
+        self._choice.ratio, self._choice.put_off = state["ratio"], state["put_off"]
         self._apply(loaded_masks(ModelContents(self._model), self.masks, state["masks"]))
 
     def _new_hold(self, optimizers: list[optim.Optimizer]) -> Hold:

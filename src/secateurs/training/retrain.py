@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,18 @@ from secateurs.training.epochs import (
     score_images,
     train_epoch,
 )
-from secateurs.training.knowledge_distillation import (
-    KnowledgeDistillation,
-    Objective,
-    cross_entropy,
-)
+from secateurs.training.knowledge_distillation import KnowledgeDistillation, cross_entropy
 from secateurs.training.labelled_images import TrainingImages, steps_of
 from secateurs.training.measured_columns import measured_columns
 from secateurs.training.retrain_plan import RetrainPlan
-from secateurs.training.run_state import load_state, load_weights, save_state, save_weights
+from secateurs.training.run_state import (
+    TrainingPhase,
+    load_state,
+    load_weights,
+    save_state,
+    save_weights,
+)
 from secateurs.training.settings import TrainingSettings
-from secateurs.training.training_phase import TrainingPhase
 
 STATE = "state.pt"
 DENSE, BEST, LAST = "dense.safetensors", "best.safetensors", "last.safetensors"
@@ -119,18 +120,17 @@ class Retraining:
         self._publish(rows)
         if self.plan.dense.epochs:
             self.plan.check_model(self.model)  # before it is trained in vain
-            rows = self._train("dense", rows, state if state.get("phase") == "dense" else {})
+            rows = self._train("dense", rows, state)
             self.model.load_state_dict(load_weights(self.folder / DENSE))
         elif not state:
             with self.ranks.together():  # all wait, and an error on one rank is one on all
                 self._write(DENSE)
-        rows = self._train("retrain", rows, state if state.get("phase") == "retrain" else {})
-        rows = self._score_tests(rows)
+        rows = self._score_tests(self._train("retrain", rows, state))
         self.model.load_state_dict(load_weights(self.folder / BEST))
         return rows
 
     def _train(self, name: str, rows: list[RetrainRow], state: dict[str, Any]) -> list[RetrainRow]:
-        """Train for the epochs of a phase that are not in ``rows`` yet."""
+        """Train for the epochs of a phase that are not in ``rows`` yet, from a saved state."""
         done = sum(row.phase == name for row in rows)
         self._bar.skip(done * len(self.data.train))
         epochs = self.plan.settings(name).epochs
@@ -139,7 +139,7 @@ class Retraining:
         with self._naming_dense(name):
             phase = self._phase(name)
         try:
-            if state:
+            if state.get("phase") == name:
                 self.model.load_state_dict(state["model"])
                 phase.load(state)
             for number in range(done + 1, epochs + 1):
@@ -157,21 +157,18 @@ class Retraining:
     def _phase(self, name: str) -> TrainingPhase:
         settings = self.plan.settings(name)
         optimizer = settings.make_optimizer(self.model)
+        phase = TrainingPhase(name, cross_entropy, optimizer, None)
         if name == "dense":
-            return TrainingPhase(name, cross_entropy, optimizer, None)
-        objective = self._objective()
+            return phase
+        if self.plan.distill:
+            dense = copy.deepcopy(self.model)
+            dense.load_state_dict(load_weights(self.folder / DENSE))
+            loss = KnowledgeDistillation(dense, self.plan.distill, self.plan.temperature)
+            phase = replace(phase, objective=loss)
         if self.plan.options.criterion.needs_gradients:
             leave_gradients(self._network, self.data.train, settings)
         pruner = self.plan.make_pruner(self.model, optimizer, self._steps(name))
-        return TrainingPhase(name, objective, optimizer, pruner)
-
-    def _objective(self) -> Objective:
-        """The loss of the retraining."""
-        if not self.plan.distill:
-            return cross_entropy
-        dense = copy.deepcopy(self.model)
-        dense.load_state_dict(load_weights(self.folder / DENSE))
-        return KnowledgeDistillation(dense, self.plan.distill, self.plan.temperature)
+        return replace(phase, pruner=pruner)
 
     def _epoch(self, phase: TrainingPhase, number: int) -> tuple[float, ImageScore]:
         """Train for an epoch; returns its mean loss and the score on the validation images."""

@@ -23,7 +23,7 @@ _REGROWING = 0.75  # of the epochs, as in Evci et al. (2020), section 3
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainPlan:
-    """The settings of a run.
+    """The settings of a run. Where methods take ``steps``, these are the steps of an epoch.
 
     Attributes:
         ratio: of units that are pruned in the end, from 0 to 1.
@@ -145,11 +145,7 @@ class RetrainPlan:
         return self.dense if phase == "dense" else self.retraining
 
     def make_schedule(self, steps: int) -> Schedule:
-        """The schedule in steps of the optimizer.
-
-        Args:
-            steps: of an epoch.
-        """
+        """The schedule in steps of the optimizer."""
         epochs = self.retraining.epochs
         if self.schedule == "one-shot":
             return OneShot(self.ratio)
@@ -162,25 +158,16 @@ class RetrainPlan:
         )  # fmt: skip
 
     def make_pruner(self, model: nn.Module, optimizer: optim.Optimizer, steps: int) -> Pruner:
-        """The `Pruner` of the retraining, which takes step 0 of the schedule at once.
-
-        Args:
-            model: the network.
-            optimizer: of its parameters.
-            steps: of an epoch.
-        """
+        """The `Pruner` of the retraining, which takes step 0 of the schedule at once."""
         return Pruner(
             model, optimizer, self.make_schedule(steps), regrow=self._regrow(steps),
             floor=self.floor, **vars(replace(self.options, seed=self.seed)),
         )  # fmt: skip
 
     def rate(self, phase: str, step: int, steps: int) -> float:
-        """The learning rate; with each round of the iterative schedule it starts from the highest.
+        """The learning rate at a step of a phase, from 0.
 
-        Args:
-            phase: "dense" or "retrain".
-            step: of the phase, from 0.
-            steps: of an epoch.
+        With each round of the iterative schedule it starts from the highest.
         """
         settings = self.settings(phase)
         length = settings.epochs * steps

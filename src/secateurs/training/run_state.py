@@ -1,18 +1,63 @@
-"""Files of weights and of a training's state, which a kill leaves either old or new."""
+"""The state of a retraining, and its files, which a kill leaves either old or new."""
 
 import io
 import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import nn, optim
 
 from secateurs._io.regular_files import read_if_there
 from secateurs.errors import Argument, FailureError
 from secateurs.results.durable import remove_leftovers, replace_files
+from secateurs.training.knowledge_distillation import Objective
+from secateurs.training.pruner import Pruner
+
+
+@dataclass(frozen=True)
+class TrainingPhase:
+    """The objects that all epochs of a phase use, and their state.
+
+    Attributes:
+        name: "dense" or "retrain".
+        objective: the loss.
+        optimizer: of the network's parameters.
+        pruner: the `Pruner`; None in the dense phase.
+    """
+
+    name: str
+    objective: Objective
+    optimizer: optim.Optimizer
+    pruner: Pruner | None
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.pruner is not None:
+            self.pruner.load_state_dict(state["pruner"])
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed phase needs besides the model's state."""
+        return {
+            "phase": self.name,
+            "optimizer": self.optimizer.state_dict(),
+            "pruner": None if self.pruner is None else self.pruner.state_dict(),
+        }
+
+    def after_step(self) -> None:
+        """Prune if the schedule says so."""
+        if self.pruner is not None:
+            self.pruner.step()
+
+    def end(self) -> None:
+        """Stop holding masks."""
+        if self.pruner is not None:
+            self.pruner.remove()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ an epoch. Step 0 is before the first of them.
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,26 +116,14 @@ class OneShot(Schedule):
 
 
 @dataclass(frozen=True)
-class Constant(Schedule):
+class Constant(OneShot):
     """The same ratio from the first step on, s_t = ratio: sparse training with regrowth.
 
     Attributes:
         ratio: the ratio of units to prune.
     """
 
-    ratio: float
-
-    def __post_init__(self) -> None:
-        check_ratio("ratio", self.ratio)
-
-    def ratio_at(self, step: int) -> float | None:
-        """As `Schedule.ratio_at`."""
-        return self.ratio if step == 0 else None
-
-    @property
-    def last(self) -> int:
-        """As `Schedule.last`."""
-        return 0
+    at: int = field(default=0, init=False, repr=False)
 
 
 @dataclass(frozen=True)

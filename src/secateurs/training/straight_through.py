@@ -11,11 +11,10 @@ from secateurs.originals.module_state import keep_original, original_of, paramet
 from secateurs.originals.original import Original
 from secateurs.parameters.target import Target
 from secateurs.training._hold import Hold
-from secateurs.training.held_weights import HeldWeight, count_writes
-from secateurs.training.mask_state import is_pruned, moved_like
+from secateurs.training.held_weights import HeldWeight, Masked, Zeroing, count_writes
+from secateurs.training.mask_state import moved_like
 from secateurs.training.optimizer_state import parameter_ids
 from secateurs.training.step_hooks import Step, with_closure
-from secateurs.training.zeroing import Masked, Zeroing
 
 
 class StraightThrough(Hold):
@@ -93,7 +92,7 @@ class StraightThrough(Hold):
     def _note_pruned(self) -> None:
         # Before each step it is too late: `restore` and `make_permanent` drop the originals.
         targets = (weight.target for weight in self._weights)
-        self._pruned = {id(t.parameter) for t in targets if is_pruned(t)}
+        self._pruned = {id(t.parameter) for t in targets if t.original is not None}
 
     def _masked(self, ids: set[int], *, shown: bool) -> Iterator[HeldWeight]:
         pruned = ids & self._pruned

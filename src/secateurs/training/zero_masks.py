@@ -10,7 +10,7 @@ from secateurs.parameters.layer_choice import LayerChoice, Layers, Patterns
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.prunable_parameters import countable_targets
 from secateurs.parameters.target import Target
-from secateurs.training.mask_state import is_pruned, nonzero
+from secateurs.training.mask_state import nonzero
 
 
 def masks_from_zeros(
@@ -37,7 +37,7 @@ def masks_from_zeros(
             as some have before training, and would never learn.
     """
     contents = ModelContents(model)
-    pruned = {name: t for name, t in contents.targets.items() if is_pruned(t)}
+    pruned = {name: t for name, t in contents.targets.items() if t.original is not None}
     chosen: Sequence[Target] = ()
     if layers is None and include is None and exclude is None:
         chosen = list(pruned.values())
