@@ -22,14 +22,7 @@ from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import (
-    Masked,
-    Zeroing,
-    check_stepped,
-    count_writes,
-    flat_mask,
-    held_weights,
-)
+from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -41,6 +34,7 @@ from secateurs.training.optimizer_state import (
 )
 from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
 from secateurs.training.zero_masks import masks_from_zeros
+from secateurs.training.zeroing import Masked, Zeroing
 
 Averages = nn.Module | Sequence[nn.Module]
 

@@ -17,7 +17,7 @@ from secateurs.masks.apply import local_mask, matching_targets
 from secateurs.masks.mask import Mask, Masks
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
-from secateurs.training.held_weights import Masked, Zeroing, same_shape_mask
+from secateurs.training.zeroing import Masked, Zeroing, same_shape_mask
 
 Change = Callable[[Target, torch.Tensor], torch.Tensor]
 """Takes a target and the scores of its elements or units, and returns other scores."""

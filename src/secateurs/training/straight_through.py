@@ -11,10 +11,11 @@ from secateurs.originals.module_state import keep_original, original_of, paramet
 from secateurs.originals.original import Original
 from secateurs.parameters.target import Target
 from secateurs.training._hold import Hold
-from secateurs.training.held_weights import HeldWeight, Masked, Zeroing, count_writes
+from secateurs.training.held_weights import HeldWeight, count_writes
 from secateurs.training.mask_state import moved_like
 from secateurs.training.optimizer_state import parameter_ids
 from secateurs.training.step_hooks import Step, with_closure
+from secateurs.training.zeroing import Masked, Zeroing
 
 
 class StraightThrough(Hold):
