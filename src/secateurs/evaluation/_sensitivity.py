@@ -175,11 +175,11 @@ def sensitivity(
         if steps and images is not None:
             networks.repair(images, steps, KeptRepairs(results, config), show=progress)
         counts = score_variants(
-            loader, variants, networks.become, model, device=placed, amp=amp,
+            loader, variants, networks.become,
+            forward_of(model, placed, amp, lambda: networks.changed),
             results=results, ranks=Ranks(), before=before, save_every=save_every, show=progress,
             title="Pruning each layer",
             beside_dense=True if labels else "labels",
-            forward_of=forward_of(model, lambda: networks.changed),
         )  # fmt: skip
         rows = run.rows(counts)
         if results is not None:
