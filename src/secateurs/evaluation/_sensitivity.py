@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -97,7 +96,7 @@ def sensitivity(
         ratios: ratios of each layer's units that are candidates; 0, the dense network, is always
             measured.
         labels: False reads no label: the dense network's class stands for each.
-        p_bern: probability of each candidate.
+        p_bern: probability of each candidate, above 0.
         granularity: see `secateurs.SelectionOptions`.
         score: see `secateurs.SelectionOptions`.
         layers: which layers are measured; see `secateurs.SelectionOptions`.
@@ -159,29 +158,29 @@ def sensitivity(
         with inputs_for(model, images, criteria):
             networks = LayerVariants(model, choice, options)
         columns = shared_columns(model, provenance, placed, amp, loader, images)
-        run = _SensitivityRun(networks, columns, "data" if labels else "dense", joined(steps))
-        variants = {variant.key: variant for variant in networks.variants}
+        columns |= {"labels": "data" if labels else "dense", "repair": joined(steps)}
         results, before = None, dict[str, Progress]()
-        config = run.configuration(choice, asked, length(loader))
+        config = _configuration(networks, columns, choice, asked) | {"images": length(loader)}
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
             config[IMAGE_SAMPLES] = fingerprint(loader)
             rows, before = open_run(
-                results, config, variants, length(loader), run.finished, overwrite=overwrite
-            )
+                results, config, networks.variants, length(loader),
+                lambda found: _finished(found, networks), overwrite=overwrite,
+            )  # fmt: skip
             if rows:
                 return Rows(rows)
         stack.enter_context(evaluating(model))
         if steps and images is not None:
             networks.repair(images, steps, KeptRepairs(results, config), show=progress)
         counts = score_variants(
-            loader, variants, networks.become, model, device=placed, amp=amp,
+            loader, networks.variants, networks.become,
+            forward_of(model, placed, amp, lambda: networks.changed),
             results=results, ranks=Ranks(), before=before, save_every=save_every, show=progress,
             title="Pruning each layer",
             beside_dense=True if labels else "labels",
-            forward_of=forward_of(model, lambda: networks.changed),
         )  # fmt: skip
-        rows = run.rows(counts)
+        rows = [_row(each, networks, columns, counts) for each in networks.pruned]
         if results is not None:
             results.add_all(rows)
             clear_saved(results)
@@ -197,76 +196,65 @@ def _positive(ratios: float | Sequence[float]) -> list[float]:
     return found
 
 
-@dataclass(frozen=True)
-class _SensitivityRun:
-    """What is measured, and how it becomes rows."""
+def _configuration(
+    networks: LayerVariants, columns: Mapping[str, Any], choice: LayerChoice, ratios: list[float]
+) -> dict[str, Any]:
+    """What must be the same for a run to continue."""
+    same = {n: v for n, v in columns.items() if n not in ("batch_size", "versions")}
+    dense = networks.variants[DENSE].variant
+    named = is_named(dense.setting.criterion, columns)
+    return same | {
+        "command": "sensitivity",
+        "ratios": ratios,
+        "p_bern": [dense.p_bern],
+        "granularity": dense.setting.granularity,
+        "score": dense.setting.score_name,
+        "seed": dense.seed,
+        **competing(choice),
+        "candidates": {} if named else networks.fingerprints(),
+    }
 
-    networks: LayerVariants
-    columns: Mapping[str, Any]
-    labels: str
-    repair: str
 
-    def configuration(
-        self, choice: LayerChoice, ratios: Sequence[float], images: int | None
-    ) -> dict[str, Any]:
-        """What must be the same for a run to continue."""
-        same = {n: v for n, v in self.columns.items() if n not in ("batch_size", "versions")}
-        dense = self.networks.variants[0].variant
-        named = is_named(dense.setting.criterion, self.columns)
-        return same | {
-            "command": "sensitivity",
-            "images": images,
-            "labels": self.labels,
-            "repair": self.repair,
-            "ratios": list(ratios),
-            "p_bern": [dense.p_bern],
-            "granularity": dense.setting.granularity,
-            "score": dense.setting.score_name,
-            "seed": dense.seed,
-            **competing(choice),
-            "candidates": {} if named else self.networks.fingerprints(),
-        }
+def _finished(rows: Iterable[SensitivityRow], networks: LayerVariants) -> list[SensitivityRow]:
+    """The rows on disk in the order of the model; none unless all are there."""
+    found = {(row.layer, row.p_prune): row for row in rows}
+    wanted = [(each.layer, each.variant.p_prune) for each in networks.pruned]
+    return [found[key] for key in wanted] if all(key in found for key in wanted) else []
 
-    def finished(self, rows: Iterable[SensitivityRow]) -> list[SensitivityRow]:
-        """The rows on disk in the order of the model; none unless all are there."""
-        found = {(row.layer, row.p_prune): row for row in rows}
-        wanted = [(each.layer, each.variant.p_prune) for each in self.networks.pruned]
-        return [found[key] for key in wanted] if all(key in found for key in wanted) else []
 
-    def rows(self, counts: Mapping[str, Progress]) -> list[SensitivityRow]:
-        """A row for each network but the dense one."""
-        dense = counts[DENSE]
-        return [self._row(each, counts[each.key], dense) for each in self.networks.pruned]
-
-    def _row(self, each: LayerVariant, found: Progress, dense: Progress) -> SensitivityRow:
-        setting, size = each.variant.setting, self.networks.size(each.layer)
-        shared = dict(self.columns)
-        if not setting.criterion.needs_gradients:
-            shared["score_data"] = ""
-        count = found.tally.count
-        lost, won = flips("".join(dense.hits), "".join(found.hits))
-        return SensitivityRow(
-            **shared,
-            labels=self.labels,
-            repair=self.repair,
-            layer=each.layer,
-            granularity=setting.granularity,
-            score=setting.score_name,
-            p_prune=each.variant.p_prune,
-            p_bern=each.variant.p_bern,
-            seed=each.variant.seed,
-            achieved=found.achieved,
-            targets=size.targets,
-            units=size.units,
-            count=count,
-            top1=found.tally.top1,
-            dense_top1=dense.tally.top1,
-            change=100 * (won - lost) / count,
-            lost=lost,
-            won=won,
-            agreement=100 * found.tally.agreed / count,
-            loss=found.tally.loss,
-            dense_loss=dense.tally.loss,
-            divergence=found.tally.divergence_sum / count,
-            duration=round(found.seconds, 3),
-        )
+def _row(
+    each: LayerVariant,
+    networks: LayerVariants,
+    columns: Mapping[str, Any],
+    counts: Mapping[str, Progress],
+) -> SensitivityRow:
+    setting, size = each.variant.setting, networks.size(each.layer)
+    dense, found = counts[DENSE], counts[each.key]
+    shared = dict(columns)
+    if not setting.criterion.needs_gradients:
+        shared["score_data"] = ""
+    count = found.tally.count
+    lost, won = flips("".join(dense.hits), "".join(found.hits))
+    return SensitivityRow(
+        **shared,
+        layer=each.layer,
+        granularity=setting.granularity,
+        score=setting.score_name,
+        p_prune=each.variant.p_prune,
+        p_bern=each.variant.p_bern,
+        seed=each.variant.seed,
+        achieved=found.achieved,
+        targets=size.targets,
+        units=size.units,
+        count=count,
+        top1=found.tally.top1,
+        dense_top1=dense.tally.top1,
+        change=100 * (won - lost) / count,
+        lost=lost,
+        won=won,
+        agreement=100 * found.tally.agreed / count,
+        loss=found.tally.loss,
+        dense_loss=dense.tally.loss,
+        divergence=found.tally.divergence_sum / count,
+        duration=round(found.seconds, 3),
+    )

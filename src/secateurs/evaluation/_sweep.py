@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import fields
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -14,6 +15,7 @@ from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import is_sequential, length
 from secateurs.evaluation.evaluation_loop import SAVE_EVERY_SECONDS
 from secateurs.evaluation.fingerprint import fingerprint
+from secateurs.evaluation.forward import Forward
 from secateurs.evaluation.grid import Grid, GridKeywords
 from secateurs.evaluation.kept_repairs import KeptRepairs
 from secateurs.evaluation.measured_model import (
@@ -165,7 +167,7 @@ def sweep(
         if plan.repair and images is not None:
             variants.repair(images, KeptRepairs(results, config), show=progress)
         counts = score_variants(
-            loader, networks, variants.become, model, device=device, amp=amp,
+            loader, networks, variants.become, partial(Forward, model, device, amp),
             results=results, ranks=ranks, before=before, save_every=save_every, show=progress,
         )  # fmt: skip
         with ranks.together():

@@ -111,18 +111,11 @@ def _update(update: Callable[[bytes], None], value: Any) -> None:
         tensor = torch.as_tensor(value).detach().cpu().contiguous()
         update(f"tensor {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, Mapping):
-        update(b"mapping\n")
-        for name in value:
-            _update(update, name)
-            _update(update, value[name])
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, Mapping | list | tuple):
         update(f"list {len(value)}\n".encode())
-        for each in value:
+        for each in value.items() if isinstance(value, Mapping) else value:
             _update(update, each)
-    elif isinstance(value, bytes):
-        update(value)
-    elif value is None or isinstance(value, bool | int | float | str):
+    elif value is None or isinstance(value, bool | int | float | str | bytes):
         update(f"{type(value).__name__} {value!r}\n".encode())
     elif hasattr(value, "tobytes") and hasattr(value, "size"):  # an image of PIL
         update(f"image {value.size} {getattr(value, 'mode', '')}\n".encode() + value.tobytes())

@@ -54,7 +54,8 @@ class LayerVariants:
 
     Attributes:
         model: the network.
-        variants: all networks, the dense one first.
+        variants: all networks by their keys, the dense one first.
+        pruned: all networks but the dense one, in the order of the model.
         changed: the parameter that is pruned now; None while the network is dense.
 
     Raises:
@@ -72,20 +73,14 @@ class LayerVariants:
             name: Variants(model, Grid(**options, include=[glob.escape(name)]))
             for name in self._targets
         }
-        self.variants = [
-            LayerVariant("", Grid(**unpruned).variants[0]),
-            *(
-                LayerVariant(name, variant)
-                for name, of_layer in self._of.items()
-                for variant in of_layer.grid.variants
-                if not variant.is_dense
-            ),
+        self.pruned = [
+            LayerVariant(name, variant)
+            for name, of_layer in self._of.items()
+            for variant in of_layer.grid.variants
+            if not variant.is_dense
         ]
-
-    @property
-    def pruned(self) -> list[LayerVariant]:
-        """All networks but the dense one."""
-        return [variant for variant in self.variants if not variant.is_dense]
+        dense = LayerVariant("", Grid(**unpruned).variants[0])
+        self.variants = {each.key: each for each in (dense, *self.pruned)}
 
     def become(self, variant: LayerVariant) -> float:
         """Prune one layer, and repair it; returns the ratio of its weights that is pruned."""

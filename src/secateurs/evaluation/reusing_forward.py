@@ -14,24 +14,18 @@ from secateurs.evaluation.forward import Forward
 from secateurs.outputs import is_compiled
 from secateurs.parameters.model_contents import ModelContents
 
-Warn = Callable[[str], None]
-
 
 def forward_of(
-    model: nn.Module, changed: Callable[[], Tensor | None]
-) -> Callable[[nn.Module, torch.device, bool, Warn], Forward]:
-    """A function that makes the `Forward` of a model: one that reuses outputs, where that is exact.
+    model: nn.Module, device: torch.device, amp: bool, changed: Callable[[], Tensor | None]
+) -> "partial[Forward]":
+    """A function of ``warn`` that makes a `ReusingForward`, or a `Forward` where that is not exact.
 
     Compiled models do not call their modules one by one, and modules that are divided over ranks
     exchange data whenever they are called, so these run as a whole.
-
-    Args:
-        model: the network.
-        changed: as for `ReusingForward`.
     """
     if any(map(is_compiled, model.modules())) or ModelContents(model).group.is_distributed:
-        return Forward
-    return partial(ReusingForward, changed=changed)
+        return partial(Forward, model, device, amp)
+    return partial(ReusingForward, model, device, amp, changed=changed)
 
 
 class ReusingForward(Forward):
@@ -61,7 +55,7 @@ class ReusingForward(Forward):
         model: nn.Module,
         device: torch.device,
         amp: bool,
-        warn: Warn,
+        warn: Callable[[str], None],
         changed: Callable[[], Tensor | None],
     ):
         super().__init__(model, device, amp, warn)

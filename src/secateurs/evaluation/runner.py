@@ -4,9 +4,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
-from torch import nn
-
 from secateurs._io.json_objects import BrokenJSONError
 from secateurs._io.text import counted
 from secateurs._progress import progress_bar
@@ -104,10 +101,8 @@ def score_variants(
     loader: Iterable[Any],
     variants: Mapping[str, Any],
     become: Callable[[Any], float],
-    model: nn.Module,
+    make_forward: Callable[[Callable[[str], None]], Forward],
     *,
-    device: torch.device,
-    amp: bool,
     results: Results[Any] | None,
     ranks: Ranks,
     before: Mapping[str, Progress],
@@ -115,7 +110,6 @@ def score_variants(
     show: bool | None,
     title: str = "Sweeping",
     beside_dense: BesideDense = False,
-    forward_of: Callable[[nn.Module, torch.device, bool, Callable[[str], None]], Forward] = Forward,
 ) -> dict[str, Progress]:
     """Score variants on all images that are left, and save the progress from time to time.
 
@@ -123,9 +117,7 @@ def score_variants(
         loader: batches of (images, labels).
         variants: as for `EvaluationLoop`.
         become: as for `EvaluationLoop`.
-        model: the model.
-        device: of the model.
-        amp: whether to run under autocast.
+        make_forward: makes what runs the model, of the function that it warns with.
         results: the folder in which each rank saves its own progress, None for none.
         ranks: the ranks, and which one this process is.
         before: the progress of earlier runs, the same on all ranks.
@@ -133,7 +125,6 @@ def score_variants(
         show: False shows no progress.
         title: of the progress bar.
         beside_dense: as for `EvaluationLoop`.
-        forward_of: makes what runs the model.
 
     Returns:
         The progress of each variant, on all ranks together.
@@ -179,7 +170,7 @@ def score_variants(
                 ranges=ranges,
                 variants=variants,
                 become=become,
-                forward=forward_of(model, device, amp, say),
+                forward=make_forward(say),
                 save=save,
                 advance=bar.advance,
                 save_every=save_every,

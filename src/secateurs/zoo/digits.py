@@ -231,7 +231,7 @@ def _read(file: Path) -> dict[str, Tensor] | None:
     try:
         content = read_regular(file)
         state = load(content)
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):
         return None
     # The file's metadata holds the digest, which is found nowhere else in it.
     return state if _digest(state).encode() in content else None
