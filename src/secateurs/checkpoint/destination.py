@@ -12,7 +12,7 @@ from typing import Any
 
 from secateurs._io.regular_files import reading
 from secateurs.checkpoint.contents import StoredFile
-from secateurs.checkpoint.copied_files import NOTHING, CopiedFiles, check_copies, find_copied
+from secateurs.checkpoint.copied_files import CopiedFiles, check_copies, find_copied
 from secateurs.checkpoint.file_blocks import write_all
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.journal import abandoned
@@ -41,7 +41,7 @@ class Destination:
     folder: Path
     names: tuple[str, ...]
     index: str | None = None
-    copied: CopiedFiles = NOTHING
+    copied: CopiedFiles = field(default_factory=CopiedFiles)
     replaced: tuple[Path, ...] = ()
     old: Mapping[str, Path] = field(default_factory=dict[str, Path])
     were_links: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ def find_destination(
     names = tuple(_renamed(f.path.name, compress) for f in source.files)
     index = None if source.index is None else _renamed(source.index.name, compress)
     in_place = output.exists() and output.samefile(source.folder)
-    copied = NOTHING if in_place else find_copied(source, source.folder, output)
+    copied = CopiedFiles() if in_place else find_copied(source, source.folder, output)
     if not output.exists():
         return Destination(output, names, index, copied)
     if in_place and names != tuple(f.path.name for f in source.files):
