@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs._io.regular_files import reading
+from secateurs._io.text import listed, quoted
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.copied_files import CopiedFiles, check_copies, find_copied
 from secateurs.checkpoint.file_blocks import write_all
@@ -118,12 +119,18 @@ def find_destination(
     new ones. So the new files get names that no file in the folder has.
 
     Raises:
-        InvalidArgumentError: the output is of another kind than the source, or a folder that holds
-            another checkpoint.
+        InvalidArgumentError: the output is of another kind than the source, or cannot hold one of
+            its tensors, or a folder that holds another checkpoint.
         FailureError: what compresses is not installed.
     """
     if compress:
         require("zstandard", "a .safetensors.zst file")
+    for file in source.files if compress or suffix_of(output) == ".safetensors" else ():
+        if file.others:
+            raise InvalidArgumentError(
+                f"safetensors has no dtype for {listed(map(quoted, file.others))} in {file.path}, "
+                f"which would be lost: write a {suffix_of(file.path)} file"
+            )
     if source.folder is None:
         return _single(source, output, compress)
     if suffix_of(output) in CHECKPOINTS and not output.is_dir():
