@@ -126,10 +126,11 @@ def find_destination(
     if compress:
         require("zstandard", "a .safetensors.zst file")
     for file in source.files if compress or suffix_of(output) == ".safetensors" else ():
-        if file.others:
+        if file.torch_only:
+            lost = listed(map(quoted, file.torch_only))
             raise InvalidArgumentError(
-                f"safetensors has no dtype for {listed(map(quoted, file.others))} in {file.path}, "
-                f"which would be lost: write a {suffix_of(file.path)} file"
+                f"safetensors has no dtype for {lost} in {file.path}, which would be lost: write a "
+                f"{suffix_of(file.path)} file"
             )
     if source.folder is None:
         return _single(source, output, compress)
