@@ -84,6 +84,20 @@ def test_tied_weights_are_pruned_once(tmp_path: Path) -> None:
     assert_same(other.state_dict(), model.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("out.safetensors", {}), ("out.safetensors.zst", {"compress": True})]
+)
+def test_a_tensor_that_safetensors_cannot_hold_is_not_lost(
+    tmp_path: Path, name: str, options: dict[str, bool]
+) -> None:
+    state = {"fc.weight": torch.randn(4, 4), "phase": torch.randn(3, dtype=torch.complex128)}
+    torch.save(state, tmp_path / "in.pt")
+    with pytest.raises(sc.InvalidArgumentError, match=r"no dtype for 'phase' .*write a \.pt file"):
+        prune_checkpoint(tmp_path / "in.pt", tmp_path / name, 0.5, **options)
+    prune_checkpoint(tmp_path / "in.pt", tmp_path / "out.pt", 0.5)
+    assert torch.equal(sc.load_checkpoint(tmp_path / "out.pt")["phase"], state["phase"])
+
+
 def test_views_that_share_no_element(tmp_path: Path) -> None:
     flat = torch.randn(200)
     state = {"a.weight": flat[:100].view(10, 10), "b.weight": flat[100:].view(10, 10)}

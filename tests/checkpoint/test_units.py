@@ -9,7 +9,7 @@ from stored_models import DTYPES, assert_same, prune_in_small_blocks, to_file
 from torch import nn
 
 import secateurs as sc
-from secateurs.checkpoint import load_checkpoint, plan_pruning
+from secateurs.checkpoint import load_checkpoint, plan_pruning, prune_checkpoint
 from secateurs.checkpoint.contents import Entry
 from secateurs.checkpoint.stored_units import Layouts
 
@@ -134,3 +134,20 @@ def test_columns_are_pruned_as_those_of_the_model(tmp_path: Path, dtype) -> None
             zeros = {layer.name: layer.zeros for layer in sc.sparsity(model)}
         if dtype.itemsize > 1:  # of 8 bits, some were zero before
             assert {weight.name: weight.pruned for weight in found.weights} == zeros
+
+
+def test_experts_that_share_their_tensor_with_another_name(tmp_path: Path) -> None:
+    up, down = torch.randn(2, 4, 12), torch.randn(2, 6, 4)  # (experts, in, out), by their shapes
+    state = {"first": up, "m.experts.up": up, "m.experts.down": down}
+    torch.save(state, tmp_path / "in.pt")
+    shared = {"first": up, "m.experts.down": down}
+    to_file(tmp_path / "in.safetensors", shared, {"m.experts.up": "first"})
+    del state["first"]
+    alone = to_file(tmp_path / "alone.safetensors", state)
+    prune_checkpoint(alone, tmp_path / "expected.safetensors", 0.5, granularity="filter")
+    expected = load_checkpoint(tmp_path / "expected.safetensors")
+    for name in ("in.pt", "in.safetensors"):
+        prune_checkpoint(tmp_path / name, tmp_path / f"out-{name}", 0.5, granularity="filter")
+        found = load_checkpoint(tmp_path / f"out-{name}")
+        assert torch.equal(found.pop("first"), expected["m.experts.up"])
+        assert_same(found, expected)

@@ -118,3 +118,10 @@ def test_labels_are_for_the_report_alone() -> None:
     ):
         with pytest.raises(InvalidArgumentError, match=words):
             sc.repair(pruned_network(), images(), STEPS, labelled=wrong)
+
+
+def test_labels_that_can_be_read_once_are_refused_before_they_are_read() -> None:
+    once = iter([(images(8), torch.zeros(8, dtype=torch.long))])
+    with pytest.raises(InvalidArgumentError, match="an iterator can be read only once"):
+        sc.repair(pruned_network(), images(), ["batchnorm"], labelled=once)
+    assert len(next(once)) == 2

@@ -18,7 +18,7 @@ from secateurs.checkpoint.block_masks import BlockPruner, decide
 from secateurs.checkpoint.contents import NAMES
 from secateurs.checkpoint.file_blocks import Buffers, Weight
 from secateurs.checkpoint.file_histogram import SIZES
-from secateurs.checkpoint.file_scores import MagnitudeKeys
+from secateurs.checkpoint.file_scores import MagnitudeKeys, magnitude_dtype
 from secateurs.checkpoint.header import Described, read_header, write_header
 from secateurs.distributed.shard import Shard
 from secateurs.errors import InvalidArgumentError
@@ -159,13 +159,13 @@ def in_files(sizes: Sizes, block: int) -> CountSource:
             if not weights:
                 return list(found.values())
             buffers = Buffers()
-            keys = MagnitudeKeys(weights, {})
+            keys = MagnitudeKeys(magnitude_dtype(weights))
             pruner = BlockPruner([decide(weights, keys, ratio, buffers, sizes)], None)
             with buffers.reader(path) as reader:
                 for weight in weights:
                     flat = as_integers(found[weight.entry.name].view(-1))
-                    for start, values in pruner.blocks(weight, reader):
-                        flat[start : start + len(values)] = torch.from_numpy(values)
+                    blocks = [values.copy() for values in pruner.blocks(weight, reader)]
+                    flat.copy_(torch.from_numpy(np.concatenate(blocks)))
             assert sum(pruner.pruned.values()) == round(ratio * sum(w.units for w in weights))
             return list(found.values())
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from typing import Unpack
@@ -20,7 +21,7 @@ from secateurs.checkpoint.file_scores import (
     Keys,
     MagnitudeKeys,
     RandomKeys,
-    Scratch,
+    magnitude_dtype,
 )
 from secateurs.checkpoint.pickled import check_pickled
 from secateurs.checkpoint.pruning_plan import PruningPlan, coverage_of_plan, plan_pruning
@@ -125,8 +126,8 @@ def _keys_for(
     """A function that returns the source of keys for weights that compete with each other."""
     criterion = plan.options.criterion
     if criterion.name == "magnitude":
-        scratch: Scratch = {}  # shared: with the scope "layer" there may be thousands of groups
-        return lambda weights: MagnitudeKeys(weights, scratch)
+        keys_of = cache(MagnitudeKeys)  # the scope "layer" may have thousands of groups
+        return lambda weights: keys_of(magnitude_dtype(weights))
     if criterion.is_random and generator is not None:
         random = RandomKeys(plan.weights, generator)
         return lambda _: random

@@ -82,8 +82,7 @@ class BlockPruner:
         self._masks: dict[str, tuple[_BlockMask, int]] = {}  # with the index of the first unit
         first = 0
         for group in groups:
-            kind = _BlockMask if group.neighbours is None else _NeighbourMask
-            mask = kind(group, coins, kept, idle=idle)
+            mask = _BlockMask(group, coins, kept, idle=idle)
             for weight in group.weights:
                 self._masks[weight.entry.name] = mask, first
                 first += weight.units
@@ -135,7 +134,7 @@ class BlockPruner:
 
 
 class _BlockMask:
-    """The mask of one block at a time: compares keys with the threshold.
+    """The mask of one block at a time: compares keys with the threshold, or with their neighbours.
 
     Attributes:
         keys: the source of the keys.
@@ -143,26 +142,29 @@ class _BlockMask:
     """
 
     def __init__(self, group: WeightGroup, coins: Coins | None, kept: Array, *, idle: bool):
-        self.keys, self._coins = group.keys, coins
+        self.keys, self._coins, self._kept = group.keys, coins, kept
         self._threshold = None if idle else group.threshold
+        self._scope = None if idle else group.neighbours
+        self._spacing = group.weights[0].spacing
         self.ties = Ties(0 if group.threshold is None else group.threshold.ties)
-        self._kept = kept
 
     def of(self, keys: Array, first: int) -> Array:
         """The mask of units from index ``first``, True where kept; valid until the next call."""
         kept = self._kept[: len(keys)]
-        if self._threshold is None:
+        if self._scope is not None:
+            shape = -1, self._scope.of, self._spacing
+            groups = torch.from_numpy(keys).view(shape).transpose(1, 2)
+            pruned = smallest_of_each(groups.reshape(-1, self._scope.of), self._scope.pruned)
+            pruned = pruned.view(groups.shape).transpose(1, 2).numpy()
+            np.logical_not(pruned, out=kept.reshape(shape))
+        elif self._threshold is not None:
+            below = numpy_integer(self.keys.dtype).type(self._threshold.below)
+            np.greater_equal(keys, below, out=kept)
+            if self.ties.left:
+                kept ^= self.ties.take(keys == below)
+        else:
             kept[:] = True
-            return kept
-        below = numpy_integer(self.keys.dtype).type(self._threshold.below)
-        np.greater_equal(keys, below, out=kept)
-        if self.ties.left:
-            kept ^= self.ties.take(keys == below)
-        return self._drawn(kept, first)
-
-    def _drawn(self, kept: Array, first: int) -> Array:
-        """Keep the candidates whose coins say so, too."""
-        if self._coins is not None:
+        if self._coins is not None:  # candidates stay whose coins say so
             np.logical_or(kept, self._coins.tails(first, first + len(kept)), out=kept)
         return kept
 
@@ -173,23 +175,3 @@ class _BlockMask:
             masks.append(self.of(keys, first).copy())
             first += len(keys)
         return np.concatenate(masks)
-
-
-class _NeighbourMask(_BlockMask):
-    """The mask of one block of a weight at a time: compares keys of M consecutive inputs."""
-
-    def __init__(self, group: WeightGroup, coins: Coins | None, kept: Array, *, idle: bool):
-        super().__init__(group, coins, kept, idle=idle)
-        self._scope, self._spacing, self._idle = group.neighbours, group.weights[0].spacing, idle
-
-    def of(self, keys: Array, first: int) -> Array:
-        """The mask of units from index ``first``, True where kept; valid until the next call."""
-        kept = self._kept[: len(keys)]
-        if self._scope is None or self._idle:
-            kept[:] = True
-            return kept
-        shape = -1, self._scope.of, self._spacing
-        groups = torch.from_numpy(keys).view(shape).transpose(1, 2)
-        pruned = smallest_of_each(groups.reshape(-1, self._scope.of), self._scope.pruned)
-        np.logical_not(pruned.view(groups.shape).transpose(1, 2).numpy(), out=kept.reshape(shape))
-        return self._drawn(kept, first)

@@ -108,6 +108,7 @@ class StoredFile:
         entries: its tensors, in the order in which ties are broken.
         metadata: the ``__metadata__`` of safetensors, None if there is none.
         pickled: whether ``torch.save`` wrote it.
+        torch_only: the names of tensors of ``torch.save`` whose dtypes safetensors does not have.
         compressed: whether it is a zstd stream of safetensors; offsets are those after
             decompression.
         identity: the file's identity when its header was read.
@@ -118,5 +119,6 @@ class StoredFile:
     entries: tuple[Entry, ...]
     metadata: dict[str, str] | None = None
     pickled: bool = False
+    torch_only: tuple[str, ...] = ()
     compressed: bool = False
     identity: Identity | None = None

@@ -23,9 +23,6 @@ class CopiedFiles:
     links: tuple[tuple[Path, str], ...] = ()
 
 
-NOTHING = CopiedFiles()
-
-
 def find_copied(source: StoredCheckpoint, folder: Path, output: Path) -> CopiedFiles:
     """Choose the files of a folder that are copied to the output.
 

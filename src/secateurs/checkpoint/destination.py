@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from secateurs._io.regular_files import reading
+from secateurs._io.text import listed, quoted
 from secateurs.checkpoint.contents import StoredFile
-from secateurs.checkpoint.copied_files import NOTHING, CopiedFiles, check_copies, find_copied
+from secateurs.checkpoint.copied_files import CopiedFiles, check_copies, find_copied
 from secateurs.checkpoint.file_blocks import write_all
 from secateurs.checkpoint.file_identity import check_unchanged
 from secateurs.checkpoint.journal import abandoned
@@ -41,7 +42,7 @@ class Destination:
     folder: Path
     names: tuple[str, ...]
     index: str | None = None
-    copied: CopiedFiles = NOTHING
+    copied: CopiedFiles = field(default_factory=CopiedFiles)
     replaced: tuple[Path, ...] = ()
     old: Mapping[str, Path] = field(default_factory=dict[str, Path])
     were_links: tuple[str, ...] = ()
@@ -118,12 +119,19 @@ def find_destination(
     new ones. So the new files get names that no file in the folder has.
 
     Raises:
-        InvalidArgumentError: the output is of another kind than the source, or a folder that holds
-            another checkpoint.
+        InvalidArgumentError: the output is of another kind than the source, or cannot hold one of
+            its tensors, or a folder that holds another checkpoint.
         FailureError: what compresses is not installed.
     """
     if compress:
         require("zstandard", "a .safetensors.zst file")
+    for file in source.files if compress or suffix_of(output) == ".safetensors" else ():
+        if file.torch_only:
+            lost = listed(map(quoted, file.torch_only))
+            raise InvalidArgumentError(
+                f"safetensors has no dtype for {lost} in {file.path}, which would be lost: write a "
+                f"{suffix_of(file.path)} file"
+            )
     if source.folder is None:
         return _single(source, output, compress)
     if suffix_of(output) in CHECKPOINTS and not output.is_dir():
@@ -135,7 +143,7 @@ def find_destination(
     names = tuple(_renamed(f.path.name, compress) for f in source.files)
     index = None if source.index is None else _renamed(source.index.name, compress)
     in_place = output.exists() and output.samefile(source.folder)
-    copied = NOTHING if in_place else find_copied(source, source.folder, output)
+    copied = CopiedFiles() if in_place else find_copied(source, source.folder, output)
     if not output.exists():
         return Destination(output, names, index, copied)
     if in_place and names != tuple(f.path.name for f in source.files):

@@ -72,19 +72,16 @@ class Weight:
 
     def grids(self) -> Iterator["ElementGrid"]:
         """Yield grids of at most one block that cover a weight with wide units, in order."""
-        across = self.columns
-        for base in range(0, self.entry.count, self.size * across):
-            unit = base // self.size
-            if across <= self.block:
-                step = self.block // across
-                for row in range(0, self.size, step):
-                    rows = min(step, self.size - row)
-                    yield ElementGrid(base + row * across, rows, across, unit)
-                continue
-            for row in range(self.size):
-                for column in range(0, across, self.block):
-                    width = min(self.block, across - column)
-                    yield ElementGrid(base + row * across + column, 1, width, unit + column)
+        rows, width = max(self.block // self.columns, 1), min(self.columns, self.block)
+        for base in range(0, self.entry.count, self.size * self.columns):
+            for row in range(0, self.size, rows):
+                for column in range(0, self.columns, width):
+                    yield ElementGrid(
+                        start=base + row * self.columns + column,
+                        rows=min(rows, self.size - row),
+                        columns=min(width, self.columns - column),
+                        unit=base // self.size + column,
+                    )
 
 
 class ElementGrid(NamedTuple):

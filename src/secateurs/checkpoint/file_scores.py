@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,26 +53,16 @@ class Keys:
             yield self.next_keys(min(weight.block, weight.units - start))
 
 
-Scratch = dict[np.dtype[Any], Array]
-"""Buffers for the keys of a block by their dtype, which groups of weights share."""
-
-
 class MagnitudeKeys(Keys):
     """Keys of magnitudes: absolute values, summed over units.
 
     Args:
-        weights: the tensors that compete with each other; their dtypes decide that of the keys.
-        scratch: holds the keys. Only one of the objects that share it may be in use.
+        dtype: the float format of the keys, see `magnitude_dtype`.
     """
 
-    def __init__(self, weights: Sequence[Weight], scratch: Scratch):
-        kinds = {_score_dtype(weight) for weight in weights}
-        scores = [Scores("", torch.empty(0, dtype=kind), absolute=True) for kind in kinds]
-        super().__init__(key_dtype(scores), signed=False)
-        integer = numpy_integer(self.dtype)
-        if integer not in scratch:
-            scratch[integer] = np.empty(BLOCK, integer)
-        self._keys = scratch[integer]
+    def __init__(self, dtype: torch.dtype):
+        super().__init__(dtype, signed=False)
+        self._keys = np.empty(BLOCK, numpy_integer(dtype))
         self._mask = self._keys.dtype.type(magnitude_bits(self.dtype))
         self._scale: tuple[StoredScale, Array] | None = None  # that of the latest weight
 
@@ -198,6 +187,12 @@ class CriterionKeys(Keys):
         """The keys of the next ``count`` units."""
         self._next += count
         return self._keys[self._next - count : self._next]
+
+
+def magnitude_dtype(weights: Sequence[Weight]) -> torch.dtype:
+    """The float format of keys in which the magnitudes of these weights can be compared."""
+    kinds = {_score_dtype(weight) for weight in weights}
+    return key_dtype([Scores("", torch.empty(0, dtype=kind), absolute=True) for kind in kinds])
 
 
 def _score_dtype(weight: Weight) -> torch.dtype:

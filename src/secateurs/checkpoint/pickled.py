@@ -62,17 +62,18 @@ def read_pickled(path: Path, *, key: str | None = None, order: Sequence[str] = (
     records = {record.start: record for record in listed}
     state = _without_values(path, listed, key, order)
     found: dict[Entry, list[str]] = {}  # by the tensor without a name
+    torch_only: list[str] = []
     for name, tensor in state.items():
         if len(name) > LONGEST_NAME:
             raise damaged(path, f"a tensor's name has {len(name):,} characters")
         entry = _unnamed(path, name, tensor, records)
-        if entry is not None:
-            found.setdefault(entry, []).append(name)
+        (torch_only if entry is None else found.setdefault(entry, [])).append(name)
     _refuse_repacked(path, listed)
     entries = tuple(
         replace(entry, name=names[0], aliases=tuple(names[1:])) for entry, names in found.items()
     )
-    return StoredFile(path, path.stat().st_size, entries, pickled=True)
+    size = path.stat().st_size
+    return StoredFile(path, size, entries, pickled=True, torch_only=tuple(torch_only))
 
 
 def check_pickled(stored: StoredFile, advance: Advance | None = None) -> None:

@@ -48,33 +48,34 @@ class Publication:
     def __enter__(self) -> "Publication":
         folder = self._folder
         try:
-            remove_leftovers(folder.parent, lambda name: name == folder.name)
-            if self._fresh:
-                self._undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
-                make_folder(self._staging, self._like)
-            if self._index is not None:
-                self._reserve()
-        except BaseException as error:
-            self._undo.close()
-            if isinstance(error, OSError):
-                raise write_failure(self._folder, error) from error
-            raise
+            with ExitStack() as undo:  # also of what was done before an error here
+                remove_leftovers(folder.parent, lambda name: name == folder.name)
+                if self._fresh:
+                    undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
+                    make_folder(self._staging, self._like)
+                if self._index is not None:
+                    self._reserve(undo, self._index)
+                undo.callback(self._remove_staged)
+                self._undo = undo.pop_all()
+        except OSError as error:
+            raise write_failure(folder, error) from error
         return self
 
-    def _reserve(self) -> None:
+    def _reserve(self, undo: ExitStack, index: str) -> None:
         """Lock the folder, and remove what a killed process left in it."""
         lock = FolderLock(self._folder / LOCK)
         lock.acquire()
-        self._undo.callback(lock.release)
+        undo.callback(lock.release)
         clear_abandoned(self._folder)
-        names = NOTE, self._index
-        remove_leftovers(self._folder, lambda name: name in names or is_weights(name))
-        self._undo.callback(clear_abandoned, self._folder)
+        remove_leftovers(self._folder, lambda name: name in (NOTE, index) or is_weights(name))
+        undo.callback(clear_abandoned, self._folder)
 
-    def __exit__(self, *_: object) -> None:
+    def _remove_staged(self) -> None:
         for temporary in self._staged:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             self._undo.close()
 

@@ -24,12 +24,12 @@ class LayerOptions:
 
     Attributes:
         steps: names in `LAYERWISE`.
-        numbers: such as the damping.
+        repair: the options of the repair, such as the damping.
         images: how many images there are.
     """
 
     steps: Collection[str]
-    numbers: RepairOptions
+    repair: RepairOptions
     images: int
 
     @property
@@ -85,7 +85,7 @@ class WeightSite:
         if not self._calls:
             positions = call.positions(output)
             values = max(_LEAST_VALUES, _VALUES_AN_INPUT * call.matrix(self.mask).shape[-1])
-            most = max(1, min(self.options.numbers.most_values, values) // self.options.images)
+            most = max(1, min(self.options.repair.most_values, values) // self.options.images)
             if call.is_convolution and positions > most:
                 source = torch.Generator().manual_seed(positions)
                 order = torch.randperm(positions, generator=source, device="cpu")
@@ -117,7 +117,7 @@ class WeightSite:
             FailureError: the damping is too small or too large for numbers of 64 bits.
         """
         start, mask = call.matrix(self.dense).double(), call.matrix(self.mask)
-        solved, damping = now, self.options.numbers.damping
+        solved, damping = now, self.options.repair.damping
         try:
             if "sparsegpt" in self.options.steps:
                 solved, mask = obs_update(xx, xy, start, mask, damping, neighbours=pattern_of(mask))

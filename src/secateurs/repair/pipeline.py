@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -247,7 +247,8 @@ def _accuracy(model: nn.Module, labelled: Iterable[Any] | None) -> float | None:
         return None
     device, dtype = device_of(model), dtype_of(model)
     right = total = 0
-    for batch in labelled:
+    # An iterator would be exhausted when it is scored again, after minutes perhaps.
+    for batch in () if isinstance(labelled, Iterator) else labelled:
         if not isinstance(batch, list | tuple) or len(batch) < 2:
             raise InvalidArgumentError(
                 f"labelled must hold batches of images and labels, got {type(batch).__name__}: "
