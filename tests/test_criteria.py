@@ -206,11 +206,27 @@ def test_a_callable_may_return_any_layout() -> None:
         (lambda t: torch.ones(3), r"score of weight has shape \(3,\); .* weight, \(2, 3\), or"),
         (lambda t: torch.ones(2, 3, dtype=torch.complex64), "the score of weight is complex"),
         (lambda t: t.weight * math.nan, "the score of weight is NaN in places"),
+        (lambda t: torch.ones(2, 3, device="meta"), "is on the meta device and has no values"),
+        (lambda t: t.weight.abs_(), r"wrote into weight, as abs_\(\) does: write abs\(\)"),
+        (lambda t: t.weight.neg_().abs(), "wrote into weight"),
     ],
 )
 def test_wrong_scores(score: object, words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         select(nn.Linear(3, 2), 0.5, score=score)  # type: ignore[arg-type]
+
+
+def test_a_score_that_writes_into_the_original_values_is_refused() -> None:
+    model = global_prune(nn.Linear(3, 2), 0.5)
+    with pytest.raises(InvalidArgumentError, match="wrote into weight"):
+        select(model, 0.5, score=lambda t: t.weight.abs_())
+
+
+def test_a_sparse_score_is_one_of_zeros_elsewhere() -> None:
+    model = nn.Linear(3, 2)
+    score = torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])
+    candidates = select(model, 0.5, score=lambda t: score.to_sparse())
+    assert candidates == select(model, 0.5, score=lambda t: score)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

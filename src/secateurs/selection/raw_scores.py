@@ -6,6 +6,7 @@ from secateurs._tensors.float_keys import Scores
 from secateurs.criteria import Criterion
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.granularity import Units
+from secateurs.originals.original import version_of
 from secateurs.parameters.target import Target
 
 
@@ -33,14 +34,28 @@ def raw_scores(
         generator: where random scores come from.
 
     Raises:
-        InvalidArgumentError: the criterion returns a wrong shape or type, or finds no gradient.
+        InvalidArgumentError: the criterion returns a wrong shape or type, finds no gradient, or
+            writes into the weight.
     """
     if criterion.function is None:
         device = generator.device if generator is not None else torch.device("cpu")
         drawn = torch.rand(units.unit, generator=generator, dtype=torch.float64, device=device)
         return Scores(target.name, drawn.to(target.parameter.device), absolute=False)
+    before = _writes(target)
     values = _checked(criterion.function(target), target, units)
+    if _writes(target) != before:
+        raise InvalidArgumentError(
+            f"the score function wrote into {target.name}, as abs_() does: write abs(), and load "
+            "the weights of the model again"
+        )
     return Scores(target.name, values, criterion.absolute)
+
+
+def _writes(target: Target) -> list[int]:
+    """How often torch has counted a write to the tensors whose values a criterion may read."""
+    original = target.original
+    read = [target.parameter] if original is None else [target.parameter, original.values]
+    return [version_of(tensor) for tensor in read]
 
 
 def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
@@ -48,9 +63,15 @@ def _checked(scores: object, target: Target, units: Units) -> torch.Tensor:
         raise InvalidArgumentError(
             f"the score of {target.name} must be a tensor, not {type(scores).__name__}"
         )
+    if scores.is_meta:
+        raise InvalidArgumentError(
+            f"the score of {target.name} is on the meta device and has no values: compute it on cpu"
+        )
     scores = scores.detach().to(target.parameter.device)
     if scores.is_complex():
         raise InvalidArgumentError(f"the score of {target.name} is complex; return real numbers")
+    if scores.layout is not torch.strided:
+        scores = scores.to_dense()
     if not scores.is_floating_point():
         scores = scores.to(torch.float64)
     if tuple(scores.shape) in (units.shape, units.unit):
