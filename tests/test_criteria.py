@@ -9,7 +9,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import reference
-from helpers import DTYPES, Case, every_case, every_granularity, every_scope, flags
+from helpers import (
+    DTYPES,
+    Case,
+    assert_same,
+    every_case,
+    every_granularity,
+    every_scope,
+    flags,
+    snapshot,
+)
 from secateurs import (
     Diversified,
     InvalidArgumentError,
@@ -206,11 +215,49 @@ def test_a_callable_may_return_any_layout() -> None:
         (lambda t: torch.ones(3), r"score of weight has shape \(3,\); .* weight, \(2, 3\), or"),
         (lambda t: torch.ones(2, 3, dtype=torch.complex64), "the score of weight is complex"),
         (lambda t: t.weight * math.nan, "the score of weight is NaN in places"),
+        (lambda t: torch.ones(2, 3, device="meta"), "is on the meta device and has no values"),
+        (lambda t: t.weight.abs_(), r"wrote into weight, as abs_\(\) does: write such as abs\(\)"),
+        (lambda t: t.weight.neg_().abs(), "wrote into weight"),
     ],
 )
 def test_wrong_scores(score: object, words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         select(nn.Linear(3, 2), 0.5, score=score)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_a_score_that_writes_into_the_weights_is_refused_and_they_stay(is_pruned: bool) -> None:
+    model = nn.Linear(3, 2)
+    dense = snapshot(model)
+    before = snapshot(global_prune(model, 0.5)) if is_pruned else dense
+    with pytest.raises(InvalidArgumentError, match="wrote into weight"):
+        select(model, 0.5, score=lambda t: t.weight.abs_())
+    assert_same(snapshot(model), before)
+    assert_same(snapshot(restore(model)), dense)
+
+
+def test_a_score_may_change_the_weights_and_change_them_back() -> None:
+    """As one does that measures what the model loses without each weight."""
+    model = nn.Linear(3, 2)
+
+    @torch.no_grad()
+    def ablation(target: Target) -> Tensor:
+        weight, scores = target.parameter, torch.zeros(2, 3)
+        for place in torch.cartesian_prod(torch.arange(2), torch.arange(3)).tolist():
+            value = weight[tuple(place)].clone()
+            weight[tuple(place)] = 0
+            scores[tuple(place)] = -weight.abs().sum()
+            weight[tuple(place)] = value
+        return scores
+
+    assert select(model, 0.5, score=ablation) == select(model, 0.5)
+
+
+def test_a_sparse_score_is_one_of_zeros_elsewhere() -> None:
+    model = nn.Linear(3, 2)
+    score = torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])
+    candidates = select(model, 0.5, score=lambda t: score.to_sparse())
+    assert candidates == select(model, 0.5, score=lambda t: score)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -271,7 +271,7 @@ def gradient_pruned(
 
 
 def set_aside(model: nn.Module) -> AbstractContextManager[None]:
-    """Take the pruning off a model for a block; weights trained since then keep their values."""
+    """Take the pruning off a model for a ``with`` block; weights that were trained stay."""
     contents = ModelContents(model)
     with changing(model):
         compare_all_values(contents.modules, contents.group)

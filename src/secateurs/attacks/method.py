@@ -115,7 +115,7 @@ def parse_method(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise InvalidArgumentError(
-            f"a method is written as names joined by '-', such as mi-ti-di-logit; "
+            "a method is written as names joined by '-', such as mi-ti-di-logit; "
             f"got {quoted(name)}"
         )
     values: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def _component(part: str, method: str) -> tuple[str, Any]:
 def _counted(name: str, value: float) -> str:
     if value == _COUNTED[name][1]:
         return name
-    # Without an exponent, whose sign would look like a joint of two components.
+    # Without an exponent, whose minus sign would be read as the end of the component.
     return name + (
         str(value) if isinstance(value, int) else np.format_float_positional(value, trim="0")
     )

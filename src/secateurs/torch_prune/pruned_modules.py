@@ -60,7 +60,7 @@ def from_torch_prune(model: Model) -> Model:
         for module, attribute in masks:
             _take_off(module, attribute)
         try:
-            targets = ModelContents(model).targets.values()  # of the parameters as they are now
+            targets = contents.targets.values()  # listed only now, when all have their own names
             found = {t.name: masks[t.places[0]] for t in targets if t.places[0] in masks}
             return apply_masks(model, Masks.from_tensors(found))
         except BaseException:
