@@ -30,6 +30,7 @@ from secateurs.training.held_weights import (
     flat_mask,
     held_weights,
 )
+from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -40,7 +41,6 @@ from secateurs.training.optimizer_state import (
     with_inner,
 )
 from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
-from secateurs.training.zero_masks import masks_from_zeros
 
 Averages = nn.Module | Sequence[nn.Module]
 
