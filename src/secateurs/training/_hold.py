@@ -23,7 +23,6 @@ from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
 from secateurs.training.held_weights import (
-    Masked,
     Zeroing,
     check_stepped,
     count_writes,
@@ -203,8 +202,8 @@ class Hold:
         for average in self._averaged:
             inner = average.module if isinstance(average, AveragedModel) else average
             weights += held_weights(ModelContents(inner), self.masks)
-        Zeroing()([w.row([w.local]) for w in weights if w.some_pruned])
-        count_writes([weight.local for weight in self._weights])
+        Zeroing()([w.row([w.target.local]) for w in weights if w.some_pruned])
+        count_writes([weight.target.local for weight in self._weights])
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero, for instance before a norm is taken."""
@@ -279,7 +278,7 @@ class Hold:
     @torch.no_grad()
     def _write(self, optimizer: optim.Optimizer) -> None:
         ids = parameter_ids(optimizer)
-        stepped = [(w, w.local) for w in self._weights if id(w.target.parameter) in ids]
+        stepped = [(w, w.target.local) for w in self._weights if id(w.target.parameter) in ids]
         rows = [
             w.row([local, *element_states(optimizer, w.target.parameter)])
             for w, local in stepped
@@ -287,7 +286,7 @@ class Hold:
         ]
         vectors = flat_states(optimizer)
         if vectors:
-            rows.append(Masked(flat_mask(self._weights, optimizer), vectors))
+            rows.append((flat_mask(self._weights, optimizer), vectors))
         self._zeroing.setdefault(id(optimizer), Zeroing())(rows)
         count_writes([local for _, local in stepped])
 

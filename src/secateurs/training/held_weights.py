@@ -16,18 +16,8 @@ from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.training.optimizer_state import parameter_ids
 
-
-@dataclass(frozen=True)
-class Masked:
-    """A mask, and the tensors of its shape that it prunes.
-
-    Attributes:
-        keep: bool, True where a value is kept.
-        tensors: of any dtype and order of memory.
-    """
-
-    keep: torch.Tensor
-    tensors: Sequence[torch.Tensor]
+Masked = tuple[torch.Tensor, Sequence[torch.Tensor]]
+"""A mask, True where a value is kept, and tensors of its shape, of any dtype and memory order."""
 
 
 class Zeroing:
@@ -46,8 +36,8 @@ class Zeroing:
     def __call__(self, rows: Sequence[Masked]) -> None:
         """Write the zeros."""
         known = [
-            (id(row.keep), [(t.data_ptr(), t.stride(), t.dtype) for t in row.tensors])
-            for row in rows
+            (id(keep), [(t.data_ptr(), t.stride(), t.dtype) for t in tensors])
+            for keep, tensors in rows
         ]
         if known != self._known:
             self._prepare(rows)
@@ -59,13 +49,13 @@ class Zeroing:
         # The rows themselves are kept, so that no other tensor can get their addresses.
         self._rows = list(rows)
         together: dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
-        for row in rows:
+        for keep, tensors in rows:
             factors: dict[Any, torch.Tensor] = {}  # one for all tensors of a mask
-            for tensor in (t for t in row.tensors if not t.is_meta and t.numel()):
+            for tensor in (t for t in tensors if not t.is_meta and t.numel()):
                 values = as_integers(tensor)
                 kind = values.device, values.dtype
                 if kind not in factors:
-                    factors[kind] = row.keep.to(*kind)
+                    factors[kind] = keep.to(*kind)
                 group = together.setdefault(kind, ([], []))
                 group[0].append(values)
                 group[1].append(factors[kind])
@@ -96,17 +86,12 @@ class HeldWeight:
     keep: torch.Tensor
     some_pruned: bool
 
-    @property
-    def local(self) -> torch.Tensor:
-        """This rank's shard of the parameter, detached."""
-        return self.target.local
-
     def row(self, tensors: Sequence[torch.Tensor]) -> Masked:
         """The tensors with the mask, which is moved to their device."""
         device = tensors[0].device if tensors else self.keep.device
         if self.keep.device != device:
             self.keep = self.keep.to(device)
-        return Masked(self.keep, tensors)
+        return self.keep, tensors
 
     def replaced(self, remedy: str | None, how: str = "") -> InvalidArgumentError:
         """The error for a model that has another Parameter instead of this one."""

@@ -175,7 +175,7 @@ def zero_what_grew(contents: ModelContents, before: Masks, masks: Masks) -> None
         pruned = Mask(mask.keep.logical_not(), mask.units)
         unchanged = combined(before.units[target.name], pruned, both=False)
         local = target.local
-        rows.append(Masked(same_shape_mask(local_mask(unchanged, target), local), [local]))
+        rows.append((same_shape_mask(local_mask(unchanged, target), local), [local]))
     Zeroing()(rows)
 
 
