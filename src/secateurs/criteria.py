@@ -139,7 +139,7 @@ def magnitude(target: "Target") -> "Tensor":
     weight = target.weight  # read once: the property checks whether the weight was trained
     if weight.element_size() > 1:
         return weight
-    from secateurs.parameters.scaled_weights import scaled_weight
+    from secateurs.parameters.target import scaled_weight
 
     return scaled_weight(target)
 

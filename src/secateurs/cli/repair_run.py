@@ -24,8 +24,8 @@ from secateurs.repair.repair_report import StepReport
 from secateurs.repair.repaired_values import put_repaired_values, repaired_values
 from secateurs.results import RepairRow, Results
 from secateurs.results.durable import replace_files
+from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.run_state import save_weights
-from secateurs.training.zero_masks import masks_from_zeros
 
 MASKS = "masks.safetensors"
 DENSE, PRUNED = 0, 1  # the first stages

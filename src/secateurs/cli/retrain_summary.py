@@ -15,9 +15,9 @@ from secateurs.report.text_table import show_tables
 from secateurs.results import RetrainRow, write_layer_rows
 from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions
+from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.measured_columns import kept_layers
 from secateurs.training.retrain import BEST, DENSE, LAST, MASKS, STATE
-from secateurs.training.zero_masks import masks_from_zeros
 from secateurs.zoo.weights_file import read_weights
 
 

@@ -4,20 +4,15 @@ This module alone decides which names mean an embedding, a normalisation, a rout
 experts, and which dimension of an expert's weight is that of the outputs.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import pairwise
 
 # Names of modules that are embeddings; the second list has exceptions, which are layers.
 _EMBEDDINGS = ("*embed*", "wte", "wpe", "emb", "*_emb", "shared", "relative_attention_bias")
 _NO_EMBEDDINGS = (
-    "*embedder",
-    "*embed*proj*",
-    "*embed*mapping*",
-    "*embed*conv*",
-    "embed_out",
-    "*patch*embed*",
-)
+    "*embedder", "*embed*proj*", "*embed*mapping*", "*embed*conv*", "embed_out", "*patch*embed*",
+)  # fmt: skip
 _NORMS = ("*norm*", "ln", "ln_*", "*_ln", "bn", "bn[0-9]*")
 # Other modules that stack the matrices of experts, if the tensor has three dimensions.
 _STACKS = ("input_linear", "output_linear")
@@ -82,11 +77,12 @@ def routers(names: Collection[str]) -> set[str]:
     every = "\n".join(names)  # one quick search first, since most models have no experts
     if "experts" not in every.lower() and not any(stack in every for stack in _STACKS):
         return set()
-    some = [n for n in names if "experts" in n.lower() or any(stack in n for stack in _STACKS)]
-    holders = {holder for name in some for holder in _experts_beside(name)}
-    if not holders:
-        return set()
-    return {name for name in names if any(before in holders for before in _before_gates(name))}
+    holders = {
+        holder
+        for name in names
+        for holder in _holders(name, lambda part: _is_experts(part) or part in _STACKS)
+    }
+    return {name for name in names if not holders.isdisjoint(_holders(name, _is_gate))}
 
 
 def outputs_last(
@@ -123,15 +119,13 @@ def _is_numbered(part: str) -> bool:
     return part.rpartition("_")[2].isdecimal()
 
 
-def _experts_beside(name: str) -> Iterator[str]:
-    parts = name.split(".")
-    for i, part in enumerate(parts[:-1]):
-        if _is_experts(part) or part in _STACKS:
-            yield ".".join(parts[:i])
+def _is_gate(part: str) -> bool:
+    return any(fnmatchcase(part.lower(), pattern) for pattern in _ROUTERS)
 
 
-def _before_gates(name: str) -> Iterator[str]:
+def _holders(name: str, is_inside: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the modules just around such a module in a qualified name."""
     parts = name.split(".")
     for i, part in enumerate(parts[:-1]):
-        if any(fnmatchcase(part.lower(), pattern) for pattern in _ROUTERS):
+        if is_inside(part):
             yield ".".join(parts[:i])

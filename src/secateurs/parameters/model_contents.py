@@ -32,7 +32,8 @@ class ModelContents:
             )
         self.model = model
         self._names = list(model.named_modules(remove_duplicate=False))
-        self.modules = _each_once(self._names)
+        several = len(set(map(id, (module for _, module in self._names)))) < len(self._names)
+        self.modules = list(model.named_modules()) if several else self._names
         reshard(module for _, module in self.modules)
 
     @cached_property
@@ -91,12 +92,3 @@ class ModelContents:
 
     def __repr__(self) -> str:
         return description_of((name, target.parameter) for name, target in self.targets.items())
-
-
-def _each_once(named: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    if len(set(map(id, (module for _, module in named)))) == len(named):
-        return named
-    first: dict[int, tuple[str, nn.Module]] = {}
-    for name, module in named:
-        first.setdefault(id(module), (name, module))
-    return list(first.values())

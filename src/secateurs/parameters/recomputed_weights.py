@@ -56,7 +56,9 @@ def refuse_recomputed(
     for target in targets:
         for module, attribute in target.places:
             if attribute == "weight":
-                by_class.setdefault(_own_class(module), []).append((target, module))
+                # Of a gradient-pruned layer, the class that it had before.
+                cls = getattr(type(module), "secateurs_base", type(module))
+                by_class.setdefault(cls, []).append((target, module))
     lost = {
         cls: [target.name for target, _ in held]
         for cls, held in by_class.items()
@@ -81,11 +83,6 @@ def refuse_recomputed(
     )
 
 
-def _own_class(module: nn.Module) -> type[nn.Module]:
-    """The class of a layer; of a gradient-pruned layer, the class it had before."""
-    return getattr(type(module), "secateurs_base", type(module))
-
-
 def _has_own_forward(cls: type[nn.Module]) -> bool:
     """Whether a class of convolutions or linear layers has a ``forward`` that is not torch's."""
     if not issubclass(cls, (_ConvNd, nn.Linear)):
@@ -101,7 +98,8 @@ def _is_asked_for(cls: type[nn.Module], asked: Sequence[str | type[nn.Module]]) 
 
 def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
     """Whether the smallest of the layers loses zeros; layers with one weight a filter are left."""
-    usable = [m for m in modules if _is_usable(m)]
+    weights = ((m, m._parameters.get("weight")) for m in modules)
+    usable = [m for m, weight in weights if weight is not None and weight[:1].numel() > 1]
     if not usable:
         return False
     module: Any = min(usable, key=lambda m: m.get_parameter("weight").numel())
@@ -114,11 +112,6 @@ def _loses_zeros(cls: type[nn.Module], modules: Sequence[nn.Module]) -> bool:
     with suppress(Exception), torch.no_grad(), check:
         cls.forward(_copied(module, weight), _input(module))
     return check.lost
-
-
-def _is_usable(module: nn.Module) -> bool:
-    weight = module._parameters.get("weight")
-    return weight is not None and weight[:1].numel() > 1
 
 
 def _copied(module: nn.Module, weight: Tensor) -> nn.Module:

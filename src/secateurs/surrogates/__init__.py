@@ -1,8 +1,7 @@
 """Surrogates: models that are pruned anew at every call, without a change of their weights."""
 
 from secateurs.surrogates._ensemble import Ensemble, ensemble
-from secateurs.surrogates._mup import MUP
-from secateurs.surrogates._recipes import RECIPES, dwp, mup, rapa
+from secateurs.surrogates._recipes import MUP, RECIPES, dwp, mup, rapa
 from secateurs.surrogates.diversified import Diversified
 
 __all__ = ["MUP", "RECIPES", "Diversified", "Ensemble", "dwp", "ensemble", "mup", "rapa"]

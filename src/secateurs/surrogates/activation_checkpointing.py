@@ -75,11 +75,9 @@ class _Watch:
     @contextmanager
     def before_each(self, modules: Sequence[nn.Module]) -> Generator[None]:
         """Hook the modules, faster than by one hook handle for each."""
-        key, check, check_uncompiled = id(self), self._check, self._check_uncompiled
+        key, check = id(self), self._check
         for module in modules:
-            # A module compiled on its own (``module.compile()``) is called by uncompiled code.
-            alone = module._compiled_call_impl is not None
-            module._forward_pre_hooks[key] = check if alone else check_uncompiled
+            module._forward_pre_hooks[key] = check
         try:
             yield
         finally:
@@ -87,6 +85,10 @@ class _Watch:
                 module._forward_pre_hooks.pop(key, None)
 
     def _check(self, module: nn.Module, args: Any) -> None:  # noqa: ARG002
+        # Compiled code keeps the masks for the second run, and a check would break its graph. But a
+        # module compiled on its own (``module.compile()``) is called by uncompiled code.
+        if torch.compiler.is_compiling() and module._compiled_call_impl is None:
+            return
         if threading.get_ident() == self._thread and _in_checkpoint():
             raise FailureError(
                 f"the network runs {module._get_name()} under torch.utils.checkpoint, which "
@@ -94,8 +96,3 @@ class _Watch:
                 "checkpointing off, such as by model.gradient_checkpointing_disable() or "
                 "model.set_grad_checkpointing(False)"
             )
-
-    def _check_uncompiled(self, module: nn.Module, args: Any) -> None:
-        # Compiled code keeps the masks for the second run, and a check would break its graph.
-        if not torch.compiler.is_compiling():
-            self._check(module, args)

@@ -12,13 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from secateurs.training._hold import Hold, hold
-from secateurs.training.erk import erk_ratios
 from secateurs.training.gradient_pruner import GradientPruner
 from secateurs.training.knowledge_distillation import KnowledgeDistillation
+from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.pruner import Pruner
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth
-from secateurs.training.schedules import Constant, Cubic, Iterative, OneShot, Schedule
-from secateurs.training.zero_masks import masks_from_zeros
+from secateurs.training.schedules import Constant, Cubic, Iterative, OneShot, Schedule, erk_ratios
 
 if TYPE_CHECKING:
     from secateurs.training.lightning_callback import LightningPruning as LightningPruning

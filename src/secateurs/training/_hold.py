@@ -23,6 +23,7 @@ from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.pruning import apply_masks
 from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
+from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
@@ -33,8 +34,7 @@ from secateurs.training.optimizer_state import (
     with_inner,
 )
 from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
-from secateurs.training.zero_masks import masks_from_zeros
-from secateurs.training.zeroing import Masked, Zeroing
+from secateurs.training.zeroing import Zeroing
 
 Averages = nn.Module | Sequence[nn.Module]
 
@@ -197,8 +197,8 @@ class Hold:
         for average in self._averaged:
             inner = average.module if isinstance(average, AveragedModel) else average
             weights += held_weights(ModelContents(inner), self.masks)
-        Zeroing()([w.row([w.local]) for w in weights if w.some_pruned])
-        count_writes([weight.local for weight in self._weights])
+        Zeroing()([w.row([w.target.local]) for w in weights if w.some_pruned])
+        count_writes([weight.target.local for weight in self._weights])
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero, for instance before a norm is taken."""
@@ -273,7 +273,7 @@ class Hold:
     @torch.no_grad()
     def _write(self, optimizer: optim.Optimizer) -> None:
         ids = parameter_ids(optimizer)
-        stepped = [(w, w.local) for w in self._weights if id(w.target.parameter) in ids]
+        stepped = [(w, w.target.local) for w in self._weights if id(w.target.parameter) in ids]
         rows = [
             w.row([local, *element_states(optimizer, w.target.parameter)])
             for w, local in stepped
@@ -281,7 +281,7 @@ class Hold:
         ]
         vectors = flat_states(optimizer)
         if vectors:
-            rows.append(Masked(flat_mask(self._weights, optimizer), vectors))
+            rows.append((flat_mask(self._weights, optimizer), vectors))
         self._zeroing.setdefault(id(optimizer), Zeroing())(rows)
         count_writes([local for _, local in stepped])
 

@@ -115,13 +115,10 @@ class GradientPruner:
         if self._removed:
             return
         self.steps += 1
-        contents = None
-        if self._refresh is not None and self.steps % self._refresh == 0:
+        due = self._refresh is not None and self.steps % self._refresh == 0
+        if due or not self._in_force():
             contents = ModelContents(self._model)
-            self.masks = self._drawn(contents)
-        elif not self._in_force():
-            contents = ModelContents(self._model)
-        if contents is not None:
+            self.masks = self._drawn(contents) if due else self.masks
             self._put(contents)
 
     def remove(self) -> None:

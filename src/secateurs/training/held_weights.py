@@ -32,17 +32,12 @@ class HeldWeight:
     keep: torch.Tensor
     some_pruned: bool
 
-    @property
-    def local(self) -> torch.Tensor:
-        """This rank's shard of the parameter, detached."""
-        return self.target.local
-
     def row(self, tensors: Sequence[torch.Tensor]) -> Masked:
         """The tensors with the mask, which is moved to their device."""
         device = tensors[0].device if tensors else self.keep.device
         if self.keep.device != device:
             self.keep = self.keep.to(device)
-        return Masked(self.keep, tensors)
+        return self.keep, tensors
 
     def replaced(self, remedy: str | None, how: str = "") -> InvalidArgumentError:
         """The error for a model that has another Parameter instead of this one."""

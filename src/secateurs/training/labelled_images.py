@@ -32,12 +32,11 @@ class TrainingImages(ABC):
         """A batch of the first image alone."""
         return next(self.batches(torch.zeros(1, dtype=torch.int64, device="cpu"), 1))[0]
 
-    def split(self, fraction: float, *, seed: int = 0) -> tuple[Self, Self]:
-        """Divide at random; the same seed gives the same division.
+    def split(self, fraction: float) -> tuple[Self, Self]:
+        """Divide at random, the same images always in the same way.
 
         Args:
             fraction: of the images that the second part gets, above 0, below 1.
-            seed: of the division.
 
         Returns:
             The first part, and the second, which has ``round(fraction * count)`` images.
@@ -52,7 +51,7 @@ class TrainingImages(ABC):
                 f"{fraction!r} of {count} images for validation leaves a part empty: write a "
                 "fraction such as 0.1"
             )
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         order = torch.randperm(count, generator=generator, device="cpu")
         return self.part(order[size:].sort().values), self.part(order[:size].sort().values)
 

@@ -12,21 +12,11 @@ from secateurs.errors import InvalidArgumentError
 Optimizers = optim.Optimizer | Iterable[optim.Optimizer]
 
 _ELEMENTWISE = frozenset(
-    {
-        optim.ASGD,
-        optim.Adadelta,
-        optim.Adagrad,
-        optim.Adam,
-        optim.AdamW,
-        optim.Adamax,
-        optim.NAdam,
-        optim.RAdam,
-        optim.RMSprop,
-        optim.Rprop,
-        optim.SGD,
-        optim.SparseAdam,
-    }
-)
+    (
+        optim.ASGD, optim.Adadelta, optim.Adagrad, optim.Adam, optim.AdamW, optim.Adamax,
+        optim.NAdam, optim.RAdam, optim.RMSprop, optim.Rprop, optim.SGD, optim.SparseAdam,
+    )
+)  # fmt: skip
 
 
 def is_elementwise(optimizer: optim.Optimizer) -> bool:

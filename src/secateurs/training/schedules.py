@@ -1,17 +1,23 @@
-"""Schedules: at which steps to prune, and to which ratio.
+"""Schedules: at which steps to prune, and to which ratio; and the ratio of each layer by its shape.
 
 A schedule counts calls of `Pruner.step`: steps of the optimizer, or epochs where it is called once
 an epoch. Step 0 is before the first of them.
 """
 
+import math
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from secateurs._validation import check_count, check_ratio
 from secateurs.errors import InvalidArgumentError
+from secateurs.parameters.layer_choice import Layers, Patterns
+from secateurs.parameters.prunable_parameters import find_targets
+from secateurs.selection.layer_counts import counts_by_shares, erk_shares
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -233,3 +239,40 @@ class Cubic(Schedule):
     def last(self) -> int:
         """As `Schedule.last`."""
         return self.end
+
+
+def erk_ratios(
+    model: nn.Module,
+    ratio: float,
+    *,
+    layers: Layers | None = None,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+) -> dict[str, float]:
+    """How much of each parameter to prune, by the Erdős-Rényi-Kernel rule.
+
+    See `secateurs.selection.layer_counts.erk_shares`. What a small layer cannot keep, since it has
+    no more weights, the others keep.
+
+    Args:
+        model: the network; it is not changed.
+        ratio: the ratio of all weights together, met exactly.
+        layers: see `secateurs.find_targets`, as for ``include`` and ``exclude``.
+        include: see ``layers``.
+        exclude: see ``layers``.
+
+    Returns:
+        The ratio to prune of each parameter.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(64, 256), nn.Linear(256, 8))
+        >>> erk_ratios(model, 0.75)  # the small layer stays dense
+        {'0.weight': 0.84375, '1.weight': 0.0}
+    """
+    targets = find_targets(model, layers=layers, include=include, exclude=exclude)
+    shapes = {target.name: tuple(target.parameter.shape) for target in targets}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total = round(check_ratio("ratio", ratio) * sum(sizes.values()))
+    counts = counts_by_shares(sizes, total, sizes, erk_shares(shapes))
+    return {name: count / sizes[name] if sizes[name] else 0.0 for name, count in counts.items()}

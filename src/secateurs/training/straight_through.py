@@ -69,7 +69,7 @@ class StraightThrough(Hold):
         for weight in self._weights:
             owners = [m for m, a in weight.target.places if parameter_of(m, a) is not None]
             if module in owners and _originals_of(weight.target):
-                here = weight.local
+                here = weight.target.local
                 known = weight.keep.to(here.device) | (here != 0)
                 here.copy_(torch.where(known, here, local_of(_dense_of(weight.target))))
         super().loaded(module)
@@ -87,7 +87,7 @@ class StraightThrough(Hold):
     def load_dense(self, values: Mapping[str, torch.Tensor]) -> None:
         """Write dense weights into the Parameters; the caller prunes them."""
         for weight in self._weights:
-            here, value = weight.local, values[weight.target.name]
+            here, value = weight.target.local, values[weight.target.name]
             here.copy_(local_of(moved_like(value, weight.target.parameter.detach())))
 
     def _note_pruned(self) -> None:
@@ -105,7 +105,7 @@ class StraightThrough(Hold):
     @torch.no_grad()
     def _show(self, ids: set[int]) -> None:
         for weight in self._masked(ids, shown=False):
-            here, dense = weight.local, local_of(_dense_of(weight.target))
+            here, dense = weight.target.local, local_of(_dense_of(weight.target))
             here.copy_(torch.where(weight.keep.to(here.device), here, dense))
             self._shown.add(id(weight.target.parameter))
 
@@ -113,7 +113,7 @@ class StraightThrough(Hold):
     def _hide(self, ids: set[int]) -> None:
         rows: list[Masked] = []
         weights = list(self._masked(ids, shown=True))
-        written = [weight.local for weight in weights]
+        written = [weight.target.local for weight in weights]
         for weight, here in zip(weights, written, strict=True):
             local_of(_dense_of(weight.target)).copy_(here)
             rows.append(weight.row([here]))

@@ -1,7 +1,6 @@
 """Pruned elements set to +0 in place, about as fast as memory is read and written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,8 @@ from secateurs._tensors import memory_order
 from secateurs._tensors.blocks import Array, in_threads, threads_for
 from secateurs._tensors.memory_order import as_integers, same_order, storage_order
 
-
-@dataclass(frozen=True)
-class Masked:
-    """A mask, and the tensors of its shape that it prunes.
-
-    Attributes:
-        keep: bool, True where a value is kept.
-        tensors: of any dtype and order of memory.
-    """
-
-    keep: torch.Tensor
-    tensors: Sequence[torch.Tensor]
+Masked = tuple[torch.Tensor, Sequence[torch.Tensor]]
+"""A mask, True where a value is kept, and tensors of its shape, of any dtype and memory order."""
 
 
 class Zeroing:
@@ -43,8 +32,8 @@ class Zeroing:
     def __call__(self, rows: Sequence[Masked]) -> None:
         """Write the zeros."""
         known = [
-            (id(row.keep), [(t.data_ptr(), t.stride(), t.dtype) for t in row.tensors])
-            for row in rows
+            (id(keep), [(t.data_ptr(), t.stride(), t.dtype) for t in tensors])
+            for keep, tensors in rows
         ]
         if known != self._known:
             self._prepare(rows)
@@ -60,20 +49,20 @@ class Zeroing:
         self._rows = list(rows)
         self._on_cpu, self._strided = [], []
         together: dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
-        for row in rows:
+        for keep, tensors in rows:
             factors: dict[torch.dtype, torch.Tensor] = {}
             flats: list[tuple[Array, Array]] = []
-            for tensor in (t for t in row.tensors if not t.is_meta and t.numel()):
+            for tensor in (t for t in tensors if not t.is_meta and t.numel()):
                 values = as_integers(tensor)
                 if values.device.type == "cpu":
-                    flat = _flat(values, row.keep)
+                    flat = _flat(values, keep)
                     if flat is None:
-                        self._strided.append((values, row.keep))
+                        self._strided.append((values, keep))
                     else:
                         flats.append(flat)
                     continue
                 if values.dtype not in factors:
-                    factors[values.dtype] = row.keep.to(values.device, values.dtype)
+                    factors[values.dtype] = keep.to(values.device, values.dtype)
                 group = together.setdefault((values.device, values.dtype), ([], []))
                 group[0].append(values)
                 group[1].append(factors[values.dtype])
