@@ -2,15 +2,14 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
 
 from secateurs.gradient_pruning.backward_state import BackwardState, state_of
-from secateurs.gradient_pruning.function_mode import MaskedWeights
+from secateurs.gradient_pruning.function_mode import active_mode, mode_count
 from secateurs.gradient_pruning.functional import convolution, linear
 from secateurs.gradient_pruning.kernel_products import SparseKernels, kernel_pattern
 from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
@@ -22,7 +21,6 @@ from secateurs.gradient_pruning.saved_weight import (
 from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
-_function_modes = cast(Any, torch._C)._len_torch_function_stack
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
@@ -56,7 +54,7 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
     def call(module: nn.Module, x: Tensor) -> Tensor | None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or transforms_active():
             return None
-        if _function_modes() and _our_mode_is_active():
+        if mode_count() and active_mode() is not None:
             return None
         pruned = _pruned_weight(module)
         if pruned is None:
@@ -69,10 +67,6 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
         return masked(module, x, pruned, sparse)
 
     return call
-
-
-def _our_mode_is_active() -> bool:
-    return any(isinstance(mode, MaskedWeights) for mode in _get_current_function_mode_stack())
 
 
 def _pruned_weight(module: nn.Module) -> BackwardWeight | None:

@@ -20,9 +20,13 @@ from secateurs.gradient_pruning.backward_state import (
     keep_state,
 )
 from secateurs.gradient_pruning.direct_layers import direct_forward
-from secateurs.gradient_pruning.modes_needed import is_called_without_mode, weight_is_read
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
-from secateurs.gradient_pruning.pruned_forward import FAST_PATHS, run_forward
+from secateurs.gradient_pruning.pruned_forward import (
+    FAST_PATHS,
+    is_called_without_mode,
+    run_forward,
+    weight_is_read,
+)
 from secateurs.gradient_pruning.saved_weight import Scratch
 from secateurs.masks.apply import mask_beside, matching_targets
 from secateurs.masks.mask import Masks
