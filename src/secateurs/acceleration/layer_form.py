@@ -1,6 +1,5 @@
 """Layers for which there are kernels: their weight as a matrix, and their geometry."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -141,21 +140,6 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
         rows = slice(group * outputs, (group + 1) * outputs)
         whole[rows, group * inputs : (group + 1) * inputs] = weight[rows]
     return whole
-
-
-def to_csr(matrix: Tensor) -> Tensor:
-    """A matrix in compressed sparse rows, with the 32-bit indices that MKL takes as they are."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
-        sparse = matrix.contiguous().to_sparse_csr()
-        index = torch.int32 if sparse.values().numel() < 2**31 else torch.int64
-        return torch.sparse_csr_tensor(
-            sparse.crow_indices().to(index),
-            sparse.col_indices().to(index),
-            sparse.values(),
-            matrix.shape,
-            device=matrix.device,  # whatever torch.set_default_device says
-        )
 
 
 def plain_layers(contents: ModelContents) -> tuple[list[tuple[str, nn.Module]], dict[str, str]]:

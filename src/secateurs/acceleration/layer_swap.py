@@ -88,7 +88,7 @@ class FastLayer:
         self._values, self._version = self.weight.detach(), self.weight._version
         self._geometry = _geometry_of(module)
         self.is_stale = False
-        self.kernels: dict[torch.Size, Kernel | None] = {}
+        self.kernels: dict[tuple[int, ...], Kernel | None] = {}
 
     def __call__(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
         """The layer's output, by a kernel where all is as it was measured, else by ``forward``."""
