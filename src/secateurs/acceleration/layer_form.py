@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from secateurs.gradient_pruning.direct_layers import torch_kind
 from secateurs.parameters.layer_kinds import EVERY_KIND, Conv1D
 from secateurs.parameters.model_contents import ModelContents
 
@@ -62,7 +63,8 @@ def why_not_form(module: nn.Module) -> str:
     """Why a layer is left as it is; empty if `form_of` describes it."""
     if not isinstance(module, _WITH_KERNELS):
         return f"layers of type {type(module).__name__} have no sparse kernel"
-    if not _is_plain(module):
+    cls = type(module)
+    if torch_kind(cls) is None and not (isinstance(module, Conv1D) and cls.__name__ == "Conv1D"):
         return "its class has a forward of its own"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
@@ -113,20 +115,6 @@ def form_of(module: nn.Module) -> LayerForm:
         padding if any(padding) else (),
         layer.groups,
         weight.stride(1) == 1 and weight.stride(-1) == weight.shape[1] > 1,
-    )
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether the layer runs torch's own forward, not that of a subclass."""
-    cls = type(module)
-    if isinstance(module, Conv1D):
-        return cls.__name__ == "Conv1D"
-    if cls.forward is nn.Linear.forward:
-        return True
-    convolve = getattr(cls, "_conv_forward", None)
-    return any(
-        cls.forward is conv.forward and convolve is getattr(conv, "_conv_forward", None)
-        for conv in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     )
 
 

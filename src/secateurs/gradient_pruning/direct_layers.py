@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from secateurs.gradient_pruning.saved_weight import (
 from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
-_CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+_CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
 _Dense = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
@@ -37,15 +37,20 @@ def direct_forward(base: type[nn.Module]) -> DirectForward | None:
     Returns:
         A function of the layer and its input; None where the function mode must be used instead.
     """
-    if inspect.getattr_static(base, "weight", None) is not None:
+    kind = torch_kind(base)
+    if kind is None or inspect.getattr_static(base, "weight", None) is not None:
         return None
-    if base.forward is nn.Linear.forward:
+    if kind is nn.Linear:
         return _direct(_dense_linear, _masked_linear)
-    for kind, dims in _CONVOLUTIONS.items():
-        plain: Any = kind
-        own: Any = getattr(base, "_conv_forward", None)
-        if base.forward is kind.forward and own is plain._conv_forward:
-            return _direct(own, _masked_convolution(dims))
+    return _direct(cast(Any, base)._conv_forward, _masked_convolution(_CONVOLUTIONS[kind]))
+
+
+def torch_kind(cls: type[nn.Module]) -> type[nn.Module] | None:
+    """The linear layer or convolution of torch whose ``forward`` a class runs; None if none."""
+    for kind in (nn.Linear, *_CONVOLUTIONS):
+        own, other = (getattr(each, "_conv_forward", None) for each in (cls, kind))
+        if cls.forward is kind.forward and own is other:
+            return kind
     return None
 
 
