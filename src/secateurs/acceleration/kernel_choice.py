@@ -134,6 +134,7 @@ class KernelChoice:
                 break
         self._switch(True)
         for name in [n for n, f in self.fast.items() if not any(f.kernels.values())]:
+            uninstall(self._layers[name])
             del self.fast[name]
 
     def _check(self, number: int, example: Example) -> tuple[float, float]:
