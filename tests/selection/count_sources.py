@@ -23,7 +23,7 @@ from secateurs.checkpoint.header import Described, read_header, write_header
 from secateurs.distributed.shard import Shard
 from secateurs.errors import InvalidArgumentError
 from secateurs.selection.histogram import Sizes
-from secateurs.selection.sharded.sharded_threshold import choose_sharded
+from secateurs.selection.sharded_threshold import choose_sharded
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.unit_scores import ShardScores
 

@@ -12,12 +12,18 @@ from torch import Tensor
 import reference
 from helpers import DTYPES, exact, flags
 from secateurs._tensors import float_keys
-from secateurs._tensors.float_keys import Scores, key_of
+from secateurs._tensors.float_keys import Scores, key_dtype, key_of
 from secateurs._tensors.memory_order import as_integers
 from secateurs.errors import InvalidArgumentError
 from secateurs.selection.histogram import KeyPass
 from secateurs.selection.tensor_counts import TensorCounts
-from secateurs.selection.threshold import candidate_masks, find_threshold, threshold_at
+from secateurs.selection.threshold import (
+    Threshold,
+    candidate_masks,
+    find_threshold,
+    find_threshold_on_device,
+    threshold_at,
+)
 
 LAYOUTS = ("plain", "transposed", "gaps", "expanded", "channels_last", "zero-dim")
 
@@ -157,8 +163,7 @@ def test_a_wrong_guess_costs_passes_never_exactness(
     k = 1 + round(place * (len(values) - 1))
     threshold = find_threshold(counts, k)
     ranked = sorted(key_of(tensor, dtype, absolute=absolute).tolist())
-    key = ranked[k - 1]
-    assert threshold == threshold_at(key, k - ranked.index(key), ranked.count(key))
+    assert threshold == threshold_of(ranked, k)
     assert counts.passes <= 6
 
 
@@ -240,3 +245,42 @@ def test_all_or_none() -> None:
     scores = [Scores("", torch.tensor([[1.0, math.inf], [0.0, -2.0]]), True)]
     assert not candidate_masks(scores, 0)[0][0].any()
     assert candidate_masks(scores, 4)[0][0].all()
+
+
+def ranked(scores: list[Scores]) -> list[int]:
+    dtype = key_dtype(scores)
+    keys = [key_of(s.values.reshape(-1), dtype, absolute=s.absolute) for s in scores]
+    return torch.cat(keys).sort().values.tolist()
+
+
+def threshold_of(keys: list[int], k: int) -> Threshold:
+    """The threshold of the k smallest of sorted keys."""
+    key = keys[k - 1]
+    return threshold_at(key, k - keys.index(key), keys.count(key))
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_device_finds_the_key_and_its_ties(dtype: torch.dtype, absolute: bool) -> None:
+    sizes = (300, 1, 0, 700)
+    scores = [Scores(str(n), torch.randn(n).to(dtype), absolute) for n in sizes]
+    keys = ranked(scores)
+    for k in (1, 2, 499, 500, 998, 1001):
+        assert find_threshold_on_device(scores, k) == threshold_of(keys, k)
+
+
+def test_a_device_finds_the_key_from_a_sample_of_many_scores() -> None:
+    scores = [Scores("", torch.randn(40_000), True) for _ in range(5)]
+    keys = ranked(scores)
+    for k in (1, 1000, 100_000, 199_999, 200_000):
+        found = find_threshold_on_device(scores, k)
+        assert found is None or found == threshold_of(keys, k)
+    assert find_threshold_on_device(scores, 100_000) is not None
+
+
+def test_what_a_device_cannot_find_is_none() -> None:
+    equal = [Scores("", torch.ones(100), True)]
+    assert find_threshold_on_device(equal, 50, few=99) is None
+    assert find_threshold_on_device(equal, 50, few=100) == threshold_of(ranked(equal), 50)
+    strange = [Scores("", torch.tensor([1.0, torch.nan, 2.0]), True)]
+    assert find_threshold_on_device(strange, 1) is None

@@ -214,7 +214,6 @@ class Acceleration:
         shapes = tuple(map(str, self._examples))
         if plan is not None:
             plan.check(here, shapes, list(choice.timings.values()))
-        modules = dict(layers)
         try:
             if plan is None:
                 total = len(choice.timings) + len(self._examples)
@@ -224,13 +223,10 @@ class Acceleration:
             else:
                 choice.take(plan.layers)
         except BaseException:
-            for module in modules.values():
+            for _, module in layers:
                 uninstall(module)
             raise
-        for name, module in layers:
-            if name not in choice.fast:
-                uninstall(module)
-        self._replaced = [modules[name] for name in choice.fast]
+        self._replaced = [module for name, module in layers if name in choice.fast]
         # It remains, and does nothing, when the model is gone: removed when that is collected, it
         # could change the hooks of all optimizers while one of them runs through these.
         fast = weakref.WeakSet(choice.fast.values())

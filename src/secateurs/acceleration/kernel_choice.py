@@ -1,6 +1,6 @@
 """Chooses a kernel for each layer by timing, and then checks the model as a whole."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,13 @@ from secateurs._progress import Bar
 from secateurs.acceleration.layer_form import LayerForm, form_of
 from secateurs.acceleration.layer_swap import Conditions, FastLayer, install, uninstall
 from secateurs.acceleration.layer_timing import DENSE, LayerTiming
-from secateurs.acceleration.observed_calls import Calls, Example, NamedLayers, SeenInput, observe
+from secateurs.acceleration.observed_calls import (
+    Example,
+    NamedLayers,
+    SeenInput,
+    SeenInputs,
+    observe,
+)
 from secateurs.acceleration.output_error import is_close
 from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear, kernels_for
 from secateurs.acceleration.stopwatch import Measure
@@ -70,7 +76,11 @@ class KernelChoice:
         self._conditions, self._measure = conditions, measure
         self._margin, self._tolerance = margin, tolerance
         self._calls = [observe(model, layers, example) for example in examples]
-        self.timings: dict[tuple[str, torch.Size], LayerTiming] = {}
+        self._inputs: dict[str, SeenInputs] = {name: {} for name, _ in layers}
+        for calls in self._calls:
+            for name, seen in calls.items():
+                self._inputs[name] |= seen
+        self.timings: dict[NamedShape, LayerTiming] = {}
         self.fast: dict[str, FastLayer] = {}
         self.seconds: list[tuple[float, float]] = []
         self._is_installed = False
@@ -78,15 +88,15 @@ class KernelChoice:
             form = form_of(module)
             kept = int(torch.count_nonzero(form.matrix))
             total = form.matrix.numel() // form.groups
-            for shape, count in self._shapes(name).items():
+            for shape, seen in self._inputs[name].items():
                 self.timings[name, shape] = LayerTiming(
-                    name, type(module).__name__, tuple(shape), 1 - kept / total, kept, count
+                    name, type(module).__name__, tuple(shape), 1 - kept / total, kept, seen.calls
                 )
 
     def measure_layers(self, bar: Bar) -> None:
         """Time the kernels of every layer, and install the fastest."""
         for name, module in self._layers.items():
-            for seen in self._inputs(name):
+            for seen in self._inputs[name].values():
                 self._measure_layer(name, module, form_of(module), seen)
                 bar.advance(1)
         self._install()
@@ -98,10 +108,9 @@ class KernelChoice:
             FailureError: a kernel that was chosen does not work here.
         """
         for one in planned:
-            name, shape = one.name, torch.Size(one.shape)
-            seen = next(s for s in self._inputs(name) if s.shape == shape)
-            count = self.timings[name, shape].calls
-            self.timings[name, shape] = replace(one, calls=count)
+            name, shape = one.name, one.shape
+            seen = self._inputs[name][shape]
+            self.timings[name, shape] = replace(one, calls=seen.calls)
             if one.chosen == DENSE:
                 continue
             made = _named(form_of(self._layers[name]), shape, one.chosen)
@@ -127,26 +136,19 @@ class KernelChoice:
                 break
         self._switch(True)
         for name in [n for n, f in self.fast.items() if not any(f.kernels.values())]:
+            uninstall(self._layers[name])
             del self.fast[name]
 
     def _check(self, number: int, example: Example) -> tuple[float, float]:
-        run = partial(self._run, example)
-        while True:
+        dense, fast = (partial(self._run, example, enabled=enabled) for enabled in (False, True))
+        while used := sorted(
+            (t for t in self._called(number) if t.saved > 0), key=lambda t: t.saved
+        ):
+            functions = {DENSE: dense, ACCELERATED: fast}
             transposing = self._transposing(number, example)
-            used = sorted(
-                (t for k, t in self.timings.items() if self._is_called(number, *k) and t.saved > 0),
-                key=lambda t: t.saved,
-            )
-            functions = {
-                DENSE: partial(run, enabled=False),
-                ACCELERATED: partial(run, enabled=True),
-            }
             if transposing:
-                functions[TRANSPOSED] = partial(run, enabled=True, also=transposing)
-            if not used:
-                seconds = self._measure({DENSE: functions[DENSE]})[DENSE]
-                return seconds, seconds
-            if self._gives_the_same(functions[DENSE], functions[ACCELERATED]):
+                functions[TRANSPOSED] = partial(fast, also=transposing)
+            if self._gives_the_same(dense, fast):
                 seconds = self._measure(functions)
                 fastest = min(seconds, key=seconds.__getitem__)
                 if seconds[fastest] <= (1 - _LEAST_GAIN) * seconds[DENSE]:
@@ -154,7 +156,10 @@ class KernelChoice:
                         self._keep(transposing)
                     return seconds[DENSE], seconds[fastest]
             for one in used[: (len(used) + 1) // 2]:
-                self._drop(one)
+                self.timings[one.name, one.shape] = replace(one, chosen=DENSE)
+                self.fast[one.name].kernels[one.shape] = None
+        seconds = self._measure({DENSE: dense})[DENSE]
+        return seconds, seconds
 
     def _gives_the_same(self, dense: Callable[[], Any], other: Callable[[], Any]) -> bool:
         try:
@@ -162,11 +167,6 @@ class KernelChoice:
         except _NOT_HERE:  # as of `view`, which depends on the order in memory
             return False
         return is_close(dense(), output, self._tolerance)
-
-    def _drop(self, one: LayerTiming) -> None:
-        shape = torch.Size(one.shape)
-        self.timings[one.name, shape] = replace(one, chosen=DENSE)
-        self.fast[one.name].kernels[shape] = None
 
     def _run(self, example: Example, *, enabled: bool, also: Kernels | None = None) -> Any:
         """Run the model dense or accelerated, with other kernels for some layers."""
@@ -182,8 +182,7 @@ class KernelChoice:
         before: Kernels = {}
         for (name, shape), kernel in kernels.items():
             installed = self.fast[name].kernels
-            before[name, shape] = installed[torch.Size(shape)]
-            installed[torch.Size(shape)] = kernel
+            before[name, shape], installed[shape] = installed[shape], kernel
         return before
 
     def _transposing(self, number: int, example: Example) -> Kernels:
@@ -192,9 +191,9 @@ class KernelChoice:
         There are none if the model does not work with them, as where `view` needs a contiguous
         tensor.
         """
-        timings = [t for k, t in self.timings.items() if self._is_called(number, *k)]
+        timings = self._called(number)
         kernels: Kernels = {
-            (t.name, t.shape): self.fast[t.name].kernels[torch.Size(t.shape)]
+            (t.name, t.shape): self.fast[t.name].kernels[t.shape]
             for t in timings
             if t.name in self.fast
         }
@@ -211,8 +210,7 @@ class KernelChoice:
 
     def _keep(self, transposing: Kernels) -> None:
         self._exchange(transposing)
-        for name, shape in transposing:
-            key = (name, torch.Size(shape))
+        for key in transposing:
             one = self.timings[key]
             seconds = {**one.seconds, TRANSPOSED: one.seconds[one.chosen]}
             self.timings[key] = replace(one, seconds=seconds, chosen=TRANSPOSED)
@@ -256,7 +254,7 @@ class KernelChoice:
         if name not in self.fast:
             self.fast[name] = FastLayer(name, self._layers[name], self._conditions)
             # For the examples' other shapes it runs dense, without a warning.
-            self.fast[name].kernels |= dict.fromkeys(self._shapes(name))
+            self.fast[name].kernels |= dict.fromkeys(self._inputs[name])
         return self.fast[name]
 
     def _install(self) -> None:
@@ -273,20 +271,13 @@ class KernelChoice:
                 uninstall(self._layers[name])
             self._is_installed = False
 
-    def _calls_of(self, name: str) -> list[Calls]:
-        return [calls[name] for calls in self._calls if name in calls]
-
-    def _inputs(self, name: str) -> Iterable[SeenInput]:
-        return {s: i for calls in self._calls_of(name) for s, i in calls.inputs.items()}.values()
-
-    def _shapes(self, name: str) -> Mapping[torch.Size, int]:
-        return {s: n for calls in self._calls_of(name) for s, n in calls.counts.items()}
-
-    def _is_called(self, number: int, name: str, shape: torch.Size) -> bool:
-        return name in self._calls[number] and shape in self._calls[number][name].counts
+    def _called(self, number: int) -> list[LayerTiming]:
+        """The layers and shapes that an example calls, in order."""
+        calls = self._calls[number]
+        return [t for (name, shape), t in self.timings.items() if shape in calls.get(name, ())]
 
 
-def _named(form: LayerForm, shape: torch.Size, name: str) -> Callable[[], Kernel] | None:
+def _named(form: LayerForm, shape: tuple[int, ...], name: str) -> Callable[[], Kernel] | None:
     """The kernel of a plan; None if there is none of that name for such a layer."""
     if name == TRANSPOSED and not form.is_convolution:
         return partial(SparseLinear, form, contiguous=False)

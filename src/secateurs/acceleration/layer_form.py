@@ -1,6 +1,5 @@
 """Layers for which there are kernels: their weight as a matrix, and their geometry."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from secateurs.gradient_pruning.direct_layers import torch_kind
 from secateurs.parameters.layer_kinds import EVERY_KIND, Conv1D
 from secateurs.parameters.model_contents import ModelContents
 
@@ -63,7 +63,8 @@ def why_not_form(module: nn.Module) -> str:
     """Why a layer is left as it is; empty if `form_of` describes it."""
     if not isinstance(module, _WITH_KERNELS):
         return f"layers of type {type(module).__name__} have no sparse kernel"
-    if not _is_plain(module):
+    cls = type(module)
+    if torch_kind(cls) is None and not (isinstance(module, Conv1D) and cls.__name__ == "Conv1D"):
         return "its class has a forward of its own"
     if "forward" in vars(module):
         return "its forward was replaced on the instance"
@@ -117,20 +118,6 @@ def form_of(module: nn.Module) -> LayerForm:
     )
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether the layer runs torch's own forward, not that of a subclass."""
-    cls = type(module)
-    if isinstance(module, Conv1D):
-        return cls.__name__ == "Conv1D"
-    if cls.forward is nn.Linear.forward:
-        return True
-    convolve = getattr(cls, "_conv_forward", None)
-    return any(
-        cls.forward is conv.forward and convolve is getattr(conv, "_conv_forward", None)
-        for conv in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    )
-
-
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     """The weight of a grouped convolution as that of one group, with zeros between the groups."""
     if groups == 1:
@@ -141,21 +128,6 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
         rows = slice(group * outputs, (group + 1) * outputs)
         whole[rows, group * inputs : (group + 1) * inputs] = weight[rows]
     return whole
-
-
-def to_csr(matrix: Tensor) -> Tensor:
-    """A matrix in compressed sparse rows, with the 32-bit indices that MKL takes as they are."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
-        sparse = matrix.contiguous().to_sparse_csr()
-        index = torch.int32 if sparse.values().numel() < 2**31 else torch.int64
-        return torch.sparse_csr_tensor(
-            sparse.crow_indices().to(index),
-            sparse.col_indices().to(index),
-            sparse.values(),
-            matrix.shape,
-            device=matrix.device,  # whatever torch.set_default_device says
-        )
 
 
 def plain_layers(contents: ModelContents) -> tuple[list[tuple[str, nn.Module]], dict[str, str]]:

@@ -18,8 +18,10 @@ from torch.autograd import forward_ad
 
 from secateurs.acceleration.sparse_kernels import Kernel
 from secateurs.errors import AccelerationWarning, InvalidArgumentError
+from secateurs.gradient_pruning.modules import class_before
 
 _KEY = "_secateurs_accelerated"
+_BASE = "secateurs_dense"  # the attribute of our subclass for the layer's own class
 _transforms: Callable[[], object] = torch._C._functorch.peek_interpreter_stack  # pyright: ignore
 """The innermost transformation of torch.func that is running; None without one."""
 
@@ -88,7 +90,7 @@ class FastLayer:
         self._values, self._version = self.weight.detach(), self.weight._version
         self._geometry = _geometry_of(module)
         self.is_stale = False
-        self.kernels: dict[torch.Size, Kernel | None] = {}
+        self.kernels: dict[tuple[int, ...], Kernel | None] = {}
 
     def __call__(self, module: nn.Module, forward: Callable[..., Tensor], values: Tensor) -> Tensor:
         """The layer's output, by a kernel where all is as it was measured, else by ``forward``."""
@@ -160,24 +162,13 @@ def install(module: nn.Module, fast: Replacement) -> None:
 def uninstall(module: nn.Module) -> None:
     """Give a layer its own forward back; nothing happens if it has it."""
     if fast_layer(module) is not None:
-        object.__setattr__(module, "__class__", _without_ours(type(module)))
+        object.__setattr__(module, "__class__", class_before(type(module), _BASE))
     vars(module).pop(_KEY, None)
 
 
 def fast_layer(module: nn.Module) -> Replacement | None:
     """What replaces a layer's forward; None if nothing does."""
-    return vars(module).get(_KEY) if hasattr(type(module), "secateurs_dense") else None
-
-
-def _without_ours(cls: type) -> type:
-    """A layer's class without ours; a parametrization may have derived its own from it since."""
-    if "secateurs_dense" in vars(cls):
-        return vars(cls)["secateurs_dense"]
-    bases = tuple(map(_without_ours, cls.__bases__))
-    if bases == cls.__bases__:
-        return cls
-    own = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
-    return type(cls.__name__, bases, own)
+    return vars(module).get(_KEY) if hasattr(type(module), _BASE) else None
 
 
 @cache
@@ -202,9 +193,10 @@ def _subclass(base: type[nn.Module]) -> type[nn.Module]:
             "what accelerate returned, and script the model then"
         )
 
-    namespace: dict[str, Any] = {"forward": forward, "secateurs_dense": base}
-    namespace |= {"__reduce_ex__": reduce, "__module__": base.__module__}
-    namespace["__prepare_scriptable__"] = script
+    namespace = {
+        "forward": forward, "__reduce_ex__": reduce, "__prepare_scriptable__": script,
+        "__module__": base.__module__, _BASE: base,
+    }  # fmt: skip
     return type(base.__name__, (base,), namespace)
 
 

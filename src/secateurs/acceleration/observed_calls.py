@@ -12,6 +12,8 @@ from secateurs.acceleration.layer_swap import install, uninstall
 from secateurs.errors import InvalidArgumentError
 
 NamedLayers = Sequence[tuple[str, nn.Module]]
+SeenInputs = dict[tuple[int, ...], "SeenInput"]
+"""The inputs that a layer is called with, by shape."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,21 @@ class Example:
 
 @dataclass(frozen=True)
 class SeenInput:
-    """The input of a layer's call: what is needed to make one like it.
+    """The input of a layer's calls: what is needed to make one like it.
 
     Attributes:
         shape: its shape.
         strides: its strides.
         dtype: its dtype.
         device: its device.
+        calls: how often the layer is called with this shape.
     """
 
     shape: torch.Size
     strides: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    calls: int
 
     def random(self) -> Tensor:
         """An input of this kind, of standard normal values, the same at each call."""
@@ -59,31 +63,25 @@ class SeenInput:
         return empty.copy_(values)
 
 
-class Calls:
-    """The calls of a layer for one example, noted when it is installed in the layer.
-
-    Attributes:
-        inputs: by shape.
-        counts: how often each is called.
-    """
+class _Calls:
+    """The calls of a layer for one example, noted when it is installed in the layer."""
 
     def __init__(self) -> None:
-        self.inputs: dict[torch.Size, SeenInput] = {}
-        self.counts: dict[torch.Size, int] = {}
+        self.inputs: SeenInputs = {}
 
     def __call__(self, module: nn.Module, forward: Callable[..., Tensor], values: Any) -> Tensor:
         """Note the input, and run the layer's own forward."""
         if type(values) is Tensor and values.layout == torch.strided:
-            shape = values.shape
+            shape, before = values.shape, self.inputs.get(values.shape)
             strides = values.stride() if min(values.stride(), default=1) > 0 else ()
             strides = strides or torch.empty(shape, device="meta").stride()  # of expanded inputs
-            self.inputs[shape] = SeenInput(shape, strides, values.dtype, values.device)
-            self.counts[shape] = self.counts.get(shape, 0) + 1
+            calls = 1 if before is None else before.calls + 1
+            self.inputs[shape] = SeenInput(shape, strides, values.dtype, values.device, calls)
         return forward(module, values)
 
 
-def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str, Calls]:
-    """Run a model once, and see which of some layers it calls.
+def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str, SeenInputs]:
+    """Run a model once, and see which of some layers it calls, by name, with which inputs.
 
     Args:
         model: the network, in evaluation mode.
@@ -93,7 +91,7 @@ def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str
     Raises:
         InvalidArgumentError: the model does not take the example.
     """
-    calls = {name: Calls() for name, _ in layers}
+    calls = {name: _Calls() for name, _ in layers}
     with ExitStack() as stack:
         for name, module in layers:
             stack.callback(uninstall, module)
@@ -106,7 +104,7 @@ def observe(model: nn.Module, layers: NamedLayers, example: Example) -> dict[str
                 f"the model does not take the example input ({example}): {why}; give what it is "
                 "called with: a tensor, a tuple of arguments, or a dict of keyword arguments"
             ) from error
-    return {name: seen for name, seen in calls.items() if seen.counts}
+    return {name: seen.inputs for name, seen in calls.items() if seen.inputs}
 
 
 def examples_of(given: Any) -> list[Example]:

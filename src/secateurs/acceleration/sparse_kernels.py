@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secateurs._tensors.sparse_product import sparse_product
-from secateurs.acceleration.layer_form import LayerForm, to_csr
+from secateurs._tensors.sparse_product import csr_of, sparse_product
+from secateurs.acceleration.layer_form import LayerForm
 
 LEAST_ZEROS = 0.5
 """A sparse product is not tried with fewer zeros: it would read as much as the dense one."""
@@ -59,7 +59,7 @@ class SparseLinear(Kernel):
 
     def __init__(self, form: LayerForm, *, block: int = 0, contiguous: bool = True):
         super().__init__(form)
-        self._matrix = to_csr(form.matrix)
+        self._matrix = csr_of(form.matrix)
         self.block, self.contiguous = block, contiguous
 
     def __call__(self, values: Tensor, bias: Tensor | None) -> Tensor:
@@ -122,7 +122,7 @@ class UnfoldedConvolution(_ConvolutionKernel):
 
     def __init__(self, form: LayerForm, *, joint: bool = False):
         super().__init__(form)
-        self._matrix, self._joint = to_csr(form.matrix), joint
+        self._matrix, self._joint = csr_of(form.matrix), joint
 
     def convolve(self, images: Tensor, bias: Tensor | None) -> Tensor:
         """As `_ConvolutionKernel.convolve`."""
@@ -169,7 +169,7 @@ class ShiftedConvolution(_ConvolutionKernel):
     def __init__(self, form: LayerForm):
         super().__init__(form)
         taps = form.matrix.view(self.outputs, self.channels, -1).unbind(2)
-        self._taps = [(i, to_csr(tap)) for i, tap in enumerate(taps) if bool(tap.any())]
+        self._taps = [(i, csr_of(tap)) for i, tap in enumerate(taps) if bool(tap.any())]
 
     def convolve(self, images: Tensor, bias: Tensor | None) -> Tensor:
         """As `_ConvolutionKernel.convolve`."""

@@ -16,7 +16,7 @@ from secateurs.checkpoint.quantized_weights import StoredScale
 from secateurs.criteria import Criterion
 from secateurs.masks.granularity import Units
 from secateurs.parameters.target import Target
-from secateurs.selection.raw_scores import score_units
+from secateurs.selection.unit_scores import score_units
 
 
 class Keys:

@@ -7,10 +7,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
 
 from secateurs.gradient_pruning.backward_state import BackwardState, state_of
-from secateurs.gradient_pruning.function_mode import MaskedWeights
+from secateurs.gradient_pruning.function_mode import active_mode, mode_count
 from secateurs.gradient_pruning.functional import convolution, linear
 from secateurs.gradient_pruning.kernel_products import SparseKernels, kernel_pattern
 from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
@@ -22,8 +21,7 @@ from secateurs.gradient_pruning.saved_weight import (
 from secateurs.gradient_pruning.sparse_products import SparsePattern, sparse_pattern
 from secateurs.originals.module_state import fits, mask_of
 
-_function_modes = cast(Any, torch._C)._len_torch_function_stack
-_CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+_CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 DirectForward = Callable[[nn.Module, Tensor], Tensor | None]
 _Dense = Callable[[Any, Tensor, Tensor, Tensor | None], Tensor]
@@ -39,15 +37,20 @@ def direct_forward(base: type[nn.Module]) -> DirectForward | None:
     Returns:
         A function of the layer and its input; None where the function mode must be used instead.
     """
-    if inspect.getattr_static(base, "weight", None) is not None:
+    kind = torch_kind(base)
+    if kind is None or inspect.getattr_static(base, "weight", None) is not None:
         return None
-    if base.forward is nn.Linear.forward:
+    if kind is nn.Linear:
         return _direct(_dense_linear, _masked_linear)
-    for kind, dims in _CONVOLUTIONS.items():
-        plain: Any = kind
-        own: Any = getattr(base, "_conv_forward", None)
-        if base.forward is kind.forward and own is plain._conv_forward:
-            return _direct(own, _masked_convolution(dims))
+    return _direct(cast(Any, base)._conv_forward, _masked_convolution(_CONVOLUTIONS[kind]))
+
+
+def torch_kind(cls: type[nn.Module]) -> type[nn.Module] | None:
+    """The linear layer or convolution of torch whose ``forward`` a class runs; None if none."""
+    for kind in (nn.Linear, *_CONVOLUTIONS):
+        own, other = (getattr(each, "_conv_forward", None) for each in (cls, kind))
+        if cls.forward is kind.forward and own is other:
+            return kind
     return None
 
 
@@ -56,7 +59,7 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
     def call(module: nn.Module, x: Tensor) -> Tensor | None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or transforms_active():
             return None
-        if _function_modes() and _our_mode_is_active():
+        if mode_count() and active_mode() is not None:
             return None
         pruned = _pruned_weight(module)
         if pruned is None:
@@ -69,10 +72,6 @@ def _direct(dense: _Dense, masked: _Masked) -> DirectForward:
         return masked(module, x, pruned, sparse)
 
     return call
-
-
-def _our_mode_is_active() -> bool:
-    return any(isinstance(mode, MaskedWeights) for mode in _get_current_function_mode_stack())
 
 
 def _pruned_weight(module: nn.Module) -> BackwardWeight | None:

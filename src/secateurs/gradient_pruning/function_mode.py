@@ -32,6 +32,9 @@ from secateurs.gradient_pruning.known_functions import (
 from secateurs.gradient_pruning.masked_weight import Dual
 from secateurs.originals.module_state import BACKWARD_SUFFIX, fits, masks_of
 
+mode_count = cast(Any, torch._C)._len_torch_function_stack
+"""How many function modes are active."""
+
 
 class _Masked(NamedTuple):
     """A masked weight, or a copy or view of one that a module made, and its mask."""
@@ -231,11 +234,10 @@ class MaskedWeights(TorchFunctionMode):
         )
 
 
-def active_mode(module: nn.Module) -> MaskedWeights | None:
-    """The active mode of a pruned module that called this one; this one's weights are added."""
-    for mode in _get_current_function_mode_stack():
+def active_mode() -> MaskedWeights | None:
+    """Our mode, if it is active: that of a pruned module which is running."""
+    for mode in _get_current_function_mode_stack() if mode_count() else ():
         if isinstance(mode, MaskedWeights):
-            mode.add_module(module)
             return mode
     return None
 

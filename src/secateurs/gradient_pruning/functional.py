@@ -76,13 +76,11 @@ class _Linear(Function):
                 grad_x = ctx.sparse.to_input(rows, weight).view(x.shape)
             if need_weight and ctx.masked_gradient:
                 grad_weight = ctx.sparse.to_weight(rows, points)
-        else:
-            if need_x:
-                grad_x = grad @ masked(weight, keep)
-            if need_weight and ctx.masked_gradient:
-                grad_weight = masked(rows.mT @ points, keep)
-        if need_weight and not ctx.masked_gradient:
+        elif need_x:
+            grad_x = grad @ masked(weight, keep)
+        if need_weight and grad_weight is None:
             grad_weight = rows.mT @ points
+            grad_weight = masked(grad_weight, keep) if ctx.masked_gradient else grad_weight
         return grad_x, grad_weight, None, rows.sum(0) if need_bias else None, None, None
 
 
@@ -255,9 +253,9 @@ def _convolve(
     most = x.numel() // max(x.shape[1], 1) * weight.numel() if options[-1] == 1 else 0
     if plain and not may_gather(weight, keep, int(options[3]), most):
         y = torch.convolution(x, weight, bias, *options)
-        BackwardWeight(weight, keep, masked_gradient).prune(x, y)
-    else:
-        y = _convolution(*tensors, masked_gradient, options, sparse)
+        if BackwardWeight(weight, keep, masked_gradient).prune(x, y):
+            return y.squeeze(0) if single else y
+    y = _convolution(*tensors, masked_gradient, options, sparse)
     return y.squeeze(0) if single else y
 
 

@@ -6,13 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from secateurs.gradient_pruning.sparse_products import (
-    csr_of,
-    keeps_few,
-    multiplies,
-    rows_of,
-    unchecked_csr,
-)
+from secateurs.gradient_pruning.sparse_products import MaskPattern, keeps_few, multiplies, rows_of
 
 # Measured, one thread of an x86 machine with MKL, 3 x 3 kernels, 64 to 256 channels, batches of 1
 # and 16, against oneDNN: with 5% of the kernels kept, the gradient to the input comes 1.1 to 1.5
@@ -22,7 +16,7 @@ _LARGEST_SHARE = 0.05
 _FEWEST_PRODUCTS = 100_000_000
 
 
-class SparseKernels:
+class SparseKernels(MaskPattern):
     r"""Where a mask keeps whole kernels of a two-dimensional convolution of stride 1.
 
     With P the padded images, of width u, each image and channel is written into a frame of P's
@@ -36,18 +30,8 @@ class SparseKernels:
     each with the same sparse pattern of kernels. The frames of the output are zero where the
     kernel would reach into the next row or image.
 
-    Args:
-        keep: bool, (out, in), on a CPU; True where the kernel is kept.
-        dtype: of the weight.
+    The arguments are those of `MaskPattern`; the mask is True where the kernel is kept.
     """
-
-    def __init__(self, keep: Tensor, dtype: torch.dtype):
-        self._shape = keep.shape
-        self._empty = csr_of(keep.to(dtype))
-        transposed = csr_of(keep.mT.contiguous())
-        crow, self._outputs = transposed.crow_indices(), transposed.col_indices()
-        self._inputs = rows_of(transposed)
-        self._crow, self._columns = crow.int(), self._outputs.int()  # as MKL takes them
 
     def pays(self, x: Tensor, weight: Tensor) -> bool:
         """Whether the products are large enough for sparse ones to be faster."""
@@ -63,8 +47,7 @@ class SparseKernels:
         found = x.new_zeros(x.shape[1], frame.length)
         for a, b in product(*map(range, weight.shape[2:])):
             start = last - frame.step(a, b)
-            values = weight[self._outputs, self._inputs, a, b]
-            matrix = unchecked_csr(self._crow, self._columns, values, self._shape[::-1])
+            matrix = self.transposed(weight[self.outputs, self.inputs, a, b])
             torch.addmm(found, matrix, flows[:, start : start + frame.length], out=found)
         return frame.read(found, padding, x.shape)
 
@@ -74,12 +57,12 @@ class SparseKernels:
         last = frame.step(weight.shape[2] - 1, weight.shape[3] - 1)
         flows, inputs = frame.written(grad, (0, 0)), frame.written(x, padding, after=last)
         found = torch.zeros_like(weight)
-        rows = rows_of(self._empty)
+        rows, columns = rows_of(self.empty), self.empty.col_indices()
         for a, b in product(*map(range, weight.shape[2:])):
             start = frame.step(a, b)
             shifted = inputs[:, start : start + frame.length]
-            kept = torch.sparse.sampled_addmm(self._empty, flows, shifted.mT, beta=0.0)
-            found[rows, self._empty.col_indices(), a, b] = kept.values()
+            kept = torch.sparse.sampled_addmm(self.empty, flows, shifted.mT, beta=0.0)
+            found[rows, columns, a, b] = kept.values()
         return found
 
 

@@ -66,14 +66,12 @@ class _Product(Function):
                 grad_x = few @ weight.index_select(1, kept).mT
             if need_weight and ctx.masked_gradient:
                 grad_weight = spread(flat(x).mT @ flat(few), kept, 1, weight)
-        else:
-            if need_x:
-                used = masked(weight, keep).mT
-                grad_x = (used @ scaled if ctx.first else scaled @ used).sum_to_size(x.shape)
-            if need_weight and ctx.masked_gradient:
-                grad_weight = masked(_of_weight(x, scaled, ctx.first, weight), keep)
-        if need_weight and not ctx.masked_gradient:
+        elif need_x:
+            used = masked(weight, keep).mT
+            grad_x = (used @ scaled if ctx.first else scaled @ used).sum_to_size(x.shape)
+        if need_weight and grad_weight is None:
             grad_weight = _of_weight(x, scaled, ctx.first, weight)
+            grad_weight = masked(grad_weight, keep) if ctx.masked_gradient else grad_weight
         return grad_x, grad_weight, None, grad_added, None, None, None
 
 

@@ -20,9 +20,13 @@ from secateurs.gradient_pruning.backward_state import (
     keep_state,
 )
 from secateurs.gradient_pruning.direct_layers import direct_forward
-from secateurs.gradient_pruning.modes_needed import is_called_without_mode, weight_is_read
 from secateurs.gradient_pruning.prunable_layers import check_gradient_prunable
-from secateurs.gradient_pruning.pruned_forward import FAST_PATHS, run_forward
+from secateurs.gradient_pruning.pruned_forward import (
+    FAST_PATHS,
+    is_called_without_mode,
+    run_forward,
+    weight_is_read,
+)
 from secateurs.gradient_pruning.saved_weight import Scratch
 from secateurs.masks.apply import mask_beside, matching_targets
 from secateurs.masks.mask import Masks
@@ -41,6 +45,7 @@ from secateurs.parameters.model_contents import ModelContents
 
 # These never use a weight themselves, and other code compares their types.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_BASE = "secateurs_base"  # the attribute of our subclass for the module's own class
 _REPLACED = "secateurs_replaced"  # the attribute of a `_with_our_base` class for the one before it
 
 
@@ -132,18 +137,11 @@ def install_gradient_masks(modules: Iterable[nn.Module], masks: Sequence[Gradien
 def restore_gradients(modules: Iterable[nn.Module]) -> None:
     """Take all masks off the backward pass of modules."""
     for module in modules:
-        if isinstance(module, _PrunedBackward):
-            object.__setattr__(module, "__class__", _without_ours(type(module)))
+        if hasattr(type(module), _BASE):
+            object.__setattr__(module, "__class__", class_before(type(module), _BASE))
             forget_state(module)
         for attribute, _ in masks_of(module):
             forget_mask(module, attribute)
-
-
-class _PrunedBackward:
-    """Mixed into a module's own class while its backward pass is pruned."""
-
-    secateurs_base: type[nn.Module]
-    secateurs_own: tuple[str, ...]
 
 
 @cache
@@ -168,14 +166,13 @@ def _subclass(base: type[nn.Module], own: tuple[str, ...], masked: bool) -> type
         return _rebuild, (base, own, masked), self.__getstate__()
 
     namespace: dict[str, Any] = {name + ORIGINAL_SUFFIX: _original(name) for name in own}
-    namespace |= {"secateurs_base": base, "secateurs_own": own, "__reduce_ex__": reduce}
+    namespace |= {_BASE: base, "secateurs_own": own, "__reduce_ex__": reduce}
     # `wraps` keeps its signature, which other code inspects.
     namespace["forward"] = wraps(plain)(forward_of_layer if direct else forward)
     namespace["__module__"] = base.__module__
     if masked:  # a module that only holds others is not slowed down
         namespace["__getattr__"] = read
-    # Its own class first: removing a parametrization gives the module the first base.
-    return type(base.__name__, (base, _PrunedBackward), namespace)
+    return type(base.__name__, (base,), namespace)
 
 
 def _names_with_property(module: nn.Module) -> tuple[str, ...]:
@@ -221,15 +218,22 @@ def _with_our_base(
     return type(cls.__name__, (_subclass(cls.__bases__[0], own, masked),), namespace)
 
 
-def _without_ours(cls: type) -> type:
-    """A module's class without our bases; it may have been derived since, by a parametrization."""
-    if "secateurs_base" in vars(cls):
-        return vars(cls)["secateurs_base"]
+def class_before(cls: type, attribute: str) -> type:
+    """The class that a module had before it became an instance of a subclass of ours.
+
+    Args:
+        cls: the module's class: ours, or one that a parametrization has derived from ours since.
+        attribute: where our subclass holds its base.
+    """
+    if attribute in vars(cls):
+        return vars(cls)[attribute]
+    if not hasattr(cls, attribute):
+        return cls
     own = _namespace(cls)
     before = own.pop(_REPLACED, None)
     if before is not None and own == _namespace(before):
         return before
-    bases = tuple(_without_ours(b) if issubclass(b, _PrunedBackward) else b for b in cls.__bases__)
+    bases = tuple(class_before(base, attribute) for base in cls.__bases__)
     return type(cls.__name__, bases, own)
 
 

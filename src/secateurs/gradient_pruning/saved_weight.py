@@ -238,35 +238,26 @@ def _differentiate_again(pruned: BackwardWeight, kind: Node) -> None:
         of_x = found[kind.x]
         if of_x is None or not torch.is_grad_enabled():
             return None
-        weight, flow = masked(pruned.weight.to(of_x.dtype), pruned.keep), _flow(of_x, kind)
-        through = _through_convolution if kind is _CONVOLUTION else _through_product
-        return _replaced(found, kind.x, through(flow, weight, of_x))
+        weight = masked(pruned.weight.to(of_x.dtype), pruned.keep)
+        return _replaced(found, kind.x, _computed_anew(of_x, weight, kind))
 
     handle = node.register_hook(replace)
 
 
-def _flow(of_x: Tensor, kind: Node) -> Tensor:
-    """The gradient to the output that a gradient to the input was computed from."""
+def _computed_anew(of_x: Tensor, weight: Tensor, kind: Node) -> Tensor:
+    """A gradient to the input, from the gradient to the output that it was computed from."""
     node: Any = of_x.grad_fn
     if kind is _CONVOLUTION:
-        return node._saved_grad_output
+        flow = node._saved_grad_output
+        x = flow.new_empty(1).expand(of_x.shape)  # of its values the gradient does not depend
+        return torch.ops.aten.convolution_backward.default(
+            flow, x, weight, None, node._saved_stride, node._saved_padding, node._saved_dilation,
+            node._saved_transposed, node._saved_output_padding, node._saved_groups,
+            (True, False, False),
+        )[0]  # fmt: skip
     if node.name() == "TBackward0":  # of an input that is transposed in memory
-        return node.next_functions[0][0]._saved_mat2.mT
-    return node._saved_self
-
-
-def _through_product(flow: Tensor, weight: Tensor, of_x: Tensor) -> Tensor:  # noqa: ARG001
-    return flow @ weight
-
-
-def _through_convolution(flow: Tensor, weight: Tensor, of_x: Tensor) -> Tensor:
-    node: Any = of_x.grad_fn
-    x = flow.new_empty(1).expand(of_x.shape)  # of its values the gradient does not depend
-    return torch.ops.aten.convolution_backward.default(
-        flow, x, weight, None, node._saved_stride, node._saved_padding, node._saved_dilation,
-        node._saved_transposed, node._saved_output_padding, node._saved_groups,
-        (True, False, False),
-    )[0]  # fmt: skip
+        return node.next_functions[0][0]._saved_mat2.mT @ weight
+    return node._saved_self @ weight
 
 
 def _replaced(found: Gradients, index: int, value: Tensor) -> Gradients:

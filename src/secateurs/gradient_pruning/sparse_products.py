@@ -1,11 +1,9 @@
 """Sparse products for the backward pass of linear layers of which few weights are kept."""
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from secateurs._tensors.sparse_product import sparse_product
+from secateurs._tensors.sparse_product import csr_of, sparse_product, unchecked_csr
 from secateurs.gradient_pruning.masked_weight import is_batched
 
 # Measured, one thread of an x86 machine with MKL, 500 x 500 with 128 inputs and 2048 x 2048 with
@@ -16,22 +14,38 @@ _FEWEST_PRODUCTS = 30_000_000
 _DTYPES = (torch.float32, torch.float64)
 
 
-class SparsePattern:
-    """Where a mask keeps weights, in the forms that sparse products take.
+class MaskPattern:
+    """Where a mask is true, in the forms that sparse products take.
 
     Args:
         keep: bool, (out, in), on a CPU.
         dtype: of the weight.
+
+    Attributes:
+        shape: of the mask.
+        empty: (out, in), in compressed rows, for products of which these elements are computed.
+        outputs: of the elements in order of columns.
+        inputs: of the elements in order of columns.
     """
 
     def __init__(self, keep: Tensor, dtype: torch.dtype):
-        self._shape = keep.shape
-        self._rows = keep.flatten().nonzero().flatten()  # the kept elements, in order of rows
-        self._empty, transposed = csr_of(keep.to(dtype)), csr_of(keep.mT.contiguous())
-        crow, out = transposed.crow_indices(), transposed.col_indices()
-        inputs = rows_of(transposed)
-        self._columns = out * keep.shape[1] + inputs  # the same elements, in order of columns
-        self._crow, self._out = crow.int(), out.int()  # as MKL takes them
+        self.shape, self.empty = keep.shape, csr_of(keep.to(dtype))
+        transposed = csr_of(keep.mT)
+        self._crow, self._columns = transposed.crow_indices(), transposed.col_indices()
+        self.outputs, self.inputs = self._columns.long(), rows_of(transposed)
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """The matrix (in, out) of these values, which are in order of columns of the mask."""
+        return unchecked_csr(self._crow, self._columns, values, self.shape[::-1])
+
+
+class SparsePattern(MaskPattern):
+    """Where a mask keeps weights of a linear layer; the arguments are those of `MaskPattern`."""
+
+    def __init__(self, keep: Tensor, dtype: torch.dtype):
+        super().__init__(keep, dtype)
+        self._kept = keep.flatten().nonzero().flatten()  # in order of rows
+        self._by_column = self.outputs * keep.shape[1] + self.inputs
 
     def pays(self, x: Tensor, weight: Tensor) -> bool:
         """Whether the products are large enough for sparse ones to be faster."""
@@ -39,37 +53,21 @@ class SparsePattern:
 
     def to_input(self, grad: Tensor, weight: Tensor) -> Tensor:
         """The gradient to the input, (rows, in), of that to the output, (rows, out)."""
-        values = weight.reshape(-1).index_select(0, self._columns)
-        matrix = unchecked_csr(self._crow, self._out, values, self._shape[::-1])
+        matrix = self.transposed(weight.reshape(-1).index_select(0, self._by_column))
         return sparse_product(matrix, grad.mT.contiguous()).mT.contiguous()
 
     def to_weight(self, grad: Tensor, x: Tensor) -> Tensor:
         """The gradient to the kept weights, (out, in), with zeros elsewhere."""
-        kept = torch.sparse.sampled_addmm(self._empty, grad.mT.contiguous(), x, beta=0.0)
-        dense = x.new_zeros(self._shape)
-        dense.view(-1).index_copy_(0, self._rows, kept.values())
+        kept = torch.sparse.sampled_addmm(self.empty, grad.mT.contiguous(), x, beta=0.0)
+        dense = x.new_zeros(self.shape)
+        dense.view(-1).index_copy_(0, self._kept, kept.values())
         return dense
-
-
-def csr_of(matrix: Tensor) -> Tensor:
-    """A matrix in compressed rows, without torch's warning of its state."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse", UserWarning)  # "is in beta state"
-        return matrix.to_sparse_csr()
 
 
 def rows_of(matrix: Tensor) -> Tensor:
     """The row of each element of a matrix in compressed rows."""
     counts = matrix.crow_indices().diff()
     return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-
-
-def unchecked_csr(crow: Tensor, columns: Tensor, values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A matrix in compressed rows, whose indices are known to be right."""
-    device = values.device  # whatever torch.set_default_device says
-    return torch.sparse_csr_tensor(
-        crow, columns, values, size, device=device, check_invariants=False
-    )
 
 
 def multiplies(x: Tensor, weight: Tensor) -> bool:

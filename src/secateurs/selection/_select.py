@@ -23,7 +23,7 @@ from secateurs.parameters.target import Target
 from secateurs.selection.candidates import Candidates, Levels
 from secateurs.selection.neighbours import check_neighbours, choose_neighbours
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
-from secateurs.selection.sharded.sharded_threshold import choose_sharded
+from secateurs.selection.sharded_threshold import choose_sharded
 from secateurs.selection.shown_keywords import shows
 from secateurs.selection.threshold import candidate_masks
 from secateurs.selection.tie_breaking import Marks

@@ -20,9 +20,6 @@ class KeyCounts(ABC):
         sizes: how many keys are read and kept at a time.
 
     Attributes:
-        dtype: as given.
-        total: as given.
-        sizes: as given.
         low: the least possible key.
         high: the greatest possible key.
         last: the result of the last pass; None before the first.

@@ -4,7 +4,7 @@
 reads nothing but counts, which can be added up, so it works for all sources of scores:
 
 * in memory, `secateurs.selection.tensor_counts`;
-* divided over ranks, `secateurs.selection.sharded.sharded_histogram`;
+* divided over ranks, `secateurs.selection.sharded_threshold`;
 * in files, `secateurs.checkpoint.file_histogram`.
 
 In memory, `candidate_masks` usually needs one pass over the scores. The pass marks the scores below
@@ -20,9 +20,11 @@ import numpy as np
 import torch
 
 from secateurs._tensors.blocks import Array
-from secateurs._tensors.float_keys import Scores
-from secateurs.selection.device_threshold import find_threshold_on_device
+from secateurs._tensors.device_keys import device_blocks, joined_keys
+from secateurs._tensors.float_keys import Scores, key_dtype, key_range
+from secateurs._tensors.memory_order import flattened
 from secateurs.selection.histogram import Sizes
+from secateurs.selection.key_counts import sampled_ranks
 from secateurs.selection.tensor_counts import TensorCounts
 from secateurs.selection.tie_breaking import Marks, mark
 
@@ -122,7 +124,9 @@ def candidate_masks(
     """
     marks = marks or Marks.empty([s.values for s in scores])
     counts = TensorCounts(scores, marks.on_cpu, sizes)
-    threshold = _found_on_device(scores, k) if k else None
+    kinds = {(one.values.device, one.absolute) for one in scores}
+    on_device = len(kinds) == 1 and not scores[0].values.is_cpu
+    threshold = find_threshold_on_device(scores, k) if k and on_device else None
     threshold = threshold or find_threshold(counts, k, counts.sizes.bins_log2)
     if threshold is None:
         for mask in marks.masks:
@@ -132,10 +136,59 @@ def candidate_masks(
     return marks.masks, threshold
 
 
-def _found_on_device(scores: Sequence[Scores], k: int) -> Threshold | None:
-    """The threshold of scores that are all on one accelerator, if it can be found there."""
-    kinds = {(one.values.device, one.absolute) for one in scores}
-    if len(kinds) > 1 or next(iter(kinds))[0].type == "cpu":
+def find_threshold_on_device(
+    scores: Sequence[Scores], k: int, few: int = 1 << 23
+) -> Threshold | None:
+    """Find the k-th smallest key on an accelerator: sort those in a range guessed from a sample.
+
+    It waits for the device three times, whatever the number of tensors; `find_threshold`, which
+    counts, would wait at every step.
+
+    Args:
+        scores: at least one, all on one device, and all absolute or none.
+        k: from 1 to the number of scores.
+        few: the most keys that may be in the range, which are sorted.
+
+    Returns:
+        The threshold of the k smallest; None if the k-th is not in the likely range, too many keys
+        are in it, or a score is NaN.
+    """
+    dtype, total = key_dtype(scores), sum(s.values.numel() for s in scores)
+    low, high = _likely_range(scores, dtype, k, total)
+    least, greatest = key_range(dtype, signed=not scores[0].absolute)
+    inside: list[torch.Tensor] = []
+    below: list[torch.Tensor] = []
+    nan: list[torch.Tensor] = []
+    kept = 0
+    for keys in device_blocks(scores, dtype):
+        inside.append(keys[(keys >= low) & (keys <= high)])
+        below.append((keys < low).sum())
+        nan.append(((keys < least) | (keys > greatest)).sum())  # beyond the infinities
+        kept += len(inside[-1])
+        if kept > few:
+            return None
+    before, nans = torch.stack([sum(below[1:], below[0]), sum(nan[1:], nan[0])]).tolist()
+    if nans or not before < k <= before + kept:
         return None
-    found = find_threshold_on_device(scores, k)
-    return None if found is None else threshold_at(*found)
+    ranked = torch.cat(inside).sort().values
+    key = ranked[k - before - 1]
+    found, smaller, tied = torch.stack(
+        [key.long(), (ranked < key).sum(), (ranked == key).sum()]
+    ).tolist()
+    return threshold_at(found, k - before - smaller, tied)
+
+
+def _likely_range(
+    scores: Sequence[Scores], dtype: torch.dtype, k: int, total: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two keys, on the device, that likely have the k-th smallest between them."""
+    step, offset = max(total // Sizes.sample, 1), 0
+    taken: list[torch.Tensor] = []
+    for one in scores:
+        flat, first = flattened(one.values), -offset % step
+        if first < flat.numel():
+            taken.append(flat[first::step])
+        offset += flat.numel()
+    sample = joined_keys(taken, dtype, absolute=scores[0].absolute).sort().values
+    first, final = sampled_ranks(k, total, len(sample))
+    return sample[first], sample[final]

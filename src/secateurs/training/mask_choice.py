@@ -22,8 +22,8 @@ from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.target import Target
 from secateurs.selection._select import choose
 from secateurs.selection.layer_counts import counts_by_shares, erk_shares, least_kept
-from secateurs.selection.raw_scores import raw_scores
 from secateurs.selection.selection_options import SelectionOptions
+from secateurs.selection.unit_scores import raw_scores
 from secateurs.training.mask_state import Change, combined, favoured, filled, kept_units
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
 from secateurs.training.schedules import Schedule
