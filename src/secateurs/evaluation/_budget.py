@@ -151,9 +151,7 @@ def budget(
                 results = outer.enter_context(Results(output, BudgetRow))
                 config[IMAGE_SAMPLES] = fingerprint(loader)
                 keys = map(key_of, RATIOS)
-                _, before = open_run(
-                    results, config, keys, length(loader), lambda _: [], overwrite=overwrite
-                )
+                _, before = open_run(results, config, keys, length(loader), overwrite=overwrite)
             before = before if (in_order := is_sequential(loader)) else {}
 
             def save() -> None:

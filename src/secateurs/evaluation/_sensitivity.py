@@ -164,10 +164,10 @@ def sensitivity(
         if output is not None:
             results = stack.enter_context(Results(output, SensitivityRow))
             config[IMAGE_SAMPLES] = fingerprint(loader)
+            wanted = [{"layer": o.layer, "p_prune": o.variant.p_prune} for o in networks.pruned]
             rows, before = open_run(
-                results, config, networks.variants, length(loader),
-                lambda found: _finished(found, networks), overwrite=overwrite,
-            )  # fmt: skip
+                results, config, networks.variants, length(loader), wanted, overwrite=overwrite
+            )
             if rows:
                 return Rows(rows)
         stack.enter_context(evaluating(model))
@@ -213,13 +213,6 @@ def _configuration(
         **competing(choice),
         "candidates": {} if named else networks.fingerprints(),
     }
-
-
-def _finished(rows: Iterable[SensitivityRow], networks: LayerVariants) -> list[SensitivityRow]:
-    """The rows on disk in the order of the model; none unless all are there."""
-    found = {(row.layer, row.p_prune): row for row in rows}
-    wanted = [(each.layer, each.variant.p_prune) for each in networks.pruned]
-    return [found[key] for key in wanted] if all(key in found for key in wanted) else []
 
 
 def _row(

@@ -36,8 +36,8 @@ from secateurs.evaluation.runner import (
 from secateurs.evaluation.sweep_rows import (
     Provenance,
     alike_on_ranks,
+    columns_of_cell,
     configuration,
-    finished,
     layer_rows,
     make_row,
     shared_columns,
@@ -158,7 +158,7 @@ def sweep(
                 if ranks.is_first:
                     rows, before = open_run(
                         results, config, networks, length(loader),
-                        lambda found: finished(found, plan), overwrite=overwrite,
+                        list(map(columns_of_cell, plan.cells)), overwrite=overwrite,
                     )  # fmt: skip
             rows, before = _of_rank_0(ranks, rows, before)
         if rows:

@@ -43,7 +43,7 @@ def open_run(
     config: Mapping[str, Any],
     keys: Iterable[str],
     total: int | None,
-    finished: Callable[[list[R]], list[R]],
+    wanted: Sequence[Mapping[str, Any]] = (),
     *,
     overwrite: bool,
 ) -> tuple[list[R], dict[str, Progress]]:
@@ -56,7 +56,7 @@ def open_run(
         config: the configuration, with the checksums of the images where they are known.
         keys: the variants.
         total: how many images there are, None if not known.
-        finished: picks the rows of the run from those on disk; none unless all are there.
+        wanted: the rows of the run, each by the same columns, in which they differ.
         overwrite: delete what the folder holds.
 
     Returns:
@@ -77,10 +77,12 @@ def open_run(
             " measures again",
         )
         warnings.warn(warning, stacklevel=3)
-    rows = finished(results.rows())
-    if rows:
+    columns = tuple(wanted[0]) if wanted else ()
+    found = {tuple(getattr(row, name) for name in columns): row for row in results.rows()}
+    asked = [tuple(each.values()) for each in wanted]
+    if asked and all(each in found for each in asked):
         clear_saved(results)
-        return rows, {}
+        return [found[each] for each in asked], {}
     saved = results.load_progress_of_ranks()
     try:
         before = read_progress(saved, keys, total)
@@ -88,7 +90,7 @@ def open_run(
         results.distrust_progress(error)
         before = {}
     results.merge_progress(as_json(before))
-    return rows, before
+    return [], before
 
 
 def clear_saved(results: Results[Any]) -> None:

@@ -160,14 +160,7 @@ def is_named(criterion: Criterion, columns: Mapping[str, Any]) -> bool:
     return criterion.is_built_in and known and observed
 
 
-def finished(rows: Iterable[Row], grid: Grid) -> list[Row]:
-    """The rows of the grid among those on disk, in its order; none unless all are there."""
-    found = {tuple(getattr(row, name) for name in _asked(grid.cells[0])): row for row in rows}
-    wanted = [tuple(_asked(cell).values()) for cell in grid.cells]
-    return [found[key] for key in wanted] if all(key in found for key in wanted) else []
-
-
-def _asked(cell: Cell) -> dict[str, Any]:
+def columns_of_cell(cell: Cell) -> dict[str, Any]:
     """The columns by which a row of one grid is that of a cell."""
     return {
         "prune_type": cell.setting.prune_type,
@@ -200,7 +193,7 @@ def make_row(
     seconds = sum(each.seconds for each in found)
     return Row(
         **shared,
-        **_asked(cell),
+        **columns_of_cell(cell),
         **competing(grid),
         achieved=mean(each.achieved for each in found),
         targets=size.targets,
