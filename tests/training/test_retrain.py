@@ -23,7 +23,7 @@ from secateurs.training.labelled_images import (
     epoch,
     steps_of,
 )
-from secateurs.training.retrain import BEST, DENSE, LAST, RetrainData, Retraining
+from secateurs.training.retrain import BEST, DENSE, LAST, STATE, RetrainData, Retraining
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.settings import TrainingSettings
 
@@ -275,6 +275,19 @@ def test_scores_before_the_first_step_leave_out_a_batch_that_cannot_be_read(tmp_
     dense = replace(SETTINGS, epochs=0)
     with pytest.raises(FailureError, match="too few of the training images can be read"):
         run(tmp_path / "none", replace(plan, dense=dense), data)
+
+
+def test_images_of_which_none_can_be_read_are_not_scored(tmp_path: Path) -> None:
+    unread = StreamedImages(TensorDataset(DATA.test.images, torch.full((48,), -1)))
+    with pytest.raises(FailureError, match="none of the images to score can be read"):
+        run(tmp_path, data=replace(DATA, test=unread))
+
+
+def test_a_state_that_is_no_such_file_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, replace(PLAN, retraining=replace(SETTINGS, epochs=1)))
+    (tmp_path / STATE).write_bytes(b"something else")
+    with pytest.raises(FailureError, match="is damaged, so the training cannot go on from it"):
+        run(tmp_path, replace(PLAN, retraining=replace(SETTINGS, epochs=1)))
 
 
 def test_an_error_before_there_is_a_dense_network_names_none(tmp_path: Path) -> None:

@@ -166,6 +166,9 @@ def score_images(
         images: each is scored once.
         amp: whether to compute in bfloat16 where torch's autocast does.
         ranks: each scores a share of the images.
+
+    Raises:
+        FailureError: none of the images can be read.
     """
     device, dtype = device_of(model), dtype_of(model)
     loss = torch.zeros((), device=device, dtype=torch.float64)
@@ -183,7 +186,9 @@ def score_images(
             correct += (logits.argmax(1) == labels).sum()
             count += len(labels)
     total, right, losses = _sums(ranks, count, float(correct), float(loss))
-    return ImageScore(int(total), int(right), losses / max(total, 1))
+    if not total:
+        raise FailureError("none of the images to score can be read: give others")
+    return ImageScore(int(total), int(right), losses / total)
 
 
 def _sums(ranks: ProcessGroup, *numbers: float) -> list[float]:
