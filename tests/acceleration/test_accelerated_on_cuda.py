@@ -6,7 +6,7 @@ from torch import nn
 
 import secateurs as sc
 from secateurs.acceleration.layer_form import form_of
-from secateurs.acceleration.output_error import is_close
+from secateurs.acceleration.observed_calls import is_close
 from secateurs.acceleration.sparse_kernels import kernels_for
 from secateurs.acceleration.stopwatch import Functions
 

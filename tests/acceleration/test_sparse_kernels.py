@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateurs.acceleration.layer_form import form_of, why_not_form
-from secateurs.acceleration.output_error import is_close
+from secateurs.acceleration.observed_calls import is_close
 from secateurs.acceleration.sparse_kernels import kernels_for
 
 Make = Callable[[], nn.Module]

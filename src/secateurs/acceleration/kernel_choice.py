@@ -17,9 +17,9 @@ from secateurs.acceleration.observed_calls import (
     NamedLayers,
     SeenInput,
     SeenInputs,
+    is_close,
     observe,
 )
-from secateurs.acceleration.output_error import is_close
 from secateurs.acceleration.sparse_kernels import Kernel, SparseLinear, kernels_for
 from secateurs.acceleration.stopwatch import Measure
 from secateurs.acceleration.transposed_outputs import (

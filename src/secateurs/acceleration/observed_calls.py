@@ -1,8 +1,9 @@
-"""Which layers a model calls for an example, and with inputs of which shapes."""
+"""An example of a model's input: the layers that it calls, their inputs, and the model's output."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import zip_longest
 from typing import Any, cast
 
 import torch
@@ -156,3 +157,31 @@ def copied(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(copied, value))
     return value
+
+
+def is_close(expected: Any, output: Any, tolerance: float) -> bool:
+    """Whether all tensors in an output are as expected, relative to the largest value of each.
+
+    Half precision may differ by two units in the last place, whatever the tolerance.
+    """
+    pairs = zip_longest(tensors_in(expected), tensors_in(output))
+    return all(_is_close(*pair, tolerance) for pair in pairs)
+
+
+def _is_close(expected: Tensor | None, output: Tensor | None, tolerance: float) -> bool:
+    if expected is None or output is None or not (_is_dense(expected) and _is_dense(output)):
+        return False
+    if expected.shape != output.shape or expected.dtype != output.dtype:
+        return False
+    if expected.numel() == 0 or torch.equal(expected, output):
+        return True
+    if expected.is_floating_point():
+        tolerance = max(tolerance, 2 * torch.finfo(expected.dtype).eps)
+    wide = torch.promote_types(expected.dtype, torch.float64)  # complex numbers stay complex
+    difference = (output.to(wide) - expected.to(wide)).abs().max()
+    largest = expected.to(wide).abs().max()
+    return bool(largest > 0) and float(difference / largest) <= tolerance
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested

@@ -70,12 +70,9 @@ class Marks:
     def on_cpu(self) -> torch.Tensor:
         """All masks on the CPU as one flat tensor, in the order of memory."""
         masks = [mask for mask in self.masks if mask.device.type == "cpu" and mask.numel()]
-        total = sum(mask.numel() for mask in masks)
-        return (
-            masks[0].as_strided((total,), (1,))
-            if masks
-            else torch.empty(0, dtype=torch.bool, device="cpu")
-        )
+        if not masks:
+            return torch.empty(0, dtype=torch.bool, device="cpu")
+        return masks[0].as_strided((sum(mask.numel() for mask in masks),), (1,))
 
 
 def mark(
@@ -212,30 +209,28 @@ def _mark_earliest(
 ) -> None:
     """Mark the first scores that equal ``key``, by flat index, while ties are left."""
     if mask.device.type == "cpu" and scores.values.is_contiguous():
-        _mark_earliest_contiguous(
-            mask.view(-1).numpy(), TensorKeys(scores, dtype), key, ties, block
-        )
+        flags = mask.view(-1).numpy()
+        _mark_earliest_contiguous(flags, TensorKeys(scores, dtype), key, ties, block)
         return
-    for values, flags in logical_pieces(scores.values, mask, block=block):
+    for values, part in logical_pieces(scores.values, mask, block=block):
         if ties.left == 0:
             break
         tied = key_of(values, dtype, absolute=scores.absolute) == key
         count = int(torch.count_nonzero(tied))
         if count <= ties.left:
-            flags.logical_or_(tied)
+            part.logical_or_(tied)
         else:
             indices = tied.reshape(-1).nonzero().reshape(-1)[: ties.left]
-            flags[torch.unravel_index(indices, flags.shape)] = True
+            part[torch.unravel_index(indices, part.shape)] = True
         ties.left -= min(count, ties.left)
 
 
 def _mark_earliest_contiguous(
     flags: Array, keys: TensorKeys, key: int, ties: Ties, block: int
 ) -> None:
+    # Once: to allocate for each block would take longer than the rest.
     buffer = np.empty(min(block, keys.size), keys.dtype)
-    tied = np.empty(
-        len(buffer), bool
-    )  # once: allocating for each block would take longer than the rest
+    tied = np.empty(len(buffer), bool)
     for piece in blocks_of(range(keys.size), block):
         if ties.left == 0:
             break
