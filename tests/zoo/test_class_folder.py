@@ -119,6 +119,12 @@ def test_numbers_count_from_0_and_a_start_at_1_is_told(tmp_path: Path) -> None:
         load_data(tmp_path / "twice", model=model(1000))
 
 
+def test_two_folders_of_one_class_of_the_model_are_refused(tmp_path: Path) -> None:
+    imagenet(tmp_path, ("hen_house", "Hen House", "fox"), 1)
+    with pytest.raises(InvalidArgumentError, match="'Hen House', 'hen_house' are one class"):
+        load_data(tmp_path, model=model(2, ["hen house", "fox"]))
+
+
 class Silent(nn.Module):
     """Does not say how many classes it answers, and draws while it does."""
 

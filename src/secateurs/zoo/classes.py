@@ -45,7 +45,7 @@ def class_indices(
     for table in (_own_names(model), _wordnet_ids(names, model)):
         found = {name: table[key] for name in names if (key := _plain(name)) in table}
         if len(found) == len(names):
-            return found
+            return _each_once(found)
         if found:
             raise _unknown([name for name in names if name not in found], model, "its classes")
     if all(name.isascii() and name.isdigit() for name in names):
@@ -154,13 +154,7 @@ def _plain(name: str) -> str:
 def _numbers(
     names: Sequence[str], model: LoadedModel | None, count: int | None, folders: Sequence[str]
 ) -> dict[str, int]:
-    numbers = {name: int(name) for name in names}
-    times = Counter(numbers.values())
-    twice = [name for name, number in numbers.items() if times[number] > 1]
-    if twice:
-        raise InvalidArgumentError(
-            f"the class folders {_first(twice)} are one class: put their images into one folder"
-        )
+    numbers = _each_once({name: int(name) for name in names})
     present = {int(name) for name in folders if name.isascii() and name.isdigit()}
     # If most numbers are missing, it means nothing that 0 is missing too.
     from_one = 1 < len(present) > max(present) / 2 and min(present) == 1
@@ -179,6 +173,17 @@ def _numbers(
             stacklevel=6,
         )
     return numbers
+
+
+def _each_once(found: dict[str, int]) -> dict[str, int]:
+    """Refuse names of one class, such as "cat" and "Cat", or "1" and "01"."""
+    times = Counter(found.values())
+    twice = [name for name, index in found.items() if times[index] > 1]
+    if twice:
+        raise InvalidArgumentError(
+            f"the class folders {_first(twice)} are one class: put their images into one folder"
+        )
+    return found
 
 
 def _unknown(names: Sequence[str], model: LoadedModel | None, known: str) -> InvalidArgumentError:
