@@ -1,6 +1,6 @@
 """How much a loss bends at a trained network's weights: the largest eigenvalue of its Hessian.
 
-    secateurs retrain --arch lenet5 --dense-epochs 8 --epochs 1 --augment shift --output lenet5
+    secateurs retrain --arch lenet5 --dense-epochs 10 --epochs 1 --output lenet5
     python benchmarks/curvature.py --weights lenet5/dense.safetensors --data ../shared/data
 
 The cross-entropy of the labels, and `secateurs.training.KnowledgeDistillation` from a copy of the

@@ -44,8 +44,9 @@ class KnowledgeDistillation:
 
     cross-entropy and `soft_divergence` (Hinton, Vinyals and Dean 2015, section 2).
 
-    Near the dense network's weights this loss is curved more than cross-entropy is, ten times for
-    LeNet-5 with weight 0.9 and T = 4, so it needs a lower learning rate.
+    Near the dense network's weights this loss is curved more than cross-entropy is, thirty times
+    for LeNet-5 with weight 0.9 and T = 4 (``benchmarks/curvature.py``), so it needs a lower
+    learning rate.
 
     Args:
         dense: the dense network; it is put into evaluation mode, and its parameters are frozen.
