@@ -60,7 +60,8 @@ class Criterion:
     @property
     def is_built_in(self) -> bool:
         """Whether this package defines it, so that its name alone says what is computed."""
-        module = __name__ if self.function is None else self.function.__module__
+        # Some callables have no module: partials, and functions that `exec` defines.
+        module = getattr(self.function or register, "__module__", None) or ""
         return module.partition(".")[0] == __name__.partition(".")[0]
 
 
