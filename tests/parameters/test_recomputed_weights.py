@@ -168,3 +168,15 @@ def test_a_layer_that_hands_on_another_weight_names_its_type() -> None:
     words = r"Scaled hands weight to .*write exclude='\*weight', or exclude=Scaled for all layers"
     with pytest.raises(sc.FailureError, match=words):
         model(torch.randn(1, 3, 2, 2, requires_grad=True))
+
+
+def test_functions_without_a_module() -> None:
+    """As `exec` defines them: a layer's forward, and a score."""
+    own: dict[str, Any] = {}
+    source = "def forward(self, x):\n    return linear(x, self.weight, self.bias)"
+    exec(source, {"linear": F.linear}, own)
+    model = nn.Sequential(type("Own", (nn.Linear,), own)(4, 4), nn.Linear(4, 2))
+    score = eval("lambda target: target.weight.abs()", {})
+    assert own["forward"].__module__ is None is score.__module__
+    assert sc.sparsity(global_prune(model, 0.5, score=score)).ratio == 0.5
+    gradient_prune(restore(model), 0.5)(torch.ones(1, 4)).sum().backward()

@@ -88,7 +88,7 @@ def _has_own_forward(cls: type[nn.Module]) -> bool:
     if not issubclass(cls, (_ConvNd, nn.Linear)):
         return False
     forwards = (getattr(cls, name, None) for name in _FORWARDS)
-    return any(f and not f.__module__.startswith("torch.nn.modules.") for f in forwards)
+    return any(f and not (f.__module__ or "").startswith("torch.nn.modules.") for f in forwards)
 
 
 def _is_asked_for(cls: type[nn.Module], asked: Sequence[str | type[nn.Module]]) -> bool:
