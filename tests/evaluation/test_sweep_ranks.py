@@ -383,7 +383,8 @@ def test_an_error_on_a_rank_is_worded_for_the_command_line() -> None:
     models: list[Any] = [network(), network()]
     for model in models:
         model.forward = fail
-    given: dict[str, Any] = {"p_prune": 0.5, "progress": False}
-    found = on_ranks(2, lambda g: sweep(models[g.rank()], loader(), process_group=g, **given))
+    # Made once: both would draw them from the global generator, in two threads.
+    given: dict[str, Any] = {"loader": loader(), "p_prune": 0.5, "progress": False}
+    found = on_ranks(2, lambda g: sweep(models[g.rank()], process_group=g, **given))
     assert re.search(r"another device \(rank \d\)$", str(found[0]))
     assert "a smaller --img_size, " in found[0].worded(lambda argument: f"--{argument.name}")
