@@ -1,5 +1,6 @@
 """Accuracy back without labels: what pruning broke, repaired from a few images."""
 
+import inspect
 import sys
 from types import ModuleType
 from typing import Any
@@ -22,4 +23,8 @@ class _CallableModule(ModuleType):
         return _repair(*args, **kwargs)
 
 
-sys.modules[__name__].__class__ = _CallableModule
+_package: Any = sys.modules[__name__]
+_package.__class__ = _CallableModule
+# `help(secateurs.repair)` and editors tell of the function, too.
+_package.__signature__ = inspect.signature(_repair)
+_package.__doc__ = f"{__doc__}\n\n{inspect.cleandoc(_repair.__doc__ or '')}"
