@@ -1,8 +1,8 @@
 """Accuracy back without labels: what pruning broke, repaired from a few images."""
 
 import sys
+from inspect import signature
 from types import ModuleType
-from typing import Any
 
 from secateurs.repair.allocation import allocate as allocate
 from secateurs.repair.input_moments import observed_inputs as observed_inputs
@@ -15,11 +15,27 @@ from secateurs.repair.repair_report import RepairReport as RepairReport
 from secateurs.repair.repair_report import StepReport as StepReport
 
 
-class _CallableModule(ModuleType):
-    """``secateurs.repair`` is the function that people want, and the package of its parts."""
+class CallablePackage:
+    """``secateurs.repair`` is the function that people want, and the package of its parts.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> RepairReport:
-        return _repair(*args, **kwargs)
+    Type checkers know no module that can be called: to them it is an object of this class, whose
+    misspelt names are errors.
+    """
+
+    __call__ = staticmethod(_repair)
+    __signature__ = signature(_repair)  # for `help` and the like
+    allocate = staticmethod(allocate)
+    observed_inputs = staticmethod(observed_inputs)
+    read_ratios = staticmethod(read_ratios)
+    write_ratios = staticmethod(write_ratios)
+    STEPS = STEPS
+    RepairOptions = RepairOptions
+    RepairReport = RepairReport
+    StepReport = StepReport
 
 
-sys.modules[__name__].__class__ = _CallableModule
+class _Module(CallablePackage, ModuleType):
+    pass
+
+
+sys.modules[__name__].__class__ = _Module
