@@ -1,6 +1,5 @@
 import doctest
 import importlib
-import inspect
 import pkgutil
 from pathlib import Path
 
@@ -34,10 +33,6 @@ def test_the_examples_in_docstrings_run_as_written(
 def test_the_main_functions_have_an_example(name: str) -> None:
     item = getattr(secateurs, name)
     assert ">>>" in item.__doc__
-
-
-def test_repair_is_a_package_that_shows_the_signature_of_the_function() -> None:
-    assert list(inspect.signature(secateurs.repair).parameters)[:3] == ["model", "images", "steps"]
 
 
 @pytest.mark.parametrize(

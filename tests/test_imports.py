@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import inspect
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 
 import secateurs
 from result_rows import make_row
+from secateurs.repair import pipeline
 from secateurs.results import Results
 
 SOURCE = Path(secateurs.__file__).parent
@@ -297,13 +299,20 @@ def test_names_are_loaded_from_where_type_checkers_read_them() -> None:
         if isinstance(node, ast.ImportFrom) and node.module
         for alias in node.names
     }
-    callable_package = {"repair"}  # to type checkers the function that calling it calls
-    found = {name: home for name, home in homes.items() if home and name not in callable_package}
-    assert found == secateurs._HOME_OF
+    assert homes.pop("CallablePackage") == "repair"  # what it is to type checkers
+    assert {name: home for name, home in homes.items() if home} == secateurs._HOME_OF
     packages = {name for name, home in homes.items() if not home}
-    assert packages | callable_package == set(secateurs._MODULES)
+    assert packages | {"repair"} == set(secateurs._MODULES)
     assert set(secateurs.__all__) <= set(dir(secateurs))
     for name in {*secateurs.__all__, *homes}:
         assert getattr(secateurs, name) is getattr(secateurs, name)
     with pytest.raises(AttributeError, match="no attribute 'prunedd'"):
         secateurs.prunedd  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_type_checkers_know_all_that_the_package_repair_has() -> None:
+    tree = ast.parse((SOURCE / "repair" / "__init__.py").read_text())
+    aliases = [a for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names]
+    known = vars(secateurs.repair.CallablePackage)
+    assert {a.name for a in aliases if a.name == a.asname} == {n for n in known if n[0] != "_"}
+    assert inspect.signature(secateurs.repair) == inspect.signature(pipeline.repair)

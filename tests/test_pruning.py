@@ -19,11 +19,13 @@ from secateurs import (
     gradient_prune,
     gradient_pruned,
     make_permanent,
+    prior_pruning,
     pruned,
     restore,
     select,
     sparsity,
 )
+from secateurs.originals.restore_weights import copy_bits
 from secateurs.selection.selection_options import SelectionOptions
 
 
@@ -330,6 +332,22 @@ def test_restoring_what_is_not_pruned_changes_nothing() -> None:
     for function in (restore, make_permanent):
         assert function(model) is model
         assert_same(snapshot(model), before)
+
+
+def test_an_interrupt_at_the_end_of_a_block_loses_no_original(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = network()
+    before = snapshot(model)
+    global_prune(model, 0.5)
+
+    def interrupted(parameter: torch.Tensor, values: torch.Tensor) -> None:
+        copy_bits(parameter, values)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), pruned(model, 0.7):
+        patch.setattr(prior_pruning, "copy_bits", interrupted)
+    assert_same(snapshot(restore(model)), before)
 
 
 def test_permanent_inside_a_block_stays() -> None:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs.pruning import make_permanent as make_permanent
     from secateurs.pruning import pruned as pruned
     from secateurs.pruning import restore as restore
-    from secateurs.repair.pipeline import repair as repair
+    from secateurs.repair import CallablePackage
     from secateurs.selection._select import select as select
     from secateurs.selection._select import select_levels as select_levels
     from secateurs.selection.candidates import Candidates as Candidates
@@ -71,6 +71,8 @@ if TYPE_CHECKING:  # for type checkers; `_HOME_OF` and `_MODULES` say the same w
     from secateurs.surrogates import ensemble as ensemble
     from secateurs.torch_prune import from_torch_prune as from_torch_prune
     from secateurs.torch_prune import to_torch_prune as to_torch_prune
+
+    repair = CallablePackage()
 
 # The module that each name is imported from when it is first used.
 _HOME_OF = {

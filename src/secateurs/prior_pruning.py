@@ -169,10 +169,10 @@ class PriorPruning:
             dense = weight.values if weight.trained else original
             if differs(parameter, dense) and differs(parameter, weight.values):
                 lost.setdefault(id(parameter), weight.name)
-            copy_bits(parameter, weight.values)
             original = original.to(parameter.device, parameter.dtype)
             moved = weight.original.moved(original, parameter)
-            keep_original(weight.module, weight.attribute, moved)
+            keep_original(weight.module, weight.attribute, moved)  # first: an interrupt loses none
+            copy_bits(parameter, weight.values)
         fitting = [m for m in self.masks if fits(m.keep, getattr(m.module, m.attribute, None))]
         install_gradient_masks([module for _, module in contents.modules], fitting)
         return list(lost.values())

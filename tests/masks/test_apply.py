@@ -1,12 +1,14 @@
 """Masks on a model, and the original bits back."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 import reference
+import secateurs as sc
 from helpers import (
     DTYPES,
     Case,
@@ -29,6 +31,8 @@ from secateurs import (
     select,
     sparsity,
 )
+from secateurs._tensors.multiply import Product, multiply
+from secateurs.masks import apply
 
 
 def half_of(case: Case, model: nn.Module, granularity: str = "weight") -> Masks:
@@ -264,3 +268,25 @@ def test_originals_saved_in_inference_mode_take_part_in_autograd() -> None:
         global_prune(model, 0.5)
     (model.weight * model.weight_orig).sum().backward()
     assert torch.equal(model.weight.grad, model.weight_orig)
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_an_interrupt_while_weights_are_written_loses_nothing(
+    repaired: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    before = snapshot(model)
+    global_prune(model, 0.2)
+    if repaired:
+        sc.repair(model, torch.rand(16, 8), ["reconstruct"])
+
+    def interrupted(products: list[Product]) -> None:
+        multiply(products[:1])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(apply, "multiply", interrupted)
+        global_prune(model, 0.9)
+    with warnings.catch_warnings(action="error"):  # nothing was trained
+        assert select(model, 0.5) == select(restore(copy.deepcopy(model)), 0.5)
+        assert_same(snapshot(restore(model)), before)

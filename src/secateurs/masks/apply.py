@@ -23,7 +23,7 @@ from secateurs.originals.module_state import (
     original_of,
 )
 from secateurs.originals.original import Original, valid_of
-from secateurs.originals.restore_weights import check_releasable, release_weights
+from secateurs.originals.restore_weights import check_releasable, copy_bits, release_weights
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.parameters.refusals import why_not
 from secateurs.parameters.shared_memory import refuse_overlaps
@@ -192,18 +192,30 @@ def _overlaps(tensor: torch.Tensor) -> bool:
 
 def _write(rows: list[tuple[Target, Mask, list[Original]]]) -> None:
     kept = [local_mask(mask, target) for target, mask, _ in rows]
-    multiply(
-        [
-            Product(local_of(originals[0].values), keep, target.local)
-            for (target, _, originals), keep in zip(rows, kept, strict=True)
-        ]
-    )
-    torch.clear_autocast_cache()  # inside autocast, layers would go on with casts of the old values
-    for (target, _, originals), keep in zip(rows, kept, strict=True):
-        parameter = target.parameter
-        uncounted = parameter.device.type == "cpu" or torch.is_inference_mode_enabled()
-        if uncounted and not parameter.is_inference():
-            # So that a pending backward pass that needs the old values raises an error.
-            torch.autograd.graph.increment_version(parameter)
-        for original in originals:
-            original.note_pruned(keep)
+    try:
+        multiply(
+            [
+                Product(local_of(originals[0].values), keep, target.local)
+                for (target, _, originals), keep in zip(rows, kept, strict=True)
+            ]
+        )
+        for (target, _, originals), keep in zip(rows, kept, strict=True):
+            _note_written(target.parameter, originals, keep)
+    except BaseException:  # as Ctrl-C: what is half written would be taken for trained
+        for target, _, originals in rows:
+            copy_bits(target.parameter, originals[0].values)
+            _note_written(target.parameter, originals, None)
+        raise
+    finally:
+        torch.clear_autocast_cache()  # inside autocast, layers would go on with the old values
+
+
+def _note_written(
+    parameter: torch.Tensor, originals: list[Original], keep: torch.Tensor | None
+) -> None:
+    uncounted = parameter.device.type == "cpu" or torch.is_inference_mode_enabled()
+    if uncounted and not parameter.is_inference():
+        # So that a pending backward pass that needs the old values raises an error.
+        torch.autograd.graph.increment_version(parameter)
+    for original in originals:
+        original.note_pruned(keep)

@@ -1,9 +1,8 @@
 """Accuracy back without labels: what pruning broke, repaired from a few images."""
 
-import inspect
 import sys
+from inspect import cleandoc, signature
 from types import ModuleType
-from typing import Any
 
 from secateurs.repair.allocation import allocate as allocate
 from secateurs.repair.input_moments import observed_inputs as observed_inputs
@@ -16,15 +15,29 @@ from secateurs.repair.repair_report import RepairReport as RepairReport
 from secateurs.repair.repair_report import StepReport as StepReport
 
 
-class _CallableModule(ModuleType):
-    """``secateurs.repair`` is the function that people want, and the package of its parts."""
+class CallablePackage:
+    """``secateurs.repair`` is the function that people want, and the package of its parts.
 
-    def __call__(self, *args: Any, **kwargs: Any) -> RepairReport:
-        return _repair(*args, **kwargs)
+    Type checkers know no module that can be called: to them it is an object of this class, whose
+    misspelt names are errors.
+    """
+
+    __call__ = staticmethod(_repair)
+    __signature__ = signature(_repair)  # for `help` and the like
+    allocate = staticmethod(allocate)
+    observed_inputs = staticmethod(observed_inputs)
+    read_ratios = staticmethod(read_ratios)
+    write_ratios = staticmethod(write_ratios)
+    STEPS = STEPS
+    RepairOptions = RepairOptions
+    RepairReport = RepairReport
+    StepReport = StepReport
 
 
-_package: Any = sys.modules[__name__]
-_package.__class__ = _CallableModule
-# `help(secateurs.repair)` and editors tell of the function, too.
-_package.__signature__ = inspect.signature(_repair)
-_package.__doc__ = f"{__doc__}\n\n{inspect.cleandoc(_repair.__doc__ or '')}"
+class _Module(CallablePackage, ModuleType):
+    pass
+
+
+_package = sys.modules[__name__]
+_package.__class__ = _Module
+_package.__doc__ = f"{__doc__}\n\n{cleandoc(_repair.__doc__ or '')}"

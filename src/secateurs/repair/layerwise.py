@@ -230,5 +230,5 @@ def _warn_of_few(sites: Sequence[WeightSite]) -> None:
                 f"{counted(worst.values, 'value')} of each, too few to determine its "
                 f"weights{others}: more images may repair more"
             ),
-            stacklevel=7,  # past the callable module
+            stacklevel=6,
         )

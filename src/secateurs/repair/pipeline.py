@@ -104,7 +104,7 @@ def repair(
                 f"{listed(left)} cannot be solved layer by layer (used several times, or by "
                 "another function than a convolution or linear layer): 'distill' repairs them too"
             ),
-            stacklevel=3,  # past the callable module
+            stacklevel=2,
         )
     return reports
 
