@@ -83,3 +83,16 @@ def test_where_they_do_not_pay_torchs_own_operation_is_taken(
 ) -> None:
     model = sc.gradient_prune(layer(**options), p_prune, granularity="kernel")
     assert all(is_torchs_own(model(images(size))) for _ in range(2))
+
+
+@pytest.mark.parametrize("changed", [{"stride": (2, 2)}, {"stride": 2}, {"dilation": [2, 1]}])
+def test_a_stride_that_is_changed_later(changed: dict[str, Any]) -> None:
+    model, x = sc.gradient_prune(layer(), 0.96, granularity="kernel"), images()
+    for _ in range(2):
+        model(x)
+    for name, value in changed.items():
+        setattr(model, name, value)
+    output, masked = model(x), model.weight.detach() * model.weight_backward_mask
+    flow = torch.randn_like(output)
+    expected = torch.autograd.grad(F.conv2d(x, masked, **changed), x, flow)
+    close(list(torch.autograd.grad(output, x, flow)), list(expected))

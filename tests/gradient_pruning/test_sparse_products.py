@@ -72,3 +72,19 @@ def test_a_second_derivative_flows_to_kept_weights_alone() -> None:
         found += torch.autograd.grad(of_x.sum(), model.weight)
     assert not is_torchs_own(model(x))
     close(found[:1], found[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_of_another_dtype_than_its_pattern(dtype: torch.dtype) -> None:
+    model, x = layer(), points()
+    pruner = GradientPruner(model, 0.95, weight_gradient="masked")
+    for _ in range(2):
+        model(x)
+    x = x.detach().to(dtype).requires_grad_()
+    output = model.to(dtype)(x)
+    output.sum().backward()
+    keep = pruner.masks["weight"]
+    expected = (model.weight.detach() * keep).sum(0).expand_as(x)
+    torch.testing.assert_close(x.grad, expected, atol=0.05, rtol=0.05)
+    assert torch.equal(model.weight.grad != 0, keep)
+    assert is_torchs_own(output)  # as in the first call of a layer

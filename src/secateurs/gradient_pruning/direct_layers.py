@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from secateurs.gradient_pruning.backward_state import BackwardState, state_of
 from secateurs.gradient_pruning.function_mode import active_mode, mode_count
-from secateurs.gradient_pruning.functional import convolution, linear
+from secateurs.gradient_pruning.functional import convolution, linear, takes_kernels
 from secateurs.gradient_pruning.kernel_products import SparseKernels, kernel_pattern
 from secateurs.gradient_pruning.masked_weight import is_of_outputs, transforms_active
 from secateurs.gradient_pruning.saved_weight import (
@@ -93,8 +93,8 @@ def _pruned_weight(module: nn.Module) -> BackwardWeight | None:
 def _pattern(module: nn.Module, pruned: BackwardWeight) -> SparsePattern | SparseKernels | None:
     """The pattern of the mask of a layer where sparse products pay."""
     if isinstance(module, nn.Conv2d):
-        usual = module.groups == 1 and {*module.stride, *module.dilation} == {1}
-        return kernel_pattern(pruned.weight, pruned.keep) if usual else None
+        takes = takes_kernels(module.stride, module.dilation, module.groups)
+        return kernel_pattern(pruned.weight, pruned.keep) if takes else None
     return sparse_pattern(pruned.weight, pruned.keep)
 
 

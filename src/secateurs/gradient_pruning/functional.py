@@ -193,8 +193,8 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
 
     Returns:
         A function with the arguments of the torch function, in their order, and the mask after
-        the weight; one that is not transposed takes a ``sparse`` pattern of its mask, too, with
-        stride 1, no dilation and one group.
+        the weight; one that is not transposed takes a ``sparse`` pattern of its mask, too, which
+        counts where `takes_kernels` is true.
     """
 
     def masked_conv(
@@ -213,7 +213,8 @@ def convolution(dims: int, transposed: bool) -> Callable[..., Tensor]:
         step, wide = _each(stride, dims), _each(dilation, dims)
         x, sides = _padded(x, padding, weight.shape[2:], step, wide)
         options = step, sides, wide, False, [0] * dims, groups
-        return _convolve(x, weight, keep, bias, masked_gradient, options, sparse)
+        usable = sparse if takes_kernels(step, wide, groups) else None
+        return _convolve(x, weight, keep, bias, masked_gradient, options, usable)
 
     def masked_conv_transpose(
         x: Tensor,
@@ -257,6 +258,11 @@ def _convolve(
             return y.squeeze(0) if single else y
     y = _convolution(*tensors, masked_gradient, options, sparse)
     return y.squeeze(0) if single else y
+
+
+def takes_kernels(stride: int | Sequence[int], dilation: int | Sequence[int], groups: int) -> bool:
+    """Whether a convolution is of the kind that `SparseKernels` computes."""
+    return groups == 1 and {*_each(stride, 2), *_each(dilation, 2)} == {1}
 
 
 def _each(value: int | Sequence[int], dims: int) -> list[int]:
