@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from secateurs.cli import main
 from secateurs.results.row_reader import KINDS
+from secateurs.zoo import load_data, load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 # These need images and minutes; tests/test_cifar10_example.py runs them.
@@ -110,6 +112,17 @@ def test_the_python_on_a_page_runs_from_top_to_bottom(page: Path) -> None:
         runner.run(session, out=report.append, clear_globs=False)
         names |= session.globs
         assert not runner.failures, "".join(report)
+
+
+@pytest.mark.usefixtures("in_empty_folder")
+def test_the_python_in_the_readme_runs() -> None:
+    digits = load_model("digits")
+    data = load_data("digits", model=digits, limit=64)
+    names = {"model": digits.model, "loader": DataLoader(data.dataset, batch_size=32)}
+    blocks = fenced(ROOT / "README.md", "python")
+    assert blocks
+    for number, (_, text) in enumerate(blocks, start=1):
+        exec(compile(text, f"README.md, block {number}", "exec"), names)
 
 
 def run_commands(text: str) -> None:

@@ -3,10 +3,19 @@
 Prune a model and put it back: `global_prune`, `gradient_prune`, `restore`, `make_permanent`, and
 the context managers `pruned` and `gradient_pruned`. The parts they are made of: `select` gives
 `Candidates`, their ``draw`` gives `Masks`, `apply_masks` puts them on a model, `sparsity` counts.
-Surrogates that are pruned afresh at every call: `Diversified` and `ensemble`, and by name ``dwp``,
-``rapa`` and ``mup`` in ``secateurs.surrogates``. Masks that hold while an optimizer works, and
-schedules that prune further: ``secateurs.training``. `accelerate` makes a pruned model faster
-where that is measured.
+
+Measure: ``secateurs.evaluation.sweep``, `sensitivity` of layers, and `budget`, the sparsest network
+within a margin. Win accuracy back: `repair` without labels, ``secateurs.training`` with masks that
+hold while an optimizer works and schedules that prune further. `accelerate` makes a pruned model
+faster where that is measured. Attack: ``secateurs.attacks``, and surrogates that are pruned afresh
+at every call, `Diversified` and `ensemble`, by name ``dwp``, ``rapa`` and ``mup`` in
+``secateurs.surrogates``. Files of weights: ``secateurs.checkpoint.prune_checkpoint`` and
+`load_checkpoint`. Models and data by name: ``secateurs.zoo``.
+
+    >>> import torch, secateurs as sc
+    >>> model = sc.global_prune(torch.nn.Linear(8, 8), 0.5)
+    >>> sc.sparsity(model).ratio, sc.sparsity(sc.restore(model)).ratio
+    (0.5, 0.0)
 
 Importing this package loads nothing else: torch, too, is imported when a name is first used.
 """

@@ -192,7 +192,7 @@ class PruningGrid:
 
     Args:
         p_prune: Ratios of units that are candidates, 0 to 1.
-        p_bern: Probability of each candidate.
+        p_bern: Probability with which each candidate is pruned.
         prune_type: global (forward and backward pass, default) or gradient (backward pass alone).
         granularity: What is pruned as one unit; default weight.
         scope: Who competes with whom: global (all units, default), layer, or N:M, such as 2:4: of

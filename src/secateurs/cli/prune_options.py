@@ -18,7 +18,7 @@ class FilePruning(DataFree):
         p_prune: Ratio of units that are candidates, 0 to 1.
         ratios_from: A file with the ratio of each tensor, as sensitivity --allocate writes it, in
             place of --p-prune.
-        p_bern: Probability of each candidate.
+        p_bern: Probability with which each candidate is pruned.
         scope: Who competes with whom: global (all units), layer, or N:M, such as 2:4: of every 4
             consecutive inputs 2 are kept, so that --p-prune is 0.5 and may be left out.
         layers: Kinds of layers that compete: conv, conv2d, linear, attention, experts, all, ...; by

@@ -23,7 +23,7 @@ class LayerPruning(Competing):
 
     Args:
         ratios: Ratios of each layer's units that are candidates; default 0.25 0.5 0.75 0.9.
-        p_bern: Probability of each candidate.
+        p_bern: Probability with which each candidate is pruned.
         layers: Kinds of layers that are measured: conv, conv2d, linear, attention, experts, all,
             ...; default conv, linear, attention and experts.
         include: Measure only these, globs on the names of parameters or of modules around them.

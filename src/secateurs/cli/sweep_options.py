@@ -31,7 +31,7 @@ class SweepPruning(PruningGrid):
 
     Args:
         p_prune: Ratios of units that are candidates, 0 to 1; default 0 to 0.9.
-        p_bern: Probability of each candidate; default 1.
+        p_bern: Probability with which each candidate is pruned; default 1.
         ratios_from: A file with the ratio of each parameter, as sensitivity --allocate writes it,
             in place of --p-prune and --scope.
         draws: Draws to average where 0 < p_bern < 1 or the score is random.
@@ -71,8 +71,8 @@ class Preprocessing:
         crop_pct: Input size divided by resized size, such as 0.875.
         crop_mode: center, squash or border, as timm names them.
         interpolation: bilinear, bicubic, nearest, ...
-        mean: 1 or 3 numbers.
-        std: 1 or 3 numbers.
+        mean: Subtracted from pixels of 0 to 1; 1 or 3 numbers.
+        std: What they are divided by then; 1 or 3 numbers.
     """
 
     img_size: MaybeWhole = None

@@ -98,7 +98,7 @@ class Recipes:
 
     Args:
         recipe: dwp, rapa, mup, or plain for no recipe; default dwp.
-        rapa_p_bern: Of rapa: probability of each parameter; default 0.05.
+        rapa_p_bern: Of rapa: probability with which each parameter is pruned; default 0.05.
         mup_p_prune: Of mup: ratio of each layer's weights; default 0.15.
     """
 
@@ -114,7 +114,7 @@ class DwpPruning(PruningGrid):
 
     Args:
         p_prune: Ratios of units that are candidates, 0 to 1; default 0.3.
-        p_bern: Probability of each candidate; default 0.5.
+        p_bern: Probability with which each candidate is pruned; default 0.5.
         redraw: forward (default), step, or a number of draws that are used in rotation.
     """
 

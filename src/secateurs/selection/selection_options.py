@@ -40,9 +40,9 @@ class SelectionOptions:
             inputs are those of ``weight.flatten(1)``, as
             ``torch.sparse.to_sparse_semi_structured`` takes them.
         score: the criterion, how important a unit is: the least important are candidates. A name
-            in `secateurs.criteria.CRITERIA`, such as ``"magnitude"`` (the L1 norm), ``"gradient"``,
-            ``"taylor"`` and ``"random"``, or a function that takes a `Target` and returns a tensor
-            of scores, one for each element or for each unit.
+            in `secateurs.criteria.CRITERIA`: ``"magnitude"`` (the L1 norm), ``"gradient"``,
+            ``"taylor"``, ``"lamp"``, ``"wanda"``, ``"obs"``, ``"random"``; or a function that takes
+            a `Target` and returns a tensor of scores, one for each element or for each unit.
         layers: which kinds of layers compete, by default every convolution, linear layer, attention
             projection and stack of experts. Names or module types; see `secateurs.find_targets`.
         include: prune only these: globs on the names of parameters or of the modules that contain
