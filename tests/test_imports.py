@@ -249,6 +249,12 @@ NEEDING = {
     "sc.load_checkpoint('in.safetensors.zst')": (
         "a .safetensors.zst file needs zstandard: pip install zstandard"
     ),
+    "sc.training.LightningPruning": (
+        "LightningPruning needs lightning: pip install 'secateurs[lightning]'"
+    ),
+    "from secateurs.training import TrainerPruning": (
+        "TrainerPruning needs transformers: pip install 'secateurs[hf]'"
+    ),
     "sc.transfer": ("secateurs.transfer needs pillow: pip install pillow"),
     "sc.report.plot_rows(sc.results.read_rows('rows'), 'plot')": (
         "cannot draw plot: a plot needs matplotlib: pip install matplotlib"

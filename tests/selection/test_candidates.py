@@ -349,3 +349,9 @@ def test_masks_are_equal_to_what_says_the_same() -> None:
     assert masks != {"weight": "a word"}
     assert masks != {"weight": masks["weight"].float()}
     assert masks != {}
+
+
+def test_they_print_themselves_in_one_line() -> None:
+    model = nn.Linear(4, 4)
+    assert repr(select(model, 0.3)) == "Candidates(5 of 16 units)"
+    assert repr(select_levels(model, [0.5, 0.3])) == "Levels(ratios=(0.3, 0.5))"

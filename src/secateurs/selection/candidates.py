@@ -41,6 +41,11 @@ class Candidates:
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
+    def __repr__(self) -> str:
+        if self.group.is_sharded:  # no rank may count on its own
+            return f"Candidates(of {self.total} units, over several ranks)"
+        return f"Candidates({self.count} of {self.total} units)"
+
     @property
     def chosen(self) -> Mapping[str, torch.Tensor]:
         """For each parameter a bool tensor, one a unit; a DTensor where the parameter is one."""
@@ -143,8 +148,8 @@ class Levels:
     """
 
     ratios: tuple[float, ...]
-    units: Mapping[str, Units]
-    local: Mapping[str, torch.Tensor]
+    units: Mapping[str, Units] = field(repr=False)
+    local: Mapping[str, torch.Tensor] = field(repr=False)
     group: ProcessGroup = field(default_factory=ProcessGroup, repr=False)
 
     def __eq__(self, other: object) -> bool:

@@ -11,6 +11,7 @@ from the dense network.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from secateurs.errors import require
 from secateurs.training._hold import Hold, hold
 from secateurs.training.gradient_pruner import GradientPruner
 from secateurs.training.knowledge_distillation import KnowledgeDistillation
@@ -40,7 +41,11 @@ __all__ = [
     "masks_from_zeros",
 ]
 
-_ON_USE = {"LightningPruning": "lightning_callback", "TrainerPruning": "trainer_callback"}
+# For each callback its module, the package that it needs, and the extra that installs that.
+_ON_USE = {
+    "LightningPruning": ("lightning_callback", "lightning", "lightning"),
+    "TrainerPruning": ("trainer_callback", "transformers", "hf"),
+}
 
 # Not for type checkers: with a module's __getattr__ they accept every misspelt name.
 if not TYPE_CHECKING:
@@ -48,5 +53,7 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         """Import Lightning or transformers when its callback is first used."""
         if name in _ON_USE:
-            return getattr(import_module(f"secateurs.training.{_ON_USE[name]}"), name)
+            module, package, extra = _ON_USE[name]
+            require(package, name, extra=extra)
+            return getattr(import_module(f"secateurs.training.{module}"), name)
         raise AttributeError(f"module 'secateurs.training' has no attribute {name!r}")

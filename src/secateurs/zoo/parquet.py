@@ -87,7 +87,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _columns(files: list[Path]) -> tuple[Any, list[int]]:
     """The bytes of all images, as one column of pyarrow, and the labels."""
-    require("pyarrow", "reading parquet files", "'secateurs[parquet]'")
+    require("pyarrow", "reading parquet files", extra="parquet")
     import pyarrow as pa
     from pyarrow import parquet
 
