@@ -155,7 +155,10 @@ def test_integer_parameters_stay_out_of_all() -> None:
         ({"include": ()}, r"include is empty; leave it out"),
         ({"include": "linaer"}, r"include='linaer' matches no parameter.*did you mean linear"),
         ({"include": ""}, r"include='' matches no parameter and no module with parameters \(model"),
-        ({"exclude": "zzz"}, r"exclude='zzz' matches no parameter and no module with parameters \(model"),
+        (
+            {"exclude": "zzz"},
+            r"exclude='zzz' matches no parameter and no module with parameters \(model",
+        ),
         ({"include": nn.RNN}, "include: the model has no RNN with weights"),
         ({"exclude": nn.RNN}, "exclude: the model has no RNN with weights"),
         ({"layers": ["linear", nn.RNN]}, "layers: the model has no RNN with weights; leave it out"),
