@@ -319,6 +319,15 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
         accelerate(pruned(), plan=tmp_path / "plan.json")
 
 
+def test_a_plan_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = accelerate(pruned())
+    made.save("~/plan.json")
+    assert accelerate(pruned(), plan="~/plan.json").plan == made.plan
+    with pytest.raises(InvalidArgumentError, match="plan must be a path as text, got 3"):
+        accelerate(pruned(), plan=3)
+
+
 def test_the_report_has_a_line_for_each_layer(tmp_path: Path) -> None:
     made = accelerate(pruned())
     lines = str(made).splitlines()

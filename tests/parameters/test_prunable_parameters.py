@@ -154,8 +154,11 @@ def test_integer_parameters_stay_out_of_all() -> None:
         ({"include": nn.Linear(1, 1)}, r"include takes names and nn.Module types, got Linear"),
         ({"include": ()}, r"include is empty; leave it out"),
         ({"include": "linaer"}, r"include='linaer' matches no parameter.*did you mean linear"),
-        ({"include": ""}, r"include='' matches no parameter and no module \(model"),
-        ({"exclude": "zzz"}, r"exclude='zzz' matches no parameter and no module \(model"),
+        ({"include": ""}, r"include='' matches no parameter and no module with parameters \(model"),
+        (
+            {"exclude": "zzz"},
+            r"exclude='zzz' matches no parameter and no module with parameters \(model",
+        ),
         ({"include": nn.RNN}, "include: the model has no RNN with weights"),
         ({"exclude": nn.RNN}, "exclude: the model has no RNN with weights"),
         ({"layers": ["linear", nn.RNN]}, "layers: the model has no RNN with weights; leave it out"),
@@ -172,6 +175,11 @@ def test_integer_parameters_stay_out_of_all() -> None:
 def test_wrong_choices_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidArgumentError, match=words):
         names(network(), **options)
+
+
+def test_a_module_without_parameters_is_not_proposed_in_its_own_place() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"'7' matches .* with parameters \(model"):
+        names(nn.Sequential(nn.Linear(2, 2), *(nn.ReLU() for _ in range(7))), include="7")
 
 
 def test_a_type_whose_weights_have_other_names_says_how_to_name_them() -> None:

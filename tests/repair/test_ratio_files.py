@@ -5,7 +5,7 @@ from torch import nn
 
 from secateurs import InvalidArgumentError, RepairWarning
 from secateurs.errors import SecateursError
-from secateurs.repair import allocate, read_ratios
+from secateurs.repair import allocate, read_ratios, write_ratios
 
 LONG = "x" * 10_000
 
@@ -62,3 +62,9 @@ def test_bad_files(tmp_path: Path, name: str, text: str | bytes | None, words: s
 def test_a_name_that_is_no_file_is_an_allocation() -> None:
     with pytest.raises(InvalidArgumentError, match=r"allocation must be one of global.*got 'json'"):
         allocate(nn.Linear(2, 2), 0.5, "json")
+
+
+def test_ratios_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_ratios("~/ratios.json", {"fc": 0.5})
+    assert read_ratios("~/ratios.json") == {"fc": 0.5}

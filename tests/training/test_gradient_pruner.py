@@ -1,6 +1,7 @@
 """Training under a pruned backward pass: refreshed, held, resumed; bad arguments."""
 
 import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -147,6 +148,45 @@ def test_nothing_is_put_back_after_remove() -> None:
     pruner.step()
     assert type(model[0]) is nn.Conv2d
     assert pruner.steps == 0
+
+
+def test_a_model_has_one_gradient_pruner_at_a_time() -> None:
+    model = network()
+    first = GradientPruner(model, 0.5, include="0", refresh=1)
+    first.step()
+    second = GradientPruner(model, 0.5, include="4")
+    for _ in range(2):
+        with pytest.raises(sc.InvalidArgumentError, match=r"of 4 was pruned since .*remove"):
+            first.step()
+        second.step()
+    first.remove()
+    assert model[4].weight_backward_mask is not None
+    second.remove()
+    assert all(not hasattr(type(module), "secateurs_base") for module in model)
+
+
+@pytest.mark.parametrize("include", [None, "0"])
+def test_masks_of_others_are_noticed(include: str | None) -> None:
+    model = network()
+    pruner = GradientPruner(model, 0.5, weight_gradient="masked")
+    sc.gradient_prune(model, 0.5, include=include)  # with None, the same masks
+    with pytest.raises(sc.InvalidArgumentError, match="by other masks than those of this"):
+        pruner.step()
+    assert (pruner.steps, pruner.draws) == (0, 1)
+    sc.restore(model)
+    pruner.step()
+    assert model[0].weight_backward_mask is not None
+
+
+def test_copies_and_moved_models_go_on() -> None:
+    model = network()
+    pruner = GradientPruner(model, 0.5)
+    for one in (pruner, copy.deepcopy(pruner), pickle.loads(pickle.dumps(pruner))):
+        one._model._apply(torch.clone)  # new tensors, as a move to another device makes
+        with sc.gradient_pruned(one._model, 0.9):
+            pass
+        one.step()
+        assert one.draws == 1
 
 
 def test_a_pruned_layer_that_is_gone_is_named() -> None:

@@ -43,7 +43,10 @@ def refuse_model(contents: ModelContents) -> None:
 
 def _why_not(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
-        return "is scripted or traced: call accelerate before torch.jit.script or torch.jit.trace"
+        return (
+            "is scripted or traced, and such code runs dense: accelerate the model that it was "
+            "made from, and call that"
+        )
     if is_compiled(module):
         return (
             "is compiled, and compiled code runs dense: accelerate the model without torch.compile"

@@ -54,6 +54,7 @@ class Plan:
         Raises:
             FailureError: the file cannot be read, or is no plan.
         """
+        path = check_path("plan", path)
         values = read_object_file(path, "as a plan of accelerate")
         try:
             if values["format"] != _FORMAT:
@@ -70,7 +71,7 @@ class Plan:
         except (BrokenJSONError, KeyError, TypeError, ValueError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise FailureError(
-                f"{printable(Path(path))} is no plan of this version of accelerate ({why}): "
+                f"{printable(path)} is no plan of this version of accelerate ({why}): "
                 "leave plan out, and save the new one"
             ) from error
 

@@ -209,10 +209,11 @@ def _unmatched(
 ) -> InvalidArgumentError:
     if isinstance(pattern, type):
         return InvalidArgumentError(f"{option}: the model has no {pattern.__name__} with weights")
-    names = [*contents.targets, *(name for name, _ in contents.modules if name)]
+    modules = [n for n, m in contents.modules if n and next(m.parameters(), None) is not None]
+    names = [*contents.targets, *modules]
     return InvalidArgumentError(
         Argument(option, pattern),
-        f" matches no parameter and no module{nearest(pattern, names)}",
+        f" matches no parameter and no module with parameters{nearest(pattern, names)}",
         Advice(" (model.named_parameters() lists the names)"),
     )
 

@@ -59,7 +59,7 @@ def write_ratios(path: str | os.PathLike[str], ratios: Mapping[str, float]) -> N
         {'conv1.weight': 0.25, 'fc.weight': 0.9}
     """
     text = json.dumps(dict(ratios), indent=2, ensure_ascii=False) + "\n"
-    replace_files({Path(path): text.encode()})
+    replace_files({check_path("path", path): text.encode()})
 
 
 def _of_json(file: Path) -> dict[str, float]:

@@ -9,11 +9,15 @@ from torch import nn
 
 from secateurs._validation import check_choice, check_count, check_ratio
 from secateurs.errors import InvalidArgumentError
-from secateurs.gradient_pruning.modules import prune_gradients, restore_gradients
+from secateurs.gradient_pruning.modules import (
+    GradientMask,
+    gradient_masks,
+    prune_gradients,
+    restore_gradients,
+)
 from secateurs.gradient_pruning.prunable_layers import gradient_barrier
 from secateurs.masks.mask import Masks
 from secateurs.originals.model_lock import changing
-from secateurs.originals.module_state import mask_of
 from secateurs.parameters.model_contents import ModelContents
 from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
@@ -30,7 +34,8 @@ class GradientPruner:
 
     Call `step` after each ``optimizer.step()``, or once an epoch, then ``refresh`` counts epochs.
     It goes together with `hold` and `Pruner`, which prune the forward pass: make it after them,
-    and call its `step` after theirs.
+    and call its `step` after theirs. A model has one at a time: after a later one, or
+    `secateurs.gradient_prune`, the `step` of the earlier one is an error.
 
     With ``granularity="filter"`` the backward pass computes the kept outputs alone, which is
     faster; see the page on gradient pruning.
@@ -110,22 +115,26 @@ class GradientPruner:
         put back. After `remove` nothing happens.
 
         Raises:
-            InvalidArgumentError: a score is NaN, or a pruned layer is gone. The masks stay.
+            InvalidArgumentError: a score is NaN, a pruned layer is gone, or the backward pass was
+                pruned by other means since. The masks stay.
         """
         if self._removed:
             return
+        contents = ModelContents(self._model)
+        in_force = self._in_force(contents)
         self.steps += 1
         due = self._refresh is not None and self.steps % self._refresh == 0
-        if due or not self._in_force():
-            contents = ModelContents(self._model)
+        if due or not in_force:
             self.masks = self._drawn(contents) if due else self.masks
             self._put(contents)
 
     def remove(self) -> None:
-        """Remove the masks from the backward pass; pruned weights stay pruned."""
+        """Remove the masks from the backward pass; pruned weights and others' masks stay."""
         self._removed = True
-        with changing(self._model):
-            restore_gradients(self._model.modules())
+        modules = list(self._model.modules())
+        if not self._others(gradient_masks(modules)):
+            with changing(self._model):
+                restore_gradients(modules)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs besides the model's and the optimizer's states."""
@@ -166,16 +175,34 @@ class GradientPruner:
         self.draws += 1
         return masks
 
-    def _in_force(self) -> bool:
-        targets = ModelContents(self._model).targets
+    def _in_force(self, contents: ModelContents) -> bool:
+        """Whether all masks are on the backward pass.
+
+        Raises:
+            InvalidArgumentError: a pruned layer is gone, or has masks of others.
+        """
+        targets = contents.targets
         gone = [name for name in self.masks if name not in targets]
         if gone:
             raise InvalidArgumentError(
                 f"{gone[0]} is pruned in the backward pass, and the model has no such weight any "
                 "more: call remove(), change the model, and make another GradientPruner"
             )
-        places = (place for name in self.masks for place in targets[name].places)
-        return all(mask_of(*place) is not None for place in places)
+        now = gradient_masks(module for _, module in contents.modules)
+        others = self._others(now)
+        if others:
+            name = next(name for name, module in contents.modules if module is others[0].module)
+            raise InvalidArgumentError(
+                f"the backward pass of {name or 'the model'} was pruned since by other masks than "
+                "those of this GradientPruner, as by gradient_prune or another GradientPruner, and "
+                "a model has one such pruning at a time: call remove() of what is no longer wanted"
+            )
+        return len(now) == sum(len(targets[name].places) for name in self.masks)
+
+    def _others(self, masks: list[GradientMask]) -> list[GradientMask]:
+        """Those of the masks that this object has not put on."""
+        own = {(id(mask.module), mask.attribute): mask for mask in self._own}
+        return [m for m in masks if not _same(m, own.get((id(m.module), m.attribute)))]
 
     def _put(self, contents: ModelContents) -> None:
         """Put the masks on the backward pass; weights pruned in both passes stay pruned."""
@@ -183,3 +210,11 @@ class GradientPruner:
         with changing(self._model):
             only_kept = self._weight_gradient == "masked"
             prune_gradients(contents, self.masks, masked_gradient=only_kept)
+            self._own = gradient_masks(module for _, module in contents.modules)
+
+
+def _same(mask: GradientMask, own: GradientMask | None) -> bool:
+    """Whether a mask is one's own, which a model that is moved takes along as another tensor."""
+    if own is None or mask.masked_gradient != own.masked_gradient:
+        return False
+    return mask.keep is own.keep or torch.equal(mask.keep.cpu(), own.keep.cpu())
