@@ -22,6 +22,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Pages about other packages run where these are installed.
 NEEDS = {
     "integrations": ("torchattacks", "foolbox", "art"),
+    "repair": ("transformers",),
     "training": ("lightning", "transformers", "accelerate"),
 }
 RUN_IN_SHELL = ("retrain",)

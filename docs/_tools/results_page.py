@@ -53,10 +53,17 @@ def page() -> str:
 
 def retrainings(files: list[Path]) -> str:
     """A row for each retraining, with the file that says how it was trained."""
-    table, note = outcome_table([read_rows(path, RetrainRow) for path in files])
-    rows = [[path.stem, *row] for path, row in zip(files, table.rows, strict=True)]
-    named = TextTable(["rows", *table.heads], rows, names=2)
-    return named.markdown(note)
+    runs = [read_rows(path, RetrainRow) for path in files]
+    table, _ = outcome_table(runs)
+    counts = [str(len({row.seed for row in rows})) for rows in runs]
+    rows = [
+        [path.stem, row[0], count, *row[1:]]
+        for path, row, count in zip(files, table.rows, counts, strict=True)
+    ]
+    named = TextTable(["rows", table.heads[0], "seeds", *table.heads[1:]], rows, names=2)
+    return named.markdown(
+        "Error in percent on 10,000 test images, mean and deviation over the seeds."
+    )
 
 
 def repairs(files: list[Path]) -> str:

@@ -49,7 +49,7 @@ def test_images_without_labels_measure_what_layers_cost(run: Run) -> None:
         Image.new("L", (8, 8), 40 * number).save(f"pictures/{number}.png")
     asked = ("sensitivity", "--weights", "random", "-d", "pictures", "--unlabelled")
     found = run(*asked, "--ratios", 0.5, "--include", "conv*", "-o", "s")
-    assert "6 images of pictures (all), dense no labels read" in found.out
+    assert "6 images of pictures (all), no label read" in found.out
     assert "needs labels" in run(*asked, "--cost", "loss").complaint
     assert "needs labels" in run(*asked, "--score", "taylor").complaint
 

@@ -19,7 +19,8 @@ CLAIM = (
     "(asked: 2), on 1,000 images"
 )
 NEEDED = (
-    "62% dropped by less in what was scored; if it does so on others, about 1,500 images show it"
+    "62% pruned: a drop of 1.70 points on the images scored; about 1,500 such images would show it "
+    "below 2"
 )
 
 

@@ -192,7 +192,7 @@ def _included(
 ) -> set[str]:
     if not patterns:
         raise InvalidArgumentError(
-            Argument("include"), " is empty; leave it out to prune every target weight"
+            Argument("include"), " is empty; leave it out to prune all weights that compete"
         )
     weights = weights_of(everything, EVERY_KIND)
     chosen: set[str] = set()

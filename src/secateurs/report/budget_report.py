@@ -87,8 +87,8 @@ def claim_lines(rows: Sequence[BudgetRow]) -> list[str]:
         ]
     if open_:
         lines.append(
-            f"{percent(open_.p_prune)} dropped by less in what was scored; if it does so on "
-            f"others, about {open_.needed:,} images show it"
+            f"{percent(open_.p_prune)} pruned: a drop of {open_.drop:.2f} points on the images "
+            f"scored; about {open_.needed:,} such images would show it below {open_.max_drop:g}"
         )
     lines.append(
         f"{counted(len(rows), 'look')} at the same images, each at a seventh of the allowed error; "

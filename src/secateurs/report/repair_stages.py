@@ -84,9 +84,10 @@ def repair_table(rows: Sequence[RepairRow]) -> tuple[TextTable, str]:
 
 def describe_repair(row: RepairRow) -> str:
     """What was pruned, on which images it was repaired, and on which it was scored."""
-    ranked = ranking(row.granularity, row.scope, row.score)
+    ranked = ranking(row.granularity, _ranked_within(row), row.score)
     chosen = ranked if row.p_prune is None else f"{percent(row.p_prune)} of the {ranked}"
-    allocated = f", allocation {row.allocation}" if row.allocation else ""
+    named = row.allocation in ("uniform", "erk")
+    allocated = f", allocation {row.allocation}" if named else ""
     parts = [
         f"{row.prunable - row.kept:,} of {counted(row.prunable, 'weight')} pruned "
         f"({chosen}{allocated})",
@@ -98,6 +99,13 @@ def describe_repair(row: RepairRow) -> str:
         split = f" ({row.split})" if row.split else ""
         parts.append(f"top-1 on {counted(row.count, 'image')} of {PurePath(row.data).name}{split}")
     return "; ".join(parts) + "."
+
+
+def _ranked_within(row: RepairRow) -> str:
+    """The scope in which units were ranked: with a ratio for each layer, that layer."""
+    if row.allocation.startswith("file "):
+        return f"ratios {row.allocation.removeprefix('file ')}"
+    return "layer" if row.allocation in ("uniform", "erk") else row.scope
 
 
 def repair_figure(rows: Sequence[RepairRow], title: str | None) -> "Figure":

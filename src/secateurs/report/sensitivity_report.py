@@ -45,9 +45,9 @@ def describe_sensitivity(rows: Sequence[SensitivityRow]) -> str:
     """The images, what counts as right, and the images of repairs or of scores, in one line."""
     row = rows[0]
     split = f" ({row.split})" if row.split else ""
-    right = f"{row.dense_top1:.1f}% right" if row.labels == "data" else "no labels read"
+    right = f"dense {row.dense_top1:.1f}% right" if row.labels == "data" else "no label read"
     data = PurePath(row.data).name or "the loader"
-    said = f"{counted(row.count, 'image')} of {data}{split}, dense {right}"
+    said = f"{counted(row.count, 'image')} of {data}{split}, {right}"
     source = PurePath(row.calibration).name or "the calibration"
     images = f"{counted(row.calibration_count, 'image')} of {source}"
     if row.repair:
