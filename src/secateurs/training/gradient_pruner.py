@@ -197,6 +197,7 @@ class GradientPruner:
                 "those of this GradientPruner, as by gradient_prune or another GradientPruner, and "
                 "a model has one such pruning at a time: call remove() of what is no longer wanted"
             )
+        self._own = now  # so that masks of a model that was moved are compared once
         return len(now) == sum(len(targets[name].places) for name in self.masks)
 
     def _others(self, masks: list[GradientMask]) -> list[GradientMask]:
