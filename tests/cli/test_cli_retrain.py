@@ -25,6 +25,24 @@ SHORT = ("retrain", "--dense-epochs", 2, "--epochs", 3, "--limit", 300)
 WROTE = "wrote results.csv, results.jsonl, table.md, curves.png, curves.svg to "
 
 
+OWN = """
+from torch import nn
+
+def plain():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+    model.num_classes = 10
+    model.preprocess = {"img_size": 8, "crop_pct": 1.0, "mean": (0.5,), "std": (0.5,)}
+    return model
+
+def chosen(pretrained=True):
+    assert not pretrained
+    return plain()
+
+def frozen():
+    return plain().requires_grad_(False)
+"""
+
+
 def comparable(rows: list[RetrainRow]) -> list[dict[str, str]]:
     return [{name: repr(v) for name, v in row.as_dict().items() if name != "duration"}
             for row in rows]  # fmt: skip
@@ -52,6 +70,7 @@ def test_a_run_leaves_rows_tables_curves_weights_and_masks(run: Run) -> None:
     # The weights as they are, in a plain network, and the masks beside them.
     model = load_model("digits", weights="here/best.safetensors").model
     assert sc.sparsity(model).zeros == pruned.prunable - pruned.kept
+    assert len({path.stat().st_mode for path in Path("here").glob("*.*")}) == 1
     masks = sc.Masks.load("here/masks.safetensors")
     assert all(torch.equal(masks[name], mask) for name, mask in masks_from_zeros(model).items())
     swept = run("sweep", "--weights", "here/best.safetensors", "--p-prune", 0, "--output", "sweep")
@@ -189,6 +208,28 @@ def test_a_training_that_fails_says_where_and_keeps_what_was_good(
     assert said.code == code and complaint in said.err.splitlines()[-1]
     for path in Path("here").glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+
+def test_weights_in_the_folder_of_a_run_are_not_lost_to_another_run(run: Run) -> None:
+    words = ("retrain", "--dense-epochs", 0, "--epochs", 1, "--limit", 200, "--seeds", 3)
+    assert run(*words, "--output", "here").code == 0
+    path = Path("here/seed-3/best.safetensors")
+    kept = path.read_bytes()
+    said = run(*words, "--weights", path, "--output", "here", "--overwrite")
+    assert said.code == 2 and path.read_bytes() == kept
+    assert "replace: give another --output" in said.complaint
+    assert run(*words, "--weights", path, "--output", "there").code == 0
+
+
+def test_a_function_needs_no_parameter_pretrained(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "own_network.py").write_text(OWN)
+    words = ("retrain", "--data", "digits", "--dense-epochs", 1, "--epochs", 1, "--limit", 200)
+    assert run(*words, "--arch", "own_network:plain", "--output", "here").code == 0
+    assert read_rows("here", RetrainRow)[0].weights == "as built"
+    assert run(*words, "--arch", "own_network:chosen", "--output", "there").code == 0
+    assert read_rows("there", RetrainRow)[0].weights == "random"
+    frozen = run(*words, "--arch", "own_network:frozen", "--output", "frozen")
+    assert frozen.code == 2 and "no parameter of it requires gradients" in frozen.complaint
 
 
 def test_reports(run: Run) -> None:

@@ -44,6 +44,13 @@ def test_the_axes_and_the_lines_of_each_seed() -> None:
     assert [list(line.get_ydata()) for line in lower.lines] == 2 * [[0] * 3, [60] * 3]
 
 
+def test_a_single_epoch_is_a_point() -> None:
+    rows = [replace(ROW, phase="retrain", epoch=1, split="validation", seed=s) for s in (0, 1)]
+    for axes in retrain_figure(rows, "Ours").axes:
+        drawn = [line for line in axes.lines if len(line.get_xdata())]
+        assert [line.get_marker() for line in drawn] == ["o", "o"]
+
+
 def test_a_description_names_the_data_by_the_last_part_of_their_paths() -> None:
     row = replace(ROW, phase="retrain", data="a/b/birds;a/c/fish")
     assert describe_retrain([row]).startswith("birds, tested on fish; cubic; ")

@@ -146,6 +146,9 @@ def test_no_held_out_folder(tmp_path: Path) -> None:
     (tmp_path / "valid").mkdir()  # these are no two classes
     with pytest.raises(InvalidArgumentError, match=r"train and valid: give .*valid as the data"):
         load_data(tmp_path, model=model(2))
+    imagenet(tmp_path / "test")
+    assert load_data(tmp_path, model=model(1000)).split == "test"
+    assert load_data(tmp_path / "test", model=model(1000)).split == "test"
 
 
 def test_no_such_folder_or_name(tmp_path: Path) -> None:

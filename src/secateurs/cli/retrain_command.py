@@ -22,10 +22,10 @@ from secateurs.cli.retrain_options import (
     RetrainRunning,
     RetrainTraining,
 )
-from secateurs.cli.retrain_summary import clear, report, row_line, write_masks
+from secateurs.cli.retrain_summary import clear, files_of_runs, report, row_line, write_masks
 from secateurs.cli.row_columns import selection_of, shared_columns
 from secateurs.cli.torchrun import in_turn, own_device
-from secateurs.errors import InvalidArgumentError
+from secateurs.errors import Argument, InvalidArgumentError
 from secateurs.evaluation.batches import workers_watched
 from secateurs.evaluation.ranks import Ranks
 from secateurs.provenance import tensors_sha256
@@ -36,6 +36,7 @@ from secateurs.training.retrain import RetrainData, Retraining
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.settings import TrainingSettings
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
+from secateurs.zoo.models import untrained_weights
 from secateurs.zoo.weights_file import read_weights
 
 _DENSE_LR = {"lenet5": 0.02}
@@ -75,6 +76,7 @@ def run_retrain(
     config["images"] = [len(images.train), len(images.validation)]
     config["dense_lr"] = plans[seeds[0]].dense.learning_rate
     folder = running.output or _default_output(asked, config)
+    _check_kept(asked.weights, folder)
     rows: list[RetrainRow] = []
     with ExitStack() as stack:
         results = None
@@ -84,7 +86,7 @@ def run_retrain(
                 results = stack.enter_context(Results(folder, RetrainRow))
                 results.open(
                     config, overwrite=not running.resume, growing=("seeds",),
-                    begin=lambda: [clear(own) for own in (folder, *folder.glob("seed-*"))],
+                    begin=lambda: clear(folder),
                 )  # fmt: skip
         epochs = sum(plans[seed].dense.epochs + plans[seed].retraining.epochs for seed in seeds)
         total = epochs * len(images.train)
@@ -184,11 +186,20 @@ def _seeds(training: RetrainTraining) -> list[int]:
     return list(dict.fromkeys(training.seeds)) or [training.seed]
 
 
+def _check_kept(weights: str | None, folder: Path) -> None:
+    """Refuse a file of weights that a new run in this folder would remove or replace."""
+    if weights is not None and Path(weights).resolve() in map(Path.resolve, files_of_runs(folder)):
+        raise InvalidArgumentError(
+            Argument("weights", weights), " is a file that this run would replace: give another ",
+            Argument("output"),
+        )  # fmt: skip
+
+
 def _load_model(asked: RetrainImages, seed: int) -> LoadedModel:
     torch.manual_seed(seed)  # of weights that are drawn
     return load_model(
         asked.arch,
-        weights=asked.weights or "random",
+        weights=asked.weights or untrained_weights(asked.arch),
         num_classes=asked.num_classes,
         img_size=asked.img_size,
     )
@@ -203,7 +214,13 @@ def _images(
     )
     data = _name_of(asked)
     train = load(data, split=asked.split, limit=asked.limit)
-    test = load(asked.test_data or data, split=asked.test_split)
+    try:
+        test = load(asked.test_data or data, split=asked.test_split)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(
+            error, "; what is scored at the end are ", Argument("test_data"), " and ",
+            Argument("test_split"),
+        ) from error  # fmt: skip
     if (test.name, test.split) == (train.name, train.split):
         raise InvalidArgumentError(
             f"--split {train.split} is trained on and would be scored, too: write --test-split or "

@@ -31,7 +31,7 @@ class RetrainImages(NetworkAndData):
         data: mnist, fashion-mnist, cifar10, digits, ..., or a folder: DIR/train/CLASS/*, or
             DIR/train.parquet with columns image and label.
         split: Which part of the data is trained on.
-        test_split: Which part is scored at the end; default test, or val for folders.
+        test_split: Which part is scored at the end; default test, or val of folders that have it.
         test_data: Other data for the score at the end; default --data.
         validation: Ratio of the training images that choose the best epoch instead.
         limit: Train on this many images, spread evenly over the data.

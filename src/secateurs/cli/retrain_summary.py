@@ -32,10 +32,16 @@ def row_line(row: RetrainRow) -> str:
     )
 
 
+def files_of_runs(folder: Path) -> list[Path]:
+    """The files of weights, masks and states in the folder of a run, and of each of its seeds."""
+    names = (STATE, DENSE, BEST, LAST, MASKS)
+    return [own / name for own in (folder, *folder.glob("seed-*")) for name in names]
+
+
 def clear(folder: Path) -> None:
     """Remove what another run left in a folder."""
-    for name in (STATE, DENSE, BEST, LAST, MASKS):
-        (folder / name).unlink(missing_ok=True)
+    for path in files_of_runs(folder):
+        path.unlink(missing_ok=True)
 
 
 def write_masks(model: nn.Module, folder: Path, options: SelectionOptions) -> None:

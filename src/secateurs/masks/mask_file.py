@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 
 from secateurs._io.json_objects import BrokenJSONError, parse_object
 from secateurs._io.text import quoted
-from secateurs.errors import FailureError
 from secateurs.masks.granularity import Units
+from secateurs.results.durable import replace_files
 
 _FORMAT = "secateurs-masks-1"
 _MOST_DIMENSIONS, _MOST_ELEMENTS = 64, 1 << 60
@@ -30,17 +30,14 @@ def write_mask_file(
         units: how the elements of each parameter fall into units.
 
     Raises:
-        FailureError: the file cannot be written.
+        FailureError: the file cannot be written; an old one is intact.
     """
     shapes = {name: one.described for name, one in units.items()}
     metadata = {"format": _FORMAT, "units": json.dumps(shapes)}
     tensors = {  # cloned, since safetensors refuses tensors that share memory
         name: mask.cpu().clone(memory_format=torch.contiguous_format) for name, mask in keep.items()
     }
-    try:
-        save_file(tensors, str(path), metadata)
-    except (OSError, SafetensorError) as error:
-        raise FailureError(f"cannot write the masks to {path}: {error}") from error
+    replace_files({Path(path): save(tensors, metadata)})
 
 
 def read_mask_file(path: str | Path) -> dict[str, tuple[torch.Tensor, Units]]:

@@ -188,6 +188,9 @@ def retrain_figure(rows: Sequence[RetrainRow], title: str | None) -> "Figure":
             options: dict[str, Any] = {
                 "color": colour,
                 "linewidth": 1.4 if len(seeds) == 1 else 0.9,
+                "marker": "o" if len(part) == 1 else "",  # one epoch makes no line
+                "markersize": 3.5,
+                "clip_on": len(part) != 1,
             }
             upper.plot(along, [row.top1 for row in part], **options)
             lower.plot(along, [100 * row.achieved for row in part], **options)

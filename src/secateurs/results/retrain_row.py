@@ -18,7 +18,8 @@ class RetrainRow(Record):
     The columns that are not listed here are in several kinds of rows, see `Record`.
 
     Attributes:
-        weights: What it started from: a file name, the name of published weights, or "random".
+        weights: What it started from: a file name, the name of published weights, "random", or "as
+            built" for a function of the caller's own.
         seed: Seed of weights, order, augmentation and draws.
         p_prune: Ratio of units that are pruned in the end, 0 to 1.
         schedule: How the ratio grows, such as "cubic over 0.5 of the epochs".

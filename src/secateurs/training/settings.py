@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from secateurs._validation import check_choice, check_count, check_not_negative
+from secateurs.errors import InvalidArgumentError
 from secateurs.training.augmentation import AUGMENTATIONS
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -71,8 +72,17 @@ class TrainingSettings:
         return self.learning_rate * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer of a model's parameters that require gradients."""
+        """The optimizer of a model's parameters that require gradients.
+
+        Raises:
+            InvalidArgumentError: there are none.
+        """
         trained = [p for p in model.parameters() if p.requires_grad]
+        if not trained:
+            raise InvalidArgumentError(
+                "the network has nothing to train: no parameter of it requires gradients; call "
+                "its requires_grad_() where it is made"
+            )
         groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.dim() > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},

@@ -45,8 +45,8 @@ class ClassFolder:
 def read_class_folders(folder: Path, split: str | None, model: LoadedModel | None) -> Listing:
     """List ``DIR/SPLIT/CLASS/*`` or ``DIR/CLASS/*``, sorted by class, then by path.
 
-    Without ``split`` it is ``val`` or ``validation``, if there is such a folder. The folders name
-    classes of ``model``, see `class_indices`.
+    Without ``split`` it is ``val`` or ``validation``, if there is such a folder, or ``test`` beside
+    other splits. The folders name classes of ``model``, see `class_indices`.
 
     Files in sub-folders of a class are listed too; hidden files and folders are not. Other files
     than images are passed over. A warning says so if that leaves a class without images, or if
@@ -62,6 +62,8 @@ def read_class_folders(folder: Path, split: str | None, model: LoadedModel | Non
     subfolders = _subfolders(root)
     present = [path.name for path in subfolders]
     if split is None and present and set(present) <= _SPLITS:
+        if "test" in present:
+            return read_class_folders(folder, "test", model)
         held_out = next((each for each in present if not each.startswith("train")), present[0])
         raise InvalidArgumentError(
             f"{root} has no val folder but {' and '.join(present)}: "

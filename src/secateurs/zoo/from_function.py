@@ -99,6 +99,16 @@ def load_from(
     )
 
 
+def has_pretrained(spec: str) -> bool:
+    """Whether ``package.module:function`` can be asked for a network that is not trained.
+
+    Raises:
+        InvalidArgumentError: no such module or function, or it needs arguments.
+        FailureError: importing it raised an error.
+    """
+    return "pretrained" in _parameters(spec, _find(spec))
+
+
 def _find(spec: str) -> Callable[..., Any]:
     module_name, _, function_name = spec.partition(":")
     if not module_name or not function_name:

@@ -82,6 +82,26 @@ def load_model(
     return loaded
 
 
+def untrained_weights(spec: str) -> str | None:
+    """The ``weights`` with which `load_model` returns a network that is to be trained from scratch.
+
+    Args:
+        spec: as in `load_model`.
+
+    Returns:
+        ``"random"``; None for a function of the caller's own that has no parameter ``pretrained``,
+        and whose module is taken as it returns it.
+
+    Raises:
+        InvalidArgumentError: no such module or function.
+        FailureError: importing it raised an error.
+    """
+    source, colon, _ = spec.strip().partition(":")
+    if not colon or source in _SOURCES or from_function.has_pretrained(spec.strip()):
+        return "random"
+    return None
+
+
 def digits_model() -> LoadedModel:
     """``load_model("digits")``: the trained digits network with its preprocessing."""
     return load_model("digits")
