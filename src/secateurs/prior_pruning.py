@@ -1,7 +1,7 @@
 """The pruning that a model is under: exchanged for another, saved, and brought back."""
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,19 +40,22 @@ from secateurs.originals.restore_weights import (
 from secateurs.parameters.model_contents import ModelContents
 
 
-def put_masks(contents: ModelContents, masks: Masks, prune_type: str) -> None:
+def put_masks(
+    contents: ModelContents, masks: Masks, prune_type: str, *, stay: Collection[int] = ()
+) -> None:
     """Put masks on a model instead of the pruning that it is under; after an error it keeps that.
 
     Args:
         contents: of the network, which is changed in place.
         masks: one for each parameter to prune.
         prune_type: ``"global"`` or ``"gradient"``.
+        stay: ids of Parameters whose weights stay pruned, also without a mask.
     """
     with changing(contents.model):
         if prune_type == "global":
             pairs = check_weights(contents, masks)
             restore_gradients(module for _, module in contents.modules)
-            prune_weights(contents, pairs)
+            prune_weights(contents, pairs, stay)
         else:
             check_releasable(contents.modules)
             prune_gradients(contents, masks)

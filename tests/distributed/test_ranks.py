@@ -31,6 +31,7 @@ CHECKS = [
     checks.an_error_on_one_rank_is_an_error_on_all,
     checks.a_score_that_fails_on_one_rank_says_so_on_all,
     training_checks.a_held_training_is_that_of_one_process,
+    training_checks.lbfgs_is_held_as_in_one_process,
     training_checks.every_pruner_does_what_it_does_in_one_process,
     training_checks.a_retraining_is_that_of_one_process,
     training_checks.a_checkpoint_goes_on_on_any_number_of_ranks,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from placed import assert_equal, fsdp, gathered, inputs, whole
+from placed import assert_equal, feed_forward, fsdp, gathered, inputs, whole
 from torch import nn, optim
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -113,6 +113,37 @@ def a_held_training_is_that_of_one_process(rank: int, ranks: int, folder: Path) 
             for state, value in kept.items():
                 if zero.any() and value.shape == parameter.shape:
                     assert not gathered(value)[zero].any(), f"{way} {kind} {state}"
+
+
+def lbfgs_is_held_as_in_one_process(rank: int, ranks: int, folder: Path) -> None:
+    """On layers whose sizes divide by the number of ranks: torch's LBFGS steps no others."""
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
+    model, reference = fsdp(feed_forward(), init_device_mesh("cpu", (ranks,))), feed_forward()
+    for network in (model, reference):
+        optimizer = optim.LBFGS(network.parameters(), max_iter=3)
+
+        def closure(network: nn.Module = network, optimizer: optim.Optimizer = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = network(x).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)  # now there are directions of all weights
+        sc.global_prune(network, 0.6)
+        with hold(network, optimizer) as held:
+            optimizer.step(closure)
+        masks = [gathered(mask) for mask in held.masks.values()]
+        kept = optimizer.state[next(network.parameters())]
+        flat = torch.stack([gathered(v) for v in (*kept["old_dirs"], *kept["old_stps"])])
+        start = 0
+        for parameter in network.parameters():
+            part = flat[:, start : start + parameter.numel()]
+            start += parameter.numel()
+            if parameter.dim() == 2:
+                mask = masks.pop(0).reshape(-1)
+                assert not part[:, ~mask].any()
+                assert part[:, mask].any()
+    assert_equal(model, reference, "lbfgs")
 
 
 def every_pruner_does_what_it_does_in_one_process(rank: int, ranks: int, folder: Path) -> None:

@@ -148,6 +148,9 @@ def test_nothing_is_put_back_after_remove() -> None:
     pruner.step()
     assert type(model[0]) is nn.Conv2d
     assert pruner.steps == 0
+    said = "this GradientPruner was removed: make another"
+    with pytest.raises(sc.InvalidArgumentError, match=said), pruner:
+        pass
 
 
 def test_a_model_has_one_gradient_pruner_at_a_time() -> None:

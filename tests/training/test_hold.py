@@ -299,6 +299,27 @@ def test_checkpointed_activations_and_tied_weights() -> None:
     assert model.head.weight is model.embed.weight
 
 
+@pytest.mark.parametrize("stepping", [ALONE[1], Stepping("sparse-adam", optim.SparseAdam)])
+def test_sparse_gradients_and_their_momentum_are_held(stepping: Stepping) -> None:
+    model = nn.Embedding(10, 4, sparse=True)
+    masks = pruned(model, 0.5, layers="all")
+    optimizer = stepping.of(model.parameters())
+    if stepping.options:
+        optimizer.param_groups[0]["weight_decay"] = 0  # torch refuses it for sparse gradients
+    with hold(model, optimizer) as held:
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.tensor([1, 2, 1])).sub(1).square().sum().backward()
+            optimizer.step()
+            assert_zeros(model.weight.detach()[~masks["weight"]], "weight")
+            for name, value in optimizer.state[model.weight].items():
+                if name != "step":
+                    assert_zeros(value.to_dense()[~masks["weight"]], name)
+        held.mask_gradients()
+        assert_zeros(model.weight.grad.to_dense()[~masks["weight"]], "gradient")  # type: ignore[union-attr]
+        assert model.weight.grad.to_dense().any()  # type: ignore[union-attr]
+
+
 def test_a_hold_may_be_collected_while_an_optimizer_steps() -> None:
     def forgotten() -> None:
         model = sc.global_prune(nn.Linear(4, 4), 0.5)

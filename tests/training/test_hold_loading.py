@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn, optim
+from torch.optim.swa_utils import AveragedModel
 from training_cases import (
     assert_held,
     assert_zeros,
@@ -66,6 +67,41 @@ def test_a_newer_hold_ends_an_older_one() -> None:
     assert "removed" in repr(older)
     train(model, second, 2)
     assert_held(model, second, masks)
+
+
+def test_two_holds_of_other_weights_are_in_force_together() -> None:
+    model = nn.MultiheadAttention(8, 2, kdim=4, vdim=4)  # three weights in one module, one inside
+    dense = {name: torch.ones_like(value) for name, value in model.state_dict().items()}
+    optimizer = sgd(model)
+    masks = sc.select(model, 0.5, scope="layer").draw()
+    parts = [sc.Masks({name: mask}) for name, mask in masks.units.items()]
+    assert len(parts) == 4
+    before = model.q_proj_weight.detach().clone()
+    handles = [hold(model, optimizer, part) for part in parts]
+
+    def assert_all_held() -> None:
+        for name, mask in masks.items():
+            assert torch.equal(model.get_parameter(name).detach() != 0, mask), name
+
+    assert_all_held()
+    assert torch.equal(model.q_proj_weight_orig, before)
+    model.load_state_dict(dense)
+    assert_all_held()
+    handles[1].remove()
+    model.load_state_dict(dense)
+    assert model.get_parameter(list(masks)[1]).all()
+    for name, mask in masks.items():
+        assert name == list(masks)[1] or not model.get_parameter(name)[~mask].any()
+
+
+def test_a_hold_that_has_ended_is_not_entered_again() -> None:
+    model = network()
+    pruned(model)
+    handle = hold(model, sgd(model))
+    with handle:
+        pass
+    with bad("this hold has ended: call hold(model, optimizer, handle.masks)"), handle:
+        pass
 
 
 def test_loading_keeps_a_model_held_and_loses_nothing() -> None:
@@ -157,6 +193,11 @@ def test_bad_input_is_named_and_changes_nothing() -> None:
         hold(model, optim.SGD(model[0].parameters()), masks)
     with bad("must be a torch.optim.Optimizer or a list of them, got Sequential"):
         hold(model, model)  # type: ignore[arg-type]
+    with bad("averaged must be averages of the model, wrapped as it is: the masks are for another"):
+        hold(model, optimizer, masks, averaged=[AveragedModel(network()), nn.Linear(3, 3)])
+    with bad("wrapped as it is: model must be a torch.nn.Module, got float"):
+        hold(model, optimizer, masks, averaged=0.9)  # type: ignore[arg-type]
+    assert not optimizer._optimizer_step_post_hooks
     assert_same(snapshot(model), before)
     assert not hasattr(model[4], "weight_orig")
     nn.init.zeros_(model[4].weight)

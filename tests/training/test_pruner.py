@@ -228,6 +228,32 @@ def test_a_later_hold_of_the_same_weights_ends_a_pruner() -> None:
     assert_held(model, optimizer, handle.masks)
 
 
+@pytest.mark.parametrize("regrow", [None, MagnitudeRegrowth(), GradientRegrowth(2, 9)])
+def test_two_pruners_of_other_weights_do_not_undo_each_other(regrow: Any) -> None:
+    def both(rewind: int | None) -> tuple[nn.Module, optim.Optimizer, list[Pruner]]:
+        model = network()
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        first = Iterative(0.5, 2, every=2)
+        second = Iterative(0.8, 2, every=2, rewind=rewind)
+        options = {"regrow": regrow, "seed": 0}
+        pruners = [
+            Pruner(model, optimizer, first, include="0", **options),
+            Pruner(model, optimizer, second, include="4", **options),
+        ]
+        return model, optimizer, pruners
+
+    for rewind in (None, 1) if not isinstance(regrow, MagnitudeRegrowth) else (None,):
+        model, optimizer, pruners = both(rewind)
+        for step in range(1, 7):
+            train(model, optimizer, 1)
+            for pruner in pruners:
+                pruner.step()
+            for pruner, name in zip(pruners, WEIGHTS, strict=True):
+                assert not model.get_parameter(name)[~pruner.masks[name]].any(), f"{name} at {step}"
+        assert [pruner.sparsity for pruner in pruners] == pytest.approx([0.5, 0.8])
+        assert hasattr(model[0], "weight_orig")
+
+
 def test_a_pruned_model_is_pruned_further() -> None:
     model = network()
     sc.global_prune(model, 0.5)
@@ -327,6 +353,9 @@ def test_a_pruner_shows_what_it_does_and_lets_go_at_the_end_of_a_block() -> None
     with pruner:
         train(model, optimizer, 1, pruner.step)
     assert_held(model, optimizer, pruner.masks)
+    said = r"this Pruner has ended: call pruner\.replace_optimizer"
+    with pytest.raises(sc.InvalidArgumentError, match=said), pruner:
+        pass
     train(model, optimizer, 1)
     assert flat(model).all()
     assert images().shape[0] == 6

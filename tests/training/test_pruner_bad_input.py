@@ -67,6 +67,7 @@ def test_bad_input_is_named_and_changes_nothing() -> None:
     bad("floor=0.6 keeps more than the 0.5", OneShot(0.5), scope="2:4", floor=0.6)
     growing = GradientRegrowth(every=1, until=9)
     bad("which scope='2:4' forbids", OneShot(0.5), scope="2:4", regrow=growing)
+    bad("averaged must be averages of the model", OneShot(0.5, at=9), averaged=nn.Linear(3, 3))
     rewound = Iterative(0.5, 2, every=1, rewind=0)
     bad("rewind does not go with", rewound, regrow=MagnitudeRegrowth())
 
@@ -80,6 +81,10 @@ def test_a_weight_that_is_not_a_number_is_named_and_nothing_is_pruned() -> None:
     with pytest.raises(sc.InvalidArgumentError, match=r"4\.weight"):
         pruner.step()
     assert_same(snapshot(model), before)
+    with torch.no_grad():
+        model[4].weight[0, 0] = 1
+    pruner.step()  # the step that failed did not count
+    assert (pruner.steps, pruner.sparsity) == (1, 0.5)
 
 
 def test_a_state_of_another_training_is_refused() -> None:
@@ -88,8 +93,19 @@ def test_a_state_of_another_training_is_refused() -> None:
     with pytest.raises(sc.InvalidArgumentError, match="the state was saved under schedule One"):
         pruner.load_state_dict(other.state_dict())
     _, _, other = made(OneShot(0.5), granularity="kernel")
-    with pytest.raises(sc.InvalidArgumentError, match="of another model, or of other layers"):
+    with pytest.raises(
+        sc.InvalidArgumentError, match=r"it has a mask for 0\.weight of shape \(4, 2"
+    ):
         pruner.load_state_dict(other.state_dict())
+    _, _, other = made(OneShot(0.5), nn.Sequential(network()))
+    for one, another in ((pruner, other), (other, pruner)):
+        with pytest.raises(sc.InvalidArgumentError, match=r"it has a mask for 0\.(0\.)?weight"):
+            one.load_state_dict(another.state_dict())
+    _, _, other = made(OneShot(0.5), exclude="0", model=network())
+    with pytest.raises(sc.InvalidArgumentError, match=r"it has no mask for 0\.weight of shape"):
+        pruner.load_state_dict(other.state_dict())
+    with pytest.raises(sc.InvalidArgumentError, match="the state has no 'put_off'"):
+        pruner.load_state_dict({k: v for k, v in pruner.state_dict().items() if k != "put_off"})
     for broken in (None, pruner.state_dict() | {"steps": "two"}):
         before = pruner.masks
         with pytest.raises(sc.InvalidArgumentError, match=r"the state must be what|steps must be"):

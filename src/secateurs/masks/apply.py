@@ -9,6 +9,8 @@ Pruning again starts from the original values, as long as the Parameter equals t
 If it was trained since, pruning starts from its current values.
 """
 
+from collections.abc import Collection
+
 import torch
 
 from secateurs._tensors.memory_order import as_integers
@@ -104,7 +106,9 @@ def check_weights(contents: ModelContents, masks: Masks) -> list[tuple[Target, M
 
 
 @torch.no_grad()
-def prune_weights(contents: ModelContents, pairs: list[tuple[Target, Mask]]) -> None:
+def prune_weights(
+    contents: ModelContents, pairs: list[tuple[Target, Mask]], stay: Collection[int] = ()
+) -> None:
     """Set every masked-out weight to zero, starting from the original values.
 
     The current values of a weight that was trained since it was pruned become its original values.
@@ -113,9 +117,10 @@ def prune_weights(contents: ModelContents, pairs: list[tuple[Target, Mask]]) -> 
     Args:
         contents: of the network, without masks on the backward pass.
         pairs: what `check_weights` made of the masks.
+        stay: ids of Parameters without a mask that stay pruned if they are.
     """
     again = {id(target.parameter) for target, _ in pairs}
-    release_weights(contents.modules, contents.group, keep=again)
+    release_weights(contents.modules, contents.group, keep=again.union(stay))
     # All originals are saved before the first write: two parameters may share memory.
     _write([(target, mask, _save(target)) for target, mask in pairs])
 

@@ -6,34 +6,45 @@ Hooks of the optimizer itself write the zeros. So a training loop needs one call
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn, optim
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.optim.swa_utils import AveragedModel
 
-from secateurs.distributed.dtensor import local_of
 from secateurs.errors import InvalidArgumentError
 from secateurs.masks.apply import prune_weights
-from secateurs.masks.mask import Mask, Masks
+from secateurs.masks.mask import Masks
 from secateurs.originals.model_lock import changing
 from secateurs.originals.module_state import parameter_of
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.parameters.target import Target
-from secateurs.pruning import apply_masks
-from secateurs.training.held_weights import check_stepped, count_writes, flat_mask, held_weights
+from secateurs.training.held_weights import (
+    average_weights,
+    check_stepped,
+    count_writes,
+    flat_rows,
+    held_weights,
+    mask_gradients,
+    pairs_in,
+    put_beside_others,
+)
 from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.optimizer_state import (
     Optimizers,
     check_optimizers,
     element_states,
-    flat_states,
     is_elementwise,
     parameter_ids,
     with_inner,
 )
-from secateurs.training.step_hooks import LoadHook, Step, refusal_by, step_hooks, with_closure
+from secateurs.training.step_hooks import (
+    LoadHook,
+    Step,
+    active_holds,
+    refusal_by,
+    step_hooks,
+    with_closure,
+)
 from secateurs.training.zeroing import Zeroing
 
 Averages = nn.Module | Sequence[nn.Module]
@@ -92,7 +103,7 @@ def hold(
     found = masks_from_zeros(model) if masks is None else masks
     held = Hold(model, optimizers, found, averaged=averaged)
     if masks is not None:
-        apply_masks(model, masks)
+        put_beside_others(model, masks)
     held.begin()
     held.write_zeros()
     return held
@@ -126,7 +137,8 @@ class Hold:
     ):
         self.masks, self.steps = masks, 0
         self._model = model
-        self._averaged = [averaged] if isinstance(averaged, nn.Module) else list(averaged)
+        several = averaged if isinstance(averaged, list | tuple) else [averaged]
+        self._averaged = cast("Sequence[nn.Module]", several)
         self._dense_gradients = dense_gradients
         self._remedy = remedy
         self._optimizers = with_inner(optimizers)
@@ -134,8 +146,13 @@ class Hold:
         self._handles: list[Any] = []
         self._weights = held_weights(ModelContents(self._model), masks)
         check_stepped(self._weights, self._optimizers)
+        average_weights(self._averaged, masks)
 
     def __enter__(self) -> Self:
+        if not self._handles:
+            raise InvalidArgumentError(
+                "this hold has ended: call hold(model, optimizer, handle.masks)"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,6 +167,11 @@ class Hold:
         """Whether masks are held: from `begin` until `remove` or a later hold."""
         return bool(self._handles)
 
+    @property
+    def parameter_ids(self) -> set[int]:
+        """The ids of the held parameters."""
+        return {id(weight.target.parameter) for weight in self._weights}
+
     def remove(self) -> None:
         """Stop holding: pruned weights are zero until a step changes them."""
         for handle in self._handles:
@@ -158,11 +180,11 @@ class Hold:
 
     def begin(self) -> None:
         """Install the hooks; earlier holds of the same parameters end."""
-        modules = {id(m): m for w in self._weights for m, _ in w.target.places}
-        for module in modules.values():
-            for hook in list(module._load_state_dict_post_hooks.values()):
-                if isinstance(hook, LoadHook) and hook.held is not None:
-                    hook.held.remove()
+        modules = dict.fromkeys(module for w in self._weights for module, _ in w.target.places)
+        for held in active_holds(modules):
+            if not held.parameter_ids.isdisjoint(self.parameter_ids):
+                held.remove()
+        for module in modules:
             self._handles.append(module.register_load_state_dict_post_hook(LoadHook(self)))
         for optimizer in self._optimizers:
             self._attach(optimizer)
@@ -193,25 +215,22 @@ class Hold:
         """Set pruned elements to +0 in the weights, the optimizers' states and the averages."""
         for optimizer in self._optimizers if states else ():
             self._write(optimizer)
-        weights = list(self._weights)
-        for average in self._averaged:
-            inner = average.module if isinstance(average, AveragedModel) else average
-            weights += held_weights(ModelContents(inner), self.masks)
+        weights = [*self._weights, *average_weights(self._averaged, self.masks)]
         Zeroing()([w.row([w.target.local]) for w in weights if w.some_pruned])
         count_writes([weight.target.local for weight in self._weights])
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero, for instance before a norm is taken."""
-        self._mask_gradients({id(w.target.parameter) for w in self._weights})
+        mask_gradients(self._weights, self.parameter_ids)
 
     def before_step(self, optimizer: optim.Optimizer, step: Step) -> Step | None:
         """Mask gradients if the optimizer needs that; may return other arguments of the step."""
         if self._dense_gradients or is_elementwise(optimizer):
             return None
         ids = parameter_ids(optimizer)
-        masked = with_closure(step, after=lambda: self._mask_gradients(ids))
+        masked = with_closure(step, after=lambda: mask_gradients(self._weights, ids))
         if masked is None:
-            self._mask_gradients(ids)
+            mask_gradients(self._weights, ids)
         return masked
 
     def after_step(self, optimizer: optim.Optimizer) -> None:
@@ -223,16 +242,10 @@ class Hold:
     def loaded(self, module: nn.Module) -> None:
         """Prune what ``load_state_dict`` put into the parameters of a module."""
         contents = ModelContents(module)
-        inside = {id(each) for _, each in contents.modules}
-        pairs: list[tuple[Target, Mask]] = []
-        for weight in self._weights:
-            for owner, attribute in weight.target.places:
-                if id(owner) in inside:
-                    if parameter_of(owner, attribute) is not weight.target.parameter:
-                        raise weight.replaced(self._remedy, " (load_state_dict with assign=True)")
-                    pairs.append((weight.target, weight.mask))
+        pairs = pairs_in(self._weights, contents, self._remedy)
         with changing(self._model):
-            prune_weights(contents, pairs)
+            # A layer inside of this module may be under another hold.
+            prune_weights(contents, pairs, {id(t.parameter) for t in contents.targets.values()})
 
     def check_optimizer(self, optimizer: optim.Optimizer) -> None:
         """Check an optimizer that is about to step.
@@ -279,16 +292,6 @@ class Hold:
             for w, local in stepped
             if w.some_pruned
         ]
-        vectors = flat_states(optimizer)
-        if vectors:
-            rows.append((flat_mask(self._weights, optimizer), vectors))
+        rows += flat_rows(self._weights, optimizer)
         self._zeroing.setdefault(id(optimizer), Zeroing())(rows)
         count_writes([local for _, local in stepped])
-
-    @torch.no_grad()
-    def _mask_gradients(self, ids: set[int]) -> None:
-        stepped = (w for w in self._weights if id(w.target.parameter) in ids)
-        pairs = ((weight, weight.target.parameter.grad) for weight in stepped)
-        Zeroing()(
-            [w.row([local_of(g.detach())]) for w, g in pairs if g is not None and not g.is_sparse]
-        )

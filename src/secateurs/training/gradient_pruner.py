@@ -100,6 +100,8 @@ class GradientPruner:
         self._put(contents)
 
     def __enter__(self) -> Self:
+        if self._removed:
+            raise InvalidArgumentError("this GradientPruner was removed: make another")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -154,11 +154,16 @@ def check_state(
     shapes = [
         {name: tuple(keep.shape) for name, keep in one["masks"].items()} for one in (state, mine)
     ]
-    if shapes[0] != shapes[1] or not mine.keys() <= state.keys():
-        raise InvalidArgumentError(
-            "the state is of another model, or of other layers or granularity: it has masks of "
-            f"{len(shapes[0])} parameters that are not those of the {len(shapes[1])} here"
-        )
+    for how, (one, other) in {"a mask": shapes, "no mask": shapes[::-1]}.items():
+        name = next((name for name in one if one[name] != other.get(name)), None)
+        if name is not None:
+            raise InvalidArgumentError(
+                "the state is of another model, or of other layers or granularity: it has "
+                f"{how} for {name} of shape {one[name]}"
+            )
+    missing = sorted(mine.keys() - state.keys())
+    if missing:
+        raise InvalidArgumentError(f"the state has no {missing[0]!r}, as state_dict() returns it")
     for name in ("steps", "draws"):
         if name in mine:
             check_count(name, state[name], 0)

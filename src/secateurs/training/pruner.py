@@ -7,13 +7,14 @@ from typing import Any, Self, Unpack
 from torch import nn, optim
 
 from secateurs._validation import check_ratio
+from secateurs.errors import InvalidArgumentError
 from secateurs.masks.mask import Masks
 from secateurs.parameters.model_contents import ModelContents
-from secateurs.pruning import apply_masks
 from secateurs.selection._select import choose, read_options
 from secateurs.selection.selection_options import SelectionKeywords, SelectionOptions
 from secateurs.selection.shown_keywords import shows
 from secateurs.training._hold import Averages, Hold
+from secateurs.training.held_weights import put_beside_others
 from secateurs.training.mask_choice import MaskChoice
 from secateurs.training.mask_state import (
     check_state,
@@ -34,6 +35,7 @@ from secateurs.training.pruner_arguments import (
 )
 from secateurs.training.regrowth import GradientRegrowth, MagnitudeRegrowth, Regrowth
 from secateurs.training.schedules import Schedule
+from secateurs.training.step_hooks import active_holds
 from secateurs.training.straight_through import StraightThrough
 
 _REMEDY = "call pruner.replace_optimizer(optimizer) with the new one"
@@ -127,6 +129,10 @@ class Pruner:
             self._put(masks, states=False)
 
     def __enter__(self) -> Self:
+        if not self._held.is_active:
+            raise InvalidArgumentError(
+                "this Pruner has ended: call pruner.replace_optimizer(optimizer) to go on"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -146,14 +152,14 @@ class Pruner:
 
         Raises:
             InvalidArgumentError: a score is NaN, nothing would be left of a layer, or there are no
-                gradients to grow by. The model is unchanged.
+                gradients to grow by. The model is unchanged, and the step does not count.
         """
         if not self._held.is_active:
             return
+        masks = self._choice.at(self.steps + 1, self.masks)
         self.steps += 1
         if self.steps == self.schedule.rewind:
             self._rewind = copied_values(self._model)
-        masks = self._choice.at(self.steps, self.masks)
         if masks is not None:
             self._put(masks)
 
@@ -175,7 +181,7 @@ class Pruner:
         held = self._new_hold(optimizers)
         self._held.remove()
         self._held = held
-        apply_masks(self._model, self.masks)
+        put_beside_others(self._model, self.masks)
         held.begin()
         held.write_zeros()
 
@@ -240,10 +246,11 @@ class Pruner:
         if rewind is not None and rewind < self.steps and self.schedule.ratio_at(self.steps):
             write_values(self._model, self._rewind)
             self._held.forget_states()
-            self._held.write_zeros()
+            for held in active_holds(self._model.modules()):
+                held.write_zeros()
 
     def _apply(self, masks: Masks, *, states: bool = True) -> None:
-        apply_masks(self._model, masks)
+        put_beside_others(self._model, masks)
         self.masks = masks
         self.sparsity = masks.sparsity
         self._held.update(masks, states=states)

@@ -3,7 +3,7 @@
 Types do not name `Hold`, whose module imports this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -26,6 +26,13 @@ class LoadHook:
 
     def __reduce__(self) -> tuple[type["LoadHook"], tuple[()]]:
         return LoadHook, ()
+
+
+def active_holds(modules: Iterable[nn.Module]) -> list[Any]:
+    """Every `Hold` that is in force in some modules, once."""
+    hooks = [hook for module in modules for hook in module._load_state_dict_post_hooks.values()]
+    found = [hook.held for hook in hooks if isinstance(hook, LoadHook) and hook.held is not None]
+    return list(dict.fromkeys(found))
 
 
 def with_closure(

@@ -1,6 +1,6 @@
 """Pruned elements set to +0 in place, about as fast as memory is read and written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Zeroing:
     @torch.no_grad()
     def __call__(self, rows: Sequence[Masked]) -> None:
         """Write the zeros."""
+        rows = [part for row in rows for part in _stored(*row)]
         known = [
             (id(keep), [(t.data_ptr(), t.stride(), t.dtype) for t in tensors])
             for keep, tensors in rows
@@ -68,6 +69,14 @@ class Zeroing:
                 group[1].append(factors[values.dtype])
             self._on_cpu += _by_mask(flats)
         self._on_devices = list(together.values())
+
+
+def _stored(keep: torch.Tensor, tensors: Sequence[torch.Tensor]) -> Iterator[Masked]:
+    """The tensors with their mask; of sparse ones the values that are stored."""
+    yield keep, [tensor for tensor in tensors if not tensor.is_sparse]
+    for tensor in tensors:
+        if tensor.is_sparse:
+            yield keep[tuple(tensor._indices())], [tensor._values()]
 
 
 def _flat(values: torch.Tensor, keep: torch.Tensor) -> tuple[Array, Array] | None:
