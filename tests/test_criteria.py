@@ -366,7 +366,8 @@ def test_the_command_line_knows_a_criterion_from_outside(
     ("options", "words"),
     [
         ({"scor": "random"}, r"^prune_checkpoint has no argument scor; .*; did you mean score"),
-        ({"score": "taylor"}, "score must be one of magnitude, lamp, random; got 'taylor'"),
+        ({"score": "taylor"}, "one of magnitude, lamp, random; got 'taylor', which needs data"),
+        ({"score": "wanda"}, "score must be one of .*; got 'wanda', which needs data$"),
     ],
 )
 def test_files_hold_no_data_to_score_by(

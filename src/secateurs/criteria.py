@@ -203,6 +203,21 @@ def score_names(*, data_free: bool = False) -> list[str]:
     return [name for name, one in CRITERIA.items() if not (data_free and one.needs_data)]
 
 
+def check_data_free(score: object) -> None:
+    """Check that a score is the name of a criterion that needs nothing but the weights.
+
+    Raises:
+        InvalidArgumentError: it is not.
+    """
+    names = score_names(data_free=True)
+    if isinstance(score, str) and score in CRITERIA and score not in names:
+        raise InvalidArgumentError(
+            Argument("score"),
+            f" must be one of {', '.join(names)}; got {score!r}, which needs data",
+        )
+    check_choice("score", score, names)
+
+
 def criterion_of(score: Score) -> Criterion:
     """The criterion of a name, or of a function.
 

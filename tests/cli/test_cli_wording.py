@@ -64,6 +64,7 @@ NETS = ("--surrogates", "digit_nets:hidden", "digit_nets:convolved")
         (("sweep", "--draws", "0"), "--draws must be a whole number from 1, got 0"),
         (("sweep", "--seed", "9" * 20), "--seed must fit into 64 bits"),
         (("sweep", "--score", "magnitud"), "--score must be one of magnitude"),
+        (("sweep", "--granularity", "neuron"), "got 'neuron'; did you mean filter?"),
         ((*RANDOM, "--layers", "conv2"), "--layers must be one of"),
         ((*RANDOM, "--include", "nope*"), "--include 'nope*' matches no parameter"),
         ((*RANDOM, "--exclude", "nope*"), "--exclude 'nope*' matches no parameter"),

@@ -1,5 +1,6 @@
 """Integer keys (see `float_keys`) of many tensors on the CPU, block by block and in threads."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -83,6 +84,13 @@ class Chunk:
     spans: tuple[Span, ...]
     begin: int
     end: int
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def threads_for(elements: int) -> int:

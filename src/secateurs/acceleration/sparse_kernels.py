@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secateurs._tensors.sparse_product import csr_of, sparse_product
+from secateurs._tensors.compressed_rows import csr_of, sparse_product
 from secateurs.acceleration.layer_form import LayerForm
 
 LEAST_ZEROS = 0.5

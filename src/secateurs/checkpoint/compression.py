@@ -1,13 +1,12 @@
 """Write a pruned file as one zstd stream of safetensors, which any zstd tool can open."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from io import FileIO
 
 import zstandard
 
-from secateurs._tensors.blocks import Array
+from secateurs._tensors.blocks import Array, cores
 from secateurs.checkpoint.block_masks import BlockPruner
 from secateurs.checkpoint.contents import StoredFile
 from secateurs.checkpoint.file_blocks import Reader, Weight, write_all
@@ -104,11 +103,5 @@ def compressed_size(content: bytes, *, itemsize: int = 4) -> int:
 def _parameters(itemsize: int) -> zstandard.ZstdCompressionParameters:
     own = {"min_match": 4, "hash_log": 8} if itemsize >= 4 else {}
     return zstandard.ZstdCompressionParameters.from_level(
-        1, threads=_cores(), write_checksum=True, write_content_size=True, **own
+        1, threads=cores(), write_checksum=True, write_content_size=True, **own
     )
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Unpack
 
 from secateurs._io.text import quoted
-from secateurs._validation import check_choice, check_path, check_ratio, make_generator
+from secateurs._validation import check_path, check_ratio, make_generator
 from secateurs.checkpoint.choice import STATISTICS, choose
 from secateurs.checkpoint.contents import FLOATS, Entry
 from secateurs.checkpoint.file_blocks import Weight
@@ -18,7 +18,7 @@ from secateurs.checkpoint.quantized_weights import (
 )
 from secateurs.checkpoint.stored_units import Layouts
 from secateurs.checkpoint.weight_files import StoredCheckpoint, find_checkpoint
-from secateurs.criteria import score_names
+from secateurs.criteria import check_data_free
 from secateurs.errors import Advice, Argument, InvalidArgumentError
 from secateurs.parameters.coverage import QUANTISED, Coverage, grouped
 from secateurs.parameters.layer_choice import Patterns, pattern_list
@@ -129,7 +129,7 @@ def plan_pruning(
 
 def _check_randomness(given: SelectionOptions, p_bern: float) -> None:
     """Refuse a score that needs data, and random numbers without a seed."""
-    check_choice("score", given.score, score_names(data_free=True))
+    check_data_free(given.score)
     random = Argument("p_bern", p_bern) if 0 < p_bern < 1 else None
     random = Argument("score", given.score) if given.criterion.is_random else random
     make_generator(None, given.seed, needed_for=random)

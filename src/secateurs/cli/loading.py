@@ -1,7 +1,6 @@
 """Turn options of the command line into a device, loaders, provenance and a folder."""
 
 import hashlib
-import os
 import re
 import signal
 import sys
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Subset, default_collate
 
 from secateurs._io.text import counted
 from secateurs._progress import Bar, progress_bar
+from secateurs._tensors.blocks import cores
 from secateurs._validation import nearest
 from secateurs.cli.allocator import keep_freed_memory
 from secateurs.cli.option_types import DIGITS_NETWORKS, NetworkAndData, given
@@ -260,13 +260,6 @@ def readable(samples: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Collate a batch, and drop the images that could not be read."""
     images, labels = default_collate(samples)
     return drop_skipped(images, labels)[:2]
-
-
-def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _leave_interrupts_to_parent(worker: int) -> None:  # noqa: ARG001

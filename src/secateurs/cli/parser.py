@@ -18,6 +18,7 @@ from cyclopts import (
 )
 
 from secateurs._console import make_console, silence
+from secateurs._validation import nearest
 from secateurs._version import __version__
 from secateurs.cli.commands import (
     budget,
@@ -187,9 +188,8 @@ def _of_value(error: CoercionError, option: str, value: str) -> str:
         return f"{option} takes no value, got {value!r}"
     if get_origin(kind) is Literal:
         choices = get_args(kind)
-        return f"{option} must be one of {', '.join(choices)}; got {value!r}" + _nearest(
-            value, choices
-        )
+        said = f"{option} must be one of {', '.join(choices)}; got {value!r}"
+        return said + nearest(value, choices)
     return f"{option} takes {_KINDS.get(kind, 'other values')}, got {value!r}"
 
 

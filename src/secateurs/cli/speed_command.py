@@ -7,7 +7,8 @@ import torch
 
 from secateurs._console import say
 from secateurs._progress import progress_bar
-from secateurs.cli.loading import cores, default_folder, pick_device
+from secateurs._tensors.blocks import cores
+from secateurs.cli.loading import default_folder, pick_device
 from secateurs.cli.option_types import given
 from secateurs.cli.speed_options import SpeedNetwork, SpeedOutput, SpeedPruning
 from secateurs.cli.standard_output import Stdout, drawn

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from secateurs._validation import check_choice, check_ratio
-from secateurs.criteria import score_names
+from secateurs.criteria import check_data_free
 from secateurs.errors import InvalidArgumentError
 from secateurs.pruning import PRUNE_TYPES
 from secateurs.selection.selection_options import SelectionOptions
@@ -118,11 +118,12 @@ class AttackVariants:
     def __post_init__(self) -> None:
         for name, choices in (
             ("recipe", (PLAIN, *RECIPES)),
-            ("score", score_names(data_free=True)),
             ("prune_type", PRUNE_TYPES),
         ):
             for value in getattr(self, name):
                 check_choice(name, value, choices)
+        for score in self.score:
+            check_data_free(score)
         for name in ("p_prune", "p_bern", "rapa_p_bern", "mup_p_prune"):
             for value in getattr(self, name):
                 check_ratio(name, value)

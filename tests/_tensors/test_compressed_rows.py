@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from secateurs._tensors.sparse_product import sparse_product
+from secateurs._tensors.compressed_rows import sparse_product
 
 
 @pytest.mark.filterwarnings("ignore:Sparse:UserWarning")
