@@ -94,3 +94,8 @@ def test_a_missing_column_is_named() -> None:
     del values["achieved"]
     with pytest.raises(FailureError, match=r"lacks achieved;.*another output"):
         Row.from_dict(values)
+
+
+def test_a_table_of_another_kind_is_refused_in_a_short_line() -> None:
+    with pytest.raises(FailureError, match=r"lacks model, weights, \w+ and \d+ more; it is no row"):
+        Row.from_dict({"network": "mlp", "top1": "98.14"})

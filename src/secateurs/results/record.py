@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any, ClassVar, Self, get_type_hints
 
-from secateurs._io.text import counted, printable, quoted, storable
+from secateurs._io.text import counted, listed, printable, quoted, storable
 from secateurs.errors import Argument, FailureError
 
 ROUNDING = 1e-6
@@ -144,8 +144,8 @@ class Record:
         missing = [name for name in types if name not in values]
         if missing:
             raise FailureError(
-                f"a result row lacks {', '.join(missing)}; it was not written by this version:"
-                f" run the {cls.KIND} again with another ",
+                f"a result row lacks {listed(missing)}; it is no row of a {cls.KIND}, or was not"
+                f" written by this version: run the {cls.KIND} again with another ",
                 Argument("output"),
             )
         row = cls(**{name: _read(name, kind, values[name]) for name, kind in types.items()})
