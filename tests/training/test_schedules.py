@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import secateurs as sc
@@ -28,6 +29,15 @@ def test_ratios_and_steps(schedule: Schedule, expected: list[tuple[int, float]])
     assert schedule.prunings[-1][0] == schedule.last
     assert schedule == eval(repr(schedule))  # and it is frozen, so it can be a key
     assert hash(schedule) is not None
+
+
+def test_numbers_of_numpy_become_numbers_of_python() -> None:
+    two, five = np.int64(2), np.int64(5)
+    assert repr(OneShot(np.float32(0.5), at=two)) == "OneShot(ratio=0.5, at=2)"
+    rounds = Iterative(np.float32(0.75), two, every=five, begin=five, rewind=two)
+    assert repr(rounds) == "Iterative(ratio=0.75, rounds=2, every=5, begin=5, rewind=2)"
+    cubic = Cubic(np.float32(0.75), end=five, every=two, begin=two, initial=np.float32(0.5))
+    assert repr(cubic) == "Cubic(ratio=0.75, end=5, every=2, begin=2, initial=0.5)"
 
 
 def test_a_long_schedule_prints_short() -> None:

@@ -89,7 +89,7 @@ class GradientRegrowth:
 
     def __post_init__(self) -> None:
         _check_steps(self.every, self.until)
-        check_ratio("fraction", self.fraction)
+        object.__setattr__(self, "fraction", check_ratio("fraction", self.fraction))
         check_choice("start", self.start, STARTS)
 
     def due(self, step: int) -> bool:

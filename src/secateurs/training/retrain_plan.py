@@ -68,7 +68,7 @@ class RetrainPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_ratio("ratio", self.ratio)
+        object.__setattr__(self, "ratio", check_ratio("ratio", self.ratio))
         neighbours = NOfM.read(self.options.scope)
         if neighbours is not None and (
             self.schedule != "one-shot" or not neighbours.takes(self.ratio)

@@ -91,6 +91,12 @@ class Schedule(ABC):
         return figure
 
 
+def _set(schedule: Schedule, **values: float) -> None:
+    """Replace values by the checked ones, which are numbers of Python also where NumPy's came."""
+    for name, value in values.items():
+        object.__setattr__(schedule, name, value)
+
+
 @dataclass(frozen=True)
 class OneShot(Schedule):
     """Prune once: s_t = ratio from step ``at`` on (Han et al. 2015, one round of it).
@@ -108,8 +114,7 @@ class OneShot(Schedule):
     at: int = 0
 
     def __post_init__(self) -> None:
-        check_ratio("ratio", self.ratio)
-        check_count("at", self.at, 0)
+        _set(self, ratio=check_ratio("ratio", self.ratio), at=check_count("at", self.at, 0))
 
     def ratio_at(self, step: int) -> float | None:
         """As `Schedule.ratio_at`."""
@@ -164,12 +169,14 @@ class Iterative(Schedule):
     rewind: int | None = None
 
     def __post_init__(self) -> None:
-        check_ratio("ratio", self.ratio)
-        check_count("rounds", self.rounds)
-        check_count("every", self.every)
+        _set(self, ratio=check_ratio("ratio", self.ratio))
+        _set(self, rounds=check_count("rounds", self.rounds))
+        _set(self, every=check_count("every", self.every))
         if self.begin is not None:
-            check_count("begin", self.begin, 0)
-        if self.rewind is not None and check_count("rewind", self.rewind, 0) > self._first:
+            _set(self, begin=check_count("begin", self.begin, 0))
+        if self.rewind is not None:
+            _set(self, rewind=check_count("rewind", self.rewind, 0))
+        if self.rewind is not None and self.rewind > self._first:
             raise InvalidArgumentError(
                 f"rewind={self.rewind} is after the first round, at step {self._first}, which has "
                 f"to return to it: write a step up to {self._first}"
@@ -215,11 +222,11 @@ class Cubic(Schedule):
     initial: float = 0.0
 
     def __post_init__(self) -> None:
-        check_ratio("ratio", self.ratio)
-        check_ratio("initial", self.initial)
-        check_count("every", self.every)
-        check_count("begin", self.begin, 0)
-        check_count("end", self.end, self.begin + 1)
+        for name in ("ratio", "initial"):
+            _set(self, **{name: check_ratio(name, getattr(self, name))})
+        _set(self, every=check_count("every", self.every))
+        _set(self, begin=check_count("begin", self.begin, 0))
+        _set(self, end=check_count("end", self.end, self.begin + 1))
         if self.initial > self.ratio:
             raise InvalidArgumentError(
                 f"the schedule goes down, from initial={self.initial:g} to ratio={self.ratio:g}, "
