@@ -51,6 +51,12 @@ def test_the_plot_marks_the_break_even(tmp_path: Path) -> None:
         assert words in text
 
 
+def test_a_million_images_a_second_is_written_as_the_thousands_are(tmp_path: Path) -> None:
+    rows = [make_speed_row(0.9, seconds=5e-7)]
+    _, svg = plot_rows(rows, tmp_path / "speed")
+    assert "2,000,000" in svg.read_text()
+
+
 def test_a_plot_shows_one_model(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="one model"):
         plot_rows([*ROWS, make_speed_row(0.5, model="other")], tmp_path / "speed")

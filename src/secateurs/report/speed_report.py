@@ -149,7 +149,7 @@ def _draw_panel(axes: "Axes", rows: Sequence[SpeedRow]) -> None:
     options: dict[str, Any] = {"linewidth": 1.4, "markersize": 3.5, "clip_on": False}
     axes.plot(along, fast, color=_FAST, marker="o", label="accelerated", zorder=3, **options)
     axes.plot(along, dense, color=_DENSE, marker="s", ls=(0, (5, 3)), label="dense", **options)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.12g}")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.12 * max(*dense, *fast))
     least = break_even(rows)
