@@ -195,7 +195,9 @@ def training() -> Figure:
         accuracies: list[float] = []
         ratios: list[float] = []
         order = torch.Generator().manual_seed(0)
-        with Pruner(model, optimizer, schedule, regrow=regrow, floor=0.005, seed=0) as pruner:
+        with Pruner(
+            model, optimizer, schedule, regrow=regrow, keep_at_least=0.005, seed=0
+        ) as pruner:
             for epoch in range(epochs):
                 batches = torch.randperm(len(images), generator=order).split(128)[:per_epoch]
                 for number, batch in enumerate(batches):

@@ -16,7 +16,7 @@ from secateurs.errors import Advice, Argument, InvalidArgumentError
 if TYPE_CHECKING:
     import torch
 
-_RENAMED = {"mode": "prune_type"}
+_RENAMED = {"mode": "prune_type", "floor": "keep_at_least"}
 """The present names of arguments of earlier versions."""
 
 _ELSEWHERE = {

@@ -43,7 +43,7 @@ OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
 }
 PRUNERS: dict[str, dict[str, Any]] = {
     "cubic": {"schedule": Cubic(0.8, end=4, every=2), "granularity": "kernel", "scope": "layer"},
-    "floor": {"schedule": Iterative(0.85, 2, every=2), "floor": 0.1},
+    "floor": {"schedule": Iterative(0.85, 2, every=2), "keep_at_least": 0.1},
     "rewound": {"schedule": Iterative(0.8, 2, every=2, rewind=1), "score": "random", "seed": 2},
     "surgery": {"schedule": Constant(0.7), "regrow": MagnitudeRegrowth(margin=0)},
     "rigl": {

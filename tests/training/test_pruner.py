@@ -293,19 +293,19 @@ def test_a_floor_keeps_a_part_of_every_layer_and_the_count_exact() -> None:
         sc.InvalidArgumentError, match=r"prunes every weight of 0\.weight"
     ) as caught:
         made(OneShot(0.6), small_first())
-    assert "write floor=0.01" in str(caught.value)
-    _, _, pruner = made(OneShot(0.6), small_first(), floor=0.2)
+    assert "write keep_at_least=0.01" in str(caught.value)
+    _, _, pruner = made(OneShot(0.6), small_first(), keep_at_least=0.2)
     assert int(pruner.masks["0.weight"].sum()) == 15  # a fifth of 72, rounded up
     assert int((~kept(pruner)).sum()) == round(0.6 * 252)
-    _, _, pruner = made(OneShot(0.99), scope="layer", floor=0.1)
+    _, _, pruner = made(OneShot(0.99), scope="layer", keep_at_least=0.1)
     assert [int(pruner.masks[name].sum()) for name in WEIGHTS] == [8, 18]
-    _, _, pruner = made(OneShot(0.99), scope="layer", floor=0.55)
+    _, _, pruner = made(OneShot(0.99), scope="layer", keep_at_least=0.55)
     # Of 180, 99: as a float, 0.55 * 180 is more.
     assert [int(pruner.masks[name].sum()) for name in WEIGHTS] == [40, 99]
     with pytest.raises(
-        sc.InvalidArgumentError, match=r"with floor=0\.5 at most 0\.5 can be pruned"
+        sc.InvalidArgumentError, match=r"with keep_at_least=0\.5 at most 0\.5 can be pruned"
     ):
-        made(OneShot(0.6), floor=0.5)
+        made(OneShot(0.6), keep_at_least=0.5)
 
 
 def test_averages_lose_what_is_pruned_on_the_way() -> None:

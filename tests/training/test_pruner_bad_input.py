@@ -64,7 +64,7 @@ def test_bad_input_is_named_and_changes_nothing() -> None:
         "scope='2:4' prunes 0.5 of all units, not 0.292893", Iterative(0.5, 2, every=1), scope="2:4"
     )
     bad("each output of 0.weight has 18: to keep them", OneShot(0.5), scope="2:4")
-    bad("floor=0.6 keeps more than the 0.5", OneShot(0.5), scope="2:4", floor=0.6)
+    bad("keep_at_least=0.6 keeps more than the 0.5", OneShot(0.5), scope="2:4", keep_at_least=0.6)
     growing = GradientRegrowth(every=1, until=9)
     bad("which scope='2:4' forbids", OneShot(0.5), scope="2:4", regrow=growing)
     bad("averaged must be averages of the model", OneShot(0.5, at=9), averaged=nn.Linear(3, 3))

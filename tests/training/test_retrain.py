@@ -333,7 +333,7 @@ def test_crops_are_windows_of_the_padded_image() -> None:
         ({"schedule": "iterative", "rounds": 4}, "more epochs, or fewer rounds"),
         ({"rewind": True}, "only the iterative schedule has rounds"),
         ({"rounds": 0}, "rounds"),
-        ({"floor": 0.5}, "floor=0.5 of each layer is to be kept and 0.75 pruned"),
+        ({"keep_at_least": 0.5}, "keep_at_least=0.5 of each layer is to be kept and 0.75 pruned"),
         (
             {"schedule": "iterative", "rounds": 3, "rewind": True, "regrowth": "magnitude"},
             "rewind does not go with MagnitudeRegrowth",

@@ -173,7 +173,7 @@ def make_plan(
         rewind=pruning.rewind,
         ramp=pruning.ramp,
         every=pruning.every,
-        floor=pruning.keep_at_least,
+        keep_at_least=pruning.keep_at_least,
         regrowth=pruning.regrow,
         distill=training.distill,
         temperature=training.temperature,

@@ -13,7 +13,6 @@ from secateurs.errors import Argument, CoverageWarning, Message
 _CALLED = {
     "seed": "--seeds",
     "source": "IN",
-    "floor": "--keep-at-least",
     "learning_rate": "--lr",
     "steps": "--repair",
     "calibration": "--data",

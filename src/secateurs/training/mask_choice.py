@@ -39,7 +39,7 @@ class MaskChoice:
         options: the criterion, granularity, scope, which parameters compete, and the seed of all
             random numbers: these depend on it and on the number of the step alone, so that no state
             of a generator needs to be saved.
-        floor: the share of its units that each parameter keeps at least.
+        keep_at_least: the share of its units that each parameter keeps at least.
         masks: those in force.
 
     Attributes:
@@ -53,11 +53,11 @@ class MaskChoice:
         schedule: Schedule,
         regrow: Regrowth | None,
         options: SelectionOptions,
-        floor: float,
+        keep_at_least: float,
         masks: Masks,
     ):
         self._model, self._schedule, self._regrow = model, schedule, regrow
-        self._options, self._floor = options, floor
+        self._options, self._keep_at_least = options, keep_at_least
         self._units = sum(mask.units.count for mask in masks.units.values())
         kept = kept_units(masks, ModelContents(model).group.holders)
         self.ratio = (self._units - sum(kept.values())) / self._units
@@ -165,12 +165,12 @@ class MaskChoice:
         short = self._short(contents, masks)
         if not short:
             return masks
-        if not self._floor:
+        if not self._keep_at_least:
             name = next(iter(short))
             raise InvalidArgumentError(
                 f"the ratio {ratio:g} prunes every weight of {name}, after which the network "
                 "learns nothing: write ",
-                Argument("floor", 0.01),
+                Argument("keep_at_least", 0.01),
                 ", so that every layer keeps 1%, or ",
                 Argument("exclude", name),
                 *(() if self._options.scope == "layer" else (", or ", Argument("scope", "layer"))),
@@ -204,7 +204,7 @@ class MaskChoice:
                 most = 1 - least / sum(sizes.values())
                 raise InvalidArgumentError(
                     "with ",
-                    Argument("floor", self._floor),
+                    Argument("keep_at_least", self._keep_at_least),
                     f" at most {most:.4g} can be pruned, not {ratio:g}: write a smaller one, or a "
                     "smaller ratio",
                 )
@@ -216,7 +216,7 @@ class MaskChoice:
 
     def _least(self, mask: Mask) -> int:
         """How many units a parameter keeps at least."""
-        return min(max(least_kept(self._floor, mask.units.count), 1), mask.units.count)
+        return min(max(least_kept(self._keep_at_least, mask.units.count), 1), mask.units.count)
 
     def _short(self, contents: ModelContents, masks: Masks) -> dict[str, int]:
         """For each parameter that keeps less than its floor, how many units may be pruned."""

@@ -61,7 +61,7 @@ class Pruner:
             `Constant`, or a `Schedule` of your own.
         regrow: how pruned weights come back: not at all, `MagnitudeRegrowth` (dynamic network
             surgery) or `GradientRegrowth` (RigL).
-        floor: the share of its units that each layer keeps at least. With 0, a pruning that would
+        keep_at_least: the share of its units that each layer keeps. With 0, a pruning that would
             leave nothing of a layer is an error.
         averaged: averages of the model in which pruned weights become zero too; see `hold`.
         **options: the fields of `secateurs.SelectionOptions`. Criteria that need gradients read
@@ -101,7 +101,7 @@ class Pruner:
         schedule: Schedule,
         *,
         regrow: Regrowth | None = None,
-        floor: float = 0.0,
+        keep_at_least: float = 0.0,
         averaged: Averages = (),
         **options: Unpack[SelectionKeywords],
     ):
@@ -110,17 +110,17 @@ class Pruner:
         check_regrowth(regrow, optimizers)
         self.schedule, self.regrow, self.steps = schedule, regrow, 0
         self._model, self._averaged = model, averaged
-        floor = check_ratio("floor", floor)
+        keep_at_least = check_ratio("keep_at_least", keep_at_least)
         contents = ModelContents(model)
         given = read_options(
-            Pruner, contents, options, schedule=schedule, regrow=regrow, floor=floor
+            Pruner, contents, options, schedule=schedule, regrow=regrow, keep_at_least=keep_at_least
         )
-        check_neighbours(given, schedule, regrow, floor)
+        check_neighbours(given, schedule, regrow, keep_at_least)
         every = choose(contents, 0.0, replace(given, score="magnitude", seed=None)).draw()
         self.masks = pruned_now(contents, every)
         check_pruned_before(contents, self.masks, given)
         self.sparsity = self.masks.sparsity
-        self._choice = MaskChoice(model, schedule, regrow, given, floor, self.masks)
+        self._choice = MaskChoice(model, schedule, regrow, given, keep_at_least, self.masks)
         self._rewind = copied_values(model) if schedule.rewind is not None else {}
         self._held = self._new_hold(optimizers)
         masks = self._choice.at(0, self.masks)

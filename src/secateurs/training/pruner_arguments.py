@@ -20,7 +20,7 @@ class PrunerOptions(SelectionKeywords, total=False):
     """The keyword arguments of `Pruner`, for the callbacks that pass them on."""
 
     regrow: Regrowth | None
-    floor: float
+    keep_at_least: float
     averaged: Averages
 
 
@@ -52,7 +52,7 @@ def check_schedule(schedule: object, regrow: object) -> None:
 
 
 def check_neighbours(
-    options: SelectionOptions, schedule: Schedule, regrow: object, floor: float
+    options: SelectionOptions, schedule: Schedule, regrow: object, keep_at_least: float
 ) -> None:
     """Check that a schedule, regrowth and floor can be combined with a scope N:M.
 
@@ -72,9 +72,9 @@ def check_neighbours(
             Advice("regrow=None or regrow=MagnitudeRegrowth()", "--regrow none or magnitude"),
             ", or another scope",
         )  # fmt: skip
-    if floor > 1 - scope.ratio:
+    if keep_at_least > 1 - scope.ratio:
         raise InvalidArgumentError(
-            Argument("floor", floor),
+            Argument("keep_at_least", keep_at_least),
             f" keeps more than the {1 - scope.ratio:g} that ",
             Argument("scope", options.scope),
             " keeps of each layer: leave it out",

@@ -39,7 +39,7 @@ class RetrainPlan:
             schedule prunes more often if it would prune less than ten times. None is 100, but 1
             with regrowth by magnitude: weights that come back are as large as kept ones, and many
             at once change the network too much.
-        floor: the share of its units that each layer keeps at least.
+        keep_at_least: the share of its units that each layer keeps at least.
         regrowth: one of `REGROWTHS`.
         distill: the weight of the dense network's outputs in the loss of the retraining, from 0 to
             1; see `KnowledgeDistillation`.
@@ -60,7 +60,7 @@ class RetrainPlan:
     rewind: bool = False
     ramp: float = 0.5
     every: int | None = None
-    floor: float = 0.0
+    keep_at_least: float = 0.0
     regrowth: str = "none"
     distill: float = 0.0
     temperature: float = 4.0
@@ -78,11 +78,13 @@ class RetrainPlan:
                 Argument("schedule", "one-shot"), " and ", Argument("ratio", neighbours.ratio),
             )  # fmt: skip
         check_ratio("ramp", self.ramp)
-        too_much = self.ratio + check_ratio("floor", self.floor) > 1 + 1e-9  # but for rounding
+        kept = check_ratio("keep_at_least", self.keep_at_least)
+        too_much = self.ratio + kept > 1 + 1e-9  # but for rounding
         if too_much and self.options.scope != "layer":  # there the floor comes first
             raise InvalidArgumentError(
-                Argument("floor", self.floor), f" of each layer is to be kept and {self.ratio:g} "
-                "pruned, more than all: write a smaller one, or a smaller ", Argument("ratio"),
+                Argument("keep_at_least", kept),
+                f" of each layer is to be kept and {self.ratio:g} pruned, more than all: write a "
+                "smaller one, or a smaller ", Argument("ratio"),
             )  # fmt: skip
         check_ratio("distill", self.distill)
         temperature = check_positive("temperature", self.temperature, 4.0)
@@ -116,7 +118,7 @@ class RetrainPlan:
         # What a `Pruner` refuses, before a dense network is trained in vain.
         schedule, regrowth = self.make_schedule(1), self._regrow(1)
         check_schedule(schedule, regrowth)
-        check_neighbours(self.options, schedule, regrowth, self.floor)
+        check_neighbours(self.options, schedule, regrowth, self.keep_at_least)
 
     def check_ranks(self, ranks: int) -> None:
         """Check that this number of processes can share each batch.
@@ -161,7 +163,7 @@ class RetrainPlan:
         """The `Pruner` of the retraining, which takes step 0 of the schedule at once."""
         return Pruner(
             model, optimizer, self.make_schedule(steps), regrow=self._regrow(steps),
-            floor=self.floor, **vars(replace(self.options, seed=self.seed)),
+            keep_at_least=self.keep_at_least, **vars(replace(self.options, seed=self.seed)),
         )  # fmt: skip
 
     def rate(self, phase: str, step: int, steps: int) -> float:
