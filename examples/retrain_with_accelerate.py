@@ -7,7 +7,7 @@ import tempfile
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import DataLoader
 
 import secateurs as sc
@@ -27,7 +27,8 @@ model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 pruner = Pruner(model, optimizer, Cubic(0.95, end=40, every=10))
 accelerator.register_for_checkpointing(pruner)  # masks and the place in the schedule
 
-with tempfile.TemporaryDirectory() as folder:
+with tempfile.TemporaryDirectory() as own:
+    folder = broadcast_object_list([own])[0]  # of the first process, on all
     for epoch in range(4):
         for images, labels in loader:
             with accelerator.accumulate(model):
@@ -39,7 +40,9 @@ with tempfile.TemporaryDirectory() as folder:
                 optimizer.zero_grad()
         accelerator.print(f"epoch {epoch}: {pruner.sparsity:.1%} pruned")
         accelerator.save_state(folder)
+    accelerator.wait_for_everyone()  # the first process writes most of it
     accelerator.load_state(folder)  # as a new process would
+    accelerator.wait_for_everyone()  # before the folder is removed
 
 print(f"{pruner.steps} steps, and the zeros are held: {sc.sparsity(model).ratio:.1%}")
 model.eval()

@@ -24,7 +24,8 @@ class TrainerPruning(TrainerCallback):
     Each folder ``checkpoint-N`` gets a file ``pruner.pt``, from which ``resume_from_checkpoint``
     goes on. Sparsity is in every entry of ``trainer.state.log_history``. The Trainer calls its own
     loggers, such as TensorBoard's, before the callbacks that it was given; `add_to` makes this
-    callback the first, so that they log sparsity too.
+    callback the first, so that they log sparsity too. With ``load_best_model_at_end`` the best
+    checkpoint gets the masks of the end, also where it is from before the last pruning.
 
     Args:
         schedule: when to prune, see `Pruner`.
