@@ -24,7 +24,8 @@ loader = DataLoader(data, batch_size=32, shuffle=True)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 
 # After prepare(), so that it sees the model and the optimizer that are trained.
-pruner = Pruner(model, optimizer, Cubic(0.95, end=40, every=10))
+half = len(loader)  # of four epochs' steps, one for two batches, divided over the processes
+pruner = Pruner(model, optimizer, Cubic(0.95, end=half, every=5))
 accelerator.register_for_checkpointing(pruner)  # masks and the place in the schedule
 
 with tempfile.TemporaryDirectory() as own:

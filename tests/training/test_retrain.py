@@ -299,6 +299,18 @@ def test_an_error_before_there_is_a_dense_network_names_none(tmp_path: Path) -> 
         Retraining(model, DATA, PLAN, columns=COLUMNS, results=results, folder=tmp_path).run()
 
 
+def test_a_state_that_no_file_can_hold_is_refused_before_training(tmp_path: Path) -> None:
+    class Counting(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 0}
+
+        def set_extra_state(self, state: object) -> None: ...
+
+    with pytest.raises(InvalidArgumentError, match=r"has 1\._extra_state, a dict"):
+        run(tmp_path, build=lambda: nn.Sequential(nn.Flatten(), Counting(16, 3)))
+    assert not (tmp_path / STATE).exists()
+
+
 @pytest.mark.parametrize("augment", ["none", "shift", "crop-flip"])
 def test_augmentation_repeats_itself(augment: str) -> None:
     first, again, other = (

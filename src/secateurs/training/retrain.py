@@ -32,6 +32,7 @@ from secateurs.training.measured_columns import measured_columns
 from secateurs.training.retrain_plan import RetrainPlan
 from secateurs.training.run_state import (
     TrainingPhase,
+    check_saveable,
     load_state,
     load_weights,
     save_state,
@@ -98,6 +99,7 @@ class Retraining:
         self._columns, self._results = columns, results
         self._process_group = process_group
         self.ranks, self._network = ProcessGroup(), model
+        check_saveable(model)
         use_channels_last(model, data.train.first())
         if process_group is not None:
             self.ranks = DistributedGroup(process_group, sharded=False)

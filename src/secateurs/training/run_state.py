@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from torch import nn, optim
 
 from secateurs._io.regular_files import read_if_there
-from secateurs.errors import Argument, FailureError
+from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.durable import remove_leftovers, replace_files
 from secateurs.training.knowledge_distillation import Objective
 from secateurs.training.pruner import Pruner
@@ -91,6 +91,20 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict):
         raise _damaged(path)
     return state
+
+
+def check_saveable(model: nn.Module) -> None:
+    """Check that `save_weights` can write a model.
+
+    Raises:
+        InvalidArgumentError: its state dict holds something that is no tensor.
+    """
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise InvalidArgumentError(
+                f"the network's state_dict() has {name}, a {type(value).__name__}, and safetensors "
+                "files hold tensors alone: let get_extra_state() of its module return a tensor"
+            )
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
