@@ -222,13 +222,13 @@ def test_weights_in_the_folder_of_a_run_are_not_lost_to_another_run(run: Run) ->
 
 
 def test_a_function_needs_no_parameter_pretrained(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "own_network.py").write_text(OWN)
+    (tmp_path / "retrained_network.py").write_text(OWN)
     words = ("retrain", "--data", "digits", "--dense-epochs", 1, "--epochs", 1, "--limit", 200)
-    assert run(*words, "--arch", "own_network:plain", "--output", "here").code == 0
+    assert run(*words, "--arch", "retrained_network:plain", "--output", "here").code == 0
     assert read_rows("here", RetrainRow)[0].weights == "as built"
-    assert run(*words, "--arch", "own_network:chosen", "--output", "there").code == 0
+    assert run(*words, "--arch", "retrained_network:chosen", "--output", "there").code == 0
     assert read_rows("there", RetrainRow)[0].weights == "random"
-    frozen = run(*words, "--arch", "own_network:frozen", "--output", "frozen")
+    frozen = run(*words, "--arch", "retrained_network:frozen", "--output", "frozen")
     assert frozen.code == 2 and "no parameter of it requires gradients" in frozen.complaint
 
 
