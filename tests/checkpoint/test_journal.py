@@ -11,9 +11,9 @@ from stored_folders import INDEX, loaded, pruned_net, shards
 from stored_models import assert_same
 
 import secateurs as sc
+from secateurs._io.lock import FolderLock
 from secateurs.checkpoint import prune_checkpoint
 from secateurs.checkpoint.journal import LOCK, NOTE, abandoned, clear_abandoned, write_note
-from secateurs.results.lock import FolderLock
 
 EVERYWHERE = Path(__file__).with_name("killed_everywhere.py")
 SHARD = "model-00001-of-00002.safetensors"

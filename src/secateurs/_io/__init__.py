@@ -1,1 +1,4 @@
-"""Reads and shows text, files and JSON from outside safely, with the standard library alone."""
+"""Files replaced as a whole and locked; text and JSON from outside, read safely.
+
+The standard library alone does it.
+"""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from secateurs._io.durable import replace_files
 from secateurs._validation import check_path
-from secateurs.results.durable import replace_files
 
 DENSE = "dense"
 """The name of the layer's own forward among what was measured."""

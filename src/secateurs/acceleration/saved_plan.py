@@ -10,13 +10,13 @@ from typing import Any, NoReturn
 
 import torch
 
+from secateurs._io.durable import replace_files
 from secateurs._io.json_objects import BrokenJSONError, as_list, as_object, read_object_file
 from secateurs._io.text import printable
 from secateurs._validation import check_path
 from secateurs.acceleration.layer_timing import DENSE, LayerTiming
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.provenance import device_name
-from secateurs.results.durable import replace_files
 
 _FORMAT = 1
 _LIKE = 0.01  # of the weights of a layer: so many more or fewer zeros are the same pruning

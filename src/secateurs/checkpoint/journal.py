@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from secateurs._io.durable import replace_files
 from secateurs._io.json_objects import (
     BrokenJSONError,
     as_object,
@@ -19,7 +20,6 @@ from secateurs._io.json_objects import (
 )
 from secateurs.checkpoint.shard_index import INDEX, is_index, is_shard_name, read_index
 from secateurs.errors import FailureError
-from secateurs.results.durable import replace_files
 
 NOTE = ".secateurs-replacing.json"
 LOCK = ".secateurs-lock"

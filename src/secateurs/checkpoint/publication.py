@@ -8,18 +8,18 @@ from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
 
-from secateurs._io.regular_files import reading
-from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
-from secateurs.checkpoint.weight_files import is_weights
-from secateurs.errors import Argument, FailureError
-from secateurs.results.durable import (
+from secateurs._io.durable import (
     remove_leftovers,
     sync_folder,
     temporary_of,
     write_failure,
 )
-from secateurs.results.file_access import create, keep_access, make_folder
-from secateurs.results.lock import FolderLock
+from secateurs._io.file_access import create, keep_access, make_folder
+from secateurs._io.lock import FolderLock
+from secateurs._io.regular_files import reading
+from secateurs.checkpoint.journal import LOCK, NOTE, clear_abandoned, write_note
+from secateurs.checkpoint.weight_files import is_weights
+from secateurs.errors import Argument, FailureError
 
 
 class Publication:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from secateurs._console import say
+from secateurs._io.durable import replace_files
 from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs.attacks import parse_epsilon, parse_method
@@ -20,7 +21,6 @@ from secateurs.cli.transfer_options import Attack, TransferImages
 from secateurs.errors import InvalidArgumentError
 from secateurs.report.grouping import grey_levels
 from secateurs.results import TransferRow
-from secateurs.results.durable import replace_files
 from secateurs.transfer import (
     AttackGroup,
     Benchmark,

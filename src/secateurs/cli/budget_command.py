@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from secateurs._console import say
+from secateurs._io.durable import replace_files
 from secateurs.cli.budget_options import BudgetPruning, BudgetRunning, Claim
 from secateurs.cli.calibration_loading import load_calibration
 from secateurs.cli.loading import (
@@ -24,7 +25,6 @@ from secateurs.criteria import criterion_of
 from secateurs.evaluation import budget
 from secateurs.provenance import versions, weights_sha256
 from secateurs.report import print_table
-from secateurs.results.durable import replace_files
 from secateurs.results.folder import CSV, JSONL
 from secateurs.training.run_state import save_weights
 

@@ -15,7 +15,7 @@ INTERRUPTED = "interrupted"
 _AGAIN_SECONDS = 0.1
 _QUICK_SECONDS = 1.0
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
-_AT_FORK = ("logging", "random", "secateurs.results.lock")  # modules with callbacks at a fork
+_AT_FORK = ("logging", "random", "secateurs._io.lock")  # modules with callbacks at a fork
 
 
 class Interruption:

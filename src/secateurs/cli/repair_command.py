@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secateurs._console import say
+from secateurs._io.durable import replace_files
 from secateurs._io.regular_files import read_regular
 from secateurs._validation import check_count
 from secateurs.cli.calibration_loading import load_calibration
@@ -36,7 +37,6 @@ from secateurs.repair.repaired_values import calibration_sha256
 from secateurs.report import markdown_table, print_table
 from secateurs.report.retrain_outcomes import layer_table
 from secateurs.results import RepairRow, Results
-from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.zoo import LoadedData, LoadedModel, check_data, load_data, load_model
 

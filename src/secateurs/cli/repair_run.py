@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from secateurs._console import say
+from secateurs._io.durable import replace_files
 from secateurs._io.text import counted
 from secateurs._progress import progress_bar
 from secateurs.cli.loading import watched
@@ -23,7 +24,6 @@ from secateurs.repair.repair_options import RepairOptions
 from secateurs.repair.repair_report import StepReport
 from secateurs.repair.repaired_values import put_repaired_values, repaired_values
 from secateurs.results import RepairRow, Results
-from secateurs.results.durable import replace_files
 from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.run_state import save_weights
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from secateurs._console import say
+from secateurs._io.durable import replace_files
 from secateurs.checkpoint.compression import compressed_size
 from secateurs.cli.standard_output import Stdout, drawn
 from secateurs.masks._sparsity import sparsity
@@ -13,7 +14,6 @@ from secateurs.report import markdown_table, plot_rows, print_table
 from secateurs.report.retrain_outcomes import layer_table, size_table
 from secateurs.report.text_table import show_tables
 from secateurs.results import RetrainRow, write_layer_rows
-from secateurs.results.durable import replace_files
 from secateurs.selection.selection_options import SelectionOptions
 from secateurs.training.mask_state import masks_from_zeros
 from secateurs.training.measured_columns import kept_layers

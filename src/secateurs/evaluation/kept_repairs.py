@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from secateurs._io.durable import replace_files
 from secateurs.errors import Argument, FailureError, SecateursError
 from secateurs.repair.pipeline import repair
 from secateurs.repair.repaired_values import repaired_values
 from secateurs.results import Results
-from secateurs.results.durable import replace_files
 
 _NAME = "repaired-{}.safetensors"
 

@@ -10,10 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
+from secateurs._io.durable import replace_files
 from secateurs._io.json_objects import BrokenJSONError, parse_object
 from secateurs._io.text import quoted
 from secateurs.masks.granularity import Units
-from secateurs.results.durable import replace_files
 
 _FORMAT = "secateurs-masks-1"
 _MOST_DIMENSIONS, _MOST_ELEMENTS = 64, 1 << 60

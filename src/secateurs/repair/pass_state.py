@@ -12,13 +12,13 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from secateurs._io.durable import replace_files, write_failure
 from secateurs._io.regular_files import read_if_there
 from secateurs.errors import FailureError, InvalidArgumentError
 from secateurs.provenance import tensors_sha256
 from secateurs.repair.layer_calls import LayerCall
 from secateurs.repair.layer_sites import LayerSite
 from secateurs.repair.repair_options import RepairOptions
-from secateurs.results.durable import replace_files, write_failure
 
 _HEADER = struct.Struct(">QI")  # length and checksum of a part
 

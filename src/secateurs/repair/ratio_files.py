@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from secateurs._io.durable import replace_files
 from secateurs._io.json_objects import read_object_file
 from secateurs._io.regular_files import read_regular
 from secateurs._io.text import quoted
 from secateurs._validation import check_path, check_ratio
 from secateurs.errors import FailureError, InvalidArgumentError
-from secateurs.results.durable import replace_files
 
 SUFFIXES = (".json", ".csv")
 

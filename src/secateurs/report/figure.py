@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secateurs._io.durable import replace_files
 from secateurs._io.text import printable
 from secateurs.errors import FailureError, InvalidArgumentError, require
 from secateurs.report.labels import text_width
 from secateurs.report.names import break_name
 from secateurs.report.style import RC, LineStyle
-from secateurs.results.durable import replace_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, overload
 
+from secateurs._io.durable import remove_leftovers, replace_files, write_failure
 from secateurs._io.json_objects import plain
 from secateurs._io.regular_files import read_regular
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
 from secateurs.results.config import OTHER_OUTPUT, compared, differences, read_config
-from secateurs.results.durable import remove_leftovers, replace_files, write_failure
 from secateurs.results.formats import R, csv_text, jsonl_text, read_jsonl, to_rows
 from secateurs.results.image_outcomes import OUTCOMES, outcomes_text
 from secateurs.results.layer_row import LAYERS

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from secateurs._io.durable import replace_files
 from secateurs.errors import FailureError
-from secateurs.results.durable import replace_files
 from secateurs.results.formats import jsonl_text, read_jsonl, to_rows
 from secateurs.results.record import COUNT, Limits, Record, check_part
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from secateurs._io.durable import replace_files, write_failure
 from secateurs._io.json_objects import BrokenJSONError, parse_object
+from secateurs._io.lock import FolderLock
 from secateurs._io.regular_files import read_regular
-from secateurs.results.durable import replace_files, write_failure
-from secateurs.results.lock import FolderLock
 
 PROGRESS = "progress.json"
 _LOCK = ".lock"

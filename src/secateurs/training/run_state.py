@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn, optim
 
+from secateurs._io.durable import remove_leftovers, replace_files
 from secateurs._io.regular_files import read_if_there
 from secateurs.errors import Argument, FailureError, InvalidArgumentError
-from secateurs.results.durable import remove_leftovers, replace_files
 from secateurs.training.knowledge_distillation import Objective
 from secateurs.training.pruner import Pruner
 

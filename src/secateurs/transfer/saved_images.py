@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from secateurs._io.durable import replace_files
 from secateurs._io.regular_files import open_regular
 from secateurs._io.text import one_line
 from secateurs.errors import FailureError
-from secateurs.results.durable import replace_files
 from secateurs.transfer.image_choice import ImageSet
 from secateurs.transfer.plan import Job
 

@@ -23,10 +23,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateurs._io.durable import replace_files
 from secateurs._io.regular_files import read_regular
 from secateurs._validation import check_choice
 from secateurs.errors import FailureError, require
-from secateurs.results.durable import replace_files
 from secateurs.zoo.downloads import cache_folder
 
 RECIPE = "digits-cnn-1"  # name of the cached file: increase the number when anything below changes

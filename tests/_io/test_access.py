@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.results import file_access
-from secateurs.results.durable import replace_files
-from secateurs.results.file_access import create, keep_access, make_folder
+from secateurs._io import file_access
+from secateurs._io.durable import replace_files
+from secateurs._io.file_access import create, keep_access, make_folder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX modes")
 

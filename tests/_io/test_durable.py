@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from result_rows import make_row
+from secateurs._io.durable import replace_files
 from secateurs.errors import FailureError
 from secateurs.results import Results, read_rows
-from secateurs.results.durable import replace_files
 
 TESTS = Path(__file__).resolve().parent.parent
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and limits")

@@ -6,8 +6,8 @@ import sys
 import weakref
 from pathlib import Path
 
+from secateurs._io.durable import write_failure
 from secateurs.errors import Argument, FailureError
-from secateurs.results.durable import write_failure
 
 
 class FolderLock:
